@@ -27,6 +27,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __getitem__(self, index: Tensor) -> "Detections":
+        return Detections(self.masks[index], self.boxes[index], self.scores[index], self.classes[index])
+
+    def cpu(self) -> "Detections":
+        return Detections(self.masks.cpu(), self.boxes.cpu(), self.scores.cpu(), self.classes.cpu())
+
     def to_coco(self, image_id: int, category_ids: list[int]) -> list[dict[str, Any]]:
         """COCO result records with compressed RLE; ``category_ids`` by class index."""
         masks = self.masks.cpu().numpy().astype(np.uint8)

@@ -87,7 +87,7 @@ def reference_tensors(
     Raises:
         UserError: no pixel of the mask lies in the window.
     """
-    x1, y1, x2, y2 = crop_window(bbox, *mask.shape, context_ratio)
+    x1, y1, x2, y2 = crop_window(bbox, mask.shape[0], mask.shape[1], context_ratio)
     mask_crop = mask[y1:y2, x1:x2]
     if not mask_crop.any():
         raise UserError("the mask is empty in the box of the annotation")

@@ -79,7 +79,8 @@ def build_dinov2(
         raise UserError(f"encoder_cfg.patch_size: DINOv2's patches are {PATCH_SIZE} pixels wide, not {patch_size}")
     if img_size <= 0 or img_size % patch_size:
         raise UserError(f"encoder_cfg.img_size: {img_size} is not a multiple of the patch size {patch_size}")
-    model: VisionTransformer = timm.create_model(DINOV2_MODELS[name], img_size=img_size, num_classes=0)
+    model = timm.create_model(DINOV2_MODELS[name], img_size=img_size, num_classes=0)
+    assert isinstance(model, VisionTransformer)
     if checkpoint is not None:
         weights = checkpoint_filter_fn(read_checkpoint(checkpoint), model)
         load_strictly(model, weights, checkpoint)
