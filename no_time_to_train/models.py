@@ -13,6 +13,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from no_time_to_train.download import download_command
 from no_time_to_train.errors import UserError
 
 #: ``sam2_cfg_file`` -> config of the sam2 package that holds the network's shape.
@@ -88,7 +89,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of tensors on to the CPU. No file can run code: pickles open with ``weights_only=True``."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint not found: {path}")
+        command = download_command(path)
+        raise UserError(f"checkpoint not found: {path}" + (f"; get it with: {command}" if command else ""))
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -338,3 +338,10 @@ def test_a_missing_official_file_has_a_command_that_fetches_it() -> None:
         == "no-time-to-train download sam2.1_hiera_base_plus --folder '/my data'"
     )
     assert download_command("checkpoints/my_own.pt") is None
+
+
+def test_a_missing_checkpoint_is_reported_with_its_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not found: .*; get it with: no-time-to-train download sam_vit_b --folder /"):
+        read_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
+    with pytest.raises(UserError, match=r"not found: .*my_own\.pt$"):
+        read_checkpoint(tmp_path / "my_own.pt")
