@@ -1,6 +1,5 @@
 """The two frozen networks, SAM 2 and DINOv2: built by name, filled strictly from their official checkpoints."""
 
-import pickle
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ import timm
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sam2.modeling.sam2_base import SAM2Base
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from no_time_to_train.download import download_command
 from no_time_to_train.errors import UserError
 
 #: ``sam2_cfg_file`` -> config of the sam2 package that holds the network's shape.
@@ -91,12 +90,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of tensors on to the CPU. No file can run code: pickles open with ``weights_only=True``."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint not found: {path}")
+        command = download_command(path)
+        raise UserError(f"checkpoint not found: {path}" + (f"; get it with: {command}" if command else ""))
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # unpickling what is no checkpoint may raise anything at all
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"checkpoint {path} cannot be read (truncated, or not a checkpoint of tensors): {reason}"
