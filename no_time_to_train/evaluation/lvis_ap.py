@@ -41,7 +41,7 @@ def lvis_ap(
         "segm": ...}`` and a table.
     """
     frequency = {category["id"]: category["frequency"] for category in coco.dataset["categories"]}
-    best = best_of_each_image(results)
+    best = verified(coco, best_of_each_image(results))
     metrics: Metrics = {}
     rows = []
     for iou_type in scorable(coco, results, categories):
@@ -91,6 +91,16 @@ def best_of_each_image(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for records in by_image.values()
         for record in sorted(records, key=lambda record: -record["score"])[:MAX_DETECTIONS]
     ]
+
+
+def verified(coco: COCO, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results whose class is known to be in their image, or not to be.
+
+    The evaluator leaves out the others itself, but stops with an exception where an image has none but those.
+    """
+    known = {(a["image_id"], a["category_id"]) for a in coco.dataset["annotations"]}
+    known.update((image["id"], c) for image in coco.dataset["images"] for c in image["neg_category_ids"])
+    return [record for record in results if (record["image_id"], record["category_id"]) in known]
 
 
 def evaluate_classes(

@@ -46,12 +46,12 @@ def _check_record(record: Any, coco: COCO) -> None:
         raise UserError(f"has score {record['score']!r}, not a number")
     if "segmentation" in record:
         _check_mask(record, coco.imgs[record["image_id"]])
+        if "bbox" not in record:
+            record["bbox"] = rle.toBbox(record["segmentation"]).tolist()
     elif "bbox" not in record:
         raise UserError("has neither 'bbox' nor 'segmentation'")
-    box = record.setdefault("bbox", None)
-    if box is None:
-        record["bbox"] = rle.toBbox(record["segmentation"]).tolist()
-    elif not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
+    box = record["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
         raise UserError(f"has bbox {box!r}, not four numbers x, y, w, h")
 
 
