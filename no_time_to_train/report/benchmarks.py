@@ -26,7 +26,7 @@ class Benchmark:
         key: name of its files.
         title: its heading.
         prefix: what the names of its data sets begin with.
-        measures: column's title -> place in ``metrics.json``. The first is plotted.
+        measures: column's title -> place in ``metrics.json``. The first two are plotted.
         runs: number of runs that make the published mean.
     """
 
