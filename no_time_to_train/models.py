@@ -81,8 +81,12 @@ def build_dinov2(
     model = timm.create_model(DINOV2_MODELS[name], img_size=img_size, num_classes=0)
     assert isinstance(model, VisionTransformer)
     if checkpoint is not None:
-        weights = checkpoint_filter_fn(read_checkpoint(checkpoint), model)
-        load_strictly(model, weights, checkpoint)
+        weights = read_checkpoint(checkpoint)
+        try:
+            converted = checkpoint_filter_fn(dict(weights), model)
+        except (RuntimeError, TypeError, ValueError):  # another network's; the strict loading names a key
+            converted = {name: value for name, value in weights.items() if name != "mask_token"}
+        load_strictly(model, converted, checkpoint)
     return model.eval().requires_grad_(False)
 
 
