@@ -1,0 +1,27 @@
+"""The paper's networks at full size (slow: minutes, 8 GB)."""
+
+from pathlib import Path
+
+import pytest
+
+from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.encoder import Encoder
+from no_time_to_train.images import read_rgb, target_tensor
+from no_time_to_train.mask_proposals import MaskProposer
+from no_time_to_train.models import build_dinov2, build_sam2
+from no_time_to_train.segmenter import Segmenter
+from tests.conftest import DATA, save_seeded_checkpoints
+
+
+@pytest.mark.slow
+def test_sam2_l_and_dinov2_l_load_official_checkpoints_and_segment_an_image(tmp_path: Path) -> None:
+    sam2_path, dinov2_path = save_seeded_checkpoints(tmp_path, "sam2_hiera_l", "dinov2_large")
+    encoder = Encoder(build_dinov2("dinov2_large", checkpoint=dinov2_path))
+    proposer = MaskProposer(build_sam2("sam2_hiera_l", sam2_path), points_per_side=4, iou_thr=0)
+    image = read_rgb(DATA / "images" / "scene_2.png")
+    prototypes = encoder.feature_map(target_tensor(image, 518)[None])[0, :, ::12, ::12].flatten(1).T
+    segmenter = Segmenter(encoder, proposer, prototypes, Sam2InferCfg())
+    detections = segmenter.segment(target_tensor(image, 1024), *image.shape[:2])
+    assert len(detections) > 0
+    assert detections.masks.shape[1:] == image.shape[:2]
+    assert ((detections.scores > 0) & (detections.scores <= 1)).all()

@@ -1,0 +1,161 @@
+"""The three stages through the command line, as a user runs them: one process, several, and two nodes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from no_time_to_train.cli import main
+from no_time_to_train.memory_bank import MemoryBank
+from tests.conftest import DATA, stage_arguments
+
+ROOT = Path(__file__).parent.parent
+Checkpoints = tuple[Path, Path]
+
+
+def start(arguments: list[str], **environment: str) -> "subprocess.Popen[str]":
+    """Start the paper's command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "run_lightning.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def memory_of(folder: Path, checkpoints: Checkpoints, processes: int) -> Path:
+    """Run stages 1 and 2 with a number of processes."""
+    filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
+    devices = ["--trainer.devices", str(processes)]
+    finish(start([*stage_arguments("fill_memory", checkpoints, folder), "--out_path", str(filled), *devices]))
+    main([
+        *stage_arguments("postprocess_memory", checkpoints, folder),
+        *("--ckpt_path", str(filled), "--out_path", str(processed), "--trainer.devices", "1"),
+    ])  # fmt: skip
+    return processed
+
+
+@pytest.fixture(scope="module")
+def single(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run with one process, and what its test stage printed."""
+    folder = tmp_path_factory.mktemp("single")
+    memory = memory_of(folder, checkpoints, processes=1)
+    options = ["--ckpt_path", str(memory), "--model.init_args.model_cfg.test.online_vis", "True", "--seed", "33"]
+    return folder, finish(start([*stage_arguments("test", checkpoints, folder), *options]))
+
+
+def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str]) -> None:
+    folder, output = single
+    results = COCO(DATA / "targets.json").loadRes(str(folder / "results.json"))
+    assert len(results.anns) > 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for kind in ("bbox", "segm"):
+        assert f"{kind.upper()} RESULTS:" in output
+        assert metrics[kind].keys() >= {"AP", "AP50", "AR100"}
+        assert list(metrics[kind]["per_class"]) == ["disc", "star", "leaf"]
+    assert metrics["seed"] == 33
+    assert "images/s" in output
+    assert len(list((folder / "pictures").iterdir())) == 5
+    assert not list(folder.glob(".*")), "parts and temporary files are gone"
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_give_what_one_gives(
+    single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path, processes: int
+) -> None:
+    memory = memory_of(tmp_path, checkpoints, processes)
+    assert_same_memory(memory, single[0] / memory.name)
+    options = ["--ckpt_path", str(memory), "--trainer.strategy", "ddp", "--trainer.devices", str(processes)]
+    finish(start([*stage_arguments("test", checkpoints, tmp_path), *options]))
+    assert_equal_results(tmp_path, single[0])
+
+
+def test_two_nodes_give_what_one_gives(single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    memory = single[0] / "memory_postprocessed.ckpt"
+    options = ["--ckpt_path", str(memory), "--trainer.num_nodes", "2", "--trainer.devices", "1"]
+    arguments = [*stage_arguments("test", checkpoints, tmp_path), *options]
+    nodes = [
+        start(arguments, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK=str(rank), LOCAL_RANK="0")
+        for rank in range(2)
+    ]
+    for node in nodes:
+        finish(node)
+    assert_equal_results(tmp_path, single[0])
+
+
+def test_a_mistake_on_one_of_several_processes_ends_all_with_one_line(
+    single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    images = json.loads((DATA / "targets.json").read_text())["images"]
+    for image in images:
+        content = (DATA / "images" / image["file_name"]).read_bytes()
+        (tmp_path / image["file_name"]).write_bytes(content[:1000] if image is images[1] else content)
+    options = [
+        *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--trainer.devices", "2"),
+        *("--model.init_args.dataset_cfgs.test.root", str(tmp_path)),
+    ]
+    process = start([*stage_arguments("test", checkpoints, tmp_path / "out"), *options])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 2, output
+    assert [line for line in output.splitlines() if line.startswith("error: ")] == [
+        line for line in output.splitlines() if images[1]["file_name"] in line
+    ]
+    assert output.count("error: ") == 1
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_targets_without_annotations_give_predictions_and_say_so(
+    single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads((DATA / "targets.json").read_text())
+    (tmp_path / "targets.json").write_text(json.dumps({"images": data["images"][:1]}))
+    options = [
+        *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--export_result", str(tmp_path / "r.json")),
+        *("--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
+    ]
+    main([*stage_arguments("test", checkpoints, tmp_path), *options])
+    assert "nothing to evaluate" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_the_memory_is_drawn(single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path) -> None:
+    main([*stage_arguments("vis_memory", checkpoints, tmp_path), "--ckpt_path", str(single[0] / "memory.ckpt")])
+    assert sorted(path.name for path in (tmp_path / "memory_pictures").iterdir()) == ["11.png", "3.png", "7.png"]
+
+
+def assert_same_memory(path: Path, expected: Path) -> None:
+    ours, theirs = MemoryBank.load(path), MemoryBank.load(expected)
+    assert ours.categories == theirs.categories
+    np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=1e-5)
+    np.testing.assert_allclose(ours.prototypes, theirs.prototypes, atol=1e-5)
+
+
+def assert_equal_results(folder: Path, expected: Path) -> None:
+    """The same detections in the same order, scores to 1e-5."""
+    ours, theirs = (json.loads((path / "results.json").read_text()) for path in (folder, expected))
+    scores = [[record.pop("score") for record in results] for results in (ours, theirs)]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+    assert without_masks(ours) == without_masks(theirs)
+
+
+def without_masks(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in record.items() if key != "segmentation"} for record in results]
