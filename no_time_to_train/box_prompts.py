@@ -1,5 +1,6 @@
 """Masks of boxes in an image: SAM 2 or SAM, a box a prompt, a single mask each."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,13 +34,15 @@ class Sam2Boxes:
 
     def __init__(self, sam2: SAM2Base, name: str) -> None:
         self.name = name
-        self.predictor = SAM2ImagePredictor(sam2)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+            self.predictor = SAM2ImagePredictor(sam2)
         # The predictor assumes an input of 1024 pixels.
         self.predictor._bb_feat_sizes = [(sam2.image_size // stride,) * 2 for stride in (4, 8, 16)]
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        self.predictor.set_image(np.ascontiguousarray(image))
+        self.predictor.set_image(image.copy())  # what PIL gives is read-only, which torch warns of
         found = [
             self.predictor.predict(box=boxes[start : start + BATCH], multimask_output=False)[0]
             for start in range(0, len(boxes), BATCH)
@@ -56,7 +59,7 @@ class SamBoxes:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        self.predictor.set_image(np.ascontiguousarray(image))
+        self.predictor.set_image(image.copy())  # what PIL gives is read-only, which torch warns of
         prompts = torch.as_tensor(boxes, device=self.predictor.device)
         prompts = self.predictor.transform.apply_boxes_torch(prompts, image.shape[:2])
         found = [
