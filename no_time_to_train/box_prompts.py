@@ -75,7 +75,7 @@ def import_sam() -> Any:
         import segment_anything
     except ImportError as error:
         raise UserError(
-            "--sam-checkpoint needs the segment-anything package: pip install 'no-time-to-train[sam]'"
+            "--sam-checkpoint needs the segment-anything package: pip install segment-anything"
         ) from error
     return segment_anything
 

@@ -512,3 +512,27 @@ def test_a_full_disk_is_noticed_before_unpacking(tmp_path: Path, monkeypatch: py
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones(refused: Callable[..., str]) -> None:
     assert "no data set 'voc'; choose one of coco, pascal-voc, cdfsod, lvis" in refused("voc")
+
+
+# Configurations
+
+
+@pytest.mark.parametrize(
+    ("name", "references", "targets"),
+    [
+        ("coco_fewshot_10shot", "coco/annotations/instances_train2017.json", "coco/annotations/instances_val2017.json"),
+        ("coco_semantic", "coco/annotations/instances_train2017.json", "coco/annotations/instances_val2017.json"),
+        ("pascal_voc", "pascal-voc/annotations/voc0712_trainval_masks.json", "pascal-voc/annotations/voc07_test.json"),
+        ("cdfsod", "cdfsod/ArTaxOr/prepared/10_shot_masks.json", "cdfsod/ArTaxOr/prepared/test.json"),
+        ("lvis", "lvis/annotations/lvis_v1_train.json", "lvis/annotations/lvis_v1_minival.json"),
+    ],
+)
+def test_configurations_read_what_is_prepared(
+    name: str, references: str, targets: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    config = Path(__file__).parents[1] / "configs" / f"{name}_sam2l.yaml"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["test", "--config", str(config), "--out_path", "memory.ckpt", "--trainer.accelerator", "cpu"])
+    assert capsys.readouterr().err.endswith(f"error: file not found: data/{references}\n")
+    assert f"json_file: data/{targets}\n" in config.read_text()
