@@ -17,7 +17,7 @@ for targets in ${TARGETS:-minival}; do
     for shots in ${SHOTS:-1 2 3 5 10}; do
       pipeline "lvis_${targets}_$classes" "$shots" "$SEED" \
         sample-references "${group[@]}" --json-file "$train" --n-shot "$shots" --seed "$SEED" --fill-up --out-path -- \
-        "${split[@]}" "$cfgs.test.name" lvis "$cfgs.test.json_file" "data/lvis/annotations/lvis_v1_$targets.json"
+        "${split[@]}" "$cfgs.test.json_file" "data/lvis/annotations/lvis_v1_$targets.json"
     done
   done
 done

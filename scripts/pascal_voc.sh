@@ -11,8 +11,7 @@ for split in ${SPLITS:-1 2 3}; do
     pipeline "$classes" "$shots" "$SEED" \
       sample-references --dataset "$classes" --json-file "$trainval" --n-shot "$shots" --seed "$SEED" --out-path -- \
       --model.init_args.dataset_cfgs.fill_memory.class_split "$classes" \
-      --model.init_args.dataset_cfgs.test.class_split "$classes" \
-      --model.init_args.dataset_cfgs.test.name voc
+      --model.init_args.dataset_cfgs.test.class_split "$classes"
   done
 done
 finish

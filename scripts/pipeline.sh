@@ -75,8 +75,12 @@ stages() {
   test+=(--trainer.logger.init_args.save_dir "$folder/logs")
   local mode=--model.init_args.test_mode
   local filling=(--model.init_args.dataset_cfgs.fill_memory.memory_pkl "$folder/references.json" --seed "$seed")
-  # A fixed file may have fewer shots of a class than its name says: all that it has are taken.
-  if [[ ${references[0]} == sample-references ]]; then filling+=(--n_shot "$shots"); fi
+  if [[ ${references[0]} == sample-references ]]; then
+    filling+=(--n_shot "$shots")
+  else # a fixed file may have fewer shots of a class than its name says: all that it has are taken
+    filling+=(--model.init_args.model_cfg.memory_bank_cfg.length null)
+    filling+=(--model.init_args.dataset_cfgs.fill_memory.memory_length null)
+  fi
   local filled=$folder/memory.ckpt memory=$folder/memory_postprocessed.ckpt
   same_settings "$folder" "$(cksum <"$CONFIG")" "$shots" "$seed" "${references[*]}" "$*" "${overrides[*]}" &&
     unless "$folder/references.json" "${references[@]}" "$folder/references.json" &&

@@ -8,4 +8,6 @@ COMMANDS = {
     "evaluate": "score a COCO results file of any detector",
     "report": "put finished runs beside the published figures",
     "download": "download official checkpoints",
+    "prepare": "download and convert a data set of the paper: coco, pascal-voc, cdfsod or lvis",
+    "boxes-to-masks": "give the boxes of a COCO file masks, with SAM 2 or SAM",
 }

@@ -39,14 +39,15 @@ def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
 def draw(axes: Axes, benchmark: Benchmark, shown: list[Point], measure: str) -> None:
     """A line a data set and method with error bars over seeds, and what is published in grey."""
     for (dataset, method), group in groupby(shown, key=lambda point: (point.dataset, point.method)):
-        line = [(point.shots or 0, point.mean, point.std or 0.0) for point in group]
+        x, y, std = zip(*((point.shots or 0, point.mean, point.std or 0.0) for point in group), strict=True)
         label = dataset_title(dataset) if method == OURS else f"{dataset_title(dataset)}, {method}"
-        axes.errorbar(*zip(*line, strict=True), marker="o", capsize=3, label=label)
+        axes.errorbar(x, y, std, marker="o", capsize=3, label=label)
     for dataset in dict.fromkeys(point.dataset for point in shown):
         known = [(shots, published_over_seeds(dataset, shots, measure)) for shots in PAPER_SHOTS]
         curve = [(shots, figure.mean, figure.std or 0.0) for shots, figure in known if figure]
         if curve:
-            axes.errorbar(*zip(*curve, strict=True), marker="s", **PUBLISHED, capsize=3, label="published", zorder=0)
+            x, y, std = zip(*curve, strict=True)
+            axes.errorbar(x, y, std, marker="s", **PUBLISHED, capsize=3, label="published", zorder=0)
     overall = published_mean(benchmark)
     if overall:
         axes.axhline(overall.mean, **PUBLISHED, label="published mean")
