@@ -75,12 +75,8 @@ stages() {
   test+=(--trainer.logger.init_args.save_dir "$folder/logs")
   local mode=--model.init_args.test_mode
   local filling=(--model.init_args.dataset_cfgs.fill_memory.memory_pkl "$folder/references.json" --seed "$seed")
-  if [[ ${references[0]} == sample-references ]]; then
-    filling+=(--n_shot "$shots")
-  else # a fixed file may have fewer shots of a class than its name says: all that it has are taken
-    filling+=(--model.init_args.model_cfg.memory_bank_cfg.length null)
-    filling+=(--model.init_args.dataset_cfgs.fill_memory.memory_length null)
-  fi
+  # A fixed file may have fewer shots of a class than its name says: all that it has are taken.
+  if [[ ${references[0]} == sample-references ]]; then filling+=(--n_shot "$shots"); fi
   local filled=$folder/memory.ckpt memory=$folder/memory_postprocessed.ckpt
   same_settings "$folder" "$(cksum <"$CONFIG")" "$shots" "$seed" "${references[*]}" "$*" "${overrides[*]}" &&
     unless "$folder/references.json" "${references[@]}" "$folder/references.json" &&
@@ -101,9 +97,11 @@ pipeline() {
 
 # finish: the report of all runs; fails if a run has.
 finish() {
-  run report "$RESULTS_DIR"
+  local status=0
+  run report "$RESULTS_DIR" || status=1
   if ((failed)); then
     echo "error: $failed runs failed; the same command tries them again" >&2
-    exit 1
+    status=1
   fi
+  exit "$status"
 }
