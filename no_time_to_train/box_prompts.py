@@ -74,9 +74,7 @@ def import_sam() -> Any:
     try:
         import segment_anything
     except ImportError as error:
-        raise UserError(
-            "--sam-checkpoint needs the segment-anything package: pip install segment-anything"
-        ) from error
+        raise UserError("--sam-checkpoint needs the segment-anything package: pip install segment-anything") from error
     return segment_anything
 
 
