@@ -1,6 +1,5 @@
 """The two frozen networks, SAM 2 and DINOv2: built by name, filled strictly from their official checkpoints."""
 
-import pickle
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ import timm
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sam2.modeling.sam2_base import SAM2Base
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from no_time_to_train.download import download_command
 from no_time_to_train.errors import UserError
 
 #: ``sam2_cfg_file`` -> config of the sam2 package that holds the network's shape.
@@ -102,9 +101,14 @@ def build_dinov2(
         model = VisionTransformer(img_size=img_size, num_classes=0, **DINOV2_NANO_SHAPE)
     else:
         model = timm.create_model(DINOV2_MODELS[name], img_size=img_size, num_classes=0)
+    assert isinstance(model, VisionTransformer)
     if checkpoint is not None:
-        weights = checkpoint_filter_fn(read_checkpoint(checkpoint), model)
-        load_strictly(model, weights, checkpoint)
+        weights = read_checkpoint(checkpoint)
+        try:
+            converted = checkpoint_filter_fn(dict(weights), model)
+        except (RuntimeError, TypeError, ValueError):  # another network's; the strict loading names a key
+            converted = {name: value for name, value in weights.items() if name != "mask_token"}
+        load_strictly(model, converted, checkpoint)
     return model.eval().requires_grad_(False)
 
 
@@ -117,12 +121,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of tensors on to the CPU. No file can run code: pickles open with ``weights_only=True``."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint not found: {path}")
+        command = download_command(path)
+        raise UserError(f"checkpoint not found: {path}" + (f"; get it with: {command}" if command else ""))
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # unpickling what is no checkpoint may raise anything at all
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"checkpoint {path} cannot be read (truncated, or not a checkpoint of tensors): {reason}"

@@ -1,0 +1,90 @@
+"""``test``: run one stage of the method with Lightning's command line over the typed configuration."""
+
+import logging
+import warnings
+from typing import Literal
+
+from pytorch_lightning import LightningModule, seed_everything
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from no_time_to_train.commands.parser import OneLineParser
+from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
+from no_time_to_train.stages import RunCfg
+
+
+class StageParser(OneLineParser, LightningArgumentParser):
+    """Lightning's parser, with complaints of one line."""
+
+
+class StageCLI(LightningCLI):
+    """``test`` runs one stage; the options below it are a run's own, beside the configuration."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out_path", type=str | None, help="memory to write (fill_memory, postprocess_memory)")
+        parser.add_argument("--export_result", type=str | None, help="COCO results to write (test)")
+        parser.add_argument("--seed", type=int | None, help="seeds everything; recorded in metrics.json")
+        parser.add_argument("--n_shot", type=int | None, help="sets memory_bank_cfg.length and memory_length")
+        parser.add_argument(
+            "--coco_semantic_split", type=int | None, help="sets both class_splits to coco_semantic_split_K"
+        )
+        parser.add_argument(
+            "--on_bad_image",
+            type=Literal["stop", "skip"],
+            default="stop",
+            help="what to do with a target image that cannot be read",
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: a memory bank holds no hyper-parameters of the model."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        model = config.model.init_args
+        if config.n_shot is not None:
+            model.model_cfg.memory_bank_cfg.length = config.n_shot
+            model.dataset_cfgs.fill_memory.memory_length = config.n_shot
+        if config.coco_semantic_split is not None:
+            split = f"coco_semantic_split_{config.coco_semantic_split}"
+            model.dataset_cfgs.fill_memory.class_split = split
+            model.dataset_cfgs.test.class_split = split
+        if config.seed is not None:
+            seed_everything(config.seed, verbose=False)
+
+    def test(self, model: LightningModule, ckpt_path: str | None = None) -> None:
+        assert isinstance(model, NoTimeToTrain)
+        config = self.config[self.subcommand]
+        loggers = self.trainer.loggers
+        labels = {key: config[key] for key in ("seed", "n_shot", "coco_semantic_split")}
+        model.prepare(
+            RunCfg(
+                ckpt_path=ckpt_path,
+                out_path=config.out_path,
+                export_result=config.export_result,
+                save_dir=str((loggers and loggers[0].save_dir) or self.trainer.default_root_dir),
+                on_bad_image=config.on_bad_image,
+                labels={key: value for key, value in labels.items() if value is not None},
+            )
+        )
+        self.trainer.test(model, verbose=False)
+
+
+def run(argv: list[str]) -> None:
+    """Run a stage of the method: fill_memory, postprocess_memory, vis_memory or test."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning, of torch's pytrees
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    StageCLI(
+        NoTimeToTrain,
+        subclass_mode_model=True,
+        save_config_callback=None,
+        seed_everything_default=False,
+        trainer_defaults={"callbacks": [ProgressBar()], "enable_checkpointing": False},
+        parser_class=StageParser,
+        auto_configure_optimizers=False,
+        args=["test", *argv],
+    )

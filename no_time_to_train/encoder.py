@@ -1,0 +1,67 @@
+"""DINOv2: what is inside a mask is described by the patch tokens of a frozen vision transformer."""
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: ImageNet's, for images in [0, 1]; both networks are normalised with them.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+class Normalise(nn.Module):
+    """ImageNet normalisation of [B, 3, H, W] images in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class Encoder(nn.Module):
+    """The frozen DINOv2: square images to maps of patch tokens.
+
+    Attributes:
+        size: side of the input, in pixels (518).
+        grid: patches a side (37), so that P = grid * grid.
+        dim: D, width of a token.
+    """
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        self.vit = vit
+        self.normalise = Normalise()
+        self.size: int = vit.patch_embed.img_size[0]
+        self.grid: int = vit.patch_embed.grid_size[0]
+        self.dim: int = vit.embed_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Patch tokens after the final norm.
+
+        Args:
+            images: float [B, 3, size, size] in [0, 1].
+
+        Returns:
+            [B, P, D], row by row, as they are (not L2-normalised).
+        """
+        tokens: Tensor = self.vit.forward_features(self.normalise(images))
+        return tokens[:, self.vit.num_prefix_tokens :]
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Stage 3, step 2: the map F of square images of any size.
+
+        Args:
+            images: float [B, 3, S, S] in [0, 1].
+
+        Returns:
+            [B, D, grid, grid].
+        """
+        tokens = self(F.interpolate(images, self.size, mode="bicubic", antialias=False))
+        return tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))

@@ -1,0 +1,117 @@
+"""Matching: proposals get mask vectors, classes and scores, and rivals of a class are suppressed (stage 3, 5 and 6)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from no_time_to_train.mask_proposals import Proposals
+
+#: Several classes a proposal (``cls_num_per_mask`` -1): those under this share of the best are dropped.
+ALL_CLASSES_SHARE = 0.6
+
+#: Candidates that survive to soft merging, over the instances wanted in the end.
+CANDIDATES_PER_INSTANCE = 8
+
+
+@dataclass
+class Candidates:
+    """Proposals with a class each, in descending predicted IoU.
+
+    Attributes:
+        logits: float [n, h, w] mask logits; the region is ``logits > 0`` and never empty.
+        vectors: float [n, D] mask vectors, L2-normalised.
+        scores: float [n] in (0, 1].
+        classes: int64 [n] in [0, C).
+    """
+
+    logits: Tensor
+    vectors: Tensor
+    scores: Tensor
+    classes: Tensor
+
+
+def mask_vectors(features: Tensor, regions: Tensor) -> Tensor:
+    """Step 5: the mean of the upsampled feature map over each region, L2-normalised.
+
+    Args:
+        features: [D, g, g], tokens as they are.
+        regions: bool [n, h, w], none empty.
+
+    Returns:
+        [n, D].
+    """
+    upsampled = F.interpolate(features[None], regions.shape[1:], mode="bilinear")[0]
+    sums = regions.flatten(1).to(features.dtype) @ upsampled.flatten(1).T
+    return F.normalize(sums / regions.flatten(1).sum(dim=1, keepdim=True), dim=1)
+
+
+def classify(vectors: Tensor, prototypes: Tensor, cls_num_per_mask: int = 1) -> tuple[Tensor, Tensor]:
+    """Step 5: cosine of every mask vector with the class prototypes, clamped at 0.
+
+    Args:
+        vectors: [n, D], L2-normalised.
+        prototypes: [C, D], not normalised.
+        cls_num_per_mask: k, classes that a proposal keeps; -1: all, with scores under 0.6 of its best set to 0.
+
+    Returns:
+        Scores [n, k] in descending order, and class indices, int64 [n, k].
+    """
+    similarity = (vectors @ F.normalize(prototypes, dim=1).T).clamp(min=0)
+    k = len(prototypes) if cls_num_per_mask == -1 else min(cls_num_per_mask, len(prototypes))
+    scores, classes = similarity.topk(k, dim=1)
+    if cls_num_per_mask == -1:
+        scores = scores.where(scores >= ALL_CLASSES_SHARE * scores[:, :1], 0)
+    return scores, classes
+
+
+def region_boxes(regions: Tensor) -> Tensor:
+    """Boxes from the pixels' own indices, no +1: int64 [n, 4] xyxy of regions bool [n, h, w], none empty."""
+
+    def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+        occupied = occupied.to(torch.uint8)
+        return occupied.argmax(dim=1), occupied.shape[1] - 1 - occupied.flip(1).argmax(dim=1)
+
+    left, right = extent(regions.any(dim=1))
+    top, bottom = extent(regions.any(dim=2))
+    return torch.stack([left, top, right, bottom], dim=1)
+
+
+def match(
+    proposals: Proposals,
+    features: Tensor,
+    prototypes: Tensor,
+    nms_thr: float = 0.5,
+    num_out_instance: int = 100,
+    cls_num_per_mask: int = 1,
+) -> Candidates:
+    """Steps 5 and 6: name the proposals, then keep the best of rivals that have the same class and nearly the same box.
+
+    Rivals are ranked by predicted IoU, not by similarity. Proposals with an empty region drop out.
+
+    Args:
+        proposals: of one image.
+        features: [D, g, g], the image's feature map.
+        prototypes: [C, D].
+        nms_thr: IoU of boxes above which the lower-ranked rival goes.
+        num_out_instance: instances wanted in the end; eight times as many candidates are kept.
+        cls_num_per_mask: see :func:`classify`.
+    """
+    regions = proposals.logits > 0
+    filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
+    by_iou = filled[proposals.predicted_iou[filled].argsort(descending=True, stable=True)]
+    proposals, regions = proposals[by_iou], regions[by_iou]
+
+    vectors = mask_vectors(features, regions)
+    scores, classes = classify(vectors, prototypes, cls_num_per_mask)
+    rows = torch.arange(len(vectors), device=vectors.device).repeat_interleave(scores.shape[1])
+    scores, classes = scores.flatten(), classes.flatten()
+
+    boxes = region_boxes(regions).to(vectors.dtype)
+    kept = batched_nms(boxes[rows], proposals.predicted_iou[rows], classes, nms_thr)
+    kept = kept.sort().values[: CANDIDATES_PER_INSTANCE * num_out_instance]  # rows ascend as predicted IoU descends
+    kept = kept[scores[kept] > 0]
+    rows = rows[kept]
+    return Candidates(proposals.logits[rows], vectors[rows], scores[kept], classes[kept])

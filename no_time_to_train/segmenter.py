@@ -1,0 +1,89 @@
+"""The whole method in one class: references to vectors, an image to its instances."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.detections import Detections
+from no_time_to_train.encoder import Encoder
+from no_time_to_train.images import patch_weights
+from no_time_to_train.mask_proposals import MaskProposer, Proposals
+from no_time_to_train.matching import match, region_boxes
+from no_time_to_train.memory_bank import instance_vector
+from no_time_to_train.soft_merging import soft_merge
+
+
+class Segmenter(nn.Module):
+    """Two frozen networks and a memory of prototypes.
+
+    Args:
+        encoder: describes what is inside a mask.
+        proposer: proposes masks; None where only references are described.
+        prototypes: float [C, D], one a class; None where only references are described.
+        settings: the method's numbers.
+    """
+
+    prototypes: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        proposer: MaskProposer | None = None,
+        prototypes: Tensor | None = None,
+        settings: Sam2InferCfg | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.proposer = proposer
+        self.settings = settings or Sam2InferCfg()
+        self.register_buffer("prototypes", prototypes, persistent=False)
+
+    @torch.inference_mode()
+    def describe(self, crop: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage 1: the vector of a reference instance.
+
+        Args:
+            crop: float [3, S, S] in [0, 1], S the encoder's input size.
+            mask: float [1, h, w] in {0, 1} at the crop's own size (see ``images.reference_tensors``).
+
+        Returns:
+            The instance vector [D], and the sum of its mask weights.
+        """
+        weights = patch_weights(mask, self.encoder.size, self.encoder.grid)
+        return instance_vector(self.encoder(crop[None])[0], weights), weights.sum()
+
+    @torch.inference_mode()
+    def segment(self, image: Tensor, height: int, width: int) -> Detections:
+        """Stage 3: find the instances of the memory's classes in an image.
+
+        Args:
+            image: float [3, S, S] in [0, 1], squashed to SAM 2's input size (see ``images.target_tensor``).
+            height, width: the image's own size in pixels, which masks and boxes refer to.
+        """
+        assert self.proposer is not None
+        features = self.encoder.feature_map(image[None])[0]
+        return self.name_and_merge(self.proposer(image), features, height, width)
+
+    def name_and_merge(self, proposals: Proposals, features: Tensor, height: int, width: int) -> Detections:
+        """Steps 5 to 9: proposals and the feature map [D, g, g] to the instances."""
+        settings = self.settings
+        candidates = match(
+            proposals,
+            features,
+            self.prototypes,
+            settings.nms_thr,
+            settings.num_out_instance,
+            settings.cls_num_per_mask,
+        )
+        regions = upsample(candidates.logits, height, width) > 0
+        filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
+        regions, classes = regions[filled], candidates.classes[filled]
+        scores = soft_merge(candidates.scores[filled], classes, regions, candidates.vectors[filled])
+        best = scores.argsort(descending=True, stable=True)[: settings.num_out_instance]
+        return Detections(regions[best], region_boxes(regions[best]), scores[best], classes[best])
+
+
+def upsample(logits: Tensor, height: int, width: int) -> Tensor:
+    """Step 7: mask logits [n, h, w] to the image's own size, bilinear and antialiased: [n, height, width]."""
+    return F.interpolate(logits[:, None], (height, width), mode="bilinear", antialias=True)[:, 0]

@@ -1,0 +1,71 @@
+"""Stage 1: every reference instance becomes a vector in the memory bank."""
+
+from pathlib import Path
+
+from no_time_to_train.coco import read_coco, select_categories
+from no_time_to_train.config import DatasetCfgs, ModelCfg
+from no_time_to_train.datasets import BadImage, Reference, ReferenceDataset, check_images_exist
+from no_time_to_train.errors import UserError
+from no_time_to_train.memory_bank import MemoryBank
+from no_time_to_train.references import check_references, read_references
+from no_time_to_train.segmenter import Segmenter
+from no_time_to_train.stages.base import RunCfg, Stage, build_encoder, encoder_settings, required
+
+
+class FillMemoryStage(Stage):
+    """Stage 1: every reference instance becomes a vector in the memory bank."""
+
+    unit = "references"
+
+    def __init__(self, model_cfg: ModelCfg, dataset_cfgs: DatasetCfgs, run: RunCfg) -> None:
+        super().__init__()
+        cfg, bank_cfg = dataset_cfgs.fill_memory, model_cfg.memory_bank_cfg
+        self.model_cfg = model_cfg
+        self.output = required(run.out_path, "--out_path", "where to write the memory")
+        size = model_cfg.encoder_cfg.img_size
+        if cfg.image_size not in (None, size):
+            raise UserError(
+                f"dataset_cfgs.fill_memory.image_size is {cfg.image_size}, the encoder's (encoder_cfg.img_size) {size}"
+            )
+        json_file = required(cfg.json_file, "dataset_cfgs.fill_memory.json_file", "the references' annotations")
+        memory_pkl = required(cfg.memory_pkl, "dataset_cfgs.fill_memory.memory_pkl", "the reference set")
+        if None not in (cfg.memory_length, bank_cfg.length) and cfg.memory_length > bank_cfg.length:  # type: ignore[operator]
+            raise UserError(
+                f"memory_length ({cfg.memory_length} shots a class) is over memory_bank_cfg.length ({bank_cfg.length})"
+            )
+        coco = read_coco(json_file)
+        self.categories = select_categories(coco, json_file, cfg.class_split, cfg.cat_names)
+        if bank_cfg.category_num not in (None, len(self.categories)):
+            raise UserError(
+                f"memory_bank_cfg.category_num is {bank_cfg.category_num}, {len(self.categories)} classes are chosen"
+            )
+        shots = bank_cfg.length if cfg.memory_length is None else cfg.memory_length
+        self.references = check_references(read_references(memory_pkl), coco, json_file, self.categories, shots)
+        self.length = bank_cfg.length or max(map(len, self.references.values()))
+        check_images_exist(cfg.root, coco, [s["img_id"] for shots in self.references.values() for s in shots])
+        self.dataset = ReferenceDataset(coco, cfg.root, self.categories, self.references, size, cfg.context_ratio)
+        self.made_with = {**encoder_settings(model_cfg), "context_ratio": cfg.context_ratio}
+
+    def build(self) -> Segmenter:
+        encoder = build_encoder(self.model_cfg)
+        self.bank = MemoryBank.empty(self.categories, self.length, encoder.dim)
+        self.bank.made_with, self.bank.references = self.made_with, self.references
+        return Segmenter(encoder)
+
+    def begin(self, part: Path) -> None:
+        """The bank itself is this rank's part."""
+
+    def step(self, item: Reference | BadImage, segmenter: Segmenter | None) -> None:
+        assert segmenter is not None
+        if isinstance(item, BadImage):
+            raise UserError(item.reason)
+        self.bank.insert(item.class_index, item.slot, *segmenter.describe(item.crop, item.mask))
+
+    def end(self, part: Path) -> None:
+        self.bank.save(part)
+
+    def finish(self, parts: list[Path]) -> str:
+        for part in parts:
+            self.bank.fill_from(MemoryBank.load(part))
+        self.bank.save(self.output)
+        return f"memory of {len(self.categories)} classes, {int(self.bank.counts.sum())} references: {self.output}"

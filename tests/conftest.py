@@ -1,0 +1,95 @@
+"""Shared test data: the reference outputs in ``tests/data`` and the seeded networks that they were made with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as rle
+
+from no_time_to_train.models import build_dinov2, build_sam2
+from tests.seeded_weights import seeded_state_dict
+
+DATA = Path(__file__).parent / "data"
+
+
+def save_seeded_checkpoints(
+    folder: Path, sam2: str = "sam2_hiera_t", dinov2: str = "dinov2_small"
+) -> tuple[Path, Path]:
+    """Write checkpoints in the official formats with weights that depend on names, shapes and seed 0 only."""
+    sam2_path, dinov2_path = folder / f"{sam2}.pt", folder / f"{dinov2}.pth"
+    shapes = {name: value.shape for name, value in build_sam2(sam2).state_dict().items()}
+    torch.save({"model": seeded_state_dict(shapes, 0)}, sam2_path)
+    vit = build_dinov2(dinov2)
+    shapes = {name: value.shape for name, value in vit.state_dict().items()}
+    shapes["mask_token"] = torch.Size([1, vit.embed_dim])  # the official checkpoints have it
+    torch.save(seeded_state_dict(shapes, 0), dinov2_path)
+    return sam2_path, dinov2_path
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Seeded SAM 2 tiny and DINOv2 small, as (SAM 2's checkpoint, DINOv2's checkpoint)."""
+    return save_seeded_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+def stage_arguments(test_mode: str, checkpoints: tuple[Path, Path], save_dir: Path) -> list[str]:
+    """The command line of a stage on the test data with seeded small networks."""
+    options = {
+        "test_mode": test_mode,
+        "model_cfg.sam2_cfg_file": "sam2_hiera_t",
+        "model_cfg.sam2_ckpt_path": checkpoints[0],
+        "model_cfg.encoder_cfg.name": "dinov2_small",
+        "model_cfg.encoder_ckpt_path": checkpoints[1],
+        "model_cfg.sam2_infer_cfgs.points_per_side": 2,
+        "dataset_cfgs.fill_memory.root": DATA / "images",
+        "dataset_cfgs.fill_memory.json_file": DATA / "references.json",
+        "dataset_cfgs.fill_memory.memory_pkl": DATA / "references.pkl",
+        "dataset_cfgs.test.root": DATA / "images",
+        "dataset_cfgs.test.json_file": DATA / "targets.json",
+        "data_load_cfgs.workers": 0,
+    }
+    arguments = ["test", "--config", str(DATA.parent.parent / "configs" / "custom_sam2l.yaml")]
+    for key, value in options.items():
+        arguments += [f"--model.init_args.{key}", str(value)]
+    return [*arguments, "--trainer.logger.save_dir", str(save_dir), "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    """The arrays of ``golden.npz``."""
+    return dict(np.load(DATA / "expected" / "golden.npz"))
+
+
+@pytest.fixture(scope="session")
+def golden_results() -> dict[str, list[dict[str, Any]]]:
+    """The expected COCO results: from stand-in proposals, and end to end."""
+    return {
+        name: json.loads((DATA / "expected" / f"{name}.json").read_text()) for name in ("results", "results_end_to_end")
+    }
+
+
+def assert_same_results(results: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """The same detections in the same order of score; neighbours whose scores are closer than 1e-4 may swap."""
+    assert len(results) == len(expected)
+    for image_id in {record["image_id"] for record in expected}:
+        ours = [record for record in results if record["image_id"] == image_id]
+        theirs = [record for record in expected if record["image_id"] == image_id]
+        np.testing.assert_allclose([r["score"] for r in ours], [r["score"] for r in theirs], atol=1e-4)
+        unmatched = list(ours)
+        for record in theirs:
+            twin = next(
+                (
+                    other
+                    for other in unmatched
+                    if abs(other["score"] - record["score"]) <= 1e-4
+                    and other["category_id"] == record["category_id"]
+                    and np.array_equal(other["bbox"], record["bbox"])
+                    and rle.iou([other["segmentation"]], [record["segmentation"]], [0])[0, 0] > 0.999
+                ),
+                None,
+            )
+            assert twin is not None, f"image {image_id}: no detection equals {record}"
+            unmatched.remove(twin)

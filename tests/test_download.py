@@ -1,0 +1,347 @@
+"""The downloader against a server on loopback that behaves well, badly, and maliciously."""
+
+import io
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from no_time_to_train import download as module
+from no_time_to_train.download import CHECKPOINTS, download, download_command, list_checkpoints
+from no_time_to_train.errors import UserError
+from no_time_to_train.models import read_checkpoint
+
+NAME = "sam2_hiera_tiny"
+FILE = "sam2_hiera_tiny.pt"
+
+
+def checkpoint(seed: int) -> bytes:
+    """A real checkpoint of about 80 kB."""
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.arange(20_000.0) + seed}, buffer)
+    return buffer.getvalue()
+
+
+@dataclass
+class Site:
+    """What the server serves, how it misbehaves, and what it was asked."""
+
+    url: str = ""
+    content: bytes = field(default_factory=lambda: checkpoint(0))
+    content_type: str = "application/octet-stream"
+    etag: str = '"one"'
+    statuses: list[int] = field(default_factory=list)  # errors to answer the first requests with
+    cuts: list[int] = field(default_factory=list)  # bytes after which to cut the first bodies
+    honours_range: bool = True
+    honours_if_range: bool = True
+    missing: int = 0  # bytes that Content-Length claims beyond those there are
+    gate: threading.Event | None = None  # to wait for in the middle of a body
+    ranges: list[str | None] = field(default_factory=list)  # Range of each request so far
+
+
+class Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self) -> None:
+        site, asked = self.site, self.headers.get("Range")
+        site.ranges.append(asked)
+        if site.statuses:
+            return self.send_error(site.statuses.pop(0))
+        begin, total = 0, len(site.content) + site.missing
+        fresh = self.headers.get("If-Range") == site.etag or not site.honours_if_range
+        if asked and site.honours_range and fresh:
+            begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+            self.send_response(206 if begin < total else 416)
+            self.send_header(
+                "Content-Range", f"bytes {begin}-{total - 1}/{total}" if begin < total else f"bytes */{total}"
+            )
+        else:
+            self.send_response(200)
+        self.send_header("Content-Type", site.content_type)
+        self.send_header("Content-Length", str(total - begin))
+        self.send_header("ETag", site.etag)
+        self.end_headers()
+        body = site.content[begin:][: site.cuts.pop(0) if site.cuts else None]
+        self.wfile.write(body[: len(body) // 2])
+        if site.gate:
+            site.gate.wait(5)
+        with suppress(ConnectionError):  # the client may have given up at the gate
+            self.wfile.write(body[len(body) // 2 :])  # then HTTP/1.0 closes the connection
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    site = Site()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": site}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    site.url = f"http://127.0.0.1:{server.server_port}/{FILE}"
+    yield site
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def begin(site: Site, folder: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the first ``size`` bytes in the folder, as a download that was given up does."""
+    site.cuts = [size]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "ATTEMPTS", 1)
+        with pytest.raises(UserError, match="what has arrived is kept"):
+            download(NAME, folder, site.url)
+    assert (folder / f"{FILE}.part").stat().st_size == size
+    assert not (folder / FILE).exists()
+    site.ranges.clear()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_download_leaves_the_checkpoint_and_nothing_else(site: Site, tmp_path: Path) -> None:
+    path = download(NAME, tmp_path / "new" / "folder", site.url)
+    assert path == tmp_path / "new" / "folder" / FILE
+    assert path.read_bytes() == site.content
+    assert torch.equal(read_checkpoint(path)["weight"], torch.arange(20_000.0))
+    assert names(path.parent) == [FILE]
+
+
+def test_the_progress_bar_counts_bytes(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    download(NAME, tmp_path, site.url)
+    bar = capsys.readouterr().err
+    assert FILE in bar
+    assert "100%" in bar
+    assert "B/s" in bar
+
+
+def test_a_cut_connection_is_resumed_where_it_was_cut(site: Site, tmp_path: Path) -> None:
+    site.cuts = [30_000, 20_000]
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+    assert site.ranges == [None, "bytes=30000-", "bytes=50000-"]
+
+
+def test_cuts_that_bring_something_new_do_not_use_up_the_attempts(site: Site, tmp_path: Path) -> None:
+    site.cuts = [10_000] * 7
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+    assert len(site.ranges) == 8 > module.ATTEMPTS
+
+
+def test_a_later_call_resumes_what_an_earlier_one_left(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(site, tmp_path, 40_000, monkeypatch)
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+    assert site.ranges == ["bytes=40000-"]
+    assert names(tmp_path) == [FILE]
+
+
+def test_a_server_that_stalls_counts_as_cut(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 0.2)
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    site.gate = threading.Event()
+    with pytest.raises(UserError, match="timed out"):
+        download(NAME, tmp_path, site.url)
+    site.gate.set()
+
+
+def test_a_server_that_ignores_range_is_read_from_the_start(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(site, tmp_path, 40_000, monkeypatch)
+    site.honours_range = False
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+    assert site.ranges == ["bytes=40000-"]
+
+
+@pytest.mark.parametrize("honours_if_range", [True, False])
+def test_a_file_that_changed_is_not_glued(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honours_if_range: bool
+) -> None:
+    begin(site, tmp_path, 40_000, monkeypatch)
+    site.content, site.etag, site.honours_if_range = checkpoint(1), '"two"', honours_if_range
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+
+
+def test_a_part_of_an_unknown_version_is_not_resumed(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(site, tmp_path, 40_000, monkeypatch)
+    (tmp_path / f"{FILE}.etag").unlink()
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+    assert site.ranges == [None]
+
+
+def test_a_part_that_is_whole_is_put_in_place(site: Site, tmp_path: Path) -> None:
+    (tmp_path / f"{FILE}.part").write_bytes(site.content)
+    (tmp_path / f"{FILE}.etag").write_text(site.etag)
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+    assert site.ranges == [f"bytes={len(site.content)}-"]  # answered 416
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(site: Site, tmp_path: Path) -> None:
+    (tmp_path / f"{FILE}.part").write_bytes(site.content + b"more")
+    (tmp_path / f"{FILE}.etag").write_text(site.etag)
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+
+
+def test_a_length_that_claims_too_much_leaves_no_file(site: Site, tmp_path: Path) -> None:
+    site.missing = 1000
+    size = len(site.content)
+    with pytest.raises(UserError, match=f"ended after {size} of {size + 1000} bytes.*run the same command again"):
+        download(NAME, tmp_path, site.url)
+    assert FILE not in names(tmp_path)
+    assert len(site.ranges) == module.ATTEMPTS
+
+
+def test_a_length_that_claims_too_little_leaves_no_file(site: Site, tmp_path: Path) -> None:
+    site.missing = -1000
+    with pytest.raises(UserError, match="do not open as a checkpoint"):
+        download(NAME, tmp_path, site.url)
+    assert names(tmp_path) == []
+
+
+def test_a_web_page_leaves_no_file_and_spares_the_part(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(site, tmp_path, 40_000, monkeypatch)
+    site.content, site.content_type, site.etag = b"<html>Please log in</html>", "text/html; charset=utf-8", '"page"'
+    with pytest.raises(UserError, match="a web page came instead of the file; if your network asks for a login"):
+        download(NAME, tmp_path, site.url)
+    assert names(tmp_path) == [f"{FILE}.etag", f"{FILE}.part"]
+    assert (tmp_path / f"{FILE}.part").stat().st_size == 40_000
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>Not what you want</html>", b"plain text", b"..", b"junk", b"", checkpoint(0)[:9999]]
+)
+def test_what_is_not_a_checkpoint_leaves_no_file(site: Site, tmp_path: Path, content: bytes) -> None:
+    site.content = content
+    with pytest.raises(UserError, match=f"{len(content)} bytes .* do not open as a checkpoint and were deleted"):
+        download(NAME, tmp_path, site.url)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refusal_is_reported_at_once(site: Site, tmp_path: Path, status: int) -> None:
+    site.statuses = [status]
+    with pytest.raises(UserError, match=f"HTTP {status} .*fetch the file another way and save it as .*{FILE}$"):
+        download(NAME, tmp_path, site.url)
+    assert names(tmp_path) == []
+    assert len(site.ranges) == 1
+
+
+def test_an_error_of_the_server_is_tried_again(site: Site, tmp_path: Path) -> None:
+    site.statuses = [503, 500]
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+
+
+def test_no_server_is_one_clear_line(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Connection refused.*check the connection") as caught:
+        download(NAME, tmp_path, "http://127.0.0.1:9/x.pt")
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_is_there_is_left_alone(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / FILE).write_bytes(checkpoint(7))
+    assert download(NAME, tmp_path, site.url).read_bytes() == checkpoint(7)
+    assert site.ranges == []
+    assert "is already there" in capsys.readouterr().out
+
+
+def test_a_broken_file_that_is_there_is_reported_not_replaced(site: Site, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(site.content[:5000])
+    with pytest.raises(UserError, match="delete this file and run the same command again"):
+        download(NAME, tmp_path, site.url)
+    assert (tmp_path / FILE).stat().st_size == 5000
+
+
+def test_a_full_disk_is_noticed_before_the_download(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"no room for .* make room or change folder"):
+        download(NAME, tmp_path, site.url)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_reported(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file.*choose another folder"):
+        download(NAME, tmp_path / "file", site.url)
+
+
+def test_of_two_at_once_one_downloads_and_the_other_waits(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.gate = threading.Event()
+    with ThreadPoolExecutor(2) as pool:  # flock keeps open files apart, be they of one process or of two
+        both = [pool.submit(download, NAME, tmp_path, site.url) for _ in range(2)]
+        threading.Timer(0.3, site.gate.set).start()
+        paths = [one.result(timeout=10) for one in both]
+    assert paths == [tmp_path / FILE] * 2
+    assert paths[0].read_bytes() == site.content
+    assert len(site.ranges) == 1
+    assert names(tmp_path) == [FILE]
+    assert "waiting for it" in capsys.readouterr().out
+
+
+def test_after_a_failure_the_one_that_waited_downloads(site: Site, tmp_path: Path) -> None:
+    good, site.content, site.gate = site.content, b"junk", threading.Event()
+
+    def mend() -> None:
+        site.content = good
+        site.gate.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(download, NAME, tmp_path, site.url) for _ in range(2)]
+        threading.Timer(0.3, mend).start()
+        errors = [one.exception(timeout=10) for one in both]
+    assert [type(error) for error in errors if error] == [UserError]
+    assert (tmp_path / FILE).read_bytes() == good
+    assert names(tmp_path) == [FILE]
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no checkpoint is called 'sam3'; choose one of sam2_hiera_tiny, .*sam_vit_h"):
+        download("sam3", tmp_path)
+
+
+def test_only_http_is_fetched(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must begin with http"):
+        download(NAME, tmp_path, f"file://{tmp_path}/x.pt")
+
+
+def test_the_list_names_every_checkpoint_once() -> None:
+    lines = list_checkpoints().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(CHECKPOINTS)
+    assert "dinov2_vitl14            1218 MB  DINOv2 ViT-L/14" in lines
+    assert len({one.url for one in CHECKPOINTS.values()}) == len({one.file_name for one in CHECKPOINTS.values()}) == 19
+
+
+def test_a_missing_official_file_has_a_command_that_fetches_it() -> None:
+    assert download_command("checkpoints/dinov2_vitl14_pretrain.pth") == "no-time-to-train download dinov2_vitl14"
+    assert (
+        download_command("/my data/sam2.1_hiera_base_plus.pt")
+        == "no-time-to-train download sam2.1_hiera_base_plus --folder '/my data'"
+    )
+    assert download_command("checkpoints/my_own.pt") is None
+
+
+def test_a_missing_checkpoint_is_reported_with_its_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not found: .*; get it with: no-time-to-train download sam_vit_b --folder /"):
+        read_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
+    with pytest.raises(UserError, match=r"not found: .*my_own\.pt$"):
+        read_checkpoint(tmp_path / "my_own.pt")

@@ -1,0 +1,147 @@
+"""The published code's numbers, for known weights (tests/data/README.md)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from no_time_to_train.coco import annotation_mask, read_coco, select_categories
+from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.encoder import Encoder
+from no_time_to_train.images import patch_weights, read_rgb, reference_tensors, target_tensor
+from no_time_to_train.mask_proposals import MaskProposer, Proposals, point_grid
+from no_time_to_train.memory_bank import MemoryBank
+from no_time_to_train.models import build_dinov2, build_sam2
+from no_time_to_train.references import check_references, read_references, sample_references
+from no_time_to_train.segmenter import Segmenter
+from tests.conftest import DATA, assert_same_results
+
+Golden = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoints: tuple[Path, Path]) -> Encoder:
+    return Encoder(build_dinov2("dinov2_small", checkpoint=checkpoints[1]))
+
+
+@pytest.fixture
+def proposer(checkpoints: tuple[Path, Path]) -> MaskProposer:
+    return MaskProposer(build_sam2("sam2_hiera_t", checkpoints[0]), points_per_side=8)
+
+
+@pytest.fixture(scope="module")
+def bank(encoder: Encoder) -> MemoryBank:
+    """The memory of the reference set, through stages 1 and 2."""
+    coco = read_coco(DATA / "references.json")
+    categories = select_categories(coco, "references.json")
+    references = check_references(
+        read_references(DATA / "references.pkl"), coco, "references.json", categories, shots=2
+    )
+    segmenter, bank = Segmenter(encoder), MemoryBank.empty(categories, 2, encoder.dim)
+    for index, category in enumerate(categories):
+        for slot, shot in enumerate(references[category.id]):
+            bank.insert(index, slot, *segmenter.describe(*crop_and_mask(coco, shot["ann_ids"][0])))
+    bank.postprocess()
+    return bank
+
+
+def crop_and_mask(coco: Any, ann_id: int) -> tuple[Tensor, Tensor]:
+    annotation = coco.anns[ann_id]
+    image = coco.imgs[annotation["image_id"]]
+    mask = annotation_mask(annotation, image["height"], image["width"])
+    return reference_tensors(read_rgb(DATA / "images" / image["file_name"]), mask, annotation["bbox"], 518)
+
+
+def target(image_id: int) -> tuple[Tensor, int, int]:
+    image = read_coco(DATA / "targets.json").imgs[image_id]
+    return target_tensor(read_rgb(DATA / "images" / image["file_name"]), 1024), image["height"], image["width"]
+
+
+def test_memory_equals_the_published_one(bank: MemoryBank, golden: Golden) -> None:
+    assert [category.id for category in bank.categories] == golden["category_ids"].tolist()
+    np.testing.assert_allclose(bank.vectors, golden["mem_instance_avg"], atol=1e-4)
+    np.testing.assert_allclose(bank.class_averages, golden["mem_class_avg"], atol=1e-4)
+    np.testing.assert_allclose(bank.prototypes, golden["mem_instance_avg"].mean(axis=1), atol=1e-4)
+
+
+def test_mask_weights_equal_the_published_ones(golden: Golden) -> None:
+    coco = read_coco(DATA / "references.json")
+    references = read_references(DATA / "references.pkl")
+    weights = [
+        [patch_weights(crop_and_mask(coco, shot["ann_ids"][0])[1], 518, 37).numpy() for shot in references[category_id]]
+        for category_id in sorted(references)
+    ]
+    np.testing.assert_allclose(weights, golden["mem_masks"], atol=1e-4)
+
+
+@torch.inference_mode()
+def test_encoder_features_equal_the_published_ones(encoder: Encoder, golden: Golden) -> None:
+    features = encoder.feature_map(target(103)[0][None])[0].flatten(1).T
+    np.testing.assert_allclose(features[:64], golden["encoder_features_first64"], atol=1e-4)
+
+
+@torch.inference_mode()
+def test_sam2_proposals_equal_the_published_ones(proposer: MaskProposer, golden: Golden) -> None:
+    np.testing.assert_array_equal(point_grid(8, 1024), golden["sam_points"])
+    proposer.iou_thr, proposer.points_per_batch = -1, 30  # a batch that does not divide the grid loses no point
+    proposals = proposer(target(103)[0])
+    np.testing.assert_allclose(proposals.predicted_iou, golden["sam_iou"], atol=1e-5)
+    np.testing.assert_allclose(proposals.logits[:8], golden["sam_logits_first8"], atol=1e-2)
+
+
+@torch.inference_mode()
+def test_results_from_stand_in_proposals_equal_the_published_ones(
+    encoder: Encoder, bank: MemoryBank, golden: Golden, golden_results: dict[str, list[dict[str, Any]]]
+) -> None:
+    segmenter = Segmenter(encoder, prototypes=bank.prototypes)
+    results = []
+    for image_id in range(103, 108):
+        image, height, width = target(image_id)
+        proposals = ellipses(golden[f"ellipses_{image_id}"], golden[f"iou_{image_id}"])
+        features = encoder.feature_map(image[None])[0]
+        detections = segmenter.name_and_merge(proposals, features, height, width)
+        results += detections.to_coco(image_id, golden["category_ids"].tolist())
+    assert_same_results(results, golden_results["results"])
+
+
+def ellipses(parameters: np.ndarray, predicted_iou: np.ndarray) -> Proposals:
+    """Stand-in proposals: the logits that tests/data/README.md defines, of a predicted IoU over 0.4."""
+    cx, cy, rx, ry = (torch.from_numpy(column.astype(np.float32))[:, None, None] for column in parameters.T)
+    x, y = torch.arange(256.0)[None, None, :], torch.arange(256.0)[None, :, None]
+    logits = 10 * (1 - ((x - cx) / rx) ** 2 - ((y - cy) / ry) ** 2)
+    proposals = Proposals(logits, torch.from_numpy(predicted_iou.astype(np.float32)))
+    return proposals[proposals.predicted_iou > 0.4]
+
+
+def test_results_end_to_end_equal_the_published_ones(
+    encoder: Encoder,
+    proposer: MaskProposer,
+    bank: MemoryBank,
+    golden: Golden,
+    golden_results: dict[str, list[dict[str, Any]]],
+) -> None:
+    segmenter = Segmenter(encoder, proposer, bank.prototypes, Sam2InferCfg())
+    results = []
+    for image_id in range(103, 108):
+        image, height, width = target(image_id)
+        results += segmenter.segment(image, height, width).to_coco(image_id, golden["category_ids"].tolist())
+    assert_same_results(results, golden_results["results_end_to_end"])
+
+
+def test_sampled_references_equal_the_papers() -> None:
+    coco = read_coco(DATA / "sampling" / "instances.json")
+    expected = json.loads((DATA / "sampling" / "expected.json").read_text())
+    for case, references in expected.items():
+        split, seed, shots = case.split("/")
+        categories = select_categories(coco, "instances.json", class_split=split)
+        sampled = sample_references(coco, categories, int(shots.removesuffix("shot")), int(seed.removeprefix("seed")))
+        pairs = {
+            str(category_id): [[shot["img_id"], *shot["ann_ids"]] for shot in entries]
+            for category_id, entries in sampled.items()
+        }
+        assert pairs == references
+        assert list(pairs) == list(references)

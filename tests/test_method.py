@@ -1,0 +1,219 @@
+"""Steps of the method that the reference outputs do not reach."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from no_time_to_train.coco import Category, read_coco, select_categories
+from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.detections import Detections
+from no_time_to_train.errors import UserError
+from no_time_to_train.images import crop_window, patch_weights
+from no_time_to_train.mask_proposals import Proposals
+from no_time_to_train.matching import classify, match
+from no_time_to_train.memory_bank import MemoryBank
+from no_time_to_train.memory_pictures import kmeans, principal_components
+from no_time_to_train.references import (
+    check_references,
+    coco_to_references,
+    read_references,
+    sample_references,
+    write_references,
+)
+from no_time_to_train.segmenter import Segmenter
+from no_time_to_train.soft_merging import soft_merge
+from tests.conftest import DATA
+
+CATEGORIES = [Category(3, "disc"), Category(7, "star")]
+
+
+def test_a_prototype_is_the_mean_of_the_filled_slots_only() -> None:
+    bank = MemoryBank.empty(CATEGORIES, length=3, dim=2)
+    bank.insert(0, 0, torch.tensor([1.0, 0.0]), torch.tensor(5.0))
+    bank.insert(1, 0, torch.tensor([2.0, 0.0]), torch.tensor(1.0))
+    bank.insert(1, 2, torch.tensor([0.0, 4.0]), torch.tensor(3.0))
+    bank.postprocess()
+    assert bank.counts.tolist() == [1, 2]
+    assert bank.prototypes is not None
+    assert bank.prototypes.tolist() == [[1, 0], [1, 2]]
+    assert bank.class_averages.tolist() == [[1, 0], [0.5, 3]]
+
+
+def test_a_class_without_references_is_named() -> None:
+    bank = MemoryBank.empty(CATEGORIES, length=1, dim=2)
+    bank.insert(0, 0, torch.ones(2), torch.tensor(1.0))
+    with pytest.raises(UserError, match="'star'"):
+        bank.postprocess()
+
+
+def test_a_memory_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    bank = MemoryBank.empty(CATEGORIES, length=1, dim=2)
+    for index in range(2):
+        bank.insert(index, 0, torch.rand(2), torch.tensor(1.0))
+    bank.made_with, bank.references = {"encoder": "dinov2_small"}, {3: [{"img_id": 1, "ann_ids": [2]}]}
+    bank.postprocess()
+    bank.save(tmp_path / "memory.ckpt")
+    twin = MemoryBank.load(tmp_path / "memory.ckpt")
+    assert (twin.categories, twin.made_with, twin.references) == (bank.categories, bank.made_with, bank.references)
+    assert torch.equal(twin.vectors, bank.vectors)
+    assert torch.equal(twin.prototypes, bank.prototypes)  # type: ignore[arg-type]
+
+
+def test_a_memory_at_lvis_size_is_under_60_megabytes(tmp_path: Path) -> None:
+    categories = [Category(index, f"class {index}") for index in range(1203)]
+    bank = MemoryBank(categories, torch.rand(1203, 10, 1024), torch.ones(1203, 10))
+    bank.references = {c.id: [{"img_id": 10 * c.id + i, "ann_ids": [i]} for i in range(10)] for c in categories}
+    bank.postprocess()
+    bank.save(tmp_path / "memory.ckpt")
+    assert (tmp_path / "memory.ckpt").stat().st_size < 60e6
+
+
+def test_an_instance_thinner_than_the_sampled_pixels_still_has_weight() -> None:
+    mask = torch.zeros(1, 518, 518)
+    mask[0, :, 15] = 1  # torch's nearest takes columns 0, 14, 28, ...
+    weights = patch_weights(mask, 518, 37).view(37, 37)
+    assert weights[:, 1].min() > 0
+    assert (weights > 0).sum() == 37
+
+
+def test_a_crop_window_is_clipped_at_the_border() -> None:
+    assert crop_window([5.5, 10, 20, 40.9], height=100, width=60, context_ratio=0.2) == (0, 6, 39, 54)
+
+
+def test_cls_num_per_mask_keeps_the_best_classes() -> None:
+    vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.8, 0.1, -1.0]]), dim=1)
+    prototypes = 5 * torch.eye(4)
+    scores, classes = classify(vectors, prototypes, cls_num_per_mask=2)
+    assert classes.tolist() == [[0, 1]]
+    torch.testing.assert_close(scores, vectors[:, :2])
+    scores, classes = classify(vectors, prototypes, cls_num_per_mask=-1)
+    assert classes[0, :2].tolist() == [0, 1]
+    assert (scores[0, 2:] == 0).all()  # 0.1 is under 0.6 of the best, and cosines under 0 are clamped
+    assert scores[0, 1] > 0
+
+
+def square(x: int, y: int, side: int) -> Tensor:
+    """Logits of a square region on a 16x16 map."""
+    logits = torch.full((16, 16), -1.0)
+    logits[y : y + side, x : x + side] = 1
+    return logits
+
+
+def test_rivals_are_ranked_by_predicted_iou_and_classes_do_not_compete() -> None:
+    features = torch.zeros(2, 4, 4)
+    features[0, :, :2], features[1, :, 2:] = 1, 1  # the left half looks like class 0, the right half like class 1
+    logits = torch.stack([square(0, 0, 7), square(0, 0, 8), square(10, 4, 5), square(0, 0, 0)])
+    candidates = match(Proposals(logits, torch.tensor([0.6, 0.9, 0.7, 0.99])), features, torch.eye(2))
+    assert candidates.classes.tolist() == [0, 1]
+    assert torch.equal(candidates.logits, logits[[1, 2]])
+
+
+def test_soft_merging_lowers_what_a_better_mask_of_its_class_covers() -> None:
+    regions = torch.stack([square(0, 0, 8), square(0, 0, 4), square(4, 4, 8), square(0, 0, 8)]) > 0
+    vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0], [1, 1], [1, 0]]), dim=1)
+    scores = soft_merge(torch.ones(4), torch.tensor([0, 0, 0, 1]), regions, vectors)
+    np.testing.assert_allclose(scores, [1, 0, (1 - 0.25 * 0.5**0.5) ** 0.5, 1], rtol=1e-6)
+
+
+class NoProposals(torch.nn.Module):
+    """A proposer that finds nothing."""
+
+    def forward(self, image: Tensor) -> Proposals:
+        return Proposals(torch.zeros(0, 16, 16), torch.zeros(0))
+
+
+class FlatEncoder(torch.nn.Module):
+    """An encoder to which everything looks alike."""
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        return torch.ones(1, 2, 4, 4)
+
+
+def test_an_image_where_nothing_survives_gives_no_instances() -> None:
+    segmenter = Segmenter(FlatEncoder(), NoProposals(), torch.eye(2), Sam2InferCfg())  # type: ignore[arg-type]
+    detections = segmenter.segment(torch.zeros(3, 64, 64), 40, 50)
+    assert len(detections) == 0
+    assert detections.to_coco(1, [3, 7]) == []
+
+
+def test_results_are_coco_records() -> None:
+    masks = torch.zeros(1, 20, 30, dtype=torch.bool)
+    masks[0, 5:10, 3:20] = True
+    detections = Detections(masks, torch.tensor([[3, 5, 19, 9]]), torch.tensor([0.5]), torch.tensor([1]))
+    (record,) = detections.to_coco(42, [3, 7])
+    assert (record["image_id"], record["category_id"], record["bbox"]) == (42, 7, [3, 5, 16, 4])
+    assert record["segmentation"]["size"] == [20, 30]
+
+
+def annotations(*entries: dict[str, Any]) -> dict[str, Any]:
+    base = {"bbox": [20, 20, 40, 40], "iscrowd": 0, "category_id": 3}
+    images = [{"id": image_id, "width": 100, "height": 100, "file_name": f"{image_id}.png"} for image_id in range(9)]
+    return {
+        "images": images,
+        "categories": [{"id": 3, "name": "disc"}],
+        "annotations": [{**base, "id": index, "image_id": index, **entry} for index, entry in enumerate(entries)],
+    }
+
+
+def sampled(tmp_path: Path, data: dict[str, Any], shots: int, **options: bool) -> list[int]:
+
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(data))
+    coco = read_coco(path)
+    references = sample_references(coco, select_categories(coco, path), shots, seed=1, **options)
+    return sorted(shot["ann_ids"][0] for shot in references[3])
+
+
+def test_sampling_passes_over_what_is_no_good_reference(tmp_path: Path) -> None:
+    data = annotations(
+        {},
+        {"iscrowd": 1},
+        {"bbox": [20, 20, 31, 40]},
+        {"bbox": [9, 20, 40, 40]},
+        {"bbox": [20, 20, 71, 40]},
+        {"image_id": 0},
+        {"isimpossible": 1},
+    )
+    assert sampled(tmp_path, data, 2) in ([0, 6], [5, 6])
+    with pytest.raises(UserError, match="has 1 instances"):
+        sampled(tmp_path, data, 2, skip_impossible=True)
+
+
+def test_sampling_for_lvis_fills_up(tmp_path: Path) -> None:
+    small = {"bbox": [20, 20, 5, 5]}
+    assert sampled(tmp_path, annotations({}, small), 3, fill_up=True) == [0, 0, 0]
+    assert sampled(tmp_path, annotations(small, small), 3, fill_up=True) in ([0, 0, 1], [0, 1, 1])
+
+
+def test_a_reference_set_reads_as_it_was_written(tmp_path: Path) -> None:
+    coco = read_coco(DATA / "references.json")
+    references = coco_to_references(coco)
+    assert [len(shots) for shots in references.values()] == [2, 2, 2]
+    for name in ("refs.json", "refs.pkl"):
+        write_references(references, tmp_path / name)
+        assert read_references(tmp_path / name) == references
+
+
+def test_an_entry_with_several_annotations_uses_the_first() -> None:
+    coco = read_coco(DATA / "references.json")
+    categories = select_categories(coco, "references.json", cat_names="disc")
+    references = check_references(
+        {3: [{"img_id": 101, "ann_ids": [1, 2]}]}, coco, "references.json", categories, shots=None
+    )
+    assert references[3][0]["ann_ids"][0] == 1
+
+
+def test_kmeans_finds_separate_groups_and_pca_their_axis() -> None:
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.eye(5)[torch.arange(200) % 3] + 0.05 * torch.randn(200, 5, generator=generator)
+    centres = kmeans(groups, 3)
+    assert sorted((centres @ torch.eye(5)[:3].T).argmax(dim=1).tolist()) == [0, 1, 2]
+    line = torch.linspace(-1, 1, 50)[:, None] * torch.tensor([[0.0, 3, 4]]) + 7
+    mean, components = principal_components(line, 1)
+    torch.testing.assert_close(mean, torch.full((3,), 7.0))
+    torch.testing.assert_close(components.abs(), torch.tensor([[0.0, 0.6, 0.8]]))
