@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import small_sets
+from tests.conftest import save_seeded_checkpoints
 from tests.zygote import zygote
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -23,19 +24,27 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield line
 
 
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Seeded nano networks: what they find is of no matter here."""
+    return save_seeded_checkpoints(tmp_path_factory.mktemp("nano"), "sam2_nano", "dinov2_nano")
+
+
 @pytest.fixture
-def script(tmp_path: Path, command: str, checkpoints: tuple[Path, Path]) -> Script:
-    """Run a script in an empty folder, with small networks and the CPU."""
-    networks = {
-        "sam2_cfg_file": "sam2_hiera_t",
-        "sam2_ckpt_path": checkpoints[0],
-        "encoder_cfg.name": "dinov2_small",
-        "encoder_cfg.img_size": 56,
-        "encoder_ckpt_path": checkpoints[1],
-        "sam2_infer_cfgs.points_per_side": 2,
+def script(tmp_path: Path, command: str, nano: tuple[Path, Path]) -> Script:
+    """Run a script in an empty folder, with nano networks and the CPU."""
+    settings = {
+        "model_cfg.sam2_cfg_file": "sam2_nano",
+        "model_cfg.sam2_ckpt_path": nano[0],
+        "model_cfg.encoder_cfg.name": "dinov2_nano",
+        "model_cfg.encoder_cfg.img_size": 112,
+        "model_cfg.encoder_ckpt_path": nano[1],
+        "model_cfg.sam2_infer_cfgs.points_per_side": 4,
+        "dataset_cfgs.test.image_size": 256,
+        "data_load_cfgs.workers": 0,
     }
-    options = [word for key, value in networks.items() for word in (f"--model.init_args.model_cfg.{key}", str(value))]
-    options += ["--model.init_args.data_load_cfgs.workers", "0", "--trainer.accelerator", "cpu"]
+    options = [word for key, value in settings.items() for word in (f"--model.init_args.{key}", str(value))]
+    options += ["--trainer.accelerator", "cpu"]
 
     def run(name: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -71,7 +80,7 @@ def test_figure_4_and_resuming(script: Script, tmp_path: Path) -> None:
     assert {section["status"] for section in record.values()} == {"finished"}
     assert {len(ids) for ids in record["fill_memory"]["references"]["annotations"].values()} == {2}
     assert record["test"]["labels"] == {"dataset_name": "few_shot_classes", "seed": 42, "n_shot": 2}
-    assert record["test"]["config"]["model"]["init_args"]["model_cfg"]["sam2_infer_cfgs"]["points_per_side"] == 2
+    assert record["test"]["config"]["model"]["init_args"]["model_cfg"]["sam2_infer_cfgs"]["points_per_side"] == 4
     assert record["test"]["files"]["encoder"]["sha256"] == record["fill_memory"]["files"]["encoder"]["sha256"]
 
     (runs / "few_shot_classes" / "1shot_seed33" / "metrics.json").unlink()

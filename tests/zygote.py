@@ -68,7 +68,7 @@ def zygote(folder: Path) -> Iterator[str]:
     """Start a server; the command line to call instead of ``no-time-to-train``."""
     path = folder / "socket"
     command = [sys.executable, "-m", "tests.zygote", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
