@@ -90,7 +90,7 @@ class StageCLI(LightningCLI):
             "memory": run.ckpt_path,
         }
         name = model.model_cfg.dataset_name or target.class_split or Path(target.json_file).stem or None
-        config = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        config = self._parser(self.subcommand).dump(self.config[self.subcommand])
         return recorded(
             Path(output).parent if output else Path(run.save_dir),
             model.test_mode,
