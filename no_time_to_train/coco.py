@@ -18,6 +18,9 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.errors import UserError
 
+#: Splits of LVIS's classes by how many training images show them -> the annotation file's ``frequency``.
+LVIS_SPLITS = {"lvis_rare": "r", "lvis_common": "c", "lvis_frequent": "f"}
+
 
 @dataclass(frozen=True)
 class Category:
@@ -94,7 +97,8 @@ def class_splits() -> dict[str, list[str]]:
 def split_names(class_split: str) -> list[str]:
     """The names of a split's classes; a UserError lists the closest splits where there is none of that name."""
     if class_split not in class_splits():
-        raise UserError(f"class_split: there is no {class_split!r}{closest(class_split, list(class_splits()))}")
+        known = [*class_splits(), *LVIS_SPLITS]
+        raise UserError(f"class_split: there is no {class_split!r}{closest(class_split, known)}")
     return class_splits()[class_split]
 
 
@@ -111,7 +115,7 @@ def select_categories(
 
     Args:
         json_file: the file's path, for messages.
-        class_split: name of one of the paper's splits.
+        class_split: name of one of the paper's splits, or of a frequency group of LVIS.
         cat_names: names of the classes, a list or separated by commas. Without both: every category of the file.
 
     Raises:
@@ -120,7 +124,12 @@ def select_categories(
     by_name = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
     if class_split and cat_names:
         raise UserError("class_split and cat_names both choose the classes: give one of them")
-    if class_split:
+    if class_split in LVIS_SPLITS:
+        frequency = LVIS_SPLITS[class_split]
+        names = [c["name"] for c in coco.dataset.get("categories", []) if c.get("frequency") == frequency]
+        if not names:
+            raise UserError(f"{json_file} has no category of frequency {frequency!r}, which {class_split} names")
+    elif class_split:
         names = split_names(class_split)
     elif cat_names:
         names = cat_names.split(",") if isinstance(cat_names, str) else cat_names

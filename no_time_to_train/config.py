@@ -104,14 +104,15 @@ class DatasetCfg:
     Attributes:
         root: folder of the images.
         json_file: COCO annotation file.
-        name: format of the annotation file.
-        class_split: a name in ``class_splits.json``.
+        name: what kind of data set this is; that of the targets picks the protocol by which results are scored
+            (``evaluation.PROTOCOLS``). The annotation file is in COCO's format whatever the kind.
+        class_split: a name in ``class_splits.json``, or ``lvis_rare``, ``lvis_common`` or ``lvis_frequent``.
         cat_names: names of the classes, a list or separated by commas. Without it and ``class_split``: all.
     """
 
     root: str = ""
     json_file: str = ""
-    name: Literal["coco"] = "coco"
+    name: Literal["coco", "voc", "lvis", "semantic"] = "coco"
     class_split: str | None = None
     cat_names: list[str] | str | None = None
 
@@ -139,9 +140,11 @@ class TargetDatasetCfg(DatasetCfg):
 
     Attributes:
         image_size: side that images are resized to, in pixels: SAM 2's.
+        semantic_threshold: where ``name`` is "semantic", the lowest score of an instance that is painted.
     """
 
     image_size: int = 1024
+    semantic_threshold: float = 0.5
 
 
 @dataclass

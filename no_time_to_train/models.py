@@ -23,6 +23,19 @@ SAM2_CONFIGS = {
     for size in ("t", "s", "b+", "l")
 }
 
+#: The networks that ship with this package, trained on drawn scenes by scripts/train_nano.py.
+SAM2_NANO = "sam2_nano"
+DINOV2_NANO = "dinov2_nano"
+
+#: The nano ViT's shape: DINOv2's, only narrower, shallower, and made for a smaller input.
+DINOV2_NANO_SHAPE: dict[str, Any] = {
+    "patch_size": 14,
+    "embed_dim": 192,
+    "depth": 6,
+    "num_heads": 3,
+    "init_values": 0.1,
+}
+
 #: ``encoder_cfg.name`` -> timm's name of the same network. timm's DINOv2 equals the published encoder to 1e-6.
 DINOV2_MODELS = {
     f"dinov2_{size}{'_reg' if registers else ''}": f"vit_{size}_patch14_{registers}dinov2"
@@ -37,7 +50,7 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
     """Build SAM 2 with the sam2 package's own classes, in eval mode on the CPU.
 
     Args:
-        sam2_cfg_file: a name of ``SAM2_CONFIGS``, with or without ``.yaml``.
+        sam2_cfg_file: a name of ``SAM2_CONFIGS`` or ``sam2_nano``, with or without ``.yaml``.
         checkpoint: official checkpoint (a dict with the weights under ``model``) or safetensors; None leaves the
             network as initialised.
 
@@ -45,9 +58,14 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
         UserError: the name is unknown, or the checkpoint is missing, unreadable or another network's.
     """
     name = sam2_cfg_file.removesuffix(".yaml")
-    if name not in SAM2_CONFIGS:
-        raise UserError(f"sam2_cfg_file: no SAM 2 model is called {name!r}; choose one of {', '.join(SAM2_CONFIGS)}")
-    with as_file(files("sam2") / SAM2_CONFIGS[name]) as path:
+    if name == SAM2_NANO:
+        source = files("no_time_to_train") / "nano" / "sam2_nano.yaml"
+    elif name in SAM2_CONFIGS:
+        source = files("sam2") / SAM2_CONFIGS[name]
+    else:
+        names = ", ".join([*SAM2_CONFIGS, SAM2_NANO])
+        raise UserError(f"sam2_cfg_file: no SAM 2 model is called {name!r}; choose one of {names}")
+    with as_file(source) as path:
         config = OmegaConf.load(path)
     OmegaConf.resolve(config)
     model: SAM2Base = instantiate(config.model, _recursive_=True)
@@ -63,22 +81,26 @@ def build_dinov2(
     """Build a DINOv2 ViT without a head, in eval mode on the CPU.
 
     Args:
-        name: a name of ``DINOV2_MODELS``.
+        name: a name of ``DINOV2_MODELS`` or ``dinov2_nano``.
         img_size: side of the square input, in pixels, a multiple of 14. The checkpoint's positional embeddings
-            (made for 518) are resampled to it.
+            (made for 518; for 224 in the nano network) are resampled to it.
         patch_size: 14, that of every DINOv2.
         checkpoint: official checkpoint or safetensors under the official names; None leaves the network as initialised.
 
     Raises:
         UserError: the name or a size is impossible, or the checkpoint is missing, unreadable or another network's.
     """
-    if name not in DINOV2_MODELS:
-        raise UserError(f"encoder_cfg.name: no encoder is called {name!r}; choose one of {', '.join(DINOV2_MODELS)}")
+    if name not in DINOV2_MODELS and name != DINOV2_NANO:
+        names = ", ".join([*DINOV2_MODELS, DINOV2_NANO])
+        raise UserError(f"encoder_cfg.name: no encoder is called {name!r}; choose one of {names}")
     if patch_size != PATCH_SIZE:
         raise UserError(f"encoder_cfg.patch_size: DINOv2's patches are {PATCH_SIZE} pixels wide, not {patch_size}")
     if img_size <= 0 or img_size % patch_size:
         raise UserError(f"encoder_cfg.img_size: {img_size} is not a multiple of the patch size {patch_size}")
-    model = timm.create_model(DINOV2_MODELS[name], img_size=img_size, num_classes=0)
+    if name == DINOV2_NANO:
+        model = VisionTransformer(img_size=img_size, num_classes=0, **DINOV2_NANO_SHAPE)
+    else:
+        model = timm.create_model(DINOV2_MODELS[name], img_size=img_size, num_classes=0)
     assert isinstance(model, VisionTransformer)
     if checkpoint is not None:
         weights = read_checkpoint(checkpoint)
@@ -88,6 +110,11 @@ def build_dinov2(
             converted = {name: value for name, value in weights.items() if name != "mask_token"}
         load_strictly(model, converted, checkpoint)
     return model.eval().requires_grad_(False)
+
+
+def nano_checkpoint(name: str) -> Path:
+    """The shipped weights of ``sam2_nano`` or ``dinov2_nano``, to be given as their ``checkpoint``."""
+    return Path(str(files("no_time_to_train") / "nano" / f"{name}.safetensors"))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 
 import logging
 import warnings
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Literal
 
-from pytorch_lightning import LightningModule, seed_everything
+import torch
+import yaml
+from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from no_time_to_train.commands.parser import OneLineParser
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
+from no_time_to_train.run_record import recorded
 from no_time_to_train.stages import RunCfg
 
 
@@ -29,7 +34,9 @@ class StageCLI(LightningCLI):
         parser.add_argument("--seed", type=int | None, help="seeds everything; recorded in metrics.json")
         parser.add_argument("--n_shot", type=int | None, help="sets memory_bank_cfg.length and memory_length")
         parser.add_argument(
-            "--coco_semantic_split", type=int | None, help="sets both class_splits to coco_semantic_split_K"
+            "--coco_semantic_split",
+            type=int | None,
+            help="sets both class_splits to coco_semantic_split_K, and scores by mIoU",
         )
         parser.add_argument(
             "--on_bad_image",
@@ -51,6 +58,7 @@ class StageCLI(LightningCLI):
             split = f"coco_semantic_split_{config.coco_semantic_split}"
             model.dataset_cfgs.fill_memory.class_split = split
             model.dataset_cfgs.test.class_split = split
+            model.dataset_cfgs.test.name = "semantic"
         if config.seed is not None:
             seed_everything(config.seed, verbose=False)
 
@@ -59,17 +67,46 @@ class StageCLI(LightningCLI):
         config = self.config[self.subcommand]
         loggers = self.trainer.loggers
         labels = {key: config[key] for key in ("seed", "n_shot", "coco_semantic_split")}
-        model.prepare(
-            RunCfg(
-                ckpt_path=ckpt_path,
-                out_path=config.out_path,
-                export_result=config.export_result,
-                save_dir=str((loggers and loggers[0].save_dir) or self.trainer.default_root_dir),
-                on_bad_image=config.on_bad_image,
-                labels={key: value for key, value in labels.items() if value is not None},
-            )
+        run = RunCfg(
+            ckpt_path=ckpt_path,
+            out_path=config.out_path,
+            export_result=config.export_result,
+            save_dir=str((loggers and loggers[0].save_dir) or self.trainer.default_root_dir),
+            on_bad_image=config.on_bad_image,
+            labels={key: value for key, value in labels.items() if value is not None},
         )
-        self.trainer.test(model, verbose=False)
+        with self.recorded(model, run) if self.trainer.is_global_zero else nullcontext():
+            model.prepare(run)
+            self.trainer.test(model, verbose=False)
+
+    def recorded(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[None]:
+        """Record the stage in the ``run.json`` of the folder that it writes to."""
+        output = run.export_result if model.test_mode == "test" else run.out_path
+        target = model.dataset_cfgs.test
+        filling, testing = model.test_mode == "fill_memory", model.test_mode == "test"
+        files = {
+            "sam2": model.model_cfg.sam2_ckpt_path if testing else None,
+            "encoder": model.model_cfg.encoder_ckpt_path if model.test_mode != "postprocess_memory" else None,
+            "memory": run.ckpt_path,
+        }
+        name = model.model_cfg.dataset_name or target.class_split or Path(target.json_file).stem or None
+        config = self._parser(self.subcommand).dump(self.config[self.subcommand])
+        return recorded(
+            Path(output).parent if output else Path(run.save_dir),
+            model.test_mode,
+            files,
+            references=model.dataset_cfgs.fill_memory.memory_pkl if filling else None,
+            protocol=target.name,
+            labels={"dataset_name": name, **run.labels},
+            devices=[self.trainer.num_nodes, self.trainer.num_devices, device_name(self.trainer)],
+            config=yaml.safe_load(config),
+        )
+
+
+def device_name(trainer: Trainer) -> str:
+    """What the stage runs on: the GPU's name, or "cpu"."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def run(argv: list[str]) -> None:

@@ -15,7 +15,7 @@ from no_time_to_train.datasets import BadImage, Target, TargetDataset, check_ima
 from no_time_to_train.detections import Detections
 from no_time_to_train.drawing import draw_instances, save_picture, side_by_side
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation import evaluate
+from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.files import atomic_write
 from no_time_to_train.mask_proposals import MaskProposer
 from no_time_to_train.memory_bank import MemoryBank
@@ -35,7 +35,7 @@ class TestStage(Stage):
     def __init__(self, model_cfg: ModelCfg, dataset_cfgs: DatasetCfgs, run: RunCfg) -> None:
         super().__init__()
         cfg = dataset_cfgs.test
-        self.model_cfg, self.run, self.root = model_cfg, run, cfg.root
+        self.model_cfg, self.cfg, self.run, self.root = model_cfg, cfg, run, cfg.root
         self.output = Path(run.export_result or Path(run.save_dir) / "results.json")
         path = required(run.ckpt_path, "--ckpt_path", "the memory that postprocess_memory wrote")
         json_file = required(cfg.json_file, "dataset_cfgs.test.json_file", "the list of target images")
@@ -51,6 +51,7 @@ class TestStage(Stage):
         categories = select_categories(self.coco, json_file, cfg.class_split, cfg.cat_names) if has_classes else []
         self.bank.check_fits(path, encoder_settings(model_cfg), categories)
         self.categories = self.bank.categories
+        check_truth(self.coco, self.categories, cfg.name)
         if not self.coco.imgs:
             raise UserError(f"{json_file} lists no images")
         if run.on_bad_image == "stop":
@@ -146,8 +147,15 @@ class TestStage(Stage):
         """Score the results, write ``metrics.json`` beside them, and return the tables."""
         if not self.coco.anns:
             return "the target file has no annotations: there is nothing to evaluate"
-        metrics, tables = evaluate(self.coco, read_json(self.output), self.categories)
-        self.metrics = {f"{kind}/{name}": metrics[kind][name] or 0.0 for kind in metrics for name in ("AP", "AP50")}
+        metrics, tables = evaluate(
+            self.coco, read_json(self.output), self.categories, self.cfg.name, self.cfg.semantic_threshold
+        )
+        self.metrics = {
+            f"{kind}/{name}": metrics[kind][name] or 0.0
+            for kind in metrics
+            for name in ("AP", "AP50", "mIoU")
+            if name in metrics[kind]
+        }
         path = self.output.parent / "metrics.json"
         content = {"dataset_name": self.model_cfg.dataset_name, **self.run.labels, **metrics}
         with atomic_write(path) as file:

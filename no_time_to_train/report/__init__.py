@@ -1,0 +1,1 @@
+"""Finished runs beside the published figures: Markdown, HTML, CSV and a plot a benchmark."""

@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+# What every benchmark's script shares: source it with the script's own arguments. Each script takes
+#
+#   --dry-run     print the commands that would run, and run none
+#   other words   passed on to every stage, such as --model.init_args.data_load_cfgs.workers 8
+#
+# and these environment variables:
+#
+#   SHOTS         numbers of shots, such as "1 5 10"; each script has the paper's
+#   SEED          of the reference set; 33 (COCO-FSOD also takes several, SEEDS="33 42")
+#   GPUS          devices: a number, "0,2" or "auto" (all that CUDA_VISIBLE_DEVICES shows; the CPU where there is none)
+#   CONFIG        configuration; each script has its own
+#   RESULTS_DIR   where the runs go, a folder each; runs
+#   NTTT          the command itself; no-time-to-train
+#
+# A run is RESULTS_DIR/DATASET/Nshot_seedS. Stages whose output is there are skipped, so the same command goes on where
+# it was cut off; a failed run does not keep the others from running.
+set -euo pipefail
+
+SEED=${SEED:-33}
+GPUS=${GPUS:-auto}
+RESULTS_DIR=${RESULTS_DIR:-runs}
+read -ra nttt <<<"${NTTT:-no-time-to-train}"
+# shellcheck disable=SC2034 # the scripts use it
+configs=$(dirname "$(dirname "${BASH_SOURCE[0]}")")/configs
+dry_run=
+overrides=()
+failed=0
+
+for word in "$@"; do
+  if [[ $word == --dry-run ]]; then dry_run=yes; else overrides+=("$word"); fi
+done
+
+# run COMMAND...: a command of no-time-to-train, or, in a dry run, its text.
+run() {
+  if [[ $dry_run ]]; then
+    printf '%q ' "${nttt[@]}" "${@:1:$#-1}"
+    printf '%q\n' "${*: -1}"
+  else
+    "${nttt[@]}" "$@"
+  fi
+}
+
+# unless OUTPUT COMMAND...: run the command unless its output, which appears whole or not at all, is there.
+unless() {
+  if [[ -e $1 ]]; then echo "done before: $1"; else run "${@:2}"; fi
+}
+
+# same_settings FOLDER SETTING...: refuse to go on with a run that was begun with other settings.
+same_settings() {
+  local file=$1/settings.txt settings
+  settings=$(printf '%s\n' "${@:2}")
+  if [[ -e $file && $(<"$file") != "$settings" ]]; then
+    echo "error: $1 was begun with other settings ($file): remove it, or choose another RESULTS_DIR" >&2
+    return 2
+  elif [[ ! $dry_run ]]; then
+    mkdir -p "$1" && printf '%s\n' "$settings" >"$file"
+  fi
+}
+
+# stages FOLDER SHOTS SEED REFERENCES... -- OPTION...: see pipeline.
+stages() {
+  local folder=$1 shots=$2 seed=$3 references=()
+  shift 3
+  if [[ ! -r $CONFIG ]]; then
+    echo "error: CONFIG $CONFIG cannot be read" >&2
+    return 2
+  fi
+  while [[ $1 != -- ]]; do
+    references+=("$1")
+    shift
+  done
+  shift
+  local labels=(--n_shot "$shots" --seed "$seed") test=(test --config "$CONFIG" "$@" "${overrides[@]}")
+  test+=(--trainer.logger.init_args.save_dir "$folder/logs")
+  local mode=--model.init_args.test_mode
+  local filling=(--model.init_args.dataset_cfgs.fill_memory.memory_pkl "$folder/references.json" --seed "$seed")
+  # A fixed file may have fewer shots of a class than its name says: all that it has are taken.
+  if [[ ${references[0]} == sample-references ]]; then filling+=(--n_shot "$shots"); fi
+  local filled=$folder/memory.ckpt memory=$folder/memory_postprocessed.ckpt
+  same_settings "$folder" "$(cksum <"$CONFIG")" "$shots" "$seed" "${references[*]}" "$*" "${overrides[*]}" &&
+    unless "$folder/references.json" "${references[@]}" "$folder/references.json" &&
+    unless "$filled" "${test[@]}" "$mode" fill_memory "${filling[@]}" --trainer.devices "$GPUS" \
+      --out_path "$filled" &&
+    unless "$memory" "${test[@]}" "$mode" postprocess_memory "${labels[@]}" --trainer.devices 1 \
+      --ckpt_path "$filled" --out_path "$memory" &&
+    unless "$folder/metrics.json" "${test[@]}" "$mode" test "${labels[@]}" --trainer.devices "$GPUS" \
+      --ckpt_path "$memory" --export_result "$folder/results.json"
+}
+
+# pipeline DATASET SHOTS SEED REFERENCES... -- OPTION...: one run, from the references to the figures.
+# REFERENCES is the command that writes the reference set, whose path is put after it; the options go to every stage.
+pipeline() {
+  echo "== $1, $2 shots, seed $3"
+  stages "$RESULTS_DIR/$1/$2shot_seed$3" "${@:2}" --model.init_args.model_cfg.dataset_name "$1" || failed=$((failed + 1))
+}
+
+# finish: the report of all runs; fails if a run has.
+finish() {
+  local status=0
+  run report "$RESULTS_DIR" || status=1
+  if ((failed)); then
+    echo "error: $failed runs failed; the same command tries them again" >&2
+    status=1
+  fi
+  exit "$status"
+}

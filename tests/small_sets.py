@@ -1,0 +1,111 @@
+"""Data sets of a few drawn images in the layout that ``prepare`` leaves, for the benchmarks' scripts."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle
+
+from no_time_to_train.coco import class_splits
+
+SIDE = 220
+CORNERS = [(12, 12), (120, 12), (12, 120), (120, 120)]  # of an image's four objects
+
+
+def draw_coco(
+    folder: Path, names: list[str], images: int, first_image: int = 1, masks: bool = True, **image_fields: Any
+) -> dict[str, Any]:
+    """Draw images of four discs each, class after class in turn, into ``folder``; their COCO annotations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(first_image)
+    data: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names, start=1)],
+    }
+    for index in range(images):
+        image_id = first_image + index
+        picture = rng.integers(0, 80, (SIDE, SIDE, 3), np.uint8)
+        entry = {"id": image_id, "file_name": f"{image_id:06d}.png", "height": SIDE, "width": SIDE, **image_fields}
+        data["images"].append(entry)
+        for place, (x, y) in enumerate(CORNERS):
+            category = (4 * index + place) % len(names)
+            side = int(rng.integers(50, 80))
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            cv2.circle(mask, (x + side // 2, y + side // 2), side // 2 - 1, 1, -1)
+            picture[mask > 0] = np.random.default_rng(category).integers(0, 255, 3)
+            encoded = rle.encode(np.asfortranarray(mask))
+            annotation = {
+                "id": len(data["annotations"]) + 1,
+                "image_id": image_id,
+                "category_id": category + 1,
+                "bbox": rle.toBbox(encoded).tolist(),
+                "area": float(rle.area(encoded)),
+                "iscrowd": 0,
+            }
+            if masks:
+                annotation["segmentation"] = {"size": [SIDE, SIDE], "counts": encoded["counts"].decode()}
+            data["annotations"].append(annotation)
+        cv2.imwrite(str(folder / entry["file_name"]), picture)
+    return data
+
+
+def write(data: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+
+
+def unique(*splits: str) -> list[str]:
+    return list(dict.fromkeys(name for split in splits for name in class_splits()[split]))
+
+
+def with_folder(data: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The file names relative to a folder further up."""
+    images = [{**image, "file_name": f"{folder}/{image['file_name']}"} for image in data["images"]]
+    return {**data, "images": images}
+
+
+def write_coco(data: Path) -> None:
+    """COCO with the classes of the novel split and of the first fold, four references each."""
+    names = unique("few_shot_classes", "coco_semantic_split_1")
+    train = draw_coco(data / "coco" / "train2017", names, images=len(names))
+    write(train, data / "coco" / "annotations" / "instances_train2017.json")
+    write(draw_coco(data / "coco" / "val2017", names, 2, 900), data / "coco" / "annotations" / "instances_val2017.json")
+
+
+def write_lvis(data: Path) -> None:
+    """LVIS on COCO's folders: a rare class with one reference only, a common and a frequent one."""
+    names, letters = ["axe", "boot", "crow"], "rcf"
+    federated = {"neg_category_ids": [3], "not_exhaustive_category_ids": [2]}
+    train = with_folder(draw_coco(data / "coco" / "train2017", names, 3, 500, **federated), "train2017")
+    rare = [a for a in train["annotations"] if a["category_id"] == 1]
+    train["annotations"] = rare[:1] + [a for a in train["annotations"] if a["category_id"] != 1]
+    val = with_folder(draw_coco(data / "coco" / "val2017", names, 2, 950, **federated), "val2017")
+    for split, content in (("train", train), ("val", val), ("minival", {**val, "images": val["images"][:1]})):
+        ids = {image["id"] for image in content["images"]}
+        content = {**content, "annotations": [a for a in content["annotations"] if a["image_id"] in ids]}
+        content["categories"] = [{**c, "frequency": f} for c, f in zip(content["categories"], letters, strict=True)]
+        write(content, data / "lvis" / "annotations" / f"lvis_v1_{split}.json")
+
+
+def write_voc(data: Path) -> None:
+    """VOC with the novel classes of the first split; the last target is difficult."""
+    folder, names = data / "pascal-voc", class_splits()["pascal_voc_split_1"]
+    train = draw_coco(folder / "VOCdevkit" / "VOC2007" / "JPEGImages", names, images=4)
+    write(with_folder(train, "VOC2007/JPEGImages"), folder / "annotations" / "voc0712_trainval_masks.json")
+    test = draw_coco(folder / "VOCdevkit" / "VOC2007" / "JPEGImages", names, 2, 900, masks=False)
+    test["annotations"][-1].update(iscrowd=1, ignore=1, difficult=1)
+    write(with_folder(test, "VOC2007/JPEGImages"), folder / "annotations" / "voc07_test.json")
+
+
+def write_cdfsod(data: Path, sets: Iterable[str]) -> None:
+    """CD-FSOD: references with masks, targets with boxes only; each class has up to 2 of the 5 shots."""
+    for name in sets:
+        folder, names = data / "cdfsod" / name, class_splits()[f"cdfsod_{name}"]
+        shots = with_folder(draw_coco(folder / "train", names, images=-(-len(names) // 4)), "train")
+        write(shots, folder / "prepared" / "1_shot_masks.json")
+        test = with_folder(draw_coco(folder / "test", names, 1, 900, masks=False), "test")
+        write(test, folder / "prepared" / "test.json")

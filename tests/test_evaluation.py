@@ -1,0 +1,309 @@
+"""Every evaluator against figures worked out by hand, or against its protocol's own package."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from no_time_to_train.cli import main
+from no_time_to_train.coco import read_coco, select_categories
+from no_time_to_train.errors import UserError
+from no_time_to_train.evaluation import evaluate
+from no_time_to_train.evaluation.lvis_ap import best_of_each_image, lvis_ap
+
+Box = tuple[float, float, float, float]
+MakeTruth = Callable[..., COCO]
+
+SIDE = 100
+
+
+def annotation(image_id: int, category_id: int, box: Box, **more: Any) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category_id, "bbox": list(box), **more}
+
+
+def detection(image_id: int, category_id: int, box: Box, score: float) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category_id, "bbox": list(box), "score": score}
+
+
+def with_mask(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its box filled as its mask."""
+    x, y, w, h = map(int, record["bbox"])
+    mask = np.zeros((SIDE, SIDE), np.uint8, order="F")
+    mask[y : y + h, x : x + w] = 1
+    encoded = rle.encode(mask)
+    return {**record, "segmentation": {"size": [SIDE, SIDE], "counts": encoded["counts"].decode()}}
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> MakeTruth:
+    """Write ground truth of images 1 to ``images`` and classes 1 to ``classes``, and read it."""
+
+    def make(annotations: list[dict[str, Any]], images: int = 1, classes: int = 1, first_id: int = 1) -> COCO:
+        data = {
+            "images": [{"id": i + 1, "file_name": f"{i}.png", "height": SIDE, "width": SIDE} for i in range(images)],
+            "categories": [{"id": c + 1, "name": f"class {c + 1}"} for c in range(classes)],
+            "annotations": [{"id": first_id + i, **a} for i, a in enumerate(annotations)],
+        }
+        (tmp_path / "truth.json").write_text(json.dumps(data))
+        return read_coco(tmp_path / "truth.json")
+
+    return make
+
+
+def score(coco: COCO, results: list[dict[str, Any]], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    return evaluate(coco, results, select_categories(coco, "truth.json"), *args, **kwargs)[0]
+
+
+@pytest.mark.parametrize("first_id", [0, 1])  # to pycocotools alone, the hit of annotation 0 is none
+def test_coco_ap_by_hand(truth: MakeTruth, first_id: int) -> None:
+    left, right = (0, 0, 20, 20), (60, 60, 20, 20)
+    coco = truth([annotation(1, 1, left), annotation(1, 1, right)], first_id=first_id)
+    results = [detection(1, 1, left, 0.9), detection(1, 1, (30, 30, 9, 9), 0.8), detection(1, 1, right, 0.7)]
+    metrics = score(coco, results)
+    by_hand = (51 * 1 + 50 * 2 / 3) / 101  # recalls to 0.50 at precision 1, the rest at 2/3
+    assert metrics["bbox"]["AP"] == pytest.approx(by_hand)
+    assert metrics["bbox"]["per_class"] == {"class 1": pytest.approx(by_hand)}
+    assert "segm" not in metrics
+
+
+def test_voc_difficult_objects_neither_count_nor_punish(truth: MakeTruth) -> None:
+    plain, difficult = (0, 0, 20, 20), (40, 40, 40, 40)
+    coco = truth([annotation(1, 1, plain), annotation(1, 1, difficult, iscrowd=1)])
+    on_difficult = [detection(1, 1, difficult, 0.95), detection(1, 1, (41, 41, 40, 40), 0.9)]
+    assert score(coco, [*on_difficult, detection(1, 1, plain, 0.5)], "voc")["bbox"]["AP50"] == pytest.approx(1)
+    inside = detection(1, 1, (45, 45, 9, 9), 0.85)  # overlaps the difficult object too little to be excused
+    metrics = score(coco, [*on_difficult, inside, detection(1, 1, plain, 0.5)], "voc")
+    assert metrics["bbox"]["AP50"] == pytest.approx(1 / 2)
+    assert metrics["bbox"]["per_class"] == {"class 1": pytest.approx(1 / 2)}
+    assert score(coco, [*on_difficult, inside, detection(1, 1, plain, 0.5)])["bbox"]["AP50"] == pytest.approx(1)
+
+
+def test_voc_ap50_takes_a_box_that_half_overlaps(truth: MakeTruth) -> None:
+    coco = truth([annotation(1, 1, (0, 0, 20, 20))])
+    results = [detection(1, 1, (0, 0, 20, 11), 0.9)]  # IoU 0.55: one threshold of COCO's ten beside 0.5
+    metrics = score(coco, results, "voc")["bbox"]
+    assert metrics["AP50"] == pytest.approx(1)
+    assert metrics["per_class"]["class 1"] == pytest.approx(1)
+    assert metrics["AP"] == pytest.approx(0.2)
+
+
+def lvis_truth(tmp_path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]], letters: str) -> COCO:
+    data = {
+        "images": [{"file_name": f"{i['id']}.png", "height": SIDE, "width": SIDE, **i} for i in images],
+        "categories": [{"id": i + 1, "name": f"class {i + 1}", "frequency": f} for i, f in enumerate(letters)],
+        "annotations": [
+            {"id": i + 1, "area": a["bbox"][2] * a["bbox"][3], **a} for i, a in enumerate(map(with_mask, annotations))
+        ],
+    }
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(data))
+    return read_coco(path)
+
+
+def test_lvis_counts_only_verified_classes(tmp_path: Path) -> None:
+    box, elsewhere = (10, 10, 20, 20), (60, 60, 20, 20)
+    images = [
+        {"id": 1, "neg_category_ids": [2], "not_exhaustive_category_ids": [1]},
+        {"id": 2, "neg_category_ids": [], "not_exhaustive_category_ids": []},
+    ]
+    coco = lvis_truth(tmp_path, images, [annotation(1, 1, box), annotation(2, 2, box)], "rf")
+    results = [
+        detection(1, 1, elsewhere, 0.9),  # class 1 is not exhaustive in image 1: not wrong
+        detection(1, 1, box, 0.8),  # right
+        detection(2, 1, box, 0.9),  # class 1 is not verified in image 2: left out
+        detection(1, 2, box, 0.9),  # class 2 is verified absent from image 1: wrong
+        detection(2, 2, box, 0.8),  # right
+    ]
+    metrics = score(coco, list(map(with_mask, results)), "lvis")
+    for iou_type in ("bbox", "segm"):
+        assert metrics[iou_type]["per_class"] == {"class 1": pytest.approx(1), "class 2": pytest.approx(1 / 2)}
+        assert metrics[iou_type]["AP"] == pytest.approx(3 / 4)
+        assert metrics[iou_type]["APr"] == pytest.approx(1)
+        assert metrics[iou_type]["APf"] == pytest.approx(1 / 2)
+        assert metrics[iou_type]["APc"] is None
+    rare = select_categories(coco, "lvis.json", class_split="lvis_rare")
+    assert [category.id for category in rare] == [1]
+    assert evaluate(coco, results, rare, "lvis")[0]["bbox"]["AP"] == pytest.approx(1)
+
+
+def random_lvis(tmp_path: Path) -> tuple[COCO, list[dict[str, Any]]]:
+    """Eight images of seven classes with noisy, duplicate, missing and false detections, 400 in the first image."""
+    rng = np.random.default_rng(0)
+    images = [
+        {
+            "id": i,
+            "neg_category_ids": rng.choice(range(1, 8), 3, replace=False).tolist(),
+            "not_exhaustive_category_ids": rng.choice(range(1, 8), 1).tolist(),
+        }
+        for i in range(1, 9)
+    ]
+
+    def box() -> Box:
+        return (*rng.integers(0, 40, 2).tolist(), *rng.integers(4, 50, 2).tolist())
+
+    annotations = [annotation(image["id"], int(c), box()) for image in images for c in rng.integers(1, 7, 6)]
+    results = []
+    for one in annotations:
+        for _ in range(rng.integers(0, 4)):
+            x, y, w, h = (np.array(one["bbox"]) + rng.integers(-3, 4, 4)).clip(1).tolist()
+            results.append(detection(one["image_id"], one["category_id"], (x, y, w, h), float(rng.random())))
+    results += [
+        detection(int(rng.integers(1, 9)), int(rng.integers(1, 8)), box(), float(rng.random())) for _ in range(60)
+    ]
+    results += [detection(1, int(rng.integers(1, 8)), box(), float(rng.random()) / 2) for _ in range(400)]
+    return lvis_truth(tmp_path, images, annotations, "rrccfff"), list(map(with_mask, results))
+
+
+def test_lvis_equals_the_lvis_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lvis = pytest.importorskip("lvis")
+    monkeypatch.setattr(np, "float", float, raising=False)  # the package is older than numpy 2
+    coco, results = random_lvis(tmp_path)
+    ours, _ = lvis_ap(coco, results, select_categories(coco, "lvis.json"))
+    for iou_type, dropped in (("bbox", "segmentation"), ("segm", "bbox")):
+        records = [{key: value for key, value in record.items() if key != dropped} for record in results]
+        package = lvis.LVIS(str(tmp_path / "lvis.json"))
+        evaluator = lvis.LVISEval(package, lvis.LVISResults(package, records), iou_type)
+        evaluator.run()
+        for name, value in evaluator.get_results().items():
+            key = {"AR@300": "AR300"}.get(name, name)
+            if key in ours[iou_type]:
+                assert ours[iou_type][key] == (None if value == -1 else pytest.approx(value)), (iou_type, name)
+        assert 0.1 < ours[iou_type]["AP"] < 0.9
+
+
+def test_lvis_in_parts_is_the_same(tmp_path: Path) -> None:
+    coco, results = random_lvis(tmp_path)
+    categories = select_categories(coco, "lvis.json")
+    assert lvis_ap(coco, results, categories, classes_at_once=2) == lvis_ap(coco, results, categories)
+    best = best_of_each_image(results)
+    assert max(sum(r["image_id"] == i for r in best) for i in range(1, 9)) == 300
+
+
+def test_lvis_needs_its_fields(truth: MakeTruth) -> None:
+    with pytest.raises(UserError, match="'neg_category_ids', which image id 1 lacks"):
+        score(truth([annotation(1, 1, (0, 0, 9, 9))]), [], "lvis")
+
+
+def test_semantic_iou_by_hand(truth: MakeTruth) -> None:
+    objects = [
+        annotation(1, 1, (0, 0, 40, 100), area=4000),
+        annotation(1, 2, (20, 0, 20, 50), area=1000),  # smaller: covers class 1, which keeps 3000 pixels
+        annotation(2, 2, (0, 0, 10, 10), area=100),
+    ]
+    coco = truth([with_mask(a) for a in objects], images=2, classes=3)
+    results = [
+        detection(1, 1, (0, 0, 50, 100), 0.9),  # covers the next where they overlap
+        detection(1, 2, (40, 0, 20, 100), 0.8),
+        detection(1, 1, (0, 0, 100, 100), 0.4),  # under the threshold
+        detection(2, 1, (0, 0, 10, 5), 0.7),
+    ]
+    metrics = score(coco, [with_mask(r) for r in results], "semantic", semantic_threshold=0.5)["semantic"]
+    # class 1: 3000 hit of 3000 true + 5000 + 50 predicted; class 2: none hit
+    # background: 20,000 - 4,000 - 100 true pixels, of which classes are painted on 1,000 + 1,000 in image 1
+    by_hand = {"class 1": 3000 / (5000 + 50), "class 2": 0.0, "class 3": None}
+    assert metrics["per_class"] == {k: v if v is None else pytest.approx(v) for k, v in by_hand.items()}
+    assert metrics["mIoU"] == pytest.approx(by_hand["class 1"] / 2)
+    # predicted background in truth's background: 4,000 in image 1, 9,900 in image 2; 50 of class 2 are taken for it
+    assert metrics["background"] == pytest.approx((4000 + 9900) / (15900 + 50))
+    everything = score(coco, [with_mask(r) for r in results], "semantic", semantic_threshold=0.0)["semantic"]
+    assert everything["background"] == pytest.approx(9900 / (15900 + 50))
+
+
+def test_semantic_needs_masks(truth: MakeTruth) -> None:
+    with pytest.raises(UserError, match="annotation 1 has no segmentation"):
+        score(truth([annotation(1, 1, (0, 0, 9, 9))]), [], "semantic")
+
+
+def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
+    boxes: list[Box] = [(0, 0, 20, 20), (30, 0, 20, 20), (60, 0, 20, 20), (0, 40, 20, 20), (30, 40, 20, 20)]
+    coco = truth([annotation(1, 1, box) for box in boxes[:4]] + [annotation(1, 2, boxes[4])], classes=2)
+    results = [
+        detection(1, 1, boxes[0], 0.99),  # right
+        detection(1, 1, (0, 1, 20, 20), 0.9),  # duplicate
+        detection(1, 1, (30, 12, 20, 20), 0.8),  # location: IoU 0.25 with the second object
+        detection(1, 2, boxes[2], 0.7),  # class: it is the third object, of class 1
+        detection(1, 1, (80, 80, 10, 10), 0.6),  # background
+        detection(1, 1, (30, 52, 20, 20), 0.5),  # both: IoU 0.25 with class 2's object
+        # the fourth object of class 1 and class 2's only one are missed
+    ]
+    errors = score(coco, results, errors=True)["errors"]
+    ones = dict.fromkeys(["class", "location", "both", "duplicate", "background"], 1)
+    assert errors["count"] == {**ones, "missed": 2}
+    assert errors["per_class"]["class 2"] == {"AP50": 0.0, **dict.fromkeys(ones, 0), "class": 1, "missed": 1}
+
+    def ap(hits: str, objects: int) -> float:
+        """By the definition: at each of 101 recalls the best precision there or later."""
+        points = [(hits[: i + 1].count("+") / objects, hits[: i + 1].count("+") / (i + 1)) for i in range(len(hits))]
+        return sum(max([p for r, p in points if r >= k / 100], default=0) for k in range(101)) / 101
+
+    base = ap("+----", 4) / 2  # class 2 has none right
+    assert errors["AP50"] == pytest.approx(base) == score(coco, results)["bbox"]["AP50"]
+    assert errors["gain"] == {
+        "class": pytest.approx(ap("+--+--", 4) / 2 - base),  # its score puts it before background and both
+        "location": pytest.approx(ap("+-+--", 4) / 2 - base),
+        "both": pytest.approx(ap("+---", 4) / 2 - base),
+        "duplicate": pytest.approx(ap("+---", 4) / 2 - base),
+        "background": pytest.approx(ap("+---", 4) / 2 - base),
+        "missed": pytest.approx(ap("+----", 3) - base),  # class 2 has no object left and does not count
+    }
+    assert errors["confusion"] == {
+        "class 1": {"missed": 2, "class 1": 1, "class 2": 1},
+        "class 2": {"missed": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"image_id": 7}, "record 1 has image_id 7, which the ground truth does not know"),
+        ({"category_id": 9}, "record 1 has category_id 9, which"),
+        ({"image_id": [1]}, r"record 1 has image_id \[1\]"),
+        ({"score": "high"}, "record 1 has score 'high', not a number"),
+        ({"score": float("nan")}, "record 1 has score nan"),
+        ({"bbox": [1, 2, 3]}, r"record 1 has bbox \[1, 2, 3\], not four numbers"),
+        ({"bbox": None}, "record 1 has bbox None, not four numbers"),
+        ({"segmentation": {"size": [5, 5], "counts": "04"}}, r"a mask of size \[5, 5\], its image is \[100, 100\]"),
+        ({"segmentation": [[0, 0, 5, 5]]}, "record 1 has a segmentation that is no RLE"),
+        (None, "record 1 is a NoneType, not an object"),
+    ],
+)
+def test_a_bad_record_is_named(
+    truth: MakeTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any] | None, complaint: str
+) -> None:
+    truth([annotation(1, 1, (0, 0, 9, 9))])
+    good = detection(1, 1, (0, 0, 9, 9), 0.5)
+    results = tmp_path / "detector" / "results.json"
+    results.parent.mkdir()
+    results.write_text(json.dumps([good, change and {**good, **change}]))
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--gt", str(tmp_path / "truth.json"), "--results", str(results)])
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert re.search(complaint, message), message
+
+
+def test_evaluate_scores_any_detectors_results(
+    truth: MakeTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks without boxes, and uncompressed RLE, as other tools write them."""
+    coco = truth([with_mask(annotation(1, 1, (0, 0, 20, 20)))], classes=2)
+    results = tmp_path / "other" / "results.json"
+    results.parent.mkdir()
+    mask = {"size": [SIDE, SIDE], "counts": [0, *[20, 80] * 19, 20, 80 + 80 * SIDE]}
+    results.write_text(json.dumps([{"image_id": 1, "category_id": 1, "score": 1, "segmentation": mask}]))
+    command = ["evaluate", "--gt", str(tmp_path / "truth.json"), "--results", str(results), "--cat-names", "class 1"]
+    main([*command, "--method", "Other", "--n-shot", "10", "--dataset-name", "few_shot_classes", "--errors"])
+    assert "ERRORS (segm, AP50 100.0)" in capsys.readouterr().out
+    metrics = json.loads((results.parent / "metrics.json").read_text())
+    assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(1)
+    assert (metrics["method"], metrics["n_shot"]) == ("Other", 10)
+    section = json.loads((results.parent / "run.json").read_text())["evaluate"]
+    assert section["status"] == "finished"
+    assert len(section["files"]["results"]["sha256"]) == 64
+    assert coco.cats.keys() == {1, 2}

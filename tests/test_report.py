@@ -1,0 +1,103 @@
+"""The report: figures beside the published ones, and runs that failed or never ended."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from no_time_to_train.cli import main
+from no_time_to_train.errors import UserError
+from no_time_to_train.report.runs import find_runs, read_run
+from no_time_to_train.run_record import recorded
+
+
+def finished_run(folder: Path, dataset: str, shots: int, seed: int, **metrics: dict[str, Any]) -> None:
+    """A run as the stages leave it."""
+    with recorded(folder, "fill_memory", {}):
+        pass
+    with recorded(folder, "test", {}, labels={"dataset_name": dataset, "n_shot": shots, "seed": seed}):
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two seeds of COCO-FSOD, one run of VOC, another detector, a failed, an unfinished and a broken run."""
+    coco = tmp_path / "few_shot_classes"
+    finished_run(coco / "10shot_seed33", "few_shot_classes", 10, 33, bbox={"AP": 0.366}, segm={"AP": 0.341})
+    finished_run(coco / "10shot_seed42", "few_shot_classes", 10, 42, bbox={"AP": 0.346}, segm={"AP": 0.327})
+    finished_run(tmp_path / "voc", "pascal_voc_split_1", 5, 33, bbox={"AP": 0.4, "AP50": 0.7})
+    labels = {"dataset_name": "few_shot_classes", "n_shot": 10, "method": "Co|DETR <x>"}
+    with recorded(tmp_path / "other", "evaluate", {}, labels=labels):
+        (tmp_path / "other" / "metrics.json").write_text(json.dumps({"bbox": {"AP": 0.5}}))
+    with pytest.raises(UserError), recorded(tmp_path / "failed", "fill_memory", {}):
+        raise UserError("image not found: cat.png")
+    with recorded(tmp_path / "unfinished", "fill_memory", {}):
+        pass
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    return tmp_path
+
+
+def test_report_puts_runs_beside_the_published_figures(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["report", str(runs)])
+    assert capsys.readouterr().out.startswith("4 finished, 2 failed, 1 unfinished\n")
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in (runs / "report.md").read_text().splitlines()]
+    by_seed = next(row for row in rows if row[3:4] == ["33"] and row[0] == "| few shot classes")
+    assert by_seed[4:10] == ["36.6", "36.6", "+0.0", "34.1", "33.8", "+0.3"]
+    over_seeds = next(row for row in rows if row[3:4] == ["bbox nAP"] and "±" in row[5])
+    assert over_seeds[4:] == ["2", "35.6 ± 1.4", "35.9 ± 0.5", "-0.3 |"]  # std of 36.6 and 34.6: 2 / sqrt(2)
+    assert ["| 1 of 15", "70.0", "71.2", "incomplete |"] in rows
+    text = (runs / "report.md").read_text()
+    assert "| failed | failed | fill_memory: image not found: cat.png |" in text
+    assert "| unfinished | unfinished | fill_memory: finished, nothing after it |" in text
+    assert re.search(r"\| broken \| failed \| .*run.json is not valid JSON", text)
+    assert "Co\\|DETR <x>" in text
+
+
+def test_report_is_one_html_file_with_a_plot_a_benchmark(runs: Path) -> None:
+    main(["report", str(runs), "--out-dir", str(runs / "out")])
+    names = {path.name for path in (runs / "out").iterdir()}
+    figures = {f"report_{key}.{ending}" for key in ("coco_fsod", "pascal_voc") for ending in ("png", "csv")}
+    assert names == {"report.md", "report.html", *figures}
+    page = (runs / "out" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "Co|DETR &lt;x&gt;" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    rows = (runs / "out" / "report_coco_fsod.csv").read_text().splitlines()
+    assert "few_shot_classes,No Time To Train,10,bbox/AP,2,35.60,1.41,35.9,0.5,-0.30" in rows
+
+
+def test_report_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, complaint in ((tmp_path, "holds no run"), (tmp_path / "none", "folder not found")):
+        with pytest.raises(SystemExit):
+            main(["report", str(folder)])
+        assert complaint in capsys.readouterr().err
+
+
+def test_run_record_tells_how_a_stage_ended(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "weights.pt"
+    checkpoint.write_bytes(b"abc")
+    references = tmp_path / "refs.json"
+    references.write_text(json.dumps({"3": [{"img_id": 1, "ann_ids": [8]}]}))
+    files = {"sam2": str(checkpoint), "encoder": str(tmp_path / "missing.pth"), "memory": None}
+    with recorded(tmp_path, "fill_memory", files, str(references), labels={"seed": 1}):
+        begun = json.loads((tmp_path / "run.json").read_text())["fill_memory"]
+        assert begun["status"] == "running"
+        assert read_run(tmp_path, "run").reason == "fill_memory: begun, not ended"
+    with pytest.raises(KeyboardInterrupt), recorded(tmp_path, "test", files):
+        raise KeyboardInterrupt
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["fill_memory"]["status"] == "finished"
+    assert record["fill_memory"]["references"]["annotations"] == {"3": [8]}
+    assert record["fill_memory"]["versions"].keys() >= {"python", "torch", "timm"}
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180's example
+    assert [record[stage]["files"]["sam2"]["sha256"] for stage in record] == [sha256, sha256]
+    assert "encoder" not in record["test"]["files"]
+    assert record["test"]["error"] == "KeyboardInterrupt: "
+    assert find_runs(tmp_path)[0].status == "failed"
+    checkpoint.write_bytes(b"abcd")
+    with recorded(tmp_path, "test", files):
+        pass
+    assert json.loads((tmp_path / "run.json").read_text())["test"]["files"]["sam2"]["sha256"] != sha256

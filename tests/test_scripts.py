@@ -1,0 +1,154 @@
+"""The benchmarks' scripts, end to end on small data sets."""
+
+import csv
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import small_sets
+from tests.conftest import save_seeded_checkpoints
+from tests.zygote import zygote
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with zygote(tmp_path_factory.mktemp("zygote")) as line:
+        yield line
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Seeded nano networks: what they find is of no matter here."""
+    return save_seeded_checkpoints(tmp_path_factory.mktemp("nano"), "sam2_nano", "dinov2_nano")
+
+
+@pytest.fixture
+def script(tmp_path: Path, command: str, nano: tuple[Path, Path]) -> Script:
+    """Run a script in an empty folder, with nano networks and the CPU."""
+    settings = {
+        "model_cfg.sam2_cfg_file": "sam2_nano",
+        "model_cfg.sam2_ckpt_path": nano[0],
+        "model_cfg.encoder_cfg.name": "dinov2_nano",
+        "model_cfg.encoder_cfg.img_size": 112,
+        "model_cfg.encoder_ckpt_path": nano[1],
+        "model_cfg.sam2_infer_cfgs.points_per_side": 4,
+        "dataset_cfgs.test.image_size": 256,
+        "data_load_cfgs.workers": 0,
+    }
+    options = [word for key, value in settings.items() for word in (f"--model.init_args.{key}", str(value))]
+    options += ["--trainer.accelerator", "cpu"]
+
+    def run(name: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [SCRIPTS / name, *arguments, *options],
+            cwd=tmp_path,
+            env={**os.environ, "NTTT": command, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_figure_4_and_resuming(script: Script, tmp_path: Path) -> None:
+    small_sets.write_coco(tmp_path / "data")
+    done = script("coco_fsod_seeds.sh", SHOTS="1 2", SEEDS="33 42 13")
+    assert done.returncode == 0, done.stdout
+    runs = tmp_path / "runs"
+    figures = [metrics(runs / "few_shot_classes" / f"2shot_seed{seed}")["bbox"]["AP"] for seed in (33, 42, 13)]
+    with (runs / "report_coco_fsod.csv").open() as file:
+        rows = {(row["shots"], row["measure"]): row for row in csv.DictReader(file)}
+    assert float(rows["2", "bbox/AP"]["mean"]) == pytest.approx(100 * sum(figures) / 3, abs=0.01)
+    assert [rows["1", "bbox/AP"][key] for key in ("runs", "published_mean", "published_std")] == ["3", "24.5", "1.5"]
+    assert (runs / "report_coco_fsod.png").stat().st_size > 10_000
+    record = json.loads((runs / "few_shot_classes" / "2shot_seed42" / "run.json").read_text())
+    assert list(record) == ["fill_memory", "postprocess_memory", "test"]
+    assert {section["status"] for section in record.values()} == {"finished"}
+    assert {len(ids) for ids in record["fill_memory"]["references"]["annotations"].values()} == {2}
+    assert record["test"]["labels"] == {"dataset_name": "few_shot_classes", "seed": 42, "n_shot": 2}
+    assert record["test"]["config"]["model"]["init_args"]["model_cfg"]["sam2_infer_cfgs"]["points_per_side"] == 4
+    assert record["test"]["files"]["encoder"]["sha256"] == record["fill_memory"]["files"]["encoder"]["sha256"]
+
+    (runs / "few_shot_classes" / "1shot_seed33" / "metrics.json").unlink()
+    again = script("coco_fsod_seeds.sh", SHOTS="1", SEEDS="33 42")
+    assert again.returncode == 0, again.stdout
+    assert again.stdout.count("done before") == 3 + 4
+    other = script("coco_fsod.sh", "--model.init_args.model_cfg.sam2_infer_cfgs.nms_thr", "0.3", SHOTS="1")
+    assert other.returncode == 1
+    assert "was begun with other settings" in other.stdout
+
+
+def test_pascal_voc(script: Script, tmp_path: Path) -> None:
+    small_sets.write_voc(tmp_path / "data")
+    done = script("pascal_voc.sh", SPLITS="1", SHOTS="1")
+    assert done.returncode == 0, done.stdout
+    figures = metrics(tmp_path / "runs" / "pascal_voc_split_1" / "1shot_seed33")
+    assert figures.keys() & {"bbox", "segm"} == {"bbox"}
+    assert "| 1 of 15 |" in (tmp_path / "runs" / "report.md").read_text()
+
+
+def test_cdfsod_goes_on_after_a_failed_run(script: Script, tmp_path: Path) -> None:
+    small_sets.write_cdfsod(tmp_path / "data", ["FISH", "UODD"])
+    done = script("cdfsod_all.sh", SHOTS="1")
+    assert done.returncode == 1
+    assert "error: file not found: data/cdfsod/ArTaxOr/prepared/1_shot_masks.json" in done.stdout
+    report = (tmp_path / "runs" / "report.md").read_text()
+    assert "| FISH | No Time To Train | 1 |" in report
+    assert "| UODD | No Time To Train | 1 |" in report
+    assert script("cdfsod_FISH.sh", SHOTS="1").stdout.count("done before") == 4
+    (tmp_path / "data" / "cdfsod" / "FISH" / "train" / "000001.png").unlink()
+    failed = script("cdfsod_FISH.sh", SHOTS="1", RESULTS_DIR="elsewhere")
+    assert failed.returncode == 1
+    assert "fill_memory: image not found" in (tmp_path / "elsewhere" / "report.md").read_text()
+
+
+def test_coco_semantic(script: Script, tmp_path: Path) -> None:
+    small_sets.write_coco(tmp_path / "data")
+    done = script("coco_semantic.sh", FOLDS="1", SHOTS="1")
+    assert done.returncode == 0, done.stdout
+    figures = metrics(tmp_path / "runs" / "coco_semantic_split_1" / "1shot_seed33")
+    assert figures["semantic"]["threshold"] == 0.5
+    assert 0 <= figures["semantic"]["mIoU"] <= 1
+    assert len(figures["semantic"]["per_class"]) == 20
+
+
+def test_lvis(script: Script, tmp_path: Path) -> None:
+    small_sets.write_lvis(tmp_path / "data")
+    done = script("lvis.sh", CLASSES="all rare", TARGETS="minival", SHOTS="2")
+    assert done.returncode == 0, done.stdout
+    every = metrics(tmp_path / "runs" / "lvis_minival_all" / "2shot_seed33")
+    rare = metrics(tmp_path / "runs" / "lvis_minival_rare" / "2shot_seed33")
+    assert list(every["segm"]["per_class"]) == ["axe", "boot", "crow"]
+    assert list(rare["segm"]["per_class"]) == ["axe"]
+    assert rare["segm"]["APc"] is None
+    references = json.loads((tmp_path / "runs" / "lvis_minival_rare" / "2shot_seed33" / "references.json").read_text())
+    assert references["1"][0] == references["1"][1], "the only reference of the rare class, twice"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*.sh") if path.name != "pipeline.sh"))
+def test_a_dry_run_prints_the_commands_and_leaves_nothing(script: Script, tmp_path: Path, name: str) -> None:
+    arguments = ["FISH"] if name == "cdfsod.sh" else []
+    environment = {"SHOTS": "1", "SEEDS": "7", "GPUS": "3", "RESULTS_DIR": "my runs", "NTTT": "no-time-to-train"}
+    done = script(name, *arguments, "--dry-run", **environment)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    count = {"cdfsod_all.sh": 6, "pascal_voc.sh": 3, "coco_semantic.sh": 4}.get(name, 1)
+    reports = 6 if name == "cdfsod_all.sh" else 1
+    assert sum(line.startswith("no-time-to-train ") for line in lines) == 4 * count + reports
+    assert sum("--trainer.devices 3" in line for line in lines) == 2 * count
+    assert all("my\\ runs" in line for line in lines if line.startswith("no-time-to-train "))
+    assert not list(tmp_path.iterdir())

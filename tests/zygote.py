@@ -1,0 +1,95 @@
+"""``no-time-to-train`` without the seconds that importing torch takes: a server forks a ready process for each command.
+
+Run with a socket's path and a command line, this file is the client: it has the command run in its own folder, with its
+own environment and output, and ends with the command's exit status. The scripts call many commands; tests run them so.
+"""
+
+import array
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def serve(path: str) -> None:
+    """Import what commands need, then run them as they come, one at a time."""
+    from importlib import import_module
+
+    from no_time_to_train.cli import main
+    from no_time_to_train.commands import COMMANDS
+
+    for command in COMMANDS:
+        import_module(f"no_time_to_train.commands.{command.replace('-', '_')}")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        print("ready", flush=True)
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                request, ancillary, _, _ = connection.recvmsg(1 << 20, socket.CMSG_SPACE(3 * 4))
+                descriptors = array.array("i", ancillary[0][2])
+                child = os.fork()
+                if child == 0:
+                    run(json.loads(request), descriptors, main)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                connection.send(bytes([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF]))
+
+
+def run(request: dict, descriptors: array.array, main) -> None:
+    """In the child: take the client's place and run its command."""
+    status = 1
+    try:
+        os.dup2(descriptors[0], 1)
+        os.dup2(descriptors[1], 2)
+        os.fchdir(descriptors[2])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        sys.argv = ["no-time-to-train", *request["arguments"]]
+        main(request["arguments"])
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+@contextlib.contextmanager
+def zygote(folder: Path) -> Iterator[str]:
+    """Start a server; the command line to call instead of ``no-time-to-train``."""
+    path = folder / "socket"
+    command = [sys.executable, "-m", "tests.zygote", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            yield f"{sys.executable} -S {Path(__file__)} {path}"
+        finally:
+            server.kill()
+
+
+def call(path: str, arguments: list[str]) -> int:
+    """The client: have the server run a command; its exit status."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        request = json.dumps({"arguments": arguments, "environment": dict(os.environ)})
+        socket.send_fds(connection, [request.encode()], [1, 2, os.open(".", os.O_RDONLY)])
+        return connection.recv(1)[0]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        serve(sys.argv[1])
+    else:
+        sys.exit(call(sys.argv[1], sys.argv[2:]))
