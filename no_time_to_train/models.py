@@ -97,6 +97,7 @@ def build_dinov2(
         raise UserError(f"encoder_cfg.patch_size: DINOv2's patches are {PATCH_SIZE} pixels wide, not {patch_size}")
     if img_size <= 0 or img_size % patch_size:
         raise UserError(f"encoder_cfg.img_size: {img_size} is not a multiple of the patch size {patch_size}")
+    model: nn.Module
     if name == DINOV2_NANO:
         model = VisionTransformer(img_size=img_size, num_classes=0, **DINOV2_NANO_SHAPE)
     else:

@@ -115,7 +115,7 @@ def write_coco(
         rng = np.random.default_rng([seed, index])
         height, width = (int(side) for side in rng.integers(sides[0], sides[1], 2, endpoint=True))
         scene = draw_scene(rng, classes, (height, width))
-        image = {"id": index + 1, "file_name": f"{index + 1:06d}.png", "height": height, "width": width}
+        image: dict[str, Any] = {"id": index + 1, "file_name": f"{index + 1:06d}.png", "height": height, "width": width}
         cv2.imwrite(str(out_dir / "images" / image["file_name"]), cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
         images.append(image)
         for label, mask in zip(scene.labels, scene.masks, strict=True):
@@ -172,7 +172,8 @@ def _draw_background(rng: np.random.Generator, kind: int, height: int, width: in
         tone = _noise(rng, height, width, (3, 3))
         for _ in range(60):
             ends = rng.integers(0, [[width, height]] * 2, (2, 2))
-            cv2.line(tone, *map(tuple, ends.tolist()), float(rng.random()), 1, cv2.LINE_AA)
+            start, end = ends.tolist()
+            cv2.line(tone, start, end, (float(rng.random()),), 1, cv2.LINE_AA)
     if rng.random() < 0.5:
         tone = np.ascontiguousarray(tone[:, ::-1])
     colours = _two_colours(rng, 0.1)
@@ -203,7 +204,7 @@ def _draw_outline(rng: np.random.Generator, extent: float) -> Floats:
     w, h = np.ceil(points.max(axis=0)).astype(int) + 1
     coverage = np.zeros((h, w), np.uint8)
     cv2.fillPoly(coverage, [np.rint(points * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-    return coverage.astype(np.float32) / 255
+    return (coverage / np.float32(255)).astype(np.float32)
 
 
 def _draw_surface(rng: np.random.Generator, pattern: PatternClass, alpha: Floats, extent: float) -> Floats:
