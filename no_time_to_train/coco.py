@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -68,13 +69,19 @@ def read_coco(path: str | Path) -> COCO:
                 raise UserError(f"{path} is not a COCO annotation file: {section}[{index}] lacks {min(missing)!r}")
     for annotation in data.get("annotations", []):
         annotation.setdefault("iscrowd", 0)
-        if "bbox" in annotation:
-            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        if box := annotation.get("bbox"):
+            if not _is_box(box):
+                raise UserError(f"{path}: the bbox of annotation {annotation['id']} is not [x, y, w, h] in pixels")
+            annotation.setdefault("area", box[2] * box[3])
     coco = COCO()
     coco.dataset = data
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         coco.createIndex()
     return coco
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Fetch the official checkpoints by name: resumed where they were cut, in place only once complete and readable."""
+"""Fetch files, the official checkpoints by name: resumed where cut, in place only once complete and readable."""
 
 import fcntl
 import os
@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
@@ -110,17 +110,39 @@ def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> 
     """
     if name not in CHECKPOINTS:
         raise UserError(f"no checkpoint is called {name!r}; choose one of {', '.join(CHECKPOINTS)}")
-    url = url or CHECKPOINTS[name].url
+    checkpoint = CHECKPOINTS[name]
+    return fetch_file(url or checkpoint.url, Path(folder) / checkpoint.file_name, _check_checkpoint, "a checkpoint")
+
+
+def _check_checkpoint(path: Path) -> None:
+    from no_time_to_train.models import read_checkpoint  # imports every network: not for a mere --list
+
+    read_checkpoint(path)
+
+
+def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: str) -> Path:
+    """Download a file unless it is there, and return its path; see :func:`download`.
+
+    Args:
+        url: HTTP(S) address.
+        target: where to put it; its folder is made if missing.
+        check: opens a file, and raises a UserError if it is not whole or not what it should be.
+        kind: what ``check`` takes it for, for messages: "a checkpoint".
+
+    Raises:
+        UserError: the file cannot be fetched or written, its length is wrong, or ``check`` refuses it. Then no file of
+            the final name has been made.
+    """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"cannot download {url!r}: the address must begin with http:// or https://")
-    target = Path(folder) / CHECKPOINTS[name].file_name
     part, etag = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.etag")
     try:
-        if not _is_there(target):
+        if not _is_there(target, check):
             target.parent.mkdir(parents=True, exist_ok=True)
             with _exclusive(part, etag) as file:
-                if not _is_there(target):  # another process may have brought it while this one waited
+                if not _is_there(target, check):  # another process may have brought it while this one waited
                     _fetch(url, file, etag, target)
+                    _refuse_unless(check, file, url, target, kind)
                     part.replace(target)
                     print(f"{target} is complete")
     except OSError as error:
@@ -128,18 +150,29 @@ def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> 
     return target
 
 
-def _is_there(target: Path) -> bool:
-    """Whether ``target`` exists and opens as a checkpoint. A UserError if it exists and does not open."""
+def _is_there(target: Path, check: Callable[[Path], object]) -> bool:
+    """Whether ``target`` exists and opens. A UserError if it exists and does not open."""
     if not target.exists():
         return False
-    from no_time_to_train.models import read_checkpoint  # imports every network: not for a mere --list
-
     try:
-        read_checkpoint(target)
+        check(target)
     except UserError as error:
         raise UserError(f"{error}; delete this file and run the same command again") from error
     print(f"{target} is already there")
     return True
+
+
+def _refuse_unless(check: Callable[[Path], object], part: BinaryIO, url: str, target: Path, kind: str) -> None:
+    """Empty ``part`` and raise a UserError if it does not open."""
+    try:
+        check(Path(part.name))
+    except UserError as error:
+        size = part.seek(0, os.SEEK_END)
+        part.truncate(0)
+        raise UserError(
+            f"the {size} bytes from {url} do not open as {kind} and were deleted; "
+            f"run the same command again, or fetch the file another way and save it as {target}"
+        ) from error
 
 
 @contextmanager
@@ -168,7 +201,7 @@ def _exclusive(part: Path, etag: Path) -> Iterator[BinaryIO]:
 
 
 def _fetch(url: str, part: BinaryIO, etag: Path, target: Path) -> None:
-    """Complete ``part`` from ``url``, in as many requests as bring anything new, and open it as a checkpoint."""
+    """Complete ``part`` from ``url``, in as many requests as bring anything new."""
     most = failures = 0
     while True:
         try:
@@ -188,17 +221,6 @@ def _fetch(url: str, part: BinaryIO, etag: Path, target: Path) -> None:
             time.sleep(pause)
     part.flush()
     os.fsync(part.fileno())
-    from no_time_to_train.models import read_checkpoint
-
-    try:
-        read_checkpoint(part.name)
-    except UserError as error:
-        size = part.seek(0, os.SEEK_END)
-        part.truncate(0)
-        raise UserError(
-            f"the {size} bytes from {url} do not open as a checkpoint and were deleted; "
-            f"run the same command again, or fetch the file another way and save it as {target}"
-        ) from error
 
 
 def _request(url: str, part: BinaryIO, etag: Path, target: Path) -> None:

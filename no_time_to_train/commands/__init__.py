@@ -7,4 +7,6 @@ COMMANDS = {
     "sample-references": "draw a reference set of N shots a class, the paper's for the same seed",
     "coco-to-references": "take a COCO file's own annotations as a reference set",
     "download": "download official checkpoints",
+    "prepare": "download and convert a data set of the paper: coco, pascal-voc, cdfsod or lvis",
+    "boxes-to-masks": "give the boxes of a COCO file masks, with SAM 2 or SAM",
 }

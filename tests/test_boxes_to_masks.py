@@ -1,0 +1,188 @@
+"""``boxes-to-masks``: SAM 2's own predictor box by box, what is kept when it is killed, and what it says."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as rle
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from no_time_to_train.boxes_to_masks import boxes_to_masks, rectangle
+from no_time_to_train.cli import main
+from no_time_to_train.coco import read_coco
+from no_time_to_train.errors import UserError
+from no_time_to_train.images import read_rgb
+from no_time_to_train.models import build_sam2
+from tests.conftest import DATA
+
+IMAGES = DATA / "images"
+
+
+@pytest.fixture
+def boxes_only(tmp_path: Path) -> Path:
+    """The test data's references without their masks."""
+    data = json.loads((DATA / "references.json").read_text())
+    for annotation in data["annotations"]:
+        del annotation["segmentation"]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+class Stand:
+    """Stands in for SAM 2: the mask of a box is its upper half. ``calls`` counts images; ``stop`` ends before one."""
+
+    def __init__(self, name: str = "stand", stop: int = -1) -> None:
+        self.name, self.stop, self.calls = name, stop, 0
+
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        if self.calls == self.stop:
+            raise KeyboardInterrupt
+        self.calls += 1
+        masks = np.zeros((len(boxes), *image.shape[:2]), bool)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.clip(0).astype(int), strict=True):
+            mask[y1 : (y1 + y2) // 2, x1:x2] = True
+        return masks
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
+    boxes_only: Path, tmp_path: Path, checkpoints: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("no_time_to_train.box_prompts.BATCH", 2)  # three boxes: a full batch and one left over
+    data = load(boxes_only)
+    data["images"] = data["images"][:1]
+    data["annotations"] = data["annotations"][:3]
+    boxes_only.write_text(json.dumps(data))
+    out = tmp_path / "new/masks.json"
+    paths = [str(boxes_only), "--image-dir", str(IMAGES), "--out-path", str(out), "--device", "cpu"]
+    network = ["--sam2-cfg-file", "sam2_hiera_t", "--sam2-ckpt-path", str(checkpoints[0])]
+    main(["boxes-to-masks", *paths, *network, "--pictures", str(tmp_path / "pictures")])
+
+    written = load(out)
+    assert {**written, "annotations": []} == {**data, "annotations": []}
+    predictor = SAM2ImagePredictor(build_sam2("sam2_hiera_t", checkpoints[0]))
+    with torch.inference_mode():
+        predictor.set_image(read_rgb(IMAGES / data["images"][0]["file_name"]).copy())
+        for annotation, before in zip(written["annotations"], data["annotations"], strict=True):
+            x, y, w, h = before["bbox"]
+            expected = predictor.predict(box=np.array([x, y, x + w, y + h]), multimask_output=False)[0][0]
+            assert expected.any()
+            mask = rle.decode(annotation["segmentation"])
+            assert (mask != expected).mean() < 1e-4  # the batch's size may round a logit at 0 otherwise
+            assert annotation["area"] == mask.sum()
+            assert {**annotation, "segmentation": 0, "area": 0} == {**before, "segmentation": 0, "area": 0}
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["scene_0.jpg"]
+    read_coco(out)
+    assert not list(out.parent.glob("*.part"))
+
+
+def test_a_killed_run_goes_on_where_it_was_but_not_with_another_network(boxes_only: Path, tmp_path: Path) -> None:
+    out = tmp_path / "masks.json"
+    with pytest.raises(KeyboardInterrupt):
+        boxes_to_masks(boxes_only, IMAGES, out, lambda: Stand(stop=1))
+    assert not out.exists()
+    part = tmp_path / "masks.json.part"
+    part.write_text(part.read_text() + '{"image_id": 102, "mas')  # killed while writing
+    left = part.read_text()
+    again = Stand()
+    assert boxes_to_masks(boxes_only, IMAGES, out, lambda: again) == 6
+    assert again.calls == 1
+    assert not part.exists()
+    whole = load(out)
+    part.write_text(left)
+    other = Stand("another")
+    boxes_to_masks(boxes_only, IMAGES, out, lambda: other)
+    assert other.calls == 2
+    assert load(out) == whole
+
+
+def test_an_empty_mask_becomes_the_rectangle_with_a_warning(
+    boxes_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load(boxes_only)
+    data["annotations"][1]["bbox"] = [10.5, 20, 30, 1]  # its upper half has no pixel
+    data["annotations"][2]["bbox"] = [-50, -50, 20, 20]  # outside
+    boxes_only.write_text(json.dumps(data))
+    boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", Stand)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warnings == [f"warning: annotation {i}: the mask came out empty, its box is used instead" for i in (2, 3)]
+    annotations = load(tmp_path / "masks.json")["annotations"]
+    assert [annotation["area"] for annotation in annotations[1:3]] == [31, 1]
+    assert rle.decode(annotations[1]["segmentation"])[20, 10:41].all()
+
+
+def test_rectangles_stay_in_the_image() -> None:
+    assert rectangle(np.array([8, 3, 90, 90], np.float32), 5, 10).nonzero()[1].tolist() == [8, 9, 8, 9]
+    assert rectangle(np.array([99, 99, 120, 120], np.float32), 5, 10).sum() == 1
+
+
+def test_only_the_references_get_masks_when_asked(boxes_only: Path, tmp_path: Path) -> None:
+    references = tmp_path / "refs.json"
+    stand = Stand()
+    chosen = {3: [{"img_id": 102, "ann_ids": [4]}]}
+    references.write_text(json.dumps(chosen))
+    assert boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", lambda: stand, chosen) == 1
+    assert stand.calls == 1
+    masks = load(tmp_path / "masks.json")["annotations"]
+    assert [annotation["id"] for annotation in masks if annotation.get("segmentation")] == [4]
+    with pytest.raises(UserError, match="names annotation 99, which"):
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "x.json", Stand, {3: [{"img_id": 102, "ann_ids": [99]}]})
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (lambda data: data["annotations"][3].pop("bbox"), r"boxes\.json: annotation 4 has no bbox"),
+        (
+            lambda data: data["annotations"][3].update(bbox=[1, 2, 3]),
+            r"boxes\.json: the bbox of annotation 4 is not \[x",
+        ),
+        (lambda data: data["annotations"][3]["bbox"].__setitem__(2, float("nan")), "bbox of annotation 4 is not"),
+        (lambda data: data["annotations"][3].update(image_id=7), "annotation 4 is of an image that is not listed"),
+        (lambda data: data["images"][1].update(file_name="gone.png"), r"image not found: .*gone\.png"),
+        (lambda data: data["images"][1].update(width=9), r"scene_1\.png is 451x404, the annotation file says 9x404"),
+    ],
+)
+def test_bad_input_is_one_line(
+    boxes_only: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], complaint: str
+) -> None:
+    data = load(boxes_only)
+    edit(data)
+    boxes_only.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=complaint) as caught:
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", Stand)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "masks.json").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("segment_anything") is not None, reason="segment-anything is installed")
+def test_sam_without_its_package_says_what_to_install(
+    boxes_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(boxes_only), "--image-dir", str(IMAGES), "--out-path", str(tmp_path / "masks.json")]
+    with pytest.raises(SystemExit):
+        main(["boxes-to-masks", *paths, "--sam-checkpoint", "sam_vit_b_01ec64.pth"])
+    assert "pip install segment-anything" in capsys.readouterr().err
+
+
+def test_a_picture_without_size_in_the_file_is_taken_as_it_is(boxes_only: Path, tmp_path: Path) -> None:
+    data = load(boxes_only)
+    for image in data["images"]:
+        del image["width"], image["height"]
+        image["file_name"] = f"nested/{image['file_name']}"
+    boxes_only.write_text(json.dumps(data))
+    (tmp_path / "nested").symlink_to(IMAGES)
+    boxes_to_masks(boxes_only, tmp_path, tmp_path / "masks.json", Stand, pictures=tmp_path / "pictures")
+    with Image.open(tmp_path / "pictures/nested_scene_1.jpg") as picture:
+        assert picture.size == (451, 404)
