@@ -74,7 +74,8 @@ def classify(vectors: Tensor, prototypes: Tensor, cls_num_per_mask: int = 1) -> 
     """
     similarity = (vectors @ F.normalize(prototypes, dim=1).T).clamp(min=0)
     k = len(prototypes) if cls_num_per_mask == -1 else min(cls_num_per_mask, len(prototypes))
-    scores, classes = similarity.topk(k, dim=1)
+    scores, classes = similarity.sort(dim=1, descending=True, stable=True)  # topk leaves the order of ties open
+    scores, classes = scores[:, :k], classes[:, :k]
     if cls_num_per_mask == -1:
         scores = scores.where(scores >= ALL_CLASSES_SHARE * scores[:, :1], 0)
     return scores, classes

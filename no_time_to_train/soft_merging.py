@@ -67,7 +67,7 @@ class PackedMasks:
         are bits compared.
         """
         counts, capacity = self.counts, self._capacity()
-        tiles = self.tiles.reshape(len(self), -1, SIDE)
+        tiles = self.tiles.reshape(*counts.shape, SIDE)
         full = (counts == capacity).astype(np.float64)
         mixed = (counts > 0) & (counts < capacity)
         shared = full @ counts.T + (counts * (1 - full)) @ full.T
