@@ -7,6 +7,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from no_time_to_train.encoder import Normalise
+from no_time_to_train.mask_decoder import MaskDecoder
+
+#: Prompts that a CPU decodes at once: their maps (4 MB each) should stay in its cache.
+CPU_BATCH = 4
 
 
 @dataclass
@@ -55,6 +59,7 @@ class MaskProposer(nn.Module):
     ) -> None:
         super().__init__()
         self.sam2 = sam2
+        self.decoder = MaskDecoder(sam2)
         self.normalise = Normalise()
         self.size: int = sam2.image_size
         self.points_per_side = points_per_side
@@ -67,15 +72,12 @@ class MaskProposer(nn.Module):
         Args:
             image: float [3, size, size] in [0, 1].
         """
-        embedding, high_res_features = self.encode(image)
+        shared = self.decoder.share(*self.encode(image))
         points = point_grid(self.points_per_side, self.size).to(image.device)
-        batches = []
-        for batch in points.split(self.points_per_batch):
-            proposals = self.decode(batch, embedding, high_res_features)
-            batches.append(proposals[proposals.predicted_iou > self.iou_thr])
-        return Proposals(
-            torch.cat([batch.logits for batch in batches]), torch.cat([batch.predicted_iou for batch in batches])
-        )
+        at_once = min(self.points_per_batch, CPU_BATCH) if image.device.type == "cpu" else self.points_per_batch
+        batches = [self.decoder(batch, shared, self.iou_thr) for batch in points.split(at_once)]
+        logits, predicted_iou = zip(*batches, strict=True)
+        return Proposals(torch.cat(logits), torch.cat(predicted_iou))
 
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Image features as SAM 2's ``_prepare_backbone_features`` gives them, without ``no_mem_embed``.
@@ -93,24 +95,3 @@ class MaskProposer(nn.Module):
             feature.permute(1, 2, 0).unflatten(2, size) for feature, size in zip(features, sizes, strict=True)
         ]
         return embedding, high_res
-
-    def decode(self, points: Tensor, embedding: Tensor, high_res_features: list[Tensor]) -> Proposals:
-        """Decode each point as one positive prompt; of the three multi-mask outputs keep that of the best IoU.
-
-        Args:
-            points: float [n, 2] (x, y) in pixels of the square image.
-            embedding, high_res_features: from :meth:`encode`.
-        """
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
-        sparse, dense = self.sam2.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
-        logits, predicted_iou, _, _ = self.sam2.sam_mask_decoder.predict_masks(
-            image_embeddings=embedding,
-            image_pe=self.sam2.sam_prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            repeat_image=True,
-            high_res_features=high_res_features,
-        )
-        best = predicted_iou[:, 1:].argmax(dim=1) + 1  # output 0 is the single-mask output
-        rows = torch.arange(len(points), device=points.device)
-        return Proposals(logits[rows, best], predicted_iou[rows, best])

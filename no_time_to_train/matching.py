@@ -32,9 +32,15 @@ class Candidates:
     scores: Tensor
     classes: Tensor
 
+    def __getitem__(self, index: Tensor) -> "Candidates":
+        return Candidates(self.logits[index], self.vectors[index], self.scores[index], self.classes[index])
+
 
 def mask_vectors(features: Tensor, regions: Tensor) -> Tensor:
-    """Step 5: the mean of the upsampled feature map over each region, L2-normalised.
+    """Step 5: the mean of the bilinearly upsampled feature map over each region, L2-normalised.
+
+    Summed over a region, upsampling is a weighted sum over the map; so the regions are brought down to the map's size,
+    by the transpose of upsampling, rather than the features up to theirs.
 
     Args:
         features: [D, g, g], tokens as they are.
@@ -43,9 +49,16 @@ def mask_vectors(features: Tensor, regions: Tensor) -> Tensor:
     Returns:
         [n, D].
     """
-    upsampled = F.interpolate(features[None], regions.shape[1:], mode="bilinear")[0]
-    sums = regions.flatten(1).to(features.dtype) @ upsampled.flatten(1).T
-    return F.normalize(sums / regions.flatten(1).sum(dim=1, keepdim=True), dim=1)
+    grid = features.shape[1:]
+    down_rows, down_columns = (upsampling(*sizes, features) for sizes in zip(grid, regions.shape[1:], strict=True))
+    weights = down_rows @ (regions.to(features.dtype) @ down_columns.T)  # [n, g, g]
+    means = weights.flatten(1) @ features.flatten(1).T / weights.sum(dim=(1, 2))[:, None]
+    return F.normalize(means, dim=1)
+
+
+def upsampling(short: int, long: int, like: Tensor) -> Tensor:
+    """Bilinear upsampling along one axis as a matrix: [short, long], dtype and device of ``like``."""
+    return F.interpolate(torch.eye(short, dtype=like.dtype, device=like.device)[None], long, mode="linear")[0]
 
 
 def classify(vectors: Tensor, prototypes: Tensor, cls_num_per_mask: int = 1) -> tuple[Tensor, Tensor]:
@@ -61,7 +74,8 @@ def classify(vectors: Tensor, prototypes: Tensor, cls_num_per_mask: int = 1) -> 
     """
     similarity = (vectors @ F.normalize(prototypes, dim=1).T).clamp(min=0)
     k = len(prototypes) if cls_num_per_mask == -1 else min(cls_num_per_mask, len(prototypes))
-    scores, classes = similarity.topk(k, dim=1)
+    scores, classes = similarity.sort(dim=1, descending=True, stable=True)  # topk leaves the order of ties open
+    scores, classes = scores[:, :k], classes[:, :k]
     if cls_num_per_mask == -1:
         scores = scores.where(scores >= ALL_CLASSES_SHARE * scores[:, :1], 0)
     return scores, classes

@@ -1,5 +1,6 @@
 """The whole method in one class: references to vectors, an image to its instances."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +12,10 @@ from no_time_to_train.images import patch_weights
 from no_time_to_train.mask_proposals import MaskProposer, Proposals
 from no_time_to_train.matching import match, region_boxes
 from no_time_to_train.memory_bank import instance_vector
-from no_time_to_train.soft_merging import soft_merge
+from no_time_to_train.soft_merging import PackedMasks, soft_merge
+
+#: Pixels upsampled at once: 2**24 float32 are 64 MiB.
+UPSAMPLED_AT_ONCE = 2**24
 
 
 class Segmenter(nn.Module):
@@ -76,14 +80,25 @@ class Segmenter(nn.Module):
             settings.num_out_instance,
             settings.cls_num_per_mask,
         )
-        regions = upsample(candidates.logits, height, width) > 0
-        filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
-        regions, classes = regions[filled], candidates.classes[filled]
-        scores = soft_merge(candidates.scores[filled], classes, regions, candidates.vectors[filled])
+        masks = upsample(candidates.logits, height, width)
+        filled = np.flatnonzero(masks.areas)
+        masks, candidates = masks[filled], candidates[torch.from_numpy(filled).to(features.device)]
+        scores = soft_merge(candidates.scores, candidates.classes, masks, candidates.vectors)
         best = scores.argsort(descending=True, stable=True)[: settings.num_out_instance]
-        return Detections(regions[best], region_boxes(regions[best]), scores[best], classes[best])
+        regions = torch.from_numpy(masks[best.cpu().numpy()].unpack())
+        return Detections(regions, region_boxes(regions), scores[best].cpu(), candidates.classes[best].cpu())
 
 
-def upsample(logits: Tensor, height: int, width: int) -> Tensor:
-    """Step 7: mask logits [n, h, w] to the image's own size, bilinear and antialiased: [n, height, width]."""
-    return F.interpolate(logits[:, None], (height, width), mode="bilinear", antialias=True)[:, 0]
+def upsample(logits: Tensor, height: int, width: int) -> PackedMasks:
+    """Step 7: the regions of mask logits [n, h, w] at the image's own size, by bilinear, antialiased resizing.
+
+    A few masks at a time, so that the floats of all of them never exist at once.
+    """
+    parts = [
+        PackedMasks.pack(
+            (F.interpolate(part, (height, width), mode="bilinear", antialias=True)[:, 0] > 0).cpu().numpy()
+        )
+        for part in logits[:, None].split(max(UPSAMPLED_AT_ONCE // (height * width), 1))
+        if len(part)
+    ]
+    return PackedMasks.join([PackedMasks.pack(np.zeros((0, height, width), bool)), *parts])

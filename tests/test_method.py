@@ -26,7 +26,7 @@ from no_time_to_train.references import (
     write_references,
 )
 from no_time_to_train.segmenter import Segmenter
-from no_time_to_train.soft_merging import soft_merge
+from no_time_to_train.soft_merging import PackedMasks, soft_merge
 from tests.conftest import DATA
 
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
@@ -116,7 +116,7 @@ def test_rivals_are_ranked_by_predicted_iou_and_classes_do_not_compete() -> None
 def test_soft_merging_lowers_what_a_better_mask_of_its_class_covers() -> None:
     regions = torch.stack([square(0, 0, 8), square(0, 0, 4), square(4, 4, 8), square(0, 0, 8)]) > 0
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0], [1, 1], [1, 0]]), dim=1)
-    scores = soft_merge(torch.ones(4), torch.tensor([0, 0, 0, 1]), regions, vectors)
+    scores = soft_merge(torch.ones(4), torch.tensor([0, 0, 0, 1]), PackedMasks.pack(regions.numpy()), vectors)
     np.testing.assert_allclose(scores, [1, 0, (1 - 0.25 * 0.5**0.5) ** 0.5, 1], rtol=1e-6)
 
 
