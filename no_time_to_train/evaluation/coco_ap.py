@@ -49,7 +49,7 @@ def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category
     tables = ""
     for iou_type in scorable(coco, results, categories):
         evaluator, table = run(COCOeval, coco, results, categories, iou_type)
-        metrics[iou_type], names = summary(evaluator, categories), per_class(evaluator, categories)
+        metrics[iou_type], names = summary(evaluator), per_class(evaluator, categories)
         metrics[iou_type]["per_class"] = names
         tables += table + per_class_table(names) + "\n"
     return metrics, tables
@@ -59,7 +59,7 @@ def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]
     """VOC's AP of boxes: ``{"bbox": {"AP50": ..., "per_class": {name: AP50}}}`` beside COCO's figures, and a table."""
     evaluator, table = run(VocEval, coco, results, categories, "bbox")
     names = per_class(evaluator, categories, first_threshold_only=True)
-    metrics = {"bbox": {**summary(evaluator, categories), "per_class": names}}
+    metrics = {"bbox": {**summary(evaluator), "per_class": names}}
     return metrics, table + per_class_table(names, "AP50") + "\n"
 
 
@@ -105,7 +105,7 @@ def records_of(results: list[dict[str, Any]], iou_type: str) -> list[dict[str, A
     return [{key: copy.copy(record[key]) for key in record if key != dropped} for record in results]
 
 
-def summary(evaluator: COCOeval, categories: list[Category]) -> dict[str, Any]:
+def summary(evaluator: COCOeval) -> dict[str, Any]:
     """pycocotools' summary table by name."""
     return {name: fraction(value) for name, value in zip(SUMMARY, evaluator.stats.tolist(), strict=True)}
 
