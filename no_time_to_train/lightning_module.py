@@ -40,7 +40,6 @@ class NoTimeToTrain(pl.LightningModule):
         self.dataset_cfgs = dataset_cfgs
         self.data_load_cfgs = data_load_cfgs or DataLoadCfgs()
         self.segmenter: Segmenter | None = None
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # more devices than images
 
     def prepare(self, run: RunCfg) -> None:
         """Read, check and build all that the stage needs; call it before ``Trainer.test``.
@@ -68,6 +67,8 @@ class NoTimeToTrain(pl.LightningModule):
         self.stage.begin(self.parts.path(self.global_rank))
 
     def test_step(self, item: Any, batch_idx: int) -> None:
+        if self.global_rank >= len(self.stage.dataset):  # another rank's item: see RankSampler
+            return
         try:
             self.stage.step(item, self.segmenter)
         except UserError as error:
@@ -90,11 +91,15 @@ class NoTimeToTrain(pl.LightningModule):
 
 
 class RankSampler(DistributedSampler[int]):
-    """Deals a data set's indices to the ranks in turn, none of them twice, and ends early once a rank has failed."""
+    """Deals a data set's indices to the ranks in turn, none of them twice, and ends early once a rank has failed.
+
+    A rank that gets none is given the first, for it to leave alone: Lightning skips a rank without items altogether,
+    and the others would wait for it.
+    """
 
     def __init__(self, dataset: Any, num_replicas: int, rank: int, parts: Parts) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = range(rank, len(dataset), num_replicas)
+        self.indices = range(rank, len(dataset), num_replicas) or range(1)
         self.parts = parts
 
     def __len__(self) -> int:

@@ -85,6 +85,20 @@ def test_several_processes_give_what_one_gives(
     assert_equal_results(tmp_path, single[0])
 
 
+def test_more_processes_than_images_are_no_problem(
+    single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    data = json.loads((DATA / "targets.json").read_text())
+    (tmp_path / "targets.json").write_text(json.dumps({**data, "images": data["images"][:1], "annotations": []}))
+    options = [
+        *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--trainer.devices", "2"),
+        *("--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
+    ]
+    finish(start([*stage_arguments("test", checkpoints, tmp_path), *options]))
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path, single[0]))
+    assert len(ours) == sum(record["image_id"] == data["images"][0]["id"] for record in theirs)
+
+
 def test_two_nodes_give_what_one_gives(single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
