@@ -35,20 +35,28 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return save_seeded_checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
+@pytest.fixture(scope="session")
+def nano_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Seeded networks of the nano shapes, which take a fraction of a second an image."""
+    return save_seeded_checkpoints(tmp_path_factory.mktemp("checkpoints"), "sam2_nano", "dinov2_nano")
+
+
 def stage_arguments(test_mode: str, checkpoints: tuple[Path, Path], save_dir: Path) -> list[str]:
-    """The command line of a stage on the test data with seeded small networks."""
+    """The command line of a stage on the test data with networks of the nano shapes."""
     options = {
         "test_mode": test_mode,
-        "model_cfg.sam2_cfg_file": "sam2_hiera_t",
+        "model_cfg.sam2_cfg_file": "sam2_nano",
         "model_cfg.sam2_ckpt_path": checkpoints[0],
-        "model_cfg.encoder_cfg.name": "dinov2_small",
+        "model_cfg.encoder_cfg.name": "dinov2_nano",
+        "model_cfg.encoder_cfg.img_size": 224,
         "model_cfg.encoder_ckpt_path": checkpoints[1],
-        "model_cfg.sam2_infer_cfgs.points_per_side": 2,
+        "model_cfg.sam2_infer_cfgs.points_per_side": 8,
         "dataset_cfgs.fill_memory.root": DATA / "images",
         "dataset_cfgs.fill_memory.json_file": DATA / "references.json",
         "dataset_cfgs.fill_memory.memory_pkl": DATA / "references.pkl",
         "dataset_cfgs.test.root": DATA / "images",
         "dataset_cfgs.test.json_file": DATA / "targets.json",
+        "dataset_cfgs.test.image_size": 256,
         "data_load_cfgs.workers": 0,
     }
     arguments = ["test", "--config", str(DATA.parent.parent / "configs" / "custom_sam2l.yaml")]

@@ -45,9 +45,9 @@ def edited(tmp_path: Path) -> Callable[[str, Edit], Path]:
     return copy
 
 
-def fill(tmp_path: Path, checkpoints: tuple[Path, Path], *options: str) -> list[str]:
+def fill(tmp_path: Path, nano_checkpoints: tuple[Path, Path], *options: str) -> list[str]:
     return [
-        *stage_arguments("fill_memory", checkpoints, tmp_path),
+        *stage_arguments("fill_memory", nano_checkpoints, tmp_path),
         *("--out_path", str(tmp_path / "memory.ckpt")),
         *options,
     ]
@@ -86,11 +86,11 @@ def references_file(tmp_path: Path, content: object) -> str:
 def test_fill_memory_names_what_is_wrong(
     bad: Callable[..., str],
     tmp_path: Path,
-    checkpoints: tuple[Path, Path],
+    nano_checkpoints: tuple[Path, Path],
     options: list[str],
     complaint: str,
 ) -> None:
-    assert complaint in bad(*fill(tmp_path, checkpoints, *options))
+    assert complaint in bad(*fill(tmp_path, nano_checkpoints, *options))
     assert {path.name for path in tmp_path.iterdir()} <= {"run.json"}, "nothing is left but the record of the failure"
 
 
@@ -105,35 +105,35 @@ def test_fill_memory_names_what_is_wrong(
     ],
 )
 def test_a_reference_that_does_not_fit_is_named(
-    bad: Callable[..., str], tmp_path: Path, checkpoints: tuple[Path, Path], entry: dict[str, Any], complaint: str
+    bad: Callable[..., str], tmp_path: Path, nano_checkpoints: tuple[Path, Path], entry: dict[str, Any], complaint: str
 ) -> None:
     references = references_file(tmp_path, {"3": [entry]})
     options = (f"{FILL}memory_pkl", references, f"{FILL}cat_names", "disc", "--n_shot", "1")
-    assert complaint in bad(*fill(tmp_path, checkpoints, *options))
+    assert complaint in bad(*fill(tmp_path, nano_checkpoints, *options))
 
 
 def test_a_reference_with_an_empty_mask_is_named(
-    bad: Callable[..., str], edited: Callable[[str, Edit], Path], tmp_path: Path, checkpoints: tuple[Path, Path]
+    bad: Callable[..., str], edited: Callable[[str, Edit], Path], tmp_path: Path, nano_checkpoints: tuple[Path, Path]
 ) -> None:
     def empty(data: dict[str, Any]) -> None:
         data["annotations"][0]["segmentation"] = [[1, 1, 1, 1, 1, 1]]
 
     json_file = edited("references.json", empty)
-    assert "annotation 1 of image 101" in bad(*fill(tmp_path, checkpoints, f"{FILL}json_file", str(json_file)))
+    assert "annotation 1 of image 101" in bad(*fill(tmp_path, nano_checkpoints, f"{FILL}json_file", str(json_file)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lightning_logs", "references.json", "run.json"]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"images": 3}', '{"images": [{"id": 1}]}', '{"images": [', "\x00"])
 def test_a_file_that_is_not_coco_is_named(
-    bad: Callable[..., str], tmp_path: Path, checkpoints: tuple[Path, Path], content: str
+    bad: Callable[..., str], tmp_path: Path, nano_checkpoints: tuple[Path, Path], content: str
 ) -> None:
     path = tmp_path / "annotations.json"
     path.write_text(content)
-    assert str(path) in bad(*fill(tmp_path, checkpoints, f"{FILL}json_file", str(path)))
+    assert str(path) in bad(*fill(tmp_path, nano_checkpoints, f"{FILL}json_file", str(path)))
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
-    bad: Callable[..., str], tmp_path: Path, checkpoints: tuple[Path, Path]
+    bad: Callable[..., str], tmp_path: Path, nano_checkpoints: tuple[Path, Path]
 ) -> None:
     class Exploit:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -141,7 +141,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
 
     path = tmp_path / "refs.pkl"
     path.write_bytes(pickle.dumps({3: [Exploit()]}))
-    assert "plain data only" in bad(*fill(tmp_path, checkpoints, f"{FILL}memory_pkl", str(path)))
+    assert "plain data only" in bad(*fill(tmp_path, nano_checkpoints, f"{FILL}memory_pkl", str(path)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -155,13 +155,13 @@ def test_a_checkpoint_of_another_network_names_file_and_key(
 
 
 @pytest.fixture(scope="module")
-def memory(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def memory(nano_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A post-processed memory."""
     folder = tmp_path_factory.mktemp("memory")
     filled, processed = str(folder / "memory.ckpt"), str(folder / "memory_postprocessed.ckpt")
-    main([*stage_arguments("fill_memory", checkpoints, folder), "--out_path", filled])
+    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", filled])
     main([
-        *stage_arguments("postprocess_memory", checkpoints, folder), "--ckpt_path", filled, "--out_path", processed
+        *stage_arguments("postprocess_memory", nano_checkpoints, folder), "--ckpt_path", filled, "--out_path", processed
     ])  # fmt: skip
     return folder
 
@@ -169,20 +169,20 @@ def memory(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
 TEST = "--model.init_args.dataset_cfgs.test."
 
 
-def find(tmp_path: Path, checkpoints: tuple[Path, Path], memory: Path, *options: str) -> list[str]:
-    return [*stage_arguments("test", checkpoints, tmp_path), "--ckpt_path", str(memory), *options]
+def find(tmp_path: Path, nano_checkpoints: tuple[Path, Path], memory: Path, *options: str) -> list[str]:
+    return [*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", str(memory), *options]
 
 
 def test_a_memory_that_does_not_fit_is_refused_with_what_differs(
-    bad: Callable[..., str], tmp_path: Path, checkpoints: tuple[Path, Path], memory: Path
+    bad: Callable[..., str], tmp_path: Path, nano_checkpoints: tuple[Path, Path], memory: Path
 ) -> None:
     processed = memory / "memory_postprocessed.ckpt"
-    assert "not post-processed" in bad(*find(tmp_path, checkpoints, memory / "memory.ckpt"))
+    assert "not post-processed" in bad(*find(tmp_path, nano_checkpoints, memory / "memory.ckpt"))
     assert "only the memory has 'disc' (id 3)" in bad(
-        *find(tmp_path, checkpoints, processed, f"{TEST}cat_names", "star,leaf")
+        *find(tmp_path, nano_checkpoints, processed, f"{TEST}cat_names", "star,leaf")
     )
-    assert "encoder 'dinov2_small', this run has 'dinov2_base'" in bad(
-        *find(tmp_path, checkpoints, processed, "--model.init_args.model_cfg.encoder_cfg.name", "dinov2_base")
+    assert "encoder 'dinov2_nano', this run has 'dinov2_base'" in bad(
+        *find(tmp_path, nano_checkpoints, processed, "--model.init_args.model_cfg.encoder_cfg.name", "dinov2_base")
     )
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
@@ -192,7 +192,7 @@ def test_a_truncated_target_stops_the_run_or_is_skipped(
     capsys: pytest.CaptureFixture[str],
     edited: Callable[[str, Edit], Path],
     tmp_path: Path,
-    checkpoints: tuple[Path, Path],
+    nano_checkpoints: tuple[Path, Path],
     memory: Path,
 ) -> None:
     def keep_one(data: dict[str, Any]) -> None:
@@ -204,7 +204,7 @@ def test_a_truncated_target_stops_the_run_or_is_skipped(
     content = (DATA / "images" / image["file_name"]).read_bytes()
     (tmp_path / image["file_name"]).write_bytes(content[: len(content) // 2])
     options = (f"{TEST}json_file", str(json_file), f"{TEST}root", str(tmp_path))
-    arguments = find(tmp_path, checkpoints, memory / "memory_postprocessed.ckpt", *options)
+    arguments = find(tmp_path, nano_checkpoints, memory / "memory_postprocessed.ckpt", *options)
 
     assert image["file_name"] in bad(*arguments)
     assert not (tmp_path / "results.json").exists()
@@ -215,10 +215,10 @@ def test_a_truncated_target_stops_the_run_or_is_skipped(
 
 
 def test_a_memory_that_is_no_memory_is_named(
-    bad: Callable[..., str], tmp_path: Path, checkpoints: tuple[Path, Path]
+    bad: Callable[..., str], tmp_path: Path, nano_checkpoints: tuple[Path, Path]
 ) -> None:
-    assert str(checkpoints[0]) in bad(*find(tmp_path, checkpoints, checkpoints[0]))
-    assert "nowhere.ckpt" in bad(*find(tmp_path, checkpoints, Path("nowhere.ckpt")))
+    assert str(nano_checkpoints[0]) in bad(*find(tmp_path, nano_checkpoints, nano_checkpoints[0]))
+    assert "nowhere.ckpt" in bad(*find(tmp_path, nano_checkpoints, Path("nowhere.ckpt")))
 
 
 def test_sampling_more_references_than_there_are_names_the_class(bad: Callable[..., str], tmp_path: Path) -> None:

@@ -38,25 +38,25 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return output
 
 
-def memory_of(folder: Path, checkpoints: Checkpoints, processes: int) -> Path:
+def memory_of(folder: Path, nano_checkpoints: Checkpoints, processes: int) -> Path:
     """Run stages 1 and 2 with a number of processes."""
     filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
     devices = ["--trainer.devices", str(processes)]
-    finish(start([*stage_arguments("fill_memory", checkpoints, folder), "--out_path", str(filled), *devices]))
+    finish(start([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled), *devices]))
     main([
-        *stage_arguments("postprocess_memory", checkpoints, folder),
+        *stage_arguments("postprocess_memory", nano_checkpoints, folder),
         *("--ckpt_path", str(filled), "--out_path", str(processed), "--trainer.devices", "1"),
     ])  # fmt: skip
     return processed
 
 
 @pytest.fixture(scope="module")
-def single(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def single(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a run with one process, and what its test stage printed."""
     folder = tmp_path_factory.mktemp("single")
-    memory = memory_of(folder, checkpoints, processes=1)
+    memory = memory_of(folder, nano_checkpoints, processes=1)
     options = ["--ckpt_path", str(memory), "--model.init_args.model_cfg.test.online_vis", "True", "--seed", "33"]
-    return folder, finish(start([*stage_arguments("test", checkpoints, folder), *options]))
+    return folder, finish(start([*stage_arguments("test", nano_checkpoints, folder), *options]))
 
 
 def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str]) -> None:
@@ -76,17 +76,17 @@ def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_give_what_one_gives(
-    single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path, processes: int
+    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path, processes: int
 ) -> None:
-    memory = memory_of(tmp_path, checkpoints, processes)
+    memory = memory_of(tmp_path, nano_checkpoints, processes)
     assert_same_memory(memory, single[0] / memory.name)
     options = ["--ckpt_path", str(memory), "--trainer.strategy", "ddp", "--trainer.devices", str(processes)]
-    finish(start([*stage_arguments("test", checkpoints, tmp_path), *options]))
+    finish(start([*stage_arguments("test", nano_checkpoints, tmp_path), *options]))
     assert_equal_results(tmp_path, single[0])
 
 
 def test_more_processes_than_images_are_no_problem(
-    single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path
+    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     data = json.loads((DATA / "targets.json").read_text())
     (tmp_path / "targets.json").write_text(json.dumps({**data, "images": data["images"][:1], "annotations": []}))
@@ -94,18 +94,18 @@ def test_more_processes_than_images_are_no_problem(
         *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--trainer.devices", "2"),
         *("--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
     ]
-    finish(start([*stage_arguments("test", checkpoints, tmp_path), *options]))
+    finish(start([*stage_arguments("test", nano_checkpoints, tmp_path), *options]))
     ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path, single[0]))
     assert len(ours) == sum(record["image_id"] == data["images"][0]["id"] for record in theirs)
 
 
-def test_two_nodes_give_what_one_gives(single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path) -> None:
+def test_two_nodes_give_what_one_gives(single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     memory = single[0] / "memory_postprocessed.ckpt"
     options = ["--ckpt_path", str(memory), "--trainer.num_nodes", "2", "--trainer.devices", "1"]
-    arguments = [*stage_arguments("test", checkpoints, tmp_path), *options]
+    arguments = [*stage_arguments("test", nano_checkpoints, tmp_path), *options]
     nodes = [
         start(arguments, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK=str(rank), LOCAL_RANK="0")
         for rank in range(2)
@@ -116,7 +116,7 @@ def test_two_nodes_give_what_one_gives(single: tuple[Path, str], checkpoints: Ch
 
 
 def test_a_mistake_on_one_of_several_processes_ends_all_with_one_line(
-    single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path
+    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     images = json.loads((DATA / "targets.json").read_text())["images"]
     for image in images:
@@ -126,7 +126,7 @@ def test_a_mistake_on_one_of_several_processes_ends_all_with_one_line(
         *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--trainer.devices", "2"),
         *("--model.init_args.dataset_cfgs.test.root", str(tmp_path)),
     ]
-    process = start([*stage_arguments("test", checkpoints, tmp_path / "out"), *options])
+    process = start([*stage_arguments("test", nano_checkpoints, tmp_path / "out"), *options])
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 2, output
     assert [line for line in output.splitlines() if line.startswith("error: ")] == [
@@ -137,7 +137,7 @@ def test_a_mistake_on_one_of_several_processes_ends_all_with_one_line(
 
 
 def test_targets_without_annotations_give_predictions_and_say_so(
-    single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = json.loads((DATA / "targets.json").read_text())
     (tmp_path / "targets.json").write_text(json.dumps({"images": data["images"][:1]}))
@@ -145,14 +145,14 @@ def test_targets_without_annotations_give_predictions_and_say_so(
         *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--export_result", str(tmp_path / "r.json")),
         *("--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
     ]
-    main([*stage_arguments("test", checkpoints, tmp_path), *options])
+    main([*stage_arguments("test", nano_checkpoints, tmp_path), *options])
     assert "nothing to evaluate" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_the_memory_is_drawn(single: tuple[Path, str], checkpoints: Checkpoints, tmp_path: Path) -> None:
-    main([*stage_arguments("vis_memory", checkpoints, tmp_path), "--ckpt_path", str(single[0] / "memory.ckpt")])
+def test_the_memory_is_drawn(single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
+    main([*stage_arguments("vis_memory", nano_checkpoints, tmp_path), "--ckpt_path", str(single[0] / "memory.ckpt")])
     assert sorted(path.name for path in (tmp_path / "memory_pictures").iterdir()) == ["11.png", "3.png", "7.png"]
 
 
