@@ -31,9 +31,9 @@ DINOV2_NANO = "dinov2_nano"
 DINOV2_NANO_SHAPE: dict[str, Any] = {
     "patch_size": 14,
     "embed_dim": 192,
-    "depth": 6,
+    "depth": 4,
     "num_heads": 3,
-    "init_values": 0.1,
+    "init_values": 0.2,
 }
 
 #: ``encoder_cfg.name`` -> timm's name of the same network. timm's DINOv2 equals the published encoder to 1e-6.

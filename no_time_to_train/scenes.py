@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 TILE = 128  # side of a pattern's finest tile, in pixels
 MIN_OBJECTS, MAX_OBJECTS = 3, 8
 MIN_SIZE, MAX_SIZE = 1 / 8, 1 / 2  # an object's longer extent, over the image's shorter side
-MIN_VISIBLE = 0.5  # an object never loses more than this share of itself to later ones
+MIN_VISIBLE = 0.6  # an object never loses more than this share of itself to later ones
 NUM_BACKGROUNDS = 8
 
 
@@ -33,7 +33,8 @@ class PatternClass:
     Attributes:
         name: the category's name.
         kind: the kind of pattern, a key of ``_NOVEL_TILES`` or ``_BASE_TILES``.
-        scale: width of the pattern's repeating tile over the object's size.
+        scale: width of the pattern's repeating tile over the size of an object a third as large as the image; it grows
+            with the square root of the object's size.
         seed: which pattern of a generated kind; the kinds of the novel classes have only one.
     """
 
@@ -63,7 +64,7 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[PatternClass], size: 
     visible = np.zeros(MAX_OBJECTS, np.int64)
     count = rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1)
     while len(labels) < count:
-        extent = float(min(size) * np.exp(rng.uniform(np.log(MIN_SIZE), np.log(MAX_SIZE))))
+        extent = float(min(size) * rng.uniform(MIN_SIZE, MAX_SIZE))
         alpha = _draw_outline(rng, extent)
         h, w = alpha.shape
         y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
@@ -77,7 +78,8 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[PatternClass], size: 
         label = int(rng.integers(len(classes)))
         _cast_shadow(canvas, alpha, y, x)
         patch = canvas[y : y + h, x : x + w]
-        patch += alpha[..., None] * (_draw_surface(rng, classes[label], alpha, extent) - patch)
+        period = tile_width(classes[label], extent, min(size))
+        patch += alpha[..., None] * (draw_surface(rng, classes[label], alpha, period) - patch)
         under[inside] = len(labels)
         labels.append(label)
     image = np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
@@ -207,10 +209,15 @@ def _draw_outline(rng: np.random.Generator, extent: float) -> Floats:
     return (coverage / np.float32(255)).astype(np.float32)
 
 
-def _draw_surface(rng: np.random.Generator, pattern: PatternClass, alpha: Floats, extent: float) -> Floats:
-    """The pattern in two random colours, turned, shifted, and lit with a darker rim: [h, w, 3]."""
+def tile_width(pattern: PatternClass, extent: float, side: float) -> float:
+    """Pixels a tile takes on an object of ``extent`` pixels in an image of ``side``; it grows with the object."""
+    return pattern.scale * float(np.sqrt(extent * side / 3))
+
+
+def draw_surface(rng: np.random.Generator, pattern: PatternClass, alpha: Floats, period: float) -> Floats:
+    """The pattern, about ``period`` pixels a tile, in two random colours, with a dark rim and light: [h, w, 3]."""
     h, w = alpha.shape
-    period = extent * pattern.scale * rng.uniform(0.85, 1.2)  # pixels a tile
+    period *= rng.uniform(0.85, 1.2)
     turn, aspect = rng.uniform(0, 2 * np.pi), _aspect(pattern.kind)
     level = max(0, min(len(_tiles(pattern)) - 1, int(np.log2(TILE / period))))
     tile = _tiles(pattern)[level]
@@ -222,7 +229,7 @@ def _draw_surface(rng: np.random.Generator, pattern: PatternClass, alpha: Floats
     colours = _two_colours(rng, 0.3)
     surface = colours[0] * (1 - tone) + colours[1] * tone
     depth = cv2.distanceTransform((alpha >= 0.5).astype(np.uint8), cv2.DIST_L2, 3)
-    rim = 1 - 0.5 * np.exp(-depth / np.float32(1 + 0.02 * extent))
+    rim = 1 - 0.7 * np.exp(-depth / np.float32(1.2 + 0.015 * max(h, w)))
     tilt = rng.uniform(0, 2 * np.pi)
     light = 1 + 0.2 * ((np.cos(tilt) * (x * period / w - 0.5)) + np.sin(tilt) * (y * period / h - 0.5))
     return surface * (rim * light).astype(np.float32)[..., None]
@@ -266,7 +273,7 @@ def _bricks(x: Floats, y: Floats) -> Any:
 
 
 def _rings(x: Floats, y: Floats) -> Any:
-    return (np.hypot(x - 0.5, y - 0.5) * 5) % 1 < 0.5
+    return (np.hypot(x - 0.5, y - 0.5) * 4) % 1 < 0.5
 
 
 def _crosses(x: Floats, y: Floats) -> Any:
@@ -288,7 +295,7 @@ def _triangles(x: Floats, y: Floats) -> Any:
 
 
 def _weave(x: Floats, y: Floats) -> Any:
-    return np.where((x < 0.5) ^ (y < 0.5), (x * 8) % 1 < 0.5, (y * 8) % 1 < 0.5)
+    return np.where((x < 0.5) ^ (y < 0.5), (x * 4) % 1 < 0.5, (y * 4) % 1 < 0.5)
 
 
 def _fourier(rng: np.random.Generator, x: Floats, y: Floats) -> Any:
@@ -391,30 +398,29 @@ def _tiles(pattern: PatternClass) -> list[Floats]:
 
 
 def _base_classes() -> tuple[PatternClass, ...]:
-    """160 generated classes: many variants of kinds that no novel class has."""
-    kinds = {"fourier": (60, 0.3, 0.55), "motifs": (45, 0.45, 0.75), "bands": (35, 0.3, 0.55), "cells": (20, 0.35, 0.6)}
+    """48 generated classes: variants of kinds that no novel class has, from fine to coarse."""
+    counts = {"fourier": 12, "motifs": 12, "bands": 16, "cells": 8}
     classes: list[PatternClass] = []
-    for kind, (count, least, greatest) in kinds.items():
+    for kind, count in counts.items():
         for index in range(count):
-            seed = len(classes)
-            scale = float(np.random.default_rng([11, seed]).uniform(least, greatest))
-            classes.append(PatternClass(f"{kind}-{index}", kind, scale, seed))
+            scale = 0.17 * 4 ** (index / (count - 1))
+            classes.append(PatternClass(f"{kind}-{index}", kind, scale, seed=len(classes)))
     return tuple(classes)
 
 
-#: What the nano networks may be trained on.
+#: What the nano networks are trained on.
 BASE_CLASSES = _base_classes()
 
 #: What references and targets are drawn from: never seen in training.
 NOVEL_CLASSES = (
-    PatternClass("stripes-wide", "stripes", 0.28),
-    PatternClass("checks-wide", "checks", 0.36),
-    PatternClass("dots-large", "dots", 0.36),
-    PatternClass("waves-wide", "waves", 0.5),
-    PatternClass("bricks-large", "bricks", 0.42),
-    PatternClass("rings-large", "rings", 0.6),
-    PatternClass("crosses-large", "crosses", 0.32),
-    PatternClass("honeycomb-large", "honeycomb", 0.5),
-    PatternClass("triangles-large", "triangles", 0.3),
-    PatternClass("weave-large", "weave", 0.6),
+    PatternClass("stripes-wide", "stripes", 0.16),
+    PatternClass("checks-wide", "checks", 0.26),
+    PatternClass("dots-large", "dots", 0.26),
+    PatternClass("waves-wide", "waves", 0.36),
+    PatternClass("bricks-large", "bricks", 0.34),
+    PatternClass("rings-large", "rings", 0.42),
+    PatternClass("crosses-large", "crosses", 0.22),
+    PatternClass("honeycomb-large", "honeycomb", 0.34),
+    PatternClass("triangles-large", "triangles", 0.22),
+    PatternClass("weave-large", "weave", 0.42),
 )

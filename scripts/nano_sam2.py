@@ -1,0 +1,153 @@
+"""The nano SAM 2: a point asks for the visible part of the object under it, and finds nothing on background."""
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from nano_batches import EVALUATION, TARGET_SIZE, Batch, as_input, coverage, random_scene, stack
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+from no_time_to_train.scenes import NOVEL_CLASSES, Scene
+
+MASK_SIZE = TARGET_SIZE // 4  # side of the mask logits
+OBJECT_POINTS, BACKGROUND_POINTS = 9, 3  # prompts a scene
+
+
+def sam2_example(rng: np.random.Generator, scene: Scene) -> Batch:
+    """A scene with random points: [K, 2] as (x, y) in input pixels, target [K, 64, 64], whether on an object [K]."""
+    height, width = scene.masks.shape[1:]
+    targets = coverage(scene.masks, MASK_SIZE)
+    points, chosen = [], []
+    for k in range(OBJECT_POINTS + BACKGROUND_POINTS):
+        index = int(rng.integers(len(scene.masks))) if k < OBJECT_POINTS else -1
+        ys, xs = np.nonzero(scene.masks[index] if index >= 0 else ~scene.masks.any(axis=0))
+        pick = int(rng.integers(len(ys)))
+        points.append(((xs[pick] + 0.5) / width * TARGET_SIZE - 0.5, (ys[pick] + 0.5) / height * TARGET_SIZE - 0.5))
+        chosen.append(index)
+    index_of = torch.tensor(chosen)
+    on_object = index_of >= 0
+    return {
+        "image": as_input(cv2.resize(scene.image, (TARGET_SIZE, TARGET_SIZE), interpolation=cv2.INTER_AREA)),
+        "points": torch.tensor(points, dtype=torch.float32),
+        "target": targets[index_of.clamp(min=0)] * on_object[:, None, None],
+        "on_object": on_object,
+        "boxes": object_boxes(scene.masks, MASK_SIZE // 4),
+    }
+
+
+def image_features(model: SAM2Base, images: Tensor) -> list[Tensor]:
+    """Images [B, 3, S, S] -> what the mask decoder takes: maps at a quarter, an eighth and a sixteenth of S."""
+    _, features, _, sizes = model._prepare_backbone_features(model.forward_image(images))
+    return [f.permute(1, 2, 0).unflatten(2, size) for f, size in zip(features, sizes, strict=True)]
+
+
+def predict_masks(model: SAM2Base, features: list[Tensor], points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Features and points [B, K, 2] -> logits [B K, 4, S/4, S/4], IoUs [B K, 4], objectness logits [B K]."""
+    maps = [feature.repeat_interleave(points.shape[1], 0) for feature in features]
+    coordinates = points.flatten(0, 1)[:, None]
+    labels = torch.ones(coordinates.shape[:2], dtype=torch.int32, device=coordinates.device)
+    sparse, dense = model.sam_prompt_encoder(points=(coordinates, labels), boxes=None, masks=None)
+    logits, ious, _, objectness = model.sam_mask_decoder.predict_masks(
+        image_embeddings=maps[2],
+        image_pe=model.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        repeat_image=False,
+        high_res_features=maps[:2],
+    )
+    return logits, ious, objectness[:, 0]
+
+
+def region_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """IoU of the regions {logit > 0} and {target > 0.5} over the last two axes."""
+    region, truth = logits > 0, target > 0.5
+    return (region & truth).sum((-2, -1)) / (region | truth).sum((-2, -1)).clamp(min=1)
+
+
+class EncoderGuide(nn.Module):
+    """Reads from each cell of SAM's embedding whether it lies on an object, and that object's box. In training only.
+
+    The decoder alone takes long to find out that its prompt is a place; this teaches the encoder from the first step.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.read = nn.Conv2d(width, 5, 1)
+
+    def forward(self, embedding: Tensor, truth: Tensor) -> Tensor:
+        """The loss, given truth [B, 5, G, G]: on an object or not, and distances to its sides over the image's."""
+        read, on_object = self.read(embedding), truth[:, :1]
+        presence = F.binary_cross_entropy_with_logits(read[:, :1], on_object)
+        distances = (read[:, 1:] - truth[:, 1:]).abs() * on_object
+        return presence + 5 * distances.sum() / on_object.sum().clamp(min=1) / 4
+
+
+def object_boxes(masks: NDArray[np.bool_], side: int) -> Tensor:
+    """The truth for ``EncoderGuide`` in a side x side grid of cells: [5, side, side]."""
+    truth = np.zeros((5, side, side), np.float32)
+    height, width = masks.shape[1:]
+    centres = (np.arange(side) + 0.5) / side
+    sample = np.ix_((centres * height).astype(int), (centres * width).astype(int))
+    for mask in masks:
+        xs, ys = np.flatnonzero(mask.any(0)) / width, np.flatnonzero(mask.any(1)) / height
+        x, y = np.broadcast_arrays(centres, centres[:, None])
+        box = np.stack([np.ones_like(x), x - xs[0], y - ys[0], xs[-1] - x, ys[-1] - y])
+        truth = np.where(mask[sample], box, truth)
+    return torch.from_numpy(truth.astype(np.float32))
+
+
+def sam2_loss(model: SAM2Base, guide: EncoderGuide, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """Focal and dice of the single mask and of the best of the other three, L1 of the IoUs, objectness.
+
+    The two losing masks get a tenth of the weight, so that none of the three dies.
+    """
+    features = image_features(model, batch["image"])
+    logits, ious, objectness = predict_masks(model, features, batch["points"])
+    on_object = batch["on_object"].flatten()
+    target = batch["target"].flatten(0, 1)[:, None]
+    with torch.no_grad():
+        true_ious = region_iou(logits, target) * on_object[:, None]
+    iou_loss = (ious - true_ious).abs().mean()
+    objectness_loss = F.binary_cross_entropy_with_logits(objectness, on_object.float())
+    logits, target = logits[on_object], target[on_object].expand(-1, 4, -1, -1)
+    odds = logits.sigmoid()
+    focal = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (odds - target).abs() ** 2
+    overlap = (odds * target).sum((-2, -1))
+    dice = 1 - (2 * overlap + 1) / (odds.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+    mask_loss = 20 * focal.mean((-2, -1)) + dice
+    single, three = mask_loss[:, 0], mask_loss[:, 1:]
+    loss = single.mean() + three.amin(1).mean() + 0.1 * three.mean() + iou_loss + 0.2 * objectness_loss
+    loss = loss + guide(features[2], batch["boxes"])
+    own = true_ious[:, 1:].gather(1, ious[:, 1:].argmax(1, keepdim=True))[on_object]
+    return loss, {"iou": own.mean().item(), "iou_error": iou_loss.item()}
+
+
+@torch.inference_mode()
+def evaluate_sam2(model: SAM2Base, seed: int, scenes: int = 100) -> dict[str, float]:
+    """Masks from points in scenes of the novel classes.
+
+    Returns:
+        Mean IoU of the mask that the network itself ranks first and of the best of its three, over points on objects;
+        mean error of the predicted IoUs; share of background points whose masks all fall to the threshold of 0.4.
+    """
+    rows = []
+    for index in range(scenes):
+        rng = np.random.default_rng([seed, EVALUATION, index])
+        batch = stack([sam2_example(rng, random_scene(rng, NOVEL_CLASSES))])
+        logits, predicted, _ = predict_masks(model, image_features(model, batch["image"]), batch["points"])
+        true, on_object = region_iou(logits, batch["target"][0][:, None])[:, 1:], batch["on_object"][0]
+        true, predicted = true * on_object[:, None], predicted[:, 1:]
+        own = true.gather(1, predicted.argmax(1, keepdim=True))[:, 0]
+        dropped = (predicted.amax(1) <= 0.4).float()
+        rows.append(
+            [
+                own[on_object].mean(),
+                true.amax(1)[on_object].mean(),
+                (predicted - true).abs().mean(),
+                dropped[~on_object].mean(),
+            ]
+        )
+    names = ("iou_of_own_choice", "iou_of_best_of_three", "error_of_predicted_iou", "background_points_dropped")
+    return dict(zip(names, torch.tensor(rows).mean(0).tolist(), strict=True))
