@@ -9,7 +9,10 @@ PYTHON ?= python3
 	.uv/bin/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
-.PHONY: test slow-test check lock
+.PHONY: demo test slow-test check lock
+demo: .venv/ready
+	.venv/bin/no-time-to-train demo
+
 test: .venv/ready
 	.venv/bin/python -m pytest
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from no_time_to_train.download import default_checkpoint
 from no_time_to_train.errors import UserError
 from no_time_to_train.models import build_sam2, load_strictly, read_checkpoint
 
@@ -96,14 +97,17 @@ def build_sam(checkpoint: str | Path) -> Any:
 
 
 def build_box_segmenter(
-    sam2_cfg_file: str, sam2_ckpt_path: str, sam_checkpoint: str | None = None, device: str | None = None
+    sam2_cfg_file: str, sam2_ckpt_path: str | None, sam_checkpoint: str | None = None, device: str | None = None
 ) -> BoxSegmenter:
     """SAM where ``sam_checkpoint`` is given, else SAM 2; on ``device``, or the GPU if there is one.
+
+    Without ``sam2_ckpt_path``, SAM 2's checkpoint is looked for at ``download.default_checkpoint``.
 
     Raises:
         UserError: see :func:`build_sam` and ``models.build_sam2``; or the device cannot be used.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    sam2_ckpt_path = sam2_ckpt_path or str(default_checkpoint(sam2_cfg_file))
     network: Any = build_sam(sam_checkpoint) if sam_checkpoint else build_sam2(sam2_cfg_file, sam2_ckpt_path)
     try:
         network.to(device)

@@ -6,6 +6,8 @@ Defaults are the paper's (METHOD.md): they never change between data sets.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from no_time_to_train.download import default_checkpoint
+
 
 @dataclass
 class Sam2InferCfg:
@@ -37,7 +39,7 @@ class EncoderCfg:
     """The DINOv2 that describes masks.
 
     Attributes:
-        name: a name of ``models.DINOV2_MODELS``.
+        name: a name of ``models.DINOV2_MODELS`` or ``dinov2_nano``.
         img_size: side of the encoder's square input, in pixels.
         patch_size: side of a patch, in pixels: 14.
     """
@@ -80,21 +82,26 @@ class ModelCfg:
     """The networks and the method's numbers.
 
     Attributes:
-        sam2_cfg_file: a name of ``models.SAM2_CONFIGS``, with or without ``.yaml``.
-        sam2_ckpt_path: checkpoint of that SAM 2.
-        encoder_ckpt_path: checkpoint of the DINOv2 that ``encoder_cfg`` names.
+        sam2_cfg_file: a name of ``models.SAM2_CONFIGS`` or ``sam2_nano``, with or without ``.yaml``.
+        sam2_ckpt_path: checkpoint of that SAM 2; empty: its official file in ``checkpoints/``, or the nano network's
+            own.
+        encoder_ckpt_path: checkpoint of the DINOv2 that ``encoder_cfg`` names; empty: likewise.
         dataset_name: what ``metrics.json`` calls the target set; if it is a class split's name, it must be the
             target's split.
     """
 
     sam2_cfg_file: str = "sam2_hiera_l"
-    sam2_ckpt_path: str = "checkpoints/sam2_hiera_large.pt"
-    encoder_ckpt_path: str = "checkpoints/dinov2_vitl14_pretrain.pth"
+    sam2_ckpt_path: str = ""
+    encoder_ckpt_path: str = ""
     sam2_infer_cfgs: Sam2InferCfg = field(default_factory=Sam2InferCfg)
     encoder_cfg: EncoderCfg = field(default_factory=EncoderCfg)
     memory_bank_cfg: MemoryBankCfg = field(default_factory=MemoryBankCfg)
     test: VisualisationCfg = field(default_factory=VisualisationCfg)
     dataset_name: str | None = None
+
+    def __post_init__(self) -> None:
+        self.sam2_ckpt_path = self.sam2_ckpt_path or str(default_checkpoint(self.sam2_cfg_file))
+        self.encoder_ckpt_path = self.encoder_ckpt_path or str(default_checkpoint(self.encoder_cfg.name))
 
 
 @dataclass

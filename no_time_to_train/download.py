@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
+from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
@@ -67,6 +68,33 @@ CHECKPOINTS = {
     "sam_vit_l": _at("segment_anything/sam_vit_l_0b3195.pth", "SAM ViT-L", 1250),
     "sam_vit_h": _at("segment_anything/sam_vit_h_4b8939.pth", "SAM ViT-H", 2565),
 }
+
+#: A network's name in the configuration -> its official checkpoint's name here.
+CHECKPOINT_OF = {
+    **{
+        f"{family}_hiera_{size}": f"{family}_hiera_{word}"
+        for family in ("sam2", "sam2.1")
+        for size, word in (("t", "tiny"), ("s", "small"), ("b+", "base_plus"), ("l", "large"))
+    },
+    **{
+        f"dinov2_{size}{registers}": f"dinov2_vit{size[0]}14{registers}"
+        for size in ("small", "base", "large", "giant")
+        for registers in ("", "_reg")
+    },
+}
+
+
+def default_checkpoint(network: str) -> Path:
+    """Where a network's weights are unless told otherwise: in ``checkpoints/``, or in this package for a nano network.
+
+    Args:
+        network: its name in the configuration, ``sam2_hiera_l`` or ``dinov2_large`` say. One that does not exist gets a
+            path that does not exist: building the network complains.
+    """
+    network = network.removesuffix(".yaml")
+    if network in CHECKPOINT_OF:
+        return FOLDER / CHECKPOINTS[CHECKPOINT_OF[network]].file_name
+    return Path(str(files("no_time_to_train") / "nano" / f"{network}.safetensors"))
 
 
 class _Interrupted(Exception):

@@ -113,11 +113,6 @@ def build_dinov2(
     return model.eval().requires_grad_(False)
 
 
-def nano_checkpoint(name: str) -> Path:
-    """The shipped weights of ``sam2_nano`` or ``dinov2_nano``, to be given as their ``checkpoint``."""
-    return Path(str(files("no_time_to_train") / "nano" / f"{name}.safetensors"))
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of tensors on to the CPU. No file can run code: pickles open with ``weights_only=True``."""
     path = Path(path)

@@ -22,6 +22,7 @@ Floats = NDArray[np.float32]
 TILE = 128  # side of a pattern's finest tile, in pixels
 MIN_OBJECTS, MAX_OBJECTS = 3, 8
 MIN_SIZE, MAX_SIZE = 1 / 8, 1 / 2  # an object's longer extent, over the image's shorter side
+MAX_TURN = np.pi / 6  # of an object's pattern, in radians; its outline turns freely
 MIN_VISIBLE = 0.6  # an object never loses more than this share of itself to later ones
 NUM_BACKGROUNDS = 8
 
@@ -218,7 +219,7 @@ def draw_surface(rng: np.random.Generator, pattern: PatternClass, alpha: Floats,
     """The pattern, about ``period`` pixels a tile, in two random colours, with a dark rim and light: [h, w, 3]."""
     h, w = alpha.shape
     period *= rng.uniform(0.85, 1.2)
-    turn, aspect = rng.uniform(0, 2 * np.pi), _aspect(pattern.kind)
+    turn, aspect = rng.uniform(-MAX_TURN, MAX_TURN), _aspect(pattern.kind)
     level = max(0, min(len(_tiles(pattern)) - 1, int(np.log2(TILE / period))))
     tile = _tiles(pattern)[level]
     y, x = np.mgrid[:h, :w].astype(np.float32) / np.float32(period)
@@ -377,6 +378,11 @@ _BASE_TILES: dict[str, Callable[[np.random.Generator, Floats, Floats], Any]] = {
 }
 
 
+def pattern_tile(pattern: PatternClass) -> Floats:
+    """The finest tile of a pattern, tones in [0, 1] that repeat in both directions: [TILE, TILE]."""
+    return _tiles(pattern)[0][:-1, :-1]
+
+
 def _aspect(kind: str) -> float:
     """Height of a kind's tile over its width."""
     return 3**-0.5 if kind == "honeycomb" else 1.0
@@ -398,12 +404,12 @@ def _tiles(pattern: PatternClass) -> list[Floats]:
 
 
 def _base_classes() -> tuple[PatternClass, ...]:
-    """48 generated classes: variants of kinds that no novel class has, from fine to coarse."""
-    counts = {"fourier": 12, "motifs": 12, "bands": 16, "cells": 8}
+    """240 generated classes: variants of kinds that no novel class has, from fine to coarse."""
+    counts = {"fourier": 50, "motifs": 70, "bands": 80, "cells": 40}
     classes: list[PatternClass] = []
     for kind, count in counts.items():
         for index in range(count):
-            scale = 0.17 * 4 ** (index / (count - 1))
+            scale = 0.12 * 3.5 ** (index / (count - 1))
             classes.append(PatternClass(f"{kind}-{index}", kind, scale, seed=len(classes)))
     return tuple(classes)
 

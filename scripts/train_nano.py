@@ -1,14 +1,14 @@
 """Train the nano SAM 2 and the nano DINOv2 from scratch on drawn scenes of the base classes.
 
-    python scripts/train_nano.py --out runs/nano              # both, then their evaluation
+    python scripts/train_nano.py --out runs/nano              # both
     python scripts/train_nano.py --out runs/nano dinov2_nano  # one of them
 
 A run that is cut off goes on from its last checkpoint. Step i draws its scenes from the seed and i alone, so that an
-interrupted run sees what an uninterrupted one sees. The novel classes serve the evaluation only.
+interrupted run sees what an uninterrupted one sees. ``evaluate_nano.py`` measures what came out on the novel classes,
+which no training sees.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from nano_batches import Batch, DrawnBatches
-from nano_dinov2 import VIT_SIZE, Classifier, dinov2_example, dinov2_loss, evaluate_dinov2, start_as_waves
-from nano_sam2 import EncoderGuide, evaluate_sam2, sam2_example, sam2_loss
+from nano_dinov2 import VIT_SIZE, Classifier, dinov2_example, dinov2_loss, start_as_waves
+from nano_sam2 import EncoderGuide, sam2_example, sam2_loss
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -122,23 +122,12 @@ def save_atomically(save: Callable[[Path], Any], path: Path) -> None:
     partial.replace(path)
 
 
-def evaluate(name: str, out: Path, seeds: list[int]) -> dict[str, dict[str, float]]:
-    """The stored weights' figures for each seed."""
-    weights = out / f"{name}.safetensors"
-    if name == SAM2_NANO:
-        sam2 = build_sam2(name, weights)
-        return {str(seed): evaluate_sam2(sam2, seed) for seed in seeds}
-    vit = build_dinov2(name, VIT_SIZE, checkpoint=weights)
-    return {str(seed): evaluate_dinov2(vit, seed) for seed in seeds}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(STEPS)}; default: both")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoints, weights and metrics.json go here")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and weights")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--steps", type=int, help="fewer or more than the recipe's, for trials")
-    parser.add_argument("--eval-seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--checkpoint-every", type=int, default=250, metavar="STEPS")
@@ -147,13 +136,9 @@ def main() -> None:
     if unknown := set(names) - set(STEPS):
         parser.error(f"no nano network is called {min(unknown)!r}")
     args.out.mkdir(parents=True, exist_ok=True)
-    metrics: dict[str, Any] = {}
     for name in names:
         steps = args.steps or STEPS[name]
         train(name, args.out, steps, args.seed, torch.device(args.device), args.workers, args.checkpoint_every)
-        metrics[name] = evaluate(name, args.out, args.eval_seeds)
-        print(json.dumps({name: metrics[name]}, indent=1))
-    (args.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from no_time_to_train.references import read_references
 def add_network_arguments(parser: OneLineParser) -> None:
     """The options that choose the network that makes masks from boxes."""
     parser.add_argument("--sam2-cfg-file", type=str, default="sam2_hiera_l", help="SAM 2 by name")
-    parser.add_argument("--sam2-ckpt-path", type=str, default="checkpoints/sam2_hiera_large.pt", help="its checkpoint")
+    parser.add_argument("--sam2-ckpt-path", type=str | None, help="its checkpoint; default: the official one's place")
     parser.add_argument(
         "--sam-checkpoint", type=str | None, help="official checkpoint of SAM ViT-B, -L or -H, to use instead of SAM 2"
     )

@@ -1,0 +1,129 @@
+"""The demo with the shipped networks: average precision, not shapes of tensors."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+from pycocotools.coco import COCO
+
+from no_time_to_train.references import read_references, write_references
+from no_time_to_train.scenes import BASE_CLASSES, NOVEL_CLASSES
+from tests.conftest import assert_same_results
+from tests.zygote import zygote
+
+SEED = "77"
+Command = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Run ``no-time-to-train`` with a line of arguments in a folder; returns what it printed."""
+    with zygote(tmp_path_factory.mktemp("zygote")) as line:
+
+        def run(folder: Path, arguments: str) -> str:
+            ended = subprocess.run(
+                f"{line} {arguments}", shell=True, cwd=folder, capture_output=True, text=True, timeout=300
+            )
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+            return ended.stdout
+
+        yield run
+
+
+@pytest.fixture(scope="module")
+def demo(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that holds ``demo/``, and what the command printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, command(folder, f"demo --images 8 --seed {SEED}")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_the_demo_finds_objects_of_classes_that_no_network_has_seen(demo: tuple[Path, str]) -> None:
+    folder, output = demo
+    segm = read_json(folder / "demo/metrics.json")["segm"]
+    assert segm["AP"] > 0.35
+    assert list(segm["per_class"]) == [pattern.name for pattern in NOVEL_CLASSES]
+    assert "SEGM RESULTS:" in output
+    assert all(pattern.name in output for pattern in NOVEL_CLASSES)
+
+
+def test_the_demo_leaves_data_memory_results_and_a_gallery(demo: tuple[Path, str]) -> None:
+    out = demo[0] / "demo"
+    targets = COCO(str(out / "targets/instances.json"))
+    assert len(targets.loadRes(str(out / "results.json")).imgs) == 8
+    assert (out / "memory_postprocessed.ckpt").exists()
+    shown = re.findall(r'src="([^"]+)"', (out / "index.html").read_text())
+    assert shown == ["references.png", *(f"pictures/{i}.jpg" for i in range(1, 9))]
+    assert all((out / name).stat().st_size > 0 for name in shown)
+
+
+def test_references_under_wrong_labels_find_nothing(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+    """So it is the features that do the work, not the layout of scenes or of files."""
+    folder, _ = demo
+    references = read_references(folder / "demo/references.json")
+    others = [*list(references)[1:], next(iter(references))]
+    write_references(dict(zip(references, map(references.get, others), strict=True)), tmp_path / "permuted.json")
+    stage = "test --config demo/config.yaml --model.test_mode"
+    memory, prototypes = tmp_path / "memory.ckpt", tmp_path / "prototypes.ckpt"
+    permuted = f"--model.init_args.dataset_cfgs.fill_memory.memory_pkl {tmp_path / 'permuted.json'}"
+    command(folder, f"{stage} fill_memory --out_path {memory} {permuted}")
+    command(folder, f"{stage} postprocess_memory --ckpt_path {memory} --out_path {prototypes}")
+    command(folder, f"{stage} test --ckpt_path {prototypes} --export_result {tmp_path / 'results.json'}")
+    assert read_json(tmp_path / "metrics.json")["segm"]["AP"] < 0.1
+
+
+def test_the_same_seed_gives_the_same_bytes(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+    command(tmp_path, f"demo --images 8 --seed {SEED}")
+    first, second = (
+        {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted((folder / "demo").rglob("*"))
+            if path.is_file() and path.name != "run.json" and "lightning_logs" not in path.parts
+        }
+        for folder in (demo[0], tmp_path)
+    )
+    assert first == second
+
+
+def test_two_processes_find_the_same(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+    folder, _ = demo
+    command(
+        folder,
+        "test --config demo/config.yaml --ckpt_path demo/memory_postprocessed.ckpt --trainer.accelerator cpu"
+        f" --trainer.strategy ddp --trainer.devices 2 --export_result {tmp_path / 'results.json'}",
+    )
+    assert_same_results(read_json(tmp_path / "results.json"), read_json(folder / "demo/results.json"))
+
+
+def test_a_folder_with_other_things_is_left_alone(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/thesis.txt").write_text("years of work")
+    with pytest.raises(AssertionError, match="demo holds something that is not a demo"):
+        command(tmp_path, "demo --images 1")
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["thesis.txt"]
+
+
+def test_the_model_card_quotes_the_measured_figures() -> None:
+    nano = files("no_time_to_train") / "nano"
+    seeds = json.loads((nano / "metrics.json").read_text()).values()
+    measured = {
+        f"{network}.{figure}": mean(seed[network][figure] for seed in seeds)
+        for network, figures in next(iter(seeds)).items()
+        for figure in figures
+    }
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| ([\d.-]+) \|$", (nano / "MODEL_CARD.md").read_text(), re.MULTILINE)
+    assert {name: float(value) for name, value in rows} == pytest.approx(measured, abs=0.0051)
+
+
+def test_no_novel_class_has_a_pattern_of_the_base_classes() -> None:
+    assert len(NOVEL_CLASSES) >= 8
+    assert not {pattern.kind for pattern in NOVEL_CLASSES} & {pattern.kind for pattern in BASE_CLASSES}
