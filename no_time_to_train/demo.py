@@ -22,7 +22,7 @@ CONFIG = "config.yaml"  # of the three stages; a folder that has it is a demo's
 
 #: Context around a reference, in place of the paper's 0.2. It shows a reference about as large as targets show objects:
 #: the nano encoder does not know a pattern again at four times its size, as DINOv2 does.
-CONTEXT_RATIO = 2.0
+CONTEXT_RATIO = 4.0
 
 #: Scenes drawn for the references, for each shot and beside: enough that every class has its shots.
 SCENES_A_SHOT, SCENES_BESIDE = 8, 16

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from no_time_to_train.demo import CONTEXT_RATIO as DEMO_CONTEXT
+from no_time_to_train.demo import CONTEXT_RATIO
 from no_time_to_train.models import PATCH_SIZE
 from no_time_to_train.scenes import (
     BASE_CLASSES,
@@ -27,11 +27,12 @@ CLOSE_UPS = 2  # of a batch's scenes
 SHEET_TILES = (40, 140)  # least and greatest width of a tile on a sheet, over the pattern's scale: as in scenes
 REGIONS = 25  # places for the regions of a view
 IGNORED = -1  # label of what is not there, and of tokens that straddle regions
+CLOSE_UP_CONTEXT = 2.0  # around the object of a close-up, over its box's longer side
 OCTAVES, ANGLES, HARMONICS = 7, 6, 4  # of a pattern's spectrum
 
 
-def dinov2_example(rng: np.random.Generator, scene: Scene) -> Batch:
-    """Three views, v = 0, 1, 2: the scene, one of its objects as the demo's references have them, and a sheet.
+def dinov2_example(rng: np.random.Generator, scene: Scene, context: float = CLOSE_UP_CONTEXT) -> Batch:
+    """Three views, v = 0, 1, 2: the scene, a close-up of one of its objects with ``context``, and a sheet of surfaces.
 
     Returns:
         Images [3, 3, S, S], regions' weights [3, R, G, G] and labels [3, R], tokens' labels [3, G, G]. In the first two
@@ -44,7 +45,7 @@ def dinov2_example(rng: np.random.Generator, scene: Scene) -> Batch:
     labels[: len(scene.labels)] = scene.labels
     labels[-1] = len(BASE_CLASSES) + scene.background
     whole = cv2.resize(scene.image, (TARGET_SIZE, TARGET_SIZE), interpolation=cv2.INTER_AREA)
-    window = reference_window(scene.masks[rng.integers(len(scene.masks))])
+    window = reference_window(scene.masks[rng.integers(len(scene.masks))], context)
     return stack(
         [
             view(whole, masks, labels),
@@ -86,10 +87,10 @@ def draw_sheet(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.
     return (image.clip(0, 1) * 255).astype(np.uint8), masks, labels
 
 
-def reference_window(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+def reference_window(mask: NDArray[np.bool_], context: float) -> tuple[slice, slice]:
     """The window (rows, columns) that the method crops around a reference instance with this mask."""
     ys, xs = np.nonzero(mask)
-    half = max(np.ptp(xs) + 1, np.ptp(ys) + 1) * (1 + DEMO_CONTEXT) / 2
+    half = max(np.ptp(xs) + 1, np.ptp(ys) + 1) * (1 + context) / 2
     cy, cx = (ys.min() + ys.max() + 1) / 2, (xs.min() + xs.max() + 1) / 2
     return slice(max(0, int(cy - half)), int(cy + half)), slice(max(0, int(cx - half)), int(cx + half))
 
@@ -210,7 +211,7 @@ def evaluate_dinov2(model: VisionTransformer, seed: int, scenes: int = 100) -> d
     index = 0
     while index < scenes or min(map(len, shots)) < 5:
         rng = np.random.default_rng([seed, EVALUATION, index])
-        example = dinov2_example(rng, random_scene(rng, NOVEL_CLASSES))
+        example = dinov2_example(rng, random_scene(rng, NOVEL_CLASSES), CONTEXT_RATIO)
         (whole, close_up) = region_vectors(model, example["image"][:2], example["weights"][:2])[1]
         reference = int(example["weights"][1, :8].sum((1, 2)).argmax())
         shots[int(example["labels"][1, reference])].append(close_up[reference])

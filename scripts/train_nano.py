@@ -9,6 +9,7 @@ which no training sees.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from no_time_to_train.models import DINOV2_NANO, SAM2_NANO, build_dinov2, build_sam2
 from no_time_to_train.scenes import Scene
 
-STEPS = {SAM2_NANO: 8000, DINOV2_NANO: 6000}
+CYCLES = {SAM2_NANO: [7000], DINOV2_NANO: [4500, 3500]}  # steps; in each the rate goes up once, then down
 SCENES = {SAM2_NANO: 4, DINOV2_NANO: 4}  # a step
 PEAK_RATE = {SAM2_NANO: 1.5e-3, DINOV2_NANO: 1.5e-3}
 
@@ -59,15 +60,24 @@ def build(name: str) -> Recipe:
     )
 
 
-def train(name: str, out: Path, steps: int, seed: int, device: torch.device, workers: int, every: int) -> None:
-    """Train ``name`` for ``steps``, going on from ``out/{name}.ckpt`` if it is there, and save its weights."""
+def rate(step: int, cycles: list[int]) -> float:
+    """The learning rate over its peak: up over a tenth of each cycle, and down to nothing."""
+    while step >= cycles[0] and len(cycles) > 1:
+        step, cycles = step - cycles[0], cycles[1:]
+    rise = cycles[0] / 10
+    share = step / rise if step < rise else (cycles[0] - step) / (cycles[0] - rise)
+    return (1 - math.cos(math.pi * share)) / 2
+
+
+def train(name: str, out: Path, cycles: list[int], seed: int, device: torch.device, workers: int, every: int) -> None:
+    """Train ``name``, going on from ``out/{name}.ckpt`` if it is there, and save its weights."""
     torch.manual_seed(seed)
     recipe = build(name)
     network, trained = recipe.network, recipe.trained
     trained.to(device).train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=0.05, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE[name], steps, pct_start=0.1)
-    checkpoint, done = out / f"{name}.ckpt", 0
+    optimizer = torch.optim.AdamW(trained.parameters(), PEAK_RATE[name], weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, cycles))
+    checkpoint, done, steps = out / f"{name}.ckpt", 0, sum(cycles)
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         trained.load_state_dict(state["model"])
@@ -124,7 +134,7 @@ def save_atomically(save: Callable[[Path], Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(STEPS)}; default: both")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CYCLES)}; default: both")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and weights")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--steps", type=int, help="fewer or more than the recipe's, for trials")
@@ -132,13 +142,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--checkpoint-every", type=int, default=250, metavar="STEPS")
     args = parser.parse_args()
-    names = args.names or list(STEPS)
-    if unknown := set(names) - set(STEPS):
+    names = args.names or list(CYCLES)
+    if unknown := set(names) - set(CYCLES):
         parser.error(f"no nano network is called {min(unknown)!r}")
     args.out.mkdir(parents=True, exist_ok=True)
     for name in names:
-        steps = args.steps or STEPS[name]
-        train(name, args.out, steps, args.seed, torch.device(args.device), args.workers, args.checkpoint_every)
+        cycles = [args.steps] if args.steps else CYCLES[name]
+        train(name, args.out, cycles, args.seed, torch.device(args.device), args.workers, args.checkpoint_every)
 
 
 if __name__ == "__main__":
