@@ -9,7 +9,7 @@ PYTHON ?= python3
 	.uv/bin/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
-.PHONY: test slow-test check lock
+.PHONY: test slow-test check benchmark lock
 test: .venv/ready
 	.venv/bin/python -m pytest
 
@@ -20,6 +20,10 @@ check: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# Some ten minutes on two cores, on a machine that does nothing else.
+benchmark: .venv/ready
+	.venv/bin/python -m benchmarks.stages
 
 # Pins and hashes without the registries' addresses.
 lock: .venv/ready

@@ -71,6 +71,9 @@ def test_a_memory_at_lvis_size_is_under_60_megabytes(tmp_path: Path) -> None:
     bank.postprocess()
     bank.save(tmp_path / "memory.ckpt")
     assert (tmp_path / "memory.ckpt").stat().st_size < 60e6
+    twin = MemoryBank.load(tmp_path / "memory.ckpt")
+    tensors = [value for value in vars(twin).values() if isinstance(value, torch.Tensor)]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) < 60e6
 
 
 def test_an_instance_thinner_than_the_sampled_pixels_still_has_weight() -> None:
