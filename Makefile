@@ -9,7 +9,7 @@ PYTHON ?= python3
 	.uv/bin/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
-.PHONY: demo test slow-test check lock
+.PHONY: demo test slow-test check benchmark lock
 demo: .venv/ready
 	.venv/bin/no-time-to-train demo
 
@@ -23,6 +23,10 @@ check: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# Some ten minutes on two cores, on a machine that does nothing else.
+benchmark: .venv/ready
+	.venv/bin/python -m benchmarks.stages
 
 # Pins and hashes without the registries' addresses.
 lock: .venv/ready

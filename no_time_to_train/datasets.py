@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from no_time_to_train.coco import Category, annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.images import read_rgb, reference_tensors, target_tensor
+from no_time_to_train.proposal_cache import ProposalCache, StoredProposals
 from no_time_to_train.references import ReferenceSet
 
 
@@ -28,13 +29,24 @@ class Reference:
 
 @dataclass
 class Target:
-    """A target image squashed to SAM 2's square: float [3, S, S] in [0, 1], and its own size in pixels."""
+    """A target image: its pixels, or what the cache has of it.
+
+    Attributes:
+        index: in the data set.
+        image_id: its id in the annotation file.
+        height, width: its own size in pixels.
+        image: float [3, S, S] in [0, 1], squashed to SAM 2's square; None where ``stored`` is there.
+        key: its name in the cache, where there is one.
+        stored: its proposals, from the cache.
+    """
 
     index: int
     image_id: int
-    image: Tensor
     height: int
     width: int
+    image: Tensor | None = None
+    key: str = ""
+    stored: StoredProposals | None = None
 
 
 @dataclass
@@ -54,12 +66,15 @@ def read_listed_image(root: str | Path, entry: dict[str, Any]) -> NDArray[np.uin
     """
     path = Path(root) / entry["file_name"]
     image = read_rgb(path)
-    stated = (entry.get("height", image.shape[0]), entry.get("width", image.shape[1]))
-    if image.shape[:2] != stated:
-        raise UserError(
-            f"image {path} is {image.shape[1]}x{image.shape[0]}, the annotation file says {stated[1]}x{stated[0]}"
-        )
+    check_size(path, entry, *image.shape[:2])
     return image
+
+
+def check_size(path: Path, entry: dict[str, Any], height: int, width: int) -> None:
+    """Raise a UserError where an image is not of the size that its ``images`` entry states."""
+    stated = (entry.get("height", height), entry.get("width", width))
+    if (height, width) != stated:
+        raise UserError(f"image {path} is {width}x{height}, the annotation file says {stated[1]}x{stated[0]}")
 
 
 def check_images_exist(root: str | Path, coco: COCO, image_ids: list[int]) -> None:
@@ -121,19 +136,31 @@ class TargetDataset(Dataset[Target | BadImage]):
         coco: annotation file of the targets.
         root: folder of the images.
         size: side of the square, in pixels: SAM 2's input.
+
+    Attributes:
+        cache: where to look for an image's proposals before its pixels are decoded; None: nowhere.
     """
 
     def __init__(self, coco: COCO, root: str, size: int) -> None:
-        self.root, self.size = root, size
+        self.root, self.size = Path(root), size
         self.entries = list(coco.imgs.values())
+        self.cache: ProposalCache | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Target | BadImage:
         entry = self.entries[index]
+        path, key = self.root / entry["file_name"], ""
         try:
+            if self.cache is not None:
+                key = self.cache.key(path)
+                stored = self.cache.read(key)
+                if stored is not None:
+                    check_size(path, entry, stored.height, stored.width)
+                    return Target(index, entry["id"], stored.height, stored.width, key=key, stored=stored)
             image = read_listed_image(self.root, entry)
         except UserError as error:
             return BadImage(index, f"image id {entry['id']}: {error}")
-        return Target(index, entry["id"], target_tensor(image, self.size), *image.shape[:2])
+        height, width = image.shape[:2]
+        return Target(index, entry["id"], height, width, target_tensor(image, self.size), key)

@@ -49,10 +49,10 @@ class Encoder(nn.Module):
             images: float [B, 3, size, size] in [0, 1].
 
         Returns:
-            [B, P, D], row by row, as they are (not L2-normalised).
+            float32 [B, P, D], also under autocast, row by row, as they are (not L2-normalised).
         """
         tokens: Tensor = self.vit.forward_features(self.normalise(images))
-        return tokens[:, self.vit.num_prefix_tokens :]
+        return tokens[:, self.vit.num_prefix_tokens :].float()
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Stage 3, step 2: the map F of square images of any size.

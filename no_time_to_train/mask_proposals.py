@@ -18,8 +18,8 @@ class Proposals:
     """Mask proposals of one image, in the order of the grid's points.
 
     Attributes:
-        logits: float [n, h, w], h = w = a quarter of SAM 2's input (256); the region is ``logits > 0``.
-        predicted_iou: float [n], SAM 2's own estimate of each mask's IoU.
+        logits: float32 [n, h, w], h = w = a quarter of SAM 2's input (256); the region is ``logits > 0``.
+        predicted_iou: float32 [n], SAM 2's own estimate of each mask's IoU.
     """
 
     logits: Tensor
@@ -72,12 +72,15 @@ class MaskProposer(nn.Module):
         Args:
             image: float [3, size, size] in [0, 1].
         """
-        shared = self.decoder.share(*self.encode(image))
-        points = point_grid(self.points_per_side, self.size).to(image.device)
-        at_once = min(self.points_per_batch, CPU_BATCH) if image.device.type == "cpu" else self.points_per_batch
+        return self.decode(*self.encode(image), point_grid(self.points_per_side, self.size).to(image.device))
+
+    def decode(self, embedding: Tensor, high_res_features: list[Tensor], points: Tensor) -> Proposals:
+        """Step 3 from the image's features on, those of :meth:`encode`; points float [n, 2] (x, y) in pixels."""
+        shared = self.decoder.share(embedding, high_res_features)
+        at_once = min(self.points_per_batch, CPU_BATCH) if points.device.type == "cpu" else self.points_per_batch
         batches = [self.decoder(batch, shared, self.iou_thr) for batch in points.split(at_once)]
         logits, predicted_iou = zip(*batches, strict=True)
-        return Proposals(torch.cat(logits), torch.cat(predicted_iou))
+        return Proposals(torch.cat(logits).float(), torch.cat(predicted_iou).float())
 
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Image features as SAM 2's ``_prepare_backbone_features`` gives them, without ``no_mem_embed``.

@@ -1,5 +1,6 @@
 """Matching: proposals get mask vectors, classes and scores, and rivals of a class are suppressed (stage 3, 5 and 6)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
-from no_time_to_train.mask_proposals import Proposals
+from no_time_to_train.soft_merging import PackedMasks
 
 #: Several classes a proposal (``cls_num_per_mask`` -1): those under this share of the best are dropped.
 ALL_CLASSES_SHARE = 0.6
@@ -17,23 +18,39 @@ CANDIDATES_PER_INSTANCE = 8
 
 
 @dataclass
+class DescribedProposals:
+    """The proposals of one image, with all that naming and merging them needs; they do not depend on the references.
+
+    Attributes:
+        predicted_iou: float [n], SAM 2's own estimate of each mask's IoU.
+        boxes: int64 [n, 4], xyxy of the regions at the size that SAM 2 gives them (256), see :func:`region_boxes`.
+        vectors: float [n, D] mask vectors, L2-normalised.
+        masks: makes the masks of some of them, int64 [m] in [0, n), at the image's own size. Most proposals are dropped
+            before anybody needs their masks.
+    """
+
+    predicted_iou: Tensor
+    boxes: Tensor
+    vectors: Tensor
+    masks: Callable[[Tensor], PackedMasks]
+
+
+@dataclass
 class Candidates:
     """Proposals with a class each, in descending predicted IoU.
 
     Attributes:
-        logits: float [n, h, w] mask logits; the region is ``logits > 0`` and never empty.
-        vectors: float [n, D] mask vectors, L2-normalised.
+        rows: int64 [n], which of the proposals; with several classes a proposal, one may be there more than once.
         scores: float [n] in (0, 1].
         classes: int64 [n] in [0, C).
     """
 
-    logits: Tensor
-    vectors: Tensor
+    rows: Tensor
     scores: Tensor
     classes: Tensor
 
     def __getitem__(self, index: Tensor) -> "Candidates":
-        return Candidates(self.logits[index], self.vectors[index], self.scores[index], self.classes[index])
+        return Candidates(self.rows[index], self.scores[index], self.classes[index])
 
 
 def mask_vectors(features: Tensor, regions: Tensor) -> Tensor:
@@ -94,8 +111,7 @@ def region_boxes(regions: Tensor) -> Tensor:
 
 
 def match(
-    proposals: Proposals,
-    features: Tensor,
+    proposals: DescribedProposals,
     prototypes: Tensor,
     nms_thr: float = 0.5,
     num_out_instance: int = 100,
@@ -103,29 +119,21 @@ def match(
 ) -> Candidates:
     """Steps 5 and 6: name the proposals, then keep the best of rivals that have the same class and nearly the same box.
 
-    Rivals are ranked by predicted IoU, not by similarity. Proposals with an empty region drop out.
+    Rivals are ranked by predicted IoU, not by similarity.
 
     Args:
         proposals: of one image.
-        features: [D, g, g], the image's feature map.
         prototypes: [C, D].
         nms_thr: IoU of boxes above which the lower-ranked rival goes.
         num_out_instance: instances wanted in the end; eight times as many candidates are kept.
         cls_num_per_mask: see :func:`classify`.
     """
-    regions = proposals.logits > 0
-    filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
-    by_iou = filled[proposals.predicted_iou[filled].argsort(descending=True, stable=True)]
-    proposals, regions = proposals[by_iou], regions[by_iou]
-
-    vectors = mask_vectors(features, regions)
-    scores, classes = classify(vectors, prototypes, cls_num_per_mask)
-    rows = torch.arange(len(vectors), device=vectors.device).repeat_interleave(scores.shape[1])
+    by_iou = proposals.predicted_iou.argsort(descending=True, stable=True)
+    scores, classes = classify(proposals.vectors[by_iou], prototypes, cls_num_per_mask)
+    rows = by_iou.repeat_interleave(scores.shape[1])
     scores, classes = scores.flatten(), classes.flatten()
 
-    boxes = region_boxes(regions).to(vectors.dtype)
-    kept = batched_nms(boxes[rows], proposals.predicted_iou[rows], classes, nms_thr)
-    kept = kept.sort().values[: CANDIDATES_PER_INSTANCE * num_out_instance]  # rows ascend as predicted IoU descends
+    kept = batched_nms(proposals.boxes[rows].to(scores.dtype), proposals.predicted_iou[rows], classes, nms_thr)
+    kept = kept.sort().values[: CANDIDATES_PER_INSTANCE * num_out_instance]  # in descending predicted IoU, as ``rows``
     kept = kept[scores[kept] > 0]
-    rows = rows[kept]
-    return Candidates(proposals.logits[rows], vectors[rows], scores[kept], classes[kept])
+    return Candidates(rows[kept], scores[kept], classes[kept])

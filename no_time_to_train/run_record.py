@@ -5,7 +5,6 @@ section when it begins and when it ends. A section whose status is still "runnin
 that was cut off.
 """
 
-import hashlib
 import json
 import platform
 import shlex
@@ -21,7 +20,7 @@ from typing import Any
 
 from no_time_to_train.coco import read_json
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import atomic_write, sha256
 from no_time_to_train.references import read_references
 
 FILE_NAME = "run.json"
@@ -107,8 +106,4 @@ def fingerprint(path: str, sections: dict[str, Any]) -> dict[str, Any]:
         for known in section.get("files", {}).values():
             if identity.items() <= known.items():
                 return dict(known)
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return {**identity, "sha256": digest.hexdigest()}
+    return {**identity, "sha256": sha256(path)}

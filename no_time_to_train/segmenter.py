@@ -10,7 +10,7 @@ from no_time_to_train.detections import Detections
 from no_time_to_train.encoder import Encoder
 from no_time_to_train.images import patch_weights
 from no_time_to_train.mask_proposals import MaskProposer, Proposals
-from no_time_to_train.matching import match, region_boxes
+from no_time_to_train.matching import DescribedProposals, mask_vectors, match, region_boxes
 from no_time_to_train.memory_bank import instance_vector
 from no_time_to_train.soft_merging import PackedMasks, soft_merge
 
@@ -43,6 +43,12 @@ class Segmenter(nn.Module):
         self.settings = settings or Sam2InferCfg()
         self.register_buffer("prototypes", prototypes, persistent=False)
 
+    def compile_encoders(self) -> None:
+        """Have ``torch.compile`` translate the two image encoders at their first call, which takes minutes."""
+        self.encoder.compile()
+        if self.proposer is not None:
+            self.proposer.sam2.image_encoder.compile()
+
     @torch.inference_mode()
     def describe(self, crop: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 1: the vector of a reference instance.
@@ -55,9 +61,10 @@ class Segmenter(nn.Module):
             The instance vector [D], and the sum of its mask weights.
         """
         weights = patch_weights(mask, self.encoder.size, self.encoder.grid)
-        return instance_vector(self.encoder(crop[None])[0], weights), weights.sum()
+        tokens = self.encoder(crop[None])[0]
+        with float32(crop):
+            return instance_vector(tokens, weights), weights.sum()
 
-    @torch.inference_mode()
     def segment(self, image: Tensor, height: int, width: int) -> Detections:
         """Stage 3: find the instances of the memory's classes in an image.
 
@@ -65,28 +72,55 @@ class Segmenter(nn.Module):
             image: float [3, S, S] in [0, 1], squashed to SAM 2's input size (see ``images.target_tensor``).
             height, width: the image's own size in pixels, which masks and boxes refer to.
         """
-        assert self.proposer is not None
-        features = self.encoder.feature_map(image[None])[0]
-        return self.name_and_merge(self.proposer(image), features, height, width)
+        return self.name_and_merge(self.propose(image, height, width))
 
-    def name_and_merge(self, proposals: Proposals, features: Tensor, height: int, width: int) -> Detections:
-        """Steps 5 to 9: proposals and the feature map [D, g, g] to the instances."""
+    @torch.inference_mode()
+    def propose(self, image: Tensor, height: int, width: int) -> DescribedProposals:
+        """Steps 2 to 5: what both networks say of an image, whatever the references. Arguments as :meth:`segment`'s."""
+        assert self.proposer is not None
+        features, proposals = self.encoder.feature_map(image[None])[0], self.proposer(image)
+        with float32(image):
+            return describe_proposals(proposals, features, height, width)
+
+    @torch.inference_mode()
+    def name_and_merge(self, proposals: DescribedProposals) -> Detections:
+        """Steps 5 to 9: the proposals of an image to its instances."""
         settings = self.settings
-        candidates = match(
-            proposals,
-            features,
-            self.prototypes,
-            settings.nms_thr,
-            settings.num_out_instance,
-            settings.cls_num_per_mask,
-        )
-        masks = upsample(candidates.logits, height, width)
-        filled = np.flatnonzero(masks.areas)
-        masks, candidates = masks[filled], candidates[torch.from_numpy(filled).to(features.device)]
-        scores = soft_merge(candidates.scores, candidates.classes, masks, candidates.vectors)
+        with float32(self.prototypes):
+            candidates = match(
+                proposals, self.prototypes, settings.nms_thr, settings.num_out_instance, settings.cls_num_per_mask
+            )
+            masks = proposals.masks(candidates.rows)
+            filled = np.flatnonzero(masks.areas)
+            masks, candidates = masks[filled], candidates[torch.from_numpy(filled).to(candidates.rows.device)]
+            scores = soft_merge(candidates.scores, candidates.classes, masks, proposals.vectors[candidates.rows])
         best = scores.argsort(descending=True, stable=True)[: settings.num_out_instance]
         regions = torch.from_numpy(masks[best.cpu().numpy()].unpack())
         return Detections(regions, region_boxes(regions), scores[best].cpu(), candidates.classes[best].cpu())
+
+
+def float32(like: Tensor) -> torch.autocast:
+    """Keeps autocast to the networks: what is done on the device of ``like`` in this context is done in float32."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def describe_proposals(proposals: Proposals, features: Tensor, height: int, width: int) -> DescribedProposals:
+    """Step 5: mask vectors and boxes of the proposals of an image; those with an empty region drop out.
+
+    Args:
+        proposals: of the image.
+        features: [D, g, g], the image's feature map.
+        height, width: the image's own size in pixels.
+    """
+    regions = proposals.logits > 0
+    filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
+    proposals, regions = proposals[filled], regions[filled]
+    return DescribedProposals(
+        proposals.predicted_iou,
+        region_boxes(regions),
+        mask_vectors(features, regions),
+        masks=lambda rows: upsample(proposals.logits[rows], height, width),
+    )
 
 
 def upsample(logits: Tensor, height: int, width: int) -> PackedMasks:

@@ -79,20 +79,20 @@ def golden_results() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def assert_same_results(results: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """The same detections in the same order of score; neighbours whose scores are closer than 1e-4 may swap."""
+def assert_same_results(results: list[dict[str, Any]], expected: list[dict[str, Any]], atol: float = 1e-4) -> None:
+    """The same detections in the same order of score; those whose scores are closer than ``atol`` may swap."""
     assert len(results) == len(expected)
     for image_id in {record["image_id"] for record in expected}:
         ours = [record for record in results if record["image_id"] == image_id]
         theirs = [record for record in expected if record["image_id"] == image_id]
-        np.testing.assert_allclose([r["score"] for r in ours], [r["score"] for r in theirs], atol=1e-4)
+        np.testing.assert_allclose([r["score"] for r in ours], [r["score"] for r in theirs], atol=atol)
         unmatched = list(ours)
         for record in theirs:
             twin = next(
                 (
                     other
                     for other in unmatched
-                    if abs(other["score"] - record["score"]) <= 1e-4
+                    if abs(other["score"] - record["score"]) <= atol
                     and other["category_id"] == record["category_id"]
                     and np.array_equal(other["bbox"], record["bbox"])
                     and rle.iou([other["segmentation"]], [record["segmentation"]], [0])[0, 0] > 0.999

@@ -12,7 +12,7 @@ from no_time_to_train.mask_decoder import MaskDecoder
 from no_time_to_train.mask_proposals import MaskProposer, Proposals, point_grid
 from no_time_to_train.matching import mask_vectors
 from no_time_to_train.models import build_sam2
-from no_time_to_train.segmenter import Segmenter, upsample
+from no_time_to_train.segmenter import Segmenter, describe_proposals, upsample
 from no_time_to_train.soft_merging import PackedMasks, soft_merge
 from tests.conftest import seeded_state_dict
 from tests.plain_method import plain_decode, plain_mask_vectors, plain_match, plain_soft_merge
@@ -90,7 +90,7 @@ def test_matching_and_merging_equal_the_plain_ones(
     features = torch.from_numpy(rng.normal(size=(16, 5, 5))).float()
     prototypes = torch.from_numpy(rng.normal(size=(class_count, 16))).float()
     segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Sam2InferCfg())  # type: ignore[arg-type]
-    fast = segmenter.name_and_merge(proposals, features, height, width)
+    fast = segmenter.name_and_merge(describe_proposals(proposals, features, height, width))
     plain = plain_match(proposals, features, prototypes, height, width)
     torch.testing.assert_close(fast.scores, plain["scores"], atol=1e-4, rtol=0)
     apart = fast.scores.diff().abs().min() > 1e-4 if len(fast) > 1 else True  # else neighbours may swap
@@ -121,7 +121,7 @@ def test_the_mask_decoder_equals_the_packages(proposer: MaskProposer) -> None:
     points = point_grid(4, 1024)[:6]
     plain = plain_decode(proposer.sam2, *features, points)
     decoder = MaskDecoder(proposer.sam2)
-    threshold = float(plain.predicted_iou.median())
+    threshold = float(plain.predicted_iou.sort().values[2:4].mean())
     for batch in (1, 6):
         shared = decoder.share(*features)
         parts = [decoder(part, shared, threshold) for part in points.split(batch)]

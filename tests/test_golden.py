@@ -17,7 +17,7 @@ from no_time_to_train.mask_proposals import MaskProposer, Proposals, point_grid
 from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.models import build_dinov2, build_sam2
 from no_time_to_train.references import check_references, read_references, sample_references
-from no_time_to_train.segmenter import Segmenter
+from no_time_to_train.segmenter import Segmenter, describe_proposals
 from tests.conftest import DATA, assert_same_results
 
 Golden = dict[str, Any]
@@ -103,7 +103,7 @@ def test_results_from_stand_in_proposals_equal_the_published_ones(
         image, height, width = target(image_id)
         proposals = ellipses(golden[f"ellipses_{image_id}"], golden[f"iou_{image_id}"])
         features = encoder.feature_map(image[None])[0]
-        detections = segmenter.name_and_merge(proposals, features, height, width)
+        detections = segmenter.name_and_merge(describe_proposals(proposals, features, height, width))
         results += detections.to_coco(image_id, golden["category_ids"].tolist())
     assert_same_results(results, golden_results["results"])
 

@@ -25,7 +25,7 @@ from no_time_to_train.references import (
     sample_references,
     write_references,
 )
-from no_time_to_train.segmenter import Segmenter
+from no_time_to_train.segmenter import Segmenter, describe_proposals
 from no_time_to_train.soft_merging import PackedMasks, soft_merge
 from tests.conftest import DATA
 
@@ -71,6 +71,9 @@ def test_a_memory_at_lvis_size_is_under_60_megabytes(tmp_path: Path) -> None:
     bank.postprocess()
     bank.save(tmp_path / "memory.ckpt")
     assert (tmp_path / "memory.ckpt").stat().st_size < 60e6
+    twin = MemoryBank.load(tmp_path / "memory.ckpt")
+    tensors = [value for value in vars(twin).values() if isinstance(value, torch.Tensor)]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) < 60e6
 
 
 def test_an_instance_thinner_than_the_sampled_pixels_still_has_weight() -> None:
@@ -108,9 +111,10 @@ def test_rivals_are_ranked_by_predicted_iou_and_classes_do_not_compete() -> None
     features = torch.zeros(2, 4, 4)
     features[0, :, :2], features[1, :, 2:] = 1, 1  # the left half looks like class 0, the right half like class 1
     logits = torch.stack([square(0, 0, 7), square(0, 0, 8), square(10, 4, 5), square(0, 0, 0)])
-    candidates = match(Proposals(logits, torch.tensor([0.6, 0.9, 0.7, 0.99])), features, torch.eye(2))
+    proposals = describe_proposals(Proposals(logits, torch.tensor([0.6, 0.9, 0.7, 0.99])), features, 16, 16)
+    candidates = match(proposals, torch.eye(2))
     assert candidates.classes.tolist() == [0, 1]
-    assert torch.equal(candidates.logits, logits[[1, 2]])
+    assert candidates.rows.tolist() == [1, 2]
 
 
 def test_soft_merging_lowers_what_a_better_mask_of_its_class_covers() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
@@ -97,6 +98,22 @@ def test_more_processes_than_images_are_no_problem(
     finish(start([*stage_arguments("test", nano_checkpoints, tmp_path), *options]))
     ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path, single[0]))
     assert len(ours) == sum(record["image_id"] == data["images"][0]["id"] for record in theirs)
+
+
+def test_bf16_gives_nearly_the_same_memory_and_sound_results(
+    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    filled, memory, bf16 = tmp_path / "memory.ckpt", tmp_path / "processed.ckpt", ["--trainer.precision", "bf16-mixed"]
+    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(filled), *bf16])
+    paths = ["--ckpt_path", str(filled), "--out_path", str(memory)]
+    main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *paths])
+    ours, exact = MemoryBank.load(memory), MemoryBank.load(single[0] / "memory_postprocessed.ckpt")
+    assert ours.vectors.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(ours.prototypes, exact.prototypes).min() > 0.99
+    main([*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", str(memory), *bf16])
+    scores = [record["score"] for record in json.loads((tmp_path / "results.json").read_text())]
+    assert scores
+    assert all(0 <= score <= 1 for score in scores), "no NaN either"
 
 
 def test_two_nodes_give_what_one_gives(single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ class StageCLI(LightningCLI):
             out_path=config.out_path,
             export_result=config.export_result,
             save_dir=str((loggers and loggers[0].save_dir) or self.trainer.default_root_dir),
+            cache_dir=model.cache_dir,
+            precision=str(self.trainer.precision),
             on_bad_image=config.on_bad_image,
             labels={key: value for key, value in labels.items() if value is not None},
         )

@@ -28,6 +28,8 @@ class RunCfg:
         out_path: memory bank to write (stages 1 and 2).
         export_result: COCO results to write (stage 3); None: ``results.json`` in ``save_dir``.
         save_dir: folder of the run.
+        cache_dir: folder of the proposal cache (stage 3); None: no cache.
+        precision: the trainer's, in which the networks run.
         on_bad_image: what to do with a target image that cannot be read.
         labels: recorded in ``metrics.json`` as they are, such as the seed.
     """
@@ -36,6 +38,8 @@ class RunCfg:
     out_path: str | None = None
     export_result: str | None = None
     save_dir: str = "."
+    cache_dir: str | None = None
+    precision: str = "32-true"
     on_bad_image: Literal["stop", "skip"] = "stop"
     labels: dict[str, Any] = field(default_factory=dict)
 

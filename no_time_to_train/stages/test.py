@@ -2,6 +2,7 @@
 
 import heapq
 import json
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,15 +17,18 @@ from no_time_to_train.detections import Detections
 from no_time_to_train.drawing import draw_instances, save_picture, side_by_side
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import atomic_write, sha256
 from no_time_to_train.mask_proposals import MaskProposer
+from no_time_to_train.matching import DescribedProposals
 from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.models import build_sam2
+from no_time_to_train.proposal_cache import ProposalCache, StoredProposals
 from no_time_to_train.segmenter import Segmenter
 from no_time_to_train.stages.base import RunCfg, Stage, build_encoder, encoder_settings, required
 
-#: Threads that draw pictures beside the networks' work.
+#: Threads that draw pictures beside the networks' work, and pictures that may wait for them.
 DRAWING_THREADS = 2
+DRAWINGS_WAITING = 8
 
 
 class TestStage(Stage):
@@ -57,7 +61,7 @@ class TestStage(Stage):
         if run.on_bad_image == "stop":
             check_images_exist(cfg.root, self.coco, list(self.coco.imgs))
         self.dataset = TargetDataset(self.coco, cfg.root, cfg.image_size)
-        self.drawings: list[Future[None]] = []
+        self.drawings: deque[Future[None]] = deque()
 
     def build(self) -> Segmenter:
         cfg = self.model_cfg
@@ -71,7 +75,10 @@ class TestStage(Stage):
             raise UserError(
                 f"dataset_cfgs.test.image_size is {self.dataset.size}, {cfg.sam2_cfg_file} works at {proposer.size}"
             )
-        return Segmenter(build_encoder(cfg), proposer, self.bank.prototypes, cfg.sam2_infer_cfgs)
+        encoder = build_encoder(cfg)
+        if self.run.cache_dir is not None:
+            self.dataset.cache = ProposalCache(self.run.cache_dir, proposals_made_with(cfg, self.run.precision))
+        return Segmenter(encoder, proposer, self.bank.prototypes, cfg.sam2_infer_cfgs)
 
     def begin(self, part: Path) -> None:
         self.lines = part.open("w")
@@ -84,11 +91,25 @@ class TestStage(Stage):
                 raise UserError(f"{item.reason} (--on_bad_image skip goes on without it)")
             self.write({"index": item.index, "skipped": item.reason})
             return
-        detections = segmenter.segment(item.image, item.height, item.width)
+        detections = segmenter.name_and_merge(self.proposals(item, segmenter))
         records = detections.to_coco(item.image_id, [category.id for category in self.categories])
         self.write({"index": item.index, "results": records})
         if self.model_cfg.test.online_vis:
+            if len(self.drawings) == DRAWINGS_WAITING:
+                self.drawings.popleft().result()
             self.drawings.append(self.drawing.submit(self.draw, item.image_id, detections.cpu()))
+
+    def proposals(self, item: Target, segmenter: Segmenter) -> DescribedProposals:
+        """An image's proposals, from the networks or from the cache; with a cache, always as it stores them."""
+        cache, stored = self.dataset.cache, item.stored
+        if stored is None:
+            assert item.image is not None
+            proposals = segmenter.propose(item.image, item.height, item.width)
+            if cache is None:
+                return proposals
+            stored = StoredProposals.of(proposals, item.height, item.width)
+            cache.write(item.key, stored)
+        return stored.described(segmenter.prototypes.device)
 
     def write(self, line: dict[str, Any]) -> None:
         self.lines.write(json.dumps(line) + "\n")
@@ -161,6 +182,17 @@ class TestStage(Stage):
         with atomic_write(path) as file:
             file.write(json.dumps(content, indent=1).encode() + b"\n")
         return f"{tables}metrics: {path}"
+
+
+def proposals_made_with(cfg: ModelCfg, precision: str) -> dict[str, Any]:
+    """What the proposals of an image depend on beside its pixels."""
+    return {
+        "sam2": [cfg.sam2_cfg_file.removesuffix(".yaml"), sha256(cfg.sam2_ckpt_path)],
+        "encoder": [cfg.encoder_cfg.name, cfg.encoder_cfg.img_size, sha256(cfg.encoder_ckpt_path)],
+        "points_per_side": cfg.sam2_infer_cfgs.points_per_side,
+        "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
+        "precision": precision,
+    }
 
 
 def merge_lines(parts: list[Path]) -> Iterator[dict[str, Any]]:

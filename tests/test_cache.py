@@ -1,0 +1,182 @@
+"""The proposal cache: the same detections as without it, and no file in it can do harm."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from no_time_to_train.cli import main
+from no_time_to_train.mask_proposals import MaskProposer, Proposals
+from no_time_to_train.proposal_cache import ProposalCache, StoredProposals
+from no_time_to_train.segmenter import describe_proposals
+from tests.conftest import DATA, assert_same_results, stage_arguments
+from tests.test_stages import Checkpoints, finish, start
+
+IMAGES = len(json.loads((DATA / "targets.json").read_text())["images"])
+SAM2_CKPT = "--model.init_args.model_cfg.sam2_ckpt_path"
+POINTS = "--model.init_args.model_cfg.sam2_infer_cfgs.points_per_side"
+
+
+def option(cache: Path) -> list[str]:
+    return ["--model.init_args.cache_dir", str(cache)]
+
+
+@pytest.fixture(scope="module")
+def memory(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("memory")
+    filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
+    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled)])
+    paths = ["--ckpt_path", str(filled), "--out_path", str(processed)]
+    main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
+    return processed
+
+
+@pytest.fixture
+def arguments(memory: Path, nano_checkpoints: Checkpoints) -> Callable[..., list[str]]:
+    """The test stage's command line, by the folder of its results."""
+    return lambda folder, *options: [
+        *stage_arguments("test", nano_checkpoints, folder),
+        *("--ckpt_path", str(memory), *map(str, options)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def filled(memory: Path, nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the test data."""
+    folder = tmp_path_factory.mktemp("filled")
+    run = [*stage_arguments("test", nano_checkpoints, folder), "--ckpt_path", str(memory)]
+    main([*run, *option(folder / "cache")])
+    return folder / "cache"
+
+
+@pytest.fixture
+def proposer_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """One entry an image that SAM 2 has seen."""
+    calls: list[Any] = []
+    forward = MaskProposer.forward
+
+    def counted(self: MaskProposer, image: torch.Tensor) -> Proposals:
+        calls.append(image.shape)
+        return forward(self, image)
+
+    monkeypatch.setattr(MaskProposer, "forward", counted)
+    return calls
+
+
+def test_a_second_run_skips_the_networks_and_writes_the_same_bytes(
+    arguments: Callable[..., list[str]], tmp_path: Path, proposer_calls: list[Any]
+) -> None:
+    cache = tmp_path / "cache"
+    main(arguments(tmp_path / "without"))
+    main(arguments(tmp_path / "first", *option(cache)))
+    assert len(proposer_calls) == 2 * IMAGES
+    entries = sorted(cache.iterdir())
+    assert len(entries) == IMAGES
+    main(arguments(tmp_path / "second", *option(cache), "--model.init_args.data_load_cfgs.workers", 1))
+    assert len(proposer_calls) == 2 * IMAGES
+    assert sorted(cache.iterdir()) == entries
+    first = (tmp_path / "first" / "results.json").read_bytes()
+    assert (tmp_path / "second" / "results.json").read_bytes() == first
+    assert_same_results(json.loads(first), json.loads((tmp_path / "without" / "results.json").read_text()), atol=1e-3)
+
+
+def test_a_broken_or_foreign_entry_is_made_anew(
+    arguments: Callable[..., list[str]], tmp_path: Path, proposer_calls: list[Any]
+) -> None:
+    cache = tmp_path / "cache"
+    main(arguments(tmp_path / "first", *option(cache)))
+    contents = {path: path.read_bytes() for path in sorted(cache.iterdir())}
+    half, foreign, other_image, flipped, _ = contents
+    half.write_bytes(contents[half][: len(contents[half]) // 2])
+    foreign.write_text("not an entry at all")
+    shutil.copy(flipped, other_image)
+    flipped.write_bytes(contents[flipped][:-1] + bytes([contents[flipped][-1] ^ 1]))
+    del proposer_calls[:]
+    main(arguments(tmp_path / "second", *option(cache)))
+    assert len(proposer_calls) == 4
+    assert {path: path.read_bytes() for path in sorted(cache.iterdir())} == contents
+    first, second = ((tmp_path / name / "results.json").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        (("--model.init_args.model_cfg.sam2_infer_cfgs.nms_thr", 0.3), 0),
+        (("--model.init_args.model_cfg.sam2_infer_cfgs.num_out_instance", 5), 0),
+        (("--model.init_args.model_cfg.sam2_infer_cfgs.cls_num_per_mask", -1), 0),
+        (("--model.init_args.model_cfg.sam2_infer_cfgs.iou_thr", 0.45), IMAGES),
+        ((POINTS, 4), IMAGES),
+    ],
+)
+def test_an_entry_serves_the_settings_that_it_was_made_with(
+    arguments: Callable[..., list[str]], filled: Path, tmp_path: Path, proposer_calls: list[Any], change: Any, seen: int
+) -> None:
+    shutil.copytree(filled, tmp_path / "cache")
+    main(arguments(tmp_path, *option(tmp_path / "cache"), *change))
+    assert len(proposer_calls) == seen
+
+
+def test_a_changed_checkpoint_is_another_network_and_a_renamed_one_is_not(
+    arguments: Callable[..., list[str]],
+    filled: Path,
+    nano_checkpoints: Checkpoints,
+    tmp_path: Path,
+    proposer_calls: list[Any],
+) -> None:
+    cache, renamed = tmp_path / "cache", tmp_path / "renamed.pt"
+    shutil.copytree(filled, cache)
+    shutil.copy(nano_checkpoints[0], renamed)
+    main(arguments(tmp_path, *option(cache), SAM2_CKPT, renamed))
+    assert len(proposer_calls) == 0
+    weights = torch.load(renamed, weights_only=True)["model"]
+    weights["no_mem_embed"] += 1
+    torch.save({"model": weights}, renamed)
+    main(arguments(tmp_path, *option(cache), SAM2_CKPT, renamed))
+    assert len(proposer_calls) == IMAGES
+
+
+def test_an_image_of_another_size_than_the_list_says_is_still_an_error(
+    arguments: Callable[..., list[str]], filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = json.loads((DATA / "targets.json").read_text())
+    targets["images"][0]["height"] += 1
+    (tmp_path / "targets.json").write_text(json.dumps(targets))
+    file = ["--model.init_args.dataset_cfgs.test.json_file", tmp_path / "targets.json"]
+    with pytest.raises(SystemExit):
+        main(arguments(tmp_path, *option(filled), *file))
+    assert "the annotation file says" in capsys.readouterr().err
+
+
+def test_two_processes_fill_one_cache(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for process in [start(arguments(tmp_path / name, *option(cache))) for name in ("a", "b")]:
+        finish(process)
+    assert len(list(cache.iterdir())) == IMAGES
+    first, second = ((tmp_path / name / "results.json").read_bytes() for name in ("a", "b"))
+    assert first == second
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_an_entry_holds_what_was_put_into_it(tmp_path: Path, n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, iou = torch.randn(n, 16, 16, generator=generator), torch.rand(n, generator=generator)
+    proposals = describe_proposals(
+        Proposals(logits, iou), torch.randn(8, 4, 4, generator=generator), height=20, width=30
+    )
+    cache = ProposalCache(tmp_path / "cache", {})
+    assert cache.read("key") is None
+    cache.write("key", StoredProposals.of(proposals, 20, 30))
+    stored = cache.read("key")
+    assert stored is not None
+    twin = stored.described(torch.device("cpu"))
+    assert torch.equal(twin.predicted_iou, proposals.predicted_iou)
+    assert torch.equal(twin.boxes, proposals.boxes)
+    torch.testing.assert_close(twin.vectors, proposals.vectors, atol=1e-3, rtol=0)
+    rows = torch.arange(n).flip(0)
+    np.testing.assert_array_equal(twin.masks(rows).unpack(), proposals.masks(rows).unpack())

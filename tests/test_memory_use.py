@@ -1,0 +1,40 @@
+"""A run's memory does not grow with its images (slow: minutes)."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from no_time_to_train.cli import main
+from no_time_to_train.stages import TestStage as Stage
+from tests.conftest import DATA, stage_arguments
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_more_memory_for_more_images(
+    nano_checkpoints: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = json.loads((DATA / "targets.json").read_text())["images"]
+    many = [{**images[index % len(images)], "id": index + 1} for index in range(300)]
+    (tmp_path / "targets.json").write_text(json.dumps({"images": many}))
+    filled, memory = str(tmp_path / "memory.ckpt"), str(tmp_path / "memory_postprocessed.ckpt")
+    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", filled])
+    paths = ["--ckpt_path", filled, "--out_path", memory]
+    main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *paths])
+
+    in_use: list[int] = []  # pages, after each image
+    step = Stage.step
+
+    def watched(self: Stage, item: object, segmenter: object) -> None:
+        step(self, item, segmenter)  # type: ignore[arg-type]
+        in_use.append(int(Path("/proc/self/statm").read_text().split()[1]))
+
+    monkeypatch.setattr(Stage, "step", watched)
+    options = [
+        *("--ckpt_path", memory, "--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
+        *("--model.init_args.model_cfg.test.online_vis", "True"),
+    ]
+    main([*stage_arguments("test", nano_checkpoints, tmp_path), *options])
+    assert len(in_use) == 300
+    page = 4096
+    assert (max(in_use[250:]) - max(in_use[50:100])) * page < 30e6, "an image's masks take some 5 MB"
