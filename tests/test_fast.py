@@ -126,5 +126,5 @@ def test_the_mask_decoder_equals_the_packages(proposer: MaskProposer) -> None:
         shared = decoder.share(*features)
         parts = [decoder(part, shared, threshold) for part in points.split(batch)]
         kept = plain[plain.predicted_iou > threshold]
-        torch.testing.assert_close(torch.cat([iou for _, iou in parts]), kept.predicted_iou, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.cat([iou for _, iou in parts]), kept.predicted_iou, atol=1e-4, rtol=0)
         torch.testing.assert_close(torch.cat([logits for logits, _ in parts]), kept.logits, atol=1e-2, rtol=0)
