@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from no_time_to_train.errors import UserError
@@ -97,3 +97,29 @@ def not_empty(mask: NDArray[np.bool_], name: str) -> NDArray[np.bool_]:
     if not mask.any():
         raise UserError(f"{name} is empty: the object's pixels must be brighter than the rest")
     return mask
+
+
+#: Endings of the files that count as images in a folder.
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is an image by its ending, and no hidden file (macOS leaves ``._photo.jpg`` behind)."""
+    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+
+
+def shown_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image as it is shown, from its header.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except FileNotFoundError as error:
+        raise UserError(f"image not found: {path}") from error
+    except Exception as error:  # see open_image
+        raise UserError(f"image {path} cannot be read: {error}") from error
+    return (width, height) if turned else (height, width)

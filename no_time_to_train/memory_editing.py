@@ -92,6 +92,20 @@ def merge(banks: dict[Path, MemoryBank]) -> MemoryBank:
     return join([one for bank in banks.values() for one in split(bank)], bank.made_with)
 
 
+def renumber(bank: MemoryBank, ids: dict[str, int]) -> MemoryBank:
+    """A memory whose classes have these category ids, by name; the others get free ones."""
+    classes = split(bank)
+    listed = [
+        replace(one, category=Category(ids[one.category.name], one.category.name))
+        for one in classes
+        if one.category.name in ids
+    ]
+    first = max(ids.values(), default=0) + 1
+    others = [one for one in classes if one.category.name not in ids]
+    free = [replace(one, category=Category(first + i, one.category.name)) for i, one in enumerate(others)]
+    return join([*listed, *free], bank.made_with)
+
+
 def remove(bank: MemoryBank, names: list[str]) -> MemoryBank:
     """A memory without these classes.
 

@@ -21,7 +21,7 @@ from no_time_to_train.images import reference_tensors, target_tensor
 from no_time_to_train.instances import Instances
 from no_time_to_train.mask_proposals import MaskProposer
 from no_time_to_train.memory_bank import MemoryBank
-from no_time_to_train.memory_editing import ClassMemory, join, split
+from no_time_to_train.memory_editing import ClassMemory, join, renumber, split
 from no_time_to_train.models import DINOV2_NANO, SAM2_NANO, build_dinov2, build_sam2
 from no_time_to_train.pretrained import DINOV2_NAMES, IMG_SIZE, NANO_IMG_SIZE, SAM2_NAMES, find_network
 from no_time_to_train.segmenter import Segmenter
@@ -141,6 +141,11 @@ class ReferenceSegmenter:
         shot = ClassMemory(category, vector[None].cpu(), weight[None].cpu(), [], [_picture(crop, mask_crop)])
         self._remember(join([*known, shot], self.made_with))
         return inside
+
+    def renumber(self, ids: dict[str, int]) -> None:
+        """Give classes category ids by name, such as those of a ground truth; the others get free ones."""
+        if self.memory is not None and ids:
+            self._remember(renumber(self.memory, ids))
 
     def _mask_of_prompt(
         self, image: NDArray[np.uint8], box: Sequence[float] | None, point: Sequence[float] | None

@@ -1,6 +1,7 @@
 """The method from Python: references in every form an image can have, and what comes out."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,31 @@ def test_segmenting_before_a_reference_says_what_to_do(segmenter: ReferenceSegme
 def test_an_unknown_network_is_said(names: tuple[str, ...], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         ReferenceSegmenter.from_pretrained(*names)
+
+
+def test_the_readmes_example_runs_as_written(
+    photo: Photo,
+    nano_checkpoints: Checkpoints,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = (DATA.parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert '"sam2_hiera_large", "dinov2_vitl14", device="cuda"' in example
+    example = example.replace('"sam2_hiera_large", "dinov2_vitl14", device="cuda"', '"nano"')
+    Image.open(photo.path).save(tmp_path / "photo.jpg", quality=95)
+    Image.open(photo.path).save(tmp_path / "ref.jpg", quality=95)
+    Image.open(photo.mask_path).save(tmp_path / "ref_mask.png")
+    seeded = {path.stem: path for path in nano_checkpoints}
+    monkeypatch.setattr("no_time_to_train.pretrained.nano_checkpoint", seeded.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(
+        line.startswith("boat ") and line.endswith(f"({photo.mask.shape[0]}, {photo.mask.shape[1]})") for line in lines
+    )
 
 
 class TestAwkwardImages:
