@@ -1,4 +1,4 @@
-"""Masks of boxes in an image: SAM 2 or SAM, a box a prompt, a single mask each."""
+"""Masks of boxes and points in an image: SAM 2 or SAM, a single mask each."""
 
 import warnings
 from pathlib import Path
@@ -68,6 +68,18 @@ class SamBoxes:
             for batch in prompts.split(BATCH)
         ]
         return np.concatenate(found)
+
+
+@torch.inference_mode()
+def mask_of_point(
+    segmenter: Sam2Boxes | SamBoxes, image: NDArray[np.uint8], point: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """The mask, of three, that the network thinks best for a point (x, y) in pixels: bool [H, W]; it may be empty."""
+    segmenter.predictor.set_image(image.copy())
+    masks, predicted_iou, _ = segmenter.predictor.predict(
+        point_coords=np.array([point], np.float32), point_labels=np.array([1]), multimask_output=True
+    )
+    return np.asarray(masks[predicted_iou.argmax()] > 0)
 
 
 def import_sam() -> Any:

@@ -53,8 +53,10 @@ def draw_instances(
     scale = max(0.7 * sv.calculate_optimal_text_scale(size), 0.4)
     picture = np.ascontiguousarray(image[..., ::-1])  # supervision draws in BGR
     picture = sv.MaskAnnotator(PALETTE, opacity=0.45).annotate(picture, detections)
-    outline = sv.PolygonAnnotator(PALETTE, thickness=sv.calculate_optimal_line_thickness(size))
-    picture = outline.annotate(picture, detections)
+    thickness = sv.calculate_optimal_line_thickness(size)
+    # A white edge on both sides keeps the outline apart from a background of its own colour.
+    picture = sv.PolygonAnnotator(sv.Color.WHITE, thickness + 2).annotate(picture, detections)
+    picture = sv.PolygonAnnotator(PALETTE, thickness).annotate(picture, detections)
     label = sv.LabelAnnotator(PALETTE, text_scale=scale, text_padding=3, smart_position=True)
     picture = label.annotate(picture, detections, labels)
     return np.ascontiguousarray(picture[..., ::-1])

@@ -17,17 +17,43 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     """Read an image as stored (EXIF orientation is not applied, as COCO's annotations expect): uint8 [H, W, 3].
 
     Raises:
+        UserError: see :func:`open_image`.
+    """
+    return to_rgb(open_image(path))
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Read an image whole, as stored and in its own mode.
+
+    Raises:
         UserError: the file is missing, truncated, not an image, or so large that it may be a decompression bomb.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
+            image = Image.open(path)
+            image.load()
+            return image
     except FileNotFoundError as error:
         raise UserError(f"image not found: {path}") from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise UserError(f"image {path} cannot be read: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an image of any mode: uint8 [H, W, 3].
+
+    Greys deeper than 8 bits are stretched from their darkest to their brightest pixel, as cameras and microscopes use
+    only a part of 16 bits; PIL would clip them at 255. What is transparent becomes white.
+    """
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
+        values = (values - values.min()) / max(np.ptp(values), 1e-9)
+        return np.repeat(np.rint(255 * values).astype(np.uint8)[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
 
 
 def target_tensor(image: NDArray[np.uint8], size: int) -> Tensor:

@@ -34,7 +34,9 @@ class MemoryBank:
         weights: float32 [C, N], the sum of each instance's mask weights; 0 marks an empty slot.
         prototypes: float32 [C, D], what proposals are compared with; None before stage 2.
         made_with: the encoder's name and input size, the context ratio: what else the vectors depend on.
-        references: the reference set that the vectors come from.
+        references: the reference set that the vectors come from; empty where they are not from a COCO file.
+        crops: category id -> the picture of each of its shots as PNG, uint8 [bytes], transparent outside the mask;
+            empty where the pictures were not kept.
     """
 
     categories: list[Category]
@@ -43,6 +45,7 @@ class MemoryBank:
     prototypes: Tensor | None = None
     made_with: dict[str, Any] = field(default_factory=dict)
     references: ReferenceSet = field(default_factory=dict)
+    crops: dict[int, list[Tensor]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, categories: list[Category], length: int, dim: int) -> "MemoryBank":

@@ -48,6 +48,16 @@ def principal_components(tokens: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return mean, components
 
 
+def decode_crop(png: Tensor) -> tuple[Tensor, Tensor]:
+    """A reference's crop, float [3, S, S] in [0, 1], and its mask, float [1, S, S] in {0, 1}, as a memory keeps them.
+
+    Args:
+        png: uint8 [bytes], transparent outside the mask.
+    """
+    pixels = torch.from_numpy(cv2.imdecode(png.numpy(), cv2.IMREAD_UNCHANGED)).permute(2, 0, 1)
+    return pixels[[2, 1, 0]].float() / 255, (pixels[3:] > 0).float()
+
+
 def crop_tile(crop: Tensor, mask: Tensor) -> Picture:
     """A reference's crop [3, S, S] in [0, 1] as a tile, with the outline of its mask [1, h, w]."""
     pixels = (255 * crop.clamp(0, 1)).byte().permute(1, 2, 0).numpy()

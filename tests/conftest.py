@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as rle
 
 from no_time_to_train.models import build_dinov2, build_sam2
+from no_time_to_train.scenes import NOVEL_CLASSES, draw_scene
 from tests.seeded_weights import seeded_state_dict
 
 DATA = Path(__file__).parent / "data"
@@ -39,6 +42,24 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def nano_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Seeded networks of the nano shapes, which take a fraction of a second an image."""
     return save_seeded_checkpoints(tmp_path_factory.mktemp("checkpoints"), "sam2_nano", "dinov2_nano")
+
+
+class Photo(NamedTuple):
+    """A drawn picture and the mask, bool [H, W], of one object in it; both also as files."""
+
+    path: Path
+    mask_path: Path
+    mask: NDArray[np.bool_]
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Photo:
+    folder = tmp_path_factory.mktemp("photo")
+    scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (90, 120))
+    mask = scene.masks[scene.masks.sum(axis=(1, 2)).argmax()]
+    Image.fromarray(scene.image).save(folder / "photo.png")
+    Image.fromarray(mask).save(folder / "photo_mask.png")
+    return Photo(folder / "photo.png", folder / "photo_mask.png", mask)
 
 
 def stage_arguments(test_mode: str, checkpoints: tuple[Path, Path], save_dir: Path) -> list[str]:

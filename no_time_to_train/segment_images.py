@@ -1,0 +1,156 @@
+"""Find a memory's objects in many images, and write what was found in every form that people use."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from no_time_to_train.drawing import PALETTE, save_picture
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import atomic_write
+from no_time_to_train.gallery import Gallery
+from no_time_to_train.instances import Instances
+from no_time_to_train.label_files import FORMATS, write_json
+from no_time_to_train.memory_bank import MemoryBank
+from no_time_to_train.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.targets import TargetImage, Targets
+
+COLUMNS = ["image", "instance", "class", "score", "x1", "y1", "x2", "y2", "area"]
+
+#: Images whose files may wait to be written while the networks go on; each holds its masks in memory.
+WAITING = 4
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        images: how many were looked through.
+        found: instances of each class.
+        skipped: a line for each image that could not be read.
+        interrupted: it was stopped by Ctrl-C.
+    """
+
+    images: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def segment_images(
+    segmenter: ReferenceSegmenter, targets: Targets, out: Path, score: float, formats: list[str]
+) -> Summary:
+    """Find the memory's objects in the targets, and write them into a folder.
+
+    ``results.json`` holds COCO results, ``images.json`` the images and categories that they refer to;
+    ``instances.csv`` a line an instance; ``masks/NAME.png`` in each pixel the instance's number in the CSV, the best on
+    top, 0 for none; ``overlays/NAME.jpg`` a picture; ``index.html`` a gallery. Frames of videos are kept in ``frames``.
+    After Ctrl-C all these are there for the images that are done.
+
+    Args:
+        score: the lowest score of an instance.
+        formats: names of ``label_files.FORMATS``.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    assert segmenter.memory is not None
+    summary = Summary()
+    with closing(Output(out, segmenter.memory, formats)) as output, ThreadPoolExecutor(1) as writer:
+        waiting: list[Future[None]] = []
+        try:
+            for target, image in tqdm(
+                _read(targets.images, summary), total=targets.count, desc="segment", unit="image"
+            ):
+                found = segmenter.segment(image, score)
+                waiting.append(writer.submit(output.add, target, found))
+                summary.images += 1
+                summary.found.update(instance.label for instance in found)
+                if len(waiting) > WAITING:
+                    waiting.pop(0).result()
+        except KeyboardInterrupt:
+            summary.interrupted = True
+        for future in waiting:
+            future.result()
+    return summary
+
+
+def _read(targets: Iterable[TargetImage], summary: Summary) -> Iterator[tuple[TargetImage, NDArray[np.uint8]]]:
+    """The targets' pixels; those that cannot be read are noted and passed over."""
+    for target in targets:
+        try:
+            image = target.read()
+        except UserError as error:
+            summary.skipped.append(str(error))
+            continue
+        yield target, image
+
+
+class Output:
+    """The files of a run: :meth:`add` writes those of an image, :meth:`close` those of all."""
+
+    def __init__(self, out: Path, memory: MemoryBank, formats: list[str]) -> None:
+        self.out, self.categories = out, memory.categories
+        self.images: list[dict[str, Any]] = []
+        self.results: list[dict[str, Any]] = []
+        self.label_files = [FORMATS[name](out, memory.categories) for name in formats]
+        self.gallery = Gallery(out, memory)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self.file = (out / "instances.csv").open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from error
+        self.table = csv.writer(self.file)
+        self.table.writerow(COLUMNS)
+
+    def add(self, target: TargetImage, instances: Instances) -> None:
+        name, path = target.name, target.path
+        if path is None:
+            path = self.out / "frames" / name
+            save_picture(instances.image, path)
+        image_id = target.image_id if target.image_id is not None else len(self.images) + 1
+        height, width = instances.image.shape[:2]
+        records = instances.to_coco(image_id)
+        overlay = f"overlays/{name}.jpg"
+        save_picture(np.asarray(instances.plot()), self.out / overlay)
+        save_mask(instances, self.out / "masks" / f"{name}.png")
+        for files in self.label_files:
+            files.add(name, path, image_id, instances)
+        self.gallery.add(name, overlay, instances)
+        for number, instance in enumerate(instances, start=1):
+            area = int(instance.mask.sum())
+            self.table.writerow([name, number, instance.label, f"{instance.score:.4f}", *instance.box, area])
+        self.file.flush()
+        self.images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        self.results += records
+
+    def close(self) -> None:
+        self.file.close()
+        categories = [{"id": category.id, "name": category.name} for category in self.categories]
+        write_json(self.out / "results.json", self.results)
+        write_json(self.out / "images.json", {"images": self.images, "annotations": [], "categories": categories})
+        for files in self.label_files:
+            files.finish()
+        self.gallery.finish(f"{len(self.results)} instances in {len(self.images)} images")
+
+
+def save_mask(instances: Instances, path: Path) -> None:
+    """Write a PNG with a palette: in each pixel the number of its instance, from 1, the best on top; 0 for none."""
+    numbers = np.zeros(instances.image.shape[:2], np.uint8)
+    for index in reversed(range(len(instances))):
+        numbers[instances[index].mask] = index + 1
+    picture = Image.fromarray(numbers).convert("P")
+    colours = [channel for index in range(255) for channel in PALETTE.by_idx(index).as_rgb()]
+    picture.putpalette([0, 0, 0, *colours])
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")

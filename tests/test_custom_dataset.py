@@ -1,0 +1,77 @@
+"""``make_custom_dataset.py``: the paper's boats and birds from a COCO file, images from a server on loopback."""
+
+import json
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from no_time_to_train.cli import main
+from tests.small_sets import draw_coco, write
+
+ROOT = Path(__file__).parents[1]
+IDS = [429819, 101435, 98636, 361948, 456065, 42279, 517410, 439274, 407180, 459673, 481301, 460598]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server of drawn images under the ids of COCO's, beside their annotations in ``train2017.json``."""
+    data = draw_coco(tmp_path / "drawn", ["bird", "kite", "boat"], len(IDS))
+    ids = {image["id"]: image_id for image, image_id in zip(data["images"], IDS, strict=True)}
+    for image in data["images"]:
+        image["id"] = ids[image["id"]]
+    for annotation in data["annotations"]:
+        annotation["image_id"] = ids[annotation["image_id"]]
+    write(data, tmp_path / "train2017.json")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(tmp_path / "drawn")))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_example_is_made_and_its_commands_end_in_metrics(
+    server: str, nano_checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "boats and birds"
+    script = [sys.executable, "scripts/make_custom_dataset.py", "--json-file", str(tmp_path / "train2017.json")]
+    made = subprocess.run(
+        [*script, "--out", str(out), "--url", server], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "AP to expect: 47.8 (bbox), 45.8 (segm)" in made.stdout
+    assert len(list((out / "images").glob("*.png"))) == 12
+    references = json.loads((out / "references.json").read_text())
+    assert sorted(one["category_id"] for one in references["annotations"]) == [1, 3]
+    targets = json.loads((out / "targets.json").read_text())
+    assert [image["id"] for image in targets["images"]] == IDS[2:]
+
+    segment, evaluate = (shlex.split(line)[1:] for line in made.stdout.splitlines() if "no-time-to-train" in line)
+    networks = ["--sam2", str(nano_checkpoints[0]), "--dinov2", str(nano_checkpoints[1]), "--points-per-side", "8"]
+    main([*segment, *networks, "--device", "cpu"])
+    main(evaluate)
+    assert set(json.loads((out / "found/metrics.json").read_text())["bbox"]["per_class"]) == {"bird", "boat"}
+
+
+def test_another_annotation_file_is_refused(tmp_path: Path) -> None:
+    write(draw_coco(tmp_path, ["bird", "boat"], 1), tmp_path / "other.json")
+    made = subprocess.run(
+        [sys.executable, "scripts/make_custom_dataset.py", "--json-file", str(tmp_path / "other.json")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 2
+    assert "has no image 429819: give COCO's instances_train2017.json" in made.stderr

@@ -1,0 +1,155 @@
+"""References in whatever form people have them: detected, read exactly, and clear about what is wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as rle
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.image_inputs import as_mask
+from no_time_to_train.reference_forms import Reference, find_references
+from no_time_to_train.reference_forms.command_line import parse
+from tests.conftest import Photo
+from tests.reference_folders import FORMS, LABEL, box, labelme, write
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_form_is_detected_and_read(name: str, photo: Photo, tmp_path: Path) -> None:
+    form, writer, content = FORMS[name]
+    writer(tmp_path, photo)
+    found = find_references(tmp_path)
+    assert found.form == form
+    (reference,) = found.references
+    assert reference.label == LABEL
+    assert reference.image.is_file()
+    if content == "mask":
+        assert reference.mask is not None
+        mask = as_mask(reference.mask) if isinstance(reference.mask, Path) else rle.decode(reference.mask) > 0
+        # Polygons through the pixels' centres lose up to a pixel at the edge where they are filled.
+        tolerance = 0.03 if "polygon" in name else 0
+        assert mask.shape == photo.mask.shape
+        assert (mask != photo.mask).mean() <= tolerance
+    elif content == "box":
+        assert reference.mask is None
+        np.testing.assert_allclose(reference.box, box(photo), atol=1e-3)
+    else:
+        assert reference.point is not None
+        x, y = reference.point
+        assert photo.mask[int(y), int(x)]
+
+
+def test_shapes_of_a_group_are_one_object(photo: Photo, tmp_path: Path) -> None:
+    labelme("polygon")(tmp_path, photo)
+    content = json.loads((tmp_path / "a.json").read_text())
+    triangle = {"label": LABEL, "shape_type": "polygon", "group_id": 4, "points": [[0, 0], [9, 0], [0, 9]]}
+    content["shapes"] = [triangle, {**triangle, "points": [[50, 50], [59, 50], [50, 59]]}, content["shapes"][0]]
+    write(tmp_path / "a.json", json.dumps(content))
+    grouped, alone = find_references(tmp_path).references
+    mask = rle.decode(grouped.mask)
+    assert mask[2, 2] == mask[52, 52] == 1
+    assert rle.decode(alone.mask).sum() > 0
+
+
+def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path) -> None:
+    FORMS["COCO RLE"][1](tmp_path, photo)
+    FORMS["YOLO boxes"][1](tmp_path / "yolo", photo)
+    assert find_references(tmp_path / "annotations" / "instances.json").form == "COCO json"
+    assert find_references(tmp_path / "yolo" / "data.yaml").form == "YOLO txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("boat:a b.jpg:box=10,20,200.5,180", Reference("boat", Path("a b.jpg"), box=(10, 20, 200.5, 180))),
+        ("boat:a.jpg:point=3,4", Reference("boat", Path("a.jpg"), point=(3, 4))),
+        ("boat:C:\\a.jpg:mask=C:\\m.png", Reference("boat", Path("C:\\a.jpg"), mask=Path("C:\\m.png"))),
+    ],
+)
+def test_a_reference_on_the_command_line(text: str, expected: Reference) -> None:
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["boat", "boat:a.jpg", "boat:a.jpg:box=1,2,3", "boat:a.jpg:point=x,y", ":a:point=1,2"])
+def test_a_mistake_on_the_command_line_is_said(text: str) -> None:
+    with pytest.raises(UserError, match="--reference"):
+        parse(text)
+
+
+def without_image(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        path.unlink()
+
+
+def cut_in_half(ending: str) -> Callable[[Path], None]:
+    def cut(folder: Path) -> None:
+        (path,) = folder.rglob(f"*.{ending}")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return cut
+
+
+def replace(ending: str, old: str, new: str) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        (path,) = folder.rglob(f"*.{ending}")
+        assert old in path.read_text(encoding="utf-8")
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "complaint"),
+    [
+        (
+            "class folder",
+            lambda f: (f / LABEL / "foto 1_mask.png").unlink(),
+            r"has no mask: put foto 1_mask\.png beside",
+        ),
+        ("class folder", lambda f: (f / LABEL / "foto 1.png").unlink(), r"is the mask of no image"),
+        ("class folder", lambda f: shutil.rmtree(f / LABEL), "holds no references: give a folder a class"),
+        ("LabelMe polygons", without_image, r"photos/a\.png, which is annotated in .*, is not there"),
+        ("LabelMe polygons", cut_in_half("json"), r"a\.json is not valid JSON"),
+        ("LabelMe points", replace("json", '"point"', '"linestrip"'), "shape 0 is a linestrip: draw a polygon"),
+        ("LabelMe rectangles", replace("json", '"rectangle"', '"polygon"'), "shape 0 is broken: .*three corners"),
+        ("COCO RLE", without_image, "is not there: put it there"),
+        ("COCO RLE", replace("json", '"size": [90, 120]', '"size": [9, 9]'), "is 9x9.*its image 120x90"),
+        ("COCO boxes", replace("json", '"category_id": 9', '"category_id": 8'), "annotation 6 is of .* not listed"),
+        ("Pascal VOC", cut_in_half("xml"), r"c\.xml is not a Pascal VOC annotation"),
+        ("Pascal VOC", replace("xml", "<name>", "<nom>"), "is not a Pascal VOC annotation"),
+        ("Pascal VOC", without_image, r"c\.png, which is annotated"),
+        ("YOLO boxes", replace("txt", "1 ", "7 "), r"d\.txt, line 1: .*data\.yaml names no class 7"),
+        ("YOLO boxes", replace("txt", "1 0", "1 x"), r"d\.txt, line 1: could not convert"),
+        ("YOLO boxes", replace("yaml", "names", "nomes"), r"data\.yaml holds no list 'names'"),
+        ("YOLO boxes", lambda f: shutil.rmtree(f / "train" / "labels"), "marks no object"),
+    ],
+)
+def test_a_broken_reference_is_said(
+    name: str, edit: Callable[[Path], None], complaint: str, photo: Photo, tmp_path: Path
+) -> None:
+    FORMS[name][1](tmp_path, photo)
+    edit(tmp_path)
+    with pytest.raises(UserError, match=complaint) as caught:
+        find_references(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_images_of_the_annotated_name_are_not_guessed_between(photo: Photo, tmp_path: Path) -> None:
+    FORMS["COCO RLE"][1](tmp_path, photo)
+    shutil.copytree(tmp_path / "images" / "default", tmp_path / "images" / "copy")
+    with pytest.raises(UserError, match="is there twice"):
+        find_references(tmp_path)
+
+
+def test_an_annotation_of_an_image_as_stored_is_read_so(photo: Photo, tmp_path: Path) -> None:
+    """LabelMe's size tells whether its annotator's program turned the image as EXIF says."""
+    labelme("rectangle")(tmp_path, photo)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(photo.path).save(tmp_path / "a.png", exif=exif)
+    (reference,) = find_references(tmp_path).references
+    assert reference.size == photo.mask.shape

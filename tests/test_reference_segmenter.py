@@ -1,0 +1,297 @@
+"""The method from Python: references in every form an image can have, and what comes out."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+
+from no_time_to_train import ReferenceSegmenter
+from no_time_to_train.cli import main
+from no_time_to_train.coco import annotation_mask, read_coco
+from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.errors import UserError
+from no_time_to_train.image_inputs import as_mask, as_rgb
+from no_time_to_train.images import read_rgb
+from no_time_to_train.instances import Instances
+from no_time_to_train.memory_bank import MemoryBank
+from tests.conftest import DATA, Photo, assert_same_results, stage_arguments
+
+COARSE = Sam2InferCfg(points_per_side=8)
+Checkpoints = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def networks(nano_checkpoints: Checkpoints) -> ReferenceSegmenter:
+    return ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=COARSE)
+
+
+@pytest.fixture
+def segmenter(networks: ReferenceSegmenter) -> ReferenceSegmenter:
+    """The networks with an empty memory."""
+    networks.memory = None
+    return networks
+
+
+def same(ours: Instances, theirs: Instances) -> bool:
+    return ours.to_coco() == theirs.to_coco()
+
+
+def test_a_reference_finds_instances_with_label_score_box_and_mask(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    segmenter.add_reference("café", photo.path, mask=photo.mask_path)
+    found = segmenter.segment(photo.path, score=0.0)
+    assert len(found) > 0
+    for instance in found:
+        assert instance.label == "café"
+        assert 0 < instance.score <= 1
+        assert instance.mask.dtype == bool
+        assert instance.mask.shape == photo.mask.shape
+        rows, columns = np.nonzero(instance.mask)
+        assert instance.box == (columns.min(), rows.min(), columns.max(), rows.max())
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert [one.score for one in segmenter.segment(photo.path, score=found[0].score)] == [found[0].score]
+
+
+def test_the_stages_and_this_class_give_the_same_results(
+    segmenter: ReferenceSegmenter, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    """References and targets of the test data, with the stages' memory and with references added one by one."""
+
+    paths = [tmp_path / name for name in ("memory.ckpt", "memory_postprocessed.ckpt", "results.json")]
+    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(paths[0])])
+    postprocess = ["--ckpt_path", str(paths[0]), "--out_path", str(paths[1])]
+    main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *postprocess])
+    main([*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", str(paths[1])])
+    staged = MemoryBank.load(paths[1])
+
+    coco = read_coco(DATA / "references.json")
+    for category in staged.categories:
+        for shot in staged.references[category.id]:
+            annotation = coco.anns[shot["ann_ids"][0]]
+            image = read_rgb(DATA / "images" / coco.imgs[shot["img_id"]]["file_name"])
+            x, y, w, h = annotation["bbox"]
+            mask = annotation_mask(annotation, *image.shape[:2])
+            segmenter.add_reference(category.name, image, mask=mask, box=(x, y, x + w, y + h))
+    assert segmenter.memory is not None
+    torch.testing.assert_close(segmenter.memory.prototypes, staged.prototypes, atol=1e-5, rtol=0)
+
+    segmenter.memory = None
+    segmenter.load_memory(paths[1])
+    targets = read_coco(DATA / "targets.json")
+    results = []
+    for image_id, entry in targets.imgs.items():
+        results += segmenter.segment(DATA / "images" / entry["file_name"], score=0.0).to_coco(image_id)
+
+    assert_same_results(results, json.loads(paths[2].read_text()))
+
+
+def test_a_path_an_array_a_tensor_and_a_pil_image_are_the_same_image(
+    segmenter: ReferenceSegmenter, photo: Photo
+) -> None:
+    pixels = read_rgb(photo.path)
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    segmenter.add_reference("thing", pixels, mask=photo.mask)
+    forms: list[Any] = [str(photo.path), Image.open(photo.path), pixels, tensor, tensor.float() / 255]
+    expected, *others = segmenter.segment(forms, score=0.0)
+    assert len(others) == 4
+    assert all(same(other, expected) for other in others)
+    assert same(segmenter.segment(tensor[None], score=0.0)[0], expected)
+
+
+def test_a_box_or_a_point_gets_its_mask_from_sam2(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    rows, columns = np.nonzero(photo.mask)
+    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    for mask in (
+        segmenter.add_reference("thing", photo.path, box=box),
+        segmenter.add_reference("thing", photo.path, point=(columns[0], rows[0])),
+    ):
+        assert mask.shape == photo.mask.shape
+        assert mask.any()
+    assert segmenter.memory is not None
+    assert segmenter.memory.counts.tolist() == [2]
+
+
+def test_instances_go_to_coco_supervision_and_a_picture(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    found = segmenter.segment(photo.path, score=0.0)
+    records = found.to_coco(image_id=7)
+    for record, instance in zip(records, found, strict=True):
+        assert record["image_id"] == 7
+        assert (rle.decode(record["segmentation"]).astype(bool) == instance.mask).all()
+    detections = found.to_supervision()
+    assert detections.mask.shape == (len(found), *photo.mask.shape)
+    assert detections.data["class_name"].tolist() == ["thing"] * len(found)
+    picture = found.plot()
+    assert picture.size == Image.open(photo.path).size
+    assert (np.asarray(picture) != found.image).any()
+    assert len(found[:1].to_supervision()) == 1
+    assert len(found[:0].to_supervision()) == 0
+
+
+def test_a_class_is_added_to_a_memory_without_the_others_pictures(
+    segmenter: ReferenceSegmenter, photo: Photo, tmp_path: Path
+) -> None:
+    segmenter.add_reference("one", photo.path, mask=photo.mask_path)
+    segmenter.save_memory(tmp_path / "one.memory")
+    segmenter.memory = None
+    segmenter.add_reference("two", photo.path, mask=~photo.mask)
+    segmenter.load_memory(tmp_path / "one.memory")
+    segmenter.load_memory(tmp_path / "one.memory")
+    assert segmenter.memory is not None
+    assert [category.name for category in segmenter.memory.categories] == ["two", "one"]
+    assert segmenter.memory.counts.tolist() == [1, 2]
+
+
+def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, tmp_path: Path) -> None:
+    other = MemoryBank.empty([], 1, 4)
+    other.made_with = {"encoder": "dinov2_large"}
+    other.save(tmp_path / "other.memory")
+    with pytest.raises(UserError, match="made with encoder 'dinov2_large', this run has 'dinov2_nano'"):
+        segmenter.load_memory(tmp_path / "other.memory")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "complaint"),
+    [
+        ({}, "needs the object's mask, a box around it or a point"),
+        ({"mask": np.ones((5, 9))}, r"the mask is 9x5 pixels, its image \d+x\d+: is it the mask of another image\?"),
+        ({"mask": np.zeros((5, 9))}, "the mask is empty"),
+        ({"mask": "gone.png"}, "image not found: gone.png"),
+        ({"box": (5000, 5000, 6000, 6000)}, r"box 5000,5000,6000,6000 \(x1,y1,x2,y2\) holds no pixel"),
+        ({"box": (90, 90, 20, 20)}, "holds no pixel"),
+        ({"point": (-1, 5)}, "point -1,5 .* lies outside"),
+    ],
+)
+def test_a_mistake_in_a_reference_is_said(
+    segmenter: ReferenceSegmenter, photo: Photo, prompt: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(UserError, match=complaint):
+        segmenter.add_reference("thing", photo.path, **prompt)
+
+
+def test_segmenting_before_a_reference_says_what_to_do(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    with pytest.raises(UserError, match="add a reference or load a memory first"):
+        segmenter.segment(photo.path)
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        (("sam2_hiera_lagre",), "no network is called 'sam2_hiera_lagre'; did you mean 'sam2_hiera_large'"),
+        (("nano", "dinov2"), "no network is called 'dinov2'"),
+        (
+            ("/nowhere/sam2_hiera_large.pt", "nowhere/dinov2_vitl14_pretrain.pth"),
+            "checkpoint not found: nowhere/dinov2",
+        ),
+    ],
+)
+def test_an_unknown_network_is_said(names: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        ReferenceSegmenter.from_pretrained(*names)
+
+
+def test_the_readmes_example_runs_as_written(
+    photo: Photo,
+    nano_checkpoints: Checkpoints,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = (DATA.parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert '"sam2_hiera_large", "dinov2_vitl14", device="cuda"' in example
+    example = example.replace('"sam2_hiera_large", "dinov2_vitl14", device="cuda"', '"nano"')
+    Image.open(photo.path).save(tmp_path / "photo.jpg", quality=95)
+    Image.open(photo.path).save(tmp_path / "ref.jpg", quality=95)
+    Image.open(photo.mask_path).save(tmp_path / "ref_mask.png")
+    seeded = {path.stem: path for path in nano_checkpoints}
+    monkeypatch.setattr("no_time_to_train.pretrained.nano_checkpoint", seeded.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(
+        line.startswith("boat ") and line.endswith(f"({photo.mask.shape[0]}, {photo.mask.shape[1]})") for line in lines
+    )
+
+
+class TestAwkwardImages:
+    """``as_rgb`` and ``as_mask`` on what cameras, microscopes and drawing programs write."""
+
+    def test_exif_rotation_is_applied(self, tmp_path: Path) -> None:
+        pixels = np.zeros((40, 60, 3), np.uint8)
+        pixels[:20, :30] = 255  # upper left as stored
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned clockwise
+        path = tmp_path / "photo.png"
+        Image.fromarray(pixels).save(path, exif=exif)
+        shown = as_rgb(path)
+        assert shown.shape == (60, 40, 3)
+        assert shown[5, 35].tolist() == [255, 255, 255]
+        assert shown[5, 5].tolist() == [0, 0, 0]
+
+    def test_what_an_annotation_states_decides_whether_exif_counts(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (60, 40)).save(tmp_path / "photo.jpg", exif=exif)
+        assert as_rgb(tmp_path / "photo.jpg", size=(40, 60)).shape == (40, 60, 3)
+        assert as_rgb(tmp_path / "photo.jpg", size=(60, 40)).shape == (60, 40, 3)
+
+    @pytest.mark.parametrize("name", ["with a space.png", "船とかもめ.png", "ünï#?&'\".png"])
+    def test_any_file_name_will_do(self, tmp_path: Path, name: str) -> None:
+        Image.new("RGB", (6, 4), "red").save(tmp_path / name)
+        assert as_rgb(tmp_path / name)[0, 0].tolist() == [255, 0, 0]
+
+    @pytest.mark.parametrize("ending", ["png", "tif"])
+    def test_16_bits_keep_their_contrast(self, tmp_path: Path, ending: str) -> None:
+        values = np.linspace(300, 4095, 50 * 40).reshape(40, 50).astype(np.uint16)  # 12 bits of a microscope
+        cv2.imwrite(str(tmp_path / f"cells.{ending}"), values)
+        shown = as_rgb(tmp_path / f"cells.{ending}")
+        assert shown.shape == (40, 50, 3)
+        assert (shown.min(), shown.max()) == (0, 255)
+        assert np.ptp(shown, axis=2).max() == 0
+        assert (shown == as_rgb(values)).all()
+
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
+    def test_every_mode_becomes_rgb(self, mode: str) -> None:
+        if mode == "I;16":
+            image = Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6))
+        else:
+            image = Image.radial_gradient("L").resize((6, 4)).convert("LA" if mode == "PA" else mode).convert(mode)
+        shown = as_rgb(image)
+        assert shown.shape == (4, 6, 3)
+        assert shown.dtype == np.uint8
+        assert shown.std() > 0
+
+    def test_what_is_transparent_becomes_white(self) -> None:
+        assert as_rgb(Image.new("RGBA", (6, 4), (200, 0, 0, 0))).min() == 255
+
+    def test_grey_arrays_and_tensors_are_images(self) -> None:
+        grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
+        for form in (grey, grey[..., None], torch.from_numpy(grey), torch.from_numpy(grey)[None]):
+            assert (as_rgb(form) == grey[..., None]).all()
+
+    @pytest.mark.parametrize(
+        "image", [np.zeros((3, 4, 6), np.uint8), np.full((4, 6, 3), 200.0), np.zeros((4, 6), np.int64), np.zeros(5)]
+    )
+    def test_an_array_that_is_no_image_is_refused(self, image: Any) -> None:
+        with pytest.raises(UserError, match="an image of"):
+            as_rgb(image)
+
+    def test_masks_of_0_and_1_of_0_and_255_of_palettes_and_of_alpha_read_alike(self, tmp_path: Path) -> None:
+        inside = np.zeros((40, 60), bool)
+        inside[10:30, 20:50] = True
+        zeros = np.zeros_like(inside, np.uint8)
+        palette = Image.fromarray(inside.astype(np.uint8)).convert("P")
+        cut_out = Image.fromarray(np.dstack([zeros, zeros, zeros, 255 * inside.astype(np.uint8)]))
+        for picture in (Image.fromarray(inside), Image.fromarray(inside.astype(np.uint8)), palette, cut_out):
+            picture.save(tmp_path / "mask.png")
+            assert (as_mask(tmp_path / "mask.png") == inside).all()
+        Image.fromarray(255 * inside.astype(np.uint8)).save(tmp_path / "mask.jpg")
+        assert (as_mask(tmp_path / "mask.jpg") != inside).mean() < 0.01

@@ -1,0 +1,280 @@
+"""``segment``: references to results with one command, and every output read back by other readers than our own."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from no_time_to_train.cli import main
+from no_time_to_train.errors import UserError
+from no_time_to_train.targets import find_targets
+from tests.conftest import Photo
+from tests.reference_folders import FORMS, LABEL, box
+
+Checkpoints = tuple[Path, Path]
+AWKWARD = "sub folder/фото <b>&#?%41'\".png"
+
+
+def options(checkpoints: Checkpoints) -> list[str]:
+    """Networks of the nano shapes that find something in every image."""
+    networks = ["--sam2", str(checkpoints[0]), "--dinov2", str(checkpoints[1]), "--device", "cpu"]
+    return [*networks, "--points-per-side", "8", "--score", "0"]
+
+
+@pytest.fixture(scope="module")
+def photos(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images: one turned by EXIF, one of 16 bits in a folder with an awkward name, one that is broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    picture = Image.open(photo.path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(folder / "turned.jpg", exif=exif)
+    (folder / AWKWARD).parent.mkdir()
+    cv2.imwrite(str(folder / AWKWARD), np.asarray(picture.convert("L")).astype(np.uint16) * 16)
+    (folder / "broken.jpg").write_bytes((folder / "turned.jpg").read_bytes()[:300])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(photo: Photo, photos: Path, nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run with a class folder, a box on the command line, and every format of labels."""
+    folder = tmp_path_factory.mktemp("run")
+    FORMS["class folder"][1](folder / "refs", photo)
+    corners = ",".join(map(str, box(photo)))
+    main([
+        "segment", "--references", str(folder / "refs"), "--reference", f"</script>:{photo.path}:box={corners}",
+        "--images", str(photos), "--out", str(folder / "out"), "--format", "labelme", "yolo", "cvat-coco",
+        "--save-memory", str(folder / "both.memory"), *options(nano_checkpoints),
+    ])  # fmt: skip
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> COCO:
+    """The results as pycocotools reads them."""
+    return COCO(out / "images.json").loadRes(str(out / "results.json"))
+
+
+def by_name(results: COCO) -> dict[str, list[dict]]:
+    return {image["file_name"]: results.imgToAnns[image["id"]] for image in results.imgs.values()}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_form_of_references_ends_in_results(
+    name: str, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form, write, _ = FORMS[name]
+    write(tmp_path / "refs", photo)
+    arguments = ["--references", str(tmp_path / "refs"), "--images", str(photo.path), "--out", str(tmp_path / "out")]
+    main(["segment", *arguments, *options(nano_checkpoints)])
+    found = json.loads((tmp_path / "out/results.json").read_text())
+    assert found
+    printed = capsys.readouterr().out
+    assert f"references: {form} in {tmp_path / 'refs'}: 1 {LABEL}" in printed
+    assert f"1 images: {len(found)} {LABEL}; look at {tmp_path / 'out/index.html'}" in printed
+
+
+def test_pycocotools_reads_the_results_at_the_images_own_sizes(results: COCO, photo: Photo) -> None:
+    assert sorted(by_name(results)) == sorted(["turned.jpg", AWKWARD])
+    height, width = photo.mask.shape
+    assert by_name(results)["turned.jpg"][0]["segmentation"]["size"] == [width, height]
+    assert by_name(results)[AWKWARD][0]["segmentation"]["size"] == [height, width]
+
+
+def test_the_table_has_a_line_an_instance_and_the_mask_its_number(out: Path, results: COCO) -> None:
+    with (out / "instances.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = {category["id"]: category["name"] for category in results.cats.values()}
+    for name, records in by_name(results).items():
+        lines = [row for row in rows if row["image"] == name]
+        numbers = np.asarray(Image.open(out / "masks" / f"{name}.png"))
+        covered = np.zeros_like(numbers, bool)
+        for number, (row, record) in enumerate(zip(lines, records, strict=True), start=1):
+            mask = rle.decode(record["segmentation"]).astype(bool)
+            assert (int(row["instance"]), row["class"]) == (number, names[record["category_id"]])
+            assert float(row["score"]) == pytest.approx(record["score"], abs=1e-4)
+            assert int(row["area"]) == mask.sum()
+            assert [int(row[key]) for key in ("x1", "y1")] == record["bbox"][:2]
+            assert ((numbers == number) == (mask & ~covered)).all()
+            covered |= mask
+        assert Image.open(out / "overlays" / f"{name}.jpg").size == numbers.shape[::-1]
+
+
+def test_every_format_has_a_file_of_labels_and_the_image(out: Path, results: COCO) -> None:
+    for name in by_name(results):
+        labelme = out / "labelme" / Path(name).with_suffix(".json")
+        assert (labelme.parent / json.loads(labelme.read_text(encoding="utf-8"))["imagePath"]).is_file()
+        assert (out / "yolo/labels" / Path(name).with_suffix(".txt")).is_file()
+        assert (out / "yolo/images" / name).is_file()
+        assert (out / "cvat-coco/images/default" / name).is_file()
+
+
+def test_no_name_breaks_out_of_the_gallery(out: Path) -> None:
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.count("</script>") == 2
+    start = page.index('id="data">') + len('id="data">')
+    data = json.loads(page[start : page.index("</script>", start)])
+    assert {one["name"] for one in data["classes"]} == {LABEL, "</script>"}
+    assert AWKWARD in {image["name"] for image in data["images"]}
+    for one in data["classes"]:
+        assert [(out / reference).is_file() for reference in one["references"]] == [True]
+
+
+def test_a_kept_memory_finds_the_same_without_the_references(
+    out: Path, photos: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    memory = ["--memory", str(out.parent / "both.memory")]
+    main(["segment", *memory, "--images", str(photos), "--out", str(tmp_path), *options(nano_checkpoints)])
+    assert (tmp_path / "results.json").read_text() == (out / "results.json").read_text()
+    assert len(list((tmp_path / "references").iterdir())) == 2
+
+
+def test_memories_are_shown_joined_and_thinned_out(
+    out: Path, nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = str(out.parent / "both.memory")
+    main(["memory", "remove", both, LABEL, "--out", str(tmp_path / "one.memory")])
+    main(["memory", "merge", both, str(tmp_path / "one.memory"), "--out", str(tmp_path / "three.memory")])
+    capsys.readouterr()
+    dinov2 = ["--dinov2", str(nano_checkpoints[1])]
+    main(["memory", "show", str(tmp_path / "three.memory"), "--pictures", str(tmp_path / "pictures"), *dinov2])
+    printed = capsys.readouterr().out
+    assert f"{LABEL}  1 references" in printed
+    assert "</script>   2 references" in printed
+    assert "made with encoder dinov2_nano, img_size 224" in printed
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+    with pytest.raises(SystemExit):
+        main(["memory", "remove", both, "rote Blume", "--out", str(tmp_path / "x")])
+    assert f"the memory has no class 'rote Blume'; did you mean '{LABEL}'" in capsys.readouterr().err
+
+
+def test_each_kth_frame_of_a_video_is_looked_through_and_kept(
+    out: Path, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    height, width = photo.mask.shape
+    video = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (width, height))
+    for _ in range(5):
+        video.write(cv2.imread(str(photo.path)))
+    video.release()
+    memory = ["--memory", str(out.parent / "both.memory"), "--every", "2", "--format", "labelme"]
+    arguments = ["--images", str(tmp_path / "clip.avi"), "--out", str(tmp_path / "out")]
+    main(["segment", *memory, *arguments, *options(nano_checkpoints)])
+    images = json.loads((tmp_path / "out/images.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == [f"clip/00000{index}.jpg" for index in (0, 2, 4)]
+    assert all((tmp_path / "out/frames" / image["file_name"]).is_file() for image in images)
+    content = json.loads((tmp_path / "out/labelme/clip/000002.json").read_text())
+    assert (tmp_path / "out/labelme/clip" / content["imagePath"]).is_file()
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_the_images_of_a_coco_file_keep_their_ids(
+    annotated: bool, out: Path, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    FORMS["COCO RLE"][1](tmp_path, photo)
+    path = tmp_path / "annotations/instances.json"
+    if not annotated:
+        path.write_text(json.dumps({"images": json.loads(path.read_text())["images"]}))
+    memory = ["--memory", str(out.parent / "both.memory")]
+    main(["segment", *memory, "--images", str(path), "--out", str(tmp_path / "out"), *options(nano_checkpoints)])
+    assert {record["image_id"] for record in json.loads((tmp_path / "out/results.json").read_text())} == {5}
+
+
+def test_targets_are_folders_globs_and_files_each_once(photos: Path) -> None:
+    targets = find_targets([str(photos / "**/*.png"), str(photos), str(photos / "turned.jpg")], every=1)
+    assert targets.count == 3
+    assert [target.name for target in targets.images] == [Path(AWKWARD).name, "broken.jpg", "turned.jpg"]
+
+
+def test_what_an_earlier_run_wrote_is_no_target(photo: Photo, tmp_path: Path) -> None:
+    FORMS["class folder"][1](tmp_path, photo)
+    FORMS["class folder"][1](tmp_path / "out", photo)
+    assert find_targets([str(tmp_path)], every=1, out=tmp_path / "out").count == 2
+
+
+def test_files_of_one_name_in_several_folders_get_names_of_their_own(photo: Photo, tmp_path: Path) -> None:
+    for folder in "ab":
+        FORMS["class folder"][1](tmp_path / folder, photo)
+    targets = find_targets([str(tmp_path / folder / LABEL / "foto 1.png") for folder in "ab"], every=1)
+    assert [target.name for target in targets.images] == ["foto 1.png", "foto 1_2.png"]
+
+
+def test_a_broken_video_is_said(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"\0" * 1000)
+    with pytest.raises(UserError, match=r"video .*clip\.mp4 cannot be read"):
+        find_targets([str(tmp_path / "clip.mp4")], every=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "nothing to look for: give --references"),
+        (["--memory", "m"], "nothing to do: give --images"),
+        (["--memory", "m", "--images", "x"], "--out is missing"),
+        (
+            ["--references", "{empty}", "--images", "x", "--out", "y"],
+            "empty holds no references: give a folder",
+        ),
+        (["--references", "gone", "--images", "x", "--out", "y"], "references not found: gone"),
+        (["--reference", "{image}:mask={other}", "--images", "{empty}", "--out", "y"], "hold no image and no video"),
+        (["--memory", "m", "--images", "gone*.jpg", "--out", "y"], "there is no such file or folder"),
+        (["--memory", "m", "--images", "{text}", "--out", "y"], "no image or video by its ending"),
+        (["--reference", "{image}:mask={other}", "--save-memory", "y"], "is it the mask of another image?"),
+        (["--reference", "{image}:box=900,900,950,950", "--save-memory", "y"], "holds no pixel of the 120x90 image"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(
+    arguments: list[str],
+    complaint: str,
+    photo: Photo,
+    nano_checkpoints: Checkpoints,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = {"empty": tmp_path / "empty", "image": f"thing:{photo.path}", "other": tmp_path / "other.png"}
+    names["text"] = tmp_path / "a.txt"
+    names["text"].write_text("")
+    names["empty"].mkdir()
+    Image.new("L", (7, 5), 255).save(names["other"])
+    with pytest.raises(SystemExit) as caught:
+        main(["segment", *(argument.format(**names) for argument in arguments), *options(nano_checkpoints)])
+    assert caught.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert complaint in errors[0]
+
+
+def test_ctrl_c_leaves_what_is_done(out: Path, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(200):
+        (photos / f"{index:03d}.png").symlink_to(photo.path)
+    arguments = ["--memory", str(out.parent / "both.memory"), "--images", str(photos), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "no_time_to_train", "segment", *arguments, *options(nano_checkpoints)],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not (tmp_path / "out/masks/002.png.png").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "interrupted: " in printed
+    written = COCO(tmp_path / "out/images.json")
+    assert 3 <= len(written.imgs) < 200
+    written.loadRes(str(tmp_path / "out/results.json"))
+    assert (tmp_path / "out/index.html").is_file()
