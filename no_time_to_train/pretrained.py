@@ -4,29 +4,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from no_time_to_train.coco import closest
-from no_time_to_train.download import CHECKPOINTS, FOLDER
+from no_time_to_train.download import CHECKPOINT_OF, default_checkpoint
 from no_time_to_train.errors import UserError
-from no_time_to_train.models import DINOV2_NANO, SAM2_NANO, nano_checkpoint
+from no_time_to_train.models import DINOV2_NANO, SAM2_NANO
 
 #: Name of a SAM 2 checkpoint -> ``sam2_cfg_file``.
-SAM2_NAMES = {
-    **{
-        f"{family}_hiera_{size}": f"{family}_hiera_{short}"
-        for family in ("sam2", "sam2.1")
-        for size, short in (("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l"))
-    },
-    SAM2_NANO: SAM2_NANO,
-}
+SAM2_NAMES = {name: network for network, name in CHECKPOINT_OF.items() if network.startswith("sam2")}
+SAM2_NAMES[SAM2_NANO] = SAM2_NANO
 
 #: Name of a DINOv2 checkpoint -> ``encoder_cfg.name``.
-DINOV2_NAMES = {
-    **{
-        f"dinov2_vit{size[0]}14{registers}": f"dinov2_{size}{registers}"
-        for size in ("small", "base", "large", "giant")
-        for registers in ("", "_reg")
-    },
-    DINOV2_NANO: DINOV2_NANO,
-}
+DINOV2_NAMES = {name: network for network, name in CHECKPOINT_OF.items() if network.startswith("dinov2")}
+DINOV2_NAMES[DINOV2_NANO] = DINOV2_NANO
 
 #: Side of a DINOv2's input, in pixels, as it was trained.
 IMG_SIZE, NANO_IMG_SIZE = 518, 224
@@ -51,8 +39,7 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
     """
     text = str(name_or_path)
     if text in names:
-        shipped = text in (SAM2_NANO, DINOV2_NANO)
-        return Network(names[text], nano_checkpoint(text) if shipped else FOLDER / CHECKPOINTS[text].file_name)
+        return Network(names[text], default_checkpoint(names[text]))
     path = Path(name_or_path)
     stem = path.stem.removesuffix("_pretrain").replace("reg4", "reg")
     if path.suffix not in (".pt", ".pth", ".safetensors") or stem not in names:

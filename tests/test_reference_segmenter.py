@@ -21,6 +21,7 @@ from no_time_to_train.image_inputs import as_mask, as_rgb
 from no_time_to_train.images import read_rgb
 from no_time_to_train.instances import Instances
 from no_time_to_train.memory_bank import MemoryBank
+from no_time_to_train.scenes import NOVEL_CLASSES, draw_scene
 from tests.conftest import DATA, Photo, assert_same_results, stage_arguments
 
 COARSE = Sam2InferCfg(points_per_side=8)
@@ -197,28 +198,21 @@ def test_an_unknown_network_is_said(names: tuple[str, ...], complaint: str) -> N
 
 
 def test_the_readmes_example_runs_as_written(
-    photo: Photo,
-    nano_checkpoints: Checkpoints,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = (DATA.parents[1] / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert '"sam2_hiera_large", "dinov2_vitl14", device="cuda"' in example
     example = example.replace('"sam2_hiera_large", "dinov2_vitl14", device="cuda"', '"nano"')
-    Image.open(photo.path).save(tmp_path / "photo.jpg", quality=95)
-    Image.open(photo.path).save(tmp_path / "ref.jpg", quality=95)
-    Image.open(photo.mask_path).save(tmp_path / "ref_mask.png")
-    seeded = {path.stem: path for path in nano_checkpoints}
-    monkeypatch.setattr("no_time_to_train.pretrained.nano_checkpoint", seeded.__getitem__)
+    scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (300, 400))
+    largest = scene.masks[scene.masks.sum((1, 2)).argmax()]
+    for name, pixels in (("photo.jpg", scene.image), ("ref.jpg", scene.image), ("ref_mask.png", largest)):
+        Image.fromarray(pixels).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     exec(example, {})
     lines = capsys.readouterr().out.splitlines()
     assert lines
-    assert all(
-        line.startswith("boat ") and line.endswith(f"({photo.mask.shape[0]}, {photo.mask.shape[1]})") for line in lines
-    )
+    assert all(line.startswith("boat ") and line.endswith("(300, 400)") for line in lines)
 
 
 class TestAwkwardImages:
