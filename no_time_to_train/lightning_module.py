@@ -11,8 +11,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg
 from no_time_to_train.errors import UserError
+from no_time_to_train.journal import Journal
 from no_time_to_train.segmenter import Segmenter
-from no_time_to_train.stages import STAGES, Parts, RunCfg
+from no_time_to_train.stages import STAGES, RunCfg
 
 T = TypeVar("T")
 
@@ -57,65 +58,80 @@ class NoTimeToTrain(pl.LightningModule):
         self.segmenter = self.stage.build()
         if self.compile_encoders and self.segmenter is not None:
             self.segmenter.compile_encoders()
-        self.parts = Parts(self.stage.output)
+        self.journal = Journal(self.stage.output)
+
+    def setup(self, stage: str) -> None:
+        """Open the journal, which knows what earlier attempts at this run have finished."""
+        attempt, problem = 0, None
+        if self.trainer.is_global_zero:
+            settings = {"precision": str(self.trainer.precision), "compile": self.compile_encoders}
+            try:
+                attempt = self.journal.open({"test_mode": self.test_mode, **settings, **self.stage.work()})
+            except UserError as error:
+                problem = str(error)
+        attempt, problem = self.trainer.strategy.broadcast((attempt, problem))
+        if problem is not None:
+            raise UserError(problem)
+        self.journal.begin(attempt, self.trainer.global_rank)
+        if self.journal.done and self.trainer.is_global_zero:
+            print(f"going on: {self.progress}", flush=True)
+
+    @property
+    def progress(self) -> str:
+        """How much of the run is finished."""
+        return f"{sum(1 for _ in self.journal.records())} of {len(self.stage.dataset)} {self.stage.unit} are done"
 
     def test_dataloader(self) -> DataLoader[Any]:
-        sampler = RankSampler(self.stage.dataset, self.trainer.world_size, self.trainer.global_rank, self.parts)
+        sampler = RankSampler(self.stage.dataset, self.trainer.world_size, self.trainer.global_rank, self.journal)
+        self.own = sampler.own
         workers = min(self.data_load_cfgs.workers, len(sampler))
         return DataLoader(self.stage.dataset, sampler=sampler, num_workers=workers, collate_fn=only)
 
-    def on_test_start(self) -> None:
-        if self.trainer.is_global_zero:
-            self.parts.create()
-        self.trainer.strategy.barrier()
-        if not self.parts.folder.is_dir():
-            raise UserError(
-                f"{self.parts.folder} is not seen by rank {self.global_rank}: all nodes must share that disk"
-            )
-        self.stage.begin(self.parts.path(self.global_rank))
-
     def test_step(self, item: Any, batch_idx: int) -> None:
-        if self.global_rank >= len(self.stage.dataset):  # another rank's item: see RankSampler
+        if not self.own:  # another rank's item, or one that is done: see RankSampler
             return
         try:
-            self.stage.step(item, self.segmenter)
+            self.journal.add(self.own[batch_idx], self.stage.step(item, self.segmenter))
         except UserError as error:
-            self.parts.report_failure(str(error))
+            self.journal.report_failure(str(error))
 
     def on_test_end(self) -> None:
-        self.stage.end(self.parts.path(self.global_rank))
+        self.stage.end()
         self.trainer.strategy.barrier()
-        failure = self.parts.failure
+        failure = self.journal.failure
         self.trainer.strategy.barrier()
-        if failure is None and self.trainer.is_global_zero:
-            message = self.stage.finish([self.parts.path(rank) for rank in range(self.trainer.world_size)])
-            for logger in self.loggers:
-                logger.log_metrics(self.stage.metrics)
-            print(message, flush=True)
-        if self.trainer.is_global_zero:
-            self.parts.remove()
+        self.journal.close()
         if failure is not None:
             raise UserError(failure)
+        if self.trainer.is_global_zero:
+            message = self.stage.finish(self.journal.records())
+            for logger in self.loggers:
+                logger.log_metrics(self.stage.metrics)
+            self.journal.remove()
+            print(message, flush=True)
 
 
 class RankSampler(DistributedSampler[int]):
-    """Deals a data set's indices to the ranks in turn, none of them twice, and ends early once a rank has failed.
+    """Deals the indices that are not done to the ranks in turn, none of them twice; ends early once a rank has failed.
 
-    A rank that gets none is given the first, for it to leave alone: Lightning skips a rank without items altogether,
-    and the others would wait for it.
+    A rank that gets none is given the first of all, for it to leave alone: Lightning skips a rank without items
+    altogether, and the others would wait for it.
+
+    Attributes:
+        own: this rank's indices.
     """
 
-    def __init__(self, dataset: Any, num_replicas: int, rank: int, parts: Parts) -> None:
+    def __init__(self, dataset: Any, num_replicas: int, rank: int, journal: Journal) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = range(rank, len(dataset), num_replicas) or range(1)
-        self.parts = parts
+        self.own = [index for index in range(len(dataset)) if index not in journal.done][rank::num_replicas]
+        self.journal = journal
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.own) or 1
 
     def __iter__(self) -> Iterator[int]:
-        for index in self.indices:
-            if self.parts.failure is not None:
+        for index in self.own or [0]:
+            if self.journal.failure is not None:
                 return
             yield index
 

@@ -62,11 +62,6 @@ class MemoryBank:
         self.vectors[class_index, slot] = vector
         self.weights[class_index, slot] = weight
 
-    def fill_from(self, part: "MemoryBank") -> None:
-        """Copy the slots that ``part``, a bank of the same classes and length, has filled."""
-        filled = part.weights > 0
-        self.vectors[filled], self.weights[filled] = part.vectors[filled], part.weights[filled]
-
     def postprocess(self) -> None:
         """Stage 2: a class's prototype is the plain mean of its filled slots, not normalised."""
         empty = [category.name for category, count in zip(self.categories, self.counts, strict=True) if not count]

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 import yaml
+from jsonargparse.typing import NonNegativeInt
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -44,6 +45,7 @@ class StageCLI(LightningCLI):
             default="stop",
             help="what to do with a target image that cannot be read",
         )
+        parser.add_argument("--max_bad", type=NonNegativeInt | None, help="stop after all if more images are skipped")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a memory bank holds no hyper-parameters of the model."""
@@ -75,11 +77,17 @@ class StageCLI(LightningCLI):
             cache_dir=model.cache_dir,
             precision=str(self.trainer.precision),
             on_bad_image=config.on_bad_image,
+            max_bad=config.max_bad,
             labels={key: value for key, value in labels.items() if value is not None},
         )
         with self.recorded(model, run) if self.trainer.is_global_zero else nullcontext():
             model.prepare(run)
-            self.trainer.test(model, verbose=False)
+            try:
+                self.trainer.test(model, verbose=False)
+            except BaseException:  # an interrupt, too
+                if self.trainer.is_global_zero and model.journal.folder.exists():
+                    print(f"{model.progress}; the same command goes on from there", flush=True)
+                raise
 
     def recorded(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[None]:
         """Record the stage in the ``run.json`` of the folder that it writes to."""

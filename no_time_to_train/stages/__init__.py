@@ -1,6 +1,6 @@
 """The three stages of the method, by the name of their test mode."""
 
-from no_time_to_train.stages.base import Parts, RunCfg, Stage
+from no_time_to_train.stages.base import RunCfg, Stage
 from no_time_to_train.stages.fill_memory import FillMemoryStage
 from no_time_to_train.stages.postprocess_memory import PostprocessMemoryStage
 from no_time_to_train.stages.test import TestStage
@@ -13,4 +13,4 @@ STAGES: dict[str, type[FillMemoryStage | PostprocessMemoryStage | VisMemoryStage
     "test": TestStage,
 }
 
-__all__ = ["STAGES", "Parts", "RunCfg", "Stage"]
+__all__ = ["STAGES", "RunCfg", "Stage"]

@@ -1,12 +1,12 @@
 """What the three stages have in common.
 
 A stage's constructor reads and checks all that the stage depends on, so that a mistake costs seconds. Several processes
-(ranks) may share a stage: each leaves its part in a folder beside the output, and the first puts the parts together.
-Nothing here knows of Lightning.
+(ranks) may share a stage: each turns items into records, which the journal keeps, and the first makes the output of all
+records. Nothing here knows of Lightning.
 """
 
-import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from no_time_to_train.config import ModelCfg
 from no_time_to_train.encoder import Encoder
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import sha256
 from no_time_to_train.models import build_dinov2
 from no_time_to_train.segmenter import Segmenter
 
@@ -31,6 +31,7 @@ class RunCfg:
         cache_dir: folder of the proposal cache (stage 3); None: no cache.
         precision: the trainer's, in which the networks run.
         on_bad_image: what to do with a target image that cannot be read.
+        max_bad: how many of these may be skipped; None: any number.
         labels: recorded in ``metrics.json`` as they are, such as the seed.
     """
 
@@ -41,38 +42,8 @@ class RunCfg:
     cache_dir: str | None = None
     precision: str = "32-true"
     on_bad_image: Literal["stop", "skip"] = "stop"
+    max_bad: int | None = None
     labels: dict[str, Any] = field(default_factory=dict)
-
-
-class Parts:
-    """The folder beside an output where the ranks of a run leave their parts, and word of a failure."""
-
-    def __init__(self, output: Path) -> None:
-        self.folder = output.parent / f".{output.name}.parts"
-
-    def create(self) -> None:
-        """Make the folder, empty: what an earlier run left is of no use."""
-        self.remove()
-        try:
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"{self.folder.parent} cannot be written: {error.strerror}") from error
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def path(self, rank: int) -> Path:
-        return self.folder / f"rank-{rank}"
-
-    def report_failure(self, reason: str) -> None:
-        """Tell all ranks why the run must stop."""
-        with atomic_write(self.folder / "failure") as file:
-            file.write(reason.encode())
-
-    @property
-    def failure(self) -> str | None:
-        path = self.folder / "failure"
-        return path.read_text() if path.exists() else None
 
 
 class Stage(ABC):
@@ -97,20 +68,20 @@ class Stage(ABC):
         return None
 
     @abstractmethod
-    def begin(self, part: Path) -> None:
-        """Begin this rank's part, to be left at ``part``."""
+    def work(self) -> dict[str, Any]:
+        """What the records depend on, as JSON values: settings, and files by their content."""
 
     @abstractmethod
-    def step(self, item: Any, segmenter: Segmenter | None) -> None:
-        """Work on one item of the data set."""
+    def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
+        """Work on one item of the data set; return what the output needs of it, as JSON values."""
+
+    def end(self) -> None:
+        """The last of this process's items is done."""
+        return None
 
     @abstractmethod
-    def end(self, part: Path) -> None:
-        """Leave this rank's part at ``part``."""
-
-    @abstractmethod
-    def finish(self, parts: list[Path]) -> str:
-        """Put the parts of all ranks together, write the output; return what to tell the user."""
+    def finish(self, records: Iterable[dict[str, Any]]) -> str:
+        """Make the output of the records of all items, in their order; return what to tell the user."""
 
 
 def required(value: str | None, option: str, what: str) -> Path:
@@ -123,6 +94,14 @@ def required(value: str | None, option: str, what: str) -> Path:
 def encoder_settings(cfg: ModelCfg) -> dict[str, Any]:
     """What a memory's vectors depend on and every stage knows."""
     return {"encoder": cfg.encoder_cfg.name, "img_size": cfg.encoder_cfg.img_size}
+
+
+def content(path: str | Path) -> str | None:
+    """The SHA-256 of a file; None where it cannot be read, of which whoever opens it will complain."""
+    try:
+        return sha256(path)
+    except OSError:
+        return None
 
 
 def build_encoder(cfg: ModelCfg) -> Encoder:

@@ -1,6 +1,10 @@
 """Stage 1: every reference instance becomes a vector in the memory bank."""
 
-from pathlib import Path
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from typing import Any
+
+import torch
 
 from no_time_to_train.coco import read_coco, select_categories
 from no_time_to_train.config import DatasetCfgs, ModelCfg
@@ -9,7 +13,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.references import check_references, read_references
 from no_time_to_train.segmenter import Segmenter
-from no_time_to_train.stages.base import RunCfg, Stage, build_encoder, encoder_settings, required
+from no_time_to_train.stages.base import RunCfg, Stage, build_encoder, content, encoder_settings, required
 
 
 class FillMemoryStage(Stage):
@@ -33,6 +37,7 @@ class FillMemoryStage(Stage):
             raise UserError(
                 f"memory_length ({cfg.memory_length} shots a class) is over memory_bank_cfg.length ({bank_cfg.length})"
             )
+        self.json_file, self.memory_pkl = json_file, memory_pkl
         coco = read_coco(json_file)
         self.categories = select_categories(coco, json_file, cfg.class_split, cfg.cat_names)
         if bank_cfg.category_num not in (None, len(self.categories)):
@@ -52,20 +57,30 @@ class FillMemoryStage(Stage):
         self.bank.made_with, self.bank.references = self.made_with, self.references
         return Segmenter(encoder)
 
-    def begin(self, part: Path) -> None:
-        """The bank itself is this rank's part."""
+    def work(self) -> dict[str, Any]:
+        return {
+            "references": [content(self.memory_pkl), self.length],
+            "annotations": content(self.json_file),
+            "categories": [category.id for category in self.categories],
+            "encoder weights": content(self.model_cfg.encoder_ckpt_path),
+            **self.made_with,
+        }
 
-    def step(self, item: Reference | BadImage, segmenter: Segmenter | None) -> None:
+    def step(self, item: Reference | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
         if isinstance(item, BadImage):
             raise UserError(item.reason)
-        self.bank.insert(item.class_index, item.slot, *segmenter.describe(item.crop, item.mask))
+        vector, weight = segmenter.describe(item.crop, item.mask)
+        return {
+            "class_index": item.class_index,
+            "slot": item.slot,
+            "vector": b64encode(vector.cpu().numpy().tobytes()).decode(),
+            "weight": weight.item(),
+        }
 
-    def end(self, part: Path) -> None:
-        self.bank.save(part)
-
-    def finish(self, parts: list[Path]) -> str:
-        for part in parts:
-            self.bank.fill_from(MemoryBank.load(part))
+    def finish(self, records: Iterable[dict[str, Any]]) -> str:
+        for record in records:
+            vector = torch.frombuffer(bytearray(b64decode(record["vector"])), dtype=torch.float32)
+            self.bank.insert(record["class_index"], record["slot"], vector, torch.tensor(record["weight"]))
         self.bank.save(self.output)
         return f"memory of {len(self.categories)} classes, {int(self.bank.counts.sum())} references: {self.output}"

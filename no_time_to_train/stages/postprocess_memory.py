@@ -1,11 +1,13 @@
 """Stage 2: the instance vectors of a class become its prototype."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from no_time_to_train.config import DatasetCfgs, ModelCfg
 from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.segmenter import Segmenter
-from no_time_to_train.stages.base import RunCfg, Stage, encoder_settings, required
+from no_time_to_train.stages.base import RunCfg, Stage, content, encoder_settings, required
 
 
 class PostprocessMemoryStage(Stage):
@@ -21,15 +23,13 @@ class PostprocessMemoryStage(Stage):
         self.bank.check_fits(path, encoder_settings(model_cfg), [])
         self.dataset = [path]
 
-    def begin(self, part: Path) -> None:
-        """There are no parts: one rank does the little there is to do."""
+    def work(self) -> dict[str, Any]:
+        return {"memory": content(self.dataset[0])}
 
-    def step(self, item: Path, segmenter: Segmenter | None) -> None:
+    def step(self, item: Path, segmenter: Segmenter | None) -> dict[str, Any]:
+        return {}
+
+    def finish(self, records: Iterable[dict[str, Any]]) -> str:
         self.bank.postprocess()
-
-    def end(self, part: Path) -> None:
-        """See :meth:`begin`."""
-
-    def finish(self, parts: list[Path]) -> str:
         self.bank.save(self.output)
         return f"prototypes of {len(self.bank.categories)} classes: {self.output}"

@@ -1,19 +1,19 @@
 """Stage 3: find the instances of the memory's classes in the target images."""
 
-import heapq
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from no_time_to_train.coco import annotation_mask, class_splits, read_coco, read_json, select_categories
 from no_time_to_train.config import DatasetCfgs, ModelCfg
 from no_time_to_train.datasets import BadImage, Target, TargetDataset, check_images_exist, read_listed_image
-from no_time_to_train.detections import Detections
 from no_time_to_train.drawing import draw_instances, save_picture, side_by_side
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
@@ -24,7 +24,7 @@ from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.models import build_sam2
 from no_time_to_train.proposal_cache import ProposalCache, StoredProposals
 from no_time_to_train.segmenter import Segmenter
-from no_time_to_train.stages.base import RunCfg, Stage, build_encoder, encoder_settings, required
+from no_time_to_train.stages.base import RunCfg, Stage, build_encoder, content, encoder_settings, required
 
 #: Threads that draw pictures beside the networks' work, and pictures that may wait for them.
 DRAWING_THREADS = 2
@@ -61,7 +61,10 @@ class TestStage(Stage):
         if run.on_bad_image == "stop":
             check_images_exist(cfg.root, self.coco, list(self.coco.imgs))
         self.dataset = TargetDataset(self.coco, cfg.root, cfg.image_size)
+        self.json_file, self.memory = json_file, path
         self.drawings: deque[Future[None]] = deque()
+        self.drawing = ThreadPoolExecutor(DRAWING_THREADS)
+        self.bad = 0
 
     def build(self) -> Segmenter:
         cfg = self.model_cfg
@@ -80,24 +83,43 @@ class TestStage(Stage):
             self.dataset.cache = ProposalCache(self.run.cache_dir, proposals_made_with(cfg, self.run.precision))
         return Segmenter(encoder, proposer, self.bank.prototypes, cfg.sam2_infer_cfgs)
 
-    def begin(self, part: Path) -> None:
-        self.lines = part.open("w")
-        self.drawing = ThreadPoolExecutor(DRAWING_THREADS)
+    def work(self) -> dict[str, Any]:
+        settings = asdict(self.model_cfg.sam2_infer_cfgs)
+        for name in ("testing_point_bs", "kmeans_k", "n_pca_components"):  # change no result
+            del settings[name]
+        return {
+            "targets": content(self.json_file),
+            "root": self.root,
+            "memory": content(self.memory),
+            "sam2_infer_cfgs": settings,
+            "networks": proposals_made_with(self.model_cfg, self.run.precision),
+            "cached": self.run.cache_dir is not None,
+        }
 
-    def step(self, item: Target | BadImage, segmenter: Segmenter | None) -> None:
+    def step(self, item: Target | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
         if isinstance(item, BadImage):
-            if self.run.on_bad_image == "stop":
-                raise UserError(f"{item.reason} (--on_bad_image skip goes on without it)")
-            self.write({"index": item.index, "skipped": item.reason})
-            return
+            return self.skip(item)
         detections = segmenter.name_and_merge(self.proposals(item, segmenter))
-        records = detections.to_coco(item.image_id, [category.id for category in self.categories])
-        self.write({"index": item.index, "results": records})
+        results = detections.to_coco(item.image_id, [category.id for category in self.categories])
         if self.model_cfg.test.online_vis:
+            self.picture(item.image_id).unlink(missing_ok=True)  # an earlier run's
             if len(self.drawings) == DRAWINGS_WAITING:
                 self.drawings.popleft().result()
-            self.drawings.append(self.drawing.submit(self.draw, item.image_id, detections.cpu()))
+            self.drawings.append(self.drawing.submit(self.draw, item.image_id, results))
+        return {"image_id": item.image_id, "results": results}
+
+    def skip(self, item: BadImage) -> dict[str, Any]:
+        """The record of an image that cannot be read, or a UserError where it may not be skipped."""
+        if self.run.on_bad_image == "stop":
+            raise UserError(f"{item.reason} (--on_bad_image skip goes on without it)")
+        self.bad += 1
+        self.check_bad(self.bad, item.reason)
+        return {"image_id": self.dataset.entries[item.index]["id"], "skipped": item.reason}
+
+    def check_bad(self, count: int, reason: str) -> None:
+        if self.run.max_bad is not None and count > self.run.max_bad:
+            raise UserError(f"more than --max_bad {self.run.max_bad} images cannot be read; one of them: {reason}")
 
     def proposals(self, item: Target, segmenter: Segmenter) -> DescribedProposals:
         """An image's proposals, from the networks or from the cache; with a cache, always as it stores them."""
@@ -111,57 +133,59 @@ class TestStage(Stage):
             cache.write(item.key, stored)
         return stored.described(segmenter.prototypes.device)
 
-    def write(self, line: dict[str, Any]) -> None:
-        self.lines.write(json.dumps(line) + "\n")
+    def picture(self, image_id: int) -> Path:
+        return self.output.parent / "pictures" / f"{image_id}.jpg"
 
-    def draw(self, image_id: int, detections: Detections) -> None:
+    def draw(self, image_id: int, results: list[dict[str, Any]]) -> None:
         """Draw a target, ground truth left and predictions right, into the folder ``pictures`` beside the results."""
         vis, entry = self.model_cfg.test, self.coco.imgs[image_id]
         image = read_listed_image(vis.imgs_path or self.root, entry)
         names = {category.id: category.name for category in self.categories}
-        indices = {category.id: index for index, category in enumerate(self.categories)}
+
+        def drawn(records: list[dict[str, Any]], labels: list[str]) -> NDArray[np.uint8]:
+            masks = [annotation_mask(record, *image.shape[:2]) for record in records]
+            classes = [list(names).index(record["category_id"]) for record in records]
+            return draw_instances(image, np.array(masks).reshape(-1, *image.shape[:2]), np.array(classes, int), labels)
+
         truth = [
             annotation
             for annotation in self.coco.imgToAnns[image_id]
             if annotation["category_id"] in names and annotation.get("segmentation")
         ]
-        left = draw_instances(
-            image,
-            np.array([annotation_mask(a, *image.shape[:2]) for a in truth]).reshape(-1, *image.shape[:2]),
-            np.array([indices[a["category_id"]] for a in truth], int),
-            [names[a["category_id"]] for a in truth],
-        )
-        shown = detections[detections.scores >= vis.vis_thr]
-        right = draw_instances(
-            image,
-            shown.masks.numpy(),
-            shown.classes.numpy(),
-            [f"{self.categories[c].name} {s:.2f}" for c, s in zip(shown.classes, shown.scores.tolist(), strict=True)],
-        )
-        folder = self.output.parent / "pictures"
-        save_picture(side_by_side(left, right, ("ground truth", "predictions")), folder / f"{image_id}.jpg")
+        left = drawn(truth, [names[annotation["category_id"]] for annotation in truth])
+        found = [record for record in results if record["score"] >= vis.vis_thr]
+        right = drawn(found, [f"{names[record['category_id']]} {record['score']:.2f}" for record in found])
+        save_picture(side_by_side(left, right, ("ground truth", "predictions")), self.picture(image_id))
 
-    def end(self, part: Path) -> None:
-        self.lines.close()
+    def end(self) -> None:
         self.drawing.shutdown()
         for drawing in self.drawings:
             drawing.result()
 
-    def finish(self, parts: list[Path]) -> str:
+    def finish(self, records: Iterable[dict[str, Any]]) -> str:
         skipped, count = [], 0
         with atomic_write(self.output) as file:
             file.write(b"[")
-            for line in merge_lines(parts):
-                if "skipped" in line:
-                    skipped.append(line["skipped"])
-                for record in line.get("results", []):
-                    file.write((b",\n" if count else b"\n") + json.dumps(record).encode())
+            for record in records:
+                if "skipped" in record:
+                    if self.run.on_bad_image == "stop":
+                        raise UserError(f"{record['skipped']} (--on_bad_image skip goes on without it)")
+                    skipped.append(record)
+                    self.check_bad(len(skipped), record["skipped"])
+                    continue
+                for result in record["results"]:
+                    file.write((b",\n" if count else b"\n") + json.dumps(result).encode())
                     count += 1
+                if self.model_cfg.test.online_vis and not self.picture(record["image_id"]).exists():
+                    self.draw(record["image_id"], record["results"])  # killed between its record and its picture
             file.write(b"\n]\n")
         report = [f"{len(self.dataset) - len(skipped)} images, {count} instances: {self.output}"]
-        if skipped:
-            report.append(f"{len(skipped)} images were skipped:")
-            report += skipped
+        if self.run.on_bad_image == "skip":
+            path = self.output.parent / "skipped.json"
+            with atomic_write(path) as file:
+                file.write(json.dumps(skipped, indent=1).encode() + b"\n")
+            report.append(f"{len(skipped)} images were skipped: {path}")
+            report += [record["skipped"] for record in skipped]
         return "\n".join([*report, self.evaluate()])
 
     def evaluate(self) -> str:
@@ -193,13 +217,3 @@ def proposals_made_with(cfg: ModelCfg, precision: str) -> dict[str, Any]:
         "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
         "precision": precision,
     }
-
-
-def merge_lines(parts: list[Path]) -> Iterator[dict[str, Any]]:
-    """The lines of all ranks' parts, by ascending index, read as they are needed."""
-
-    def lines(part: Path) -> Iterator[dict[str, Any]]:
-        with part.open() as file:
-            yield from map(json.loads, file)
-
-    return heapq.merge(*map(lines, parts), key=lambda line: line["index"])

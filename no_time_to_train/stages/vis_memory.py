@@ -1,5 +1,6 @@
 """Pictures of a memory: each class's references beside their k-means regions and principal components."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.memory_pictures import class_sheet
 from no_time_to_train.references import check_references
 from no_time_to_train.segmenter import Segmenter
-from no_time_to_train.stages.base import RunCfg, Stage, build_encoder, encoder_settings, required
+from no_time_to_train.stages.base import RunCfg, Stage, build_encoder, content, encoder_settings, required
 
 
 class VisMemoryStage(Stage):
@@ -31,7 +32,7 @@ class VisMemoryStage(Stage):
         self.output = Path(run.out_path or Path(run.save_dir) / "memory_pictures")
         path = required(run.ckpt_path, "--ckpt_path", "the memory to draw")
         json_file = required(cfg.json_file, "dataset_cfgs.fill_memory.json_file", "the references' annotations")
-        self.bank = MemoryBank.load(path)
+        self.memory, self.bank = path, MemoryBank.load(path)
         self.bank.check_fits(path, encoder_settings(model_cfg), [])
         coco = read_coco(json_file)
         references = check_references(self.bank.references, coco, json_file, self.bank.categories, shots=None)
@@ -45,11 +46,17 @@ class VisMemoryStage(Stage):
     def build(self) -> Segmenter:
         return Segmenter(build_encoder(self.model_cfg))
 
-    def begin(self, part: Path) -> None:
-        """There are no parts: every class's picture stands alone."""
+    def work(self) -> dict[str, Any]:
+        settings = self.model_cfg.sam2_infer_cfgs
+        return {
+            "memory": content(self.memory),
+            "encoder": content(self.model_cfg.encoder_ckpt_path),
+            "kmeans_k": settings.kmeans_k,
+            "n_pca_components": settings.n_pca_components,
+        }
 
     @torch.inference_mode()
-    def step(self, item: list[Reference | BadImage], segmenter: Segmenter | None) -> None:
+    def step(self, item: list[Reference | BadImage], segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
         encoder = segmenter.encoder
         crops, tokens, weights = [], [], []
@@ -63,11 +70,9 @@ class VisMemoryStage(Stage):
         settings = self.model_cfg.sam2_infer_cfgs
         picture = class_sheet(category.name, crops, tokens, weights, settings.kmeans_k, settings.n_pca_components)
         save_picture(picture, self.output / f"{category.id}.png")
+        return {}
 
-    def end(self, part: Path) -> None:
-        """See :meth:`begin`."""
-
-    def finish(self, parts: list[Path]) -> str:
+    def finish(self, records: Iterable[dict[str, Any]]) -> str:
         return f"pictures of {len(self.bank.categories)} classes: {self.output}"
 
 
