@@ -2,10 +2,12 @@
 
 import os
 import sys
+import warnings
 from importlib import import_module
+from typing import TextIO
 
 from no_time_to_train.commands import COMMANDS
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 
 
 def usage() -> str:
@@ -21,11 +23,33 @@ def main(argv: list[str] | None = None) -> None:
     if command in ("-h", "--help"):
         print(usage())
         return
+    warnings.simplefilter("always", UserNotice)
+    warnings.showwarning = show_notice
     try:
         if command not in COMMANDS:
             raise UserError(f"there is no command {command!r}; choose one of {', '.join(COMMANDS)}")
         import_module(f"no_time_to_train.commands.{command.replace('-', '_')}").run(rest)
     except UserError as error:
-        if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0:  # one line, whatever the processes
+        if is_first_process():
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def is_first_process() -> bool:
+    """Whether this process is to speak, where several run the same command."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
+
+
+def show_notice(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show our own warnings in one line, those of libraries as Python does."""
+    if not issubclass(category, UserNotice):
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
+    elif is_first_process():
+        print(f"note: {message}", file=sys.stderr)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 
 #: Splits of LVIS's classes by how many training images show them -> the annotation file's ``frequency``.
 LVIS_SPLITS = {"lvis_rare": "r", "lvis_common": "c", "lvis_frequent": "f"}
@@ -47,35 +48,53 @@ def read_coco(path: str | Path) -> COCO:
     """Read a COCO annotation file.
 
     ``annotations`` may be absent, as for a test set without ground truth. Fields that evaluation needs and that small
-    data sets leave out are filled in: ``iscrowd`` 0, ``area`` of the box.
+    data sets leave out are filled in: ``iscrowd`` 0, ``area`` of the box. Polygons of fewer than three points are left
+    out, and said in a :class:`UserNotice`.
 
     Raises:
         UserError: the file is missing, not JSON, or not in COCO's format.
     """
     data = read_json(path)
-    required = {
-        "images": {"id", "file_name"},
-        "categories": {"id", "name"},
-        "annotations": {"id", "image_id", "category_id"},
+    required: dict[str, dict[str, type]] = {
+        "images": {"id": int, "file_name": str},
+        "categories": {"id": int, "name": str},
+        "annotations": {"id": int, "image_id": int, "category_id": int},
     }
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         raise UserError(
             f"{path} is not a COCO annotation file: it needs a list 'images' (and 'annotations', 'categories')"
         )
-    for section, keys in required.items():
+    for section, kinds in required.items():
         entries = data.get(section, [])
         if not isinstance(entries, list):
             raise UserError(f"{path} is not a COCO annotation file: {section!r} is not a list")
         for index, entry in enumerate(entries):
-            missing = keys - entry.keys() if isinstance(entry, dict) else keys
-            if missing:
-                raise UserError(f"{path} is not a COCO annotation file: {section}[{index}] lacks {min(missing)!r}")
+            for key, kind in kinds.items():
+                if not isinstance(entry, dict) or key not in entry:
+                    raise UserError(f"{path} is not a COCO annotation file: {section}[{index}] lacks {key!r}")
+                if type(entry[key]) is not kind:
+                    raise UserError(f"{path}: {section}[{index}] has {key} {entry[key]!r}, not a {kind.__name__}")
+    for image in data["images"]:
+        for key in ("height", "width"):
+            if key in image and (type(image[key]) is not int or image[key] <= 0):
+                raise UserError(f"{path}: image {image['id']} has {key} {image[key]!r}, not a number of pixels")
+    sizes = {image["id"]: [image.get("height"), image.get("width")] for image in data["images"]}
     for annotation in data.get("annotations", []):
-        annotation.setdefault("iscrowd", 0)
-        if box := annotation.get("bbox"):
-            if not _is_box(box):
-                raise UserError(f"{path}: the bbox of annotation {annotation['id']} is not [x, y, w, h] in pixels")
-            annotation.setdefault("area", box[2] * box[3])
+        segmentation, size = annotation.get("segmentation"), sizes.get(annotation["image_id"], [None])
+        if isinstance(segmentation, dict) and None not in size and segmentation.get("size") != size:
+            raise UserError(
+                f"{path}: annotation {annotation['id']} has a mask of size {segmentation.get('size')}, its image is "
+                f"{size} (height, width)"
+            )
+    mended = [annotation["id"] for annotation in data.get("annotations", []) if _mend(annotation, path)]
+    if mended:
+        warnings.warn(
+            f"{path}: {len(mended)} annotations have polygons of fewer than three points, which were left out; where "
+            f"nothing else was left, their box was taken. Ids: {', '.join(map(str, mended[:10]))}"
+            + (", ..." if len(mended) > 10 else ""),
+            UserNotice,
+            stacklevel=2,
+        )
     coco = COCO()
     coco.dataset = data
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
@@ -83,8 +102,47 @@ def read_coco(path: str | Path) -> COCO:
     return coco
 
 
+def _mend(annotation: dict[str, Any], path: str | Path) -> bool:
+    """Fill in what an annotation lacks, and leave out its polygons that are none; whether there were any."""
+    where = f"{path}: annotation {annotation['id']}"
+    annotation.setdefault("iscrowd", 0)
+    if annotation["iscrowd"] not in (0, 1):
+        raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}, neither 0 nor 1")
+    box, segmentation = annotation.get("bbox"), annotation.get("segmentation")
+    if box:
+        if not _is_box(box):
+            raise UserError(f"{where}: its bbox is not [x, y, w, h] in pixels")
+        annotation.setdefault("area", box[2] * box[3])
+    if "area" in annotation and not _is_number(annotation["area"]):
+        raise UserError(f"{where} has area {annotation['area']!r}, not a number")
+    if not segmentation or (isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys()):
+        return False
+    if not isinstance(segmentation, list) or not all(
+        isinstance(ring, list)
+        and set(map(type, ring)) <= {int, float}
+        and math.isfinite(sum(ring))
+        and len(ring) % 2 == 0
+        for ring in segmentation
+    ):
+        raise UserError(f"{where}: its segmentation is neither polygons [[x, y, x, y, ...], ...] nor RLE")
+    rings = [ring for ring in segmentation if len(ring) >= 6]
+    if len(rings) == len(segmentation):
+        return False
+    if not rings:
+        if not box:
+            raise UserError(f"{where} has neither a polygon of three points nor a bbox")
+        x, y, w, h = box
+        rings = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    annotation["segmentation"] = rings
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
 
 
 @cache

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints the message and exits with status 2; it shows no traceback.
     """
+
+
+class UserNotice(UserWarning):
+    """Something the user should know, though the work goes on: what was found, and what was done about it."""

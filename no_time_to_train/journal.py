@@ -14,6 +14,7 @@ does not pass its checksum, and its item is done again.
 import hashlib
 import heapq
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,12 @@ class Journal:
         self.output = output
         self.folder = output.parent / f".{output.name}.run"
         self.done: set[int] = set()
+        self.lock = FileLock(self.folder / "lock")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has taken the folder."""
+        return self.lock.is_locked
 
     def open(self, work: dict[str, Any]) -> int:
         """Take the folder for a new attempt; called by the first process before the others :meth:`begin`.
@@ -53,7 +60,6 @@ class Journal:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(self.folder / "lock")
             self.lock.acquire(timeout=0)
         except Timeout as error:
             raise UserError(f"another run is writing {self.output} now: wait for its end, or name another") from error
@@ -62,8 +68,9 @@ class Journal:
         path = self.folder / "work.json"
         work = json.loads(json.dumps(work))
         known = read_json(path) if path.exists() else work
-        finished = len(self._finished(self._files()))
+        finished = len(self.finished())
         if finished and known != work:
+            self.lock.release()
             raise UserError(
                 f"{self.folder} has {finished} finished items of a run with another {difference(known, work)}; "
                 "give that run's command to finish it, or remove the folder to begin anew"
@@ -81,11 +88,15 @@ class Journal:
         if not self.folder.is_dir():
             raise UserError(f"{self.folder} is not seen by rank {rank}: all nodes must share that disk")
         self.failure_path = self.folder / f"{attempt}.failure"
-        self.done = self._finished([(number, path) for number, path in self._files() if number < attempt])
+        self.done = self.finished(before=attempt)
         try:
             self.file = (self.folder / f"{attempt}-{rank}.lines").open("wb", buffering=0)
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    def finished(self, before: float = math.inf) -> set[int]:
+        """Indices of the items that attempts of a lower number than ``before`` have finished."""
+        return {index for attempt, path in self._files() if attempt < before for index, _ in read_lines(path)}
 
     def add(self, index: int, record: dict[str, Any]) -> None:
         """Note that an item is finished. From here on, no end of this process loses it.
@@ -137,10 +148,6 @@ class Journal:
     def _files(self) -> list[tuple[int, Path]]:
         """The processes' files with the number of their attempt."""
         return sorted((int(path.name.split("-")[0]), path) for path in self.folder.glob("*-*.lines"))
-
-    @staticmethod
-    def _finished(files: list[tuple[int, Path]]) -> set[int]:
-        return {index for _, path in files for index, _ in read_lines(path)}
 
 
 def checksum(index: int, content: bytes) -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
@@ -74,12 +75,20 @@ class NoTimeToTrain(pl.LightningModule):
             raise UserError(problem)
         self.journal.begin(attempt, self.trainer.global_rank)
         if self.journal.done and self.trainer.is_global_zero:
-            print(f"going on: {self.progress}", flush=True)
+            print(f"going on: {self.progress(self.journal.done)}", flush=True)
 
-    @property
-    def progress(self) -> str:
-        """How much of the run is finished."""
-        return f"{sum(1 for _ in self.journal.records())} of {len(self.stage.dataset)} {self.stage.unit} are done"
+    def say_how_to_go_on(self) -> None:
+        """After a failure of a run that this process leads: say what is done, or leave no journal where nothing is."""
+        if not self.journal.is_open:
+            return
+        done = self.journal.finished()
+        if done:
+            print(f"{self.progress(done)}; the same command goes on from there", flush=True)
+        else:
+            self.journal.remove()
+
+    def progress(self, done: set[int]) -> str:
+        return f"{len(done)} of {len(self.stage.dataset)} {self.stage.unit} are done"
 
     def test_dataloader(self) -> DataLoader[Any]:
         sampler = RankSampler(self.stage.dataset, self.trainer.world_size, self.trainer.global_rank, self.journal)
@@ -92,8 +101,8 @@ class NoTimeToTrain(pl.LightningModule):
             return
         try:
             self.journal.add(self.own[batch_idx], self.stage.step(item, self.segmenter))
-        except UserError as error:
-            self.journal.report_failure(str(error))
+        except (UserError, torch.OutOfMemoryError) as error:
+            self.journal.report_failure(" ".join(str(error).split()))
 
     def on_test_end(self) -> None:
         self.stage.end()

@@ -1,5 +1,6 @@
 """SAM 2: class-agnostic mask proposals from a grid of point prompts (stage 3, steps 3 and 4)."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from no_time_to_train.encoder import Normalise
+from no_time_to_train.errors import UserNotice
 from no_time_to_train.mask_decoder import MaskDecoder
 
 #: Prompts that a CPU decodes at once: fastest of 1, 2, 4 and 8, as their maps (4 MB each) stay in its cache.
@@ -78,7 +80,21 @@ class MaskProposer(nn.Module):
         """Step 3 from the image's features on, those of :meth:`encode`; points float [n, 2] (x, y) in pixels."""
         shared = self.decoder.share(embedding, high_res_features)
         at_once = min(self.points_per_batch, CPU_BATCH) if points.device.type == "cpu" else self.points_per_batch
-        batches = [self.decoder(batch, shared, self.iou_thr) for batch in points.split(at_once)]
+        while True:
+            try:
+                batches = [self.decoder(batch, shared, self.iou_thr) for batch in points.split(at_once)]
+                break
+            except torch.OutOfMemoryError:
+                if at_once == 1:
+                    raise
+            torch.cuda.empty_cache()  # here, for the exception held on to what was decoded
+            at_once = self.points_per_batch = at_once // 2
+            warnings.warn(
+                f"the GPU's memory is full: from now on {at_once} prompts at once, which changes no result "
+                "(model_cfg.sam2_infer_cfgs.testing_point_bs)",
+                UserNotice,
+                stacklevel=2,
+            )
         logits, predicted_iou = zip(*batches, strict=True)
         return Proposals(torch.cat(logits).float(), torch.cat(predicted_iou).float())
 

@@ -3,7 +3,6 @@
 A checkpoint holds the bank and what it was made with, never the networks' weights.
 """
 
-import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,12 +90,32 @@ class MemoryBank:
             raise UserError(f"memory not found: {path}; the stage before this one writes it (--out_path)")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        except Exception as error:  # unpickling what is no checkpoint may raise anything at all
             raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise UserError(f"{path} is not a memory bank of this version ({FORMAT!r})")
-        content["categories"] = [Category(**category) for category in content["categories"]]
-        return cls(**content)
+        try:
+            content["categories"] = [Category(**category) for category in content["categories"]]
+            bank = cls(**content)
+            bank.check_sound()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"memory {path} is damaged: {error}") from error
+        return bank
+
+    def check_sound(self) -> None:
+        """Raise a ValueError where shapes do not fit together or a number is not finite."""
+        classes, length, dim = self.vectors.shape
+        shapes = {"vectors": (classes, length, dim), "weights": (classes, length), "prototypes": (classes, dim)}
+        if len(self.categories) != classes:
+            raise ValueError(f"it has {len(self.categories)} categories, and vectors of {classes}")
+        for name, shape in shapes.items():
+            tensor = getattr(self, name)
+            if tensor is None and name == "prototypes":
+                continue
+            if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+                raise ValueError(f"its {name} are {tensor.dtype} {list(tensor.shape)}, not float32 {list(shape)}")
+            if not tensor.isfinite().all():
+                raise ValueError(f"its {name} are not all finite")
 
     def check_fits(self, path: str | Path, made_with: dict[str, Any], categories: list[Category]) -> None:
         """Raise a UserError that says what differs where the bank was made for other settings or classes.

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from no_time_to_train.config import Sam2InferCfg
 from no_time_to_train.detections import Detections
 from no_time_to_train.encoder import Encoder
+from no_time_to_train.errors import UserError
 from no_time_to_train.images import patch_weights
 from no_time_to_train.mask_proposals import MaskProposer, Proposals
 from no_time_to_train.matching import DescribedProposals, mask_vectors, match, region_boxes
@@ -61,7 +62,7 @@ class Segmenter(nn.Module):
             The instance vector [D], and the sum of its mask weights.
         """
         weights = patch_weights(mask, self.encoder.size, self.encoder.grid)
-        tokens = self.encoder(crop[None])[0]
+        tokens = finite(self.encoder(crop[None])[0])
         with float32(crop):
             return instance_vector(tokens, weights), weights.sum()
 
@@ -78,7 +79,7 @@ class Segmenter(nn.Module):
     def propose(self, image: Tensor, height: int, width: int) -> DescribedProposals:
         """Steps 2 to 5: what both networks say of an image, whatever the references. Arguments as :meth:`segment`'s."""
         assert self.proposer is not None
-        features, proposals = self.encoder.feature_map(image[None])[0], self.proposer(image)
+        features, proposals = finite(self.encoder.feature_map(image[None])[0]), self.proposer(image)
         with float32(image):
             return describe_proposals(proposals, features, height, width)
 
@@ -97,6 +98,13 @@ class Segmenter(nn.Module):
         best = scores.argsort(descending=True, stable=True)[: settings.num_out_instance]
         regions = torch.from_numpy(masks[best.cpu().numpy()].unpack())
         return Detections(regions, region_boxes(regions), scores[best].cpu(), candidates.classes[best].cpu())
+
+
+def finite(features: Tensor) -> Tensor:
+    """The features as they are; a UserError where one is NaN or infinite, which would silently name nothing."""
+    if not features.isfinite().all():
+        raise UserError("the encoder gives values that are not finite: is its checkpoint sound?")
+    return features
 
 
 def float32(like: Tensor) -> torch.autocast:

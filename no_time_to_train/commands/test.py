@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 import yaml
+from jsonargparse import set_parsing_settings
 from jsonargparse.typing import NonNegativeInt
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -16,6 +17,9 @@ from no_time_to_train.commands.parser import OneLineParser
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
 from no_time_to_train.run_record import recorded
 from no_time_to_train.stages import RunCfg
+
+#: What a configuration may name to be imported: Lightning's classes and ours. A stranger's file runs nothing else.
+IMPORTABLE = ["lightning", "pytorch_lightning", "no_time_to_train"]
 
 
 class StageParser(OneLineParser, LightningArgumentParser):
@@ -85,8 +89,8 @@ class StageCLI(LightningCLI):
             try:
                 self.trainer.test(model, verbose=False)
             except BaseException:  # an interrupt, too
-                if self.trainer.is_global_zero and model.journal.folder.exists():
-                    print(f"{model.progress}; the same command goes on from there", flush=True)
+                if self.trainer.is_global_zero:
+                    model.say_how_to_go_on()
                 raise
 
     def recorded(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[None]:
@@ -125,6 +129,7 @@ def run(argv: list[str]) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning, of torch's pytrees
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=IMPORTABLE)
     StageCLI(
         NoTimeToTrain,
         subclass_mode_model=True,
