@@ -76,7 +76,7 @@ def configuration(out: Path, references_json: Path, targets_json: Path) -> dict[
                 "test_mode": "test",
                 "model_cfg": {
                     "sam2_cfg_file": "sam2_nano",
-                    "encoder_cfg": {"name": "dinov2_nano", "img_size": 224},
+                    "encoder_cfg": {"name": "dinov2_nano", "img_size": 336},
                     "test": {"online_vis": True, "vis_thr": 0.5},
                     "dataset_name": "drawn scenes",
                 },

@@ -83,7 +83,7 @@ def build_dinov2(
     Args:
         name: a name of ``DINOV2_MODELS`` or ``dinov2_nano``.
         img_size: side of the square input, in pixels, a multiple of 14. The checkpoint's positional embeddings
-            (made for 518; for 224 in the nano network) are resampled to it.
+            (made for 518; for 336 in the nano network) are resampled to it.
         patch_size: 14, that of every DINOv2.
         checkpoint: official checkpoint or safetensors under the official names; None leaves the network as initialised.
 

@@ -17,7 +17,7 @@ DINOV2_NAMES = {name: network for network, name in CHECKPOINT_OF.items() if netw
 DINOV2_NAMES[DINOV2_NANO] = DINOV2_NANO
 
 #: Side of a DINOv2's input, in pixels, as it was trained.
-IMG_SIZE, NANO_IMG_SIZE = 518, 224
+IMG_SIZE, NANO_IMG_SIZE = 518, 336
 
 
 class Network(NamedTuple):

@@ -219,12 +219,12 @@ def draw_surface(rng: np.random.Generator, pattern: PatternClass, alpha: Floats,
     """The pattern, about ``period`` pixels a tile, in two random colours, with a dark rim and light: [h, w, 3]."""
     h, w = alpha.shape
     period *= rng.uniform(0.85, 1.2)
-    turn, aspect = rng.uniform(-MAX_TURN, MAX_TURN), _aspect(pattern.kind)
+    turn = rng.uniform(-MAX_TURN, MAX_TURN)
     level = max(0, min(len(_tiles(pattern)) - 1, int(np.log2(TILE / period))))
     tile = _tiles(pattern)[level]
     y, x = np.mgrid[:h, :w].astype(np.float32) / np.float32(period)
     u = (np.cos(turn) * x + np.sin(turn) * y + rng.random()) % 1
-    v = ((np.cos(turn) * y - np.sin(turn) * x) / aspect + rng.random()) % 1
+    v = (np.cos(turn) * y - np.sin(turn) * x + rng.random()) % 1
     side = tile.shape[0] - 1  # the last row and column repeat the first
     tone = cv2.remap(tile, (u * side).astype(np.float32), (v * side).astype(np.float32), cv2.INTER_LINEAR)[..., None]
     colours = _two_colours(rng, 0.3)
@@ -264,10 +264,6 @@ def _dots(x: Floats, y: Floats) -> Any:
     return np.minimum(near, corner) < 0.22
 
 
-def _waves(x: Floats, y: Floats) -> Any:
-    return (2 * y + 0.4 * np.sin(2 * np.pi * x)) % 1 < 0.5
-
-
 def _bricks(x: Floats, y: Floats) -> Any:
     row = np.floor(2 * y)
     return ((2 * y) % 1 > 0.2) & ((x + 0.5 * row) % 1 > 0.1)
@@ -280,15 +276,6 @@ def _rings(x: Floats, y: Floats) -> Any:
 def _crosses(x: Floats, y: Floats) -> Any:
     dx, dy = np.abs(x - 0.5), np.abs(y - 0.5)
     return ((dx < 0.12) & (dy < 0.36)) | ((dy < 0.12) & (dx < 0.36))
-
-
-def _honeycomb(x: Floats, y: Floats) -> Any:
-    distances = []
-    for cx in (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0):
-        for cy in (-1.0, 0.0, 1.0, 2.0):
-            distances.append(np.hypot((x - cx) * np.sqrt(3), y - cy - cx % 1))
-    first, second = np.sort(np.stack(distances), axis=0)[:2]
-    return second - first > 0.2
 
 
 def _triangles(x: Floats, y: Floats) -> Any:
@@ -362,11 +349,9 @@ _NOVEL_TILES: dict[str, Callable[[Floats, Floats], Any]] = {
     "stripes": _stripes,
     "checks": _checks,
     "dots": _dots,
-    "waves": _waves,
     "bricks": _bricks,
     "rings": _rings,
     "crosses": _crosses,
-    "honeycomb": _honeycomb,
     "triangles": _triangles,
     "weave": _weave,
 }
@@ -381,11 +366,6 @@ _BASE_TILES: dict[str, Callable[[np.random.Generator, Floats, Floats], Any]] = {
 def pattern_tile(pattern: PatternClass) -> Floats:
     """The finest tile of a pattern, tones in [0, 1] that repeat in both directions: [TILE, TILE]."""
     return _tiles(pattern)[0][:-1, :-1]
-
-
-def _aspect(kind: str) -> float:
-    """Height of a kind's tile over its width."""
-    return 3**-0.5 if kind == "honeycomb" else 1.0
 
 
 @cache
@@ -419,14 +399,12 @@ BASE_CLASSES = _base_classes()
 
 #: What references and targets are drawn from: never seen in training.
 NOVEL_CLASSES = (
-    PatternClass("stripes-wide", "stripes", 0.16),
-    PatternClass("checks-wide", "checks", 0.26),
-    PatternClass("dots-large", "dots", 0.26),
-    PatternClass("waves-wide", "waves", 0.36),
-    PatternClass("bricks-large", "bricks", 0.34),
-    PatternClass("rings-large", "rings", 0.42),
-    PatternClass("crosses-large", "crosses", 0.22),
-    PatternClass("honeycomb-large", "honeycomb", 0.34),
-    PatternClass("triangles-large", "triangles", 0.22),
-    PatternClass("weave-large", "weave", 0.42),
+    PatternClass("stripes", "stripes", 0.12),
+    PatternClass("checks", "checks", 0.2),
+    PatternClass("dots", "dots", 0.2),
+    PatternClass("bricks", "bricks", 0.26),
+    PatternClass("rings", "rings", 0.32),
+    PatternClass("crosses", "crosses", 0.3),
+    PatternClass("triangles", "triangles", 0.3),
+    PatternClass("weave", "weave", 0.32),
 )

@@ -11,12 +11,13 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nano_dinov2 import VIT_SIZE, evaluate_dinov2
+from nano_dinov2 import evaluate_dinov2
 from nano_sam2 import evaluate_sam2
 
 from no_time_to_train.demo import draw, run_stages
 from no_time_to_train.download import default_checkpoint
 from no_time_to_train.models import DINOV2_NANO, SAM2_NANO, build_dinov2, build_sam2
+from no_time_to_train.pretrained import NANO_IMG_SIZE
 from no_time_to_train.references import read_references, write_references
 
 Figures = dict[str, float]
@@ -50,7 +51,7 @@ def main() -> None:
         *("--model.init_args.model_cfg.encoder_ckpt_path", str(paths[DINOV2_NANO])),
     ]
     sam2 = build_sam2(SAM2_NANO, paths[SAM2_NANO])
-    vit = build_dinov2(DINOV2_NANO, VIT_SIZE, checkpoint=paths[DINOV2_NANO])
+    vit = build_dinov2(DINOV2_NANO, NANO_IMG_SIZE, checkpoint=paths[DINOV2_NANO])
     metrics: dict[str, dict[str, Figures]] = {}
     for seed in args.seeds:
         figures = {

@@ -1,5 +1,7 @@
 """The nano DINOv2: averages of tokens inside objects, seen whole in a scene or close up, are told apart by cosine."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -21,18 +23,31 @@ from no_time_to_train.scenes import (
     pattern_tile,
 )
 
-VIT_SIZE = 224
-GRID = VIT_SIZE // PATCH_SIZE
 CLOSE_UPS = 2  # of a batch's scenes
-SHEET_TILES = (40, 140)  # least and greatest width of a tile on a sheet, over the pattern's scale: as in scenes
-REGIONS = 25  # places for the regions of a view
+REGIONS = 26  # places for the regions of a view
 IGNORED = -1  # label of what is not there, and of tokens that straddle regions
-CLOSE_UP_CONTEXT = 2.0  # around the object of a close-up, over its box's longer side
 OCTAVES, ANGLES, HARMONICS = 7, 6, 4  # of a pattern's spectrum
 
 
-def dinov2_example(rng: np.random.Generator, scene: Scene, context: float = CLOSE_UP_CONTEXT) -> Batch:
-    """Three views, v = 0, 1, 2: the scene, a close-up of one of its objects with ``context``, and a sheet of surfaces.
+@dataclass(frozen=True)
+class Views:
+    """How the ViT is shown scenes and patterns.
+
+    Attributes:
+        size: side of its input, in pixels.
+        context: around the object of a close-up, over its box's longer side.
+        tiles: least and greatest width of a tile on a sheet, over the pattern's scale, in pixels: as in scenes.
+        surfaces: least and greatest number of surfaces along a sheet's side.
+    """
+
+    size: int
+    context: float
+    tiles: tuple[int, int]
+    surfaces: tuple[int, int]
+
+
+def dinov2_example(rng: np.random.Generator, scene: Scene, views: Views) -> Batch:
+    """Three views, v = 0, 1, 2: the scene, a close-up of one of its objects, and a sheet of surfaces.
 
     Returns:
         Images [3, 3, S, S], regions' weights [3, R, G, G] and labels [3, R], tokens' labels [3, G, G]. In the first two
@@ -45,41 +60,43 @@ def dinov2_example(rng: np.random.Generator, scene: Scene, context: float = CLOS
     labels[: len(scene.labels)] = scene.labels
     labels[-1] = len(BASE_CLASSES) + scene.background
     whole = cv2.resize(scene.image, (TARGET_SIZE, TARGET_SIZE), interpolation=cv2.INTER_AREA)
-    window = reference_window(scene.masks[rng.integers(len(scene.masks))], context)
+    window = reference_window(scene.masks[rng.integers(len(scene.masks))], views.context)
     return stack(
         [
-            view(whole, masks, labels),
-            view(scene.image[window], masks[(slice(None), *window)], labels),
-            view(*draw_sheet(rng)),
+            view(whole, masks, labels, views.size),
+            view(scene.image[window], masks[(slice(None), *window)], labels, views.size),
+            view(*draw_sheet(rng, views), views.size),
         ]
     )
 
 
-def view(image: NDArray[np.uint8], masks: NDArray[np.bool_], labels: NDArray[np.int64]) -> Batch:
+def view(image: NDArray[np.uint8], masks: NDArray[np.bool_], labels: NDArray[np.int64], size: int) -> Batch:
     """An image [H, W, 3] and its regions [R, H, W] as the ViT takes them."""
-    weights = coverage(masks, GRID)
+    weights = coverage(masks, size // PATCH_SIZE)
     present = torch.from_numpy(labels).where(weights.sum((1, 2)) > 1, IGNORED)
     cover, region = weights.max(0)
     return {
-        "image": as_input(cv2.resize(image, (VIT_SIZE, VIT_SIZE), interpolation=cv2.INTER_CUBIC)),
+        "image": as_input(cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)),
         "weights": weights,
         "labels": present,
         "token_labels": present[region].where(cover > 0.8, IGNORED),
     }
 
 
-def draw_sheet(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:
+def draw_sheet(
+    rng: np.random.Generator, views: Views
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:
     """Nothing but surfaces, side by side: they teach patterns the fastest."""
-    side = int(rng.integers(3, 5))
-    edges = np.linspace(0, VIT_SIZE, side + 1).round().astype(int)
-    image = np.zeros((VIT_SIZE, VIT_SIZE, 3), np.float32)
-    masks = np.zeros((REGIONS, VIT_SIZE, VIT_SIZE), bool)
+    size, side = views.size, int(rng.integers(*views.surfaces, endpoint=True))
+    edges = np.linspace(0, size, side + 1).round().astype(int)
+    image = np.zeros((size, size, 3), np.float32)
+    masks = np.zeros((REGIONS, size, size), bool)
     labels = np.full(REGIONS, IGNORED)
     for index in range(side**2):
         (top, bottom), (left, right) = edges[index // side :][:2], edges[index % side :][:2]
         labels[index] = rng.integers(len(BASE_CLASSES))
         pattern = BASE_CLASSES[labels[index]]
-        width = min(pattern.scale * np.exp(rng.uniform(*np.log(SHEET_TILES))), VIT_SIZE / side / 1.2)
+        width = min(pattern.scale * np.exp(rng.uniform(*np.log(views.tiles))), size / side / 1.2)
         image[top:bottom, left:right] = draw_surface(
             rng, pattern, np.ones((bottom - top, right - left), np.float32), width
         )
@@ -208,10 +225,11 @@ def evaluate_dinov2(model: VisionTransformer, seed: int, scenes: int = 100) -> d
     """
     shots: list[list[Tensor]] = [[] for _ in NOVEL_CLASSES]
     objects, labels, backgrounds = [], [], []
+    views = Views(model.patch_embed.img_size[0], CONTEXT_RATIO, tiles=(40, 140), surfaces=(3, 4))
     index = 0
     while index < scenes or min(map(len, shots)) < 5:
         rng = np.random.default_rng([seed, EVALUATION, index])
-        example = dinov2_example(rng, random_scene(rng, NOVEL_CLASSES), CONTEXT_RATIO)
+        example = dinov2_example(rng, random_scene(rng, NOVEL_CLASSES), views)
         (whole, close_up) = region_vectors(model, example["image"][:2], example["weights"][:2])[1]
         reference = int(example["weights"][1, :8].sum((1, 2)).argmax())
         shots[int(example["labels"][1, reference])].append(close_up[reference])

@@ -3,25 +3,25 @@
     python scripts/train_nano.py --out runs/nano              # both
     python scripts/train_nano.py --out runs/nano dinov2_nano  # one of them
 
-A run that is cut off goes on from its last checkpoint. Step i draws its scenes from the seed and i alone, so that an
-interrupted run sees what an uninterrupted one sees. ``evaluate_nano.py`` measures what came out on the novel classes,
-which no training sees.
+The ViT has two phases: like DINOv2, it ends at a larger input. A run that is cut off goes on from its last checkpoint.
+Step i draws its scenes from the seed and i alone, so that an interrupted run sees what an uninterrupted one sees.
+``evaluate_nano.py`` measures what came out on the novel classes, which no training sees.
 """
 
 import argparse
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from nano_batches import Batch, DrawnBatches
-from nano_dinov2 import VIT_SIZE, Classifier, dinov2_example, dinov2_loss, start_as_waves
+from nano_dinov2 import Classifier, Views, dinov2_example, dinov2_loss, start_as_waves
 from nano_sam2 import EncoderGuide, sam2_example, sam2_loss
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -29,9 +29,25 @@ from tqdm import tqdm
 from no_time_to_train.models import DINOV2_NANO, SAM2_NANO, build_dinov2, build_sam2
 from no_time_to_train.scenes import Scene
 
-CYCLES = {SAM2_NANO: [7000], DINOV2_NANO: [4500, 3500]}  # steps; in each the rate goes up once, then down
-SCENES = {SAM2_NANO: 4, DINOV2_NANO: 4}  # a step
-PEAK_RATE = {SAM2_NANO: 1.5e-3, DINOV2_NANO: 1.5e-3}
+SCENES = 4  # a step
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training: the rate goes up once, then down; the next phase begins with the weights of the last."""
+
+    steps: int
+    peak_rate: float
+    views: Views | None = None  # the ViT's
+
+
+PHASES = {
+    SAM2_NANO: [Phase(7000, 1.5e-3)],
+    DINOV2_NANO: [
+        Phase(4500, 1.5e-3, Views(size=224, context=2.0, tiles=(40, 140), surfaces=(3, 4))),
+        Phase(1800, 8e-4, Views(size=336, context=3.0, tiles=(50, 190), surfaces=(3, 5))),
+    ],
+}
 
 
 @dataclass
@@ -45,47 +61,71 @@ class Recipe:
     finish: Callable[[], None]  # what is left to do to the network after the last step
 
 
-def build(name: str) -> Recipe:
-    if name == SAM2_NANO:
+def build(name: str, views: Views | None) -> Recipe:
+    if views is None:
         sam2 = build_sam2(name)
         guide = EncoderGuide(sam2.hidden_dim)
         trained = nn.ModuleList([sam2, guide])
         return Recipe(sam2, trained, lambda batch: sam2_loss(sam2, guide, batch), sam2_example, lambda: None)
-    vit = build_dinov2(name, VIT_SIZE)
+    vit = build_dinov2(name, views.size)
     start_as_waves(vit)
     head = Classifier(vit.embed_dim)
     trained = nn.ModuleList([vit, head])
     return Recipe(
-        vit, trained, lambda batch: dinov2_loss(vit, head, batch), dinov2_example, lambda: head.fold_into(vit.norm)
+        vit,
+        trained,
+        lambda batch: dinov2_loss(vit, head, batch),
+        lambda rng, scene: dinov2_example(rng, scene, views),
+        lambda: head.fold_into(vit.norm),
     )
 
 
-def rate(step: int, cycles: list[int]) -> float:
-    """The learning rate over its peak: up over a tenth of each cycle, and down to nothing."""
-    while step >= cycles[0] and len(cycles) > 1:
-        step, cycles = step - cycles[0], cycles[1:]
-    rise = cycles[0] / 10
-    share = step / rise if step < rise else (cycles[0] - step) / (cycles[0] - rise)
-    return (1 - math.cos(math.pi * share)) / 2
+def train(name: str, out: Path, phases: list[Phase], seed: int, device: torch.device, workers: int, every: int) -> None:
+    """Train ``name``, going on from ``out/{name}.*.ckpt`` if there are any, and save its weights."""
+    before = None
+    for number, phase in enumerate(phases, 1):
+        torch.manual_seed(seed)
+        recipe = build(name, phase.views)
+        checkpoint = out / f"{name}.{number}.ckpt"
+        train_phase(f"{name} {number}/{len(phases)}", recipe, phase, before, checkpoint, seed, device, workers, every)
+        before = checkpoint
+    network = recipe.network.cpu().eval().requires_grad_(False)
+    recipe.trained.cpu()
+    recipe.finish()
+    halves = {key: value.half().contiguous() for key, value in network.state_dict().items()}
+    save_atomically(lambda path: save_file(halves, path), out / f"{name}.safetensors")
 
 
-def train(name: str, out: Path, cycles: list[int], seed: int, device: torch.device, workers: int, every: int) -> None:
-    """Train ``name``, going on from ``out/{name}.ckpt`` if it is there, and save its weights."""
-    torch.manual_seed(seed)
-    recipe = build(name)
-    network, trained = recipe.network, recipe.trained
+def train_phase(
+    title: str,
+    recipe: Recipe,
+    phase: Phase,
+    before: Path | None,
+    checkpoint: Path,
+    seed: int,
+    device: torch.device,
+    workers: int,
+    every: int,
+) -> None:
+    """Train for a phase, going on from ``checkpoint`` if it is there, from the last phase's, ``before``, if not."""
+    trained = recipe.trained
     trained.to(device).train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(trained.parameters(), PEAK_RATE[name], weight_decay=0.05, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, cycles))
-    checkpoint, done, steps = out / f"{name}.ckpt", 0, sum(cycles)
+    optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, phase.peak_rate, phase.steps, pct_start=0.1)
+    done, steps = 0, phase.steps
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         trained.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         done = state["step"]
+    elif before is not None:
+        weights = torch.load(before, map_location=device, weights_only=True)["model"]
+        side = int((trained.state_dict()["0.pos_embed"].shape[1] - 1) ** 0.5)
+        weights["0.pos_embed"] = resample_abs_pos_embed(weights["0.pos_embed"], (side, side))
+        trained.load_state_dict(weights)
     loader = DataLoader(
-        DrawnBatches(seed, SCENES[name], recipe.example),
+        DrawnBatches(seed, SCENES, recipe.example),
         batch_size=None,
         sampler=range(done, steps),
         num_workers=workers,
@@ -93,7 +133,7 @@ def train(name: str, out: Path, cycles: list[int], seed: int, device: torch.devi
     )
     shown: dict[str, float] = {}
     started = time.perf_counter()
-    bar = tqdm(loader, name, total=steps, initial=done)
+    bar = tqdm(loader, title, total=steps, initial=done)
     for step, batch in enumerate(bar, done + 1):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss, measured = recipe.loss({key: value.to(device, non_blocking=True) for key, value in batch.items()})
@@ -118,11 +158,7 @@ def train(name: str, out: Path, cycles: list[int], seed: int, device: torch.devi
                 ),
                 checkpoint,
             )
-    print(f"{name}: {(time.perf_counter() - started) / max(1, steps - done):.3f} s a step")
-    network.eval().requires_grad_(False)
-    recipe.finish()
-    halves = {key: value.half().contiguous() for key, value in network.cpu().state_dict().items()}
-    save_atomically(lambda path: save_file(halves, path), out / f"{name}.safetensors")
+    print(f"{title}: {(time.perf_counter() - started) / max(1, steps - done):.3f} s a step")
 
 
 def save_atomically(save: Callable[[Path], Any], path: Path) -> None:
@@ -134,21 +170,21 @@ def save_atomically(save: Callable[[Path], Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CYCLES)}; default: both")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PHASES)}; default: both")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and weights")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
-    parser.add_argument("--steps", type=int, help="fewer or more than the recipe's, for trials")
+    parser.add_argument("--steps", type=int, help="of each phase, for trials")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--checkpoint-every", type=int, default=250, metavar="STEPS")
     args = parser.parse_args()
-    names = args.names or list(CYCLES)
-    if unknown := set(names) - set(CYCLES):
+    names = args.names or list(PHASES)
+    if unknown := set(names) - set(PHASES):
         parser.error(f"no nano network is called {min(unknown)!r}")
     args.out.mkdir(parents=True, exist_ok=True)
     for name in names:
-        cycles = [args.steps] if args.steps else CYCLES[name]
-        train(name, args.out, cycles, args.seed, torch.device(args.device), args.workers, args.checkpoint_every)
+        phases = [replace(phase, steps=args.steps or phase.steps) for phase in PHASES[name]]
+        train(name, args.out, phases, args.seed, torch.device(args.device), args.workers, args.checkpoint_every)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_memories_are_shown_joined_and_thinned_out(
     printed = capsys.readouterr().out
     assert f"{LABEL}  1 references" in printed
     assert "</script>   2 references" in printed
-    assert "made with encoder dinov2_nano, img_size 224" in printed
+    assert "made with encoder dinov2_nano, img_size 336" in printed
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
     with pytest.raises(SystemExit):
         main(["memory", "remove", both, "rote Blume", "--out", str(tmp_path / "x")])
