@@ -15,6 +15,7 @@ from no_time_to_train.drawing import save_picture
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 from no_time_to_train.memory_pictures import TILE, reference_sheet
+from no_time_to_train.pretrained import NANO_IMG_SIZE
 from no_time_to_train.references import sample_references, write_references
 from no_time_to_train.scenes import NOVEL_CLASSES, write_coco
 
@@ -76,7 +77,8 @@ def configuration(out: Path, references_json: Path, targets_json: Path) -> dict[
                 "test_mode": "test",
                 "model_cfg": {
                     "sam2_cfg_file": "sam2_nano",
-                    "encoder_cfg": {"name": "dinov2_nano", "img_size": 336},
+                    "sam2_infer_cfgs": {"points_per_side": 24},
+                    "encoder_cfg": {"name": "dinov2_nano", "img_size": NANO_IMG_SIZE},
                     "test": {"online_vis": True, "vis_thr": 0.5},
                     "dataset_name": "drawn scenes",
                 },

@@ -17,6 +17,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Journal:
         self.folder = output.parent / f".{output.name}.run"
         self.done: set[int] = set()
         self.lock = FileLock(self.folder / "lock")
+        self.file: FileIO | None = None
 
     @property
     def is_open(self) -> bool:
@@ -90,7 +92,7 @@ class Journal:
         self.failure_path = self.folder / f"{attempt}.failure"
         self.done = self.finished(before=attempt)
         try:
-            self.file = (self.folder / f"{attempt}-{rank}.lines").open("wb", buffering=0)
+            self.file = FileIO(self.folder / f"{attempt}-{rank}.lines", "wb")  # not buffered
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
 
@@ -107,6 +109,7 @@ class Journal:
         content = json.dumps(record).encode()
         line = b"%d %s %s\n" % (index, checksum(index, content), content)
         try:
+            assert self.file is not None
             written = self.file.write(line)
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
@@ -138,12 +141,15 @@ class Journal:
         return path.read_text() if path.exists() else None
 
     def close(self) -> None:
-        self.file.close()
+        """Let go of the folder, which stays for another attempt."""
+        if self.file is not None:
+            self.file.close()
+        self.lock.release()
 
     def remove(self) -> None:
         """The output is there: nothing of this is needed any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.lock.release()
+        self.close()
 
     def _files(self) -> list[tuple[int, Path]]:
         """The processes' files with the number of their attempt."""

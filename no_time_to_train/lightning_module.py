@@ -84,6 +84,7 @@ class NoTimeToTrain(pl.LightningModule):
         done = self.journal.finished()
         if done:
             print(f"{self.progress(done)}; the same command goes on from there", flush=True)
+            self.journal.close()
         else:
             self.journal.remove()
 
@@ -109,7 +110,6 @@ class NoTimeToTrain(pl.LightningModule):
         self.trainer.strategy.barrier()
         failure = self.journal.failure
         self.trainer.strategy.barrier()
-        self.journal.close()
         if failure is not None:
             raise UserError(failure)
         if self.trainer.is_global_zero:

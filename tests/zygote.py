@@ -2,12 +2,16 @@
 
 Run with a socket's path and a command line, this file is the client: it has the command run in its own folder, with its
 own environment and output, and ends with the command's exit status. The scripts call many commands; tests run them so.
+``DIE_AFTER`` in the environment kills the command after so many seconds, at once; ``LARGEST_FILE`` is a disk that fills
+up after so many bytes.
 """
 
 import array
 import contextlib
 import json
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -50,6 +54,10 @@ def run(request: dict, descriptors: array.array, main) -> None:
         os.fchdir(descriptors[2])
         os.environ.clear()
         os.environ.update(request["environment"])
+        if "DIE_AFTER" in os.environ:  # nobody handles the alarm: the kernel ends the process as SIGKILL does
+            signal.setitimer(signal.ITIMER_REAL, float(os.environ["DIE_AFTER"]))
+        if "LARGEST_FILE" in os.environ:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
         sys.argv = ["no-time-to-train", *request["arguments"]]
         main(request["arguments"])
         status = 0

@@ -1,0 +1,232 @@
+"""Runs that are killed, cut short or started twice: nothing finished is lost, nothing half-done is taken for done."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.journal import Journal
+from tests.conftest import DATA, assert_same_results, stage_arguments
+from tests.test_stages import Checkpoints, finish, start
+from tests.zygote import zygote
+
+KILLS = 20
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Run ``no-time-to-train`` with arguments, and more environment by keyword."""
+    with zygote(tmp_path_factory.mktemp("zygote")) as line:
+
+        def run(arguments: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
+            return subprocess.run(
+                [*line.split(), *arguments],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+
+        yield run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(command: Command, nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all three stages, run without any trouble."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for stage in ("fill_memory", "postprocess_memory", "test"):
+        ended = command(arguments(stage, nano_checkpoints, folder, folder))
+        assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+def arguments(stage: str, checkpoints: Checkpoints, folder: Path, memories: Path, *options: str) -> list[str]:
+    """A stage's command line that writes to ``folder`` and reads from ``memories``."""
+    paths = {
+        "fill_memory": ["--out_path", str(folder / "memory.ckpt")],
+        "postprocess_memory": [
+            *("--ckpt_path", str(memories / "memory.ckpt"), "--out_path", str(folder / "prototypes.ckpt"))
+        ],
+        "test": ["--ckpt_path", str(memories / "prototypes.ckpt")],
+    }
+    return [*stage_arguments(stage, checkpoints, folder), *paths[stage], *options]
+
+
+def test_killed_at_random_moments_a_run_ends_as_an_undisturbed_one(
+    command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    moments = random.Random(0)
+    kills, rounds = 0, 0
+    while kills < KILLS:
+        folder = tmp_path / str(rounds)
+        rounds += 1
+        stage, output = (("test", "results.json"), ("fill_memory", "memory.ckpt"))[rounds % 4 == 0]
+        run = arguments(stage, nano_checkpoints, folder, undisturbed)
+        while (ended := command(run, DIE_AFTER=str(moments.uniform(0.2, 2.5)))).returncode != 0:
+            assert "error" not in ended.stderr, ended.stderr
+            kills += 1
+        assert (folder / output).read_bytes() == (undisturbed / output).read_bytes()
+        assert not list(folder.glob(".*")), "no journal and no temporary file is left"
+
+
+def test_a_process_of_several_that_dies_ends_the_run_and_any_number_goes_on(
+    undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    run = arguments("test", nano_checkpoints, tmp_path, undisturbed)
+    process = start([*run, "--trainer.devices", "2"])
+    lines = tmp_path / ".results.json.run" / "1-1.lines"
+    while not (lines.exists() and lines.stat().st_size):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "run_lightning"], capture_output=True, text=True)
+    for child in children.stdout.split():
+        os.kill(int(child), signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not (tmp_path / "results.json").exists()
+    assert "going on: " in finish(start(run))
+    assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
+
+
+def test_finished_items_of_another_configuration_are_refused_with_what_differs(
+    command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    targets = copy_of_images(tmp_path / "images")
+    content = (targets[2]).read_bytes()
+    targets[2].write_bytes(content[:1000])
+    root = ["--model.init_args.dataset_cfgs.test.root", str(tmp_path / "images")]
+    run = arguments("test", nano_checkpoints, tmp_path, undisturbed, *root)
+
+    assert targets[2].name in failure(command(run))
+    other = ["--model.init_args.model_cfg.sam2_infer_cfgs.nms_thr", "0.6"]
+    assert "sam2_infer_cfgs.nms_thr: 0.5 there, 0.6 here" in failure(command([*run, *other]))
+    assert "2 finished items" in failure(command([*run, *other]))
+    assert "more than --max_bad 0" in failure(command([*run, "--on_bad_image", "skip", "--max_bad", "0"]))
+
+    targets[2].write_bytes(content)
+    assert "going on: " in command(run).stdout
+    assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:1000]), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.unlink(), "not found"),
+        (lambda path: shutil.copy(DATA / "bomb.png", path), "decompression bomb"),
+        (lambda path: shutil.copy(DATA / "one_pixel.png", path), "the annotation file says"),
+    ],
+    ids=["truncated", "empty", "missing", "bomb", "other size"],
+)
+def test_bad_images_are_skipped_and_listed_with_their_reasons(
+    spoil: Callable[[Path], None],
+    reason: str,
+    command: Command,
+    undisturbed: Path,
+    nano_checkpoints: Checkpoints,
+    tmp_path: Path,
+) -> None:
+    targets = copy_of_images(tmp_path / "images")
+    spoil(targets[1])
+    root = ["--model.init_args.dataset_cfgs.test.root", str(tmp_path / "images")]
+    options = ["--on_bad_image", "skip", "--max_bad", "1"]
+    assert command(arguments("test", nano_checkpoints, tmp_path, undisturbed, *root, *options)).returncode == 0
+    (skipped,) = json.loads((tmp_path / "skipped.json").read_text())
+    assert reason in skipped["skipped"]
+    expected = [record for record in read_results(undisturbed) if record["image_id"] != skipped["image_id"]]
+    assert_same_results(read_results(tmp_path), expected, atol=1e-5)
+
+
+def test_a_full_disk_is_one_line_and_what_was_there_stays(
+    command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    (tmp_path / "results.json").write_text("of an earlier run")
+    run = arguments("test", nano_checkpoints, tmp_path, undisturbed)
+    size = (undisturbed / "results.json").stat().st_size
+    for room in (size // 3, size - 100):
+        assert "cannot be written" in failure(command(run, LARGEST_FILE=str(room)))
+        assert (tmp_path / "results.json").read_text() == "of an earlier run"
+    assert command(run).returncode == 0
+    assert (tmp_path / "results.json").read_bytes() == (undisturbed / "results.json").read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    run = arguments("test", nano_checkpoints, tmp_path / "file" / "run", undisturbed)
+    assert "cannot be written" in failure(command(run))
+
+
+class TestJournal:
+    """What the stages rest on."""
+
+    def test_lines_that_were_cut_or_changed_are_done_again(self, tmp_path: Path) -> None:
+        journal = opened(tmp_path, {})
+        for index in range(4):
+            journal.add(index, {"value": index})
+        journal.close()
+        (path,) = journal.folder.glob("*.lines")
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(lines[0] + lines[1].replace(b"1}", b"7}") + lines[2] + lines[3][:-2])
+        again = opened(tmp_path, {})
+        assert again.done == {0, 2}
+        for index in (1, 3):
+            again.add(index, {"value": index})
+        assert list(again.records()) == [{"value": index} for index in range(4)]
+
+    def test_an_item_that_two_attempts_have_finished_counts_once(self, tmp_path: Path) -> None:
+        journal = opened(tmp_path, {})
+        journal.add(0, {})
+        journal.begin(2, rank=1)
+        journal.add(0, {})
+        assert list(journal.records()) == [{}]
+
+    def test_two_runs_cannot_write_the_same_output(self, tmp_path: Path) -> None:
+        first = opened(tmp_path, {})
+        with pytest.raises(UserError, match="another run is writing"):
+            opened(tmp_path, {})
+        first.remove()
+        opened(tmp_path, {})
+
+    def test_other_work_is_refused_only_if_something_is_finished(self, tmp_path: Path) -> None:
+        opened(tmp_path, {"memory": "a"}).close()
+        journal = opened(tmp_path, {"memory": "b"})
+        journal.add(0, {})
+        journal.close()
+        with pytest.raises(UserError, match='memory: "b" there, "c" here'):
+            opened(tmp_path, {"memory": "c"})
+
+
+def opened(folder: Path, work: dict[str, str]) -> Journal:
+    journal = Journal(folder / "results.json")
+    journal.begin(journal.open(work), rank=0)
+    return journal
+
+
+def failure(ended: "subprocess.CompletedProcess[str]") -> str:
+    """What a command that must fail complains of, in one line."""
+    assert ended.returncode == 2, ended.stderr
+    (complaint,) = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
+    return complaint
+
+
+def copy_of_images(folder: Path) -> list[Path]:
+    """Copies of the target images, in the annotation file's order."""
+    folder.mkdir()
+    names = [image["file_name"] for image in json.loads((DATA / "targets.json").read_text())["images"]]
+    return [Path(shutil.copy(DATA / "images" / name, folder / name)) for name in names]
+
+
+def read_results(folder: Path) -> list[dict]:
+    return json.loads((folder / "results.json").read_text())
