@@ -15,7 +15,7 @@ import pytest
 from no_time_to_train.errors import UserError
 from no_time_to_train.journal import Journal
 from tests.conftest import DATA, assert_same_results, stage_arguments
-from tests.test_stages import Checkpoints, finish, start
+from tests.test_stages import Checkpoints, start
 from tests.zygote import zygote
 
 KILLS = 20
@@ -79,7 +79,7 @@ def test_killed_at_random_moments_a_run_ends_as_an_undisturbed_one(
 
 
 def test_a_process_of_several_that_dies_ends_the_run_and_any_number_goes_on(
-    undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+    command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     run = arguments("test", nano_checkpoints, tmp_path, undisturbed)
     process = start([*run, "--trainer.devices", "2"])
@@ -93,7 +93,7 @@ def test_a_process_of_several_that_dies_ends_the_run_and_any_number_goes_on(
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert not (tmp_path / "results.json").exists()
-    assert "going on: " in finish(start(run))
+    assert "going on: " in command(run).stdout
     assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
 
 
