@@ -57,7 +57,7 @@ def read_references(path: str | Path) -> ReferenceSet:
         data = read_json(path)
     try:
         return {int(category_id): [_shot(entry) for entry in entries] for category_id, entries in data.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(
             f'{path} is not a reference set {{category_id: [{{"img_id": ..., "ann_ids": [...]}}, ...]}}: {error!r}'
         ) from error
@@ -187,7 +187,11 @@ def _take(
 
 def is_good_reference(annotation: dict[str, Any], coco: COCO) -> bool:
     """Whether the paper's sampler takes this annotation: one object, at least 32 pixels, 10 from each border."""
-    x, y, w, h = annotation["bbox"]
     image = coco.imgs[annotation["image_id"]]
+    if not annotation.get("bbox"):
+        return False
+    if not {"height", "width"} <= image.keys():
+        raise UserError(f"image {image['id']} states no height and width, by which references are chosen")
+    x, y, w, h = annotation["bbox"]
     margin = min(x, y, image["width"] - (x + w), image["height"] - (y + h))
     return not annotation.get("iscrowd") and min(w, h) >= 32 and margin >= 10

@@ -24,15 +24,24 @@ Figures = dict[str, float]
 
 
 def evaluate_demo(folder: Path, shots: int, images: int, seed: int, options: list[str], permute: bool) -> Figures:
-    """Mask AP of the demo; ``permute`` gives each class the references of the next one, by category id."""
+    """Mask AP of the demo; ``permute`` has every reference annotated as of another class."""
     draw(folder, shots, images, seed)
     if permute:
-        references = read_references(folder / "references.json")
-        others = [*list(references)[1:], next(iter(references))]
-        write_references(dict(zip(references, map(references.get, others), strict=True)), folder / "references.json")
+        permute_references(folder)
     run_stages(folder, [*options, "--model.init_args.model_cfg.test.online_vis", "false"])
     segm = json.loads((folder / "metrics.json").read_text())["segm"]
     return {name: segm[name] for name in ("AP", "AP50")}
+
+
+def permute_references(folder: Path) -> None:
+    """Annotate a demo's references of each class as the next one's, the last as the first one's."""
+    path = folder / "references/instances.json"
+    data, references = json.loads(path.read_text()), read_references(folder / "references.json")
+    wrong = dict(zip(references, [*list(references)[1:], next(iter(references))], strict=True))
+    for annotation in data["annotations"]:
+        annotation["category_id"] = wrong[annotation["category_id"]]
+    path.write_text(json.dumps(data))
+    write_references({wrong[category]: shots for category, shots in references.items()}, folder / "references.json")
 
 
 def main() -> None:

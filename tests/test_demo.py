@@ -50,7 +50,7 @@ def read_json(path: Path) -> Any:
 def test_the_demo_finds_objects_of_classes_that_no_network_has_seen(demo: tuple[Path, str]) -> None:
     folder, output = demo
     segm = read_json(folder / "demo/metrics.json")["segm"]
-    assert segm["AP"] > 0.35
+    assert segm["AP"] > 0.5
     assert list(segm["per_class"]) == [pattern.name for pattern in NOVEL_CLASSES]
     assert "SEGM RESULTS:" in output
     assert all(pattern.name in output for pattern in NOVEL_CLASSES)
@@ -69,12 +69,17 @@ def test_the_demo_leaves_data_memory_results_and_a_gallery(demo: tuple[Path, str
 def test_references_under_wrong_labels_find_nothing(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
     """So it is the features that do the work, not the layout of scenes or of files."""
     folder, _ = demo
+    annotations = read_json(folder / "demo/references/instances.json")
     references = read_references(folder / "demo/references.json")
-    others = [*list(references)[1:], next(iter(references))]
-    write_references(dict(zip(references, map(references.get, others), strict=True)), tmp_path / "permuted.json")
+    wrong = dict(zip(references, [*list(references)[1:], next(iter(references))], strict=True))
+    for annotation in annotations["annotations"]:
+        annotation["category_id"] = wrong[annotation["category_id"]]
+    (tmp_path / "permuted.json").write_text(json.dumps(annotations))
+    write_references({wrong[category]: shots for category, shots in references.items()}, tmp_path / "references.json")
     stage = "test --config demo/config.yaml --model.test_mode"
     memory, prototypes = tmp_path / "memory.ckpt", tmp_path / "prototypes.ckpt"
-    permuted = f"--model.init_args.dataset_cfgs.fill_memory.memory_pkl {tmp_path / 'permuted.json'}"
+    filling = "--model.init_args.dataset_cfgs.fill_memory"
+    permuted = f"{filling}.memory_pkl {tmp_path / 'references.json'} {filling}.json_file {tmp_path / 'permuted.json'}"
     command(folder, f"{stage} fill_memory --out_path {memory} {permuted}")
     command(folder, f"{stage} postprocess_memory --ckpt_path {memory} --out_path {prototypes}")
     command(folder, f"{stage} test --ckpt_path {prototypes} --export_result {tmp_path / 'results.json'}")

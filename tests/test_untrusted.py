@@ -14,7 +14,6 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.models import read_checkpoint
 
-
 ROOT = Path(__file__).parent.parent
 
 

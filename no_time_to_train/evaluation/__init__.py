@@ -6,7 +6,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-from no_time_to_train.coco import Category
+from no_time_to_train.coco import Category, annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, voc_ap
 from no_time_to_train.evaluation.error_analysis import analyse_errors
@@ -70,14 +70,22 @@ def evaluate(
 
 
 def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
-    """Raise a UserError where the ground truth lacks what the protocol needs."""
+    """Raise a UserError where the ground truth lacks what the protocol needs; areas are filled in from the masks."""
     if protocol == "lvis":
         check_lvis(coco)
-    if protocol == "semantic":
-        chosen = {category.id for category in categories}
-        for annotation in coco.anns.values():
-            if annotation["category_id"] in chosen and not annotation.get("segmentation"):
-                raise UserError(f"mIoU needs masks, and annotation {annotation['id']} has no segmentation")
+    chosen = {category.id for category in categories}
+    for annotation in coco.anns.values():
+        if annotation["category_id"] not in chosen:
+            continue
+        if annotation.get("segmentation") and not {"height", "width"} <= coco.imgs[annotation["image_id"]].keys():
+            raise UserError(f"masks cannot be scored, as image {annotation['image_id']} states no height and width")
+        if "area" not in annotation:
+            if not annotation.get("segmentation"):
+                raise UserError(f"annotation {annotation['id']} has neither segmentation nor bbox")
+            size = (coco.imgs[annotation["image_id"]][key] for key in ("height", "width"))
+            annotation["area"] = float(annotation_mask(annotation, *size).sum())
+        if protocol == "semantic" and not annotation.get("segmentation"):
+            raise UserError(f"mIoU needs masks, and annotation {annotation['id']} has no segmentation")
 
 
 def without_id_0(coco: COCO) -> COCO:

@@ -1,0 +1,161 @@
+"""Broken files of every kind get an answer or a clear error: never a traceback, never a hang.
+
+``FUZZ_CASES`` cases of each test; ``FUZZ_CASES=20000 pytest tests/test_fuzz.py`` for longer.
+"""
+
+import copy
+import json
+import os
+import pickle
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonargparse import set_parsing_settings
+from PIL import Image
+
+from no_time_to_train.coco import annotation_mask, read_coco, select_categories
+from no_time_to_train.commands.test import IMPORTABLE, StageParser
+from no_time_to_train.datasets import ReferenceDataset, TargetDataset
+from no_time_to_train.errors import UserError
+from no_time_to_train.evaluation import evaluate
+from no_time_to_train.images import read_rgb
+from no_time_to_train.lightning_module import NoTimeToTrain
+from no_time_to_train.references import check_references, read_references, sample_references
+from tests.conftest import DATA
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's of broken files, and our notices
+CASES = int(os.environ.get("FUZZ_CASES", "600"))
+fuzz = settings(
+    max_examples=CASES,
+    deadline=5000,  # milliseconds a case
+    derandomize=True,
+    print_blob=False,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+#: What may stand anywhere in a JSON file, whatever should.
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.sampled_from([2**31, 2**63, -(2**40), 1e30, float("nan"), float("inf"), -0.0, 0.5]),
+    st.text(max_size=5),
+    st.lists(st.integers(-3, 300), max_size=7),
+    st.dictionaries(st.sampled_from(["id", "size", "counts"]), st.integers(0, 9), max_size=2),
+)
+
+
+def places(content: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) of a JSON value."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else []
+    return [place for key, value in items for place in ((content, key), *places(value))]
+
+
+def broken(draw: st.DrawFn, content: Any) -> Any:
+    """A copy of a JSON value with one to three of its parts removed, doubled, or replaced."""
+    content = copy.deepcopy(content)
+    for _ in range(draw(st.integers(1, 3))):
+        container, key = draw(st.sampled_from(places(content) or [([None], 0)]))
+        change = draw(st.sampled_from(["replace", "remove", "double"]))
+        if change == "replace":
+            container[key] = draw(VALUES)
+        elif change == "remove":
+            del container[key]
+        elif isinstance(container, list):
+            container.append(copy.deepcopy(container[key]))
+    return content
+
+
+def spoiled(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bytes cut off somewhere, with a few changed."""
+    data = bytearray(content[: draw(st.integers(0, len(content))) if draw(st.booleans()) else len(content)])
+    for _ in range(draw(st.integers(0, 8))):
+        if data:
+            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+@st.composite
+def json_files(draw: st.DrawFn, content: Any) -> bytes:
+    """A JSON file of nearly this content, or nearly the file."""
+    whole = json.dumps(broken(draw, content)).encode()
+    return spoiled(draw, whole) if draw(st.integers(0, 9)) == 0 else whole
+
+
+ANNOTATIONS = json.loads((DATA / "references.json").read_text())
+REFERENCES = {str(key): shots for key, shots in read_references(DATA / "references.pkl").items()}
+
+
+@fuzz
+@given(content=json_files(ANNOTATIONS))
+def test_annotation_files(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    path.write_bytes(content)
+    with suppress(UserError):
+        coco = read_coco(path)
+        categories = select_categories(coco, path)
+        references = sample_references(coco, categories, 1, seed=0)
+        dataset = ReferenceDataset(coco, str(DATA / "images"), categories, references, 28, 0.2)
+        _ = [dataset[index] for index in range(len(dataset))]
+    with suppress(UserError):
+        coco = read_coco(path)
+        targets = TargetDataset(coco, str(DATA / "images"), 16)
+        _ = targets[len(targets) - 1] if len(targets) else None
+        for annotation in coco.anns.values():
+            annotation_mask(annotation, 4, 4)
+    with suppress(UserError):
+        coco = read_coco(path)
+        evaluate(coco, [], select_categories(coco, path))
+
+
+@fuzz
+@given(content=st.one_of(json_files(REFERENCES), st.composite(spoiled)(pickle.dumps(REFERENCES))))
+def test_reference_sets(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / ("references.json" if content[:1] in b"{[" else "references.pkl")
+    path.write_bytes(content)
+    coco = read_coco(DATA / "references.json")
+    with suppress(UserError):
+        check_references(read_references(path), coco, path, select_categories(coco, "references.json"), None)
+
+
+@pytest.fixture(scope="module")
+def parser() -> StageParser:
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=IMPORTABLE)
+    parser = StageParser(exit_on_error=True)
+    parser.add_subclass_arguments(NoTimeToTrain, "model")
+    parser.add_argument("--trainer", type=dict)
+    return parser
+
+
+@fuzz
+@given(content=st.composite(broken)(yaml.safe_load((DATA.parents[1] / "configs/custom_sam2l.yaml").read_text())))
+def test_configurations(content: Any, parser: StageParser) -> None:
+    with suppress(UserError):
+        parser.parse_string(yaml.safe_dump(content))
+
+
+def images() -> list[bytes]:
+    """Small pictures in the formats and modes that people have."""
+    rng = np.random.default_rng(0)
+    pixels = Image.fromarray(rng.integers(0, 255, (12, 10, 4), dtype=np.uint8), "RGBA")
+    kinds = [("RGB", "jpeg"), ("L", "png"), ("RGBA", "png"), ("P", "gif"), ("I;16", "tiff"), ("RGB", "webp")]
+    files = [BytesIO() for _ in kinds]
+    for file, (mode, name) in zip(files, kinds, strict=True):
+        (pixels.convert("L") if mode == "I;16" else pixels).convert(mode).save(file, name)
+    return [file.getvalue() for file in files]
+
+
+@fuzz
+@given(content=st.sampled_from(images()).flatmap(lambda image: st.composite(spoiled)(image)))
+def test_images(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    with suppress(UserError):
+        assert read_rgb(path).ndim == 3
