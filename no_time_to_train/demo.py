@@ -19,6 +19,7 @@ from no_time_to_train.pretrained import NANO_IMG_SIZE
 from no_time_to_train.references import sample_references, write_references
 from no_time_to_train.scenes import NOVEL_CLASSES, write_coco
 
+STAGES = ("fill_memory", "postprocess_memory", "test")
 CONFIG = "config.yaml"  # of the three stages; a folder that has it is a demo's
 
 #: Context around a reference, in place of the paper's 0.2. It shows a reference about as large as targets show objects:
@@ -106,16 +107,17 @@ def configuration(out: Path, references_json: Path, targets_json: Path) -> dict[
     }
 
 
-def run_stages(out: Path, options: Sequence[str] = ()) -> None:
-    """Run fill_memory, postprocess_memory and test in ``out`` as the command line does, each with further options."""
+def run_stages(out: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = ()) -> None:
+    """Run stages in ``out`` as the command line does, each with further options."""
     command = import_module("no_time_to_train.commands.test")
     memory, prototypes = str(out / "memory.ckpt"), str(out / "memory_postprocessed.ckpt")
-    for stage in (
-        ["--model.test_mode", "fill_memory", "--out_path", memory],
-        ["--model.test_mode", "postprocess_memory", "--ckpt_path", memory, "--out_path", prototypes],
-        ["--model.test_mode", "test", "--ckpt_path", prototypes],
-    ):
-        arguments = ["--config", str(out / CONFIG), *stage, *options]
+    paths = {
+        "fill_memory": ["--out_path", memory],
+        "postprocess_memory": ["--ckpt_path", memory, "--out_path", prototypes],
+        "test": ["--ckpt_path", prototypes],
+    }
+    for stage in stages:
+        arguments = ["--config", str(out / CONFIG), "--model.test_mode", stage, *paths[stage], *options]
         print(f"\n$ no-time-to-train test {shlex.join(arguments)}", flush=True)
         command.run(arguments)
 

@@ -28,7 +28,7 @@ def evaluate_demo(folder: Path, shots: int, images: int, seed: int, options: lis
     draw(folder, shots, images, seed)
     if permute:
         permute_references(folder)
-    run_stages(folder, [*options, "--model.init_args.model_cfg.test.online_vis", "false"])
+    run_stages(folder, options=[*options, "--model.init_args.model_cfg.test.online_vis", "false"])
     segm = json.loads((folder / "metrics.json").read_text())["segm"]
     return {name: segm[name] for name in ("AP", "AP50")}
 

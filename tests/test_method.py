@@ -1,6 +1,7 @@
 """Steps of the method that the reference outputs do not reach."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch import Tensor
 from no_time_to_train.coco import Category, read_coco, select_categories
 from no_time_to_train.config import Sam2InferCfg
 from no_time_to_train.detections import Detections
-from no_time_to_train.errors import UserError
+from no_time_to_train.encoder import Encoder
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.images import crop_window, patch_weights
-from no_time_to_train.mask_proposals import Proposals
+from no_time_to_train.mask_proposals import MaskProposer, Proposals
 from no_time_to_train.matching import classify, match
 from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.memory_pictures import kmeans, principal_components
+from no_time_to_train.models import build_dinov2, build_sam2
 from no_time_to_train.references import (
     check_references,
     coco_to_references,
@@ -221,3 +224,38 @@ def test_kmeans_finds_separate_groups_and_pca_their_axis() -> None:
     mean, components = principal_components(line, 1)
     torch.testing.assert_close(mean, torch.full((3,), 7.0))
     torch.testing.assert_close(components.abs(), torch.tensor([[0.0, 0.6, 0.8]]))
+
+
+def test_a_full_gpu_halves_the_prompts_at_once_says_so_once_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, nano_checkpoints: tuple[Path, Path]
+) -> None:
+    proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), points_per_side=4, points_per_batch=16)
+    image = torch.rand(3, proposer.size, proposer.size, generator=torch.Generator().manual_seed(0))
+    expected = proposer(image)
+    monkeypatch.setattr("no_time_to_train.mask_proposals.CPU_BATCH", 16)
+    decode = proposer.decoder.forward
+
+    def small_gpu(points: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        if len(points) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(points, *arguments)
+
+    monkeypatch.setattr(proposer.decoder, "forward", small_gpu)
+    with pytest.warns(UserNotice, match="prompts at once") as notices:
+        found = proposer(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        proposer(image)
+    assert [str(notice.message).split()[8] for notice in notices] == ["8", "4"]
+    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.predicted_iou, expected.predicted_iou)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_nan_becomes_a_score(value: float, nano_checkpoints: tuple[Path, Path]) -> None:
+    vit = build_dinov2("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
+    vit.norm.bias.data[0] = value
+    proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), points_per_side=2)
+    segmenter = Segmenter(Encoder(vit), proposer, torch.ones(2, vit.embed_dim))
+    with pytest.raises(UserError, match="not finite"):
+        segmenter.segment(torch.rand(3, 256, 256), 30, 40)
