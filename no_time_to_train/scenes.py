@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from no_time_to_train.files import atomic_write
+
 Floats = NDArray[np.float32]
 
 TILE = 128  # side of a pattern's finest tile, in pixels
@@ -111,7 +113,6 @@ def write_coco(
         (x, y, w, h) of their extents and areas in pixels.
     """
     out_dir = Path(out_dir)
-    (out_dir / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(num_images):
@@ -119,7 +120,9 @@ def write_coco(
         height, width = (int(side) for side in rng.integers(sides[0], sides[1], 2, endpoint=True))
         scene = draw_scene(rng, classes, (height, width))
         image: dict[str, Any] = {"id": index + 1, "file_name": f"{index + 1:06d}.png", "height": height, "width": width}
-        cv2.imwrite(str(out_dir / "images" / image["file_name"]), cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
+        _, png = cv2.imencode(".png", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
+        with atomic_write(out_dir / "images" / image["file_name"]) as file:
+            file.write(png.tobytes())
         images.append(image)
         for label, mask in zip(scene.labels, scene.masks, strict=True):
             rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
@@ -136,7 +139,8 @@ def write_coco(
             )
     categories = [{"id": i + 1, "name": c.name, "supercategory": "pattern"} for i, c in enumerate(classes)]
     path = out_dir / "instances.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    with atomic_write(path) as file:
+        file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode())
     return path
 
 

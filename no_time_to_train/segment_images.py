@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,11 @@ class Output:
         self.results: list[dict[str, Any]] = []
         self.label_files = [FORMATS[name](out, memory.categories) for name in formats]
         self.gallery = Gallery(out, memory)
+        self.rows: list[list[Any]] = []
         try:
             out.mkdir(parents=True, exist_ok=True)
-            self.file = (out / "instances.csv").open("w", newline="", encoding="utf-8")
         except OSError as error:
             raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from error
-        self.table = csv.writer(self.file)
-        self.table.writerow(COLUMNS)
 
     def add(self, target: TargetImage, instances: Instances) -> None:
         name, path = target.name, target.path
@@ -129,13 +128,15 @@ class Output:
         self.gallery.add(name, overlay, instances)
         for number, instance in enumerate(instances, start=1):
             area = int(instance.mask.sum())
-            self.table.writerow([name, number, instance.label, f"{instance.score:.4f}", *instance.box, area])
-        self.file.flush()
+            self.rows.append([name, number, instance.label, f"{instance.score:.4f}", *instance.box, area])
         self.images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         self.results += records
 
     def close(self) -> None:
-        self.file.close()
+        with atomic_write(self.out / "instances.csv") as file:
+            table = TextIOWrapper(file, encoding="utf-8", newline="")
+            csv.writer(table).writerows([COLUMNS, *self.rows])
+            table.detach()
         categories = [{"id": category.id, "name": category.name} for category in self.categories]
         write_json(self.out / "results.json", self.results)
         write_json(self.out / "images.json", {"images": self.images, "annotations": [], "categories": categories})

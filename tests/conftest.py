@@ -69,7 +69,7 @@ def stage_arguments(test_mode: str, checkpoints: tuple[Path, Path], save_dir: Pa
         "model_cfg.sam2_cfg_file": "sam2_nano",
         "model_cfg.sam2_ckpt_path": checkpoints[0],
         "model_cfg.encoder_cfg.name": "dinov2_nano",
-        "model_cfg.encoder_cfg.img_size": 224,
+        "model_cfg.encoder_cfg.img_size": 336,
         "model_cfg.encoder_ckpt_path": checkpoints[1],
         "model_cfg.sam2_infer_cfgs.points_per_side": 8,
         "dataset_cfgs.fill_memory.root": DATA / "images",
