@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from pycocotools import mask as rle
 from torch import Tensor
 
@@ -49,3 +50,15 @@ class Detections:
                 self.classes.tolist(), self.boxes.tolist(), self.scores.tolist(), encoded, strict=True
             )
         ]
+
+    @classmethod
+    def from_coco(cls, records: list[dict[str, Any]], category_ids: list[int], height: int, width: int) -> "Detections":
+        """The same detections again from what :meth:`to_coco` made of them; ``height``, ``width`` of the image."""
+        masks = [torch.from_numpy(rle.decode(record["segmentation"]).astype(bool)) for record in records]
+        boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.int64).view(-1, 4)
+        return cls(
+            torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool),
+            torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
+            torch.tensor([record["score"] for record in records]),
+            torch.tensor([category_ids.index(record["category_id"]) for record in records], dtype=torch.int64),
+        )

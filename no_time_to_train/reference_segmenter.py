@@ -38,9 +38,11 @@ class ReferenceSegmenter:
 
     Attributes:
         memory: the classes shown so far; None before the first.
+        sam2_checkpoint: where SAM 2's weights are from; None where they are of no file.
     """
 
     memory: MemoryBank | None = None
+    sam2_checkpoint: Path | None = None
 
     def __init__(self, segmenter: Segmenter, prompts: Sam2Boxes | SamBoxes, encoder_name: str) -> None:
         self.segmenter, self.prompts = segmenter, prompts
@@ -92,7 +94,9 @@ class ReferenceSegmenter:
         except (RuntimeError, AssertionError) as error:  # torch raises either where it lacks the device
             raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
         prompts = Sam2Boxes(network, proposing.name) if sam is None else SamBoxes(sam, str(sam_checkpoint))
-        return cls(segmenter, prompts, encoding.name)
+        made = cls(segmenter, prompts, encoding.name)
+        made.sam2_checkpoint = proposing.checkpoint
+        return made
 
     @property
     def device(self) -> torch.device:

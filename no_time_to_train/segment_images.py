@@ -1,6 +1,8 @@
 """Find a memory's objects in many images, and write what was found in every form that people use."""
 
 import csv
+import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,11 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from no_time_to_train.detections import Detections
 from no_time_to_train.drawing import PALETTE, save_picture
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import atomic_write, sha256
 from no_time_to_train.gallery import Gallery
 from no_time_to_train.instances import Instances
+from no_time_to_train.journal import Journal
 from no_time_to_train.label_files import FORMATS, write_json
 from no_time_to_train.memory_bank import MemoryBank
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
@@ -40,12 +44,14 @@ class Summary:
         found: instances of each class.
         skipped: a line for each image that could not be read.
         interrupted: it was stopped by Ctrl-C.
+        done_before: how many images an earlier, unfinished run had looked through.
     """
 
     images: int = 0
     found: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)
     interrupted: bool = False
+    done_before: int = 0
 
 
 def segment_images(
@@ -56,24 +62,35 @@ def segment_images(
     ``results.json`` holds COCO results, ``images.json`` the images and categories that they refer to;
     ``instances.csv`` a line an instance; ``masks/NAME.png`` in each pixel the instance's number in the CSV, the best on
     top, 0 for none; ``overlays/NAME.jpg`` a picture; ``index.html`` a gallery. Frames of videos are kept in ``frames``.
-    After Ctrl-C all these are there for the images that are done.
+    After Ctrl-C all these are there for the images that are done. A run that was stopped or killed goes on: images that
+    its journal has are not looked through again.
 
     Args:
         score: the lowest score of an instance.
         formats: names of ``label_files.FORMATS``.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or holds the journal of a run with other objects or settings.
     """
     assert segmenter.memory is not None
-    summary = Summary()
+    summary, journal = Summary(), Journal(out / "results.json")
+    journal.begin(journal.open(work(segmenter, score)), rank=0)
+    done = {record["name"]: record for record in journal.records()}
+    numbers = itertools.count(1 + max(journal.done, default=-1))
     with closing(Output(out, segmenter.memory, formats)) as output, ThreadPoolExecutor(1) as writer:
         waiting: list[Future[None]] = []
         try:
-            for target, image in tqdm(
-                _read(targets.images, summary), total=targets.count, desc="segment", unit="image"
-            ):
-                found = segmenter.segment(image, score)
+            images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit="image")
+            for target, image in images:
+                record = done.get(target.name, {})
+                if identity(target, image).items() <= record.items():
+                    ids = [category.id for category in segmenter.memory.categories]
+                    detections = Detections.from_coco(record["results"], ids, *image.shape[:2])
+                    found = Instances(image, segmenter.memory.categories, detections)
+                    summary.done_before += 1
+                else:
+                    found = segmenter.segment(image, score)
+                    journal.add(next(numbers), {**identity(target, image), "results": found.to_coco()})
                 waiting.append(writer.submit(output.add, target, found))
                 summary.images += 1
                 summary.found.update(instance.label for instance in found)
@@ -83,7 +100,30 @@ def segment_images(
             summary.interrupted = True
         for future in waiting:
             future.result()
+    if summary.interrupted:
+        journal.close()
+    else:
+        journal.remove()
     return summary
+
+
+def work(segmenter: ReferenceSegmenter, score: float) -> dict[str, Any]:
+    """What the instances found in an image depend on."""
+    assert segmenter.memory is not None
+    assert segmenter.memory.prototypes is not None
+    checkpoint = segmenter.sam2_checkpoint
+    return {
+        "objects": [category.name for category in segmenter.memory.categories],
+        "references": hashlib.sha256(segmenter.memory.prototypes.numpy().tobytes()).hexdigest(),
+        "sam2": checkpoint and sha256(checkpoint),
+        "points_per_side": segmenter.segmenter.settings.points_per_side,
+        "score": score,
+    }
+
+
+def identity(target: TargetImage, image: NDArray[np.uint8]) -> dict[str, Any]:
+    """By what an image is known again."""
+    return {"name": target.name, "pixels": hashlib.sha256(image.tobytes()).hexdigest()}
 
 
 def _read(targets: Iterable[TargetImage], summary: Summary) -> Iterator[tuple[TargetImage, NDArray[np.uint8]]]:

@@ -255,10 +255,12 @@ def test_a_mistake_ends_in_one_line(
     assert complaint in errors[0]
 
 
-def test_ctrl_c_leaves_what_is_done(out: Path, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_what_is_done_and_the_same_command_goes_on(
+    out: Path, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    for index in range(200):
+    for index in range(40):
         (photos / f"{index:03d}.png").symlink_to(photo.path)
     arguments = ["--memory", str(out.parent / "both.memory"), "--images", str(photos), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
@@ -273,8 +275,16 @@ def test_ctrl_c_leaves_what_is_done(out: Path, photo: Photo, nano_checkpoints: C
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "interrupted: " in printed
+    assert "interrupted, and the same command goes on" in printed
     written = COCO(tmp_path / "out/images.json")
-    assert 3 <= len(written.imgs) < 200
-    written.loadRes(str(tmp_path / "out/results.json"))
+    done = len(written.imgs)
+    assert 3 <= done < 40
+    before = written.loadRes(str(tmp_path / "out/results.json")).dataset["annotations"]
     assert (tmp_path / "out/index.html").is_file()
+
+    main(["segment", *arguments, *options(nano_checkpoints)])
+    assert f"40 images ({done} done by the run before)" in capsys.readouterr().out
+    after = COCO(tmp_path / "out/images.json").loadRes(str(tmp_path / "out/results.json")).dataset["annotations"]
+    assert after[: len(before)] == before
+    assert {record["image_id"] for record in after} == set(range(1, 41))
+    assert not list((tmp_path / "out").glob(".*"))

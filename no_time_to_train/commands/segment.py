@@ -93,9 +93,9 @@ def run(argv: list[str]) -> None:
     for reason in summary.skipped:
         print(f"skipped: {reason}", file=sys.stderr)
     what = counts(summary.found.elements()) or f"nothing (try a --score under {args.score:g})"
-    print(
-        f"{'interrupted: ' if summary.interrupted else ''}{summary.images} images: {what}; look at {out / 'index.html'}"
-    )
+    interrupted = "interrupted, and the same command goes on: " if summary.interrupted else ""
+    before = f" ({summary.done_before} done by the run before)" if summary.done_before else ""
+    print(f"{interrupted}{summary.images} images{before}: {what}; look at {out / 'index.html'}")
     if summary.interrupted:
         sys.exit(130)
     if not summary.images:
