@@ -91,8 +91,6 @@ def _chosen(coco: COCO, json_file: str | Path, references: ReferenceSet | None) 
     for annotation in chosen:
         if not annotation.get("bbox"):
             raise UserError(f"{json_file}: annotation {annotation['id']} has no bbox")
-        if annotation["image_id"] not in coco.imgs:
-            raise UserError(f"{json_file}: annotation {annotation['id']} is of an image that is not listed")
     return chosen
 
 

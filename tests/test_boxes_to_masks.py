@@ -146,10 +146,9 @@ def test_only_the_references_get_masks_when_asked(boxes_only: Path, tmp_path: Pa
         (lambda data: data["annotations"][3].pop("bbox"), r"boxes\.json: annotation 4 has no bbox"),
         (
             lambda data: data["annotations"][3].update(bbox=[1, 2, 3]),
-            r"boxes\.json: the bbox of annotation 4 is not \[x",
+            r"boxes\.json: annotation 4: its bbox is not \[x",
         ),
-        (lambda data: data["annotations"][3]["bbox"].__setitem__(2, float("nan")), "bbox of annotation 4 is not"),
-        (lambda data: data["annotations"][3].update(image_id=7), "annotation 4 is of an image that is not listed"),
+        (lambda data: data["annotations"][3]["bbox"].__setitem__(2, float("nan")), "annotation 4: its bbox is not"),
         (lambda data: data["images"][1].update(file_name="gone.png"), r"image not found: .*gone\.png"),
         (lambda data: data["images"][1].update(width=9), r"scene_1\.png is 451x404, the annotation file says 9x404"),
     ],

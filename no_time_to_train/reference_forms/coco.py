@@ -27,10 +27,9 @@ def read(path: Path) -> list[Reference]:
     references = []
     for annotation in coco.dataset.get("annotations", []):
         where = f"{path}: annotation {annotation['id']}"
-        entry = coco.imgs.get(annotation["image_id"])
-        category = coco.cats.get(annotation["category_id"])
-        if entry is None or category is None:
-            raise UserError(f"{where} is of an image or a category that is not listed")
+        entry, category = coco.imgs[annotation["image_id"]], coco.cats.get(annotation["category_id"])
+        if category is None:
+            raise UserError(f"{where} is of a category that is not listed")
         if annotation["iscrowd"]:
             continue
         if entry["id"] not in images:
