@@ -269,6 +269,7 @@ def test_ctrl_c_leaves_what_is_done_and_the_same_command_goes_on(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
     )
     while process.poll() is None and not (tmp_path / "out/masks/002.png.png").exists():
         time.sleep(0.05)
