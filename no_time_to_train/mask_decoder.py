@@ -19,6 +19,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+#: Weights of attention under this are taken as 0. They are lost in any float32 sum with the others, but where they come
+#: near 1e-38 a CPU multiplies them tens of times as slowly.
+NEGLIGIBLE = 1e-30
+
 
 @dataclass
 class SharedMaps:
@@ -100,7 +104,9 @@ class MaskDecoder(nn.Module):
         predicted_iou, best = decoder.iou_prediction_head(tokens[:, iou_token])[:, 1:].max(dim=1)
         kept = (predicted_iou > iou_thr).nonzero()[:, 0]
         output = best[kept] + 1  # output 0 is the single-mask one
-        logits = self.upscale(image[kept], tokens[kept, iou_token + 1 + output], output, shared)
+        if len(kept) < len(points):  # or there is nothing to copy
+            image = image[kept]
+        logits = self.upscale(image, tokens[kept, iou_token + 1 + output], output, shared)
         return logits, predicted_iou[kept]
 
     def attend(self, prompts: Tensor, shared: SharedMaps) -> tuple[Tensor, Tensor]:
@@ -176,7 +182,7 @@ def look(attention: Attention, queries: Tensor, image_keys: Tensor, image: Tenso
     value_matrix = attention.v_proj.weight.unflatten(0, (heads, -1))
     queries = split_heads(attention.q_proj(queries), heads)  # [n, h, T, d]
     folded = (queries @ key_matrix) * queries.shape[-1] ** -0.5  # [n, h, T, C]
-    weights = (folded.flatten(1, 2) @ image_keys.transpose(1, 2)).softmax(dim=-1)
+    weights = attend(folded.flatten(1, 2) @ image_keys.transpose(1, 2), dim=-1)
     seen = (weights @ image).unflatten(1, (heads, -1)) @ value_matrix.transpose(1, 2)  # [n, h, T, d]
     return attention.out_proj(seen.transpose(1, 2).flatten(2) + attention.v_proj.bias)
 
@@ -191,7 +197,12 @@ def tell(attention: Attention, image: Tensor, image_keys: Tensor, keys: Tensor, 
     folded = (keys @ query_matrix).flatten(1, 2)  # [n, h T, C]
     bias = (keys @ attention.q_proj.bias.view(heads, -1, 1)).flatten(1)[..., None]  # [n, h T, 1]
     scores = torch.baddbmm(bias, folded, image_keys.expand(len(keys), -1, -1).transpose(1, 2))
-    weights = scores.unflatten(1, (heads, -1)).softmax(dim=2).flatten(1, 2)  # [n, h T, N]
-    told = (values @ output_matrix).flatten(1, 2)  # [n, h T, C]
-    own = (image + attention.out_proj.bias).expand(len(keys), -1, -1)
-    return torch.baddbmm(own, weights.transpose(1, 2), told)
+    weights = attend(scores.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)  # [n, h T, N]
+    # Each head's weights sum to 1, so that the output's bias, shared among the heads, is added once.
+    told = (values @ output_matrix + attention.out_proj.bias / heads).flatten(1, 2)  # [n, h T, C]
+    return torch.baddbmm(image.expand(len(keys), -1, -1), weights.transpose(1, 2), told)
+
+
+def attend(scores: Tensor, dim: int) -> Tensor:
+    """The weights that attention makes of scores."""
+    return F.threshold(scores.softmax(dim), NEGLIGIBLE, 0.0, inplace=True)
