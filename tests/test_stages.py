@@ -75,13 +75,13 @@ def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str
     assert not list(folder.glob(".*")), "parts and temporary files are gone"
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_give_what_one_gives(
-    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path, processes: int
+def test_three_processes_give_what_one_gives(
+    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    memory = memory_of(tmp_path, nano_checkpoints, processes)
+    """Two are in ``test_demo.py``."""
+    memory = memory_of(tmp_path, nano_checkpoints, processes=3)
     assert_same_memory(memory, single[0] / memory.name)
-    options = ["--ckpt_path", str(memory), "--trainer.strategy", "ddp", "--trainer.devices", str(processes)]
+    options = ["--ckpt_path", str(memory), "--trainer.strategy", "ddp", "--trainer.devices", "3"]
     finish(start([*stage_arguments("test", nano_checkpoints, tmp_path), *options]))
     assert_equal_results(tmp_path, single[0])
 
