@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -38,7 +39,17 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits; an OSError where it cannot be read."""
+    """The SHA-256 of a file's content, in hexadecimal digits; an OSError where it cannot be read.
+
+    A file that several ask for, as a checkpoint of gigabytes, is read once as long as it does not change.
+    """
+    stat = Path(path).stat()
+    return _sha256(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: str | Path, *state: int) -> str:
+    """The hash of a file in this state."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -70,8 +70,7 @@ class Journal:
         path = self.folder / "work.json"
         work = json.loads(json.dumps(work))
         known = read_json(path) if path.exists() else work
-        finished = len(self.finished())
-        if finished and known != work:
+        if known != work and (finished := len(self.finished())):
             self.lock.release()
             raise UserError(
                 f"{self.folder} has {finished} finished items of a run with another {difference(known, work)}; "

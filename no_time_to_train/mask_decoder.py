@@ -182,7 +182,7 @@ def look(attention: Attention, queries: Tensor, image_keys: Tensor, image: Tenso
     value_matrix = attention.v_proj.weight.unflatten(0, (heads, -1))
     queries = split_heads(attention.q_proj(queries), heads)  # [n, h, T, d]
     folded = (queries @ key_matrix) * queries.shape[-1] ** -0.5  # [n, h, T, C]
-    weights = attend(folded.flatten(1, 2) @ image_keys.transpose(1, 2), dim=-1)
+    weights = attention_weights(folded.flatten(1, 2) @ image_keys.transpose(1, 2), dim=-1)
     seen = (weights @ image).unflatten(1, (heads, -1)) @ value_matrix.transpose(1, 2)  # [n, h, T, d]
     return attention.out_proj(seen.transpose(1, 2).flatten(2) + attention.v_proj.bias)
 
@@ -197,12 +197,12 @@ def tell(attention: Attention, image: Tensor, image_keys: Tensor, keys: Tensor, 
     folded = (keys @ query_matrix).flatten(1, 2)  # [n, h T, C]
     bias = (keys @ attention.q_proj.bias.view(heads, -1, 1)).flatten(1)[..., None]  # [n, h T, 1]
     scores = torch.baddbmm(bias, folded, image_keys.expand(len(keys), -1, -1).transpose(1, 2))
-    weights = attend(scores.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)  # [n, h T, N]
+    weights = attention_weights(scores.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)  # [n, h T, N]
     # Each head's weights sum to 1, so that the output's bias, shared among the heads, is added once.
     told = (values @ output_matrix + attention.out_proj.bias / heads).flatten(1, 2)  # [n, h T, C]
     return torch.baddbmm(image.expand(len(keys), -1, -1), weights.transpose(1, 2), told)
 
 
-def attend(scores: Tensor, dim: int) -> Tensor:
+def attention_weights(scores: Tensor, dim: int) -> Tensor:
     """The weights that attention makes of scores."""
     return F.threshold(scores.softmax(dim), NEGLIGIBLE, 0.0, inplace=True)

@@ -82,15 +82,15 @@ def segment_images(
         try:
             images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit="image")
             for target, image in images:
-                record = done.get(target.name, {})
-                if identity(target, image).items() <= record.items():
+                known_by, record = identity(target, image), done.get(target.name, {})
+                if known_by.items() <= record.items():
                     ids = [category.id for category in segmenter.memory.categories]
                     detections = Detections.from_coco(record["results"], ids, *image.shape[:2])
                     found = Instances(image, segmenter.memory.categories, detections)
                     summary.done_before += 1
                 else:
                     found = segmenter.segment(image, score)
-                    journal.add(next(numbers), {**identity(target, image), "results": found.to_coco()})
+                    journal.add(next(numbers), {**known_by, "results": found.to_coco()})
                 waiting.append(writer.submit(output.add, target, found))
                 summary.images += 1
                 summary.found.update(instance.label for instance in found)
