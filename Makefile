@@ -26,7 +26,7 @@ check: .venv/ready
 
 # Some ten minutes on two cores, on a machine that does nothing else.
 benchmark: .venv/ready
-	.venv/bin/python -m benchmarks.stages
+	.venv/bin/python -m timing.stages
 
 # Pins and hashes without the registries' addresses.
 lock: .venv/ready

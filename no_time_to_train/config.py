@@ -6,7 +6,7 @@ Defaults are the paper's (METHOD.md): they never change between data sets.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from no_time_to_train.download import default_checkpoint
+from no_time_to_train.networks.download import default_checkpoint
 
 
 @dataclass

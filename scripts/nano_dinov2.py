@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from no_time_to_train.demo import CONTEXT_RATIO
-from no_time_to_train.models import PATCH_SIZE
-from no_time_to_train.scenes import (
+from no_time_to_train.demo.run_demo import CONTEXT_RATIO
+from no_time_to_train.networks.build import PATCH_SIZE
+from no_time_to_train.demo.scenes import (
     BASE_CLASSES,
     NOVEL_CLASSES,
     NUM_BACKGROUNDS,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from no_time_to_train.scenes import NOVEL_CLASSES, Scene
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene
 
 MASK_SIZE = TARGET_SIZE // 4  # side of the mask logits
 OBJECT_POINTS, BACKGROUND_POINTS = 9, 3  # prompts a scene

@@ -14,12 +14,12 @@ from PIL import Image
 from pycocotools import mask as rle
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-from no_time_to_train.boxes_to_masks import boxes_to_masks, rectangle
+from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks, rectangle
 from no_time_to_train.cli import main
-from no_time_to_train.coco import read_coco
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.images import read_rgb
-from no_time_to_train.models import build_sam2
+from no_time_to_train.method.crops import read_rgb
+from no_time_to_train.networks.build import build_sam2
 from tests.conftest import DATA
 
 IMAGES = DATA / "images"
@@ -59,7 +59,7 @@ def load(path: Path) -> dict[str, Any]:
 def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
     boxes_only: Path, tmp_path: Path, checkpoints: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("no_time_to_train.box_prompts.BATCH", 2)  # three boxes: a full batch and one left over
+    monkeypatch.setattr("no_time_to_train.networks.box_prompts.BATCH", 2)  # three boxes: a full batch and one left over
     data = load(boxes_only)
     data["images"] = data["images"][:1]
     data["annotations"] = data["annotations"][:3]

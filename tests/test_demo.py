@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from no_time_to_train.references import read_references, write_references
-from no_time_to_train.scenes import BASE_CLASSES, NOVEL_CLASSES
+from no_time_to_train.data.reference_sets import read_references, write_references
+from no_time_to_train.demo.scenes import BASE_CLASSES, NOVEL_CLASSES
 from tests.conftest import assert_same_results
 from tests.zygote import zygote
 
@@ -120,7 +120,7 @@ def test_a_folder_with_other_things_is_left_alone(command: Command, tmp_path: Pa
 
 
 def test_the_model_card_quotes_the_measured_figures() -> None:
-    nano = files("no_time_to_train") / "nano"
+    nano = files("no_time_to_train.networks") / "nano"
     seeds = json.loads((nano / "metrics.json").read_text()).values()
     measured = {
         f"{network}.{figure}": mean(seed[network][figure] for seed in seeds)

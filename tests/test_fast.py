@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.mask_decoder import MaskDecoder
-from no_time_to_train.mask_proposals import MaskProposer, Proposals, point_grid
-from no_time_to_train.matching import mask_vectors
-from no_time_to_train.models import build_sam2
-from no_time_to_train.segmenter import Segmenter, describe_proposals, upsample
-from no_time_to_train.soft_merging import PackedMasks, soft_merge
+from no_time_to_train.method.mask_decoder import MaskDecoder
+from no_time_to_train.method.mask_proposals import MaskProposer, Proposals, point_grid
+from no_time_to_train.method.matching import mask_vectors
+from no_time_to_train.networks.build import build_sam2
+from no_time_to_train.method.segmenter import Segmenter, describe_proposals, upsample
+from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
 from tests.conftest import seeded_state_dict
-from tests.plain_method import plain_decode, plain_mask_vectors, plain_match, plain_soft_merge
+from no_time_to_train.method.plain import plain_decode, plain_mask_vectors, plain_match, plain_soft_merge
 
 sizes = st.integers(1, 80)
 seeds = st.integers(0, 2**32 - 1)
@@ -103,7 +103,7 @@ def test_matching_and_merging_equal_the_plain_ones(
 def test_upsampling_in_parts_equals_upsampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(5, 16, 16, generator=torch.Generator().manual_seed(0))
     whole = upsample(logits, 50, 70).unpack()
-    monkeypatch.setattr("no_time_to_train.segmenter.UPSAMPLED_AT_ONCE", 2 * 50 * 70)
+    monkeypatch.setattr("no_time_to_train.method.segmenter.UPSAMPLED_AT_ONCE", 2 * 50 * 70)
     np.testing.assert_array_equal(upsample(logits, 50, 70).unpack(), whole)
 
 

@@ -10,26 +10,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from no_time_to_train.coco import Category, read_coco, select_categories
+from no_time_to_train.data.coco import Category, read_coco, select_categories
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.detections import Detections
-from no_time_to_train.encoder import Encoder
+from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.images import crop_window, patch_weights
-from no_time_to_train.mask_proposals import MaskProposer, Proposals
-from no_time_to_train.matching import classify, match
-from no_time_to_train.memory_bank import MemoryBank
-from no_time_to_train.memory_pictures import kmeans, principal_components
-from no_time_to_train.models import build_dinov2, build_sam2
-from no_time_to_train.references import (
+from no_time_to_train.method.crops import crop_window, patch_weights
+from no_time_to_train.method.mask_proposals import MaskProposer, Proposals
+from no_time_to_train.method.matching import classify, match
+from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.visual.memory_pictures import kmeans, principal_components
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.data.reference_sets import (
     check_references,
     coco_to_references,
     read_references,
     sample_references,
     write_references,
 )
-from no_time_to_train.segmenter import Segmenter, describe_proposals
-from no_time_to_train.soft_merging import PackedMasks, soft_merge
+from no_time_to_train.method.segmenter import Segmenter, describe_proposals
+from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
 from tests.conftest import DATA
 
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
@@ -232,7 +232,7 @@ def test_a_full_gpu_halves_the_prompts_at_once_says_so_once_and_changes_nothing(
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), points_per_side=4, points_per_batch=16)
     image = torch.rand(3, proposer.size, proposer.size, generator=torch.Generator().manual_seed(0))
     expected = proposer(image)
-    monkeypatch.setattr("no_time_to_train.mask_proposals.CPU_BATCH", 16)
+    monkeypatch.setattr("no_time_to_train.method.mask_proposals.CPU_BATCH", 16)
     decode = proposer.decoder.forward
 
     def small_gpu(points: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:

@@ -20,11 +20,11 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from no_time_to_train.cli import main
-from no_time_to_train.coco import class_splits, read_coco
+from no_time_to_train.data.coco import class_splits, read_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.prepare import archives, cdfsod, coco, lvis, pascal_voc
-from no_time_to_train.prepare.archives import unpack
-from no_time_to_train.prepare.fetch import Archive
+from no_time_to_train.benchmarks.prepare import archives, cdfsod, coco, lvis, pascal_voc
+from no_time_to_train.benchmarks.prepare.archives import unpack
+from no_time_to_train.benchmarks.prepare.fetch import Archive
 
 
 @dataclass

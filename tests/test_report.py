@@ -9,8 +9,8 @@ import pytest
 
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
-from no_time_to_train.report.runs import find_runs, read_run
-from no_time_to_train.run_record import recorded
+from no_time_to_train.benchmarks.report.runs import find_runs, read_run
+from no_time_to_train.pipeline.run_record import recorded
 
 
 def finished_run(folder: Path, dataset: str, shots: int, seed: int, **metrics: dict[str, Any]) -> None:

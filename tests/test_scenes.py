@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from no_time_to_train.images import read_rgb
-from no_time_to_train.references import is_good_reference
-from no_time_to_train.scenes import (
+from no_time_to_train.method.crops import read_rgb
+from no_time_to_train.data.reference_sets import is_good_reference
+from no_time_to_train.demo.scenes import (
     BASE_CLASSES,
     MAX_OBJECTS,
     MAX_SIZE,

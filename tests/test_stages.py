@@ -14,7 +14,7 @@ import torch
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
-from no_time_to_train.memory_bank import MemoryBank
+from no_time_to_train.method.memory_bank import MemoryBank
 from tests.conftest import DATA, stage_arguments
 
 ROOT = Path(__file__).parent.parent

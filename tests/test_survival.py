@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.journal import Journal
+from no_time_to_train.pipeline.journal import Journal
 from tests.conftest import DATA, assert_same_results, stage_arguments
 from tests.test_stages import Checkpoints, start
 from tests.zygote import zygote

@@ -11,8 +11,8 @@ import torch
 
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
-from no_time_to_train.memory_bank import MemoryBank
-from no_time_to_train.models import read_checkpoint
+from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.networks.build import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,8 +1,8 @@
 """``coco-to-references``: a COCO file's own annotations as a reference set."""
 
-from no_time_to_train.coco import read_coco
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.references import coco_to_references, write_references
+from no_time_to_train.data.reference_sets import coco_to_references, write_references
 
 
 def run(argv: list[str]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.demo import run_demo
+from no_time_to_train.demo.run_demo import run_demo
 
 
 def run(argv: list[str]) -> None:

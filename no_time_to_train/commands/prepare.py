@@ -4,11 +4,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from no_time_to_train.box_prompts import build_box_segmenter
+from no_time_to_train.networks.box_prompts import build_box_segmenter
 from no_time_to_train.commands.boxes_to_masks import add_network_arguments
 from no_time_to_train.commands.parser import command_parser
 from no_time_to_train.errors import UserError
-from no_time_to_train.prepare.steps import Settings, run_parts
+from no_time_to_train.benchmarks.prepare.steps import Settings, run_parts
 
 DATASETS = ("coco", "pascal-voc", "cdfsod", "lvis")
 
@@ -48,6 +48,6 @@ def run(argv: list[str]) -> None:
         args.subset,
         tuple(name.strip() for name in args.sets.split(",")) if args.sets else (),
     )
-    dataset = import_module(f"no_time_to_train.prepare.{args.dataset.replace('-', '_')}")
+    dataset = import_module(f"no_time_to_train.benchmarks.prepare.{args.dataset.replace('-', '_')}")
     run_parts(dataset.parts(settings), args.check)
     print(f"{args.dataset} is ready in {settings.root}")

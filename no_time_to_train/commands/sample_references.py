@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from no_time_to_train.coco import read_coco, select_categories
+from no_time_to_train.data.coco import read_coco, select_categories
 from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.references import sample_references, write_references
+from no_time_to_train.data.reference_sets import sample_references, write_references
 
 
 def run(argv: list[str]) -> None:
@@ -38,9 +38,9 @@ def run(argv: list[str]) -> None:
     write_references(references, args.out_path)
     print(f"{len(references)} classes, {args.n_shot} references each: {args.out_path}")
     if args.plot:
-        from no_time_to_train.datasets import ReferenceDataset
-        from no_time_to_train.drawing import save_picture
-        from no_time_to_train.memory_pictures import TILE, reference_sheet
+        from no_time_to_train.data.datasets import ReferenceDataset
+        from no_time_to_train.visual.drawing import save_picture
+        from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
 
         path = Path(args.out_path).with_suffix(".png")
         shots = ReferenceDataset(coco, args.img_dir, categories, references, size=TILE, context_ratio=0.2)

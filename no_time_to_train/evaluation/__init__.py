@@ -6,7 +6,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-from no_time_to_train.coco import Category, annotation_mask
+from no_time_to_train.data.coco import Category, annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, voc_ap
 from no_time_to_train.evaluation.error_analysis import analyse_errors

@@ -27,7 +27,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from no_time_to_train.coco import Category
+from no_time_to_train.data.coco import Category
 from no_time_to_train.evaluation.coco_ap import load_results
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")

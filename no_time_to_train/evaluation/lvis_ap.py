@@ -9,7 +9,7 @@ from faster_coco_eval import COCOeval_faster
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from no_time_to_train.coco import LVIS_SPLITS, Category
+from no_time_to_train.data.coco import LVIS_SPLITS, Category
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import Metrics, mean_of_valid, records_of, scorable
 

@@ -7,7 +7,7 @@ from typing import Any
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from no_time_to_train.coco import read_json
+from no_time_to_train.data.coco import read_json
 from no_time_to_train.errors import UserError
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from no_time_to_train.coco import Category, annotation_mask
+from no_time_to_train.data.coco import Category, annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import per_class_table
 

@@ -1,0 +1,1 @@
+"""The paper's tables: data sets, class lists, published figures and reports."""

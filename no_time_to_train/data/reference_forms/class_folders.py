@@ -1,0 +1,47 @@
+"""A folder a class: images with ``NAME_mask.png`` beside them, or transparent cut-outs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.data.images import is_image
+from no_time_to_train.method.crops import open_image
+from no_time_to_train.data.reference_forms.reference import Reference
+
+NAME = "a folder a class"
+MASK = "_mask"
+
+
+def holds(root: Path) -> bool:
+    """Whether there is a folder with images in ``root``."""
+    return any(is_image(path) for path in root.glob("*/*"))
+
+
+def read(root: Path) -> list[Reference]:
+    """The references of each folder in ``root``, whose name is the class's.
+
+    Raises:
+        UserError: an image has no mask and nothing transparent, or a mask no image.
+    """
+    references = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        images = sorted(path for path in folder.iterdir() if is_image(path))
+        masks = {path.stem.removesuffix(MASK): path for path in images if path.stem.endswith(MASK)}
+        objects = [path for path in images if not path.stem.endswith(MASK)]
+        for stem in masks.keys() - {path.stem for path in objects}:
+            raise UserError(f"{masks[stem]} is the mask of no image: there is no {stem}.jpg or the like beside it")
+        for path in objects:
+            if path.stem not in masks and not is_cut_out(path):
+                raise UserError(
+                    f"{path} has no mask: put {path.stem}{MASK}.png beside it (white on the object), cut the object "
+                    f"out with transparency, or give a box: --reference {folder.name}:{path}:box=X1,Y1,X2,Y2"
+                )
+            references.append(Reference(folder.name, path, mask=masks.get(path.stem, path)))
+    return references
+
+
+def is_cut_out(path: Path) -> bool:
+    """Whether an image has transparent pixels."""
+    image = open_image(path)
+    return image.has_transparency_data and bool((np.asarray(image.convert("RGBA"))[..., 3] < 128).any())

@@ -1,0 +1,1 @@
+"""A first run with nothing to download."""

@@ -1,0 +1,1 @@
+"""The frozen networks: built by name, downloaded, and loaded strictly."""

@@ -1,0 +1,130 @@
+"""Masks of boxes and points in an image: SAM 2 or SAM, a single mask each."""
+
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from no_time_to_train.networks.download import default_checkpoint
+from no_time_to_train.errors import UserError
+from no_time_to_train.networks.build import build_sam2, load_strictly, read_checkpoint
+
+#: Boxes decoded at once; any number gives the same masks.
+BATCH = 64
+
+#: Width of SAM's image encoder -> its name in ``segment_anything.sam_model_registry``.
+SAM_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+
+
+class BoxSegmenter(Protocol):
+    """What turns boxes into masks; ``name`` says which network, with which weights."""
+
+    name: str
+
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Masks bool [n, H, W] of ``boxes`` float [n, 4], xyxy in pixels, in ``image`` uint8 [H, W, 3] RGB."""
+
+
+class Sam2Boxes:
+    """SAM 2 with the sam2 package's own predictor."""
+
+    def __init__(self, sam2: SAM2Base, name: str) -> None:
+        self.name = name
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+            self.predictor = SAM2ImagePredictor(sam2)
+        # The predictor assumes an input of 1024 pixels.
+        self.predictor._bb_feat_sizes = [(sam2.image_size // stride,) * 2 for stride in (4, 8, 16)]
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        self.predictor.set_image(image.copy())  # what PIL gives is read-only, which torch warns of
+        found = [
+            self.predictor.predict(box=boxes[start : start + BATCH], multimask_output=False)[0]
+            for start in range(0, len(boxes), BATCH)
+        ]
+        return np.concatenate([masks.reshape(-1, *image.shape[:2]) for masks in found]) > 0
+
+
+class SamBoxes:
+    """SAM ViT-B, -L or -H, as in the paper, with the ``segment-anything`` package: an optional extra."""
+
+    def __init__(self, sam: Any, name: str) -> None:
+        self.name = name
+        self.predictor = import_sam().SamPredictor(sam)
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        self.predictor.set_image(image.copy())  # what PIL gives is read-only, which torch warns of
+        prompts = torch.as_tensor(boxes, device=self.predictor.device)
+        prompts = self.predictor.transform.apply_boxes_torch(prompts, image.shape[:2])
+        found = [
+            self.predictor.predict_torch(None, None, boxes=batch, multimask_output=False)[0][:, 0].cpu().numpy()
+            for batch in prompts.split(BATCH)
+        ]
+        return np.concatenate(found)
+
+
+@torch.inference_mode()
+def mask_of_point(
+    segmenter: Sam2Boxes | SamBoxes, image: NDArray[np.uint8], point: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """The mask, of three, that the network thinks best for a point (x, y) in pixels: bool [H, W]; it may be empty."""
+    segmenter.predictor.set_image(image.copy())
+    masks, predicted_iou, _ = segmenter.predictor.predict(
+        point_coords=np.array([point], np.float32), point_labels=np.array([1]), multimask_output=True
+    )
+    return np.asarray(masks[predicted_iou.argmax()] > 0)
+
+
+def import_sam() -> Any:
+    """The ``segment_anything`` module, or a UserError that says what to install."""
+    try:
+        import segment_anything
+    except ImportError as error:
+        raise UserError("--sam-checkpoint needs the segment-anything package: pip install segment-anything") from error
+    return segment_anything
+
+
+def build_sam(checkpoint: str | Path) -> Any:
+    """Build the SAM that an official checkpoint belongs to, in eval mode on the CPU.
+
+    Raises:
+        UserError: the package is not installed, or the checkpoint is missing, unreadable or another network's.
+    """
+    registry = import_sam().sam_model_registry
+    weights = read_checkpoint(checkpoint)
+    positions = weights.get("image_encoder.pos_embed")
+    width = positions.shape[-1] if isinstance(positions, torch.Tensor) else None
+    if width not in SAM_WIDTHS:
+        raise UserError(f"checkpoint {checkpoint} is not that of SAM ViT-B, ViT-L or ViT-H")
+    sam = registry[SAM_WIDTHS[width]]()
+    load_strictly(sam, weights, checkpoint)
+    return sam.eval().requires_grad_(False)
+
+
+def build_box_segmenter(
+    sam2_cfg_file: str, sam2_ckpt_path: str | None, sam_checkpoint: str | None = None, device: str | None = None
+) -> BoxSegmenter:
+    """SAM where ``sam_checkpoint`` is given, else SAM 2; on ``device``, or the GPU if there is one.
+
+    Without ``sam2_ckpt_path``, SAM 2's checkpoint is looked for at ``download.default_checkpoint``.
+
+    Raises:
+        UserError: see :func:`build_sam` and ``models.build_sam2``; or the device cannot be used.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    sam2_ckpt_path = sam2_ckpt_path or str(default_checkpoint(sam2_cfg_file))
+    network: Any = build_sam(sam_checkpoint) if sam_checkpoint else build_sam2(sam2_cfg_file, sam2_ckpt_path)
+    try:
+        network.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either where it lacks the device
+        raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    if sam_checkpoint:
+        return SamBoxes(network, f"SAM {sam_checkpoint}")
+    return Sam2Boxes(network, f"{sam2_cfg_file} {sam2_ckpt_path}")
