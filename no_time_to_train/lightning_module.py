@@ -12,9 +12,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg
 from no_time_to_train.errors import UserError
-from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline import STAGES, RunCfg
+from no_time_to_train.pipeline.journal import Journal
 
 T = TypeVar("T")
 

@@ -10,21 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point
-from no_time_to_train.pipeline.boxes_to_masks import rectangle
-from no_time_to_train.data.coco import Category
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.errors import UserError
+from no_time_to_train.data.coco import Category
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
-from no_time_to_train.method.crops import reference_tensors, target_tensor
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.crops import reference_tensors, target_tensor
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.memory_editing import ClassMemory, join, renumber, split
+from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point
 from no_time_to_train.networks.build import DINOV2_NANO, SAM2_NANO, build_dinov2, build_sam2
 from no_time_to_train.networks.names import DINOV2_NAMES, IMG_SIZE, NANO_IMG_SIZE, SAM2_NAMES, find_network
-from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.pipeline.boxes_to_masks import rectangle
 
 #: Context around a reference: the crop's side over the box's longer side, less one.
 CONTEXT_RATIO = 0.2

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from no_time_to_train.method.encoder import IMAGE_MEAN, IMAGE_STD
 from no_time_to_train.demo.scenes import BASE_CLASSES, PatternClass, Scene, draw_scene
+from no_time_to_train.method.encoder import IMAGE_MEAN, IMAGE_STD
 
 SIDES = (256, 336)  # least and greatest side of a training scene, in pixels
 TARGET_SIZE = 256  # side of the square that both networks see a scene through: SAM 2's input

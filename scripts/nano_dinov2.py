@@ -12,7 +12,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from no_time_to_train.demo.run_demo import CONTEXT_RATIO
-from no_time_to_train.networks.build import PATCH_SIZE
 from no_time_to_train.demo.scenes import (
     BASE_CLASSES,
     NOVEL_CLASSES,
@@ -22,6 +21,7 @@ from no_time_to_train.demo.scenes import (
     draw_surface,
     pattern_tile,
 )
+from no_time_to_train.networks.build import PATCH_SIZE
 
 CLOSE_UPS = 2  # of a batch's scenes
 REGIONS = 26  # places for the regions of a view

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.networks.build import build_dinov2, build_sam2
 from tests.seeded_weights import seeded_state_dict
 
 DATA = Path(__file__).parent / "data"

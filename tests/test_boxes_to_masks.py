@@ -14,12 +14,12 @@ from PIL import Image
 from pycocotools import mask as rle
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks, rectangle
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.crops import read_rgb
 from no_time_to_train.networks.build import build_sam2
+from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks, rectangle
 from tests.conftest import DATA
 
 IMAGES = DATA / "images"

@@ -12,8 +12,8 @@ import torch
 
 from no_time_to_train.cli import main
 from no_time_to_train.method.mask_proposals import MaskProposer, Proposals
-from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
 from no_time_to_train.method.segmenter import describe_proposals
+from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
 from tests.conftest import DATA, assert_same_results, stage_arguments
 from tests.test_stages import Checkpoints, finish, start
 

@@ -11,11 +11,11 @@ from no_time_to_train.config import Sam2InferCfg
 from no_time_to_train.method.mask_decoder import MaskDecoder
 from no_time_to_train.method.mask_proposals import MaskProposer, Proposals, point_grid
 from no_time_to_train.method.matching import mask_vectors
-from no_time_to_train.networks.build import build_sam2
+from no_time_to_train.method.plain import plain_decode, plain_mask_vectors, plain_match, plain_soft_merge
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals, upsample
 from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
+from no_time_to_train.networks.build import build_sam2
 from tests.conftest import seeded_state_dict
-from no_time_to_train.method.plain import plain_decode, plain_mask_vectors, plain_match, plain_soft_merge
 
 sizes = st.integers(1, 80)
 seeds = st.integers(0, 2**32 - 1)

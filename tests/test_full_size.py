@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.crops import read_rgb, target_tensor
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer
-from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.networks.build import build_dinov2, build_sam2
 from tests.conftest import DATA, save_seeded_checkpoints
 
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from no_time_to_train.data.coco import Category
-from no_time_to_train.method.detections import Detections
-from no_time_to_train.visual.gallery import Gallery
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.visual.gallery import Gallery
 from tests.conftest import Photo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from no_time_to_train.data.coco import annotation_mask, read_coco, select_categories
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.data.coco import annotation_mask, read_coco, select_categories
+from no_time_to_train.data.reference_sets import check_references, read_references, sample_references
 from no_time_to_train.method.crops import patch_weights, read_rgb, reference_tensors, target_tensor
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer, Proposals, point_grid
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.networks.build import build_dinov2, build_sam2
-from no_time_to_train.data.reference_sets import check_references, read_references, sample_references
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
+from no_time_to_train.networks.build import build_dinov2, build_sam2
 from tests.conftest import DATA, assert_same_results
 
 Golden = dict[str, Any]

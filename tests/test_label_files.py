@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import Category
-from no_time_to_train.method.detections import Detections
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.label_files import FORMATS
+from no_time_to_train.method.detections import Detections
 from tests.conftest import Photo
 
 CATEGORIES = [Category(3, "boat"), Category(8, "鳥: 'gull'")]

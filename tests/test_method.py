@@ -10,17 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from no_time_to_train.data.coco import Category, read_coco, select_categories
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.method.crops import crop_window, patch_weights
-from no_time_to_train.method.mask_proposals import MaskProposer, Proposals
-from no_time_to_train.method.matching import classify, match
-from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.visual.memory_pictures import kmeans, principal_components
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.data.coco import Category, read_coco, select_categories
 from no_time_to_train.data.reference_sets import (
     check_references,
     coco_to_references,
@@ -28,8 +19,17 @@ from no_time_to_train.data.reference_sets import (
     sample_references,
     write_references,
 )
+from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.method.crops import crop_window, patch_weights
+from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.mask_proposals import MaskProposer, Proposals
+from no_time_to_train.method.matching import classify, match
+from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.visual.memory_pictures import kmeans, principal_components
 from tests.conftest import DATA
 
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
+from no_time_to_train.benchmarks.prepare import archives, cdfsod, coco2017, lvis, pascal_voc
+from no_time_to_train.benchmarks.prepare.archives import unpack
+from no_time_to_train.benchmarks.prepare.fetch import Archive
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import class_splits, read_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.benchmarks.prepare import archives, cdfsod, coco, lvis, pascal_voc
-from no_time_to_train.benchmarks.prepare.archives import unpack
-from no_time_to_train.benchmarks.prepare.fetch import Archive
 
 
 @dataclass
@@ -151,9 +151,9 @@ def coco_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     for split, images in names.items():
         annotations[f"annotations/instances_{split}.json"] = json.dumps(coco_file(images)).encode()
         content = {f"{split}/{name}": picture(i) for i, name in enumerate(images)}
-        monkeypatch.setitem(coco.IMAGES, split, site.archive(f"{split}.zip", content))
-        monkeypatch.setitem(coco.COUNTS, split, {"images": len(images), "annotations": len(images)})
-    monkeypatch.setattr(coco, "ANNOTATIONS", site.archive("annotations.zip", annotations))
+        monkeypatch.setitem(coco2017.IMAGES, split, site.archive(f"{split}.zip", content))
+        monkeypatch.setitem(coco2017.COUNTS, split, {"images": len(images), "annotations": len(images)})
+    monkeypatch.setattr(coco2017, "ANNOTATIONS", site.archive("annotations.zip", annotations))
     return site
 
 
@@ -212,7 +212,7 @@ def test_numbers_that_are_not_the_published_ones_are_an_error(
     refused: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(coco.COUNTS, "val2017", {"images": 5_000, "annotations": 36_781})
+    monkeypatch.setitem(coco2017.COUNTS, "val2017", {"images": 5_000, "annotations": 36_781})
     complaint = refused("coco")
     assert "instances_val2017.json has 3 images instead of 5,000: delete it" in complaint
     assert "\n" not in complaint
@@ -223,17 +223,17 @@ def test_images_that_the_archive_lacks_are_counted(
     coco_site: Site, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        coco.IMAGES, "val2017", coco_site.archive("val2017.zip", {"val2017/000000000010.jpg": picture(0)})
+        coco2017.IMAGES, "val2017", coco_site.archive("val2017.zip", {"val2017/000000000010.jpg": picture(0)})
     )
     assert "COCO val2017 images: 2 of 3 images are missing in" in (complaint := refused("coco"))
     assert "the first 000000000011.jpg, after all was done to make it; it comes with http" in complaint
 
 
 def test_the_published_numbers_and_addresses() -> None:
-    assert coco.COUNTS["val2017"] == {"images": 5_000, "annotations": 36_781}
+    assert coco2017.COUNTS["val2017"] == {"images": 5_000, "annotations": 36_781}
     assert pascal_voc.OUTPUTS["voc07_test"][1] == {"images": 4_952}
     assert pascal_voc.OUTPUTS["voc0712_trainval"][1] == {"images": 5_011 + 11_540}
-    assert coco.IMAGES["train2017"].urls == ("http://images.cocodataset.org/zips/train2017.zip",)
+    assert coco2017.IMAGES["train2017"].urls == ("http://images.cocodataset.org/zips/train2017.zip",)
     assert all("/VOCtest_06-Nov-2007.tar" in url for url in list(pascal_voc.ARCHIVES.values())[2].urls)
     assert sorted(class_splits()["cdfsod_clipart1k"]) == pascal_voc.CLASSES
     assert cdfsod.SETS == ["ArTaxOr", "clipart1k", "DIOR", "FISH", "NEU-DET", "UODD"]

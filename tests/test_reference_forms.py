@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.images import as_mask
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.data.reference_forms.command_line import parse
+from no_time_to_train.errors import UserError
 from tests.conftest import Photo
 from tests.reference_folders import FORMS, LABEL, box, labelme, write
 

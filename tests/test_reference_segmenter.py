@@ -14,14 +14,14 @@ from pycocotools import mask as rle
 
 from no_time_to_train import ReferenceSegmenter
 from no_time_to_train.cli import main
-from no_time_to_train.data.coco import annotation_mask, read_coco
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.errors import UserError
+from no_time_to_train.data.coco import annotation_mask, read_coco
 from no_time_to_train.data.images import as_mask, as_rgb
-from no_time_to_train.method.crops import read_rgb
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.crops import read_rgb
+from no_time_to_train.method.memory_bank import MemoryBank
 from tests.conftest import DATA, Photo, assert_same_results, stage_arguments
 
 COARSE = Sam2InferCfg(points_per_side=8)

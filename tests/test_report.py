@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from no_time_to_train.benchmarks.report.runs import find_runs, read_run
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
-from no_time_to_train.benchmarks.report.runs import find_runs, read_run
 from no_time_to_train.pipeline.run_record import recorded
 
 

@@ -17,8 +17,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.targets import find_targets
+from no_time_to_train.errors import UserError
 from tests.conftest import Photo
 from tests.reference_folders import FORMS, LABEL, box
 

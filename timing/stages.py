@@ -17,19 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from timing.measure import Measured, machine, measure, side_by_side
 from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.method.crops import read_rgb, target_tensor
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.crops import read_rgb, target_tensor
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.matching import DescribedProposals, mask_vectors, match, region_boxes
-from no_time_to_train.networks.build import build_dinov2, build_sam2
-from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
-from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
-from tests.conftest import assert_same_results
 from no_time_to_train.method.plain import (
     plain_candidates,
     plain_decode,
@@ -39,7 +33,13 @@ from no_time_to_train.method.plain import (
     plain_propose,
     plain_soft_merge,
 )
+from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
+from tests.conftest import assert_same_results
 from tests.seeded_weights import seeded_state_dict
+from timing.measure import Measured, machine, measure, side_by_side
 
 HEIGHT, WIDTH = 427, 640  # of the image
 PLAIN_BATCH = 64  # prompts that the plain implementation decodes at once

@@ -1,9 +1,9 @@
 """``boxes-to-masks``: give the boxes of a COCO file masks."""
 
-from no_time_to_train.networks.box_prompts import build_box_segmenter
-from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 from no_time_to_train.commands.parser import OneLineParser, command_parser
 from no_time_to_train.data.reference_sets import read_references
+from no_time_to_train.networks.box_prompts import build_box_segmenter
+from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 
 
 def add_network_arguments(parser: OneLineParser) -> None:

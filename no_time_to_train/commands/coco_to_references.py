@@ -1,7 +1,7 @@
 """``coco-to-references``: a COCO file's own annotations as a reference set."""
 
-from no_time_to_train.data.coco import read_coco
 from no_time_to_train.commands.parser import command_parser
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_sets import coco_to_references, write_references
 
 

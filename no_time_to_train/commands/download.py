@@ -1,8 +1,8 @@
 """``download``: fetch official checkpoints."""
 
 from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.networks.download import FOLDER, download, list_checkpoints
 from no_time_to_train.errors import UserError
+from no_time_to_train.networks.download import FOLDER, download, list_checkpoints
 
 
 def run(argv: list[str]) -> None:

@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 
 from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.visual.drawing import save_picture
-from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.crops import patch_weights
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.memory_editing import merge, remove
-from no_time_to_train.visual.memory_pictures import class_sheet, decode_crop
 from no_time_to_train.networks.build import build_dinov2
 from no_time_to_train.networks.names import DINOV2_NAMES, find_network
+from no_time_to_train.visual.drawing import save_picture
+from no_time_to_train.visual.memory_pictures import class_sheet, decode_crop
 
 #: k-means centres and principal components of a class, for its picture.
 KMEANS_K, COMPONENTS = 4, 3

@@ -4,11 +4,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from no_time_to_train.networks.box_prompts import build_box_segmenter
+from no_time_to_train.benchmarks.prepare.steps import Settings, run_parts
 from no_time_to_train.commands.boxes_to_masks import add_network_arguments
 from no_time_to_train.commands.parser import command_parser
 from no_time_to_train.errors import UserError
-from no_time_to_train.benchmarks.prepare.steps import Settings, run_parts
+from no_time_to_train.networks.box_prompts import build_box_segmenter
 
 DATASETS = ("coco", "pascal-voc", "cdfsod", "lvis")
 

@@ -3,10 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
-from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.errors import UserError
 from no_time_to_train.benchmarks.report.pages import write_report
 from no_time_to_train.benchmarks.report.runs import find_runs
+from no_time_to_train.commands.parser import command_parser
+from no_time_to_train.errors import UserError
 
 
 def run(argv: list[str]) -> None:

@@ -8,12 +8,12 @@ from typing import Literal
 
 from no_time_to_train.commands.parser import OneLineParser, command_parser
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.reference_forms import Reference, add_references, find_references
 from no_time_to_train.data.reference_forms.command_line import parse
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.data.targets import find_targets
+from no_time_to_train.errors import UserError
+from no_time_to_train.pipeline.segment_images import segment_images
+from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 def add_arguments(parser: OneLineParser) -> None:

@@ -15,8 +15,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from no_time_to_train.commands.parser import OneLineParser
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
-from no_time_to_train.pipeline.run_record import recorded
 from no_time_to_train.pipeline import RunCfg
+from no_time_to_train.pipeline.run_record import recorded
 
 #: What a configuration may name to be imported: Lightning's classes and ours. A stranger's file runs nothing else.
 IMPORTABLE = ["lightning", "pytorch_lightning", "no_time_to_train"]

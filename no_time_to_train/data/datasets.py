@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from no_time_to_train.data.coco import Category, annotation_mask
+from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.crops import read_rgb, reference_tensors, target_tensor
 from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
-from no_time_to_train.data.reference_sets import ReferenceSet
 
 
 @dataclass

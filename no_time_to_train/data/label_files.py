@@ -13,8 +13,8 @@ import yaml
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import Category
-from no_time_to_train.files import atomic_write
 from no_time_to_train.data.instances import Instance, Instances
+from no_time_to_train.files import atomic_write
 
 Polygon = NDArray[np.float64]
 

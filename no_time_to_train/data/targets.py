@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.images import as_rgb, is_image
 from no_time_to_train.data.reference_forms.reference import find_image
+from no_time_to_train.errors import UserError
 
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 

@@ -7,8 +7,8 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from no_time_to_train.method.encoder import Normalise
 from no_time_to_train.errors import UserNotice
+from no_time_to_train.method.encoder import Normalise
 from no_time_to_train.method.mask_decoder import MaskDecoder
 
 #: Prompts that a CPU decodes at once: fastest of 1, 2, 4 and 8, as their maps (4 MB each) stay in its cache.

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from no_time_to_train.data.coco import Category
+from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
-from no_time_to_train.data.reference_sets import ReferenceSet
 
 FORMAT = "no-time-to-train memory bank 1"
 

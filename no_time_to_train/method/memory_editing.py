@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from no_time_to_train.data.coco import Category, closest
+from no_time_to_train.data.reference_sets import Shot
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.data.reference_sets import Shot
 
 
 @dataclass

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.crops import patch_weights
+from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer, Proposals
 from no_time_to_train.method.matching import DescribedProposals, mask_vectors, match, region_boxes
 from no_time_to_train.method.memory_bank import instance_vector

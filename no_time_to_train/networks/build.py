@@ -13,8 +13,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from no_time_to_train.networks.download import download_command
 from no_time_to_train.errors import UserError
+from no_time_to_train.networks.download import download_command
 
 #: ``sam2_cfg_file`` -> config of the sam2 package that holds the network's shape.
 SAM2_CONFIGS = {

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from no_time_to_train.data.coco import closest
-from no_time_to_train.networks.download import CHECKPOINT_OF, default_checkpoint
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.build import DINOV2_NANO, SAM2_NANO
+from no_time_to_train.networks.download import CHECKPOINT_OF, default_checkpoint
 
 #: Name of a SAM 2 checkpoint -> ``sam2_cfg_file``.
 SAM2_NAMES = {name: network for network, name in CHECKPOINT_OF.items() if network.startswith("sam2")}

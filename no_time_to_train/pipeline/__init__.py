@@ -1,8 +1,8 @@
 """The three stages of the method, by the name of their test mode."""
 
-from no_time_to_train.pipeline.stage import RunCfg, Stage
 from no_time_to_train.pipeline.fill_memory_stage import FillMemoryStage
 from no_time_to_train.pipeline.postprocess_memory_stage import PostprocessMemoryStage
+from no_time_to_train.pipeline.stage import RunCfg, Stage
 from no_time_to_train.pipeline.test_stage import TestStage
 from no_time_to_train.pipeline.vis_memory_stage import VisMemoryStage
 

@@ -14,13 +14,13 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
-from no_time_to_train.networks.box_prompts import BoxSegmenter
 from no_time_to_train.data.coco import annotation_mask, read_coco
 from no_time_to_train.data.datasets import check_images_exist, read_listed_image
-from no_time_to_train.visual.drawing import draw_instances, save_picture
+from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
-from no_time_to_train.data.reference_sets import ReferenceSet
+from no_time_to_train.networks.box_prompts import BoxSegmenter
+from no_time_to_train.visual.drawing import draw_instances, save_picture
 
 #: Annotation id -> its mask as compressed RLE, of one image.
 Masks = dict[int, dict[str, Any]]

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from no_time_to_train.data.coco import read_coco, select_categories
 from no_time_to_train.config import DatasetCfgs, ModelCfg
+from no_time_to_train.data.coco import read_coco, select_categories
 from no_time_to_train.data.datasets import BadImage, Reference, ReferenceDataset, check_images_exist
+from no_time_to_train.data.reference_sets import check_references, read_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.data.reference_sets import check_references, read_references
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.stage import RunCfg, Stage, build_encoder, content, encoder_settings, required
 

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from no_time_to_train.method.detections import Detections
-from no_time_to_train.visual.drawing import PALETTE, save_picture
+from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.label_files import FORMATS, write_json
+from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, sha256
-from no_time_to_train.visual.gallery import Gallery
-from no_time_to_train.data.instances import Instances
-from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.data.label_files import FORMATS, write_json
+from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.data.targets import TargetImage, Targets
+from no_time_to_train.visual.drawing import PALETTE, save_picture
+from no_time_to_train.visual.gallery import Gallery
 
 COLUMNS = ["image", "instance", "class", "score", "x1", "y1", "x2", "y2", "area"]
 

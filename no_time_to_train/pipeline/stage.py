@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from no_time_to_train.config import ModelCfg
-from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256
-from no_time_to_train.networks.build import build_dinov2
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.networks.build import build_dinov2
 
 
 @dataclass

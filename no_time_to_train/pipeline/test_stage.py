@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.coco import annotation_mask, class_splits, read_coco, read_json, select_categories
 from no_time_to_train.config import DatasetCfgs, ModelCfg
+from no_time_to_train.data.coco import annotation_mask, class_splits, read_coco, read_json, select_categories
 from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist, read_listed_image
-from no_time_to_train.visual.drawing import draw_instances, save_picture, side_by_side
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.files import atomic_write, sha256
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.matching import DescribedProposals
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
-from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.stage import RunCfg, Stage, build_encoder, content, encoder_settings, required
+from no_time_to_train.visual.drawing import draw_instances, save_picture, side_by_side
 
 #: Threads that draw pictures beside the networks' work, and pictures that may wait for them.
 DRAWING_THREADS = 2

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from no_time_to_train.data.coco import read_coco
 from no_time_to_train.config import DatasetCfgs, ModelCfg
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, Reference, ReferenceDataset, check_images_exist
-from no_time_to_train.visual.drawing import save_picture
+from no_time_to_train.data.reference_sets import check_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.crops import patch_weights
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.visual.memory_pictures import class_sheet
-from no_time_to_train.data.reference_sets import check_references
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.stage import RunCfg, Stage, build_encoder, content, encoder_settings, required
+from no_time_to_train.visual.drawing import save_picture
+from no_time_to_train.visual.memory_pictures import class_sheet
 
 
 class VisMemoryStage(Stage):

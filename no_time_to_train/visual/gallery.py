@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from no_time_to_train.visual.drawing import PALETTE, save_picture
-from no_time_to_train.files import atomic_write
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.label_files import polygons
+from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.visual.drawing import PALETTE, save_picture
 from no_time_to_train.visual.memory_pictures import Picture, crop_tile, decode_crop
 
 THUMBNAIL = 480  # longer side, in pixels

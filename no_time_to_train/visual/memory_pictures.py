@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from no_time_to_train.data.coco import Category
 from no_time_to_train.data.datasets import BadImage, ReferenceDataset
-from no_time_to_train.visual.drawing import PALETTE
 from no_time_to_train.errors import UserError
+from no_time_to_train.visual.drawing import PALETTE
 
 TILE = 160  # side of a reference in a picture, in pixels
 TITLE = 24  # height of a class's name over its row, in pixels

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import class_splits
-from no_time_to_train.errors import UserError
 from no_time_to_train.benchmarks.prepare.archives import unpack
 from no_time_to_train.benchmarks.prepare.steps import Parts, Settings, Step, masks_step
 from no_time_to_train.benchmarks.prepare.verify import missing_file, read_counted, say_missing, write_json
+from no_time_to_train.data.coco import class_splits
+from no_time_to_train.errors import UserError
 
 #: The sets, named as their folders and their class splits.
 SETS = [split.removeprefix("cdfsod_") for split in class_splits() if split.startswith("cdfsod_")]

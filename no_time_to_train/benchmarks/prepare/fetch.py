@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from no_time_to_train.networks.download import fetch_file
-from no_time_to_train.errors import UserError
 from no_time_to_train.benchmarks.prepare.archives import open_archive, unpack
+from no_time_to_train.errors import UserError
+from no_time_to_train.networks.download import fetch_file
 
 
 @dataclass(frozen=True)

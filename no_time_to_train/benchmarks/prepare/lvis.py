@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from no_time_to_train.errors import UserError
 from no_time_to_train.benchmarks.prepare.archives import open_archive
 from no_time_to_train.benchmarks.prepare.coco2017 import IMAGES, fetch_images
 from no_time_to_train.benchmarks.prepare.fetch import Archive, obtain
@@ -19,6 +18,7 @@ from no_time_to_train.benchmarks.prepare.verify import (
     say_missing,
     write_json,
 )
+from no_time_to_train.errors import UserError
 
 ARCHIVES = {
     "train": Archive(("https://dl.fbaipublicfiles.com/LVIS/lvis_v1_train.json.zip",), 350),

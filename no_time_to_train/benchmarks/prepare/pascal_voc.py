@@ -9,10 +9,10 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from no_time_to_train.errors import UserError
 from no_time_to_train.benchmarks.prepare.fetch import Archive, fetch_and_unpack
 from no_time_to_train.benchmarks.prepare.steps import Parts, Settings, Step, masks_step
 from no_time_to_train.benchmarks.prepare.verify import missing_file, say_missing, write_json
+from no_time_to_train.errors import UserError
 
 #: The classes, in alphabetical order; a class's id is its place here, from 1.
 CLASSES = [

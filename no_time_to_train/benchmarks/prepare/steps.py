@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from no_time_to_train.errors import UserError
 from no_time_to_train.networks.box_prompts import BoxSegmenter
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
-from no_time_to_train.errors import UserError
 
 
 @dataclass(frozen=True)

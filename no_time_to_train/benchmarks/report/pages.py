@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from no_time_to_train.files import atomic_write
-from no_time_to_train.benchmarks.report.published import BENCHMARKS, benchmark_of
 from no_time_to_train.benchmarks.report.plots import plot
+from no_time_to_train.benchmarks.report.published import BENCHMARKS, benchmark_of
 from no_time_to_train.benchmarks.report.runs import Run
 from no_time_to_train.benchmarks.report.summary import Table, mean_table, points, points_csv, run_table, seed_table
+from no_time_to_train.files import atomic_write
 
 NOTE = "All figures are percentages; published ones are those of arXiv 2507.02798."
 STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;

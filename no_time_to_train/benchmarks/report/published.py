@@ -6,8 +6,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from no_time_to_train.data.coco import class_splits
 from no_time_to_train.benchmarks.report.runs import OURS, Run
+from no_time_to_train.data.coco import class_splits
 
 
 @dataclass(frozen=True)

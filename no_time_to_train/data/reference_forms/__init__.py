@@ -11,10 +11,10 @@ from pycocotools import mask as rle
 from tqdm import tqdm
 
 from no_time_to_train.data.coco import read_json
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.images import as_rgb
-from no_time_to_train.data.reference_forms import class_folders, coco, labelme, pascal_voc, yolo
+from no_time_to_train.data.reference_forms import class_folders, coco_json, labelme_json, voc_xml, yolo_txt
 from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.errors import UserError
 
 if TYPE_CHECKING:
     from no_time_to_train.reference_segmenter import ReferenceSegmenter
@@ -51,9 +51,9 @@ def find_references(path: Path) -> Found:
 
 
 def _in_folder(root: Path) -> Found | None:
-    data = yolo.data_file(root)
+    data = yolo_txt.data_file(root)
     if data is not None:
-        return Found(yolo.NAME, yolo.read(data, root))
+        return Found(yolo_txt.NAME, yolo_txt.read(data, root))
     files = sorted(path for path in root.rglob("*") if not path.name.startswith("."))
     found = _in_files(files, root)
     if found is None and class_folders.holds(root):
@@ -64,15 +64,15 @@ def _in_folder(root: Path) -> Found | None:
 def _in_files(files: list[Path], root: Path) -> Found | None:
     """What annotation files hold; those of the first form that is among them."""
     if len(files) == 1 and files[0].suffix in (".yaml", ".yml"):
-        return Found(yolo.NAME, yolo.read(files[0], root))
+        return Found(yolo_txt.NAME, yolo_txt.read(files[0], root))
     contents = [(path, read_json(path)) for path in files if path.suffix.lower() == ".json"]
-    for form in (coco, labelme):
+    for form in (coco_json, labelme_json):
         chosen = [path for path, content in contents if form.is_file(content)]
         if chosen:
             return Found(form.NAME, [reference for path in chosen for reference in form.read(path)])
     chosen = [path for path in files if path.suffix.lower() == ".xml"]
     if chosen:
-        return Found(pascal_voc.NAME, [one for path in chosen for one in pascal_voc.read(path)])
+        return Found(voc_xml.NAME, [one for path in chosen for one in voc_xml.read(path)])
     return None
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.reference_forms.reference import Box, Reference, find_image
+from no_time_to_train.errors import UserError
 
 NAME = "COCO json"
 

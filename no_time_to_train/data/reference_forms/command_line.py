@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.errors import UserError
 
 NUMBERS = {"box": 4, "point": 2}
 

@@ -12,9 +12,9 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from no_time_to_train.data.coco import read_json
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.reference_forms.reference import Box, Reference, encode, encode_polygons, find_image
+from no_time_to_train.errors import UserError
 
 NAME = "LabelMe json"
 

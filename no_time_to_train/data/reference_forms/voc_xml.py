@@ -8,9 +8,9 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse
 from supervision.dataset.formats.pascal_voc import detections_from_xml_obj
 
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.images import is_image, shown_size
 from no_time_to_train.data.reference_forms.reference import Reference, encode, find_image
+from no_time_to_train.errors import UserError
 
 NAME = "Pascal VOC xml"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import yaml
 from supervision.dataset.formats.yolo import yolo_annotations_to_detections
 
-from no_time_to_train.errors import UserError
 from no_time_to_train.data.images import is_image, shown_size
 from no_time_to_train.data.reference_forms.reference import Reference, encode
+from no_time_to_train.errors import UserError
 
 NAME = "YOLO txt"
 
