@@ -1,27 +1,31 @@
-"""The typed configuration: what ``configs/*.yaml`` and ``--model.init_args.*`` may say, and nothing else.
+"""The typed configuration of the stages: what ``configs/*.yaml`` and ``--model.init_args.*`` may contain.
 
-Defaults are the paper's (METHOD.md): they never change between data sets.
+The keys are those of the paper's code, and the defaults are the paper's numbers, which never change between data sets.
+The table of keys in docs/configuration.md is made from the docstrings below (``python -m scripts.config_table``).
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from no_time_to_train.networks.download import default_checkpoint
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, encoder_input_size
+
+Protocol = Literal["coco", "voc", "lvis", "semantic"]
 
 
 @dataclass
 class Sam2InferCfg:
-    """How proposals are made, matched and merged.
+    """How masks are proposed, classified, suppressed and merged.
 
     Attributes:
-        points_per_side: the point prompts form a grid of this many points a side.
-        testing_point_bs: prompts decoded at once; any number gives the same result.
-        iou_thr: proposals need a predicted IoU above this.
-        nms_thr: IoU of boxes above which the lower-ranked proposal of the same class is dropped.
-        num_out_instance: instances an image at most.
-        kmeans_k: k-means centres of a class, for pictures of the memory.
-        n_pca_components: principal components of a class, for pictures of the memory.
-        cls_num_per_mask: classes that one proposal may be given; -1 means all.
+        points_per_side: Point prompts per side of the square grid.
+        testing_point_bs: Prompts decoded at once. Affects speed and memory only, never results.
+        iou_thr: Proposals with a predicted IoU at or below this are dropped.
+        nms_thr: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
+        num_out_instance: Instances returned per image at most.
+        kmeans_k: k-means centers per class in the pictures of ``vis_memory``.
+        n_pca_components: Principal components per class in the pictures of ``vis_memory``.
+        cls_num_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
     """
 
     points_per_side: int = 32
@@ -33,29 +37,46 @@ class Sam2InferCfg:
     n_pca_components: int = 3
     cls_num_per_mask: int = 1
 
+    def settings(self) -> Settings:
+        """The numbers of the method, under the names that the method gives them."""
+        return Settings(
+            points_per_side=self.points_per_side,
+            points_per_batch=self.testing_point_bs,
+            pred_iou_thresh=self.iou_thr,
+            box_nms_thresh=self.nms_thr,
+            max_instances=self.num_out_instance,
+            classes_per_mask=self.cls_num_per_mask,
+        )
+
 
 @dataclass
 class EncoderCfg:
-    """The DINOv2 that describes masks.
+    """The encoder that describes masks.
 
     Attributes:
-        name: a name of ``models.DINOV2_MODELS`` or ``dinov2_nano``.
-        img_size: side of the encoder's square input, in pixels.
-        patch_size: side of a patch, in pixels: 14.
+        name: ``dinov2_{small,base,large,giant}``, each also with ``_reg`` (registers), or ``dinov2_nano``.
+        img_size: Side of the encoder's square input in pixels. Default: 518, or 336 for ``dinov2_nano``.
+        patch_size: Kept for compatibility; DINOv2's patches are 14 pixels wide.
     """
 
     name: str = "dinov2_large"
-    img_size: int = 518
-    patch_size: int = 14
+    img_size: int | None = None
+    patch_size: int = PATCH_SIZE
+
+    @property
+    def input_size(self) -> int:
+        """``img_size``, or the size that the encoder was trained at."""
+        return self.img_size or encoder_input_size(self.name)
 
 
 @dataclass
 class MemoryBankCfg:
-    """The size of the memory bank.
+    """Checks of the memory bank's size.
 
     Attributes:
-        length: shots a class that the bank has room for; None: as many as the reference set gives.
-        category_num: number of classes, checked against the classes chosen; None: not checked.
+        length: Shots per class at most; also taken from the reference set where ``memory_length`` is not given.
+            Default: as many as the reference set has.
+        category_num: The number of classes, which is checked. Default: not checked.
     """
 
     length: int | None = None
@@ -63,13 +84,13 @@ class MemoryBankCfg:
 
 
 @dataclass
-class VisualisationCfg:
+class VisualizationCfg:
     """Pictures of the test stage.
 
     Attributes:
-        online_vis: draw each target, ground truth left and predictions right.
-        vis_thr: lowest score that is drawn.
-        imgs_path: folder the pictures are drawn from; None: the targets' root.
+        online_vis: Draw each target, ground truth on the left and predictions on the right.
+        vis_thr: The lowest score that is drawn.
+        imgs_path: Folder of the images to draw on. Default: ``dataset_cfgs.test.root``.
     """
 
     online_vis: bool = False
@@ -82,12 +103,16 @@ class ModelCfg:
     """The networks and the method's numbers.
 
     Attributes:
-        sam2_cfg_file: a name of ``models.SAM2_CONFIGS`` or ``sam2_nano``, with or without ``.yaml``.
-        sam2_ckpt_path: checkpoint of that SAM 2; empty: its official file in ``checkpoints/``, or the nano network's
-            own.
-        encoder_ckpt_path: checkpoint of the DINOv2 that ``encoder_cfg`` names; empty: likewise.
-        dataset_name: what ``metrics.json`` calls the target set; if it is a class split's name, it must be the
-            target's split.
+        sam2_cfg_file: ``sam2_hiera_{t,s,b+,l}``, ``sam2.1_hiera_{t,s,b+,l}`` or ``sam2_nano``, with or without
+            ``.yaml``.
+        sam2_ckpt_path: Checkpoint of that SAM 2. Default: its official file in ``checkpoints/``.
+        encoder_ckpt_path: Checkpoint of the encoder. Default: its official file in ``checkpoints/``.
+        sam2_infer_cfgs: See below.
+        encoder_cfg: See below.
+        memory_bank_cfg: See below.
+        test: See below.
+        dataset_name: The name of the target set in ``metrics.json`` and in the report. A class split's name must be
+            the split of the targets.
     """
 
     sam2_cfg_file: str = "sam2_hiera_l"
@@ -96,7 +121,7 @@ class ModelCfg:
     sam2_infer_cfgs: Sam2InferCfg = field(default_factory=Sam2InferCfg)
     encoder_cfg: EncoderCfg = field(default_factory=EncoderCfg)
     memory_bank_cfg: MemoryBankCfg = field(default_factory=MemoryBankCfg)
-    test: VisualisationCfg = field(default_factory=VisualisationCfg)
+    test: VisualizationCfg = field(default_factory=VisualizationCfg)
     dataset_name: str | None = None
 
     def __post_init__(self) -> None:
@@ -106,22 +131,22 @@ class ModelCfg:
 
 @dataclass
 class DatasetCfg:
-    """A COCO-format data set and the classes taken from it.
+    """A data set in COCO's format, and the classes taken from it.
 
     Attributes:
-        root: folder of the images.
+        root: Folder of the images.
         json_file: COCO annotation file.
-        name: what kind of data set this is; that of the targets picks the protocol by which results are scored
-            (``evaluation.PROTOCOLS``). The annotation file is in COCO's format whatever the kind.
-        class_split: a name in ``class_splits.json``, or ``lvis_rare``, ``lvis_common`` or ``lvis_frequent``.
-        cat_names: names of the classes, a list or separated by commas. Without it and ``class_split``: all.
+        class_split: A class split of the paper (``data/class_splits.json``), or ``lvis_rare``, ``lvis_common`` or
+            ``lvis_frequent``. Default: all classes.
+        cat_names: The classes by name, as a list or separated by commas, instead of ``class_split``.
+        name: Kept for compatibility: the old name of ``protocol``.
     """
 
     root: str = ""
     json_file: str = ""
-    name: Literal["coco", "voc", "lvis", "semantic"] = "coco"
     class_split: str | None = None
     cat_names: list[str] | str | None = None
+    name: Protocol | None = None
 
 
 @dataclass
@@ -129,10 +154,11 @@ class ReferenceDatasetCfg(DatasetCfg):
     """The reference instances of stage 1.
 
     Attributes:
-        memory_pkl: reference set, JSON or pickle.
-        memory_length: shots a class taken from the set, which must have them; None: the bank's length, or all.
-        context_ratio: the crop's side over the box's longer side, less one.
-        image_size: side that crops are resized to, in pixels: the encoder's; None: taken from it.
+        memory_pkl: The reference set, JSON or pickle.
+        memory_length: Shots per class taken from the reference set, which must have them. Default:
+            ``memory_bank_cfg.length``, or all.
+        context_ratio: The crop's side is the box's longer side times one plus this.
+        image_size: Kept for compatibility; crops have the size of the encoder's input.
     """
 
     memory_pkl: str = ""
@@ -146,17 +172,27 @@ class TargetDatasetCfg(DatasetCfg):
     """The target images of stage 3.
 
     Attributes:
-        image_size: side that images are resized to, in pixels: SAM 2's.
-        semantic_threshold: where ``name`` is "semantic", the lowest score of an instance that is painted.
+        protocol: How results are scored: ``coco``, ``voc``, ``lvis`` or ``semantic`` (docs/benchmarks.md).
+        semantic_threshold: With ``semantic``, the lowest score of an instance that counts.
+        image_size: Kept for compatibility; images are resized to the size of SAM 2's input.
     """
 
-    image_size: int = 1024
+    protocol: Protocol = "coco"
     semantic_threshold: float = 0.5
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        self.protocol = self.name or self.protocol
 
 
 @dataclass
 class DatasetCfgs:
-    """One data set a stage."""
+    """One data set per stage.
+
+    Attributes:
+        fill_memory: The references.
+        test: The targets.
+    """
 
     fill_memory: ReferenceDatasetCfg = field(default_factory=ReferenceDatasetCfg)
     test: TargetDatasetCfg = field(default_factory=TargetDatasetCfg)
@@ -164,10 +200,10 @@ class DatasetCfgs:
 
 @dataclass
 class DataLoadCfgs:
-    """Loading of images.
+    """How images are loaded.
 
     Attributes:
-        workers: processes that load images, per device; 0: none beside the main one.
+        workers: Processes per device that load images; 0 loads them in the main process.
     """
 
     workers: int = 4

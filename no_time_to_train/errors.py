@@ -1,12 +1,22 @@
-"""The one exception for mistakes that the user can mend."""
+"""What a user is told: mistakes that end a command, notes that do not, and suggestions for a misspelled name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """Bad input. The message is one line for the person who made it: what is wrong, where, and what to do.
+    """A mistake that the user can correct: the message says in one line what is wrong, where, and what to do.
 
-    The command line prints the message and exits with status 2; it shows no traceback.
+    The command line prints the message without a traceback and exits with status 2.
     """
 
 
 class UserNotice(UserWarning):
-    """Something the user should know, though the work goes on: what was found, and what was done about it."""
+    """Something that the user should know although the work continues: what was found and what was done about it."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the closest known names, or some of them where none is close."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; known are {', '.join(known[:10])}"

@@ -13,8 +13,9 @@ from torch.utils.data.distributed import DistributedSampler
 from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.pipeline import STAGES, RunCfg
 from no_time_to_train.pipeline.journal import Journal
+from no_time_to_train.pipeline.stage import RunCfg
+from no_time_to_train.pipeline.stages import STAGES
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ class NoTimeToTrain(pl.LightningModule):
         if self.trainer.is_global_zero:
             settings = {"precision": str(self.trainer.precision), "compile": self.compile_encoders}
             try:
-                attempt = self.journal.open({"test_mode": self.test_mode, **settings, **self.stage.work()})
+                attempt = self.journal.open({"test_mode": self.test_mode, **settings, **self.stage.depends_on()})
             except UserError as error:
                 problem = str(error)
         attempt, problem = self.trainer.strategy.broadcast((attempt, problem))
@@ -77,7 +78,7 @@ class NoTimeToTrain(pl.LightningModule):
         if self.journal.done and self.trainer.is_global_zero:
             print(f"going on: {self.progress(self.journal.done)}", flush=True)
 
-    def say_how_to_go_on(self) -> None:
+    def print_resume_hint(self) -> None:
         """After a failure of a run that this process leads: say what is done, or leave no journal where nothing is."""
         if not self.journal.is_open:
             return

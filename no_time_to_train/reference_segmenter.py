@@ -10,20 +10,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.data.coco import Category
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import reference_tensors, target_tensor
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.mask_proposals import MaskProposer
-from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.memory_editing import ClassMemory, join, renumber, split
+from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point
-from no_time_to_train.networks.build import DINOV2_NANO, SAM2_NANO, build_dinov2, build_sam2
-from no_time_to_train.networks.names import DINOV2_NAMES, IMG_SIZE, NANO_IMG_SIZE, SAM2_NAMES, find_network
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.registry import (
+    DINOV2_NAMES,
+    DINOV2_NANO,
+    IMG_SIZE,
+    NANO_IMG_SIZE,
+    SAM2_NAMES,
+    SAM2_NANO,
+    find_network,
+)
 from no_time_to_train.pipeline.boxes_to_masks import rectangle
 
 #: Context around a reference: the crop's side over the box's longer side, less one.
@@ -59,7 +67,7 @@ class ReferenceSegmenter:
         dinov2: str | Path | None = None,
         device: str | torch.device | None = None,
         sam_checkpoint: str | Path | None = None,
-        settings: Sam2InferCfg | None = None,
+        settings: Settings | None = None,
     ) -> "ReferenceSegmenter":
         """Build the networks.
 
@@ -79,11 +87,11 @@ class ReferenceSegmenter:
             sam2, dinov2 = SAM2_NANO, dinov2 or DINOV2_NANO
         proposing = find_network(sam2, SAM2_NAMES)
         encoding = find_network(dinov2 or "dinov2_vitl14", DINOV2_NAMES)
-        settings = settings or Sam2InferCfg()
+        settings = settings or Settings()
         size = NANO_IMG_SIZE if encoding.name == DINOV2_NANO else IMG_SIZE
         encoder = Encoder(build_dinov2(encoding.name, size, checkpoint=encoding.checkpoint))
         network = build_sam2(*proposing)
-        proposer = MaskProposer(network, settings.points_per_side, settings.testing_point_bs, settings.iou_thr)
+        proposer = MaskProposer(network, settings)
         segmenter = Segmenter(encoder, proposer, settings=settings)
         sam = build_sam(sam_checkpoint) if sam_checkpoint else None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -100,7 +108,7 @@ class ReferenceSegmenter:
 
     @property
     def device(self) -> torch.device:
-        return self.segmenter.encoder.normalise.mean.device
+        return self.segmenter.encoder.normalize.mean.device
 
     def add_reference(
         self,
@@ -136,20 +144,20 @@ class ReferenceSegmenter:
                 "is it the mask of another image?"
             )
         x1, y1, x2, y2 = box if box is not None else _box_of(inside)
-        crop, mask_crop = reference_tensors(
+        crop, mask_crop = crop_reference(
             pixels, inside, [x1, y1, x2 - x1, y2 - y1], self.segmenter.encoder.size, CONTEXT_RATIO
         )
-        vector, weight = self.segmenter.describe(crop.to(self.device), mask_crop.to(self.device))
-        known = [] if self.memory is None else split(self.memory)
-        category = Category(max((one.category.id for one in known), default=0) + 1, label)
-        shot = ClassMemory(category, vector[None].cpu(), weight[None].cpu(), [], [_picture(crop, mask_crop)])
-        self._remember(join([*known, shot], self.made_with))
+        vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))
+        shot = MemoryBank.empty([Category(1, label)], len(vector))
+        shot.made_with = self.made_with
+        shot.add(0, vector.cpu(), weight.cpu(), crop=_picture(crop, mask_crop))
+        self._remember(MemoryBank.join([*self._known(), shot]))
         return inside
 
     def renumber(self, ids: dict[str, int]) -> None:
         """Give classes category ids by name, such as those of a ground truth; the others get free ones."""
         if self.memory is not None and ids:
-            self._remember(renumber(self.memory, ids))
+            self._remember(self.memory.renumber(ids))
 
     def _mask_of_prompt(
         self, image: NDArray[np.uint8], box: Sequence[float] | None, point: Sequence[float] | None
@@ -211,7 +219,7 @@ class ReferenceSegmenter:
         """Write the memory: vectors and pictures of the references, no weights of the networks."""
         if self.memory is None:
             raise UserError("the memory is empty: add a reference first")
-        self.memory.save(path)
+        save_memory(self.memory, path)
 
     def load_memory(self, path: str | Path) -> None:
         """Add the classes of a memory to those known; a class of a known name gets the shots of both.
@@ -219,10 +227,14 @@ class ReferenceSegmenter:
         Raises:
             UserError: the file is no memory, or was made with another encoder.
         """
-        loaded = MemoryBank.load(path)
-        loaded.check_fits(path, self.made_with, [])
-        known = [] if self.memory is None else split(self.memory)
-        self._remember(join([*known, *split(loaded)], self.made_with))
+        loaded = load_memory(path)
+        check_fits(loaded, path, self.made_with, [])
+        loaded.made_with = self.made_with
+        self._remember(MemoryBank.join([*self._known(), loaded]))
+
+    def _known(self) -> list[MemoryBank]:
+        """The memory so far, if there is one."""
+        return [] if self.memory is None else [self.memory]
 
 
 def _box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

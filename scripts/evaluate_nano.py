@@ -16,9 +16,8 @@ from nano_sam2 import evaluate_sam2
 
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo.run_demo import draw, run_stages
-from no_time_to_train.networks.build import DINOV2_NANO, SAM2_NANO, build_dinov2, build_sam2
-from no_time_to_train.networks.download import default_checkpoint
-from no_time_to_train.networks.names import NANO_IMG_SIZE
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.registry import DINOV2_NANO, NANO_IMG_SIZE, SAM2_NANO, default_checkpoint
 
 Figures = dict[str, float]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.label_files import write_json
+from no_time_to_train.data.images import open_image
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import open_image
+from no_time_to_train.files import write_json
 from no_time_to_train.networks.download import fetch_file
 
 #: Class -> the image of COCO train2017 whose first object of that class is the reference.

@@ -21,7 +21,7 @@ from no_time_to_train.demo.scenes import (
     draw_surface,
     pattern_tile,
 )
-from no_time_to_train.networks.build import PATCH_SIZE
+from no_time_to_train.networks.registry import PATCH_SIZE
 
 CLOSE_UPS = 2  # of a batch's scenes
 REGIONS = 26  # places for the regions of a view

@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from no_time_to_train.demo.scenes import Scene
-from no_time_to_train.networks.build import DINOV2_NANO, SAM2_NANO, build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.registry import DINOV2_NANO, SAM2_NANO
 
 SCENES = 4  # a step
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle
 
-from no_time_to_train.data.coco import class_splits
+from no_time_to_train.data.class_splits import class_splits
 
 SIDE = 220
 CORNERS = [(12, 12), (120, 12), (12, 120), (120, 120)]  # of an image's four objects

@@ -228,8 +228,8 @@ def test_sampling_more_references_than_there_are_names_the_class(bad: Callable[.
 
 
 def test_an_unreadable_image_says_why(tmp_path: Path) -> None:
+    from no_time_to_train.data.images import read_rgb
     from no_time_to_train.errors import UserError
-    from no_time_to_train.method.crops import read_rgb
 
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])

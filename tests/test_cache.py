@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from no_time_to_train.cli import main
-from no_time_to_train.method.mask_proposals import MaskProposer, Proposals
+from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import describe_proposals
-from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
+from no_time_to_train.pipeline.proposal_cache import ProposalCache
 from tests.conftest import DATA, assert_same_results, stage_arguments
 from tests.test_stages import Checkpoints, finish, start
 
@@ -171,12 +172,13 @@ def test_an_entry_holds_what_was_put_into_it(tmp_path: Path, n: int) -> None:
     )
     cache = ProposalCache(tmp_path / "cache", {})
     assert cache.read("key") is None
-    cache.write("key", StoredProposals.of(proposals, 20, 30))
+    cache.write("key", proposals, 20, 30)
     stored = cache.read("key")
     assert stored is not None
-    twin = stored.described(torch.device("cpu"))
+    assert stored[:2] == (20, 30)
+    twin = stored.proposals
     assert torch.equal(twin.predicted_iou, proposals.predicted_iou)
     assert torch.equal(twin.boxes, proposals.boxes)
     torch.testing.assert_close(twin.vectors, proposals.vectors, atol=1e-3, rtol=0)
     rows = torch.arange(n).flip(0)
-    np.testing.assert_array_equal(twin.masks(rows).unpack(), proposals.masks(rows).unpack())
+    np.testing.assert_array_equal(twin.upsampled_masks(rows).unpack(), proposals.upsampled_masks(rows).unpack())

@@ -16,8 +16,9 @@ import torch
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks import download as module
-from no_time_to_train.networks.build import read_checkpoint
-from no_time_to_train.networks.download import CHECKPOINTS, download, download_command, list_checkpoints
+from no_time_to_train.networks.checkpoints import read_checkpoint
+from no_time_to_train.networks.download import download
+from no_time_to_train.networks.registry import CHECKPOINTS, download_command, list_checkpoints
 
 NAME = "sam2_hiera_tiny"
 FILE = "sam2_hiera_tiny.pt"

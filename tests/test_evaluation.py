@@ -12,7 +12,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
-from no_time_to_train.data.coco import read_coco, select_categories
+from no_time_to_train.data.class_splits import select_categories
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.evaluation.lvis_ap import best_of_each_image, lvis_ap

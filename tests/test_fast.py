@@ -1,4 +1,4 @@
-"""The fast implementation equals the plain one of METHOD.md (tests/plain_method.py), on any input."""
+"""The fast implementation equals the plain one (``method/plain.py``), on any input."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.method import plain
 from no_time_to_train.method.mask_decoder import MaskDecoder
-from no_time_to_train.method.mask_proposals import MaskProposer, Proposals, point_grid
-from no_time_to_train.method.matching import mask_vectors
-from no_time_to_train.method.plain import plain_decode, plain_mask_vectors, plain_match, plain_soft_merge
+from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
+from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.pool import pool
+from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals, upsample
-from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.networks.build import build_sam2
 from tests.conftest import seeded_state_dict
 
@@ -61,7 +63,7 @@ def test_soft_merging_equals_the_plain_one(seed: int, height: int, width: int, n
     scores = torch.from_numpy(rng.random(n)).float()
     classes = torch.from_numpy(rng.integers(class_count, size=n))
     fast = soft_merge(scores, classes, PackedMasks.pack(masks.numpy()), vectors)
-    torch.testing.assert_close(fast, plain_soft_merge(scores, classes, masks, vectors), atol=1e-4, rtol=0)
+    torch.testing.assert_close(fast, plain.soft_merge(scores, classes, masks, vectors), atol=1e-4, rtol=0)
 
 
 @settings(deadline=None)
@@ -71,9 +73,7 @@ def test_pooling_equals_the_plain_one(seed: int, height: int, width: int, grid: 
     regions = blobs(rng, n, height, width)
     regions = regions[regions.any(dim=(1, 2))]
     features = torch.from_numpy(rng.normal(size=(5, grid, grid))).float()
-    torch.testing.assert_close(
-        mask_vectors(features, regions), plain_mask_vectors(features, regions), atol=2e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(pool(features, regions), plain.pool(features, regions), atol=2e-5, rtol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,15 +89,15 @@ def test_matching_and_merging_equal_the_plain_ones(
     proposals = Proposals(logits, predicted_iou)
     features = torch.from_numpy(rng.normal(size=(16, 5, 5))).float()
     prototypes = torch.from_numpy(rng.normal(size=(class_count, 16))).float()
-    segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Sam2InferCfg())  # type: ignore[arg-type]
-    fast = segmenter.name_and_merge(describe_proposals(proposals, features, height, width))
-    plain = plain_match(proposals, features, prototypes, height, width)
-    torch.testing.assert_close(fast.scores, plain["scores"], atol=1e-4, rtol=0)
+    segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Settings())  # type: ignore[arg-type]
+    fast = segmenter.match_and_merge(describe_proposals(proposals, features, height, width))
+    expected = plain.match_and_merge(proposals, features, prototypes, height, width)
+    torch.testing.assert_close(fast.scores, expected.scores, atol=1e-4, rtol=0)
     apart = fast.scores.diff().abs().min() > 1e-4 if len(fast) > 1 else True  # else neighbours may swap
     if apart:
-        assert torch.equal(fast.masks, plain["masks"])
-        assert torch.equal(fast.classes, plain["classes"])
-        assert torch.equal(fast.boxes, plain["boxes"])
+        assert torch.equal(fast.masks, expected.masks)
+        assert torch.equal(fast.classes, expected.classes)
+        assert torch.equal(fast.boxes, expected.boxes)
 
 
 def test_upsampling_in_parts_equals_upsampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,19 +112,19 @@ def proposer() -> MaskProposer:
     """A seeded SAM 2.1 tiny."""
     sam2 = build_sam2("sam2.1_hiera_t")
     sam2.load_state_dict(seeded_state_dict({k: v.shape for k, v in sam2.state_dict().items()}, 1))
-    return MaskProposer(sam2, points_per_side=4)
+    return MaskProposer(sam2, Settings(points_per_side=4))
 
 
 @torch.inference_mode()
 def test_the_mask_decoder_equals_the_packages(proposer: MaskProposer) -> None:
     features = proposer.encode(torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(0)))
     points = point_grid(4, 1024)[:6]
-    plain = plain_decode(proposer.sam2, *features, points)
+    expected = plain.decode(proposer.sam2, *features, points)
     decoder = MaskDecoder(proposer.sam2)
-    threshold = float(plain.predicted_iou.sort().values[2:4].mean())
+    threshold = float(expected.predicted_iou.sort().values[2:4].mean())
     for batch in (1, 6):
         shared = decoder.share(*features)
         parts = [decoder(part, shared, threshold) for part in points.split(batch)]
-        kept = plain[plain.predicted_iou > threshold]
+        kept = expected[expected.predicted_iou > threshold]
         torch.testing.assert_close(torch.cat([iou for _, iou in parts]), kept.predicted_iou, atol=1e-4, rtol=0)
         torch.testing.assert_close(torch.cat([logits for logits, _ in parts]), kept.logits, atol=1e-2, rtol=0)

@@ -21,13 +21,15 @@ from jsonargparse import set_parsing_settings
 from PIL import Image
 
 from no_time_to_train.commands.test import IMPORTABLE, StageParser
-from no_time_to_train.data.coco import annotation_mask, read_coco, select_categories
+from no_time_to_train.data.class_splits import select_categories
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset
+from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import check_references, read_references, sample_references
+from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.lightning_module import NoTimeToTrain
-from no_time_to_train.method.crops import read_rgb
 from tests.conftest import DATA
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's of broken files, and our notices

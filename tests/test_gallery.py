@@ -10,10 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from no_time_to_train.data.coco import Category
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.visual.gallery import Gallery
 from tests.conftest import Photo
 
@@ -42,7 +41,7 @@ element(document.body, "pre", { id: "said", textContent: said.join("|") });
 def page(photo: Photo, tmp_path: Path) -> Path:
     """A gallery of three images: a boat of 0.9 and a bird of 0.6, a bird of 0.8, and nothing."""
     pixels = np.asarray(Image.open(photo.path))
-    gallery = Gallery(tmp_path, MemoryBank.empty(CATEGORIES, 1, 4))
+    gallery = Gallery(tmp_path, MemoryBank.empty(CATEGORIES, 4))
     for index, found in enumerate([[(0, 0.9), (1, 0.6)], [(1, 0.8)], []]):
         count = len(found)
         masks = torch.from_numpy(photo.mask).expand(count, -1, -1)

@@ -9,14 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.data.coco import annotation_mask, read_coco, select_categories
+from no_time_to_train.data.class_splits import select_categories
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.coco_results import to_coco_records
+from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import check_references, read_references, sample_references
-from no_time_to_train.method.crops import patch_weights, read_rgb, reference_tensors, target_tensor
+from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.mask_proposals import MaskProposer, Proposals, point_grid
+from no_time_to_train.method.fill_memory import crop_reference, patch_weights
+from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from tests.conftest import DATA, assert_same_results
 
@@ -30,7 +36,7 @@ def encoder(checkpoints: tuple[Path, Path]) -> Encoder:
 
 @pytest.fixture
 def proposer(checkpoints: tuple[Path, Path]) -> MaskProposer:
-    return MaskProposer(build_sam2("sam2_hiera_t", checkpoints[0]), points_per_side=8)
+    return MaskProposer(build_sam2("sam2_hiera_t", checkpoints[0]), Settings(points_per_side=8))
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +47,10 @@ def bank(encoder: Encoder) -> MemoryBank:
     references = check_references(
         read_references(DATA / "references.pkl"), coco, "references.json", categories, shots=2
     )
-    segmenter, bank = Segmenter(encoder), MemoryBank.empty(categories, 2, encoder.dim)
+    segmenter, bank = Segmenter(encoder), MemoryBank.empty(categories, encoder.dim)
     for index, category in enumerate(categories):
-        for slot, shot in enumerate(references[category.id]):
-            bank.insert(index, slot, *segmenter.describe(*crop_and_mask(coco, shot["ann_ids"][0])))
+        for shot in references[category.id]:
+            bank.add(index, *segmenter.describe_reference(*crop_and_mask(coco, shot["ann_ids"][0])))
     bank.postprocess()
     return bank
 
@@ -53,7 +59,7 @@ def crop_and_mask(coco: Any, ann_id: int) -> tuple[Tensor, Tensor]:
     annotation = coco.anns[ann_id]
     image = coco.imgs[annotation["image_id"]]
     mask = annotation_mask(annotation, image["height"], image["width"])
-    return reference_tensors(read_rgb(DATA / "images" / image["file_name"]), mask, annotation["bbox"], 518)
+    return crop_reference(read_rgb(DATA / "images" / image["file_name"]), mask, annotation["bbox"], 518)
 
 
 def target(image_id: int) -> tuple[Tensor, int, int]:
@@ -63,7 +69,7 @@ def target(image_id: int) -> tuple[Tensor, int, int]:
 
 def test_memory_equals_the_published_one(bank: MemoryBank, golden: Golden) -> None:
     assert [category.id for category in bank.categories] == golden["category_ids"].tolist()
-    np.testing.assert_allclose(bank.vectors, golden["mem_instance_avg"], atol=1e-4)
+    np.testing.assert_allclose(bank.vectors.view(3, 2, -1), golden["mem_instance_avg"], atol=1e-4)
     np.testing.assert_allclose(bank.class_averages, golden["mem_class_avg"], atol=1e-4)
     np.testing.assert_allclose(bank.prototypes, golden["mem_instance_avg"].mean(axis=1), atol=1e-4)
 
@@ -103,8 +109,8 @@ def test_results_from_stand_in_proposals_equal_the_published_ones(
         image, height, width = target(image_id)
         proposals = ellipses(golden[f"ellipses_{image_id}"], golden[f"iou_{image_id}"])
         features = encoder.feature_map(image[None])[0]
-        detections = segmenter.name_and_merge(describe_proposals(proposals, features, height, width))
-        results += detections.to_coco(image_id, golden["category_ids"].tolist())
+        detections = segmenter.match_and_merge(describe_proposals(proposals, features, height, width))
+        results += to_coco_records(detections, image_id, golden["category_ids"].tolist())
     assert_same_results(results, golden_results["results"])
 
 
@@ -124,11 +130,11 @@ def test_results_end_to_end_equal_the_published_ones(
     golden: Golden,
     golden_results: dict[str, list[dict[str, Any]]],
 ) -> None:
-    segmenter = Segmenter(encoder, proposer, bank.prototypes, Sam2InferCfg())
+    segmenter = Segmenter(encoder, proposer, bank.prototypes, Settings())
     results = []
     for image_id in range(103, 108):
         image, height, width = target(image_id)
-        results += segmenter.segment(image, height, width).to_coco(image_id, golden["category_ids"].tolist())
+        results += to_coco_records(segmenter.segment(image, height, width), image_id, golden["category_ids"].tolist())
     assert_same_results(results, golden_results["results_end_to_end"])
 
 

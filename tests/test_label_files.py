@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import Category
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.memory_bank import Category
 from tests.conftest import Photo
 
 CATEGORIES = [Category(3, "boat"), Category(8, "鳥: 'gull'")]

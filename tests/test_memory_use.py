@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from no_time_to_train.cli import main
-from no_time_to_train.pipeline import TestStage as Stage
+from no_time_to_train.pipeline.test_stage import TestStage as Stage
 from tests.conftest import DATA, stage_arguments
 
 

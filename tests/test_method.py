@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.data.coco import Category, read_coco, select_categories
+from no_time_to_train.data.class_splits import select_categories
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.coco_results import to_coco_records
+from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_sets import (
     check_references,
     coco_to_references,
@@ -20,14 +22,18 @@ from no_time_to_train.data.reference_sets import (
     write_references,
 )
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.method.crops import crop_window, patch_weights
+from no_time_to_train.method.classify import best_classes, classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.mask_proposals import MaskProposer, Proposals
-from no_time_to_train.method.matching import classify, match
-from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.fill_memory import crop_window, patch_weights
+from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
-from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.soft_merge import soft_merge
+from no_time_to_train.method.suppress import suppress
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.visual.memory_pictures import kmeans, principal_components
 from tests.conftest import DATA
@@ -35,11 +41,11 @@ from tests.conftest import DATA
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
 
 
-def test_a_prototype_is_the_mean_of_the_filled_slots_only() -> None:
-    bank = MemoryBank.empty(CATEGORIES, length=3, dim=2)
-    bank.insert(0, 0, torch.tensor([1.0, 0.0]), torch.tensor(5.0))
-    bank.insert(1, 0, torch.tensor([2.0, 0.0]), torch.tensor(1.0))
-    bank.insert(1, 2, torch.tensor([0.0, 4.0]), torch.tensor(3.0))
+def test_a_prototype_is_the_mean_of_its_class_s_shots() -> None:
+    bank = MemoryBank.empty(CATEGORIES, dim=2)
+    bank.add(1, torch.tensor([2.0, 0.0]), torch.tensor(1.0))
+    bank.add(0, torch.tensor([1.0, 0.0]), torch.tensor(5.0))
+    bank.add(1, torch.tensor([0.0, 4.0]), torch.tensor(3.0))
     bank.postprocess()
     assert bank.counts.tolist() == [1, 2]
     assert bank.prototypes is not None
@@ -48,33 +54,34 @@ def test_a_prototype_is_the_mean_of_the_filled_slots_only() -> None:
 
 
 def test_a_class_without_references_is_named() -> None:
-    bank = MemoryBank.empty(CATEGORIES, length=1, dim=2)
-    bank.insert(0, 0, torch.ones(2), torch.tensor(1.0))
+    bank = MemoryBank.empty(CATEGORIES, dim=2)
+    bank.add(0, torch.ones(2), torch.tensor(1.0))
     with pytest.raises(UserError, match="'star'"):
         bank.postprocess()
 
 
 def test_a_memory_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
-    bank = MemoryBank.empty(CATEGORIES, length=1, dim=2)
+    bank = MemoryBank.empty(CATEGORIES, dim=2)
     for index in range(2):
-        bank.insert(index, 0, torch.rand(2), torch.tensor(1.0))
-    bank.made_with, bank.references = {"encoder": "dinov2_small"}, {3: [{"img_id": 1, "ann_ids": [2]}]}
+        bank.add(index, torch.rand(2), torch.tensor(1.0), source={"img_id": index, "ann_ids": [2]})
+    bank.made_with = {"encoder": "dinov2_small"}
     bank.postprocess()
-    bank.save(tmp_path / "memory.ckpt")
-    twin = MemoryBank.load(tmp_path / "memory.ckpt")
-    assert (twin.categories, twin.made_with, twin.references) == (bank.categories, bank.made_with, bank.references)
+    save_memory(bank, tmp_path / "memory.ckpt")
+    twin = load_memory(tmp_path / "memory.ckpt")
+    assert (twin.categories, twin.made_with, twin.sources) == (bank.categories, bank.made_with, bank.sources)
     assert torch.equal(twin.vectors, bank.vectors)
     assert torch.equal(twin.prototypes, bank.prototypes)  # type: ignore[arg-type]
 
 
 def test_a_memory_at_lvis_size_is_under_60_megabytes(tmp_path: Path) -> None:
     categories = [Category(index, f"class {index}") for index in range(1203)]
-    bank = MemoryBank(categories, torch.rand(1203, 10, 1024), torch.ones(1203, 10))
-    bank.references = {c.id: [{"img_id": 10 * c.id + i, "ann_ids": [i]} for i in range(10)] for c in categories}
+    classes = torch.arange(1203).repeat_interleave(10)
+    sources = [{"img_id": shot, "ann_ids": [shot % 10]} for shot in range(12030)]
+    bank = MemoryBank(categories, torch.rand(12030, 1024), classes, torch.ones(12030), sources=sources)
     bank.postprocess()
-    bank.save(tmp_path / "memory.ckpt")
+    save_memory(bank, tmp_path / "memory.ckpt")
     assert (tmp_path / "memory.ckpt").stat().st_size < 60e6
-    twin = MemoryBank.load(tmp_path / "memory.ckpt")
+    twin = load_memory(tmp_path / "memory.ckpt")
     tensors = [value for value in vars(twin).values() if isinstance(value, torch.Tensor)]
     assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) < 60e6
 
@@ -94,10 +101,10 @@ def test_a_crop_window_is_clipped_at_the_border() -> None:
 def test_cls_num_per_mask_keeps_the_best_classes() -> None:
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.8, 0.1, -1.0]]), dim=1)
     prototypes = 5 * torch.eye(4)
-    scores, classes = classify(vectors, prototypes, cls_num_per_mask=2)
+    scores, classes = best_classes(vectors, prototypes, classes_per_mask=2)
     assert classes.tolist() == [[0, 1]]
     torch.testing.assert_close(scores, vectors[:, :2])
-    scores, classes = classify(vectors, prototypes, cls_num_per_mask=-1)
+    scores, classes = best_classes(vectors, prototypes, classes_per_mask=-1)
     assert classes[0, :2].tolist() == [0, 1]
     assert (scores[0, 2:] == 0).all()  # 0.1 is under 0.6 of the best, and cosines under 0 are clamped
     assert scores[0, 1] > 0
@@ -115,7 +122,7 @@ def test_rivals_are_ranked_by_predicted_iou_and_classes_do_not_compete() -> None
     features[0, :, :2], features[1, :, 2:] = 1, 1  # the left half looks like class 0, the right half like class 1
     logits = torch.stack([square(0, 0, 7), square(0, 0, 8), square(10, 4, 5), square(0, 0, 0)])
     proposals = describe_proposals(Proposals(logits, torch.tensor([0.6, 0.9, 0.7, 0.99])), features, 16, 16)
-    candidates = match(proposals, torch.eye(2))
+    candidates = suppress(classify(proposals, torch.eye(2)), proposals)
     assert candidates.classes.tolist() == [0, 1]
     assert candidates.rows.tolist() == [1, 2]
 
@@ -142,17 +149,17 @@ class FlatEncoder(torch.nn.Module):
 
 
 def test_an_image_where_nothing_survives_gives_no_instances() -> None:
-    segmenter = Segmenter(FlatEncoder(), NoProposals(), torch.eye(2), Sam2InferCfg())  # type: ignore[arg-type]
+    segmenter = Segmenter(FlatEncoder(), NoProposals(), torch.eye(2), Settings())  # type: ignore[arg-type]
     detections = segmenter.segment(torch.zeros(3, 64, 64), 40, 50)
     assert len(detections) == 0
-    assert detections.to_coco(1, [3, 7]) == []
+    assert to_coco_records(detections, 1, [3, 7]) == []
 
 
 def test_results_are_coco_records() -> None:
     masks = torch.zeros(1, 20, 30, dtype=torch.bool)
     masks[0, 5:10, 3:20] = True
     detections = Detections(masks, torch.tensor([[3, 5, 19, 9]]), torch.tensor([0.5]), torch.tensor([1]))
-    (record,) = detections.to_coco(42, [3, 7])
+    (record,) = to_coco_records(detections, 42, [3, 7])
     assert (record["image_id"], record["category_id"], record["bbox"]) == (42, 7, [3, 5, 16, 4])
     assert record["segmentation"]["size"] == [20, 30]
 
@@ -229,7 +236,9 @@ def test_kmeans_finds_separate_groups_and_pca_their_axis() -> None:
 def test_a_full_gpu_halves_the_prompts_at_once_says_so_once_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, nano_checkpoints: tuple[Path, Path]
 ) -> None:
-    proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), points_per_side=4, points_per_batch=16)
+    proposer = MaskProposer(
+        build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=4, points_per_batch=16)
+    )
     image = torch.rand(3, proposer.size, proposer.size, generator=torch.Generator().manual_seed(0))
     expected = proposer(image)
     monkeypatch.setattr("no_time_to_train.method.mask_proposals.CPU_BATCH", 16)
@@ -255,7 +264,7 @@ def test_a_full_gpu_halves_the_prompts_at_once_says_so_once_and_changes_nothing(
 def test_no_nan_becomes_a_score(value: float, nano_checkpoints: tuple[Path, Path]) -> None:
     vit = build_dinov2("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
     vit.norm.bias.data[0] = value
-    proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), points_per_side=2)
+    proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=2))
     segmenter = Segmenter(Encoder(vit), proposer, torch.ones(2, vit.embed_dim))
     with pytest.raises(UserError, match="not finite"):
         segmenter.segment(torch.rand(3, 256, 256), 30, 40)

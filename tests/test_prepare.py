@@ -23,7 +23,8 @@ from no_time_to_train.benchmarks.prepare import archives, cdfsod, coco2017, lvis
 from no_time_to_train.benchmarks.prepare.archives import unpack
 from no_time_to_train.benchmarks.prepare.fetch import Archive
 from no_time_to_train.cli import main
-from no_time_to_train.data.coco import class_splits, read_coco
+from no_time_to_train.data.class_splits import class_splits
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.errors import UserError
 
 

@@ -14,17 +14,18 @@ from pycocotools import mask as rle
 
 from no_time_to_train import ReferenceSegmenter
 from no_time_to_train.cli import main
-from no_time_to_train.config import Sam2InferCfg
-from no_time_to_train.data.coco import annotation_mask, read_coco
-from no_time_to_train.data.images import as_mask, as_rgb
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.images import as_mask, as_rgb, read_rgb
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.memory_files import load_memory, save_memory
+from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import read_rgb
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.settings import Settings
 from tests.conftest import DATA, Photo, assert_same_results, stage_arguments
 
-COARSE = Sam2InferCfg(points_per_side=8)
+COARSE = Settings(points_per_side=8)
 Checkpoints = tuple[Path, Path]
 
 
@@ -69,11 +70,11 @@ def test_the_stages_and_this_class_give_the_same_results(
     postprocess = ["--ckpt_path", str(paths[0]), "--out_path", str(paths[1])]
     main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *postprocess])
     main([*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", str(paths[1])])
-    staged = MemoryBank.load(paths[1])
+    staged = load_memory(paths[1])
 
     coco = read_coco(DATA / "references.json")
-    for category in staged.categories:
-        for shot in staged.references[category.id]:
+    for class_index, category in enumerate(staged.categories):
+        for shot in (staged.sources[index] for index in staged.shots_of(class_index)):
             annotation = coco.anns[shot["ann_ids"][0]]
             image = read_rgb(DATA / "images" / coco.imgs[shot["img_id"]]["file_name"])
             x, y, w, h = annotation["bbox"]
@@ -150,9 +151,9 @@ def test_a_class_is_added_to_a_memory_without_the_others_pictures(
 
 
 def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, tmp_path: Path) -> None:
-    other = MemoryBank.empty([], 1, 4)
+    other = MemoryBank.empty([], 4)
     other.made_with = {"encoder": "dinov2_large"}
-    other.save(tmp_path / "other.memory")
+    save_memory(other, tmp_path / "other.memory")
     with pytest.raises(UserError, match="made with encoder 'dinov2_large', this run has 'dinov2_nano'"):
         segmenter.load_memory(tmp_path / "other.memory")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import is_good_reference
 from no_time_to_train.demo.scenes import (
     BASE_CLASSES,
@@ -21,7 +22,6 @@ from no_time_to_train.demo.scenes import (
     draw_scene,
     write_coco,
 )
-from no_time_to_train.method.crops import read_rgb
 
 
 def contents(folder: Path) -> dict[str, bytes]:

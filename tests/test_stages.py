@@ -14,7 +14,7 @@ import torch
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
-from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.data.memory_files import load_memory
 from tests.conftest import DATA, stage_arguments
 
 ROOT = Path(__file__).parent.parent
@@ -107,7 +107,7 @@ def test_bf16_gives_nearly_the_same_memory_and_sound_results(
     main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(filled), *bf16])
     paths = ["--ckpt_path", str(filled), "--out_path", str(memory)]
     main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *paths])
-    ours, exact = MemoryBank.load(memory), MemoryBank.load(single[0] / "memory_postprocessed.ckpt")
+    ours, exact = load_memory(memory), load_memory(single[0] / "memory_postprocessed.ckpt")
     assert ours.vectors.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(ours.prototypes, exact.prototypes).min() > 0.99
     main([*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", str(memory), *bf16])
@@ -174,7 +174,7 @@ def test_the_memory_is_drawn(single: tuple[Path, str], nano_checkpoints: Checkpo
 
 
 def assert_same_memory(path: Path, expected: Path) -> None:
-    ours, theirs = MemoryBank.load(path), MemoryBank.load(expected)
+    ours, theirs = load_memory(path), load_memory(expected)
     assert ours.categories == theirs.categories
     np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=1e-5)
     np.testing.assert_allclose(ours.prototypes, theirs.prototypes, atol=1e-5)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from no_time_to_train.cli import main
+from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.networks.build import read_checkpoint
+from no_time_to_train.networks.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +49,7 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[[Path], str]:
     return run
 
 
-@pytest.mark.parametrize("read", [MemoryBank.load, read_checkpoint], ids=["memory", "checkpoint"])
+@pytest.mark.parametrize("read", [load_memory, read_checkpoint], ids=["memory", "checkpoint"])
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_a_checkpoint_runs_no_code(
     read: Callable[[Path], Any], save: Callable[[Any, Path], Any], exploit: Any, ran: Path, tmp_path: Path

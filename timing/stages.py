@@ -15,26 +15,21 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from no_time_to_train.method.matching import match, region_boxes
 from torch import Tensor, nn
 
 from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.data.images import read_rgb
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.method.crops import read_rgb, target_tensor
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
-from no_time_to_train.method.matching import DescribedProposals, mask_vectors, match, region_boxes
-from no_time_to_train.method.plain import (
-    plain_candidates,
-    plain_decode,
-    plain_features,
-    plain_mask_vectors,
-    plain_match,
-    plain_propose,
-    plain_soft_merge,
-)
+from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.pool import pool
+from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
+from no_time_to_train.method.soft_merge import soft_merge
+from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
 from tests.conftest import assert_same_results
@@ -102,7 +97,7 @@ def encoders(segmenter: Segmenter, image: Tensor, table: Table) -> None:
     plain, ours = side_by_side(encode, encode, image.device, REPEATS - 1)
     table.add("SAM 2 image encoder", plain, ours, largest(ours.result[0], plain.result[0]))
     plain_map, our_map = side_by_side(
-        lambda: plain_features(encoder, image),
+        lambda: encode(encoder, image),
         lambda: encoder.feature_map(image[None])[0],
         image.device,
         REPEATS - 1,
@@ -116,7 +111,7 @@ def decoder(proposer: MaskProposer, image: Tensor, count: int, table: Table) -> 
     grid = point_grid(proposer.points_per_side, proposer.size).to(image.device)
     points = grid[:: max(len(grid) // count, 1)][:count]
     plain, ours = side_by_side(
-        lambda: plain_decode(proposer.sam2, *features, points, PLAIN_BATCH),
+        lambda: decode(proposer.sam2, *features, points, PLAIN_BATCH),
         lambda: proposer.decode(*features, points),
         image.device,
         REPEATS,
@@ -130,7 +125,7 @@ def pooling_and_matching(features: Tensor, prototypes: Tensor, table: Table) -> 
     regions = ellipses(1024, 256, 256).to(features.device) > 0
     regions = regions[regions.any(dim=(1, 2))]
     plain, ours = side_by_side(
-        lambda: plain_mask_vectors(features, regions), lambda: mask_vectors(features, regions), features.device, REPEATS
+        lambda: pool(features, regions), lambda: pool(features, regions), features.device, REPEATS
     )
     table.add(f"pooling, {len(regions)} proposals", plain, ours, largest(ours.result, plain.result))
 
@@ -158,7 +153,7 @@ def merging(dim: int, device: torch.device, table: Table) -> None:
     scores, classes = torch.linspace(1, 0.5, len(regions), device=device), torch.zeros(len(regions), dtype=torch.int64)
     classes = classes.to(device)
     plain, ours = side_by_side(
-        lambda: plain_soft_merge(scores, classes, regions, vectors),
+        lambda: soft_merge(scores, classes, regions, vectors),
         lambda: soft_merge(scores, classes, PackedMasks.pack(regions.cpu().numpy()), vectors),
         device,
         REPEATS,
@@ -176,9 +171,9 @@ def whole_image(segmenter: Segmenter, path: Path, device: torch.device, table: T
 
     def plain_records() -> Records:
         image = load()
-        found = plain_match(
-            plain_propose(proposer, image, PLAIN_BATCH),
-            plain_features(segmenter.encoder, image),
+        found = match_and_merge(
+            propose(proposer, image, PLAIN_BATCH),
+            encode(segmenter.encoder, image),
             segmenter.prototypes,
             HEIGHT,
             WIDTH,

@@ -2,7 +2,8 @@
 
 from no_time_to_train.commands.parser import command_parser
 from no_time_to_train.errors import UserError
-from no_time_to_train.networks.download import FOLDER, download, list_checkpoints
+from no_time_to_train.networks.download import download
+from no_time_to_train.networks.registry import FOLDER, list_checkpoints
 
 
 def run(argv: list[str]) -> None:

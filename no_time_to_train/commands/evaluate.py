@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.data.coco import read_coco, select_categories
+from no_time_to_train.data.class_splits import select_categories
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import DEFAULT_THRESHOLD, evaluate
 from no_time_to_train.evaluation.results_file import read_results

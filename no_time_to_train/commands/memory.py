@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 
 from no_time_to_train.commands.parser import command_parser
+from no_time_to_train.data.memory_files import join_memories, load_memory, save_memory
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import patch_weights
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.fill_memory import patch_weights
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.memory_editing import merge, remove
 from no_time_to_train.networks.build import build_dinov2
-from no_time_to_train.networks.names import DINOV2_NAMES, find_network
+from no_time_to_train.networks.registry import DINOV2_NAMES, find_network
 from no_time_to_train.visual.drawing import save_picture
 from no_time_to_train.visual.memory_pictures import class_sheet, decode_crop
 
@@ -36,7 +36,7 @@ def show(argv: list[str]) -> None:
     parser.add_argument("--pictures", type=str | None, help="folder for a picture a class: shots, regions, components")
     parser.add_argument("--dinov2", type=str | None, help="for the pictures: the encoder, if it lies elsewhere")
     args = parser.parse_args(argv)
-    bank = MemoryBank.load(args.memory)
+    bank = load_memory(args.memory)
     width = max((len(category.name) for category in bank.categories), default=0)
     for category, count in zip(bank.categories, bank.counts.tolist(), strict=True):
         print(f"{category.name:<{width}}  {count} references  (id {category.id})")
@@ -49,14 +49,14 @@ def show(argv: list[str]) -> None:
 @torch.inference_mode()
 def draw(bank: MemoryBank, dinov2: str | None, folder: Path) -> None:
     """Draw each class's shots beside their k-means regions and principal components."""
-    if not bank.crops:
+    if not any(crop is not None for crop in bank.crops):
         raise UserError("this memory keeps no pictures of its references; draw it with test_mode vis_memory")
     names = {network: name for name, network in DINOV2_NAMES.items()}
     network = find_network(dinov2 or names[bank.made_with["encoder"]], DINOV2_NAMES)
     size = bank.made_with["img_size"]
     encoder = Encoder(build_dinov2(bank.made_with["encoder"], size, checkpoint=network.checkpoint))
-    for category in bank.categories:
-        crops = [decode_crop(png) for png in bank.crops.get(category.id, [])]
+    for index, category in enumerate(bank.categories):
+        crops = [decode_crop(png) for png in bank.crops_of(index)]
         if crops:
             tokens = [encoder(crop[None])[0] for crop, _ in crops]
             weights = [patch_weights(mask, encoder.size, encoder.grid) for _, mask in crops]
@@ -73,9 +73,9 @@ def merge_memories(argv: list[str]) -> None:
     parser.add_argument("memories", type=str, nargs="+")
     parser.add_argument("--out", type=str, required=True, help="memory to write")
     args = parser.parse_args(argv)
-    bank = merge({Path(path): MemoryBank.load(path) for path in args.memories})
-    bank.save(args.out)
-    print(f"{len(bank.categories)} classes, {int(bank.counts.sum())} references: {args.out}")
+    bank = join_memories({Path(path): load_memory(path) for path in args.memories})
+    save_memory(bank, args.out)
+    print(f"{len(bank.categories)} classes, {len(bank)} references: {args.out}")
 
 
 def remove_classes(argv: list[str]) -> None:
@@ -84,6 +84,6 @@ def remove_classes(argv: list[str]) -> None:
     parser.add_argument("classes", type=str, nargs="+", help="names of the classes to remove")
     parser.add_argument("--out", type=str, required=True, help="memory to write")
     args = parser.parse_args(argv)
-    bank = remove(MemoryBank.load(args.memory), args.classes)
-    bank.save(args.out)
-    print(f"{len(bank.categories)} classes, {int(bank.counts.sum())} references: {args.out}")
+    bank = load_memory(args.memory).remove(args.classes)
+    save_memory(bank, args.out)
+    print(f"{len(bank.categories)} classes, {len(bank)} references: {args.out}")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.data.coco import read_coco, select_categories
+from no_time_to_train.data.class_splits import select_categories
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_sets import sample_references, write_references
 
 

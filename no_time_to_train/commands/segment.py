@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from no_time_to_train.commands.parser import OneLineParser, command_parser
-from no_time_to_train.config import Sam2InferCfg
 from no_time_to_train.data.reference_forms import Reference, add_references, find_references
 from no_time_to_train.data.reference_forms.command_line import parse
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
@@ -77,7 +77,7 @@ def run(argv: list[str]) -> None:
         None if args.nano else args.dinov2,
         device=args.device,
         sam_checkpoint=args.sam_checkpoint,
-        settings=Sam2InferCfg(points_per_side=args.points_per_side),
+        settings=Settings(points_per_side=args.points_per_side),
     )
     for memory in args.memory:
         segmenter.load_memory(memory)

@@ -15,8 +15,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from no_time_to_train.commands.parser import OneLineParser
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
-from no_time_to_train.pipeline import RunCfg
 from no_time_to_train.pipeline.run_record import recorded
+from no_time_to_train.pipeline.stage import RunCfg
 
 #: What a configuration may name to be imported: Lightning's classes and ours. A stranger's file runs nothing else.
 IMPORTABLE = ["lightning", "pytorch_lightning", "no_time_to_train"]
@@ -64,7 +64,7 @@ class StageCLI(LightningCLI):
             split = f"coco_semantic_split_{config.coco_semantic_split}"
             model.dataset_cfgs.fill_memory.class_split = split
             model.dataset_cfgs.test.class_split = split
-            model.dataset_cfgs.test.name = "semantic"
+            model.dataset_cfgs.test.protocol, model.dataset_cfgs.test.name = "semantic", None
         if config.seed is not None:
             seed_everything(config.seed, verbose=False)
 
@@ -90,7 +90,7 @@ class StageCLI(LightningCLI):
                 self.trainer.test(model, verbose=False)
             except BaseException:  # an interrupt, too
                 if self.trainer.is_global_zero:
-                    model.say_how_to_go_on()
+                    model.print_resume_hint()
                 raise
 
     def recorded(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[None]:
@@ -110,7 +110,7 @@ class StageCLI(LightningCLI):
             model.test_mode,
             files,
             references=model.dataset_cfgs.fill_memory.memory_pkl if filling else None,
-            protocol=target.name,
+            protocol=target.protocol,
             labels={"dataset_name": name, **run.labels},
             devices=[self.trainer.num_nodes, self.trainer.num_devices, device_name(self.trainer)],
             config=yaml.safe_load(config),

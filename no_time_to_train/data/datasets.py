@@ -1,5 +1,6 @@
-"""The images of a stage, loaded one by one: reference crops for stage 1, whole target images for stage 3."""
+"""The images of a stage, loaded one by one: crops of references for stage 1, whole target images for stage 3."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,34 +11,45 @@ from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from no_time_to_train.data.coco import Category, annotation_mask
+from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import ReferenceSet
+from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import read_rgb, reference_tensors, target_tensor
-from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
+from no_time_to_train.method.fill_memory import CONTEXT_RATIO, crop_reference
+from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.target_image import target_tensor
 
 
 @dataclass
-class Reference:
-    """A reference instance: its place in the memory bank, its crop [3, S, S] and its mask [1, h, w]."""
+class ReferenceCrop:
+    """A reference instance, cropped for the encoder.
 
+    Attributes:
+        index: Its index in the data set.
+        class_index: Its class, in [0, C).
+        crop: float32 [3, S, S], see ``fill_memory.crop_reference``.
+        mask: float32 [1, h, w] in {0, 1}, at the size of the crop before resizing.
+    """
+
+    index: int
     class_index: int
-    slot: int
     crop: Tensor
     mask: Tensor
 
 
 @dataclass
 class Target:
-    """A target image: its pixels, or what the cache has of it.
+    """A target image: its pixels, or its proposals where those are cached.
 
     Attributes:
-        index: in the data set.
-        image_id: its id in the annotation file.
-        height, width: its own size in pixels.
-        image: float [3, S, S] in [0, 1], squashed to SAM 2's square; None where ``stored`` is there.
-        key: its name in the cache, where there is one.
-        stored: its proposals, from the cache.
+        index: Its index in the data set.
+        image_id: Its id in the annotation file.
+        height: Its own height in pixels.
+        width: Its own width in pixels.
+        image: float32 [3, S, S] in [0, 1], see ``target_image.target_tensor``; None where there are ``proposals``.
+        cache_key: The name of its cache entry; empty where there is no cache.
+        proposals: Its proposals from the cache, on the CPU.
     """
 
     index: int
@@ -45,24 +57,37 @@ class Target:
     height: int
     width: int
     image: Tensor | None = None
-    key: str = ""
-    stored: StoredProposals | None = None
+    cache_key: str = ""
+    proposals: DescribedProposals | None = None
 
 
 @dataclass
 class BadImage:
-    """An item that could not be loaded, and the one line that says why. Loaders return it rather than raise: what a
-    worker process raises reaches the user as a traceback."""
+    """An item that could not be loaded.
+
+    Loaders return it instead of raising, because an exception in a worker process reaches the user as a traceback.
+
+    Attributes:
+        index: Its index in the data set.
+        reason: One line that says what is wrong.
+    """
 
     index: int
     reason: str
 
 
 def read_listed_image(root: str | Path, entry: dict[str, Any]) -> NDArray[np.uint8]:
-    """Read the image of an ``images`` entry of a COCO file: uint8 [H, W, 3].
+    """Read an image that a COCO file lists.
+
+    Args:
+        root: Folder of the images.
+        entry: The image's entry in ``images``.
+
+    Returns:
+        uint8 [H, W, 3] RGB, as stored: EXIF orientation is not applied.
 
     Raises:
-        UserError: it cannot be read, or is not of the size that the entry states.
+        UserError: The image cannot be read, or its size is not the one that the entry states.
     """
     path = Path(root) / entry["file_name"]
     image = read_rgb(path)
@@ -71,14 +96,14 @@ def read_listed_image(root: str | Path, entry: dict[str, Any]) -> NDArray[np.uin
 
 
 def check_size(path: Path, entry: dict[str, Any], height: int, width: int) -> None:
-    """Raise a UserError where an image is not of the size that its ``images`` entry states."""
+    """Raise a UserError where an image does not have the size that its entry in ``images`` states."""
     stated = (entry.get("height", height), entry.get("width", width))
     if (height, width) != stated:
         raise UserError(f"image {path} is {width}x{height}, the annotation file says {stated[1]}x{stated[0]}")
 
 
-def check_images_exist(root: str | Path, coco: COCO, image_ids: list[int]) -> None:
-    """Raise a UserError that names the first of these images that is missing, and how many are."""
+def check_images_exist(root: str | Path, coco: COCO, image_ids: Iterable[int]) -> None:
+    """Raise a UserError that names the first missing image and says how many are missing."""
     paths = [Path(root) / coco.imgs[image_id]["file_name"] for image_id in image_ids]
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -86,81 +111,79 @@ def check_images_exist(root: str | Path, coco: COCO, image_ids: list[int]) -> No
         raise UserError(f"image not found: {missing[0]}{more}; is the root folder right?")
 
 
-class ReferenceDataset(Dataset[Reference | BadImage]):
+class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
     """The shots of a reference set, class by class.
 
     Args:
-        coco: annotation file of the references.
-        root: folder of the images.
-        categories: the classes, by ascending id.
-        references: the checked shots of each.
-        size: side of the crops, in pixels: the encoder's input.
-        context_ratio: see ``images.crop_window``.
+        coco: Annotation file of the references.
+        root: Folder of the images.
+        categories: The classes in ascending order of their ids.
+        references: The checked shots of each class (see ``reference_sets.check_references``).
+        size: Side of the crops in pixels: the encoder's input.
+        context_ratio: See ``fill_memory.crop_window``.
+
+    Attributes:
+        shots: For each item, its class index and its entry of the reference set.
     """
 
     def __init__(
         self,
         coco: COCO,
-        root: str,
+        root: str | Path,
         categories: list[Category],
         references: ReferenceSet,
         size: int,
-        context_ratio: float,
+        context_ratio: float = CONTEXT_RATIO,
     ) -> None:
         self.coco, self.root, self.size, self.context_ratio = coco, root, size, context_ratio
         self.shots = [
-            (class_index, slot, shot["ann_ids"][0])
-            for class_index, category in enumerate(categories)
-            for slot, shot in enumerate(references[category.id])
+            (class_index, shot) for class_index, category in enumerate(categories) for shot in references[category.id]
         ]
 
     def __len__(self) -> int:
         return len(self.shots)
 
-    def __getitem__(self, index: int) -> Reference | BadImage:
-        class_index, slot, ann_id = self.shots[index]
-        annotation = self.coco.anns[ann_id]
+    def __getitem__(self, index: int) -> ReferenceCrop | BadImage:
+        class_index, shot = self.shots[index]
+        annotation = self.coco.anns[shot["ann_ids"][0]]
         try:
             image = read_listed_image(self.root, self.coco.imgs[annotation["image_id"]])
             mask = annotation_mask(annotation, *image.shape[:2])
-            crop, mask_crop = reference_tensors(image, mask, annotation["bbox"], self.size, self.context_ratio)
+            crop, mask_crop = crop_reference(image, mask, annotation["bbox"], self.size, self.context_ratio)
         except UserError as error:
-            return BadImage(index, f"reference annotation {ann_id} of image {annotation['image_id']}: {error}")
-        return Reference(class_index, slot, crop, mask_crop)
+            where = f"reference annotation {annotation['id']} of image {annotation['image_id']}"
+            return BadImage(index, f"{where}: {error}")
+        return ReferenceCrop(index, class_index, crop, mask_crop)
 
 
 class TargetDataset(Dataset[Target | BadImage]):
     """Every image of an annotation file, in the file's order.
 
     Args:
-        coco: annotation file of the targets.
-        root: folder of the images.
-        size: side of the square, in pixels: SAM 2's input.
+        coco: Annotation file of the targets.
+        root: Folder of the images.
+        size: Side of the square in pixels: SAM 2's input.
 
     Attributes:
-        cache: where to look for an image's proposals before its pixels are decoded; None: nowhere.
+        entries: The images' entries in the annotation file.
     """
 
-    def __init__(self, coco: COCO, root: str, size: int) -> None:
+    def __init__(self, coco: COCO, root: str | Path, size: int) -> None:
         self.root, self.size = Path(root), size
         self.entries = list(coco.imgs.values())
-        self.cache: ProposalCache | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Target | BadImage:
         entry = self.entries[index]
-        path, key = self.root / entry["file_name"], ""
         try:
-            if self.cache is not None:
-                key = self.cache.key(path)
-                stored = self.cache.read(key)
-                if stored is not None:
-                    check_size(path, entry, stored.height, stored.width)
-                    return Target(index, entry["id"], stored.height, stored.width, key=key, stored=stored)
-            image = read_listed_image(self.root, entry)
+            return self.load(index, entry)
         except UserError as error:
             return BadImage(index, f"image id {entry['id']}: {error}")
+
+    def load(self, index: int, entry: dict[str, Any]) -> Target:
+        """Load one image; a UserError says what is wrong with it."""
+        image = read_listed_image(self.root, entry)
         height, width = image.shape[:2]
-        return Target(index, entry["id"], height, width, target_tensor(image, self.size), key)
+        return Target(index, entry["id"], height, width, target_tensor(image, self.size))

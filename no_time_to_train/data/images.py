@@ -1,5 +1,6 @@
-"""Images and masks in whatever form people have them: paths, PIL images, numpy arrays, tensors."""
+"""Images and masks, read from files or taken as PIL images, numpy arrays and tensors."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import open_image, to_rgb
 
 #: An image: a path, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4], or a tensor [H, W] or [3, H, W]; colours are
 #: RGB, integers of 8 or 16 bits or floats in [0, 1].
@@ -17,6 +17,49 @@ ImageInput = str | Path | Image.Image | NDArray[np.generic] | Tensor
 
 #: A mask: as an image, or a bool array or tensor [H, W].
 MaskInput = ImageInput
+
+
+def read_rgb(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image as stored (EXIF orientation is not applied, as COCO's annotations expect): uint8 [H, W, 3].
+
+    Raises:
+        UserError: see :func:`open_image`.
+    """
+    return to_rgb(open_image(path))
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Read an image whole, as stored and in its own mode.
+
+    Raises:
+        UserError: the file is missing, truncated, not an image, or so large that it may be a decompression bomb.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        raise UserError(f"image not found: {path}") from error
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise UserError(f"image {path} cannot be read: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an image of any mode: uint8 [H, W, 3].
+
+    Greys deeper than 8 bits are stretched from their darkest to their brightest pixel, as cameras and microscopes use
+    only a part of 16 bits; PIL would clip them at 255. What is transparent becomes white.
+    """
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
+        values = (values - values.min()) / max(np.ptp(values), 1e-9)
+        return np.repeat(np.rint(255 * values).astype(np.uint8)[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
 
 
 def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:

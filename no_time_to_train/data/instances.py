@@ -9,8 +9,9 @@ import supervision as sv
 from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train.data.coco import Category
+from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import draw_instances
 
 
@@ -69,7 +70,7 @@ class Instances(Sequence[Instance]):
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """COCO result records with compressed RLE; ``categories`` gives the names of their category ids."""
-        return self.detections.to_coco(image_id, [category.id for category in self.categories])
+        return to_coco_records(self.detections, image_id, [category.id for category in self.categories])
 
     def to_supervision(self) -> sv.Detections:
         """As the ``supervision`` package has detections; ``data["class_name"]`` holds the labels."""

@@ -1,6 +1,5 @@
 """Instances as files of labelling tools, to be corrected there: LabelMe, YOLO segmentation, COCO as CVAT imports it."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,9 +11,9 @@ import supervision as sv
 import yaml
 from numpy.typing import NDArray
 
-from no_time_to_train.data.coco import Category
 from no_time_to_train.data.instances import Instance, Instances
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import atomic_write, write_json
+from no_time_to_train.method.memory_bank import Category
 
 Polygon = NDArray[np.float64]
 
@@ -169,8 +168,3 @@ def place_image(image: Path, place: Path) -> None:
         place.symlink_to(image.resolve())
     except OSError:
         shutil.copyfile(image, place)
-
-
-def write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())

@@ -14,9 +14,9 @@ from typing import Any, TypedDict
 
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import Category, read_json
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import atomic_write, read_json
+from no_time_to_train.method.memory_bank import Category
 
 
 class Shot(TypedDict):

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from no_time_to_train.data.coco import read_coco, select_categories
+from no_time_to_train.data.class_splits import select_categories
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset
 from no_time_to_train.data.reference_sets import sample_references, write_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
-from no_time_to_train.networks.names import NANO_IMG_SIZE
+from no_time_to_train.networks.registry import NANO_IMG_SIZE
 from no_time_to_train.visual.drawing import save_picture
 from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import Category, annotation_mask
+from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, voc_ap
 from no_time_to_train.evaluation.error_analysis import analyse_errors
 from no_time_to_train.evaluation.lvis_ap import check_lvis, lvis_ap
 from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD, semantic_iou
+from no_time_to_train.method.memory_bank import Category
 
 #: Protocol -> what it measures.
 PROTOCOLS = {

@@ -27,8 +27,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from no_time_to_train.data.coco import Category
 from no_time_to_train.evaluation.coco_ap import load_results
+from no_time_to_train.method.memory_bank import Category
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 HIT, CONTACT = 0.5, 0.1  # IoU thresholds

@@ -9,9 +9,10 @@ from faster_coco_eval import COCOeval_faster
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import LVIS_SPLITS, Category
+from no_time_to_train.data.class_splits import LVIS_SPLITS
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import Metrics, mean_of_valid, records_of, scorable
+from no_time_to_train.method.memory_bank import Category
 
 #: Detections an image at most, of all classes together.
 MAX_DETECTIONS = 300

@@ -7,8 +7,8 @@ from typing import Any
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import read_json
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
 
 
 def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:

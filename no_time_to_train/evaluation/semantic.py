@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import Category, annotation_mask
+from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import per_class_table
+from no_time_to_train.method.memory_bank import Category
 
 #: Score under which an instance is not painted, unless the user says otherwise: that of the published evaluation.
 DEFAULT_THRESHOLD = 0.5

@@ -1,17 +1,17 @@
-"""DINOv2: what is inside a mask is described by the patch tokens of a frozen vision transformer."""
+"""DINOv2: the patch tokens of a frozen vision transformer describe what a mask contains."""
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: ImageNet's, for images in [0, 1]; both networks are normalised with them.
+#: ImageNet's statistics for images in [0, 1]. Both networks are fed images normalized with them.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
-class Normalise(nn.Module):
-    """ImageNet normalisation of [B, 3, H, W] images in [0, 1]."""
+class Normalize(nn.Module):
+    """ImageNet normalization of [B, 3, H, W] images in [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -28,16 +28,19 @@ class Normalise(nn.Module):
 class Encoder(nn.Module):
     """The frozen DINOv2: square images to maps of patch tokens.
 
+    Args:
+        vit: The network, without a classification head.
+
     Attributes:
-        size: side of the input, in pixels (518).
-        grid: patches a side (37), so that P = grid * grid.
-        dim: D, width of a token.
+        size: Side of the input in pixels (518 in the paper).
+        grid: Patches per side (37), so that an image has P = grid * grid patch tokens.
+        dim: D, the width of a token.
     """
 
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         self.vit = vit
-        self.normalise = Normalise()
+        self.normalize = Normalize()
         self.size: int = vit.patch_embed.img_size[0]
         self.grid: int = vit.patch_embed.grid_size[0]
         self.dim: int = vit.embed_dim
@@ -49,19 +52,19 @@ class Encoder(nn.Module):
             images: float [B, 3, size, size] in [0, 1].
 
         Returns:
-            float32 [B, P, D], also under autocast, row by row, as they are (not L2-normalised).
+            float32 [B, P, D], also under autocast, in row-major order of the patches and not L2-normalized.
         """
-        tokens: Tensor = self.vit.forward_features(self.normalise(images))
+        tokens: Tensor = self.vit.forward_features(self.normalize(images))
         return tokens[:, self.vit.num_prefix_tokens :].float()
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Stage 3, step 2: the map F of square images of any size.
+        """The feature map of target images (docs/method.md, 3.2).
 
         Args:
-            images: float [B, 3, S, S] in [0, 1].
+            images: float [B, 3, S, S] in [0, 1], squares of any size S.
 
         Returns:
-            [B, D, grid, grid].
+            float32 [B, D, grid, grid].
         """
         tokens = self(F.interpolate(images, self.size, mode="bicubic", antialias=False))
         return tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))

@@ -1,14 +1,15 @@
-"""SAM 2's mask decoder for point prompts: the package's function, with far less arithmetic and memory traffic.
+"""SAM 2's mask decoder for point prompts: the same function as the sam2 package's, with less arithmetic and memory.
 
-The sam2 package decodes every prompt as if it were alone and makes all four masks of each. Here
+The sam2 package decodes every prompt separately and makes all four masks of each. Here
 
-- what the prompts of an image share is computed once;
-- attention between the N image tokens of a prompt and its T = 8 own tokens projects the T tokens only: x W_k . q is
-  x . (W_k^T q), and likewise for the values and the output, which halves the products and keeps no projected map;
-- the predicted IoUs come first, and only the chosen mask of points over the threshold is upscaled;
+- everything that the prompts of an image share is computed once;
+- attention between the N image tokens of a prompt and its T = 8 own tokens projects only the T tokens, because
+  (x W_k) . q = x . (W_k^T q), and likewise for values and output: half the products, and no projected map is stored;
+- predicted IoUs are computed first, and only the selected mask of points above the threshold is upscaled;
 - maps are [n, N, C], channels last, so that every product and norm runs over contiguous memory.
 
-Only the order of sums differs, and so the last digits.
+Only the order of summation differs, so results differ in the last digits. ``method/plain.py`` calls the sam2 package's
+decoder, and the property tests compare the two.
 """
 
 from dataclasses import dataclass
@@ -19,21 +20,22 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Weights of attention under this are taken as 0. They are lost in any float32 sum with the others, but where they come
-#: near 1e-38 a CPU multiplies them tens of times as slowly.
+#: Attention weights below this are set to 0. They vanish in any float32 sum with the others, but products with numbers
+#: near 1e-38 (denormals) are tens of times slower on a CPU.
 NEGLIGIBLE = 1e-30
 
 
 @dataclass
 class SharedMaps:
-    """What all prompts of an image share; N image tokens, C wide; h heads of d channels.
+    """What all prompts of an image share: N image tokens of width C, attention with h heads of d channels.
 
     Attributes:
         tokens: [N, C], the image embedding plus SAM 2's embedding of "no mask prompt".
         position: [N, C], positional encoding of the image tokens.
-        keys, values: [h, N, d], of the first attention from the prompts' tokens to the image.
-        fine: [N, 4, C / 4], what the first upscaling adds: high-resolution features and its bias.
-        finer: [4 N, 4, C / 8], what the second adds.
+        keys: [h, N, d], keys of the first attention from the prompts' tokens to the image.
+        values: [h, N, d], values of the same attention.
+        fine: [N, 4, C / 4], added by the first upscaling: high-resolution features and the bias.
+        finer: [4 N, 4, C / 8], added by the second upscaling.
     """
 
     tokens: Tensor
@@ -45,10 +47,10 @@ class SharedMaps:
 
 
 class MaskDecoder(nn.Module):
-    """Decodes point prompts with the weights of a SAM 2, whose modules it uses where they are.
+    """Decodes point prompts with the modules, and so the weights, of a SAM 2.
 
     Args:
-        sam2: the network.
+        sam2: The network.
     """
 
     def __init__(self, sam2: SAM2Base) -> None:
@@ -57,11 +59,14 @@ class MaskDecoder(nn.Module):
         self.decoder = sam2.sam_mask_decoder
 
     def share(self, embedding: Tensor, high_res_features: list[Tensor]) -> SharedMaps:
-        """Compute once an image what its prompts share.
+        """Compute what the prompts of an image share.
 
         Args:
-            embedding: [1, C, H, W], N = H * W.
+            embedding: [1, C, H, W], where N = H * W.
             high_res_features: [1, C / 8, 4 H, 4 W] and [1, C / 4, 2 H, 2 W].
+
+        Returns:
+            The shared maps, for any number of calls of :meth:`forward`.
         """
         attention = self.decoder.transformer.layers[0].cross_attn_token_to_image
         tokens = embedding[0].flatten(1).T + self.prompt_encoder.no_mask_embed.weight
@@ -80,13 +85,13 @@ class MaskDecoder(nn.Module):
             finer=finer.reshape(4 * len(tokens), 4, -1) + upscale_2.bias,
         )
 
-    def forward(self, points: Tensor, shared: SharedMaps, iou_thr: float) -> tuple[Tensor, Tensor]:
-        """Decode points, each as one positive prompt, to the best of their three multi-mask outputs.
+    def forward(self, points: Tensor, shared: SharedMaps, pred_iou_thresh: float) -> tuple[Tensor, Tensor]:
+        """Decode each point as one positive prompt, and select the best of its three multi-mask outputs.
 
         Args:
-            points: float [n, 2] (x, y) in pixels of SAM 2's input.
-            shared: from :meth:`share`.
-            iou_thr: a point whose best predicted IoU is not above this gives no mask.
+            points: float [n, 2], (x, y) in pixels of SAM 2's input.
+            shared: From :meth:`share`.
+            pred_iou_thresh: Points whose best predicted IoU is not above this yield no mask.
 
         Returns:
             Logits [m, 4 H, 4 W] of the m points above the threshold, in their order, and predicted IoUs [m].
@@ -102,56 +107,73 @@ class MaskDecoder(nn.Module):
 
         iou_token = len(own) - 2
         predicted_iou, best = decoder.iou_prediction_head(tokens[:, iou_token])[:, 1:].max(dim=1)
-        kept = (predicted_iou > iou_thr).nonzero()[:, 0]
+        kept = (predicted_iou > pred_iou_thresh).nonzero()[:, 0]
         output = best[kept] + 1  # output 0 is the single-mask one
-        if len(kept) < len(points):  # or there is nothing to copy
+        if len(kept) < len(points):  # avoids a copy where all points are kept
             image = image[kept]
         logits = self.upscale(image, tokens[kept, iou_token + 1 + output], output, shared)
         return logits, predicted_iou[kept]
 
     def attend(self, prompts: Tensor, shared: SharedMaps) -> tuple[Tensor, Tensor]:
-        """The two-way transformer: tokens [n, T, C] of each prompt to tokens [n, T, C] and image tokens [n, N, C]."""
+        """SAM 2's two-way transformer.
+
+        Args:
+            prompts: [n, T, C], the tokens of each prompt.
+            shared: From :meth:`share`.
+
+        Returns:
+            The prompts' tokens [n, T, C] and the image tokens [n, N, C] after attention to each other.
+        """
         transformer = self.decoder.transformer
         tokens, image, image_keys = prompts, shared.tokens, shared.tokens + shared.position
         for index, layer in enumerate(transformer.layers):
             if index == 0:
                 tokens = layer.norm1(layer.self_attn(tokens, tokens, tokens))
-                seen = self.first_look(tokens + prompts, shared)
+                attended = self.first_token_to_image_attention(tokens + prompts, shared)
             else:
                 positioned = tokens + prompts
                 tokens = layer.norm1(tokens + layer.self_attn(positioned, positioned, tokens))
-                seen = look(layer.cross_attn_token_to_image, tokens + prompts, image_keys, image)
-            tokens = layer.norm2(tokens + seen)
+                attended = token_to_image_attention(
+                    layer.cross_attn_token_to_image, tokens + prompts, image_keys, image
+                )
+            tokens = layer.norm2(tokens + attended)
             tokens = layer.norm3(tokens + layer.mlp(tokens))
-            image = tell(layer.cross_attn_image_to_token, image, image_keys, tokens + prompts, tokens)
+            image = image_to_token_attention(
+                layer.cross_attn_image_to_token, image, image_keys, tokens + prompts, tokens
+            )
             image = layer.norm4(image)
             image_keys = image + shared.position
-        seen = look(transformer.final_attn_token_to_image, tokens + prompts, image_keys, image)
-        return transformer.norm_final_attn(tokens + seen), image
+        attended = token_to_image_attention(transformer.final_attn_token_to_image, tokens + prompts, image_keys, image)
+        return transformer.norm_final_attn(tokens + attended), image
 
-    def first_look(self, queries: Tensor, shared: SharedMaps) -> Tensor:
-        """The first layer's attention to the image, whose keys and values all prompts share: [n, T, C]."""
+    def first_token_to_image_attention(self, queries: Tensor, shared: SharedMaps) -> Tensor:
+        """The first layer's attention from tokens [n, T, C] to the image, whose keys and values all prompts share.
+
+        Returns:
+            [n, T, C].
+        """
         attention = self.decoder.transformer.layers[0].cross_attn_token_to_image
         count, length, _ = queries.shape
         heads = split_heads(attention.q_proj(queries.flatten(0, 1)), attention.num_heads)  # [h, n T, d]
-        seen = F.scaled_dot_product_attention(heads[None], shared.keys[None], shared.values[None])[0]
-        return attention.out_proj(seen.transpose(0, 1).flatten(1)).unflatten(0, (count, length))
+        attended = F.scaled_dot_product_attention(heads[None], shared.keys[None], shared.values[None])[0]
+        return attention.out_proj(attended.transpose(0, 1).flatten(1)).unflatten(0, (count, length))
 
     def upscale(self, image: Tensor, mask_tokens: Tensor, output: Tensor, shared: SharedMaps) -> Tensor:
-        """Upscale image tokens four times and read out one mask each.
+        """Upscale image tokens fourfold and compute one mask per prompt.
 
         Args:
             image: [m, N, C].
-            mask_tokens: [m, C], the chosen output's.
-            output: int64 [m], which of the decoder's outputs it is.
+            mask_tokens: [m, C], the mask token of each prompt's selected output.
+            output: int64 [m], the index of the selected output among the decoder's four.
+            shared: From :meth:`share`.
 
         Returns:
             Logits [m, 4 H, 4 W].
         """
         decoder = self.decoder
         upscale_1, norm, activation_1, upscale_2, activation_2 = decoder.output_upscaling
-        everything = torch.stack([mlp(mask_tokens) for mlp in decoder.output_hypernetworks_mlps])
-        weights = everything[output, torch.arange(len(output), device=output.device)]  # [m, C / 8]
+        all_weights = torch.stack([mlp(mask_tokens) for mlp in decoder.output_hypernetworks_mlps])
+        weights = all_weights[output, torch.arange(len(output), device=output.device)]  # [m, C / 8]
         maps = torch.matmul(image, upscaling_matrix(upscale_1)).add_(shared.fine.flatten(1))
         maps = maps.unflatten(2, (4, -1)).flatten(1, 2)  # [m, 4 N, C / 4]
         maps = activation_1(F.layer_norm(maps, maps.shape[-1:], norm.weight, norm.bias, norm.eps))
@@ -163,19 +185,29 @@ class MaskDecoder(nn.Module):
 
 
 def split_heads(maps: Tensor, heads: int) -> Tensor:
-    """[..., L, h * d] to [..., h, L, d]."""
+    """Reshape [..., L, h * d] to [..., h, L, d]."""
     return maps.unflatten(-1, (heads, -1)).transpose(-3, -2)
 
 
 def upscaling_matrix(convolution: nn.ConvTranspose2d) -> Tensor:
-    """A 2x2 transposed convolution of stride 2 as a matrix: [C_in, 4 * C_out], columns (row, column, channel)."""
+    """A 2x2 transposed convolution of stride 2 as a matrix [C_in, 4 * C_out] with columns (row, column, channel)."""
     return convolution.weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def look(attention: Attention, queries: Tensor, image_keys: Tensor, image: Tensor) -> Tensor:
-    """Attention of tokens [n, T, C] to image tokens [n, N, C]: [n, T, C].
+def token_to_image_attention(attention: Attention, queries: Tensor, image_keys: Tensor, image: Tensor) -> Tensor:
+    """Attention from tokens to image tokens, with the image tokens left unprojected.
 
-    The key's bias adds the same to all scores of a query, so softmax drops it; weights sum to 1, so the value's stays.
+    The key projection's bias adds the same amount to all scores of a query, so softmax cancels it. The weights sum to
+    1, so the value projection's bias is added once.
+
+    Args:
+        attention: The module whose weights are used.
+        queries: [n, T, C], the prompts' tokens.
+        image_keys: [n, N, C] or [N, C], image tokens with their positions.
+        image: [n, N, C] or [N, C], image tokens.
+
+    Returns:
+        [n, T, C].
     """
     heads = attention.num_heads
     key_matrix = attention.k_proj.weight.unflatten(0, (heads, -1))  # [h, d, C]
@@ -183,12 +215,25 @@ def look(attention: Attention, queries: Tensor, image_keys: Tensor, image: Tenso
     queries = split_heads(attention.q_proj(queries), heads)  # [n, h, T, d]
     folded = (queries @ key_matrix) * queries.shape[-1] ** -0.5  # [n, h, T, C]
     weights = attention_weights(folded.flatten(1, 2) @ image_keys.transpose(1, 2), dim=-1)
-    seen = (weights @ image).unflatten(1, (heads, -1)) @ value_matrix.transpose(1, 2)  # [n, h, T, d]
-    return attention.out_proj(seen.transpose(1, 2).flatten(2) + attention.v_proj.bias)
+    attended = (weights @ image).unflatten(1, (heads, -1)) @ value_matrix.transpose(1, 2)  # [n, h, T, d]
+    return attention.out_proj(attended.transpose(1, 2).flatten(2) + attention.v_proj.bias)
 
 
-def tell(attention: Attention, image: Tensor, image_keys: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of image tokens [n, N, C] or [N, C] to tokens [n, T, C], added to ``image``: [n, N, C]."""
+def image_to_token_attention(
+    attention: Attention, image: Tensor, image_keys: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """Attention from image tokens to tokens, added to the image tokens.
+
+    Args:
+        attention: The module whose weights are used.
+        image: [n, N, C] or [N, C], image tokens.
+        image_keys: [n, N, C] or [N, C], image tokens with their positions: the queries here.
+        keys: [n, T, C], the prompts' tokens with their positions.
+        values: [n, T, C], the prompts' tokens.
+
+    Returns:
+        [n, N, C].
+    """
     heads = attention.num_heads
     query_matrix = attention.q_proj.weight.unflatten(0, (heads, -1))  # [h, d, C]
     output_matrix = attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)  # [h, d, C]
@@ -198,11 +243,11 @@ def tell(attention: Attention, image: Tensor, image_keys: Tensor, keys: Tensor, 
     bias = (keys @ attention.q_proj.bias.view(heads, -1, 1)).flatten(1)[..., None]  # [n, h T, 1]
     scores = torch.baddbmm(bias, folded, image_keys.expand(len(keys), -1, -1).transpose(1, 2))
     weights = attention_weights(scores.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)  # [n, h T, N]
-    # Each head's weights sum to 1, so that the output's bias, shared among the heads, is added once.
-    told = (values @ output_matrix + attention.out_proj.bias / heads).flatten(1, 2)  # [n, h T, C]
-    return torch.baddbmm(image.expand(len(keys), -1, -1), weights.transpose(1, 2), told)
+    # Each head's weights sum to 1, so adding the output bias divided by the number of heads adds it once.
+    updates = (values @ output_matrix + attention.out_proj.bias / heads).flatten(1, 2)  # [n, h T, C]
+    return torch.baddbmm(image.expand(len(keys), -1, -1), weights.transpose(1, 2), updates)
 
 
 def attention_weights(scores: Tensor, dim: int) -> Tensor:
-    """The weights that attention makes of scores."""
+    """Softmax over ``dim``, with negligible weights set to 0."""
     return F.threshold(scores.softmax(dim), NEGLIGIBLE, 0.0, inplace=True)

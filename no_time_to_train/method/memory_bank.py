@@ -1,138 +1,190 @@
-"""The memory bank: one vector a reference instance, one prototype a class (stages 1 and 2).
+"""The memory bank: one vector per reference instance (stage 1), one prototype per class (stage 2)."""
 
-A checkpoint holds the bank and what it was made with, never the networks' weights.
-"""
-
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from no_time_to_train.data.coco import Category
-from no_time_to_train.data.reference_sets import ReferenceSet
-from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
-
-FORMAT = "no-time-to-train memory bank 1"
+from no_time_to_train.errors import UserError, suggest
 
 
-def instance_vector(tokens: Tensor, weights: Tensor) -> Tensor:
-    """The weighted mean of a reference's patch tokens: [D] from tokens [P, D] and mask weights [P] in [0, 1]."""
-    return weights @ tokens / weights.sum()
+@dataclass(frozen=True)
+class Category:
+    """A class.
+
+    Attributes:
+        id: Its COCO category id.
+        name: Its name.
+    """
+
+    id: int
+    name: str
 
 
 @dataclass
 class MemoryBank:
-    """The references of C classes with room for N shots each, features D wide.
+    """The references of C classes: M shots (instances) in all, described by vectors of width D.
 
     Attributes:
-        categories: the classes, by ascending category id.
-        vectors: float32 [C, N, D], the instance vectors; zero in empty slots.
-        weights: float32 [C, N], the sum of each instance's mask weights; 0 marks an empty slot.
-        prototypes: float32 [C, D], what proposals are compared with; None before stage 2.
-        made_with: the encoder's name and input size, the context ratio: what else the vectors depend on.
-        references: the reference set that the vectors come from; empty where they are not from a COCO file.
-        crops: category id -> the picture of each of its shots as PNG, uint8 [bytes], transparent outside the mask;
-            empty where the pictures were not kept.
+        categories: The classes in ascending order of their ids.
+        vectors: float32 [M, D], one vector per shot, not normalized.
+        class_index: int64 [M] in [0, C), the class of each shot.
+        weights: float32 [M], the sum of each shot's mask weights; positive.
+        prototypes: float32 [C, D], what proposals are compared with, not normalized; None before stage 2.
+        made_with: What the vectors depend on besides the references, such as the encoder's name and input size.
+        sources: For each shot, the entry of the reference set that it was made from; None where there is no such set.
+        crops: For each shot, its picture as a PNG file, uint8 [bytes], transparent outside the mask; None where no
+            picture was kept.
     """
 
     categories: list[Category]
     vectors: Tensor
+    class_index: Tensor
     weights: Tensor
     prototypes: Tensor | None = None
     made_with: dict[str, Any] = field(default_factory=dict)
-    references: ReferenceSet = field(default_factory=dict)
-    crops: dict[int, list[Tensor]] = field(default_factory=dict)
+    sources: list[Any] = field(default_factory=list)
+    crops: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sources = self.sources or [None] * len(self)
+        self.crops = self.crops or [None] * len(self)
 
     @classmethod
-    def empty(cls, categories: list[Category], length: int, dim: int) -> "MemoryBank":
-        """A bank of ``length`` empty slots a class for vectors ``dim`` wide."""
-        return cls(categories, torch.zeros(len(categories), length, dim), torch.zeros(len(categories), length))
+    def empty(cls, categories: list[Category], dim: int) -> "MemoryBank":
+        """A bank without shots, for vectors of width ``dim``."""
+        return cls(categories, torch.zeros(0, dim), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+
+    def __len__(self) -> int:
+        """M, the number of shots."""
+        return len(self.vectors)
+
+    def __repr__(self) -> str:
+        shots = ", ".join(f"{c.name}: {n}" for c, n in zip(self.categories, self.counts.tolist(), strict=True))
+        return f"MemoryBank({{{shots}}})"
 
     @property
     def counts(self) -> Tensor:
-        """Filled slots of each class: int64 [C]."""
-        return (self.weights > 0).sum(dim=1)
-
-    def insert(self, class_index: int, slot: int, vector: Tensor, weight: Tensor) -> None:
-        """Fill a slot with an instance vector [D] and the sum of its mask weights (a positive scalar)."""
-        self.vectors[class_index, slot] = vector
-        self.weights[class_index, slot] = weight
-
-    def postprocess(self) -> None:
-        """Stage 2: a class's prototype is the plain mean of its filled slots, not normalised."""
-        empty = [category.name for category, count in zip(self.categories, self.counts, strict=True) if not count]
-        if empty:
-            raise UserError(f"the memory holds no reference of class {empty[0]!r}: fill it first")
-        self.prototypes = self.vectors.sum(dim=1) / self.counts[:, None]
+        """The number of shots per class: int64 [C]."""
+        return torch.bincount(self.class_index, minlength=len(self.categories))
 
     @property
     def class_averages(self) -> Tensor:
-        """Each class's mean token weighted by mask area over all its shots: float32 [C, D]."""
-        return (self.vectors * self.weights[..., None]).sum(dim=1) / self.weights.sum(dim=1, keepdim=True)
+        """Per class, the mean token over the pixels of all its shots: vectors weighted by mask area, float32 [C, D]."""
+        return self._per_class(self.vectors * self.weights[:, None]) / self._per_class(self.weights)[:, None]
 
-    def save(self, path: str | Path) -> None:
-        """Write the checkpoint; it appears whole or not at all."""
-        content = {**vars(self), "format": FORMAT, "categories": [asdict(category) for category in self.categories]}
-        with atomic_write(path) as file:
-            torch.save(content, file)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "MemoryBank":
-        """Read a checkpoint with ``weights_only=True``.
+    def postprocess(self) -> None:
+        """Stage 2: the prototype of a class is the plain mean of its shots' vectors, not normalized.
 
         Raises:
-            UserError: the file is missing, unreadable, or no memory bank.
+            UserError: A class has no shot.
         """
-        if not Path(path).is_file():
-            raise UserError(f"memory not found: {path}; the stage before this one writes it (--out_path)")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # unpickling what is no checkpoint may raise anything at all
-            raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank") from error
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise UserError(f"{path} is not a memory bank of this version ({FORMAT!r})")
-        try:
-            content["categories"] = [Category(**category) for category in content["categories"]]
-            bank = cls(**content)
-            bank.check_sound()
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"memory {path} is damaged: {error}") from error
-        return bank
+        for category, count in zip(self.categories, self.counts.tolist(), strict=True):
+            if not count:
+                raise UserError(f"the memory holds no reference of class {category.name!r}: fill it first")
+        self.prototypes = self._per_class(self.vectors) / self.counts[:, None]
 
-    def check_sound(self) -> None:
-        """Raise a ValueError where shapes do not fit together or a number is not finite."""
-        classes, length, dim = self.vectors.shape
-        shapes = {"vectors": (classes, length, dim), "weights": (classes, length), "prototypes": (classes, dim)}
-        if len(self.categories) != classes:
-            raise ValueError(f"it has {len(self.categories)} categories, and vectors of {classes}")
-        for name, shape in shapes.items():
-            tensor = getattr(self, name)
-            if tensor is None and name == "prototypes":
-                continue
-            if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-                raise ValueError(f"its {name} are {tensor.dtype} {list(tensor.shape)}, not float32 {list(shape)}")
-            if not tensor.isfinite().all():
-                raise ValueError(f"its {name} are not all finite")
-
-    def check_fits(self, path: str | Path, made_with: dict[str, Any], categories: list[Category]) -> None:
-        """Raise a UserError that says what differs where the bank was made for other settings or classes.
+    def add(
+        self,
+        class_index: int,
+        vector: Tensor,
+        weight: Tensor,
+        source: dict[str, Any] | None = None,
+        crop: Tensor | None = None,
+    ) -> None:
+        """Add one shot. Prototypes are out of date until :meth:`postprocess` is called.
 
         Args:
-            path: where the bank was read, for the message.
-            made_with: settings of this run; those the bank does not record are not compared.
-            categories: classes of this run; empty: whatever the bank has.
+            class_index: The shot's class, in [0, C).
+            vector: float32 [D], see ``fill_memory.instance_vector``.
+            weight: float32 scalar, the sum of its mask weights.
+            source: See the class's attributes.
+            crop: See the class's attributes.
         """
-        for key, value in made_with.items():
-            if self.made_with.get(key, value) != value:
-                raise UserError(f"memory {path} was made with {key} {self.made_with[key]!r}, this run has {value!r}")
-        if categories and categories != self.categories:
-            ours, theirs = set(categories), set(self.categories)
-            difference = min((ours ^ theirs), key=lambda category: category.id)
-            owner = "only the memory" if difference in theirs else "only this run"
-            raise UserError(
-                f"memory {path} holds {len(theirs)} classes, this run has {len(ours)}: {owner} has "
-                f"{difference.name!r} (id {difference.id})"
-            )
+        self.vectors = torch.cat([self.vectors, vector[None]])
+        self.class_index = torch.cat([self.class_index, torch.tensor([class_index])])
+        self.weights = torch.cat([self.weights, weight[None]])
+        self.sources.append(source)
+        self.crops.append(crop)
+        self.prototypes = None
+
+    def shots_of(self, class_index: int) -> list[int]:
+        """The numbers of the shots of one class, in [0, M)."""
+        return (self.class_index == class_index).nonzero()[:, 0].tolist()
+
+    def crops_of(self, class_index: int) -> list[Tensor]:
+        """The pictures that were kept of one class's shots."""
+        return [self.crops[shot] for shot in self.shots_of(class_index) if self.crops[shot] is not None]
+
+    @classmethod
+    def join(cls, banks: Sequence["MemoryBank"]) -> "MemoryBank":
+        """One post-processed bank with the shots of all.
+
+        Classes of the same name become one class. A class whose id is taken gets the next free id.
+
+        Args:
+            banks: At least one, all made with the same encoder and settings; ``made_with`` is the first one's.
+        """
+        merged: dict[str, Category] = {}
+        for category in (category for bank in banks for category in bank.categories):
+            taken = {other.id for other in merged.values()}
+            free = category.id if category.id not in taken else max(taken) + 1
+            merged.setdefault(category.name, Category(free, category.name))
+        index = {name: position for position, name in enumerate(merged)}
+        class_index = [index[bank.categories[i].name] for bank in banks for i in bank.class_index.tolist()]
+        joined = cls(
+            list(merged.values()),
+            torch.cat([bank.vectors for bank in banks]),
+            torch.tensor(class_index, dtype=torch.int64),
+            torch.cat([bank.weights for bank in banks]),
+            made_with=banks[0].made_with,
+            sources=[source for bank in banks for source in bank.sources],
+            crops=[crop for bank in banks for crop in bank.crops],
+        )
+        return joined._with_categories(joined.categories)
+
+    def renumber(self, ids: dict[str, int]) -> "MemoryBank":
+        """The same bank with the given category ids, by class name. Other classes get the ids after the largest one."""
+        names = [category.name for category in self.categories]
+        free = iter(range(1 + max(ids.values(), default=0), 1 + max(ids.values(), default=0) + len(names)))
+        return self._with_categories([Category(ids[name] if name in ids else next(free), name) for name in names])
+
+    def remove(self, names: Sequence[str]) -> "MemoryBank":
+        """The same bank without the classes of these names.
+
+        Raises:
+            UserError: There is no such class, or no class would be left.
+        """
+        known = [category.name for category in self.categories]
+        for name in names:
+            if name not in known:
+                raise UserError(f"the memory has no class {name!r}{suggest(name, known)}")
+        kept = [category if category.name not in names else None for category in self.categories]
+        if not any(kept):
+            raise UserError("no class would be left: delete the file instead")
+        return self._with_categories(kept)
+
+    def _with_categories(self, categories: Sequence[Category | None]) -> "MemoryBank":
+        """A post-processed bank whose classes are replaced one by one; None removes a class and its shots."""
+        ordered = sorted(filter(None, categories), key=lambda category: category.id)
+        new_index = torch.tensor([-1 if category is None else ordered.index(category) for category in categories])
+        class_index = new_index[self.class_index]
+        shots = class_index.argsort(stable=True)
+        shots = shots[class_index[shots] >= 0]
+        bank = replace(
+            self,
+            categories=ordered,
+            vectors=self.vectors[shots],
+            class_index=class_index[shots],
+            weights=self.weights[shots],
+            sources=[self.sources[shot] for shot in shots],
+            crops=[self.crops[shot] for shot in shots],
+        )
+        bank.postprocess()
+        return bank
+
+    def _per_class(self, values: Tensor) -> Tensor:
+        """Sums over the shots of each class: [C, ...] from [M, ...]."""
+        return values.new_zeros(len(self.categories), *values.shape[1:]).index_add_(0, self.class_index, values)

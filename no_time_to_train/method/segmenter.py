@@ -1,32 +1,44 @@
-"""The whole method in one class: references to vectors, an image to its instances."""
+"""The whole method: references become vectors, and an image becomes its instances.
+
+:meth:`Segmenter.segment` is stage 3 of the paper. It reads in two halves, because the first one does not depend on the
+memory and its result can be stored for the next reference set: :meth:`Segmenter.describe` (encode, propose, pool) and
+:meth:`Segmenter.match_and_merge` (classify, suppress, upsample, merge, keep the best). ``plain.py`` is the same on one
+page, without any savings.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import masks_to_boxes
 
-from no_time_to_train.config import Sam2InferCfg
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import patch_weights
+from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.mask_proposals import MaskProposer, Proposals
-from no_time_to_train.method.matching import DescribedProposals, mask_vectors, match, region_boxes
-from no_time_to_train.method.memory_bank import instance_vector
-from no_time_to_train.method.soft_merge import PackedMasks, soft_merge
+from no_time_to_train.method.fill_memory import instance_vector, patch_weights
+from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.pool import pool
+from no_time_to_train.method.proposals import Candidates, DescribedProposals, Proposals
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.soft_merge import soft_merge
+from no_time_to_train.method.suppress import suppress
 
-#: Pixels upsampled at once: 2**24 float32 are 64 MiB.
+#: Pixels upsampled at once: 2**24 of float32 are 64 MiB.
 UPSAMPLED_AT_ONCE = 2**24
 
 
 class Segmenter(nn.Module):
-    """Two frozen networks and a memory of prototypes.
+    """Two frozen networks and the prototypes of a memory.
 
     Args:
-        encoder: describes what is inside a mask.
-        proposer: proposes masks; None where only references are described.
-        prototypes: float [C, D], one a class; None where only references are described.
-        settings: the method's numbers.
+        encoder: DINOv2, which describes what is inside a mask.
+        proposer: SAM 2, which proposes masks; None where only references are described.
+        prototypes: float [C, D], one per class (``MemoryBank.prototypes``); None where only references are described.
+        settings: The method's numbers.
     """
 
     prototypes: Tensor
@@ -36,111 +48,180 @@ class Segmenter(nn.Module):
         encoder: Encoder,
         proposer: MaskProposer | None = None,
         prototypes: Tensor | None = None,
-        settings: Sam2InferCfg | None = None,
+        settings: Settings | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.proposer = proposer
-        self.settings = settings or Sam2InferCfg()
+        self.settings = settings or Settings()
         self.register_buffer("prototypes", prototypes, persistent=False)
 
     def compile_encoders(self) -> None:
-        """Have ``torch.compile`` translate the two image encoders at their first call, which takes minutes."""
+        """Let ``torch.compile`` translate both image encoders at their first call, which takes minutes."""
         self.encoder.compile()
         if self.proposer is not None:
             self.proposer.sam2.image_encoder.compile()
 
     @torch.inference_mode()
-    def describe(self, crop: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage 1: the vector of a reference instance.
+    def describe_reference(self, crop: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage 1: the vector of a reference instance (docs/method.md, 1).
 
         Args:
-            crop: float [3, S, S] in [0, 1], S the encoder's input size.
-            mask: float [1, h, w] in {0, 1} at the crop's own size (see ``images.reference_tensors``).
+            crop: float [3, S, S] in [0, 1], where S is the encoder's input size (see ``fill_memory.crop_reference``).
+            mask: float [1, h, w] in {0, 1}, at the size of the crop before resizing.
 
         Returns:
-            The instance vector [D], and the sum of its mask weights.
+            The instance's vector, float32 [D], and the sum of its mask weights, a float32 scalar.
+
+        Raises:
+            UserError: The encoder returns a value that is not finite.
         """
         weights = patch_weights(mask, self.encoder.size, self.encoder.grid)
-        tokens = finite(self.encoder(crop[None])[0])
-        with float32(crop):
+        tokens = check_finite(self.encoder(crop[None])[0])
+        with without_autocast(crop):
             return instance_vector(tokens, weights), weights.sum()
 
     def segment(self, image: Tensor, height: int, width: int) -> Detections:
-        """Stage 3: find the instances of the memory's classes in an image.
+        """Stage 3: find the instances of the memory's classes in an image (docs/method.md, 3).
 
         Args:
-            image: float [3, S, S] in [0, 1], squashed to SAM 2's input size (see ``images.target_tensor``).
-            height, width: the image's own size in pixels, which masks and boxes refer to.
+            image: float [3, S, S] in [0, 1], where S is SAM 2's input size (see ``target_image.target_tensor``).
+            height: The image's own height in pixels, which masks and boxes refer to.
+            width: The image's own width in pixels.
+
+        Returns:
+            At most ``settings.max_instances`` instances in descending order of score.
+
+        Raises:
+            UserError: A network returns a value that is not finite.
         """
-        return self.name_and_merge(self.propose(image, height, width))
+        proposals = self.describe(image, height, width)
+        return self.match_and_merge(proposals)
 
     @torch.inference_mode()
-    def propose(self, image: Tensor, height: int, width: int) -> DescribedProposals:
-        """Steps 2 to 5: what both networks say of an image, whatever the references. Arguments as :meth:`segment`'s."""
+    def describe(self, image: Tensor, height: int, width: int) -> DescribedProposals:
+        """Encode, propose, pool: what both networks say about an image, whatever the references.
+
+        Args:
+            image: See :meth:`segment`.
+            height: See :meth:`segment`.
+            width: See :meth:`segment`.
+
+        Returns:
+            The image's proposals with their mask vectors.
+
+        Raises:
+            UserError: The encoder returns a value that is not finite.
+        """
         assert self.proposer is not None
-        features, proposals = finite(self.encoder.feature_map(image[None])[0]), self.proposer(image)
-        with float32(image):
+        features = check_finite(self.encoder.feature_map(image[None])[0])
+        proposals = self.proposer(image)
+        with without_autocast(image):
             return describe_proposals(proposals, features, height, width)
 
     @torch.inference_mode()
-    def name_and_merge(self, proposals: DescribedProposals) -> Detections:
-        """Steps 5 to 9: the proposals of an image to its instances."""
+    def match_and_merge(self, proposals: DescribedProposals) -> Detections:
+        """Classify, suppress, upsample, merge, keep the best: the proposals of an image become its instances.
+
+        Args:
+            proposals: From :meth:`describe`.
+
+        Returns:
+            See :meth:`segment`.
+        """
         settings = self.settings
-        with float32(self.prototypes):
-            candidates = match(
-                proposals, self.prototypes, settings.nms_thr, settings.num_out_instance, settings.cls_num_per_mask
-            )
-            masks = proposals.masks(candidates.rows)
-            filled = np.flatnonzero(masks.areas)
-            masks, candidates = masks[filled], candidates[torch.from_numpy(filled).to(candidates.rows.device)]
-            scores = soft_merge(candidates.scores, candidates.classes, masks, proposals.vectors[candidates.rows])
-        best = scores.argsort(descending=True, stable=True)[: settings.num_out_instance]
-        regions = torch.from_numpy(masks[best.cpu().numpy()].unpack())
-        return Detections(regions, region_boxes(regions), scores[best].cpu(), candidates.classes[best].cpu())
-
-
-def finite(features: Tensor) -> Tensor:
-    """The features as they are; a UserError where one is NaN or infinite, which would silently name nothing."""
-    if not features.isfinite().all():
-        raise UserError("the encoder gives values that are not finite: is its checkpoint sound?")
-    return features
-
-
-def float32(like: Tensor) -> torch.autocast:
-    """Keeps autocast to the networks: what is done on the device of ``like`` in this context is done in float32."""
-    return torch.autocast(like.device.type, enabled=False)
+        with without_autocast(self.prototypes):
+            candidates = classify(proposals, self.prototypes, settings.classes_per_mask)
+            candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances)
+            candidates, masks = drop_empty(candidates, proposals.upsampled_masks(candidates.rows))
+            vectors = proposals.vectors[candidates.rows]
+            scores = soft_merge(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
+        return keep_best(scores, candidates.classes, masks, settings.max_instances)
 
 
 def describe_proposals(proposals: Proposals, features: Tensor, height: int, width: int) -> DescribedProposals:
-    """Step 5: mask vectors and boxes of the proposals of an image; those with an empty region drop out.
+    """Pool the features inside each proposal. Proposals with an empty region are dropped.
 
     Args:
-        proposals: of the image.
-        features: [D, g, g], the image's feature map.
-        height, width: the image's own size in pixels.
+        proposals: The proposals of one image.
+        features: float [D, g, g], the image's feature map, not normalized.
+        height: The image's own height in pixels.
+        width: The image's own width in pixels.
+
+    Returns:
+        The proposals with boxes and mask vectors.
     """
     regions = proposals.logits > 0
     filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
     proposals, regions = proposals[filled], regions[filled]
     return DescribedProposals(
         proposals.predicted_iou,
-        region_boxes(regions),
-        mask_vectors(features, regions),
-        masks=lambda rows: upsample(proposals.logits[rows], height, width),
+        masks_to_boxes(regions).long(),
+        pool(features, regions),
+        LogitMasks(proposals.logits, height, width),
     )
 
 
-def upsample(logits: Tensor, height: int, width: int) -> PackedMasks:
-    """Step 7: the regions of mask logits [n, h, w] at the image's own size, by bilinear, antialiased resizing.
+@dataclass
+class LogitMasks:
+    """Masks that are upsampled when they are needed.
 
-    A few masks at a time, so that the floats of all of them never exist at once.
+    Attributes:
+        logits: float32 [n, h, w].
+        height: Height of the masks in pixels.
+        width: Width of the masks in pixels.
     """
-    parts = [
-        PackedMasks.pack(
-            (F.interpolate(part, (height, width), mode="bilinear", antialias=True)[:, 0] > 0).cpu().numpy()
-        )
-        for part in logits[:, None].split(max(UPSAMPLED_AT_ONCE // (height * width), 1))
-        if len(part)
-    ]
-    return PackedMasks.join([PackedMasks.pack(np.zeros((0, height, width), bool)), *parts])
+
+    logits: Tensor
+    height: int
+    width: int
+
+    def __call__(self, rows: Tensor) -> PackedMasks:
+        """The masks of some proposals, int64 [m] in [0, n), at the image's own size."""
+        return upsample(self.logits[rows], self.height, self.width)
+
+
+def upsample(logits: Tensor, height: int, width: int) -> PackedMasks:
+    """Masks at the image's own size (docs/method.md, 3.7).
+
+    A few masks are upsampled at a time, so that the float maps of all of them never exist at once.
+
+    Args:
+        logits: float [n, h, w].
+        height: The image's own height in pixels.
+        width: The image's own width in pixels.
+
+    Returns:
+        n masks, ``upsampled logits > 0``; some may be empty.
+    """
+    parts = [PackedMasks.pack(np.zeros((0, height, width), bool))]
+    for part in logits[:, None].split(max(UPSAMPLED_AT_ONCE // (height * width), 1)):
+        if len(part):
+            upsampled = F.interpolate(part, (height, width), mode="bilinear", antialias=True)[:, 0]
+            parts.append(PackedMasks.pack((upsampled > 0).cpu().numpy()))
+    return PackedMasks.join(parts)
+
+
+def drop_empty(candidates: Candidates, masks: PackedMasks) -> tuple[Candidates, PackedMasks]:
+    """Drop candidates whose mask is empty at the image's own size; the published code yields NaN there."""
+    filled = np.flatnonzero(masks.areas)
+    return candidates[torch.from_numpy(filled).to(candidates.rows.device)], masks[filled]
+
+
+def keep_best(scores: Tensor, classes: Tensor, masks: PackedMasks, max_instances: int) -> Detections:
+    """The candidates of the highest scores, with boxes of their masks, on the CPU (docs/method.md, 3.9)."""
+    best = scores.argsort(descending=True, stable=True)[:max_instances].cpu()
+    regions = torch.from_numpy(masks[best.numpy()].unpack())
+    return Detections(regions, masks_to_boxes(regions).long(), scores.cpu()[best], classes.cpu()[best])
+
+
+def check_finite(features: Tensor) -> Tensor:
+    """Return the features, or raise a UserError where one is NaN or infinite, because no proposal would match."""
+    if not features.isfinite().all():
+        raise UserError("the encoder returns values that are not finite: is its checkpoint damaged?")
+    return features
+
+
+def without_autocast(like: Tensor) -> torch.autocast:
+    """A context in which the device of ``like`` computes in float32: autocast is for the networks only."""
+    return torch.autocast(like.device.type, enabled=False)

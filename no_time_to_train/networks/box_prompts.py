@@ -11,8 +11,9 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.networks.build import build_sam2, load_strictly, read_checkpoint
-from no_time_to_train.networks.download import default_checkpoint
+from no_time_to_train.networks.build import build_sam2
+from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
+from no_time_to_train.networks.registry import default_checkpoint
 
 #: Boxes decoded at once; any number gives the same masks.
 BATCH = 64

@@ -3,15 +3,12 @@
 import fcntl
 import os
 import re
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
-from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
@@ -20,104 +17,16 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER
 
-FOLDER = Path("checkpoints")  # where checkpoints go unless told otherwise
 ATTEMPTS = 4  # requests in a row that may bring nothing new before the download is given up
 PAUSE = 1.0  # seconds before the second of them, doubled for each further one
 TIMEOUT = 30.0  # seconds without a byte after which the connection counts as cut
 CHUNK = 1 << 20  # bytes read at a time
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """An official file of weights."""
-
-    url: str
-    description: str
-    megabytes: int | None  # 10**6 bytes, rounded; None where no source states it
-
-    @property
-    def file_name(self) -> str:
-        return self.url.rpartition("/")[2]
-
-
-def _at(path: str, description: str, megabytes: int | None = None) -> Checkpoint:
-    return Checkpoint(f"https://dl.fbaipublicfiles.com/{path}", description, megabytes)
-
-
-#: Name -> checkpoint, at the addresses that the READMEs of sam2, dinov2 and segment-anything give. The READMEs state
-#: no sizes; these are those of public copies of the files, and only tell the user what to expect.
-CHECKPOINTS = {
-    "sam2_hiera_tiny": _at("segment_anything_2/072824/sam2_hiera_tiny.pt", "SAM 2 Hiera-T", 156),
-    "sam2_hiera_small": _at("segment_anything_2/072824/sam2_hiera_small.pt", "SAM 2 Hiera-S", 184),
-    "sam2_hiera_base_plus": _at("segment_anything_2/072824/sam2_hiera_base_plus.pt", "SAM 2 Hiera-B+", 323),
-    "sam2_hiera_large": _at("segment_anything_2/072824/sam2_hiera_large.pt", "SAM 2 Hiera-L", 898),
-    "sam2.1_hiera_tiny": _at("segment_anything_2/092824/sam2.1_hiera_tiny.pt", "SAM 2.1 Hiera-T", 156),
-    "sam2.1_hiera_small": _at("segment_anything_2/092824/sam2.1_hiera_small.pt", "SAM 2.1 Hiera-S", 184),
-    "sam2.1_hiera_base_plus": _at("segment_anything_2/092824/sam2.1_hiera_base_plus.pt", "SAM 2.1 Hiera-B+", 324),
-    "sam2.1_hiera_large": _at("segment_anything_2/092824/sam2.1_hiera_large.pt", "SAM 2.1 Hiera-L", 898),
-    "dinov2_vits14": _at("dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth", "DINOv2 ViT-S/14", 88),
-    "dinov2_vitb14": _at("dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth", "DINOv2 ViT-B/14", 346),
-    "dinov2_vitl14": _at("dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth", "DINOv2 ViT-L/14", 1218),
-    "dinov2_vitg14": _at("dinov2/dinov2_vitg14/dinov2_vitg14_pretrain.pth", "DINOv2 ViT-g/14"),
-    "dinov2_vits14_reg": _at("dinov2/dinov2_vits14/dinov2_vits14_reg4_pretrain.pth", "DINOv2 ViT-S/14, registers"),
-    "dinov2_vitb14_reg": _at("dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth", "DINOv2 ViT-B/14, registers", 346),
-    "dinov2_vitl14_reg": _at("dinov2/dinov2_vitl14/dinov2_vitl14_reg4_pretrain.pth", "DINOv2 ViT-L/14, registers"),
-    "dinov2_vitg14_reg": _at("dinov2/dinov2_vitg14/dinov2_vitg14_reg4_pretrain.pth", "DINOv2 ViT-g/14, registers"),
-    "sam_vit_b": _at("segment_anything/sam_vit_b_01ec64.pth", "SAM ViT-B", 375),
-    "sam_vit_l": _at("segment_anything/sam_vit_l_0b3195.pth", "SAM ViT-L", 1250),
-    "sam_vit_h": _at("segment_anything/sam_vit_h_4b8939.pth", "SAM ViT-H", 2565),
-}
-
-#: A network's name in the configuration -> its official checkpoint's name here.
-CHECKPOINT_OF = {
-    **{
-        f"{family}_hiera_{size}": f"{family}_hiera_{word}"
-        for family in ("sam2", "sam2.1")
-        for size, word in (("t", "tiny"), ("s", "small"), ("b+", "base_plus"), ("l", "large"))
-    },
-    **{
-        f"dinov2_{size}{registers}": f"dinov2_vit{size[0]}14{registers}"
-        for size in ("small", "base", "large", "giant")
-        for registers in ("", "_reg")
-    },
-}
-
-
-def default_checkpoint(network: str) -> Path:
-    """Where a network's weights are unless told otherwise: in ``checkpoints/``, or in this package for a nano network.
-
-    Args:
-        network: its name in the configuration, ``sam2_hiera_l`` or ``dinov2_large`` say. One that does not exist gets a
-            path that does not exist: building the network complains.
-    """
-    network = network.removesuffix(".yaml")
-    if network in CHECKPOINT_OF:
-        return FOLDER / CHECKPOINTS[CHECKPOINT_OF[network]].file_name
-    return Path(str(files("no_time_to_train.networks") / "nano" / f"{network}.safetensors"))
-
-
 class _Interrupted(Exception):
     """The server brought less than the whole file; another request may bring the rest."""
-
-
-def list_checkpoints() -> str:
-    """A table of what can be downloaded, one checkpoint a line: name, size in MB (10**6 bytes) if known, and kind."""
-    rows = [("NAME", "SIZE", "WHAT IT IS")]
-    for name, checkpoint in CHECKPOINTS.items():
-        size = f"{checkpoint.megabytes} MB" if checkpoint.megabytes else "-"
-        rows.append((name, size, checkpoint.description))
-    return "\n".join(f"{name:<24}{size:>8}  {description}" for name, size, description in rows)
-
-
-def download_command(path: str | Path) -> str | None:
-    """The command that puts the official checkpoint ``path`` in its place; None if its file name is not official."""
-    path = Path(path)
-    for name, checkpoint in CHECKPOINTS.items():
-        if checkpoint.file_name == path.name:
-            folder = [] if path.parent == FOLDER else ["--folder", str(path.parent)]
-            return shlex.join(["no-time-to-train", "download", name, *folder])
-    return None
 
 
 def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> Path:
@@ -143,7 +52,7 @@ def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> 
 
 
 def _check_checkpoint(path: Path) -> None:
-    from no_time_to_train.networks.build import read_checkpoint  # imports every network: not for a mere --list
+    from no_time_to_train.networks.checkpoints import read_checkpoint
 
     read_checkpoint(path)
 

@@ -1,16 +1,1 @@
-"""The three stages of the method, by the name of their test mode."""
-
-from no_time_to_train.pipeline.fill_memory_stage import FillMemoryStage
-from no_time_to_train.pipeline.postprocess_memory_stage import PostprocessMemoryStage
-from no_time_to_train.pipeline.stage import RunCfg, Stage
-from no_time_to_train.pipeline.test_stage import TestStage
-from no_time_to_train.pipeline.vis_memory_stage import VisMemoryStage
-
-STAGES: dict[str, type[FillMemoryStage | PostprocessMemoryStage | VisMemoryStage | TestStage]] = {
-    "fill_memory": FillMemoryStage,
-    "postprocess_memory": PostprocessMemoryStage,
-    "vis_memory": VisMemoryStage,
-    "test": TestStage,
-}
-
-__all__ = ["STAGES", "RunCfg", "Stage"]
+"""A run of the three stages, on one or many devices, that survives being killed."""

@@ -1,29 +1,28 @@
 """Give the boxes of a COCO file masks, for data sets that have none."""
 
-import hashlib
-import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
-from no_time_to_train.data.coco import annotation_mask, read_coco
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import check_images_exist, read_listed_image
 from no_time_to_train.data.reference_sets import ReferenceSet
+from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import sha256, write_json
 from no_time_to_train.networks.box_prompts import BoxSegmenter
+from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.visual.drawing import draw_instances, save_picture
 
 #: Annotation id -> its mask as compressed RLE, of one image.
-Masks = dict[int, dict[str, Any]]
+Masks = dict[int, Rle]
 
 
 def boxes_to_masks(
@@ -57,28 +56,27 @@ def boxes_to_masks(
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     check_images_exist(image_dir, coco, list(by_image))
     segmenter = build()
-    made: Masks = {}
-    with _journal(out_path, f"{hashlib.sha256(Path(json_file).read_bytes()).hexdigest()} {segmenter.name}") as (
-        journal,
-        finished,
-    ):
-        for image_id, members in tqdm(by_image.items(), desc="masks", unit="image"):
-            if image_id in finished:
-                made |= finished[image_id]
+    journal = Journal(out_path)
+    journal.begin(journal.open({"annotations": sha256(json_file), "network": segmenter.name}), rank=0)
+    try:
+        for index, (image_id, members) in enumerate(tqdm(by_image.items(), desc="masks", unit="image")):
+            if index in journal.done:
                 continue
             image = read_listed_image(image_dir, coco.imgs[image_id])
             masks = masks_of_boxes(image, members, segmenter)
-            made |= masks
-            journal.write(json.dumps({"image_id": image_id, "masks": list(masks.items())}) + "\n")
-            journal.flush()
+            journal.add(index, {"masks": list(masks.items())})
             if pictures is not None:
                 picture = Path(pictures) / coco.imgs[image_id]["file_name"].replace("/", "_")
                 save_picture(draw_masks(image, members, masks, coco), picture.with_suffix(".jpg"))
+        made: Masks = {ann_id: mask for record in journal.records() for ann_id, mask in record["masks"]}
         for annotation in annotations:
             mask = made[annotation["id"]]
-            annotation |= {"segmentation": mask, "area": int(rle.area(mask))}
-        with atomic_write(out_path) as file:
-            file.write(json.dumps(coco.dataset).encode())
+            annotation |= {"segmentation": mask, "area": int(coco_mask.area(mask))}
+        write_json(out_path, coco.dataset, indent=None)
+    except BaseException:  # including Ctrl-C: the same command resumes from the journal
+        journal.close()
+        raise
+    journal.remove()
     return len(annotations)
 
 
@@ -105,8 +103,7 @@ def masks_of_boxes(image: NDArray[np.uint8], annotations: list[dict[str, Any]], 
             mask = rectangle(box, *image.shape[:2])
             warning = f"warning: annotation {annotation['id']}: the mask came out empty, its box is used instead"
             tqdm.write(warning, file=sys.stderr)
-        run_lengths = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-        encoded[annotation["id"]] = {"size": run_lengths["size"], "counts": run_lengths["counts"].decode()}
+        encoded[annotation["id"]] = encode_mask(mask)
     return encoded
 
 
@@ -131,31 +128,3 @@ def draw_masks(
         coco.cats[category_id]["name"] if category_id in coco.cats else str(category_id) for category_id in classes
     ]
     return draw_instances(image, np.array(pixels), np.array(classes), labels)
-
-
-@contextmanager
-def _journal(out_path: Path, key: str) -> Iterator[tuple[IO[str], dict[int, Masks]]]:
-    """Open ``<out_path>.part`` for appending, with the images in it; it goes once the block ends well.
-
-    Args:
-        key: names input and network in the first line; what another key's call left is not used.
-    """
-    path = out_path.with_name(f"{out_path.name}.part")
-    try:
-        out_path.parent.mkdir(parents=True, exist_ok=True)
-        finished: dict[int, Masks] = {}
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        if not lines or lines[0] != key + "\n":
-            lines = [key + "\n"]
-        if not lines[-1].endswith("\n"):  # cut in the middle of it
-            del lines[-1]
-        for line in lines[1:]:
-            entry = json.loads(line)
-            finished[entry["image_id"]] = dict(entry["masks"])
-        with atomic_write(path) as kept:
-            kept.writelines(line.encode() for line in lines)
-        with path.open("a") as file:
-            yield file, finished
-        path.unlink()
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -23,9 +23,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from no_time_to_train.data.coco import read_json
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import atomic_write, read_json
 
 
 class Journal:

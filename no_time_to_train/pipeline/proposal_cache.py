@@ -1,115 +1,77 @@
-"""The proposal cache: what the two networks say of a target image, kept on disk for the next reference set.
+"""The proposal cache: what both networks say about a target image, kept on disk for the next reference set.
 
-Proposals and mask vectors do not depend on the references. The run that fills a cache matches, too, from what it has
-stored (vectors rounded to float16), so that a run that reads it gives the same bytes.
+Proposals and mask vectors do not depend on the references. The run that fills the cache continues with what it stored
+(vectors rounded to float16), so that a run that reads the cache gives the same bytes.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
 import torch
-from pycocotools import mask as rle
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 from torch import Tensor
 from torch.nn import functional as F
 
+from no_time_to_train.data.datasets import Target, TargetDataset, check_size
+from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, sha256
-from no_time_to_train.method.matching import DescribedProposals
-from no_time_to_train.method.soft_merge import PackedMasks
+from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.proposals import DescribedProposals
 
-#: Part of every key: to be changed with what an entry holds, or with how proposals are computed.
+#: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
 FORMAT = "no-time-to-train proposals 1"
 
-#: Pixels of masks that exist at once while they are encoded or decoded, a byte each.
+#: Pixels of masks, one byte each, that exist at once while they are encoded or decoded.
 DENSE_AT_ONCE = 2**24
 
 
+class CacheEntry(NamedTuple):
+    """The proposals of one image, on the CPU, and the image's own height and width in pixels."""
+
+    height: int
+    width: int
+    proposals: DescribedProposals
+
+
 @dataclass
-class StoredProposals:
-    """The proposals of one image as the cache keeps them.
+class EncodedMasks:
+    """Masks that are decoded when they are needed.
 
     Attributes:
-        height, width: the image's own size in pixels.
-        predicted_iou: float32 [n].
-        boxes: int16 [n, 4], xyxy of the regions at SAM 2's size.
-        vectors: float16 [n, D].
-        masks: n compressed RLEs of COCO at the image's own size.
+        height: Height of the masks in pixels.
+        width: Width of the masks in pixels.
+        counts: The ``counts`` of each mask's compressed RLE.
     """
 
     height: int
     width: int
-    predicted_iou: Tensor
-    boxes: Tensor
-    vectors: Tensor
-    masks: list[str]
+    counts: list[str]
 
-    @classmethod
-    def of(cls, proposals: DescribedProposals, height: int, width: int) -> "StoredProposals":
-        """Round and encode the proposals of an image of this size."""
-        rows = torch.arange(len(proposals.boxes), device=proposals.boxes.device)
-        masks = []
-        for part in rows.split(max(DENSE_AT_ONCE // (height * width), 1)):
-            for mask in proposals.masks(part).unpack():
-                masks.append(rle.encode(np.asfortranarray(mask.view(np.uint8)))["counts"].decode())
-        return cls(
-            height,
-            width,
-            proposals.predicted_iou.cpu(),
-            proposals.boxes.to(torch.int16).cpu(),
-            proposals.vectors.half().cpu(),
-            masks,
-        )
-
-    def described(self, device: torch.device) -> DescribedProposals:
-        """The proposals again, on a device, but for the rounding."""
-        return DescribedProposals(
-            self.predicted_iou.to(device),
-            self.boxes.to(device, torch.int64),
-            F.normalize(self.vectors.to(device, torch.float32), dim=1),
-            self.decode,
-        )
-
-    def decode(self, rows: Tensor) -> PackedMasks:
-        """The masks of some of the proposals, int64 [m], a few at a time."""
+    def __call__(self, rows: Tensor) -> PackedMasks:
+        """The masks of some proposals, int64 [m] in [0, n)."""
         size = [self.height, self.width]
         parts = [PackedMasks.pack(np.zeros((0, *size), bool))]
         for part in rows.cpu().split(max(DENSE_AT_ONCE // (self.height * self.width), 1)):
             if len(part):
-                dense = rle.decode([{"size": size, "counts": self.masks[row]} for row in part.tolist()])  # [H, W, m]
-                parts.append(PackedMasks.pack(dense.transpose(2, 0, 1).view(bool)))
+                dense = coco_mask.decode([{"size": size, "counts": self.counts[row]} for row in part.tolist()])
+                parts.append(PackedMasks.pack(dense.transpose(2, 0, 1).view(bool)))  # from [H, W, m]
         return PackedMasks.join(parts)
-
-    def to_bytes(self) -> bytes:
-        """The content of an entry: safetensors, which cannot run code."""
-        return safetensors.torch.save(
-            {
-                "size": torch.tensor([self.height, self.width]),
-                "predicted_iou": self.predicted_iou,
-                "boxes": self.boxes,
-                "vectors": self.vectors,
-                "masks": torch.frombuffer(bytearray((" ".join(self.masks) + " ").encode()), dtype=torch.uint8),
-            }
-        )
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> "StoredProposals":
-        tensors = safetensors.torch.load(content)
-        height, width = tensors["size"].tolist()
-        masks = tensors["masks"].numpy().tobytes().decode().split()
-        return cls(height, width, tensors["predicted_iou"], tensors["boxes"], tensors["vectors"], masks)
 
 
 class ProposalCache:
-    """A folder of entries, one file an image, shared by any number of processes and runs.
+    """A folder with one entry per image, shared by any number of processes and runs.
 
     Args:
-        folder: made with the first entry.
-        made_with: all that the proposals depend on beside the image, as JSON values: networks, checkpoints, settings.
+        folder: Created with the first entry.
+        made_with: Everything besides the image that the proposals depend on, as JSON values: networks, checkpoints,
+            settings. It is part of every key.
     """
 
     def __init__(self, folder: str | Path, made_with: dict[str, Any]) -> None:
@@ -117,10 +79,10 @@ class ProposalCache:
         self.made_with = json.dumps([FORMAT, made_with], sort_keys=True)
 
     def key(self, image: Path) -> str:
-        """The name of an image file's entry, by the file's content.
+        """The name of the entry of an image file, which depends on the file's content and not on its name.
 
         Raises:
-            UserError: the file cannot be read.
+            UserError: The file cannot be read.
         """
         try:
             content = sha256(image)
@@ -128,25 +90,96 @@ class ProposalCache:
             raise UserError(f"image {image} cannot be read: {error.strerror}") from error
         return hashlib.sha256(f"{self.made_with}{content}".encode()).hexdigest()
 
-    def read(self, key: str) -> StoredProposals | None:
-        """An entry; None where there is none, or where the file is not, to the last bit, what :meth:`write` wrote."""
+    def read(self, key: str) -> CacheEntry | None:
+        """An entry; None where there is none, or where the file is not exactly what :meth:`write` wrote."""
         try:
             content = self._path(key).read_bytes()
         except OSError:
             return None
         check, body = content[:32], content[32:]
-        return StoredProposals.from_bytes(body) if check == _check(key, body) else None
+        return _from_bytes(body) if check == _checksum(key, body) else None
 
-    def write(self, key: str, proposals: StoredProposals) -> None:
-        """Write an entry, whole or not at all."""
-        body = proposals.to_bytes()
+    def write(self, key: str, proposals: DescribedProposals, height: int, width: int) -> CacheEntry:
+        """Write an entry atomically.
+
+        Args:
+            key: From :meth:`key`.
+            proposals: The image's proposals.
+            height: The image's own height in pixels.
+            width: The image's own width in pixels.
+
+        Returns:
+            The entry as :meth:`read` will return it.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        body = _to_bytes(proposals, height, width)
         with atomic_write(self._path(key)) as file:
-            file.write(_check(key, body) + body)
+            file.write(_checksum(key, body) + body)
+        return _from_bytes(body)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.proposals"
 
 
-def _check(key: str, body: bytes) -> bytes:
-    """What stands before the body of an entry, 32 bytes."""
+class CachedTargetDataset(TargetDataset):
+    """Target images whose proposals are read from a cache where it has them.
+
+    Args:
+        coco: Annotation file of the targets.
+        root: Folder of the images.
+        size: Side of the square in pixels: SAM 2's input.
+        cache: The cache.
+    """
+
+    def __init__(self, coco: COCO, root: str | Path, size: int, cache: ProposalCache) -> None:
+        super().__init__(coco, root, size)
+        self.cache = cache
+
+    def load(self, index: int, entry: dict[str, Any]) -> Target:
+        path = self.root / entry["file_name"]
+        key = self.cache.key(path)
+        cached = self.cache.read(key)
+        if cached is None:
+            target = super().load(index, entry)
+            target.cache_key = key
+            return target
+        check_size(path, entry, cached.height, cached.width)
+        return Target(index, entry["id"], cached.height, cached.width, cache_key=key, proposals=cached.proposals)
+
+
+def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
+    """The body of an entry: safetensors, which cannot run code."""
+    rows = torch.arange(len(proposals), device=proposals.boxes.device)
+    masks = [
+        encode_mask(mask)["counts"]
+        for part in rows.split(max(DENSE_AT_ONCE // (height * width), 1))
+        for mask in proposals.upsampled_masks(part).unpack()
+    ]
+    return safetensors.torch.save(
+        {
+            "size": torch.tensor([height, width]),
+            "predicted_iou": proposals.predicted_iou.cpu(),
+            "boxes": proposals.boxes.to(torch.int16).cpu(),
+            "vectors": proposals.vectors.half().cpu(),
+            "masks": torch.frombuffer(bytearray((" ".join(masks) + " ").encode()), dtype=torch.uint8),
+        }
+    )
+
+
+def _from_bytes(body: bytes) -> CacheEntry:
+    tensors = safetensors.torch.load(body)
+    height, width = tensors["size"].tolist()
+    proposals = DescribedProposals(
+        tensors["predicted_iou"],
+        tensors["boxes"].long(),
+        F.normalize(tensors["vectors"].float(), dim=1),
+        EncodedMasks(height, width, tensors["masks"].numpy().tobytes().decode().split()),
+    )
+    return CacheEntry(height, width, proposals)
+
+
+def _checksum(key: str, body: bytes) -> bytes:
+    """The 32 bytes before the body of an entry."""
     return hashlib.sha256(key.encode() + body).digest()

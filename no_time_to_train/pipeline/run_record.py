@@ -18,10 +18,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import read_json
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, sha256
+from no_time_to_train.files import atomic_write, read_json, sha256
 
 FILE_NAME = "run.json"
 PACKAGES = ("no-time-to-train", "torch", "torchvision", "pytorch-lightning", "sam2", "timm", "pycocotools", "numpy")

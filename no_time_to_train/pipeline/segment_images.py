@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.label_files import FORMATS, write_json
+from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, sha256
-from no_time_to_train.method.detections import Detections
+from no_time_to_train.files import atomic_write, sha256, write_json
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
@@ -85,7 +85,7 @@ def segment_images(
                 known_by, record = identity(target, image), done.get(target.name, {})
                 if known_by.items() <= record.items():
                     ids = [category.id for category in segmenter.memory.categories]
-                    detections = Detections.from_coco(record["results"], ids, *image.shape[:2])
+                    detections = from_coco_records(record["results"], ids, *image.shape[:2])
                     found = Instances(image, segmenter.memory.categories, detections)
                     summary.done_before += 1
                 else:

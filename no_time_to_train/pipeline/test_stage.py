@@ -1,219 +1,175 @@
-"""Stage 3: find the instances of the memory's classes in the target images."""
+"""Stage 3: find the instances of the memory's classes in the target images, write them as COCO results, score them."""
 
 import json
-from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from no_time_to_train.config import DatasetCfgs, ModelCfg
-from no_time_to_train.data.coco import annotation_mask, class_splits, read_coco, read_json, select_categories
-from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist, read_listed_image
+from no_time_to_train.data.class_splits import class_splits, select_categories
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.coco_results import to_coco_records
+from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist
+from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
-from no_time_to_train.files import atomic_write, sha256
+from no_time_to_train.files import atomic_write, read_json, sha256_if_readable, write_json
 from no_time_to_train.method.mask_proposals import MaskProposer
-from no_time_to_train.method.matching import DescribedProposals
-from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_sam2
-from no_time_to_train.pipeline.proposal_cache import ProposalCache, StoredProposals
-from no_time_to_train.pipeline.stage import RunCfg, Stage, build_encoder, content, encoder_settings, required
-from no_time_to_train.visual.drawing import draw_instances, save_picture, side_by_side
+from no_time_to_train.networks.registry import sam2_input_size
+from no_time_to_train.pipeline.bad_images import BadImages
+from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache
+from no_time_to_train.pipeline.stage import Stage, required
+from no_time_to_train.pipeline.target_pictures import TargetPictures
 
-#: Threads that draw pictures beside the networks' work, and pictures that may wait for them.
-DRAWING_THREADS = 2
-DRAWINGS_WAITING = 8
+#: Figures that go to Lightning's loggers; ``metrics.json`` has all of them.
+LOGGED = ("AP", "AP50", "mIoU")
 
 
 class TestStage(Stage):
     """Stage 3: find the instances of the memory's classes in the target images."""
 
+    __test__ = False  # not a test case, whatever its name says to pytest
     unit = "images"
 
-    def __init__(self, model_cfg: ModelCfg, dataset_cfgs: DatasetCfgs, run: RunCfg) -> None:
-        super().__init__()
-        cfg = dataset_cfgs.test
-        self.model_cfg, self.cfg, self.run, self.root = model_cfg, cfg, run, cfg.root
+    def read_inputs(self) -> None:
+        cfg, run, name = self.dataset_cfgs.test, self.run, self.model_cfg.dataset_name
         self.output = Path(run.export_result or Path(run.save_dir) / "results.json")
-        path = required(run.ckpt_path, "--ckpt_path", "the memory that postprocess_memory wrote")
-        json_file = required(cfg.json_file, "dataset_cfgs.test.json_file", "the list of target images")
-        if model_cfg.dataset_name in class_splits() and cfg.class_split not in (None, model_cfg.dataset_name):
-            raise UserError(
-                f"model_cfg.dataset_name is {model_cfg.dataset_name}, dataset_cfgs.test.class_split {cfg.class_split}"
-            )
-        self.bank = MemoryBank.load(path)
-        if self.bank.prototypes is None:
-            raise UserError(f"memory {path} is not post-processed: run test_mode postprocess_memory on it first")
-        self.coco = read_coco(json_file)
+        self.memory = required(run.ckpt_path, "--ckpt_path", "the memory that postprocess_memory wrote")
+        self.json_file = required(cfg.json_file, "dataset_cfgs.test.json_file", "the list of target images")
+        if name in class_splits() and cfg.class_split not in (None, name):
+            raise UserError(f"model_cfg.dataset_name is {name}, dataset_cfgs.test.class_split {cfg.class_split}")
+        bank = load_memory(self.memory)
+        if bank.prototypes is None:
+            raise UserError(f"memory {self.memory} is not post-processed: run test_mode postprocess_memory on it first")
+        self.prototypes, self.categories = bank.prototypes, bank.categories
+        self.coco = read_coco(self.json_file)
         has_classes = cfg.class_split or cfg.cat_names or self.coco.dataset.get("categories")
-        categories = select_categories(self.coco, json_file, cfg.class_split, cfg.cat_names) if has_classes else []
-        self.bank.check_fits(path, encoder_settings(model_cfg), categories)
-        self.categories = self.bank.categories
-        check_truth(self.coco, self.categories, cfg.name)
+        chosen = select_categories(self.coco, self.json_file, cfg.class_split, cfg.cat_names) if has_classes else []
+        check_fits(bank, self.memory, self.encoder_settings(), chosen)
+        check_truth(self.coco, self.categories, cfg.protocol)
         if not self.coco.imgs:
-            raise UserError(f"{json_file} lists no images")
+            raise UserError(f"{self.json_file} lists no images")
         if run.on_bad_image == "stop":
             check_images_exist(cfg.root, self.coco, list(self.coco.imgs))
-        self.dataset = TargetDataset(self.coco, cfg.root, cfg.image_size)
-        self.json_file, self.memory = json_file, path
-        self.drawings: deque[Future[None]] = deque()
-        self.drawing = ThreadPoolExecutor(DRAWING_THREADS)
-        self.bad = 0
+        self.bad_images = BadImages(run.on_bad_image, run.max_bad, [])
+        size = sam2_input_size(self.model_cfg.sam2_cfg_file)
+        if cfg.image_size not in (None, size):
+            raise UserError(
+                f"dataset_cfgs.test.image_size is {cfg.image_size}, {self.model_cfg.sam2_cfg_file} works at {size}"
+            )
+        self.dataset = TargetDataset(self.coco, cfg.root, size)
+        self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
+        if self.cache is not None:
+            self.dataset = CachedTargetDataset(self.coco, cfg.root, size, self.cache)
+        vis = self.model_cfg.test
+        folder, root = self.output.parent / "pictures", vis.imgs_path or cfg.root
+        self.pictures = TargetPictures(folder, self.coco, root, self.categories, vis.vis_thr)
 
     def build(self) -> Segmenter:
         cfg = self.model_cfg
-        proposer = MaskProposer(
-            build_sam2(cfg.sam2_cfg_file, cfg.sam2_ckpt_path),
-            cfg.sam2_infer_cfgs.points_per_side,
-            cfg.sam2_infer_cfgs.testing_point_bs,
-            cfg.sam2_infer_cfgs.iou_thr,
-        )
-        if proposer.size != self.dataset.size:
-            raise UserError(
-                f"dataset_cfgs.test.image_size is {self.dataset.size}, {cfg.sam2_cfg_file} works at {proposer.size}"
-            )
-        encoder = build_encoder(cfg)
-        if self.run.cache_dir is not None:
-            self.dataset.cache = ProposalCache(self.run.cache_dir, proposals_made_with(cfg, self.run.precision))
-        return Segmenter(encoder, proposer, self.bank.prototypes, cfg.sam2_infer_cfgs)
+        settings = cfg.sam2_infer_cfgs.settings()
+        proposer = MaskProposer(build_sam2(cfg.sam2_cfg_file, cfg.sam2_ckpt_path), settings)
+        return Segmenter(self.build_encoder(), proposer, self.prototypes, settings)
 
-    def work(self) -> dict[str, Any]:
+    def depends_on(self) -> dict[str, Any]:
         settings = asdict(self.model_cfg.sam2_infer_cfgs)
-        for name in ("testing_point_bs", "kmeans_k", "n_pca_components"):  # change no result
+        for name in ("testing_point_bs", "kmeans_k", "n_pca_components"):  # do not change any result
             del settings[name]
         return {
-            "targets": content(self.json_file),
-            "root": self.root,
-            "memory": content(self.memory),
+            "targets": sha256_if_readable(self.json_file),
+            "root": self.dataset_cfgs.test.root,
+            "memory": sha256_if_readable(self.memory),
             "sam2_infer_cfgs": settings,
-            "networks": proposals_made_with(self.model_cfg, self.run.precision),
-            "cached": self.run.cache_dir is not None,
+            "networks": self.proposals_depend_on(),
+            "cached": self.cache is not None,
+        }
+
+    def proposals_depend_on(self) -> dict[str, Any]:
+        """What the proposals of an image depend on besides its pixels."""
+        cfg = self.model_cfg
+        encoder = cfg.encoder_cfg
+        return {
+            "sam2": [cfg.sam2_cfg_file.removesuffix(".yaml"), sha256_if_readable(cfg.sam2_ckpt_path)],
+            "encoder": [encoder.name, encoder.input_size, sha256_if_readable(cfg.encoder_ckpt_path)],
+            "points_per_side": cfg.sam2_infer_cfgs.points_per_side,
+            "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
+            "precision": self.run.precision,
         }
 
     def step(self, item: Target | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
         if isinstance(item, BadImage):
-            return self.skip(item)
-        detections = segmenter.name_and_merge(self.proposals(item, segmenter))
-        results = detections.to_coco(item.image_id, [category.id for category in self.categories])
+            return self.bad_images.skip(self.dataset.entries[item.index]["id"], item.reason)
+        detections = segmenter.match_and_merge(self.proposals(item, segmenter))
+        results = to_coco_records(detections, item.image_id, [category.id for category in self.categories])
         if self.model_cfg.test.online_vis:
-            self.picture(item.image_id).unlink(missing_ok=True)  # an earlier run's
-            if len(self.drawings) == DRAWINGS_WAITING:
-                self.drawings.popleft().result()
-            self.drawings.append(self.drawing.submit(self.draw, item.image_id, results))
+            self.pictures.submit(item.image_id, results)
         return {"image_id": item.image_id, "results": results}
 
-    def skip(self, item: BadImage) -> dict[str, Any]:
-        """The record of an image that cannot be read, or a UserError where it may not be skipped."""
-        if self.run.on_bad_image == "stop":
-            raise UserError(f"{item.reason} (--on_bad_image skip goes on without it)")
-        self.bad += 1
-        self.check_bad(self.bad, item.reason)
-        return {"image_id": self.dataset.entries[item.index]["id"], "skipped": item.reason}
-
-    def check_bad(self, count: int, reason: str) -> None:
-        if self.run.max_bad is not None and count > self.run.max_bad:
-            raise UserError(f"more than --max_bad {self.run.max_bad} images cannot be read; one of them: {reason}")
-
     def proposals(self, item: Target, segmenter: Segmenter) -> DescribedProposals:
-        """An image's proposals, from the networks or from the cache; with a cache, always as it stores them."""
-        cache, stored = self.dataset.cache, item.stored
-        if stored is None:
+        """An image's proposals, from the networks or from the cache; with a cache, always as the cache stores them."""
+        proposals = item.proposals
+        if proposals is None:
             assert item.image is not None
-            proposals = segmenter.propose(item.image, item.height, item.width)
-            if cache is None:
+            proposals = segmenter.describe(item.image, item.height, item.width)
+            if self.cache is None:
                 return proposals
-            stored = StoredProposals.of(proposals, item.height, item.width)
-            cache.write(item.key, stored)
-        return stored.described(segmenter.prototypes.device)
-
-    def picture(self, image_id: int) -> Path:
-        return self.output.parent / "pictures" / f"{image_id}.jpg"
-
-    def draw(self, image_id: int, results: list[dict[str, Any]]) -> None:
-        """Draw a target, ground truth left and predictions right, into the folder ``pictures`` beside the results."""
-        vis, entry = self.model_cfg.test, self.coco.imgs[image_id]
-        image = read_listed_image(vis.imgs_path or self.root, entry)
-        names = {category.id: category.name for category in self.categories}
-
-        def drawn(records: list[dict[str, Any]], labels: list[str]) -> NDArray[np.uint8]:
-            masks = [annotation_mask(record, *image.shape[:2]) for record in records]
-            classes = [list(names).index(record["category_id"]) for record in records]
-            return draw_instances(image, np.array(masks).reshape(-1, *image.shape[:2]), np.array(classes, int), labels)
-
-        truth = [
-            annotation
-            for annotation in self.coco.imgToAnns[image_id]
-            if annotation["category_id"] in names and annotation.get("segmentation")
-        ]
-        left = drawn(truth, [names[annotation["category_id"]] for annotation in truth])
-        found = [record for record in results if record["score"] >= vis.vis_thr]
-        right = drawn(found, [f"{names[record['category_id']]} {record['score']:.2f}" for record in found])
-        save_picture(side_by_side(left, right, ("ground truth", "predictions")), self.picture(image_id))
+            proposals = self.cache.write(item.cache_key, proposals, item.height, item.width).proposals
+        return proposals.to(segmenter.prototypes.device)
 
     def end(self) -> None:
-        self.drawing.shutdown()
-        for drawing in self.drawings:
-            drawing.result()
+        self.pictures.close()
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
-        skipped, count = [], 0
-        with atomic_write(self.output) as file:
-            file.write(b"[")
+        bad_images = BadImages(self.run.on_bad_image, self.run.max_bad, [])  # of all processes
+
+        def results() -> Iterator[dict[str, Any]]:
             for record in records:
                 if "skipped" in record:
-                    if self.run.on_bad_image == "stop":
-                        raise UserError(f"{record['skipped']} (--on_bad_image skip goes on without it)")
-                    skipped.append(record)
-                    self.check_bad(len(skipped), record["skipped"])
+                    bad_images.skip(record["image_id"], record["skipped"])
                     continue
-                for result in record["results"]:
-                    file.write((b",\n" if count else b"\n") + json.dumps(result).encode())
-                    count += 1
-                if self.model_cfg.test.online_vis and not self.picture(record["image_id"]).exists():
-                    self.draw(record["image_id"], record["results"])  # killed between its record and its picture
-            file.write(b"\n]\n")
-        report = [f"{len(self.dataset) - len(skipped)} images, {count} instances: {self.output}"]
-        if self.run.on_bad_image == "skip":
-            path = self.output.parent / "skipped.json"
-            with atomic_write(path) as file:
-                file.write(json.dumps(skipped, indent=1).encode() + b"\n")
-            report.append(f"{len(skipped)} images were skipped: {path}")
-            report += [record["skipped"] for record in skipped]
-        return "\n".join([*report, self.evaluate()])
+                if self.model_cfg.test.online_vis:
+                    self.pictures.draw_missing(record["image_id"], record["results"])
+                yield from record["results"]
 
-    def evaluate(self) -> str:
-        """Score the results, write ``metrics.json`` beside them, and return the tables."""
+        count = write_results(self.output, results())
+        images = len(self.dataset) - len(bad_images.skipped)
+        return "\n".join(
+            [
+                f"{images} images, {count} instances: {self.output}",
+                *bad_images.write(self.output.parent / "skipped.json"),
+                self.score(),
+            ]
+        )
+
+    def score(self) -> str:
+        """Evaluate the results, write ``metrics.json`` next to them, and return the tables."""
         if not self.coco.anns:
             return "the target file has no annotations: there is nothing to evaluate"
-        metrics, tables = evaluate(
-            self.coco, read_json(self.output), self.categories, self.cfg.name, self.cfg.semantic_threshold
-        )
+        cfg = self.dataset_cfgs.test
+        results = read_json(self.output)
+        metrics, tables = evaluate(self.coco, results, self.categories, cfg.protocol, cfg.semantic_threshold)
         self.metrics = {
-            f"{kind}/{name}": metrics[kind][name] or 0.0
-            for kind in metrics
-            for name in ("AP", "AP50", "mIoU")
-            if name in metrics[kind]
+            f"{kind}/{name}": metrics[kind][name] or 0.0 for kind in metrics for name in LOGGED if name in metrics[kind]
         }
         path = self.output.parent / "metrics.json"
-        content = {"dataset_name": self.model_cfg.dataset_name, **self.run.labels, **metrics}
-        with atomic_write(path) as file:
-            file.write(json.dumps(content, indent=1).encode() + b"\n")
+        write_json(path, {"dataset_name": self.model_cfg.dataset_name, **self.run.labels, **metrics})
         return f"{tables}metrics: {path}"
 
 
-def proposals_made_with(cfg: ModelCfg, precision: str) -> dict[str, Any]:
-    """What the proposals of an image depend on beside its pixels."""
-    return {
-        "sam2": [cfg.sam2_cfg_file.removesuffix(".yaml"), sha256(cfg.sam2_ckpt_path)],
-        "encoder": [cfg.encoder_cfg.name, cfg.encoder_cfg.img_size, sha256(cfg.encoder_ckpt_path)],
-        "points_per_side": cfg.sam2_infer_cfgs.points_per_side,
-        "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
-        "precision": precision,
-    }
+def write_results(path: Path, results: Iterable[dict[str, Any]]) -> int:
+    """Write COCO result records as a JSON list, one record per line, without holding all of them in memory.
+
+    Returns:
+        The number of records.
+    """
+    count = 0
+    with atomic_write(path) as file:
+        file.write(b"[")
+        for count, result in enumerate(results, start=1):
+            file.write((b"\n" if count == 1 else b",\n") + json.dumps(result).encode())
+        file.write(b"\n]\n")
+    return count

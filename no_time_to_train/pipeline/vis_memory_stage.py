@@ -1,4 +1,4 @@
-"""Pictures of a memory: each class's references beside their k-means regions and principal components."""
+"""Pictures of a memory: each class's references with their k-means regions and principal components."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,56 +7,56 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from no_time_to_train.config import DatasetCfgs, ModelCfg
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.datasets import BadImage, Reference, ReferenceDataset, check_images_exist
+from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
+from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.data.reference_sets import check_references
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import patch_weights
-from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.files import sha256_if_readable
+from no_time_to_train.method.fill_memory import patch_weights
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.pipeline.stage import RunCfg, Stage, build_encoder, content, encoder_settings, required
+from no_time_to_train.pipeline.stage import Stage, required
 from no_time_to_train.visual.drawing import save_picture
 from no_time_to_train.visual.memory_pictures import class_sheet
 
 
 class VisMemoryStage(Stage):
-    """Encodes a memory's references once more, for their maps are not kept, and draws a sheet a class."""
+    """Encodes a memory's references again, because a memory keeps no patch tokens, and draws one sheet per class."""
 
     unit = "classes"
 
-    def __init__(self, model_cfg: ModelCfg, dataset_cfgs: DatasetCfgs, run: RunCfg) -> None:
-        super().__init__()
-        cfg = dataset_cfgs.fill_memory
-        self.model_cfg = model_cfg
-        self.output = Path(run.out_path or Path(run.save_dir) / "memory_pictures")
-        path = required(run.ckpt_path, "--ckpt_path", "the memory to draw")
+    def read_inputs(self) -> None:
+        cfg = self.dataset_cfgs.fill_memory
+        self.output = Path(self.run.out_path or Path(self.run.save_dir) / "memory_pictures")
+        self.memory = required(self.run.ckpt_path, "--ckpt_path", "the memory to draw")
         json_file = required(cfg.json_file, "dataset_cfgs.fill_memory.json_file", "the references' annotations")
-        self.memory, self.bank = path, MemoryBank.load(path)
-        self.bank.check_fits(path, encoder_settings(model_cfg), [])
+        self.bank = load_memory(self.memory)
+        check_fits(self.bank, self.memory, self.encoder_settings(), [])
         coco = read_coco(json_file)
-        references = check_references(self.bank.references, coco, json_file, self.bank.categories, shots=None)
+        references: dict[int, Any] = {
+            category.id: list(filter(None, (self.bank.sources[shot] for shot in self.bank.shots_of(index))))
+            for index, category in enumerate(self.bank.categories)
+        }
+        references = check_references(references, coco, json_file, self.bank.categories, shots=None)
         check_images_exist(cfg.root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
-        size = model_cfg.encoder_cfg.img_size
-        context_ratio = self.bank.made_with["context_ratio"]
-        self.dataset = ClassDataset(
-            ReferenceDataset(coco, cfg.root, self.bank.categories, references, size, context_ratio)
-        )
+        size, context_ratio = self.model_cfg.encoder_cfg.input_size, self.bank.made_with["context_ratio"]
+        shots = ReferenceDataset(coco, cfg.root, self.bank.categories, references, size, context_ratio)
+        self.dataset = ClassDataset(shots)
 
     def build(self) -> Segmenter:
-        return Segmenter(build_encoder(self.model_cfg))
+        return Segmenter(self.build_encoder())
 
-    def work(self) -> dict[str, Any]:
+    def depends_on(self) -> dict[str, Any]:
         settings = self.model_cfg.sam2_infer_cfgs
         return {
-            "memory": content(self.memory),
-            "encoder": content(self.model_cfg.encoder_ckpt_path),
+            "memory": sha256_if_readable(self.memory),
+            "encoder": sha256_if_readable(self.model_cfg.encoder_ckpt_path),
             "kmeans_k": settings.kmeans_k,
             "n_pca_components": settings.n_pca_components,
         }
 
     @torch.inference_mode()
-    def step(self, item: list[Reference | BadImage], segmenter: Segmenter | None) -> dict[str, Any]:
+    def step(self, item: list[ReferenceCrop | BadImage], segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
         encoder = segmenter.encoder
         crops, tokens, weights = [], [], []
@@ -77,16 +77,16 @@ class VisMemoryStage(Stage):
 
 
 class ClassDataset(Dataset[list[Any]]):
-    """The references of a data set, class by class."""
+    """The references of a data set, class by class: an item is the list of a class's crops."""
 
     def __init__(self, references: ReferenceDataset) -> None:
         self.references = references
         self.members: dict[int, list[int]] = {}
-        for index, (class_index, _, _) in enumerate(references.shots):
+        for index, (class_index, _) in enumerate(references.shots):
             self.members.setdefault(class_index, []).append(index)
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def __getitem__(self, index: int) -> list[Reference | BadImage]:
+    def __getitem__(self, index: int) -> list[ReferenceCrop | BadImage]:
         return [self.references[member] for member in self.members[index]]

@@ -37,7 +37,7 @@ class Gallery:
                 "colour": PALETTE.by_idx(index).as_hex(),
                 "references": [
                     self._save(crop_tile(*decode_crop(crop)), f"references/{category.id}_{number}.jpg")
-                    for number, crop in enumerate(memory.crops.get(category.id, []), start=1)
+                    for number, crop in enumerate(memory.crops_of(index), start=1)
                 ],
             }
             for index, category in enumerate(memory.categories)

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.data.coco import Category
 from no_time_to_train.data.datasets import BadImage, ReferenceDataset
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import PALETTE
 
 TILE = 160  # side of a reference in a picture, in pixels

@@ -7,9 +7,10 @@ from typing import Any
 
 from no_time_to_train.benchmarks.prepare.archives import unpack
 from no_time_to_train.benchmarks.prepare.steps import Parts, Settings, Step, masks_step
-from no_time_to_train.benchmarks.prepare.verify import missing_file, read_counted, say_missing, write_json
-from no_time_to_train.data.coco import class_splits
+from no_time_to_train.benchmarks.prepare.verify import missing_file, read_counted, say_missing
+from no_time_to_train.data.class_splits import class_splits
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import write_json
 
 #: The sets, named as their folders and their class splits.
 SETS = [split.removeprefix("cdfsod_") for split in class_splits() if split.startswith("cdfsod_")]
@@ -100,7 +101,7 @@ def convert(original: Path, name: str, prepared: Path) -> None:
         raise UserError(f"{original}: {problem}")
     if original.stem != "test":
         warn_of_few_shots(data, categories, original)
-    write_json(data, prepared)
+    write_json(prepared, data, indent=None)
 
 
 def warn_of_few_shots(data: dict[str, Any], categories: dict[int, str], original: Path) -> None:

@@ -11,14 +11,9 @@ from no_time_to_train.benchmarks.prepare.archives import open_archive
 from no_time_to_train.benchmarks.prepare.coco2017 import IMAGES, fetch_images
 from no_time_to_train.benchmarks.prepare.fetch import Archive, obtain
 from no_time_to_train.benchmarks.prepare.steps import Parts, Settings, Step
-from no_time_to_train.benchmarks.prepare.verify import (
-    missing_file,
-    missing_images,
-    read_counted,
-    say_missing,
-    write_json,
-)
+from no_time_to_train.benchmarks.prepare.verify import missing_file, missing_images, read_counted, say_missing
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import write_json
 
 ARCHIVES = {
     "train": Archive(("https://dl.fbaipublicfiles.com/LVIS/lvis_v1_train.json.zip",), 350),
@@ -63,7 +58,7 @@ def convert(split: str, path: Path, settings: Settings) -> None:
             add_file_names(data)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{name} in archive {archive} is not LVIS's: {error!r}") from error
-    write_json(data, path)
+    write_json(path, data, indent=None)
     if not settings.keep_archives:
         archive.unlink()
 
@@ -83,7 +78,7 @@ def convert_minival(val: Path, minival: Path, settings: Settings) -> None:
     images = [image for image in data["images"] if image["file_name"].startswith("val2017/")]
     ids = {image["id"] for image in images}
     annotations = [annotation for annotation in data["annotations"] if annotation["image_id"] in ids]
-    write_json({**data, "images": images, "annotations": annotations}, minival)
+    write_json(minival, {**data, "images": images, "annotations": annotations}, indent=None)
 
 
 def images_step(split: str, paths: dict[str, Path], settings: Settings) -> Step:

@@ -11,8 +11,9 @@ from defusedxml.ElementTree import parse
 
 from no_time_to_train.benchmarks.prepare.fetch import Archive, fetch_and_unpack
 from no_time_to_train.benchmarks.prepare.steps import Parts, Settings, Step, masks_step
-from no_time_to_train.benchmarks.prepare.verify import missing_file, say_missing, write_json
+from no_time_to_train.benchmarks.prepare.verify import missing_file, say_missing
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import write_json
 
 #: The classes, in alphabetical order; a class's id is its place here, from 1.
 CLASSES = [
@@ -134,7 +135,7 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
             for fields in objects:
                 annotations.append({"id": len(annotations) + 1, "image_id": image_id, **fields})
     categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, start=1)]
-    write_json({"images": images, "annotations": annotations, "categories": categories}, output)
+    write_json(output, {"images": images, "annotations": annotations, "categories": categories}, indent=None)
 
 
 def read_object(element: Element) -> dict[str, Any]:

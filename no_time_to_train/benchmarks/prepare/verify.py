@@ -1,18 +1,10 @@
 """Whether an annotation file is the published one, and whether its images are there."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import read_json
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
-
-
-def write_json(data: dict[str, Any], path: Path) -> None:
-    """Write an annotation file, whole or not at all."""
-    with atomic_write(path) as file:
-        file.write(json.dumps(data).encode())
+from no_time_to_train.files import read_json
 
 
 def read_counted(path: Path, counts: dict[str, int], subset: bool) -> dict[str, Any]:

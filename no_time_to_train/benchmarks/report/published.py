@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from no_time_to_train.benchmarks.report.runs import OURS, Run
-from no_time_to_train.data.coco import class_splits
+from no_time_to_train.data.class_splits import class_splits
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import read_json
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
 from no_time_to_train.pipeline.run_record import FILE_NAME
 
 OURS = "No Time To Train"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from pycocotools import mask as rle
 from tqdm import tqdm
 
-from no_time_to_train.data.coco import read_json
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.reference_forms import class_folders, coco_json, labelme_json, voc_xml, yolo_txt
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
 
 if TYPE_CHECKING:
     from no_time_to_train.reference_segmenter import ReferenceSegmenter

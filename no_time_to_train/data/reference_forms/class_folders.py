@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from no_time_to_train.data.images import is_image
+from no_time_to_train.data.images import is_image, open_image
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.crops import open_image
 
 NAME = "a folder a class"
 MASK = "_mask"

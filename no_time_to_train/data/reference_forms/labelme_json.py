@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from no_time_to_train.data.coco import read_json
 from no_time_to_train.data.images import shown_size
-from no_time_to_train.data.reference_forms.reference import Box, Reference, encode, encode_polygons, find_image
+from no_time_to_train.data.reference_forms.reference import Box, Reference, find_image
+from no_time_to_train.data.rle import encode_mask, encode_polygons
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
 
 NAME = "LabelMe json"
 
@@ -73,7 +74,7 @@ def _reference(shape: dict[str, Any], image: Path, height: int, width: int) -> R
         points = points[0] + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     elif kind == "mask":
         box = (points[0, 0], points[0, 1], points[1, 0], points[1, 1])
-        return Reference(label, image, encode(_mask(shape["mask"], box, height, width)), size=size)
+        return Reference(label, image, encode_mask(_mask(shape["mask"], box, height, width)), size=size)
     elif kind != "polygon":
         return None
     return Reference(label, image, encode_polygons([points.ravel().tolist()], height, width), size=size)

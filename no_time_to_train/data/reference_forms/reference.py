@@ -3,19 +3,12 @@
 import glob
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as rle
-
+from no_time_to_train.data.rle import Rle
 from no_time_to_train.errors import UserError
 
 #: x1, y1, x2, y2 in pixels, ends excluded.
 Box = tuple[float, float, float, float]
-
-#: A mask as COCO's compressed RLE: ``size`` (height, width) and ``counts``.
-Rle = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,24 +30,6 @@ class Reference:
     box: Box | None = None
     point: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
-
-
-def encode(mask: NDArray[np.bool_]) -> Rle:
-    """The RLE of a mask, bool [H, W]."""
-    encoded: Rle = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return encoded
-
-
-def encode_polygons(polygons: list[list[float]], height: int, width: int) -> Rle:
-    """The RLE of polygons, each x1, y1, x2, y2, ... in pixels, of one object.
-
-    Raises:
-        ValueError: one has fewer than three corners; pycocotools would take two for a box.
-    """
-    if any(len(polygon) < 6 for polygon in polygons):
-        raise ValueError("a polygon needs three corners")
-    merged: Rle = rle.merge(rle.frPyObjects(polygons, height, width))
-    return merged
 
 
 #: Folders that data sets keep annotation files in; their images lie in other folders beside these.

@@ -9,7 +9,8 @@ from defusedxml.ElementTree import parse
 from supervision.dataset.formats.pascal_voc import detections_from_xml_obj
 
 from no_time_to_train.data.images import is_image, shown_size
-from no_time_to_train.data.reference_forms.reference import Reference, encode, find_image
+from no_time_to_train.data.reference_forms.reference import Reference, find_image
+from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError
 
 NAME = "Pascal VOC xml"
@@ -37,7 +38,7 @@ def read(path: Path) -> list[Reference]:
     assert found.class_id is not None
     for index in range(len(found)):
         x1, y1, x2, y2 = found.xyxy[index].tolist()
-        drawn = None if found.mask is None or not found.mask[index].any() else encode(found.mask[index])
+        drawn = None if found.mask is None or not found.mask[index].any() else encode_mask(found.mask[index])
         label = classes[found.class_id[index]]
         references.append(Reference(label, image, drawn, (x1, y1, x2, y2), size=(height, width)))
     return references

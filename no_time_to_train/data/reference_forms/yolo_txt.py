@@ -6,7 +6,8 @@ import yaml
 from supervision.dataset.formats.yolo import yolo_annotations_to_detections
 
 from no_time_to_train.data.images import is_image, shown_size
-from no_time_to_train.data.reference_forms.reference import Reference, encode
+from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError
 
 NAME = "YOLO txt"
@@ -45,7 +46,7 @@ def read(path: Path, root: Path) -> list[Reference]:
                 reason = f"{path} names no class {error}" if isinstance(error, KeyError) else error
                 raise UserError(f"{labels}, line {number}: {reason}") from error
             x1, y1, x2, y2 = found.xyxy[0].tolist()
-            drawn = encode(found.mask[0]) if polygon and found.mask is not None else None
+            drawn = encode_mask(found.mask[0]) if polygon and found.mask is not None else None
             box = None if polygon else (x1, y1, x2, y2)
             references.append(Reference(label, image, drawn, box, size=(height, width)))
     return references

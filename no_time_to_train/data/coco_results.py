@@ -1,0 +1,54 @@
+"""Detections as COCO result records, and back."""
+
+from typing import Any
+
+import torch
+
+from no_time_to_train.data.rle import decode_mask, encode_mask
+from no_time_to_train.method.detections import Detections
+
+
+def to_coco_records(detections: Detections, image_id: int, category_ids: list[int]) -> list[dict[str, Any]]:
+    """COCO result records of an image's detections, in their order.
+
+    Args:
+        detections: On any device.
+        image_id: The image's id in its annotation file.
+        category_ids: The COCO category id of each class index.
+
+    Returns:
+        Records with ``bbox`` [x1, y1, x2 - x1, y2 - y1] from the masks' pixel indices, without the usual + 1, as in
+        the published code; and ``segmentation`` as compressed RLE.
+    """
+    found = detections.cpu()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[class_index],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+            "segmentation": encode_mask(mask),
+        }
+        for class_index, (x1, y1, x2, y2), score, mask in zip(
+            found.classes.tolist(), found.boxes.tolist(), found.scores.tolist(), found.masks.numpy(), strict=True
+        )
+    ]
+
+
+def from_coco_records(records: list[dict[str, Any]], category_ids: list[int], height: int, width: int) -> Detections:
+    """The detections that :func:`to_coco_records` was given.
+
+    Args:
+        records: All records of one image.
+        category_ids: The COCO category id of each class index.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+    """
+    masks = [torch.from_numpy(decode_mask(record["segmentation"])) for record in records]
+    boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.int64).view(-1, 4)
+    return Detections(
+        torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool),
+        torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
+        torch.tensor([record["score"] for record in records]),
+        torch.tensor([category_ids.index(record["category_id"]) for record in records], dtype=torch.int64),
+    )

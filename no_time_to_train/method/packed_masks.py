@@ -1,0 +1,87 @@
+"""Masks as one bit per pixel, so that areas and intersections are counted exactly and fast."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Side of a tile in pixels. A row of a tile is one machine word.
+SIDE = 32
+
+
+@dataclass
+class PackedMasks:
+    """The masks of one image as one bit per pixel, in tiles of 32x32 pixels.
+
+    Attributes:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        tiles: uint32 [n, rows, columns, 32], one word per row of a tile; bits beyond the image are 0.
+        counts: float64 [n, rows * columns], the pixels of each mask in each tile.
+    """
+
+    height: int
+    width: int
+    tiles: NDArray[np.uint32]
+    counts: NDArray[np.float64]
+
+    @classmethod
+    def pack(cls, masks: NDArray[np.bool_]) -> "PackedMasks":
+        """Pack masks given as bool [n, H, W]."""
+        n, height, width = masks.shape
+        rows, columns = -(-height // SIDE), -(-width // SIDE)
+        packed = np.zeros((n, rows * SIDE, columns * SIDE // 8), np.uint8)
+        packed[:, :height, : -(-width // 8)] = np.packbits(masks, axis=2)
+        words = packed.view(np.uint32).reshape(n, rows, SIDE, columns)
+        tiles = np.ascontiguousarray(words.transpose(0, 1, 3, 2))
+        counts = np.bitwise_count(tiles).sum(axis=3, dtype=np.float64).reshape(n, rows * columns)
+        return cls(height, width, tiles, counts)
+
+    @classmethod
+    def join(cls, parts: "list[PackedMasks]") -> "PackedMasks":
+        """Concatenate masks of the same image."""
+        tiles, counts = ([getattr(part, name) for part in parts] for name in ("tiles", "counts"))
+        return cls(parts[0].height, parts[0].width, np.concatenate(tiles), np.concatenate(counts))
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> "PackedMasks":
+        return PackedMasks(self.height, self.width, self.tiles[indices], self.counts[indices])
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    @property
+    def areas(self) -> NDArray[np.float64]:
+        """The number of pixels of each mask: float64 [n]."""
+        return self.counts.sum(axis=1)
+
+    def unpack(self) -> NDArray[np.bool_]:
+        """The masks as bool [n, H, W]."""
+        n, rows, columns, _ = self.tiles.shape
+        words = np.ascontiguousarray(self.tiles.transpose(0, 1, 3, 2)).reshape(n, rows * SIDE, columns)
+        return np.unpackbits(words.view(np.uint8)[:, : self.height], axis=2, count=self.width).view(np.bool_)
+
+    def intersections(self) -> NDArray[np.float64]:
+        """The exact number of pixels that each pair of masks shares: float64 [n, n].
+
+        In a tile that one mask fills, the pair shares the other mask's pixels. Bits are compared only along outlines,
+        in tiles that neither of the two fills.
+        """
+        counts, capacity = self.counts, self._capacity()
+        tiles = self.tiles.reshape(*counts.shape, SIDE)
+        full = (counts == capacity).astype(np.float64)
+        mixed = (counts > 0) & (counts < capacity)
+        shared = full @ counts.T + (counts * (1 - full)) @ full.T
+        for tile in np.flatnonzero(mixed.sum(axis=0) > 1):
+            members = np.flatnonzero(mixed[:, tile])
+            words = tiles[members, tile].view(np.uint64)
+            common = np.bitwise_count(words[:, None] & words[None]).sum(axis=2, dtype=np.float64)
+            shared[np.ix_(members, members)] += common
+        np.fill_diagonal(shared, self.areas)  # tiles that only one mask fills partly were skipped
+        return shared
+
+    def _capacity(self) -> NDArray[np.float64]:
+        """The number of pixels of the image in each tile: float64 [rows * columns]."""
+        rows, columns = self.tiles.shape[1:3]
+        heights = np.minimum(self.height - SIDE * np.arange(rows), SIDE)
+        widths = np.minimum(self.width - SIDE * np.arange(columns), SIDE)
+        return np.outer(heights, widths).ravel().astype(np.float64)

@@ -1,0 +1,28 @@
+"""Suppression: of similar boxes of one class, the one with the best predicted IoU remains (docs/method.md, 3.6)."""
+
+from torchvision.ops import batched_nms
+
+from no_time_to_train.method.proposals import Candidates, DescribedProposals
+
+#: Candidates that remain for soft merging per instance that is returned in the end (the published code's value).
+CANDIDATES_PER_INSTANCE = 8
+
+
+def suppress(
+    candidates: Candidates, proposals: DescribedProposals, box_nms_thresh: float = 0.5, max_instances: int = 100
+) -> Candidates:
+    """Per-class non-maximum suppression of boxes, ranked by predicted IoU and not by similarity.
+
+    Args:
+        candidates: In descending order of predicted IoU.
+        proposals: The proposals that the candidates' rows refer to.
+        box_nms_thresh: Box IoU above which the lower-ranked candidate of a class is dropped.
+        max_instances: Instances wanted in the end. The best eight times as many candidates remain.
+
+    Returns:
+        The remaining candidates with a positive score, in descending order of predicted IoU.
+    """
+    boxes = proposals.boxes[candidates.rows].to(candidates.scores.dtype)
+    kept = batched_nms(boxes, proposals.predicted_iou[candidates.rows], candidates.classes, box_nms_thresh)
+    kept = kept.sort().values[: CANDIDATES_PER_INSTANCE * max_instances]  # back to the candidates' order
+    return candidates[kept[candidates.scores[kept] > 0]]

@@ -1,0 +1,21 @@
+"""The square through which both networks see a target image (docs/method.md, 3.1)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+
+def target_tensor(image: NDArray[np.uint8], size: int) -> Tensor:
+    """Resize an image to a square, ignoring its aspect ratio, with PIL's antialiased bicubic filter.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        size: Side of the square in pixels: SAM 2's input (1024).
+
+    Returns:
+        float32 [3, size, size] in [0, 1].
+    """
+    square = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255

@@ -1,0 +1,84 @@
+"""Pictures of the targets: ground truth on the left, predictions on the right, drawn while the networks work."""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+
+from no_time_to_train.data.datasets import read_listed_image
+from no_time_to_train.data.rle import annotation_mask
+from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.visual.drawing import draw_instances, save_picture, side_by_side
+
+#: Threads that draw.
+THREADS = 2
+
+#: Pictures that may wait to be drawn; each keeps an image's results in memory.
+MAX_WAITING = 8
+
+
+class TargetPictures:
+    """Draws targets into a folder, one ``IMAGE_ID.jpg`` per image.
+
+    Args:
+        folder: Where to write the pictures.
+        coco: Annotation file of the targets.
+        root: Folder of the images.
+        categories: The memory's classes.
+        score: The lowest score that is drawn.
+    """
+
+    def __init__(self, folder: Path, coco: COCO, root: str, categories: list[Category], score: float) -> None:
+        self.folder, self.coco, self.root, self.score = folder, coco, root, score
+        self.names = {category.id: category.name for category in categories}
+        self.waiting: deque[Future[None]] = deque()
+        self.pool = ThreadPoolExecutor(THREADS)
+
+    def submit(self, image_id: int, results: list[dict[str, Any]]) -> None:
+        """Draw an image in the background. The picture of an earlier run is removed at once.
+
+        Args:
+            image_id: The image's id in its annotation file.
+            results: The image's COCO result records.
+        """
+        self.path(image_id).unlink(missing_ok=True)
+        if len(self.waiting) == MAX_WAITING:
+            self.waiting.popleft().result()
+        self.waiting.append(self.pool.submit(self.draw, image_id, results))
+
+    def draw_missing(self, image_id: int, results: list[dict[str, Any]]) -> None:
+        """Draw an image unless its picture exists: a run can be killed between a record and its picture."""
+        if not self.path(image_id).exists():
+            self.draw(image_id, results)
+
+    def close(self) -> None:
+        """Wait for all pictures."""
+        self.pool.shutdown()
+        for picture in self.waiting:
+            picture.result()
+
+    def path(self, image_id: int) -> Path:
+        return self.folder / f"{image_id}.jpg"
+
+    def draw(self, image_id: int, results: list[dict[str, Any]]) -> None:
+        """Draw one image; see :meth:`submit`."""
+        image = read_listed_image(self.root, self.coco.imgs[image_id])
+        truth = [
+            annotation
+            for annotation in self.coco.imgToAnns[image_id]
+            if annotation["category_id"] in self.names and annotation.get("segmentation")
+        ]
+        found = [record for record in results if record["score"] >= self.score]
+        left = self._drawn(image, truth, [self.names[one["category_id"]] for one in truth])
+        right = self._drawn(image, found, [f"{self.names[one['category_id']]} {one['score']:.2f}" for one in found])
+        save_picture(side_by_side(left, right, ("ground truth", "predictions")), self.path(image_id))
+
+    def _drawn(self, image: NDArray[np.uint8], records: list[dict[str, Any]], labels: list[str]) -> NDArray[np.uint8]:
+        """The image with the masks of annotations or results over it."""
+        masks = [annotation_mask(record, *image.shape[:2]) for record in records]
+        classes = [list(self.names).index(record["category_id"]) for record in records]
+        return draw_instances(image, np.array(masks).reshape(-1, *image.shape[:2]), np.array(classes, int), labels)
