@@ -3,40 +3,64 @@
 import os
 import sys
 import warnings
-from importlib import import_module
 from typing import TextIO
 
-from no_time_to_train.commands import COMMANDS
-from no_time_to_train.errors import UserError, UserNotice
-
-
-def usage() -> str:
-    """What ``--help`` without a command prints."""
-    width = max(map(len, COMMANDS))
-    rows = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(["usage: no-time-to-train COMMAND ...", "", *rows, "", "COMMAND --help says more."])
+from no_time_to_train.commands import COMMANDS, build_parser, function_of
+from no_time_to_train.errors import UserError, UserNotice, suggest
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command; bad input ends in one line on stderr and exit status 2."""
-    command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if command in ("-h", "--help"):
-        print(usage())
-        return
+    """Run a command. A mistake of the user ends in one line on stderr and exit status 2.
+
+    Args:
+        argv: The command and its arguments; None takes those of this process.
+    """
+    argv = sys.argv[1:] if argv is None else argv
     warnings.simplefilter("always", UserNotice)
     warnings.showwarning = show_notice
     try:
-        if command not in COMMANDS:
-            raise UserError(f"there is no command {command!r}; choose one of {', '.join(COMMANDS)}")
-        import_module(f"no_time_to_train.commands.{command.replace('-', '_')}").run(rest)
+        run(argv)
     except UserError as error:
         if is_first_process():
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
+def run(argv: list[str]) -> None:
+    """Run a command; a UserError says what is wrong with it."""
+    command, *rest = argv or ["--help"]
+    if command == "--version":
+        from no_time_to_train import __version__
+
+        print(f"no-time-to-train {__version__}")
+        return
+    groups = {name.split()[0] for name in COMMANDS if " " in name}
+    if command in groups and rest and f"{command} {rest[0]}" in COMMANDS:
+        command, rest = f"{command} {rest[0]}", rest[1:]
+    if command in ("-h", "--help") or (command in groups and rest in ([], ["-h"], ["--help"])):
+        print(usage(command if command in groups else ""))
+    elif command == "test":
+        function_of("test")(rest)
+    elif command in COMMANDS:
+        function_of(command)(**build_parser(command).parse_command(rest))
+    elif command in groups:
+        actions = [name.split()[1] for name in COMMANDS if name.startswith(f"{command} ")]
+        raise UserError(f"{command} {rest[0]}: choose one of {', '.join(actions)}")
+    else:
+        raise UserError(f"there is no command {command!r}{suggest(command, COMMANDS)}")
+
+
+def usage(group: str = "") -> str:
+    """What ``--help`` prints without a command, or with only the first word of one."""
+    names = [name for name in COMMANDS if name.startswith(group)]
+    width = max(map(len, names))
+    rows = [f"  {name:<{width}}  {(function_of(name).__doc__ or '').strip().splitlines()[0]}" for name in names]
+    head = f"usage: no-time-to-train {f'{group} ACTION' if group else 'COMMAND'} ..."
+    return "\n".join([head, "", *rows, "", f"no-time-to-train {group or 'COMMAND'} --help shows the options."])
+
+
 def is_first_process() -> bool:
-    """Whether this process is to speak, where several run the same command."""
+    """Whether this process prints messages, where several run the same command."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
 
 
@@ -48,7 +72,7 @@ def show_notice(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show our own warnings in one line, those of libraries as Python does."""
+    """Show this package's own warnings in one line, and those of libraries as Python does."""
     if not issubclass(category, UserNotice):
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
     elif is_first_process():

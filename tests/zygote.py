@@ -1,9 +1,9 @@
-"""``no-time-to-train`` without the seconds that importing torch takes: a server forks a ready process for each command.
+"""``no-time-to-train`` without the seconds that importing torch takes: a server forks a prepared process per command.
 
 Run with a socket's path and a command line, this file is the client: it has the command run in its own folder, with its
-own environment and output, and ends with the command's exit status. The scripts call many commands; tests run them so.
-``DIE_AFTER`` in the environment kills the command after so many seconds, at once; ``LARGEST_FILE`` is a disk that fills
-up after so many bytes.
+own environment and output, and ends with the command's exit status. Tests of the scripts, which call many commands, use
+it. ``DIE_AFTER`` in the environment kills the command after so many seconds; ``LARGEST_FILE`` simulates a disk that is
+full after so many bytes.
 """
 
 import array
@@ -18,16 +18,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+#: What commands import only once they run.
+PRELOADED = (
+    "commands.stage_cli",
+    "benchmarks.prepare.steps",
+    "benchmarks.report.pages",
+    "demo.run_demo",
+    "networks.box_prompts",
+    "pipeline.boxes_to_masks",
+    "pipeline.segment_images",
+)
+
 
 def serve(path: str) -> None:
-    """Import what commands need, then run them as they come, one at a time."""
+    """Import what commands need, then run them one at a time as they arrive."""
     from importlib import import_module
 
     from no_time_to_train.cli import main
-    from no_time_to_train.commands import COMMANDS
 
-    for command in COMMANDS:
-        import_module(f"no_time_to_train.commands.{command.replace('-', '_')}")
+    for module in PRELOADED:
+        import_module(f"no_time_to_train.{module}")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
@@ -54,7 +64,7 @@ def run(request: dict, descriptors: array.array, main) -> None:
         os.fchdir(descriptors[2])
         os.environ.clear()
         os.environ.update(request["environment"])
-        if "DIE_AFTER" in os.environ:  # nobody handles the alarm: the kernel ends the process as SIGKILL does
+        if "DIE_AFTER" in os.environ:  # the alarm is not handled: the kernel ends the process like SIGKILL
             signal.setitimer(signal.ITIMER_REAL, float(os.environ["DIE_AFTER"]))
         if "LARGEST_FILE" in os.environ:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)

@@ -1,16 +1,39 @@
-"""The commands of ``no-time-to-train``, a module each with a function ``run(argv)``."""
+"""The commands of ``no-time-to-train``: typed functions whose docstrings are their help.
 
-#: Command -> what it does, in a line. ``a-command`` is the module ``a_command``, imported when it is called.
+A command's module imports nothing slow at its top, so that help and mistakes in options take a fraction of a second.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from no_time_to_train.commands.parser import CommandParser, parser_of
+
+#: Command -> the module of this package that holds it, and the function's name.
 COMMANDS = {
-    "demo": "a first run, with nothing to download: drawn scenes, small networks, the real stages",
-    "segment": "find your own objects: show a few, search a folder of pictures",
-    "memory": "look into memories of objects, join them, or remove classes: show, merge or remove",
-    "test": "run a stage of the method: fill_memory, postprocess_memory, vis_memory or test",
-    "sample-references": "draw a reference set of N shots a class, the paper's for the same seed",
-    "coco-to-references": "take a COCO file's own annotations as a reference set",
-    "evaluate": "score a COCO results file of any detector",
-    "report": "put finished runs beside the published figures",
-    "download": "download official checkpoints",
-    "prepare": "download and convert a data set of the paper: coco, pascal-voc, cdfsod or lvis",
-    "boxes-to-masks": "give the boxes of a COCO file masks, with SAM 2 or SAM",
+    "demo": ("demo", "demo"),
+    "segment": ("segment", "segment"),
+    "memory show": ("memory", "show"),
+    "memory merge": ("memory", "merge"),
+    "memory remove": ("memory", "remove"),
+    "test": ("test", "test"),
+    "sample-references": ("sample_references", "sample_references"),
+    "coco-to-references": ("coco_to_references", "coco_to_references"),
+    "evaluate": ("evaluate", "evaluate"),
+    "report": ("report", "report"),
+    "download": ("download", "download"),
+    "prepare": ("prepare", "prepare"),
+    "boxes-to-masks": ("boxes_to_masks", "boxes_to_masks"),
 }
+
+
+def function_of(command: str) -> Callable[..., Any]:
+    """The function of a command, a key of ``COMMANDS``."""
+    module, name = COMMANDS[command]
+    function: Callable[..., Any] = getattr(import_module(f"{__name__}.{module}"), name)
+    return function
+
+
+def build_parser(command: str) -> CommandParser:
+    """The parser of a command, a key of ``COMMANDS`` other than ``test``, whose options are the configuration's."""
+    return parser_of(command, function_of(command))

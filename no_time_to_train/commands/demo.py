@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from no_time_to_train.commands.parser import command_parser
-from no_time_to_train.demo.run_demo import run_demo
 
+def demo(*, n_shot: int = 5, images: int = 24, seed: int = 0, out: Path = Path("demo")) -> None:
+    """Try the method with nothing to download: drawn scenes, small networks, the real stages.
 
-def run(argv: list[str]) -> None:
-    parser = command_parser(
-        "demo",
-        "Segment drawn scenes with the nano networks, with nothing to download.",
-        "--shots 5 --images 24 --out demo",
-    )
-    parser.add_argument("--shots", type=int, default=5, help="references a class")
-    parser.add_argument("--images", type=int, default=24, help="target images")
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes and the references")
-    parser.add_argument("--out", type=str, default="demo", help="folder for everything")
-    args = parser.parse_args(argv)
-    run_demo(Path(args.out), args.shots, args.images, args.seed)
+    Args:
+        n_shot: References per class.
+        images: Target images.
+        seed: Seed of the scenes and the references.
+        out: Folder for everything that is written.
+
+    Examples:
+        no-time-to-train demo --n-shot 1 --images 8 --out /tmp/demo
+    """
+    from no_time_to_train.demo.run_demo import run_demo
+
+    run_demo(out, n_shot, images, seed)

@@ -1,22 +1,31 @@
 """``download``: fetch official checkpoints."""
 
-from no_time_to_train.commands.parser import command_parser
+from collections.abc import Sequence
+from pathlib import Path
+
 from no_time_to_train.errors import UserError
-from no_time_to_train.networks.download import download
 from no_time_to_train.networks.registry import FOLDER, list_checkpoints
 
 
-def run(argv: list[str]) -> None:
-    parser = command_parser(
-        "download", "Download official checkpoints; a cut download goes on.", "sam2_hiera_large dinov2_vitl14"
-    )
-    parser.add_argument("names", type=str, nargs="*", help="checkpoints by name")
-    parser.add_argument("--list", action="store_true", help="show the names")
-    parser.add_argument("--folder", type=str, default=str(FOLDER), help="where to put them")
-    args = parser.parse_args(argv)
-    if args.list:
+def download(names: Sequence[str] = (), *, list: bool = False, folder: Path = FOLDER) -> None:
+    """Download official checkpoints.
+
+    An interrupted download resumes.
+
+    Args:
+        names: Checkpoints by name.
+        list: Show the names and sizes instead.
+        folder: Where to put the files.
+
+    Examples:
+        no-time-to-train download sam2_hiera_large dinov2_vitl14
+    """
+    if list:
         print(list_checkpoints())
-    elif not args.names:
+        return
+    if not names:
         raise UserError("name a checkpoint to download; --list shows all")
-    for name in args.names:
-        download(name, args.folder)
+    from no_time_to_train.networks import download as downloads
+
+    for name in names:
+        downloads.download(name, folder)

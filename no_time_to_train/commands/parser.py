@@ -1,22 +1,148 @@
-"""The parser of every command: one line of complaint, and an example in the help."""
+"""Parsers made from typed functions: options from the signature, help from the docstring.
 
-from typing import NoReturn
+Parameters before ``*`` in the signature are positional arguments, keyword-only ones are options. A parameter whose help
+begins with "Kept for compatibility" is accepted and not shown. Nothing here imports torch.
+"""
 
-from jsonargparse import ArgumentParser
+import argparse
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from no_time_to_train.errors import UserError
+from docstring_parser import Docstring, DocstringStyle
+from docstring_parser import parse as parse_docstring
+
+from no_time_to_train.errors import UserError, suggest
+
+#: Options that earlier versions and the paper's commands spell differently -> their name here.
+ALIASES = {
+    "--out-path": "--out",
+    "--out-dir": "--out",
+    "--img-dir": "--image-dir",
+    "--dataset": "--split",
+    "--shots": "--n-shot",
+}
+
+HIDDEN = "Kept for compatibility"
+
+#: How help texts show an option's value, by its type.
+METAVARS = {Path: "PATH", str: "TEXT", int: "N", float: "X"}
+
+#: Width of help texts in characters.
+WIDTH = 110
 
 
-class OneLineParser(ArgumentParser):
-    """A parser whose complaints are one line."""
+class CommandParser(argparse.ArgumentParser):
+    """A parser that reports mistakes as a :class:`UserError` and accepts ``_`` for ``-`` and the ``ALIASES``."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(" ".join(message.split()))
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def parse_command(self, argv: list[str]) -> dict[str, Any]:
+        """Parse a command line.
+
+        Args:
+            argv: The arguments after the command's name.
+
+        Returns:
+            The arguments of the command's function by name.
+
+        Raises:
+            UserError: An argument is missing, unknown or invalid.
+        """
+        argv = [self._spelled(argument) for argument in argv]
+        for option in (argument.partition("=")[0] for argument in argv):
+            if option.startswith("--") and option not in self._option_string_actions:
+                raise UserError(f"{self.prog}: there is no option {option}{suggest(option, self.options())}")
+        return vars(self.parse_args(argv))
+
+    def options(self) -> list[str]:
+        """The options as they are spelled."""
+        return [
+            option
+            for option, action in self._option_string_actions.items()
+            if option.startswith("--") and action.help != argparse.SUPPRESS
+        ]
+
+    def _spelled(self, argument: str) -> str:
+        """An argument with its option spelled as here."""
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--"):
+            return argument
+        name = name.replace("_", "-")
+        if name not in self._option_string_actions and ALIASES.get(name) in self._option_string_actions:
+            name = ALIASES[name]
+        return name + equals + value
 
 
-def command_parser(command: str, description: str, example: str) -> OneLineParser:
-    """The parser of ``no-time-to-train COMMAND``; ``example`` are the arguments of a call that the help shows."""
-    return OneLineParser(
+def parser_of(command: str, function: Callable[..., Any]) -> CommandParser:
+    """The parser of ``no-time-to-train COMMAND``, which runs a function.
+
+    Args:
+        command: The command's name.
+        function: Its parameters have type hints, and its docstring describes them in Google style.
+    """
+    documentation = parse_docstring(inspect.getdoc(function) or "", DocstringStyle.GOOGLE)
+    descriptions = {parameter.arg_name: parameter.description or "" for parameter in documentation.params}
+    parser = CommandParser(
         prog=f"no-time-to-train {command}",
-        description=f"{description} Example: no-time-to-train {command} {example}",
+        description="\n\n".join(filter(None, [documentation.short_description, documentation.long_description])),
+        epilog=_examples(documentation),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=WIDTH),
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+    hints = get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        help_text = " ".join(descriptions[name].split()).replace("%", "%%")
+        positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+        _add(parser, name, hints[name], parameter.default, positional, help_text)
+    return parser
+
+
+def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: bool, help_text: str) -> None:
+    """Add one parameter of a function to its parser."""
+    required = default is inspect.Parameter.empty
+    if not (required or default in (None, False) or default == ()):
+        help_text = f"{help_text} Default: {default}."
+    options: dict[str, Any] = {"help": argparse.SUPPRESS if help_text.startswith(HIDDEN) else help_text}
+    if not required:
+        options["default"] = default
+    flag = f"--{name.replace('_', '-')}"
+    if hint is bool:
+        parser.add_argument(flag, action="store_true", **options)
+        return
+    many, kind = _kind(hint)
+    if get_origin(kind) is Literal:
+        options["choices"] = get_args(kind)
+    else:
+        options["type"] = kind
+    if positional:
+        options["nargs"] = ("+" if required else "*") if many else (None if required else "?")
+        parser.add_argument(name, metavar=name.upper() if "type" in options else None, **options)
+    else:
+        if many:
+            options |= {"nargs": "+", "action": "extend"}
+            options["default"] = list(options.get("default", []))
+        metavar = None if "choices" in options else METAVARS[kind]
+        parser.add_argument(flag, required=required, metavar=metavar, **options)
+
+
+def _kind(hint: Any) -> tuple[bool, Any]:
+    """Whether a type hint is a sequence, and the type of its value or values, without None."""
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (part for part in get_args(hint) if part is not type(None))
+    if get_origin(hint) is Sequence:
+        return True, get_args(hint)[0]
+    return False, hint
+
+
+def _examples(documentation: Docstring) -> str:
+    """The docstring's ``Examples`` section."""
+    texts = [one.description or "" for one in documentation.meta if one.args and one.args[0] == "examples"]
+    return (
+        "examples:\n" + "\n".join(f"  {line.strip()}" for text in texts for line in text.splitlines()) if texts else ""
     )

@@ -4,50 +4,59 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from no_time_to_train.benchmarks.prepare.steps import Settings, run_parts
-from no_time_to_train.commands.boxes_to_masks import add_network_arguments
-from no_time_to_train.commands.parser import command_parser
+from no_time_to_train.commands.boxes_to_masks import mask_maker
 from no_time_to_train.errors import UserError
-from no_time_to_train.networks.box_prompts import build_box_segmenter
-
-DATASETS = ("coco", "pascal-voc", "cdfsod", "lvis")
 
 
-def run(argv: list[str]) -> None:
-    parser = command_parser(
-        "prepare",
-        "Download, unpack, convert and check a data set; what is done already is left alone.",
-        "coco --root data/",
-    )
-    parser.add_argument("dataset", type=str, help=" | ".join(DATASETS))
-    parser.add_argument("--root", type=str, default="data", help="folder of all data sets")
-    parser.add_argument("--check", action="store_true", help="only say what is missing and where it is to be had")
-    parser.add_argument(
-        "--masks",
-        type=Literal["references", "all", "none"],
-        default="references",
-        help="pascal-voc, cdfsod: boxes that get masks; all: those of the targets too",
-    )
-    parser.add_argument("--sets", type=str | None, help="cdfsod: sets by name, separated by commas; default: all")
-    parser.add_argument("--keep-archives", action="store_true", help="do not delete archives once unpacked")
-    parser.add_argument(
-        "--subset", action="store_true", help="accept other numbers of images and annotations than the published ones"
-    )
-    add_network_arguments(parser)
-    args = parser.parse_args(argv)
-    if args.dataset not in DATASETS:
-        raise UserError(f"prepare: there is no data set {args.dataset!r}; choose one of {', '.join(DATASETS)}")
-    if args.sets and args.dataset != "cdfsod":
+def prepare(
+    dataset: Literal["coco", "pascal-voc", "cdfsod", "lvis"],
+    *,
+    root: Path = Path("data"),
+    check: bool = False,
+    masks: Literal["references", "all", "none"] = "references",
+    sets: str | None = None,
+    keep_archives: bool = False,
+    subset: bool = False,
+    sam2: str = "sam2_hiera_large",
+    sam_checkpoint: Path | None = None,
+    device: str | None = None,
+    sam2_cfg_file: str | None = None,
+    sam2_ckpt_path: Path | None = None,
+) -> None:
+    """Download, convert and check a data set of the paper.
+
+    Finished steps are not repeated.
+
+    Args:
+        dataset: coco, pascal-voc, cdfsod or lvis.
+        root: Folder of all data sets.
+        check: Only say what is missing and where to get it.
+        masks: For pascal-voc and cdfsod, the boxes that get masks; all includes those of the targets.
+        sets: For cdfsod, the sets by name, separated by commas. Default: all six.
+        keep_archives: Do not delete archives after unpacking them.
+        subset: Accept other numbers of images and annotations than the published ones.
+        sam2: SAM 2 for the masks, by its checkpoint's name or path (download --list shows the names).
+        sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to use instead of SAM 2, as the paper does.
+        device: Such as cuda:1 or cpu. Default: the GPU if there is one.
+        sam2_cfg_file: Kept for compatibility: SAM 2 by its configuration's name.
+        sam2_ckpt_path: Kept for compatibility: the checkpoint of sam2_cfg_file.
+
+    Examples:
+        no-time-to-train prepare coco --root data/
+    """
+    if sets and dataset != "cdfsod":
         raise UserError("--sets is for cdfsod only")
+    from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, run_parts
 
-    settings = Settings(
-        Path(args.root),
-        lambda: build_box_segmenter(args.sam2_cfg_file, args.sam2_ckpt_path, args.sam_checkpoint, args.device),
-        args.masks,
-        args.keep_archives,
-        args.subset,
-        tuple(name.strip() for name in args.sets.split(",")) if args.sets else (),
+    options = PrepareOptions(
+        root,
+        mask_maker(sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path),
+        masks,
+        keep_archives,
+        subset,
+        tuple(name.strip() for name in sets.split(",")) if sets else (),
     )
-    dataset = import_module(f"no_time_to_train.benchmarks.prepare.{args.dataset.replace('-', '_')}")
-    run_parts(dataset.parts(settings), args.check)
-    print(f"{args.dataset} is ready in {settings.root}")
+    module = "coco2017" if dataset == "coco" else dataset.replace("-", "_")
+    parts = import_module(f"no_time_to_train.benchmarks.prepare.{module}").parts(options)
+    run_parts(parts, check)
+    print(f"{dataset} is ready in {root}")

@@ -1,107 +1,112 @@
-"""``segment``: your own objects, from a folder of pictures."""
+"""``segment``: find your own objects in a folder of pictures."""
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from no_time_to_train.commands.parser import OneLineParser, command_parser
-from no_time_to_train.data.reference_forms import Reference, add_references, find_references
-from no_time_to_train.data.reference_forms.command_line import parse
-from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import Settings
-from no_time_to_train.pipeline.segment_images import segment_images
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
-def add_arguments(parser: OneLineParser) -> None:
-    parser.add_argument("--references", type=str | None, help="folder or annotation file: docs/your_own_objects.md")
-    parser.add_argument(
-        "--reference",
-        type=str,
-        action="append",
-        default=[],
-        help="LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE; may be given again",
-    )
-    parser.add_argument(
-        "--memory", type=str, action="append", default=[], help="memory kept before; may be given again"
-    )
-    parser.add_argument("--save-memory", type=str | None, help="keep the objects for next time")
-    parser.add_argument(
-        "--images", type=str, nargs="+", default=[], help="folders, globs, images, videos, or a COCO json"
-    )
-    parser.add_argument("--out", type=str | None, help="folder to write")
-    parser.add_argument(
-        "--format", type=Literal["labelme", "yolo", "cvat-coco"], nargs="+", default=[], help="labels to write as well"
-    )
-    parser.add_argument("--score", type=float, default=0.5, help="lowest score of an instance, from 0 to 1")
-    parser.add_argument("--every", type=int, default=30, help="of a video, take one frame of so many")
-    parser.add_argument("--sam2", type=str, default="sam2_hiera_large", help="checkpoint's name or path")
-    parser.add_argument("--dinov2", type=str, default="dinov2_vitl14", help="checkpoint's name or path")
-    parser.add_argument("--nano", action="store_true", help="the small networks that need no download")
-    parser.add_argument("--sam-checkpoint", type=str | None, help="SAM ViT-B, -L or -H to make masks, instead of SAM 2")
-    parser.add_argument("--points-per-side", type=int, default=32, help="grid of prompts; fewer are faster")
-    parser.add_argument("--device", type=str | None, help="such as cuda:1 or cpu; default: the GPU if there is one")
+def segment(
+    *,
+    references: Path | None = None,
+    reference: Sequence[str] = (),
+    memory: Sequence[Path] = (),
+    save_memory: Path | None = None,
+    images: Sequence[str] = (),
+    out: Path | None = None,
+    format: Sequence[Literal["labelme", "yolo", "cvat-coco"]] = (),
+    score: float = 0.5,
+    every: int = 30,
+    sam2: str = "sam2_hiera_large",
+    dinov2: str = "dinov2_vitl14",
+    nano: bool = False,
+    sam_checkpoint: Path | None = None,
+    points_per_side: int = 32,
+    device: str | None = None,
+) -> None:
+    """Find your own objects: show a few of them, and get every one like them in your pictures.
 
+    Args:
+        references: Folder or annotation file with examples of the objects (docs/your_own_objects.md).
+        reference: One example: LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE. May be given several times.
+        memory: Memory kept from an earlier run. May be given several times.
+        save_memory: Keep the examples in this memory file for the next run.
+        images: Folders, globs, images, videos, or one COCO annotation file.
+        out: Folder for the results.
+        format: Label files to write as well.
+        score: The lowest score of an instance, from 0 to 1.
+        every: Of a video, one frame in this many.
+        sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
+        dinov2: DINOv2 by its checkpoint's name or path.
+        nano: Use the two small networks that ship with this package. They know drawn patterns only.
+        sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
+        points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
+        device: Such as cuda:1 or cpu. Default: the GPU if there is one.
 
-def run(argv: list[str]) -> None:
-    parser = command_parser(
-        "segment",
-        "Show a few objects, and get every one like them in your pictures.",
-        "--references refs/ --images photos/ --out out/",
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    if not (args.references or args.reference or args.memory):
+    Examples:
+        no-time-to-train segment --references refs/ --images photos/ --out out/
+        no-time-to-train segment --reference boat:photo.jpg:box=10,20,200,180 --images photos/ --out out/
+    """
+    if not (references or reference or memory):
         raise UserError("nothing to look for: give --references FOLDER, --reference LABEL:IMAGE:box=..., or --memory")
-    if not args.save_memory and not args.images:
+    if not save_memory and not images:
         raise UserError("nothing to do: give --images, and --out for the results, or --save-memory")
-    if args.images and not args.out:
+    if images and not out:
         raise UserError("--out is missing: the folder to write the results to")
-    if not 0 <= args.score <= 1 or args.every < 1 or args.points_per_side < 1:
+    if not 0 <= score <= 1 or every < 1 or points_per_side < 1:
         raise UserError("--score is from 0 to 1; --every and --points-per-side are at least 1")
-    references: list[Reference] = []
-    if args.references:
-        form, found = find_references(Path(args.references))
-        references += found
-        print(f"references: {form} in {args.references}: {counts(one.label for one in found)}")
-    references += [parse(text) for text in args.reference]
-    targets = find_targets(args.images, args.every, Path(args.out)) if args.images else None
+
+    from no_time_to_train.data.reference_forms import Reference, find_references
+    from no_time_to_train.data.reference_forms.command_line import parse
+    from no_time_to_train.data.targets import find_targets
+
+    examples: list[Reference] = []
+    if references:
+        form, found = find_references(references)
+        examples += found
+        print(f"references: {form} in {references}: {counts(one.label for one in found)}")
+    examples += [parse(text) for text in reference]
+    targets = find_targets(images, every, out) if images else None
     if targets is not None:
         print(f"targets: {targets.form}")
 
+    from no_time_to_train.method.settings import Settings
+    from no_time_to_train.pipeline.segment_images import segment_images
+    from no_time_to_train.reference_segmenter import ReferenceSegmenter
+
     segmenter = ReferenceSegmenter.from_pretrained(
-        "nano" if args.nano else args.sam2,
-        None if args.nano else args.dinov2,
-        device=args.device,
-        sam_checkpoint=args.sam_checkpoint,
-        settings=Settings(points_per_side=args.points_per_side),
+        "nano" if nano else sam2,
+        None if nano else dinov2,
+        device=device,
+        sam_checkpoint=sam_checkpoint,
+        settings=Settings(points_per_side=points_per_side),
     )
-    for memory in args.memory:
-        segmenter.load_memory(memory)
-    add_references(segmenter, references)
-    if args.save_memory:
-        segmenter.save_memory(args.save_memory)
-        print(f"memory: {args.save_memory}")
-    if targets is None:
+    for path in memory:
+        segmenter.load_memory(path)
+    segmenter.add_references(examples)
+    if save_memory:
+        segmenter.save_memory(save_memory)
+        print(f"memory: {save_memory}")
+    if targets is None or out is None:
         return
-    out = Path(args.out)
     segmenter.renumber(targets.category_ids)
-    summary = segment_images(segmenter, targets, out, args.score, args.format)
+    summary = segment_images(segmenter, targets, out, score, format)
     for reason in summary.skipped:
         print(f"skipped: {reason}", file=sys.stderr)
-    what = counts(summary.found.elements()) or f"nothing (try a --score under {args.score:g})"
-    interrupted = "interrupted, and the same command goes on: " if summary.interrupted else ""
-    before = f" ({summary.done_before} done by the run before)" if summary.done_before else ""
-    print(f"{interrupted}{summary.images} images{before}: {what}; look at {out / 'index.html'}")
+    what = counts(summary.found.elements()) or f"nothing (try a --score below {score:g})"
+    resumed = f" ({summary.done_before} of them by the run before)" if summary.done_before else ""
+    done = f"{summary.images} images{resumed}: {what}; open {out / 'index.html'}"
     if summary.interrupted:
+        print(f"interrupted after {done}; run the same command again to resume")
         sys.exit(130)
+    print(done)
     if not summary.images:
         raise UserError("no image could be read")
 
 
 def counts(labels: Iterable[str]) -> str:
-    """How many of which classes, in words."""
+    """How many there are of each class, as text."""
     return ", ".join(f"{count} {label}" for label, count in sorted(Counter(labels).items()))

@@ -1,0 +1,155 @@
+"""Lightning's command line over the typed configuration: what ``no-time-to-train test`` runs."""
+
+import logging
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import torch
+import yaml
+from jsonargparse import set_parsing_settings
+from jsonargparse.typing import NonNegativeInt
+from pytorch_lightning import LightningModule, Trainer, seed_everything
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
+from no_time_to_train.pipeline.run_record import record_stage
+from no_time_to_train.pipeline.stage import RunCfg
+
+#: Packages whose classes a configuration may name. A configuration from elsewhere can import nothing else.
+IMPORTABLE = ["lightning", "pytorch_lightning", "no_time_to_train"]
+
+
+class StageParser(LightningArgumentParser):
+    """Lightning's parser, which reports a mistake as a :class:`UserError` of one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(" ".join(message.split()))
+
+
+class StageCLI(LightningCLI):
+    """Runs one stage. It adds the options of a run, which ``commands/test.py`` documents, to the configuration's."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out_path", type=str | None)
+        parser.add_argument("--export_result", type=str | None)
+        parser.add_argument("--seed", type=int | None)
+        parser.add_argument("--n_shot", type=int | None)
+        parser.add_argument("--coco_semantic_split", type=int | None)
+        parser.add_argument("--on_bad_image", type=Literal["stop", "skip"], default="stop")
+        parser.add_argument("--max_bad", type=NonNegativeInt | None)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: a memory holds no hyperparameters of the model."""
+
+    def before_instantiate_classes(self) -> None:
+        """Apply the options that set several keys of the configuration at once."""
+        config = self.config[self.subcommand]
+        model = config.model.init_args
+        if config.n_shot is not None:
+            model.model_cfg.memory_bank_cfg.length = config.n_shot
+            model.dataset_cfgs.fill_memory.memory_length = config.n_shot
+        if config.coco_semantic_split is not None:
+            split = f"coco_semantic_split_{config.coco_semantic_split}"
+            model.dataset_cfgs.fill_memory.class_split = split
+            model.dataset_cfgs.test.class_split = split
+            model.dataset_cfgs.test.protocol, model.dataset_cfgs.test.name = "semantic", None
+        if config.seed is not None:
+            seed_everything(config.seed, verbose=False)
+
+    def test(self, model: LightningModule, ckpt_path: str | None = None) -> None:
+        """Run the stage that the configuration names, and record it in ``run.json``.
+
+        Args:
+            model: The LightningModule, with its configuration.
+            ckpt_path: The memory to read.
+        """
+        assert isinstance(model, NoTimeToTrain)
+        config = self.config[self.subcommand]
+        loggers = self.trainer.loggers
+        labels = {key: config[key] for key in ("seed", "n_shot", "coco_semantic_split")}
+        run = RunCfg(
+            ckpt_path=ckpt_path,
+            out_path=config.out_path,
+            export_result=config.export_result,
+            save_dir=str((loggers and loggers[0].save_dir) or self.trainer.default_root_dir),
+            cache_dir=model.cache_dir,
+            precision=str(self.trainer.precision),
+            on_bad_image=config.on_bad_image,
+            max_bad=config.max_bad,
+            labels={key: value for key, value in labels.items() if value is not None},
+        )
+        with self._record(model, run) if self.trainer.is_global_zero else nullcontext():
+            model.prepare(run)
+            try:
+                self.trainer.test(model, verbose=False)
+            except BaseException:  # an interrupt, too
+                if self.trainer.is_global_zero:
+                    model.print_resume_hint()
+                raise
+
+    def _record(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[None]:
+        """Record the stage in the ``run.json`` of the folder that its output goes to."""
+        output = run.export_result if model.test_mode == "test" else run.out_path
+        target = model.dataset_cfgs.test
+        filling, testing = model.test_mode == "fill_memory", model.test_mode == "test"
+        files = {
+            "sam2": model.model_cfg.sam2_ckpt_path if testing else None,
+            "encoder": model.model_cfg.encoder_ckpt_path if model.test_mode != "postprocess_memory" else None,
+            "memory": run.ckpt_path,
+        }
+        name = model.model_cfg.dataset_name or target.class_split or Path(target.json_file).stem or None
+        config = self._parser(self.subcommand).dump(self.config[self.subcommand])
+        return record_stage(
+            Path(output).parent if output else Path(run.save_dir),
+            model.test_mode,
+            files,
+            references=model.dataset_cfgs.fill_memory.memory_pkl if filling else None,
+            protocol=target.protocol,
+            labels={"dataset_name": name, **run.labels},
+            devices=[self.trainer.num_nodes, self.trainer.num_devices, device_name(self.trainer)],
+            config=yaml.safe_load(config),
+        )
+
+
+def device_name(trainer: Trainer) -> str:
+    """The device that a stage runs on: the GPU's name, or "cpu"."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def run_stage(argv: list[str]) -> None:
+    """Run a stage of the method.
+
+    Args:
+        argv: The arguments after ``no-time-to-train test``.
+
+    Raises:
+        UserError: The configuration or an input is wrong.
+    """
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch's pytrees
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    set_parsing_settings(
+        import_path_denylist=["*"],
+        import_path_allowlist=IMPORTABLE,
+        config_read_mode_fsspec_enabled=False,  # Lightning enables it: a configuration could then name a URL to fetch
+        config_read_mode_urls_enabled=False,
+    )
+    StageCLI(
+        NoTimeToTrain,
+        subclass_mode_model=True,
+        save_config_callback=None,
+        seed_everything_default=False,
+        trainer_defaults={"callbacks": [ProgressBar()], "enable_checkpointing": False},
+        parser_class=StageParser,
+        auto_configure_optimizers=False,
+        args=["test", *argv],
+    )
