@@ -1,0 +1,119 @@
+"""The rules of the layout in CONTRIBUTING.md: who may import whom, and what stays fast."""
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "no_time_to_train"
+
+#: The rooms from the ground floor up. A module imports nothing from the rooms after its own.
+FLOORS = [
+    {"errors", "files"},
+    {"method"},
+    {"networks"},
+    {"data"},
+    {"config", "evaluation", "visual"},
+    {"reference_segmenter"},
+    {"pipeline"},
+    {"benchmarks", "demo", "lightning_module"},
+    {"commands"},
+    {"cli"},
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+
+
+def imported_modules(name: str) -> set[str]:
+    """The modules of the package that a module imports anywhere, except for type checkers only."""
+    tree = ast.parse(MODULES[name].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= submodules or {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return (found & MODULES.keys()) - {name}
+
+
+IMPORTS = {name: imported_modules(name) for name in MODULES}
+
+
+def room(name: str) -> str:
+    return (name.split(".") + [""])[1]
+
+
+def test_the_method_knows_nothing_of_the_rest_of_the_package() -> None:
+    outside = {
+        (name, imported)
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if room(name) == "method" and room(imported) not in ("method", "errors")
+    }
+    assert not outside
+
+
+def test_no_room_imports_from_a_room_above_it() -> None:
+    floor = {name: number for number, rooms in enumerate(FLOORS) for name in rooms}
+    upward = {
+        (name, imported)
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if room(name) in floor and room(imported) in floor and floor[room(imported)] > floor[room(name)]
+    }
+    # The package's pictures and results convert into each other: Instances.plot draws, the gallery shows Instances.
+    allowed = {(f"{PACKAGE}.data.instances", f"{PACKAGE}.visual.drawing")}
+    # The demo runs the stages as the command line does.
+    allowed.add((f"{PACKAGE}.demo.run_demo", f"{PACKAGE}.commands.test"))
+    assert upward <= allowed
+
+
+def test_no_modules_import_each_other() -> None:
+    def reaches_itself(start: str) -> bool:
+        seen: set[str] = set()
+        waiting = set(IMPORTS[start])
+        while waiting:
+            name = waiting.pop()
+            if name == start:
+                return True
+            if name not in seen:
+                seen.add(name)
+                waiting |= IMPORTS[name]
+        return False
+
+    assert [name for name in MODULES if reaches_itself(name)] == []
+
+
+def test_a_module_is_found_by_its_name() -> None:
+    names = Counter(name.rpartition(".")[2] for name in MODULES)
+    for command in MODULES:
+        if room(command) == "commands":  # a command may have the name of what it runs
+            names[command.rpartition(".")[2]] -= 1
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["segment", "--help"], ["test", "--help"], ["evaluate", "--gt"], ["segmnet"]]
+)
+def test_help_and_mistakes_in_options_import_nothing_slow(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom no_time_to_train.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "print('slow:', {'torch', 'torchvision', 'numpy', 'cv2', 'supervision', 'timm'} & sys.modules.keys())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ended.stdout.splitlines()[-1] == "slow: set()"
