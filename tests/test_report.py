@@ -10,14 +10,14 @@ import pytest
 from no_time_to_train.benchmarks.report.runs import find_runs, read_run
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
-from no_time_to_train.pipeline.run_record import recorded
+from no_time_to_train.pipeline.run_record import record_stage
 
 
 def finished_run(folder: Path, dataset: str, shots: int, seed: int, **metrics: dict[str, Any]) -> None:
     """A run as the stages leave it."""
-    with recorded(folder, "fill_memory", {}):
+    with record_stage(folder, "fill_memory", {}):
         pass
-    with recorded(folder, "test", {}, labels={"dataset_name": dataset, "n_shot": shots, "seed": seed}):
+    with record_stage(folder, "test", {}, labels={"dataset_name": dataset, "n_shot": shots, "seed": seed}):
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
@@ -29,11 +29,11 @@ def runs(tmp_path: Path) -> Path:
     finished_run(coco / "10shot_seed42", "few_shot_classes", 10, 42, bbox={"AP": 0.346}, segm={"AP": 0.327})
     finished_run(tmp_path / "voc", "pascal_voc_split_1", 5, 33, bbox={"AP": 0.4, "AP50": 0.7})
     labels = {"dataset_name": "few_shot_classes", "n_shot": 10, "method": "Co|DETR <x>"}
-    with recorded(tmp_path / "other", "evaluate", {}, labels=labels):
+    with record_stage(tmp_path / "other", "evaluate", {}, labels=labels):
         (tmp_path / "other" / "metrics.json").write_text(json.dumps({"bbox": {"AP": 0.5}}))
-    with pytest.raises(UserError), recorded(tmp_path / "failed", "fill_memory", {}):
+    with pytest.raises(UserError), record_stage(tmp_path / "failed", "fill_memory", {}):
         raise UserError("image not found: cat.png")
-    with recorded(tmp_path / "unfinished", "fill_memory", {}):
+    with record_stage(tmp_path / "unfinished", "fill_memory", {}):
         pass
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("{")
@@ -82,11 +82,11 @@ def test_run_record_tells_how_a_stage_ended(tmp_path: Path) -> None:
     references = tmp_path / "refs.json"
     references.write_text(json.dumps({"3": [{"img_id": 1, "ann_ids": [8]}]}))
     files = {"sam2": str(checkpoint), "encoder": str(tmp_path / "missing.pth"), "memory": None}
-    with recorded(tmp_path, "fill_memory", files, str(references), labels={"seed": 1}):
+    with record_stage(tmp_path, "fill_memory", files, str(references), labels={"seed": 1}):
         begun = json.loads((tmp_path / "run.json").read_text())["fill_memory"]
         assert begun["status"] == "running"
         assert read_run(tmp_path, "run").reason == "fill_memory: begun, not ended"
-    with pytest.raises(KeyboardInterrupt), recorded(tmp_path, "test", files):
+    with pytest.raises(KeyboardInterrupt), record_stage(tmp_path, "test", files):
         raise KeyboardInterrupt
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["fill_memory"]["status"] == "finished"
@@ -98,6 +98,6 @@ def test_run_record_tells_how_a_stage_ended(tmp_path: Path) -> None:
     assert record["test"]["error"] == "KeyboardInterrupt: "
     assert find_runs(tmp_path)[0].status == "failed"
     checkpoint.write_bytes(b"abcd")
-    with recorded(tmp_path, "test", files):
+    with record_stage(tmp_path, "test", files):
         pass
     assert json.loads((tmp_path / "run.json").read_text())["test"]["files"]["sam2"]["sha256"] != sha256

@@ -27,7 +27,7 @@ PACKAGES = ("no-time-to-train", "torch", "torchvision", "pytorch-lightning", "sa
 
 
 @contextmanager
-def recorded(
+def record_stage(
     folder: Path, stage: str, files: dict[str, str | None], references: str | None = None, **about: Any
 ) -> Iterator[None]:
     """Record the stage that the block runs in ``folder/run.json``.
