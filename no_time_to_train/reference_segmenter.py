@@ -21,7 +21,7 @@ from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point
+from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point, rectangle
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.registry import (
     DINOV2_NAMES,
@@ -32,7 +32,6 @@ from no_time_to_train.networks.registry import (
     SAM2_NANO,
     find_network,
 )
-from no_time_to_train.pipeline.boxes_to_masks import rectangle
 
 #: Context around a reference: the crop's side over the box's longer side, less one.
 CONTEXT_RATIO = 0.2

@@ -18,8 +18,9 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.errors import UserError
+from no_time_to_train.networks.box_prompts import rectangle
 from no_time_to_train.networks.build import build_sam2
-from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks, rectangle
+from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 from tests.conftest import DATA
 
 IMAGES = DATA / "images"

@@ -83,6 +83,24 @@ def mask_of_point(
     return np.asarray(masks[predicted_iou.argmax()] > 0)
 
 
+def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
+    """The pixels that a box touches, at least one: what stands in for a mask that the network returns empty.
+
+    Args:
+        box: float32 [4], xyxy in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        bool [height, width].
+    """
+    x1, y1 = int(np.clip(np.floor(box[0]), 0, width - 1)), int(np.clip(np.floor(box[1]), 0, height - 1))
+    x2, y2 = int(np.clip(np.ceil(box[2]), x1 + 1, width)), int(np.clip(np.ceil(box[3]), y1 + 1, height))
+    mask = np.zeros((height, width), bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
 def import_sam() -> Any:
     """The ``segment_anything`` module, or a UserError that says what to install."""
     try:

@@ -17,7 +17,7 @@ from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256, write_json
-from no_time_to_train.networks.box_prompts import BoxSegmenter
+from no_time_to_train.networks.box_prompts import BoxSegmenter, rectangle
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.visual.drawing import draw_instances, save_picture
 
@@ -105,15 +105,6 @@ def masks_of_boxes(image: NDArray[np.uint8], annotations: list[dict[str, Any]], 
             tqdm.write(warning, file=sys.stderr)
         encoded[annotation["id"]] = encode_mask(mask)
     return encoded
-
-
-def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels that a box, xyxy, touches, at least one: bool [height, width]."""
-    x1, y1 = int(np.clip(np.floor(box[0]), 0, width - 1)), int(np.clip(np.floor(box[1]), 0, height - 1))
-    x2, y2 = int(np.clip(np.ceil(box[2]), x1 + 1, width)), int(np.clip(np.ceil(box[3]), y1 + 1, height))
-    mask = np.zeros((height, width), bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
 
 
 def draw_masks(
