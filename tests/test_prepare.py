@@ -1,8 +1,9 @@
-"""``prepare``, end to end in this process, on small data sets in each published format behind a loopback server."""
+"""``prepare`` end to end, on small data sets in each published format that a local server offers."""
 
 import hashlib
 import io
 import json
+import re
 import tarfile
 import threading
 import zipfile
@@ -30,14 +31,20 @@ from no_time_to_train.errors import UserError
 
 @dataclass
 class Site:
-    """A web site: the folder that is served, its address, and what was asked of it."""
+    """A web site.
+
+    Attributes:
+        folder: The folder that is served.
+        url: Its address.
+        asked: The paths that were requested, in order.
+    """
 
     folder: Path
     url: str = ""
     asked: list[str] = field(default_factory=list)
 
     def archive(self, name: str, files: dict[str, bytes], missing_first: bool = False) -> Archive:
-        """Serve an archive of these files; ``missing_first`` puts an address before it that has nothing."""
+        """Serve an archive of these files; with ``missing_first``, its first address does not exist."""
         pack = zip_of if name.endswith(".zip") else tar_of
         (self.folder / name).write_bytes(pack(files))
         urls = [f"{self.url}/{name}"]
@@ -80,7 +87,7 @@ def prepare(tmp_path: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def refused(prepare: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run ``prepare``, which must fail; returns the one line it complains with."""
+    """Run ``prepare``, which must fail, and return its error message of one line."""
 
     def run(*arguments: str) -> str:
         with pytest.raises(SystemExit) as exit_:
@@ -119,7 +126,7 @@ def picture(seed: int, width: int = 60, height: int = 40) -> bytes:
 
 
 def coco_file(names: list[str], **fields: Any) -> dict[str, Any]:
-    """A COCO file of one box an image, 60x40 each."""
+    """A COCO file with one box per image; images have 60x40 pixels."""
     return {
         "images": [{"id": i, "file_name": name, "width": 60, "height": 40} for i, name in enumerate(names, 1)],
         "annotations": [
@@ -158,7 +165,7 @@ def coco_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     return site
 
 
-def test_coco_is_brought_whole_and_only_once(
+def test_coco_is_downloaded_completely_and_only_once(
     coco_site: Site, tmp_path: Path, prepare: Callable[..., None], refused: Callable[..., str]
 ) -> None:
     assert "4 of 4 pieces are missing" in refused("coco", "--check")
@@ -182,7 +189,7 @@ def test_coco_is_brought_whole_and_only_once(
     assert (tmp_path / "data/coco/val2017/000000000011.jpg").is_file()
 
 
-def test_a_killed_unpacking_goes_on_without_a_second_download(
+def test_interrupted_unpacking_resumes_without_a_second_download(
     coco_site: Site, tmp_path: Path, prepare: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
@@ -206,7 +213,7 @@ def test_a_killed_unpacking_goes_on_without_a_second_download(
     assert not list((tmp_path / "data/downloads").iterdir())
 
 
-def test_numbers_that_are_not_the_published_ones_are_an_error(
+def test_other_numbers_than_the_published_ones_are_an_error(
     coco_site: Site,
     tmp_path: Path,
     prepare: Callable[..., None],
@@ -220,17 +227,17 @@ def test_numbers_that_are_not_the_published_ones_are_an_error(
     prepare("coco", "--subset")
 
 
-def test_images_that_the_archive_lacks_are_counted(
+def test_images_missing_in_the_archive_are_counted(
     coco_site: Site, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
         coco2017.IMAGES, "val2017", coco_site.archive("val2017.zip", {"val2017/000000000010.jpg": picture(0)})
     )
     assert "COCO val2017 images: 2 of 3 images are missing in" in (complaint := refused("coco"))
-    assert "the first 000000000011.jpg, after all was done to make it; it comes with http" in complaint
+    assert "the first is 000000000011.jpg, although this step has run; source: http" in complaint
 
 
-def test_the_published_numbers_and_addresses() -> None:
+def test_published_numbers_and_addresses() -> None:
     assert coco2017.COUNTS["val2017"] == {"images": 5_000, "annotations": 36_781}
     assert pascal_voc.OUTPUTS["voc07_test"][1] == {"images": 4_952}
     assert pascal_voc.OUTPUTS["voc0712_trainval"][1] == {"images": 5_011 + 11_540}
@@ -268,7 +275,7 @@ def voc_files(
 
 @pytest.fixture
 def voc_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Both years' trainval, whose names share digits, and 2007's test, the first behind a mirror."""
+    """The trainval sets of both years, whose names share digits, behind a mirror; and the test set of 2007."""
     sets = {
         ("VOC2007", "trainval"): {"000027": [("tvmonitor", 0, (1, 1, 60, 40)), ("aeroplane", 1, (11, 21, 20, 30))]},
         ("VOC2012", "trainval"): {"2007_000027": [("cow", None, (2.5, 3, 10.5, 12))], "2008_000008": []},
@@ -281,7 +288,7 @@ def voc_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     return site
 
 
-def test_voc_becomes_two_coco_files(voc_site: Site, tmp_path: Path, prepare: Callable[..., None]) -> None:
+def test_voc_is_converted_to_two_coco_files(voc_site: Site, tmp_path: Path, prepare: Callable[..., None]) -> None:
     prepare("pascal-voc", "--subset", "--masks", "none")
     folder = tmp_path / "data/pascal-voc"
     trainval = load(folder / "annotations/voc0712_trainval.json")
@@ -319,7 +326,7 @@ def test_voc_becomes_two_coco_files(voc_site: Site, tmp_path: Path, prepare: Cal
         (b"<annotation/>", "size/width is missing"),
     ],
 )
-def test_a_broken_voc_annotation_is_named(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_message_names_the_broken_voc_annotation(tmp_path: Path, content: bytes, complaint: str) -> None:
     for name, data in (("ImageSets/Main/test.txt", b"000001\n"), ("Annotations/000001.xml", content)):
         path = tmp_path / "VOC2007" / name
         path.parent.mkdir(parents=True)
@@ -329,7 +336,7 @@ def test_a_broken_voc_annotation_is_named(tmp_path: Path, content: bytes, compla
     assert not (tmp_path / "out.json").exists()
 
 
-def test_an_archive_with_another_checksum_is_not_unpacked(
+def test_archive_with_a_wrong_checksum_is_not_unpacked(
     voc_site: Site, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = pascal_voc.ImageSet("VOC2007", "trainval")
@@ -342,7 +349,7 @@ def test_an_archive_with_another_checksum_is_not_unpacked(
 
 
 class WholeBox:
-    """Stands in for SAM 2: a mask that fills its box."""
+    """Replaces SAM 2: each mask fills its box."""
 
     name = "whole box"
 
@@ -364,13 +371,13 @@ def cdfsod_files(name: str, train: str = "train", test: str = "test") -> dict[st
     return files
 
 
-def test_cdfsod_takes_what_the_user_brought_and_says_what_is_missing(
+def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
     tmp_path: Path,
     prepare: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("no_time_to_train.commands.prepare.build_box_segmenter", lambda *_: WholeBox())
+    monkeypatch.setattr("no_time_to_train.networks.box_prompts.build_box_segmenter", lambda *_: WholeBox())
     root = tmp_path / "data/cdfsod"
     root.mkdir(parents=True)
     (root / "FISH.zip").write_bytes(zip_of(cdfsod_files("FISH")))
@@ -388,7 +395,7 @@ def test_cdfsod_takes_what_the_user_brought_and_says_what_is_missing(
     assert "4 of 6 sets are not ready: ArTaxOr, clipart1k, NEU-DET, UODD" in complaint
     assert "https://github.com/lovelyqian/CDFSOD-benchmark" in complaint
     assert "1 of 1 images are missing" in complaint
-    assert "the first test/test.jpg" in complaint
+    assert "the first is test/test.jpg" in complaint
     assert "5_shot.json has 1 of 5 annotations of 'fish'" in complaint
     for name, image in (("FISH", "train/5_shot.jpg"), ("DIOR", "train/new_train/5_shot.jpg")):
         shots = load(root / name / "prepared/5_shot_masks.json")
@@ -400,13 +407,13 @@ def test_cdfsod_takes_what_the_user_brought_and_says_what_is_missing(
     assert (root / "FISH/prepared/test_masks.json").is_file()
     with pytest.raises(SystemExit):
         prepare("cdfsod", "--sets", "DORI")
-    assert "has no set 'DORI'; choose among ArTaxOr" in capsys.readouterr().err
+    assert "has no set 'DORI'; choose from ArTaxOr" in capsys.readouterr().err
 
 
 # LVIS
 
 
-def test_lvis_gets_file_names_minival_and_only_the_images_it_lacks(
+def test_lvis_gets_file_names_and_minival_and_downloads_only_missing_images(
     coco_site: Site, tmp_path: Path, prepare: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extra = {"neg_category_ids": [1], "not_exhaustive_category_ids": []}
@@ -481,7 +488,7 @@ def evil_tar(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
         (b"", "is broken"),
     ],
 )
-def test_an_evil_or_broken_archive_leaves_no_file_anywhere(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_malicious_or_broken_archive_writes_no_file(tmp_path: Path, content: bytes, complaint: str) -> None:
     archive, folder, outside = tmp_path / "archive", tmp_path / "a/folder", tmp_path / "outside"
     archive.write_bytes(content)
     folder.mkdir(parents=True)
@@ -494,7 +501,7 @@ def test_an_evil_or_broken_archive_leaves_no_file_anywhere(tmp_path: Path, conte
     assert not Path("/tmp/evil").exists()
 
 
-def test_a_corrupt_member_is_not_left_half_written(tmp_path: Path) -> None:
+def test_corrupt_member_leaves_no_partial_file(tmp_path: Path) -> None:
     content = bytearray(zip_of({"a.txt": bytes(range(256)) * 9}))
     content[60] ^= 0xFF
     (tmp_path / "x.zip").write_bytes(content)
@@ -503,16 +510,16 @@ def test_a_corrupt_member_is_not_left_half_written(tmp_path: Path) -> None:
     assert files_in(tmp_path / "out") == set()
 
 
-def test_a_full_disk_is_noticed_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_noticed_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.tar").write_bytes(tar_of({"a.txt": b"1234"}))
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 3}))
-    with pytest.raises(UserError, match="no room for 0 MB"):
+    with pytest.raises(UserError, match="has no room for 0 MB"):
         unpack(tmp_path / "x.tar", tmp_path / "out", lambda name: True)
     assert files_in(tmp_path / "out") == set()
 
 
-def test_an_unknown_data_set_is_answered_with_the_known_ones(refused: Callable[..., str]) -> None:
-    assert "no data set 'voc'; choose one of coco, pascal-voc, cdfsod, lvis" in refused("voc")
+def test_message_for_an_unknown_data_set_lists_the_known_ones(refused: Callable[..., str]) -> None:
+    assert re.search("invalid choice: 'voc' .*coco.*pascal-voc.*cdfsod.*lvis", refused("voc"))
 
 
 # Configurations
@@ -528,7 +535,7 @@ def test_an_unknown_data_set_is_answered_with_the_known_ones(refused: Callable[.
         ("lvis", "lvis/annotations/lvis_v1_train.json", "lvis/annotations/lvis_v1_minival.json"),
     ],
 )
-def test_configurations_read_what_is_prepared(
+def test_configurations_read_the_prepared_files(
     name: str, references: str, targets: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     config = Path(__file__).parents[1] / "configs" / f"{name}_sam2l.yaml"

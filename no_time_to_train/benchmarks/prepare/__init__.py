@@ -1,1 +1,1 @@
-"""The paper's data sets: downloaded where they have an address, unpacked, converted to COCO's format and checked."""
+"""The paper's data sets: downloaded where they have a public address, unpacked, converted to COCO's format, checked."""

@@ -1,4 +1,4 @@
-"""Unpacking zip and tar archives so that nothing they hold can reach outside a folder."""
+"""Zip and tar archives, unpacked so that no member can be written outside the chosen folder."""
 
 import shutil
 import stat
@@ -16,13 +16,19 @@ from tqdm import tqdm
 
 from no_time_to_train.errors import UserError
 
-#: What zipfile, tarfile and the decompressors raise for a broken archive.
+#: The exceptions of zipfile, tarfile and the decompressors for a broken archive.
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file of an archive; ``size`` in bytes."""
+    """A regular file in an archive.
+
+    Attributes:
+        name: Its path in the archive.
+        size: Its unpacked size in bytes.
+        open: Opens it for reading.
+    """
 
     name: str
     size: int
@@ -30,21 +36,26 @@ class Member:
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Unpack the files of a zip or tar archive for whose names ``wanted`` holds.
+    """Unpack some files of a zip or tar archive.
 
-    The whole archive is checked before anything is written. Each file appears whole or not at all; one that is there
-    with the right size is left alone, so that a killed run goes on.
+    All members are checked before anything is written. Each file is written atomically. Files that exist with the
+    right size are skipped, so that an interrupted run resumes.
+
+    Args:
+        archive: The archive.
+        folder: Folder to unpack to, created if it is missing.
+        wanted: Whether the member of this name is unpacked.
 
     Raises:
-        UserError: the archive is broken; a member is a link or a device, or would leave ``folder``; or the disk
-            is full.
+        UserError: The archive is broken, a member is a link or a device or would be written outside ``folder``, or the
+            disk has too little free space.
     """
     with open_archive(archive, folder) as members:
         chosen = [member for member in members if wanted(member.name) and not _is_unpacked(member, folder)]
         total = sum(member.size for member in chosen)
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < total:
-            raise UserError(f"no room for {total / 1e6:.0f} MB in {folder}: make room or choose another --root")
+            raise UserError(f"{folder} has no room for {total / 1e6:.0f} MB: free some space or choose another --root")
         with tqdm(total=total, unit="B", unit_scale=True, desc=f"unpacking {archive.name}") as bar:
             for member in chosen:
                 _write(member, folder / member.name)
@@ -53,10 +64,14 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
 
 @contextmanager
 def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Member]]:
-    """The regular files of a zip or tar archive; for unpacking to ``folder``, all members are checked first.
+    """Open a zip or tar archive and list its regular files.
+
+    Args:
+        archive: The archive.
+        folder: Folder that the archive will be unpacked to; all members are checked for it. None checks nothing.
 
     Raises:
-        UserError: see :func:`unpack`.
+        UserError: See :func:`unpack`. This includes errors of the block in which the archive is open.
     """
     try:
         if zipfile.is_zipfile(archive):
@@ -68,7 +83,7 @@ def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Mem
     except BROKEN as error:
         raise UserError(f"archive {archive} is broken ({error}): delete it and run the same command again") from error
     except OSError as error:
-        raise UserError(f"cannot unpack {archive}: {error}") from error
+        raise UserError(f"archive {archive} cannot be unpacked: {error}") from error
 
 
 def _zip_members(zipped: zipfile.ZipFile, archive: Path, folder: Path | None) -> list[Member]:
@@ -87,7 +102,7 @@ def _tar_members(tarred: tarfile.TarFile, archive: Path, folder: Path | None) ->
     for info in tarred.getmembers():
         if folder:
             _check(info.name, info.isreg() or info.isdir(), archive, folder)
-            tarfile.data_filter(info, str(folder))  # Python's own refusals beside ours
+            tarfile.data_filter(info, str(folder))  # Python's own checks in addition to ours
         if info.isreg():
             members.append(Member(info.name, info.size, partial(_open_tarred, tarred, info)))
     return members
@@ -100,7 +115,10 @@ def _open_tarred(tarred: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _check(name: str, plain: bool, archive: Path, folder: Path) -> None:
-    """Refuse what is no ``plain`` file or folder, and a name that leaves ``folder``, by itself or through a link."""
+    """Refuse a member that is no ``plain`` file or folder, or that would be written outside ``folder``.
+
+    A name can lead outside by itself or through a symbolic link in ``folder``.
+    """
     if not plain:
         raise UserError(f"archive {archive} is refused: {name!r} is a link or a device")
     parts = PurePosixPath(name)

@@ -1,53 +1,59 @@
-"""CD-FSOD: six sets of other domains, with the N-shot references and the targets that the benchmark fixed."""
+"""CD-FSOD: six data sets of other domains, with the N-shot references and the targets that the benchmark fixed."""
 
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from no_time_to_train.benchmarks.prepare.archives import unpack
-from no_time_to_train.benchmarks.prepare.steps import Parts, Settings, Step, masks_step
-from no_time_to_train.benchmarks.prepare.verify import missing_file, read_counted, say_missing
+from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
+from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message, read_annotations
 from no_time_to_train.data.class_splits import class_splits
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
 
-#: The sets, named as their folders and their class splits.
+#: The sets, under the names of their folders. The class split of a set is ``cdfsod_<SET>``.
 SETS = [split.removeprefix("cdfsod_") for split in class_splits() if split.startswith("cdfsod_")]
 
 SHOTS = (1, 5, 10)
 
-#: Where the images of a set's annotation files lie; DIOR nests them once more.
+#: The image folders of references and of targets; those of DIOR are nested one level deeper.
 IMAGE_FOLDERS = {"shot": ("train", "train/new_train"), "test": ("test", "test/new_test")}
 
 SOURCE = (
-    "it has no direct address: download it from the links of https://github.com/lovelyqian/CDFSOD-benchmark "
+    "there is no direct download: get it from the links in https://github.com/lovelyqian/CDFSOD-benchmark "
     "(Google Drive or Baidu)"
 )
 
 
-def parts(settings: Settings) -> Parts:
-    """``cdfsod/<SET>`` as published and ``cdfsod/<SET>/prepared/*.json``, with file names relative to the set.
+def parts(options: PrepareOptions) -> Parts:
+    """The steps of each set: ``cdfsod/<SET>`` as published, and ``cdfsod/<SET>/prepared/*.json``.
 
     Raises:
-        UserError: ``settings.sets`` names a set that there is not.
+        UserError: ``options.sets`` names an unknown set.
     """
-    for name in settings.sets:
+    for name in options.sets:
         if name not in SETS:
-            raise UserError(f"--sets: CD-FSOD has no set {name!r}; choose among {', '.join(SETS)}")
-    return {name: set_steps(name, settings) for name in settings.sets or SETS}
+            raise UserError(f"--sets: CD-FSOD has no set {name!r}; choose from {', '.join(SETS)}")
+    return {name: set_steps(name, options) for name in options.sets or SETS}
 
 
-def set_steps(name: str, settings: Settings) -> list[Step]:
-    """The steps of one set."""
-    folder = settings.root / "cdfsod" / name
+def set_steps(name: str, options: PrepareOptions) -> list[Step]:
+    """The steps that prepare one set.
+
+    Args:
+        name: The set.
+        options: The options of the command.
+    """
+    folder = options.root / "cdfsod" / name
     files = [*(f"{shots}_shot" for shots in SHOTS), "test"]
     originals = {file: folder / "annotations" / f"{file}.json" for file in files}
-    archive = find_archive(name, settings)
+    archive = find_archive(name, options)
     steps = [
         Step(
             name,
-            lambda: next((f"{path} is not there" for path in originals.values() if not path.is_file()), None),
+            lambda: next((f"{path} is missing" for path in originals.values() if not path.is_file()), None),
             partial(unpack, archive, folder.parent, lambda member: member.startswith(f"{name}/")) if archive else None,
             f"{SOURCE} and unpack it to {folder}, or save it as {folder}.zip",
         )
@@ -57,37 +63,65 @@ def set_steps(name: str, settings: Settings) -> list[Step]:
         steps.append(
             Step(
                 f"{name} {file}.json",
-                partial(missing_file, prepared, {}, settings.subset),
+                partial(annotations_problem, prepared, {}, options.subset),
                 partial(convert, original, name, prepared),
             )
         )
-        if settings.masks == "all" or (settings.masks == "references" and file != "test"):
-            steps.append(masks_step(f"{name} {file}.json", prepared, folder, settings))
+        if options.makes_masks(references=file != "test"):
+            steps.append(masks_step(f"{name} {file}.json", prepared, folder, options))
     return steps
 
 
-def find_archive(name: str, settings: Settings) -> Path | None:
-    """The archive of a set that the user brought, if there is one."""
-    for folder in (settings.root / "cdfsod", settings.downloads):
+def find_archive(name: str, options: PrepareOptions) -> Path | None:
+    """The archive of a set that the user has saved, or None.
+
+    Args:
+        name: The set.
+        options: The options of the command.
+    """
+    for folder in (options.root / "cdfsod", options.downloads):
         for ending in (".zip", ".tar", ".tar.gz", ".tgz"):
-            if (folder / f"{name}{ending}").is_file():
-                return folder / f"{name}{ending}"
+            path = folder / f"{name}{ending}"
+            if path.is_file():
+                return path
     return None
 
 
 def convert(original: Path, name: str, prepared: Path) -> None:
-    """Write a set's annotation file with file names relative to the set's folder.
+    """Write an annotation file of a set with file names relative to the set's folder.
+
+    Args:
+        original: The published annotation file.
+        name: The set.
+        prepared: The annotation file to write.
 
     Raises:
-        UserError: the file is broken, lacks a class of the split, or images are missing.
+        UserError: The file is broken or lacks a class of the set's class split, or images are missing.
     """
-    data = read_counted(original, {}, subset=True)
+    data = read_annotations(original, {}, subset=True)
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     unknown = sorted(set(class_splits()[f"cdfsod_{name}"]) - set(categories.values()))
     if unknown:
-        raise UserError(f"{original} has no class {unknown[0]!r}: is it that of {name}?")
+        raise UserError(f"{original} has no class {unknown[0]!r}: is it an annotation file of {name}?")
+    is_test = original.stem == "test"
+    add_folders(data, original, IMAGE_FOLDERS["test" if is_test else "shot"])
+    if not is_test:
+        warn_of_few_shots(data, categories, original)
+    write_json(prepared, data, indent=None)
+
+
+def add_folders(data: dict[str, Any], original: Path, candidates: tuple[str, ...]) -> None:
+    """Make the file names of the images relative to the set's folder.
+
+    Args:
+        data: The content of the annotation file, which is changed.
+        original: Its path.
+        candidates: The folders in which an image may be.
+
+    Raises:
+        UserError: Images are missing.
+    """
     folder = original.parent.parent
-    candidates = IMAGE_FOLDERS["test" if original.stem == "test" else "shot"]
     missing = []
     for image in data["images"]:
         paths = [f"{candidate}/{image['file_name']}" for candidate in candidates]
@@ -96,18 +130,20 @@ def convert(original: Path, name: str, prepared: Path) -> None:
             missing.append(paths[0])
         else:
             image["file_name"] = found
-    problem = say_missing(missing, len(data["images"]), folder)
-    if problem:
-        raise UserError(f"{original}: {problem}")
-    if original.stem != "test":
-        warn_of_few_shots(data, categories, original)
-    write_json(prepared, data, indent=None)
+    if missing:
+        raise UserError(f"{original}: {missing_message(missing, len(data['images']), folder)}")
 
 
 def warn_of_few_shots(data: dict[str, Any], categories: dict[int, str], original: Path) -> None:
-    """Print a warning for each class that has fewer annotations than the file's name says."""
+    """Print a warning for each class that has fewer annotations than the name of the file states.
+
+    Args:
+        data: The content of the annotation file.
+        categories: The names of the classes by their ids.
+        original: The path of the file: ``<shots>_shot.json``.
+    """
     shots = int(original.stem.removesuffix("_shot"))
+    counts = Counter(annotation["category_id"] for annotation in data["annotations"])
     for category_id, category in categories.items():
-        found = sum(annotation["category_id"] == category_id for annotation in data["annotations"])
-        if found < shots:
-            print(f"warning: {original} has {found} of {shots} annotations of {category!r}", file=sys.stderr)
+        if (count := counts[category_id]) < shots:
+            print(f"warning: {original} has {count} of {shots} annotations of {category!r}", file=sys.stderr)

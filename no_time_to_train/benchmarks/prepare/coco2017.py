@@ -3,75 +3,71 @@
 from functools import partial
 from pathlib import Path
 
-from no_time_to_train.benchmarks.prepare.fetch import Archive, fetch_and_unpack
-from no_time_to_train.benchmarks.prepare.steps import Parts, Settings, Step
-from no_time_to_train.benchmarks.prepare.verify import missing_file, missing_images, read_counted, say_missing
+from no_time_to_train.benchmarks.prepare.fetch import Archive, archive_step
+from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step
+from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message, read_annotations
 
 ANNOTATIONS = Archive(("http://images.cocodataset.org/annotations/annotations_trainval2017.zip",), 253)
 
-#: Split -> its images.
+#: The images of each split.
 IMAGES = {
     "train2017": Archive(("http://images.cocodataset.org/zips/train2017.zip",), 19337),
     "val2017": Archive(("http://images.cocodataset.org/zips/val2017.zip",), 816),
 }
 
-#: Split -> the published numbers, crowds included.
+#: The published numbers of each split, crowds included.
 COUNTS = {
     "train2017": {"images": 118_287, "annotations": 860_001},
     "val2017": {"images": 5_000, "annotations": 36_781},
 }
 
 
-def parts(settings: Settings) -> Parts:
-    """``coco/annotations/instances_*.json``, ``coco/train2017`` and ``coco/val2017``."""
-    folder = settings.root / "coco"
-    annotations = {split: folder / "annotations" / f"instances_{split}.json" for split in IMAGES}
-    names = {f"annotations/{path.name}" for path in annotations.values()}
+def parts(options: PrepareOptions) -> Parts:
+    """The steps that make ``coco/annotations/instances_*.json``, ``coco/train2017`` and ``coco/val2017``."""
+    folder = options.root / "coco"
+    files = {split: folder / "annotations" / f"instances_{split}.json" for split in IMAGES}
+    members = {f"annotations/{path.name}" for path in files.values()}
     steps = [
-        Step(
+        archive_step(
             f"COCO {split} annotations",
-            partial(missing_file, path, COUNTS[split], settings.subset),
-            partial(
-                fetch_and_unpack,
-                ANNOTATIONS,
-                settings.downloads,
-                folder,
-                names.__contains__,
-                settings.keep_archives,
-            ),
-            ANNOTATIONS.source(settings.downloads),
+            partial(annotations_problem, path, COUNTS[split], options.subset),
+            ANNOTATIONS,
+            folder,
+            members.__contains__,
+            options,
         )
-        for split, path in annotations.items()
+        for split, path in files.items()
     ]
-    return {"coco": [*steps, *(images_step(split, annotations[split], settings) for split in IMAGES)]}
+    for split, path in files.items():
+        steps.append(images_step(f"COCO {split} images", split, {path: COUNTS[split]}, options))
+    return {"coco": steps}
 
 
-def images_step(split: str, annotations: Path, settings: Settings) -> Step:
-    """The step that brings the images of a split."""
-    folder = settings.root / "coco"
+def images_step(name: str, split: str, files: dict[Path, dict[str, int]], options: PrepareOptions) -> Step:
+    """The step that downloads the images of a split.
+
+    Args:
+        name: Name of the step, for messages.
+        split: The split, which is also the name of its folder.
+        files: The annotation files that list the images, with their published counts. They name an image
+            ``000000000139.jpg`` or ``val2017/000000000139.jpg``; images of other splits are ignored.
+        options: The options of the command.
+    """
+    folder = options.root / "coco" / split
 
     def problem() -> str | None:
-        if not annotations.is_file():
-            return f"{annotations}, which lists them, is not there"
-        images = read_counted(annotations, COUNTS[split], settings.subset)["images"]
-        names = [entry["file_name"] for entry in images]
-        return say_missing(missing_images(names, folder / split), len(names), folder / split)
+        names = set()
+        for path, counts in files.items():
+            if not path.is_file():
+                return f"{path}, which lists them, is missing"
+            for image in read_annotations(path, counts, options.subset)["images"]:
+                image_split, _, file_name = image["file_name"].rpartition("/")
+                if image_split in ("", split):
+                    names.add(file_name)
+        missing = sorted(file_name for file_name in names if not (folder / file_name).is_file())
+        return missing_message(missing, len(names), folder)
 
-    return Step(
-        f"COCO {split} images",
-        problem,
-        partial(fetch_images, split, settings),
-        IMAGES[split].source(settings.downloads),
-    )
+    def wanted(member: str) -> bool:
+        return member.startswith(f"{split}/") and member.endswith(".jpg")
 
-
-def fetch_images(split: str, settings: Settings) -> None:
-    """Download and unpack the images of a split into ``coco``."""
-    folder = settings.root / "coco"
-    fetch_and_unpack(
-        IMAGES[split],
-        settings.downloads,
-        folder,
-        lambda name: name.startswith(f"{split}/") and name.endswith(".jpg"),
-        settings.keep_archives,
-    )
+    return archive_step(name, problem, IMAGES[split], folder.parent, wanted, options)

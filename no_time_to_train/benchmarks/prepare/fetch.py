@@ -1,4 +1,4 @@
-"""Archives at public addresses: fetched, unpacked, and deleted again."""
+"""Archives at public addresses: downloaded, unpacked and deleted."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from no_time_to_train.benchmarks.prepare.archives import open_archive, unpack
+from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Step
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.download import fetch_file
 
@@ -16,9 +17,9 @@ class Archive:
     """A public archive.
 
     Attributes:
-        urls: its addresses, tried in this order.
-        megabytes: about its size in 10**6 bytes, to tell the user.
-        md5: its checksum, where its publisher or torchvision states it; the members of a zip have their own.
+        urls: Its addresses, in the order in which they are tried.
+        megabytes: Its approximate size in 10**6 bytes, for messages.
+        md5: Its checksum, where the publisher or torchvision states one. Zip archives have a checksum per member.
     """
 
     urls: tuple[str, ...]
@@ -27,15 +28,27 @@ class Archive:
 
     @property
     def file_name(self) -> str:
+        """The name under which the archive is saved."""
         return self.urls[0].rpartition("/")[2]
 
     def source(self, downloads: Path) -> str:
-        """How a message says where the archive is to be had."""
-        return f"it comes with {self.urls[0]} (about {self.megabytes} MB; or save that as {downloads / self.file_name})"
+        """Where the archive comes from, for messages; ``downloads`` is the folder of the downloaded archives."""
+        return f"source: {self.urls[0]} (about {self.megabytes} MB), or that file saved as {downloads / self.file_name}"
 
 
-def obtain(archive: Archive, downloads: Path) -> Path:
-    """Download an archive to the folder ``downloads`` unless it is there, from the first address that has it."""
+def download_archive(archive: Archive, downloads: Path) -> Path:
+    """Download an archive from the first address that has it, unless it is already there.
+
+    Args:
+        archive: The archive.
+        downloads: Folder to save it in.
+
+    Returns:
+        The path of the archive.
+
+    Raises:
+        UserError: No address has it, or the file is broken.
+    """
     target = downloads / archive.file_name
     check = partial(check_archive, md5=archive.md5)
     for url in archive.urls[:-1]:
@@ -47,7 +60,15 @@ def obtain(archive: Archive, downloads: Path) -> Path:
 
 
 def check_archive(path: Path, md5: str | None) -> None:
-    """Raise a UserError if a file is not a whole zip or tar archive, or has another checksum."""
+    """Check that a file is the complete archive.
+
+    Args:
+        path: The file.
+        md5: Its expected checksum. Without one, the file only has to open as a zip or tar archive.
+
+    Raises:
+        UserError: The file is something else.
+    """
     if md5 is None:
         with open_archive(path):
             return
@@ -59,11 +80,29 @@ def check_archive(path: Path, md5: str | None) -> None:
         raise UserError(f"archive {path} has the checksum {digest.hexdigest()} instead of {md5}")
 
 
-def fetch_and_unpack(
-    archive: Archive, downloads: Path, folder: Path, wanted: Callable[[str], bool], keep: bool
-) -> None:
-    """Download an archive, unpack what is wanted of it into ``folder``, and delete it unless ``keep``."""
-    path = obtain(archive, downloads)
-    unpack(path, folder, wanted)
-    if not keep:
-        path.unlink()
+def archive_step(
+    name: str,
+    problem: Callable[[], str | None],
+    archive: Archive,
+    folder: Path,
+    wanted: Callable[[str], bool],
+    options: PrepareOptions,
+) -> Step:
+    """The step that downloads an archive, unpacks it, and deletes it unless ``options.keep_archives``.
+
+    Args:
+        name: See :class:`Step`.
+        problem: See :class:`Step`.
+        archive: The archive.
+        folder: Folder to unpack it to.
+        wanted: Whether the member of this name is unpacked.
+        options: The options of the command.
+    """
+
+    def make() -> None:
+        path = download_archive(archive, options.downloads)
+        unpack(path, folder, wanted)
+        if not options.keep_archives:
+            path.unlink()
+
+    return Step(name, problem, make, archive.source(options.downloads))

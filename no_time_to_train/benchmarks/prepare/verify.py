@@ -1,4 +1,4 @@
-"""Whether an annotation file is the published one, and whether its images are there."""
+"""Checks of prepared files: whether annotation files are the published ones, and whether images are missing."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,16 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 
 
-def read_counted(path: Path, counts: dict[str, int], subset: bool) -> dict[str, Any]:
-    """Read an annotation file whose sections, such as ``images``, should have the numbers of entries in ``counts``.
+def read_annotations(path: Path, counts: dict[str, int], subset: bool) -> dict[str, Any]:
+    """Read a COCO annotation file and compare its numbers of entries with the published ones.
+
+    Args:
+        path: The annotation file.
+        counts: The published number of entries per section (``images``, ``annotations``).
+        subset: Accept other numbers.
 
     Raises:
-        UserError: it is missing, broken, or has other numbers and ``subset`` is not set.
+        UserError: The file is missing, is not a COCO annotation file, or has other numbers.
     """
     data = read_json(path)
     for section in ("images", "annotations"):
@@ -22,26 +27,36 @@ def read_counted(path: Path, counts: dict[str, int], subset: bool) -> dict[str, 
         if found != expected and not subset:
             raise UserError(
                 f"{path} has {found:,} {section} instead of {expected:,}: delete it and run the same command again, "
-                "or give --subset if that is meant"
+                "or accept it with --subset"
             )
     return data
 
 
-def missing_file(path: Path, counts: dict[str, int], subset: bool) -> str | None:
-    """What a step says of an annotation file; see :func:`read_counted`."""
+def annotations_problem(path: Path, counts: dict[str, int], subset: bool) -> str | None:
+    """What a step says about an annotation file: that it is missing, or None.
+
+    Args:
+        path: The annotation file.
+        counts: See :func:`read_annotations`.
+        subset: See :func:`read_annotations`.
+
+    Raises:
+        UserError: The file exists and is wrong; see :func:`read_annotations`.
+    """
     if not path.is_file():
-        return f"{path} is not there"
-    read_counted(path, counts, subset)
+        return f"{path} is missing"
+    read_annotations(path, counts, subset)
     return None
 
 
-def missing_images(names: list[str], folder: Path) -> list[str]:
-    """Those of the images that are not in the folder."""
-    return [name for name in names if not (folder / name).is_file()]
+def missing_message(missing: list[str], total: int, folder: Path) -> str | None:
+    """What a step says about missing images, or None where none is missing.
 
-
-def say_missing(missing: list[str], total: int, folder: Path) -> str | None:
-    """A line of how many of ``total`` images are missing and the first of them; None if none is."""
+    Args:
+        missing: File names of the missing images.
+        total: The number of images that should exist.
+        folder: Folder of the images.
+    """
     if not missing:
         return None
-    return f"{len(missing):,} of {total:,} images are missing in {folder}, the first {missing[0]}"
+    return f"{len(missing):,} of {total:,} images are missing in {folder}, the first is {missing[0]}"
