@@ -52,6 +52,15 @@ def remove_leftovers(path: str | Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def remove_leftovers_in(folder: str | Path) -> None:
+    """Remove the temporary files that killed processes left in a folder and its subfolders.
+
+    Call it only while no other process can be writing there.
+    """
+    for leftover in Path(folder).rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
