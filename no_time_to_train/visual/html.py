@@ -1,0 +1,31 @@
+"""HTML pages from the jinja2 templates in ``visual/templates``.
+
+Every template extends ``base.html``, which has the frame and the style that the pages share.
+"""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+#: Every value is escaped where a template prints it; ``tojson`` makes JSON that is safe inside a script element.
+TEMPLATES = Environment(
+    loader=PackageLoader("no_time_to_train.visual"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template.
+
+    Args:
+        template: File name of the template, such as ``gallery.html``.
+        values: The template's variables.
+
+    Returns:
+        A complete HTML page.
+    """
+    return TEMPLATES.get_template(template).render(values)
