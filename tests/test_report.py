@@ -1,4 +1,4 @@
-"""The report: figures beside the published ones, and runs that failed or never ended."""
+"""The report: figures next to the published ones, and runs that failed or did not end."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from no_time_to_train.pipeline.run_record import record_stage
 
 
 def finished_run(folder: Path, dataset: str, shots: int, seed: int, **metrics: dict[str, Any]) -> None:
-    """A run as the stages leave it."""
+    """Write a run as the stages leave it."""
     with record_stage(folder, "fill_memory", {}):
         pass
     with record_stage(folder, "test", {}, labels={"dataset_name": dataset, "n_shot": shots, "seed": seed}):
@@ -23,7 +23,7 @@ def finished_run(folder: Path, dataset: str, shots: int, seed: int, **metrics: d
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Two seeds of COCO-FSOD, one run of VOC, another detector, a failed, an unfinished and a broken run."""
+    """Two seeds of COCO-FSOD, a run of VOC, one of another detector, and a failed, an unfinished and a damaged run."""
     coco = tmp_path / "few_shot_classes"
     finished_run(coco / "10shot_seed33", "few_shot_classes", 10, 33, bbox={"AP": 0.366}, segm={"AP": 0.341})
     finished_run(coco / "10shot_seed42", "few_shot_classes", 10, 42, bbox={"AP": 0.346}, segm={"AP": 0.327})
@@ -40,7 +40,7 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_report_puts_runs_beside_the_published_figures(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_puts_runs_next_to_the_published_figures(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["report", str(runs)])
     assert capsys.readouterr().out.startswith("4 finished, 2 failed, 1 unfinished\n")
     rows = [[cell.strip() for cell in line.split(" | ")] for line in (runs / "report.md").read_text().splitlines()]
@@ -51,12 +51,12 @@ def test_report_puts_runs_beside_the_published_figures(runs: Path, capsys: pytes
     assert ["| 1 of 15", "70.0", "71.2", "incomplete |"] in rows
     text = (runs / "report.md").read_text()
     assert "| failed | failed | fill_memory: image not found: cat.png |" in text
-    assert "| unfinished | unfinished | fill_memory: finished, nothing after it |" in text
+    assert "| unfinished | unfinished | fill_memory: finished; no later stage was started |" in text
     assert re.search(r"\| broken \| failed \| .*run.json is not valid JSON", text)
     assert "Co\\|DETR <x>" in text
 
 
-def test_report_is_one_html_file_with_a_plot_a_benchmark(runs: Path) -> None:
+def test_html_report_is_one_file_with_one_plot_per_benchmark(runs: Path) -> None:
     main(["report", str(runs), "--out-dir", str(runs / "out")])
     names = {path.name for path in (runs / "out").iterdir()}
     figures = {f"report_{key}.{ending}" for key in ("coco_fsod", "pascal_voc") for ending in ("png", "csv")}
@@ -76,23 +76,23 @@ def test_report_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert complaint in capsys.readouterr().err
 
 
-def test_run_record_tells_how_a_stage_ended(tmp_path: Path) -> None:
+def test_run_record_says_how_a_stage_ended(tmp_path: Path) -> None:
     checkpoint = tmp_path / "weights.pt"
     checkpoint.write_bytes(b"abc")
     references = tmp_path / "refs.json"
     references.write_text(json.dumps({"3": [{"img_id": 1, "ann_ids": [8]}]}))
     files = {"sam2": str(checkpoint), "encoder": str(tmp_path / "missing.pth"), "memory": None}
     with record_stage(tmp_path, "fill_memory", files, str(references), labels={"seed": 1}):
-        begun = json.loads((tmp_path / "run.json").read_text())["fill_memory"]
-        assert begun["status"] == "running"
-        assert read_run(tmp_path, "run").reason == "fill_memory: begun, not ended"
+        started = json.loads((tmp_path / "run.json").read_text())["fill_memory"]
+        assert started["status"] == "running"
+        assert read_run(tmp_path, "run").reason == "fill_memory: started, but did not end"
     with pytest.raises(KeyboardInterrupt), record_stage(tmp_path, "test", files):
         raise KeyboardInterrupt
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["fill_memory"]["status"] == "finished"
     assert record["fill_memory"]["references"]["annotations"] == {"3": [8]}
     assert record["fill_memory"]["versions"].keys() >= {"python", "torch", "timm"}
-    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180's example
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # the example of FIPS 180
     assert [record[stage]["files"]["sam2"]["sha256"] for stage in record] == [sha256, sha256]
     assert "encoder" not in record["test"]["files"]
     assert record["test"]["error"] == "KeyboardInterrupt: "

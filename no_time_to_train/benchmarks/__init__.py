@@ -1,1 +1,1 @@
-"""The paper's tables: data sets, class lists, published figures and reports."""
+"""The tables of the paper: data sets to prepare, published figures, and reports that compare runs with them."""

@@ -1,1 +1,1 @@
-"""Finished runs beside the published figures: Markdown, HTML, CSV and a plot a benchmark."""
+"""Reports: finished runs next to the published figures, as Markdown, HTML, CSV and one plot per benchmark."""

@@ -1,22 +1,38 @@
-"""A plot a benchmark: its first two measures over the number of shots."""
+"""One plot per benchmark: its first two measures over the number of shots."""
 
 import io
 from itertools import groupby
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure
 
-from no_time_to_train.benchmarks.report.published import Benchmark, dataset_title, published_mean, published_over_seeds
+from no_time_to_train.benchmarks.report.published import (
+    Benchmark,
+    dataset_title,
+    published_mean,
+    published_over_seeds,
+)
 from no_time_to_train.benchmarks.report.runs import OURS
 from no_time_to_train.benchmarks.report.summary import Point
 
+#: The paper's numbers of shots.
 PAPER_SHOTS = (1, 2, 3, 5, 10, 30)
-PUBLISHED: dict[str, Any] = {"linestyle": "--", "color": "0.45"}
+
+#: How published figures are drawn.
+PUBLISHED_STYLE: dict[str, Any] = {"linestyle": "--", "color": "0.45"}
 
 
 def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
-    """A PNG with a panel for each of the first two measures; None where no run has a number of shots."""
+    """Draw the first two measures of a benchmark, one panel each.
+
+    Args:
+        benchmark: The benchmark.
+        found: Its points, from ``summary.points``.
+
+    Returns:
+        A PNG file; None where no run has a number of shots.
+    """
     shown = [point for point in found if point.shots is not None]
     measures = [
         (title, measure)
@@ -25,32 +41,35 @@ def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
     ]
     if not measures:
         return None
-    canvas = Canvas(figsize=(6.2 * len(measures), 4.2), layout="constrained")
-    canvas.suptitle(benchmark.title)
-    panels = canvas.subplots(1, len(measures), squeeze=False)[0]
+    figure = Figure(figsize=(6.2 * len(measures), 4.2), layout="constrained")
+    figure.suptitle(benchmark.title)
+    panels = figure.subplots(1, len(measures), squeeze=False)[0]
     for axes, (title, measure) in zip(panels, measures, strict=True):
-        draw(axes, benchmark, [point for point in shown if point.measure == measure], measure)
+        _draw_panel(axes, benchmark, shown, measure)
         axes.set(xlabel="shots", ylabel=f"{title} (%)")
     png = io.BytesIO()
-    canvas.savefig(png, format="png", dpi=150)
+    figure.savefig(png, format="png", dpi=150)
     return png.getvalue()
 
 
-def draw(axes: Axes, benchmark: Benchmark, shown: list[Point], measure: str) -> None:
-    """A line a data set and method with error bars over seeds, and what is published in grey."""
+def _draw_panel(axes: Axes, benchmark: Benchmark, found: list[Point], measure: str) -> None:
+    """Draw one line per data set and method, with error bars over seeds, and what is published in gray."""
+    series = dict.fromkeys((point.dataset, point.method) for point in found)
+    colors = {name: f"C{index}" for index, name in enumerate(series)}  # the same in all panels
+    shown = [point for point in found if point.measure == measure]
     for (dataset, method), group in groupby(shown, key=lambda point: (point.dataset, point.method)):
         x, y, std = zip(*((point.shots or 0, point.mean, point.std or 0.0) for point in group), strict=True)
         label = dataset_title(dataset) if method == OURS else f"{dataset_title(dataset)}, {method}"
-        axes.errorbar(x, y, std, marker="o", capsize=3, label=label)
+        axes.errorbar(x, y, std, marker="o", capsize=3, color=colors[dataset, method], label=label)
     for dataset in dict.fromkeys(point.dataset for point in shown):
         known = [(shots, published_over_seeds(dataset, shots, measure)) for shots in PAPER_SHOTS]
-        curve = [(shots, figure.mean, figure.std or 0.0) for shots, figure in known if figure]
+        curve = [(shots, published.mean, published.std or 0.0) for shots, published in known if published]
         if curve:
             x, y, std = zip(*curve, strict=True)
-            axes.errorbar(x, y, std, marker="s", **PUBLISHED, capsize=3, label="published", zorder=0)
+            axes.errorbar(x, y, std, marker="s", **PUBLISHED_STYLE, capsize=3, label="published", zorder=0)
     overall = published_mean(benchmark)
     if overall:
-        axes.axhline(overall.mean, **PUBLISHED, label="published mean")
+        axes.axhline(overall.mean, **PUBLISHED_STYLE, label="published mean")
     ticks = sorted({point.shots for point in shown if point.shots is not None} | set(PAPER_SHOTS))
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

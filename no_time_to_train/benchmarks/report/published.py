@@ -11,8 +11,13 @@ from no_time_to_train.data.class_splits import class_splits
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A published figure in per cent; ``std`` over seeds where it is a mean over them."""
+class Published:
+    """A published figure in percent.
+
+    Attributes:
+        mean: The figure.
+        std: Its standard deviation where it is a mean over seeds.
+    """
 
     mean: float
     std: float | None = None
@@ -23,11 +28,11 @@ class Benchmark:
     """A table of the paper.
 
     Attributes:
-        key: name of its files.
-        title: its heading.
-        prefix: what the names of its data sets begin with.
-        measures: column's title -> place in ``metrics.json``. The first two are plotted.
-        runs: number of runs that make the published mean.
+        key: Its name in file names.
+        title: Its heading.
+        prefix: What the names of its data sets begin with.
+        measures: Title of a column -> place in ``metrics.json``. The first two are plotted.
+        runs: The number of runs that the published mean is taken over; None where no such mean is published.
     """
 
     key: str
@@ -35,9 +40,6 @@ class Benchmark:
     prefix: str
     measures: dict[str, str]
     runs: int | None = None
-
-    def owns(self, run: Run) -> bool:
-        return run.dataset.startswith(self.prefix)
 
 
 BENCHMARKS = (
@@ -62,42 +64,59 @@ BENCHMARKS = (
 
 
 def benchmark_of(run: Run) -> Benchmark:
-    """The benchmark that a run belongs to; the last one takes all."""
-    return next(benchmark for benchmark in BENCHMARKS if benchmark.owns(run))
+    """The benchmark that a run belongs to. The last benchmark takes every run that no other takes."""
+    return next(benchmark for benchmark in BENCHMARKS if run.dataset.startswith(benchmark.prefix))
 
 
 @cache
-def paper() -> dict[str, Any]:
-    """The published figures, ``paper_results.json``."""
-    figures: dict[str, Any] = json.loads((files("no_time_to_train.benchmarks") / "paper_results.json").read_text())
-    return figures
+def paper_results() -> dict[str, Any]:
+    """The published figures, from ``paper_results.json``."""
+    results: dict[str, Any] = json.loads((files("no_time_to_train.benchmarks") / "paper_results.json").read_text())
+    return results
 
 
-def published_run(run: Run, measure: str) -> Figure | None:
-    """The published figure of one run of ours: that of its shots and seed, where the paper gives it."""
+def published_run(run: Run, measure: str) -> Published | None:
+    """The published figure of a single run of our method.
+
+    Args:
+        run: The run, whose shots and seed choose the figure.
+        measure: Place of the measure in ``metrics.json``, such as ``bbox/AP``.
+
+    Returns:
+        The figure; None where the paper does not give it.
+    """
     if run.dataset == "few_shot_classes" and run.method == OURS:
-        by_seed = paper()["coco_fsod_by_seed"].get(str(run.shots), {})
+        by_seed = paper_results()["coco_fsod_by_seed"].get(str(run.shots), {})
         value = by_seed.get(str(run.seed), {}).get(measure.split("/")[0])
-        return None if value is None else Figure(value)
+        return None if value is None else Published(value)
     return None
 
 
-def published_over_seeds(dataset: str, shots: int | None, measure: str) -> Figure | None:
-    """The published mean and standard deviation over the ten seeds."""
-    if dataset == "few_shot_classes" and str(shots) in paper()["coco_fsod_mean_std"]:
-        row = paper()["coco_fsod_mean_std"][str(shots)]
-        return Figure(*row[:2]) if measure == "bbox/AP" else Figure(*row[2:])
+def published_over_seeds(dataset: str, shots: int | None, measure: str) -> Published | None:
+    """The published mean and standard deviation over the ten seeds of COCO-FSOD.
+
+    Args:
+        dataset: Name of the data set, as in ``metrics.json``.
+        shots: Number of shots per class.
+        measure: ``bbox/AP`` or ``segm/AP``.
+
+    Returns:
+        The figure; None where the paper does not give it.
+    """
+    if dataset == "few_shot_classes" and str(shots) in paper_results()["coco_fsod_mean_std"]:
+        row = paper_results()["coco_fsod_mean_std"][str(shots)]
+        return Published(*row[:2]) if measure == "bbox/AP" else Published(*row[2:])
     return None
 
 
-def published_mean(benchmark: Benchmark) -> Figure | None:
-    """The published mean over all of a benchmark's runs."""
+def published_mean(benchmark: Benchmark) -> Published | None:
+    """The published mean over all runs of a benchmark; None where the paper does not give it."""
     key = {"pascal_voc": "pascal_voc_nAP50_mean", "cd_fsod": "cd_fsod_nAP"}.get(benchmark.key)
-    return Figure(paper()["headline"][key]) if key else None
+    return Published(paper_results()["headline"][key]) if key else None
 
 
 def dataset_title(name: str) -> str:
-    """A data set's name as the tables print it."""
+    """The name of a data set as the tables print it."""
     if name.startswith("cdfsod_"):
         return name.removeprefix("cdfsod_")
     return name.replace("_", " ") if name in class_splits() or name.startswith("lvis_") else name

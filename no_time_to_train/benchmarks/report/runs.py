@@ -1,4 +1,4 @@
-"""The runs under a folder, from their ``run.json`` and ``metrics.json``."""
+"""The runs under a folder, read from their ``run.json`` and ``metrics.json``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +8,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 from no_time_to_train.pipeline.run_record import FILE_NAME
 
+#: The name of the method in the tables, unless a run says that its results come from another detector.
 OURS = "No Time To Train"
 
 
@@ -16,14 +17,15 @@ class Run:
     """A run: one folder with a ``run.json``.
 
     Attributes:
-        folder: relative to the folder of all runs.
-        status: "finished", "failed" or "unfinished".
-        reason: which stage failed and why, or how far an unfinished run has come.
-        dataset: what ``metrics.json`` calls the target set, such as few_shot_classes.
-        method: the detector's name.
-        shots, seed: where known.
-        seconds: of all its stages.
-        metrics: ``metrics.json``; empty unless finished.
+        folder: Its folder, relative to the folder of all runs.
+        status: ``finished``, ``failed`` or ``unfinished``.
+        reason: Which stage failed and why, or how far an unfinished run has come.
+        dataset: The name of the target set in ``metrics.json``, such as ``few_shot_classes``.
+        method: Name of the detector.
+        shots: Shots per class, where known.
+        seed: Seed of the reference set, where known.
+        seconds: Seconds that all its stages took.
+        metrics: Content of ``metrics.json``; empty unless the run is finished.
     """
 
     folder: str
@@ -37,14 +39,20 @@ class Run:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def value(self, measure: str) -> float | None:
-        """A figure in per cent by its place in the metrics, such as "bbox/AP"; None where there is none."""
+        """A figure in percent by its place in the metrics, such as ``bbox/AP``; None where there is none."""
         kind, name = measure.split("/")
         value = self.metrics.get(kind, {}).get(name)
         return None if value is None else 100 * value
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """Every run under a folder, by its path. A broken ``run.json`` makes a failed run, not an exception."""
+    """Read every run under a folder, at any depth, in the order of their paths.
+
+    A damaged ``run.json`` makes a failed run, not an exception.
+
+    Raises:
+        UserError: There is no such folder.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"folder not found: {folder}")
@@ -52,7 +60,15 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """Read one run; a stage that a later one made up for (``evaluate`` after a failed ``test``) does not fail it."""
+    """Read one run.
+
+    A run is finished when its results were scored. ``evaluate`` can score them after ``test`` failed, so a failed stage
+    counts only where nothing was scored.
+
+    Args:
+        folder: Folder of the run.
+        name: What :attr:`Run.folder` becomes.
+    """
     try:
         sections = read_json(folder / FILE_NAME)
         labels: dict[str, Any] = {}
@@ -76,8 +92,8 @@ def read_run(folder: Path, name: str) -> Run:
                 run.status, run.reason = "failed", f"{stage}: {section.get('error', 'no reason is recorded')}"
                 return run
         stage, section = list(sections.items())[-1]
-        state = "begun, not ended" if section["status"] == "running" else "finished, nothing after it"
+        state = "started, but did not end" if section["status"] == "running" else "finished; no later stage was started"
         run.reason = f"{stage}: {state}"
         return run
     except (UserError, AttributeError, KeyError, TypeError, IndexError) as error:
-        return Run(name, "failed", str(error) if isinstance(error, UserError) else f"{FILE_NAME} is broken: {error!r}")
+        return Run(name, "failed", str(error) if isinstance(error, UserError) else f"{FILE_NAME} is damaged: {error!r}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from no_time_to_train.benchmarks.report.published import (
     Benchmark,
-    Figure,
+    Published,
     dataset_title,
     published_mean,
     published_over_seeds,
@@ -18,7 +18,13 @@ from no_time_to_train.benchmarks.report.runs import OURS, Run
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts under a caption."""
+    """A table of texts.
+
+    Attributes:
+        caption: What the table shows.
+        header: Titles of the columns.
+        rows: The cells, row by row.
+    """
 
     caption: str
     header: list[str]
@@ -27,10 +33,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Point:
-    """A figure over the seeds of one data set, method and number of shots, in per cent.
+    """A measure of one data set, method and number of shots, over seeds. Figures are in percent.
 
     Attributes:
-        std: sample standard deviation (n - 1), as the paper's; None for one run.
+        dataset: Name of the data set, as in ``metrics.json``.
+        method: Name of the detector.
+        shots: Shots per class, where known.
+        measure: Place of the measure in ``metrics.json``.
+        runs: Number of runs, which differ in the seed only.
+        mean: Mean over the runs.
+        std: Sample standard deviation (n - 1), as in the paper; None for a single run.
+        published: The published figure over the ten seeds, where there is one.
     """
 
     dataset: str
@@ -40,11 +53,19 @@ class Point:
     runs: int
     mean: float
     std: float | None
-    published: Figure | None
+    published: Published | None
 
 
 def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
-    """The finished runs of a benchmark, those that differ in the seed only put together, by shots."""
+    """Average the runs that differ in the seed only.
+
+    Args:
+        benchmark: The benchmark.
+        runs: Its finished runs.
+
+    Returns:
+        One point per data set, method, number of shots and measure, in this order.
+    """
     groups: dict[tuple[str, str, int | None], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.dataset, run.method, run.shots), []).append(run)
@@ -61,15 +82,23 @@ def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
 
 
 def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
-    """Every finished run beside the published figure of its shots and seed."""
+    """List every finished run of a benchmark next to the published figure of its shots and seed.
+
+    Args:
+        benchmark: The benchmark.
+        runs: Its finished runs.
+
+    Returns:
+        The table, without the columns for published figures where there are none.
+    """
     header = ["data set", "method", "shots", "seed"]
     for title in benchmark.measures:
         header += [title, "published", "difference"]
     rows = []
     for run in sorted(runs, key=lambda run: (run.dataset, run.method, run.shots or 0, run.seed or 0)):
-        row = [dataset_title(run.dataset), run.method, text(run.shots), text(run.seed)]
+        row = [dataset_title(run.dataset), run.method, _text(run.shots), _text(run.seed)]
         for measure in benchmark.measures.values():
-            row += compared(run.value(measure), published_run(run, measure))
+            row += _compare(run.value(measure), published_run(run, measure))
         rows.append([*row, f"{run.seconds:.0f}", run.folder])
     header += ["seconds", "folder"]
     empty = {i for i in range(len(header)) if header[i] in ("published", "difference") and not any(r[i] for r in rows)}
@@ -78,12 +107,20 @@ def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
 
 
 def seed_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
-    """Mean and standard deviation over seeds; None where no two runs differ in the seed only."""
+    """List mean and standard deviation over seeds.
+
+    Args:
+        benchmark: The benchmark.
+        found: Its points, from :func:`points`.
+
+    Returns:
+        The table; None where no two runs differ in the seed only.
+    """
     titles = {measure: title for title, measure in benchmark.measures.items()}
     rows = [
         [
-            *(dataset_title(p.dataset), p.method, text(p.shots), titles[p.measure], str(p.runs)),
-            *(spread(p.mean, p.std), *compared(p.mean, p.published)[1:]),
+            *(dataset_title(p.dataset), p.method, _text(p.shots), titles[p.measure], str(p.runs)),
+            *(_mean_std(p.mean, p.std), *_compare(p.mean, p.published)[1:]),
         ]
         for p in found
         if p.runs > 1
@@ -93,45 +130,53 @@ def seed_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
 
 
 def mean_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
-    """The mean over the benchmark's data sets and shots beside the published one, compared once it is complete."""
+    """Compare the mean over a benchmark's data sets and shots with the published mean, once it is complete.
+
+    Args:
+        benchmark: The benchmark.
+        found: Its points, from :func:`points`.
+
+    Returns:
+        The table; None where no such mean is published, or where no run is our method's.
+    """
     published, title = published_mean(benchmark), next(iter(benchmark.measures))
     ours = [point.mean for point in found if point.method == OURS and point.measure == benchmark.measures[title]]
     if published is None or benchmark.runs is None or not ours:
         return None
     mean, complete = statistics.fmean(ours), len(ours) == benchmark.runs
-    difference = compared(mean, published)[2] if complete else "incomplete"
+    difference = _compare(mean, published)[2] if complete else "incomplete"
     row = [f"{len(ours)} of {benchmark.runs}", f"{mean:.1f}", f"{published.mean:.1f}", difference]
     return Table("Mean over data sets and shots", ["figures", title, "published", "difference"], [row])
 
 
-def compared(value: float | None, published: Figure | None) -> list[str]:
-    """Ours, the published figure and ours less it."""
-    ours = "-" if value is None else f"{value:.1f}"
-    if published is None:
-        return [ours, "", ""]
-    difference = "" if value is None else f"{value - published.mean:+.1f}"
-    return [ours, spread(published.mean, published.std), difference]
-
-
-def spread(mean: float, std: float | None) -> str:
-    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"
-
-
-def text(value: int | None) -> str:
-    return "" if value is None else str(value)
-
-
 def points_csv(found: list[Point]) -> str:
-    """The points as CSV, figures in per cent."""
+    """The points as CSV, with figures in percent."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     columns = ("dataset", "method", "shots", "measure", "runs", "mean", "std")
     writer.writerow([*columns, "published_mean", "published_std", "difference"])
     for p in found:
         std = "" if p.std is None else f"{p.std:.2f}"
-        row = [p.dataset, p.method, text(p.shots), p.measure, p.runs, f"{p.mean:.2f}", std]
+        row = [p.dataset, p.method, _text(p.shots), p.measure, p.runs, f"{p.mean:.2f}", std]
         if p.published:
             published_std = "" if p.published.std is None else p.published.std
             row += [p.published.mean, published_std, f"{p.mean - p.published.mean:.2f}"]
         writer.writerow(row + [""] * (10 - len(row)))
     return buffer.getvalue()
+
+
+def _compare(value: float | None, published: Published | None) -> list[str]:
+    """Three cells: our figure, the published one, and the difference between them."""
+    ours = "-" if value is None else f"{value:.1f}"
+    if published is None:
+        return [ours, "", ""]
+    difference = "" if value is None else f"{value - published.mean:+.1f}"
+    return [ours, _mean_std(published.mean, published.std), difference]
+
+
+def _mean_std(mean: float, std: float | None) -> str:
+    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"
+
+
+def _text(value: int | None) -> str:
+    return "" if value is None else str(value)
