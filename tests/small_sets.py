@@ -1,4 +1,4 @@
-"""Data sets of a few drawn images in the layout that ``prepare`` leaves, for the benchmarks' scripts."""
+"""Data sets of a few drawn images, in the layout that ``prepare`` makes, for the tests of the benchmarks' scripts."""
 
 import json
 from collections.abc import Iterable
@@ -7,18 +7,31 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle
+from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.class_splits import class_splits
+from no_time_to_train.data.rle import encode_mask
 
 SIDE = 220
-CORNERS = [(12, 12), (120, 12), (12, 120), (120, 120)]  # of an image's four objects
+CORNERS = [(12, 12), (120, 12), (12, 120), (120, 120)]  # upper left corners of the four objects in an image
 
 
 def draw_coco(
     folder: Path, names: list[str], images: int, first_image: int = 1, masks: bool = True, **image_fields: Any
 ) -> dict[str, Any]:
-    """Draw images of four discs each, class after class in turn, into ``folder``; their COCO annotations."""
+    """Draw images of four discs each, which take the classes in turn.
+
+    Args:
+        folder: Folder to save the images in.
+        names: The classes.
+        images: The number of images.
+        first_image: Id of the first image, and the seed of the drawing.
+        masks: Annotate masks in addition to boxes.
+        image_fields: More fields of every entry in ``images``.
+
+    Returns:
+        The COCO annotations.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(first_image)
     data: dict[str, Any] = {
@@ -37,39 +50,41 @@ def draw_coco(
             mask = np.zeros((SIDE, SIDE), np.uint8)
             cv2.circle(mask, (x + side // 2, y + side // 2), side // 2 - 1, 1, -1)
             picture[mask > 0] = np.random.default_rng(category).integers(0, 255, 3)
-            encoded = rle.encode(np.asfortranarray(mask))
+            encoded = encode_mask(mask > 0)
             annotation = {
                 "id": len(data["annotations"]) + 1,
                 "image_id": image_id,
                 "category_id": category + 1,
-                "bbox": rle.toBbox(encoded).tolist(),
-                "area": float(rle.area(encoded)),
+                "bbox": coco_mask.toBbox(encoded).tolist(),
+                "area": float(coco_mask.area(encoded)),
                 "iscrowd": 0,
             }
             if masks:
-                annotation["segmentation"] = {"size": [SIDE, SIDE], "counts": encoded["counts"].decode()}
+                annotation["segmentation"] = encoded
             data["annotations"].append(annotation)
         cv2.imwrite(str(folder / entry["file_name"]), picture)
     return data
 
 
 def write(data: dict[str, Any], path: Path) -> None:
+    """Write a JSON file and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data))
 
 
 def unique(*splits: str) -> list[str]:
+    """The classes of some class splits, each once."""
     return list(dict.fromkeys(name for split in splits for name in class_splits()[split]))
 
 
 def with_folder(data: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The file names relative to a folder further up."""
+    """The annotations with file names relative to the parent of ``folder``."""
     images = [{**image, "file_name": f"{folder}/{image['file_name']}"} for image in data["images"]]
     return {**data, "images": images}
 
 
 def write_coco(data: Path) -> None:
-    """COCO with the classes of the novel split and of the first fold, four references each."""
+    """Write COCO with the novel classes and those of the first fold, with four references per class."""
     names = unique("few_shot_classes", "coco_semantic_split_1")
     train = draw_coco(data / "coco" / "train2017", names, images=len(names))
     write(train, data / "coco" / "annotations" / "instances_train2017.json")
@@ -77,7 +92,7 @@ def write_coco(data: Path) -> None:
 
 
 def write_lvis(data: Path) -> None:
-    """LVIS on COCO's folders: a rare class with one reference only, a common and a frequent one."""
+    """Write LVIS, with images in COCO's folders: a rare class with one reference, a common and a frequent one."""
     names, letters = ["axe", "boot", "crow"], "rcf"
     federated = {"neg_category_ids": [3], "not_exhaustive_category_ids": [2]}
     train = with_folder(draw_coco(data / "coco" / "train2017", names, 3, 500, **federated), "train2017")
@@ -92,7 +107,7 @@ def write_lvis(data: Path) -> None:
 
 
 def write_voc(data: Path) -> None:
-    """VOC with the novel classes of the first split; the last target is difficult."""
+    """Write VOC with the novel classes of the first split. The last target is difficult."""
     folder, names = data / "pascal-voc", class_splits()["pascal_voc_split_1"]
     train = draw_coco(folder / "VOCdevkit" / "VOC2007" / "JPEGImages", names, images=4)
     write(with_folder(train, "VOC2007/JPEGImages"), folder / "annotations" / "voc0712_trainval_masks.json")
@@ -102,7 +117,7 @@ def write_voc(data: Path) -> None:
 
 
 def write_cdfsod(data: Path, sets: Iterable[str]) -> None:
-    """CD-FSOD: references with masks, targets with boxes only; each class has up to 2 of the 5 shots."""
+    """Write sets of CD-FSOD: 1-shot references with masks, and targets with boxes only."""
     for name in sets:
         folder, names = data / "cdfsod" / name, class_splits()[f"cdfsod_{name}"]
         shots = with_folder(draw_coco(folder / "train", names, images=-(-len(names) // 4)), "train")

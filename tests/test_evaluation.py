@@ -1,4 +1,4 @@
-"""Every evaluator against figures worked out by hand, or against its protocol's own package."""
+"""Every evaluator is compared with figures computed by hand, or with the package of its protocol's authors."""
 
 import json
 import re
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.evaluation.lvis_ap import best_of_each_image, lvis_ap
@@ -33,17 +33,16 @@ def detection(image_id: int, category_id: int, box: Box, score: float) -> dict[s
 
 
 def with_mask(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with its box filled as its mask."""
+    """The record with a mask that fills its box."""
     x, y, w, h = map(int, record["bbox"])
-    mask = np.zeros((SIDE, SIDE), np.uint8, order="F")
-    mask[y : y + h, x : x + w] = 1
-    encoded = rle.encode(mask)
-    return {**record, "segmentation": {"size": [SIDE, SIDE], "counts": encoded["counts"].decode()}}
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[y : y + h, x : x + w] = True
+    return {**record, "segmentation": encode_mask(mask)}
 
 
 @pytest.fixture
 def truth(tmp_path: Path) -> MakeTruth:
-    """Write ground truth of images 1 to ``images`` and classes 1 to ``classes``, and read it."""
+    """Write and read ground truth with images 1 to ``images`` and classes 1 to ``classes``."""
 
     def make(annotations: list[dict[str, Any]], images: int = 1, classes: int = 1, first_id: int = 1) -> COCO:
         data = {
@@ -61,7 +60,7 @@ def score(coco: COCO, results: list[dict[str, Any]], *args: Any, **kwargs: Any) 
     return evaluate(coco, results, select_categories(coco, "truth.json"), *args, **kwargs)[0]
 
 
-@pytest.mark.parametrize("first_id", [0, 1])  # to pycocotools alone, the hit of annotation 0 is none
+@pytest.mark.parametrize("first_id", [0, 1])  # pycocotools alone reads a match with annotation 0 as none
 def test_coco_ap_by_hand(truth: MakeTruth, first_id: int) -> None:
     left, right = (0, 0, 20, 20), (60, 60, 20, 20)
     coco = truth([annotation(1, 1, left), annotation(1, 1, right)], first_id=first_id)
@@ -73,21 +72,21 @@ def test_coco_ap_by_hand(truth: MakeTruth, first_id: int) -> None:
     assert "segm" not in metrics
 
 
-def test_voc_difficult_objects_neither_count_nor_punish(truth: MakeTruth) -> None:
+def test_voc_ignores_detections_of_difficult_objects(truth: MakeTruth) -> None:
     plain, difficult = (0, 0, 20, 20), (40, 40, 40, 40)
     coco = truth([annotation(1, 1, plain), annotation(1, 1, difficult, iscrowd=1)])
     on_difficult = [detection(1, 1, difficult, 0.95), detection(1, 1, (41, 41, 40, 40), 0.9)]
     assert score(coco, [*on_difficult, detection(1, 1, plain, 0.5)], "voc")["bbox"]["AP50"] == pytest.approx(1)
-    inside = detection(1, 1, (45, 45, 9, 9), 0.85)  # overlaps the difficult object too little to be excused
+    inside = detection(1, 1, (45, 45, 9, 9), 0.85)  # overlaps the difficult object too little to be ignored
     metrics = score(coco, [*on_difficult, inside, detection(1, 1, plain, 0.5)], "voc")
     assert metrics["bbox"]["AP50"] == pytest.approx(1 / 2)
     assert metrics["bbox"]["per_class"] == {"class 1": pytest.approx(1 / 2)}
     assert score(coco, [*on_difficult, inside, detection(1, 1, plain, 0.5)])["bbox"]["AP50"] == pytest.approx(1)
 
 
-def test_voc_ap50_takes_a_box_that_half_overlaps(truth: MakeTruth) -> None:
+def test_voc_ap50_accepts_a_box_that_overlaps_by_half(truth: MakeTruth) -> None:
     coco = truth([annotation(1, 1, (0, 0, 20, 20))])
-    results = [detection(1, 1, (0, 0, 20, 11), 0.9)]  # IoU 0.55: one threshold of COCO's ten beside 0.5
+    results = [detection(1, 1, (0, 0, 20, 11), 0.9)]  # IoU 0.55: meets two of COCO's ten thresholds
     metrics = score(coco, results, "voc")["bbox"]
     assert metrics["AP50"] == pytest.approx(1)
     assert metrics["per_class"]["class 1"] == pytest.approx(1)
@@ -115,9 +114,9 @@ def test_lvis_counts_only_verified_classes(tmp_path: Path) -> None:
     ]
     coco = lvis_truth(tmp_path, images, [annotation(1, 1, box), annotation(2, 2, box)], "rf")
     results = [
-        detection(1, 1, elsewhere, 0.9),  # class 1 is not exhaustive in image 1: not wrong
+        detection(1, 1, elsewhere, 0.9),  # class 1 is not exhaustive in image 1: ignored
         detection(1, 1, box, 0.8),  # right
-        detection(2, 1, box, 0.9),  # class 1 is not verified in image 2: left out
+        detection(2, 1, box, 0.9),  # class 1 is not verified in image 2: ignored
         detection(1, 2, box, 0.9),  # class 2 is verified absent from image 1: wrong
         detection(2, 2, box, 0.8),  # right
     ]
@@ -134,7 +133,7 @@ def test_lvis_counts_only_verified_classes(tmp_path: Path) -> None:
 
 
 def random_lvis(tmp_path: Path) -> tuple[COCO, list[dict[str, Any]]]:
-    """Eight images of seven classes with noisy, duplicate, missing and false detections, 400 in the first image."""
+    """Eight images and seven classes; noisy, duplicate, missing and false detections, over 400 in the first image."""
     rng = np.random.default_rng(0)
     images = [
         {
@@ -161,7 +160,7 @@ def random_lvis(tmp_path: Path) -> tuple[COCO, list[dict[str, Any]]]:
     return lvis_truth(tmp_path, images, annotations, "rrccfff"), list(map(with_mask, results))
 
 
-def test_lvis_equals_the_lvis_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lvis_ap_equals_the_lvis_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lvis = pytest.importorskip("lvis")
     monkeypatch.setattr(np, "float", float, raising=False)  # the package is older than numpy 2
     coco, results = random_lvis(tmp_path)
@@ -178,7 +177,7 @@ def test_lvis_equals_the_lvis_package(tmp_path: Path, monkeypatch: pytest.Monkey
         assert 0.1 < ours[iou_type]["AP"] < 0.9
 
 
-def test_lvis_in_parts_is_the_same(tmp_path: Path) -> None:
+def test_lvis_ap_does_not_depend_on_classes_at_once(tmp_path: Path) -> None:
     coco, results = random_lvis(tmp_path)
     categories = select_categories(coco, "lvis.json")
     assert lvis_ap(coco, results, categories, classes_at_once=2) == lvis_ap(coco, results, categories)
@@ -186,7 +185,7 @@ def test_lvis_in_parts_is_the_same(tmp_path: Path) -> None:
     assert max(sum(r["image_id"] == i for r in best) for i in range(1, 9)) == 300
 
 
-def test_lvis_needs_its_fields(truth: MakeTruth) -> None:
+def test_message_names_a_missing_lvis_field(truth: MakeTruth) -> None:
     with pytest.raises(UserError, match="'neg_category_ids', which image id 1 lacks"):
         score(truth([annotation(1, 1, (0, 0, 9, 9))]), [], "lvis")
 
@@ -201,24 +200,36 @@ def test_semantic_iou_by_hand(truth: MakeTruth) -> None:
     results = [
         detection(1, 1, (0, 0, 50, 100), 0.9),  # covers the next where they overlap
         detection(1, 2, (40, 0, 20, 100), 0.8),
-        detection(1, 1, (0, 0, 100, 100), 0.4),  # under the threshold
+        detection(1, 1, (0, 0, 100, 100), 0.4),  # below the threshold
         detection(2, 1, (0, 0, 10, 5), 0.7),
     ]
     metrics = score(coco, [with_mask(r) for r in results], "semantic", semantic_threshold=0.5)["semantic"]
     # class 1: 3000 hit of 3000 true + 5000 + 50 predicted; class 2: none hit
-    # background: 20,000 - 4,000 - 100 true pixels, of which classes are painted on 1,000 + 1,000 in image 1
+    # background: 20,000 - 4,000 - 100 true pixels, of which results cover 1,000 + 1,000 in image 1
     by_hand = {"class 1": 3000 / (5000 + 50), "class 2": 0.0, "class 3": None}
     assert metrics["per_class"] == {k: v if v is None else pytest.approx(v) for k, v in by_hand.items()}
     assert metrics["mIoU"] == pytest.approx(by_hand["class 1"] / 2)
-    # predicted background in truth's background: 4,000 in image 1, 9,900 in image 2; 50 of class 2 are taken for it
+    # true background predicted as background: 4,000 in image 1, 9,900 in image 2; 50 pixels of class 2 are predicted so
     assert metrics["background"] == pytest.approx((4000 + 9900) / (15900 + 50))
     everything = score(coco, [with_mask(r) for r in results], "semantic", semantic_threshold=0.0)["semantic"]
     assert everything["background"] == pytest.approx(9900 / (15900 + 50))
 
 
 def test_semantic_needs_masks(truth: MakeTruth) -> None:
+    box = (0, 0, 9, 9)
     with pytest.raises(UserError, match="annotation 1 has no segmentation"):
-        score(truth([annotation(1, 1, (0, 0, 9, 9))]), [], "semantic")
+        score(truth([annotation(1, 1, box)]), [], "semantic")
+    coco = truth([with_mask(annotation(1, 1, box))])
+    with pytest.raises(UserError, match="mIoU needs masks, but a result of image 1 has no segmentation"):
+        score(coco, [detection(1, 1, box, 0.9)], "semantic")
+    other_size = {**detection(1, 1, box, 0.9), "segmentation": encode_mask(np.ones((5, 7), bool))}
+    with pytest.raises(UserError, match=f"a result of image 1: its mask is 7x5, its image {SIDE}x{SIDE}"):
+        score(coco, [with_mask(detection(1, 1, box, 0.9)), other_size], "semantic")
+
+
+def test_unknown_protocol_is_an_error(truth: MakeTruth) -> None:
+    with pytest.raises(UserError, match="no protocol 'vok'; did you mean 'voc'"):
+        score(truth([annotation(1, 1, (0, 0, 9, 9))]), [], "vok")
 
 
 def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
@@ -239,19 +250,19 @@ def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
     assert errors["per_class"]["class 2"] == {"AP50": 0.0, **dict.fromkeys(ones, 0), "class": 1, "missed": 1}
 
     def ap(hits: str, objects: int) -> float:
-        """By the definition: at each of 101 recalls the best precision there or later."""
+        """By definition: the mean over 101 recalls of the best precision at that recall or a higher one."""
         points = [(hits[: i + 1].count("+") / objects, hits[: i + 1].count("+") / (i + 1)) for i in range(len(hits))]
         return sum(max([p for r, p in points if r >= k / 100], default=0) for k in range(101)) / 101
 
     base = ap("+----", 4) / 2  # class 2 has none right
     assert errors["AP50"] == pytest.approx(base) == score(coco, results)["bbox"]["AP50"]
     assert errors["gain"] == {
-        "class": pytest.approx(ap("+--+--", 4) / 2 - base),  # its score puts it before background and both
+        "class": pytest.approx(ap("+--+--", 4) / 2 - base),  # its score is higher than those of background and both
         "location": pytest.approx(ap("+-+--", 4) / 2 - base),
         "both": pytest.approx(ap("+---", 4) / 2 - base),
         "duplicate": pytest.approx(ap("+---", 4) / 2 - base),
         "background": pytest.approx(ap("+---", 4) / 2 - base),
-        "missed": pytest.approx(ap("+----", 3) - base),  # class 2 has no object left and does not count
+        "missed": pytest.approx(ap("+----", 3) - base),  # class 2 has no object left and is not averaged
     }
     assert errors["confusion"] == {
         "class 1": {"missed": 2, "class 1": 1, "class 2": 1},
@@ -262,7 +273,7 @@ def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"image_id": 7}, "record 1 has image_id 7, which the ground truth does not know"),
+        ({"image_id": 7}, "record 1 has image_id 7, which the ground truth does not have"),
         ({"category_id": 9}, "record 1 has category_id 9, which"),
         ({"image_id": [1]}, r"record 1 has image_id \[1\]"),
         ({"score": "high"}, "record 1 has score 'high', not a number"),
@@ -270,11 +281,11 @@ def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
         ({"bbox": [1, 2, 3]}, r"record 1 has bbox \[1, 2, 3\], not four numbers"),
         ({"bbox": None}, "record 1 has bbox None, not four numbers"),
         ({"segmentation": {"size": [5, 5], "counts": "04"}}, r"a mask of size \[5, 5\], its image is \[100, 100\]"),
-        ({"segmentation": [[0, 0, 5, 5]]}, "record 1 has a segmentation that is no RLE"),
+        ({"segmentation": [[0, 0, 5, 5]]}, "record 1 has a segmentation that is not RLE"),
         (None, "record 1 is a NoneType, not an object"),
     ],
 )
-def test_a_bad_record_is_named(
+def test_message_names_a_bad_record(
     truth: MakeTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any] | None, complaint: str
 ) -> None:
     truth([annotation(1, 1, (0, 0, 9, 9))])
@@ -289,10 +300,10 @@ def test_a_bad_record_is_named(
     assert re.search(complaint, message), message
 
 
-def test_evaluate_scores_any_detectors_results(
+def test_evaluate_scores_results_of_any_detector(
     truth: MakeTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Masks without boxes, and uncompressed RLE, as other tools write them."""
+    """Other tools write masks without boxes, and uncompressed RLE."""
     coco = truth([with_mask(annotation(1, 1, (0, 0, 20, 20)))], classes=2)
     results = tmp_path / "other" / "results.json"
     results.parent.mkdir()

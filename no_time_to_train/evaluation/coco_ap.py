@@ -1,13 +1,14 @@
-"""AP by pycocotools: COCO's, and VOC's at an IoU of 0.5."""
+"""AP by pycocotools: COCO's, and PASCAL VOC's at an IoU of 0.5."""
 
 import contextlib
 import copy
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -16,55 +17,77 @@ from no_time_to_train.method.memory_bank import Category
 #: The rows of pycocotools' summary table, in its order.
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
+#: The content of ``metrics.json``: figures by name, for each of "bbox", "segm", "semantic" and "errors".
 Metrics = dict[str, dict[str, Any]]
 
 
-class VocEval(COCOeval):  # type: ignore[misc]
-    """COCO's evaluation with VOC's reading of difficult objects, which converted files mark ``iscrowd``.
+class VocEval(COCOeval):  # type: ignore[misc]  # pycocotools has no type hints
+    """COCO's evaluation with VOC's rule for difficult objects, which converted files mark ``iscrowd``.
 
-    A detection that matches a difficult object counts neither as right nor as wrong, however many do, and none is
-    missed. COCO's crowds differ: any detection inside one goes unpunished, for the overlap is taken over the
-    detection's area alone. Here it is the plain IoU. Unlike VOC's own code, a detection that overlaps two objects of
-    its class may take the second where the first is taken, and AP is interpolated at 101 points of recall.
+    A detection that matches a difficult object is neither a true nor a false positive, however many detections match
+    it, and a difficult object is never missed. COCO's rule for crowds differs: there the overlap is divided by the
+    detection's own area, so that every detection inside a crowd is ignored. Here it is the IoU.
+
+    VOC's own code differs in two ways: a detection that overlaps two objects of its class may here match the second if
+    the first is already matched, and AP is here interpolated at 101 recalls.
     """
 
     def computeIoU(self, imgId: int, catId: int) -> Any:
-        truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
-        best = np.argsort([-record["score"] for record in found], kind="mergesort")[: self.params.maxDets[-1]]
-        return rle.iou([found[i]["bbox"] for i in best], [one["bbox"] for one in truth], [0] * len(truth))
+        """IoU of an image's detections, best first, and objects of a class, [n, m]."""
+        objects, detections = self._gts[imgId, catId], self._dts[imgId, catId]
+        best = np.argsort([-record["score"] for record in detections], kind="mergesort")[: self.params.maxDets[-1]]
+        boxes = [detections[i]["bbox"] for i in best]
+        return coco_mask.iou(boxes, [annotation["bbox"] for annotation in objects], [0] * len(objects))
 
 
 def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
     """COCO's AP of boxes, and of masks where all ground truth and all results have one.
 
     Args:
-        coco: ground truth.
+        coco: Ground truth.
         results: COCO result records.
-        categories: classes that count.
+        categories: The classes that count.
 
     Returns:
-        ``{"bbox": {"AP": ..., ..., "per_class": {name: AP}}, "segm": ...}`` and the tables as text.
+        ``{"bbox": {"AP": ..., ..., "per_class": {name: AP}}, "segm": ...}``, and the tables as text.
     """
     metrics: Metrics = {}
     tables = ""
-    for iou_type in scorable(coco, results, categories):
-        evaluator, table = run(COCOeval, coco, results, categories, iou_type)
-        metrics[iou_type], names = summary(evaluator), per_class(evaluator, categories)
-        metrics[iou_type]["per_class"] = names
-        tables += table + per_class_table(names) + "\n"
+    for iou_type in scorable_iou_types(coco, results, categories):
+        evaluator, table = run_evaluator(COCOeval, coco, results, categories, iou_type)
+        names = ap_per_class(evaluator, categories)
+        metrics[iou_type] = {**summary(evaluator), "per_class": names}
+        tables += table + format_table(names, ("class", "AP")) + "\n"
     return metrics, tables
 
 
 def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
-    """VOC's AP of boxes: ``{"bbox": {"AP50": ..., "per_class": {name: AP50}}}`` beside COCO's figures, and a table."""
-    evaluator, table = run(VocEval, coco, results, categories, "bbox")
-    names = per_class(evaluator, categories, first_threshold_only=True)
-    metrics = {"bbox": {**summary(evaluator), "per_class": names}}
-    return metrics, table + per_class_table(names, "AP50") + "\n"
+    """PASCAL VOC's AP of boxes.
+
+    Args:
+        coco: Ground truth.
+        results: COCO result records.
+        categories: The classes that count.
+
+    Returns:
+        ``{"bbox": {"AP50": ..., ..., "per_class": {name: AP50}}}`` with COCO's other figures, and the table as text.
+    """
+    evaluator, table = run_evaluator(VocEval, coco, results, categories, "bbox")
+    names = ap_per_class(evaluator, categories, first_threshold_only=True)
+    return {"bbox": {**summary(evaluator), "per_class": names}}, table + format_table(names, ("class", "AP50")) + "\n"
 
 
-def scorable(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> list[str]:
-    """ "bbox" and "segm", so far as all ground truth of the classes and all results have boxes and masks."""
+def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> list[str]:
+    """What can be scored.
+
+    Args:
+        coco: Ground truth.
+        results: COCO result records.
+        categories: The classes that count.
+
+    Returns:
+        "bbox" where all ground truth of the classes and all results have boxes, and "segm" where all have masks.
+    """
     chosen = {category.id for category in categories}
     truth = [annotation for annotation in coco.anns.values() if annotation["category_id"] in chosen]
     return [
@@ -74,47 +97,86 @@ def scorable(coco: COCO, results: list[dict[str, Any]], categories: list[Categor
     ]
 
 
-def run(
-    evaluator_class: type[COCOeval], coco: COCO, results: list[dict[str, Any]], categories: list[Category], kind: str
+def run_evaluator(
+    evaluator_class: type[COCOeval],
+    coco: COCO,
+    results: list[dict[str, Any]],
+    categories: list[Category],
+    iou_type: str,
 ) -> tuple[COCOeval, str]:
-    """Evaluate boxes ("bbox") or masks ("segm"): pycocotools' evaluator after ``summarize``, and its table."""
+    """Run one of pycocotools' evaluators.
+
+    Args:
+        evaluator_class: The evaluator.
+        coco: Ground truth.
+        results: COCO result records.
+        categories: The classes that count.
+        iou_type: "bbox" or "segm".
+
+    Returns:
+        The evaluator after its ``summarize``, and its table as text.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = evaluator_class(coco, load_results(coco, results, kind), kind)
+        evaluator = evaluator_class(coco, load_results(coco, results, iou_type), iou_type)
         evaluator.params.catIds = [category.id for category in categories]
         evaluator.evaluate()
         evaluator.accumulate()
     with contextlib.redirect_stdout(io.StringIO()) as table:
-        print(f"{kind.upper()} RESULTS:")
+        print(f"{iou_type.upper()} RESULTS:")
         evaluator.summarize()
     return evaluator, table.getvalue()
 
 
 def load_results(coco: COCO, results: list[dict[str, Any]], iou_type: str) -> COCO:
-    """Results as a COCO object. Masks are taken without their boxes, so that a mask's area is its own."""
-    if not results:
+    """Load results for an evaluator.
+
+    Args:
+        coco: Ground truth.
+        results: COCO result records. They are not changed.
+        iou_type: "bbox" or "segm".
+
+    Returns:
+        The results in pycocotools' form.
+    """
+    if not results:  # which pycocotools does not accept
         empty = COCO()
         empty.dataset = {**coco.dataset, "annotations": []}
         empty.createIndex()
         return empty
-    return coco.loadRes(records_of(results, iou_type))
+    return coco.loadRes(boxes_or_masks(results, iou_type))
 
 
-def records_of(results: list[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
-    """Copies of the records with only the box or only the mask: evaluators write into theirs."""
+def boxes_or_masks(results: list[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
+    """Copies of results, into which evaluators may write.
+
+    Args:
+        results: COCO result records.
+        iou_type: "bbox" keeps only the boxes, "segm" only the masks, so that the area is that of what is scored.
+    """
     dropped = "segmentation" if iou_type == "bbox" else "bbox"
     return [{key: copy.copy(record[key]) for key in record if key != dropped} for record in results]
 
 
-def summary(evaluator: COCOeval) -> dict[str, Any]:
-    """pycocotools' summary table by name."""
-    return {name: fraction(value) for name, value in zip(SUMMARY, evaluator.stats.tolist(), strict=True)}
+def summary(evaluator: COCOeval) -> dict[str, float | None]:
+    """The figures of pycocotools' summary table by name; None instead of its -1, which means no ground truth."""
+    figures = zip(SUMMARY, evaluator.stats.tolist(), strict=True)
+    return {name: None if value == -1 else value for name, value in figures}
 
 
-def per_class(
+def ap_per_class(
     evaluator: COCOeval, categories: list[Category], first_threshold_only: bool = False
 ) -> dict[str, float | None]:
-    """AP of each class over all IoU thresholds, or at the first of them."""
-    precision = evaluator.eval["precision"]  # [IoU threshold, recall, class, area range, detections an image]
+    """The AP of each class.
+
+    Args:
+        evaluator: An evaluator after its ``accumulate``.
+        categories: Its classes.
+        first_threshold_only: Take the AP at the first IoU threshold, 0.5, instead of the mean over all thresholds.
+
+    Returns:
+        AP by class name; None for classes without ground truth.
+    """
+    precision = evaluator.eval["precision"]  # [IoU thresholds, recalls, classes, area ranges, detections per image]
     thresholds = slice(1) if first_threshold_only else slice(None)
     return {
         category.name: mean_of_valid(precision[thresholds, :, index, 0, -1])
@@ -123,20 +185,25 @@ def per_class(
 
 
 def mean_of_valid(values: NDArray[np.float64]) -> float | None:
-    """The mean without pycocotools' -1, "no ground truth"; None where nothing else is there."""
+    """The mean of figures except the evaluators' -1, which means no ground truth; None where all are -1."""
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else None
 
 
-def fraction(value: float) -> float | None:
-    """pycocotools' -1, "no ground truth", as None."""
-    return None if value == -1 else value
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of figures except None, which means no ground truth; None where all are None."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
-def per_class_table(per_class: dict[str, float | None], measure: str = "AP") -> str:
-    """A figure of each class in per cent, aligned."""
-    width = max(map(len, per_class), default=0)
-    rows = [
-        f" {name:<{width}}  {'-' if value is None else f'{100 * value:.1f}':>5}" for name, value in per_class.items()
-    ]
-    return "\n".join([f" {'class':<{width}}  {measure:>5}", *rows])
+def format_table(figures: dict[str, float | None], header: tuple[str, str] | None = None) -> str:
+    """A table of figures in percent.
+
+    Args:
+        figures: Fractions in [0, 1] by name. None is written as "-".
+        header: The titles of the two columns.
+    """
+    width = max(map(len, figures), default=0)
+    rows = [header] if header else []
+    rows += [(name, "-" if value is None else f"{100 * value:.1f}") for name, value in figures.items()]
+    return "\n".join(f" {name:<{width}}  {cell:>5}" for name, cell in rows)

@@ -1,134 +1,154 @@
-"""Where the AP goes: what kinds of mistakes a detector makes, and the AP that each kind costs.
+"""Which kinds of errors a detector makes, and how much AP50 each kind costs.
 
-The kinds are TIDE's (Bolya et al., ECCV 2020), at IoU thresholds of 0.5 for a hit and 0.1 for no contact; a mistake is
-of the first kind that fits:
+The kinds are those of TIDE (Bolya et al., ECCV 2020). A detection that is not a hit has the first kind that applies:
 
-- location: an IoU of 0.1 to 0.5 with an object of its class;
-- class: an IoU of 0.5 or more with an object of another class;
-- duplicate: an IoU of 0.5 or more with an object of its class, which a better-scored detection has found;
-- both: an IoU of 0.1 to 0.5 with an object of another class;
-- background: an IoU of at most 0.1 with everything;
-- missed: an object that no detection finds, nor would if its class or location were mended.
+- location: IoU of 0.1 to 0.5 with an object of its class;
+- class: IoU of at least 0.5 with an object of another class;
+- duplicate: IoU of at least 0.5 with an object of its class that a detection with a higher score already hits;
+- both: IoU of 0.1 to 0.5 with an object of another class;
+- background: IoU of at most 0.1 with every object.
 
-An error of a kind is mended alone: class and location errors become hits (the best-scored one for each object that
-nothing finds; the others go), duplicate, background and both go, missed objects no longer count. The gain is the AP50
-after less the AP50 before.
+An object is missed if no detection hits it, or would hit it if its class or its location were corrected.
+
+The gain of a kind is the AP50 after the errors of this kind alone are corrected, minus the AP50 before:
+
+- class, location: for each object that is not hit, the error with the highest score becomes a hit; the others are
+  removed;
+- duplicate, both, background: the errors are removed;
+- missed: the objects are removed.
 """
 
 import contextlib
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from no_time_to_train.evaluation.coco_ap import load_results
+from no_time_to_train.evaluation.coco_ap import load_results, mean_of_known
 from no_time_to_train.method.memory_bank import Category
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
-HIT, CONTACT = 0.5, 0.1  # IoU thresholds
+
+#: IoU from which a detection hits an object, and IoU above which it touches it.
+HIT, TOUCH = 0.5, 0.1
+
+#: AP50 by category id; None for classes without objects.
+ApByClass = dict[int, float | None]
 
 
-@dataclass(frozen=True)
-class Found:
-    """A detection: its class and image, its score, and what became of it.
+@dataclass
+class ScoredDetection:
+    """A detection and how it was judged.
 
     Attributes:
-        record: the result record, with the ``bbox`` or the encoded ``segmentation``.
-        hit: it is right.
-        kind: the kind of mistake, where it is wrong.
-        target: id of the object that it would hit, were a mistake of class or location mended.
+        category_id: Its class.
+        image_id: Its image.
+        score: Its score.
+        record: Its result record, with ``bbox`` or compressed ``segmentation``.
+        is_hit: Whether it hits an object of its class.
+        kind: Its kind of error; empty for a hit.
+        target: For errors of class and location, the id of the object that it would hit if corrected.
     """
 
     category_id: int
     image_id: int
     score: float
     record: dict[str, Any]
-    hit: bool
+    is_hit: bool
     kind: str = ""
-    target: int = -1
+    target: int | None = None
+
+
+class ImageMatches(NamedTuple):
+    """The detections and objects of one image, and their IoU, float [detections, objects]."""
+
+    detections: list[ScoredDetection]
+    objects: list[dict[str, Any]]
+    iou: NDArray[np.float64]
 
 
 @dataclass
 class Matches:
-    """All detections and all objects of the chosen classes.
+    """The detections and objects of the chosen classes, without those that the evaluator ignores.
 
     Attributes:
-        found: detections, those that only touch what is ignored left out, in the evaluator's order.
-        truth: object's id -> annotation, without ignored ones.
-        hit: ids of the objects that were found.
-        missed: ids of the objects that nothing finds, whatever is mended.
+        iou_type: "bbox" or "segm".
+        detections: The detections in the evaluator's order.
+        objects: The annotations by id.
+        hit_objects: Ids of the objects that a detection of their class hits.
     """
 
-    found: list[Found]
-    truth: dict[int, dict[str, Any]]
-    hit: set[int]
-    missed: set[int] = field(default_factory=set)
+    iou_type: str
+    detections: list[ScoredDetection] = field(default_factory=list)
+    objects: dict[int, dict[str, Any]] = field(default_factory=dict)
+    hit_objects: set[int] = field(default_factory=set)
+
+    def missed_objects(self) -> set[int]:
+        """Ids of the objects that no detection hits, even if corrected. Needs the kinds of the detections."""
+        return self.objects.keys() - self.hit_objects - {detection.target for detection in self.detections}
+
+    def images(self) -> Iterator[ImageMatches]:
+        """The matches of one image at a time."""
+        detections, objects = defaultdict(list), defaultdict(list)
+        for detection in self.detections:
+            detections[detection.image_id].append(detection)
+        for annotation in self.objects.values():
+            objects[annotation["image_id"]].append(annotation)
+        key = "bbox" if self.iou_type == "bbox" else "segmentation"
+        for image_id in sorted(detections.keys() | objects.keys()):
+            ours, theirs = detections[image_id], objects[image_id]
+            iou = np.zeros((len(ours), len(theirs)))
+            if iou.size:
+                regions = [detection.record[key] for detection in ours], [annotation[key] for annotation in theirs]
+                iou = coco_mask.iou(*regions, [0] * len(theirs))
+            yield ImageMatches(ours, theirs, iou)
 
 
-def analyse_errors(
+def analyze_errors(
     coco: COCO,
     results: list[dict[str, Any]],
     categories: list[Category],
     iou_type: str,
-    evaluator_class: type[COCOeval] | None = None,
+    evaluator_class: type[COCOeval] = COCOeval,
 ) -> tuple[dict[str, Any], str]:
-    """Sort the mistakes of a detector by kind, and say what each costs.
+    """Sort the errors of a detector by kind, and compute what each kind costs.
 
     Args:
-        coco: ground truth.
+        coco: Ground truth.
         results: COCO result records.
-        categories: classes that count.
-        iou_type: "bbox" or "segm", what overlaps are taken of.
-        evaluator_class: finds the hits; None: COCO's.
+        categories: The classes that count.
+        iou_type: "bbox" or "segm".
+        evaluator_class: The evaluator that finds the hits.
 
     Returns:
         ``{"iou_type": ..., "AP50": ..., "gain": {kind: AP50 gained}, "count": {kind: n}, "per_class": {name: {"AP50":
-        ..., kind: n}}, "confusion": {true class: {predicted class or "missed": n}}}``, and tables. In "confusion"
-        every object is given to the best-scored detection that hits it, whatever its class.
+        ..., kind: n}}, "confusion": {true class: {predicted class or "missed": n}}}``, and the tables as text. See
+        :func:`confusions` for "confusion".
     """
-    matches = find_matches(coco, results, categories, iou_type, evaluator_class or COCOeval)
+    matches = find_matches(coco, results, categories, iou_type, evaluator_class)
     names = {category.id: category.name for category in categories}
-    key = "bbox" if iou_type == "bbox" else "segmentation"
-    confusion: dict[str, dict[str, int]] = {category.name: defaultdict(int) for category in categories}
-    by_image: dict[int, list[int]] = defaultdict(list)
-    for index, one in enumerate(matches.found):
-        by_image[one.image_id].append(index)
-    objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in matches.truth.values():
-        objects[annotation["image_id"]].append(annotation)
-    for image_id in by_image.keys() | objects.keys():
-        found, truth = [matches.found[i] for i in by_image[image_id]], objects[image_id]
-        iou = overlaps([one.record[key] for one in found], [one[key] for one in truth])
-        for i, named in zip(by_image[image_id], name_mistakes(found, truth, iou), strict=True):
-            matches.found[i] = named
-        for true, predicted in pair_up(found, truth, iou):
+    confusion: dict[str, Counter[str]] = {name: Counter() for name in names.values()}
+    for image in matches.images():
+        assign_kinds(image)
+        for true, predicted in confusions(image):
             confusion[names[true]][names.get(predicted, "missed")] += 1
-    mendable = {one.target for one in matches.found if one.kind in ("class", "location")}
-    matches.missed = matches.truth.keys() - matches.hit - mendable
-
-    base = ap50_by_class(matches.found, matches.truth.values(), names)
-    average = mean(base)
-    gain = {kind: mean(mended(matches, kind, names)) - average for kind in KINDS}
-    per_class = {name: {"AP50": base[category_id], **dict.fromkeys(KINDS, 0)} for category_id, name in names.items()}
-    for one in matches.found:
-        if one.kind:
-            per_class[names[one.category_id]][one.kind] += 1  # type: ignore[operator]
-    for ann_id in matches.missed:
-        per_class[names[matches.truth[ann_id]["category_id"]]]["missed"] += 1  # type: ignore[operator]
-    count = {kind: sum(int(row[kind] or 0) for row in per_class.values()) for kind in KINDS}
+    counts = count_errors(matches, names)
+    ap50 = ap50_by_class(matches.detections, matches.objects.values(), names)
+    mean = mean_of_known(ap50.values()) or 0.0
     metrics = {
         "iou_type": iou_type,
-        "AP50": average,
-        "gain": gain,
-        "count": count,
-        "per_class": per_class,
-        "confusion": {name: dict(sorted(row.items(), key=lambda item: -item[1])) for name, row in confusion.items()},
+        "AP50": mean,
+        "gain": {kind: (mean_of_known(corrected_ap50(matches, kind, names).values()) or 0.0) - mean for kind in KINDS},
+        "count": {kind: sum(row[kind] for row in counts.values()) for kind in KINDS},
+        "per_class": {names[category_id]: {"AP50": ap, **counts[category_id]} for category_id, ap in ap50.items()},
+        "confusion": {name: dict(row.most_common()) for name, row in confusion.items()},
     }
     return metrics, error_tables(metrics)
 
@@ -140,116 +160,158 @@ def find_matches(
     iou_type: str,
     evaluator_class: type[COCOeval],
 ) -> Matches:
-    """Let pycocotools find the hits at an IoU of 0.5."""
-    detections = load_results(coco, results, iou_type)
-    evaluator = evaluator_class(coco, detections, iou_type)
-    evaluator.params.catIds = [category.id for category in categories]
-    evaluator.params.iouThrs = np.array([HIT])
-    evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
+    """Let one of pycocotools' evaluators find the hits at an IoU of 0.5.
+
+    Args:
+        coco: Ground truth.
+        results: COCO result records.
+        categories: The classes that count.
+        iou_type: "bbox" or "segm".
+        evaluator_class: The evaluator.
+
+    Returns:
+        Detections and objects, without kinds of errors.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
+        loaded = load_results(coco, results, iou_type)
+        evaluator = evaluator_class(coco, loaded, iou_type)
+        evaluator.params.catIds = [category.id for category in categories]
+        evaluator.params.iouThrs = np.array([HIT])
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluator.evaluate()
-    matches = Matches([], {}, set())
-    for result in filter(None, evaluator.evalImgs):  # one a class and image
-        where, hits, ignored = (
-            (result["category_id"], result["image_id"]),
-            result["dtMatches"][0],
-            result["dtIgnore"][0],
-        )
-        for dt_id, score, hit, ignore in zip(result["dtIds"], result["dtScores"], hits, ignored, strict=True):
-            if not ignore:
-                matches.found.append(Found(*where, score, detections.anns[dt_id], hit > 0))
-        for ann_id, ignore, hit in zip(result["gtIds"], result["gtIgnore"], result["gtMatches"][0], strict=True):
-            if not ignore:
-                matches.truth[ann_id] = coco.anns[ann_id]
-                matches.hit.update([ann_id] if hit > 0 else [])
+    matches = Matches(iou_type)
+    for result in filter(None, evaluator.evalImgs):  # one per class and image
+        where = result["category_id"], result["image_id"]
+        for result_id, score, match, ignored in zip(
+            result["dtIds"], result["dtScores"], result["dtMatches"][0], result["dtIgnore"][0], strict=True
+        ):
+            if not ignored:
+                matches.detections.append(ScoredDetection(*where, score, loaded.anns[result_id], match > 0))
+        for object_id, match, ignored in zip(result["gtIds"], result["gtMatches"][0], result["gtIgnore"], strict=True):
+            if not ignored:
+                matches.objects[object_id] = coco.anns[object_id]
+                if match > 0:
+                    matches.hit_objects.add(object_id)
     return matches
 
 
-def overlaps(found: list[Any], truth: list[Any]) -> NDArray[np.float64]:
-    """IoU of boxes or of encoded masks: [detections, objects]."""
-    if not found or not truth:
-        return np.zeros((len(found), len(truth)))
-    iou: NDArray[np.float64] = rle.iou(found, truth, [0] * len(truth))
-    return iou
+def assign_kinds(image: ImageMatches) -> None:
+    """Set the kind of error of each detection in an image, and the target of errors of class and location."""
+    classes = np.array([annotation["category_id"] for annotation in image.objects])
+    for detection, iou in zip(image.detections, image.iou, strict=True):
+        if detection.is_hit:
+            continue
+        own = np.where(classes == detection.category_id, iou, 0.0)
+        other = np.where(classes != detection.category_id, iou, 0.0)
+        best_own, best_other = own.max(initial=0), other.max(initial=0)
+        if TOUCH < best_own < HIT:
+            detection.kind, detection.target = "location", image.objects[own.argmax()]["id"]
+        elif best_other >= HIT:
+            detection.kind, detection.target = "class", image.objects[other.argmax()]["id"]
+        elif best_own >= HIT:
+            detection.kind = "duplicate"
+        elif best_other > TOUCH:
+            detection.kind = "both"
+        else:
+            detection.kind = "background"
 
 
-def name_mistakes(found: list[Found], truth: list[dict[str, Any]], iou: NDArray[np.float64]) -> list[Found]:
-    """The detections of an image with their kinds of mistake, and the targets of those of class and location."""
-    classes = np.array([annotation["category_id"] for annotation in truth])
-    named = []
-    for one, row in zip(found, iou, strict=True):
-        own, other = np.where(classes == one.category_id, row, 0.0), np.where(classes != one.category_id, row, 0.0)
-        kind, target = "background", -1
-        if one.hit:
-            kind = ""
-        elif CONTACT < own.max(initial=0) < HIT:
-            kind, target = "location", truth[int(own.argmax())]["id"]
-        elif other.max(initial=0) >= HIT:
-            kind, target = "class", truth[int(other.argmax())]["id"]
-        elif own.max(initial=0) >= HIT:
-            kind = "duplicate"
-        elif other.max(initial=0) > CONTACT:
-            kind = "both"
-        named.append(replace(one, kind=kind, target=target))
-    return named
+def confusions(image: ImageMatches) -> Iterator[tuple[int, int]]:
+    """The true category id of each object in an image, and the predicted one, or -1 where nothing hits the object.
 
-
-def pair_up(found: list[Found], truth: list[dict[str, Any]], iou: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """(true category id, predicted category id or -1) of each object, whichever class the best-scored hit says."""
-    free = np.ones(len(truth), bool)
-    pairs = []
-    for index in sorted(range(len(found)), key=lambda i: -found[i].score):
-        row = np.where(free, iou[index], 0.0)
-        if row.max(initial=0) >= HIT:
-            best = int(row.argmax())
+    Each object is matched with the detection of the highest score that hits it, whatever its class.
+    """
+    free = np.ones(len(image.objects), bool)
+    for index in sorted(range(len(image.detections)), key=lambda i: -image.detections[i].score):
+        iou = np.where(free, image.iou[index], 0.0)
+        if iou.max(initial=0) >= HIT:
+            best = iou.argmax()
             free[best] = False
-            pairs.append((truth[best]["category_id"], found[index].category_id))
-    return pairs + [(truth[i]["category_id"], -1) for i in np.flatnonzero(free)]
+            yield image.objects[best]["category_id"], image.detections[index].category_id
+    for index in np.flatnonzero(free).tolist():
+        yield image.objects[index]["category_id"], -1
 
 
-def mended(matches: Matches, kind: str, names: dict[int, str]) -> dict[int, float | None]:
-    """AP50 of each class once all mistakes of a kind are mended."""
-    truth = {i: a for i, a in matches.truth.items() if kind != "missed" or i not in matches.missed}
-    taken = set(matches.hit)
-    found = []
-    for one in sorted(matches.found, key=lambda one: -one.score):
-        if one.kind != kind:
-            found.append(one)
-        elif one.target >= 0 and one.target not in taken:
-            taken.add(one.target)
-            found.append(replace(one, category_id=matches.truth[one.target]["category_id"], hit=True))
-    return ap50_by_class(found, truth.values(), names)
+def count_errors(matches: Matches, names: dict[int, str]) -> dict[int, dict[str, int]]:
+    """The number of errors of each kind in each class.
+
+    Args:
+        matches: Detections with kinds of errors.
+        names: The names of the classes by category id.
+
+    Returns:
+        ``{category id: {kind: n}}``. Missed objects count for their own class, other errors for the predicted class.
+    """
+    counts = {category_id: dict.fromkeys(KINDS, 0) for category_id in names}
+    for detection in matches.detections:
+        if detection.kind:
+            counts[detection.category_id][detection.kind] += 1
+    for object_id in matches.missed_objects():
+        counts[matches.objects[object_id]["category_id"]]["missed"] += 1
+    return counts
 
 
-def ap50_by_class(found: list[Found], truth: Any, names: dict[int, str]) -> dict[int, float | None]:
-    """pycocotools' AP, interpolated at 101 points of recall, by class; None where a class has no object."""
-    hits: dict[int, list[tuple[float, bool]]] = {category_id: [] for category_id in names}
-    for one in found:
-        hits[one.category_id].append((one.score, one.hit))
-    objects = dict.fromkeys(names, 0)
-    for annotation in truth:
-        objects[annotation["category_id"]] += 1
-    return {c: average_precision(hits[c], objects[c]) if objects[c] else None for c in names}
+def corrected_ap50(matches: Matches, kind: str, names: dict[int, str]) -> ApByClass:
+    """The AP50 of each class after all errors of a kind are corrected.
+
+    Args:
+        matches: Detections with kinds of errors.
+        kind: One of ``KINDS``.
+        names: The names of the classes by category id.
+    """
+    removed = matches.missed_objects() if kind == "missed" else set()
+    objects = [annotation for object_id, annotation in matches.objects.items() if object_id not in removed]
+    hit_objects = set(matches.hit_objects)
+    detections = []
+    for detection in sorted(matches.detections, key=lambda detection: -detection.score):
+        if detection.kind != kind:
+            detections.append(detection)
+        elif detection.target is not None and detection.target not in hit_objects:
+            hit_objects.add(detection.target)
+            category_id = matches.objects[detection.target]["category_id"]
+            detections.append(replace(detection, category_id=category_id, is_hit=True))
+    return ap50_by_class(detections, objects, names)
 
 
-def average_precision(found: list[tuple[float, bool]], objects: int) -> float:
-    """AP of (score, hit) pairs: the mean over 101 recalls of the best precision at that recall or a higher one."""
-    hits = np.array([hit for _, hit in sorted(found, key=lambda pair: -pair[0])], dtype=float).cumsum()
-    recall = hits / objects
-    precision = hits / np.arange(1, len(hits) + 1)
+def ap50_by_class(
+    detections: Iterable[ScoredDetection], objects: Iterable[dict[str, Any]], names: dict[int, str]
+) -> ApByClass:
+    """The AP50 of each class, as pycocotools computes it.
+
+    Args:
+        detections: The detections.
+        objects: The annotations.
+        names: The names of the classes by category id.
+    """
+    counts = Counter(annotation["category_id"] for annotation in objects)
+    by_class = defaultdict(list)
+    for detection in sorted(detections, key=lambda detection: -detection.score):
+        by_class[detection.category_id].append(detection.is_hit)
+    return {i: average_precision(by_class[i], counts[i]) if counts[i] else None for i in names}
+
+
+def average_precision(hits: list[bool], objects: int) -> float:
+    """AP interpolated at 101 recalls: the mean of the best precision at each recall or a higher one.
+
+    Args:
+        hits: Whether each detection is a hit, in descending order of score.
+        objects: The number of objects, at least 1.
+    """
+    found = np.cumsum(hits, dtype=float)
+    recall = found / objects
+    precision = found / np.arange(1, len(hits) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
     return float(np.append(best, 0.0)[at].mean())
 
 
-def mean(values: dict[int, float | None]) -> float:
-    """The mean over the classes that have objects, 0 without any."""
-    known = [value for value in values.values() if value is not None]
-    return float(np.mean(known)) if known else 0.0
-
-
 def error_tables(metrics: dict[str, Any], confusions: int = 10) -> str:
-    """The kinds with their counts and gains, and the most frequent confusions."""
+    """The tables of an error analysis: the number and gain of each kind, and the most frequent confusions of classes.
+
+    Args:
+        metrics: From :func:`analyze_errors`.
+        confusions: Confusions to list at most.
+    """
     rows = [f"ERRORS ({metrics['iou_type']}, AP50 {100 * metrics['AP50']:.1f}):", f" {'kind':<10}  {'n':>7}  gain"]
     rows += [f" {kind:<10}  {metrics['count'][kind]:>7}  {100 * metrics['gain'][kind]:4.1f}" for kind in KINDS]
     pairs = [
@@ -259,6 +321,9 @@ def error_tables(metrics: dict[str, Any], confusions: int = 10) -> str:
         if predicted not in (true, "missed")
     ]
     if pairs:
-        rows.append(" taken for another class most often:")
-        rows += [f" {count:>7}  {true} for {name}" for count, true, name in sorted(pairs, reverse=True)[:confusions]]
+        rows.append(" most frequent confusions:")
+        rows += [
+            f" {count:>7}  {true} taken for {predicted}"
+            for count, true, predicted in sorted(pairs, reverse=True)[:confusions]
+        ]
     return "\n".join([*rows, ""])

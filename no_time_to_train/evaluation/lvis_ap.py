@@ -1,6 +1,7 @@
 """LVIS's federated AP, by faster-coco-eval (the LVIS authors' own package does not run with numpy 2)."""
 
 import copy
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,18 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.data.class_splits import LVIS_SPLITS
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.coco_ap import Metrics, mean_of_valid, records_of, scorable
+from no_time_to_train.evaluation.coco_ap import (
+    Metrics,
+    boxes_or_masks,
+    format_table,
+    mean_of_valid,
+    scorable_iou_types,
+)
 from no_time_to_train.method.memory_bank import Category
 
-#: Detections an image at most, of all classes together.
+#: Detections per image at most, of all classes together.
 MAX_DETECTIONS = 300
-#: Classes evaluated at once: the evaluator keeps a table of images x classes, gigabytes for all 1,203.
+#: Classes evaluated at once: the evaluator keeps a table of images x classes, which needs gigabytes for all 1,203.
 CLASSES_AT_ONCE = 100
 
 
@@ -26,67 +33,88 @@ def lvis_ap(
     categories: list[Category],
     classes_at_once: int = CLASSES_AT_ONCE,
 ) -> tuple[Metrics, str]:
-    """LVIS's AP of boxes and masks of ground truth that ``check_lvis`` has passed.
+    """LVIS's AP of boxes and masks.
 
-    An image counts for the classes that it shows and for those in its ``neg_category_ids``; detections of others are
-    left out. Of classes in its ``not_exhaustive_category_ids`` no detection is wrong.
+    An image counts for the classes annotated in it and for those in its ``neg_category_ids``; detections of other
+    classes are ignored. Unmatched detections of the classes in its ``not_exhaustive_category_ids`` are ignored too.
 
     Args:
-        coco: ground truth in LVIS's format.
-        results: COCO result records; the best 300 of an image are taken.
-        categories: classes that count.
-        classes_at_once: bounds the memory, not the result.
+        coco: Ground truth in LVIS's format; see :func:`check_lvis`.
+        results: COCO result records. The best 300 of each image count.
+        categories: The classes that count.
+        classes_at_once: Classes evaluated at once. Affects memory only, never results.
 
     Returns:
         ``{"bbox": {"AP": ..., "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300", "per_class": ...},
-        "segm": ...}`` and a table.
+        "segm": ...}``, and a table as text.
     """
+    best = verified_results(coco, best_of_each_image(results))
     frequency = {category["id"]: category["frequency"] for category in coco.dataset["categories"]}
-    best = verified(coco, best_of_each_image(results))
+    frequencies = [frequency[category.id] for category in categories]
     metrics: Metrics = {}
-    rows = []
-    for iou_type in scorable(coco, results, categories):
-        tables = [
+    tables = ""
+    for iou_type in scorable_iou_types(coco, results, categories):
+        parts = [
             evaluate_classes(coco, best, categories[start : start + classes_at_once], iou_type)
             for start in range(0, len(categories), classes_at_once)
         ]
-        precision = np.concatenate([table[0] for table in tables], axis=2)
-        recall = np.concatenate([table[1] for table in tables], axis=1)
-        figures: dict[str, Any] = {
-            "AP": mean_of_valid(precision[:, :, :, 0]),
-            "AP50": mean_of_valid(precision[0, :, :, 0]),
-            "AP75": mean_of_valid(precision[5, :, :, 0]),
-        }
-        for index, size in enumerate("sml", start=1):
-            figures[f"AP{size}"] = mean_of_valid(precision[:, :, :, index])
-        for letter in LVIS_SPLITS.values():
-            group = [i for i, category in enumerate(categories) if frequency[category.id] == letter]
-            figures[f"AP{letter}"] = mean_of_valid(precision[:, :, group, 0])
-        figures[f"AR{MAX_DETECTIONS}"] = mean_of_valid(recall[:, :, 0])
-        rows += [f"{iou_type.upper()} RESULTS (LVIS):"]
-        rows += [f" {name:<5}  {'-' if v is None else f'{100 * v:.1f}':>5}" for name, v in figures.items()]
-        figures["per_class"] = {c.name: mean_of_valid(precision[:, :, i, 0]) for i, c in enumerate(categories)}
-        metrics[iou_type] = figures
-    return metrics, "\n".join([*rows, ""])
+        precision = np.concatenate([precision for precision, _ in parts], axis=2)
+        recall = np.concatenate([recall for _, recall in parts], axis=1)
+        figures = lvis_figures(precision, recall, frequencies)
+        per_class = {c.name: mean_of_valid(precision[:, :, i, 0]) for i, c in enumerate(categories)}
+        metrics[iou_type] = {**figures, "per_class": per_class}
+        tables += f"{iou_type.upper()} RESULTS (LVIS):\n{format_table(figures)}\n"
+    return metrics, tables
+
+
+def lvis_figures(
+    precision: NDArray[np.float64], recall: NDArray[np.float64], frequencies: list[str]
+) -> dict[str, float | None]:
+    """LVIS's summary figures.
+
+    Args:
+        precision: float [10, 101, C, 4], see :func:`evaluate_classes`.
+        recall: float [10, C, 4].
+        frequencies: The ``frequency`` of each class: "r", "c" or "f".
+
+    Returns:
+        Fractions in [0, 1] by name; None where there is no ground truth.
+    """
+    figures = {
+        "AP": mean_of_valid(precision[:, :, :, 0]),
+        "AP50": mean_of_valid(precision[0, :, :, 0]),
+        "AP75": mean_of_valid(precision[5, :, :, 0]),
+    }
+    for index, size in enumerate("sml", start=1):
+        figures[f"AP{size}"] = mean_of_valid(precision[:, :, :, index])
+    for letter in LVIS_SPLITS.values():
+        group = [i for i, frequency in enumerate(frequencies) if frequency == letter]
+        figures[f"AP{letter}"] = mean_of_valid(precision[:, :, group, 0])
+    figures[f"AR{MAX_DETECTIONS}"] = mean_of_valid(recall[:, :, 0])
+    return figures
 
 
 def check_lvis(coco: COCO) -> None:
-    """Raise a UserError where an entry lacks what LVIS's protocol needs."""
-    for section, keys in (
-        ("images", ("neg_category_ids", "not_exhaustive_category_ids")),
-        ("categories", ("frequency",)),
+    """Check that the ground truth has the fields that LVIS's protocol needs.
+
+    Raises:
+        UserError: An image or a category lacks one.
+    """
+    for kind, entries, keys in (
+        ("image", coco.dataset["images"], ("neg_category_ids", "not_exhaustive_category_ids")),
+        ("category", coco.dataset["categories"], ("frequency",)),
     ):
-        for entry in coco.dataset[section]:
+        for entry in entries:
             for key in keys:
                 if key not in entry:
-                    raise UserError(f"LVIS's protocol needs {key!r}, which {section[:-1]} id {entry['id']} lacks")
+                    raise UserError(f"LVIS's protocol needs {key!r}, which {kind} id {entry['id']} lacks")
 
 
 def best_of_each_image(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ``MAX_DETECTIONS`` results of the highest score in each image."""
-    by_image: dict[int, list[dict[str, Any]]] = {}
+    """The ``MAX_DETECTIONS`` results with the highest scores in each image."""
+    by_image = defaultdict(list)
     for record in results:
-        by_image.setdefault(record["image_id"], []).append(record)
+        by_image[record["image_id"]].append(record)
     return [
         record
         for records in by_image.values()
@@ -94,25 +122,40 @@ def best_of_each_image(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def verified(coco: COCO, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results whose class is known to be in their image, or not to be.
+def verified_results(coco: COCO, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results whose class is verified to be present in their image, or to be absent from it.
 
-    The evaluator leaves out the others itself, but stops with an exception where an image has none but those.
+    The evaluator ignores the others too, but fails on an image that has no verified ones.
+
+    Args:
+        coco: Ground truth in LVIS's format.
+        results: COCO result records.
     """
-    known = {(a["image_id"], a["category_id"]) for a in coco.dataset["annotations"]}
-    known.update((image["id"], c) for image in coco.dataset["images"] for c in image["neg_category_ids"])
-    return [record for record in results if (record["image_id"], record["category_id"]) in known]
+    verified = {(a["image_id"], a["category_id"]) for a in coco.dataset["annotations"]}
+    verified.update((image["id"], c) for image in coco.dataset["images"] for c in image["neg_category_ids"])
+    return [record for record in results if (record["image_id"], record["category_id"]) in verified]
 
 
 def evaluate_classes(
     coco: COCO, results: list[dict[str, Any]], categories: list[Category], iou_type: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision [10 IoU thresholds, 101 recalls, C, 4 areas] and recall [10, C, 4]; -1 without ground truth."""
+    """Run the evaluator on some classes.
+
+    Args:
+        coco: Ground truth in LVIS's format.
+        results: COCO result records.
+        categories: C classes.
+        iou_type: "bbox" or "segm".
+
+    Returns:
+        Precision, float [10 IoU thresholds, 101 recalls, C, 4 area ranges], and recall, float [10, C, 4]; -1 where
+        there is no ground truth.
+    """
     chosen = {category.id for category in categories}
     truth = [copy.copy(a) for a in coco.dataset["annotations"] if a["category_id"] in chosen]
-    ours = LvisCOCO({**coco.dataset, "annotations": truth})
-    found = [record for record in records_of(results, iou_type) if record["category_id"] in chosen]
-    evaluator = COCOeval_faster(ours, ours.loadRes(found), iou_type, lvis_style=True)
+    lvis = LvisCOCO({**coco.dataset, "annotations": truth})
+    detections = boxes_or_masks([record for record in results if record["category_id"] in chosen], iou_type)
+    evaluator = COCOeval_faster(lvis, lvis.loadRes(detections), iou_type, lvis_style=True)
     evaluator.params.catIds = sorted(chosen)
     evaluator.params.maxDets = [MAX_DETECTIONS]
     evaluator.evaluate()

@@ -1,0 +1,111 @@
+"""The benchmarks' protocols: checking the ground truth and scoring results by one of them."""
+
+import contextlib
+import io
+from typing import Any
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from no_time_to_train.data.rle import annotation_mask
+from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, voc_ap
+from no_time_to_train.evaluation.error_analysis import analyze_errors
+from no_time_to_train.evaluation.lvis_ap import check_lvis, lvis_ap
+from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD, semantic_iou
+from no_time_to_train.method.memory_bank import Category
+
+#: The protocols and what each measures.
+PROTOCOLS = {
+    "coco": "COCO's AP of boxes and masks",
+    "voc": "PASCAL VOC's AP of boxes; detections of difficult objects are ignored",
+    "lvis": "LVIS's federated AP of boxes and masks, also for rare, common and frequent classes",
+    "semantic": "COCO-20i's mIoU, for which the instances of a class are merged, and COCO's AP",
+}
+
+
+def evaluate(
+    coco: COCO,
+    results: list[dict[str, Any]],
+    categories: list[Category],
+    protocol: str = "coco",
+    semantic_threshold: float = DEFAULT_THRESHOLD,
+    errors: bool = False,
+) -> tuple[Metrics, str]:
+    """Score COCO results against the ground truth of some classes.
+
+    Args:
+        coco: Ground truth. Missing areas are filled in; see :func:`check_truth`.
+        results: COCO result records, each with a box. Masks are scored where every record has one.
+        categories: The classes that count. Ground truth and results of other classes are ignored.
+        protocol: A key of ``PROTOCOLS``.
+        semantic_threshold: With ``semantic``, the lowest score of an instance that counts.
+        errors: Also analyze the errors; see ``error_analysis``.
+
+    Returns:
+        The metrics as ``metrics.json`` holds them, fractions in [0, 1] with None where there is no ground truth; and
+        the tables as text. Both are empty where the ground truth has no annotation of the classes.
+
+    Raises:
+        UserError: The ground truth or the results lack what the protocol needs.
+    """
+    if protocol == "lvis" and errors:
+        raise UserError("errors cannot be analyzed with LVIS, where not every class is verified in every image")
+    check_truth(coco, categories, protocol)
+    chosen = {category.id for category in categories}
+    if not any(annotation["category_id"] in chosen for annotation in coco.anns.values()):
+        return {}, ""
+    if 0 in coco.anns:
+        coco = renumber_annotations(coco)
+    if protocol == "lvis":
+        return lvis_ap(coco, results, categories)
+    metrics, tables = voc_ap(coco, results, categories) if protocol == "voc" else coco_ap(coco, results, categories)
+    if protocol == "semantic":
+        metrics["semantic"], table = semantic_iou(coco, results, categories, semantic_threshold)
+        tables += table
+    if errors:
+        iou_type = "segm" if "segm" in metrics else "bbox"
+        evaluator_class = VocEval if protocol == "voc" else COCOeval
+        metrics["errors"], table = analyze_errors(coco, results, categories, iou_type, evaluator_class)
+        tables += table
+    return metrics, tables
+
+
+def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
+    """Check that the ground truth has what a protocol needs, and fill in missing areas from the masks.
+
+    Args:
+        coco: Ground truth.
+        categories: The classes that count. Annotations of other classes are not checked.
+        protocol: A key of ``PROTOCOLS``.
+
+    Raises:
+        UserError: The protocol is unknown, or an entry lacks something.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"there is no protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+    if protocol == "lvis":
+        check_lvis(coco)
+    chosen = {category.id for category in categories}
+    for annotation in coco.anns.values():
+        if annotation["category_id"] not in chosen:
+            continue
+        image, has_mask = coco.imgs[annotation["image_id"]], bool(annotation.get("segmentation"))
+        if has_mask and not {"height", "width"} <= image.keys():
+            raise UserError(f"masks cannot be scored: image {image['id']} states no height and width")
+        if not has_mask and "area" not in annotation:
+            raise UserError(f"annotation {annotation['id']} has neither segmentation nor bbox")
+        if not has_mask and protocol == "semantic":
+            raise UserError(f"mIoU needs masks, but annotation {annotation['id']} has no segmentation")
+        if "area" not in annotation:
+            annotation["area"] = float(annotation_mask(annotation, image["height"], image["width"]).sum())
+
+
+def renumber_annotations(coco: COCO) -> COCO:
+    """The same ground truth with annotation ids from 1: pycocotools reads a match with annotation 0 as no match."""
+    annotations = [{**annotation, "id": i} for i, annotation in enumerate(coco.dataset["annotations"], start=1)]
+    renumbered = COCO()
+    renumbered.dataset = {**coco.dataset, "annotations": annotations}
+    with contextlib.redirect_stdout(io.StringIO()):
+        renumbered.createIndex()
+    return renumbered
