@@ -15,7 +15,7 @@ from nano_dinov2 import evaluate_dinov2
 from nano_sam2 import evaluate_sam2
 
 from no_time_to_train.data.reference_sets import read_references, write_references
-from no_time_to_train.demo.run_demo import draw, run_stages
+from no_time_to_train.demo.run_demo import run_stages, write_inputs
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.registry import DINOV2_NANO, NANO_IMG_SIZE, SAM2_NANO, default_checkpoint
 
@@ -24,7 +24,7 @@ Figures = dict[str, float]
 
 def evaluate_demo(folder: Path, shots: int, images: int, seed: int, options: list[str], permute: bool) -> Figures:
     """Mask AP of the demo; ``permute`` has every reference annotated as of another class."""
-    draw(folder, shots, images, seed)
+    write_inputs(folder, shots, images, seed)
     if permute:
         permute_references(folder)
     run_stages(folder, options=[*options, "--model.init_args.model_cfg.test.online_vis", "false"])

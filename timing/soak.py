@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from no_time_to_train.demo.run_demo import CONFIG, STAGES, draw, run_stages
+from no_time_to_train.demo.run_demo import CONFIG, STAGES, run_stages, write_inputs
 
 GROWTH = 1.05  # of the last tenth over the second; the first is still warming up
 
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
-        draw(out, shots=5, images=options.images, seed=0)
+        write_inputs(out, shots=5, images=options.images, seed=0)
         grid = ["--model.init_args.model_cfg.sam2_infer_cfgs.points_per_side", str(options.points_per_side)]
         run_stages(out, STAGES[:2])
         command = ["test", "--config", str(out / CONFIG), "--ckpt_path", str(out / "memory_postprocessed.ckpt"), *grid]
