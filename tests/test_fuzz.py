@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jsonargparse import set_parsing_settings
 from PIL import Image
 
-from no_time_to_train.commands.test import IMPORTABLE, StageParser
+from no_time_to_train.commands.stage_cli import IMPORTABLE, StageParser
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset

@@ -1,10 +1,9 @@
-"""COCO annotation files: reading, checking, and choosing classes."""
+"""COCO annotation files: read, checked, and repaired where that is safe."""
 
 import contextlib
 import io
 import math
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,136 +12,192 @@ from pycocotools.coco import COCO
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import read_json
 
-#: The longest side of an image, in pixels. pycocotools needs memory by what a file states, not by what there is.
+#: The longest side of an image, in pixels. pycocotools allocates memory for the size that a file states.
 MAX_SIDE = 2**16
+
+#: Per section of the file, the keys that every entry must have, and the type of each value.
+REQUIRED: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str},
+    "categories": {"id": int, "name": str},
+    "annotations": {"id": int, "image_id": int, "category_id": int},
+}
 
 
 def read_coco(path: str | Path) -> COCO:
     """Read a COCO annotation file.
 
-    ``annotations`` may be absent, as for a test set without ground truth. Fields that evaluation needs and that small
-    data sets leave out are filled in: ``iscrowd`` 0, ``area`` of the box. Polygons of fewer than three points and
-    annotations of images that are not listed are left out, and said in a :class:`UserNotice`.
+    ``annotations`` may be absent, as in a test set without ground truth. Fields that evaluation needs and that small
+    data sets omit are filled in: ``iscrowd`` is 0, and ``area`` is that of the box. Annotations of images that are not
+    listed and polygons of fewer than three points are removed, and a :class:`UserNotice` names them.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The indexed file. Its ``dataset`` holds the repaired content.
 
     Raises:
-        UserError: the file is missing, not JSON, or not in COCO's format.
+        UserError: The file is missing, is not JSON, or is not in COCO's format.
     """
     data = read_json(path)
-    required: dict[str, dict[str, type]] = {
-        "images": {"id": int, "file_name": str},
-        "categories": {"id": int, "name": str},
-        "annotations": {"id": int, "image_id": int, "category_id": int},
-    }
+    _check_sections(data, path)
+    _check_image_sizes(data["images"], path)
+    data.setdefault("annotations", [])
+    _check_rle_sizes(data, path)
+    _remove_unlisted(data, path)
+    _repair(data["annotations"], path)
+    return index_coco(data)
+
+
+def index_coco(data: dict[str, Any]) -> COCO:
+    """Make a ``COCO`` of a file's content, without the progress that pycocotools prints."""
+    coco = COCO()
+    coco.dataset = data
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that numpy can hold: not a boolean, not NaN, and smaller than 1e15."""
+    return type(value) in (int, float) and -1e15 < value < 1e15
+
+
+def _check_sections(data: Any, path: str | Path) -> None:
+    """Check that the sections are lists of entries with the required keys."""
+    problem = f"{path} is not a COCO annotation file"
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
-        raise UserError(
-            f"{path} is not a COCO annotation file: it needs a list 'images' (and 'annotations', 'categories')"
-        )
-    for section, kinds in required.items():
+        raise UserError(f"{problem}: it needs a list 'images' (and 'annotations' and 'categories')")
+    for section, required in REQUIRED.items():
         entries = data.get(section, [])
         if not isinstance(entries, list):
-            raise UserError(f"{path} is not a COCO annotation file: {section!r} is not a list")
+            raise UserError(f"{problem}: {section!r} is not a list")
         for index, entry in enumerate(entries):
-            for key, kind in kinds.items():
+            for key, kind in required.items():
                 if not isinstance(entry, dict) or key not in entry:
-                    raise UserError(f"{path} is not a COCO annotation file: {section}[{index}] lacks {key!r}")
+                    raise UserError(f"{problem}: {section}[{index}] lacks {key!r}")
                 if type(entry[key]) is not kind:
                     raise UserError(f"{path}: {section}[{index}] has {key} {entry[key]!r}, not a {kind.__name__}")
-    for image in data["images"]:
+
+
+def _check_image_sizes(images: list[dict[str, Any]], path: str | Path) -> None:
+    """Check the heights and widths that images state; both may be absent."""
+    for image in images:
         for key in ("height", "width"):
-            if key in image and (type(image[key]) is not int or not 0 < image[key] <= MAX_SIDE):
+            if key in image and not _is_side(image[key]):
                 raise UserError(f"{path}: image {image['id']} has {key} {image[key]!r}, not 1 to {MAX_SIDE} pixels")
+
+
+def _check_rle_sizes(data: dict[str, Any], path: str | Path) -> None:
+    """Check that masks in RLE have the size of their image, where the image states one."""
     sizes = {image["id"]: [image.get("height"), image.get("width")] for image in data["images"]}
-    for annotation in data.get("annotations", []):
+    for annotation in data["annotations"]:
         segmentation, size = annotation.get("segmentation"), sizes.get(annotation["image_id"], [None])
         if isinstance(segmentation, dict) and None not in size and segmentation.get("size") != size:
             raise UserError(
                 f"{path}: annotation {annotation['id']} has a mask of size {segmentation.get('size')}, its image is "
                 f"{size} (height, width)"
             )
-    annotations = data.get("annotations", [])
-    _notice(
-        path, "are of images that are not listed, and were left out", annotations, lambda a: a["image_id"] not in sizes
-    )
-    data["annotations"] = [annotation for annotation in annotations if annotation["image_id"] in sizes]
-    _notice(
+
+
+def _remove_unlisted(data: dict[str, Any], path: str | Path) -> None:
+    """Remove annotations of images that the file does not list."""
+    listed = {image["id"] for image in data["images"]}
+    removed = [annotation for annotation in data["annotations"] if annotation["image_id"] not in listed]
+    data["annotations"] = [annotation for annotation in data["annotations"] if annotation["image_id"] in listed]
+    _notify(path, removed, "are of images that are not listed, and were removed")
+
+
+def _repair(annotations: list[dict[str, Any]], path: str | Path) -> None:
+    """Check each annotation, fill in what it lacks, and remove polygons of fewer than three points."""
+    repaired = []
+    for annotation in annotations:
+        where = f"{path}: annotation {annotation['id']}"
+        _check_annotation(annotation, where)
+        annotation.setdefault("iscrowd", 0)
+        if annotation.get("bbox"):
+            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        if _repair_polygons(annotation, where):
+            repaired.append(annotation)
+    _notify(
         path,
-        "lost polygons of fewer than three points; where nothing else was left, their box was taken",
-        data["annotations"],
-        lambda one: _mend(one, path),
+        repaired,
+        "had polygons of fewer than three points, which were removed; where no polygon was left, the box became one",
     )
-    coco = COCO()
-    coco.dataset = data
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        coco.createIndex()
-    return coco
 
 
-def _notice(
-    path: str | Path, what: str, annotations: list[dict[str, Any]], chosen: Callable[[dict[str, Any]], bool]
-) -> None:
-    """Say what was done about some annotations, by their ids."""
-    ids = [annotation["id"] for annotation in annotations if chosen(annotation)]
-    if ids:
-        some = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
-        warnings.warn(f"{path}: {len(ids)} annotations {what}: {some}", UserNotice, stacklevel=3)
-
-
-def _mend(annotation: dict[str, Any], path: str | Path) -> bool:
-    """Fill in what an annotation lacks, and leave out its polygons that are none; whether there were any."""
-    where = f"{path}: annotation {annotation['id']}"
-    annotation.setdefault("iscrowd", 0)
-    if annotation["iscrowd"] not in (0, 1):
-        raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}, neither 0 nor 1")
-    box, segmentation = annotation.get("bbox"), annotation.get("segmentation")
-    if box:
-        if not _is_box(box):
-            raise UserError(f"{where}: its bbox is not [x, y, w, h] in pixels")
-        annotation.setdefault("area", box[2] * box[3])
-    if "area" in annotation and not _is_number(annotation["area"]):
+def _check_annotation(annotation: dict[str, Any], where: str) -> None:
+    """Check the values of an annotation; all of them may be absent."""
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}, which must be 0 or 1")
+    if annotation.get("bbox") and not _is_box(annotation["bbox"]):
+        raise UserError(f"{where}: its bbox is not [x, y, w, h] in pixels")
+    if not is_number(annotation.get("area", 0)):
         raise UserError(f"{where} has area {annotation['area']!r}, not a number")
+    segmentation = annotation.get("segmentation")
     if not segmentation:
-        return False
+        return
     if isinstance(segmentation, dict):
         if not _is_rle(segmentation):
-            raise UserError(f"{where}: its segmentation is no RLE {{size: [height, width], counts: ...}}")
-        return False
-    if not isinstance(segmentation, list) or not all(map(_is_ring, segmentation)):
+            raise UserError(f"{where}: its segmentation is not RLE {{size: [height, width], counts: ...}}")
+    elif not isinstance(segmentation, list) or not all(map(_is_polygon, segmentation)):
         raise UserError(f"{where}: its segmentation is neither polygons [[x, y, x, y, ...], ...] in pixels nor RLE")
-    rings = [ring for ring in segmentation if len(ring) >= 6]
-    if len(rings) == len(segmentation):
+
+
+def _repair_polygons(annotation: dict[str, Any], where: str) -> bool:
+    """Remove polygons of fewer than three points; where none is left, take the box.
+
+    Returns:
+        Whether there were any.
+    """
+    segmentation = annotation.get("segmentation")
+    if not segmentation or isinstance(segmentation, dict):
         return False
-    if not rings:
-        if not box:
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+    if len(polygons) == len(segmentation):
+        return False
+    if not polygons:
+        if not annotation.get("bbox"):
             raise UserError(f"{where} has neither a polygon of three points nor a bbox")
-        x, y, w, h = box
-        rings = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-    annotation["segmentation"] = rings
+        x, y, w, h = annotation["bbox"]
+        polygons = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    annotation["segmentation"] = polygons
     return True
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -1e15 < value < 1e15  # not NaN
+def _notify(path: str | Path, annotations: list[dict[str, Any]], what: str) -> None:
+    """Tell the user what was done about some annotations, with the ids of the first ten."""
+    if annotations:
+        ids = ", ".join(str(annotation["id"]) for annotation in annotations[:10])
+        more = ", ..." if len(annotations) > 10 else ""
+        warnings.warn(f"{path}: {len(annotations)} annotations {what}: {ids}{more}", UserNotice, stacklevel=4)
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MAX_SIDE
 
 
 def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and _are_pixels(box)
+    return isinstance(box, list) and len(box) == 4 and _are_coordinates(box)
 
 
-def _is_ring(ring: Any) -> bool:
-    return isinstance(ring, list) and len(ring) % 2 == 0 and _are_pixels(ring)
+def _is_polygon(polygon: Any) -> bool:
+    return isinstance(polygon, list) and len(polygon) % 2 == 0 and _are_coordinates(polygon)
 
 
-def _are_pixels(values: list[Any]) -> bool:
-    """Whether these are numbers near an image; pycocotools crashes on some that are far away."""
+def _are_coordinates(values: list[Any]) -> bool:
+    """Whether these are numbers in or near an image; pycocotools crashes on some that are far away."""
     return not values or (
-        set(map(type, values)) <= {int, float} and min(values) > -MAX_SIDE and max(values) < 2 * MAX_SIDE
+        set(map(type, values)) <= {int, float}
+        and min(values) > -MAX_SIDE
+        and max(values) < 2 * MAX_SIDE
         and not math.isnan(sum(values))
-    )  # fmt: skip
+    )
 
 
 def _is_rle(segmentation: dict[str, Any]) -> bool:
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(type(v) is int and 0 < v <= MAX_SIDE for v in size):
+    if not isinstance(size, list) or len(size) != 2 or not all(map(_is_side, size)):
         return False
     if isinstance(counts, list):
         return all(type(count) is int and count >= 0 for count in counts) and sum(counts) == size[0] * size[1]

@@ -14,8 +14,7 @@ Rle = dict[str, Any]
 
 def encode_mask(mask: NDArray[np.bool_]) -> Rle:
     """The compressed RLE of a mask, bool [H, W], ready for JSON."""
-    encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+    return _for_json(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
 
 
 def decode_mask(encoded: Rle) -> NDArray[np.bool_]:
@@ -37,8 +36,23 @@ def encode_polygons(polygons: list[list[float]], height: int, width: int) -> Rle
     """
     if any(len(polygon) < 6 for polygon in polygons):
         raise ValueError("a polygon needs three points")
-    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return {"size": merged["size"], "counts": merged["counts"].decode()}
+    return _for_json(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+
+
+def encode_runs(uncompressed: Rle) -> Rle:
+    """The compressed RLE of an uncompressed one, whose ``counts`` are a list of run lengths."""
+    return _for_json(coco_mask.frPyObjects(uncompressed, *uncompressed["size"]))
+
+
+def mask_area(encoded: Rle) -> int:
+    """The number of pixels inside the mask of a compressed RLE."""
+    return int(coco_mask.area(encoded))
+
+
+def mask_box(encoded: Rle) -> list[float]:
+    """The box around the mask of a compressed RLE: x, y, w, h in pixels."""
+    box: list[float] = coco_mask.toBbox(encoded).tolist()
+    return box
 
 
 def annotation_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
@@ -61,10 +75,15 @@ def annotation_mask(annotation: dict[str, Any], height: int, width: int) -> NDAr
         if isinstance(segmentation, list):
             segmentation = encode_polygons(segmentation, height, width)
         elif isinstance(segmentation["counts"], list):
-            segmentation = coco_mask.frPyObjects(segmentation, height, width)
+            segmentation = encode_runs(segmentation)
         mask = decode_mask(segmentation)
     except Exception as error:  # pycocotools raises whatever its C code runs into
         raise UserError(f"{where} has no usable segmentation: {error!r}") from error
     if mask.shape != (height, width):
         raise UserError(f"{where}: its mask is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height}")
     return mask
+
+
+def _for_json(encoded: Rle) -> Rle:
+    """pycocotools' RLE with its ``counts`` as text instead of bytes."""
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}

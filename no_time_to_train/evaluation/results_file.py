@@ -1,39 +1,47 @@
-"""Reading any detector's COCO results file, with a complaint about the very record that is wrong."""
+"""The results file of any detector: reads COCO result records, and names the first record that is wrong."""
 
-import math
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from no_time_to_train.data.coco import is_number
+from no_time_to_train.data.rle import encode_runs, mask_area, mask_box
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 
 
 def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:
-    """The records of a COCO results file, checked against the ground truth's images and categories.
+    """Read a COCO results file, and check it against the ground truth's images and categories.
 
-    A record has ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, w, h) or ``segmentation`` (RLE at the
-    image's size) or both; a missing box is taken from the mask.
+    Args:
+        path: The file: a JSON list of records with ``image_id``, ``category_id``, ``score``, and ``bbox`` (x, y, w, h
+            in pixels) or ``segmentation`` (RLE at the image's size) or both.
+        coco: The ground truth.
+
+    Returns:
+        The records, each with a ``bbox``, which is taken from the mask where the file has none. Masks are compressed
+        RLE.
 
     Raises:
-        UserError: the file is unreadable, or a record is malformed or of an unknown image or category.
+        UserError: The file is unreadable, or a record is malformed, or its image or category is not in the ground
+            truth.
     """
-    content = read_json(path)
-    if not isinstance(content, list):
+    records = read_json(path)
+    if not isinstance(records, list):
         raise UserError(
-            f"{path} is not a COCO results file: it holds a {type(content).__name__}, not a list of records"
+            f"{path} is not a COCO results file: it holds a {type(records).__name__}, not a list of records"
         )
-    for index, record in enumerate(content):
+    for index, record in enumerate(records):
         try:
             _check_record(record, coco)
         except UserError as error:
             raise UserError(f"{path}: record {index} {error}") from error
-    return content
+    return records
 
 
 def _check_record(record: Any, coco: COCO) -> None:
+    """Check a record, and give it a box where it has only a mask; a UserError continues "record N"."""
     if not isinstance(record, dict):
         raise UserError(f"is a {type(record).__name__}, not an object")
     for key in ("image_id", "category_id", "score"):
@@ -41,35 +49,30 @@ def _check_record(record: Any, coco: COCO) -> None:
             raise UserError(f"lacks {key!r}")
     for key, known in (("image_id", coco.imgs), ("category_id", coco.cats)):
         if not isinstance(record[key], int) or record[key] not in known:
-            raise UserError(f"has {key} {record[key]!r}, which the ground truth does not know")
-    if not _is_number(record["score"]):
+            raise UserError(f"has {key} {record[key]!r}, which the ground truth does not have")
+    if not is_number(record["score"]):
         raise UserError(f"has score {record['score']!r}, not a number")
     if "segmentation" in record:
         _check_mask(record, coco.imgs[record["image_id"]])
         if "bbox" not in record:
-            record["bbox"] = rle.toBbox(record["segmentation"]).tolist()
+            record["bbox"] = mask_box(record["segmentation"])
     elif "bbox" not in record:
         raise UserError("has neither 'bbox' nor 'segmentation'")
     box = record["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
         raise UserError(f"has bbox {box!r}, not four numbers x, y, w, h")
 
 
 def _check_mask(record: dict[str, Any], image: dict[str, Any]) -> None:
+    """Check a record's mask, and compress it where it is uncompressed."""
     mask, size = record["segmentation"], [image.get("height"), image.get("width")]
     try:
         if isinstance(mask["counts"], list):
-            mask = record["segmentation"] = rle.frPyObjects(mask, *mask["size"])
-        if list(mask["size"]) != size:
-            raise UserError(f"has a mask of size {list(mask['size'])}, its image is {size} (height, width)")
-        area = rle.area(mask)
-    except UserError:
-        raise
-    except Exception as error:  # pycocotools raises whatever its C code meets
-        raise UserError(f"has a segmentation that is no RLE: {error!r}") from error
+            mask = record["segmentation"] = encode_runs(mask)
+        mask_size, area = list(mask["size"]), mask_area(mask)
+    except Exception as error:  # pycocotools raises whatever its C code runs into
+        raise UserError(f"has a segmentation that is not RLE: {error!r}") from error
+    if mask_size != size:
+        raise UserError(f"has a mask of size {mask_size}, its image is {size} (height, width)")
     if area > size[0] * size[1]:
         raise UserError("has a segmentation whose counts do not fit its size")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
