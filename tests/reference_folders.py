@@ -1,4 +1,4 @@
-"""One annotated object in each form that references may have, written without the package's own code."""
+"""One annotated object in every form that references may have, written without the package's own code."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ def outline(photo: Photo) -> list[list[float]]:
 
 
 def box(photo: Photo) -> tuple[int, int, int, int]:
-    """xyxy, ends excluded."""
+    """The box of the object: x1, y1, x2, y2 in pixels, ends excluded."""
     rows, columns = np.nonzero(photo.mask)
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
@@ -125,10 +125,10 @@ def yolo(polygon: bool) -> Callable[[Path, Photo], None]:
     return write_yolo
 
 
-#: What is written -> (the form that is to be detected, the writer, what the reference then has).
+#: What is written -> the form that is to be detected, the writer, and what the reference then has.
 FORMS: dict[str, tuple[str, Callable[[Path, Photo], None], str]] = {
-    "class folder": ("a folder a class", class_folder, "mask"),
-    "cut-outs": ("a folder a class", cut_out, "mask"),
+    "class folder": ("one folder per class", class_folder, "mask"),
+    "cut-outs": ("one folder per class", cut_out, "mask"),
     "LabelMe polygons": ("LabelMe json", labelme("polygon"), "mask"),
     "LabelMe rectangles": ("LabelMe json", labelme("rectangle"), "box"),
     "LabelMe points": ("LabelMe json", labelme("point"), "point"),

@@ -1,4 +1,4 @@
-"""Labels for other tools, drawn again as those tools draw them: LabelMe by PIL, YOLO by OpenCV, COCO by pycocotools."""
+"""Label files, drawn as the tools that read them draw: LabelMe with PIL, YOLO with OpenCV, COCO with pycocotools."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ NAME = "sub/фото 1.png"
 
 @pytest.fixture
 def instances(photo: Photo) -> Instances:
-    """One in one part, one in three parts, and one of a single pixel."""
+    """An instance in one part, one in three parts, and one of a single pixel."""
     parts, pixel = np.zeros((2, *photo.mask.shape), bool)
     parts[5:25, 5:30] = parts[40:60, 20:41] = parts[70:85, 90:119] = True
     pixel[0, 0] = True
@@ -43,12 +43,12 @@ def write(form: str, photo: Photo, instances: Instances, out: Path) -> Path:
 
 
 def assert_same_mask(drawn: NDArray[np.generic], mask: NDArray[np.bool_]) -> None:
-    """A single pixel may be drawn as four."""
+    """The masks agree; a single pixel may be drawn as four."""
     union, both = (drawn.astype(bool) | mask).sum(), (drawn.astype(bool) & mask).sum()
     assert both >= 0.93 * union or (mask.sum() == 1 and union <= 4)
 
 
-def test_labelme_files_have_labelmes_keys(photo: Photo, instances: Instances, tmp_path: Path) -> None:
+def test_labelme_files_have_the_keys_of_labelme(photo: Photo, instances: Instances, tmp_path: Path) -> None:
     path = write("labelme", photo, instances, tmp_path) / "sub/фото 1.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     keys = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
@@ -67,7 +67,7 @@ def test_labelme_files_have_labelmes_keys(photo: Photo, instances: Instances, tm
         assert_same_mask(np.asarray(picture), instances[index].mask)
 
 
-def test_yolo_files_follow_the_grammar(photo: Photo, instances: Instances, tmp_path: Path) -> None:
+def test_yolo_files_follow_the_format(photo: Photo, instances: Instances, tmp_path: Path) -> None:
     folder = write("yolo", photo, instances, tmp_path)
     names = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))["names"]
     assert Image.open(folder / "images" / NAME).size == photo.mask.shape[::-1]
@@ -81,7 +81,7 @@ def test_yolo_files_follow_the_grammar(photo: Photo, instances: Instances, tmp_p
         corners = (points * photo.mask.shape[::-1]).astype(np.int32)
         drawn = cv2.fillPoly(np.zeros(photo.mask.shape, np.uint8), [corners], 1).astype(bool)
         assert (instance.mask & ~drawn).sum() <= 0.03 * instance.mask.sum()
-        # Beyond the mask there are only the lines between its parts, which OpenCV draws a pixel wide.
+        # Outside the mask there are only the lines between its parts, which OpenCV draws one pixel wide.
         assert not cv2.erode((drawn & ~instance.mask).astype(np.uint8), np.ones((3, 3))).any()
 
 
@@ -94,6 +94,6 @@ def test_pycocotools_reads_what_cvat_imports(photo: Photo, instances: Instances,
         assert coco.cats[annotation["category_id"]]["name"] == instance.label
         assert annotation["area"] == instance.mask.sum()
         drawn, mask = coco.annToMask(annotation), instance.mask
-        # Outlines run through the pixels' centres, so that half a pixel is lost all around.
+        # Outlines run through the centers of pixels, so half a pixel is lost at the edge.
         assert (drawn & ~cv2.dilate(mask.astype(np.uint8), np.ones((3, 3)))).sum() == 0
         assert (cv2.erode(mask.astype(np.uint8), np.ones((3, 3))) & ~drawn.astype(bool)).sum() == 0

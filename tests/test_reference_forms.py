@@ -1,4 +1,4 @@
-"""References in whatever form people have them: detected, read exactly, and clear about what is wrong."""
+"""References in every form: the form is detected, the object is read exactly, and mistakes are explained."""
 
 import json
 import shutil
@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as rle
 
-from no_time_to_train.data.images import as_mask
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.data.reference_forms.command_line import parse
 from no_time_to_train.errors import UserError
@@ -28,14 +26,14 @@ def test_each_form_is_detected_and_read(name: str, photo: Photo, tmp_path: Path)
     assert reference.label == LABEL
     assert reference.image.is_file()
     if content == "mask":
-        assert reference.mask is not None
-        mask = as_mask(reference.mask) if isinstance(reference.mask, Path) else rle.decode(reference.mask) > 0
-        # Polygons through the pixels' centres lose up to a pixel at the edge where they are filled.
+        mask = reference.read_mask()
+        assert mask is not None
+        # Polygons through the centers of pixels lose up to one pixel at the edge where they are filled.
         tolerance = 0.03 if "polygon" in name else 0
         assert mask.shape == photo.mask.shape
         assert (mask != photo.mask).mean() <= tolerance
     elif content == "box":
-        assert reference.mask is None
+        assert reference.read_mask() is None
         np.testing.assert_allclose(reference.box, box(photo), atol=1e-3)
     else:
         assert reference.point is not None
@@ -50,9 +48,9 @@ def test_shapes_of_a_group_are_one_object(photo: Photo, tmp_path: Path) -> None:
     content["shapes"] = [triangle, {**triangle, "points": [[50, 50], [59, 50], [50, 59]]}, content["shapes"][0]]
     write(tmp_path / "a.json", json.dumps(content))
     grouped, alone = find_references(tmp_path).references
-    mask = rle.decode(grouped.mask)
+    mask = grouped.read_mask()
     assert mask[2, 2] == mask[52, 52] == 1
-    assert rle.decode(alone.mask).sum() > 0
+    assert alone.read_mask().sum() > 0
 
 
 def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path) -> None:
@@ -75,7 +73,7 @@ def test_a_reference_on_the_command_line(text: str, expected: Reference) -> None
 
 
 @pytest.mark.parametrize("text", ["boat", "boat:a.jpg", "boat:a.jpg:box=1,2,3", "boat:a.jpg:point=x,y", ":a:point=1,2"])
-def test_a_mistake_on_the_command_line_is_said(text: str) -> None:
+def test_a_mistake_on_the_command_line_is_explained(text: str) -> None:
     with pytest.raises(UserError, match="--reference"):
         parse(text)
 
@@ -108,15 +106,19 @@ def replace(ending: str, old: str, new: str) -> Callable[[Path], None]:
         (
             "class folder",
             lambda f: (f / LABEL / "foto 1_mask.png").unlink(),
-            r"has no mask: put foto 1_mask\.png beside",
+            r"has no mask: put foto 1_mask\.png next to it",
         ),
         ("class folder", lambda f: (f / LABEL / "foto 1.png").unlink(), r"is the mask of no image"),
-        ("class folder", lambda f: shutil.rmtree(f / LABEL), "holds no references: give a folder a class"),
-        ("LabelMe polygons", without_image, r"photos/a\.png, which is annotated in .*, is not there"),
+        (
+            "class folder",
+            lambda f: shutil.rmtree(f / LABEL),
+            "holds no references: give a folder with one folder per class",
+        ),
+        ("LabelMe polygons", without_image, r"photos/a\.png, which is annotated in .*, was not found"),
         ("LabelMe polygons", cut_in_half("json"), r"a\.json is not valid JSON"),
         ("LabelMe points", replace("json", '"point"', '"linestrip"'), "shape 0 is a linestrip: draw a polygon"),
-        ("LabelMe rectangles", replace("json", '"rectangle"', '"polygon"'), "shape 0 is broken: .*three corners"),
-        ("COCO RLE", without_image, "is not there: put it there"),
+        ("LabelMe rectangles", replace("json", '"rectangle"', '"polygon"'), "shape 0 is broken: .*three points"),
+        ("COCO RLE", without_image, "was not found: put it into that folder"),
         (
             "COCO RLE",
             replace("json", '"size": [90, 120]', '"size": [9, 9]'),
@@ -132,7 +134,7 @@ def replace(ending: str, old: str, new: str) -> Callable[[Path], None]:
         ("YOLO boxes", lambda f: shutil.rmtree(f / "train" / "labels"), "marks no object"),
     ],
 )
-def test_a_broken_reference_is_said(
+def test_a_broken_reference_is_explained(
     name: str, edit: Callable[[Path], None], complaint: str, photo: Photo, tmp_path: Path
 ) -> None:
     FORMS[name][1](tmp_path, photo)
@@ -142,15 +144,15 @@ def test_a_broken_reference_is_said(
     assert "\n" not in str(caught.value)
 
 
-def test_two_images_of_the_annotated_name_are_not_guessed_between(photo: Photo, tmp_path: Path) -> None:
+def test_two_images_with_the_annotated_name_are_refused(photo: Photo, tmp_path: Path) -> None:
     FORMS["COCO RLE"][1](tmp_path, photo)
     shutil.copytree(tmp_path / "images" / "default", tmp_path / "images" / "copy")
-    with pytest.raises(UserError, match="is there twice"):
+    with pytest.raises(UserError, match="was found twice"):
         find_references(tmp_path)
 
 
-def test_an_annotation_of_an_image_as_stored_is_read_so(photo: Photo, tmp_path: Path) -> None:
-    """LabelMe's size tells whether its annotator's program turned the image as EXIF says."""
+def test_the_size_that_an_annotation_states_is_kept(photo: Photo, tmp_path: Path) -> None:
+    """The size shows whether the annotator's program applied the EXIF orientation."""
     labelme("rectangle")(tmp_path, photo)
     exif = Image.Exif()
     exif[0x0112] = 6

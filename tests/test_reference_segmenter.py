@@ -1,7 +1,12 @@
-"""The method from Python: references in every form an image can have, and what comes out."""
+"""The method from Python: references in every form that an image can have, and the results."""
 
+import inspect
+import io
 import json
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +16,18 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as rle
+from torchvision.ops import masks_to_boxes
 
-from no_time_to_train import ReferenceSegmenter
+import no_time_to_train
+from no_time_to_train import Instances, MemoryBank, ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import as_mask, as_rgb, read_rgb
-from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.errors import UserError
-from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.memory_bank import Category
 from tests.conftest import DATA, Photo, assert_same_results, stage_arguments
 
 COARSE = Settings(points_per_side=8)
@@ -63,8 +68,7 @@ def test_a_reference_finds_instances_with_label_score_box_and_mask(segmenter: Re
 def test_the_stages_and_this_class_give_the_same_results(
     segmenter: ReferenceSegmenter, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    """References and targets of the test data, with the stages' memory and with references added one by one."""
-
+    """On the test data, with references added one by one and with the memory of the stages."""
     paths = [tmp_path / name for name in ("memory.ckpt", "memory_postprocessed.ckpt", "results.json")]
     main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(paths[0])])
     postprocess = ["--ckpt_path", str(paths[0]), "--out_path", str(paths[1])]
@@ -136,7 +140,7 @@ def test_instances_go_to_coco_supervision_and_a_picture(segmenter: ReferenceSegm
     assert len(found[:0].to_supervision()) == 0
 
 
-def test_a_class_is_added_to_a_memory_without_the_others_pictures(
+def test_a_class_is_added_to_a_memory_without_the_images_of_the_others(
     segmenter: ReferenceSegmenter, photo: Photo, tmp_path: Path
 ) -> None:
     segmenter.add_reference("one", photo.path, mask=photo.mask_path)
@@ -170,14 +174,14 @@ def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, t
         ({"point": (-1, 5)}, "point -1,5 .* lies outside"),
     ],
 )
-def test_a_mistake_in_a_reference_is_said(
+def test_a_mistake_in_a_reference_is_explained(
     segmenter: ReferenceSegmenter, photo: Photo, prompt: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(UserError, match=complaint):
         segmenter.add_reference("thing", photo.path, **prompt)
 
 
-def test_segmenting_before_a_reference_says_what_to_do(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+def test_segmenting_without_a_reference_is_explained(segmenter: ReferenceSegmenter, photo: Photo) -> None:
     with pytest.raises(UserError, match="add a reference or load a memory first"):
         segmenter.segment(photo.path)
 
@@ -193,18 +197,23 @@ def test_segmenting_before_a_reference_says_what_to_do(segmenter: ReferenceSegme
         ),
     ],
 )
-def test_an_unknown_network_is_said(names: tuple[str, ...], complaint: str) -> None:
+def test_an_unknown_network_is_explained(names: tuple[str, ...], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         ReferenceSegmenter.from_pretrained(*names)
 
 
-def test_the_readmes_example_runs_as_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+README_EXAMPLE = re.findall(r"```python\n(.*?)```", (DATA.parents[1] / "README.md").read_text("utf-8"), re.DOTALL)
+HELP_EXAMPLE = re.findall(r"::\n\n((?: {8,}.*\n|\n)+)", inspect.getdoc(ReferenceSegmenter) + "\n")
+
+
+@pytest.mark.parametrize("blocks", [README_EXAMPLE, HELP_EXAMPLE], ids=["README", "help"])
+def test_the_examples_run_as_written(
+    blocks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (DATA.parents[1] / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert '"sam2_hiera_large", "dinov2_vitl14", device="cuda"' in example
-    example = example.replace('"sam2_hiera_large", "dinov2_vitl14", device="cuda"', '"nano"')
+    example = "\n".join(map(textwrap.dedent, blocks))
+    names = r'"sam2_hiera_large", "dinov2_vitl14"(, device="cuda")?'
+    example, replaced = re.subn(names, '"nano"', example)
+    assert replaced == 1
     scene = draw_scene(np.random.default_rng(4), NOVEL_CLASSES, (300, 400))
     largest = scene.masks[scene.masks.sum((1, 2)).argmax()]
     for name, pixels in (("photo.jpg", scene.image), ("ref.jpg", scene.image), ("ref_mask.png", largest)):
@@ -216,14 +225,59 @@ def test_the_readmes_example_runs_as_written(
     assert all(line.startswith("boat ") and line.endswith("(300, 400)") for line in lines)
 
 
+def test_the_public_names_are_imported_when_they_are_used() -> None:
+    code = (
+        "import sys, no_time_to_train as package\n"
+        "assert {*package.__all__} <= {*dir(package)}\n"
+        "assert package.UserError.__name__ == 'UserError'\n"
+        "assert not {'torch', 'numpy', 'supervision'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in set(no_time_to_train.__all__) - {"__version__"}:
+        assert getattr(no_time_to_train, name).__name__ == name
+    assert re.match(r"\d+\.\d+|unknown", no_time_to_train.__version__)
+    with pytest.raises(AttributeError, match="has no attribute 'Segmenter'"):
+        no_time_to_train.Segmenter  # noqa: B018 (the access raises)
+
+
+@pytest.fixture
+def instances() -> Instances:
+    """Twelve instances of two classes."""
+    masks = torch.eye(12, dtype=torch.bool).repeat_interleave(5, 0).repeat_interleave(5, 1).view(12, 5, 60)
+    boxes = masks_to_boxes(masks).long()
+    detections = Detections(masks, boxes, torch.linspace(0.95, 0.4, 12), torch.tensor([0, 1] * 6))
+    return Instances(np.full((5, 60, 3), 200, np.uint8), [Category(1, "boat"), Category(4, "gull")], detections)
+
+
+def test_objects_describe_themselves(segmenter: ReferenceSegmenter, photo: Photo, instances: Instances) -> None:
+    assert repr(segmenter) == "ReferenceSegmenter(sam2='sam2_nano', dinov2='dinov2_nano', device='cpu', memory=None)"
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    assert repr(segmenter).endswith("memory=MemoryBank({thing: 1}))")
+    assert repr(instances[:2]) == "Instances(image=60x5, boat 0.95, gull 0.90)"
+    assert repr(instances[:0]) == "Instances(image=60x5)"
+    assert repr(instances).endswith("gull 0.50, and 2 more)")
+    assert repr(instances[0]) == f"Instance(label='boat', score={instances[0].score}, box=(0, 0, 4, 4))"
+
+
+def test_instances_are_a_sequence_that_notebooks_show(instances: Instances) -> None:
+    assert list(instances[1:3]) == [instances[1], instances[2]]
+    assert instances[-1] == list(instances)[11]
+    assert instances[0] in instances
+    assert instances[0] != instances[2]
+    with pytest.raises(IndexError):
+        instances[12]
+    picture = Image.open(io.BytesIO(instances._repr_png_()))
+    assert (np.asarray(picture) == np.asarray(instances.plot())).all()
+
+
 class TestAwkwardImages:
-    """``as_rgb`` and ``as_mask`` on what cameras, microscopes and drawing programs write."""
+    """``as_rgb`` and ``as_mask`` on the files of cameras, microscopes and drawing programs."""
 
     def test_exif_rotation_is_applied(self, tmp_path: Path) -> None:
         pixels = np.zeros((40, 60, 3), np.uint8)
         pixels[:20, :30] = 255  # upper left as stored
         exif = Image.Exif()
-        exif[0x0112] = 6  # to be turned clockwise
+        exif[0x0112] = 6  # to be rotated clockwise
         path = tmp_path / "photo.png"
         Image.fromarray(pixels).save(path, exif=exif)
         shown = as_rgb(path)
@@ -231,7 +285,7 @@ class TestAwkwardImages:
         assert shown[5, 35].tolist() == [255, 255, 255]
         assert shown[5, 5].tolist() == [0, 0, 0]
 
-    def test_what_an_annotation_states_decides_whether_exif_counts(self, tmp_path: Path) -> None:
+    def test_the_size_that_an_annotation_states_decides_whether_exif_is_applied(self, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.new("RGB", (60, 40)).save(tmp_path / "photo.jpg", exif=exif)
@@ -239,13 +293,13 @@ class TestAwkwardImages:
         assert as_rgb(tmp_path / "photo.jpg", size=(60, 40)).shape == (60, 40, 3)
 
     @pytest.mark.parametrize("name", ["with a space.png", "船とかもめ.png", "ünï#?&'\".png"])
-    def test_any_file_name_will_do(self, tmp_path: Path, name: str) -> None:
+    def test_any_file_name_is_read(self, tmp_path: Path, name: str) -> None:
         Image.new("RGB", (6, 4), "red").save(tmp_path / name)
         assert as_rgb(tmp_path / name)[0, 0].tolist() == [255, 0, 0]
 
     @pytest.mark.parametrize("ending", ["png", "tif"])
-    def test_16_bits_keep_their_contrast(self, tmp_path: Path, ending: str) -> None:
-        values = np.linspace(300, 4095, 50 * 40).reshape(40, 50).astype(np.uint16)  # 12 bits of a microscope
+    def test_16_bit_images_keep_their_contrast(self, tmp_path: Path, ending: str) -> None:
+        values = np.linspace(300, 4095, 50 * 40).reshape(40, 50).astype(np.uint16)  # the 12 bits of a microscope
         cv2.imwrite(str(tmp_path / f"cells.{ending}"), values)
         shown = as_rgb(tmp_path / f"cells.{ending}")
         assert shown.shape == (40, 50, 3)
@@ -264,22 +318,22 @@ class TestAwkwardImages:
         assert shown.dtype == np.uint8
         assert shown.std() > 0
 
-    def test_what_is_transparent_becomes_white(self) -> None:
+    def test_transparent_pixels_become_white(self) -> None:
         assert as_rgb(Image.new("RGBA", (6, 4), (200, 0, 0, 0))).min() == 255
 
-    def test_grey_arrays_and_tensors_are_images(self) -> None:
-        grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
-        for form in (grey, grey[..., None], torch.from_numpy(grey), torch.from_numpy(grey)[None]):
-            assert (as_rgb(form) == grey[..., None]).all()
+    def test_gray_arrays_and_tensors_are_images(self) -> None:
+        gray = np.arange(24, dtype=np.uint8).reshape(4, 6)
+        for form in (gray, gray[..., None], torch.from_numpy(gray), torch.from_numpy(gray)[None]):
+            assert (as_rgb(form) == gray[..., None]).all()
 
     @pytest.mark.parametrize(
         "image", [np.zeros((3, 4, 6), np.uint8), np.full((4, 6, 3), 200.0), np.zeros((4, 6), np.int64), np.zeros(5)]
     )
-    def test_an_array_that_is_no_image_is_refused(self, image: Any) -> None:
+    def test_an_array_that_is_not_an_image_is_refused(self, image: Any) -> None:
         with pytest.raises(UserError, match="an image of"):
             as_rgb(image)
 
-    def test_masks_of_0_and_1_of_0_and_255_of_palettes_and_of_alpha_read_alike(self, tmp_path: Path) -> None:
+    def test_all_kinds_of_mask_files_are_read_alike(self, tmp_path: Path) -> None:
         inside = np.zeros((40, 60), bool)
         inside[10:30, 20:50] = True
         zeros = np.zeros_like(inside, np.uint8)

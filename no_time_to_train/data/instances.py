@@ -1,44 +1,67 @@
-"""What ``ReferenceSegmenter`` finds in an image, with names."""
+"""What is found in an image, with the names of the classes."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, overload
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import supervision as sv
 from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
-from no_time_to_train.visual.drawing import draw_instances
+
+if TYPE_CHECKING:
+    import supervision as sv
+
+#: Instances that a repr names.
+NAMED = 10
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One object found in an image.
+    """One object found in an image. Two instances are equal if they have the same label, score and box.
 
     Attributes:
-        label: the class's name.
-        score: in [0, 1].
-        box: xyxy, the indices of the mask's first and last columns and rows, in pixels.
+        label: The name of its class.
+        score: In [0, 1].
+        box: x1, y1, x2, y2 in pixels: the first and last column and row of the mask, so a box one pixel wide has
+            x1 == x2.
         mask: bool [H, W] at the image's own size.
     """
 
     label: str
     score: float
     box: tuple[int, int, int, int]
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] = field(repr=False, compare=False)
 
 
 class Instances(Sequence[Instance]):
-    """The objects found in one image, by descending score.
+    """The objects found in one image, in descending order of score.
+
+    It is a sequence of :class:`Instance`. A slice is an ``Instances`` again, and a notebook shows its :meth:`plot`.
+
+    Example:
+        ::
+
+            found = segmenter.segment("photo.jpg")
+            found                                # Instances(image=640x480, boat 0.93, gull 0.71)
+            found[0].mask                        # bool [480, 640]
+            [one.box for one in found if one.label == "boat"]
+            found[:5].plot().save("best.jpg")
+            found.to_coco(image_id=7)            # result records for pycocotools
+            found.to_supervision()               # for the annotators and trackers of supervision
+
+    Args:
+        image: The image, uint8 [H, W, 3] RGB.
+        categories: The classes of the memory in ascending order of their ids.
+        detections: On the CPU.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB, upright.
-        categories: the memory's classes, by ascending id.
-        detections: masks, boxes, scores and class indices as tensors, on the CPU.
+        image: The image, uint8 [H, W, 3] RGB, turned upright as its EXIF orientation says.
+        categories: The classes of the memory in ascending order of their ids.
+        detections: The same instances as tensors.
     """
 
     def __init__(self, image: NDArray[np.uint8], categories: list[Category], detections: Detections) -> None:
@@ -56,24 +79,38 @@ class Instances(Sequence[Instance]):
     def __getitem__(self, index: int | slice) -> "Instance | Instances":
         found = self.detections
         if isinstance(index, slice):
-            chosen = Detections(found.masks[index], found.boxes[index], found.scores[index], found.classes[index])
-            return Instances(self.image, self.categories, chosen)
+            return Instances(self.image, self.categories, found[index])
         x1, y1, x2, y2 = found.boxes[index].tolist()
         label = self.categories[int(found.classes[index])].name
         return Instance(label, float(found.scores[index]), (x1, y1, x2, y2), found.masks[index].numpy())
 
-    def __iter__(self) -> Iterator[Instance]:
-        return (self[index] for index in range(len(self)))
-
     def __repr__(self) -> str:
-        return f"Instances({', '.join(f'{one.label} {one.score:.2f}' for one in self)})"
+        height, width = self.image.shape[:2]
+        more = [f"and {len(self) - NAMED} more"] if len(self) > NAMED else []
+        return f"Instances({', '.join([f'image={width}x{height}', *self[:NAMED]._captions(), *more])})"
+
+    def _repr_png_(self) -> bytes | None:
+        return self.plot()._repr_png_()
+
+    def _captions(self) -> list[str]:
+        return [f"{one.label} {one.score:.2f}" for one in self]
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """COCO result records with compressed RLE; ``categories`` gives the names of their category ids."""
+        """Convert to COCO result records; ``categories`` holds the names of their category ids.
+
+        Args:
+            image_id: The image's id in its annotation file.
+
+        Returns:
+            One record per instance, with ``segmentation`` as compressed RLE and ``bbox`` [x1, y1, x2 - x1, y2 - y1]
+            (without the usual + 1, as in the published code).
+        """
         return to_coco_records(self.detections, image_id, [category.id for category in self.categories])
 
-    def to_supervision(self) -> sv.Detections:
-        """As the ``supervision`` package has detections; ``data["class_name"]`` holds the labels."""
+    def to_supervision(self) -> "sv.Detections":
+        """Convert to the detections of the ``supervision`` package; ``data["class_name"]`` holds the labels."""
+        import supervision as sv
+
         found = self.detections
         return sv.Detections(
             xyxy=found.boxes.numpy().astype(np.float32).reshape(-1, 4),
@@ -84,7 +121,8 @@ class Instances(Sequence[Instance]):
         )
 
     def plot(self) -> Image.Image:
-        """The image with each mask, its outline, label and score drawn over it."""
+        """Draw each mask with its outline, label and score over the image."""
+        from no_time_to_train.visual.drawing import draw_instances
+
         found = self.detections
-        labels = [f"{one.label} {one.score:.2f}" for one in self]
-        return Image.fromarray(draw_instances(self.image, found.masks.numpy(), found.classes.numpy(), labels))
+        return Image.fromarray(draw_instances(self.image, found.masks.numpy(), found.classes.numpy(), self._captions()))

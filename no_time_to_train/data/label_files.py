@@ -1,10 +1,10 @@
-"""Instances as files of labelling tools, to be corrected there: LabelMe, YOLO segmentation, COCO as CVAT imports it."""
+"""Instances as the files of labelling tools, to be corrected there: LabelMe, YOLO segmentation, and COCO for CVAT."""
 
 import os
 import shutil
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import supervision as sv
@@ -15,28 +15,46 @@ from no_time_to_train.data.instances import Instance, Instances
 from no_time_to_train.files import atomic_write, write_json
 from no_time_to_train.method.memory_bank import Category
 
+#: float64 [n, 2], x and y of n corners in pixels.
 Polygon = NDArray[np.float64]
 
 
-class LabelFiles(Protocol):
-    """A format: told of each image as it is done, and of the end."""
+class LabelFiles(ABC):
+    """The files of one format.
 
+    Args:
+        out: The output folder. The files go to a folder in it that has the name of the format.
+        categories: The classes.
+    """
+
+    #: The name of the format.
+    form: ClassVar[str]
+
+    def __init__(self, out: Path, categories: list[Category]) -> None:
+        self.folder, self.categories = out / self.form, categories
+
+    @abstractmethod
     def add(self, name: str, image: Path, image_id: int, instances: Instances) -> None:
-        """Write an image's instances.
+        """Write the instances of one image.
 
         Args:
-            name: the image's, a relative path.
-            image: its file.
+            name: The image's name, a relative path.
+            image: The image file.
+            image_id: The image's COCO id.
+            instances: What was found in the image.
         """
 
-    def finish(self) -> None:
-        """Write what can be written only once all images are known; called after an interrupt, too."""
+    def finish(self) -> None:  # noqa: B027 (not every format has a last step)
+        """Write what needs all images. This is called after an interrupt as well."""
 
 
 def polygons(instance: Instance) -> list[Polygon]:
-    """The outlines of an instance's parts, [n, 2] (x, y) in pixels' own indices; holes are filled.
+    """The outlines of the parts of an instance, through the centers of its outermost pixels; holes are filled.
 
-    A part too small for three corners is left out; if all are, the box stands for the mask.
+    Parts that are too small to have three corners are left out; if all are, the box stands for the mask.
+
+    Returns:
+        At least one polygon, in pixel indices: the center of the first pixel is 0, 0.
     """
     found = [polygon.astype(float) for polygon in sv.mask_to_polygons(instance.mask)]
     if found:
@@ -45,17 +63,16 @@ def polygons(instance: Instance) -> list[Polygon]:
     return [np.array([[x1, y1], [x2 + 1, y1], [x2 + 1, y2 + 1], [x1, y2 + 1]], float)]
 
 
-def joined(parts: list[Polygon]) -> Polygon:
-    """One outline around all parts: from the first to each other and back on the same line, which has no area."""
+def join_polygons(parts: list[Polygon]) -> Polygon:
+    """One outline around several parts: from the first to each other part and back on one line, which has no area."""
     start = parts[0][:1]
     return np.concatenate([parts[0], *(piece for part in parts[1:] for piece in (start, part, part[:1]))])
 
 
-class LabelMeFiles:
-    """``labelme/NAME.json``; the parts of an instance are shapes of one group."""
+class LabelMeFiles(LabelFiles):
+    """``NAME.json`` per image. The parts of an instance are shapes with one group id."""
 
-    def __init__(self, out: Path, categories: list[Category]) -> None:
-        self.folder = out / "labelme"
+    form = "labelme"
 
     def add(self, name: str, image: Path, image_id: int, instances: Instances) -> None:
         path = self.folder / Path(name).with_suffix(".json")
@@ -86,24 +103,19 @@ class LabelMeFiles:
         }
         write_json(path, content)
 
-    def finish(self) -> None:
-        """Every file stands alone."""
 
+class YoloFiles(LabelFiles):
+    """``labels/NAME.txt`` per image with one line per instance, the images, and ``data.yaml``."""
 
-class YoloFiles:
-    """``yolo/labels/NAME.txt``, the images (linked where the system can) and ``data.yaml``; a line an instance."""
-
-    def __init__(self, out: Path, categories: list[Category]) -> None:
-        self.folder = out / "yolo"
-        self.categories = categories
+    form = "yolo"
 
     def add(self, name: str, image: Path, image_id: int, instances: Instances) -> None:
         index = {category.name: index for index, category in enumerate(self.categories)}
         height, width = instances.image.shape[:2]
         lines = []
         for instance in instances:
-            # Half a pixel from an index to the pixel's centre.
-            outline = (joined(polygons(instance)) + 0.5) / (width, height)
+            # In YOLO's coordinates the center of the first pixel is 0.5, 0.5.
+            outline = (join_polygons(polygons(instance)) + 0.5) / (width, height)
             numbers = " ".join(f"{value:.6f}" for value in outline.clip(0, 1).ravel())
             lines.append(f"{index[instance.label]} {numbers}\n")
         with atomic_write(self.folder / "labels" / Path(name).with_suffix(".txt")) as file:
@@ -117,11 +129,13 @@ class YoloFiles:
             file.write(yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode())
 
 
-class CvatCocoFiles:
-    """``cvat-coco/annotations/instances_default.json``, which CVAT imports as "COCO 1.0", and the images."""
+class CvatCocoFiles(LabelFiles):
+    """``annotations/instances_default.json``, which CVAT imports as "COCO 1.0", and the images."""
+
+    form = "cvat-coco"
 
     def __init__(self, out: Path, categories: list[Category]) -> None:
-        self.folder = out / "cvat-coco"
+        super().__init__(out, categories)
         self.data: dict[str, list[dict[str, Any]]] = {
             "images": [],
             "annotations": [],
@@ -131,7 +145,7 @@ class CvatCocoFiles:
     def add(self, name: str, image: Path, image_id: int, instances: Instances) -> None:
         height, width = instances.image.shape[:2]
         self.data["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
-        ids = {category["name"]: category["id"] for category in self.data["categories"]}
+        ids = {category.name: category.id for category in self.categories}
         for instance in instances:
             x1, y1, x2, y2 = instance.box
             self.data["annotations"].append(
@@ -152,16 +166,17 @@ class CvatCocoFiles:
         write_json(self.folder / "annotations" / "instances_default.json", self.data)
 
 
-#: Name of a format -> what writes it, of the output folder and the classes.
-FORMATS: dict[str, Callable[[Path, list[Category]], LabelFiles]] = {
-    "labelme": LabelMeFiles,
-    "yolo": YoloFiles,
-    "cvat-coco": CvatCocoFiles,
-}
+#: The formats by name.
+FORMATS: dict[str, type[LabelFiles]] = {files.form: files for files in (LabelMeFiles, YoloFiles, CvatCocoFiles)}
 
 
 def place_image(image: Path, place: Path) -> None:
-    """Put an image where a format wants it: a link to it, or a copy where there can be no links."""
+    """Put an image where a format expects it: as a link, or as a copy where the system has no links.
+
+    Args:
+        image: The image file.
+        place: Where to put it; what is there is replaced.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     try:

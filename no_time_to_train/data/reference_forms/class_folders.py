@@ -1,4 +1,4 @@
-"""A folder a class: images with ``NAME_mask.png`` beside them, or transparent cut-outs."""
+"""Class folders: one folder per class, with images and their ``NAME_mask.png``, or with transparent cut-outs."""
 
 from pathlib import Path
 
@@ -8,20 +8,22 @@ from no_time_to_train.data.images import is_image, open_image
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError
 
-NAME = "a folder a class"
+NAME = "one folder per class"
+
+#: What follows an image's name in the name of its mask.
 MASK = "_mask"
 
 
-def holds(root: Path) -> bool:
-    """Whether there is a folder with images in ``root``."""
+def is_form_of(root: Path) -> bool:
+    """Whether a folder in ``root`` holds an image."""
     return any(is_image(path) for path in root.glob("*/*"))
 
 
 def read(root: Path) -> list[Reference]:
-    """The references of each folder in ``root``, whose name is the class's.
+    """The references in the folders of ``root``; a folder's name is that of its class.
 
     Raises:
-        UserError: an image has no mask and nothing transparent, or a mask no image.
+        UserError: An image has neither a mask nor transparent pixels, or a mask has no image.
     """
     references = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -29,11 +31,11 @@ def read(root: Path) -> list[Reference]:
         masks = {path.stem.removesuffix(MASK): path for path in images if path.stem.endswith(MASK)}
         objects = [path for path in images if not path.stem.endswith(MASK)]
         for stem in masks.keys() - {path.stem for path in objects}:
-            raise UserError(f"{masks[stem]} is the mask of no image: there is no {stem}.jpg or the like beside it")
+            raise UserError(f"{masks[stem]} is the mask of no image: there is no {stem}.jpg or {stem}.png next to it")
         for path in objects:
             if path.stem not in masks and not is_cut_out(path):
                 raise UserError(
-                    f"{path} has no mask: put {path.stem}{MASK}.png beside it (white on the object), cut the object "
+                    f"{path} has no mask: put {path.stem}{MASK}.png next to it (white on the object), cut the object "
                     f"out with transparency, or give a box: --reference {folder.name}:{path}:box=X1,Y1,X2,Y2"
                 )
             references.append(Reference(folder.name, path, mask=masks.get(path.stem, path)))
@@ -41,6 +43,10 @@ def read(root: Path) -> list[Reference]:
 
 
 def is_cut_out(path: Path) -> bool:
-    """Whether an image has transparent pixels."""
+    """Whether an image has transparent pixels.
+
+    Raises:
+        UserError: The image cannot be read.
+    """
     image = open_image(path)
     return image.has_transparency_data and bool((np.asarray(image.convert("RGBA"))[..., 3] < 128).any())

@@ -1,4 +1,4 @@
-"""COCO: one JSON file for all images; polygons, RLE, or boxes only."""
+"""COCO: one JSON file for all images, with polygons, RLE, or boxes only."""
 
 from pathlib import Path
 from typing import Any
@@ -6,21 +6,22 @@ from typing import Any
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.reference_forms.reference import Box, Reference, find_image
+from no_time_to_train.data.rle import annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
 
 NAME = "COCO json"
 
 
-def is_file(content: Any) -> bool:
+def is_form_of(content: Any) -> bool:
     """Whether this is the content of a COCO file."""
     return isinstance(content, dict) and isinstance(content.get("images"), list)
 
 
 def read(path: Path) -> list[Reference]:
-    """The annotations of a file, but those of crowds.
+    """The annotations of a file, except for crowds.
 
     Raises:
-        UserError: the file is broken, an image missing, or an annotation has neither mask nor box.
+        UserError: The file is broken, an image is missing, or an annotation has neither a mask nor a box.
     """
     coco = read_coco(path)
     images: dict[int, Path] = {}
@@ -35,8 +36,7 @@ def read(path: Path) -> list[Reference]:
         if entry["id"] not in images:
             images[entry["id"]] = find_image(entry["file_name"], path.parent)
         image = images[entry["id"]]
-        if not ("height" in entry and "width" in entry):
-            entry["height"], entry["width"] = shown_size(image)
+        size = (entry["height"], entry["width"]) if "height" in entry and "width" in entry else shown_size(image)
         box: Box | None = None
         if annotation.get("bbox"):
             x, y, w, h = annotation["bbox"]
@@ -44,15 +44,10 @@ def read(path: Path) -> list[Reference]:
         mask = None
         if annotation.get("segmentation"):
             try:
-                mask = coco.annToRLE(annotation)
-            except Exception as error:  # pycocotools raises whatever its C code meets
-                raise UserError(f"{where} has no usable segmentation: {error!r}") from error
-            height, width = mask["size"]
-            if (height, width) != (entry["height"], entry["width"]):
-                raise UserError(
-                    f"{where}: its mask is {width}x{height}, its image {entry['width']}x{entry['height']} pixels"
-                )
+                mask = encode_mask(annotation_mask(annotation, *size))
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
         elif box is None:
             raise UserError(f"{where} has neither segmentation nor bbox")
-        references.append(Reference(category["name"], image, mask, box, size=(entry["height"], entry["width"])))
+        references.append(Reference(category["name"], image, mask, box, size=size))
     return references

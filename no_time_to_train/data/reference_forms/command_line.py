@@ -6,14 +6,15 @@ from pathlib import Path
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError
 
+#: How many numbers a box and a point have.
 NUMBERS = {"box": 4, "point": 2}
 
 
 def parse(text: str) -> Reference:
-    """The reference that an argument of ``--reference`` stands for.
+    """The reference that a value of ``--reference`` describes.
 
     Raises:
-        UserError: it is of another form.
+        UserError: The value does not have one of the three forms.
     """
     found = re.fullmatch(r"(?P<label>[^:]+):(?P<image>.+):(?P<kind>box|mask|point)=(?P<value>.+)", text)
     if found is None:

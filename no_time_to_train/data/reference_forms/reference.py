@@ -1,10 +1,15 @@
-"""A reference as all forms give it."""
+"""A reference, as every form gives it."""
 
 import glob
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from no_time_to_train.data.rle import Rle
+import numpy as np
+from numpy.typing import NDArray
+
+from no_time_to_train.data.images import as_mask
+from no_time_to_train.data.rle import Rle, decode_mask
 from no_time_to_train.errors import UserError
 
 #: x1, y1, x2, y2 in pixels, ends excluded.
@@ -13,15 +18,16 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Reference:
-    """One object shown: its class, its image, and its mask, a box around it or a point (x, y) on it.
+    """One annotated object: its class, its image, and its mask, a box around it or a point on it.
 
     Attributes:
-        label: the class's name.
-        image: the image's file.
-        mask: a file (of a transparent cut-out, the image itself) or RLE; None: to be made from the box or point.
-        box: where there is a mask, too, the crop is taken around the box.
-        point: in pixels.
-        size: height and width of the image that the annotation states, or None.
+        label: The name of its class.
+        image: The image file.
+        mask: A mask file (the image itself where it is a transparent cut-out) or an RLE; None where SAM 2 makes the
+            mask from the box or the point.
+        box: The box around the object. Where there is a mask as well, the reference is cropped around the box.
+        point: x, y in pixels.
+        size: Height and width of the image as the annotation states them; None where it does not.
     """
 
     label: str
@@ -31,21 +37,38 @@ class Reference:
     point: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
 
+    def read_mask(self) -> NDArray[np.bool_] | None:
+        """The object's mask, bool [H, W]; None where the annotation has none.
 
-#: Folders that data sets keep annotation files in; their images lie in other folders beside these.
+        Raises:
+            UserError: The mask file cannot be read, or marks nothing.
+        """
+        if self.mask is None:
+            return None
+        return as_mask(self.mask) if isinstance(self.mask, Path) else decode_mask(self.mask)
+
+
+class FoundReferences(NamedTuple):
+    """The references that were found, and the name of the form that they were in."""
+
+    form: str
+    references: list[Reference]
+
+
+#: Names of folders that hold annotation files only. The images of such a folder lie in its sibling folders.
 ANNOTATION_FOLDERS = {"annotations", "labels", "json", "xml"}
 
 
 def find_image(name: str, folder: Path) -> Path:
-    """The file of an image that an annotation names.
+    """Find the file of an image that an annotation names.
 
     Args:
-        name: as the annotation has it: a path on the annotator's machine, which may have been Windows.
-        folder: of the annotation file. The image lies there or in a folder or two below; or, where the folder is one
-            of annotations only, below its parent.
+        name: As the annotation gives it: often a path on the annotator's computer, with slashes or backslashes.
+        folder: The folder of the annotation file. The image lies in it or up to two folders below it; or, where the
+            folder is one of ``ANNOTATION_FOLDERS``, up to two folders below its parent.
 
     Raises:
-        UserError: it is nowhere, or in several places.
+        UserError: There is no such image, or there are several.
     """
     name = name.replace("\\", "/")
     base = name.rpartition("/")[2]
@@ -58,7 +81,11 @@ def find_image(name: str, folder: Path) -> Path:
             found = sorted(place.glob(f"{depth}/{glob.escape(base)}"))
             found = [path for path in found if path.as_posix().endswith(f"/{name}")] or found
             if len(found) > 1:
-                raise UserError(f"image {name}, which is annotated in {folder}, is there twice: {found[0]}, {found[1]}")
+                raise UserError(
+                    f"image {name}, which is annotated in {folder}, was found twice: {found[0]}, {found[1]}"
+                )
             if found:
                 return found[0]
-    raise UserError(f"image {name or '(no name)'}, which is annotated in {folder}, is not there: put it there")
+    raise UserError(
+        f"image {name or '(no name)'}, which is annotated in {folder}, was not found: put it into that folder"
+    )

@@ -1,4 +1,4 @@
-"""YOLO: a text file an image, and the classes' names in ``data.yaml``."""
+"""YOLO: one text file per image, with boxes or polygons, and the names of the classes in ``data.yaml``."""
 
 from pathlib import Path
 
@@ -13,19 +13,22 @@ from no_time_to_train.errors import UserError
 NAME = "YOLO txt"
 
 
-def data_file(root: Path) -> Path | None:
-    """The file with the classes' names in ``root``."""
+def find_data_file(root: Path) -> Path | None:
+    """The file in ``root`` that names the classes; None where there is none."""
     return next((path for name in ("data.yaml", "data.yml") if (path := root / name).is_file()), None)
 
 
 def read(path: Path, root: Path) -> list[Reference]:
-    """The boxes and polygons of all images in ``root`` and its folders that have labels.
+    """The boxes and polygons of all images in ``root`` and the folders below it.
 
-    Labels lie in a folder ``labels`` where their images lie in ``images``, or beside the images. The splits that
-    ``data.yaml`` names are not told apart.
+    Images without a label file are passed over. The splits that ``data.yaml`` names are read as one.
+
+    Args:
+        path: The file with the names of the classes.
+        root: The folder of the images and label files.
 
     Raises:
-        UserError: ``data.yaml`` has no names, a line is broken, or no image has labels.
+        UserError: ``data.yaml`` names no classes, a line is broken, or an image cannot be read.
     """
     names = read_names(path)
     references = []
@@ -37,40 +40,43 @@ def read(path: Path, root: Path) -> list[Reference]:
         for number, line in enumerate(labels.read_text(encoding="utf-8-sig").splitlines(), start=1):
             if not line.strip():
                 continue
-            polygon = len(line.split()) > 6
+            is_polygon = len(line.split()) > 6
             try:
-                found = yolo_annotations_to_detections([line], (width, height), with_masks=polygon)
+                found = yolo_annotations_to_detections([line], (width, height), with_masks=is_polygon)
                 assert found.class_id is not None
                 label = names[int(found.class_id[0])]
             except (ValueError, KeyError) as error:
                 reason = f"{path} names no class {error}" if isinstance(error, KeyError) else error
                 raise UserError(f"{labels}, line {number}: {reason}") from error
             x1, y1, x2, y2 = found.xyxy[0].tolist()
-            drawn = encode_mask(found.mask[0]) if polygon and found.mask is not None else None
-            box = None if polygon else (x1, y1, x2, y2)
-            references.append(Reference(label, image, drawn, box, size=(height, width)))
+            mask = None if found.mask is None else encode_mask(found.mask[0])
+            box = None if is_polygon else (x1, y1, x2, y2)
+            references.append(Reference(label, image, mask, box, size=(height, width)))
     return references
 
 
 def read_names(path: Path) -> dict[int, str]:
-    """The classes' names by index: ``names`` is a list or a mapping."""
+    """The names of the classes by index; ``names`` in ``data.yaml`` is a list or a mapping.
+
+    Raises:
+        UserError: The file cannot be read, or has no ``names``.
+    """
     try:
         names = yaml.safe_load(path.read_text(encoding="utf-8"))["names"]
-        return {
-            int(index): str(name) for index, name in (names.items() if hasattr(names, "items") else enumerate(names))
-        }
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        return {int(index): str(name) for index, name in pairs}
     except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
         raise UserError(f"{path} holds no list 'names' of classes: {' '.join(str(error).split())}") from error
 
 
 def label_file(image: Path) -> Path:
-    """Where the labels of an image are: in the folder ``labels`` for ``images``, else beside it."""
+    """Where the labels of an image lie: in the folder ``labels`` in place of ``images``, or else next to the image."""
     parts = list(image.parts)
     for index in reversed(range(len(parts) - 1)):
         if parts[index] == "images":
             parts[index] = "labels"
-            other = Path(*parts).with_suffix(".txt")
-            if other.is_file():
-                return other
+            labels = Path(*parts).with_suffix(".txt")
+            if labels.is_file():
+                return labels
             break
     return image.with_suffix(".txt")
