@@ -1,6 +1,8 @@
-"""The LightningModule: the stages' items on the trainer's devices."""
+"""The LightningModule: runs one stage of the method on the trainer's devices."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
@@ -23,13 +25,18 @@ T = TypeVar("T")
 class NoTimeToTrain(pl.LightningModule):
     """One stage of the method, run by ``Trainer.test`` on any number of devices and nodes.
 
+    Call :meth:`prepare`, then ``Trainer.test``, which calls :meth:`setup`, :meth:`test_dataloader`, :meth:`test_step`
+    for each item, and :meth:`on_test_end`. Every process (rank) runs all of them. The stage says what happens to an
+    item; the journal keeps the items' records, so that a killed run can be resumed.
+
     Args:
-        test_mode: the stage.
-        model_cfg: networks and numbers.
-        dataset_cfgs: the references and the targets.
-        data_load_cfgs: how images are loaded.
-        cache_dir: folder of the proposal cache of the test stage; None: no cache.
-        compile: have ``torch.compile`` make the two image encoders faster; changes the last digits of the results.
+        test_mode: The stage.
+        model_cfg: The networks and the method's numbers.
+        dataset_cfgs: The references and the targets.
+        data_load_cfgs: How images are loaded.
+        cache_dir: Folder of the proposal cache of the test stage. Default: no cache.
+        compile: Translate both image encoders with ``torch.compile``, which makes them faster and changes the last
+            digits of the results.
     """
 
     def __init__(
@@ -51,11 +58,15 @@ class NoTimeToTrain(pl.LightningModule):
         self.segmenter: Segmenter | None = None
 
     def prepare(self, run: RunCfg) -> None:
-        """Read, check and build all that the stage needs; call it before ``Trainer.test``.
+        """Read and check the stage's inputs and build its networks. Call this before ``Trainer.test``.
+
+        Args:
+            run: What this run reads and writes.
 
         Raises:
-            UserError: anything is missing or does not fit.
+            UserError: An input is missing or does not fit.
         """
+        run = replace(run, compile=self.compile_encoders)
         self.stage = STAGES[self.test_mode](self.model_cfg, self.dataset_cfgs, run)
         self.segmenter = self.stage.build()
         if self.compile_encoders and self.segmenter is not None:
@@ -63,54 +74,67 @@ class NoTimeToTrain(pl.LightningModule):
         self.journal = Journal(self.stage.output)
 
     def setup(self, stage: str) -> None:
-        """Open the journal, which knows what earlier attempts at this run have finished."""
+        """Start an attempt of the run on the first rank, and join it on every rank.
+
+        Args:
+            stage: Lightning's own name for what the trainer does: always "test".
+
+        Raises:
+            UserError: See ``Journal.start_attempt`` and ``Journal.join_attempt``.
+        """
         attempt, problem = 0, None
         if self.trainer.is_global_zero:
-            settings = {"precision": str(self.trainer.precision), "compile": self.compile_encoders}
             try:
-                attempt = self.journal.open({"test_mode": self.test_mode, **settings, **self.stage.depends_on()})
+                attempt = self.journal.start_attempt(self.depends_on())
+                self.stage.remove_leftovers()
             except UserError as error:
                 problem = str(error)
         attempt, problem = self.trainer.strategy.broadcast((attempt, problem))
         if problem is not None:
             raise UserError(problem)
-        self.journal.begin(attempt, self.trainer.global_rank)
+        self.journal.join_attempt(attempt, self.trainer.global_rank)
         if self.journal.done and self.trainer.is_global_zero:
-            print(f"going on: {self.progress(self.journal.done)}", flush=True)
+            print(f"resuming: {self._progress(self.journal.done)}", flush=True)
 
-    def print_resume_hint(self) -> None:
-        """After a failure of a run that this process leads: say what is done, or leave no journal where nothing is."""
-        if not self.journal.is_open:
-            return
-        done = self.journal.finished()
-        if done:
-            print(f"{self.progress(done)}; the same command goes on from there", flush=True)
-            self.journal.close()
-        else:
-            self.journal.remove()
-
-    def progress(self, done: set[int]) -> str:
-        return f"{len(done)} of {len(self.stage.dataset)} {self.stage.unit} are done"
+    def depends_on(self) -> dict[str, Any]:
+        """What the records depend on: the stage, how its networks run, and its inputs."""
+        return {
+            "test_mode": self.test_mode,
+            "precision": str(self.trainer.precision),
+            "compile": self.compile_encoders,
+            **self.stage.depends_on(),
+        }
 
     def test_dataloader(self) -> DataLoader[Any]:
+        """The items that this rank has to process, one at a time, because images differ in size."""
         sampler = RankSampler(self.stage.dataset, self.trainer.world_size, self.trainer.global_rank, self.journal)
-        self.own = sampler.own
+        self.indices = sampler.indices
         workers = min(self.data_load_cfgs.workers, len(sampler))
-        return DataLoader(self.stage.dataset, sampler=sampler, num_workers=workers, collate_fn=only)
+        return DataLoader(self.stage.dataset, sampler=sampler, num_workers=workers, collate_fn=single_item)
 
     def test_step(self, item: Any, batch_idx: int) -> None:
-        if not self.own:  # another rank's item, or one that is done: see RankSampler
+        """Process one item and add its record to the journal. A failure stops all ranks, see :class:`RankSampler`.
+
+        Args:
+            item: An item of the stage's data set.
+            batch_idx: Its place among this rank's items.
+        """
+        if not self.indices:  # a placeholder, see RankSampler
             return
-        try:
-            self.journal.add(self.own[batch_idx], self.stage.step(item, self.segmenter))
-        except (UserError, torch.OutOfMemoryError) as error:
-            self.journal.report_failure(" ".join(str(error).split()))
+        with self._reported_failures():
+            self.journal.add(self.indices[batch_idx], self.stage.step(item, self.segmenter))
 
     def on_test_end(self) -> None:
-        self.stage.end()
-        self.trainer.strategy.barrier()
+        """Wait for all ranks, then make the output on the first one.
+
+        Raises:
+            UserError: A rank has failed, or the output cannot be written.
+        """
+        with self._reported_failures():
+            self.stage.end()
+        self.trainer.strategy.barrier()  # no rank can fail any more
         failure = self.journal.failure
-        self.trainer.strategy.barrier()
+        self.trainer.strategy.barrier()  # all ranks have read it, so the first one may remove the journal
         if failure is not None:
             raise UserError(failure)
         if self.trainer.is_global_zero:
@@ -120,52 +144,81 @@ class NoTimeToTrain(pl.LightningModule):
             self.journal.remove()
             print(message, flush=True)
 
+    @contextmanager
+    def _reported_failures(self) -> Iterator[None]:
+        """Report a failure of the block to all ranks instead of raising it, because they would wait for this one."""
+        try:
+            yield
+        except (UserError, torch.OutOfMemoryError) as error:
+            self.journal.report_failure(" ".join(str(error).split()))
+
+    def print_resume_hint(self) -> None:
+        """After a failure, say how many items are done, and close the journal. Only the first rank calls this."""
+        if not self.journal.holds_lock:
+            return
+        if done := self.journal.finished():
+            print(f"{self._progress(done)}; run the same command again to resume", flush=True)
+        self.journal.close()
+
+    def _progress(self, done: set[int]) -> str:
+        return f"{len(done)} of {len(self.stage.dataset)} {self.stage.unit} are done"
+
 
 class RankSampler(DistributedSampler[int]):
-    """Deals the indices that are not done to the ranks in turn, none of them twice; ends early once a rank has failed.
+    """Gives each rank its share of the items that are not done, and stops early once a rank has failed.
 
-    A rank that gets none is given the first of all, for it to leave alone: Lightning skips a rank without items
-    altogether, and the others would wait for it.
+    Lightning leaves a ``DistributedSampler`` in place. The base class repeats items until all ranks have equally many;
+    this one gives each item to one rank only. A rank without items would be skipped by Lightning while the others wait
+    for it at the end; it therefore gets the data set's first item as a placeholder, which ``test_step`` ignores.
+
+    Args:
+        dataset: The items.
+        num_replicas: The number of ranks.
+        rank: This rank.
+        journal: The journal, which knows the items that are done and whether a rank has failed.
 
     Attributes:
-        own: this rank's indices.
+        indices: The items of this rank, in ascending order; empty where it has none.
     """
 
     def __init__(self, dataset: Any, num_replicas: int, rank: int, journal: Journal) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.own = [index for index in range(len(dataset)) if index not in journal.done][rank::num_replicas]
+        self.indices = [index for index in range(len(dataset)) if index not in journal.done][rank::num_replicas]
         self.journal = journal
 
     def __len__(self) -> int:
-        return len(self.own) or 1
+        return len(self.indices) or 1
 
     def __iter__(self) -> Iterator[int]:
-        for index in self.own or [0]:
+        for index in self.indices or [0]:
             if self.journal.failure is not None:
                 return
             yield index
 
 
-def only(batch: list[T]) -> T:
-    """The item of a batch of one: images differ in size, so the networks take them one by one."""
+def single_item(batch: list[T]) -> T:
+    """The item of a batch of one, in place of a batch."""
     (item,) = batch
     return item
 
 
 class ProgressBar(TQDMProgressBar):
-    """Items a second and time left, over all devices."""
+    """A progress bar that shows the items per second and the time left, over all devices."""
 
     @property
     def module(self) -> NoTimeToTrain:
+        """The LightningModule that the trainer runs."""
         module = self.trainer.lightning_module
         assert isinstance(module, NoTimeToTrain)
         return module
 
     @property
     def test_description(self) -> str:
+        """The text before the bar."""
         return self.module.test_mode
 
     def init_test_tqdm(self) -> Tqdm:
+        """The bar, whose unit is that of the stage's items."""
         bar = super().init_test_tqdm()
         bar.unit = f" {self.module.stage.unit}"
         if self.trainer.world_size > 1:

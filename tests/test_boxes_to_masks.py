@@ -1,4 +1,4 @@
-"""``boxes-to-masks``: SAM 2's own predictor box by box, what is kept when it is killed, and what it says."""
+"""``boxes-to-masks``: the masks of SAM 2's own predictor, resuming, and messages."""
 
 import importlib.util
 import json
@@ -37,10 +37,13 @@ def boxes_only(tmp_path: Path) -> Path:
     return path
 
 
-class Stand:
-    """Stands in for SAM 2: the mask of a box is its upper half. ``calls`` counts images; ``stop`` ends before one."""
+class StandIn:
+    """Stands in for SAM 2. The mask of a box is its upper half.
 
-    def __init__(self, name: str = "stand", stop: int = -1) -> None:
+    ``calls`` counts images; before image number ``stop``, Ctrl-C is simulated.
+    """
+
+    def __init__(self, name: str = "stand-in", stop: int = -1) -> None:
         self.name, self.stop, self.calls = name, stop, 0
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -88,20 +91,28 @@ def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
     assert not list(out.parent.glob(".masks.json*"))
 
 
-def test_a_killed_run_goes_on_where_it_was_but_not_with_another_network(boxes_only: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_but_not_with_another_network_or_choice(boxes_only: Path, tmp_path: Path) -> None:
     out = tmp_path / "masks.json"
     with pytest.raises(KeyboardInterrupt):
-        boxes_to_masks(boxes_only, IMAGES, out, lambda: Stand(stop=1))
+        boxes_to_masks(boxes_only, IMAGES, out, lambda: StandIn(stop=1))
     assert not out.exists()
     (lines,) = tmp_path.glob(".masks.json.run/*.lines")
     lines.write_text(lines.read_text() + '{"image_id": 102, "mas')  # killed while writing
-    other = Stand("another")
+    other = StandIn("another")
     with pytest.raises(UserError, match="another network"):
         boxes_to_masks(boxes_only, IMAGES, out, lambda: other)
     assert other.calls == 0
-    again = Stand()
+    with pytest.raises(UserError, match="another choice of annotations"):
+        boxes_to_masks(boxes_only, IMAGES, out, StandIn, {3: [{"img_id": 102, "ann_ids": [4]}]})
+    again = StandIn()
     assert boxes_to_masks(boxes_only, IMAGES, out, lambda: again) == 6
     assert again.calls == 1
+    assert not list(tmp_path.glob(".masks.json*"))
+
+
+def test_a_run_that_finishes_no_image_leaves_no_journal(boxes_only: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", lambda: StandIn(stop=0))
     assert not list(tmp_path.glob(".masks.json*"))
 
 
@@ -112,9 +123,9 @@ def test_an_empty_mask_becomes_the_rectangle_with_a_warning(
     data["annotations"][1]["bbox"] = [10.5, 20, 30, 1]  # its upper half has no pixel
     data["annotations"][2]["bbox"] = [-50, -50, 20, 20]  # outside
     boxes_only.write_text(json.dumps(data))
-    boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", Stand)
+    boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn)
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert warnings == [f"warning: annotation {i}: the mask came out empty, its box is used instead" for i in (2, 3)]
+    assert warnings == [f"warning: annotation {i}: its mask is empty, its box is used" for i in (2, 3)]
     annotations = load(tmp_path / "masks.json")["annotations"]
     assert [annotation["area"] for annotation in annotations[1:3]] == [31, 1]
     assert rle.decode(annotations[1]["segmentation"])[20, 10:41].all()
@@ -125,21 +136,21 @@ def test_rectangles_stay_in_the_image() -> None:
     assert rectangle(np.array([99, 99, 120, 120], np.float32), 5, 10).sum() == 1
 
 
-def test_only_the_references_get_masks_when_asked(boxes_only: Path, tmp_path: Path) -> None:
+def test_only_the_references_get_masks_if_asked(boxes_only: Path, tmp_path: Path) -> None:
     references = tmp_path / "refs.json"
-    stand = Stand()
+    stand_in = StandIn()
     chosen = {3: [{"img_id": 102, "ann_ids": [4]}]}
     references.write_text(json.dumps(chosen))
-    assert boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", lambda: stand, chosen) == 1
-    assert stand.calls == 1
+    assert boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", lambda: stand_in, chosen) == 1
+    assert stand_in.calls == 1
     masks = load(tmp_path / "masks.json")["annotations"]
     assert [annotation["id"] for annotation in masks if annotation.get("segmentation")] == [4]
     with pytest.raises(UserError, match="names annotation 99, which"):
-        boxes_to_masks(boxes_only, IMAGES, tmp_path / "x.json", Stand, {3: [{"img_id": 102, "ann_ids": [99]}]})
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "x.json", StandIn, {3: [{"img_id": 102, "ann_ids": [99]}]})
 
 
 @pytest.mark.parametrize(
-    ("edit", "complaint"),
+    ("edit", "message"),
     [
         (lambda data: data["annotations"][3].pop("bbox"), r"boxes\.json: annotation 4 has no bbox"),
         (
@@ -152,13 +163,13 @@ def test_only_the_references_get_masks_when_asked(boxes_only: Path, tmp_path: Pa
     ],
 )
 def test_bad_input_is_one_line(
-    boxes_only: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], complaint: str
+    boxes_only: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     data = load(boxes_only)
     edit(data)
     boxes_only.write_text(json.dumps(data))
-    with pytest.raises(UserError, match=complaint) as caught:
-        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", Stand)
+    with pytest.raises(UserError, match=message) as caught:
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "masks.json").exists()
 
@@ -173,13 +184,13 @@ def test_sam_without_its_package_says_what_to_install(
     assert "pip install segment-anything" in capsys.readouterr().err
 
 
-def test_a_picture_without_size_in_the_file_is_taken_as_it_is(boxes_only: Path, tmp_path: Path) -> None:
+def test_an_image_without_a_stated_size_keeps_its_own(boxes_only: Path, tmp_path: Path) -> None:
     data = load(boxes_only)
     for image in data["images"]:
         del image["width"], image["height"]
         image["file_name"] = f"nested/{image['file_name']}"
     boxes_only.write_text(json.dumps(data))
     (tmp_path / "nested").symlink_to(IMAGES)
-    boxes_to_masks(boxes_only, tmp_path, tmp_path / "masks.json", Stand, pictures=tmp_path / "pictures")
+    boxes_to_masks(boxes_only, tmp_path, tmp_path / "masks.json", StandIn, pictures=tmp_path / "pictures")
     with Image.open(tmp_path / "pictures/nested_scene_1.jpg") as picture:
         assert picture.size == (451, 404)

@@ -1,4 +1,4 @@
-"""The proposal cache: the same detections as without it, and no file in it can do harm."""
+"""The proposal cache: the same detections as without it, and no damaged entry is used."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def memory(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def arguments(memory: Path, nano_checkpoints: Checkpoints) -> Callable[..., list[str]]:
-    """The test stage's command line, by the folder of its results."""
+    """The command line of the test stage, for the folder of its results."""
     return lambda folder, *options: [
         *stage_arguments("test", nano_checkpoints, folder),
         *("--ckpt_path", str(memory), *map(str, options)),
@@ -57,7 +57,7 @@ def filled(memory: Path, nano_checkpoints: Checkpoints, tmp_path_factory: pytest
 
 @pytest.fixture
 def proposer_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """One entry an image that SAM 2 has seen."""
+    """One entry per image that SAM 2 has processed."""
     calls: list[Any] = []
     forward = MaskProposer.forward
 
@@ -86,7 +86,7 @@ def test_a_second_run_skips_the_networks_and_writes_the_same_bytes(
     assert_same_results(json.loads(first), json.loads((tmp_path / "without" / "results.json").read_text()), atol=1e-3)
 
 
-def test_a_broken_or_foreign_entry_is_made_anew(
+def test_a_broken_or_foreign_entry_is_made_again(
     arguments: Callable[..., list[str]], tmp_path: Path, proposer_calls: list[Any]
 ) -> None:
     cache = tmp_path / "cache"
@@ -115,7 +115,7 @@ def test_a_broken_or_foreign_entry_is_made_anew(
         ((POINTS, 4), IMAGES),
     ],
 )
-def test_an_entry_serves_the_settings_that_it_was_made_with(
+def test_an_entry_is_used_with_the_settings_that_it_depends_on(
     arguments: Callable[..., list[str]], filled: Path, tmp_path: Path, proposer_calls: list[Any], change: Any, seen: int
 ) -> None:
     shutil.copytree(filled, tmp_path / "cache")
@@ -142,7 +142,7 @@ def test_a_changed_checkpoint_is_another_network_and_a_renamed_one_is_not(
     assert len(proposer_calls) == IMAGES
 
 
-def test_an_image_of_another_size_than_the_list_says_is_still_an_error(
+def test_an_image_of_another_size_than_stated_is_still_an_error(
     arguments: Callable[..., list[str]], filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     targets = json.loads((DATA / "targets.json").read_text())
@@ -164,7 +164,7 @@ def test_two_processes_fill_one_cache(arguments: Callable[..., list[str]], tmp_p
 
 
 @pytest.mark.parametrize("n", [0, 3])
-def test_an_entry_holds_what_was_put_into_it(tmp_path: Path, n: int) -> None:
+def test_an_entry_holds_what_was_written(tmp_path: Path, n: int) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, iou = torch.randn(n, 16, 16, generator=generator), torch.rand(n, generator=generator)
     proposals = describe_proposals(

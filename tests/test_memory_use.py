@@ -1,4 +1,4 @@
-"""A run's memory does not grow with its images (slow: minutes)."""
+"""The memory that a run needs does not grow with the number of images (slow: minutes)."""
 
 import json
 from pathlib import Path

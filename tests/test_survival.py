@@ -1,4 +1,4 @@
-"""Runs that are killed, cut short or started twice: nothing finished is lost, nothing half-done is taken for done."""
+"""Runs that are killed, fail or are started twice: nothing finished is lost, and nothing unfinished counts as done."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """Run ``no-time-to-train`` with arguments, and more environment by keyword."""
+    """Runs ``no-time-to-train`` with arguments; keywords are added to the environment."""
     with zygote(tmp_path_factory.mktemp("zygote")) as line:
 
         def run(arguments: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -41,7 +41,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
 
 @pytest.fixture(scope="module")
 def undisturbed(command: Command, nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all three stages, run without any trouble."""
+    """The folder of all three stages, run without a disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for stage in ("fill_memory", "postprocess_memory", "test"):
         ended = command(arguments(stage, nano_checkpoints, folder, folder))
@@ -61,7 +61,7 @@ def arguments(stage: str, checkpoints: Checkpoints, folder: Path, memories: Path
     return [*stage_arguments(stage, checkpoints, folder), *paths[stage], *options]
 
 
-def test_killed_at_random_moments_a_run_ends_as_an_undisturbed_one(
+def test_a_run_killed_at_random_moments_gives_what_an_undisturbed_one_gives(
     command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     moments = random.Random(0)
@@ -78,7 +78,7 @@ def test_killed_at_random_moments_a_run_ends_as_an_undisturbed_one(
         assert not list(folder.glob(".*")), "no journal and no temporary file is left"
 
 
-def test_a_process_of_several_that_dies_ends_the_run_and_any_number_goes_on(
+def test_when_one_of_several_processes_dies_the_run_ends_and_any_number_of_processes_resumes_it(
     command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     run = arguments("test", nano_checkpoints, tmp_path, undisturbed)
@@ -93,8 +93,19 @@ def test_a_process_of_several_that_dies_ends_the_run_and_any_number_goes_on(
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert not (tmp_path / "results.json").exists()
-    assert "going on: " in command(run).stdout
+    assert "resuming: " in command(run).stdout
     assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
+
+
+def test_temporary_files_of_killed_runs_are_removed(
+    command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name in ("results.json", "metrics.json", "skipped.json", "run.json", "pictures/201.jpg"):
+        path = tmp_path / name
+        path.with_name(f".{path.name}.x7_k2q9z.tmp").touch()
+    assert command(arguments("test", nano_checkpoints, tmp_path, undisturbed)).returncode == 0
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_finished_items_of_another_configuration_are_refused_with_what_differs(
@@ -106,14 +117,16 @@ def test_finished_items_of_another_configuration_are_refused_with_what_differs(
     root = ["--model.init_args.dataset_cfgs.test.root", str(tmp_path / "images")]
     run = arguments("test", nano_checkpoints, tmp_path, undisturbed, *root)
 
-    assert targets[2].name in failure(command(run))
+    ended = command(run)
+    assert targets[2].name in failure(ended)
+    assert "2 of 5 images are done; run the same command again to resume" in ended.stdout
     other = ["--model.init_args.model_cfg.sam2_infer_cfgs.nms_thr", "0.6"]
     assert "sam2_infer_cfgs.nms_thr: 0.5 there, 0.6 here" in failure(command([*run, *other]))
     assert "2 finished items" in failure(command([*run, *other]))
     assert "more than --max_bad 0" in failure(command([*run, "--on_bad_image", "skip", "--max_bad", "0"]))
 
     targets[2].write_bytes(content)
-    assert "going on: " in command(run).stdout
+    assert "resuming: 2 of 5 images are done" in command(run).stdout
     assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
 
 
@@ -147,7 +160,7 @@ def test_bad_images_are_skipped_and_listed_with_their_reasons(
     assert_same_results(read_results(tmp_path), expected, atol=1e-5)
 
 
-def test_a_full_disk_is_one_line_and_what_was_there_stays(
+def test_a_full_disk_is_one_line_and_old_files_stay(
     command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     (tmp_path / "results.json").write_text("of an earlier run")
@@ -169,56 +182,76 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 
 class TestJournal:
-    """What the stages rest on."""
+    """The journal by itself."""
 
     def test_lines_that_were_cut_or_changed_are_done_again(self, tmp_path: Path) -> None:
-        journal = opened(tmp_path, {})
+        journal = started(tmp_path, {})
         for index in range(4):
             journal.add(index, {"value": index})
         journal.close()
         (path,) = journal.folder.glob("*.lines")
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(lines[0] + lines[1].replace(b"1}", b"7}") + lines[2] + lines[3][:-2])
-        again = opened(tmp_path, {})
+        again = started(tmp_path, {})
         assert again.done == {0, 2}
         for index in (1, 3):
             again.add(index, {"value": index})
         assert list(again.records()) == [{"value": index} for index in range(4)]
 
     def test_an_item_that_two_attempts_have_finished_counts_once(self, tmp_path: Path) -> None:
-        journal = opened(tmp_path, {})
+        journal = started(tmp_path, {})
         journal.add(0, {})
-        journal.begin(2, rank=1)
+        journal.join_attempt(2, rank=1)
         journal.add(0, {})
         assert list(journal.records()) == [{}]
 
     def test_two_runs_cannot_write_the_same_output(self, tmp_path: Path) -> None:
-        first = opened(tmp_path, {})
+        first = started(tmp_path, {})
         with pytest.raises(UserError, match="another run is writing"):
-            opened(tmp_path, {})
+            started(tmp_path, {})
         first.remove()
-        opened(tmp_path, {})
+        started(tmp_path, {})
 
-    def test_other_work_is_refused_only_if_something_is_finished(self, tmp_path: Path) -> None:
-        opened(tmp_path, {"memory": "a"}).close()
-        journal = opened(tmp_path, {"memory": "b"})
+    def test_a_run_with_other_results_is_refused_only_if_something_is_finished(self, tmp_path: Path) -> None:
+        started(tmp_path, {"memory": "a"}).lock.release()  # as the kernel does for a killed process
+        journal = started(tmp_path, {"memory": "b"})
         journal.add(0, {})
         journal.close()
-        with pytest.raises(UserError, match='memory: "b" there, "c" here'):
-            opened(tmp_path, {"memory": "c"})
+        for depends_on, difference in (({"memory": "c"}, '"c"'), ({}, "null")):
+            with pytest.raises(UserError, match=f'memory: "b" there, {difference} here'):
+                started(tmp_path, depends_on)
+        assert started(tmp_path, {"memory": "b"}).done == {0}
+
+    def test_a_failed_run_leaves_a_journal_only_if_something_is_finished(self, tmp_path: Path) -> None:
+        journal = Journal(tmp_path / "results.json")
+
+        def interrupted_after(items: int) -> None:
+            with journal.run({}):
+                for index in range(items):
+                    journal.add(index, {})
+                raise KeyboardInterrupt
+
+        for items in (0, 1):
+            assert not list(tmp_path.iterdir())
+            with pytest.raises(KeyboardInterrupt):
+                interrupted_after(items)
+        with journal.run({}):
+            assert journal.done == {0}
+        assert not list(tmp_path.iterdir())
 
 
-def opened(folder: Path, work: dict[str, str]) -> Journal:
+def started(folder: Path, depends_on: dict[str, str]) -> Journal:
+    """The journal of a run of one process that has just started."""
     journal = Journal(folder / "results.json")
-    journal.begin(journal.open(work), rank=0)
+    journal.join_attempt(journal.start_attempt(depends_on), rank=0)
     return journal
 
 
 def failure(ended: "subprocess.CompletedProcess[str]") -> str:
-    """What a command that must fail complains of, in one line."""
+    """The one line in which a command that must fail says why."""
     assert ended.returncode == 2, ended.stderr
-    (complaint,) = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
-    return complaint
+    (message,) = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
+    return message
 
 
 def copy_of_images(folder: Path) -> list[Path]:

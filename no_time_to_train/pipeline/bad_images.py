@@ -1,6 +1,6 @@
 """Target images that cannot be read: they stop the run, or are skipped and listed in ``skipped.json``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,20 +10,20 @@ from no_time_to_train.files import write_json
 
 @dataclass
 class BadImages:
-    """What to do with images that cannot be read, and how many there were.
+    """What to do with images that cannot be read, and which ones there were.
 
     Attributes:
-        policy: ``stop`` ends the run at the first one.
+        policy: ``stop`` ends the run at the first one, ``skip`` continues without it.
         limit: How many may be skipped; None means any number.
         skipped: The records of the skipped images.
     """
 
     policy: Literal["stop", "skip"]
     limit: int | None
-    skipped: list[dict[str, Any]]
+    skipped: list[dict[str, Any]] = field(default_factory=list)
 
     def skip(self, image_id: int, reason: str) -> dict[str, Any]:
-        """Count one more bad image.
+        """Add an image.
 
         Args:
             image_id: The image's id in its annotation file.
@@ -33,7 +33,7 @@ class BadImages:
             The image's record.
 
         Raises:
-            UserError: It may not be skipped.
+            UserError: It must not be skipped.
         """
         if self.policy == "stop":
             raise UserError(f"{reason} (--on_bad_image skip continues without it)")
@@ -43,7 +43,14 @@ class BadImages:
         return self.skipped[-1]
 
     def write(self, path: Path) -> list[str]:
-        """Write the list of skipped images, where skipping is allowed; return lines for the user."""
+        """Write the list of skipped images, if skipping is allowed.
+
+        Returns:
+            Lines for the user.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
         if self.policy == "stop":
             return []
         write_json(path, self.skipped)

@@ -1,4 +1,4 @@
-"""Stage 1: every reference instance becomes a vector of the memory bank."""
+"""Stage 1: every reference instance becomes a vector of the memory bank (docs/method.md, 1)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -28,21 +28,23 @@ class FillMemoryStage(Stage):
         size = self.model_cfg.encoder_cfg.input_size
         if cfg.image_size not in (None, size):
             raise UserError(
-                f"dataset_cfgs.fill_memory.image_size is {cfg.image_size}, the encoder's (encoder_cfg.img_size) {size}"
+                f"dataset_cfgs.fill_memory.image_size is {cfg.image_size}, encoder_cfg.img_size is {size}: "
+                "leave image_size out"
             )
         self.json_file = required(cfg.json_file, "dataset_cfgs.fill_memory.json_file", "the references' annotations")
         self.memory_pkl = required(cfg.memory_pkl, "dataset_cfgs.fill_memory.memory_pkl", "the reference set")
-        if None not in (cfg.memory_length, bank_cfg.length) and cfg.memory_length > bank_cfg.length:  # type: ignore[operator]
+        self.shots = bank_cfg.length if cfg.memory_length is None else cfg.memory_length
+        if self.shots is not None and bank_cfg.length is not None and self.shots > bank_cfg.length:
             raise UserError(
-                f"memory_length ({cfg.memory_length} per class) exceeds memory_bank_cfg.length ({bank_cfg.length})"
+                f"memory_length ({self.shots} per class) exceeds memory_bank_cfg.length ({bank_cfg.length})"
             )
         coco = read_coco(self.json_file)
         self.categories = select_categories(coco, self.json_file, cfg.class_split, cfg.cat_names)
         if bank_cfg.category_num not in (None, len(self.categories)):
             raise UserError(
-                f"memory_bank_cfg.category_num is {bank_cfg.category_num}, {len(self.categories)} classes are chosen"
+                f"memory_bank_cfg.category_num is {bank_cfg.category_num}, but the data set has "
+                f"{len(self.categories)} classes"
             )
-        self.shots = bank_cfg.length if cfg.memory_length is None else cfg.memory_length
         references = read_references(self.memory_pkl)
         references = check_references(references, coco, self.json_file, self.categories, self.shots)
         check_images_exist(cfg.root, coco, [shot["img_id"] for shots in references.values() for shot in shots])

@@ -1,14 +1,20 @@
-"""The journal of a run: what is done, item by item, so that the same command goes on where a killed one was.
+"""The journal of a run: which items are done and what they gave, so that a killed run can be resumed.
 
-A folder beside the output, removed once the output is there. It holds
+A run processes items (images, references) and writes an output. Its journal is the folder ``.OUTPUT.run`` next to the
+output, which is removed once the output is written. It holds
 
-- ``work.json``, what the results depend on: a run whose results would differ is refused;
-- ``lock``, which the first process of a run holds while it lives;
-- ``ATTEMPT-RANK.lines``, a line an item that a process has finished: its index, a checksum, its record as JSON;
-- ``ATTEMPT.failure``, why an attempt must stop, for its other processes to read.
+- ``work.json``: everything that the results depend on. A run whose results would differ is refused.
+- ``lock``: held by the first process of a run as long as it lives.
+- ``ATTEMPT-RANK.lines``: one line per item that a process has finished, with its index, a checksum and its record as
+  JSON.
+- ``ATTEMPT.failure``: why an attempt must stop. One of its processes writes it, the others read it.
 
-No process ever writes into a file that another, or an earlier attempt, has begun. A line that was cut off or changed
-does not pass its checksum, and its item is done again.
+An attempt is one execution of the run's command, by one process or several (ranks). No process writes to a file that
+another process or an earlier attempt has created. A line that was cut off or changed does not match its checksum, and
+its item is done again.
+
+A run of one process needs only :meth:`Journal.run`. In a run of several processes the first one starts an attempt
+(:meth:`Journal.start_attempt`), then each of them joins it (:meth:`Journal.join_attempt`).
 """
 
 import hashlib
@@ -17,6 +23,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -28,11 +35,14 @@ from no_time_to_train.files import atomic_write, read_json
 
 
 class Journal:
-    """The journal of the run that makes ``output``.
+    """The journal of the run that writes ``output``.
+
+    Args:
+        output: The file or folder that the run writes.
 
     Attributes:
-        folder: where it is, on a disk that all processes share.
-        done: indices of the items that earlier attempts have finished; known from :meth:`begin` on.
+        folder: The journal's folder, on a disk that all processes of the run share.
+        done: Indices of the items that earlier attempts have finished; known once this process has joined an attempt.
     """
 
     def __init__(self, output: Path) -> None:
@@ -42,51 +52,80 @@ class Journal:
         self.lock = FileLock(self.folder / "lock")
         self.file: FileIO | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether this process has taken the folder."""
-        return self.lock.is_locked
-
-    def open(self, work: dict[str, Any]) -> int:
-        """Take the folder for a new attempt; called by the first process before the others :meth:`begin`.
+    @contextmanager
+    def run(self, depends_on: dict[str, Any]) -> Iterator[None]:
+        """An attempt by a single process: the journal is removed if the block succeeds, and closed if it fails.
 
         Args:
-            work: all that the results depend on, as JSON values.
-
-        Returns:
-            The attempt's number, from 1.
+            depends_on: See :meth:`start_attempt`.
 
         Raises:
-            UserError: another run holds it, it has finished items of other work, or it cannot be written.
+            UserError: See :meth:`start_attempt`.
+        """
+        attempt = self.start_attempt(depends_on)
+        try:
+            self.join_attempt(attempt, rank=0)
+            yield
+        except BaseException:  # including Ctrl-C
+            self.close()
+            raise
+        self.remove()
+
+    def start_attempt(self, depends_on: dict[str, Any]) -> int:
+        """Create or reopen the journal and lock it. Only the first process calls this.
+
+        Args:
+            depends_on: Everything that the records depend on, as JSON values.
+
+        Returns:
+            The attempt's number, from 1, which all processes need to join it.
+
+        Raises:
+            UserError: Another run holds the lock, the journal has finished items of a run that depends on something
+                else, or the folder cannot be written to.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
         except Timeout as error:
-            raise UserError(f"another run is writing {self.output} now: wait for its end, or name another") from error
+            raise UserError(
+                f"another run is writing {self.output}: wait until it ends, or choose another output"
+            ) from error
         except OSError as error:
             raise UserError(f"{self.folder.parent} cannot be written: {error.strerror}") from error
-        path = self.folder / "work.json"
-        work = json.loads(json.dumps(work))
-        known = read_json(path) if path.exists() else work
-        if known != work and (finished := len(self.finished())):
-            self.lock.release()
-            raise UserError(
-                f"{self.folder} has {finished} finished items of a run with another {difference(known, work)}; "
-                "give that run's command to finish it, or remove the folder to begin anew"
-            )
-        with atomic_write(path) as file:
-            file.write(json.dumps(work, indent=1).encode())
+        try:
+            self._check_work(depends_on)
+        except BaseException:
+            self.close()
+            raise
         return 1 + max((attempt for attempt, _ in self._files()), default=0)
 
-    def begin(self, attempt: int, rank: int) -> None:
-        """Begin this process's file.
+    def _check_work(self, depends_on: dict[str, Any]) -> None:
+        """Write ``work.json``, or raise a UserError where the finished items depend on something else."""
+        path = self.folder / "work.json"
+        content = json.dumps(depends_on, indent=1)
+        ours = json.loads(content)
+        theirs = read_json(path) if path.exists() else ours
+        if theirs != ours and (finished := len(self.finished())):
+            raise UserError(
+                f"{self.folder} holds {finished} finished items of a run with another {first_difference(theirs, ours)};"
+                " run that command again to finish it, or delete the folder to start over"
+            )
+        with atomic_write(path) as file:
+            file.write(content.encode())
+
+    def join_attempt(self, attempt: int, rank: int) -> None:
+        """Create this process's file and read what earlier attempts have finished. Every process calls this once.
+
+        Args:
+            attempt: The number that :meth:`start_attempt` returned to the first process.
+            rank: This process's number, which no other process of the attempt has.
 
         Raises:
-            UserError: this process does not see the folder, or cannot write there.
+            UserError: This process does not see the folder, or cannot write to it.
         """
         if not self.folder.is_dir():
-            raise UserError(f"{self.folder} is not seen by rank {rank}: all nodes must share that disk")
+            raise UserError(f"rank {rank} does not see {self.folder}: all nodes must share that disk")
         self.failure_path = self.folder / f"{attempt}.failure"
         self.done = self.finished(before=attempt)
         try:
@@ -94,20 +133,29 @@ class Journal:
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
 
+    @property
+    def holds_lock(self) -> bool:
+        """Whether this process has started an attempt and neither closed nor removed the journal."""
+        return self.lock.is_locked
+
     def finished(self, before: float = math.inf) -> set[int]:
-        """Indices of the items that attempts of a lower number than ``before`` have finished."""
-        return {index for attempt, path in self._files() if attempt < before for index, _ in read_lines(path)}
+        """Indices of the items that attempts with a number lower than ``before`` have finished."""
+        return {index for attempt, path in self._files() if attempt < before for index, _ in _read_lines(path)}
 
     def add(self, index: int, record: dict[str, Any]) -> None:
-        """Note that an item is finished. From here on, no end of this process loses it.
+        """Record that an item is finished. The record survives however this process ends.
+
+        Args:
+            index: The item's index. A process adds items in ascending order.
+            record: What the output needs of the item, as JSON values.
 
         Raises:
-            UserError: the disk is full, say.
+            UserError: The record cannot be written, because the disk is full, for example.
         """
+        assert self.file is not None
         content = json.dumps(record).encode()
-        line = b"%d %s %s\n" % (index, checksum(index, content), content)
+        line = b"%d %s %s\n" % (index, _checksum(index, content), content)
         try:
-            assert self.file is not None
             written = self.file.write(line)
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
@@ -115,20 +163,20 @@ class Journal:
             raise UserError(f"{self.folder} cannot be written: the disk is full")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The records of all finished items by ascending index, each once, read as they are needed."""
+        """The record of each finished item once, in ascending order of index. They are read one at a time."""
         last = -1
-        files = [read_lines(path) for _, path in self._files()]
+        files = [_read_lines(path) for _, path in self._files()]
         for index, content in heapq.merge(*files, key=lambda line: line[0]):
             if index != last:
                 yield json.loads(content)
             last = index
 
     def report_failure(self, reason: str) -> None:
-        """Tell all processes why this attempt must stop."""
+        """Let all processes of this attempt know that it must stop, and why."""
         try:
             with atomic_write(self.failure_path) as file:
                 file.write(reason.encode())
-        except UserError as error:  # a full disk: the others need not know why, if they know that it is so
+        except UserError as error:  # the disk is full, but an empty file still says that this attempt has failed
             self.failure_path.touch()
             raise UserError(reason) from error
 
@@ -139,39 +187,56 @@ class Journal:
         return path.read_text() if path.exists() else None
 
     def close(self) -> None:
-        """Let go of the folder, which stays for another attempt."""
+        """End a failed attempt. Where items are finished, the folder stays for the next one; else it is removed."""
+        if self.finished():
+            self._release()
+        else:
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the folder, because the output is written or nothing is finished."""
+        for _, path in self._files():  # before work.json: no record is ever left without what it depends on
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._release()
+
+    def _release(self) -> None:
         if self.file is not None:
             self.file.close()
         self.lock.release()
 
-    def remove(self) -> None:
-        """The output is there: nothing of this is needed any more."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.close()
-
     def _files(self) -> list[tuple[int, Path]]:
-        """The processes' files with the number of their attempt."""
+        """The files of all processes, each with the number of its attempt."""
         return sorted((int(path.name.split("-")[0]), path) for path in self.folder.glob("*-*.lines"))
 
 
-def checksum(index: int, content: bytes) -> bytes:
-    """What stands between an item's index and its record."""
+def first_difference(theirs: Any, ours: Any, name: str = "") -> str:
+    """The first place where two different JSON values differ, as text.
+
+    Args:
+        theirs: What the finished items depend on.
+        ours: What this run depends on.
+        name: The place of both values, as keys joined by dots.
+
+    Returns:
+        The place and both values there.
+    """
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        key = next(key for key in {**theirs, **ours} if theirs.get(key, ...) != ours.get(key, ...))
+        return first_difference(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)
+    return f"{name}: {json.dumps(theirs)} there, {json.dumps(ours)} here"
+
+
+def _checksum(index: int, content: bytes) -> bytes:
+    """The checksum of a line, which stands between the item's index and its record."""
     return hashlib.sha256(b"%d %s" % (index, content)).hexdigest()[:16].encode()
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The index and the record of each sound line of a process's file, in their order."""
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The index and the record of each intact line of a process's file, in the file's order."""
     with path.open("rb") as file:
         for line in file:
             index, _, rest = line.partition(b" ")
             check, _, content = rest.removesuffix(b"\n").partition(b" ")
-            if line.endswith(b"\n") and index.isdigit() and check == checksum(int(index), content):
+            if line.endswith(b"\n") and index.isdigit() and check == _checksum(int(index), content):
                 yield int(index), content
-
-
-def difference(known: Any, ours: Any, name: str = "") -> str:
-    """The first place where two JSON values differ, and what both have there."""
-    if isinstance(known, dict) and isinstance(ours, dict):
-        key = next(key for key in {**known, **ours} if known.get(key) != ours.get(key))
-        return difference(known.get(key), ours.get(key), f"{name}.{key}" if name else key)
-    return f"{name}: {json.dumps(known)} there, {json.dumps(ours)} here"

@@ -1,4 +1,4 @@
-"""Stage 2: the vectors of a class become its prototype."""
+"""Stage 2: the vectors of a class become its prototype (docs/method.md, 2)."""
 
 from collections.abc import Iterable
 from pathlib import Path

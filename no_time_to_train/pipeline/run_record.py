@@ -1,8 +1,8 @@
-"""``run.json``: what a run was, so that its folder explains itself.
+"""``run.json``: how a run was made, kept in its folder.
 
-A run's folder holds one ``run.json`` with a section a stage. The stages are separate processes; each rewrites its own
-section when it begins and when it ends. A section whose status is still "running" without a process belongs to a run
-that was cut off.
+A run's folder holds one ``run.json`` with one section per stage. Each stage is a process of its own, which writes its
+section when it starts and again when it ends. A section whose status is "running" although no process is left belongs
+to a stage that was killed.
 """
 
 import json
@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -20,27 +20,33 @@ from typing import Any
 
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, read_json, sha256
+from no_time_to_train.files import atomic_write, read_json, remove_leftovers, sha256
 
 FILE_NAME = "run.json"
+
+#: Packages that results depend on.
 PACKAGES = ("no-time-to-train", "torch", "torchvision", "pytorch-lightning", "sam2", "timm", "pycocotools", "numpy")
 
 
 @contextmanager
 def record_stage(
-    folder: Path, stage: str, files: dict[str, str | None], references: str | None = None, **about: Any
+    folder: Path, stage: str, files: Mapping[str, str | None], references: str | None = None, **about: Any
 ) -> Iterator[None]:
     """Record the stage that the block runs in ``folder/run.json``.
 
     Args:
-        folder: the run's folder.
-        stage: the section's name.
-        files: what the stage depends on, by name, recorded with SHA-256; those that do not exist are left to the stage
-            to complain about.
-        references: reference set, recorded with its annotations' ids.
-        about: recorded as it is: configuration, labels.
+        folder: The run's folder.
+        stage: Name of the section.
+        files: Files that the stage depends on, by name. They are recorded with their SHA-256. Files that do not exist
+            are left out: the stage reports them.
+        references: The reference set, of which the annotation ids are recorded.
+        about: Anything else to record, as JSON values, such as the configuration.
+
+    Raises:
+        UserError: ``run.json`` is damaged or cannot be written.
     """
     path = folder / FILE_NAME
+    remove_leftovers(path)
     sections = read_json(path) if path.exists() else {}
     section = {
         "status": "running",
@@ -51,23 +57,20 @@ def record_stage(
         **about,
     }
     if references and Path(references).is_file():
-        section["references"] = {
-            "path": references,
-            "annotations": {
-                key: [s["ann_ids"][0] for s in shots] for key, shots in read_references(references).items()
-            },
-        }
+        shots = read_references(references)
+        annotations = {category: [shot["ann_ids"][0] for shot in shots[category]] for category in shots}
+        section["references"] = {"path": references, "annotations": annotations}
 
     def write(**changes: Any) -> None:
         section.update(changes)
-        with atomic_write(path) as file:
+        with atomic_write(path) as file:  # as ASCII, because paths may hold bytes that are not UTF-8
             file.write(json.dumps({**sections, stage: section}, indent=1).encode() + b"\n")
 
     write()
     start = time.monotonic()
     try:
         yield
-    except BaseException as error:  # an interrupt, too, ends the stage
+    except BaseException as error:  # including Ctrl-C
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         write(status="failed", error=reason, seconds=round(time.monotonic() - start, 1))
         raise
@@ -75,19 +78,19 @@ def record_stage(
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of what the results depend on, and the git commit where ours is a checkout."""
+    """The versions of Python and of :data:`PACKAGES`, and the git commit if this package is in a checkout."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # a checkout that is not installed
             continue
-    commit = git_commit(Path(__file__).parents[1])
+    commit = git_commit(Path(__file__).parents[2])
     return {**found, "git": commit} if commit else found
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit of the git checkout whose top is ``folder``, with "-dirty" where files differ; None if it is none."""
+    """The commit of the git checkout at ``folder``, with "-dirty" if files differ from it; None without a checkout."""
     if not (folder / ".git").exists():
         return None
     try:
@@ -98,7 +101,15 @@ def git_commit(folder: Path) -> str | None:
 
 
 def fingerprint(path: str, sections: dict[str, Any]) -> dict[str, Any]:
-    """A file's path, size, time of change and SHA-256; the last from an earlier stage's section if the rest agrees."""
+    """What identifies the content of a file.
+
+    Args:
+        path: The file.
+        sections: The sections of ``run.json``. The SHA-256 is taken from them where path, size and time are the same.
+
+    Returns:
+        The file's path, size in bytes, time of modification and SHA-256.
+    """
     stat = Path(path).stat()
     identity = {"path": path, "bytes": stat.st_size, "modified": stat.st_mtime}
     for section in sections.values():

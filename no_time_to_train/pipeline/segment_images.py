@@ -1,38 +1,30 @@
-"""Find a memory's objects in many images, and write what was found in every form that people use."""
+"""Find the objects of a memory in many images: the run behind ``no-time-to-train segment``."""
 
-import csv
 import hashlib
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, sha256, write_json
-from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.files import sha256
 from no_time_to_train.pipeline.journal import Journal
+from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.visual.drawing import PALETTE, save_picture
-from no_time_to_train.visual.gallery import Gallery
 
-COLUMNS = ["image", "instance", "class", "score", "x1", "y1", "x2", "y2", "area"]
-
-#: Images whose files may wait to be written while the networks go on; each holds its masks in memory.
-WAITING = 4
+#: Images whose files may wait to be written while the networks continue; each keeps its masks in memory.
+MAX_WAITING = 4
 
 
 @dataclass
@@ -40,11 +32,11 @@ class Summary:
     """What a run did.
 
     Attributes:
-        images: how many were looked through.
-        found: instances of each class.
-        skipped: a line for each image that could not be read.
-        interrupted: it was stopped by Ctrl-C.
-        done_before: how many images an earlier, unfinished run had looked through.
+        images: Number of images in the results, including those of an earlier, unfinished run.
+        found: Number of instances per class, by the class's name.
+        skipped: One line for each image that could not be read.
+        interrupted: Whether Ctrl-C stopped the run.
+        done_before: Number of images that an earlier, unfinished run had done.
     """
 
     images: int = 0
@@ -55,60 +47,74 @@ class Summary:
 
 
 def segment_images(
-    segmenter: ReferenceSegmenter, targets: Targets, out: Path, score: float, formats: list[str]
+    segmenter: ReferenceSegmenter, targets: Targets, out: Path, score: float, formats: Sequence[str]
 ) -> Summary:
-    """Find the memory's objects in the targets, and write them into a folder.
+    """Find the objects of a memory in the targets, and write them to a folder (see :class:`OutputFolder`).
 
-    ``results.json`` holds COCO results, ``images.json`` the images and categories that they refer to;
-    ``instances.csv`` a line an instance; ``masks/NAME.png`` in each pixel the instance's number in the CSV, the best on
-    top, 0 for none; ``overlays/NAME.jpg`` a picture; ``index.html`` a gallery. Frames of videos are kept in ``frames``.
-    After Ctrl-C all these are there for the images that are done. A run that was stopped or killed goes on: images that
-    its journal has are not looked through again.
+    Ctrl-C ends the run early, with the files of the images that are done. A run that was stopped or killed resumes: the
+    networks do not see again the images that its journal holds.
 
     Args:
-        score: the lowest score of an instance.
-        formats: names of ``label_files.FORMATS``.
+        segmenter: The networks and the memory.
+        targets: The images.
+        out: The folder.
+        score: The lowest score of an instance, in [0, 1].
+        formats: Label files to write as well, by their names in ``label_files.FORMATS``.
+
+    Returns:
+        What was done.
 
     Raises:
-        UserError: the folder cannot be written, or holds the journal of a run with other objects or settings.
+        UserError: The folder cannot be written to, or holds the journal of a run with other objects or settings.
     """
     assert segmenter.memory is not None
+    categories = segmenter.memory.categories
     summary, journal = Summary(), Journal(out / "results.json")
-    journal.begin(journal.open(work(segmenter, score)), rank=0)
-    done = {record["name"]: record for record in journal.records()}
-    numbers = itertools.count(1 + max(journal.done, default=-1))
-    with closing(Output(out, segmenter.memory, formats)) as output, ThreadPoolExecutor(1) as writer:
-        waiting: list[Future[None]] = []
-        try:
-            images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit="image")
-            for target, image in images:
-                known_by, record = identity(target, image), done.get(target.name, {})
-                if known_by.items() <= record.items():
-                    ids = [category.id for category in segmenter.memory.categories]
-                    detections = from_coco_records(record["results"], ids, *image.shape[:2])
-                    found = Instances(image, segmenter.memory.categories, detections)
-                    summary.done_before += 1
-                else:
-                    found = segmenter.segment(image, score)
-                    journal.add(next(numbers), {**known_by, "results": found.to_coco()})
-                waiting.append(writer.submit(output.add, target, found))
-                summary.images += 1
-                summary.found.update(instance.label for instance in found)
-                if len(waiting) > WAITING:
-                    waiting.pop(0).result()
-        except KeyboardInterrupt:
-            summary.interrupted = True
-        for future in waiting:
-            future.result()
-    if summary.interrupted:
-        journal.close()
-    else:
-        journal.remove()
+    waiting: deque[Future[None]] = deque()
+
+    def wait(at_most: int) -> None:
+        """Wait until at most this many images are not written yet; raise the error of one that cannot be written."""
+        while len(waiting) > at_most:
+            waiting.popleft().result()
+
+    try:
+        with (
+            journal.run(depends_on(segmenter, score)),
+            closing(OutputFolder(out, segmenter.memory, formats)) as output,
+            ThreadPoolExecutor(1) as writer,
+        ):
+            done = {record["name"]: record for record in journal.records()}
+            numbers = itertools.count(1 + max(journal.done, default=-1))
+            try:
+                images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit="image")
+                for target, image in images:
+                    known_by, record = identity(target, image), done.get(target.name, {})
+                    if known_by.items() <= record.items():
+                        ids = [category.id for category in categories]
+                        detections = from_coco_records(record["results"], ids, *image.shape[:2])
+                        found = Instances(image, categories, detections)
+                        summary.done_before += 1
+                    else:
+                        found = segmenter.segment(image, score)
+                        journal.add(next(numbers), {**known_by, "results": found.to_coco()})
+                    waiting.append(writer.submit(output.add, target, found))
+                    summary.images += 1
+                    summary.found.update(instance.label for instance in found)
+                    wait(at_most=MAX_WAITING)
+            finally:
+                wait(at_most=0)
+    except KeyboardInterrupt:
+        summary.interrupted = True
     return summary
 
 
-def work(segmenter: ReferenceSegmenter, score: float) -> dict[str, Any]:
-    """What the instances found in an image depend on."""
+def depends_on(segmenter: ReferenceSegmenter, score: float) -> dict[str, Any]:
+    """What the instances found in an image depend on besides its pixels, as JSON values.
+
+    Args:
+        segmenter: See :func:`segment_images`.
+        score: See :func:`segment_images`.
+    """
     assert segmenter.memory is not None
     assert segmenter.memory.prototypes is not None
     checkpoint = segmenter.sam2_checkpoint
@@ -122,12 +128,17 @@ def work(segmenter: ReferenceSegmenter, score: float) -> dict[str, Any]:
 
 
 def identity(target: TargetImage, image: NDArray[np.uint8]) -> dict[str, Any]:
-    """By what an image is known again."""
+    """What identifies an image in the journal: its name and its pixels.
+
+    Args:
+        target: The image.
+        image: Its pixels, uint8 [H, W, 3].
+    """
     return {"name": target.name, "pixels": hashlib.sha256(image.tobytes()).hexdigest()}
 
 
 def _read(targets: Iterable[TargetImage], summary: Summary) -> Iterator[tuple[TargetImage, NDArray[np.uint8]]]:
-    """The targets' pixels; those that cannot be read are noted and passed over."""
+    """Read the targets' pixels, and list in the summary those that cannot be read."""
     for target in targets:
         try:
             image = target.read()
@@ -135,63 +146,3 @@ def _read(targets: Iterable[TargetImage], summary: Summary) -> Iterator[tuple[Ta
             summary.skipped.append(str(error))
             continue
         yield target, image
-
-
-class Output:
-    """The files of a run: :meth:`add` writes those of an image, :meth:`close` those of all."""
-
-    def __init__(self, out: Path, memory: MemoryBank, formats: list[str]) -> None:
-        self.out, self.categories = out, memory.categories
-        self.images: list[dict[str, Any]] = []
-        self.results: list[dict[str, Any]] = []
-        self.label_files = [FORMATS[name](out, memory.categories) for name in formats]
-        self.gallery = Gallery(out, memory)
-        self.rows: list[list[Any]] = []
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from error
-
-    def add(self, target: TargetImage, instances: Instances) -> None:
-        name, path = target.name, target.path
-        if path is None:
-            path = self.out / "frames" / name
-            save_picture(instances.image, path)
-        image_id = target.image_id if target.image_id is not None else len(self.images) + 1
-        height, width = instances.image.shape[:2]
-        records = instances.to_coco(image_id)
-        overlay = f"overlays/{name}.jpg"
-        save_picture(np.asarray(instances.plot()), self.out / overlay)
-        save_mask(instances, self.out / "masks" / f"{name}.png")
-        for files in self.label_files:
-            files.add(name, path, image_id, instances)
-        self.gallery.add(name, overlay, instances)
-        for number, instance in enumerate(instances, start=1):
-            area = int(instance.mask.sum())
-            self.rows.append([name, number, instance.label, f"{instance.score:.4f}", *instance.box, area])
-        self.images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-        self.results += records
-
-    def close(self) -> None:
-        with atomic_write(self.out / "instances.csv") as file:
-            table = TextIOWrapper(file, encoding="utf-8", newline="")
-            csv.writer(table).writerows([COLUMNS, *self.rows])
-            table.detach()
-        categories = [{"id": category.id, "name": category.name} for category in self.categories]
-        write_json(self.out / "results.json", self.results)
-        write_json(self.out / "images.json", {"images": self.images, "annotations": [], "categories": categories})
-        for files in self.label_files:
-            files.finish()
-        self.gallery.finish(f"{len(self.results)} instances in {len(self.images)} images")
-
-
-def save_mask(instances: Instances, path: Path) -> None:
-    """Write a PNG with a palette: in each pixel the number of its instance, from 1, the best on top; 0 for none."""
-    numbers = np.zeros(instances.image.shape[:2], np.uint8)
-    for index in reversed(range(len(instances))):
-        numbers[instances[index].mask] = index + 1
-    picture = Image.fromarray(numbers).convert("P")
-    colours = [channel for index in range(255) for channel in PALETTE.by_idx(index).as_rgb()]
-    picture.putpalette([0, 0, 0, *colours])
-    with atomic_write(path) as file:
-        picture.save(file, format="PNG")

@@ -1,8 +1,8 @@
 """What the stages have in common.
 
-A stage reads and checks all its inputs when it is created, so that a mistake costs seconds. Several processes (ranks)
-share a stage: each turns items into records, which the journal keeps, and the first process makes the output from all
-records. Nothing here knows Lightning.
+A stage reads and checks all its inputs when it is created, so that a mistake is found within seconds. Several processes
+(ranks) share a stage: each turns items into records, which the journal keeps, and the first process makes the output
+from all records. Nothing here depends on Lightning.
 """
 
 from abc import ABC, abstractmethod
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from no_time_to_train.config import DatasetCfgs, ModelCfg
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import remove_leftovers
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_dinov2
@@ -23,13 +24,14 @@ class RunCfg:
     """What one run reads and writes, besides its configuration.
 
     Attributes:
-        ckpt_path: Memory to read (stages 2 and 3).
-        out_path: Memory to write (stages 1 and 2).
+        ckpt_path: Memory to read (all stages but the first).
+        out_path: Memory to write (stages 1 and 2), or folder of the pictures (``vis_memory``).
         export_result: COCO results to write (stage 3); None means ``results.json`` in ``save_dir``.
         save_dir: Folder of the run.
         cache_dir: Folder of the proposal cache (stage 3); None means no cache.
         precision: The trainer's precision, in which the networks run.
-        on_bad_image: What to do with a target image that cannot be read.
+        compile: Whether ``torch.compile`` translates the image encoders.
+        on_bad_image: Whether a target image that cannot be read stops the run or is skipped.
         max_bad: How many such images may be skipped; None means any number.
         labels: Recorded in ``metrics.json`` as they are, such as the seed.
     """
@@ -40,6 +42,7 @@ class RunCfg:
     save_dir: str = "."
     cache_dir: str | None = None
     precision: str = "32-true"
+    compile: bool = False
     on_bad_image: Literal["stop", "skip"] = "stop"
     max_bad: int | None = None
     labels: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +60,7 @@ class Stage(ABC):
         unit: What the items are, for the progress bar.
         dataset: The items, as a torch data set or a list.
         output: The file or folder that the stage writes.
-        metrics: What the stage measured, by name; filled by :meth:`finish`.
+        metrics: What the stage measured, by name; set by :meth:`finish`.
 
     Raises:
         UserError: An input is missing or does not fit.
@@ -84,9 +87,24 @@ class Stage(ABC):
     def depends_on(self) -> dict[str, Any]:
         """What the records depend on, as JSON values: settings, and files by their content."""
 
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of killed attempts. The first process calls this before any process writes."""
+        remove_leftovers(self.output)
+
     @abstractmethod
     def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
-        """Process one item of the data set; return its record, which holds what the output needs, as JSON values."""
+        """Process one item.
+
+        Args:
+            item: An item of ``dataset``.
+            segmenter: What :meth:`build` returned, on this process's device.
+
+        Returns:
+            The item's record, as JSON values: what :meth:`finish` needs of it.
+
+        Raises:
+            UserError: The item cannot be processed.
+        """
 
     def end(self) -> None:
         """Called on every process after its last item."""
@@ -94,10 +112,20 @@ class Stage(ABC):
 
     @abstractmethod
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
-        """Make the output from the records of all items, in the items' order; return a message for the user."""
+        """Make the output. Only the first process calls this, after all have ended.
+
+        Args:
+            records: The records of all items, in the items' order.
+
+        Returns:
+            A message for the user.
+
+        Raises:
+            UserError: The output cannot be written.
+        """
 
     def encoder_settings(self) -> dict[str, Any]:
-        """What a memory's vectors depend on and every stage knows."""
+        """The settings that a memory's vectors depend on and that every stage knows."""
         return {"encoder": self.model_cfg.encoder_cfg.name, "img_size": self.model_cfg.encoder_cfg.input_size}
 
     def build_encoder(self) -> Encoder:
@@ -107,7 +135,16 @@ class Stage(ABC):
 
 
 def required(value: str | None, option: str, what: str) -> Path:
-    """The path that an option gives, or a UserError where the option is missing."""
+    """The path that an option gives.
+
+    Args:
+        value: The option's value.
+        option: The option's name, for the message.
+        what: What the option is for, for the message.
+
+    Raises:
+        UserError: The option is missing.
+    """
     if not value:
         raise UserError(f"{option} is missing: {what}")
     return Path(value)

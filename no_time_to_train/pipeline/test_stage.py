@@ -1,4 +1,4 @@
-"""Stage 3: find the instances of the memory's classes in the target images, write them as COCO results, score them."""
+"""Stage 3: find the instances of the memory's classes in the target images (docs/method.md, 3), and score them."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,14 @@ from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, chec
 from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
-from no_time_to_train.files import atomic_write, read_json, sha256_if_readable, write_json
+from no_time_to_train.files import (
+    atomic_write,
+    read_json,
+    remove_leftovers,
+    remove_leftovers_in,
+    sha256_if_readable,
+    write_json,
+)
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
@@ -29,7 +36,7 @@ LOGGED = ("AP", "AP50", "mIoU")
 
 
 class TestStage(Stage):
-    """Stage 3: find the instances of the memory's classes in the target images."""
+    """Stage 3: find the instances of the memory's classes in the target images, write COCO results and score them."""
 
     __test__ = False  # not a test case, whatever its name says to pytest
     unit = "images"
@@ -37,10 +44,12 @@ class TestStage(Stage):
     def read_inputs(self) -> None:
         cfg, run, name = self.dataset_cfgs.test, self.run, self.model_cfg.dataset_name
         self.output = Path(run.export_result or Path(run.save_dir) / "results.json")
+        folder = self.output.parent
+        self.metrics_file, self.skipped_file = folder / "metrics.json", folder / "skipped.json"
         self.memory = required(run.ckpt_path, "--ckpt_path", "the memory that postprocess_memory wrote")
         self.json_file = required(cfg.json_file, "dataset_cfgs.test.json_file", "the list of target images")
         if name in class_splits() and cfg.class_split not in (None, name):
-            raise UserError(f"model_cfg.dataset_name is {name}, dataset_cfgs.test.class_split {cfg.class_split}")
+            raise UserError(f"model_cfg.dataset_name is {name}, but dataset_cfgs.test.class_split is {cfg.class_split}")
         bank = load_memory(self.memory)
         if bank.prototypes is None:
             raise UserError(f"memory {self.memory} is not post-processed: run test_mode postprocess_memory on it first")
@@ -54,19 +63,20 @@ class TestStage(Stage):
             raise UserError(f"{self.json_file} lists no images")
         if run.on_bad_image == "stop":
             check_images_exist(cfg.root, self.coco, list(self.coco.imgs))
-        self.bad_images = BadImages(run.on_bad_image, run.max_bad, [])
+        self.bad_images = BadImages(run.on_bad_image, run.max_bad)
         size = sam2_input_size(self.model_cfg.sam2_cfg_file)
         if cfg.image_size not in (None, size):
             raise UserError(
-                f"dataset_cfgs.test.image_size is {cfg.image_size}, {self.model_cfg.sam2_cfg_file} works at {size}"
+                f"dataset_cfgs.test.image_size is {cfg.image_size}, the input size of {self.model_cfg.sam2_cfg_file} "
+                f"is {size}: leave image_size out"
             )
         self.dataset = TargetDataset(self.coco, cfg.root, size)
         self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
         if self.cache is not None:
             self.dataset = CachedTargetDataset(self.coco, cfg.root, size, self.cache)
         vis = self.model_cfg.test
-        folder, root = self.output.parent / "pictures", vis.imgs_path or cfg.root
-        self.pictures = TargetPictures(folder, self.coco, root, self.categories, vis.vis_thr)
+        root = vis.imgs_path or cfg.root
+        self.pictures = TargetPictures(folder / "pictures", self.coco, root, self.categories, vis.vis_thr)
 
     def build(self) -> Segmenter:
         cfg = self.model_cfg
@@ -97,7 +107,13 @@ class TestStage(Stage):
             "points_per_side": cfg.sam2_infer_cfgs.points_per_side,
             "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
             "precision": self.run.precision,
+            **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
         }
+
+    def remove_leftovers(self) -> None:
+        for path in (self.output, self.metrics_file, self.skipped_file):
+            remove_leftovers(path)
+        remove_leftovers_in(self.pictures.folder)
 
     def step(self, item: Target | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
@@ -110,7 +126,18 @@ class TestStage(Stage):
         return {"image_id": item.image_id, "results": results}
 
     def proposals(self, item: Target, segmenter: Segmenter) -> DescribedProposals:
-        """An image's proposals, from the networks or from the cache; with a cache, always as the cache stores them."""
+        """The proposals of an image, from the cache or from the networks.
+
+        Args:
+            item: The image.
+            segmenter: The networks.
+
+        Returns:
+            The proposals on the segmenter's device; with a cache, always as the cache stores them.
+
+        Raises:
+            UserError: The encoder returns a value that is not finite, or the cache cannot be written.
+        """
         proposals = item.proposals
         if proposals is None:
             assert item.image is not None
@@ -124,7 +151,7 @@ class TestStage(Stage):
         self.pictures.close()
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
-        bad_images = BadImages(self.run.on_bad_image, self.run.max_bad, [])  # of all processes
+        bad_images = BadImages(self.run.on_bad_image, self.run.max_bad)  # of all processes and attempts
 
         def results() -> Iterator[dict[str, Any]]:
             for record in records:
@@ -140,7 +167,7 @@ class TestStage(Stage):
         return "\n".join(
             [
                 f"{images} images, {count} instances: {self.output}",
-                *bad_images.write(self.output.parent / "skipped.json"),
+                *bad_images.write(self.skipped_file),
                 self.score(),
             ]
         )
@@ -155,16 +182,22 @@ class TestStage(Stage):
         self.metrics = {
             f"{kind}/{name}": metrics[kind][name] or 0.0 for kind in metrics for name in LOGGED if name in metrics[kind]
         }
-        path = self.output.parent / "metrics.json"
-        write_json(path, {"dataset_name": self.model_cfg.dataset_name, **self.run.labels, **metrics})
-        return f"{tables}metrics: {path}"
+        write_json(self.metrics_file, {"dataset_name": self.model_cfg.dataset_name, **self.run.labels, **metrics})
+        return f"{tables}metrics: {self.metrics_file}"
 
 
 def write_results(path: Path, results: Iterable[dict[str, Any]]) -> int:
     """Write COCO result records as a JSON list, one record per line, without holding all of them in memory.
 
+    Args:
+        path: The file.
+        results: The records.
+
     Returns:
         The number of records.
+
+    Raises:
+        UserError: The file cannot be written.
     """
     count = 0
     with atomic_write(path) as file:

@@ -12,8 +12,9 @@ from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDat
 from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.data.reference_sets import check_references
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import sha256_if_readable
+from no_time_to_train.files import remove_leftovers, sha256_if_readable
 from no_time_to_train.method.fill_memory import patch_weights
+from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.stage import Stage, required
 from no_time_to_train.visual.drawing import save_picture
@@ -21,7 +22,7 @@ from no_time_to_train.visual.memory_pictures import class_sheet
 
 
 class VisMemoryStage(Stage):
-    """Encodes a memory's references again, because a memory keeps no patch tokens, and draws one sheet per class."""
+    """Draw one sheet per class. The references are encoded again, because a memory keeps no patch tokens."""
 
     unit = "classes"
 
@@ -55,6 +56,10 @@ class VisMemoryStage(Stage):
             "n_pca_components": settings.n_pca_components,
         }
 
+    def remove_leftovers(self) -> None:
+        for category in self.bank.categories:
+            remove_leftovers(self.picture_file(category))
+
     @torch.inference_mode()
     def step(self, item: list[ReferenceCrop | BadImage], segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
@@ -69,15 +74,23 @@ class VisMemoryStage(Stage):
             category = self.bank.categories[reference.class_index]
         settings = self.model_cfg.sam2_infer_cfgs
         picture = class_sheet(category.name, crops, tokens, weights, settings.kmeans_k, settings.n_pca_components)
-        save_picture(picture, self.output / f"{category.id}.png")
+        save_picture(picture, self.picture_file(category))
         return {}
+
+    def picture_file(self, category: Category) -> Path:
+        """The file of a class's sheet."""
+        return self.output / f"{category.id}.png"
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         return f"pictures of {len(self.bank.categories)} classes: {self.output}"
 
 
 class ClassDataset(Dataset[list[Any]]):
-    """The references of a data set, class by class: an item is the list of a class's crops."""
+    """The references of a data set, one item per class: the list of the class's crops.
+
+    Args:
+        references: The data set.
+    """
 
     def __init__(self, references: ReferenceDataset) -> None:
         self.references = references
