@@ -59,7 +59,7 @@ def images_step(name: str, split: str, files: dict[Path, dict[str, int]], option
         names = set()
         for path, counts in files.items():
             if not path.is_file():
-                return f"{path}, which lists them, is missing"
+                return f"{path}, which lists the images, is missing"
             for image in read_annotations(path, counts, options.subset)["images"]:
                 image_split, _, file_name = image["file_name"].rpartition("/")
                 if image_split in ("", split):

@@ -33,7 +33,8 @@ class Archive:
 
     def source(self, downloads: Path) -> str:
         """Where the archive comes from, for messages; ``downloads`` is the folder of the downloaded archives."""
-        return f"source: {self.urls[0]} (about {self.megabytes} MB), or that file saved as {downloads / self.file_name}"
+        path = downloads / self.file_name
+        return f"source: {self.urls[0]} (about {self.megabytes} MB); without a network, save that file as {path}"
 
 
 def download_archive(archive: Archive, downloads: Path) -> Path:
