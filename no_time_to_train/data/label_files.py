@@ -175,7 +175,7 @@ def place_image(image: Path, place: Path) -> None:
 
     Args:
         image: The image file.
-        place: Where to put it; what is there is replaced.
+        place: Where to put it. An existing file is replaced.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
