@@ -1,9 +1,9 @@
-"""Measure the nano networks, each alone and both in the demo, on scenes of the novel classes.
+"""Measure the nano networks on scenes of the novel classes, each network alone and both in the demo.
 
     python scripts/evaluate_nano.py --weights runs/nano --out runs/nano/metrics.json
 
-Without ``--weights``, the shipped networks are measured. ``no_time_to_train/nano/metrics.json`` is what this wrote of
-them, and their model card quotes it.
+Without ``--weights``, the networks of the package are measured. Their ``metrics.json`` in
+``no_time_to_train/networks/nano`` was written by this command, and their model card quotes it.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from nano_sam2 import evaluate_sam2
 
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo.run_demo import run_stages, write_inputs
+from no_time_to_train.files import read_json, write_json
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.registry import DINOV2_NANO, NANO_IMG_SIZE, SAM2_NANO, default_checkpoint
 
@@ -23,32 +24,45 @@ Figures = dict[str, float]
 
 
 def evaluate_demo(folder: Path, shots: int, images: int, seed: int, options: list[str], permute: bool) -> Figures:
-    """Mask AP of the demo; ``permute`` has every reference annotated as of another class."""
+    """The mask AP of the demo.
+
+    Args:
+        folder: The folder of the demo.
+        shots: References per class.
+        images: Target images.
+        seed: The seed of the scenes and of the references.
+        options: Further options of the stages.
+        permute: Annotate every reference as another class.
+
+    Returns:
+        ``AP`` and ``AP50`` as fractions.
+    """
     write_inputs(folder, shots, images, seed)
     if permute:
         permute_references(folder)
     run_stages(folder, options=[*options, "--model.init_args.model_cfg.test.online_vis", "false"])
-    segm = json.loads((folder / "metrics.json").read_text())["segm"]
+    segm = read_json(folder / "metrics.json")["segm"]
     return {name: segm[name] for name in ("AP", "AP50")}
 
 
 def permute_references(folder: Path) -> None:
-    """Annotate a demo's references of each class as the next one's, the last as the first one's."""
+    """Annotate the references of each class of a demo as the next class, and those of the last as the first."""
     path = folder / "references/instances.json"
-    data, references = json.loads(path.read_text()), read_references(folder / "references.json")
+    data, references = read_json(path), read_references(folder / "references.json")
     wrong = dict(zip(references, [*list(references)[1:], next(iter(references))], strict=True))
     for annotation in data["annotations"]:
         annotation["category_id"] = wrong[annotation["category_id"]]
-    path.write_text(json.dumps(data))
+    write_json(path, data, indent=None)
     write_references({wrong[category]: shots for category, shots in references.items()}, folder / "references.json")
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="folder of sam2_nano.safetensors and dinov2_nano.safetensors")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="tune on others")
-    parser.add_argument("--images", type=int, default=100, help="target images of the demo, scenes for each network")
+    parser.add_argument("--weights", type=Path, help="Folder of sam2_nano.safetensors and dinov2_nano.safetensors.")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds to measure. Tune on others.")
+    parser.add_argument("--images", type=int, default=100, help="Target images of the demo, and scenes per network.")
     args = parser.parse_args()
     paths = {
         name: args.weights / f"{name}.safetensors" if args.weights else default_checkpoint(name)
@@ -75,7 +89,7 @@ def main() -> None:
                 figures[name] = evaluate_demo(Path(folder) / "demo", shots, args.images, seed, options, permute)
         metrics[f"seed {seed}"] = figures
         print(json.dumps({seed: figures}, indent=1), flush=True)
-    args.out.write_text(json.dumps(metrics, indent=1) + "\n")
+    write_json(args.out, metrics)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The nano DINOv2: averages of tokens inside objects, seen whole in a scene or close up, are told apart by cosine."""
+"""The training of the nano DINOv2: the mean token of an object has a high cosine with others of its class only.
+
+Objects are seen in whole scenes, in close-ups as references are, and as surfaces without an outline.
+"""
 
 from dataclasses import dataclass
 
@@ -7,37 +10,44 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from nano_batches import EVALUATION, TARGET_SIZE, Batch, as_input, coverage, random_scene, stack
+from nano_patterns import BASE_CLASSES
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from no_time_to_train.demo.run_demo import CONTEXT_RATIO
 from no_time_to_train.demo.scenes import (
-    BASE_CLASSES,
     NOVEL_CLASSES,
     NUM_BACKGROUNDS,
     PatternClass,
     Scene,
     draw_surface,
-    pattern_tile,
+    tile_pyramid,
 )
 from no_time_to_train.networks.registry import PATCH_SIZE
 
-CLOSE_UPS = 2  # of a batch's scenes
-REGIONS = 26  # places for the regions of a view
-IGNORED = -1  # label of what is not there, and of tokens that straddle regions
-OCTAVES, ANGLES, HARMONICS = 7, 6, 4  # of a pattern's spectrum
+#: Scenes of a batch whose close-ups are used.
+CLOSE_UPS = 2
+
+#: R, the number of regions that a view has room for.
+REGIONS = 26
+
+#: The label of unused regions, and of tokens that lie in more than one region.
+IGNORED = -1
+
+#: The resolution of a pattern's spectrum: octaves of frequency, directions, and harmonics of the tile per axis.
+OCTAVES, ANGLES, HARMONICS = 7, 6, 4
 
 
 @dataclass(frozen=True)
 class Views:
-    """How the ViT is shown scenes and patterns.
+    """How scenes and patterns are presented to the ViT.
 
     Attributes:
-        size: side of its input, in pixels.
-        context: around the object of a close-up, over its box's longer side.
-        tiles: least and greatest width of a tile on a sheet, over the pattern's scale, in pixels: as in scenes.
-        surfaces: least and greatest number of surfaces along a sheet's side.
+        size: S, the side of the ViT's input in pixels.
+        context: A close-up's side is the longer side of the object's box times one plus this.
+        tiles: Smallest and largest width of a tile on a sheet, in pixels over the pattern's scale, as in scenes.
+        surfaces: Smallest and largest number of surfaces along a sheet's side.
     """
 
     size: int
@@ -47,11 +57,17 @@ class Views:
 
 
 def dinov2_example(rng: np.random.Generator, scene: Scene, views: Views) -> Batch:
-    """Three views, v = 0, 1, 2: the scene, a close-up of one of its objects, and a sheet of surfaces.
+    """A training example of three views: the scene, a close-up of one of its objects, and a sheet of surfaces.
+
+    Args:
+        rng: Everything that is random comes from it.
+        scene: A scene with objects of the base classes (for evaluation, of the novel classes).
+        views: How to present them.
 
     Returns:
-        Images [3, 3, S, S], regions' weights [3, R, G, G] and labels [3, R], tokens' labels [3, G, G]. In the first two
-        views the last region is the background. What is not there has the label IGNORED.
+        With G patches per side: ``image`` float32 [3, 3, S, S], ``weights`` of the regions float32 [3, R, G, G] in
+        [0, 1], ``labels`` of the regions int64 [3, R] and ``token_labels`` int64 [3, G, G]. In the first two views the
+        last region is the background, whose labels follow those of the base classes.
     """
     masks = np.zeros((REGIONS, *scene.masks.shape[1:]), bool)
     masks[: len(scene.masks)] = scene.masks
@@ -71,7 +87,17 @@ def dinov2_example(rng: np.random.Generator, scene: Scene, views: Views) -> Batc
 
 
 def view(image: NDArray[np.uint8], masks: NDArray[np.bool_], labels: NDArray[np.int64], size: int) -> Batch:
-    """An image [H, W, 3] and its regions [R, H, W] as the ViT takes them."""
+    """Resize an image and its regions to the ViT's input and patches.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        masks: bool [R, H, W], the regions; unused ones are empty.
+        labels: int64 [R].
+        size: Side of the ViT's input in pixels.
+
+    Returns:
+        One view of :func:`dinov2_example`.
+    """
     weights = coverage(masks, size // PATCH_SIZE)
     present = torch.from_numpy(labels).where(weights.sum((1, 2)) > 1, IGNORED)
     cover, region = weights.max(0)
@@ -86,7 +112,15 @@ def view(image: NDArray[np.uint8], masks: NDArray[np.bool_], labels: NDArray[np.
 def draw_sheet(
     rng: np.random.Generator, views: Views
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:
-    """Nothing but surfaces, side by side: they teach patterns the fastest."""
+    """Draw a grid of surfaces without outlines, from which the ViT learns patterns fastest.
+
+    Args:
+        rng: Everything that is random comes from it.
+        views: How to present them.
+
+    Returns:
+        The image, uint8 [S, S, 3]; the regions, bool [R, S, S]; and their labels, int64 [R].
+    """
     size, side = views.size, int(rng.integers(*views.surfaces, endpoint=True))
     edges = np.linspace(0, size, side + 1).round().astype(int)
     image = np.zeros((size, size, 3), np.float32)
@@ -105,27 +139,48 @@ def draw_sheet(
 
 
 def reference_window(mask: NDArray[np.bool_], context: float) -> tuple[slice, slice]:
-    """The window (rows, columns) that the method crops around a reference instance with this mask."""
+    """The window that the method crops around a reference instance.
+
+    Args:
+        mask: bool [H, W], not empty.
+        context: See :class:`Views`.
+
+    Returns:
+        The rows and columns of the window.
+    """
     ys, xs = np.nonzero(mask)
     half = max(np.ptp(xs) + 1, np.ptp(ys) + 1) * (1 + context) / 2
-    cy, cx = (ys.min() + ys.max() + 1) / 2, (xs.min() + xs.max() + 1) / 2
-    return slice(max(0, int(cy - half)), int(cy + half)), slice(max(0, int(cx - half)), int(cx + half))
+    center_y, center_x = (ys.min() + ys.max() + 1) / 2, (xs.min() + xs.max() + 1) / 2
+    rows = slice(max(0, int(center_y - half)), int(center_y + half))
+    return rows, slice(max(0, int(center_x - half)), int(center_x + half))
 
 
 def region_vectors(model: VisionTransformer, images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Final tokens [B, G G, D] of images, and their averages [B, R, D] under region weights [B, R, G, G]."""
+    """Encode images and average the tokens inside their regions.
+
+    Args:
+        model: The ViT.
+        images: float [B, 3, S, S], normalized.
+        weights: float [B, R, G, G] in [0, 1], the weights of the tokens in each region.
+
+    Returns:
+        The tokens after the final norm, [B, G * G, D], and the regions' weighted means, [B, R, D].
+    """
     tokens = model.forward_features(images)[:, model.num_prefix_tokens :]
     weights = weights.flatten(2)
     return tokens, weights @ tokens / weights.sum(2, keepdim=True).clamp(min=1e-6)
 
 
 def spectrum(pattern: PatternClass) -> Tensor:
-    """What a pattern looks like, whatever its phase and colours: [OCTAVES x ANGLES + the lowest harmonics + 1].
+    """A description of how a pattern looks that does not depend on its phase and colors.
 
-    The energy of its tile by waves an object and direction, the energy of each low harmonic of the tile itself, and the
-    share of its lighter tone.
+    It holds the energy of the tile by direction and by waves per object, the energy of each low harmonic of the tile
+    itself, and the share of the lighter tone.
+
+    Returns:
+        float32 [OCTAVES * ANGLES + (2 * HARMONICS + 1) * (HARMONICS + 1) + 1].
     """
-    tile = pattern_tile(pattern)
+    tile = tile_pyramid(pattern)[0][:-1, :-1]
     energy = np.abs(np.fft.fft2(tile - tile.mean())) ** 2
     energy /= energy.sum()
     k = np.fft.fftfreq(len(tile), 1 / len(tile))
@@ -141,18 +196,21 @@ def spectrum(pattern: PatternClass) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """Logits of base classes and backgrounds: cosines of whitened vectors with a direction a class. In training only.
+    """A head for training only: cosines of whitened vectors with one direction per base class and background.
 
-    A base class's direction is a linear map of its spectrum, and an offset of its own. What is learned of a pattern so
-    serves all that look like it, which is many times faster than directions learned one by one, and holds for patterns
-    never seen.
+    The direction of a base class is a linear map of its spectrum, plus an offset of its own. So what is learned from
+    one pattern helps all patterns that look like it. That is many times faster than learning each direction alone, and
+    it carries over to patterns that training does not show.
+
+    Args:
+        width: D, the width of a token.
     """
 
     spectra: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.centre = nn.BatchNorm1d(width, affine=False, momentum=0.02)  # statistics of averages, never of tokens
+        self.center = nn.BatchNorm1d(width, affine=False, momentum=0.02)  # statistics of region means, never of tokens
         spectra = torch.stack([spectrum(pattern) for pattern in BASE_CLASSES])
         self.register_buffer("spectra", F.normalize(spectra - spectra.mean(0), dim=1))
         self.embed = nn.Linear(spectra.shape[1], width, bias=False)
@@ -161,39 +219,49 @@ class Classifier(nn.Module):
         self.backgrounds = nn.Parameter(torch.randn(NUM_BACKGROUNDS, width))
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
-    def forward(self, vectors: Tensor, are_averages: bool) -> Tensor:
-        self.centre.train(are_averages)
+    def forward(self, vectors: Tensor, are_means: bool) -> Tensor:
+        """Classify vectors.
+
+        Args:
+            vectors: float [n, D], not normalized.
+            are_means: Whether they are means of regions, which the statistics are taken from, or single tokens.
+
+        Returns:
+            Logits, float [n, base classes + backgrounds].
+        """
+        self.center.train(are_means)
         directions = torch.cat([self.embed(self.spectra) + self.offsets, self.backgrounds])
-        return self.log_scale.exp() * F.normalize(self.centre(vectors), dim=1) @ F.normalize(directions, dim=1).T
+        return self.log_scale.exp() * F.normalize(self.center(vectors), dim=1) @ F.normalize(directions, dim=1).T
 
     def fold_into(self, norm: nn.LayerNorm) -> None:
-        """Let the ViT's final ``norm`` centre its tokens itself, so that plain averages of them can be compared."""
-        assert self.centre.running_mean is not None
-        assert self.centre.running_var is not None
-        deviation = (self.centre.running_var + self.centre.eps).sqrt()
+        """Let the ViT's final norm center and whiten tokens, so that their means can be compared without this head."""
+        assert self.center.running_mean is not None
+        assert self.center.running_var is not None
+        deviation = (self.center.running_var + self.center.eps).sqrt()
         norm.weight.data /= deviation
-        norm.bias.data = (norm.bias.data - self.centre.running_mean) / deviation
+        norm.bias.data = (norm.bias.data - self.center.running_mean) / deviation
 
 
 def start_as_waves(model: VisionTransformer) -> None:
-    """Patches start as random oriented waves without a mean, rectified by the first block: patterns, not colours.
+    """Initialize the patch embedding with random oriented waves of zero mean, which the first block rectifies.
 
-    From the usual random start, averages of tokens hold next to nothing of a pattern, and training stays on a plateau.
+    So the ViT starts with tokens that describe patterns and not colors. With the usual random initialization, means of
+    tokens hold almost nothing about a pattern, and training stays on a plateau.
     """
     patch_embed, first = model.patch_embed.proj, model.blocks[0].mlp
     count, _, side, _ = patch_embed.weight.shape
 
-    def uniform(least: float, greatest: float) -> Tensor:
-        return torch.empty(count, 1, 1).uniform_(least, greatest)
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.empty(count, 1, 1).uniform_(low, high)
 
     y, x = torch.meshgrid(*[torch.arange(side) - (side - 1) / 2] * 2, indexing="ij")
-    frequency = 2 * torch.pi / side * uniform(np.log(0.4), np.log(3.5)).exp()  # cycles a patch
+    frequency = 2 * torch.pi / side * uniform(np.log(0.4), np.log(3.5)).exp()  # cycles per patch
     turn, phase, spread = uniform(0, torch.pi), uniform(0, 2 * torch.pi), uniform(2.5, 6)
     distance = (x - uniform(-3, 3)) ** 2 + (y - uniform(-3, 3)) ** 2
     waves = torch.cos(frequency * (turn.cos() * x + turn.sin() * y) + phase) * torch.exp(-distance / (2 * spread**2))
     waves = F.normalize((waves - waves.mean((1, 2), keepdim=True)).flatten(1)).view_as(waves)
-    colours = F.normalize(torch.full((count, 3), 3**-0.5) + 0.3 * torch.randn(count, 3))
-    patch_embed.weight.data = 0.15 * waves[:, None] * colours[..., None, None]
+    colors = F.normalize(torch.full((count, 3), 3**-0.5) + 0.3 * torch.randn(count, 3))
+    patch_embed.weight.data = 0.15 * waves[:, None] * colors[..., None, None]
     first.fc1.weight.data[: 2 * count] = 2 * torch.cat([torch.eye(count), -torch.eye(count)])
     nn.init.normal_(first.fc2.weight, std=0.3 * first.fc2.in_features**-0.5)
     first.fc2.weight.data[:, : 2 * count] += 2 * torch.eye(count).repeat(1, 2)
@@ -201,12 +269,21 @@ def start_as_waves(model: VisionTransformer) -> None:
 
 
 def dinov2_loss(model: VisionTransformer, head: Classifier, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the averages of objects and backgrounds, and of the single tokens inside them."""
+    """Cross-entropy of the mean tokens of objects and backgrounds, and of the single tokens inside them.
+
+    Args:
+        model: The ViT.
+        head: The classifier.
+        batch: Examples of :func:`dinov2_example`, stacked.
+
+    Returns:
+        The loss, and the accuracy on objects as ``{"accuracy": float}``.
+    """
     views = {key: torch.cat([value[:, 0], value[:CLOSE_UPS, 1], value[:, 2]]) for key, value in batch.items()}
     tokens, vectors = region_vectors(model, views["image"], views["weights"])
     loss, accuracy = torch.zeros(()), 0.0
     for found, labels, share in ((vectors, views["labels"], 1.0), (tokens, views["token_labels"].flatten(1), 0.3)):
-        logits, labels = head(found[labels != IGNORED], are_averages=share == 1), labels[labels != IGNORED]
+        logits, labels = head(found[labels != IGNORED], are_means=share == 1), labels[labels != IGNORED]
         losses = F.cross_entropy(logits, labels, reduction="none")
         is_object = labels < len(BASE_CLASSES)
         loss = loss + share * (losses[is_object].mean() + 0.3 * losses[~is_object].mean())
@@ -217,11 +294,16 @@ def dinov2_loss(model: VisionTransformer, head: Classifier, batch: Batch) -> tup
 
 @torch.inference_mode()
 def evaluate_dinov2(model: VisionTransformer, seed: int, scenes: int = 100) -> dict[str, float]:
-    """Naming of the novel classes' objects inside their true masks.
+    """Classify objects of the novel classes from their true masks.
+
+    Args:
+        model: The ViT.
+        seed: The seed of the scenes.
+        scenes: The number of scenes.
 
     Returns:
-        Accuracy with prototypes of 5 shots and of 1; with 5, mean cosine of objects and their own prototypes, and of
-        backgrounds and the nearest.
+        The accuracy with prototypes of 5 shots and of 1; and, with 5 shots, the mean cosine of objects with their own
+        prototype, and of backgrounds with the nearest one.
     """
     shots: list[list[Tensor]] = [[] for _ in NOVEL_CLASSES]
     objects, labels, backgrounds = [], [], []
@@ -230,7 +312,7 @@ def evaluate_dinov2(model: VisionTransformer, seed: int, scenes: int = 100) -> d
     while index < scenes or min(map(len, shots)) < 5:
         rng = np.random.default_rng([seed, EVALUATION, index])
         example = dinov2_example(rng, random_scene(rng, NOVEL_CLASSES), views)
-        (whole, close_up) = region_vectors(model, example["image"][:2], example["weights"][:2])[1]
+        whole, close_up = region_vectors(model, example["image"][:2], example["weights"][:2])[1]
         reference = int(example["weights"][1, :8].sum((1, 2)).argmax())
         shots[int(example["labels"][1, reference])].append(close_up[reference])
         present = example["labels"][0, :8] != IGNORED

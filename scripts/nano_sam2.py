@@ -1,4 +1,4 @@
-"""The nano SAM 2: a point asks for the visible part of the object under it, and finds nothing on background."""
+"""The training of the nano SAM 2: a point gives the visible part of the object under it, or nothing on background."""
 
 import cv2
 import numpy as np
@@ -11,12 +11,25 @@ from torch import Tensor, nn
 
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene
 
-MASK_SIZE = TARGET_SIZE // 4  # side of the mask logits
-OBJECT_POINTS, BACKGROUND_POINTS = 9, 3  # prompts a scene
+#: Side of the mask logits in pixels.
+MASK_SIZE = TARGET_SIZE // 4
+
+#: Point prompts per scene.
+OBJECT_POINTS, BACKGROUND_POINTS = 9, 3
 
 
 def sam2_example(rng: np.random.Generator, scene: Scene) -> Batch:
-    """A scene with random points: [K, 2] as (x, y) in input pixels, target [K, 64, 64], whether on an object [K]."""
+    """A training example: a scene with K random points.
+
+    Args:
+        rng: Everything that is random comes from it.
+        scene: The scene.
+
+    Returns:
+        ``image`` float32 [3, 256, 256], normalized; ``points`` float32 [K, 2], (x, y) in pixels of the image;
+        ``target`` float32 [K, 64, 64] in [0, 1], the object under each point; ``on_object`` bool [K]; and ``boxes``,
+        see :func:`object_boxes`.
+    """
     height, width = scene.masks.shape[1:]
     targets = coverage(scene.masks, MASK_SIZE)
     points, chosen = [], []
@@ -38,13 +51,27 @@ def sam2_example(rng: np.random.Generator, scene: Scene) -> Batch:
 
 
 def image_features(model: SAM2Base, images: Tensor) -> list[Tensor]:
-    """Images [B, 3, S, S] -> what the mask decoder takes: maps at a quarter, an eighth and a sixteenth of S."""
+    """The feature maps that the mask decoder takes, at 1/4, 1/8 and 1/16 of the images' size.
+
+    Args:
+        model: SAM 2.
+        images: float [B, 3, S, S], normalized.
+    """
     _, features, _, sizes = model._prepare_backbone_features(model.forward_image(images))
-    return [f.permute(1, 2, 0).unflatten(2, size) for f, size in zip(features, sizes, strict=True)]
+    return [feature.permute(1, 2, 0).unflatten(2, size) for feature, size in zip(features, sizes, strict=True)]
 
 
 def predict_masks(model: SAM2Base, features: list[Tensor], points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features and points [B, K, 2] -> logits [B K, 4, S/4, S/4], IoUs [B K, 4], objectness logits [B K]."""
+    """Decode K point prompts on each image.
+
+    Args:
+        model: SAM 2.
+        features: From :func:`image_features`.
+        points: float [B, K, 2], (x, y) in pixels of the images.
+
+    Returns:
+        Mask logits [B * K, 4, S / 4, S / 4], predicted IoUs [B * K, 4] and objectness logits [B * K].
+    """
     maps = [feature.repeat_interleave(points.shape[1], 0) for feature in features]
     coordinates = points.flatten(0, 1)[:, None]
     labels = torch.ones(coordinates.shape[:2], dtype=torch.int32, device=coordinates.device)
@@ -61,47 +88,75 @@ def predict_masks(model: SAM2Base, features: list[Tensor], points: Tensor) -> tu
 
 
 def region_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """IoU of the regions {logit > 0} and {target > 0.5} over the last two axes."""
+    """The IoU of the regions ``logits > 0`` and ``target > 0.5`` over the last two axes."""
     region, truth = logits > 0, target > 0.5
     return (region & truth).sum((-2, -1)) / (region | truth).sum((-2, -1)).clamp(min=1)
 
 
 class EncoderGuide(nn.Module):
-    """Reads from each cell of SAM's embedding whether it lies on an object, and that object's box. In training only.
+    """A head for training only: predicts from each cell of SAM 2's embedding whether it lies on an object, and its box.
 
-    The decoder alone takes long to find out that its prompt is a place; this teaches the encoder from the first step.
+    The decoder alone takes long to learn that its prompt is a place. This head trains the encoder from the first step.
+
+    Args:
+        width: Channels of the embedding.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.read = nn.Conv2d(width, 5, 1)
+        self.head = nn.Conv2d(width, 5, 1)
 
     def forward(self, embedding: Tensor, truth: Tensor) -> Tensor:
-        """The loss, given truth [B, 5, G, G]: on an object or not, and distances to its sides over the image's."""
-        read, on_object = self.read(embedding), truth[:, :1]
-        presence = F.binary_cross_entropy_with_logits(read[:, :1], on_object)
-        distances = (read[:, 1:] - truth[:, 1:]).abs() * on_object
+        """The loss of the head.
+
+        Args:
+            embedding: float [B, C, G, G].
+            truth: float [B, 5, G, G], see :func:`object_boxes`.
+
+        Returns:
+            A scalar.
+        """
+        predicted, on_object = self.head(embedding), truth[:, :1]
+        presence = F.binary_cross_entropy_with_logits(predicted[:, :1], on_object)
+        distances = (predicted[:, 1:] - truth[:, 1:]).abs() * on_object
         return presence + 5 * distances.sum() / on_object.sum().clamp(min=1) / 4
 
 
 def object_boxes(masks: NDArray[np.bool_], side: int) -> Tensor:
-    """The truth for ``EncoderGuide`` in a side x side grid of cells: [5, side, side]."""
+    """What :class:`EncoderGuide` must predict.
+
+    Args:
+        masks: bool [n, H, W], the visible parts of the objects.
+        side: Cells per side of the embedding.
+
+    Returns:
+        float32 [5, side, side]: 1 in cells on an object; and there the distances from the cell's center to the left,
+        upper, right and lower side of the object's box, as shares of the image's width and height.
+    """
     truth = np.zeros((5, side, side), np.float32)
     height, width = masks.shape[1:]
-    centres = (np.arange(side) + 0.5) / side
-    sample = np.ix_((centres * height).astype(int), (centres * width).astype(int))
+    centers = (np.arange(side) + 0.5) / side
+    sample = np.ix_((centers * height).astype(int), (centers * width).astype(int))
     for mask in masks:
         xs, ys = np.flatnonzero(mask.any(0)) / width, np.flatnonzero(mask.any(1)) / height
-        x, y = np.broadcast_arrays(centres, centres[:, None])
+        x, y = np.broadcast_arrays(centers, centers[:, None])
         box = np.stack([np.ones_like(x), x - xs[0], y - ys[0], xs[-1] - x, ys[-1] - y])
         truth = np.where(mask[sample], box, truth)
     return torch.from_numpy(truth.astype(np.float32))
 
 
 def sam2_loss(model: SAM2Base, guide: EncoderGuide, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """Focal and dice of the single mask and of the best of the other three, L1 of the IoUs, objectness.
+    """Focal and dice loss of the single mask and of the best of the other three, L1 of the IoUs, and objectness.
 
-    The two losing masks get a tenth of the weight, so that none of the three dies.
+    The mean over all three masks has a tenth of the weight, so that each of them keeps learning.
+
+    Args:
+        model: SAM 2.
+        guide: The training-only head on the embedding.
+        batch: Examples of :func:`sam2_example`, stacked.
+
+    Returns:
+        The loss, and two measures: the IoU of the masks that the network ranks first, and the error of its IoUs.
     """
     features = image_features(model, batch["image"])
     logits, ious, objectness = predict_masks(model, features, batch["points"])
@@ -126,11 +181,16 @@ def sam2_loss(model: SAM2Base, guide: EncoderGuide, batch: Batch) -> tuple[Tenso
 
 @torch.inference_mode()
 def evaluate_sam2(model: SAM2Base, seed: int, scenes: int = 100) -> dict[str, float]:
-    """Masks from points in scenes of the novel classes.
+    """Measure the masks of points in scenes of the novel classes.
+
+    Args:
+        model: SAM 2.
+        seed: The seed of the scenes.
+        scenes: The number of scenes.
 
     Returns:
-        Mean IoU of the mask that the network itself ranks first and of the best of its three, over points on objects;
-        mean error of the predicted IoUs; share of background points whose masks all fall to the threshold of 0.4.
+        Over points on objects, the mean IoU of the mask that the network ranks first and of the best of its three; the
+        mean error of the predicted IoUs; and the share of background points whose masks the threshold of 0.4 drops.
     """
     rows = []
     for index in range(scenes):

@@ -3,9 +3,9 @@
     python scripts/train_nano.py --out runs/nano              # both
     python scripts/train_nano.py --out runs/nano dinov2_nano  # one of them
 
-The ViT has two phases: like DINOv2, it ends at a larger input. A run that is cut off goes on from its last checkpoint.
-Step i draws its scenes from the seed and i alone, so that an interrupted run sees what an uninterrupted one sees.
-``evaluate_nano.py`` measures what came out on the novel classes, which no training sees.
+The ViT is trained in two phases: like DINOv2, it ends with a larger input. An interrupted run resumes from its last
+checkpoint. The scenes of step i depend only on the seed and on i, so a resumed run sees the same scenes as one that was
+not interrupted. ``evaluate_nano.py`` measures the result on the novel classes, which training never shows.
 """
 
 import argparse
@@ -13,33 +13,40 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from nano_batches import Batch, DrawnBatches
 from nano_dinov2 import Classifier, Views, dinov2_example, dinov2_loss, start_as_waves
 from nano_sam2 import EncoderGuide, sam2_example, sam2_loss
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from no_time_to_train.demo.scenes import Scene
+from no_time_to_train.files import atomic_write
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.registry import DINOV2_NANO, SAM2_NANO
 
-SCENES = 4  # a step
+#: Scenes per step.
+SCENES = 4
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training: the rate goes up once, then down; the next phase begins with the weights of the last."""
+    """A part of a training. The next phase starts with the weights of this one.
+
+    Attributes:
+        steps: The number of steps.
+        peak_rate: The learning rate rises to this once and then falls.
+        views: How scenes are presented to the ViT; None for SAM 2.
+    """
 
     steps: int
     peak_rate: float
-    views: Views | None = None  # the ViT's
+    views: Views | None = None
 
 
 PHASES = {
@@ -53,16 +60,30 @@ PHASES = {
 
 @dataclass
 class Recipe:
-    """A fresh network and how it is trained."""
+    """A new network and how it is trained.
+
+    Attributes:
+        network: The network.
+        trained: The network and everything that is trained with it.
+        loss: Returns the loss of a batch, and measures for the progress bar.
+        example: Makes a training example from a scene.
+        finish: Changes the network after the last step.
+    """
 
     network: nn.Module
-    trained: nn.Module  # the network and all that is trained with it
+    trained: nn.Module
     loss: Callable[[Batch], tuple[Tensor, dict[str, float]]]
     example: Callable[[np.random.Generator, Scene], Batch]
-    finish: Callable[[], None]  # what is left to do to the network after the last step
+    finish: Callable[[], None]
 
 
 def build(name: str, views: Views | None) -> Recipe:
+    """The recipe of a network.
+
+    Args:
+        name: A key of ``PHASES``.
+        views: How scenes are presented to the ViT; None for SAM 2.
+    """
     if views is None:
         sam2 = build_sam2(name)
         guide = EncoderGuide(sam2.hidden_dim)
@@ -82,7 +103,17 @@ def build(name: str, views: Views | None) -> Recipe:
 
 
 def train(name: str, out: Path, phases: list[Phase], seed: int, device: torch.device, workers: int, every: int) -> None:
-    """Train ``name``, going on from ``out/{name}.*.ckpt`` if there are any, and save its weights."""
+    """Train a network and save its weights as ``out/NAME.safetensors``; resume from ``out/NAME.*.ckpt`` if they exist.
+
+    Args:
+        name: A key of ``PHASES``.
+        out: The folder of checkpoints and weights.
+        phases: The parts of the training.
+        seed: The seed of the scenes and of the initial weights.
+        device: The device to train on.
+        workers: Processes that draw scenes.
+        every: Steps between checkpoints.
+    """
     before = None
     for number, phase in enumerate(phases, 1):
         torch.manual_seed(seed)
@@ -94,7 +125,8 @@ def train(name: str, out: Path, phases: list[Phase], seed: int, device: torch.de
     recipe.trained.cpu()
     recipe.finish()
     halves = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-    save_atomically(lambda path: save_file(halves, path), out / f"{name}.safetensors")
+    with atomic_write(out / f"{name}.safetensors") as file:
+        file.write(save(halves))
 
 
 def train_phase(
@@ -108,7 +140,19 @@ def train_phase(
     workers: int,
     every: int,
 ) -> None:
-    """Train for a phase, going on from ``checkpoint`` if it is there, from the last phase's, ``before``, if not."""
+    """Train for one phase.
+
+    Args:
+        title: The title of the progress bar.
+        recipe: What to train.
+        phase: How long, and at which learning rate.
+        before: The checkpoint of the phase before; None in the first phase.
+        checkpoint: The checkpoint of this phase. If it exists, the phase resumes from it.
+        seed: The seed of the scenes.
+        device: The device to train on.
+        workers: Processes that draw scenes.
+        every: Steps between checkpoints.
+    """
     trained = recipe.trained
     trained.to(device).train().requires_grad_(True)
     optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=0.05, betas=(0.9, 0.98))
@@ -147,41 +191,33 @@ def train_phase(
             shown[key] = 0.98 * shown.get(key, value) + 0.02 * value
         bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items()}, refresh=False)
         if step % every == 0 or step == steps:
-            save_atomically(
-                lambda path, step=step: torch.save(
-                    {
-                        "model": trained.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                        "step": step,
-                    },
-                    path,
-                ),
-                checkpoint,
-            )
-    print(f"{title}: {(time.perf_counter() - started) / max(1, steps - done):.3f} s a step")
-
-
-def save_atomically(save: Callable[[Path], Any], path: Path) -> None:
-    """Write beside ``path``, then rename over it."""
-    partial = path.with_suffix(".part")
-    save(partial)
-    partial.replace(path)
+            state = {
+                "model": trained.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "step": step,
+            }
+            with atomic_write(checkpoint) as file:
+                torch.save(state, file)
+    print(f"{title}: {(time.perf_counter() - started) / max(1, steps - done):.3f} s per step")
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PHASES)}; default: both")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and weights")
-    parser.add_argument("--seed", type=int, default=0, help="of the training")
-    parser.add_argument("--steps", type=int, help="of each phase, for trials")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
-    parser.add_argument("--checkpoint-every", type=int, default=250, metavar="STEPS")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"Any of {', '.join(PHASES)}. Default: both.")
+    parser.add_argument("--out", type=Path, required=True, help="Folder for checkpoints and weights.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the scenes and of the initial weights.")
+    parser.add_argument("--steps", type=int, help="Steps of each phase, for trials.")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Default: cuda where available."
+    )
+    parser.add_argument("--workers", type=int, default=1, help="Processes that draw scenes.")
+    parser.add_argument("--checkpoint-every", type=int, default=250, metavar="STEPS", help="Steps between checkpoints.")
     args = parser.parse_args()
     names = args.names or list(PHASES)
     if unknown := set(names) - set(PHASES):
-        parser.error(f"no nano network is called {min(unknown)!r}")
+        parser.error(f"there is no nano network {min(unknown)!r}: choose from {', '.join(PHASES)}")
     args.out.mkdir(parents=True, exist_ok=True)
     for name in names:
         phases = [replace(phase, steps=args.steps or phase.steps) for phase in PHASES[name]]

@@ -1,4 +1,4 @@
-"""``make_custom_dataset.py``: the paper's boats and birds from a COCO file, images from a server on loopback."""
+"""``make_custom_dataset.py``: the authors' example from a COCO file and images that a local server provides."""
 
 import json
 import shlex
@@ -26,7 +26,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A server of drawn images under the ids of COCO's, beside their annotations in ``train2017.json``."""
+    """A server of drawn images. Their annotations, with the ids of COCO's images, are in ``train2017.json``."""
     data = draw_coco(tmp_path / "drawn", ["bird", "kite", "boat"], len(IDS))
     ids = {image["id"]: image_id for image, image_id in zip(data["images"], IDS, strict=True)}
     for image in data["images"]:
@@ -43,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_the_example_is_made_and_its_commands_end_in_metrics(
+def test_makes_the_example_and_its_commands_write_metrics(
     server: str, nano_checkpoints: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "boats and birds"
@@ -51,10 +51,10 @@ def test_the_example_is_made_and_its_commands_end_in_metrics(
     made = subprocess.run(
         [*script, "--out", str(out), "--url", server], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "AP to expect: 47.8 (bbox), 45.8 (segm)" in made.stdout
+    assert "expected AP: 47.8 (bbox), 45.8 (segm)" in made.stdout
     assert len(list((out / "images").glob("*.png"))) == 12
     references = json.loads((out / "references.json").read_text())
-    assert sorted(one["category_id"] for one in references["annotations"]) == [1, 3]
+    assert sorted(annotation["category_id"] for annotation in references["annotations"]) == [1, 3]
     targets = json.loads((out / "targets.json").read_text())
     assert [image["id"] for image in targets["images"]] == IDS[2:]
 
@@ -65,7 +65,7 @@ def test_the_example_is_made_and_its_commands_end_in_metrics(
     assert set(json.loads((out / "found/metrics.json").read_text())["bbox"]["per_class"]) == {"bird", "boat"}
 
 
-def test_another_annotation_file_is_refused(tmp_path: Path) -> None:
+def test_refuses_another_annotation_file(tmp_path: Path) -> None:
     write(draw_coco(tmp_path, ["bird", "boat"], 1), tmp_path / "other.json")
     made = subprocess.run(
         [sys.executable, "scripts/make_custom_dataset.py", "--json-file", str(tmp_path / "other.json")],
@@ -74,4 +74,4 @@ def test_another_annotation_file_is_refused(tmp_path: Path) -> None:
         text=True,
     )
     assert made.returncode == 2
-    assert "has no image 429819: give COCO's instances_train2017.json" in made.stderr
+    assert "has no image 429819: use COCO's instances_train2017.json" in made.stderr

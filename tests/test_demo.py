@@ -1,4 +1,4 @@
-"""The demo with the shipped networks: average precision, not shapes of tensors."""
+"""The demo with the networks that ship with the package, judged by average precision."""
 
 import json
 import re
@@ -14,7 +14,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.reference_sets import read_references, write_references
-from no_time_to_train.demo.scenes import BASE_CLASSES, NOVEL_CLASSES
+from no_time_to_train.demo.scenes import NOVEL_CLASSES
+from scripts.nano_patterns import BASE_CLASSES
 from tests.conftest import assert_same_results
 from tests.zygote import zygote
 
@@ -24,7 +25,7 @@ Command = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """Run ``no-time-to-train`` with a line of arguments in a folder; returns what it printed."""
+    """Runs ``no-time-to-train`` with a line of arguments in a folder, and returns what it printed."""
     with zygote(tmp_path_factory.mktemp("zygote")) as line:
 
         def run(folder: Path, arguments: str) -> str:
@@ -39,7 +40,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
 
 @pytest.fixture(scope="module")
 def demo(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that holds ``demo/``, and what the command printed."""
+    """The folder that contains ``demo/``, and what the command printed."""
     folder = tmp_path_factory.mktemp("demo")
     return folder, command(folder, f"demo --images 8 --seed {SEED}")
 
@@ -48,7 +49,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_the_demo_finds_objects_of_classes_that_no_network_has_seen(demo: tuple[Path, str]) -> None:
+def test_the_demo_finds_objects_of_classes_that_the_networks_have_not_seen(demo: tuple[Path, str]) -> None:
     folder, output = demo
     segm = read_json(folder / "demo/metrics.json")["segm"]
     assert segm["AP"] > 0.5
@@ -57,7 +58,7 @@ def test_the_demo_finds_objects_of_classes_that_no_network_has_seen(demo: tuple[
     assert all(pattern.name in output for pattern in NOVEL_CLASSES)
 
 
-def test_the_demo_leaves_data_memory_results_and_a_gallery(demo: tuple[Path, str]) -> None:
+def test_the_demo_writes_data_memory_results_and_a_page(demo: tuple[Path, str]) -> None:
     out = demo[0] / "demo"
     targets = COCO(str(out / "targets/instances.json"))
     assert len(targets.loadRes(str(out / "results.json")).imgs) == 8
@@ -67,8 +68,8 @@ def test_the_demo_leaves_data_memory_results_and_a_gallery(demo: tuple[Path, str
     assert all((out / name).stat().st_size > 0 for name in shown)
 
 
-def test_references_under_wrong_labels_find_nothing(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
-    """So it is the features that do the work, not the layout of scenes or of files."""
+def test_references_with_wrong_labels_find_nothing(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+    """This shows that the features find the objects, not the layout of the scenes or of the files."""
     folder, _ = demo
     annotations = read_json(folder / "demo/references/instances.json")
     references = read_references(folder / "demo/references.json")
@@ -87,7 +88,7 @@ def test_references_under_wrong_labels_find_nothing(demo: tuple[Path, str], comm
     assert read_json(tmp_path / "metrics.json")["segm"]["AP"] < 0.1
 
 
-def test_the_same_seed_gives_the_same_bytes(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+def test_the_same_seed_writes_the_same_bytes(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
     command(tmp_path, f"demo --images 8 --seed {SEED}")
     first, second = (
         {
@@ -100,7 +101,7 @@ def test_the_same_seed_gives_the_same_bytes(demo: tuple[Path, str], command: Com
     assert first == second
 
 
-def test_two_processes_find_the_same(demo: tuple[Path, str], tmp_path: Path) -> None:
+def test_two_processes_find_the_same_instances(demo: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = demo
     command = [sys.executable, Path(__file__).parents[1] / "run_lightning.py", "test"]
     options = (
@@ -111,7 +112,7 @@ def test_two_processes_find_the_same(demo: tuple[Path, str], tmp_path: Path) -> 
     assert_same_results(read_json(tmp_path / "results.json"), read_json(folder / "demo/results.json"))
 
 
-def test_a_folder_with_other_things_is_left_alone(command: Command, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_not_touched(command: Command, tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/thesis.txt").write_text("years of work")
     with pytest.raises(AssertionError, match="demo holds something that is not a demo"):
@@ -119,7 +120,7 @@ def test_a_folder_with_other_things_is_left_alone(command: Command, tmp_path: Pa
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["thesis.txt"]
 
 
-def test_the_model_card_quotes_the_measured_figures() -> None:
+def test_the_model_card_states_the_measured_figures() -> None:
     nano = files("no_time_to_train.networks") / "nano"
     seeds = json.loads((nano / "metrics.json").read_text()).values()
     measured = {
@@ -131,6 +132,6 @@ def test_the_model_card_quotes_the_measured_figures() -> None:
     assert {name: float(value) for name, value in rows} == pytest.approx(measured, abs=0.0051)
 
 
-def test_no_novel_class_has_a_pattern_of_the_base_classes() -> None:
+def test_novel_and_base_classes_share_no_pattern() -> None:
     assert len(NOVEL_CLASSES) >= 8
     assert not {pattern.kind for pattern in NOVEL_CLASSES} & {pattern.kind for pattern in BASE_CLASSES}

@@ -10,7 +10,6 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import is_good_reference
 from no_time_to_train.demo.scenes import (
-    BASE_CLASSES,
     MAX_OBJECTS,
     MAX_SIZE,
     MIN_OBJECTS,
@@ -22,6 +21,7 @@ from no_time_to_train.demo.scenes import (
     draw_scene,
     write_coco,
 )
+from scripts.nano_patterns import BASE_CLASSES
 
 
 def contents(folder: Path) -> dict[str, bytes]:
