@@ -71,7 +71,7 @@ def segment(
     examples += [parse(text) for text in reference]
     targets = find_targets(images, every, out) if images else None
     if targets is not None:
-        print(f"targets: {targets.form}")
+        print(f"targets: {targets.description}")
 
     from no_time_to_train.method.settings import Settings
     from no_time_to_train.pipeline.segment_images import segment_images

@@ -10,13 +10,13 @@ from pycocotools.coco import COCO
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.memory_bank import Category
 
-#: LVIS's frequency groups as class splits -> the value of ``frequency`` in its annotation file.
+#: LVIS's frequency groups, by the name of the class split: the value of ``frequency`` in LVIS's annotation file.
 LVIS_SPLITS = {"lvis_rare": "r", "lvis_common": "c", "lvis_frequent": "f"}
 
 
 @cache
 def class_splits() -> dict[str, list[str]]:
-    """The paper's class splits: the names of each split's classes."""
+    """The paper's class splits: the class names of each split, by the split's name."""
     splits: dict[str, list[str]] = json.loads((files("no_time_to_train.data") / "class_splits.json").read_text())
     return splits
 
@@ -24,7 +24,7 @@ def class_splits() -> dict[str, list[str]]:
 def select_categories(
     coco: COCO, json_file: str | Path, class_split: str | None = None, cat_names: list[str] | str | None = None
 ) -> list[Category]:
-    """The classes that a stage works on. Without ``class_split`` and ``cat_names``, every category of the file.
+    """Select the classes that a stage works on: all of the file, those of a split, or some by name.
 
     Args:
         coco: The annotation file.
@@ -36,7 +36,7 @@ def select_categories(
         The classes in ascending order of their category ids.
 
     Raises:
-        UserError: Both are given, or a name is unknown.
+        UserError: Both are given, a name is unknown, or there are no classes.
     """
     by_name = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
     if class_split and cat_names:
@@ -45,11 +45,11 @@ def select_categories(
         frequency = LVIS_SPLITS[class_split]
         names = [c["name"] for c in coco.dataset.get("categories", []) if c.get("frequency") == frequency]
         if not names:
-            raise UserError(f"{json_file} has no category of frequency {frequency!r}, which {class_split} names")
+            raise UserError(f"{json_file} has no category of frequency {frequency!r}, which {class_split} stands for")
     elif class_split:
         if class_split not in class_splits():
             known = [*class_splits(), *LVIS_SPLITS]
-            raise UserError(f"class_split: there is no {class_split!r}{suggest(class_split, known)}")
+            raise UserError(f"unknown class_split {class_split!r}{suggest(class_split, known)}")
         names = class_splits()[class_split]
     elif cat_names:
         names = cat_names.split(",") if isinstance(cat_names, str) else cat_names

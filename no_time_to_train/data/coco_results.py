@@ -17,8 +17,8 @@ def to_coco_records(detections: Detections, image_id: int, category_ids: list[in
         category_ids: The COCO category id of each class index.
 
     Returns:
-        Records with ``bbox`` [x1, y1, x2 - x1, y2 - y1] from the masks' pixel indices, without the usual + 1, as in
-        the published code; and ``segmentation`` as compressed RLE.
+        One record per detection. Its ``bbox`` is [x1, y1, x2 - x1, y2 - y1] from the mask's pixel indices, without the
+        usual + 1, as in the published code; its ``segmentation`` is compressed RLE.
     """
     found = detections.cpu()
     return [
@@ -43,6 +43,9 @@ def from_coco_records(records: list[dict[str, Any]], category_ids: list[int], he
         category_ids: The COCO category id of each class index.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
+
+    Returns:
+        The detections on the CPU, in the order of the records.
     """
     masks = [torch.from_numpy(decode_mask(record["segmentation"])) for record in records]
     boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.int64).view(-1, 4)

@@ -1,33 +1,36 @@
-"""Target images wherever they are: files, folders, globs, videos, and the images of a COCO file."""
+"""Target images from any source: files, folders, globs, videos, and the images of a COCO file."""
 
 import glob
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
-import cv2
 import numpy as np
 import supervision as sv
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.datasets import check_size
 from no_time_to_train.data.images import as_rgb, is_image
 from no_time_to_train.data.reference_forms.reference import find_image
 from no_time_to_train.errors import UserError
 
+#: Endings of the files that count as videos.
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 
 
 @dataclass(frozen=True)
 class TargetImage:
-    """An image to look through.
+    """An image in which instances are to be found.
 
     Attributes:
-        name: a relative path that no other target has.
-        read: gives its pixels, uint8 [H, W, 3]; raises a UserError where it cannot be read.
-        path: the image's file; None for a frame of a video.
-        image_id: in the COCO file that lists it; None: it is in none.
+        name: A relative path that no other target of the run has.
+        read: Returns its pixels, uint8 [H, W, 3] RGB; raises a UserError where they cannot be read.
+        path: The image's file; None for a frame of a video.
+        image_id: Its id in the COCO file that lists it; None where no such file was given.
     """
 
     name: str
@@ -38,140 +41,145 @@ class TargetImage:
 
 @dataclass(frozen=True)
 class Targets:
-    """What one or more arguments of ``--images`` stand for.
+    """The target images of a run.
 
     Attributes:
-        images: the images, and the frames of videos, in the order of their names.
-        count: how many; of a video's frames, as many as its file claims.
-        form: what they are, in words.
-        category_ids: of a COCO file, its classes' ids by name.
+        images: The images, and the frames of videos, in the order of the arguments, by path within each.
+        count: The number of images. Videos count with the number of frames that their files state.
+        description: What they are, such as "3 images and 1 videos".
+        category_ids: The category ids of a COCO file, by class name.
     """
 
     images: Iterator[TargetImage]
     count: int
-    form: str
+    description: str
     category_ids: dict[str, int] = field(default_factory=dict)
 
 
-def find_targets(arguments: list[str], every: int, out: Path | None = None) -> Targets:
+def find_targets(arguments: Sequence[str], every: int, out: Path | None = None) -> Targets:
     """Find the target images.
 
     Args:
-        arguments: folders (with all their folders), globs, images, videos, or a COCO file with or without annotations.
-        every: of a video, each frame whose number this divides.
-        out: folder whose files are no targets: what an earlier run wrote.
+        arguments: Folders (searched with their subfolders), globs, images and videos; or one COCO file, with or
+            without annotations.
+        every: Of a video, the frames whose number is divisible by this.
+        out: Files in this folder are not targets, because an earlier run wrote them.
 
     Raises:
-        UserError: nothing is there, or a file is neither image, video nor COCO file.
+        UserError: Nothing is found, or a file is neither an image, a video nor a COCO file.
     """
     if len(arguments) == 1 and arguments[0].lower().endswith(".json"):
-        coco = read_coco(arguments[0])
-        listed = _listed(coco, Path(arguments[0]))
-        ids = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
-        return Targets(iter(listed), len(listed), f"{len(listed)} images of a COCO file", ids)
-    found: dict[Path, str] = {}  # path -> name
+        return _listed_targets(Path(arguments[0]))
+    found: dict[Path, str] = {}
     for argument in arguments:
-        for path, name in _files(argument):
+        for path, name in _matching_files(argument):
             if out is None or not path.resolve().is_relative_to(out.resolve()):
                 found.setdefault(path, name)
-    names: set[str] = set()
-    for path, name in found.items():
-        number = 2
-        while found[path] in names:
-            found[path] = str(Path(name).with_stem(f"{Path(name).stem}_{number}"))
-            number += 1
-        names.add(found[path])
-    videos = {path: _frames(path, every) for path in found if is_video(path)}
+    paths = _unique_names(found)
+    frames = {path: _frame_count(path, every) for path in found if is_video(path)}
     images = (
         target
-        for path, name in found.items()
-        for target in (_video(path, name, every) if path in videos else [_image(path, name)])
+        for name, path in paths.items()
+        for target in (_video(path, name, every) if path in frames else [_image(path, name)])
     )
-    count = len(found) - len(videos) + sum(videos.values())
-    kinds = [f"{len(found) - len(videos)} images"] if len(found) > len(videos) else []
-    kinds += (
-        [f"{len(videos)} videos, every {every}th frame" if every > 1 else f"{len(videos)} videos"] if videos else []
-    )
-    return Targets(images, count, " and ".join(kinds))
+    image_count = len(found) - len(frames)
+    kinds = [f"{image_count} images"] if image_count else []
+    if frames:
+        kinds.append(f"{len(frames)} videos" + (f", every {every}th frame" if every > 1 else ""))
+    return Targets(images, image_count + sum(frames.values()), " and ".join(kinds))
 
 
 def is_video(path: Path) -> bool:
+    """Whether a path is a video by its ending, and not a hidden file."""
     return path.suffix.lower() in VIDEO_ENDINGS and not path.name.startswith(".")
 
 
-def _files(argument: str) -> list[tuple[Path, str]]:
-    """The images and videos that an argument stands for, each with its name."""
+def _matching_files(argument: str) -> list[tuple[Path, str]]:
+    """The images and videos that an argument stands for, each with its name: its path in the argument's folder."""
     path = Path(argument)
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and (is_image(file) or is_video(file))]
+        files = _images_and_videos(sorted(path.rglob("*")))
         if not files:
-            raise UserError(f"--images {argument}: the folder and its folders hold no image and no video")
+            raise UserError(f"--images {argument}: the folder and its subfolders hold no image and no video")
         return [(file, file.relative_to(path).as_posix()) for file in files]
     if path.is_file():
-        if not (is_image(path) or is_video(path)):
-            raise UserError(f"--images {argument}: that is no image or video by its ending ({path.suffix or 'none'})")
+        files = _images_and_videos([path])
+        if not files:
+            raise UserError(f"--images {argument}: not an image or a video by its ending {path.suffix!r}")
         return [(path, path.name)]
-    files = [Path(file) for file in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207 (absolute patterns)
-    files = [file for file in files if file.is_file() and (is_image(file) or is_video(file))]
+    files = _images_and_videos(map(Path, sorted(glob.glob(argument, recursive=True))))  # noqa: PTH207 (absolute patterns)
     if not files:
         raise UserError(f"--images {argument}: there is no such file or folder")
     return [(file, file.name) for file in files]
 
 
+def _images_and_videos(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if path.is_file() and (is_image(path) or is_video(path))]
+
+
+def _unique_names(found: dict[Path, str]) -> dict[str, Path]:
+    """The files by names that differ: a second ``photo.jpg`` becomes ``photo_2.jpg``."""
+    paths: dict[str, Path] = {}
+    for path, name in found.items():
+        unique, number = name, 1
+        while unique in paths:
+            number += 1
+            unique = Path(name).with_stem(f"{Path(name).stem}_{number}").as_posix()
+        paths[unique] = path
+    return paths
+
+
 def _image(path: Path, name: str) -> TargetImage:
-    return TargetImage(name, lambda: as_rgb(path), path)
+    """The target of an image file."""
+    return TargetImage(name, partial(as_rgb, path), path)
 
 
-def _listed(coco: COCO, json_file: Path) -> list[TargetImage]:
-    """The images that a COCO file lists."""
-    if not coco.imgs:
-        raise UserError(f"{json_file} lists no images")
-    targets = []
-    for entry in coco.imgs.values():
-        path = find_image(entry["file_name"], json_file.parent)
-        stated = (entry["height"], entry["width"]) if "height" in entry and "width" in entry else None
-        name = Path(entry["file_name"].replace("\\", "/"))
-        name = Path(*(part for part in name.parts if part not in ("..", name.anchor)))
-        targets.append(TargetImage(name.as_posix(), _reader(path, stated), path, entry["id"]))
-    return targets
-
-
-def _reader(path: Path, stated: tuple[int, int] | None) -> Callable[[], NDArray[np.uint8]]:
-    def read() -> NDArray[np.uint8]:
-        image = as_rgb(path, stated)
-        if stated is not None and stated != image.shape[:2]:
-            height, width = image.shape[:2]
-            raise UserError(f"image {path} is {width}x{height}, the COCO file says {stated[1]}x{stated[0]}")
-        return image
-
-    return read
-
-
-def _frames(path: Path, every: int) -> int:
-    """How many frames of a video will be read, as its file claims."""
+def _frame_count(path: Path, every: int) -> int:
+    """The number of frames of a video that will be read, as its file states."""
     try:
         total = sv.VideoInfo.from_video_path(str(path)).total_frames
     except Exception as error:  # supervision raises plain Exception
-        raise UserError(
-            f"video {path} cannot be read: it is broken, or in a format that OpenCV does not know"
-        ) from error
-    return max(-(-(total or 0) // every), 1)
+        raise UserError(f"video {path} cannot be read: it is broken, or OpenCV does not know its format") from error
+    return max(math.ceil((total or 0) / every), 1)
 
 
 def _video(path: Path, name: str, every: int) -> Iterator[TargetImage]:
-    """The frames of a video, named by their number."""
+    """The targets of a video: its frames, named by their numbers."""
     stem = Path(name).with_suffix("").as_posix()
-    frame = None
+    index = -1
     for index, frame in enumerate(sv.get_video_frames_generator(str(path), stride=every)):
-        pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        yield TargetImage(f"{stem}/{index * every:06d}.jpg", lambda pixels=pixels: pixels)  # type: ignore[misc]
-    if frame is None:
-        reason = f"video {path} cannot be read: it has no frame that can be decoded"
-        yield TargetImage(f"{stem}/000000.jpg", _failing(reason))
+        yield TargetImage(f"{stem}/{index * every:06d}.jpg", partial(as_rgb, frame[..., ::-1]))  # from BGR
+    if index < 0:
+        reason = f"video {path} cannot be read: no frame can be decoded"
+        yield TargetImage(f"{stem}/000000.jpg", partial(_fail, reason))
 
 
-def _failing(reason: str) -> Callable[[], NDArray[np.uint8]]:
-    def read() -> NDArray[np.uint8]:
-        raise UserError(reason)
+def _fail(reason: str) -> NoReturn:
+    raise UserError(reason)
 
-    return read
+
+def _listed_targets(json_file: Path) -> Targets:
+    """The images that a COCO file lists."""
+    coco = read_coco(json_file)
+    if not coco.imgs:
+        raise UserError(f"{json_file} lists no images")
+    images = [_listed_image(entry, json_file.parent) for entry in coco.imgs.values()]
+    ids = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
+    return Targets(iter(images), len(images), f"{len(images)} images of a COCO file", ids)
+
+
+def _listed_image(entry: dict[str, Any], folder: Path) -> TargetImage:
+    """The target of an image that a COCO file in ``folder`` lists."""
+    path = find_image(entry["file_name"], folder)
+    name = Path(entry["file_name"].replace("\\", "/"))
+    name = Path(*(part for part in name.parts if part not in ("..", name.anchor)))
+    return TargetImage(name.as_posix(), partial(_read_listed, path, entry), path, entry["id"])
+
+
+def _read_listed(path: Path, entry: dict[str, Any]) -> NDArray[np.uint8]:
+    """The pixels of an image that a COCO file lists, turned so that they have the size that it states."""
+    if not {"height", "width"} <= entry.keys():
+        return as_rgb(path)
+    image = as_rgb(path, (entry["height"], entry["width"]))
+    check_size(path, entry, *image.shape[:2])
+    return image
