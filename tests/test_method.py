@@ -208,7 +208,7 @@ def test_a_reference_set_reads_as_it_was_written(tmp_path: Path) -> None:
     coco = read_coco(DATA / "references.json")
     references = coco_to_references(coco)
     assert [len(shots) for shots in references.values()] == [2, 2, 2]
-    for name in ("refs.json", "refs.pkl"):
+    for name in ("refs.json", "refs.pkl", "refs.pickle"):
         write_references(references, tmp_path / name)
         assert read_references(tmp_path / name) == references
 

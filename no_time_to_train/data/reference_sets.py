@@ -1,10 +1,10 @@
 """Reference sets: which annotated instances the memory is made from.
 
-A reference set is ``{category_id: [{"img_id": ..., "ann_ids": [...]}, ...]}``, as JSON or, as the paper's commands pass
-it, as a pickle. An entry is one shot; of several annotations in an entry the first is used, as the published code does.
+A reference set is ``{category_id: [{"img_id": ..., "ann_ids": [...]}, ...]}``, stored as JSON or, as in the paper's
+commands, as a pickle. Each entry is one shot. Of several annotations in an entry, the first is used, as in the
+published code.
 """
 
-import json
 import pickle
 import random
 from collections import OrderedDict
@@ -15,55 +15,67 @@ from typing import Any, TypedDict
 from pycocotools.coco import COCO
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, read_json
+from no_time_to_train.files import atomic_write, read_json, write_json
 from no_time_to_train.method.memory_bank import Category
 
 
 class Shot(TypedDict):
-    """One reference instance: its image and its annotation (the first of ``ann_ids``)."""
+    """One reference instance.
+
+    Attributes:
+        img_id: The id of its image.
+        ann_ids: The id of its annotation; others after it are not used.
+    """
 
     img_id: int
     ann_ids: list[int]
 
 
+#: The shots of each class, by category id.
 ReferenceSet = dict[int, list[Shot]]
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads pickles of plain containers, numbers and strings; refuses whatever could run code."""
+    """Reads pickles of plain containers, numbers and strings, and refuses everything that could run code."""
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        raise pickle.UnpicklingError(f"it names {module}.{name}, and a reference set holds plain data only")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, but a reference set holds plain data only")
 
 
 def read_references(path: str | Path) -> ReferenceSet:
-    """Read a reference set, JSON or (by its ending ``.pkl`` or ``.pickle``) pickle.
+    """Read a reference set.
+
+    Args:
+        path: A pickle where it ends in ``.pkl`` or ``.pickle``, otherwise JSON.
 
     Raises:
-        UserError: the file is missing, broken, holds more than plain data, or is not a reference set.
+        UserError: The file is missing or broken, holds more than plain data, or is not a reference set.
     """
     path = Path(path)
-    if path.suffix in (".pkl", ".pickle"):
-        try:
-            with path.open("rb") as file:
-                data = PlainUnpickler(file).load()
-        except FileNotFoundError as error:
-            raise UserError(f"reference set not found: {path}") from error
-        except Exception as error:  # a broken pickle can raise nearly anything
-            raise UserError(f"reference set {path} cannot be read: {error}") from error
-    else:
-        data = read_json(path)
+    content = _read_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
     try:
-        return {int(category_id): [_shot(entry) for entry in entries] for category_id, entries in data.items()}
+        return {int(category_id): [_shot(entry) for entry in entries] for category_id, entries in content.items()}
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(
             f'{path} is not a reference set {{category_id: [{{"img_id": ..., "ann_ids": [...]}}, ...]}}: {error!r}'
         ) from error
 
 
+def _read_pickle(path: Path) -> Any:
+    """The content of a pickle, without running code."""
+    try:
+        with path.open("rb") as file:
+            return PlainUnpickler(file).load()
+    except FileNotFoundError as error:
+        raise UserError(f"reference set not found: {path}") from error
+    except Exception as error:  # a broken pickle can raise nearly anything
+        raise UserError(f"reference set {path} cannot be read: {error}") from error
+
+
 def _shot(entry: dict[str, Any]) -> Shot:
+    """An entry with its ids as integers."""
     ann_ids = [int(ann_id) for ann_id in entry["ann_ids"]]
     if not ann_ids:
         raise ValueError("an entry has no ann_ids")
@@ -71,32 +83,49 @@ def _shot(entry: dict[str, Any]) -> Shot:
 
 
 def write_references(references: ReferenceSet, path: str | Path) -> None:
-    """Write a reference set as JSON, or as a pickle if the path ends in ``.pkl``."""
-    path = Path(path)
-    with atomic_write(path) as file:
-        if path.suffix == ".pkl":
+    """Write a reference set atomically.
+
+    Args:
+        references: The reference set.
+        path: Written as a pickle where it ends in ``.pkl`` or ``.pickle``, otherwise as JSON.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    if Path(path).suffix in (".pkl", ".pickle"):
+        with atomic_write(path) as file:
             pickle.dump(references, file)
-        else:
-            file.write(json.dumps(references, indent=1).encode())
+    else:
+        write_json(path, references)
 
 
 def check_references(
     references: ReferenceSet, coco: COCO, json_file: str | Path, categories: list[Category], shots: int | None
 ) -> ReferenceSet:
-    """The shots of the chosen classes, the first ``shots`` of each (None: all), checked against the annotation file.
+    """Choose the shots of some classes, and check them against the annotation file.
+
+    Args:
+        references: The reference set.
+        coco: The annotation file of the references.
+        json_file: Its path, for messages.
+        categories: The classes.
+        shots: The first this many shots of each class are chosen; None chooses all.
+
+    Returns:
+        The chosen shots.
 
     Raises:
-        UserError: a class has too few; an image or annotation does not exist; an annotation belongs to another image
-            or class, or has no mask.
+        UserError: A class has too few shots, an image or an annotation does not exist, or an annotation belongs to
+            another image or class, or has no mask or box.
     """
     chosen: ReferenceSet = {}
+    needed = 1 if shots is None else shots
     for category in categories:
         entries = references.get(category.id, [])
-        needed = 1 if shots is None else shots
         if len(entries) < needed:
             raise UserError(
                 f"the reference set has {len(entries)} shots of class {category.name!r} (id {category.id}), "
-                f"{needed} are needed: sample more, or lower memory_length"
+                f"but {needed} are needed: sample more, or lower memory_length"
             )
         chosen[category.id] = entries[:shots]
         for shot in chosen[category.id]:
@@ -105,6 +134,7 @@ def check_references(
 
 
 def _check_shot(shot: Shot, coco: COCO, json_file: str | Path, category: Category) -> None:
+    """Check one shot against the annotation file."""
     where = f"a reference of class {category.name!r}"
     image_id, ann_id = shot["img_id"], shot["ann_ids"][0]
     if image_id not in coco.imgs:
@@ -116,14 +146,18 @@ def _check_shot(shot: Shot, coco: COCO, json_file: str | Path, category: Categor
         raise UserError(f"{where}: annotation {ann_id} lies in image {annotation['image_id']}, not in {image_id}")
     if annotation["category_id"] != category.id:
         raise UserError(f"{where}: annotation {ann_id} is of category {annotation['category_id']}, not {category.id}")
-    if not annotation.get("segmentation"):
-        raise UserError(f"{where}: annotation {ann_id} in {json_file} has no segmentation")
-    if not annotation.get("bbox"):
-        raise UserError(f"{where}: annotation {ann_id} in {json_file} has no bbox")
+    for key in ("segmentation", "bbox"):
+        if not annotation.get(key):
+            raise UserError(f"{where}: annotation {ann_id} in {json_file} has no {key}")
 
 
 def coco_to_references(coco: COCO, shots: int | None = None) -> ReferenceSet:
-    """Take each class's first ``shots`` annotations (None: all) as its references, in the file's order."""
+    """Take the annotations of a file as references, in the file's order.
+
+    Args:
+        coco: The annotation file.
+        shots: The first this many annotations of each class are taken; None takes all.
+    """
     references: ReferenceSet = {int(category["id"]): [] for category in coco.dataset.get("categories", [])}
     for annotation in coco.dataset.get("annotations", []):
         entries = references.setdefault(int(annotation["category_id"]), [])
@@ -135,21 +169,25 @@ def coco_to_references(coco: COCO, shots: int | None = None) -> ReferenceSet:
 def sample_references(
     coco: COCO, categories: list[Category], shots: int, seed: int, fill_up: bool = False, skip_impossible: bool = False
 ) -> ReferenceSet:
-    """Draw the reference set that the paper's sampler draws from this file with this seed.
+    """Draw the reference set that the paper's sampler draws from the same file with the same seed.
 
     Args:
-        categories: the split's classes.
-        shots: N, instances a class, each from another image.
-        seed: of Python's ``random``, seeded once.
-        fill_up: where a class has too few valid instances, repeat those found, or take invalid ones where there is no
-            valid one (the paper does so for LVIS).
-        skip_impossible: leave out annotations with ``isimpossible`` 1.
+        coco: The annotation file.
+        categories: The classes of the split.
+        shots: Instances per class, each from another image.
+        seed: Seed of Python's ``random``, which is seeded once for all classes.
+        fill_up: Where a class has too few good references (see :func:`is_good_reference`), repeat those that it has,
+            or use others where it has none. The paper does so for LVIS.
+        skip_impossible: Leave out annotations whose ``isimpossible`` is 1.
+
+    Returns:
+        ``shots`` references of each class.
 
     Raises:
-        UserError: a class has too few valid instances.
+        UserError: A class has too few good references, or an image states no height and width.
     """
     generator = random.Random(seed)
-    wanted = {category.id: category for category in categories}
+    wanted = {category.id for category in categories}
     candidates: dict[int, list[dict[str, Any]]] = {}
     for annotation in coco.dataset.get("annotations", []):
         if annotation["category_id"] in wanted and not (skip_impossible and annotation.get("isimpossible") == 1):
@@ -158,40 +196,51 @@ def sample_references(
     references: ReferenceSet = {}
     for category_id, annotations in candidates.items():
         generator.shuffle(annotations)
-        found = _take(annotations, shots, lambda annotation: is_good_reference(annotation, coco))
-        if fill_up and len(found) < shots:
-            found = found or _take(annotations, shots, lambda _: True)
-            found = [found[index % len(found)] for index in range(shots)]
-        references[category_id] = [{"img_id": a["image_id"], "ann_ids": [a["id"]]} for a in found]
+        chosen = _first_of_each_image(annotations, shots, lambda annotation: is_good_reference(annotation, coco))
+        if fill_up and len(chosen) < shots:
+            chosen = chosen or _first_of_each_image(annotations, shots, lambda _: True)
+            chosen = [chosen[index % len(chosen)] for index in range(shots)]
+        references[category_id] = [{"img_id": a["image_id"], "ann_ids": [a["id"]]} for a in chosen]
     for category in categories:
-        if len(references.get(category.id, [])) < shots:
+        count = len(references.get(category.id, []))
+        if count < shots:
             raise UserError(
-                f"class {category.name!r} has {len(references.get(category.id, []))} instances that may serve as "
-                f"references (not crowd, 32 pixels wide and high, 10 from the border), {shots} are needed"
+                f"class {category.name!r} has {count} instances that can serve as references (not crowds, at least 32 "
+                f"pixels wide and high, at least 10 pixels from the border), but {shots} are needed"
             )
     return references
 
 
-def _take(
-    annotations: list[dict[str, Any]], shots: int, valid: Callable[[dict[str, Any]], bool]
+def _first_of_each_image(
+    annotations: list[dict[str, Any]], count: int, accept: Callable[[dict[str, Any]], bool]
 ) -> list[dict[str, Any]]:
-    """The first ``shots`` valid annotations that lie in different images."""
-    found: dict[int, dict[str, Any]] = {}
+    """The first accepted annotation of each image, for the first ``count`` images that have one."""
+    chosen: dict[int, dict[str, Any]] = {}
     for annotation in annotations:
-        if len(found) == shots:
+        if len(chosen) == count:
             break
-        if annotation["image_id"] not in found and valid(annotation):
-            found[annotation["image_id"]] = annotation
-    return list(found.values())
+        if annotation["image_id"] not in chosen and accept(annotation):
+            chosen[annotation["image_id"]] = annotation
+    return list(chosen.values())
 
 
 def is_good_reference(annotation: dict[str, Any], coco: COCO) -> bool:
-    """Whether the paper's sampler takes this annotation: one object, at least 32 pixels, 10 from each border."""
+    """Whether the paper's sampler accepts an annotation as a reference.
+
+    It accepts single objects whose box is at least 32 pixels wide and high and at least 10 pixels from each border.
+
+    Args:
+        annotation: An annotation of the file.
+        coco: The annotation file.
+
+    Raises:
+        UserError: The annotation's image states no height and width.
+    """
     image = coco.imgs[annotation["image_id"]]
     if not annotation.get("bbox"):
         return False
     if not {"height", "width"} <= image.keys():
-        raise UserError(f"image {image['id']} states no height and width, by which references are chosen")
+        raise UserError(f"image {image['id']} states no height and width, which the choice of references needs")
     x, y, w, h = annotation["bbox"]
     margin = min(x, y, image["width"] - (x + w), image["height"] - (y + h))
     return not annotation.get("iscrowd") and min(w, h) >= 32 and margin >= 10
