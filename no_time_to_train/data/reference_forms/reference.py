@@ -55,7 +55,7 @@ class FoundReferences(NamedTuple):
     references: list[Reference]
 
 
-#: Names of folders that hold annotation files only. The images of such a folder lie in its sibling folders.
+#: Names of folders that hold annotation files only. Their images lie in sibling folders.
 ANNOTATION_FOLDERS = {"annotations", "labels", "json", "xml"}
 
 
@@ -68,7 +68,7 @@ def find_image(name: str, folder: Path) -> Path:
             folder is one of ``ANNOTATION_FOLDERS``, up to two folders below its parent.
 
     Raises:
-        UserError: There is no such image, or there are several.
+        UserError: No image has this name, or several have it.
     """
     name = name.replace("\\", "/")
     base = name.rpartition("/")[2]
