@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import pytest
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
+from no_time_to_train.files import read_json
 from scripts.nano_patterns import BASE_CLASSES
 from tests.conftest import assert_same_results
 from tests.zygote import zygote
@@ -43,10 +43,6 @@ def demo(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """The folder that contains ``demo/``, and what the command printed."""
     folder = tmp_path_factory.mktemp("demo")
     return folder, command(folder, f"demo --images 8 --seed {SEED}")
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def test_the_demo_finds_objects_of_classes_that_the_networks_have_not_seen(demo: tuple[Path, str]) -> None:

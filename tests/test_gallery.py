@@ -1,4 +1,4 @@
-"""The gallery in a browser, from the file system: its filter, its slider, and what it looks like."""
+"""The gallery, opened in a browser from the file system: its filter, its slider, and a screenshot."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ from tests.conftest import Photo
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CATEGORIES = [Category(1, "<i>boat"), Category(2, "鳥")]
 
-#: Reads what the page says, uses a control, reads again, and leaves all of it in the page.
+#: Uses the controls one after the other, and writes into the page what it said before and after each.
 OPERATE = """
 <script>
 const said = [byId("count").textContent];
@@ -39,7 +39,7 @@ element(document.body, "pre", { id: "said", textContent: said.join("|") });
 
 @pytest.fixture
 def page(photo: Photo, tmp_path: Path) -> Path:
-    """A gallery of three images: a boat of 0.9 and a bird of 0.6, a bird of 0.8, and nothing."""
+    """A gallery of three images: a boat (0.9) and a bird (0.6), a bird (0.8), and no instance."""
     pixels = np.asarray(Image.open(photo.path))
     gallery = Gallery(tmp_path, MemoryBank.empty(CATEGORIES, 4))
     for index, found in enumerate([[(0, 0.9), (1, 0.6)], [(1, 0.8)], []]):
@@ -50,18 +50,18 @@ def page(photo: Photo, tmp_path: Path) -> Path:
             torch.tensor([one for one, _ in found], dtype=int),
         )
         detections = Detections(masks, torch.zeros(count, 4, dtype=int), scores, classes)
-        gallery.add(f"bild {index} <b>#?.png", "overlays/x.jpg", Instances(pixels, CATEGORIES, detections))
+        gallery.add(f"image {index} <b>#?.png", "overlays/x.jpg", Instances(pixels, CATEGORIES, detections))
     gallery.finish("3 instances")
     return tmp_path / "index.html"
 
 
-def test_every_address_in_the_page_is_that_of_a_file_or_of_the_page(page: Path) -> None:
+def test_the_page_loads_nothing_from_the_internet(page: Path) -> None:
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page.read_text(encoding="utf-8"))
     assert len(list((page.parent / "thumbnails").iterdir())) == 3
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_filter_and_slider_choose_what_is_shown(page: Path) -> None:
+def test_filter_and_slider_select_what_is_shown(page: Path) -> None:
     page.write_text(page.read_text(encoding="utf-8").replace("</html>", f"{OPERATE}</html>"), encoding="utf-8")
     assert CHROMIUM is not None
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
