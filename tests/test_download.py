@@ -100,7 +100,7 @@ def begin(site: Site, folder: Path, size: int, monkeypatch: pytest.MonkeyPatch) 
     site.cuts = [size]
     with monkeypatch.context() as patch:
         patch.setattr(module, "ATTEMPTS", 1)
-        with pytest.raises(UserError, match="what has arrived is kept"):
+        with pytest.raises(UserError, match="received so far are kept"):
             download(NAME, folder, site.url)
     assert (folder / f"{FILE}.part").stat().st_size == size
     assert not (folder / FILE).exists()
@@ -237,7 +237,7 @@ def test_what_is_not_a_checkpoint_leaves_no_file(site: Site, tmp_path: Path, con
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal_is_reported_at_once(site: Site, tmp_path: Path, status: int) -> None:
     site.statuses = [status]
-    with pytest.raises(UserError, match=f"HTTP {status} .*fetch the file another way and save it as .*{FILE}$"):
+    with pytest.raises(UserError, match=f"HTTP {status} .*download the file another way and save it as .*{FILE}$"):
         download(NAME, tmp_path, site.url)
     assert names(tmp_path) == []
     assert len(site.ranges) == 1
@@ -273,7 +273,7 @@ def test_a_full_disk_is_noticed_before_the_download(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"no room for .* make room or change folder"):
+    with pytest.raises(UserError, match=r"no space for .* free some space or choose another folder"):
         download(NAME, tmp_path, site.url)
     assert names(tmp_path) == []
 

@@ -1,1 +1,1 @@
-"""The frozen networks: built by name, downloaded, and loaded strictly."""
+"""The frozen networks: found by name, downloaded, built, and loaded strictly from their checkpoints."""

@@ -1,4 +1,4 @@
-"""Masks of boxes and points in an image: SAM 2 or SAM, a single mask each."""
+"""Masks from box and point prompts: SAM 2 or SAM returns one mask per prompt."""
 
 import warnings
 from pathlib import Path
@@ -11,40 +11,59 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import sha256
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
 from no_time_to_train.networks.registry import default_checkpoint
 
-#: Boxes decoded at once; any number gives the same masks.
+#: Boxes decoded at once. Affects speed and memory only, never results.
 BATCH = 64
 
-#: Width of SAM's image encoder -> its name in ``segment_anything.sam_model_registry``.
+#: Width of SAM's image encoder -> its name in ``segment_anything.sam_model_registry``, which defines these widths.
 SAM_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
 class BoxSegmenter(Protocol):
-    """What turns boxes into masks; ``name`` says which network, with which weights."""
+    """Anything that makes masks from boxes.
+
+    Attributes:
+        name: Identifies the network and its weights. Masks of equal boxes are equal where the name is.
+    """
 
     name: str
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Masks bool [n, H, W] of ``boxes`` float [n, 4], xyxy in pixels, in ``image`` uint8 [H, W, 3] RGB."""
+        """Make one mask per box.
+
+        Args:
+            image: uint8 [H, W, 3] RGB.
+            boxes: float32 [n, 4], xyxy in pixels, n > 0.
+
+        Returns:
+            bool [n, H, W]. A mask may be empty.
+        """
 
 
 class Sam2Boxes:
-    """SAM 2 with the sam2 package's own predictor."""
+    """A :class:`BoxSegmenter` that uses SAM 2 with the sam2 package's own predictor.
+
+    Args:
+        sam2: The network.
+        name: Identifies the network and its weights.
+    """
 
     def __init__(self, sam2: SAM2Base, name: str) -> None:
         self.name = name
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
             self.predictor = SAM2ImagePredictor(sam2)
-        # The predictor assumes an input of 1024 pixels.
+        # The predictor assumes an input of 1024 pixels, but that of the nano network is smaller.
         self.predictor._bb_feat_sizes = [(sam2.image_size // stride,) * 2 for stride in (4, 8, 16)]
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        self.predictor.set_image(image.copy())  # what PIL gives is read-only, which torch warns of
+        """Make one mask per box; see :class:`BoxSegmenter`."""
+        self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
         found = [
             self.predictor.predict(box=boxes[start : start + BATCH], multimask_output=False)[0]
             for start in range(0, len(boxes), BATCH)
@@ -53,7 +72,14 @@ class Sam2Boxes:
 
 
 class SamBoxes:
-    """SAM ViT-B, -L or -H, as in the paper, with the ``segment-anything`` package: an optional extra."""
+    """A :class:`BoxSegmenter` that uses SAM ViT-B, -L or -H, as the paper does.
+
+    It needs the ``segment-anything`` package, which is not installed by default.
+
+    Args:
+        sam: The network, a ``segment_anything.modeling.Sam``.
+        name: Identifies the network and its weights.
+    """
 
     def __init__(self, sam: Any, name: str) -> None:
         self.name = name
@@ -61,7 +87,8 @@ class SamBoxes:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        self.predictor.set_image(image.copy())  # what PIL gives is read-only, which torch warns of
+        """Make one mask per box; see :class:`BoxSegmenter`."""
+        self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
         prompts = torch.as_tensor(boxes, device=self.predictor.device)
         prompts = self.predictor.transform.apply_boxes_torch(prompts, image.shape[:2])
         found = [
@@ -75,7 +102,16 @@ class SamBoxes:
 def mask_of_point(
     segmenter: Sam2Boxes | SamBoxes, image: NDArray[np.uint8], point: tuple[float, float]
 ) -> NDArray[np.bool_]:
-    """The mask, of three, that the network thinks best for a point (x, y) in pixels: bool [H, W]; it may be empty."""
+    """The mask of the object at a point: of the three that the network returns, the one with the best predicted IoU.
+
+    Args:
+        segmenter: SAM 2 or SAM.
+        image: uint8 [H, W, 3] RGB.
+        point: (x, y) in pixels.
+
+    Returns:
+        bool [H, W]. It may be empty.
+    """
     segmenter.predictor.set_image(image.copy())
     masks, predicted_iou, _ = segmenter.predictor.predict(
         point_coords=np.array([point], np.float32), point_labels=np.array([1]), multimask_output=True
@@ -84,7 +120,7 @@ def mask_of_point(
 
 
 def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels that a box touches, at least one: what stands in for a mask that the network returns empty.
+    """The pixels that a box touches, at least one. It replaces a mask that the network returns empty.
 
     Args:
         box: float32 [4], xyxy in pixels.
@@ -102,7 +138,11 @@ def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.b
 
 
 def import_sam() -> Any:
-    """The ``segment_anything`` module, or a UserError that says what to install."""
+    """The ``segment_anything`` module.
+
+    Raises:
+        UserError: The package is not installed.
+    """
     try:
         import segment_anything
     except ImportError as error:
@@ -113,8 +153,14 @@ def import_sam() -> Any:
 def build_sam(checkpoint: str | Path) -> Any:
     """Build the SAM that an official checkpoint belongs to, in eval mode on the CPU.
 
+    Args:
+        checkpoint: Official checkpoint of SAM ViT-B, ViT-L or ViT-H. The weights show which of them it is.
+
+    Returns:
+        A ``segment_anything.modeling.Sam``, whose parameters need no gradients.
+
     Raises:
-        UserError: the package is not installed, or the checkpoint is missing, unreadable or another network's.
+        UserError: The package is not installed, or the checkpoint is missing, unreadable or of another network.
     """
     registry = import_sam().sam_model_registry
     weights = read_checkpoint(checkpoint)
@@ -128,22 +174,32 @@ def build_sam(checkpoint: str | Path) -> Any:
 
 
 def build_box_segmenter(
-    sam2_cfg_file: str, sam2_ckpt_path: str | None, sam_checkpoint: str | None = None, device: str | None = None
+    sam2_cfg_file: str,
+    sam2_ckpt_path: str | Path | None = None,
+    sam_checkpoint: str | Path | None = None,
+    device: str | None = None,
 ) -> BoxSegmenter:
-    """SAM where ``sam_checkpoint`` is given, else SAM 2; on ``device``, or the GPU if there is one.
+    """Build SAM where its checkpoint is given, and SAM 2 otherwise, on a device.
 
-    Without ``sam2_ckpt_path``, SAM 2's checkpoint is looked for at ``download.default_checkpoint``.
+    The segmenter's name contains the SHA-256 of the checkpoint, so that masks of equal names come from equal weights,
+    wherever the file is.
+
+    Args:
+        sam2_cfg_file: Network name of SAM 2, such as ``sam2_hiera_l``, with or without ``.yaml``.
+        sam2_ckpt_path: Checkpoint of that SAM 2. Default: see ``registry.default_checkpoint``.
+        sam_checkpoint: Official checkpoint of SAM ViT-B, ViT-L or ViT-H, to use instead of SAM 2.
+        device: Such as ``cuda:1`` or ``cpu``. Default: the GPU if there is one.
 
     Raises:
-        UserError: see :func:`build_sam` and ``models.build_sam2``; or the device cannot be used.
+        UserError: See :func:`build_sam` and ``build.build_sam2``; or the device cannot be used.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    sam2_ckpt_path = sam2_ckpt_path or str(default_checkpoint(sam2_cfg_file))
-    network: Any = build_sam(sam_checkpoint) if sam_checkpoint else build_sam2(sam2_cfg_file, sam2_ckpt_path)
+    checkpoint = sam_checkpoint or sam2_ckpt_path or default_checkpoint(sam2_cfg_file)
+    network: Any = build_sam(checkpoint) if sam_checkpoint else build_sam2(sam2_cfg_file, checkpoint)
     try:
         network.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either where it lacks the device
+    except (RuntimeError, AssertionError) as error:  # torch raises either of them if it lacks the device
         raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     if sam_checkpoint:
-        return SamBoxes(network, f"SAM {sam_checkpoint}")
-    return Sam2Boxes(network, f"{sam2_cfg_file} {sam2_ckpt_path}")
+        return SamBoxes(network, f"SAM {sha256(checkpoint)}")
+    return Sam2Boxes(network, f"{sam2_cfg_file.removesuffix('.yaml')} {sha256(checkpoint)}")

@@ -1,6 +1,5 @@
-"""Fetch files, the official checkpoints by name: resumed where cut, in place only once complete and readable."""
+"""Download files, and the official checkpoints by name: resumed after an interruption, and put in place atomically."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -10,40 +9,40 @@ from contextlib import contextmanager, suppress
 from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER
 
-ATTEMPTS = 4  # requests in a row that may bring nothing new before the download is given up
-PAUSE = 1.0  # seconds before the second of them, doubled for each further one
-TIMEOUT = 30.0  # seconds without a byte after which the connection counts as cut
-CHUNK = 1 << 20  # bytes read at a time
+ATTEMPTS = 4  # consecutive requests without any new byte after which the download fails
+PAUSE = 1.0  # seconds before the second of them, doubled before each further one
+TIMEOUT = 30.0  # seconds without a byte after which a connection counts as interrupted
+CHUNK = 1 << 20  # bytes read at once
 
 
 class _Interrupted(Exception):
-    """The server brought less than the whole file; another request may bring the rest."""
+    """The server sent less than the complete file. Another request may bring the rest."""
 
 
 def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> Path:
-    """Download a checkpoint unless it is there, and return its path.
+    """Download an official checkpoint, unless it is already there.
 
-    What has arrived is kept in ``<file>.part`` (with the server's tag of that version in ``<file>.etag``), from which
-    this call or a later one goes on; both are gone once the file is in place. A second process that wants the same
-    file waits for the first.
+    An interrupted download resumes; see :func:`fetch_file`.
 
     Args:
-        name: a name of ``CHECKPOINTS``.
-        folder: where to put it; made if missing.
-        url: HTTP(S) address to fetch it from instead of the official one.
+        name: Checkpoint name, a key of ``CHECKPOINTS``.
+        folder: Where to put the file. Created if it does not exist.
+        url: HTTP(S) address to download from instead of the official one.
+
+    Returns:
+        The path of the file, which has its official name.
 
     Raises:
-        UserError: the name is unknown, the file cannot be fetched or written, its length is wrong, or it does not
-            open as a checkpoint. Then no file of the final name has been made.
+        UserError: The name is unknown, or the download failed; see :func:`fetch_file`.
     """
     if name not in CHECKPOINTS:
         raise UserError(f"no checkpoint is called {name!r}; choose one of {', '.join(CHECKPOINTS)}")
@@ -52,23 +51,30 @@ def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> 
 
 
 def _check_checkpoint(path: Path) -> None:
-    from no_time_to_train.networks.checkpoints import read_checkpoint
+    from no_time_to_train.networks.checkpoints import read_checkpoint  # needs torch, which other downloads do not
 
     read_checkpoint(path)
 
 
 def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: str) -> Path:
-    """Download a file unless it is there, and return its path; see :func:`download`.
+    """Download a file, unless it is already there.
+
+    The received bytes are kept in ``<target>.part``, and the server's tag for this version of the file in
+    ``<target>.etag``. With them, this call or a later one resumes an interrupted download. A second process that
+    downloads the same file waits for the first one. On success, ``target`` is all that remains.
 
     Args:
         url: HTTP(S) address.
-        target: where to put it; its folder is made if missing.
-        check: opens a file, and raises a UserError if it is not whole or not what it should be.
-        kind: what ``check`` takes it for, for messages: "a checkpoint".
+        target: Where to put the file. Its folder is created if it does not exist.
+        check: Opens a file, and raises a UserError if it is incomplete or not what it should be.
+        kind: What ``check`` expects, for messages, such as "a checkpoint".
+
+    Returns:
+        ``target``.
 
     Raises:
-        UserError: the file cannot be fetched or written, its length is wrong, or ``check`` refuses it. Then no file of
-            the final name has been made.
+        UserError: The file cannot be downloaded or written, its length is wrong, or ``check`` rejects it. Then
+            ``target`` has not been created.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"cannot download {url!r}: the address must begin with http:// or https://")
@@ -76,19 +82,26 @@ def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: st
     try:
         if not _is_there(target, check):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _exclusive(part, etag) as file:
-                if not _is_there(target, check):  # another process may have brought it while this one waited
-                    _fetch(url, file, etag, target)
-                    _refuse_unless(check, file, url, target, kind)
-                    part.replace(target)
+            with _exclusive(target):
+                if not _is_there(target, check):  # another process may have downloaded it while this one waited
+                    try:
+                        _fetch(url, part, etag, target)
+                        _check_or_delete(check, part, url, target, kind)
+                        part.replace(target)
+                    finally:
+                        _remove_useless(part, etag)
                     print(f"{target} is complete")
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}; make room there or choose another folder") from error
+        raise UserError(f"cannot write {target}: {error.strerror}; free some space or choose another folder") from error
     return target
 
 
 def _is_there(target: Path, check: Callable[[Path], object]) -> bool:
-    """Whether ``target`` exists and opens. A UserError if it exists and does not open."""
+    """Whether ``target`` exists and passes the check.
+
+    Raises:
+        UserError: It exists and does not pass the check.
+    """
     if not target.exists():
         return False
     try:
@@ -99,70 +112,81 @@ def _is_there(target: Path, check: Callable[[Path], object]) -> bool:
     return True
 
 
-def _refuse_unless(check: Callable[[Path], object], part: BinaryIO, url: str, target: Path, kind: str) -> None:
-    """Empty ``part`` and raise a UserError if it does not open."""
+def _check_or_delete(check: Callable[[Path], object], part: Path, url: str, target: Path, kind: str) -> None:
+    """Check a complete download, and delete it if it does not pass.
+
+    Raises:
+        UserError: It does not pass.
+    """
     try:
-        check(Path(part.name))
+        check(part)
     except UserError as error:
-        size = part.seek(0, os.SEEK_END)
-        part.truncate(0)
+        size = part.stat().st_size
+        part.unlink()
         raise UserError(
             f"the {size} bytes from {url} do not open as {kind} and were deleted; "
-            f"run the same command again, or fetch the file another way and save it as {target}"
+            f"run the same command again, or download the file another way and save it as {target}"
         ) from error
 
 
+def _remove_useless(part: Path, etag: Path) -> None:
+    """Remove an empty ``part``, and the tag of a ``part`` that does not exist."""
+    if part.exists() and part.stat().st_size == 0:
+        part.unlink()
+    if not part.exists():
+        etag.unlink(missing_ok=True)
+
+
 @contextmanager
-def _exclusive(part: Path, etag: Path) -> Iterator[BinaryIO]:
-    """Open ``part`` for reading and appending, alone among all processes; remove it at the end if it is empty."""
-    while True:
-        with part.open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"another process is downloading {part}: waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            named = None
-            with suppress(FileNotFoundError):
-                named = part.stat()
-            if not named or not os.path.samestat(named, os.fstat(file.fileno())):
-                continue  # the other process renamed or removed the file that this one waited for
-            try:
-                yield file
-            finally:
-                if os.fstat(file.fileno()).st_size == 0:
-                    part.unlink(missing_ok=True)
-                if not part.exists():
-                    etag.unlink(missing_ok=True)
-            return
+def _exclusive(target: Path) -> Iterator[None]:
+    """Let one process at a time download ``target``."""
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"another process is downloading {target}: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        # A process that locks the removed file finds the target complete, or else notices that the file is gone and
+        # locks a new one. Old versions of filelock (3.16) may miss that. Then two processes can write the same part,
+        # which the comparison of its size with the server's reveals.
+        with suppress(OSError):  # Windows does not remove an open file, but filelock removes it there
+            path.unlink()
+        lock.release()
 
 
-def _fetch(url: str, part: BinaryIO, etag: Path, target: Path) -> None:
-    """Complete ``part`` from ``url``, in as many requests as bring anything new."""
+def _fetch(url: str, part: Path, etag: Path, target: Path) -> None:
+    """Complete ``part`` from ``url``, in as many requests as bring new bytes."""
     most = failures = 0
     while True:
         try:
             _request(url, part, etag, target)
-            break
+            return
         except _Interrupted as error:
-            size = part.seek(0, os.SEEK_END)
+            size = part.stat().st_size if part.exists() else 0
             failures = 1 if size > most else failures + 1
             most = max(most, size)
             if failures == ATTEMPTS:
                 raise UserError(
-                    f"cannot download {url}: {error}; check the connection and run the same command again (what has "
-                    f"arrived is kept), or fetch the file another way and save it as {target}"
+                    f"cannot download {url}: {error}; check the connection and run the same command again (the bytes "
+                    f"received so far are kept), or download the file another way and save it as {target}"
                 ) from error
             pause = PAUSE * 2 ** (failures - 1)
             print(f"{error}; trying again in {pause:g} s")
             time.sleep(pause)
-    part.flush()
-    os.fsync(part.fileno())
 
 
-def _request(url: str, part: BinaryIO, etag: Path, target: Path) -> None:
-    """Append to ``part`` what it lacks, or all anew if the server cannot go on; _Interrupted if that is not all."""
-    have = part.seek(0, os.SEEK_END)  # bytes
+def _request(url: str, part: Path, etag: Path, target: Path) -> None:
+    """Append to ``part`` the bytes that it lacks, or replace its content if the server cannot resume.
+
+    Raises:
+        _Interrupted: ``part`` is still incomplete.
+        UserError: Another request would not help.
+    """
+    have = part.stat().st_size if part.exists() else 0  # bytes
     version = etag.read_text() if have and etag.exists() else ""
     headers = {"User-Agent": "no-time-to-train"}
     if version:
@@ -176,10 +200,10 @@ def _request(url: str, part: BinaryIO, etag: Path, target: Path) -> None:
             if error.code != 416:
                 raise UserError(
                     f"cannot download {url}: the server answered HTTP {error.code} {error.reason}; "
-                    f"fetch the file another way and save it as {target}"
+                    f"download the file another way and save it as {target}"
                 ) from error
-            response = error  # nothing lies beyond what is there
-    with response:
+            response = error  # the server has no bytes after those in ``part``
+    with response, part.open("ab") as file:
         span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
         begin, total = (int(span[1] or span[2]), int(span[2])) if span else (None, None)
         if response.status == 200:
@@ -189,28 +213,33 @@ def _request(url: str, part: BinaryIO, etag: Path, target: Path) -> None:
                     "or a proxy, see to that and run the same command again"
                 )
             have, total = 0, response.length
-            part.truncate(0)
+            file.truncate(0)
             etag.write_text(_version(response.headers))
         elif begin != have or _version(response.headers) not in ("", version):
-            part.truncate(0)
-            raise _Interrupted("the file on the server is not the one that was begun")
+            file.truncate(0)
+            raise _Interrupted("the file on the server has changed since the download began")
         if total is not None and shutil.disk_usage(target.parent).free < total - have:
-            raise UserError(f"no room for {(total - have) / 1e6:.0f} MB in {target.parent}: make room or change folder")
+            raise UserError(
+                f"no space for {(total - have) / 1e6:.0f} MB in {target.parent}; "
+                "free some space or choose another folder"
+            )
         with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=target.name) as bar:
             while response.status != 416:
                 with _network():
                     block = response.read(CHUNK)
                 if not block:
                     break
-                have += part.write(block)
-                bar.update(len(block))
-    if total is not None and have != total:
-        raise _Interrupted(f"the connection ended after {have} of {total} bytes")
+                bar.update(file.write(block))
+        file.flush()
+        os.fsync(file.fileno())
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise _Interrupted(f"the connection ended after {size} of {total} bytes")
 
 
 @contextmanager
 def _network() -> Iterator[None]:
-    """Turn any failure of the connection into _Interrupted: among OSErrors, only those of the disk are left."""
+    """Raise any failure of the connection as _Interrupted, so that every other OSError is one of the disk."""
     try:
         yield
     except (OSError, HTTPException) as error:
@@ -218,6 +247,6 @@ def _network() -> Iterator[None]:
 
 
 def _version(headers: Message) -> str:
-    """What If-Range may name: the strong ETag, else the date of the last change, else nothing."""
+    """What If-Range may name: the strong ETag, or else the date of the last change, or else nothing."""
     tag = headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")

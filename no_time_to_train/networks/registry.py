@@ -1,6 +1,6 @@
-"""The networks by name: their official checkpoints, where those are kept, and the shapes to build.
+"""The networks by name: their configurations, official checkpoints and input sizes.
 
-Nothing here imports torch, so that a command line is checked before the seconds that torch takes.
+This module does not import torch, so that a command line is checked before torch is loaded, which takes seconds.
 """
 
 import shlex
@@ -11,29 +11,79 @@ from typing import Any, NamedTuple
 
 from no_time_to_train.errors import UserError, suggest
 
-#: Where checkpoints are kept unless the user says otherwise.
-FOLDER = Path("checkpoints")
+#: The small networks that ship with this package (see nano/MODEL_CARD.md). Network and checkpoint have the same name.
+SAM2_NANO, DINOV2_NANO = "sam2_nano", "dinov2_nano"
+
+#: Checkpoint name -> network name (``sam2_cfg_file``), which is also the name of a configuration of the sam2 package.
+SAM2_NAMES = {
+    **{
+        f"{family}_hiera_{word}": f"{family}_hiera_{letter}"
+        for family in ("sam2", "sam2.1")
+        for word, letter in (("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l"))
+    },
+    SAM2_NANO: SAM2_NANO,
+}
+
+#: Checkpoint name -> network name (``encoder_cfg.name``).
+DINOV2_NAMES = {
+    **{
+        f"dinov2_vit{size[0]}14{registers}": f"dinov2_{size}{registers}"
+        for size in ("small", "base", "large", "giant")
+        for registers in ("", "_reg")
+    },
+    DINOV2_NANO: DINOV2_NANO,
+}
+
+#: Network name -> checkpoint name.
+CHECKPOINT_OF = {network: name for names in (SAM2_NAMES, DINOV2_NAMES) for name, network in names.items()}
+
+#: Network name -> timm's name of the same DINOv2. With the official weights, their features agree to 1e-6.
+TIMM_NAMES = {
+    f"dinov2_{size}{suffix}": f"vit_{size}_patch14_{infix}dinov2"
+    for size in ("small", "base", "large", "giant")
+    for suffix, infix in (("", ""), ("_reg", "reg4_"))
+}
+
+#: Side of a patch of every DINOv2, in pixels.
+PATCH_SIZE = 14
+
+#: Configuration of the nano DINOv2: the architecture of the official ones, but narrower and shallower.
+DINOV2_NANO_SHAPE: dict[str, Any] = {
+    "patch_size": PATCH_SIZE,
+    "embed_dim": 192,
+    "depth": 4,
+    "num_heads": 3,
+    "init_values": 0.2,
+}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An official file of weights."""
+    """An official file of weights.
+
+    Attributes:
+        url: The address that its authors publish.
+        description: Which network it belongs to, for people.
+        megabytes: Its size in units of 10**6 bytes, rounded; None where it is not known.
+    """
 
     url: str
     description: str
-    megabytes: int | None  # 10**6 bytes, rounded; None where no source states it
+    megabytes: int | None = None
 
     @property
     def file_name(self) -> str:
+        """The name that its authors gave the file."""
         return self.url.rpartition("/")[2]
 
 
 def _at(path: str, description: str, megabytes: int | None = None) -> Checkpoint:
+    """A checkpoint on the server where the authors of all three networks publish theirs."""
     return Checkpoint(f"https://dl.fbaipublicfiles.com/{path}", description, megabytes)
 
 
-#: Name -> checkpoint, at the addresses that the READMEs of sam2, dinov2 and segment-anything give. The READMEs state
-#: no sizes; these are those of public copies of the files, and only tell the user what to expect.
+#: Checkpoint name -> checkpoint. The addresses are those in the READMEs of sam2, dinov2 and segment-anything. The
+#: READMEs state no sizes; the sizes here are those of public copies, and serve only to tell the user what to expect.
 CHECKPOINTS = {
     "sam2_hiera_tiny": _at("segment_anything_2/072824/sam2_hiera_tiny.pt", "SAM 2 Hiera-T", 156),
     "sam2_hiera_small": _at("segment_anything_2/072824/sam2_hiera_small.pt", "SAM 2 Hiera-S", 184),
@@ -56,45 +106,37 @@ CHECKPOINTS = {
     "sam_vit_h": _at("segment_anything/sam_vit_h_4b8939.pth", "SAM ViT-H", 2565),
 }
 
-#: A network's name in the configuration -> its official checkpoint's name here.
-CHECKPOINT_OF = {
-    **{
-        f"{family}_hiera_{size}": f"{family}_hiera_{word}"
-        for family in ("sam2", "sam2.1")
-        for size, word in (("t", "tiny"), ("s", "small"), ("b+", "base_plus"), ("l", "large"))
-    },
-    **{
-        f"dinov2_{size}{registers}": f"dinov2_vit{size[0]}14{registers}"
-        for size in ("small", "base", "large", "giant")
-        for registers in ("", "_reg")
-    },
-}
-
-
-def default_checkpoint(network: str) -> Path:
-    """Where a network's weights are unless told otherwise: in ``checkpoints/``, or in this package for a nano network.
-
-    Args:
-        network: its name in the configuration, ``sam2_hiera_l`` or ``dinov2_large`` say. One that does not exist gets a
-            path that does not exist: building the network complains.
-    """
-    network = network.removesuffix(".yaml")
-    if network in CHECKPOINT_OF:
-        return FOLDER / CHECKPOINTS[CHECKPOINT_OF[network]].file_name
-    return Path(str(files("no_time_to_train.networks") / "nano" / f"{network}.safetensors"))
-
 
 def list_checkpoints() -> str:
-    """A table of what can be downloaded, one checkpoint a line: name, size in MB (10**6 bytes) if known, and kind."""
-    rows = [("NAME", "SIZE", "WHAT IT IS")]
+    """A table of the checkpoints that can be downloaded, one line each: name, size in MB if known, and network."""
+    rows = [("NAME", "SIZE", "NETWORK")]
     for name, checkpoint in CHECKPOINTS.items():
         size = f"{checkpoint.megabytes} MB" if checkpoint.megabytes else "-"
         rows.append((name, size, checkpoint.description))
     return "\n".join(f"{name:<24}{size:>8}  {description}" for name, size, description in rows)
 
 
+#: Folder of the official checkpoints, unless the user names another.
+FOLDER = Path("checkpoints")
+
+#: Folder of the nano networks' weights and configurations, inside this package.
+NANO_FOLDER = Path(str(files("no_time_to_train.networks"))) / "nano"
+
+
+def default_checkpoint(network: str) -> Path:
+    """Where a network's weights are by default: in ``checkpoints/``, or in this package for a nano network.
+
+    Args:
+        network: Network name, such as ``sam2_hiera_l`` or ``dinov2_large``, with or without ``.yaml``. An unknown name
+            gives a path that does not exist; the functions that build networks report it.
+    """
+    network = network.removesuffix(".yaml")
+    official = CHECKPOINTS.get(CHECKPOINT_OF.get(network, ""))
+    return FOLDER / official.file_name if official else NANO_FOLDER / f"{network}.safetensors"
+
+
 def download_command(path: str | Path) -> str | None:
-    """The command that puts the official checkpoint ``path`` in its place; None if its file name is not official."""
+    """The command that downloads an official checkpoint to ``path``, or None if no official file has that name."""
     path = Path(path)
     for name, checkpoint in CHECKPOINTS.items():
         if checkpoint.file_name == path.name:
@@ -103,76 +145,45 @@ def download_command(path: str | Path) -> str | None:
     return None
 
 
-#: ``sam2_cfg_file`` -> config of the sam2 package that holds the network's shape.
-SAM2_CONFIGS = {
-    f"{family}_hiera_{size}": f"configs/{family}/{family}_hiera_{size}.yaml"
-    for family in ("sam2", "sam2.1")
-    for size in ("t", "s", "b+", "l")
-}
-
-#: The networks that ship with this package, trained on drawn scenes by scripts/train_nano.py.
-SAM2_NANO = "sam2_nano"
-DINOV2_NANO = "dinov2_nano"
-
-#: The nano ViT's shape: DINOv2's, only narrower, shallower, and made for a smaller input.
-DINOV2_NANO_SHAPE: dict[str, Any] = {
-    "patch_size": 14,
-    "embed_dim": 192,
-    "depth": 4,
-    "num_heads": 3,
-    "init_values": 0.2,
-}
-
-#: ``encoder_cfg.name`` -> timm's name of the same network. timm's DINOv2 equals the published encoder to 1e-6.
-DINOV2_MODELS = {
-    f"dinov2_{size}{'_reg' if registers else ''}": f"vit_{size}_patch14_{registers}dinov2"
-    for size in ("small", "base", "large", "giant")
-    for registers in ("", "reg4_")
-}
-
-PATCH_SIZE = 14  # of every DINOv2, in pixels
-
-#: Name of a SAM 2 checkpoint -> ``sam2_cfg_file``.
-SAM2_NAMES = {name: network for network, name in CHECKPOINT_OF.items() if network.startswith("sam2")}
-SAM2_NAMES[SAM2_NANO] = SAM2_NANO
-
-#: Name of a DINOv2 checkpoint -> ``encoder_cfg.name``.
-DINOV2_NAMES = {name: network for network, name in CHECKPOINT_OF.items() if network.startswith("dinov2")}
-DINOV2_NAMES[DINOV2_NANO] = DINOV2_NANO
-
-#: Side of a DINOv2's square input in pixels, as it was trained.
+#: Side of a DINOv2's square input in pixels: that of the last phase of training, of the official and the nano network.
 IMG_SIZE, NANO_IMG_SIZE = 518, 336
 
-#: Side of a SAM 2's square input in pixels.
+#: Side of a SAM 2's square input in pixels: ``image_size`` in the official and in the nano network's configuration.
 SAM2_SIZE, NANO_SAM2_SIZE = 1024, 256
 
 
-def sam2_input_size(sam2_cfg_file: str) -> int:
-    """The side of a SAM 2's square input in pixels."""
-    return NANO_SAM2_SIZE if sam2_cfg_file.removesuffix(".yaml") == SAM2_NANO else SAM2_SIZE
-
-
 def encoder_input_size(name: str) -> int:
-    """The side of an encoder's square input, in pixels, as it was trained."""
+    """The side in pixels of the square input of the DINOv2 with this network name, as it was trained."""
     return NANO_IMG_SIZE if name == DINOV2_NANO else IMG_SIZE
 
 
+def sam2_input_size(sam2_cfg_file: str) -> int:
+    """The side in pixels of the square input of the SAM 2 with this network name, with or without ``.yaml``."""
+    return NANO_SAM2_SIZE if sam2_cfg_file.removesuffix(".yaml") == SAM2_NANO else SAM2_SIZE
+
+
 class Network(NamedTuple):
-    """A network of the configuration's name, and the file of its weights."""
+    """A network and its weights.
+
+    Attributes:
+        name: Network name, as in the configuration.
+        checkpoint: The file of its weights, which may not exist.
+    """
 
     name: str
     checkpoint: Path
 
 
 def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
-    """The network that a checkpoint's name, or the path of a checkpoint that keeps its official name, stands for.
+    """The network that a checkpoint belongs to, given the checkpoint's name or its path.
 
     Args:
-        name_or_path: such as ``sam2_hiera_large``, looked for in ``checkpoints``, or ``/models/sam2_hiera_large.pt``.
-        names: ``SAM2_NAMES`` or ``DINOV2_NAMES``.
+        name_or_path: A checkpoint name such as ``sam2_hiera_large``, whose file is in its default place; or the path of
+            a checkpoint that has its official file name, such as ``/models/sam2_hiera_large.pt``.
+        names: The names to choose from: ``SAM2_NAMES`` or ``DINOV2_NAMES``.
 
     Raises:
-        UserError: no network has this name.
+        UserError: No network has this name.
     """
     text = str(name_or_path)
     if text in names:
@@ -180,5 +191,5 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
     path = Path(name_or_path)
     stem = path.stem.removesuffix("_pretrain").replace("reg4", "reg")
     if path.suffix not in (".pt", ".pth", ".safetensors") or stem not in names:
-        raise UserError(f"no network is called {text!r}{suggest(stem, names)}; or give its checkpoint's path")
+        raise UserError(f"no network is called {text!r}{suggest(stem, names)}; or give the path of its checkpoint")
     return Network(names[stem], path)
