@@ -1,4 +1,4 @@
-"""``segment``: references to results with one command, and every output read back by other readers than our own."""
+"""``segment``: from references to results in one command; every output is read back by readers other than our own."""
 
 import csv
 import json
@@ -27,14 +27,14 @@ AWKWARD = "sub folder/фото <b>&#?%41'\".png"
 
 
 def options(checkpoints: Checkpoints) -> list[str]:
-    """Networks of the nano shapes that find something in every image."""
+    """Options for networks of the nano shapes that find something in every image."""
     networks = ["--sam2", str(checkpoints[0]), "--dinov2", str(checkpoints[1]), "--device", "cpu"]
     return [*networks, "--points-per-side", "8", "--score", "0"]
 
 
 @pytest.fixture(scope="module")
 def photos(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images: one turned by EXIF, one of 16 bits in a folder with an awkward name, one that is broken."""
+    """A folder of images: one rotated by EXIF, one of 16 bits in a folder with an awkward name, and a broken one."""
     folder = tmp_path_factory.mktemp("photos")
     picture = Image.open(photo.path)
     exif = Image.Exif()
@@ -49,7 +49,7 @@ def photos(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(photo: Photo, photos: Path, nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run with a class folder, a box on the command line, and every format of labels."""
+    """The output of a run with a class folder, a box on the command line, and all formats of labels."""
     folder = tmp_path_factory.mktemp("run")
     FORMS["class folder"][1](folder / "refs", photo)
     corners = ",".join(map(str, box(photo)))
@@ -72,7 +72,7 @@ def by_name(results: COCO) -> dict[str, list[dict]]:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_each_form_of_references_ends_in_results(
+def test_each_form_of_references_gives_results(
     name: str, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     form, write, _ = FORMS[name]
@@ -83,7 +83,7 @@ def test_each_form_of_references_ends_in_results(
     assert found
     printed = capsys.readouterr().out
     assert f"references: {form} in {tmp_path / 'refs'}: 1 {LABEL}" in printed
-    assert f"1 images: {len(found)} {LABEL}; look at {tmp_path / 'out/index.html'}" in printed
+    assert f"1 images: {len(found)} {LABEL}; open {tmp_path / 'out/index.html'}" in printed
 
 
 def test_pycocotools_reads_the_results_at_the_images_own_sizes(results: COCO, photo: Photo) -> None:
@@ -93,7 +93,7 @@ def test_pycocotools_reads_the_results_at_the_images_own_sizes(results: COCO, ph
     assert by_name(results)[AWKWARD][0]["segmentation"]["size"] == [height, width]
 
 
-def test_the_table_has_a_line_an_instance_and_the_mask_its_number(out: Path, results: COCO) -> None:
+def test_the_table_has_one_line_per_instance_and_the_mask_its_number(out: Path, results: COCO) -> None:
     with (out / "instances.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     names = {category["id"]: category["name"] for category in results.cats.values()}
@@ -112,7 +112,7 @@ def test_the_table_has_a_line_an_instance_and_the_mask_its_number(out: Path, res
         assert Image.open(out / "overlays" / f"{name}.jpg").size == numbers.shape[::-1]
 
 
-def test_every_format_has_a_file_of_labels_and_the_image(out: Path, results: COCO) -> None:
+def test_every_format_has_the_labels_and_the_image(out: Path, results: COCO) -> None:
     for name in by_name(results):
         labelme = out / "labelme" / Path(name).with_suffix(".json")
         assert (labelme.parent / json.loads(labelme.read_text(encoding="utf-8"))["imagePath"]).is_file()
@@ -132,7 +132,7 @@ def test_no_name_breaks_out_of_the_gallery(out: Path) -> None:
         assert [(out / reference).is_file() for reference in one["references"]] == [True]
 
 
-def test_a_kept_memory_finds_the_same_without_the_references(
+def test_a_saved_memory_finds_the_same_without_the_references(
     out: Path, photos: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     memory = ["--memory", str(out.parent / "both.memory")]
@@ -141,7 +141,7 @@ def test_a_kept_memory_finds_the_same_without_the_references(
     assert len(list((tmp_path / "references").iterdir())) == 2
 
 
-def test_memories_are_shown_joined_and_thinned_out(
+def test_memories_are_shown_merged_and_reduced(
     out: Path, nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = str(out.parent / "both.memory")
@@ -160,7 +160,7 @@ def test_memories_are_shown_joined_and_thinned_out(
     assert f"the memory has no class 'rote Blume'; did you mean '{LABEL}'" in capsys.readouterr().err
 
 
-def test_each_kth_frame_of_a_video_is_looked_through_and_kept(
+def test_every_kth_frame_of_a_video_is_processed_and_saved(
     out: Path, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     height, width = photo.mask.shape
@@ -191,33 +191,33 @@ def test_the_images_of_a_coco_file_keep_their_ids(
     assert {record["image_id"] for record in json.loads((tmp_path / "out/results.json").read_text())} == {5}
 
 
-def test_targets_are_folders_globs_and_files_each_once(photos: Path) -> None:
+def test_targets_are_folders_globs_and_files_without_repetition(photos: Path) -> None:
     targets = find_targets([str(photos / "**/*.png"), str(photos), str(photos / "turned.jpg")], every=1)
     assert targets.count == 3
     assert [target.name for target in targets.images] == [Path(AWKWARD).name, "broken.jpg", "turned.jpg"]
 
 
-def test_what_an_earlier_run_wrote_is_no_target(photo: Photo, tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_are_no_targets(photo: Photo, tmp_path: Path) -> None:
     FORMS["class folder"][1](tmp_path, photo)
     FORMS["class folder"][1](tmp_path / "out", photo)
     assert find_targets([str(tmp_path)], every=1, out=tmp_path / "out").count == 2
 
 
-def test_files_of_one_name_in_several_folders_get_names_of_their_own(photo: Photo, tmp_path: Path) -> None:
+def test_files_of_the_same_name_get_different_names(photo: Photo, tmp_path: Path) -> None:
     for folder in "ab":
         FORMS["class folder"][1](tmp_path / folder, photo)
     targets = find_targets([str(tmp_path / folder / LABEL / "foto 1.png") for folder in "ab"], every=1)
     assert [target.name for target in targets.images] == ["foto 1.png", "foto 1_2.png"]
 
 
-def test_a_broken_video_is_said(tmp_path: Path) -> None:
+def test_a_broken_video_is_reported(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"\0" * 1000)
     with pytest.raises(UserError, match=r"video .*clip\.mp4 cannot be read"):
         find_targets([str(tmp_path / "clip.mp4")], every=1)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ([], "nothing to look for: give --references"),
         (["--memory", "m"], "nothing to do: give --images"),
@@ -229,14 +229,14 @@ def test_a_broken_video_is_said(tmp_path: Path) -> None:
         (["--references", "gone", "--images", "x", "--out", "y"], "references not found: gone"),
         (["--reference", "{image}:mask={other}", "--images", "{empty}", "--out", "y"], "hold no image and no video"),
         (["--memory", "m", "--images", "gone*.jpg", "--out", "y"], "there is no such file or folder"),
-        (["--memory", "m", "--images", "{text}", "--out", "y"], "no image or video by its ending"),
+        (["--memory", "m", "--images", "{text}", "--out", "y"], "not an image or a video by its ending"),
         (["--reference", "{image}:mask={other}", "--save-memory", "y"], "is it the mask of another image?"),
         (["--reference", "{image}:box=900,900,950,950", "--save-memory", "y"], "holds no pixel of the 120x90 image"),
     ],
 )
 def test_a_mistake_ends_in_one_line(
     arguments: list[str],
-    complaint: str,
+    message: str,
     photo: Photo,
     nano_checkpoints: Checkpoints,
     tmp_path: Path,
@@ -252,10 +252,10 @@ def test_a_mistake_ends_in_one_line(
     assert caught.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert complaint in errors[0]
+    assert message in errors[0]
 
 
-def test_ctrl_c_leaves_what_is_done_and_the_same_command_goes_on(
+def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(
     out: Path, photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = tmp_path / "photos"
@@ -276,16 +276,20 @@ def test_ctrl_c_leaves_what_is_done_and_the_same_command_goes_on(
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "interrupted, and the same command goes on" in printed
+    assert "run the same command again to resume" in printed
     written = COCO(tmp_path / "out/images.json")
     done = len(written.imgs)
     assert 3 <= done < 40
+    assert f"interrupted after {done} images" in printed
     before = written.loadRes(str(tmp_path / "out/results.json")).dataset["annotations"]
     assert (tmp_path / "out/index.html").is_file()
 
+    for name in ("results.json", "index.html", "masks/000.png.png", "thumbnails/000.png.jpg"):
+        path = tmp_path / "out" / name
+        path.with_name(f".{path.name}.x7_k2q9z.tmp").touch()  # as a killed run leaves them
     main(["segment", *arguments, *options(nano_checkpoints)])
-    assert f"40 images ({done} done by the run before)" in capsys.readouterr().out
+    assert f"40 images ({done} of them by the run before)" in capsys.readouterr().out
     after = COCO(tmp_path / "out/images.json").loadRes(str(tmp_path / "out/results.json")).dataset["annotations"]
     assert after[: len(before)] == before
     assert {record["image_id"] for record in after} == set(range(1, 41))
-    assert not list((tmp_path / "out").glob(".*"))
+    assert not list((tmp_path / "out").rglob(".*"))

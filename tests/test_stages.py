@@ -1,4 +1,4 @@
-"""The three stages through the command line, as a user runs them: one process, several, and two nodes."""
+"""The three stages from the command line, as a user runs them: with one process, several, and two nodes."""
 
 import json
 import os
@@ -22,7 +22,7 @@ Checkpoints = tuple[Path, Path]
 
 
 def start(arguments: list[str], **environment: str) -> "subprocess.Popen[str]":
-    """Start the paper's command in a process of its own."""
+    """Start the paper's command in a new process."""
     return subprocess.Popen(
         [sys.executable, "run_lightning.py", *arguments],
         cwd=ROOT,
@@ -72,13 +72,15 @@ def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str
     assert metrics["seed"] == 33
     assert "images/s" in output
     assert len(list((folder / "pictures").iterdir())) == 5
-    assert not list(folder.glob(".*")), "parts and temporary files are gone"
+    assert not list(folder.glob(".*")), "the journal and all temporary files are removed"
+    recorded = json.loads((folder / "run.json").read_text())["test"]
+    assert ("git" in recorded["versions"]) == (ROOT / ".git").exists()
 
 
 def test_three_processes_give_what_one_gives(
     single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    """Two are in ``test_demo.py``."""
+    """Two processes are compared in ``test_demo.py``."""
     memory = memory_of(tmp_path, nano_checkpoints, processes=3)
     assert_same_memory(memory, single[0] / memory.name)
     options = ["--ckpt_path", str(memory), "--trainer.strategy", "ddp", "--trainer.devices", "3"]
@@ -86,7 +88,7 @@ def test_three_processes_give_what_one_gives(
     assert_equal_results(tmp_path, single[0])
 
 
-def test_more_processes_than_images_are_no_problem(
+def test_there_may_be_more_processes_than_images(
     single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     data = json.loads((DATA / "targets.json").read_text())
@@ -100,7 +102,7 @@ def test_more_processes_than_images_are_no_problem(
     assert len(ours) == sum(record["image_id"] == data["images"][0]["id"] for record in theirs)
 
 
-def test_bf16_gives_nearly_the_same_memory_and_sound_results(
+def test_bf16_gives_nearly_the_same_memory_and_valid_results(
     single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     filled, memory, bf16 = tmp_path / "memory.ckpt", tmp_path / "processed.ckpt", ["--trainer.precision", "bf16-mixed"]
@@ -132,7 +134,7 @@ def test_two_nodes_give_what_one_gives(single: tuple[Path, str], nano_checkpoint
     assert_equal_results(tmp_path, single[0])
 
 
-def test_a_mistake_on_one_of_several_processes_ends_all_with_one_line(
+def test_a_bad_image_on_one_of_several_processes_ends_all_with_one_line(
     single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     images = json.loads((DATA / "targets.json").read_text())["images"]
@@ -153,7 +155,7 @@ def test_a_mistake_on_one_of_several_processes_ends_all_with_one_line(
     assert not (tmp_path / "out" / "results.json").exists()
 
 
-def test_targets_without_annotations_give_predictions_and_say_so(
+def test_targets_without_annotations_give_predictions_and_a_message(
     single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = json.loads((DATA / "targets.json").read_text())

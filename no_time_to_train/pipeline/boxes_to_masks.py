@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import check_images_exist, read_listed_image
 from no_time_to_train.data.reference_sets import ReferenceSet
-from no_time_to_train.data.rle import Rle, decode_mask, encode_mask
+from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import remove_leftovers, sha256, write_json
 from no_time_to_train.networks.box_prompts import BoxSegmenter, rectangle
@@ -76,7 +75,7 @@ def boxes_to_masks(
         made: Masks = {ann_id: mask for record in journal.records() for ann_id, mask in record["masks"]}
         for annotation in annotations:
             mask = made[annotation["id"]]
-            annotation |= {"segmentation": mask, "area": int(coco_mask.area(mask))}
+            annotation |= {"segmentation": mask, "area": mask_area(mask)}
         write_json(out_path, coco.dataset, indent=None)
     return len(annotations)
 
