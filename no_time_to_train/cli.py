@@ -10,7 +10,7 @@ from no_time_to_train.errors import UserError, UserNotice, suggest
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command. A mistake of the user ends in one line on stderr and exit status 2.
+    """Run a command. A mistake of the user ends in one line on stderr and exit status 2, Ctrl-C in exit status 130.
 
     Args:
         argv: The command and its arguments; None takes those of this process.
@@ -24,6 +24,10 @@ def main(argv: list[str] | None = None) -> None:
         if is_first_process():
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        if is_first_process():
+            print("interrupted", file=sys.stderr)
+        sys.exit(130)  # 128 + SIGINT, as shells report it
 
 
 def run(argv: list[str]) -> None:

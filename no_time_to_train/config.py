@@ -4,8 +4,8 @@ The keys are those of the paper's code, and the defaults are the paper's numbers
 The table of keys in docs/configuration.md is made from the docstrings below (``python -m scripts.config_table``).
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_type_hints
 
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, encoder_input_size
@@ -207,3 +207,32 @@ class DataLoadCfgs:
     """
 
     workers: int = 4
+
+
+@dataclass
+class StageCfg:
+    """What a configuration holds under ``model.init_args``: the arguments of the LightningModule.
+
+    Attributes:
+        test_mode: ``fill_memory``, ``postprocess_memory``, ``vis_memory`` or ``test``.
+        model_cfg: See below.
+        dataset_cfgs: See below.
+        data_load_cfgs: See below.
+        cache_dir: Where to keep the proposals of targets for the next reference set (docs/speed.md). Default: nowhere.
+        compile: Compile both image encoders with ``torch.compile``.
+    """
+
+    test_mode: str
+    model_cfg: ModelCfg
+    dataset_cfgs: DatasetCfgs
+    data_load_cfgs: DataLoadCfgs
+    cache_dir: str | None = None
+    compile: bool = False
+
+
+def configuration_keys(cls: type[Any] = StageCfg) -> dict[str, Any]:
+    """The keys of a configuration, nested as in YAML: a dict where a key holds further keys, else None."""
+    hints = get_type_hints(cls)
+    return {
+        one.name: configuration_keys(hints[one.name]) if is_dataclass(hints[one.name]) else None for one in fields(cls)
+    }

@@ -89,9 +89,11 @@ class StageCLI(LightningCLI):
             model.prepare(run)
             try:
                 self.trainer.test(model, verbose=False)
-            except BaseException:  # an interrupt, too
+            except BaseException as error:
                 if self.trainer.is_global_zero:
                     model.print_resume_hint()
+                if isinstance(error, SystemExit):  # what Lightning makes of Ctrl-C
+                    raise KeyboardInterrupt from error
                 raise
 
     def _record(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[None]:

@@ -1,5 +1,30 @@
 """``test``: run one stage of the method, as the paper's commands do."""
 
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from no_time_to_train.config import configuration_keys
+from no_time_to_train.errors import UserError, suggest
+
+#: Options of a run besides ``--model...`` and ``--trainer...``; ``commands/stage_cli.py`` defines them.
+OPTIONS = (
+    "config",
+    "ckpt_path",
+    "out_path",
+    "export_result",
+    "n_shot",
+    "coco_semantic_split",
+    "seed",
+    "on_bad_image",
+    "max_bad",
+    "print_config",
+    "optimizer",
+    "lr_scheduler",
+)
+
 
 def test(argv: list[str]) -> None:
     """Run one stage of the method: fill_memory, postprocess_memory, vis_memory or test.
@@ -35,6 +60,71 @@ def test(argv: list[str]) -> None:
 
         print(inspect.getdoc(test))
         return
+    check_arguments(argv)
     from no_time_to_train.commands.stage_cli import run_stage
 
     run_stage(argv)
+
+
+def check_arguments(argv: list[str]) -> None:
+    """Check what can be checked in a moment: options, configuration files, their keys, and the memory to read.
+
+    Args:
+        argv: The arguments after ``no-time-to-train test``.
+
+    Raises:
+        UserError: An option or a key does not exist, or a file is missing.
+    """
+    options = [argument.partition("=")[0] for argument in argv if argument.startswith("--")]
+    for option in options:
+        name, *keys = option.removeprefix("--").split(".")
+        if name == "model":
+            check_keys(keys[1:] if keys[:1] == ["init_args"] else keys, configuration_keys(), option)
+        elif name != "trainer" and (keys or name not in OPTIONS):
+            known = [f"--{known}" for known in OPTIONS]
+            raise UserError(f"no-time-to-train test: there is no option {option}{suggest(option, known)}")
+    configs = values(argv, "--config")
+    if not configs and not any(option.startswith("--model") for option in options):
+        raise UserError("--config is missing: give a configuration such as configs/custom_sam2l.yaml (see test --help)")
+    for config in configs:
+        check_configuration(Path(config))
+    for memory in values(argv, "--ckpt_path"):
+        if not Path(memory).is_file():
+            raise UserError(f"memory not found: {memory}; fill_memory writes it, and postprocess_memory the next one")
+
+
+def check_configuration(path: Path) -> None:
+    """Check that a configuration file can be read and that all keys of the model exist."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"configuration not found: {path}") from error
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"configuration {path} cannot be read: {' '.join(str(error).split())}") from error
+    model = content.get("model") if isinstance(content, dict) else None
+    if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
+        check_nested(model["init_args"], configuration_keys(), [], f"configuration {path}")
+
+
+def check_nested(content: dict[str, Any], known: dict[str, Any], parents: list[str], where: str) -> None:
+    """Check the keys of a dict and of the dicts in it."""
+    for key, value in content.items():
+        check_keys([str(key)], known, f"{where}: {'.'.join([*parents, str(key)])}")
+        if isinstance(value, dict) and known[key]:
+            check_nested(value, known[key], [*parents, str(key)], where)
+
+
+def check_keys(keys: list[str], known: dict[str, Any], where: str) -> None:
+    """Check that a path of keys exists; jsonargparse accepts a shortened path only where it says so itself."""
+    for key in keys:
+        if key in ("class_path", "init_args", "help") or not known:
+            return
+        if key not in known:
+            raise UserError(f"{where}: there is no key {key!r}{suggest(key, known)}")
+        known = known[key]
+
+
+def values(argv: list[str], option: str) -> list[str]:
+    """The values that a command line gives to an option, as ``--option VALUE`` or ``--option=VALUE``."""
+    following = [value for name, value in pairwise(argv) if name == option]
+    return following + [one.removeprefix(f"{option}=") for one in argv if one.startswith(f"{option}=")]
