@@ -1,4 +1,4 @@
-"""The downloader against a server on loopback that behaves well, badly, and maliciously."""
+"""Downloads from a local server that behaves well or in many ways badly: resumed, checked, atomic, one at a time."""
 
 import io
 import re
@@ -33,19 +33,33 @@ def checkpoint(seed: int) -> bytes:
 
 @dataclass
 class Site:
-    """What the server serves, how it misbehaves, and what it was asked."""
+    """What the server sends, how it misbehaves, and what it was asked for.
+
+    Attributes:
+        url: Address of the file.
+        content: The file.
+        content_type: Its Content-Type.
+        etag: Its ETag.
+        statuses: Errors that answer the first requests.
+        cuts: Bytes after which the first bodies are cut off.
+        supports_range: Whether Range is obeyed.
+        supports_if_range: Whether If-Range is obeyed.
+        missing: Bytes that Content-Length claims in addition to those sent.
+        gate: The server waits for this event in the middle of a body.
+        ranges: The Range header of each request so far.
+    """
 
     url: str = ""
     content: bytes = field(default_factory=lambda: checkpoint(0))
     content_type: str = "application/octet-stream"
     etag: str = '"one"'
-    statuses: list[int] = field(default_factory=list)  # errors to answer the first requests with
-    cuts: list[int] = field(default_factory=list)  # bytes after which to cut the first bodies
-    honours_range: bool = True
-    honours_if_range: bool = True
-    missing: int = 0  # bytes that Content-Length claims beyond those there are
-    gate: threading.Event | None = None  # to wait for in the middle of a body
-    ranges: list[str | None] = field(default_factory=list)  # Range of each request so far
+    statuses: list[int] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+    supports_range: bool = True
+    supports_if_range: bool = True
+    missing: int = 0
+    gate: threading.Event | None = None
+    ranges: list[str | None] = field(default_factory=list)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,8 +71,8 @@ class Handler(BaseHTTPRequestHandler):
         if site.statuses:
             return self.send_error(site.statuses.pop(0))
         begin, total = 0, len(site.content) + site.missing
-        fresh = self.headers.get("If-Range") == site.etag or not site.honours_if_range
-        if asked and site.honours_range and fresh:
+        fresh = self.headers.get("If-Range") == site.etag or not site.supports_if_range
+        if asked and site.supports_range and fresh:
             begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
             self.send_response(206 if begin < total else 416)
             self.send_header(
@@ -74,8 +88,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: len(body) // 2])
         if site.gate:
             site.gate.wait(5)
-        with suppress(ConnectionError):  # the client may have given up at the gate
-            self.wfile.write(body[len(body) // 2 :])  # then HTTP/1.0 closes the connection
+        with suppress(ConnectionError):  # the client may have disconnected while the server waited
+            self.wfile.write(body[len(body) // 2 :])  # HTTP/1.0 then closes the connection
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test's output clean."""
@@ -96,7 +110,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def begin(site: Site, folder: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the first ``size`` bytes in the folder, as a download that was given up does."""
+    """Leave the first ``size`` bytes in the folder, as a failed download does."""
     site.cuts = [size]
     with monkeypatch.context() as patch:
         patch.setattr(module, "ATTEMPTS", 1)
@@ -111,7 +125,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_download_leaves_the_checkpoint_and_nothing_else(site: Site, tmp_path: Path) -> None:
+def test_a_download_leaves_only_the_checkpoint(site: Site, tmp_path: Path) -> None:
     path = download(NAME, tmp_path / "new" / "folder", site.url)
     assert path == tmp_path / "new" / "folder" / FILE
     assert path.read_bytes() == site.content
@@ -127,28 +141,28 @@ def test_the_progress_bar_counts_bytes(site: Site, tmp_path: Path, capsys: pytes
     assert "B/s" in bar
 
 
-def test_a_cut_connection_is_resumed_where_it_was_cut(site: Site, tmp_path: Path) -> None:
+def test_an_interrupted_download_resumes_where_it_stopped(site: Site, tmp_path: Path) -> None:
     site.cuts = [30_000, 20_000]
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
     assert site.ranges == [None, "bytes=30000-", "bytes=50000-"]
 
 
-def test_cuts_that_bring_something_new_do_not_use_up_the_attempts(site: Site, tmp_path: Path) -> None:
+def test_interruptions_after_new_bytes_do_not_count_as_failed_attempts(site: Site, tmp_path: Path) -> None:
     site.cuts = [10_000] * 7
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
     assert len(site.ranges) == 8 > module.ATTEMPTS
 
 
-def test_a_later_call_resumes_what_an_earlier_one_left(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_call_resumes_an_earlier_download(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(site, tmp_path, 40_000, monkeypatch)
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
     assert site.ranges == ["bytes=40000-"]
     assert names(tmp_path) == [FILE]
 
 
-def test_a_server_that_stalls_counts_as_cut(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_connection_counts_as_interrupted(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.2)
     monkeypatch.setattr(module, "ATTEMPTS", 1)
     site.gate = threading.Event()
@@ -161,17 +175,17 @@ def test_a_server_that_ignores_range_is_read_from_the_start(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(site, tmp_path, 40_000, monkeypatch)
-    site.honours_range = False
+    site.supports_range = False
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
     assert site.ranges == ["bytes=40000-"]
 
 
-@pytest.mark.parametrize("honours_if_range", [True, False])
-def test_a_file_that_changed_is_not_glued(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honours_if_range: bool
+@pytest.mark.parametrize("supports_if_range", [True, False])
+def test_parts_of_different_versions_are_not_joined(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supports_if_range: bool
 ) -> None:
     begin(site, tmp_path, 40_000, monkeypatch)
-    site.content, site.etag, site.honours_if_range = checkpoint(1), '"two"', honours_if_range
+    site.content, site.etag, site.supports_if_range = checkpoint(1), '"two"', supports_if_range
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
 
 
@@ -184,20 +198,20 @@ def test_a_part_of_an_unknown_version_is_not_resumed(
     assert site.ranges == [None]
 
 
-def test_a_part_that_is_whole_is_put_in_place(site: Site, tmp_path: Path) -> None:
+def test_a_complete_part_is_put_in_place(site: Site, tmp_path: Path) -> None:
     (tmp_path / f"{FILE}.part").write_bytes(site.content)
     (tmp_path / f"{FILE}.etag").write_text(site.etag)
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
     assert site.ranges == [f"bytes={len(site.content)}-"]  # answered 416
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(site: Site, tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_is_discarded(site: Site, tmp_path: Path) -> None:
     (tmp_path / f"{FILE}.part").write_bytes(site.content + b"more")
     (tmp_path / f"{FILE}.etag").write_text(site.etag)
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
 
 
-def test_a_length_that_claims_too_much_leaves_no_file(site: Site, tmp_path: Path) -> None:
+def test_a_content_length_that_is_too_large_leaves_no_file(site: Site, tmp_path: Path) -> None:
     site.missing = 1000
     size = len(site.content)
     with pytest.raises(UserError, match=f"ended after {size} of {size + 1000} bytes.*run the same command again"):
@@ -206,14 +220,14 @@ def test_a_length_that_claims_too_much_leaves_no_file(site: Site, tmp_path: Path
     assert len(site.ranges) == module.ATTEMPTS
 
 
-def test_a_length_that_claims_too_little_leaves_no_file(site: Site, tmp_path: Path) -> None:
+def test_a_content_length_that_is_too_small_leaves_no_file(site: Site, tmp_path: Path) -> None:
     site.missing = -1000
     with pytest.raises(UserError, match="do not open as a checkpoint"):
         download(NAME, tmp_path, site.url)
     assert names(tmp_path) == []
 
 
-def test_a_web_page_leaves_no_file_and_spares_the_part(
+def test_a_web_page_leaves_no_file_and_keeps_the_part(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(site, tmp_path, 40_000, monkeypatch)
@@ -225,9 +239,9 @@ def test_a_web_page_leaves_no_file_and_spares_the_part(
 
 
 @pytest.mark.parametrize(
-    "content", [b"<html>Not what you want</html>", b"plain text", b"..", b"junk", b"", checkpoint(0)[:9999]]
+    "content", [b"<html>Not a checkpoint</html>", b"plain text", b"..", b"junk", b"", checkpoint(0)[:9999]]
 )
-def test_what_is_not_a_checkpoint_leaves_no_file(site: Site, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_deleted(site: Site, tmp_path: Path, content: bytes) -> None:
     site.content = content
     with pytest.raises(UserError, match=f"{len(content)} bytes .* do not open as a checkpoint and were deleted"):
         download(NAME, tmp_path, site.url)
@@ -235,7 +249,7 @@ def test_what_is_not_a_checkpoint_leaves_no_file(site: Site, tmp_path: Path, con
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_is_reported_at_once(site: Site, tmp_path: Path, status: int) -> None:
+def test_a_client_error_is_reported_without_a_second_request(site: Site, tmp_path: Path, status: int) -> None:
     site.statuses = [status]
     with pytest.raises(UserError, match=f"HTTP {status} .*download the file another way and save it as .*{FILE}$"):
         download(NAME, tmp_path, site.url)
@@ -243,26 +257,28 @@ def test_a_refusal_is_reported_at_once(site: Site, tmp_path: Path, status: int) 
     assert len(site.ranges) == 1
 
 
-def test_an_error_of_the_server_is_tried_again(site: Site, tmp_path: Path) -> None:
+def test_a_server_error_is_tried_again(site: Site, tmp_path: Path) -> None:
     site.statuses = [503, 500]
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
 
 
-def test_no_server_is_one_clear_line(site: Site, tmp_path: Path) -> None:
+def test_a_refused_connection_is_reported_in_one_line(site: Site, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Connection refused.*check the connection") as caught:
         download(NAME, tmp_path, "http://127.0.0.1:9/x.pt")
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == []
 
 
-def test_a_file_that_is_there_is_left_alone(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_file_is_not_downloaded_again(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / FILE).write_bytes(checkpoint(7))
     assert download(NAME, tmp_path, site.url).read_bytes() == checkpoint(7)
     assert site.ranges == []
     assert "is already there" in capsys.readouterr().out
 
 
-def test_a_broken_file_that_is_there_is_reported_not_replaced(site: Site, tmp_path: Path) -> None:
+def test_a_broken_existing_file_is_reported_and_not_replaced(site: Site, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(site.content[:5000])
     with pytest.raises(UserError, match="delete this file and run the same command again"):
         download(NAME, tmp_path, site.url)
@@ -278,17 +294,17 @@ def test_a_full_disk_is_noticed_before_the_download(
     assert names(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_made_is_reported(site: Site, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file.*choose another folder"):
         download(NAME, tmp_path / "file", site.url)
 
 
-def test_of_two_at_once_one_downloads_and_the_other_waits(
+def test_of_two_downloads_at_once_the_second_waits(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.gate = threading.Event()
-    with ThreadPoolExecutor(2) as pool:  # flock keeps open files apart, be they of one process or of two
+    with ThreadPoolExecutor(2) as pool:  # the lock excludes threads in the same way as processes
         both = [pool.submit(download, NAME, tmp_path, site.url) for _ in range(2)]
         threading.Timer(0.3, site.gate.set).start()
         paths = [one.result(timeout=10) for one in both]
@@ -299,28 +315,28 @@ def test_of_two_at_once_one_downloads_and_the_other_waits(
     assert "waiting for it" in capsys.readouterr().out
 
 
-def test_after_a_failure_the_one_that_waited_downloads(site: Site, tmp_path: Path) -> None:
+def test_when_the_first_download_fails_the_waiting_one_continues(site: Site, tmp_path: Path) -> None:
     good, site.content, site.gate = site.content, b"junk", threading.Event()
 
-    def mend() -> None:
+    def repair() -> None:
         site.content = good
         site.gate.set()
 
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(download, NAME, tmp_path, site.url) for _ in range(2)]
-        threading.Timer(0.3, mend).start()
+        threading.Timer(0.3, repair).start()
         errors = [one.exception(timeout=10) for one in both]
     assert [type(error) for error in errors if error] == [UserError]
     assert (tmp_path / FILE).read_bytes() == good
     assert names(tmp_path) == [FILE]
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_name_is_answered_with_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no checkpoint is called 'sam3'; choose one of sam2_hiera_tiny, .*sam_vit_h"):
         download("sam3", tmp_path)
 
 
-def test_only_http_is_fetched(tmp_path: Path) -> None:
+def test_only_http_addresses_are_accepted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must begin with http"):
         download(NAME, tmp_path, f"file://{tmp_path}/x.pt")
 
@@ -332,7 +348,7 @@ def test_the_list_names_every_checkpoint_once() -> None:
     assert len({one.url for one in CHECKPOINTS.values()}) == len({one.file_name for one in CHECKPOINTS.values()}) == 19
 
 
-def test_a_missing_official_file_has_a_command_that_fetches_it() -> None:
+def test_an_official_file_has_a_command_that_downloads_it() -> None:
     assert download_command("checkpoints/dinov2_vitl14_pretrain.pth") == "no-time-to-train download dinov2_vitl14"
     assert (
         download_command("/my data/sam2.1_hiera_base_plus.pt")

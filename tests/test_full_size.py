@@ -1,4 +1,4 @@
-"""The paper's networks at full size (slow: minutes, 8 GB)."""
+"""The paper's networks at full size. The test takes minutes and 8 GB of memory."""
 
 from pathlib import Path
 

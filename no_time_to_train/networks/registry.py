@@ -5,7 +5,6 @@ This module does not import torch, so that a command line is checked before torc
 
 import shlex
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,7 +119,7 @@ def list_checkpoints() -> str:
 FOLDER = Path("checkpoints")
 
 #: Folder of the nano networks' weights and configurations, inside this package.
-NANO_FOLDER = Path(str(files("no_time_to_train.networks"))) / "nano"
+NANO_FOLDER = Path(__file__).parent / "nano"
 
 
 def default_checkpoint(network: str) -> Path:
