@@ -1,0 +1,117 @@
+"""The documents: every command in them parses, every link leads somewhere, and the notebook runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+from no_time_to_train.commands import COMMANDS, build_parser
+from no_time_to_train.commands.stage_cli import run_stage
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+
+#: How a command of this package begins.
+PROGRAMS = (["no-time-to-train"], ["python", "run_lightning.py"])
+
+
+def code_lines(text: str) -> list[str]:
+    """The lines of a page's fenced and indented code blocks; lines that end in a backslash are joined."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    blocks += re.findall(r"(?:^(?: {4}.*)\n)+", text, flags=re.MULTILINE)
+    return [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The commands of this package on a page, as lists of arguments, except those that are abbreviated by ``...``."""
+    commands = []
+    for line in code_lines(page.read_text()):
+        if "no-time-to-train " not in line and "run_lightning.py " not in line:
+            continue
+        words = shlex.split(line, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # variables for this command only
+            words = words[1:]
+        for program in PROGRAMS:
+            if words[: len(program)] == program and "..." not in words:
+                commands.append(words[len(program) :])
+    return commands
+
+
+ALL_COMMANDS = [
+    pytest.param(command, id=f"{page.name}: {' '.join(command)}") for page in PAGES for command in commands_of(page)
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_commands_are_found_in_every_kind_of_code_block(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Text: no-time-to-train report this/\n\n"
+        "    no-time-to-train report \\\n      runs/   # comment\n"
+        "    A=1 python run_lightning.py test --seed 1\n"
+        "    python run_lightning.py test ... --seed 1\n\n"
+        "```bash\nno-time-to-train download a\n```\n"
+    )
+    assert sorted(commands_of(page)) == [["download", "a"], ["report", "runs/"], ["test", "--seed", "1"]]
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_each_command_in_the_documents_parses(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    length = 2 if " ".join(command[:2]) in COMMANDS else 1
+    name, arguments = " ".join(command[:length]), command[length:]
+    assert name in COMMANDS
+    if name == "test":
+        with pytest.raises(SystemExit) as ended:  # prints the configuration, with all options applied, and runs nothing
+            run_stage([*arguments, "--print_config"])
+        assert ended.value.code in (None, 0)
+    else:
+        build_parser(name).parse_command(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links to {link}, which does not exist"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name} links to {link}, but {target.name} has no such heading"
+
+
+def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    code = "\n".join(blocks).replace('"sam2_hiera_large", "dinov2_vitl14"', '"nano"')
+    scene = draw_scene(np.random.default_rng(114), NOVEL_CLASSES, (300, 400))
+    mask = scene.masks[scene.masks.sum((1, 2)).argmax()]
+    (tmp_path / "refs" / "boat").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "refs" / "boat"):
+        for name, pixels in (("photo.jpg", scene.image), ("ref.jpg", scene.image), ("ref_mask.png", mask)):
+            Image.fromarray(pixels).save(folder / name)
+    (tmp_path / "refs" / "boat" / "photo.jpg").unlink()
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert (tmp_path / "found.jpg").exists()
+    assert (tmp_path / "boats.memory").exists()
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "store the notebook without outputs"
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
