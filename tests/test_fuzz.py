@@ -1,6 +1,6 @@
-"""Broken files of every kind get an answer or a clear error: never a traceback, never a hang.
+"""Broken files of every kind are read or refused with a UserError: no traceback and no hang.
 
-``FUZZ_CASES`` cases of each test; ``FUZZ_CASES=20000 pytest tests/test_fuzz.py`` for longer.
+The environment variable ``FUZZ_CASES`` sets the cases per test: ``FUZZ_CASES=20000 pytest tests/test_fuzz.py``.
 """
 
 import copy
@@ -32,17 +32,17 @@ from no_time_to_train.evaluation import evaluate
 from no_time_to_train.lightning_module import NoTimeToTrain
 from tests.conftest import DATA
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's of broken files, and our notices
+pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's about broken files, and this package's
 CASES = int(os.environ.get("FUZZ_CASES", "600"))
 fuzz = settings(
     max_examples=CASES,
-    deadline=20_000,  # milliseconds a case, on a busy machine
+    deadline=20_000,  # milliseconds per case, enough on a busy machine
     derandomize=True,
     print_blob=False,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
-#: What may stand anywhere in a JSON file, whatever should.
+#: Values that replace others anywhere in a JSON file.
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -55,17 +55,17 @@ VALUES = st.one_of(
 
 
 def places(content: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) of a JSON value."""
+    """The container and the key of every part of a JSON value."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else []
     return [place for key, value in items for place in ((content, key), *places(value))]
 
 
 def broken(draw: st.DrawFn, content: Any) -> Any:
-    """A copy of a JSON value with one to three of its parts removed, doubled, or replaced."""
+    """A copy of a JSON value with one to three of its parts removed, duplicated or replaced."""
     content = copy.deepcopy(content)
     for _ in range(draw(st.integers(1, 3))):
         container, key = draw(st.sampled_from(places(content) or [([None], 0)]))
-        change = draw(st.sampled_from(["replace", "remove", "double"]))
+        change = draw(st.sampled_from(["replace", "remove", "duplicate"]))
         if change == "replace":
             container[key] = draw(VALUES)
         elif change == "remove":
@@ -75,8 +75,8 @@ def broken(draw: st.DrawFn, content: Any) -> Any:
     return content
 
 
-def spoiled(draw: st.DrawFn, content: bytes) -> bytes:
-    """Bytes cut off somewhere, with a few changed."""
+def corrupted(draw: st.DrawFn, content: bytes) -> bytes:
+    """The bytes, perhaps truncated, with a few of them changed."""
     data = bytearray(content[: draw(st.integers(0, len(content))) if draw(st.booleans()) else len(content)])
     for _ in range(draw(st.integers(0, 8))):
         if data:
@@ -86,9 +86,9 @@ def spoiled(draw: st.DrawFn, content: bytes) -> bytes:
 
 @st.composite
 def json_files(draw: st.DrawFn, content: Any) -> bytes:
-    """A JSON file of nearly this content, or nearly the file."""
+    """A JSON file with broken content; one in ten is also corrupted as a file."""
     whole = json.dumps(broken(draw, content)).encode()
-    return spoiled(draw, whole) if draw(st.integers(0, 9)) == 0 else whole
+    return corrupted(draw, whole) if draw(st.integers(0, 9)) == 0 else whole
 
 
 ANNOTATIONS = json.loads((DATA / "references.json").read_text())
@@ -118,7 +118,7 @@ def test_annotation_files(content: bytes, tmp_path: Path) -> None:
 
 
 @fuzz
-@given(content=st.one_of(json_files(REFERENCES), st.composite(spoiled)(pickle.dumps(REFERENCES))))
+@given(content=st.one_of(json_files(REFERENCES), st.composite(corrupted)(pickle.dumps(REFERENCES))))
 def test_reference_sets(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / ("references.json" if content[:1] in b"{[" else "references.pkl")
     path.write_bytes(content)
@@ -129,6 +129,7 @@ def test_reference_sets(content: bytes, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def parser() -> StageParser:
+    """A parser of the configuration of a stage."""
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=IMPORTABLE)
     parser = StageParser(exit_on_error=True)
     parser.add_subclass_arguments(NoTimeToTrain, "model")
@@ -144,7 +145,7 @@ def test_configurations(content: Any, parser: StageParser) -> None:
 
 
 def images() -> list[bytes]:
-    """Small pictures in the formats and modes that people have."""
+    """Small images in common formats and modes."""
     rng = np.random.default_rng(0)
     pixels = Image.fromarray(rng.integers(0, 255, (12, 10, 4), dtype=np.uint8), "RGBA")
     kinds = [("RGB", "jpeg"), ("L", "png"), ("RGBA", "png"), ("P", "gif"), ("I;16", "tiff"), ("RGB", "webp")]
@@ -155,7 +156,7 @@ def images() -> list[bytes]:
 
 
 @fuzz
-@given(content=st.sampled_from(images()).flatmap(lambda image: st.composite(spoiled)(image)))
+@given(content=st.sampled_from(images()).flatmap(lambda image: st.composite(corrupted)(image)))
 def test_images(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(content)

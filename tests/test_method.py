@@ -1,4 +1,4 @@
-"""Steps of the method that the reference outputs do not reach."""
+"""Parts of the method and of the data files that the golden outputs do not cover."""
 
 import json
 import warnings
@@ -41,7 +41,7 @@ from tests.conftest import DATA
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
 
 
-def test_a_prototype_is_the_mean_of_its_class_s_shots() -> None:
+def test_a_prototype_is_the_mean_of_the_shots_of_its_class() -> None:
     bank = MemoryBank.empty(CATEGORIES, dim=2)
     bank.add(1, torch.tensor([2.0, 0.0]), torch.tensor(1.0))
     bank.add(0, torch.tensor([1.0, 0.0]), torch.tensor(5.0))
@@ -106,7 +106,7 @@ def test_cls_num_per_mask_keeps_the_best_classes() -> None:
     torch.testing.assert_close(scores, vectors[:, :2])
     scores, classes = best_classes(vectors, prototypes, classes_per_mask=-1)
     assert classes[0, :2].tolist() == [0, 1]
-    assert (scores[0, 2:] == 0).all()  # 0.1 is under 0.6 of the best, and cosines under 0 are clamped
+    assert (scores[0, 2:] == 0).all()  # 0.1 is below 0.6 times the best; negative cosines are clamped
     assert scores[0, 1] > 0
 
 
@@ -117,7 +117,7 @@ def square(x: int, y: int, side: int) -> Tensor:
     return logits
 
 
-def test_rivals_are_ranked_by_predicted_iou_and_classes_do_not_compete() -> None:
+def test_suppression_ranks_by_predicted_iou_within_each_class() -> None:
     features = torch.zeros(2, 4, 4)
     features[0, :, :2], features[1, :, 2:] = 1, 1  # the left half looks like class 0, the right half like class 1
     logits = torch.stack([square(0, 0, 7), square(0, 0, 8), square(10, 4, 5), square(0, 0, 0)])
@@ -127,7 +127,7 @@ def test_rivals_are_ranked_by_predicted_iou_and_classes_do_not_compete() -> None
     assert candidates.rows.tolist() == [1, 2]
 
 
-def test_soft_merging_lowers_what_a_better_mask_of_its_class_covers() -> None:
+def test_soft_merging_lowers_scores_of_masks_covered_by_better_ones_of_their_class() -> None:
     regions = torch.stack([square(0, 0, 8), square(0, 0, 4), square(4, 4, 8), square(0, 0, 8)]) > 0
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0], [1, 1], [1, 0]]), dim=1)
     scores = soft_merge(torch.ones(4), torch.tensor([0, 0, 0, 1]), PackedMasks.pack(regions.numpy()), vectors)
@@ -135,20 +135,20 @@ def test_soft_merging_lowers_what_a_better_mask_of_its_class_covers() -> None:
 
 
 class NoProposals(torch.nn.Module):
-    """A proposer that finds nothing."""
+    """A proposer that proposes nothing."""
 
     def forward(self, image: Tensor) -> Proposals:
         return Proposals(torch.zeros(0, 16, 16), torch.zeros(0))
 
 
 class FlatEncoder(torch.nn.Module):
-    """An encoder to which everything looks alike."""
+    """An encoder with the same feature everywhere."""
 
     def feature_map(self, images: Tensor) -> Tensor:
         return torch.ones(1, 2, 4, 4)
 
 
-def test_an_image_where_nothing_survives_gives_no_instances() -> None:
+def test_an_image_without_proposals_has_no_instances() -> None:
     segmenter = Segmenter(FlatEncoder(), NoProposals(), torch.eye(2), Settings())  # type: ignore[arg-type]
     detections = segmenter.segment(torch.zeros(3, 64, 64), 40, 50)
     assert len(detections) == 0
@@ -165,6 +165,7 @@ def test_results_are_coco_records() -> None:
 
 
 def annotations(*entries: dict[str, Any]) -> dict[str, Any]:
+    """A COCO file with these annotations, which are good references except for the values given."""
     base = {"bbox": [20, 20, 40, 40], "iscrowd": 0, "category_id": 3}
     images = [{"id": image_id, "width": 100, "height": 100, "file_name": f"{image_id}.png"} for image_id in range(9)]
     return {
@@ -175,7 +176,7 @@ def annotations(*entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def sampled(tmp_path: Path, data: dict[str, Any], shots: int, **options: bool) -> list[int]:
-
+    """The ids of the annotations that are sampled from a COCO file."""
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(data))
     coco = read_coco(path)
@@ -183,7 +184,7 @@ def sampled(tmp_path: Path, data: dict[str, Any], shots: int, **options: bool) -
     return sorted(shot["ann_ids"][0] for shot in references[3])
 
 
-def test_sampling_passes_over_what_is_no_good_reference(tmp_path: Path) -> None:
+def test_sampling_skips_bad_references(tmp_path: Path) -> None:
     data = annotations(
         {},
         {"iscrowd": 1},
@@ -204,7 +205,7 @@ def test_sampling_for_lvis_fills_up(tmp_path: Path) -> None:
     assert sampled(tmp_path, annotations(small, small), 3, fill_up=True) in ([0, 0, 1], [0, 1, 1])
 
 
-def test_a_reference_set_reads_as_it_was_written(tmp_path: Path) -> None:
+def test_a_reference_set_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
     coco = read_coco(DATA / "references.json")
     references = coco_to_references(coco)
     assert [len(shots) for shots in references.values()] == [2, 2, 2]
@@ -225,15 +226,15 @@ def test_an_entry_with_several_annotations_uses_the_first() -> None:
 def test_kmeans_finds_separate_groups_and_pca_their_axis() -> None:
     generator = torch.Generator().manual_seed(0)
     groups = torch.eye(5)[torch.arange(200) % 3] + 0.05 * torch.randn(200, 5, generator=generator)
-    centres = kmeans(groups, 3)
-    assert sorted((centres @ torch.eye(5)[:3].T).argmax(dim=1).tolist()) == [0, 1, 2]
+    centers = kmeans(groups, 3)
+    assert sorted((centers @ torch.eye(5)[:3].T).argmax(dim=1).tolist()) == [0, 1, 2]
     line = torch.linspace(-1, 1, 50)[:, None] * torch.tensor([[0.0, 3, 4]]) + 7
     mean, components = principal_components(line, 1)
     torch.testing.assert_close(mean, torch.full((3,), 7.0))
     torch.testing.assert_close(components.abs(), torch.tensor([[0.0, 0.6, 0.8]]))
 
 
-def test_a_full_gpu_halves_the_prompts_at_once_says_so_once_and_changes_nothing(
+def test_a_full_gpu_halves_the_prompts_at_once_with_one_notice_and_the_same_result(
     monkeypatch: pytest.MonkeyPatch, nano_checkpoints: tuple[Path, Path]
 ) -> None:
     proposer = MaskProposer(
@@ -261,7 +262,7 @@ def test_a_full_gpu_halves_the_prompts_at_once_says_so_once_and_changes_nothing(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_no_nan_becomes_a_score(value: float, nano_checkpoints: tuple[Path, Path]) -> None:
+def test_a_score_that_is_not_finite_is_an_error(value: float, nano_checkpoints: tuple[Path, Path]) -> None:
     vit = build_dinov2("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
     vit.norm.bias.data[0] = value
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=2))

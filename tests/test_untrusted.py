@@ -1,4 +1,4 @@
-"""Files from strangers run no code. Each test carries a harmless exploit, which would leave a file behind."""
+"""Untrusted files cannot run code. Each test contains a harmless exploit, which creates a file if it runs."""
 
 import pickle
 import sys
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def ran(tmp_path: Path) -> Path:
-    """What exists if an exploit ran."""
+    """The file that an exploit creates if it runs."""
     return tmp_path / "ran"
 
 
@@ -35,8 +35,8 @@ def exploit(ran: Path) -> Any:
 
 
 @pytest.fixture
-def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[[Path], str]:
-    """Run a stage with a configuration that must be refused; returns the line that says why."""
+def error_of(capsys: pytest.CaptureFixture[str]) -> Callable[[Path], str]:
+    """A function that runs a stage with a configuration that must be refused, and returns the error message."""
 
     def run(config: Path) -> str:
         with pytest.raises(SystemExit) as exit_:
@@ -73,8 +73,8 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("content", CONFIGS.values(), ids=CONFIGS.keys())
-def test_a_configuration_imports_nothing_but_lightning_and_us(
-    content: str, complaint: Callable[[Path], str], ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_configuration_imports_only_lightning_and_this_package(
+    content: str, error_of: Callable[[Path], str], ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "evil", raising=False)
     (tmp_path / "evil.py").write_text(
@@ -83,5 +83,5 @@ def test_a_configuration_imports_nothing_but_lightning_and_us(
     (tmp_path / "config.yaml").write_text(content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    assert complaint(tmp_path / "config.yaml").startswith("error: ")
+    assert error_of(tmp_path / "config.yaml").startswith("error: ")
     assert not ran.exists()
