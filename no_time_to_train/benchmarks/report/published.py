@@ -32,7 +32,7 @@ class Benchmark:
         title: Its heading.
         prefix: What the names of its data sets begin with.
         measures: Title of a column -> place in ``metrics.json``. The first two are plotted.
-        runs: The number of runs that the published mean is taken over; None where no such mean is published.
+        runs: The number of runs that the published mean is taken over; None where no mean is published.
     """
 
     key: str

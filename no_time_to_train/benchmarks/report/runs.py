@@ -51,7 +51,7 @@ def find_runs(folder: str | Path) -> list[Run]:
     A damaged ``run.json`` makes a failed run, not an exception.
 
     Raises:
-        UserError: There is no such folder.
+        UserError: The folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():

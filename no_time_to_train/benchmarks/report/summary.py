@@ -137,7 +137,7 @@ def mean_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
         found: Its points, from :func:`points`.
 
     Returns:
-        The table; None where no such mean is published, or where no run is our method's.
+        The table; None where no mean is published, or where no run is of our method.
     """
     published, title = published_mean(benchmark), next(iter(benchmark.measures))
     ours = [point.mean for point in found if point.method == OURS and point.measure == benchmark.measures[title]]
