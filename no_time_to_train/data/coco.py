@@ -166,7 +166,7 @@ def _repair_polygons(annotation: dict[str, Any], where: str) -> bool:
 
 
 def _notify(path: str | Path, annotations: list[dict[str, Any]], what: str) -> None:
-    """Tell the user what was done about some annotations, with the ids of the first ten."""
+    """Issue a notice of what was done about some annotations, with the ids of the first ten."""
     if annotations:
         ids = ", ".join(str(annotation["id"]) for annotation in annotations[:10])
         more = ", ..." if len(annotations) > 10 else ""
