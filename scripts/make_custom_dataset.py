@@ -86,7 +86,9 @@ def commands(out: Path) -> list[str]:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json-file", type=Path, default=JSON_FILE, help=f"Default: {JSON_FILE}.")
+    parser.add_argument(
+        "--json-file", type=Path, default=JSON_FILE, help=f"COCO's annotation file. Default: {JSON_FILE}."
+    )
     parser.add_argument("--out", type=Path, default=OUT, help=f"Folder to write. Default: {OUT}.")
     parser.add_argument("--url", default=IMAGES_URL, help=f"Where COCO's training images are. Default: {IMAGES_URL}.")
     args = parser.parse_args()

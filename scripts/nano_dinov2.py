@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from no_time_to_train.demo.run_demo import CONTEXT_RATIO
 from no_time_to_train.demo.scenes import (
     NOVEL_CLASSES,
     NUM_BACKGROUNDS,
@@ -307,7 +306,7 @@ def evaluate_dinov2(model: VisionTransformer, seed: int, scenes: int = 100) -> d
     """
     shots: list[list[Tensor]] = [[] for _ in NOVEL_CLASSES]
     objects, labels, backgrounds = [], [], []
-    views = Views(model.patch_embed.img_size[0], CONTEXT_RATIO, tiles=(40, 140), surfaces=(3, 4))
+    views = Views(model.patch_embed.img_size[0], context_ratio(DINOV2_NANO), tiles=(40, 140), surfaces=(3, 4))
     index = 0
     while index < scenes or min(map(len, shots)) < 5:
         rng = np.random.default_rng([seed, EVALUATION, index])

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a piece of work, and the machine that it ran on."""
+"""Seconds and peak memory of a piece of work, and the machine that it ran on. Memory is measured on Linux only."""
 
 import ctypes
 import os
@@ -16,7 +16,13 @@ T = TypeVar("T")
 
 @dataclass
 class Measured(Generic[T]):
-    """What a piece of work gave, the seconds it took, and the bytes that it needed at most on top of those in use."""
+    """A piece of work that was done.
+
+    Attributes:
+        result: What it returned.
+        seconds: How long it took.
+        peak: The largest number of bytes that it needed in addition to those that were in use before.
+    """
 
     result: T
     seconds: float
@@ -24,7 +30,15 @@ class Measured(Generic[T]):
 
 
 def measure(work: Callable[[], T], device: torch.device) -> Measured[T]:
-    """Do a piece of work once. Memory is the GPU's, or the process's (Linux only)."""
+    """Do a piece of work once, and measure it.
+
+    Args:
+        work: A function without arguments.
+        device: The device that it computes on. Its memory is measured: the GPU's, or that of this process.
+
+    Returns:
+        The function's result and what it took.
+    """
     before = memory_in_use(device)
     start = time.perf_counter()
     result = work()
@@ -34,40 +48,62 @@ def measure(work: Callable[[], T], device: torch.device) -> Measured[T]:
     return Measured(result, seconds, peak_memory(device) - before)
 
 
-def side_by_side(
+def measure_both(
     plain: Callable[[], T], ours: Callable[[], T], device: torch.device, repeats: int = 1
 ) -> tuple[Measured[T], Measured[T]]:
-    """Do both in turn, several times: the fastest of each, so that what else the machine does disturbs least."""
+    """Measure two implementations in turn, several times, and keep the fastest run of each.
+
+    Other programs on the machine disturb the fastest run least.
+
+    Args:
+        plain: The first implementation.
+        ours: The second implementation.
+        device: See :func:`measure`.
+        repeats: How many times each is measured.
+
+    Returns:
+        The fastest run of each.
+    """
     rounds = [(measure(plain, device), measure(ours, device)) for _ in range(repeats)]
-    first, second = (min(one, key=lambda measured: measured.seconds) for one in zip(*rounds, strict=True))
+    first, second = (min(runs, key=lambda run: run.seconds) for runs in zip(*rounds, strict=True))
     return first, second
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes in use now; the peak is counted anew from here."""
+    """The bytes that are in use now. :func:`peak_memory` then counts from here."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or the next piece of work would use it unseen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of the process starts from here
+    ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system, or the work would reuse it unmeasured
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak of the process
     return process_status("VmRSS")
 
 
 def peak_memory(device: torch.device) -> int:
+    """The largest number of bytes in use since the last call of :func:`memory_in_use`."""
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else process_status("VmHWM")
 
 
-def process_status(name: str) -> int:
-    """A size of this process in bytes, by its name in Linux's ``/proc/self/status``."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def process_status(name: str, process: int | str = "self") -> int:
+    """A size from Linux's ``/proc/PROCESS/status`` in bytes.
+
+    Args:
+        name: The name of the entry, such as ``VmRSS``.
+        process: The id of the process.
+
+    Raises:
+        KeyError: There is no such entry, which is so for a process that has ended.
+        OSError: There is no such process.
+    """
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise KeyError(name)
 
 
 def machine(device: torch.device) -> str:
-    """The processor and the GPU by name, and what runs on them."""
+    """The GPU, the processor, and the versions of torch and Python in one line."""
     names = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
