@@ -69,6 +69,18 @@ def test_html_report_is_one_file_with_one_plot_per_benchmark(runs: Path) -> None
     assert "few_shot_classes,No Time To Train,10,bbox/AP,2,35.60,1.41,35.9,0.5,-0.30" in rows
 
 
+def test_runs_of_different_data_sets_are_not_pooled_where_none_has_a_name(tmp_path: Path) -> None:
+    for name, figure in (("boats", 0.2), ("birds", 0.4)):
+        with record_stage(tmp_path / name, "evaluate", {}, labels={"dataset_name": None}):
+            (tmp_path / name / "metrics.json").write_text(json.dumps({"bbox": {"AP": figure}}))
+    main(["report", str(tmp_path)])
+    text = (tmp_path / "report.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("| bi") or line.startswith("| bo")] == [
+        "| birds | No Time To Train | 40.0 | - | birds |",
+        "| boats | No Time To Train | 20.0 | - | boats |",
+    ], "and no empty columns: shots, seeds, seconds"
+
+
 def test_report_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, complaint in ((tmp_path, "holds no run"), (tmp_path / "none", "folder not found")):
         with pytest.raises(SystemExit):

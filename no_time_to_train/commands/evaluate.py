@@ -35,7 +35,7 @@ def evaluate(
         semantic_threshold: With --protocol semantic, the lowest score of an instance that counts.
         errors: Also say which kinds of errors cost how much AP.
         out: Folder of metrics.json. Default: the folder of the results.
-        dataset_name: Name of the data set in the report. Default: the split.
+        dataset_name: Name of the data set in the report. Default: the split, or the name of the ground truth's file.
         method: Name of the detector in the report.
         n_shot: Number of shots, for the report.
         seed: Seed, for the report.
@@ -51,7 +51,7 @@ def evaluate(
 
     folder = out or results.parent
     optional = {"method": method, "n_shot": n_shot, "seed": seed}
-    labels = {"dataset_name": dataset_name or split, **{k: v for k, v in optional.items() if v is not None}}
+    labels = {"dataset_name": dataset_name or split or gt.stem, **{k: v for k, v in optional.items() if v is not None}}
     files = {"gt": str(gt), "results": str(results)}
     with record_stage(folder, "evaluate", files, protocol=protocol, labels=labels):
         coco = read_coco(gt)

@@ -77,7 +77,7 @@ def read_run(folder: Path, name: str) -> Run:
         run = Run(
             folder=name,
             status="unfinished",
-            dataset=str(labels.get("dataset_name") or ""),
+            dataset=str(labels.get("dataset_name") or folder.name),
             method=labels.get("method", OURS),
             shots=labels.get("n_shot"),
             seed=labels.get("seed"),

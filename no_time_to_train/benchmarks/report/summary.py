@@ -89,7 +89,7 @@ def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
         runs: Its finished runs.
 
     Returns:
-        The table, without the columns for published figures where there are none.
+        The table, without the columns that would be empty.
     """
     header = ["data set", "method", "shots", "seed"]
     for title in benchmark.measures:
@@ -99,10 +99,9 @@ def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
         row = [dataset_title(run.dataset), run.method, _text(run.shots), _text(run.seed)]
         for measure in benchmark.measures.values():
             row += _compare(run.value(measure), published_run(run, measure))
-        rows.append([*row, f"{run.seconds:.0f}", run.folder])
+        rows.append([*row, f"{run.seconds:.0f}" if round(run.seconds) else "", run.folder])
     header += ["seconds", "folder"]
-    empty = {i for i in range(len(header)) if header[i] in ("published", "difference") and not any(r[i] for r in rows)}
-    keep = [i for i in range(len(header)) if i not in empty]
+    keep = [column for column in range(len(header)) if any(row[column] for row in rows)]
     return Table("Runs", [header[i] for i in keep], [[row[i] for i in keep] for row in rows])
 
 
