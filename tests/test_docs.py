@@ -111,7 +111,11 @@ def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "boats.memory").exists()
 
 
-def test_the_notebook_runs(tmp_path: Path) -> None:
+def test_the_notebook_finds_what_its_target_shows(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "store the notebook without outputs"
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    counts = [output["data"]["text/plain"] for output in outputs if "Counter" in str(output)]
+    assert counts == ["Counter({'bricks': 2, 'stripes': 2})"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
