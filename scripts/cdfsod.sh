@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# CD-FSOD: one of ArTaxOr, clipart1k, DIOR, FISH, NEU-DET, UODD, given first; 1 5 10 shots, those that the benchmark
-# fixed. See pipeline.sh for the variables.
+# CD-FSOD on one data set, with the 1, 5 and 10 shots that the benchmark provides. The first argument is the data set:
+# ArTaxOr, clipart1k, DIOR, FISH, NEU-DET or UODD. See pipeline.sh for the variables.
 set -euo pipefail
-dataset=${1:?name a data set: ArTaxOr, clipart1k, DIOR, FISH, NEU-DET or UODD}
+dataset=${1:?give a data set: ArTaxOr, clipart1k, DIOR, FISH, NEU-DET or UODD}
 shift
 # shellcheck source=scripts/pipeline.sh
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"

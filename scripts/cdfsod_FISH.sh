@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# CD-FSOD on FISH, 1 5 10 shots. See pipeline.sh for the variables.
+# CD-FSOD on FISH, with 1, 5 and 10 shots. See pipeline.sh for the variables.
 set -euo pipefail
 exec "$(dirname "${BASH_SOURCE[0]}")/cdfsod.sh" FISH "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CD-FSOD: all six data sets, 1 5 10 shots. See pipeline.sh for the variables.
+# CD-FSOD on all six data sets, with 1, 5 and 10 shots. See pipeline.sh for the variables.
 set -euo pipefail
 status=0
 for dataset in ArTaxOr clipart1k DIOR FISH NEU-DET UODD; do

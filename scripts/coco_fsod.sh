@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# COCO-FSOD: the 20 novel classes, 10 and 30 shots (SHOTS="1 2 3 5 10 30"). See pipeline.sh for the variables.
+# COCO-FSOD: the 20 novel classes, with 10 and 30 shots. See pipeline.sh for the variables.
 # shellcheck source=scripts/pipeline.sh
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 

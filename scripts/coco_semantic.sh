@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# COCO-20i semantic segmentation: 4 folds of 20 classes (FOLDS), 1 and 5 shots. See pipeline.sh for the variables.
+# COCO-20i semantic segmentation: 4 folds of 20 classes (FOLDS), with 1 and 5 shots. See pipeline.sh for the variables.
 # shellcheck source=scripts/pipeline.sh
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 

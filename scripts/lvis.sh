@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# LVIS v1: TARGETS is minival or val, CLASSES any of "all rare common frequent"; 1 2 3 5 10 shots. With CLASSES=all a run
-# has AP, APr, APc and APf; the others know the classes of their group only. See pipeline.sh for the variables.
+# LVIS v1, with 1, 2, 3, 5 and 10 shots. TARGETS is any of "minival val" (default: minival), CLASSES any of "all rare
+# common frequent" (default: all). With CLASSES=all, a run has AP, APr, APc and APf; the other runs have only the classes
+# of their group. See pipeline.sh for the variables.
 # shellcheck source=scripts/pipeline.sh
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 

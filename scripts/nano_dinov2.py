@@ -23,7 +23,7 @@ from no_time_to_train.demo.scenes import (
     draw_surface,
     tile_pyramid,
 )
-from no_time_to_train.networks.registry import PATCH_SIZE
+from no_time_to_train.networks.registry import DINOV2_NANO, PATCH_SIZE, context_ratio
 
 #: Scenes of a batch whose close-ups are used.
 CLOSE_UPS = 2

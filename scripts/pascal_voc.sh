@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# PASCAL VOC FSOD: 3 splits of 5 novel classes (SPLITS), 1 2 3 5 10 shots. See pipeline.sh for the variables.
+# PASCAL VOC FSOD: 3 splits of 5 novel classes (SPLITS), with 1, 2, 3, 5 and 10 shots. See pipeline.sh for the variables.
 # shellcheck source=scripts/pipeline.sh
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 

@@ -1,27 +1,28 @@
 # shellcheck shell=bash
-# What every benchmark's script shares: source it with the script's own arguments. Each script takes
+# Shared by the scripts of all benchmarks, which source it with their own arguments. Each script takes
 #
-#   --dry-run     print the commands that would run, and run none
+#   --dry-run     print the commands without running them
 #   other words   passed on to every stage, such as --model.init_args.data_load_cfgs.workers 8
 #
 # and these environment variables:
 #
-#   SHOTS         numbers of shots, such as "1 5 10"; each script has the paper's
-#   SEED          of the reference set; 33 (COCO-FSOD also takes several, SEEDS="33 42")
-#   GPUS          devices: a number, "0,2" or "auto" (all that CUDA_VISIBLE_DEVICES shows; the CPU where there is none)
-#   CONFIG        configuration; each script has its own
-#   RESULTS_DIR   where the runs go, a folder each; runs
-#   NTTT          the command itself; no-time-to-train
+#   SHOTS         numbers of shots, such as "1 5 10"; default: those of the paper
+#   SEED          seed of the reference set; default: 33 (COCO-FSOD also takes several: SEEDS="33 42")
+#   GPUS          devices: a number, "0,2" or "auto", which is all in CUDA_VISIBLE_DEVICES, or the CPU if there is none;
+#                 default: auto
+#   CONFIG        configuration; default: the one of the benchmark
+#   RESULTS_DIR   folder of the runs, with one folder per run; default: runs
+#   NTTT          how to call the command; default: no-time-to-train
 #
-# A run is RESULTS_DIR/DATASET/Nshot_seedS. Stages whose output is there are skipped, so the same command goes on where
-# it was cut off; a failed run does not keep the others from running.
+# A run is RESULTS_DIR/DATASET/Nshot_seedS. Stages whose output exists are skipped, so the same command resumes an
+# interrupted benchmark. If a run fails, the others still run.
 set -euo pipefail
 
 SEED=${SEED:-33}
 GPUS=${GPUS:-auto}
 RESULTS_DIR=${RESULTS_DIR:-runs}
 read -ra nttt <<<"${NTTT:-no-time-to-train}"
-# shellcheck disable=SC2034 # the scripts use it
+# shellcheck disable=SC2034 # used by the scripts
 configs=$(dirname "$(dirname "${BASH_SOURCE[0]}")")/configs
 dry_run=
 overrides=()
@@ -31,7 +32,7 @@ for word in "$@"; do
   if [[ $word == --dry-run ]]; then dry_run=yes; else overrides+=("$word"); fi
 done
 
-# run COMMAND...: a command of no-time-to-train, or, in a dry run, its text.
+# run COMMAND...: run a command of no-time-to-train, or print it in a dry run.
 run() {
   if [[ $dry_run ]]; then
     printf '%q ' "${nttt[@]}" "${@:1:$#-1}"
@@ -41,17 +42,17 @@ run() {
   fi
 }
 
-# unless OUTPUT COMMAND...: run the command unless its output, which appears whole or not at all, is there.
+# unless OUTPUT COMMAND...: run the command unless its output exists. Outputs are written atomically.
 unless() {
-  if [[ -e $1 ]]; then echo "done before: $1"; else run "${@:2}"; fi
+  if [[ -e $1 ]]; then echo "already done: $1"; else run "${@:2}"; fi
 }
 
-# same_settings FOLDER SETTING...: refuse to go on with a run that was begun with other settings.
+# same_settings FOLDER SETTING...: refuse to resume a run that was started with other settings.
 same_settings() {
   local file=$1/settings.txt settings
   settings=$(printf '%s\n' "${@:2}")
   if [[ -e $file && $(<"$file") != "$settings" ]]; then
-    echo "error: $1 was begun with other settings ($file): remove it, or choose another RESULTS_DIR" >&2
+    echo "error: $1 was started with other settings ($file): remove it, or choose another RESULTS_DIR" >&2
     return 2
   elif [[ ! $dry_run ]]; then
     mkdir -p "$1" && printf '%s\n' "$settings" >"$file"
@@ -75,7 +76,7 @@ stages() {
   test+=(--trainer.logger.init_args.save_dir "$folder/logs")
   local mode=--model.init_args.test_mode
   local filling=(--model.init_args.dataset_cfgs.fill_memory.memory_pkl "$folder/references.json" --seed "$seed")
-  # A fixed file may have fewer shots of a class than its name says: all that it has are taken.
+  # A file that the benchmark provides may have fewer shots of a class than its name says: all of them are used.
   if [[ ${references[0]} == sample-references ]]; then filling+=(--n_shot "$shots"); fi
   local filled=$folder/memory.ckpt memory=$folder/memory_postprocessed.ckpt
   same_settings "$folder" "$(cksum <"$CONFIG")" "$shots" "$seed" "${references[*]}" "$*" "${overrides[*]}" &&
@@ -88,14 +89,15 @@ stages() {
       --ckpt_path "$memory" --export_result "$folder/results.json"
 }
 
-# pipeline DATASET SHOTS SEED REFERENCES... -- OPTION...: one run, from the references to the figures.
-# REFERENCES is the command that writes the reference set, whose path is put after it; the options go to every stage.
+# pipeline DATASET SHOTS SEED REFERENCES... -- OPTION...: one run, from the reference set to the metrics.
+# REFERENCES is the command that writes the reference set; the path to write is appended to it. OPTIONs are passed to
+# every stage.
 pipeline() {
   echo "== $1, $2 shots, seed $3"
   stages "$RESULTS_DIR/$1/$2shot_seed$3" "${@:2}" --model.init_args.model_cfg.dataset_name "$1" || failed=$((failed + 1))
 }
 
-# finish: the report of all runs; fails if a run has.
+# finish: write the report of all runs, and fail if a run has failed.
 finish() {
   local status=0
   run report "$RESULTS_DIR" || status=1

@@ -1,4 +1,4 @@
-"""The fast implementation equals the plain one (``method/plain.py``), on any input."""
+"""The fast implementation gives the same results as the plain one (``method/plain.py``) on random inputs."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ from no_time_to_train.method.segmenter import Segmenter, describe_proposals, ups
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.networks.build import build_sam2
-from tests.conftest import seeded_state_dict
+from tests.seeded_weights import seeded_state_dict
 
 sizes = st.integers(1, 80)
 seeds = st.integers(0, 2**32 - 1)
 
 
 def blobs(rng: np.random.Generator, n: int, height: int, width: int) -> Tensor:
-    """Random masks: ellipses, noise, single pixels, empty and full ones, bool [n, height, width]."""
+    """Random masks, bool [n, height, width]: ellipses, noise, single pixels, empty and full ones."""
     y, x = np.mgrid[:height, :width]
     masks = np.zeros((n, height, width), bool)
     for mask in masks:
@@ -54,7 +54,7 @@ def test_packed_masks_unpack_and_intersect_exactly(seed: int, height: int, width
 
 @settings(deadline=None)
 @given(seeds, sizes, sizes, st.integers(1, 12), st.sampled_from([1, 3, 1203]))
-def test_soft_merging_equals_the_plain_one(seed: int, height: int, width: int, n: int, class_count: int) -> None:
+def test_soft_merging_equals_plain_soft_merging(seed: int, height: int, width: int, n: int, class_count: int) -> None:
     rng = np.random.default_rng(seed)
     masks = blobs(rng, n, height, width)
     masks = masks[masks.any(dim=(1, 2))]
@@ -68,7 +68,7 @@ def test_soft_merging_equals_the_plain_one(seed: int, height: int, width: int, n
 
 @settings(deadline=None)
 @given(seeds, st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(0, 8))
-def test_pooling_equals_the_plain_one(seed: int, height: int, width: int, grid: int, n: int) -> None:
+def test_pooling_equals_plain_pooling(seed: int, height: int, width: int, grid: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     regions = blobs(rng, n, height, width)
     regions = regions[regions.any(dim=(1, 2))]
@@ -78,7 +78,7 @@ def test_pooling_equals_the_plain_one(seed: int, height: int, width: int, grid: 
 
 @settings(max_examples=40, deadline=None)
 @given(seeds, sizes, sizes, st.integers(0, 60), st.sampled_from([1, 4, 1203]), st.booleans())
-def test_matching_and_merging_equal_the_plain_ones(
+def test_matching_and_merging_equal_plain_matching_and_merging(
     seed: int, height: int, width: int, n: int, class_count: int, ties: bool
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def test_matching_and_merging_equal_the_plain_ones(
     proposals = Proposals(logits, predicted_iou)
     features = torch.from_numpy(rng.normal(size=(16, 5, 5))).float()
     prototypes = torch.from_numpy(rng.normal(size=(class_count, 16))).float()
-    segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Settings())  # type: ignore[arg-type]
+    segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Settings())
     fast = segmenter.match_and_merge(describe_proposals(proposals, features, height, width))
     expected = plain.match_and_merge(proposals, features, prototypes, height, width)
     torch.testing.assert_close(fast.scores, expected.scores, atol=1e-4, rtol=0)
@@ -116,7 +116,7 @@ def proposer() -> MaskProposer:
 
 
 @torch.inference_mode()
-def test_the_mask_decoder_equals_the_packages(proposer: MaskProposer) -> None:
+def test_mask_decoder_equals_the_decoder_of_the_sam2_package(proposer: MaskProposer) -> None:
     features = proposer.encode(torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(0)))
     points = point_grid(4, 1024)[:6]
     expected = plain.decode(proposer.sam2, *features, points)

@@ -1,4 +1,4 @@
-"""The drawn scenes: the same seed gives the same bytes, valid COCO, and objects within the promised bounds."""
+"""Drawn scenes: the same seed gives the same bytes, the files are valid COCO, and objects are within their bounds."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_same_seed_same_bytes(drawn: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(drawn: Path, tmp_path: Path) -> None:
     write_coco(tmp_path / "again", NOVEL_CLASSES, 12, seed=1000)
     write_coco(tmp_path / "other", NOVEL_CLASSES, 12, seed=1001)
     assert contents(tmp_path / "again") == contents(drawn)
@@ -43,7 +43,7 @@ def test_same_seed_same_bytes(drawn: Path, tmp_path: Path) -> None:
     assert (tmp_path / "other" / first).read_bytes() != (drawn / first).read_bytes()
 
 
-def test_an_image_does_not_depend_on_how_many_follow(drawn: Path, tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_the_number_of_images(drawn: Path, tmp_path: Path) -> None:
     write_coco(tmp_path, NOVEL_CLASSES, 2, seed=1000)
     images = {name: data for name, data in contents(tmp_path).items() if name.endswith(".png")}
     assert images.items() <= contents(drawn).items()
@@ -79,7 +79,7 @@ def test_every_class_can_serve_as_reference(tmp_path: Path) -> None:
     assert min(map(len, images.values())) >= 5
 
 
-def test_base_and_novel_share_nothing() -> None:
+def test_base_and_novel_classes_have_no_kind_or_name_in_common() -> None:
     assert len(NOVEL_CLASSES) >= 8
     assert not {c.kind for c in BASE_CLASSES} & {c.kind for c in NOVEL_CLASSES}
     names = [c.name for c in (*BASE_CLASSES, *NOVEL_CLASSES)]
@@ -88,7 +88,7 @@ def test_base_and_novel_share_nothing() -> None:
 
 @pytest.mark.parametrize("classes", [BASE_CLASSES, NOVEL_CLASSES], ids=["base", "novel"])
 def test_bounds_of_objects(classes: tuple[PatternClass, ...]) -> None:
-    extents, neighbours = [], 0
+    extents, neighbors = [], 0
     for index in range(40):
         scene = draw_scene(np.random.default_rng([1003, index]), classes, (300, 400))
         assert scene.image.shape == (300, 400, 3)
@@ -97,17 +97,17 @@ def test_bounds_of_objects(classes: tuple[PatternClass, ...]) -> None:
         assert 0 <= scene.background < NUM_BACKGROUNDS
         owner = (scene.masks * np.arange(1, len(scene.masks) + 1)[:, None, None]).sum(axis=0)
         left, right = owner[:, :-1], owner[:, 1:]
-        neighbours += bool(((left != right) & (left > 0) & (right > 0)).any())
+        neighbors += bool(((left != right) & (left > 0) & (right > 0)).any())
         for mask in scene.masks:
             ys, xs = np.nonzero(mask)
             extents.append(max(np.ptp(ys), np.ptp(xs)) + 1)
     assert max(extents) <= MAX_SIZE * 300 + 1
     assert max(extents) > 0.4 * 300
     assert min(extents) >= MIN_VISIBLE * MIN_SIZE * 300
-    assert neighbours > 20, "objects overlap in most scenes"
+    assert neighbors > 20, "objects overlap in most scenes"
 
 
-def test_colours_do_not_tell_classes_apart() -> None:
+def test_colors_do_not_tell_classes_apart() -> None:
     means = [[] for _ in NOVEL_CLASSES]
     for index in range(150):
         scene = draw_scene(np.random.default_rng([1004, index]), NOVEL_CLASSES, (200, 200))

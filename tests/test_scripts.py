@@ -1,4 +1,4 @@
-"""The benchmarks' scripts, end to end on small data sets."""
+"""The scripts of the benchmarks, end to end on small data sets."""
 
 import csv
 import json
@@ -26,13 +26,13 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Seeded nano networks: what they find is of no matter here."""
+    """Seeded nano networks: these tests do not depend on what they find."""
     return save_seeded_checkpoints(tmp_path_factory.mktemp("nano"), "sam2_nano", "dinov2_nano")
 
 
 @pytest.fixture
 def script(tmp_path: Path, command: str, nano: tuple[Path, Path]) -> Script:
-    """Run a script in an empty folder, with nano networks and the CPU."""
+    """Run a script in an empty folder, with the nano networks on the CPU."""
     settings = {
         "model_cfg.sam2_cfg_file": "sam2_nano",
         "model_cfg.sam2_ckpt_path": nano[0],
@@ -86,10 +86,10 @@ def test_figure_4_and_resuming(script: Script, tmp_path: Path) -> None:
     (runs / "few_shot_classes" / "1shot_seed33" / "metrics.json").unlink()
     again = script("coco_fsod_seeds.sh", SHOTS="1", SEEDS="33 42")
     assert again.returncode == 0, again.stdout
-    assert again.stdout.count("done before") == 3 + 4
+    assert again.stdout.count("already done") == 3 + 4
     other = script("coco_fsod.sh", "--model.init_args.model_cfg.sam2_infer_cfgs.nms_thr", "0.3", SHOTS="1")
     assert other.returncode == 1
-    assert "was begun with other settings" in other.stdout
+    assert "was started with other settings" in other.stdout
 
 
 def test_pascal_voc(script: Script, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_pascal_voc(script: Script, tmp_path: Path) -> None:
     assert "| 1 of 15 |" in (tmp_path / "runs" / "report.md").read_text()
 
 
-def test_cdfsod_goes_on_after_a_failed_run(script: Script, tmp_path: Path) -> None:
+def test_cdfsod_continues_after_a_failed_run(script: Script, tmp_path: Path) -> None:
     small_sets.write_cdfsod(tmp_path / "data", ["FISH", "UODD"])
     done = script("cdfsod_all.sh", SHOTS="1")
     assert done.returncode == 1
@@ -109,7 +109,7 @@ def test_cdfsod_goes_on_after_a_failed_run(script: Script, tmp_path: Path) -> No
     report = (tmp_path / "runs" / "report.md").read_text()
     assert "| FISH | No Time To Train | 1 |" in report
     assert "| UODD | No Time To Train | 1 |" in report
-    assert script("cdfsod_FISH.sh", SHOTS="1").stdout.count("done before") == 4
+    assert script("cdfsod_FISH.sh", SHOTS="1").stdout.count("already done") == 4
     (tmp_path / "data" / "cdfsod" / "FISH" / "train" / "000001.png").unlink()
     failed = script("cdfsod_FISH.sh", SHOTS="1", RESULTS_DIR="elsewhere")
     assert failed.returncode == 1
@@ -136,7 +136,7 @@ def test_lvis(script: Script, tmp_path: Path) -> None:
     assert list(rare["segm"]["per_class"]) == ["axe"]
     assert rare["segm"]["APc"] is None
     references = json.loads((tmp_path / "runs" / "lvis_minival_rare" / "2shot_seed33" / "references.json").read_text())
-    assert references["1"][0] == references["1"][1], "the only reference of the rare class, twice"
+    assert references["1"][0] == references["1"][1], "the only reference of the rare class is used twice"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*.sh") if path.name != "pipeline.sh"))
