@@ -23,8 +23,9 @@ check: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/python scripts/config_table.py --check
 
-# Some ten minutes on two cores, on a machine that does nothing else.
+# About ten minutes on two cores, if nothing else runs.
 benchmark: .venv/ready
 	.venv/bin/python -m timing.stages
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from scripts import config_table
 from tests import small_sets
 from tests.conftest import save_seeded_checkpoints
 from tests.zygote import zygote
@@ -152,3 +153,18 @@ def test_a_dry_run_prints_the_commands_and_leaves_nothing(script: Script, tmp_pa
     assert sum("--trainer.devices 3" in line for line in lines) == 2 * count
     assert all("my\\ runs" in line for line in lines if line.startswith("no-time-to-train "))
     assert not list(tmp_path.iterdir())
+
+
+def test_configuration_page_is_written_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "configuration.md"
+    monkeypatch.setattr(config_table, "PAGE", page)
+    with pytest.raises(SystemExit, match=r"configuration.md is not up to date"):
+        config_table.main(["--check"])
+    config_table.main(["--write"])
+    config_table.main(["--check"])
+    text = page.read_text()
+    assert "| `model_cfg.sam2_infer_cfgs.points_per_side` | `32` | " in text
+    assert text.count(".json_file` |") == 1, "both data sets have the key, which is listed once"
+    page.write_text(text.replace("`32`", "`33`"))
+    with pytest.raises(SystemExit, match=r"configuration.md is not up to date"):
+        config_table.main(["--check"])
