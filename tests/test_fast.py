@@ -93,7 +93,7 @@ def test_matching_and_merging_equal_plain_matching_and_merging(
     fast = segmenter.match_and_merge(describe_proposals(proposals, features, height, width))
     expected = plain.match_and_merge(proposals, features, prototypes, height, width)
     torch.testing.assert_close(fast.scores, expected.scores, atol=1e-4, rtol=0)
-    apart = fast.scores.diff().abs().min() > 1e-4 if len(fast) > 1 else True  # else neighbours may swap
+    apart = fast.scores.diff().abs().min() > 1e-4 if len(fast) > 1 else True  # else neighbors may swap
     if apart:
         assert torch.equal(fast.masks, expected.masks)
         assert torch.equal(fast.classes, expected.classes)
