@@ -32,7 +32,8 @@ def evaluate(
         split: Class split, such as few_shot_classes. Default: all classes.
         cat_names: Classes by name, separated by commas, instead of a split.
         protocol: How results are scored (docs/benchmarks.md).
-        semantic_threshold: With --protocol semantic, the lowest score of an instance that counts.
+        semantic_threshold: With --protocol semantic, the lowest score of an instance that counts; mIoU_as_published
+            always takes 0.5.
         errors: Also say which kinds of errors cost how much AP.
         out: Folder of metrics.json. Default: the folder of the results.
         dataset_name: Name of the data set in the report. Default: the split, or the name of the ground truth's file.

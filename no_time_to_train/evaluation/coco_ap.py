@@ -62,7 +62,10 @@ def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category
 
 
 def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
-    """PASCAL VOC's AP of boxes.
+    """PASCAL VOC's AP of boxes, and nAP50 as published.
+
+    The published evaluation is COCO's, where the overlap with a difficult object (``iscrowd``) is divided by the
+    detection's area: every detection inside one is ignored.
 
     Args:
         coco: Ground truth.
@@ -70,11 +73,15 @@ def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]
         categories: The classes that count.
 
     Returns:
-        ``{"bbox": {"AP50": ..., ..., "per_class": {name: AP50}}}`` with COCO's other figures, and the table as text.
+        ``{"bbox": {"AP50": ..., "nAP50_as_published": ..., ..., "per_class": {name: AP50}}}`` with COCO's other
+        figures, and the tables as text.
     """
     evaluator, table = run_evaluator(VocEval, coco, results, categories, "bbox")
     names = ap_per_class(evaluator, categories, first_threshold_only=True)
-    return {"bbox": {**summary(evaluator), "per_class": names}}, table + format_table(names, ("class", "AP50")) + "\n"
+    plain, _ = run_evaluator(COCOeval, coco, results, categories, "bbox")
+    published = summary(plain)["AP50"]
+    table += format_table(names, ("class", "AP50")) + "\n" + format_table({"nAP50 as published": published}) + "\n"
+    return {"bbox": {**summary(evaluator), "nAP50_as_published": published, "per_class": names}}, table
 
 
 def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> list[str]:

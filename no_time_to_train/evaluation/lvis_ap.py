@@ -1,4 +1,7 @@
-"""LVIS's federated AP, by faster-coco-eval (the LVIS authors' own package does not run with numpy 2)."""
+"""LVIS's federated AP, and plain COCO AP as published.
+
+Both are by faster-coco-eval: the LVIS authors' own package does not run with numpy 2.
+"""
 
 import copy
 from collections import defaultdict
@@ -23,6 +26,8 @@ from no_time_to_train.method.memory_bank import Category
 
 #: Detections per image at most, of all classes together.
 MAX_DETECTIONS = 300
+#: Detections per image and class at most, in the plain COCO AP.
+PLAIN_MAX_DETECTIONS = 100
 #: Classes evaluated at once: the evaluator keeps a table of images x classes, which needs gigabytes for all 1,203.
 CLASSES_AT_ONCE = 100
 
@@ -33,20 +38,22 @@ def lvis_ap(
     categories: list[Category],
     classes_at_once: int = CLASSES_AT_ONCE,
 ) -> tuple[Metrics, str]:
-    """LVIS's AP of boxes and masks.
+    """LVIS's AP of boxes and masks, and the AP as published.
 
-    An image counts for the classes annotated in it and for those in its ``neg_category_ids``; detections of other
-    classes are ignored. Unmatched detections of the classes in its ``not_exhaustive_category_ids`` are ignored too.
+    In LVIS's AP, an image counts for the classes annotated in it and for those in its ``neg_category_ids``; detections
+    of other classes are ignored. Unmatched detections of the classes in its ``not_exhaustive_category_ids`` are ignored
+    too. The AP as published is plain COCO AP: every image counts for every class.
 
     Args:
         coco: Ground truth in LVIS's format; see :func:`check_lvis`.
-        results: COCO result records. The best 300 of each image count.
+        results: COCO result records. The best 300 of each image count; as published, the best 100 of each image and
+            class.
         categories: The classes that count.
         classes_at_once: Classes evaluated at once. Affects memory only, never results.
 
     Returns:
-        ``{"bbox": {"AP": ..., "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300", "per_class": ...},
-        "segm": ...}``, and a table as text.
+        ``{"bbox": {"AP": ..., "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300",
+        "AP_as_published", "per_class": ...}, "segm": ...}``, and a table as text.
     """
     best = verified_results(coco, best_of_each_image(results))
     frequency = {category["id"]: category["frequency"] for category in coco.dataset["categories"]}
@@ -54,13 +61,13 @@ def lvis_ap(
     metrics: Metrics = {}
     tables = ""
     for iou_type in scorable_iou_types(coco, results, categories):
-        parts = [
-            evaluate_classes(coco, best, categories[start : start + classes_at_once], iou_type)
-            for start in range(0, len(categories), classes_at_once)
-        ]
-        precision = np.concatenate([precision for precision, _ in parts], axis=2)
-        recall = np.concatenate([recall for _, recall in parts], axis=1)
+        federated, plain = (
+            evaluate_in_parts(coco, records, categories, iou_type, is_federated, classes_at_once)
+            for records, is_federated in ((best, True), (results, False))
+        )
+        precision, recall = federated
         figures = lvis_figures(precision, recall, frequencies)
+        figures["AP_as_published"] = mean_of_valid(plain[0][:, :, :, 0])
         per_class = {c.name: mean_of_valid(precision[:, :, i, 0]) for i, c in enumerate(categories)}
         metrics[iou_type] = {**figures, "per_class": per_class}
         tables += f"{iou_type.upper()} RESULTS (LVIS):\n{format_table(figures)}\n"
@@ -74,7 +81,7 @@ def lvis_figures(
 
     Args:
         precision: float [10, 101, C, 4], see :func:`evaluate_classes`.
-        recall: float [10, C, 4].
+        recall: float [10, C, 4], likewise.
         frequencies: The ``frequency`` of each class: "r", "c" or "f".
 
     Returns:
@@ -136,8 +143,37 @@ def verified_results(coco: COCO, results: list[dict[str, Any]]) -> list[dict[str
     return [record for record in results if (record["image_id"], record["category_id"]) in verified]
 
 
+def evaluate_in_parts(
+    coco: COCO,
+    results: list[dict[str, Any]],
+    categories: list[Category],
+    iou_type: str,
+    federated: bool,
+    classes_at_once: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Run the evaluator on all classes, some at a time.
+
+    Args:
+        coco: Ground truth in LVIS's format.
+        results: COCO result records.
+        categories: C classes.
+        iou_type: "bbox" or "segm".
+        federated: See :func:`evaluate_classes`.
+        classes_at_once: Classes evaluated at once.
+
+    Returns:
+        Precision and recall; see :func:`evaluate_classes`.
+    """
+    parts = [
+        evaluate_classes(coco, results, categories[start : start + classes_at_once], iou_type, federated)
+        for start in range(0, len(categories), classes_at_once)
+    ]
+    precision, recall = zip(*parts, strict=True)
+    return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
+
+
 def evaluate_classes(
-    coco: COCO, results: list[dict[str, Any]], categories: list[Category], iou_type: str
+    coco: COCO, results: list[dict[str, Any]], categories: list[Category], iou_type: str, federated: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Run the evaluator on some classes.
 
@@ -146,6 +182,7 @@ def evaluate_classes(
         results: COCO result records.
         categories: C classes.
         iou_type: "bbox" or "segm".
+        federated: Whether an image counts only for the classes that are verified in it; else by COCO's rules.
 
     Returns:
         Precision, float [10 IoU thresholds, 101 recalls, C, 4 area ranges], and recall, float [10, C, 4]; -1 where
@@ -155,9 +192,9 @@ def evaluate_classes(
     truth = [copy.copy(a) for a in coco.dataset["annotations"] if a["category_id"] in chosen]
     lvis = LvisCOCO({**coco.dataset, "annotations": truth})
     detections = boxes_or_masks([record for record in results if record["category_id"] in chosen], iou_type)
-    evaluator = COCOeval_faster(lvis, lvis.loadRes(detections), iou_type, lvis_style=True)
+    evaluator = COCOeval_faster(lvis, lvis.loadRes(detections), iou_type, lvis_style=federated)
     evaluator.params.catIds = sorted(chosen)
-    evaluator.params.maxDets = [MAX_DETECTIONS]
+    evaluator.params.maxDets = [MAX_DETECTIONS if federated else PLAIN_MAX_DETECTIONS]
     evaluator.evaluate()
     evaluator.accumulate()
     return evaluator.eval["precision"][..., -1], evaluator.eval["recall"][..., -1]
