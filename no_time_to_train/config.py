@@ -1,14 +1,15 @@
 """The typed configuration of the stages: what ``configs/*.yaml`` and ``--model.init_args.*`` may contain.
 
 The keys are those of the paper's code, and the defaults are the paper's numbers, which never change between data sets.
-The table of keys in docs/configuration.md is made from the docstrings below (``python -m scripts.config_table``).
+``scripts/config_table.py --write`` makes the table of keys in docs/configuration.md from the docstrings below.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, encoder_input_size
+from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
 
 Protocol = Literal["coco", "voc", "lvis", "semantic"]
 
@@ -68,6 +69,11 @@ class EncoderCfg:
         """``img_size``, or the size that the encoder was trained at."""
         return self.img_size or encoder_input_size(self.name)
 
+    @property
+    def context_ratio(self) -> float:
+        """The context around references that suits the encoder."""
+        return default_context_ratio(self.name)
+
 
 @dataclass
 class MemoryBankCfg:
@@ -116,17 +122,23 @@ class ModelCfg:
     """
 
     sam2_cfg_file: str = "sam2_hiera_l"
-    sam2_ckpt_path: str = ""
-    encoder_ckpt_path: str = ""
+    sam2_ckpt_path: str | None = None
+    encoder_ckpt_path: str | None = None
     sam2_infer_cfgs: Sam2InferCfg = field(default_factory=Sam2InferCfg)
     encoder_cfg: EncoderCfg = field(default_factory=EncoderCfg)
     memory_bank_cfg: MemoryBankCfg = field(default_factory=MemoryBankCfg)
     test: VisualizationCfg = field(default_factory=VisualizationCfg)
     dataset_name: str | None = None
 
-    def __post_init__(self) -> None:
-        self.sam2_ckpt_path = self.sam2_ckpt_path or str(default_checkpoint(self.sam2_cfg_file))
-        self.encoder_ckpt_path = self.encoder_ckpt_path or str(default_checkpoint(self.encoder_cfg.name))
+    @property
+    def sam2_checkpoint(self) -> Path:
+        """``sam2_ckpt_path``, or the official file of ``sam2_cfg_file``."""
+        return Path(self.sam2_ckpt_path or default_checkpoint(self.sam2_cfg_file))
+
+    @property
+    def encoder_checkpoint(self) -> Path:
+        """``encoder_ckpt_path``, or the official file of ``encoder_cfg.name``."""
+        return Path(self.encoder_ckpt_path or default_checkpoint(self.encoder_cfg.name))
 
 
 @dataclass
@@ -157,13 +169,14 @@ class ReferenceDatasetCfg(DatasetCfg):
         memory_pkl: The reference set, JSON or pickle.
         memory_length: Shots per class taken from the reference set, which must have them. Default:
             ``memory_bank_cfg.length``, or all.
-        context_ratio: The crop's side is the box's longer side times one plus this.
+        context_ratio: The crop's side is the box's longer side times one plus this. Default: 0.2, or 4 for
+            ``dinov2_nano``.
         image_size: Kept for compatibility; crops have the size of the encoder's input.
     """
 
     memory_pkl: str = ""
     memory_length: int | None = None
-    context_ratio: float = 0.2
+    context_ratio: float | None = None
     image_size: int | None = None
 
 

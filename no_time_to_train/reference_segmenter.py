@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # help() then shows ImageInput rather than all that it stands for
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -10,17 +10,27 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
+from no_time_to_train.data.prompts import (
+    IMAGE_TYPES,
+    check_box,
+    check_context_ratio,
+    check_image,
+    check_label,
+    check_point,
+    check_score,
+    join_numbers,
+)
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.errors import UserError
+from no_time_to_train.data.reference_pictures import encode_crop
+from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.fill_memory import CONTEXT_RATIO, crop_reference
+from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
@@ -28,14 +38,15 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point, rectangle
 from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.checkpoints import recognize
+from no_time_to_train.networks.devices import to_device
 from no_time_to_train.networks.registry import (
     CHECKPOINT_OF,
     DINOV2_NAMES,
-    DINOV2_NANO,
     SAM2_NAMES,
-    SAM2_NANO,
+    default_context_ratio,
     encoder_input_size,
-    find_network,
+    find_networks,
 )
 
 
@@ -76,6 +87,8 @@ class ReferenceSegmenter:
         prompts: The network that makes masks from boxes and points.
         encoder_name: The name of the encoder in the configuration, such as ``dinov2_large``.
         sam2_checkpoint: The file of SAM 2's weights, if there is one.
+        context_ratio: How much of the image around a reference its crop shows: the crop's side is the box's longer side
+            times one plus this. None takes what suits the encoder: 0.2, or 4 for ``dinov2_nano``.
 
     Attributes:
         memory: The classes that were shown so far; None before the first. Set it to None to forget them all.
@@ -91,13 +104,18 @@ class ReferenceSegmenter:
         prompts: Sam2Boxes | SamBoxes,
         encoder_name: str,
         sam2_checkpoint: Path | None = None,
+        context_ratio: float | None = None,
     ) -> None:
+        if context_ratio is None:
+            context_ratio = default_context_ratio(encoder_name)
+        check_context_ratio(context_ratio)
         self.segmenter, self.prompts, self.sam2_checkpoint = segmenter, prompts, sam2_checkpoint
+        self.context_ratio = context_ratio
         self.memory: MemoryBank | None = None
         self.made_with = {
             "encoder": encoder_name,
             "img_size": segmenter.encoder.size,
-            "context_ratio": CONTEXT_RATIO,
+            "context_ratio": context_ratio,
         }
 
     @classmethod
@@ -108,43 +126,42 @@ class ReferenceSegmenter:
         device: str | torch.device | None = None,
         sam_checkpoint: str | Path | None = None,
         settings: Settings | None = None,
+        context_ratio: float | None = None,
     ) -> ReferenceSegmenter:
         """Build the networks from their checkpoints.
 
         Args:
             sam2: The name or path of a SAM 2 checkpoint (``no-time-to-train download --list`` shows the names), or
-                "nano" for the two small networks that ship with this package.
+                "nano" for the two small networks that ship with this package. A file may have any name: its tensors
+                show which SAM 2 it is.
             dinov2: The name or path of a DINOv2 checkpoint; None takes ``dinov2_vitl14``.
             device: Such as "cuda:1" or "cpu"; None takes the GPU if there is one.
             sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points with SAM
                 instead of SAM 2, as the paper does. Needs the ``segment-anything`` package.
             settings: The method's numbers; None takes the paper's.
+            context_ratio: See :class:`ReferenceSegmenter`.
 
         Returns:
             A segmenter with an empty memory.
 
         Raises:
-            UserError: A name is unknown, a checkpoint is missing or damaged, or the device cannot be used.
+            UserError: A name is unknown, checkpoints are missing (all of them are named), damaged or of another
+                network, the device cannot be used, or the context ratio is not a number of 0 or more.
         """
-        if sam2 == "nano":
-            sam2, dinov2 = SAM2_NANO, dinov2 or DINOV2_NANO
-        proposing = find_network(sam2, SAM2_NAMES)
-        encoding = find_network(dinov2 or "dinov2_vitl14", DINOV2_NAMES)
+        if context_ratio is not None:
+            check_context_ratio(context_ratio)  # before the networks are read
+        more = [sam_checkpoint] if sam_checkpoint else []
+        proposing, encoding = find_networks(sam2, dinov2, *more)
+        sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, DINOV2_NAMES)
         settings = settings or Settings()
-        size = encoder_input_size(encoding.name)
-        encoder = Encoder(build_dinov2(encoding.name, size, checkpoint=encoding.checkpoint))
-        network = build_sam2(*proposing)
+        size = encoder_input_size(encoder_name)
+        encoder = Encoder(build_dinov2(encoder_name, size, checkpoint=encoding.checkpoint))
+        network = build_sam2(sam2_name, proposing.checkpoint)
         segmenter = Segmenter(encoder, MaskProposer(network, settings), settings=settings)
         sam = build_sam(sam_checkpoint) if sam_checkpoint else None
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            segmenter.to(device)
-            if sam is not None:
-                sam.to(device)
-        except (RuntimeError, AssertionError) as error:  # torch raises either where it lacks the device
-            raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
-        prompts = Sam2Boxes(network, proposing.name) if sam is None else SamBoxes(sam, str(sam_checkpoint))
-        return cls(segmenter, prompts, encoding.name, proposing.checkpoint)
+        to_device(device, segmenter, *([] if sam is None else [sam]))
+        prompts = Sam2Boxes(network, sam2_name) if sam is None else SamBoxes(sam, str(sam_checkpoint))
+        return cls(segmenter, prompts, encoder_name, proposing.checkpoint, context_ratio)
 
     def __repr__(self) -> str:
         sam2 = self.sam2_checkpoint and self.sam2_checkpoint.stem
@@ -157,6 +174,11 @@ class ReferenceSegmenter:
         """Where the networks are."""
         return self.segmenter.encoder.normalize.mean.device
 
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes in the memory, in ascending order of their ids."""
+        return [] if self.memory is None else [category.name for category in self.memory.categories]
+
     def add_reference(
         self,
         label: str,
@@ -166,6 +188,8 @@ class ReferenceSegmenter:
         point: Sequence[float] | None = None,
     ) -> NDArray[np.bool_]:
         """Show one object: an image with the object's mask, a box around it, or a point on it.
+
+        One of the three is needed. The only combination is a mask with a box.
 
         Args:
             label: The name of the object's class. A name that the memory knows gets one more shot.
@@ -180,28 +204,34 @@ class ReferenceSegmenter:
             The object's mask, bool [H, W].
 
         Raises:
-            UserError: The image or the mask cannot be read, they do not fit together, the prompt lies outside the image
-                or marks nothing, or there is no prompt.
+            UserError: The label is blank, the image or the mask cannot be read, they do not fit together, the prompt
+                lies outside the image or marks nothing, or there is none or too many.
         """
-        inside = None if mask is None else as_mask(mask)
-        pixels = as_rgb(image, None if inside is None else inside.shape)
+        check_label(label)
+        if mask is None and box is None and point is None:
+            raise UserError("a reference needs the object's mask, a box around it or a point on it")
+        if point is not None and not (mask is None and box is None):
+            raise UserError("a point is used without a mask or a box: leave one of them out")
+        inside = None if mask is None else as_mask(check_image(mask))
+        pixels = as_rgb(check_image(image), None if inside is None else inside.shape)
         height, width = pixels.shape[:2]
+        corners = None if box is None else check_box(box, height, width)
         if inside is None:
-            inside = self._mask_of_prompt(pixels, box, point)
+            inside = self._mask_of_prompt(pixels, corners, point)
         elif inside.shape != (height, width):
             raise UserError(
                 f"the mask is {inside.shape[1]}x{inside.shape[0]} pixels, its image {width}x{height}: "
                 "is it the mask of another image?"
             )
         bbox: list[float] = list(cv2.boundingRect(inside.astype(np.uint8)))
-        if box is not None:
-            x1, y1, x2, y2 = box
+        if corners is not None:
+            x1, y1, x2, y2 = corners
             bbox = [x1, y1, x2 - x1, y2 - y1]
-        crop, mask_crop = crop_reference(pixels, inside, bbox, self.segmenter.encoder.size)
+        crop, mask_crop = crop_reference(pixels, inside, bbox, self.segmenter.encoder.size, self.context_ratio)
         vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))
         shot = MemoryBank.empty([Category(1, label)], len(vector))
         shot.made_with = self.made_with
-        shot.add(0, vector.cpu(), weight.cpu(), crop=_encode_crop(crop, mask_crop))
+        shot.add(0, vector.cpu(), weight.cpu(), crop=encode_crop(crop, mask_crop))
         self._join(shot)
         return inside
 
@@ -225,6 +255,22 @@ class ReferenceSegmenter:
                 self.add_reference(reference.label, image, mask, reference.box, reference.point)
             except UserError as error:
                 raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error
+
+    def remove(self, label: str) -> None:
+        """Forget a class.
+
+        Args:
+            label: Its name.
+
+        Raises:
+            UserError: The memory has no such class.
+        """
+        if self.memory is None or label not in self.classes:
+            raise UserError(f"the memory has no class {label!r}{suggest(str(label), self.classes)}")
+        if len(self.classes) == 1:
+            self.memory = None
+        else:
+            self._remember(self.memory.remove([label]))
 
     def renumber(self, ids: dict[str, int]) -> None:
         """Give the classes category ids, such as those of a ground truth.
@@ -255,13 +301,37 @@ class ReferenceSegmenter:
             a list of these.
 
         Raises:
-            UserError: The memory is empty, or an image cannot be read.
+            UserError: The memory is empty, an image cannot be read, or the score is not a number from 0 to 1.
         """
         if isinstance(image, Tensor) and image.ndim == 4:
             image = list(image)
-        if isinstance(image, str | Path | Image.Image | np.ndarray | Tensor):
-            return self._segment(as_rgb(image), score)
-        return [self._segment(as_rgb(one), score) for one in image]
+        if isinstance(image, IMAGE_TYPES) or not isinstance(image, Iterable):
+            return next(self.segment_many([image], score, progress=False))
+        return list(self.segment_many(image, score, progress=False))
+
+    def segment_many(
+        self, images: Iterable[ImageInput], score: float = 0.5, progress: bool = True
+    ) -> Iterator[Instances]:
+        """Find the objects in many images, one after the other, so that only one has to fit into memory.
+
+        Args:
+            images: Images as in :meth:`add_reference`, such as ``sorted(Path("photos").glob("*.jpg"))``.
+            score: See :meth:`segment`.
+            progress: Show a progress bar.
+
+        Returns:
+            An iterator over the instances of each image, in the order of the images. ``path`` of the instances says
+            which file they were found in.
+
+        Raises:
+            UserError: See :meth:`segment`. An image that cannot be read ends the iteration.
+        """
+        check_score(score)
+        if isinstance(images, IMAGE_TYPES) and not isinstance(images, np.ndarray | Tensor):
+            raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
+        if self.memory is None:
+            raise UserError("the memory is empty: add a reference or load a memory first")
+        return (self._segment(image, score) for image in tqdm(images, "segment", unit="image", disable=not progress))
 
     def save_memory(self, path: str | Path) -> None:
         """Write the memory to a file: vectors and pictures of the references, and no weights of the networks.
@@ -283,7 +353,7 @@ class ReferenceSegmenter:
             path: A file that :meth:`save_memory` or a stage of the command line wrote.
 
         Raises:
-            UserError: The file cannot be read, or was made with another encoder.
+            UserError: The file cannot be read, or was made with another encoder or context ratio.
         """
         loaded = load_memory(path)
         check_fits(loaded, path, self.made_with, [])
@@ -300,49 +370,27 @@ class ReferenceSegmenter:
         assert memory.prototypes is not None
         self.segmenter.prototypes = memory.prototypes.to(self.device)
 
-    def _segment(self, image: NDArray[np.uint8], score: float) -> Instances:
+    def _segment(self, image: ImageInput, score: float) -> Instances:
         assert self.segmenter.proposer is not None
-        if self.memory is None:
-            raise UserError("the memory is empty: add a reference or load a memory first")
-        square = target_tensor(image, self.segmenter.proposer.size).to(self.device)
-        found = self.segmenter.segment(square, *image.shape[:2])
-        return Instances(image, self.memory.categories, found[found.scores >= score].cpu())
+        assert self.memory is not None
+        pixels = as_rgb(check_image(image))
+        square = target_tensor(pixels, self.segmenter.proposer.size).to(self.device)
+        found = self.segmenter.segment(square, *pixels.shape[:2])
+        path = Path(image) if isinstance(image, str | Path) else None
+        return Instances(pixels, self.memory.categories, found[found.scores >= score].cpu(), path)
 
     def _mask_of_prompt(
         self, image: NDArray[np.uint8], box: Sequence[float] | None, point: Sequence[float] | None
     ) -> NDArray[np.bool_]:
-        """The mask of the object in a box or at a point, bool [H, W], not empty."""
+        """The mask of the object in a checked box or at a point, bool [H, W], not empty."""
         height, width = image.shape[:2]
         if box is not None:
-            x1, y1, x2, y2 = box
-            if not (max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):
-                raise UserError(f"box {_join_numbers(box)} (x1,y1,x2,y2) holds no pixel of the {width}x{height} image")
             corners = np.array([box], np.float32)
-            mask = self.prompts(image, corners)[0]
-            return mask if mask.any() else rectangle(corners[0], height, width)
-        if point is None:
-            raise UserError("a reference needs the object's mask, a box around it or a point on it")
-        x, y = point
-        if not (0 <= x < width and 0 <= y < height):
-            raise UserError(f"point {_join_numbers(point)} (x,y) lies outside the {width}x{height} image")
+            mask, whole = self.prompts(image, corners)[0], rectangle(corners[0], height, width)
+            return mask if (mask & whole).any() else whole
+        assert point is not None
+        x, y = check_point(point, height, width)
         mask = mask_of_point(self.prompts, image, (x, y))
         if not mask.any():
-            raise UserError(f"nothing was found at point {_join_numbers(point)}: give a box around the object")
+            raise UserError(f"nothing was found at point {join_numbers((x, y))}: give a box around the object")
         return mask
-
-
-def _encode_crop(crop: Tensor, mask: Tensor) -> Tensor:
-    """A reference's picture as a PNG file, uint8 [bytes]; ``visual.memory_pictures.decode_crop`` is the inverse.
-
-    Args:
-        crop: float32 [3, S, S] in [0, 1].
-        mask: float32 [1, h, w] in {0, 1}; the picture is transparent outside it.
-    """
-    colors = (255 * crop.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
-    inside = cv2.resize(255 * mask[0].byte().numpy(), colors.shape[:2], interpolation=cv2.INTER_NEAREST)
-    encoded = cv2.imencode(".png", np.dstack([colors[..., ::-1], inside]))[1]
-    return torch.from_numpy(encoded.ravel())
-
-
-def _join_numbers(values: Sequence[float]) -> str:
-    return ",".join(f"{value:g}" for value in values)

@@ -23,7 +23,7 @@ from no_time_to_train.demo.scenes import (
     draw_surface,
     tile_pyramid,
 )
-from no_time_to_train.networks.registry import DINOV2_NANO, PATCH_SIZE, context_ratio
+from no_time_to_train.networks.registry import DINOV2_NANO, PATCH_SIZE, default_context_ratio
 
 #: Scenes of a batch whose close-ups are used.
 CLOSE_UPS = 2
@@ -306,7 +306,7 @@ def evaluate_dinov2(model: VisionTransformer, seed: int, scenes: int = 100) -> d
     """
     shots: list[list[Tensor]] = [[] for _ in NOVEL_CLASSES]
     objects, labels, backgrounds = [], [], []
-    views = Views(model.patch_embed.img_size[0], context_ratio(DINOV2_NANO), tiles=(40, 140), surfaces=(3, 4))
+    views = Views(model.patch_embed.img_size[0], default_context_ratio(DINOV2_NANO), tiles=(40, 140), surfaces=(3, 4))
     index = 0
     while index < scenes or min(map(len, shots)) < 5:
         rng = np.random.default_rng([seed, EVALUATION, index])

@@ -28,6 +28,8 @@ from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.method.settings import CONTEXT_RATIO
+from no_time_to_train.networks.registry import default_context_ratio
 from tests.conftest import DATA, Photo, assert_same_results, stage_arguments
 
 COARSE = Settings(points_per_side=8)
@@ -170,8 +172,20 @@ def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, t
         ({"mask": np.zeros((5, 9))}, "the mask is empty"),
         ({"mask": "gone.png"}, "image not found: gone.png"),
         ({"box": (5000, 5000, 6000, 6000)}, r"box 5000,5000,6000,6000 \(x1,y1,x2,y2\) holds no pixel"),
-        ({"box": (90, 90, 20, 20)}, "holds no pixel"),
+        ({"box": (90, 90, 20, 20)}, r"box 90,90,20,20 \(x1,y1,x2,y2\) ends before it begins"),
+        ({"box": (1, 2, 3)}, r"box \(1, 2, 3\) is not x1, y1, x2, y2: give four numbers"),
+        ({"box": (1, 2, 3, float("nan"))}, "is not x1, y1, x2, y2"),
+        ({"box": np.eye(4)}, "is not x1, y1, x2, y2"),
+        ({"box": 5}, "is not x1, y1, x2, y2"),
+        ({"box": "9,9,20,20"}, "is not x1, y1, x2, y2"),
+        ({"mask": np.ones((90, 120)), "box": (1, 2, 3)}, "is not x1, y1, x2, y2"),
         ({"point": (-1, 5)}, "point -1,5 .* lies outside"),
+        ({"point": [3]}, r"point \[3\] is not x, y: give two numbers"),
+        ({"point": [[3, 5]]}, "is not x, y"),
+        ({"point": (float("inf"), 5)}, "is not x, y"),
+        ({"box": (9, 9, 20, 20), "point": (12, 12)}, "a point is used without a mask or a box"),
+        ({"mask": np.ones((90, 120)), "point": (12, 12)}, "a point is used without a mask or a box"),
+        ({"mask": 5}, "an object of type int is not an image: give a path, a PIL image, an array or a tensor"),
     ],
 )
 def test_a_mistake_in_a_reference_is_explained(
@@ -179,6 +193,106 @@ def test_a_mistake_in_a_reference_is_explained(
 ) -> None:
     with pytest.raises(UserError, match=complaint):
         segmenter.add_reference("thing", photo.path, **prompt)
+    assert segmenter.memory is None
+
+
+@pytest.mark.parametrize("label", ["", " \n", None, 3, b"boat"])
+def test_a_label_is_text(segmenter: ReferenceSegmenter, photo: Photo, label: Any) -> None:
+    with pytest.raises(UserError, match=f"the label {re.escape(repr(label))} is not the name of a class"):
+        segmenter.add_reference(label, photo.path, mask=photo.mask_path)
+
+
+@pytest.mark.parametrize("image", [None, 5, [None], [["photo.jpg"]]])
+def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo, image: Any) -> None:
+    with pytest.raises(UserError, match="is not an image: give a path"):
+        segmenter.add_reference("thing", image, mask=photo.mask_path)
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    with pytest.raises(UserError, match="is not an image: give a path"):
+        segmenter.segment(image)
+
+
+@pytest.mark.parametrize("score", [5, -0.1, float("nan"), None, "0.5", np.ones(2)])
+def test_a_score_is_a_number_from_0_to_1(segmenter: ReferenceSegmenter, photo: Photo, score: Any) -> None:
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    with pytest.raises(UserError, match="is not a number from 0 to 1"):
+        segmenter.segment(photo.path, score=score)
+
+
+def test_a_box_may_be_an_array_and_reach_over_the_border(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    rows, columns = np.nonzero(photo.mask)
+    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    for form in (box, torch.from_numpy(box).float(), box.tolist(), np.array([-5.0, -5, 500, 500])):
+        assert segmenter.add_reference("thing", photo.path, mask=photo.mask, box=form).any()
+
+
+def test_a_box_whose_mask_lies_outside_it_stands_for_the_mask(
+    segmenter: ReferenceSegmenter, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = np.zeros((1, *photo.mask.shape), bool)
+    elsewhere[0, :5, :5] = True
+    monkeypatch.setattr(segmenter, "prompts", lambda image, boxes: elsewhere)
+    mask = segmenter.add_reference("thing", photo.path, box=(60, 50, 70, 65))
+    expected = np.zeros_like(mask)
+    expected[50:65, 60:70] = True
+    assert (mask == expected).all()
+
+
+def test_many_images_are_segmented_one_after_the_other(
+    segmenter: ReferenceSegmenter, photo: Photo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="the memory is empty"):
+        segmenter.segment_many([photo.path])  # at once, not when the first image is asked for
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    with pytest.raises(UserError, match="is not a number from 0 to 1"):
+        segmenter.segment_many([photo.path], score=5)
+    with pytest.raises(UserError, match="images is one str: give a list of images, or use segment"):
+        segmenter.segment_many(str(photo.path))
+    read = []
+    images = (read.append(number) or photo.path for number in range(3))
+    found = segmenter.segment_many(images, score=0.0)
+    assert same(next(found), segmenter.segment(photo.path, score=0.0))
+    assert read == [0]
+    assert [instances.path for instances in found] == [photo.path, photo.path]
+    assert "image/s" in capsys.readouterr().err
+    assert len(list(segmenter.segment_many([photo.path], progress=False))) == 1
+    assert not capsys.readouterr().err
+    with pytest.raises(UserError, match=r"image not found: gone\.png"):
+        list(segmenter.segment_many([photo.path, "gone.png"]))
+
+
+def test_classes_are_listed_and_removed(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    assert segmenter.classes == []
+    for label in ("one", "two", "one"):
+        segmenter.add_reference(label, photo.path, mask=photo.mask_path)
+    assert segmenter.classes == ["one", "two"]
+    with pytest.raises(UserError, match="the memory has no class 'tow'; did you mean 'two'"):
+        segmenter.remove("tow")
+    segmenter.remove("one")
+    assert segmenter.classes == ["two"]
+    assert {instance.label for instance in segmenter.segment(photo.path, score=0.0)} <= {"two"}
+    segmenter.remove("two")
+    assert segmenter.classes == []
+    with pytest.raises(UserError, match="the memory has no class 'two'"):
+        segmenter.remove("two")
+
+
+def test_the_context_ratio_belongs_to_the_encoder_and_to_the_memory(
+    segmenter: ReferenceSegmenter, nano_checkpoints: Checkpoints, photo: Photo, tmp_path: Path
+) -> None:
+    assert segmenter.made_with["context_ratio"] == 4
+    assert default_context_ratio("dinov2_large") == CONTEXT_RATIO == 0.2
+    other = ReferenceSegmenter(segmenter.segmenter, segmenter.prompts, "dinov2_nano", context_ratio=0.5)
+    for one in (segmenter, other):
+        one.add_reference("thing", photo.path, mask=photo.mask_path)
+    assert segmenter.memory is not None
+    assert other.memory is not None
+    assert not torch.equal(segmenter.memory.vectors, other.memory.vectors)
+    other.save_memory(tmp_path / "other.memory")
+    with pytest.raises(UserError, match=r"made with context_ratio 0\.5, this run has 4\.0"):
+        segmenter.load_memory(tmp_path / "other.memory")
+    for wrong in (-0.1, float("nan"), float("inf"), "4"):
+        with pytest.raises(UserError, match=r"context_ratio is .*, but must be a number of 0 or more"):
+            ReferenceSegmenter.from_pretrained(*nano_checkpoints, context_ratio=wrong)
 
 
 def test_segmenting_without_a_reference_is_explained(segmenter: ReferenceSegmenter, photo: Photo) -> None:
@@ -193,7 +307,7 @@ def test_segmenting_without_a_reference_is_explained(segmenter: ReferenceSegment
         (("nano", "dinov2"), "no network is called 'dinov2'"),
         (
             ("/nowhere/sam2_hiera_large.pt", "nowhere/dinov2_vitl14_pretrain.pth"),
-            "checkpoint not found: nowhere/dinov2",
+            r"checkpoints not found: /nowhere/sam2_hiera_large\.pt, nowhere/dinov2_vitl14_pretrain\.pth; get them",
         ),
     ],
 )

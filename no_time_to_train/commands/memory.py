@@ -80,12 +80,13 @@ def draw(bank: "MemoryBank", dinov2: str | None, folder: Path) -> None:
     """Draw each class's references with their k-means regions and principal components into a folder."""
     import torch
 
+    from no_time_to_train.data.reference_pictures import decode_crop
     from no_time_to_train.method.encoder import Encoder
     from no_time_to_train.method.fill_memory import patch_weights
     from no_time_to_train.networks.build import build_dinov2
     from no_time_to_train.networks.registry import DINOV2_NAMES, find_network
     from no_time_to_train.visual.drawing import save_picture
-    from no_time_to_train.visual.memory_pictures import class_sheet, decode_crop
+    from no_time_to_train.visual.memory_pictures import class_sheet
 
     if all(crop is None for crop in bank.crops):
         raise UserError("this memory keeps no pictures of its references; draw it with test_mode vis_memory")

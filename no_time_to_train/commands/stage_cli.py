@@ -102,8 +102,8 @@ class StageCLI(LightningCLI):
         target = model.dataset_cfgs.test
         filling, testing = model.test_mode == "fill_memory", model.test_mode == "test"
         files = {
-            "sam2": model.model_cfg.sam2_ckpt_path if testing else None,
-            "encoder": model.model_cfg.encoder_ckpt_path if model.test_mode != "postprocess_memory" else None,
+            "sam2": str(model.model_cfg.sam2_checkpoint) if testing else None,
+            "encoder": str(model.model_cfg.encoder_checkpoint) if model.test_mode != "postprocess_memory" else None,
             "memory": run.ckpt_path,
         }
         name = model.model_cfg.dataset_name or target.class_split or Path(target.json_file).stem or None

@@ -15,9 +15,10 @@ from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.fill_memory import CONTEXT_RATIO, crop_reference
+from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.settings import CONTEXT_RATIO
 from no_time_to_train.method.target_image import target_tensor
 
 

@@ -1,22 +1,34 @@
 """What is found in an image, with the names of the classes."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from no_time_to_train.data.coco_results import to_coco_records
+from no_time_to_train.data.coco_results import from_coco_records, to_coco_records
+from no_time_to_train.data.images import ImageInput, as_rgb
+from no_time_to_train.data.rle import mask_area
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json, write_json
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
 
 if TYPE_CHECKING:
+    import pandas as pd
     import supervision as sv
 
 #: Instances that a repr names.
 NAMED = 10
+
+#: float64 [n, 2], x and y of n corners in pixels.
+Polygon = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,28 @@ class Instance:
     box: tuple[int, int, int, int]
     mask: NDArray[np.bool_] = field(repr=False, compare=False)
 
+    def to_polygons(self) -> list[Polygon]:
+        """The outlines of the mask's parts, through the centers of the outermost pixels; holes are filled.
+
+        Parts that are too small to have three corners are left out; if all are, the box stands for the mask.
+
+        Returns:
+            At least one polygon, float64 [n, 2], x and y in pixel indices: the center of the first pixel is 0, 0.
+        """
+        import supervision as sv
+
+        found = [polygon.astype(float) for polygon in sv.mask_to_polygons(self.mask)]
+        if found:
+            return found
+        x1, y1, x2, y2 = self.box
+        return [np.array([[x1, y1], [x2 + 1, y1], [x2 + 1, y2 + 1], [x1, y2 + 1]], float)]
+
 
 class Instances(Sequence[Instance]):
     """The objects found in one image, in descending order of score.
 
-    It is a sequence of :class:`Instance`. A slice is an ``Instances`` again, and a notebook shows its :meth:`plot`.
+    It is a sequence of :class:`Instance`. A slice, a list of indices and a bool array choose several of them and give
+    an ``Instances`` again, and a notebook shows its :meth:`plot`.
 
     Example:
         ::
@@ -48,52 +77,108 @@ class Instances(Sequence[Instance]):
             found = segmenter.segment("photo.jpg")
             found                                # Instances(image=640x480, boat 0.93, gull 0.71)
             found[0].mask                        # bool [480, 640]
-            [one.box for one in found if one.label == "boat"]
+            found[found.labels == "boat"].boxes  # int64 [n, 4]
             found[:5].plot().save("best.jpg")
             found.to_coco(image_id=7)            # result records for pycocotools
             found.to_supervision()               # for the annotators and trackers of supervision
+            found.save("photo.json")             # Instances.load("photo.json") reads it again
 
     Args:
-        image: The image, uint8 [H, W, 3] RGB.
+        image: The image, uint8 [H, W, 3] RGB; None where it is not known.
         categories: The classes of the memory in ascending order of their ids.
         detections: On the CPU.
+        path: The file that the image was read from, if it was.
 
     Attributes:
-        image: The image, uint8 [H, W, 3] RGB, turned upright as its EXIF orientation says.
         categories: The classes of the memory in ascending order of their ids.
         detections: The same instances as tensors.
+        path: The file that the image was read from, if it was.
     """
 
-    def __init__(self, image: NDArray[np.uint8], categories: list[Category], detections: Detections) -> None:
-        self.image, self.categories, self.detections = image, categories, detections
+    def __init__(
+        self,
+        image: NDArray[np.uint8] | None,
+        categories: list[Category],
+        detections: Detections,
+        path: Path | None = None,
+    ) -> None:
+        self._image, self.categories, self.detections, self.path = image, categories, detections, path
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The image, uint8 [H, W, 3] RGB, turned upright as its EXIF orientation says.
+
+        Raises:
+            UserError: The instances were loaded without their image.
+        """
+        if self._image is None:
+            where = f" {self.path} was not found" if self.path else " is not known"
+            raise UserError(f"the image of these instances{where}: give it as image= in Instances.load")
+        return self._image
+
+    @property
+    def boxes(self) -> NDArray[np.int64]:
+        """int64 [n, 4], x1, y1, x2, y2 in pixels; see :class:`Instance`."""
+        return self.detections.boxes.numpy()
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """float32 [n] in [0, 1]."""
+        return self.detections.scores.numpy()
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """bool [n, H, W] at the image's own size."""
+        return self.detections.masks.numpy()
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """str [n], the names of the classes."""
+        return np.array([self.categories[index].name for index in self.class_ids], dtype=str)
+
+    @property
+    def class_ids(self) -> NDArray[np.int64]:
+        """int64 [n], the index of each class in ``categories``, which is also its index in the segmenter's classes."""
+        return self.detections.classes.numpy()
 
     def __len__(self) -> int:
         return len(self.detections)
 
     @overload
-    def __getitem__(self, index: int) -> Instance: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> Instance: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "Instances": ...
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | NDArray[Any] | Tensor) -> "Instances": ...
 
-    def __getitem__(self, index: int | slice) -> "Instance | Instances":
+    def __getitem__(
+        self, index: int | np.integer[Any] | slice | Sequence[int] | Sequence[bool] | NDArray[Any] | Tensor
+    ) -> "Instance | Instances":
+        rows = np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index]
         found = self.detections
-        if isinstance(index, slice):
-            return Instances(self.image, self.categories, found[index])
-        x1, y1, x2, y2 = found.boxes[index].tolist()
-        label = self.categories[int(found.classes[index])].name
-        return Instance(label, float(found.scores[index]), (x1, y1, x2, y2), found.masks[index].numpy())
+        if np.ndim(rows) == 1:
+            return Instances(self._image, self.categories, found[torch.from_numpy(rows)], self.path)
+        if np.ndim(rows) > 1:
+            raise IndexError("instances are chosen by one index, a slice, a list of indices, or a bool for each")
+        x1, y1, x2, y2 = found.boxes[rows].tolist()
+        label = self.categories[int(found.classes[rows])].name
+        return Instance(label, float(found.scores[rows]), (x1, y1, x2, y2), found.masks[rows].numpy())
 
     def __repr__(self) -> str:
-        height, width = self.image.shape[:2]
+        height, width = self.masks.shape[1:]
         more = [f"and {len(self) - NAMED} more"] if len(self) > NAMED else []
         return f"Instances({', '.join([f'image={width}x{height}', *self[:NAMED]._captions(), *more])})"
 
     def _repr_png_(self) -> bytes | None:
-        return self.plot()._repr_png_()
+        return None if self._image is None else self.plot()._repr_png_()
 
     def _captions(self) -> list[str]:
         return [f"{one.label} {one.score:.2f}" for one in self]
+
+    def plot(self) -> Image.Image:
+        """Draw each mask with its outline, label and score over the image."""
+        from no_time_to_train.visual.drawing import draw_instances
+
+        return Image.fromarray(draw_instances(self.image, self.masks, self.class_ids, self._captions()))
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """Convert to COCO result records; ``categories`` holds the names of their category ids.
@@ -111,18 +196,97 @@ class Instances(Sequence[Instance]):
         """Convert to the detections of the ``supervision`` package; ``data["class_name"]`` holds the labels."""
         import supervision as sv
 
-        found = self.detections
         return sv.Detections(
-            xyxy=found.boxes.numpy().astype(np.float32).reshape(-1, 4),
-            mask=found.masks.numpy(),
-            confidence=found.scores.numpy(),
-            class_id=found.classes.numpy(),
-            data={"class_name": np.array([one.label for one in self], dtype=str)},
+            xyxy=self.boxes.astype(np.float32).reshape(-1, 4),
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.class_ids,
+            data={"class_name": self.labels},
         )
 
-    def plot(self) -> Image.Image:
-        """Draw each mask with its outline, label and score over the image."""
-        from no_time_to_train.visual.drawing import draw_instances
+    def to_polygons(self) -> list[list[Polygon]]:
+        """The outlines of each instance; see :meth:`Instance.to_polygons`."""
+        return [instance.to_polygons() for instance in self]
 
-        found = self.detections
-        return Image.fromarray(draw_instances(self.image, found.masks.numpy(), found.classes.numpy(), self._captions()))
+    def to_pandas(self) -> "pd.DataFrame":
+        """Convert to a table with one row per instance: label, score, x1, y1, x2, y2, and area in pixels.
+
+        Raises:
+            UserError: The ``pandas`` package is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UserError("to_pandas needs the pandas package: pip install pandas") from error
+        table = pd.DataFrame({"label": self.labels.astype(object), "score": self.scores})
+        table[["x1", "y1", "x2", "y2"]] = self.boxes
+        return table.assign(area=self.masks.sum(axis=(1, 2)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the instances to a JSON file: COCO annotations of one image, each with a score.
+
+        ``file_name`` is the path of the image relative to the file, or empty where the image came from no file. Other
+        programs can read the file as well, and so can ``segment --references``.
+
+        Args:
+            path: The file to write.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        height, width = self.masks.shape[1:]
+        image = {"id": 1, "file_name": _relative(self.path, Path(path).parent), "height": height, "width": width}
+        annotations = [
+            {
+                **record,
+                "id": number,
+                "bbox": [x1, y1, x2 + 1 - x1, y2 + 1 - y1],
+                "area": mask_area(record["segmentation"]),
+                "iscrowd": 0,
+            }
+            for number, (record, (x1, y1, x2, y2)) in enumerate(
+                zip(self.to_coco(), self.boxes.tolist(), strict=True), 1
+            )
+        ]
+        categories = [{"id": category.id, "name": category.name} for category in self.categories]
+        write_json(path, {"images": [image], "categories": categories, "annotations": annotations}, indent=None)
+
+    @classmethod
+    def load(cls, path: str | Path, image: ImageInput | None = None) -> "Instances":
+        """Read the instances that :meth:`save` wrote.
+
+        Args:
+            path: The file.
+            image: Their image, for :meth:`plot`; None reads the file that the instances were found in. Where that is
+                missing, everything but the image can be used.
+
+        Raises:
+            UserError: A file cannot be read, or the image has another size than the masks.
+        """
+        content = read_json(path)
+        try:
+            (entry,) = content["images"]
+            categories = [Category(category["id"], category["name"]) for category in content["categories"]]
+            ids, size = [category.id for category in categories], (entry["height"], entry["width"])
+            detections = from_coco_records(content["annotations"], ids, *size)
+            detections.boxes[:, 2:] -= 1
+            source = Path(path).parent / entry["file_name"] if entry["file_name"] else None
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is not a file of instances that Instances.save wrote") from error
+        if image is None and source is not None and source.is_file():
+            image = source
+        pixels = None if image is None else as_rgb(image)
+        if pixels is not None and pixels.shape[:2] != size:
+            stated = f"{size[1]}x{size[0]}"
+            raise UserError(f"the image is {pixels.shape[1]}x{pixels.shape[0]} pixels, that of {path} was {stated}")
+        return cls(pixels, categories, detections, source)
+
+
+def _relative(path: Path | None, folder: Path) -> str:
+    """The path of a file relative to a folder, with slashes; empty for None."""
+    if path is None:
+        return ""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return path.absolute().as_posix()

@@ -14,6 +14,7 @@ from no_time_to_train.data.reference_sets import sample_references, write_refere
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, read_json
+from no_time_to_train.networks.registry import DINOV2_NANO, default_context_ratio
 from no_time_to_train.visual.drawing import save_picture
 from no_time_to_train.visual.html import render
 from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
@@ -22,10 +23,6 @@ STAGES = ("fill_memory", "postprocess_memory", "test")
 
 #: Name of the stages' configuration. A folder that has this file was written by the demo.
 CONFIG = "config.yaml"
-
-#: Context around a reference, instead of the paper's 0.2. It makes references about as large in their crops as objects
-#: are in the targets: unlike DINOv2, the nano encoder does not recognize a pattern at four times its size.
-CONTEXT_RATIO = 4.0
 
 #: Scenes for the references: this many per shot, and some more, so that every class has enough instances.
 SCENES_PER_SHOT, MORE_SCENES = 8, 16
@@ -75,7 +72,9 @@ def write_inputs(out: Path, shots: int, images: int, seed: int) -> None:
     categories = select_categories(coco, references_json)
     references = sample_references(coco, categories, shots, seed)
     write_references(references, out / "references.json")
-    crops = ReferenceDataset(coco, out / "references/images", categories, references, TILE, CONTEXT_RATIO)
+    crops = ReferenceDataset(
+        coco, out / "references/images", categories, references, TILE, default_context_ratio(DINOV2_NANO)
+    )
     save_picture(reference_sheet(crops, categories), out / "references.png")
 
     config = configuration(out, references_json, targets_json)
@@ -108,7 +107,6 @@ def configuration(out: Path, references_json: Path, targets_json: Path) -> dict[
                         "root": str(references_json.parent / "images"),
                         "json_file": str(references_json),
                         "memory_pkl": str(out / "references.json"),
-                        "context_ratio": CONTEXT_RATIO,
                     },
                     "test": {"root": str(targets_json.parent / "images"), "json_file": str(targets_json)},
                 },

@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from no_time_to_train.errors import UserError
-
-#: The paper's context around a reference, the same on every data set.
-CONTEXT_RATIO = 0.2
+from no_time_to_train.method.settings import CONTEXT_RATIO
 
 
 def crop_window(bbox: list[float], height: int, width: int, context_ratio: float) -> tuple[int, int, int, int]:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+#: The paper's context around a reference, the same on every data set.
+CONTEXT_RATIO = 0.2
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -13,14 +13,13 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256
 from no_time_to_train.networks.build import build_sam2
-from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
-from no_time_to_train.networks.registry import default_checkpoint
+from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, read_shapes, recognize
+from no_time_to_train.networks.devices import to_device
+from no_time_to_train.networks.recognize import describe, identify
+from no_time_to_train.networks.registry import SAM2_NAMES, Network, default_checkpoint
 
 #: Boxes decoded at once. Affects speed and memory only, never results.
 BATCH = 64
-
-#: Width of SAM's image encoder -> its name in ``segment_anything.sam_model_registry``, which defines these widths.
-SAM_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
 class BoxSegmenter(Protocol):
@@ -163,18 +162,17 @@ def build_sam(checkpoint: str | Path) -> Any:
         UserError: The package is not installed, or the checkpoint is missing, unreadable or of another network.
     """
     registry = import_sam().sam_model_registry
-    weights = read_checkpoint(checkpoint)
-    positions = weights.get("image_encoder.pos_embed")
-    width = positions.shape[-1] if isinstance(positions, torch.Tensor) else None
-    if width not in SAM_WIDTHS:
-        raise UserError(f"checkpoint {checkpoint} is not that of SAM ViT-B, ViT-L or ViT-H")
-    sam = registry[SAM_WIDTHS[width]]()
-    load_strictly(sam, weights, checkpoint)
+    shapes = read_shapes(checkpoint)
+    kind = (identify(shapes) or "").removeprefix("sam_")
+    if kind not in registry:
+        raise UserError(f"checkpoint {checkpoint} is not one of SAM ViT-B, -L or -H: it holds {describe(shapes)}")
+    sam = registry[kind]()
+    load_strictly(sam, read_checkpoint(checkpoint), checkpoint)
     return sam.eval().requires_grad_(False)
 
 
 def build_box_segmenter(
-    sam2_cfg_file: str,
+    sam2_cfg_file: str | None,
     sam2_ckpt_path: str | Path | None = None,
     sam_checkpoint: str | Path | None = None,
     device: str | None = None,
@@ -185,7 +183,8 @@ def build_box_segmenter(
     wherever the file is.
 
     Args:
-        sam2_cfg_file: Network name of SAM 2, such as ``sam2_hiera_l``, with or without ``.yaml``.
+        sam2_cfg_file: Network name of SAM 2, such as ``sam2_hiera_l``, with or without ``.yaml``. None recognizes the
+            network from its checkpoint.
         sam2_ckpt_path: Checkpoint of that SAM 2. Default: see ``registry.default_checkpoint``.
         sam_checkpoint: Official checkpoint of SAM ViT-B, ViT-L or ViT-H, to use instead of SAM 2.
         device: Such as ``cuda:1`` or ``cpu``. Default: the GPU if there is one.
@@ -193,13 +192,12 @@ def build_box_segmenter(
     Raises:
         UserError: See :func:`build_sam` and ``build.build_sam2``; or the device cannot be used.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    checkpoint = sam_checkpoint or sam2_ckpt_path or default_checkpoint(sam2_cfg_file)
-    network: Any = build_sam(checkpoint) if sam_checkpoint else build_sam2(sam2_cfg_file, checkpoint)
-    try:
-        network.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either of them if it lacks the device
-        raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    if sam_checkpoint:
-        return SamBoxes(network, f"SAM {sha256(checkpoint)}")
-    return Sam2Boxes(network, f"{sam2_cfg_file.removesuffix('.yaml')} {sha256(checkpoint)}")
+    if sam_checkpoint is not None:
+        sam = build_sam(sam_checkpoint)
+        to_device(device, sam)
+        return SamBoxes(sam, f"SAM {sha256(sam_checkpoint)}")
+    checkpoint = Path(sam2_ckpt_path or default_checkpoint(sam2_cfg_file or ""))
+    name = recognize(Network(sam2_cfg_file, checkpoint), SAM2_NAMES).removesuffix(".yaml")
+    sam2 = build_sam2(name, checkpoint)
+    to_device(device, sam2)
+    return Sam2Boxes(sam2, f"{name} {sha256(checkpoint)}")

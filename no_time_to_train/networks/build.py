@@ -42,8 +42,8 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
 
     Args:
         sam2_cfg_file: Network name, a value of ``SAM2_NAMES`` such as ``sam2_hiera_l``, with or without ``.yaml``.
-        checkpoint: The official checkpoint (a dict with the weights under ``model``), or a safetensors file of the
-            weights. None leaves the weights as they are initialized.
+        checkpoint: The official checkpoint, or a safetensors file with the official names of the weights. None leaves
+            the weights as they are initialized.
 
     Returns:
         The network, whose parameters need no gradients.
@@ -62,8 +62,7 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
     OmegaConf.resolve(config)
     model: SAM2Base = instantiate(config.model, _recursive_=True)
     if checkpoint is not None:
-        weights = read_checkpoint(checkpoint)
-        load_strictly(model, weights.get("model", weights), checkpoint)
+        load_strictly(model, read_checkpoint(checkpoint), checkpoint)
     return model.eval().requires_grad_(False)
 
 

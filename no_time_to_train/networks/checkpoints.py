@@ -1,14 +1,19 @@
-"""Checkpoints: read without running code from the file, and loaded strictly."""
+"""Checkpoints: read without running code from the file, recognized by their tensors, and loaded strictly."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.networks.registry import download_command
+from no_time_to_train.networks.recognize import Shapes, describe, identify
+from no_time_to_train.networks.registry import SAM2_NAMES, Network, check_exist
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -17,30 +22,64 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     No file can run code: safetensors hold none, and pickles are opened with ``weights_only=True``.
 
     Args:
-        path: A ``.safetensors`` file, or one that ``torch.save`` wrote.
+        path: A safetensors file, or one that ``torch.save`` wrote.
 
     Returns:
-        What the file holds: tensors by name, possibly nested in further dicts.
+        Tensors by name. Where a file holds them under ``model``, as SAM 2's official ones do, these are returned.
 
     Raises:
         UserError: The file is missing, broken, or not a dict of tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        command = download_command(path)
-        raise UserError(f"checkpoint not found: {path}" + (f"; get it with: {command}" if command else ""))
-    try:
-        if path.suffix == ".safetensors":
+    check_exist(path)
+    with _clear_errors(path):
+        if is_safetensors(path):
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is not a checkpoint can make the unpickler raise any exception
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"checkpoint {path} cannot be read (truncated, or not a checkpoint of tensors): {reason}"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dict of tensors")
-    return content
+        return _tensors(torch.load(path, map_location="cpu", weights_only=True), path)
+
+
+def read_shapes(path: str | Path) -> Shapes:
+    """The shapes of a checkpoint's tensors by name, without reading their values.
+
+    Args:
+        path: See :func:`read_checkpoint`.
+
+    Raises:
+        UserError: See :func:`read_checkpoint`.
+    """
+    check_exist(path)
+    with _clear_errors(path):
+        if is_safetensors(path):
+            with safe_open(path, "pt") as file:
+                return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        # Only zip archives can be mapped into memory; torch wrote other files until version 1.5.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        return {name: one.shape for name, one in _tensors(content, path).items() if isinstance(one, Tensor)}
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Whether a file is in the safetensors format: a JSON object after 8 bytes that state its length."""
+    with Path(path).open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def recognize(network: Network, names: dict[str, str]) -> str:
+    """The name of a network, which its checkpoint shows where it is not known.
+
+    Args:
+        network: The network, whose name may be None.
+        names: The networks that it may be: ``SAM2_NAMES`` or ``DINOV2_NAMES``.
+
+    Raises:
+        UserError: The checkpoint is missing or broken, or belongs to none of these networks.
+    """
+    if network.name is not None:
+        return network.name
+    shapes = read_shapes(network.checkpoint)
+    name = identify(shapes)
+    if name is None or name not in names.values():
+        wanted = "SAM 2" if names is SAM2_NAMES else "DINOv2"
+        raise UserError(f"checkpoint {network.checkpoint} is not one of {wanted}: it holds {describe(shapes)}")
+    return name
 
 
 def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
@@ -52,7 +91,8 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path
         path: The file that the weights come from, for messages.
 
     Raises:
-        UserError: A name is missing, unexpected, or has another shape. The message states the file and the name.
+        UserError: A name is missing, unexpected, or has another shape. The message states the file and the name, and
+            the network that the file belongs to.
     """
     expected = model.state_dict()
     reshaped = {key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape}
@@ -63,5 +103,30 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path
     ):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(f"checkpoint {path} {problem} {min(keys)!r}{more}: it belongs to another network")
+            holds = describe({key: value.shape for key, value in weights.items() if isinstance(value, Tensor)})
+            raise UserError(
+                f"checkpoint {path} {problem} {min(keys)!r}{more}: it belongs to another network; it holds {holds}"
+            )
     model.load_state_dict(weights)
+
+
+def _tensors(content: Any, path: str | Path) -> dict[str, Any]:
+    """The dict of tensors in what ``torch.load`` returned."""
+    tensors = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(tensors, dict):
+        raise UserError(f"checkpoint {path} holds a {type(tensors).__name__}, not a dict of tensors")
+    return tensors
+
+
+@contextmanager
+def _clear_errors(path: str | Path) -> Iterator[None]:
+    """Turn what a file that is not a checkpoint raises, which can be any exception, into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"checkpoint {path} cannot be read (truncated, or not a checkpoint of tensors): {reason}"
+        ) from error

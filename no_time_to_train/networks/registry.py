@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.method.settings import CONTEXT_RATIO
 
 #: The small networks that ship with this package (see nano/MODEL_CARD.md). Network and checkpoint have the same name.
 SAM2_NANO, DINOV2_NANO = "sam2_nano", "dinov2_nano"
@@ -134,14 +135,39 @@ def default_checkpoint(network: str) -> Path:
     return FOLDER / official.file_name if official else NANO_FOLDER / f"{network}.safetensors"
 
 
-def download_command(path: str | Path) -> str | None:
-    """The command that downloads an official checkpoint to ``path``, or None if no official file has that name."""
-    path = Path(path)
-    for name, checkpoint in CHECKPOINTS.items():
-        if checkpoint.file_name == path.name:
-            folder = [] if path.parent == FOLDER else ["--folder", str(path.parent)]
-            return shlex.join(["no-time-to-train", "download", name, *folder])
-    return None
+def download_command(*paths: str | Path) -> str | None:
+    """The command that downloads official checkpoints to these paths: one ``download`` per folder, joined by ``&&``.
+
+    Paths that do not have the name of an official file are left out; None if no path has one.
+    """
+    names = {checkpoint.file_name: name for name, checkpoint in CHECKPOINTS.items()}
+    folders: dict[Path, list[str]] = {}
+    for path in map(Path, paths):
+        if path.name in names:
+            folders.setdefault(path.parent, []).append(names[path.name])
+    commands = [
+        ["no-time-to-train", "download", *members, *([] if folder == FOLDER else ["--folder", str(folder)])]
+        for folder, members in folders.items()
+    ]
+    return " && ".join(map(shlex.join, commands)) or None
+
+
+def check_exist(*paths: str | Path, otherwise: str = "") -> None:
+    """Check that checkpoints exist, before anything slow is imported or read.
+
+    Args:
+        paths: The checkpoints.
+        otherwise: What else the user may do, for the message about official files.
+
+    Raises:
+        UserError: Some do not exist. The message names all of them, and the command that downloads the official ones.
+    """
+    missing = list(dict.fromkeys(str(path) for path in paths if not Path(path).is_file()))
+    if missing:
+        message = f"checkpoint{'s' * (len(missing) > 1)} not found: {', '.join(missing)}"
+        if command := download_command(*missing):
+            message += f"; get {'them' if len(missing) > 1 else 'it'} with: {command}{otherwise}"
+        raise UserError(message)
 
 
 #: Side of a DINOv2's square input in pixels: that of the last phase of training, of the official and the nano network.
@@ -161,16 +187,30 @@ def sam2_input_size(sam2_cfg_file: str) -> int:
     return NANO_SAM2_SIZE if sam2_cfg_file.removesuffix(".yaml") == SAM2_NANO else SAM2_SIZE
 
 
+#: The nano DINOv2's context around a reference: unlike DINOv2, it does not recognize a pattern at four times its size.
+#: With this much context, references are about as large in their crops as objects are in the targets.
+NANO_CONTEXT_RATIO = 4.0
+
+
+def default_context_ratio(encoder: str) -> float:
+    """The default context around a reference for the DINOv2 with this network name (``fill_memory.crop_window``)."""
+    return NANO_CONTEXT_RATIO if encoder == DINOV2_NANO else CONTEXT_RATIO
+
+
 class Network(NamedTuple):
     """A network and its weights.
 
     Attributes:
-        name: Network name, as in the configuration.
+        name: Network name, as in the configuration; None where the checkpoint shows it (``checkpoints.recognize``).
         checkpoint: The file of its weights, which may not exist.
     """
 
-    name: str
+    name: str | None
     checkpoint: Path
+
+
+#: Endings of checkpoints.
+ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
@@ -178,17 +218,40 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
 
     Args:
         name_or_path: A checkpoint name such as ``sam2_hiera_large``, whose file is in its default place; or the path of
-            a checkpoint that has its official file name, such as ``/models/sam2_hiera_large.pt``.
+            a checkpoint, whatever its name.
         names: The names to choose from: ``SAM2_NAMES`` or ``DINOV2_NAMES``.
 
     Raises:
-        UserError: No network has this name.
+        UserError: This is neither a name of a network nor a path.
     """
-    text = str(name_or_path)
+    text, path = str(name_or_path), Path(name_or_path)
     if text in names:
         return Network(names[text], default_checkpoint(names[text]))
-    path = Path(name_or_path)
-    stem = path.stem.removesuffix("_pretrain").replace("reg4", "reg")
-    if path.suffix not in (".pt", ".pth", ".safetensors") or stem not in names:
-        raise UserError(f"no network is called {text!r}{suggest(stem, names)}; or give the path of its checkpoint")
-    return Network(names[stem], path)
+    if path.suffix not in ENDINGS and len(path.parts) < 2 and not path.is_file():
+        raise UserError(f"no network is called {text!r}{suggest(text, names)}; or give the path of its checkpoint")
+    return Network(None, path)
+
+
+#: What a message about missing checkpoints suggests, where a command has ``--nano``.
+OR_NANO = '; or try the small networks that ship with this package: --nano, in Python "nano"'
+
+
+def find_networks(sam2: str | Path, dinov2: str | Path | None = None, *more: str | Path) -> tuple[Network, Network]:
+    """Find both networks, and check that their checkpoints exist.
+
+    Args:
+        sam2: See :func:`find_network`; or "nano" for the two networks that ship with this package.
+        dinov2: See :func:`find_network`; None takes ``dinov2_vitl14``, or with "nano" the nano network.
+        more: Further checkpoints that must exist.
+
+    Returns:
+        SAM 2 and DINOv2.
+
+    Raises:
+        UserError: A name is unknown, or a checkpoint does not exist.
+    """
+    if sam2 == "nano":
+        sam2, dinov2 = SAM2_NANO, dinov2 or DINOV2_NANO
+    found = find_network(sam2, SAM2_NAMES), find_network(dinov2 or "dinov2_vitl14", DINOV2_NAMES)
+    check_exist(*(network.checkpoint for network in found), *more, otherwise=OR_NANO)
+    return found

@@ -9,6 +9,7 @@ from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
 from no_time_to_train.data.memory_files import save_memory
+from no_time_to_train.data.prompts import check_context_ratio
 from no_time_to_train.data.reference_sets import check_references, read_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256_if_readable
@@ -21,11 +22,13 @@ class FillMemoryStage(Stage):
     """Stage 1: every reference instance becomes a vector of the memory bank."""
 
     unit = "references"
+    networks = ("encoder",)
 
     def read_inputs(self) -> None:
         cfg, bank_cfg = self.dataset_cfgs.fill_memory, self.model_cfg.memory_bank_cfg
+        encoder_cfg = self.model_cfg.encoder_cfg
         self.output = required(self.run.out_path, "--out_path", "where to write the memory")
-        size = self.model_cfg.encoder_cfg.input_size
+        size = encoder_cfg.input_size
         if cfg.image_size not in (None, size):
             raise UserError(
                 f"dataset_cfgs.fill_memory.image_size is {cfg.image_size}, encoder_cfg.img_size is {size}: "
@@ -33,6 +36,8 @@ class FillMemoryStage(Stage):
             )
         self.json_file = required(cfg.json_file, "dataset_cfgs.fill_memory.json_file", "the references' annotations")
         self.memory_pkl = required(cfg.memory_pkl, "dataset_cfgs.fill_memory.memory_pkl", "the reference set")
+        context_ratio = encoder_cfg.context_ratio if cfg.context_ratio is None else cfg.context_ratio
+        check_context_ratio(context_ratio)
         self.shots = bank_cfg.length if cfg.memory_length is None else cfg.memory_length
         if self.shots is not None and bank_cfg.length is not None and self.shots > bank_cfg.length:
             raise UserError(
@@ -48,8 +53,8 @@ class FillMemoryStage(Stage):
         references = read_references(self.memory_pkl)
         references = check_references(references, coco, self.json_file, self.categories, self.shots)
         check_images_exist(cfg.root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
-        self.dataset = ReferenceDataset(coco, cfg.root, self.categories, references, size, cfg.context_ratio)
-        self.made_with = {**self.encoder_settings(), "context_ratio": cfg.context_ratio}
+        self.dataset = ReferenceDataset(coco, cfg.root, self.categories, references, size, context_ratio)
+        self.made_with = {**self.encoder_settings(), "context_ratio": context_ratio}
 
     def build(self) -> Segmenter:
         return Segmenter(self.build_encoder())
@@ -59,7 +64,7 @@ class FillMemoryStage(Stage):
             "references": [sha256_if_readable(self.memory_pkl), self.shots],
             "annotations": sha256_if_readable(self.json_file),
             "categories": [category.id for category in self.categories],
-            "encoder weights": sha256_if_readable(self.model_cfg.encoder_ckpt_path),
+            "encoder weights": sha256_if_readable(self.model_cfg.encoder_checkpoint),
             **self.made_with,
         }
 

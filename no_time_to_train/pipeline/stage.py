@@ -17,6 +17,12 @@ from no_time_to_train.files import remove_leftovers
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_dinov2
+from no_time_to_train.networks.registry import check_exist
+
+#: What a message about missing checkpoints suggests as well.
+OR_NANO = (
+    "; or try the small networks that ship with this package: sam2_cfg_file sam2_nano, encoder_cfg.name dinov2_nano"
+)
 
 
 @dataclass
@@ -58,6 +64,7 @@ class Stage(ABC):
 
     Attributes:
         unit: What the items are, for the progress bar.
+        networks: The networks that the stage builds: "sam2", "encoder", both or none.
         dataset: The items, as a torch data set or a list.
         output: The file or folder that the stage writes.
         metrics: What the stage measured, by name; set by :meth:`finish`.
@@ -67,12 +74,15 @@ class Stage(ABC):
     """
 
     unit: str
+    networks: tuple[Literal["sam2", "encoder"], ...] = ()
     dataset: Any
     output: Path
 
     def __init__(self, model_cfg: ModelCfg, dataset_cfgs: DatasetCfgs, run: RunCfg) -> None:
         self.model_cfg, self.dataset_cfgs, self.run = model_cfg, dataset_cfgs, run
         self.metrics: dict[str, float] = {}
+        checkpoints = {"sam2": model_cfg.sam2_checkpoint, "encoder": model_cfg.encoder_checkpoint}
+        check_exist(*(checkpoints[network] for network in self.networks), otherwise=OR_NANO)
         self.read_inputs()
 
     @abstractmethod
@@ -131,7 +141,7 @@ class Stage(ABC):
     def build_encoder(self) -> Encoder:
         """Build the configured DINOv2, on the CPU."""
         cfg = self.model_cfg.encoder_cfg
-        return Encoder(build_dinov2(cfg.name, cfg.input_size, cfg.patch_size, self.model_cfg.encoder_ckpt_path))
+        return Encoder(build_dinov2(cfg.name, cfg.input_size, cfg.patch_size, self.model_cfg.encoder_checkpoint))
 
 
 def required(value: str | None, option: str, what: str) -> Path:

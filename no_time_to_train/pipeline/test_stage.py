@@ -40,6 +40,7 @@ class TestStage(Stage):
 
     __test__ = False  # not a test case, whatever its name says to pytest
     unit = "images"
+    networks = ("sam2", "encoder")
 
     def read_inputs(self) -> None:
         cfg, run, name = self.dataset_cfgs.test, self.run, self.model_cfg.dataset_name
@@ -81,7 +82,7 @@ class TestStage(Stage):
     def build(self) -> Segmenter:
         cfg = self.model_cfg
         settings = cfg.sam2_infer_cfgs.settings()
-        proposer = MaskProposer(build_sam2(cfg.sam2_cfg_file, cfg.sam2_ckpt_path), settings)
+        proposer = MaskProposer(build_sam2(cfg.sam2_cfg_file, cfg.sam2_checkpoint), settings)
         return Segmenter(self.build_encoder(), proposer, self.prototypes, settings)
 
     def depends_on(self) -> dict[str, Any]:
@@ -102,8 +103,8 @@ class TestStage(Stage):
         cfg = self.model_cfg
         encoder = cfg.encoder_cfg
         return {
-            "sam2": [cfg.sam2_cfg_file.removesuffix(".yaml"), sha256_if_readable(cfg.sam2_ckpt_path)],
-            "encoder": [encoder.name, encoder.input_size, sha256_if_readable(cfg.encoder_ckpt_path)],
+            "sam2": [cfg.sam2_cfg_file.removesuffix(".yaml"), sha256_if_readable(cfg.sam2_checkpoint)],
+            "encoder": [encoder.name, encoder.input_size, sha256_if_readable(cfg.encoder_checkpoint)],
             "points_per_side": cfg.sam2_infer_cfgs.points_per_side,
             "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
             "precision": self.run.precision,

@@ -25,6 +25,7 @@ class VisMemoryStage(Stage):
     """Draw one sheet per class. The references are encoded again, because a memory keeps no patch tokens."""
 
     unit = "classes"
+    networks = ("encoder",)
 
     def read_inputs(self) -> None:
         cfg = self.dataset_cfgs.fill_memory
@@ -51,7 +52,7 @@ class VisMemoryStage(Stage):
         settings = self.model_cfg.sam2_infer_cfgs
         return {
             "memory": sha256_if_readable(self.memory),
-            "encoder": sha256_if_readable(self.model_cfg.encoder_ckpt_path),
+            "encoder": sha256_if_readable(self.model_cfg.encoder_checkpoint),
             "kmeans_k": settings.kmeans_k,
             "n_pca_components": settings.n_pca_components,
         }

@@ -1,0 +1,119 @@
+"""Checks of what the user says about objects: an image, a class, a box, a point, and numbers that go with them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from no_time_to_train.data.images import ImageInput
+from no_time_to_train.errors import UserError
+
+#: The types of an image and of a mask.
+IMAGE_TYPES = str | Path | Image.Image | np.ndarray | Tensor
+
+
+def check_image(image: object) -> ImageInput:
+    """Check that an image or a mask is of a type that can be one, and return it.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not isinstance(image, IMAGE_TYPES):
+        kind = "None" if image is None else f"an object of type {type(image).__name__}"
+        raise UserError(f"{kind} is not an image: give a path, a PIL image, an array or a tensor")
+    return image
+
+
+def check_label(label: object) -> None:
+    """Check that the name of a class is text and not blank.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not isinstance(label, str) or not label.strip():
+        raise UserError(f"the label {label!r} is not the name of a class: give text such as 'boat'")
+
+
+def check_score(score: object) -> None:
+    """Check that the lowest score of an instance is a number in [0, 1].
+
+    Raises:
+        UserError: It is not.
+    """
+    if not isinstance(score, int | float | np.number) or not 0 <= score <= 1:
+        raise UserError(f"the score {score!r} is not a number from 0 to 1")
+
+
+def check_context_ratio(ratio: object) -> None:
+    """Check that the context around a reference is a number of 0 or more.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not isinstance(ratio, int | float | np.number) or not 0 <= ratio < np.inf:
+        raise UserError(f"context_ratio is {ratio!r}, but must be a number of 0 or more")
+
+
+def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:
+    """Check a box around an object.
+
+    Args:
+        box: x1, y1, x2, y2 in pixels, ends excluded. It may reach over the image's border.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        The box as four floats.
+
+    Raises:
+        UserError: These are not four numbers, or the box holds no pixel of the image.
+    """
+    numbers = _numbers(box)
+    if len(numbers) != 4:
+        raise UserError(f"box {box!r} is not x1, y1, x2, y2: give four numbers in pixels")
+    x1, y1, x2, y2 = numbers
+    text = f"box {join_numbers(numbers)} (x1,y1,x2,y2)"
+    if x1 >= x2 or y1 >= y2:
+        raise UserError(f"{text} ends before it begins: x2 must be above x1, and y2 above y1")
+    if not (max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):
+        raise UserError(f"{text} holds no pixel of the {width}x{height} image")
+    return x1, y1, x2, y2
+
+
+def check_point(point: Sequence[float], height: int, width: int) -> tuple[float, float]:
+    """Check a point on an object.
+
+    Args:
+        point: x, y in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        The point as two floats.
+
+    Raises:
+        UserError: These are not two numbers, or the point lies outside the image.
+    """
+    numbers = _numbers(point)
+    if len(numbers) != 2:
+        raise UserError(f"point {point!r} is not x, y: give two numbers in pixels")
+    x, y = numbers
+    if not (0 <= x < width and 0 <= y < height):
+        raise UserError(f"point {join_numbers(numbers)} (x,y) lies outside the {width}x{height} image")
+    return x, y
+
+
+def join_numbers(values: Sequence[float]) -> str:
+    """Numbers for a message, such as ``10,20.5``."""
+    return ",".join(f"{value:g}" for value in values)
+
+
+def _numbers(values: Sequence[float]) -> list[float]:
+    """The values as floats; an empty list where one is not a finite number."""
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        return []
+    return numbers if np.isfinite(numbers).all() else []

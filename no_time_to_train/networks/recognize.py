@@ -1,0 +1,61 @@
+"""Which network a checkpoint belongs to, by the names and shapes of its tensors, whatever the file is called."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from no_time_to_train.networks.registry import CHECKPOINT_OF, CHECKPOINTS, PATCH_SIZE
+
+#: Shapes of a checkpoint's tensors by name.
+Shapes = Mapping[str, Sequence[int]]
+
+#: Width of the first layer and number of blocks of SAM 2's image encoder -> the end of the network's name.
+SAM2_SIZES = {(96, 12): "hiera_t", (96, 16): "hiera_s", (112, 24): "hiera_b+", (144, 48): "hiera_l", (32, 7): "nano"}
+
+#: Width of DINOv2 -> its size in the network's name.
+DINOV2_SIZES = {384: "small", 768: "base", 1024: "large", 1536: "giant", 192: "nano"}
+
+#: Width of SAM's image encoder -> its name in ``segment_anything.sam_model_registry``, which defines these widths.
+SAM_SIZES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+
+#: Names of tensors of SAM 2 and DINOv2 as Hugging Face transformers call them.
+TRANSFORMERS = re.compile(r"embeddings\.cls_token|^vision_encoder\.|encoder\.layer\.\d")
+
+
+def identify(shapes: Shapes) -> str | None:
+    """The network that a checkpoint belongs to.
+
+    The result rests on a few tensors. Whether the others are there, too, shows when the checkpoint is loaded.
+
+    Args:
+        shapes: See ``Shapes``.
+
+    Returns:
+        A network name such as ``sam2_hiera_l`` or ``dinov2_large``; ``sam_vit_b``, ``sam_vit_l`` or ``sam_vit_h``; or
+        None where it is none of these.
+    """
+    name = None
+    if stem := shapes.get("image_encoder.trunk.patch_embed.proj.weight"):
+        blocks = {key.split(".")[3] for key in shapes if key.startswith("image_encoder.trunk.blocks.")}
+        family = "sam2.1" if "no_obj_embed_spatial" in shapes else "sam2"  # 2.0 has no such embedding
+        name = f"{family}_{SAM2_SIZES.get((stem[0], len(blocks)))}"
+    elif positions := shapes.get("image_encoder.pos_embed"):
+        name = f"sam_{SAM_SIZES.get(positions[-1])}"
+    elif (stem := shapes.get("patch_embed.proj.weight")) and stem[-1] == PATCH_SIZE and "blocks.0.ls1.gamma" in shapes:
+        registers = "_reg" if {"register_tokens", "reg_token"} & shapes.keys() else ""  # the authors' name, and timm's
+        name = f"dinov2_{DINOV2_SIZES.get(stem[0])}{registers}"
+    return name if name in CHECKPOINT_OF or name in CHECKPOINTS else None
+
+
+def describe(shapes: Shapes) -> str:
+    """What a checkpoint is, for people: the description of its network, or what else can be said of it.
+
+    Args:
+        shapes: See ``Shapes``.
+    """
+    name = identify(shapes)
+    if name is None and any(map(TRANSFORMERS.search, shapes)):
+        return "a model of Hugging Face transformers, which names tensors differently (take the authors' own file)"
+    if name is None:
+        return f"an unknown network with tensors such as {min(shapes, default='(none)')}"
+    official = CHECKPOINTS.get(CHECKPOINT_OF.get(name, name))
+    return official.description if official else f"{name}, which ships with this package"
