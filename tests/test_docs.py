@@ -100,11 +100,11 @@ def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.Mon
     code = "\n".join(blocks).replace('"sam2_hiera_large", "dinov2_vitl14"', '"nano"')
     scene = draw_scene(np.random.default_rng(114), NOVEL_CLASSES, (300, 400))
     mask = scene.masks[scene.masks.sum((1, 2)).argmax()]
-    (tmp_path / "refs" / "boat").mkdir(parents=True)
-    for folder in (tmp_path, tmp_path / "refs" / "boat"):
-        for name, pixels in (("photo.jpg", scene.image), ("ref.jpg", scene.image), ("ref_mask.png", mask)):
-            Image.fromarray(pixels).save(folder / name)
-    (tmp_path / "refs" / "boat" / "photo.jpg").unlink()
+    for name in ("photo.jpg", "photos/photo.jpg", "ref.jpg", "refs/boat/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene.image).save(tmp_path / name)
+    for name in ("ref_mask.png", "refs/boat/1_mask.png"):
+        Image.fromarray(mask).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert (tmp_path / "found.jpg").exists()
