@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.class_splits import select_categories
@@ -56,6 +57,17 @@ def truth(tmp_path: Path) -> MakeTruth:
     return make
 
 
+def average_precision(hits: str, objects: int) -> float:
+    """By definition: the mean over 101 recalls of the best precision at that recall or a higher one.
+
+    Args:
+        hits: The detections, best first: "+" for a true positive, "-" for a false one.
+        objects: Number of objects.
+    """
+    points = [(hits[: i + 1].count("+") / objects, hits[: i + 1].count("+") / (i + 1)) for i in range(len(hits))]
+    return sum(max([p for r, p in points if r >= k / 100], default=0) for k in range(101)) / 101
+
+
 def score(coco: COCO, results: list[dict[str, Any]], *args: Any, **kwargs: Any) -> dict[str, Any]:
     return evaluate(coco, results, select_categories(coco, "truth.json"), *args, **kwargs)[0]
 
@@ -91,6 +103,50 @@ def test_voc_ap50_accepts_a_box_that_overlaps_by_half(truth: MakeTruth) -> None:
     assert metrics["AP50"] == pytest.approx(1)
     assert metrics["per_class"]["class 1"] == pytest.approx(1)
     assert metrics["AP"] == pytest.approx(0.2)
+
+
+def overlap(first: Box, second: Box) -> float:
+    """The area in which two boxes overlap."""
+    (x, y, w, h), (a, b, c, d) = first, second
+    return max(min(x + w, a + c) - max(x, a), 0) * max(min(y + h, b + d) - max(y, b), 0)
+
+
+def judge_as_published(objects: list[Box], difficult: list[Box], detections: list[Box]) -> str:
+    """The hits of one image at an IoU of 0.5: detections that lie in a difficult object by half are excused.
+
+    Args:
+        objects: The objects that are not difficult.
+        difficult: The difficult objects.
+        detections: The detections, best first.
+    """
+    left, hits = list(objects), ""
+    for box in detections:
+        area = box[2] * box[3]
+        ious = [overlap(box, one) / (area + one[2] * one[3] - overlap(box, one)) for one in left]
+        if max(ious, default=0) >= 0.5:
+            del left[int(np.argmax(ious))]
+            hits += "+"
+        elif not any(overlap(box, one) / area >= 0.5 for one in difficult):
+            hits += "-"
+    return hits
+
+
+def test_voc_as_published_excuses_detections_inside_a_difficult_object(truth: MakeTruth) -> None:
+    objects: list[Box] = [(0, 0, 20, 20), (0, 40, 20, 20)]
+    difficult: list[Box] = [(40, 40, 40, 40)]
+    detections: list[Box] = [
+        (45, 45, 9, 9),  # inside the difficult object: excused as published, but its IoU is small
+        (75, 50, 20, 10),  # a quarter of it is inside: wrong for both
+        (0, 0, 20, 20),
+        (35, 60, 10, 10),  # half of it is inside: excused as published
+        (0, 42, 20, 20),
+    ]
+    coco = truth([annotation(1, 1, box) for box in objects] + [annotation(1, 1, difficult[0], iscrowd=1, difficult=1)])
+    metrics = score(coco, [detection(1, 1, box, 0.9 - i / 10) for i, box in enumerate(detections)], "voc")["bbox"]
+    hits = judge_as_published(objects, difficult, detections)
+    assert hits == "-++"
+    assert metrics["nAP50_as_published"] == pytest.approx(average_precision(hits, 2))
+    assert metrics["AP50"] == pytest.approx(average_precision("--+-+", 2))
 
 
 def lvis_truth(tmp_path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]], letters: str) -> COCO:
@@ -130,6 +186,53 @@ def test_lvis_counts_only_verified_classes(tmp_path: Path) -> None:
     rare = select_categories(coco, "lvis.json", class_split="lvis_rare")
     assert [category.id for category in rare] == [1]
     assert evaluate(coco, results, rare, "lvis")[0]["bbox"]["AP"] == pytest.approx(1)
+
+
+def test_lvis_ap_as_published_counts_every_image_for_every_class(tmp_path: Path) -> None:
+    box, elsewhere = (10, 10, 20, 20), (60, 60, 20, 20)
+    images = [
+        {"id": 1, "neg_category_ids": [2], "not_exhaustive_category_ids": [1]},
+        {"id": 2, "neg_category_ids": [], "not_exhaustive_category_ids": []},
+    ]
+    coco = lvis_truth(tmp_path, images, [annotation(1, 1, box), annotation(2, 2, box)], "rfc")
+    results = [
+        detection(1, 1, elsewhere, 0.95),  # not exhaustive: ignored by LVIS, wrong as published
+        detection(2, 1, box, 0.9),  # not verified: ignored by LVIS, wrong as published
+        detection(1, 1, box, 0.8),
+        detection(1, 2, box, 0.9),  # verified absent: wrong for both
+        detection(2, 2, box, 0.8),
+        detection(2, 3, box, 0.8),  # class 3 has no ground truth and does not count
+    ]
+    metrics = score(coco, list(map(with_mask, results)), "lvis")
+    plain = (average_precision("--+", 1) + average_precision("-+", 1)) / 2
+    federated = (average_precision("+", 1) + average_precision("-+", 1)) / 2
+    for iou_type in ("bbox", "segm"):
+        assert metrics[iou_type]["AP_as_published"] == pytest.approx(plain)
+        assert metrics[iou_type]["AP"] == pytest.approx(federated)
+    empty = score(coco, [], "lvis")["bbox"]
+    assert (empty["AP"], empty["AP_as_published"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("false_ones", "published"), [(99, 1 / 100), (100, 0)])
+def test_lvis_ap_as_published_takes_100_detections(tmp_path: Path, false_ones: int, published: float) -> None:
+    images = [{"id": 1, "neg_category_ids": [], "not_exhaustive_category_ids": [1]}]
+    coco = lvis_truth(tmp_path, images, [annotation(1, 1, (10, 10, 20, 20))], "r")
+    results = [detection(1, 1, (60, 60, 20, 20), 0.9)] * false_ones + [detection(1, 1, (10, 10, 20, 20), 0.5)]
+    metrics = score(coco, results, "lvis")["bbox"]
+    assert metrics["AP_as_published"] == pytest.approx(published)
+    assert metrics["AP"] == pytest.approx(1)
+
+
+def test_lvis_ap_as_published_equals_pycocotools(tmp_path: Path) -> None:
+    coco, results = random_lvis(tmp_path)
+    ours, _ = lvis_ap(coco, results, select_categories(coco, "lvis.json"), classes_at_once=3)
+    for iou_type in ("bbox", "segm"):
+        evaluator = COCOeval(coco, coco.loadRes(results), iou_type)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+        assert ours[iou_type]["AP_as_published"] == pytest.approx(evaluator.stats[0])
+        assert ours[iou_type]["AP_as_published"] < ours[iou_type]["AP"]
 
 
 def random_lvis(tmp_path: Path) -> tuple[COCO, list[dict[str, Any]]]:
@@ -215,6 +318,66 @@ def test_semantic_iou_by_hand(truth: MakeTruth) -> None:
     assert everything["background"] == pytest.approx(9900 / (15900 + 50))
 
 
+def test_semantic_iou_as_published(tmp_path: Path) -> None:
+    """Labels are positions in the file, so those of the classes are 0 (like the background), 5, 7, 19 and 30."""
+    objects = [  # position of the class, box, whether it is a crowd; later ones cover earlier ones
+        (5, (0, 0, 40, 100), 0),
+        (0, (20, 0, 20, 50), 0),
+        (30, (60, 0, 20, 100), 0),
+        (5, (80, 0, 20, 100), 1),
+        (11, (0, 0, 100, 100), 0),  # not a class of the fold
+    ]
+    results = [  # lower scores cover higher ones
+        (7, (90, 90, 10, 10), 0.5),
+        (30, (40, 0, 30, 100), 0.6),
+        (5, (0, 0, 50, 100), 0.9),
+        (0, (0, 0, 10, 10), 0.55),
+        (5, (0, 0, 100, 100), 0.49),  # below 0.5
+        (11, (0, 0, 100, 100), 0.7),
+    ]
+
+    def id_of(position: int) -> int:
+        return 200 - position
+
+    data = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": SIDE, "width": SIDE} for i in (1, 2)],
+        "categories": [{"id": id_of(position), "name": f"class {position}"} for position in range(31)],
+        "annotations": [
+            {"id": i, **with_mask(annotation(1, id_of(position), box, iscrowd=crowd, area=box[2] * box[3]))}
+            for i, (position, box, crowd) in enumerate(objects, start=1)
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(data))
+    coco = read_coco(tmp_path / "truth.json")
+    fold = select_categories(coco, "truth.json", cat_names=[f"class {position}" for position in (0, 5, 7, 19, 30)])
+    records = [with_mask(detection(1, id_of(position), box, score)) for position, box, score in results]
+
+    def label_map(entries: list[tuple[int, Box]]) -> np.ndarray:
+        labels = np.zeros((SIDE, SIDE), int)
+        for position, (x, y, w, h) in entries:
+            labels[y : y + h, x : x + w] = position
+        return labels
+
+    nothing = np.zeros((SIDE, SIDE), int)  # the second image has neither ground truth nor results
+    true = np.stack([label_map([(p, box) for p, box, crowd in objects if not crowd and p != 11]), nothing])
+    best_first = sorted(results, key=lambda entry: -entry[2])
+    counted = [(p, box) for p, box, score in best_first if score >= 0.5 and p != 11]
+    predicted = np.stack([label_map(counted), nothing])
+    ious = {
+        label: float(np.mean((true == label)[union] & (predicted == label)[union]))
+        for label in range(20)
+        if (union := (true == label) | (predicted == label)).any()
+    }
+    assert ious == {0: pytest.approx(11900 / 16100), 5: pytest.approx(2900 / 4000), 7: 0}, "by hand"
+    for threshold in (0.5, 0.95):  # the published threshold is fixed
+        metrics = evaluate(coco, records, fold, "semantic", semantic_threshold=threshold)[0]["semantic"]
+        assert metrics["mIoU_as_published"] == pytest.approx(np.mean(list(ious.values())))
+    assert metrics["mIoU"] == 0, "our threshold is not fixed"
+    ours = evaluate(coco, records, fold, "semantic")[0]["semantic"]
+    assert ours["per_class"]["class 7"] is None, "ours counts the classes that have ground truth"
+    assert ours["per_class"]["class 30"] > 0
+
+
 def test_semantic_needs_masks(truth: MakeTruth) -> None:
     box = (0, 0, 9, 9)
     with pytest.raises(UserError, match="annotation 1 has no segmentation"):
@@ -249,11 +412,7 @@ def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
     assert errors["count"] == {**ones, "missed": 2}
     assert errors["per_class"]["class 2"] == {"AP50": 0.0, **dict.fromkeys(ones, 0), "class": 1, "missed": 1}
 
-    def ap(hits: str, objects: int) -> float:
-        """By definition: the mean over 101 recalls of the best precision at that recall or a higher one."""
-        points = [(hits[: i + 1].count("+") / objects, hits[: i + 1].count("+") / (i + 1)) for i in range(len(hits))]
-        return sum(max([p for r, p in points if r >= k / 100], default=0) for k in range(101)) / 101
-
+    ap = average_precision
     base = ap("+----", 4) / 2  # class 2 has none right
     assert errors["AP50"] == pytest.approx(base) == score(coco, results)["bbox"]["AP50"]
     assert errors["gain"] == {

@@ -27,7 +27,9 @@ def runs(tmp_path: Path) -> Path:
     coco = tmp_path / "few_shot_classes"
     finished_run(coco / "10shot_seed33", "few_shot_classes", 10, 33, bbox={"AP": 0.366}, segm={"AP": 0.341})
     finished_run(coco / "10shot_seed42", "few_shot_classes", 10, 42, bbox={"AP": 0.346}, segm={"AP": 0.327})
-    finished_run(tmp_path / "voc", "pascal_voc_split_1", 5, 33, bbox={"AP": 0.4, "AP50": 0.7})
+    finished_run(
+        tmp_path / "voc", "pascal_voc_split_1", 5, 33, bbox={"AP": 0.4, "AP50": 0.7, "nAP50_as_published": 0.72}
+    )
     labels = {"dataset_name": "few_shot_classes", "n_shot": 10, "method": "Co|DETR <x>"}
     with record_stage(tmp_path / "other", "evaluate", {}, labels=labels):
         (tmp_path / "other" / "metrics.json").write_text(json.dumps({"bbox": {"AP": 0.5}}))
@@ -48,12 +50,68 @@ def test_report_puts_runs_next_to_the_published_figures(runs: Path, capsys: pyte
     assert by_seed[4:10] == ["36.6", "36.6", "+0.0", "34.1", "33.8", "+0.3"]
     over_seeds = next(row for row in rows if row[3:4] == ["bbox nAP"] and "±" in row[5])
     assert over_seeds[4:] == ["2", "35.6 ± 1.4", "35.9 ± 0.5", "-0.3 |"]  # std of 36.6 and 34.6: 2 / sqrt(2)
-    assert ["| 1 of 15", "70.0", "71.2", "incomplete |"] in rows
+    assert ["| 1 of 15", "72.0", "71.2", "incomplete", "70.0 |"] in rows
     text = (runs / "report.md").read_text()
     assert "| failed | failed | fill_memory: image not found: cat.png |" in text
     assert "| unfinished | unfinished | fill_memory: finished; no later stage was started |" in text
     assert re.search(r"\| broken \| failed \| .*run.json is not valid JSON", text)
     assert "Co\\|DETR <x>" in text
+
+
+def table_under(caption: str, report: Path) -> list[dict[str, str]]:
+    """The rows of the first table with a caption, by the titles of the columns."""
+    lines = report.read_text().split(f"{caption}:\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_report_shows_both_published_figures_of_30_shots(tmp_path: Path) -> None:
+    figures = {"bbox": {"AP": 0.371}, "segm": {"AP": 0.344}}
+    for seed in (33, 42):
+        finished_run(tmp_path / f"30shot_seed{seed}", "few_shot_classes", 30, seed, **figures)
+    main(["report", str(tmp_path)])
+    seed_33, seed_42 = table_under("Runs", tmp_path / "report.md")
+    assert seed_33["bbox nAP, README"] == "36.8"
+    assert seed_33["segm nAP, README"] == "34.2"
+    assert seed_42["bbox nAP, README"] == seed_42["segm nAP, README"] == "", "the README has seed 33 only"
+    text = (tmp_path / "report.md").read_text()
+    assert "| bbox nAP | published | difference | segm nAP | published | difference |" in text
+    assert "| 33 | 37.1 | 37.3 | -0.2 | 34.4 | 34.7 | -0.3 |" in text
+
+
+def test_report_compares_a_published_mean_with_its_own_kind(tmp_path: Path) -> None:
+    for split in (1, 2, 3):
+        for shots in (1, 2, 3, 5, 10):
+            figures = {"AP50": 0.6, "nAP50_as_published": 0.7 + split / 100}
+            finished_run(tmp_path / f"{split}_{shots}", f"pascal_voc_split_{split}", shots, 33, bbox=figures)
+    main(["report", str(tmp_path)])
+    (mean,) = table_under("Mean over data sets and shots", tmp_path / "report.md")
+    assert mean == {
+        "figures": "15 of 15",
+        "nAP50 as published": "72.0",
+        "published": "71.2",
+        "difference": "+0.8",
+        "nAP50": "60.0",
+    }
+    run = table_under("Runs", tmp_path / "report.md")[0]
+    assert (run["nAP50"], run["nAP50 as published"]) == ("60.0", "71.0")
+    finished_run(tmp_path / "older", "pascal_voc_split_1", 1, 33, bbox={"AP50": 0.6})  # of an older version
+    main(["report", str(tmp_path / "older")])
+    (mean,) = table_under("Mean over data sets and shots", tmp_path / "older" / "report.md")
+    assert list(mean.values()) == ["0 of 15", "-", "71.2", "incomplete", "60.0"]
+
+
+def test_report_shows_measures_as_published_next_to_ours(tmp_path: Path) -> None:
+    semantic = {"mIoU": 0.4, "mIoU_as_published": 0.5}
+    finished_run(tmp_path / "semantic", "coco_semantic_split_1", 1, 42, semantic=semantic)
+    main(["report", str(tmp_path)])
+    (run,) = table_under("Runs", tmp_path / "report.md")
+    assert (run["mIoU"], run["mIoU as published"]) == ("40.0", "50.0")
+    lvis = {"AP": 0.2, "AP_as_published": 0.15}
+    finished_run(tmp_path / "lvis" / "run", "lvis_minival", 1, 42, bbox=lvis, segm=lvis)
+    main(["report", str(tmp_path / "lvis")])
+    (run,) = table_under("Runs", tmp_path / "lvis" / "report.md")
+    assert (run["segm AP"], run["segm AP as published"], run["bbox AP as published"]) == ("20.0", "15.0", "15.0")
 
 
 def test_html_report_is_one_file_with_one_plot_per_benchmark(runs: Path) -> None:

@@ -12,7 +12,11 @@ from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 
 TITLE = "Runs next to the published figures"
-NOTE = "All figures are percentages; published ones are those of arXiv 2507.02798."
+NOTE = (
+    "All figures are percentages; published ones are those of arXiv 2507.02798. Measures 'as published' are computed "
+    "as the published code computes them; docs/benchmarks.md says how they differ from ours. 'README' is the figure in "
+    "the authors' README; 'published' next to a run is that of their table of all seeds."
+)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def _draw_panel(axes: Axes, benchmark: Benchmark, found: list[Point], measure: s
             x, y, std = zip(*curve, strict=True)
             axes.errorbar(x, y, std, marker="s", **PUBLISHED_STYLE, capsize=3, label="published", zorder=0)
     overall = published_mean(benchmark)
-    if overall:
+    if overall and measure == benchmark.mean_of:
         axes.axhline(overall.mean, **PUBLISHED_STYLE, label="published mean")
     ticks = sorted({point.shots for point in shown if point.shots is not None} | set(PAPER_SHOTS))
     axes.set_xscale("log")

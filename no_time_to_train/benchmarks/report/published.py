@@ -9,6 +9,14 @@ from typing import Any
 from no_time_to_train.benchmarks.report.runs import OURS, Run
 from no_time_to_train.data.class_splits import class_splits
 
+#: The figures of COCO-FSOD in the authors' README, all at seed 33: number of shots and measure -> key in ``headline``.
+README_SEED = 33
+README_FIGURES = {
+    (10, "bbox/AP"): "coco_fsod_10shot_nAP",
+    (30, "bbox/AP"): "coco_fsod_30shot_nAP",
+    (30, "segm/AP"): "coco_fsod_30shot_segm_AP",
+}
+
 
 @dataclass(frozen=True)
 class Published:
@@ -33,6 +41,7 @@ class Benchmark:
         prefix: What the names of its data sets begin with.
         measures: Title of a column -> place in ``metrics.json``. The first two are plotted.
         runs: The number of runs that the published mean is taken over; None where no mean is published.
+        mean_of: Place of the measure that the published mean is of.
     """
 
     key: str
@@ -40,23 +49,38 @@ class Benchmark:
     prefix: str
     measures: dict[str, str]
     runs: int | None = None
+    mean_of: str | None = None
 
 
 BENCHMARKS = (
     Benchmark("coco_fsod", "COCO-FSOD", "few_shot_classes", {"bbox nAP": "bbox/AP", "segm nAP": "segm/AP"}),
-    Benchmark("pascal_voc", "PASCAL VOC FSOD", "pascal_voc_split_", {"nAP50": "bbox/AP50"}, runs=15),
-    Benchmark("cd_fsod", "CD-FSOD", "cdfsod_", {"mAP": "bbox/AP"}, runs=18),
-    Benchmark("coco_semantic", "COCO-20i", "coco_semantic_split_", {"mIoU": "semantic/mIoU"}),
+    Benchmark(
+        "pascal_voc",
+        "PASCAL VOC FSOD",
+        "pascal_voc_split_",
+        {"nAP50": "bbox/AP50", "nAP50 as published": "bbox/nAP50_as_published"},
+        runs=15,
+        mean_of="bbox/nAP50_as_published",
+    ),
+    Benchmark("cd_fsod", "CD-FSOD", "cdfsod_", {"mAP": "bbox/AP"}, runs=18, mean_of="bbox/AP"),
+    Benchmark(
+        "coco_semantic",
+        "COCO-20i",
+        "coco_semantic_split_",
+        {"mIoU": "semantic/mIoU", "mIoU as published": "semantic/mIoU_as_published"},
+    ),
     Benchmark(
         "lvis",
         "LVIS v1",
         "lvis_",
         {
             "segm AP": "segm/AP",
+            "segm AP as published": "segm/AP_as_published",
             "segm APr": "segm/APr",
             "segm APc": "segm/APc",
             "segm APf": "segm/APf",
             "bbox AP": "bbox/AP",
+            "bbox AP as published": "bbox/AP_as_published",
         },
     ),
     Benchmark("other", "Other data sets", "", {"bbox AP": "bbox/AP", "segm AP": "segm/AP"}),
@@ -76,7 +100,7 @@ def paper_results() -> dict[str, Any]:
 
 
 def published_run(run: Run, measure: str) -> Published | None:
-    """The published figure of a single run of our method.
+    """The figure that the published table of all seeds gives for a single run of our method.
 
     Args:
         run: The run, whose shots and seed choose the figure.
@@ -89,6 +113,24 @@ def published_run(run: Run, measure: str) -> Published | None:
         by_seed = paper_results()["coco_fsod_by_seed"].get(str(run.shots), {})
         value = by_seed.get(str(run.seed), {}).get(measure.split("/")[0])
         return None if value is None else Published(value)
+    return None
+
+
+def readme_figure(run: Run, measure: str) -> Published | None:
+    """The figure that the authors' README gives for a single run of our method.
+
+    At 30 shots it differs from that of :func:`published_run`: 36.8 and 34.2 instead of 37.3 and 34.7.
+
+    Args:
+        run: The run, whose shots and seed choose the figure.
+        measure: Place of the measure in ``metrics.json``, such as ``bbox/AP``.
+
+    Returns:
+        The figure; None where the README does not give it.
+    """
+    key = README_FIGURES.get((run.shots or 0, measure))
+    if key and run.dataset == "few_shot_classes" and run.method == OURS and run.seed == README_SEED:
+        return Published(paper_results()["headline"][key])
     return None
 
 
@@ -110,7 +152,7 @@ def published_over_seeds(dataset: str, shots: int | None, measure: str) -> Publi
 
 
 def published_mean(benchmark: Benchmark) -> Published | None:
-    """The published mean over all runs of a benchmark; None where the paper does not give it."""
+    """The published mean of ``mean_of`` over all runs of a benchmark; None where the paper does not give it."""
     key = {"pascal_voc": "pascal_voc_nAP50_mean", "cd_fsod": "cd_fsod_nAP"}.get(benchmark.key)
     return Published(paper_results()["headline"][key]) if key else None
 

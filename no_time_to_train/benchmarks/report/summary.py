@@ -12,6 +12,7 @@ from no_time_to_train.benchmarks.report.published import (
     published_mean,
     published_over_seeds,
     published_run,
+    readme_figure,
 )
 from no_time_to_train.benchmarks.report.runs import OURS, Run
 
@@ -82,7 +83,7 @@ def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
 
 
 def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
-    """List every finished run of a benchmark next to the published figure of its shots and seed.
+    """List every finished run of a benchmark next to the published figures of its shots and seed.
 
     Args:
         benchmark: The benchmark.
@@ -94,11 +95,13 @@ def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
     header = ["data set", "method", "shots", "seed"]
     for title in benchmark.measures:
         header += [title, "published", "difference"]
+    header += [f"{title}, README" for title in benchmark.measures]
     rows = []
     for run in sorted(runs, key=lambda run: (run.dataset, run.method, run.shots or 0, run.seed or 0)):
         row = [dataset_title(run.dataset), run.method, _text(run.shots), _text(run.seed)]
         for measure in benchmark.measures.values():
             row += _compare(run.value(measure), published_run(run, measure))
+        row += [_compare(None, readme_figure(run, measure))[1] for measure in benchmark.measures.values()]
         rows.append([*row, f"{run.seconds:.0f}" if round(run.seconds) else "", run.folder])
     header += ["seconds", "folder"]
     keep = [column for column in range(len(header)) if any(row[column] for row in rows)]
@@ -131,6 +134,8 @@ def seed_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
 def mean_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
     """Compare the mean over a benchmark's data sets and shots with the published mean, once it is complete.
 
+    Only the measure that was published is compared. The means of the others are shown next to it.
+
     Args:
         benchmark: The benchmark.
         found: Its points, from :func:`points`.
@@ -138,14 +143,21 @@ def mean_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
     Returns:
         The table; None where no mean is published, or where no run is of our method.
     """
-    published, title = published_mean(benchmark), next(iter(benchmark.measures))
-    ours = [point.mean for point in found if point.method == OURS and point.measure == benchmark.measures[title]]
-    if published is None or benchmark.runs is None or not ours:
+    published, ours = published_mean(benchmark), [point for point in found if point.method == OURS]
+    if published is None or not ours:
         return None
-    mean, complete = statistics.fmean(ours), len(ours) == benchmark.runs
-    difference = _compare(mean, published)[2] if complete else "incomplete"
-    row = [f"{len(ours)} of {benchmark.runs}", f"{mean:.1f}", f"{published.mean:.1f}", difference]
-    return Table("Mean over data sets and shots", ["figures", title, "published", "difference"], [row])
+    figures = {
+        title: [point.mean for point in ours if point.measure == place] for title, place in benchmark.measures.items()
+    }
+    means = {title: statistics.fmean(values) if values else None for title, values in figures.items()}
+    compared = next(title for title, measure in benchmark.measures.items() if measure == benchmark.mean_of)
+    mean, count = means.pop(compared), len(figures[compared])
+    cells = _compare(mean, published)
+    if count != benchmark.runs:
+        cells[2] = "incomplete"
+    header = ["figures", compared, "published", "difference", *means]
+    row = [f"{count} of {benchmark.runs}", *cells, *(_compare(value, None)[0] for value in means.values())]
+    return Table("Mean over data sets and shots", header, [row])
 
 
 def points_csv(found: list[Point]) -> str:
