@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# COCO-20i semantic segmentation: 4 folds of 20 classes (FOLDS), with 1 and 5 shots. See pipeline.sh for the variables.
+# COCO-20i semantic segmentation: 4 folds of 20 classes (FOLDS), with 1 and 5 shots, seed 42. See pipeline.sh for the
+# variables.
+SEED=${SEED:-42}
 # shellcheck source=scripts/pipeline.sh
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
@@ -9,7 +11,7 @@ for fold in ${FOLDS:-1 2 3 4}; do
   classes=coco_semantic_split_$fold
   for shots in ${SHOTS:-1 5}; do
     pipeline "$classes" "$shots" "$SEED" \
-      sample-references --dataset "$classes" --json-file "$train" --n-shot "$shots" --seed "$SEED" --out-path -- \
+      sample-references --dataset "$classes" --json-file "$train" --n-shot "$shots" --seed "$SEED" --out-path @OUT -- \
       --coco_semantic_split "$fold"
   done
 done

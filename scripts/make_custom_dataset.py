@@ -3,7 +3,8 @@
     python scripts/make_custom_dataset.py --out data/boats_and_birds
 
 The annotations come from COCO's ``instances_train2017.json``. The command downloads the twelve images and prints the
-commands that give the authors' figures.
+commands that give the authors' figures. These figures come from masks that SAM ViT-H made from the boxes of the
+references; where its checkpoint is not in ``checkpoints/``, the commands use COCO's own masks instead.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from no_time_to_train.commands.boxes_to_masks import SAM_H
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import open_image
 from no_time_to_train.errors import UserError
@@ -75,12 +77,23 @@ def make(json_file: Path, out: Path, url: str) -> None:
             fetch_file(f"{url}/{entry['file_name']}", path, open_image, "an image")
 
 
-def commands(out: Path) -> list[str]:
-    """The commands to run on the data set in this folder."""
-    references, targets, found = (str(out / name) for name in ("references.json", "targets.json", "found"))
-    segment = ["segment", "--references", references, "--images", targets, "--out", found, "--score", "0"]
-    evaluate = ["evaluate", "--gt", targets, "--results", str(out / "found" / "results.json")]
-    return [shlex.join(["no-time-to-train", *arguments]) for arguments in (segment, evaluate)]
+def commands(out: Path, sam_h: bool) -> list[str]:
+    """The commands to run on the data set.
+
+    Args:
+        out: Folder of the data set.
+        sam_h: Whether SAM ViT-H makes the masks of the references.
+    """
+    names = ("references.json", "references_masks.json", "images", "targets.json", "found", "found/results.json")
+    references, masks, images, targets, found, results = (str(out / name) for name in names)
+    network = ["--sam-checkpoint", str(SAM_H), "--as-published"]
+    shown = masks if sam_h else references
+    lines = [
+        ["boxes-to-masks", references, "--image-dir", images, "--out", masks, *network],
+        ["segment", "--references", shown, "--images", targets, "--out", found, "--score", "0"],
+        ["evaluate", "--gt", targets, "--results", results],
+    ]
+    return [shlex.join(["no-time-to-train", *line]) for line in (lines if sam_h else lines[1:])]
 
 
 def main() -> None:
@@ -98,8 +111,14 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print(f"{len(REFERENCES)} references and {len(TARGETS)} targets: {args.out}. Now run:")
-    print(*(f"  {command}" for command in commands(args.out)), sep="\n")
+    print(*(f"  {command}" for command in commands(args.out, SAM_H.is_file())), sep="\n")
     print(f"expected AP: {AP['bbox']} (bbox), {AP['segm']} (segm)")
+    if not SAM_H.is_file():
+        print(
+            f"note: {SAM_H} does not exist, so the commands use COCO's masks, but that AP is with masks by SAM ViT-H: "
+            "run no-time-to-train download sam_vit_h, then this script again",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

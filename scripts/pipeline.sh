@@ -7,7 +7,8 @@
 # and these environment variables:
 #
 #   SHOTS         numbers of shots, such as "1 5 10"; default: those of the paper
-#   SEED          seed of the reference set; default: 33 (COCO-FSOD also takes several: SEEDS="33 42")
+#   SEED          seed of the reference set; default: 33, and 42 for COCO-20i and LVIS, as in the published results
+#                 (COCO-FSOD also takes several: SEEDS="33 42")
 #   GPUS          devices: a number, "0,2" or "auto", which is all in CUDA_VISIBLE_DEVICES, or the CPU if there is none;
 #                 default: auto
 #   CONFIG        configuration; default: the one of the benchmark
@@ -59,6 +60,15 @@ same_settings() {
   fi
 }
 
+# note_masks: say so where prepare cannot have made the masks with the network of the published results.
+note_masks() {
+  local checkpoint=checkpoints/sam_vit_h_4b8939.pth
+  if [[ ! -e $checkpoint ]]; then
+    echo "note: the published masks of references are made by SAM ViT-H; $checkpoint does not exist, so those of" \
+      "'no-time-to-train prepare' may be made by SAM 2 (docs/datasets.md, Masks from boxes)"
+  fi
+}
+
 # stages FOLDER SHOTS SEED REFERENCES... -- OPTION...: see pipeline.
 stages() {
   local folder=$1 shots=$2 seed=$3 references=()
@@ -68,7 +78,7 @@ stages() {
     return 2
   fi
   while [[ $1 != -- ]]; do
-    references+=("$1")
+    if [[ $1 == @OUT ]]; then references+=("$folder/references.json"); else references+=("$1"); fi
     shift
   done
   shift
@@ -76,11 +86,11 @@ stages() {
   test+=(--trainer.logger.init_args.save_dir "$folder/logs")
   local mode=--model.init_args.test_mode
   local filling=(--model.init_args.dataset_cfgs.fill_memory.memory_pkl "$folder/references.json" --seed "$seed")
-  # A file that the benchmark provides may have fewer shots of a class than its name says: all of them are used.
+  # Of a set that the benchmark provides, all shots are used.
   if [[ ${references[0]} == sample-references ]]; then filling+=(--n_shot "$shots"); fi
   local filled=$folder/memory.ckpt memory=$folder/memory_postprocessed.ckpt
   same_settings "$folder" "$(cksum <"$CONFIG")" "$shots" "$seed" "${references[*]}" "$*" "${overrides[*]}" &&
-    unless "$folder/references.json" "${references[@]}" "$folder/references.json" &&
+    unless "$folder/references.json" "${references[@]}" &&
     unless "$filled" "${test[@]}" "$mode" fill_memory "${filling[@]}" --trainer.devices "$GPUS" \
       --out_path "$filled" &&
     unless "$memory" "${test[@]}" "$mode" postprocess_memory "${labels[@]}" --trainer.devices 1 \
@@ -90,8 +100,8 @@ stages() {
 }
 
 # pipeline DATASET SHOTS SEED REFERENCES... -- OPTION...: one run, from the reference set to the metrics.
-# REFERENCES is the command that writes the reference set; the path to write is appended to it. OPTIONs are passed to
-# every stage.
+# REFERENCES is the command that writes the reference set; its argument @OUT stands for the path to write. OPTIONs are
+# passed to every stage.
 pipeline() {
   echo "== $1, $2 shots, seed $3"
   stages "$RESULTS_DIR/$1/$2shot_seed$3" "${@:2}" --model.init_args.model_cfg.dataset_name "$1" || failed=$((failed + 1))

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import random
 import re
 import tarfile
 import threading
@@ -18,7 +19,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as rle
 
 from no_time_to_train.benchmarks.prepare import archives, cdfsod, coco2017, lvis, pascal_voc
 from no_time_to_train.benchmarks.prepare.archives import unpack
@@ -203,7 +203,7 @@ def test_interrupted_unpacking_resumes_without_a_second_download(
 
     with monkeypatch.context() as patch:
         patch.setattr(archives, "_write", killed_at_the_fourth)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             prepare("coco")
     assert files_in(tmp_path / "data/coco") == set(written)
     left = (tmp_path / "data/coco" / written[-1]).stat().st_mtime_ns
@@ -250,7 +250,11 @@ def test_published_numbers_and_addresses() -> None:
 # PASCAL VOC
 
 
-def voc_xml(objects: list[tuple[str, int | None, tuple[float, ...]]]) -> bytes:
+VocObject = tuple[str, int | None, tuple[float, ...]]
+
+
+def voc_xml(objects: list[VocObject], width: int = 60, height: int = 40) -> bytes:
+    """VOC's XML of an image: its objects' names, whether they are difficult, and xmin, ymin, xmax, ymax."""
     rows = "".join(
         f"<object><name>{name}</name>"
         + ("" if difficult is None else f"<difficult>{difficult}</difficult>")
@@ -259,12 +263,11 @@ def voc_xml(objects: list[tuple[str, int | None, tuple[float, ...]]]) -> bytes:
         + "</bndbox><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>"
         for name, difficult, box in objects
     )
-    return f"<annotation><size><width>60</width><height>40</height></size>{rows}</annotation>".encode()
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    return f"<annotation>{size}{rows}</annotation>".encode()
 
 
-def voc_files(
-    year: str, image_set: str, images: dict[str, list[tuple[str, int | None, tuple[float, ...]]]]
-) -> dict[str, bytes]:
+def voc_files(year: str, image_set: str, images: dict[str, list[VocObject]]) -> dict[str, bytes]:
     root = f"VOCdevkit/{year}"
     files = {f"{root}/ImageSets/Main/{image_set}.txt": "".join(f"{name}\n" for name in images).encode()}
     for index, (name, objects) in enumerate(images.items()):
@@ -277,7 +280,7 @@ def voc_files(
 def voc_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     """The trainval sets of both years, whose names share digits, behind a mirror; and the test set of 2007."""
     sets = {
-        ("VOC2007", "trainval"): {"000027": [("tvmonitor", 0, (1, 1, 60, 40)), ("aeroplane", 1, (11, 21, 20, 30))]},
+        ("VOC2007", "trainval"): {"000027": [("aeroplane", 1, (11, 21, 20, 30)), ("tvmonitor", 0, (1, 1, 60, 40))]},
         ("VOC2012", "trainval"): {"2007_000027": [("cow", None, (2.5, 3, 10.5, 12))], "2008_000008": []},
         ("VOC2007", "test"): {"000001": [("dog", 0, (5, 6, 7, 8))]},
     }
@@ -293,18 +296,19 @@ def test_voc_is_converted_to_two_coco_files(voc_site: Site, tmp_path: Path, prep
     folder = tmp_path / "data/pascal-voc"
     trainval = load(folder / "annotations/voc0712_trainval.json")
     assert trainval["images"] == [
-        {"id": 27, "file_name": "VOC2007/JPEGImages/000027.jpg", "width": 60, "height": 40},
-        {"id": 2007000027, "file_name": "VOC2012/JPEGImages/2007_000027.jpg", "width": 60, "height": 40},
-        {"id": 2008000008, "file_name": "VOC2012/JPEGImages/2008_000008.jpg", "width": 60, "height": 40},
+        {"id": 0, "file_name": "VOC2007/JPEGImages/000027.jpg", "width": 60, "height": 40},
+        {"id": 1, "file_name": "VOC2012/JPEGImages/2007_000027.jpg", "width": 60, "height": 40},
+        {"id": 2, "file_name": "VOC2012/JPEGImages/2008_000008.jpg", "width": 60, "height": 40},
     ]
     whole, hard, cow = trainval["annotations"]
     assert whole == {
-        **{"id": 1, "image_id": 27, "category_id": 20, "bbox": [0, 0, 60, 40], "area": 2400},
-        **{"iscrowd": 0, "ignore": 0, "difficult": 0},
+        **{"id": 0, "image_id": 0, "category_id": 19, "bbox": [0, 0, 59, 39], "area": 59 * 39},
+        **{"iscrowd": 0, "difficult": 0},
     }
-    assert (hard["bbox"], hard["category_id"]) == ([10, 20, 10, 10], 1)
-    assert hard["iscrowd"] == hard["ignore"] == hard["difficult"] == 1
-    assert (cow["id"], cow["image_id"], cow["bbox"], cow["iscrowd"]) == (3, 2007000027, [1.5, 2, 9, 10], 0)
+    assert (hard["id"], hard["bbox"], hard["category_id"]) == (1, [10, 20, 9, 9], 0)
+    assert hard["iscrowd"] == hard["difficult"] == 1
+    assert (cow["id"], cow["image_id"], cow["bbox"], cow["iscrowd"]) == (2, 1, [1.5, 2, 8, 9], 0)
+    assert [category["id"] for category in trainval["categories"]] == list(range(20))
     assert [category["name"] for category in trainval["categories"]] == pascal_voc.CLASSES
     test = read_coco(folder / "annotations/voc07_test.json")
     assert all((folder / "VOCdevkit" / image["file_name"]).is_file() for image in test.dataset["images"])
@@ -314,6 +318,63 @@ def test_voc_is_converted_to_two_coco_files(voc_site: Site, tmp_path: Path, prep
     asked = len(voc_site.asked)
     prepare("pascal-voc", "--subset", "--masks", "none")
     assert len(voc_site.asked) == asked
+
+
+def test_voc_files_of_an_earlier_version_are_refused(
+    voc_site: Site, tmp_path: Path, prepare: Callable[..., None], refused: Callable[..., str]
+) -> None:
+    prepare("pascal-voc", "--subset", "--masks", "none")
+    file = tmp_path / "data/pascal-voc/annotations/voc0712_trainval.json"
+    content = load(file)
+    content["images"][0]["id"] = 27
+    file.write_text(json.dumps(content))
+    assert f"{file} was made by an earlier version" in refused("pascal-voc", "--subset", "--masks", "none")
+
+
+def test_references_drawn_from_voc_are_those_of_the_published_conversion(tmp_path: Path) -> None:
+    """Boxes one pixel too small without the + 1, and difficult objects before others, change what is drawn."""
+    rng = np.random.default_rng(5)
+    images: dict[str, list[VocObject]] = {}
+    for number in range(60):
+        objects: list[VocObject] = []
+        for name in rng.choice(["bird", "bus", "cow", "motorbike", "sofa"], 4):
+            x, y = rng.integers(10, 14, 2).tolist()
+            difficult = int(rng.random() < 0.4)
+            objects.append((str(name), difficult, (x, y, x + int(rng.integers(30, 35)), y + 60)))
+        images[f"{number:06d}"] = objects
+    devkit = tmp_path / "VOCdevkit"
+    for path, content in voc_files("VOC2007", "trainval", images).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    for name, objects in images.items():
+        (devkit / f"VOC2007/Annotations/{name}.xml").write_bytes(voc_xml(objects, 100, 100))
+    pascal_voc.convert(devkit, [pascal_voc.ImageSet("VOC2007", "trainval")], tmp_path / "voc.json")
+    sampling = ["--split", "pascal_voc_split_1", "--json-file", str(tmp_path / "voc.json"), "--n-shot", "3"]
+    main(["sample-references", *sampling, "--seed", "33", "--out", str(tmp_path / "refs.json")])
+    drawn = {int(key): entries for key, entries in load(tmp_path / "refs.json").items()}
+
+    entries: dict[int, list[tuple[int, int, bool]]] = {}  # class -> (image, annotation, whether it is valid)
+    ann_id = 0
+    for image_id, objects in enumerate(images.values()):
+        for one in [one for one in objects if not one[1]] + [one for one in objects if one[1]]:
+            x1, y1, x2, y2 = one[2]
+            x, y, w, h = x1 - 1, y1 - 1, x2 - x1, y2 - y1
+            room = min(x, y, 100 - (x + w), 100 - (y + h))
+            valid = not one[1] and w >= 32 and h >= 32 and room >= 10
+            entries.setdefault(pascal_voc.CLASSES.index(one[0]), []).append((image_id, ann_id, valid))
+            ann_id += 1
+    random.seed(33)
+    expected: dict[int, list[dict[str, Any]]] = {}
+    for category_id, candidates in entries.items():
+        random.shuffle(candidates)
+        used: set[int] = set()
+        expected[category_id] = []
+        for image_id, ann_id, valid in candidates:
+            if valid and image_id not in used and len(used) < 3:
+                used.add(image_id)
+                expected[category_id].append({"img_id": image_id, "ann_ids": [ann_id]})
+    assert drawn == expected
+    assert list(drawn) == list(expected)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +461,10 @@ def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
     for name, image in (("FISH", "train/5_shot.jpg"), ("DIOR", "train/new_train/5_shot.jpg")):
         shots = load(root / name / "prepared/5_shot_masks.json")
         assert shots["images"][0]["file_name"] == image
-        assert rle.area(shots["annotations"][0]["segmentation"]) == shots["annotations"][0]["area"] == 200
+        (polygon,) = shots["annotations"][0]["segmentation"]
+        corners = {(5, 6), (24, 6), (24, 15), (5, 15)}
+        assert set(zip(polygon[::2], polygon[1::2], strict=True)) == corners
+        assert shots["annotations"][0]["area"] == 200
         assert "segmentation" not in load(root / name / "prepared/test.json")["annotations"][0]
         assert not (root / name / "prepared/test_masks.json").exists()
     prepare("cdfsod", "--sets", "FISH,DIOR", "--masks", "all")
@@ -408,6 +472,35 @@ def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
     with pytest.raises(SystemExit):
         prepare("cdfsod", "--sets", "DORI")
     assert "has no set 'DORI'; choose from ArTaxOr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has_sam_h", [True, False])
+def test_masks_are_made_by_sam_h_where_its_checkpoint_is_there_and_otherwise_a_note_says_so(
+    has_sam_h: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sam_h = Path("checkpoints/sam_vit_h_4b8939.pth")
+    if has_sam_h:
+        sam_h.parent.mkdir()
+        sam_h.touch()
+    chosen: list[tuple[Any, ...]] = []
+
+    def build(*network: Any) -> WholeBox:
+        chosen.append(network)
+        return WholeBox()
+
+    monkeypatch.setattr("no_time_to_train.networks.box_prompts.build_box_segmenter", build)
+    Path("data/downloads").mkdir(parents=True)
+    Path("data/downloads/FISH.zip").write_bytes(zip_of(cdfsod_files("FISH")))
+    main(["prepare", "cdfsod", "--sets", "FISH"])
+    assert {network[2] for network in chosen} == {sam_h if has_sam_h else None}
+    note = f"note: masks are made by SAM 2, because {sam_h} does not exist"
+    assert (note in capsys.readouterr().err) != has_sam_h
+    Path("data/cdfsod/FISH/prepared/1_shot_masks.json").unlink()
+    chosen.clear()
+    main(["prepare", "cdfsod", "--sets", "FISH", "--sam2", "sam2_hiera_tiny"])
+    assert [(network[0], network[2]) for network in chosen] == [("sam2_hiera_t", None)]
+    assert "made by SAM 2" not in capsys.readouterr().err
 
 
 # LVIS
@@ -540,7 +633,9 @@ def test_configurations_read_the_prepared_files(
 ) -> None:
     config = Path(__file__).parents[1] / "configs" / f"{name}_sam2l.yaml"
     monkeypatch.chdir(tmp_path)
+    key = "--model.init_args.model_cfg"  # the nano networks ship with the package
+    nano = [f"{key}.sam2_cfg_file", "sam2_nano", f"{key}.encoder_cfg.name", "dinov2_nano"]
     with pytest.raises(SystemExit):
-        main(["test", "--config", str(config), "--out_path", "memory.ckpt", "--trainer.accelerator", "cpu"])
+        main(["test", "--config", str(config), "--out_path", "memory.ckpt", "--trainer.accelerator", "cpu", *nano])
     assert capsys.readouterr().err.endswith(f"error: file not found: data/{references}\n")
     assert f"json_file: data/{targets}\n" in config.read_text()

@@ -4,24 +4,43 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from no_time_to_train.networks.registry import SAM2_NAMES, Network, default_checkpoint, find_network
+from no_time_to_train.errors import UserError
+from no_time_to_train.networks.registry import (
+    CHECKPOINTS,
+    FOLDER,
+    SAM2_NAMES,
+    Network,
+    default_checkpoint,
+    find_network,
+)
 
 if TYPE_CHECKING:
     from no_time_to_train.networks.box_prompts import BoxSegmenter
 
 
+#: SAM ViT-H, whose masks the published results of PASCAL VOC and CD-FSOD were computed with.
+SAM_H = FOLDER / CHECKPOINTS["sam_vit_h"].file_name
+
+
 def boxes_to_masks(
-    json_file: Path,
+    json_file: Path | None = None,
     *,
     image_dir: Path,
-    out: Path,
+    out: Path | None = None,
     references: Path | None = None,
     pictures: Path | None = None,
+    as_published: bool = False,
     sam2: str = "sam2_hiera_large",
     sam_checkpoint: Path | None = None,
     device: str | None = None,
     sam2_cfg_file: str | None = None,
     sam2_ckpt_path: Path | None = None,
+    input_json: Path | None = None,
+    output_json: Path | None = None,
+    model_type: str | None = None,
+    batch_size: int | None = None,
+    max_boxes_per_image: int | None = None,
+    visualize: bool = False,
 ) -> None:
     """Give the boxes of a COCO file masks, with SAM 2 or SAM.
 
@@ -30,14 +49,21 @@ def boxes_to_masks(
     Args:
         json_file: COCO annotations with boxes.
         image_dir: Folder of the images.
-        out: COCO annotations to write.
+        out: COCO annotations to write. Default: <json_file>_with_segm.json, next to json_file.
         references: Reference set; only its annotations get masks.
         pictures: Folder for pictures of the masks.
+        as_published: Store outlines as polygons, without holes, as in the paper's results on PASCAL VOC and CD-FSOD.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to use instead of SAM 2, as the paper does.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
         sam2_cfg_file: Kept for compatibility: SAM 2 by its configuration's name.
         sam2_ckpt_path: Kept for compatibility: the checkpoint of sam2_cfg_file.
+        input_json: Kept for compatibility: json_file in the authors' script, which implies as_published.
+        output_json: Kept for compatibility: out in the authors' script.
+        model_type: Kept for compatibility: the checkpoint shows which SAM it is.
+        batch_size: Kept for compatibility: has no effect, because results do not depend on it.
+        max_boxes_per_image: Kept for compatibility: has no effect, because results do not depend on it.
+        visualize: Kept for compatibility: pictures, in <json_file>_with_SAM_segm.
 
     Examples:
         no-time-to-train boxes-to-masks refs.json --image-dir photos --out refs_masks.json --pictures masks/
@@ -45,9 +71,17 @@ def boxes_to_masks(
     from no_time_to_train.data.reference_sets import read_references
     from no_time_to_train.pipeline import boxes_to_masks as pipeline
 
+    boxes = json_file or input_json
+    if boxes is None:
+        raise UserError("give the COCO annotations with boxes (see no-time-to-train boxes-to-masks --help)")
+    out = out or output_json or boxes.with_name(f"{boxes.stem}_with_segm.json")
+    if visualize and pictures is None:
+        pictures = boxes.with_name(f"{boxes.stem}_with_SAM_segm")
     build = mask_maker(sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
     chosen = read_references(references) if references else None
-    made = pipeline.boxes_to_masks(json_file, image_dir, out, build, chosen, pictures)
+    made = pipeline.boxes_to_masks(
+        boxes, image_dir, out, build, chosen, pictures, as_published=as_published or input_json is not None
+    )
     print(f"masks of {made} boxes: {out}" + (f"; pictures: {pictures}" if pictures else ""))
 
 

@@ -1,13 +1,14 @@
 """The paper's class splits, and the classes that a configuration selects from an annotation file."""
 
 import json
+import warnings
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from pycocotools.coco import COCO
 
-from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.method.memory_bank import Category
 
 #: LVIS's frequency groups, by the name of the class split: the value of ``frequency`` in LVIS's annotation file.
@@ -26,39 +27,75 @@ def select_categories(
 ) -> list[Category]:
     """Select the classes that a stage works on: all of the file, those of a split, or some by name.
 
+    Where both a split and names are given and differ, the split is used, and a :class:`UserNotice` says so.
+
     Args:
         coco: The annotation file.
         json_file: Its path, for messages.
-        class_split: One of the paper's splits, or one of ``LVIS_SPLITS``.
-        cat_names: Class names, as a list or separated by commas.
+        class_split: A class split; see :func:`split_names`.
+        cat_names: Class names, as a list or separated by commas. Underscores may stand for spaces.
 
     Returns:
         The classes in ascending order of their category ids.
 
     Raises:
-        UserError: Both are given, a name is unknown, or there are no classes.
+        UserError: A name is unknown, or there are no classes.
     """
     by_name = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
-    if class_split and cat_names:
-        raise UserError("class_split and cat_names both choose the classes: give one of them")
-    if class_split in LVIS_SPLITS:
-        frequency = LVIS_SPLITS[class_split]
-        names = [c["name"] for c in coco.dataset.get("categories", []) if c.get("frequency") == frequency]
-        if not names:
-            raise UserError(f"{json_file} has no category of frequency {frequency!r}, which {class_split} stands for")
-    elif class_split:
-        if class_split not in class_splits():
-            known = [*class_splits(), *LVIS_SPLITS]
-            raise UserError(f"unknown class_split {class_split!r}{suggest(class_split, known)}")
-        names = class_splits()[class_split]
-    elif cat_names:
-        names = cat_names.split(",") if isinstance(cat_names, str) else cat_names
-    else:
-        names = list(by_name)
-    names = [name.strip() for name in names]
+    names = list(by_name)
+    if class_split:
+        names = split_names(class_split, coco, json_file)
+    if cat_names:
+        listed = cat_names.split(",") if isinstance(cat_names, str) else cat_names
+        listed = [_as_in_file(name.strip(), by_name) for name in listed]
+        if not class_split:
+            names = listed
+        elif set(listed) != set(names):
+            warnings.warn(
+                f"class_split {class_split} and cat_names name different classes: those of class_split are used",
+                UserNotice,
+                stacklevel=2,
+            )
     for name in names:
         if name not in by_name:
             raise UserError(f"{json_file} has no class {name!r}{suggest(name, by_name)}")
     if not names:
         raise UserError(f"{json_file} has no categories")
     return sorted((Category(by_name[name], name) for name in set(names)), key=lambda category: category.id)
+
+
+def split_names(class_split: str, coco: COCO, json_file: str | Path) -> list[str]:
+    """The class names of a split.
+
+    Args:
+        class_split: One of the paper's splits. ``coco`` is another name of ``default_classes``. ``lvis`` is all classes
+            of the file; ``lvis_rare``, ``lvis_common`` and ``lvis_frequent`` are LVIS's groups, which the file states.
+            Minival has the same classes, so ``lvis_minival``, ``lvis_minival_rare`` and so on mean the same.
+        coco: The annotation file.
+        json_file: Its path, for messages.
+
+    Raises:
+        UserError: The split is unknown, or the file has no class of the group.
+    """
+    categories = coco.dataset.get("categories", [])
+    name = class_split.replace("lvis_minival", "lvis")
+    if name == "lvis":
+        return [category["name"] for category in categories]
+    if name in LVIS_SPLITS:
+        frequency = LVIS_SPLITS[name]
+        names = [category["name"] for category in categories if category.get("frequency") == frequency]
+        if not names:
+            raise UserError(f"{json_file} has no category of frequency {frequency!r}, which {class_split} stands for")
+        return names
+    splits = {**class_splits(), "coco": class_splits()["default_classes"]}
+    if name not in splits:
+        lvis = ["lvis", *LVIS_SPLITS]
+        known = [*splits, *lvis, *(one.replace("lvis", "lvis_minival") for one in lvis)]
+        raise UserError(f"unknown class_split {class_split!r}{suggest(class_split, known)}")
+    return splits[name]
+
+
+def _as_in_file(name: str, by_name: dict[str, int]) -> str:
+    """A class name as the file has it: underscores are read as spaces where only that is a class."""
+    spaced = name.replace("_", " ")
+    return spaced if name not in by_name and spaced in by_name else name

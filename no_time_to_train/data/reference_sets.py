@@ -7,14 +7,15 @@ published code.
 
 import pickle
 import random
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
 from pycocotools.coco import COCO
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import atomic_write, read_json, write_json
 from no_time_to_train.method.memory_bank import Category
 
@@ -104,8 +105,10 @@ def check_references(
 ) -> ReferenceSet:
     """Choose the shots of some classes, and check them against the annotation file.
 
+    A class with fewer shots than asked for is used with those that it has, and a :class:`UserNotice` names it.
+
     Args:
-        references: The reference set.
+        references: The reference set, which may have further classes.
         coco: The annotation file of the references.
         json_file: Its path, for messages.
         categories: The classes.
@@ -115,21 +118,31 @@ def check_references(
         The chosen shots.
 
     Raises:
-        UserError: A class has too few shots, an image or an annotation does not exist, or an annotation belongs to
-            another image or class, or has no mask or box.
+        UserError: A class has no shot, an image or an annotation does not exist, or an annotation belongs to another
+            image or class, or has no mask or box.
     """
     chosen: ReferenceSet = {}
-    needed = 1 if shots is None else shots
+    few = []
     for category in categories:
         entries = references.get(category.id, [])
-        if len(entries) < needed:
+        if not entries:
             raise UserError(
-                f"the reference set has {len(entries)} shots of class {category.name!r} (id {category.id}), "
-                f"but {needed} are needed: sample more, or lower memory_length"
+                f"the reference set has no shots of class {category.name!r} (id {category.id}): sample some, or leave "
+                "the class out"
             )
         chosen[category.id] = entries[:shots]
+        if shots is not None and len(entries) < shots:
+            few.append(f"{category.name} ({len(entries)})")
         for shot in chosen[category.id]:
             _check_shot(shot, coco, json_file, category)
+    if few:
+        more = ", ..." if len(few) > 10 else ""
+        warnings.warn(
+            f"classes with fewer shots than memory_length ({shots}) are used with those that they have: "
+            f"{', '.join(few[:10])}{more}",
+            UserNotice,
+            stacklevel=2,
+        )
     return chosen
 
 
@@ -151,23 +164,54 @@ def _check_shot(shot: Shot, coco: COCO, json_file: str | Path, category: Categor
             raise UserError(f"{where}: annotation {ann_id} in {json_file} has no {key}")
 
 
-def coco_to_references(coco: COCO, shots: int | None = None) -> ReferenceSet:
+def coco_to_references(coco: COCO, shots: int | None = None, as_published: bool = False) -> ReferenceSet:
     """Take the annotations of a file as references, in the file's order.
 
     Args:
         coco: The annotation file.
         shots: The first this many annotations of each class are taken; None takes all.
+        as_published: Make the set that the published results of CD-FSOD were computed with. It differs from a set of
+            all annotations where an image has several of a class, or where a class has fewer than ``shots``: an entry
+            lists all annotations of its class in its image and is repeated once per annotation, so the first of them,
+            which is the one that is used, is used several times. A class with fewer than ``shots`` entries is filled
+            up with entries drawn by ``random.choices``, seeded with 42 once for all classes. A class with more keeps
+            all. Classes without annotations are left out.
     """
+    annotations = coco.dataset.get("annotations", [])
+    if as_published:
+        return _published_references(annotations, shots)
     references: ReferenceSet = {int(category["id"]): [] for category in coco.dataset.get("categories", [])}
-    for annotation in coco.dataset.get("annotations", []):
+    for annotation in annotations:
         entries = references.setdefault(int(annotation["category_id"]), [])
         if shots is None or len(entries) < shots:
             entries.append({"img_id": annotation["image_id"], "ann_ids": [annotation["id"]]})
     return references
 
 
+def _published_references(annotations: list[dict[str, Any]], shots: int | None) -> ReferenceSet:
+    """See :func:`coco_to_references`."""
+    by_image: dict[int, dict[int, Shot]] = {}
+    for annotation in annotations:
+        entries = by_image.setdefault(int(annotation["category_id"]), {})
+        entry = entries.setdefault(annotation["image_id"], {"img_id": annotation["image_id"], "ann_ids": []})
+        entry["ann_ids"].append(annotation["id"])
+    generator = random.Random(42)
+    references: ReferenceSet = {}
+    for category_id, entries in by_image.items():
+        repeated = [entry for entry in entries.values() for _ in entry["ann_ids"]]
+        missing = 0 if shots is None else max(0, shots - len(repeated))
+        references[category_id] = repeated + generator.choices(repeated, k=missing)
+    return references
+
+
 def sample_references(
-    coco: COCO, categories: list[Category], shots: int, seed: int, fill_up: bool = False, skip_impossible: bool = False
+    coco: COCO,
+    categories: list[Category],
+    shots: int,
+    seed: int,
+    fill_up: bool = False,
+    skip_impossible: bool = False,
+    heuristics: bool = False,
 ) -> ReferenceSet:
     """Draw the reference set that the paper's sampler draws from the same file with the same seed.
 
@@ -176,9 +220,11 @@ def sample_references(
         categories: The classes of the split.
         shots: Instances per class, each from another image.
         seed: Seed of Python's ``random``, which is seeded once for all classes.
-        fill_up: Where a class has too few good references (see :func:`is_good_reference`), repeat those that it has,
-            or use others where it has none. The paper does so for LVIS.
+        fill_up: Where a class has too few good references (see :func:`is_good_reference`), repeat those that it has;
+            where it has none, take the first others, whether or not they are in the same image. The paper does so for
+            LVIS.
         skip_impossible: Leave out annotations whose ``isimpossible`` is 1.
+        heuristics: Do not draw, but take the best good references by rule; see :func:`rank_by_heuristics`.
 
     Returns:
         ``shots`` references of each class.
@@ -195,10 +241,13 @@ def sample_references(
 
     references: ReferenceSet = {}
     for category_id, annotations in candidates.items():
-        generator.shuffle(annotations)
-        chosen = _first_of_each_image(annotations, shots, lambda annotation: is_good_reference(annotation, coco))
+        if heuristics:
+            annotations = rank_by_heuristics(annotations, coco)
+        else:
+            generator.shuffle(annotations)
+        chosen = _good_of_each_image(annotations, shots, coco)
         if fill_up and len(chosen) < shots:
-            chosen = chosen or _first_of_each_image(annotations, shots, lambda _: True)
+            chosen = chosen or annotations[:shots]
             chosen = [chosen[index % len(chosen)] for index in range(shots)]
         references[category_id] = [{"img_id": a["image_id"], "ann_ids": [a["id"]]} for a in chosen]
     for category in categories:
@@ -211,15 +260,13 @@ def sample_references(
     return references
 
 
-def _first_of_each_image(
-    annotations: list[dict[str, Any]], count: int, accept: Callable[[dict[str, Any]], bool]
-) -> list[dict[str, Any]]:
-    """The first accepted annotation of each image, for the first ``count`` images that have one."""
+def _good_of_each_image(annotations: list[dict[str, Any]], count: int, coco: COCO) -> list[dict[str, Any]]:
+    """The first good reference of each image, for the first ``count`` images that have one."""
     chosen: dict[int, dict[str, Any]] = {}
     for annotation in annotations:
         if len(chosen) == count:
             break
-        if annotation["image_id"] not in chosen and accept(annotation):
+        if annotation["image_id"] not in chosen and is_good_reference(annotation, coco):
             chosen[annotation["image_id"]] = annotation
     return list(chosen.values())
 
@@ -236,11 +283,50 @@ def is_good_reference(annotation: dict[str, Any], coco: COCO) -> bool:
     Raises:
         UserError: The annotation's image states no height and width.
     """
-    image = coco.imgs[annotation["image_id"]]
+    margin = _margin(annotation, coco)
+    return margin >= 10 and min(annotation["bbox"][2:]) >= 32 and not annotation.get("iscrowd")
+
+
+def rank_by_heuristics(annotations: list[dict[str, Any]], coco: COCO) -> list[dict[str, Any]]:
+    """Order the annotations of a class by how well they suit as references, by the rule of the paper's authors.
+
+    An annotation scores 1000 if its box touches no border of the image; 200 if its area is at least the 75th
+    percentile of the class's areas, 100 if it is at least the 25th; and its share of the largest area. Annotations of
+    equal scores keep their order.
+
+    Args:
+        annotations: The annotations of a class.
+        coco: The annotation file.
+
+    Returns:
+        The annotations, the highest score first.
+
+    Raises:
+        UserError: An image states no height and width.
+    """
+    areas = [float(annotation.get("area", 0)) for annotation in annotations]
+    quartiles = np.percentile(areas, [25, 75])
+    largest = max(areas)
+
+    def score(item: tuple[dict[str, Any], float]) -> float:
+        annotation, area = item
+        inside = _margin(annotation, coco) > 0
+        return 1000 * inside + 100 * int((area >= quartiles).sum()) + (area / largest if largest > 0 else 0)
+
+    ranked = sorted(zip(annotations, areas, strict=True), key=score, reverse=True)
+    return [annotation for annotation, _ in ranked]
+
+
+def _margin(annotation: dict[str, Any], coco: COCO) -> float:
+    """The distance in pixels from an annotation's box to the nearest border of its image; -inf without a box.
+
+    Raises:
+        UserError: The image states no height and width.
+    """
     if not annotation.get("bbox"):
-        return False
+        return float("-inf")
+    image = coco.imgs[annotation["image_id"]]
     if not {"height", "width"} <= image.keys():
         raise UserError(f"image {image['id']} states no height and width, which the choice of references needs")
     x, y, w, h = annotation["bbox"]
-    margin = min(x, y, image["width"] - (x + w), image["height"] - (y + h))
-    return not annotation.get("iscrowd") and min(w, h) >= 32 and margin >= 10
+    return float(min(x, y, image["width"] - (x + w), image["height"] - (y + h)))

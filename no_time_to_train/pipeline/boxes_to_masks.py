@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
@@ -14,15 +15,18 @@ from tqdm import tqdm
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import check_images_exist, read_listed_image
 from no_time_to_train.data.reference_sets import ReferenceSet
-from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area
+from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import remove_leftovers, sha256, write_json
 from no_time_to_train.networks.box_prompts import BoxSegmenter, rectangle
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.visual.drawing import draw_instances, save_picture
 
-#: The masks of one image as compressed RLE, by annotation id.
-Masks = dict[int, Rle]
+#: Polygons in pixels: x1, y1, x2, y2, ...
+Polygons = list[list[float]]
+
+#: What an annotation gets, by its id: its mask as ``segmentation``, and its ``area`` in pixels.
+Masks = dict[int, dict[str, Any]]
 
 
 def boxes_to_masks(
@@ -32,6 +36,7 @@ def boxes_to_masks(
     build: Callable[[], BoxSegmenter],
     references: ReferenceSet | None = None,
     pictures: str | Path | None = None,
+    as_published: bool = False,
 ) -> int:
     """Write a copy of a COCO file with masks made from its boxes, and with the areas of these masks.
 
@@ -45,6 +50,8 @@ def boxes_to_masks(
         build: Builds the network. It is called once the inputs are checked.
         references: Reference set; only its annotations get masks. Default: all annotations.
         pictures: Folder for one picture per image of the masks that this call makes. Default: no pictures.
+        as_published: Store polygons instead of RLE, as the published results of PASCAL VOC and CD-FSOD were computed
+            with; see :func:`published_polygons`.
 
     Returns:
         The number of annotations that got masks.
@@ -61,21 +68,21 @@ def boxes_to_masks(
     segmenter = build()
     chosen = hashlib.sha256(repr([annotation["id"] for annotation in annotations]).encode()).hexdigest()
     journal = Journal(out_path)
-    with journal.run({"annotations": sha256(json_file), "network": segmenter.name, "choice of annotations": chosen}):
+    depends_on = {"annotations": sha256(json_file), "network": segmenter.name, "choice of annotations": chosen}
+    with journal.run({**depends_on, "form of masks": "polygons" if as_published else "RLE"}):
         remove_leftovers(out_path)
         for index, (image_id, members) in enumerate(tqdm(by_image.items(), desc="masks", unit="image")):
             if index in journal.done:
                 continue
             image = read_listed_image(image_dir, coco.imgs[image_id])
-            masks = masks_of_boxes(image, members, segmenter)
+            masks = masks_of_boxes(image, members, segmenter, as_published)
             if pictures is not None:
                 picture = Path(pictures) / coco.imgs[image_id]["file_name"].replace("/", "_")
                 save_picture(draw_masks(image, members, masks, coco), picture.with_suffix(".jpg"))
             journal.add(index, {"masks": list(masks.items())})
         made: Masks = {ann_id: mask for record in journal.records() for ann_id, mask in record["masks"]}
         for annotation in annotations:
-            mask = made[annotation["id"]]
-            annotation |= {"segmentation": mask, "area": mask_area(mask)}
+            annotation |= made[annotation["id"]]
         write_json(out_path, coco.dataset, indent=None)
     return len(annotations)
 
@@ -101,23 +108,45 @@ def choose_annotations(coco: COCO, json_file: str | Path, references: ReferenceS
     return chosen
 
 
-def masks_of_boxes(image: NDArray[np.uint8], annotations: list[dict[str, Any]], segmenter: BoxSegmenter) -> Masks:
+def masks_of_boxes(
+    image: NDArray[np.uint8], annotations: list[dict[str, Any]], segmenter: BoxSegmenter, as_published: bool = False
+) -> Masks:
     """Make the masks of an image's boxes. Where one is empty, print a warning and take the box itself.
 
     Args:
         image: uint8 [H, W, 3] RGB.
         annotations: The image's annotations, whose boxes are used.
         segmenter: The network.
+        as_published: See :func:`boxes_to_masks`.
     """
     boxes = np.array([annotation["bbox"] for annotation in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
     masks: Masks = {}
     for annotation, box, mask in zip(annotations, boxes, segmenter(image, boxes), strict=True):
-        if not mask.any():
+        segmentation: Rle | Polygons = published_polygons(mask) if as_published else encode_mask(mask)
+        if not (segmentation if as_published else mask.any()):
             mask = rectangle(box, *image.shape[:2])
+            x, y, w, h = annotation["bbox"]
+            segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]] if as_published else encode_mask(mask)
             tqdm.write(f"warning: annotation {annotation['id']}: its mask is empty, its box is used", file=sys.stderr)
-        masks[annotation["id"]] = encode_mask(mask)
+        masks[annotation["id"]] = {"segmentation": segmentation, "area": int(mask.sum())}
     return masks
+
+
+def published_polygons(mask: NDArray[np.bool_]) -> Polygons:
+    """The outer contours of a mask, as the published results of PASCAL VOC and CD-FSOD were computed with.
+
+    Holes are filled. Contours of at most 4 coordinates are dropped: single pixels and straight lines of one pixel's
+    width. The vertices are the centers of pixels, so a mask that is made from the polygons lacks pixels of its border.
+
+    Args:
+        mask: bool [H, W].
+
+    Returns:
+        The polygons; empty where no region is left.
+    """
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [contour.ravel().tolist() for contour in contours if contour.size > 4]
 
 
 def draw_masks(
@@ -134,7 +163,8 @@ def draw_masks(
     Returns:
         uint8 [H, W, 3] RGB.
     """
-    pixels = np.array([decode_mask(masks[annotation["id"]]) for annotation in annotations])
+    made = [{**annotation, **masks[annotation["id"]]} for annotation in annotations]
+    pixels = np.array([annotation_mask(annotation, *image.shape[:2]) for annotation in made])
     classes = [annotation["category_id"] for annotation in annotations]
     labels = [coco.cats[one]["name"] if one in coco.cats else str(one) for one in classes]
     return draw_instances(image, pixels, np.array(classes), labels)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -11,11 +12,11 @@ from defusedxml.ElementTree import parse
 
 from no_time_to_train.benchmarks.prepare.fetch import Archive, archive_step
 from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
-from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message
+from no_time_to_train.benchmarks.prepare.verify import missing_message, read_annotations
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
 
-#: The classes in alphabetical order; the id of a class is its position here, counted from 1.
+#: The classes in alphabetical order; the id of a class is its position here, counted from 0.
 CLASSES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -91,12 +92,13 @@ def parts(options: PrepareOptions) -> Parts:
         steps.append(
             Step(
                 f"{name}.json",
-                partial(annotations_problem, path, counts, options.subset),
+                partial(converted_problem, path, counts, options.subset),
                 partial(convert, devkit, image_sets, path),
             )
         )
         if options.makes_masks(references=name == "voc0712_trainval"):
-            steps.append(masks_step(f"{name}.json", path, devkit, options))
+            problem = partial(converted_problem, counts=counts, subset=options.subset)
+            steps.append(masks_step(f"{name}.json", path, devkit, options, problem))
     return {"pascal-voc": steps}
 
 
@@ -126,11 +128,34 @@ def image_set_problem(devkit: Path, image_set: ImageSet) -> str | None:
     return missing_message(missing, len(names), folder)
 
 
-def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
-    """Write the XML annotations of some image sets as one COCO file, in the published order of the images.
+def converted_problem(path: Path, counts: dict[str, int], subset: bool) -> str | None:
+    """What a step says about a converted file: that it is missing, or None.
 
-    The id of an image consists of the digits in its name. The ids of the two years differ: those of 2007 are at most
-    9963, those of 2012 begin with a year.
+    Args:
+        path: The annotation file.
+        counts: See :func:`verify.read_annotations`.
+        subset: See :func:`verify.read_annotations`.
+
+    Raises:
+        UserError: The file exists and is wrong, or an earlier version made it, whose boxes and ids were others.
+    """
+    if not path.is_file():
+        return f"{path} is missing"
+    images = read_annotations(path, counts, subset)["images"]
+    if images and images[0]["id"] != 0:
+        raise UserError(
+            f"{path} was made by an earlier version, from which other references are drawn than those of the paper: "
+            "delete it and run the same command again"
+        )
+    return None
+
+
+def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
+    """Write the XML annotations of some image sets as one COCO file, in the form of the published results.
+
+    Reference sets are drawn from this file, so the order of the annotations and the sizes of the boxes decide which
+    instances are drawn: images in the published order, and in each image the objects that are not ``difficult`` before
+    those that are. The ids of images, annotations and classes count from 0.
 
     Args:
         devkit: The folder ``VOCdevkit``.
@@ -147,23 +172,24 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
             path = devkit / image_set.year / "Annotations" / f"{name}.xml"
             try:
                 root = parse(path).getroot()
-                image_id = int(name.replace("_", ""))
                 size = {side: int(_text(root, f"size/{side}")) for side in ("width", "height")}
                 objects = [read_object(element) for element in root.iterfind("object")]
             except (OSError, ParseError, DefusedXmlException, ValueError) as error:
                 raise UserError(f"{path} is not a VOC annotation: {error}") from error
+            image_id = len(images)
             images.append({"id": image_id, "file_name": f"{image_set.year}/JPEGImages/{name}.jpg", **size})
-            for fields in objects:
-                annotations.append({"id": len(annotations) + 1, "image_id": image_id, **fields})
-    categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, start=1)]
+            for fields in sorted(objects, key=itemgetter("difficult")):
+                annotations.append({"id": len(annotations), "image_id": image_id, **fields})
+    categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES)]
     write_json(output, {"images": images, "annotations": annotations, "categories": categories}, indent=None)
 
 
 def read_object(element: Element) -> dict[str, Any]:
     """The fields of a COCO annotation from an ``object`` of VOC's XML.
 
-    VOC counts pixels from 1 and includes both ends of a box. COCO's x and y are edges counted from 0. Therefore
-    x = xmin - 1 and w = xmax - x, and likewise for y and h. ``difficult`` objects are also ``iscrowd`` and ``ignore``.
+    VOC counts pixels from 1 and includes both ends of a box. The published results were computed with
+    x = xmin - 1, y = ymin - 1, w = xmax - xmin and h = ymax - ymin, which is one pixel less than the box covers.
+    ``difficult`` objects are also ``iscrowd``, so that they are neither drawn as references nor counted as missed.
 
     Raises:
         ValueError: The element is not an object of VOC.
@@ -172,16 +198,14 @@ def read_object(element: Element) -> dict[str, Any]:
     if name not in CLASSES:
         raise ValueError(f"unknown class {name!r}")
     x1, y1, x2, y2 = (float(_text(element, f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
-    width, height = x2 - (x1 - 1), y2 - (y1 - 1)
-    if not (width > 0 and height > 0):
+    if not (x1 <= x2 and y1 <= y2):
         raise ValueError(f"the box of a {name} is empty")
     difficult = int(element.findtext("difficult") or 0)
     return {
-        "category_id": CLASSES.index(name) + 1,
-        "bbox": [x1 - 1, y1 - 1, width, height],
-        "area": width * height,
+        "category_id": CLASSES.index(name),
+        "bbox": [x1 - 1, y1 - 1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1),
         "iscrowd": difficult,
-        "ignore": difficult,
         "difficult": difficult,
     }
 

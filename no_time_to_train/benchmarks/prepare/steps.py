@@ -111,20 +111,29 @@ def check_steps(steps: list[Step]) -> None:
         raise UserError(f"{missing} of {len(steps)} pieces are missing; run without --check to download and make them")
 
 
-def masks_step(name: str, boxes: Path, image_dir: Path, options: PrepareOptions) -> Step:
+def masks_step(
+    name: str,
+    boxes: Path,
+    image_dir: Path,
+    options: PrepareOptions,
+    problem: Callable[[Path], str | None] = lambda path: None if path.is_file() else f"{path} is missing",
+) -> Step:
     """The step that makes ``<boxes>_masks.json`` from ``<boxes>.json``.
+
+    The masks are stored as polygons, as those that the published results were computed with.
 
     Args:
         name: Name of the annotation file, for messages.
         boxes: COCO annotation file with boxes.
         image_dir: Folder of its images.
         options: The options of the command.
+        problem: See :class:`Step`; called with the path of the file with masks.
     """
     masks = boxes.with_name(f"{boxes.stem}_masks.json")
     return Step(
         f"{name}, masks",
-        lambda: None if masks.is_file() else f"{masks} is missing",
-        lambda: boxes_to_masks(boxes, image_dir, masks, options.build_segmenter),
+        lambda: problem(masks),
+        lambda: boxes_to_masks(boxes, image_dir, masks, options.build_segmenter, as_published=True),
     )
 
 
