@@ -49,9 +49,12 @@ class StageCLI(LightningCLI):
         """Do nothing: a memory holds no hyperparameters of the model."""
 
     def before_instantiate_classes(self) -> None:
-        """Apply the options that set several keys of the configuration at once."""
+        """Apply the options that set several keys of the configuration at once, and what jsonargparse misreads."""
         config = self.config[self.subcommand]
         model = config.model.init_args
+        for key, value in list(model.items()):
+            if value == "None":  # null on the command line
+                model[key] = None
         if config.n_shot is not None:
             model.model_cfg.memory_bank_cfg.length = config.n_shot
             model.dataset_cfgs.fill_memory.memory_length = config.n_shot

@@ -1,0 +1,190 @@
+"""Checkpoints are recognized by their tensors, missing ones are named at once, and names choose networks."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from no_time_to_train import ReferenceSegmenter, UserError
+from no_time_to_train.cli import main
+from no_time_to_train.config import EncoderCfg, ModelCfg
+from no_time_to_train.networks.box_prompts import build_box_segmenter
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.checkpoints import read_checkpoint, read_shapes, recognize
+from no_time_to_train.networks.devices import to_device
+from no_time_to_train.networks.recognize import describe, identify
+from no_time_to_train.networks.registry import (
+    DINOV2_NAMES,
+    SAM2_NAMES,
+    Network,
+    check_exist,
+    default_checkpoint,
+    find_network,
+    find_networks,
+)
+from tests.conftest import DATA
+
+CONFIGS = sorted((DATA.parents[1] / "configs").glob("*.yaml"))
+NANO = default_checkpoint("sam2_nano"), default_checkpoint("dinov2_nano")
+
+
+def shapes_of(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Size]:
+    """The shapes of a network's official checkpoint, without its weights."""
+    monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))  # Hiera reads its values
+    with torch.device("meta"):
+        network = (build_sam2 if name in SAM2_NAMES.values() else build_dinov2)(name)
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    if "reg_token" in shapes:  # as timm calls it
+        shapes["register_tokens"] = shapes.pop("reg_token")
+    return shapes
+
+
+class TestRecognition:
+    """Which network a checkpoint belongs to."""
+
+    @pytest.mark.parametrize("name", [*SAM2_NAMES.values(), *DINOV2_NAMES.values()])
+    def test_all_networks_are_told_apart_by_their_shapes(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert identify(shapes_of(name, monkeypatch)) == name
+
+    @pytest.mark.parametrize("name", ["my model", "v2.1", "weights.bin", "weights.pt", "weights.safetensors"])
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_a_checkpoint_may_have_any_file_name(self, name: str, legacy: bool, tmp_path: Path) -> None:
+        paths = tmp_path / "sam2", tmp_path / "dinov2"
+        for official, folder in zip(NANO, paths, strict=True):
+            folder.mkdir()
+            weights = load_file(official)
+            if name.endswith("safetensors"):
+                save_file(weights, folder / name)
+            else:
+                torch.save({"model": weights}, folder / name, _use_new_zipfile_serialization=not legacy)
+        segmenter = ReferenceSegmenter.from_pretrained(paths[0] / name, str(paths[1] / name), device="cpu")
+        assert segmenter.made_with["encoder"] == "dinov2_nano"
+        assert segmenter.prompts.name == "sam2_nano"
+
+    def test_a_safetensors_file_is_known_by_its_content(self, tmp_path: Path) -> None:
+        (tmp_path / "weights.pt").write_bytes(NANO[0].read_bytes())
+        assert identify(read_shapes(tmp_path / "weights.pt")) == "sam2_nano"
+        assert read_checkpoint(tmp_path / "weights.pt").keys() == load_file(NANO[0]).keys()
+
+    def test_a_box_segmenter_is_recognized_as_well(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").write_bytes(NANO[0].read_bytes())
+        segmenter = build_box_segmenter(*find_network(tmp_path / "mine", SAM2_NAMES), None, "cpu")
+        assert segmenter.name.startswith("sam2_nano ")
+
+    @pytest.mark.parametrize(
+        ("shapes", "known_as"),
+        [
+            ({"image_encoder.pos_embed": (1, 64, 64, 768)}, "SAM ViT-B"),
+            (
+                {"image_encoder.trunk.patch_embed.proj.weight": (99, 3, 7, 7)},
+                "an unknown network with tensors such as ",
+            ),
+            ({"embeddings.cls_token": (1, 1, 1024)}, "a model of Hugging Face transformers"),
+            ({"vision_encoder.neck.convs.0.weight": (1,)}, "a model of Hugging Face transformers"),
+            ({"patch_embed.proj.weight": (768, 3, 16, 16), "blocks.0.ls1.gamma": (768,)}, "an unknown network"),
+            ({}, r"an unknown network with tensors such as \(none\)"),
+        ],
+    )
+    def test_a_checkpoint_of_the_wrong_kind_is_named(
+        self, shapes: dict[str, tuple[int, ...]], known_as: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "a.pt"
+        torch.save({key: torch.zeros(shape) for key, shape in shapes.items()}, path)
+        for names, wanted in ((SAM2_NAMES, "SAM 2"), (DINOV2_NAMES, "DINOv2")):
+            with pytest.raises(UserError, match=rf"a\.pt is not one of {wanted}: it holds {known_as}"):
+                recognize(Network(None, path), names)
+
+    def test_the_two_networks_are_not_swapped(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"dinov2_nano\.safetensors is not one of SAM 2: it holds dinov2_nano"):
+            ReferenceSegmenter.from_pretrained(*NANO[::-1])
+        with pytest.raises(UserError, match=r"it belongs to another network; it holds sam2_nano, which ships"):
+            build_dinov2("dinov2_nano", 336, checkpoint=NANO[0])
+
+    @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut off", b"\x10\0\0\0\0\0\0\0{ cut off"])
+    def test_a_file_that_is_no_checkpoint_is_refused(self, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / "a.pt").write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.pt cannot be read"):
+            recognize(Network(None, tmp_path / "a.pt"), SAM2_NAMES)
+
+    def test_official_checkpoints_are_described(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert describe(shapes_of("sam2.1_hiera_l", monkeypatch)) == "SAM 2.1 Hiera-L"
+        assert describe(shapes_of("dinov2_small_reg", monkeypatch)) == "DINOv2 ViT-S/14, registers"
+
+
+class TestMissingCheckpoints:
+    """All of them are named, with one command."""
+
+    def test_both_are_named_with_one_command(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError) as error:
+            find_networks("sam2.1_hiera_tiny", "dinov2_vits14")
+        assert str(error.value) == (
+            "checkpoints not found: checkpoints/sam2.1_hiera_tiny.pt, checkpoints/dinov2_vits14_pretrain.pth; get them "
+            "with: no-time-to-train download sam2.1_hiera_tiny dinov2_vits14; or try the small networks that ship with "
+            'this package: --nano, in Python "nano"'
+        )
+
+    def test_a_file_of_ones_own_is_named_alone(self) -> None:
+        with pytest.raises(UserError, match=r"^checkpoint not found: nowhere/my\.pt$"):
+            check_exist("nowhere/my.pt", NANO[0], "nowhere/my.pt")
+
+    def test_nothing_slow_is_imported_for_that(self) -> None:
+        code = (
+            "import sys\n"
+            "from no_time_to_train.networks.registry import find_networks\n"
+            "find_networks('nano')\n"
+            "assert not {'torch', 'numpy', 'timm', 'sam2'} & sys.modules.keys()\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_device_that_does_not_exist_is_named() -> None:
+    with pytest.raises(UserError, match="device cuda:99 cannot be used: "):
+        to_device("cuda:99", torch.nn.Linear(1, 1))
+    with pytest.raises(UserError, match="device tpu cannot be used: "):
+        to_device("tpu", torch.nn.Linear(1, 1))
+
+
+class TestConfiguration:
+    """Names choose networks, and networks choose checkpoints and sizes, with every configuration that ships."""
+
+    @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+    @pytest.mark.parametrize("null", [False, True], ids=["", "null"])
+    @pytest.mark.parametrize("test_mode", ["fill_memory", "test"])
+    def test_other_networks_ask_for_exactly_their_checkpoints(
+        self,
+        config: Path,
+        null: bool,
+        test_mode: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "memory.ckpt").touch()
+        model = "--model.model_cfg"
+        options = [f"{model}.sam2_cfg_file", "sam2.1_hiera_t", f"{model}.encoder_cfg.name", "dinov2_small"]
+        if null:
+            options += [f"{model}.sam2_ckpt_path", "null", f"{model}.encoder_ckpt_path", "null"]
+        if test_mode == "test":
+            options += ["--ckpt_path", "memory.ckpt"]
+        with pytest.raises(SystemExit) as ended:
+            main(["test", "--config", str(config), "--model.test_mode", test_mode, *options])
+        assert ended.value.code == 2
+        missing = {"test": ["sam2.1_hiera_tiny.pt", "dinov2_vits14_pretrain.pth"], "fill_memory": []}[test_mode]
+        missing = missing or ["dinov2_vits14_pretrain.pth"]
+        error = capsys.readouterr().err
+        plural = "s" * (len(missing) > 1)
+        assert f"checkpoint{plural} not found: {', '.join(f'checkpoints/{name}' for name in missing)}; get " in error
+
+    def test_sizes_and_context_follow_the_network(self) -> None:
+        assert (EncoderCfg("dinov2_nano").input_size, EncoderCfg("dinov2_small").input_size) == (336, 518)
+        assert (EncoderCfg("dinov2_nano").context_ratio, EncoderCfg("dinov2_small").context_ratio) == (4, 0.2)
+
+        model_cfg = ModelCfg("sam2_nano", encoder_cfg=EncoderCfg("dinov2_nano"))
+        assert (model_cfg.sam2_checkpoint, model_cfg.encoder_checkpoint) == NANO
+        assert ModelCfg(sam2_ckpt_path="my.pt").sam2_checkpoint == Path("my.pt")
