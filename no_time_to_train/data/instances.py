@@ -153,10 +153,12 @@ class Instances(Sequence[Instance]):
     def __getitem__(
         self, index: int | np.integer[Any] | slice | Sequence[int] | Sequence[bool] | NDArray[Any] | Tensor
     ) -> "Instance | Instances":
-        rows = np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        if isinstance(index, Tensor | tuple):
+            index = np.asarray(index)
+        rows = np.arange(len(self))[index]
         found = self.detections
         if np.ndim(rows) == 1:
-            return Instances(self._image, self.categories, found[torch.from_numpy(rows)], self.path)
+            return Instances(self._image, self.categories, found[torch.from_numpy(rows.copy())], self.path)
         if np.ndim(rows) > 1:
             raise IndexError("instances are chosen by one index, a slice, a list of indices, or a bool for each")
         x1, y1, x2, y2 = found.boxes[rows].tolist()
@@ -218,9 +220,9 @@ class Instances(Sequence[Instance]):
             import pandas as pd
         except ImportError as error:
             raise UserError("to_pandas needs the pandas package: pip install pandas") from error
-        table = pd.DataFrame({"label": self.labels.astype(object), "score": self.scores})
-        table[["x1", "y1", "x2", "y2"]] = self.boxes
-        return table.assign(area=self.masks.sum(axis=(1, 2)))
+        corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
+        area = self.masks.sum(axis=(1, 2))
+        return pd.DataFrame({"label": self.labels.astype(object), "score": self.scores, **corners, "area": area})
 
     def save(self, path: str | Path) -> None:
         """Write the instances to a JSON file: COCO annotations of one image, each with a score.
