@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from no_time_to_train.cli import main
+from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.test_stage import TestStage as Stage
 from tests.conftest import DATA, stage_arguments
 
@@ -25,9 +27,10 @@ def test_a_run_needs_no_more_memory_for_more_images(
     in_use: list[int] = []  # pages, after each image
     step = Stage.step
 
-    def watched(self: Stage, item: object, segmenter: object) -> None:
-        step(self, item, segmenter)  # type: ignore[arg-type]
+    def watched(self: Stage, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
+        record = step(self, item, segmenter)
         in_use.append(int(Path("/proc/self/statm").read_text().split()[1]))
+        return record
 
     monkeypatch.setattr(Stage, "step", watched)
     options = [
