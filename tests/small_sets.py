@@ -107,13 +107,31 @@ def write_lvis(data: Path) -> None:
 
 
 def write_voc(data: Path) -> None:
-    """Write VOC with the novel classes of the first split. The last target is difficult."""
+    """Write VOC with the novel classes of the first split, with ids from 0. The last target is difficult."""
     folder, names = data / "pascal-voc", class_splits()["pascal_voc_split_1"]
     train = draw_coco(folder / "VOCdevkit" / "VOC2007" / "JPEGImages", names, images=4)
-    write(with_folder(train, "VOC2007/JPEGImages"), folder / "annotations" / "voc0712_trainval_masks.json")
+    write(from_zero(with_folder(train, "VOC2007/JPEGImages")), folder / "annotations" / "voc0712_trainval_masks.json")
     test = draw_coco(folder / "VOCdevkit" / "VOC2007" / "JPEGImages", names, 2, 900, masks=False)
-    test["annotations"][-1].update(iscrowd=1, ignore=1, difficult=1)
-    write(with_folder(test, "VOC2007/JPEGImages"), folder / "annotations" / "voc07_test.json")
+    test["annotations"][-1].update(iscrowd=1, difficult=1)
+    write(from_zero(with_folder(test, "VOC2007/JPEGImages")), folder / "annotations" / "voc07_test.json")
+
+
+def from_zero(data: dict[str, Any]) -> dict[str, Any]:
+    """The annotations with all ids counted from 0."""
+    first = data["images"][0]["id"]
+    return {
+        "images": [{**image, "id": image["id"] - first} for image in data["images"]],
+        "annotations": [
+            {
+                **annotation,
+                "id": annotation["id"] - 1,
+                "image_id": annotation["image_id"] - first,
+                "category_id": annotation["category_id"] - 1,
+            }
+            for annotation in data["annotations"]
+        ],
+        "categories": [{**category, "id": category["id"] - 1} for category in data["categories"]],
+    }
 
 
 def write_cdfsod(data: Path, sets: Iterable[str]) -> None:

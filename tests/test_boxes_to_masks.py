@@ -131,6 +131,76 @@ def test_an_empty_mask_becomes_the_rectangle_with_a_warning(
     assert rle.decode(annotations[1]["segmentation"])[20, 10:41].all()
 
 
+class Shapes:
+    """Stands in for SAM. The first mask is a square ring, a dot and a line; the others are a dot."""
+
+    name = "shapes"
+
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        masks = np.zeros((len(boxes), *image.shape[:2]), bool)
+        masks[0, 20:60, 30:90] = True
+        masks[0, 30:40, 40:50] = False
+        masks[:, 5, 5] = masks[0, 80, 30:70] = True
+        return masks
+
+
+def test_masks_as_published_are_outer_contours(
+    boxes_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load(boxes_only)
+    data["annotations"] = data["annotations"][:2]
+    data["annotations"][1]["bbox"] = [10.5, 20, 30, 7]
+    boxes_only.write_text(json.dumps(data))
+    out, pictures = tmp_path / "masks.json", tmp_path / "pictures"
+    boxes_to_masks(boxes_only, IMAGES, out, Shapes, pictures=pictures, as_published=True)
+    ring, dot = load(out)["annotations"]
+    (polygon,) = ring["segmentation"]  # neither the hole nor the dot nor the line has one
+    corners = list(zip(polygon[::2], polygon[1::2], strict=True))
+    assert sorted(corners) == [(30, 20), (30, 59), (89, 20), (89, 59)]
+    assert ring["area"] == 40 * 60 - 10 * 10 + 1 + 40
+    assert dot["segmentation"] == [[10.5, 20, 40.5, 20, 40.5, 27, 10.5, 27]]
+    assert capsys.readouterr().err.count("annotation 2: its mask is empty, its box is used") == 1
+
+    coco = read_coco(out)
+    mask = coco.annToMask(coco.anns[1])  # made from the polygon again, as stage 1 does
+    assert mask[30:40, 40:50].all()
+    rows, columns = mask.nonzero()
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 58, 30, 88)
+    assert mask.sum() == 39 * 59
+    assert [path.name for path in pictures.iterdir()] == ["scene_0.jpg"]
+
+
+def test_a_run_does_not_resume_with_another_form_of_masks(boxes_only: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", lambda: StandIn(stop=1))
+    with pytest.raises(UserError, match="another form of masks"):
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn, as_published=True)
+
+
+def test_the_options_of_the_authors_script_do_what_they_do_there(
+    boxes_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+
+    def build(*arguments: Any) -> StandIn:
+        built.append(arguments)
+        return StandIn()
+
+    monkeypatch.setattr("no_time_to_train.networks.box_prompts.build_box_segmenter", build)
+    paths = ["--input_json", str(boxes_only), "--image_dir", str(IMAGES)]
+    network = ["--sam_checkpoint", "sam_vit_h.pth", "--model_type", "vit_h", "--device", "cpu", "--batch_size", "8"]
+    main(["boxes-to-masks", *paths, *network, "--visualize"])
+    assert built[0][2:] == (Path("sam_vit_h.pth"), "cpu")
+    written = load(tmp_path / "boxes_with_segm.json")["annotations"]
+    assert all(isinstance(annotation["segmentation"], list) for annotation in written)
+    pictures = {path.stem for path in (tmp_path / "boxes_with_SAM_segm").iterdir()}
+    assert pictures == {Path(image["file_name"]).stem for image in load(boxes_only)["images"]}
+    main(["boxes-to-masks", *paths, *network, "--output_json", str(tmp_path / "other.json")])
+    assert load(tmp_path / "other.json")["annotations"] == written
+    with pytest.raises(SystemExit, match="2"):
+        main(["boxes-to-masks", "--image_dir", str(IMAGES)])
+
+
 def test_rectangles_stay_in_the_image() -> None:
     assert rectangle(np.array([8, 3, 90, 90], np.float32), 5, 10).nonzero()[1].tolist() == [8, 9, 8, 9]
     assert rectangle(np.array([99, 99, 120, 120], np.float32), 5, 10).sum() == 1

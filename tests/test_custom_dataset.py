@@ -52,6 +52,7 @@ def test_makes_the_example_and_its_commands_write_metrics(
         [*script, "--out", str(out), "--url", server], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "expected AP: 47.8 (bbox), 45.8 (segm)" in made.stdout
+    assert "sam_vit_h_4b8939.pth does not exist, so the commands use COCO's masks" in made.stderr
     assert len(list((out / "images").glob("*.png"))) == 12
     references = json.loads((out / "references.json").read_text())
     assert sorted(annotation["category_id"] for annotation in references["annotations"]) == [1, 3]
@@ -63,6 +64,26 @@ def test_makes_the_example_and_its_commands_write_metrics(
     main([*segment, *networks, "--device", "cpu"])
     main(evaluate)
     assert set(json.loads((out / "found/metrics.json").read_text())["bbox"]["per_class"]) == {"bird", "boat"}
+
+
+def test_masks_of_references_are_made_by_sam_h_where_its_checkpoint_is_there(
+    server: str, nano_checkpoints: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "sam_vit_h_4b8939.pth").touch()
+    script = [sys.executable, str(ROOT / "scripts" / "make_custom_dataset.py"), "--json-file", "train2017.json"]
+    made = subprocess.run(
+        [*script, "--out", "example", "--url", server], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "note" not in made.stderr
+    masks, segment, evaluate = (shlex.split(line)[1:] for line in made.stdout.splitlines() if "no-time" in line)
+    assert masks[-3:] == ["--sam-checkpoint", "checkpoints/sam_vit_h_4b8939.pth", "--as-published"]
+    monkeypatch.chdir(tmp_path)
+    main([*masks[:-3], "--as-published", "--sam2", str(nano_checkpoints[0]), "--device", "cpu"])
+    references = json.loads(Path("example/references_masks.json").read_text())
+    assert all(isinstance(annotation["segmentation"], list) for annotation in references["annotations"])
+    assert segment[1:3] == ["--references", "example/references_masks.json"]
+    assert evaluate[0] == "evaluate"
 
 
 def test_refuses_another_annotation_file(tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def voc_files(year: str, image_set: str, images: dict[str, list[VocObject]]) -> 
 @pytest.fixture
 def voc_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     """The trainval sets of both years, whose names share digits, behind a mirror; and the test set of 2007."""
-    sets = {
+    sets: dict[tuple[str, str], dict[str, list[VocObject]]] = {
         ("VOC2007", "trainval"): {"000027": [("aeroplane", 1, (11, 21, 20, 30)), ("tvmonitor", 0, (1, 1, 60, 40))]},
         ("VOC2012", "trainval"): {"2007_000027": [("cow", None, (2.5, 3, 10.5, 12))], "2008_000008": []},
         ("VOC2007", "test"): {"000001": [("dog", 0, (5, 6, 7, 8))]},

@@ -110,6 +110,9 @@ def test_cdfsod_continues_after_a_failed_run(script: Script, tmp_path: Path) -> 
     report = (tmp_path / "runs" / "report.md").read_text()
     assert "| FISH | No Time To Train | 1 |" in report
     assert "| UODD | No Time To Train | 1 |" in report
+    references = json.loads((tmp_path / "runs" / "cdfsod_UODD" / "1shot_seed33" / "references.json").read_text())
+    assert references["1"] == 2 * [{"img_id": 1, "ann_ids": [1, 4]}], "as published"
+    assert "note: the published masks of references are made by SAM ViT-H" in done.stdout
     assert script("cdfsod_FISH.sh", SHOTS="1").stdout.count("already done") == 4
     (tmp_path / "data" / "cdfsod" / "FISH" / "train" / "000001.png").unlink()
     failed = script("cdfsod_FISH.sh", SHOTS="1", RESULTS_DIR="elsewhere")
@@ -121,7 +124,7 @@ def test_coco_semantic(script: Script, tmp_path: Path) -> None:
     small_sets.write_coco(tmp_path / "data")
     done = script("coco_semantic.sh", FOLDS="1", SHOTS="1")
     assert done.returncode == 0, done.stdout
-    figures = metrics(tmp_path / "runs" / "coco_semantic_split_1" / "1shot_seed33")
+    figures = metrics(tmp_path / "runs" / "coco_semantic_split_1" / "1shot_seed42")
     assert figures["semantic"]["threshold"] == 0.5
     assert 0 <= figures["semantic"]["mIoU"] <= 1
     assert len(figures["semantic"]["per_class"]) == 20
@@ -131,13 +134,14 @@ def test_lvis(script: Script, tmp_path: Path) -> None:
     small_sets.write_lvis(tmp_path / "data")
     done = script("lvis.sh", CLASSES="all rare", TARGETS="minival", SHOTS="2")
     assert done.returncode == 0, done.stdout
-    every = metrics(tmp_path / "runs" / "lvis_minival_all" / "2shot_seed33")
-    rare = metrics(tmp_path / "runs" / "lvis_minival_rare" / "2shot_seed33")
-    assert list(every["segm"]["per_class"]) == ["axe", "boot", "crow"]
-    assert list(rare["segm"]["per_class"]) == ["axe"]
-    assert rare["segm"]["APc"] is None
-    references = json.loads((tmp_path / "runs" / "lvis_minival_rare" / "2shot_seed33" / "references.json").read_text())
+    every = tmp_path / "runs" / "lvis_minival_all" / "2shot_seed42"
+    rare = tmp_path / "runs" / "lvis_minival_rare" / "2shot_seed42"
+    assert list(metrics(every)["segm"]["per_class"]) == ["axe", "boot", "crow"]
+    assert list(metrics(rare)["segm"]["per_class"]) == ["axe"]
+    assert metrics(rare)["segm"]["APc"] is None
+    references = json.loads((rare / "references.json").read_text())
     assert references["1"][0] == references["1"][1], "the only reference of the rare class is used twice"
+    assert references == json.loads((every / "references.json").read_text()), "the groups are parts of one set"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*.sh") if path.name != "pipeline.sh"))
