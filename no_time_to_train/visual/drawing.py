@@ -6,61 +6,172 @@ import cv2
 import numpy as np
 import supervision as sv
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from no_time_to_train.files import atomic_write
+from no_time_to_train.visual.labels import fitting_labels, load_font, text_size
 
 #: An RGB picture: uint8 [H, W, 3].
 Picture = NDArray[np.uint8]
 
-#: The colors of classes: easy to distinguish, and dark enough that a white label is readable on each.
+#: The colors of classes. The first twelve are dark enough for a white label; the others take a black one.
 PALETTE = sv.ColorPalette.from_hex(
     [
         "#d62728",
         "#1f77b4",
-        "#2a8a2a",
+        "#288528",
         "#9146b8",
-        "#c4610a",
-        "#0f8a8a",
+        "#b9590a",
+        "#0b7f7f",
         "#c2207f",
         "#7a5230",
         "#3b4cc0",
         "#5f7a0d",
         "#a6194b",
         "#4d4d4d",
+        "#ff9a3d",
+        "#54b4f0",
+        "#6fcf5c",
+        "#d08cf0",
+        "#ff7f79",
+        "#3fd0bd",
+        "#ff85c8",
+        "#c9a27e",
+        "#93a0ff",
+        "#c3c934",
+        "#e2b714",
+        "#9fb0bd",
     ]
 )
 
+#: The colors of PALETTE that tell instances of one class apart.
+INSTANCE_COLORS = 12
 
-def draw_instances(image: Picture, masks: NDArray[np.bool_], classes: NDArray[np.int64], labels: list[str]) -> Picture:
+#: How much of a color the inside of a mask takes.
+FILL = 0.25
+
+
+def draw_instances(
+    image: Picture,
+    masks: NDArray[np.bool_],
+    classes: NDArray[np.int64],
+    labels: list[str],
+    by_instance: bool = False,
+) -> Picture:
     """Draw masks over an image, each with an outline and a label. The first mask ends up on top.
+
+    A label stands where it hides neither another label nor a small object. Where there is no room for the labels, the
+    numbers of the masks, from 1, take their place; a number without room is left out.
 
     Args:
         image: uint8 [H, W, 3] RGB; it is not changed.
         masks: bool [n, H, W]. Empty masks are not drawn.
         classes: int64 [n], the class of each mask, which chooses its color.
         labels: The text of each mask.
+        by_instance: Choose the colors so that neighbors differ, whatever their classes.
 
     Returns:
         uint8 [H, W, 3] RGB.
     """
-    filled = masks.any(axis=(1, 2))
-    order = np.flatnonzero(filled)[::-1]
-    if not len(order):
+    filled = np.flatnonzero(masks.any(axis=(1, 2)))
+    if not len(filled):
         return image
-    masks, classes, labels = masks[order], classes[order], [labels[index] for index in order]
-    detections = sv.Detections(xyxy=sv.mask_to_xyxy(masks).astype(float), mask=masks, class_id=classes)
-    size = (image.shape[1], image.shape[0])
-    scale = max(0.7 * sv.calculate_optimal_text_scale(size), 0.4)
-    picture = np.ascontiguousarray(image[..., ::-1])  # supervision draws in BGR
-    picture = sv.MaskAnnotator(PALETTE, opacity=0.45).annotate(picture, detections)
-    thickness = sv.calculate_optimal_line_thickness(size)
-    # White on both sides of the outline separates it from a background of its own color.
-    picture = sv.PolygonAnnotator(sv.Color.WHITE, thickness + 2).annotate(picture, detections)
-    picture = sv.PolygonAnnotator(PALETTE, thickness).annotate(picture, detections)
-    label = sv.LabelAnnotator(PALETTE, text_scale=scale, text_padding=3, smart_position=True)
-    picture = label.annotate(picture, detections, labels)
-    return np.ascontiguousarray(picture[..., ::-1])
+    height, width = image.shape[:2]
+    boxes = sv.mask_to_xyxy(masks[filled])
+    chosen = instance_colors(boxes) if by_instance else classes[filled]
+    colors = [PALETTE.by_idx(int(index)).as_rgb() for index in chosen]
+    picture = np.ascontiguousarray(image).copy()
+    line = max(round((height * width) ** 0.5 / 450), 1)
+    for position in reversed(range(len(filled))):
+        _draw_mask(picture, masks[filled[position]], boxes[position], colors[position], line)
+
+    size = label_size(height, width)
+    numbers = [str(index + 1) for index in filled]
+    texts, corners = fitting_labels(boxes, [labels[index] for index in filled], numbers, size, width, height)
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    for text, corner, color in zip(texts, corners, colors, strict=True):
+        if corner is not None:
+            (x, y), (w, h) = corner, text_size(text, size)
+            pen.rectangle((x, y, x + w - 1, y + h - 1), fill=color)
+            ink = "white" if is_dark(color) else "black"
+            pen.text((x + w / 2, y + h / 2), text, fill=ink, font=load_font(size, text), anchor="mm")
+    return np.asarray(canvas)
+
+
+def _draw_mask(
+    picture: Picture, mask: NDArray[np.bool_], box: NDArray[np.int64], color: tuple[int, int, int], line: int
+) -> None:
+    """Draw one mask, whose first and last column and row are the box, into a picture, in place."""
+    x1, y1, x2, y2 = box.tolist()
+    inside = mask[y1 : y2 + 1, x1 : x2 + 1]
+    patch = picture[y1 : y2 + 1, x1 : x2 + 1]
+    patch[inside] = np.rint((1 - FILL) * patch[inside] + FILL * np.array(color)).astype(np.uint8)
+    draw_outlines(picture, [contour + np.array([x1, y1], np.int32) for contour in outlines(inside)], color, line)
+
+
+def draw_outlines(picture: Picture, contours: list[NDArray[np.int32]], color: tuple[int, int, int], line: int) -> None:
+    """Draw outlines into a picture, in place: a colored line on a wider white one.
+
+    White on both sides separates the color from a background that resembles it.
+
+    Args:
+        picture: uint8 [H, W, 3] RGB.
+        contours: As :func:`outlines` returns them.
+        color: RGB.
+        line: Width of the colored line in pixels.
+    """
+    for shade, thickness in (((255, 255, 255), 2 * line + 1), (color, line)):
+        cv2.drawContours(picture, contours, -1, shade, thickness, cv2.LINE_AA)
+
+
+def outlines(mask: NDArray[np.bool_ | np.uint8]) -> list[NDArray[np.int32]]:
+    """The outlines of a mask's parts and of its holes.
+
+    Args:
+        mask: bool or uint8 [H, W].
+
+    Returns:
+        int32 [n, 2] each: x and y of the outermost pixels, in pixel indices.
+    """
+    contours, _ = cv2.findContours(np.ascontiguousarray(mask, np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return [np.asarray(contour[:, 0], np.int32) for contour in contours]
+
+
+def instance_colors(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Choose a color for each instance of an image, so that instances near each other get clearly different colors.
+
+    Args:
+        boxes: int64 [n, 4] xyxy in pixels.
+
+    Returns:
+        int64 [n], indices into ``PALETTE``. The first of them do not depend on the boxes that follow.
+    """
+    rgb = np.array([[PALETTE.by_idx(index).as_rgb() for index in range(INSTANCE_COLORS)]], np.float32) / 255
+    lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[0]
+    contrast = np.minimum(np.linalg.norm(lab[:, None] - lab[None], axis=2), 70)  # more is not easier to see
+    corners = np.asarray(boxes, float).reshape(-1, 4)
+    sizes = (corners[:, 2:] - corners[:, :2]).max(axis=1) + 1 if len(corners) else np.zeros(0)
+    chosen = np.zeros(len(corners), np.int64)
+    uses = np.zeros(INSTANCE_COLORS)
+    for index, box in enumerate(corners):
+        earlier = corners[:index]
+        gaps = np.maximum(np.maximum(earlier[:, :2] - box[2:], box[:2] - earlier[:, 2:]), 0).max(axis=1)
+        near = chosen[:index][gaps < np.maximum(sizes[:index], sizes[index]) / 2]
+        chosen[index] = (contrast[near].min(axis=0, initial=70) - 2 * uses).argmax()
+        uses[chosen[index]] += 1
+    return chosen
+
+
+def is_dark(color: tuple[int, int, int]) -> bool:
+    """Whether white text is easier to read on an RGB color than black text (WCAG 2)."""
+    linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.2
+
+
+def label_size(height: int, width: int) -> int:
+    """The size of labels in an image of this height and width, in pixels."""
+    return round(min(max((height * width) ** 0.5 / 55, 11), 80))
 
 
 def side_by_side(left: Picture, right: Picture, titles: tuple[str, str]) -> Picture:

@@ -1,9 +1,10 @@
-"""The gallery ``index.html``: the references, and all images with what was found in them.
+"""The gallery ``index.html``: all images with what was found in them, and the references.
 
 The page works without a server, directly from the file system.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -13,25 +14,34 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.label_files import polygons
+from no_time_to_train.data.reference_pictures import decode_crop
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.visual.drawing import PALETTE, Picture, save_picture
+from no_time_to_train.visual.drawing import INSTANCE_COLORS, PALETTE, Picture, instance_colors, outlines, save_picture
 from no_time_to_train.visual.html import render
-from no_time_to_train.visual.memory_pictures import crop_tile, decode_crop
+from no_time_to_train.visual.memory_pictures import crop_tile
+
+#: The folders of the page's pictures, in the folder of the page.
+FOLDERS = ("previews", "references", "thumbnails")
 
 #: Longer side of a thumbnail in pixels.
-THUMBNAIL = 480
+THUMBNAIL = 640
+
+#: Longer side of a preview, which the page shows alone, in pixels.
+PREVIEW = 1920
+
+#: Longer side of an image in the units of the page's outlines.
+UNITS = 2000
 
 
 class Gallery:
-    """Collects a thumbnail and the outlines of each image, then writes the page.
+    """Collects the pictures and the outlines of each image, then writes the page.
 
-    The page itself draws the outlines, so that classes and the lowest score can be chosen there. It loads a thumbnail
-    only when it comes into view.
+    The page itself draws the outlines, so that classes and thresholds can be chosen there. It loads a thumbnail only
+    when it comes into view.
 
     Args:
-        out: Folder of the page. Its pictures go to ``references`` and ``thumbnails`` in it.
+        out: Folder of the page. Its pictures go to ``FOLDERS`` in it.
         memory: The memory, with the pictures of its references.
 
     Raises:
@@ -47,57 +57,98 @@ class Gallery:
                 "name": category.name,
                 "color": PALETTE.by_idx(index).as_hex(),
                 "references": [
-                    self._save(crop_tile(*decode_crop(crop)), f"references/{category.id}_{number}.jpg")
+                    self._save(crop_tile(*decode_crop(crop), index), f"references/{category.id}_{number}.jpg")
                     for number, crop in enumerate(memory.crops_of(index), start=1)
                 ],
             }
             for index, category in enumerate(memory.categories)
         ]
 
-    def add(self, name: str, overlay: str, instances: Instances) -> None:
+    def add(self, name: str, overlay: str, instances: Instances, truth: Instances | None = None) -> None:
         """Add an image.
 
         Args:
-            name: Name of the image, a relative path.
-            overlay: Path of the image's overlay picture, relative to the page.
-            instances: What was found in the image.
+            name: Name of the image, as the page shows it.
+            overlay: Path of the image's overlay picture, ``FOLDER/NAME``, relative to the page. The page's pictures of
+                the image get the same ``NAME``.
+            instances: What was found in the image, with the instances below the threshold that the page begins with.
+            truth: The ground truth, which the page can show as dashed outlines.
 
         Raises:
-            UserError: The thumbnail cannot be written.
+            UserError: A picture cannot be written.
         """
         height, width = instances.image.shape[:2]
-        scale = min(THUMBNAIL / max(height, width), 1)
-        size = (max(round(scale * width), 1), max(round(scale * height), 1))
-        small = np.asarray(Image.fromarray(instances.image).resize(size, Image.Resampling.BOX))
+        picture = Image.fromarray(instances.image)
+        file_name = PurePosixPath(overlay).relative_to(PurePosixPath(overlay).parts[0])
+        address = {}
+        for folder, side in (("previews", PREVIEW), ("thumbnails", THUMBNAIL)):
+            if max(height, width) > side or folder == "thumbnails":
+                picture = _shrink(picture, side)
+                address[folder] = self._save(np.asarray(picture), f"{folder}/{file_name}")
+        scale = UNITS / max(height, width)
         self.images.append(
             {
                 "name": name,
-                "thumbnail": self._save(small, f"thumbnails/{name}.jpg"),
+                "thumbnail": address["thumbnails"],
+                "preview": address.get("previews", address["thumbnails"]),
                 "overlay": quote(overlay),
-                "size": size,
-                "instances": [
-                    {
-                        "class": self.class_index[instance.label],
-                        "score": round(instance.score, 4),
-                        "outline": [_svg_points(part * scale) for part in polygons(instance)],
-                    }
-                    for instance in instances
-                ],
+                "size": (width, height),
+                "view": (round(scale * width), round(scale * height)),
+                "instances": self._records(instances, scale),
+                "truth": [] if truth is None else self._records(truth, scale),
             }
         )
 
-    def finish(self, title: str) -> None:
+    def finish(
+        self,
+        title: str,
+        command: str | None = None,
+        score: float | None = None,
+        class_scores: Mapping[str, float] | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
         """Write ``index.html``.
 
         Args:
             title: The page's title and heading.
+            command: A command line that filters the results, such as ``no-time-to-train filter out/``. The page adds
+                the options for the chosen thresholds, and offers the whole line for copying.
+            score: The threshold that the page begins with. By default, it begins with all instances.
+            class_scores: The thresholds of classes, by name, that have one of their own.
+            facts: What the page states besides, such as measures: names and values.
 
         Raises:
             UserError: The file cannot be written.
         """
-        page = render("gallery.html", title=title, data={"classes": self.classes, "images": self.images})
+        data = {
+            "classes": self.classes,
+            "tints": [PALETTE.by_idx(index).as_hex() for index in range(INSTANCE_COLORS)],
+            "images": self.images,
+            "command": command,
+            "score": score,
+            "classScores": class_scores or {},
+        }
+        page = render("gallery.html", title=title, facts=facts or {}, data=data)
         with atomic_write(self.out / "index.html") as file:
             file.write(page.encode())
+
+    def _records(self, instances: Instances, scale: float) -> list[dict[str, Any]]:
+        """Instances as JSON values; ``scale`` is the number of units per pixel."""
+        tints = instance_colors(instances.detections.boxes.numpy())
+        records = []
+        for instance, tint in zip(instances, tints.tolist(), strict=True):
+            x1, y1, x2, y2 = instance.box
+            box = [scale * x1, scale * y1, scale * (x2 + 1 - x1), scale * (y2 + 1 - y1)]
+            records.append(
+                {
+                    "class": self.class_index[instance.label],
+                    "score": round(instance.score, 7),  # the digits that float32 has
+                    "tint": tint,
+                    "box": [round(value) for value in box],
+                    "outline": _svg_path(instance.mask[y1 : y2 + 1, x1 : x2 + 1], x1, y1, scale),
+                }
+            )
+        return records
 
     def _save(self, picture: Picture, name: str) -> str:
         """Write a picture of the page; return its address relative to the page."""
@@ -105,7 +156,26 @@ class Gallery:
         return quote(name)
 
 
-def _svg_points(polygon: NDArray[np.float64]) -> str:
-    """The ``points`` of an SVG polygon, simplified to half a pixel, from a polygon [n, 2] in thumbnail pixels."""
-    simple = cv2.approxPolyDP(polygon.astype(np.float32), 0.5, closed=True)[:, 0]
-    return " ".join(f"{x:.0f},{y:.0f}" for x, y in simple)
+def _shrink(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with a longer side of ``side`` pixels at most."""
+    smaller = picture.copy()
+    smaller.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
+    return smaller
+
+
+def _svg_path(mask: NDArray[np.bool_], x: int, y: int, scale: float) -> str:
+    """The outline of a mask as the ``d`` of an SVG path, simplified by a pixel at most.
+
+    Args:
+        mask: bool [h, w], the part of the image's mask in its box.
+        x: The left column of the box in the image.
+        y: The upper row of the box in the image.
+        scale: Units per pixel.
+    """
+    pieces = []
+    for contour in outlines(mask):
+        simple = cv2.approxPolyDP(contour, max(min(1, 0.03 * max(mask.shape)), 1 / scale), closed=True)[:, 0]
+        points = np.rint(scale * (simple + np.array([x + 0.5, y + 0.5]))).astype(int)
+        steps = " ".join(f"{dx} {dy}" for dx, dy in np.diff(points, axis=0).tolist() or [[0, 0]])
+        pieces.append(f"M{points[0, 0]} {points[0, 1]}l{steps}z")
+    return "".join(pieces)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from no_time_to_train.data.datasets import BadImage, ReferenceDataset
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category
-from no_time_to_train.visual.drawing import PALETTE, Picture, put_text
+from no_time_to_train.visual.drawing import PALETTE, Picture, draw_outlines, outlines, put_text
 from no_time_to_train.visual.token_analysis import kmeans, principal_components
 
 #: Side of a tile in pixels.
@@ -41,7 +41,7 @@ def reference_sheet(references: ReferenceDataset, categories: list[Category]) ->
         reference = references[index]
         if isinstance(reference, BadImage):
             raise UserError(reference.reason)
-        rows[reference.class_index][1].append(crop_tile(reference.crop, reference.mask))
+        rows[reference.class_index][1].append(crop_tile(reference.crop, reference.mask, reference.class_index))
     return _sheet(rows)
 
 
@@ -75,36 +75,22 @@ def class_sheet(
     )
 
 
-def decode_crop(png: Tensor) -> tuple[Tensor, Tensor]:
-    """Decode the picture of a reference that a memory keeps.
-
-    Args:
-        png: uint8 [bytes], a PNG file that is transparent outside the mask; an entry of ``MemoryBank.crops``.
-
-    Returns:
-        The crop, float32 [3, S, S] RGB in [0, 1], and its mask, float32 [1, S, S] in {0, 1}.
-    """
-    pixels = torch.from_numpy(cv2.imdecode(png.numpy(), cv2.IMREAD_UNCHANGED)).permute(2, 0, 1)
-    return pixels[[2, 1, 0]].float() / 255, (pixels[3:] > 0).float()
-
-
-def crop_tile(crop: Tensor, mask: Tensor) -> Picture:
+def crop_tile(crop: Tensor, mask: Tensor, class_index: int = 0) -> Picture:
     """Draw a reference's crop with the outline of its mask.
 
     Args:
         crop: float [3, S, S] RGB; values outside [0, 1] are clipped.
         mask: float [1, h, w] in {0, 1}, of any size.
+        class_index: The class, which chooses the outline's color.
 
     Returns:
         uint8 [TILE, TILE, 3] RGB.
     """
     pixels = (255 * crop.clamp(0, 1)).byte().permute(1, 2, 0).numpy()
-    tile = cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA)
+    tile = np.asarray(cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA), np.uint8)
     inside = cv2.resize(mask[0].byte().numpy(), (TILE, TILE), interpolation=cv2.INTER_NEAREST)
-    outline, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    for color, thickness in (((255, 255, 255), 4), (PALETTE.by_idx(0).as_rgb(), 2)):
-        cv2.drawContours(tile, outline, -1, color, thickness)
-    return np.asarray(tile, np.uint8)
+    draw_outlines(tile, outlines(np.asarray(inside, np.uint8)), PALETTE.by_idx(class_index).as_rgb(), line=2)
+    return tile
 
 
 def _region_tile(tokens: Tensor, inside: Tensor, centers: Tensor) -> Picture:
