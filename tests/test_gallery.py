@@ -337,6 +337,9 @@ def test_overlays_are_crisp_and_lightly_filled() -> None:
     by_instance = draw_instances(image, masks, np.array([0, 0]), ["boat 0.90", "boat 0.80"], by_instance=True)
     assert (by_instance[110, 70] == drawn[110, 70]).all()
     assert (by_instance[110, 170] != drawn[110, 170]).any()
+    ours = Detections(torch.from_numpy(masks), torch.zeros(2, 4), torch.tensor([0.9, 0.8]), torch.tensor([0, 0]))
+    alone = Instances(image, [Category(1, "boat")], ours)
+    assert (np.asarray(alone.plot()) == by_instance).all()
     assert draw_instances(image, masks[:0], np.zeros(0, int), []) is image
     assert (draw_instances(image, masks, np.array([0, 1]), ["鳥", "\U0010fffe"])[150, 40] == drawn[150, 40]).all()
 

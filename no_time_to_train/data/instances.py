@@ -180,7 +180,8 @@ class Instances(Sequence[Instance]):
         """Draw each mask with its outline, label and score over the image."""
         from no_time_to_train.visual.drawing import draw_instances
 
-        return Image.fromarray(draw_instances(self.image, self.masks, self.class_ids, self._captions()))
+        by_instance = len(self.categories) == 1
+        return Image.fromarray(draw_instances(self.image, self.masks, self.class_ids, self._captions(), by_instance))
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """Convert to COCO result records; ``categories`` holds the names of their category ids.

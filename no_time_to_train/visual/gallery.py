@@ -21,9 +21,6 @@ from no_time_to_train.visual.drawing import INSTANCE_COLORS, PALETTE, Picture, i
 from no_time_to_train.visual.html import render
 from no_time_to_train.visual.memory_pictures import crop_tile
 
-#: The folders of the page's pictures, in the folder of the page.
-FOLDERS = ("previews", "references", "thumbnails")
-
 #: Longer side of a thumbnail in pixels.
 THUMBNAIL = 640
 
@@ -41,7 +38,7 @@ class Gallery:
     when it comes into view.
 
     Args:
-        out: Folder of the page. Its pictures go to ``FOLDERS`` in it.
+        out: Folder of the page. Its pictures go to ``previews``, ``references`` and ``thumbnails`` in it.
         memory: The memory, with the pictures of its references.
 
     Raises:
