@@ -222,30 +222,22 @@ class DataLoadCfgs:
     workers: int = 4
 
 
-@dataclass
-class StageCfg:
-    """What a configuration holds under ``model.init_args``: the arguments of the LightningModule.
-
-    Attributes:
-        test_mode: ``fill_memory``, ``postprocess_memory``, ``vis_memory`` or ``test``.
-        model_cfg: See below.
-        dataset_cfgs: See below.
-        data_load_cfgs: See below.
-        cache_dir: Where to keep the proposals of targets for the next reference set (docs/speed.md). Default: nowhere.
-        compile: Compile both image encoders with ``torch.compile``.
-    """
-
-    test_mode: str
-    model_cfg: ModelCfg
-    dataset_cfgs: DatasetCfgs
-    data_load_cfgs: DataLoadCfgs
-    cache_dir: str | None = None
-    compile: bool = False
+#: The arguments of the LightningModule, ``model.init_args`` in a configuration -> the dataclass of their keys.
+STAGE_KEYS: dict[str, type[Any] | None] = {
+    "test_mode": None,
+    "model_cfg": ModelCfg,
+    "dataset_cfgs": DatasetCfgs,
+    "data_load_cfgs": DataLoadCfgs,
+    "cache_dir": None,
+    "compile": None,
+}
 
 
-def configuration_keys(cls: type[Any] = StageCfg) -> dict[str, Any]:
+def configuration_keys() -> dict[str, Any]:
     """The keys of a configuration, nested as in YAML: a dict where a key holds further keys, else None."""
-    hints = get_type_hints(cls)
-    return {
-        one.name: configuration_keys(hints[one.name]) if is_dataclass(hints[one.name]) else None for one in fields(cls)
-    }
+
+    def keys_of(cls: type[Any]) -> dict[str, Any]:
+        hints = get_type_hints(cls)
+        return {one.name: keys_of(hints[one.name]) if is_dataclass(hints[one.name]) else None for one in fields(cls)}
+
+    return {name: cls and keys_of(cls) for name, cls in STAGE_KEYS.items()}

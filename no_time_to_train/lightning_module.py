@@ -1,5 +1,6 @@
 """The LightningModule: runs one stage of the method on the trainer's devices."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -109,7 +110,7 @@ class NoTimeToTrain(pl.LightningModule):
         """The items that this rank has to process, one at a time, because images differ in size."""
         sampler = RankSampler(self.stage.dataset, self.trainer.world_size, self.trainer.global_rank, self.journal)
         self.indices = sampler.indices
-        workers = min(self.data_load_cfgs.workers, len(sampler))
+        workers = min(self.data_load_cfgs.workers, len(sampler), os.cpu_count() or 1)
         return DataLoader(self.stage.dataset, sampler=sampler, num_workers=workers, collate_fn=single_item)
 
     def test_step(self, item: Any, batch_idx: int) -> None:

@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 from nano_dinov2 import evaluate_dinov2
 from nano_sam2 import evaluate_sam2
 
+from no_time_to_train.commands.test import run_stages
 from no_time_to_train.data.reference_sets import read_references, write_references
-from no_time_to_train.demo.run_demo import run_stages, write_inputs
+from no_time_to_train.demo.run_demo import write_inputs
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.registry import DINOV2_NANO, NANO_IMG_SIZE, SAM2_NANO, default_checkpoint

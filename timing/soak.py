@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from no_time_to_train.demo.run_demo import CONFIG, STAGES, run_stages, write_inputs
+from no_time_to_train.commands.test import STAGES, run_stages
+from no_time_to_train.demo.run_demo import CONFIG, write_inputs
 from timing.measure import process_status
 
 #: The memory of the last tenth over that of the second, at most. The first tenth does not count: caches still fill.

@@ -1,5 +1,7 @@
 """``test``: run one stage of the method, as the paper's commands do."""
 
+import shlex
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,9 @@ import yaml
 
 from no_time_to_train.config import configuration_keys
 from no_time_to_train.errors import UserError, suggest
+
+#: The stages of the method, in their order.
+STAGES = ("fill_memory", "postprocess_memory", "test")
 
 #: Options of a run besides ``--model...`` and ``--trainer...``; ``commands/stage_cli.py`` defines them.
 OPTIONS = (
@@ -64,6 +69,29 @@ def test(argv: list[str]) -> None:
     from no_time_to_train.commands.stage_cli import run_stage
 
     run_stage(argv)
+
+
+def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = ()) -> None:
+    """Run several stages with the configuration ``folder/config.yaml``, and print their commands.
+
+    Args:
+        folder: Folder of the run; memories and results go there.
+        stages: The stages to run, in this order.
+        options: Further options, for every stage.
+
+    Raises:
+        UserError: An option is wrong, or a stage fails.
+    """
+    memory, prototypes = str(folder / "memory.ckpt"), str(folder / "memory_postprocessed.ckpt")
+    paths = {
+        "fill_memory": ["--out_path", memory],
+        "postprocess_memory": ["--ckpt_path", memory, "--out_path", prototypes],
+        "test": ["--ckpt_path", prototypes],
+    }
+    for stage in stages:
+        arguments = ["--config", str(folder / "config.yaml"), "--model.test_mode", stage, *paths[stage], *options]
+        print(f"\n$ no-time-to-train test {shlex.join(arguments)}", flush=True)
+        test(arguments)
 
 
 def check_arguments(argv: list[str]) -> None:

@@ -1,35 +1,31 @@
-"""The demo: draw scenes, run the three stages on them with the nano networks, and show the results on a page."""
+"""The demo: draw scenes, and do with them and the nano networks what a user does with an own data set."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from no_time_to_train.commands.test import test as run_stage
-from no_time_to_train.data.class_splits import select_categories
-from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.datasets import ReferenceDataset
-from no_time_to_train.data.reference_sets import sample_references, write_references
+from no_time_to_train.commands.benchmark import configure, write_page
+from no_time_to_train.commands.segment import segment
+from no_time_to_train.commands.test import run_stages
+from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, read_json
-from no_time_to_train.networks.registry import DINOV2_NANO, default_context_ratio
-from no_time_to_train.visual.drawing import save_picture
-from no_time_to_train.visual.html import render
-from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
+from no_time_to_train.files import read_json, write_json
 
-STAGES = ("fill_memory", "postprocess_memory", "test")
-
-#: Name of the stages' configuration. A folder that has this file was written by the demo.
+#: The stages' configuration. A folder that has this file was written by the demo.
 CONFIG = "config.yaml"
 
 #: Scenes for the references: this many per shot, and some more, so that every class has enough instances.
 SCENES_PER_SHOT, MORE_SCENES = 8, 16
 
+#: Point prompts per side. The nano SAM 2 sees 256 pixels per side, and needs fewer prompts than the paper's 32.
+POINTS_PER_SIDE = 24
+
+#: Targets that ``segment`` is shown with in the end.
+SEGMENTED = 4
+
 
 def run_demo(out: Path, shots: int, images: int, seed: int) -> None:
-    """Draw scenes of the novel classes, run the three stages on them, and write ``index.html``.
+    """Draw scenes of the novel classes, run the three stages on them, write ``index.html``, and run ``segment``.
 
     Args:
         out: Folder for everything: a new one, an empty one, or one of an earlier demo, which is replaced.
@@ -42,8 +38,14 @@ def run_demo(out: Path, shots: int, images: int, seed: int) -> None:
     """
     write_inputs(out, shots, images, seed)
     run_stages(out)
-    write_page(out)
-    print(f"open {out / 'index.html'} in a browser")
+    write_page(out, f"Drawn scenes, {shots} shots", *annotation_files(out))
+    run_segment(out)
+    print(f"\nopen {out / 'index.html'} and {out / 'segment' / 'index.html'} in a browser")
+
+
+def annotation_files(out: Path) -> tuple[Path, Path]:
+    """The annotation files of a demo's references and targets; the images are in ``images`` next to each."""
+    return out / "references" / "instances.json", out / "targets" / "instances.json"
 
 
 def write_inputs(out: Path, shots: int, images: int, seed: int) -> None:
@@ -63,103 +65,44 @@ def write_inputs(out: Path, shots: int, images: int, seed: int) -> None:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists())):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
     print(f"drawing {images} targets, and {shots} references of each class; the networks have never seen these classes")
-    for picture in (out / "pictures").glob("*.jpg"):  # an earlier demo may have had more targets
-        picture.unlink()
-    references_json = write_coco(out / "references", NOVEL_CLASSES, SCENES_PER_SHOT * shots + MORE_SCENES, 2 * seed)
-    targets_json = write_coco(out / "targets", NOVEL_CLASSES, images, 2 * seed + 1)
-
-    coco = read_coco(references_json)
-    categories = select_categories(coco, references_json)
-    references = sample_references(coco, categories, shots, seed)
-    write_references(references, out / "references.json")
-    crops = ReferenceDataset(
-        coco, out / "references/images", categories, references, TILE, default_context_ratio(DINOV2_NANO)
-    )
-    save_picture(reference_sheet(crops, categories), out / "references.png")
-
-    config = configuration(out, references_json, targets_json)
-    with atomic_write(out / CONFIG) as file:
-        file.write(yaml.safe_dump(config, sort_keys=False).encode())
+    for picture in (*(out / "overlays").glob("*.jpg"), *(out / "thumbnails").glob("*.jpg")):
+        picture.unlink()  # an earlier demo may have had more targets
+    references, targets = annotation_files(out)
+    write_coco(references.parent, NOVEL_CLASSES, SCENES_PER_SHOT * shots + MORE_SCENES, 2 * seed)
+    write_coco(targets.parent, NOVEL_CLASSES, images, 2 * seed + 1)
+    configure(references, targets, out, n_shot=shots, seed=seed, nano=True, points_per_side=POINTS_PER_SIDE)
 
 
-def configuration(out: Path, references_json: Path, targets_json: Path) -> dict[str, object]:
-    """The configuration of the stages: only what differs from the defaults.
+def run_segment(out: Path) -> None:
+    """Run the command that people run on their own photos, on a few of the targets, and print it.
 
     Args:
-        out: Folder of the demo.
-        references_json: Annotation file of the references, next to their folder ``images``.
-        targets_json: Annotation file of the targets, next to their folder ``images``.
-    """
-    return {
-        "model": {
-            "class_path": "no_time_to_train.lightning_module.NoTimeToTrain",
-            "init_args": {
-                "test_mode": "test",
-                "model_cfg": {
-                    "sam2_cfg_file": "sam2_nano",
-                    "encoder_cfg": {"name": "dinov2_nano"},
-                    "sam2_infer_cfgs": {"points_per_side": 24},
-                    "test": {"online_vis": True},
-                    "dataset_name": "drawn scenes",
-                },
-                "dataset_cfgs": {
-                    "fill_memory": {
-                        "root": str(references_json.parent / "images"),
-                        "json_file": str(references_json),
-                        "memory_pkl": str(out / "references.json"),
-                    },
-                    "test": {"root": str(targets_json.parent / "images"), "json_file": str(targets_json)},
-                },
-                "data_load_cfgs": {"workers": 1},
-            },
-        },
-        "trainer": {
-            "devices": 1,
-            "logger": {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(out)}},
-        },
-    }
-
-
-def run_stages(out: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = ()) -> None:
-    """Run stages of a demo as the command line does, and print the commands.
-
-    Args:
-        out: Folder of the demo, see :func:`write_inputs`.
-        stages: The stages to run, in this order.
-        options: Further options of ``no-time-to-train test``, for every stage.
+        out: Folder of a demo whose inputs are written.
 
     Raises:
-        UserError: An option is wrong, or a stage fails.
+        UserError: A file cannot be written.
     """
-    memory, prototypes = str(out / "memory.ckpt"), str(out / "memory_postprocessed.ckpt")
-    paths = {
-        "fill_memory": ["--out_path", memory],
-        "postprocess_memory": ["--ckpt_path", memory, "--out_path", prototypes],
-        "test": ["--ckpt_path", prototypes],
-    }
-    for stage in stages:
-        arguments = ["--config", str(out / CONFIG), "--model.test_mode", stage, *paths[stage], *options]
-        print(f"\n$ no-time-to-train test {shlex.join(arguments)}", flush=True)
-        run_stage(arguments)
-
-
-def write_page(out: Path) -> None:
-    """Write ``index.html``: the AP, the references with their masks, and each target next to its predictions.
-
-    Args:
-        out: Folder of a demo whose stages have run.
-
-    Raises:
-        UserError: A file of the stages is missing, or the page cannot be written.
-    """
-    page = render(
-        "demo.html",
-        title="No Time To Train: demo",
-        metrics=read_json(out / "metrics.json"),
-        pictures=[
-            f"pictures/{path.name}"
-            for path in sorted((out / "pictures").glob("*.jpg"), key=lambda path: int(path.stem))
-        ],
+    references, targets = annotation_files(out)
+    chosen = {shot["ann_ids"][0] for shots in read_references(out / "references.json").values() for shot in shots}
+    data = read_json(references)
+    data["annotations"] = [annotation for annotation in data["annotations"] if annotation["id"] in chosen]
+    used = {annotation["image_id"] for annotation in data["annotations"]}
+    data["images"] = [
+        {**image, "file_name": f"references/images/{image['file_name']}"}
+        for image in data["images"]
+        if image["id"] in used
+    ]
+    write_json(out / "examples.json", data, indent=None)
+    images = sorted(str(path) for path in (targets.parent / "images").iterdir())[:SEGMENTED]
+    words = ["--nano", "--references", str(out / "examples.json"), "--points-per-side", str(POINTS_PER_SIDE)]
+    words += ["--out", str(out / "segment"), "--overwrite", "--images", *images]
+    print("\nFor your own photos, with the official networks instead of --nano:")
+    print(f"$ no-time-to-train segment {shlex.join(words)}", flush=True)
+    segment(
+        nano=True,
+        references=out / "examples.json",
+        points_per_side=POINTS_PER_SIDE,
+        out=out / "segment",
+        overwrite=True,
+        images=images,
     )
-    with atomic_write(out / "index.html") as file:
-        file.write(page.encode())

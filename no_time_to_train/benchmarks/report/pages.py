@@ -7,7 +7,7 @@ from pathlib import Path
 from no_time_to_train.benchmarks.report.plots import plot
 from no_time_to_train.benchmarks.report.published import BENCHMARKS, benchmark_of
 from no_time_to_train.benchmarks.report.runs import Run
-from no_time_to_train.benchmarks.report.summary import Table, mean_table, points, points_csv, run_table, seed_table
+from no_time_to_train.benchmarks.report.tables import Table, mean_table, points, points_csv, run_table, seed_table
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 

@@ -14,7 +14,7 @@ from no_time_to_train.benchmarks.report.published import (
     published_over_seeds,
 )
 from no_time_to_train.benchmarks.report.runs import OURS
-from no_time_to_train.benchmarks.report.summary import Point
+from no_time_to_train.benchmarks.report.tables import Point
 
 #: The paper's numbers of shots.
 PAPER_SHOTS = (1, 2, 3, 5, 10, 30)

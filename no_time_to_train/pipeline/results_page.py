@@ -1,0 +1,115 @@
+"""A gallery of the targets of a run of the three stages, with the ground truth."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from torchvision.ops import masks_to_boxes
+
+from no_time_to_train.data.coco_results import from_coco_records
+from no_time_to_train.data.datasets import ReferenceCrop, ReferenceDataset, read_listed_image
+from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.reference_pictures import encode_crop
+from no_time_to_train.data.rle import annotation_mask
+from no_time_to_train.files import read_json
+from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.visual.drawing import save_picture
+from no_time_to_train.visual.gallery import Gallery
+
+#: Side in pixels of the references' pictures, which the stages do not keep.
+REFERENCE_SIDE = 320
+
+#: The score that the page begins with.
+SCORE = 0.5
+
+
+def write_results_page(
+    out: Path, title: str, references: COCO, reference_dir: Path, targets: COCO, image_dir: Path
+) -> Path:
+    """Write ``index.html`` for a finished run.
+
+    Args:
+        out: The run's folder, with ``memory_postprocessed.ckpt``, ``results.json`` and perhaps ``metrics.json``.
+        title: The page's heading.
+        references: Annotation file of the references.
+        reference_dir: Folder of their images.
+        targets: Annotation file of the targets.
+        image_dir: Folder of their images.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: A file of the run or an image cannot be read, or the page cannot be written.
+    """
+    bank = load_memory(out / "memory_postprocessed.ckpt")
+    add_pictures(bank, references, reference_dir)
+    results: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for record in read_json(out / "results.json"):
+        results[record["image_id"]].append(record)
+    ids = [category.id for category in bank.categories]
+    gallery = Gallery(out, bank)
+    for image_id, entry in targets.imgs.items():
+        image = read_listed_image(image_dir, entry)
+        detections = from_coco_records(results[image_id], ids, *image.shape[:2])
+        found = Instances(image, bank.categories, detections)
+        overlay = f"overlays/{image_id}.jpg"
+        shown = Instances(image, bank.categories, detections[detections.scores >= SCORE])
+        save_picture(np.asarray(shown.plot()), out / overlay)
+        gallery.add(
+            entry["file_name"], overlay, found, ground_truth(image, targets.imgToAnns[image_id], bank.categories)
+        )
+    metrics = read_json(out / "metrics.json") if (out / "metrics.json").exists() else {}
+    facts = {
+        f"{name} {measure}": f"{100 * metrics[kind][measure]:.1f}"
+        for kind, name in (("segm", "mask"), ("bbox", "box"))
+        for measure in ("AP", "AP50")
+        if metrics.get(kind, {}).get(measure) is not None
+    }
+    gallery.finish(title, score=SCORE, facts=facts)
+    return out / "index.html"
+
+
+def ground_truth(image: NDArray[np.uint8], annotations: list[dict[str, Any]], categories: list[Category]) -> Instances:
+    """The annotated instances of an image that have a mask, with score 1.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        annotations: The image's annotations; those of other classes are left out.
+        categories: The classes.
+    """
+    ids = [category.id for category in categories]
+    chosen = [one for one in annotations if one["category_id"] in ids and one.get("segmentation")]
+    masks = np.array([annotation_mask(one, *image.shape[:2]) for one in chosen], bool)
+    regions = torch.from_numpy(masks.reshape(-1, *image.shape[:2]))
+    filled = regions.any(dim=(1, 2))
+    classes = torch.tensor([ids.index(one["category_id"]) for one in chosen], dtype=torch.int64)
+    regions, classes = regions[filled], classes[filled]
+    scores = torch.ones(len(classes))
+    return Instances(image, categories, Detections(regions, masks_to_boxes(regions).long(), scores, classes))
+
+
+def add_pictures(bank: MemoryBank, references: COCO, reference_dir: Path) -> None:
+    """Add the pictures of its shots to a memory that has none.
+
+    Args:
+        bank: A memory whose shots come from a reference set; it is changed in place.
+        references: Annotation file of the references.
+        reference_dir: Folder of their images.
+    """
+    shots: dict[int, Any] = {
+        category.id: [bank.sources[shot] for shot in bank.shots_of(index)]
+        for index, category in enumerate(bank.categories)
+    }
+    context_ratio = bank.made_with["context_ratio"]
+    crops = ReferenceDataset(references, reference_dir, bank.categories, shots, REFERENCE_SIDE, context_ratio)
+    for index in range(len(bank)):
+        crop = crops[index]
+        if isinstance(crop, ReferenceCrop):  # an image may have gone since
+            bank.crops[index] = encode_crop(crop.crop, crop.mask)
