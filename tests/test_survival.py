@@ -61,6 +61,23 @@ def arguments(stage: str, checkpoints: Checkpoints, folder: Path, memories: Path
     return [*stage_arguments(stage, checkpoints, folder), *paths[stage], *options]
 
 
+def test_ctrl_c_ends_a_stage_with_one_line_that_says_how_to_resume(
+    command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    run = arguments("test", nano_checkpoints, tmp_path, undisturbed)
+    hint, seconds = "run the same command again to resume", 0.05
+    while True:
+        ended = command(run, INTERRUPT_AFTER=str(seconds))
+        assert ended.returncode == 130, "it ended before the first image was done and Ctrl-C pressed"
+        assert "Traceback" not in ended.stderr
+        assert ended.stderr.splitlines()[-1] == "interrupted"
+        if hint in ended.stdout:
+            break
+        seconds += 0.2
+    assert command(run).returncode == 0
+    assert (tmp_path / "results.json").read_bytes() == (undisturbed / "results.json").read_bytes()
+
+
 def test_a_run_killed_at_random_moments_gives_what_an_undisturbed_one_gives(
     command: Command, undisturbed: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:

@@ -2,7 +2,8 @@
 
 Run with a socket's path and a command line, this file is the client: it has the command run in its own folder, with its
 own environment and output, and ends with the command's exit status. Tests of the scripts, which call many commands, use
-it. ``DIE_AFTER`` in the environment kills the command after so many seconds; ``LARGEST_FILE`` simulates a disk that is
+it. ``DIE_AFTER`` in the environment kills the command after so many seconds, ``INTERRUPT_AFTER`` presses Ctrl-C;
+``LARGEST_FILE`` simulates a disk that is
 full after so many bytes.
 """
 
@@ -66,6 +67,10 @@ def run(request: dict, descriptors: array.array, main) -> None:
         os.environ.update(request["environment"])
         if "DIE_AFTER" in os.environ:  # the alarm is not handled: the kernel ends the process like SIGKILL
             signal.setitimer(signal.ITIMER_REAL, float(os.environ["DIE_AFTER"]))
+        if "INTERRUPT_AFTER" in os.environ:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+            signal.setitimer(signal.ITIMER_REAL, float(os.environ["INTERRUPT_AFTER"]))
         if "LARGEST_FILE" in os.environ:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
         sys.argv = ["no-time-to-train", *request["arguments"]]
