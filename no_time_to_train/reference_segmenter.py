@@ -327,7 +327,7 @@ class ReferenceSegmenter:
             UserError: See :meth:`segment`. An image that cannot be read ends the iteration.
         """
         check_score(score)
-        if isinstance(images, IMAGE_TYPES) and not isinstance(images, np.ndarray | Tensor):
+        if not isinstance(images, Iterable) or (isinstance(images, IMAGE_TYPES) and getattr(images, "ndim", 3) < 4):
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
         if self.memory is None:
             raise UserError("the memory is empty: add a reference or load a memory first")

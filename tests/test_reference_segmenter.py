@@ -245,8 +245,9 @@ def test_many_images_are_segmented_one_after_the_other(
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     with pytest.raises(UserError, match="is not a number from 0 to 1"):
         segmenter.segment_many([photo.path], score=5)
-    with pytest.raises(UserError, match="images is one str: give a list of images, or use segment"):
-        segmenter.segment_many(str(photo.path))
+    for one in (str(photo.path), photo.path, Image.open(photo.path), read_rgb(photo.path), None):
+        with pytest.raises(UserError, match=rf"images is one {type(one).__name__}: give a list of images"):
+            segmenter.segment_many(one)  # type: ignore[arg-type]
     read = []
     images = (read.append(number) or photo.path for number in range(3))
     found = segmenter.segment_many(images, score=0.0)
