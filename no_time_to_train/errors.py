@@ -1,4 +1,4 @@
-"""What a user is told: mistakes that end a command, notes that do not, and suggestions for a misspelled name."""
+"""What a user is told: mistakes that end a command, notes that do not, and the wording that messages share."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -20,3 +20,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; known are {', '.join(known[:10])}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things: ``1 image``, ``2 images``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -13,13 +13,13 @@ from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.label_files import FORMATS
+from no_time_to_train.data.label_files import FORMATS, LabeledImage
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
 from tests.conftest import Photo
 
 CATEGORIES = [Category(3, "boat"), Category(8, "鳥: 'gull'")]
-NAME = "sub/фото 1.png"
+NAME, STEM = "sub/фото 1.png", "sub/фото 1_2"
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def instances(photo: Photo) -> Instances:
 
 
 def write(form: str, photo: Photo, instances: Instances, out: Path) -> Path:
-    files = FORMATS[form](out, CATEGORIES)
-    files.add(NAME, photo.path, 5, instances)
+    files = FORMATS[form](out, CATEGORIES[::-1])
+    files.add(LabeledImage(NAME, STEM, photo.path, 5), instances)
     files.finish()
     return out / form
 
@@ -49,7 +49,7 @@ def assert_same_mask(drawn: NDArray[np.generic], mask: NDArray[np.bool_]) -> Non
 
 
 def test_labelme_files_have_the_keys_of_labelme(photo: Photo, instances: Instances, tmp_path: Path) -> None:
-    path = write("labelme", photo, instances, tmp_path) / "sub/фото 1.json"
+    path = write("labelme", photo, instances, tmp_path) / f"{STEM}.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     keys = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
     assert content.keys() == keys
@@ -69,9 +69,15 @@ def test_labelme_files_have_the_keys_of_labelme(photo: Photo, instances: Instanc
 
 def test_yolo_files_follow_the_format(photo: Photo, instances: Instances, tmp_path: Path) -> None:
     folder = write("yolo", photo, instances, tmp_path)
-    names = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))["names"]
-    assert Image.open(folder / "images" / NAME).size == photo.mask.shape[::-1]
-    lines = (folder / "labels/sub/фото 1.txt").read_text().splitlines()
+    data = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))
+    # ultralytics (check_det_dataset): without a "path", the splits are relative to the folder of data.yaml.
+    assert "path" not in data
+    assert folder / data["train"] == folder / data["val"] == folder / "images"
+    names = data["names"]
+    assert list(names.values()) == [category.name for category in CATEGORIES[::-1]]
+    # ultralytics (img2label_paths): labels/ in place of the last images/, and .txt in place of the suffix.
+    assert Image.open(folder / f"images/{STEM}.png").size == photo.mask.shape[::-1]
+    lines = (folder / f"labels/{STEM}.txt").read_text().splitlines()
     for line, instance in zip(lines, instances, strict=True):
         index, *numbers = line.split(" ")
         assert names[int(index)] == instance.label
@@ -89,6 +95,7 @@ def test_pycocotools_reads_what_cvat_imports(photo: Photo, instances: Instances,
     folder = write("cvat-coco", photo, instances, tmp_path)
     coco = COCO(folder / "annotations/instances_default.json")
     assert coco.imgs[5]["file_name"] == NAME
+    assert [category["name"] for category in coco.dataset["categories"]] == [one.name for one in CATEGORIES[::-1]]
     assert Image.open(folder / "images/default" / NAME).size == photo.mask.shape[::-1]
     for annotation, instance in zip(coco.imgToAnns[5], instances, strict=True):
         assert coco.cats[annotation["category_id"]]["name"] == instance.label

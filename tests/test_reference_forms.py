@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.reference_forms import Reference, find_references
-from no_time_to_train.data.reference_forms.command_line import parse
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from tests.conftest import Photo
 from tests.reference_folders import FORMS, LABEL, box, labelme, write
 
@@ -69,13 +69,39 @@ def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path)
     ],
 )
 def test_a_reference_on_the_command_line(text: str, expected: Reference) -> None:
-    assert parse(text) == expected
+    assert parse(text).reference() == expected
 
 
 @pytest.mark.parametrize("text", ["boat", "boat:a.jpg", "boat:a.jpg:box=1,2,3", "boat:a.jpg:point=x,y", ":a:point=1,2"])
 def test_a_mistake_on_the_command_line_is_explained(text: str) -> None:
     with pytest.raises(UserError, match="--reference"):
         parse(text)
+
+
+def test_the_ids_and_the_order_of_classes_are_those_of_the_annotations(photo: Photo, tmp_path: Path) -> None:
+    FORMS["COCO RLE"][1](tmp_path / "coco", photo)
+    path = tmp_path / "coco/annotations/instances.json"
+    content = json.loads(path.read_text())
+    content["categories"] += [{"id": 2, "name": "other"}]
+    path.write_text(json.dumps(content))
+    assert list(find_references(tmp_path / "coco").category_ids.items()) == [(LABEL, 9), ("other", 2)]
+    FORMS["YOLO boxes"][1](tmp_path / "yolo", photo)
+    assert find_references(tmp_path / "yolo").category_ids == {"other": 1, LABEL: 2}
+    FORMS["class folder"][1](tmp_path / "folders", photo)
+    assert find_references(tmp_path / "folders").category_ids == {}
+
+
+def test_coco_without_images_says_what_is_missing(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", json.dumps({"annotations": [], "categories": []}))
+    with pytest.raises(UserError, match=r"a\.json is not a COCO annotation file: it needs a list 'images'"):
+        find_references(tmp_path)
+
+
+def test_images_that_cannot_be_read_here_are_named(photo: Photo, tmp_path: Path) -> None:
+    FORMS["class folder"][1](tmp_path, photo)
+    (tmp_path / LABEL / "raw.cr2").touch()
+    with pytest.warns(UserNotice, match=r"1 image cannot be read here: raw\.cr2 \(convert them to JPEG"):
+        assert len(find_references(tmp_path).references) == 1
 
 
 def without_image(folder: Path) -> None:

@@ -67,6 +67,11 @@ def results(out: Path) -> COCO:
     return COCO(out / "images.json").loadRes(str(out / "results.json"))
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def by_name(results: COCO) -> dict[str, list[dict]]:
     return {image["file_name"]: results.imgToAnns[image["id"]] for image in results.imgs.values()}
 
@@ -83,7 +88,8 @@ def test_each_form_of_references_gives_results(
     assert found
     printed = capsys.readouterr().out
     assert f"references: {form} in {tmp_path / 'refs'}: 1 {LABEL}" in printed
-    assert f"1 images: {len(found)} {LABEL}; open {tmp_path / 'out/index.html'}" in printed
+    instances = f"{len(found)} instance{'s' * (len(found) != 1)}"
+    assert f"1 image, {instances}: {len(found)} {LABEL}; open {tmp_path / 'out/index.html'}" in printed
 
 
 def test_pycocotools_reads_the_results_at_the_images_own_sizes(results: COCO, photo: Photo) -> None:
@@ -94,12 +100,11 @@ def test_pycocotools_reads_the_results_at_the_images_own_sizes(results: COCO, ph
 
 
 def test_the_table_has_one_line_per_instance_and_the_mask_its_number(out: Path, results: COCO) -> None:
-    with (out / "instances.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(out / "instances.csv")
     names = {category["id"]: category["name"] for category in results.cats.values()}
     for name, records in by_name(results).items():
         lines = [row for row in rows if row["image"] == name]
-        numbers = np.asarray(Image.open(out / "masks" / f"{name}.png"))
+        numbers = np.asarray(Image.open(out / "masks" / Path(name).with_suffix(".png")))
         covered = np.zeros_like(numbers, bool)
         for number, (row, record) in enumerate(zip(lines, records, strict=True), start=1):
             mask = rle.decode(record["segmentation"]).astype(bool)
@@ -109,7 +114,8 @@ def test_the_table_has_one_line_per_instance_and_the_mask_its_number(out: Path, 
             assert [int(row[key]) for key in ("x1", "y1")] == record["bbox"][:2]
             assert ((numbers == number) == (mask & ~covered)).all()
             covered |= mask
-        assert Image.open(out / "overlays" / f"{name}.jpg").size == numbers.shape[::-1]
+        assert {row["seconds"] for row in lines} == {""}
+        assert Image.open(out / "overlays" / Path(name).with_suffix(".jpg")).size == numbers.shape[::-1]
 
 
 def test_every_format_has_the_labels_and_the_image(out: Path, results: COCO) -> None:
@@ -168,7 +174,7 @@ def test_every_kth_frame_of_a_video_is_processed_and_saved(
     for _ in range(5):
         video.write(cv2.imread(str(photo.path)))
     video.release()
-    memory = ["--memory", str(out.parent / "both.memory"), "--every", "2", "--format", "labelme"]
+    memory = ["--memory", str(out.parent / "both.memory"), "--every", "2", "--format", "labelme", "video"]
     arguments = ["--images", str(tmp_path / "clip.avi"), "--out", str(tmp_path / "out")]
     main(["segment", *memory, *arguments, *options(nano_checkpoints)])
     images = json.loads((tmp_path / "out/images.json").read_text())["images"]
@@ -176,6 +182,13 @@ def test_every_kth_frame_of_a_video_is_processed_and_saved(
     assert all((tmp_path / "out/frames" / image["file_name"]).is_file() for image in images)
     content = json.loads((tmp_path / "out/labelme/clip/000002.json").read_text())
     assert (tmp_path / "out/labelme/clip" / content["imagePath"]).is_file()
+    assert {row["seconds"] for row in read_table(tmp_path / "out/instances.csv")} == {"0.000", "0.400", "0.800"}
+    annotated = cv2.VideoCapture(str(tmp_path / "out/video/clip.mp4"))
+    assert annotated.get(cv2.CAP_PROP_FPS) == pytest.approx(5 / 2)
+    frames = [annotated.read()[1] for _ in range(3)]
+    assert not annotated.read()[0]
+    overlay = cv2.imread(str(tmp_path / "out/overlays/clip/000004.jpg"))
+    assert np.abs(frames[2].astype(int) - overlay).mean() < 12
 
 
 @pytest.mark.parametrize("annotated", [True, False])
@@ -220,16 +233,26 @@ def test_a_broken_video_is_reported(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "nothing to look for: give --references"),
+        (["--memory", "m", "--check-references"], "--check-references shows examples"),
         (["--memory", "m"], "nothing to do: give --images"),
         (["--memory", "m", "--images", "x"], "--out is missing"),
         (
-            ["--references", "{empty}", "--images", "x", "--out", "y"],
+            ["--references", "{empty}", "--images", "{empty}", "--out", "y"],
             "empty holds no references: give a folder",
         ),
         (["--references", "gone", "--images", "x", "--out", "y"], "references not found: gone"),
+        (["--memory", "gone.memory", "--images", "x", "--out", "y"], "memory not found: gone.memory; segment --save-"),
+        (["--reference", "thing:gone.png:mask={text}", "--save-memory", "y"], "file not found: gone.png"),
+        (
+            ["--reference", "{image}:mask={other}", "--save-memory", "/nonexist/a.memory"],
+            "there is no folder /nonexist",
+        ),
+        (["--reference", "{image}:mask={other}", "--save-memory", "y/a", "--out", "."], "there is no folder y"),
+        (["--reference", "{image}:mask={other}", "--save-memory", "a", "--out", "."], "gets its own references.memory"),
+        (["--reference", "{image}:mask={other}", "--images", "{empty}", "--out", "{text}"], "a.txt is a file"),
         (["--reference", "{image}:mask={other}", "--images", "{empty}", "--out", "y"], "hold no image and no video"),
-        (["--memory", "m", "--images", "gone*.jpg", "--out", "y"], "there is no such file or folder"),
-        (["--memory", "m", "--images", "{text}", "--out", "y"], "not an image or a video by its ending"),
+        (["--memory", "{text}", "--images", "gone*.jpg", "--out", "y"], "there is no such file or folder"),
+        (["--memory", "{text}", "--images", "{text}", "--out", "y"], "not an image or a video by its ending"),
         (["--reference", "{image}:mask={other}", "--save-memory", "y"], "is it the mask of another image?"),
         (["--reference", "{image}:box=900,900,950,950", "--save-memory", "y"], "holds no pixel of the 120x90 image"),
     ],
@@ -271,7 +294,7 @@ def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
     )
-    while process.poll() is None and not (tmp_path / "out/masks/002.png.png").exists():
+    while process.poll() is None and not (tmp_path / "out/masks/002.png").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=300)
@@ -284,11 +307,11 @@ def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(
     before = written.loadRes(str(tmp_path / "out/results.json")).dataset["annotations"]
     assert (tmp_path / "out/index.html").is_file()
 
-    for name in ("results.json", "index.html", "masks/000.png.png", "thumbnails/000.png.jpg"):
+    for name in ("results.json", "index.html", "masks/000.png", "thumbnails/000.jpg"):
         path = tmp_path / "out" / name
         path.with_name(f".{path.name}.x7_k2q9z.tmp").touch()  # as a killed run leaves them
     main(["segment", *arguments, *options(nano_checkpoints)])
-    assert f"40 images ({done} of them by the run before)" in capsys.readouterr().out
+    assert f"({done} of the images by the run before)" in capsys.readouterr().out
     after = COCO(tmp_path / "out/images.json").loadRes(str(tmp_path / "out/results.json")).dataset["annotations"]
     assert after[: len(before)] == before
     assert {record["image_id"] for record in after} == set(range(1, 41))

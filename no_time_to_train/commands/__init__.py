@@ -13,9 +13,11 @@ from no_time_to_train.commands.parser import CommandParser, parser_of
 COMMANDS = {
     "demo": ("demo", "demo"),
     "segment": ("segment", "segment"),
+    "filter": ("filter", "filter"),
     "memory show": ("memory", "show"),
     "memory merge": ("memory", "merge"),
     "memory remove": ("memory", "remove"),
+    "benchmark": ("benchmark", "benchmark"),
     "test": ("test", "test"),
     "sample-references": ("sample_references", "sample_references"),
     "coco-to-references": ("coco_to_references", "coco_to_references"),

@@ -1,12 +1,22 @@
 """``segment``: find your own objects in a folder of pictures."""
 
+import glob
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.commands.reference_option import ReferenceOption, parse
+from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.networks.registry import find_networks
+from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
+from no_time_to_train.pipeline.summary import Thresholds, count_labels
+
+if TYPE_CHECKING:
+    from no_time_to_train.data.reference_forms import Reference
+    from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 def segment(
@@ -15,15 +25,20 @@ def segment(
     reference: Sequence[str] = (),
     memory: Sequence[Path] = (),
     save_memory: Path | None = None,
+    check_references: bool = False,
     images: Sequence[str] = (),
     out: Path | None = None,
-    format: Sequence[Literal["labelme", "yolo", "cvat-coco"]] = (),
+    overwrite: bool = False,
+    format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
     score: float = 0.5,
+    class_score: Sequence[str] = (),
     every: int = 30,
+    max_pixels: int | None = None,
     sam2: str = "sam2_hiera_large",
     dinov2: str = "dinov2_vitl14",
     nano: bool = False,
     sam_checkpoint: Path | None = None,
+    context_ratio: float | None = None,
     points_per_side: int = 32,
     device: str | None = None,
 ) -> None:
@@ -34,42 +49,62 @@ def segment(
         reference: One example: LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE. May be given several times.
         memory: Memory kept from an earlier run. May be given several times.
         save_memory: Keep the examples in this memory file for the next run.
+        check_references: Only write a page with the masks of the examples, references.html in --out, and end.
         images: Folders, globs, images, videos, or one COCO annotation file.
         out: Folder for the results.
-        format: Label files to write as well.
-        score: The lowest score of an instance, from 0 to 1.
+        overwrite: Replace finished results in --out, once the new ones are complete.
+        format: Label files to write as well, and annotated videos.
+        score: The lowest score of an instance, from 0 to 1. The command filter changes it afterwards.
+        class_score: The lowest score of one class: NAME=X. May be given several times.
         every: Of a video, one frame in this many.
+        max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         dinov2: DINOv2 by its checkpoint's name or path.
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
+        context_ratio: Context around an example, relative to its size. Default: what suits the encoder.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
 
     Examples:
         no-time-to-train segment --references refs/ --images photos/ --out out/
         no-time-to-train segment --reference boat:photo.jpg:box=10,20,200,180 --images photos/ --out out/
+        no-time-to-train segment --references refs/ --check-references --out out/
     """
     if not (references or reference or memory):
         raise UserError("nothing to look for: give --references FOLDER, --reference LABEL:IMAGE:box=..., or --memory")
-    if not save_memory and not images:
+    if check_references and not (references or reference):
+        raise UserError("--check-references shows examples: give --references FOLDER or --reference")
+    if not (save_memory or images or check_references):
         raise UserError("nothing to do: give --images, and --out for the results, or --save-memory")
-    if images and not out:
+    if (images or check_references) and not out:
         raise UserError("--out is missing: the folder to write the results to")
-    if not 0 <= score <= 1 or every < 1 or points_per_side < 1:
-        raise UserError("--score is from 0 to 1; --every and --points-per-side are at least 1")
+    if every < 1 or points_per_side < 1 or (max_pixels is not None and max_pixels < 1):
+        raise UserError("--every, --points-per-side and --max-pixels are at least 1")
+    if context_ratio is not None and not 0 <= context_ratio < float("inf"):
+        raise UserError("--context-ratio is 0 or more")
+    thresholds = Thresholds.parse(score, class_score)
+    given = [parse(text) for text in reference]
+    check_files(references, given, memory, images)
+    if save_memory:
+        check_memory_path(save_memory, out)
+    if out:
+        check_output(out, overwrite or check_references)
+    networks = ("nano", None) if nano else (sam2, dinov2)
+    if not check_references:  # which needs them only where a reference has no mask
+        find_networks(*networks, *([sam_checkpoint] if sam_checkpoint else []))
 
-    from no_time_to_train.data.reference_forms import Reference, find_references
-    from no_time_to_train.data.reference_forms.command_line import parse
+    from no_time_to_train.data.images import allow_pixels
+    from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.data.targets import find_targets
 
-    examples: list[Reference] = []
-    if references:
-        form, found = find_references(references)
-        examples += found
-        print(f"references: {form} in {references}: {counts(one.label for one in found)}")
-    examples += [parse(text) for text in reference]
-    targets = find_targets(images, every, out) if images else None
+    if max_pixels:
+        allow_pixels(max_pixels)
+    found = find_references(references) if references else None
+    if found:
+        print(f"references: {found.form} in {references}: {counts(one.label for one in found.references)}")
+    examples = [*(found.references if found else []), *(one.reference() for one in given)]
+    targets = find_targets(images, every, out) if images and not check_references else None
     if targets is not None:
         print(f"targets: {targets.description}")
 
@@ -77,36 +112,112 @@ def segment(
     from no_time_to_train.pipeline.segment_images import segment_images
     from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
-    segmenter = ReferenceSegmenter.from_pretrained(
-        "nano" if nano else sam2,
-        None if nano else dinov2,
-        device=device,
-        sam_checkpoint=sam_checkpoint,
-        settings=Settings(points_per_side=points_per_side),
-    )
+    def build() -> ReferenceSegmenter:
+        return ReferenceSegmenter.from_pretrained(
+            networks[0],
+            networks[1],
+            device=device,
+            sam_checkpoint=sam_checkpoint,
+            settings=Settings(points_per_side=points_per_side),
+            context_ratio=context_ratio,
+        )
+
+    if check_references and out is not None:
+        show_references(examples, out, build)
+        return
+    segmenter = build()
     for path in memory:
         segmenter.load_memory(path)
     segmenter.add_references(examples)
+    segmenter.renumber(found.category_ids if found else {})
+    thresholds.check_names(segmenter.classes)
+    notice_similar(segmenter.classes)
     if save_memory:
         segmenter.save_memory(save_memory)
         print(f"memory: {save_memory}")
     if targets is None or out is None:
         return
     segmenter.renumber(targets.category_ids)
-    summary = segment_images(segmenter, targets, out, score, format)
+    order = [*targets.category_ids, *(found.category_ids if found else [])]
+    summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite)
     for reason in summary.skipped:
         print(f"skipped: {reason}", file=sys.stderr)
-    what = counts(summary.found.elements()) or f"nothing (try a --score below {score:g})"
-    resumed = f" ({summary.done_before} of them by the run before)" if summary.done_before else ""
-    done = f"{summary.images} images{resumed}: {what}; open {out / 'index.html'}"
+    resumed = f" ({summary.done_before} of the images by the run before)" if summary.done_before else ""
     if summary.interrupted:
-        print(f"interrupted after {done}; run the same command again to resume")
+        print(f"interrupted after {summary}{resumed}; run the same command again to resume")
         sys.exit(130)
-    print(done)
-    if not summary.images:
-        raise UserError("no image could be read")
+    print(f"{summary}{resumed}{summary.advice(out)}; open {out / 'index.html'}")
+
+
+def check_files(
+    references: Path | None, given: Iterable[ReferenceOption], memories: Iterable[Path], images: Iterable[str]
+) -> None:
+    """Check that everything that is to be read exists.
+
+    Args:
+        references: The value of ``--references``.
+        given: The values of ``--reference``.
+        memories: The values of ``--memory``.
+        images: The values of ``--images``.
+
+    Raises:
+        UserError: Something does not exist.
+    """
+    if references and not references.exists():
+        raise UserError(f"references not found: {references}")
+    for option in given:
+        for path in (option.image, option.mask):
+            if path is not None and not path.is_file():
+                raise UserError(f"--reference {option.label}: file not found: {path}")
+    for path in memories:
+        if not path.is_file():
+            raise UserError(f"memory not found: {path}; segment --save-memory writes one")
+    for argument in images:
+        if not Path(argument).exists() and next(glob.iglob(argument, recursive=True), None) is None:  # noqa: PTH207
+            raise UserError(f"--images {argument}: there is no such file or folder")
+
+
+def check_memory_path(path: Path, out: Path | None) -> None:
+    """Check that a memory can be written to a path.
+
+    Raises:
+        UserError: Its folder does not exist, or it lies in the folder of the results.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"--save-memory {path}: there is no folder {path.parent}; create it first")
+    if out is not None and path.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"--save-memory {path}: {out} gets its own references.memory; choose a place outside it")
+
+
+def show_references(examples: Sequence["Reference"], out: Path, build: Callable[[], "ReferenceSegmenter"]) -> None:
+    """Write the page of the references, and end with an error where some of them cannot be used.
+
+    Args:
+        examples: The references.
+        out: The folder of the page.
+        build: Builds the networks, if they are needed.
+    """
+    from no_time_to_train.pipeline.check_references import write_references_page
+
+    page = out / REFERENCES_PAGE
+    problems = write_references_page(examples, page, build)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise UserError(f"{len(problems)} of {plural(len(examples), 'reference')} cannot be used; see {page}")
+    print(f"{plural(len(examples), 'reference')}; open {page}")
+
+
+def notice_similar(labels: Iterable[str]) -> None:
+    """Say which classes have names that differ only in case or in spaces, because they may be meant as one."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault("".join(label.casefold().split()), []).append(label)
+    for names in groups.values():
+        if len(names) > 1:
+            warnings.warn(f"{' and '.join(map(repr, names))} are different classes", UserNotice, stacklevel=2)
 
 
 def counts(labels: Iterable[str]) -> str:
     """How many there are of each class, as text."""
-    return ", ".join(f"{count} {label}" for label, count in sorted(Counter(labels).items()))
+    return count_labels(Counter(labels))

@@ -11,6 +11,7 @@ module                  what it reads or writes
 ``class_splits.py``     the paper's class splits, and the classes that a run selects
 ``reference_sets.py``   reference sets: which annotations are the shots of each class; the paper's sampler
 ``reference_forms/``    references in the forms that people have: class folders, LabelMe, COCO, Pascal VOC, YOLO
+``file_names.py``       names of images, and of the files that are written for them
 ``targets.py``          target images: from files, folders, globs, videos and COCO files
 ``datasets.py``         the torch data sets of stage 1 (crops of references) and stage 3 (target images)
 ``memory_files.py``     memory files

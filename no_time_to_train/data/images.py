@@ -1,17 +1,26 @@
 """Images and masks: read from files, or taken as PIL images, numpy arrays or tensors."""
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 from torch import Tensor
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
+
+try:  # the extra "heif"
+    import pillow_heif
+except ImportError:
+    pillow_heif = None
+else:
+    pillow_heif.register_heif_opener()
 
 #: An image: a path, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4], or a tensor [H, W] or [3, H, W]. Colors are
 #: RGB, as integers of 8 or 16 bits or floats in [0, 1].
@@ -20,8 +29,17 @@ ImageInput = str | Path | Image.Image | NDArray[np.generic] | Tensor
 #: A mask: like an image, or a bool array or tensor [H, W].
 MaskInput = ImageInput
 
-#: Endings of the files that count as images in a folder.
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+#: Endings of the files that count as images in a folder, and that PIL reads without more.
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
+
+#: Endings of images that can be read only with more -> what to do so that they can.
+NEEDS = {
+    **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif"),
+    ".avif": "pip install 'pillow>=11.3'",
+    **dict.fromkeys(
+        (".jxl", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "convert them to JPEG or TIFF"
+    ),
+}
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
@@ -70,7 +88,39 @@ def shown_size(path: Path) -> tuple[int, int]:
 
 def is_image(path: Path) -> bool:
     """Whether a path is an image by its ending, and not a hidden file (macOS leaves files like ``._photo.jpg``)."""
-    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+    ending = path.suffix.lower()
+    known = ending in IMAGE_ENDINGS or (ending in NEEDS and _is_readable(ending))
+    return known and not path.name.startswith(".")
+
+
+def describe_unreadable(paths: Iterable[Path]) -> str:
+    """The files among some paths that are images by their ending, but cannot be read here, and what to do about it.
+
+    Returns:
+        Text for a message; empty where there are none.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        ending = path.suffix.lower()
+        if ending in NEEDS and not _is_readable(ending) and not path.name.startswith("."):
+            found[NEEDS[ending]].append(path.name)
+    texts = []
+    for advice, names in found.items():
+        some = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
+        texts.append(f"{plural(len(names), 'image')} cannot be read here: {some} ({advice})")
+    return "; ".join(texts)
+
+
+def _is_readable(ending: str) -> bool:
+    """Whether images with an ending of ``NEEDS`` can be read here."""
+    if ending == ".avif":
+        return bool(features.check("avif"))
+    return ending in (".heic", ".heif") and pillow_heif is not None
+
+
+def allow_pixels(count: int) -> None:
+    """Set the number of pixels above which an image counts as a decompression bomb, for this process."""
+    Image.MAX_IMAGE_PIXELS = count
 
 
 @contextmanager
@@ -82,8 +132,15 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
             yield
     except FileNotFoundError as error:
         raise UserError(f"image not found: {path}") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        pixels = (re.findall(r"\d+", str(error)) or ["?"])[0]  # PIL has no other place for it
+        raise UserError(
+            f"image {path} has {pixels} pixels, more than the limit of {Image.MAX_IMAGE_PIXELS}: if you trust it, give "
+            f"--max-pixels {pixels} (in Python, set PIL.Image.MAX_IMAGE_PIXELS)"
+        ) from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise UserError(f"image {path} cannot be read: {error}") from error
+        advice = describe_unreadable([Path(path)])
+        raise UserError(advice or f"image {path} cannot be read: {error}") from error
 
 
 def as_rgb(image: ImageInput, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

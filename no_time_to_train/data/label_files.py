@@ -3,20 +3,33 @@
 import os
 import shutil
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import supervision as sv
 import yaml
-from numpy.typing import NDArray
 
-from no_time_to_train.data.instances import Instance, Instances
+from no_time_to_train.data.instances import Instances, Polygon
 from no_time_to_train.files import atomic_write, write_json
 from no_time_to_train.method.memory_bank import Category
 
-#: float64 [n, 2], x and y of n corners in pixels.
-Polygon = NDArray[np.float64]
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """An image of which labels are written.
+
+    Attributes:
+        name: The image's name, a relative path.
+        stem: What its label files are called, without a suffix: a relative path that no other image has.
+        path: The image file.
+        image_id: The image's COCO id.
+    """
+
+    name: str
+    stem: str
+    path: Path
+    image_id: int
 
 
 class LabelFiles(ABC):
@@ -24,43 +37,26 @@ class LabelFiles(ABC):
 
     Args:
         out: The output folder. The files go to a folder in it that has the name of the format.
-        categories: The classes.
+        categories: The classes, in the order that the files give them.
     """
 
     #: The name of the format.
     form: ClassVar[str]
 
     def __init__(self, out: Path, categories: list[Category]) -> None:
-        self.folder, self.categories = out / self.form, categories
+        self.out, self.folder, self.categories = out, out / self.form, categories
 
     @abstractmethod
-    def add(self, name: str, image: Path, image_id: int, instances: Instances) -> None:
+    def add(self, image: LabeledImage, instances: Instances) -> None:
         """Write the instances of one image.
 
         Args:
-            name: The image's name, a relative path.
-            image: The image file.
-            image_id: The image's COCO id.
-            instances: What was found in the image.
+            image: The image.
+            instances: What was found in it.
         """
 
     def finish(self) -> None:  # noqa: B027 (not every format has a last step)
         """Write what needs all images. This is called after an interrupt as well."""
-
-
-def polygons(instance: Instance) -> list[Polygon]:
-    """The outlines of the parts of an instance, through the centers of its outermost pixels; holes are filled.
-
-    Parts that are too small to have three corners are left out; if all are, the box stands for the mask.
-
-    Returns:
-        At least one polygon, in pixel indices: the center of the first pixel is 0, 0.
-    """
-    found = [polygon.astype(float) for polygon in sv.mask_to_polygons(instance.mask)]
-    if found:
-        return found
-    x1, y1, x2, y2 = instance.box
-    return [np.array([[x1, y1], [x2 + 1, y1], [x2 + 1, y2 + 1], [x1, y2 + 1]], float)]
 
 
 def join_polygons(parts: list[Polygon]) -> Polygon:
@@ -70,15 +66,15 @@ def join_polygons(parts: list[Polygon]) -> Polygon:
 
 
 class LabelMeFiles(LabelFiles):
-    """``NAME.json`` per image. The parts of an instance are shapes with one group id."""
+    """``STEM.json`` per image. The parts of an instance are shapes with one group id."""
 
     form = "labelme"
 
-    def add(self, name: str, image: Path, image_id: int, instances: Instances) -> None:
-        path = self.folder / Path(name).with_suffix(".json")
+    def add(self, image: LabeledImage, instances: Instances) -> None:
+        path = self.folder / f"{image.stem}.json"
         shapes = []
         for group, instance in enumerate(instances):
-            parts = polygons(instance)
+            parts = instance.to_polygons()
             shapes += [
                 {
                     "label": instance.label,
@@ -96,7 +92,7 @@ class LabelMeFiles(LabelFiles):
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,
-            "imagePath": Path(os.path.relpath(image, path.parent)).as_posix(),
+            "imagePath": Path(os.path.relpath(image.path, path.parent)).as_posix(),
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
@@ -105,26 +101,30 @@ class LabelMeFiles(LabelFiles):
 
 
 class YoloFiles(LabelFiles):
-    """``labels/NAME.txt`` per image with one line per instance, the images, and ``data.yaml``."""
+    """``labels/STEM.txt`` per image with one line per instance, the images, and ``data.yaml``.
+
+    ``data.yaml`` states no ``path``: ultralytics then takes its own folder, but would resolve ``.`` against the working
+    directory or its folder of data sets.
+    """
 
     form = "yolo"
 
-    def add(self, name: str, image: Path, image_id: int, instances: Instances) -> None:
+    def add(self, image: LabeledImage, instances: Instances) -> None:
         index = {category.name: index for index, category in enumerate(self.categories)}
         height, width = instances.image.shape[:2]
         lines = []
         for instance in instances:
             # In YOLO's coordinates the center of the first pixel is 0.5, 0.5.
-            outline = (join_polygons(polygons(instance)) + 0.5) / (width, height)
+            outline = (join_polygons(instance.to_polygons()) + 0.5) / (width, height)
             numbers = " ".join(f"{value:.6f}" for value in outline.clip(0, 1).ravel())
             lines.append(f"{index[instance.label]} {numbers}\n")
-        with atomic_write(self.folder / "labels" / Path(name).with_suffix(".txt")) as file:
+        with atomic_write(self.folder / "labels" / f"{image.stem}.txt") as file:
             file.write("".join(lines).encode())
-        place_image(image, self.folder / "images" / name)
+        place_image(image.path, self.folder / "images" / f"{image.stem}{image.path.suffix}", self.out)
 
     def finish(self) -> None:
         names = {index: category.name for index, category in enumerate(self.categories)}
-        content = {"path": ".", "train": "images", "val": "images", "names": names}
+        content = {"train": "images", "val": "images", "names": names}
         with atomic_write(self.folder / "data.yaml") as file:
             file.write(yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode())
 
@@ -142,25 +142,26 @@ class CvatCocoFiles(LabelFiles):
             "categories": [{"id": one.id, "name": one.name, "supercategory": ""} for one in categories],
         }
 
-    def add(self, name: str, image: Path, image_id: int, instances: Instances) -> None:
+    def add(self, image: LabeledImage, instances: Instances) -> None:
         height, width = instances.image.shape[:2]
-        self.data["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
+        entry = {"id": image.image_id, "file_name": image.name, "height": height, "width": width}
+        self.data["images"].append(entry)
         ids = {category.name: category.id for category in self.categories}
         for instance in instances:
             x1, y1, x2, y2 = instance.box
             self.data["annotations"].append(
                 {
                     "id": len(self.data["annotations"]) + 1,
-                    "image_id": image_id,
+                    "image_id": image.image_id,
                     "category_id": ids[instance.label],
-                    "segmentation": [(part + 0.5).ravel().tolist() for part in polygons(instance)],
+                    "segmentation": [(part + 0.5).ravel().tolist() for part in instance.to_polygons()],
                     "area": int(instance.mask.sum()),
                     "bbox": [x1, y1, x2 + 1 - x1, y2 + 1 - y1],
                     "iscrowd": 0,
                     "attributes": {"score": round(instance.score, 4)},
                 }
             )
-        place_image(image, self.folder / "images" / "default" / name)
+        place_image(image.path, self.folder / "images" / "default" / image.name, self.out)
 
     def finish(self) -> None:
         write_json(self.folder / "annotations" / "instances_default.json", self.data)
@@ -170,16 +171,18 @@ class CvatCocoFiles(LabelFiles):
 FORMATS: dict[str, type[LabelFiles]] = {files.form: files for files in (LabelMeFiles, YoloFiles, CvatCocoFiles)}
 
 
-def place_image(image: Path, place: Path) -> None:
+def place_image(image: Path, place: Path, out: Path) -> None:
     """Put an image where a format expects it: as a link, or as a copy where the system has no links.
 
     Args:
         image: The image file.
         place: Where to put it. An existing file is replaced.
+        out: The output folder. An image in it is linked relative to the link, so that the folder can be moved.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
+    inside = image.is_relative_to(out)
     try:
-        place.symlink_to(image.resolve())
+        place.symlink_to(os.path.relpath(image, place.parent) if inside else image.resolve())
     except OSError:
         shutil.copyfile(image, place)

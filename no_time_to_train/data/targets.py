@@ -2,21 +2,23 @@
 
 import glob
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
+import cv2
 import numpy as np
-import supervision as sv
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import check_size
-from no_time_to_train.data.images import as_rgb, is_image
+from no_time_to_train.data.file_names import clean_name, unique_names, unique_stems
+from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image
 from no_time_to_train.data.reference_forms.reference import find_image
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice, plural
 
 #: Endings of the files that count as videos.
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
@@ -28,15 +30,22 @@ class TargetImage:
 
     Attributes:
         name: A relative path that no other target of the run has.
+        stem: What the files that are written for it are called, without a suffix: a relative path that no other target
+            of the run has.
         read: Returns its pixels, uint8 [H, W, 3] RGB; raises a UserError where they cannot be read.
         path: The image's file; None for a frame of a video.
         image_id: Its id in the COCO file that lists it; None where no such file was given.
+        video: The name of the video that it is a frame of; None for an image.
+        seconds: When the frame is shown, from the beginning of the video; None for an image.
     """
 
     name: str
+    stem: str
     read: Callable[[], NDArray[np.uint8]]
     path: Path | None = None
     image_id: int | None = None
+    video: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,8 @@ class Targets:
     Attributes:
         images: The images, and the frames of videos, in the order of the arguments, by path within each.
         count: The number of images. Videos count with the number of frames that their files state.
-        description: What they are, such as "3 images and 1 videos".
-        category_ids: The category ids of a COCO file, by class name.
+        description: What they are, such as "3 images and 1 video".
+        category_ids: The category ids of a COCO file, by class name, in the order of the file.
     """
 
     images: Iterator[TargetImage]
@@ -58,6 +67,8 @@ class Targets:
 
 def find_targets(arguments: Sequence[str], every: int, out: Path | None = None) -> Targets:
     """Find the target images.
+
+    Files that are images by their ending, but cannot be read here, are named in a :class:`UserNotice`.
 
     Args:
         arguments: Folders (searched with their subfolders), globs, images and videos; or one COCO file, with or
@@ -75,18 +86,27 @@ def find_targets(arguments: Sequence[str], every: int, out: Path | None = None) 
         for path, name in _matching_files(argument):
             if out is None or not path.resolve().is_relative_to(out.resolve()):
                 found.setdefault(path, name)
-    paths = _unique_names(found)
-    frames = {path: _frame_count(path, every) for path in found if is_video(path)}
-    images = (
+    paths = sorted(found)
+    names = dict(zip(paths, unique_names([found[path] for path in paths]), strict=True))
+    images = {path: name for path, name in names.items() if not is_video(path)}
+    videos = {path: name for path, name in names.items() if is_video(path)}
+    folders = {str(parent) for name in images.values() for parent in PurePosixPath(name).parents}
+    stems = dict(zip(images, unique_stems(list(images.values())), strict=True))
+    stems |= zip(videos, unique_stems(list(videos.values()), folders), strict=True)
+    frames = {path: _frame_count(path, every) for path in videos}
+    targets = (
         target
-        for name, path in paths.items()
-        for target in (_video(path, name, every) if path in frames else [_image(path, name)])
+        for path in found
+        for target in (
+            _video(path, names[path], stems[path], every)
+            if path in videos
+            else [TargetImage(names[path], stems[path], partial(as_rgb, path), path)]
+        )
     )
-    image_count = len(found) - len(frames)
-    kinds = [f"{image_count} images"] if image_count else []
-    if frames:
-        kinds.append(f"{len(frames)} videos" + (f", every {every}th frame" if every > 1 else ""))
-    return Targets(images, image_count + sum(frames.values()), " and ".join(kinds))
+    kinds = [plural(len(images), "image")] if images else []
+    if videos:
+        kinds.append(plural(len(videos), "video") + (f", one frame in {every}" if every > 1 else ""))
+    return Targets(targets, len(images) + sum(frames.values()), " and ".join(kinds))
 
 
 def is_video(path: Path) -> bool:
@@ -98,60 +118,56 @@ def _matching_files(argument: str) -> list[tuple[Path, str]]:
     """The images and videos that an argument stands for, each with its name: its path in the argument's folder."""
     path = Path(argument)
     if path.is_dir():
-        files = _images_and_videos(sorted(path.rglob("*")))
-        if not files:
-            raise UserError(f"--images {argument}: the folder and its subfolders hold no image and no video")
+        inside = [file for file in sorted(path.rglob("*")) if not _is_hidden(file.relative_to(path))]
+        files = _images_and_videos(inside, argument, "the folder and its subfolders hold no image and no video")
         return [(file, file.relative_to(path).as_posix()) for file in files]
     if path.is_file():
-        files = _images_and_videos([path])
-        if not files:
-            raise UserError(f"--images {argument}: not an image or a video by its ending {path.suffix!r}")
+        files = _images_and_videos([path], argument, f"not an image or a video by its ending {path.suffix!r}")
         return [(path, path.name)]
-    files = _images_and_videos(map(Path, sorted(glob.glob(argument, recursive=True))))  # noqa: PTH207 (absolute patterns)
-    if not files:
-        raise UserError(f"--images {argument}: there is no such file or folder")
-    return [(file, file.name) for file in files]
+    matching = map(Path, sorted(glob.glob(argument, recursive=True)))  # noqa: PTH207 (absolute patterns)
+    return [(file, file.name) for file in _images_and_videos(matching, argument, "there is no such file or folder")]
 
 
-def _images_and_videos(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if path.is_file() and (is_image(path) or is_video(path))]
+def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> list[Path]:
+    """The images and videos among some paths; a UserError where there are none."""
+    files = [path for path in paths if path.is_file()]
+    found = [path for path in files if is_image(path) or is_video(path)]
+    unreadable = describe_unreadable(files)
+    if not found:
+        raise UserError(f"--images {argument}: {unreadable or otherwise}")
+    if unreadable:
+        warnings.warn(f"--images {argument}: {unreadable}", UserNotice, stacklevel=2)
+    return found
 
 
-def _unique_names(found: dict[Path, str]) -> dict[str, Path]:
-    """The files by names that differ: a second ``photo.jpg`` becomes ``photo_2.jpg``."""
-    paths: dict[str, Path] = {}
-    for path, name in found.items():
-        unique, number = name, 1
-        while unique in paths:
-            number += 1
-            unique = Path(name).with_stem(f"{Path(name).stem}_{number}").as_posix()
-        paths[unique] = path
-    return paths
-
-
-def _image(path: Path, name: str) -> TargetImage:
-    """The target of an image file."""
-    return TargetImage(name, partial(as_rgb, path), path)
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _frame_count(path: Path, every: int) -> int:
     """The number of frames of a video that will be read, as its file states."""
-    try:
-        total = sv.VideoInfo.from_video_path(str(path)).total_frames
-    except Exception as error:  # supervision raises plain Exception
-        raise UserError(f"video {path} cannot be read: it is broken, or OpenCV does not know its format") from error
-    return max(math.ceil((total or 0) / every), 1)
+    video = cv2.VideoCapture(str(path))
+    if not video.isOpened():
+        raise UserError(f"video {path} cannot be read: it is broken, or OpenCV does not know its format")
+    return max(math.ceil(video.get(cv2.CAP_PROP_FRAME_COUNT) / every), 1)
 
 
-def _video(path: Path, name: str, every: int) -> Iterator[TargetImage]:
+def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage]:
     """The targets of a video: its frames, named by their numbers."""
-    stem = Path(name).with_suffix("").as_posix()
-    index = -1
-    for index, frame in enumerate(sv.get_video_frames_generator(str(path), stride=every)):
-        yield TargetImage(f"{stem}/{index * every:06d}.jpg", partial(as_rgb, frame[..., ::-1]))  # from BGR
-    if index < 0:
+    video = cv2.VideoCapture(str(path))
+    number = 0
+    while video.grab():
+        if number % every == 0:
+            seconds = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            decoded, frame = video.retrieve()
+            if decoded:
+                read = partial(as_rgb, frame[..., ::-1])  # from BGR
+                frame_stem = f"{stem}/{number:06d}"
+                yield TargetImage(f"{frame_stem}.jpg", frame_stem, read, video=name, seconds=round(seconds, 3))
+        number += 1
+    if not number:
         reason = f"video {path} cannot be read: no frame can be decoded"
-        yield TargetImage(f"{stem}/000000.jpg", partial(_fail, reason))
+        yield TargetImage(f"{stem}/000000.jpg", f"{stem}/000000", partial(_fail, reason), video=name)
 
 
 def _fail(reason: str) -> NoReturn:
@@ -163,17 +179,15 @@ def _listed_targets(json_file: Path) -> Targets:
     coco = read_coco(json_file)
     if not coco.imgs:
         raise UserError(f"{json_file} lists no images")
-    images = [_listed_image(entry, json_file.parent) for entry in coco.imgs.values()]
+    entries = list(coco.imgs.values())
+    names = unique_names([clean_name(entry["file_name"]) for entry in entries])
+    paths = [find_image(entry["file_name"], json_file.parent) for entry in entries]
+    images = [
+        TargetImage(name, stem, partial(_read_listed, path, entry), path, entry["id"])
+        for name, stem, path, entry in zip(names, unique_stems(names), paths, entries, strict=True)
+    ]
     ids = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
-    return Targets(iter(images), len(images), f"{len(images)} images of a COCO file", ids)
-
-
-def _listed_image(entry: dict[str, Any], folder: Path) -> TargetImage:
-    """The target of an image that a COCO file in ``folder`` lists."""
-    path = find_image(entry["file_name"], folder)
-    name = Path(entry["file_name"].replace("\\", "/"))
-    name = Path(*(part for part in name.parts if part not in ("..", name.anchor)))
-    return TargetImage(name.as_posix(), partial(_read_listed, path, entry), path, entry["id"])
+    return Targets(iter(images), len(images), f"{plural(len(images), 'image')} of a COCO file", ids)
 
 
 def _read_listed(path: Path, entry: dict[str, Any]) -> NDArray[np.uint8]:

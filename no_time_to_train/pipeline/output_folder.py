@@ -1,110 +1,199 @@
-"""The files that ``no-time-to-train segment`` writes."""
+"""The files that ``no-time-to-train segment`` and ``filter`` write."""
 
 import csv
+import os
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.label_files import FORMATS
+from no_time_to_train.data.label_files import FORMATS, LabeledImage
+from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
-from no_time_to_train.files import atomic_write, remove_leftovers, remove_leftovers_in, write_json
+from no_time_to_train.files import atomic_write, write_json
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
+from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
 from no_time_to_train.visual.drawing import PALETTE, save_picture
 from no_time_to_train.visual.gallery import Gallery
 
 #: Columns of ``instances.csv``.
-COLUMNS = ["image", "instance", "class", "score", "x1", "y1", "x2", "y2", "area"]
+COLUMNS = ["image", "instance", "class", "score", "x1", "y1", "x2", "y2", "area", "seconds"]
 
-#: Files of all images together.
-FILES = ("results.json", "images.json", "instances.csv", "index.html")
-
-#: Folders of files of single images, including those of the gallery and of the label files.
-FOLDERS = ("frames", "masks", "overlays", "references", "thumbnails", *FORMATS)
+#: Instances per image below the threshold that the gallery has as well, so that its slider can go lower.
+MORE = 20
 
 
 class OutputFolder:
-    """Writes what is found in images: :meth:`add` the files of one image, :meth:`close` those of all.
+    """Writes what is found in images: :meth:`add` the files of one image, :meth:`finish` those of all.
 
-    =================== ================================================================================================
-    ``results.json``    COCO results
-    ``images.json``     The images and categories that the results refer to, as a COCO file
-    ``instances.csv``   One line per instance
-    ``masks/NAME.png``  In each pixel the number of its instance in the CSV file, the best on top; 0 for none
-    ``overlays/``       The images with the instances drawn over them
-    ``frames/``         The frames of videos
-    ``index.html``      A gallery
-    =================== ================================================================================================
+    Nothing is written before the first image.
+
+    ====================== =============================================================================================
+    ``results.json``       COCO results: the instances that reach the thresholds
+    ``all_results.json``   COCO results: all instances that the method returned
+    ``images.json``        The images and categories that the results refer to, as a COCO file
+    ``references.memory``  The memory
+    ``instances.csv``      One line per instance
+    ``counts.csv``         One line per image: the number of instances of each class; the last line has the totals
+    ``masks/STEM.png``     In each pixel the number of its instance in ``instances.csv``, the best on top; 0 for none
+    ``overlays/STEM.jpg``  The images with the instances drawn over them
+    ``frames/``            The frames of videos
+    ``video/STEM.mp4``     The overlays of a video's frames, as a video
+    ``index.html``         A gallery
+    ====================== =============================================================================================
 
     Args:
-        out: The folder, to which no other process writes. Temporary files of killed runs are removed from it.
+        out: The folder, to which no other process writes.
         memory: The memory, for the gallery and the names of the classes.
-        formats: Label files to write as well, by their names in ``label_files.FORMATS``.
-
-    Raises:
-        UserError: A file cannot be written.
+        thresholds: The lowest scores of instances.
+        formats: Further formats to write: those of ``label_files.FORMATS``, and "video".
+        order: Names of classes in the order that the files shall give them; others follow by id.
+        shown_as: The folder's path as the user gave it; by default, ``out``.
+        summary: Where to count what is added.
     """
 
-    def __init__(self, out: Path, memory: MemoryBank, formats: Sequence[str]) -> None:
-        for name in FILES:
-            remove_leftovers(out / name)
-        for name in FOLDERS:
-            remove_leftovers_in(out / name)
-        self.out, self.categories = out, memory.categories
+    def __init__(
+        self,
+        out: Path,
+        memory: MemoryBank,
+        thresholds: Thresholds,
+        formats: Sequence[str] = (),
+        order: Sequence[str] = (),
+        shown_as: Path | None = None,
+        summary: Summary | None = None,
+    ) -> None:
+        self.out, self.memory, self.thresholds = out, memory, thresholds
+        self.shown_as = shown_as or out
+        self.ids = [category.id for category in memory.categories]
+        places = {name: place for place, name in reversed(list(enumerate(order)))}
+        self.ordered = sorted(memory.categories, key=lambda category: places.get(category.name, len(places)))
+        self.summary = summary or Summary()
         self.images: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
+        self.all_results: list[dict[str, Any]] = []
         self.rows: list[list[Any]] = []
-        self.label_files = [FORMATS[name](out, memory.categories) for name in formats]
-        self.gallery = Gallery(out, memory)
+        self.counts: list[Counter[str]] = []
+        self.label_files = [FORMATS[name](out, self.ordered) for name in formats if name in FORMATS]
+        self.videos = AnnotatedVideos(out) if "video" in formats else None
+        self.gallery: Gallery | None = None
 
-    def add(self, target: TargetImage, instances: Instances) -> None:
+    def add(self, target: TargetImage, image: NDArray[np.uint8], records: list[dict[str, Any]]) -> None:
         """Write the files of one image.
 
         Args:
             target: The image.
-            instances: What was found in it.
+            image: Its pixels, uint8 [H, W, 3] RGB.
+            records: COCO result records of all instances that the method returned, in descending order of score. Their
+                image id is replaced.
 
         Raises:
             UserError: A file cannot be written.
         """
-        name, path = target.name, target.path
-        if path is None:
-            path = self.out / "frames" / name
-            save_picture(instances.image, path)
+        if self.gallery is None:
+            self.gallery = Gallery(self.out, self.memory)
         image_id = target.image_id if target.image_id is not None else len(self.images) + 1
-        height, width = instances.image.shape[:2]
-        overlay = f"overlays/{name}.jpg"
-        save_picture(np.asarray(instances.plot()), self.out / overlay)
-        save_mask(instances, self.out / "masks" / f"{name}.png")
-        for files in self.label_files:
-            files.add(name, path, image_id, instances)
-        self.gallery.add(name, overlay, instances)
-        for number, instance in enumerate(instances, start=1):
-            area = int(instance.mask.sum())
-            self.rows.append([name, number, instance.label, f"{instance.score:.4f}", *instance.box, area])
-        self.images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-        self.results += instances.to_coco(image_id)
+        records = [{**record, "image_id": image_id} for record in records]
+        names = {category.id: category.name for category in self.ordered}
+        labels = [names[record["category_id"]] for record in records]
+        counts = [record["score"] >= self.thresholds.of(label) for record, label in zip(records, labels, strict=True)]
+        below = [index for index, kept in enumerate(counts) if not kept]
+        shown = sorted(set(range(len(records))).difference(below[MORE:]))
+        detections = from_coco_records([records[index] for index in shown], self.ids, *image.shape[:2])
+        with_more = Instances(image, self.memory.categories, detections, target.path)
+        instances = with_more[np.array([counts[index] for index in shown], bool)]
 
-    def close(self) -> None:
-        """Write the files of all images that were added.
+        overlay = f"overlays/{target.stem}.jpg"
+        save_picture(np.asarray(instances.plot()), self.out / overlay)
+        save_mask(instances, self.out / "masks" / f"{target.stem}.png")
+        labeled = LabeledImage(target.name, target.stem, self._file_of(target, image), image_id)
+        for files in self.label_files:
+            files.add(labeled, instances)
+        if self.videos is not None and target.video is not None:
+            self.videos.add(target, self.out / overlay)
+        self.gallery.add(target.name, overlay, with_more)
+
+        seconds = "" if target.seconds is None else f"{target.seconds:.3f}"
+        for number, instance in enumerate(instances, start=1):
+            box, area = instance.box, int(instance.mask.sum())
+            score = f"{instance.score:.4f}"
+            self.rows.append([target.name, number, instance.label, score, *box, area, seconds])
+        self.all_results += records
+        self.results += [record for record, kept in zip(records, counts, strict=True) if kept]
+        self.images.append(self._entry(target, labeled, *image.shape[:2]))
+        self.counts.append(Counter(instances.labels.tolist()))
+        self.summary.images += 1
+        self.summary.found.update(self.counts[-1])
+        if records:
+            best = Best(records[0]["score"], labels[0], target.name)
+            self.summary.best = best if self.summary.best is None else max(self.summary.best, best)
+
+    def finish(self) -> None:
+        """Write the files of all images that were added, if there are any.
 
         Raises:
             UserError: A file cannot be written.
         """
-        with atomic_write(self.out / "instances.csv") as file:
-            table = TextIOWrapper(file, encoding="utf-8", newline="")
-            csv.writer(table).writerows([COLUMNS, *self.rows])
-            table.detach()
-        categories = [{"id": category.id, "name": category.name} for category in self.categories]
+        if self.gallery is None:
+            return
+        save_memory(self.memory, self.out / "references.memory")
+        write_table(self.out / "instances.csv", [COLUMNS, *self.rows])
+        classes = [category.name for category in self.ordered]
+        counts = [
+            [image["file_name"], *(count[name] for name in classes)]
+            for image, count in zip(self.images, self.counts, strict=True)
+        ]
+        totals = [self.summary.found[name] for name in classes]
+        write_table(self.out / "counts.csv", [["image", *classes], *counts, ["total", *totals]])
+        write_json(self.out / "all_results.json", self.all_results, indent=None)
         write_json(self.out / "results.json", self.results)
-        write_json(self.out / "images.json", {"images": self.images, "annotations": [], "categories": categories})
+        categories = [{"id": category.id, "name": category.name} for category in self.ordered]
+        info = {"score": self.thresholds.score, "class_scores": dict(self.thresholds.class_scores)}
+        content = {"info": info, "images": self.images, "annotations": [], "categories": categories}
+        write_json(self.out / "images.json", content)
         for files in self.label_files:
             files.finish()
-        self.gallery.finish(f"{len(self.results)} instances in {len(self.images)} images")
+        if self.videos is not None:
+            self.videos.finish()
+        self.gallery.finish(
+            str(self.summary),
+            command=filter_command(self.shown_as),
+            score=self.thresholds.score,
+            class_scores=self.thresholds.class_scores,
+        )
+
+    def _file_of(self, target: TargetImage, image: NDArray[np.uint8]) -> Path:
+        """The file of an image. Frames of videos get one in ``frames/``."""
+        if target.video is None:
+            assert target.path is not None
+            return target.path
+        place = self.out / "frames" / target.name
+        if target.path is None:
+            save_picture(image, place)
+        elif target.path != place:
+            link_or_copy(target.path, place)
+        return place
+
+    def _entry(self, target: TargetImage, image: LabeledImage, height: int, width: int) -> dict[str, Any]:
+        """The entry of an image in ``images.json``."""
+        inside = image.path.is_relative_to(self.out)
+        entry = {
+            "id": image.image_id,
+            "file_name": target.name,
+            "height": height,
+            "width": width,
+            "path": image.path.relative_to(self.out).as_posix() if inside else str(image.path.absolute()),
+            "stem": target.stem,
+        }
+        return entry if target.video is None else {**entry, "video": target.video, "seconds": target.seconds}
 
 
 def save_mask(instances: Instances, path: Path) -> None:
@@ -119,9 +208,30 @@ def save_mask(instances: Instances, path: Path) -> None:
     """
     numbers = np.zeros(instances.image.shape[:2], np.uint8)
     for index in reversed(range(len(instances))):
-        numbers[instances[index].mask] = index + 1
+        numbers[instances.masks[index]] = index + 1
     picture = Image.fromarray(numbers).convert("P")
     colors = [channel for index in range(255) for channel in PALETTE.by_idx(index).as_rgb()]
     picture.putpalette([0, 0, 0, *colors])
     with atomic_write(path) as file:
         picture.save(file, format="PNG")
+
+
+def write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file in UTF-8.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    with atomic_write(path) as file:
+        table = TextIOWrapper(file, encoding="utf-8", newline="")
+        csv.writer(table).writerows(rows)
+        table.detach()
+
+
+def link_or_copy(source: Path, place: Path) -> None:
+    """Give a file a second name, or copy it where the disk allows no second names."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)

@@ -2,11 +2,9 @@
 
 import hashlib
 import itertools
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,116 +12,108 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from no_time_to_train.data.coco_results import from_coco_records
-from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.targets import TargetImage, Targets
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import sha256
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.output_folder import OutputFolder
+from no_time_to_train.pipeline.replace_folder import output_of_run, remove_written
+from no_time_to_train.pipeline.summary import Summary, Thresholds
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
-#: Images whose files may wait to be written while the networks continue; each keeps its masks in memory.
+#: Images whose files may wait to be written while the networks continue.
 MAX_WAITING = 4
 
 
-@dataclass
-class Summary:
-    """What a run did.
-
-    Attributes:
-        images: Number of images in the results, including those of an earlier, unfinished run.
-        found: Number of instances per class, by the class's name.
-        skipped: One line for each image that could not be read.
-        interrupted: Whether Ctrl-C stopped the run.
-        done_before: Number of images that an earlier, unfinished run had done.
-    """
-
-    images: int = 0
-    found: Counter[str] = field(default_factory=Counter)
-    skipped: list[str] = field(default_factory=list)
-    interrupted: bool = False
-    done_before: int = 0
-
-
 def segment_images(
-    segmenter: ReferenceSegmenter, targets: Targets, out: Path, score: float, formats: Sequence[str]
+    segmenter: ReferenceSegmenter,
+    targets: Targets,
+    out: Path,
+    thresholds: Thresholds,
+    formats: Sequence[str] = (),
+    order: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> Summary:
     """Find the objects of a memory in the targets, and write them to a folder (see :class:`OutputFolder`).
 
     Ctrl-C ends the run early, with the files of the images that are done. A run that was stopped or killed resumes: the
-    networks do not see again the images that its journal holds.
+    networks do not see again the images that its journal holds. Finished results are replaced as a whole, at the end.
 
     Args:
         segmenter: The networks and the memory.
         targets: The images.
         out: The folder.
-        score: The lowest score of an instance, in [0, 1].
-        formats: Label files to write as well, by their names in ``label_files.FORMATS``.
+        thresholds: The lowest scores of instances.
+        formats: See :class:`OutputFolder`.
+        order: See :class:`OutputFolder`.
+        overwrite: Whether finished results in the folder may be replaced.
 
     Returns:
         What was done.
 
     Raises:
-        UserError: The folder cannot be written to, or holds the journal of a run with other objects or settings.
+        UserError: The folder cannot be written to, holds other files or finished results, or holds the journal of a run
+            with other objects or settings; or no image could be read.
     """
     assert segmenter.memory is not None
-    categories = segmenter.memory.categories
-    summary, journal = Summary(), Journal(out / "results.json")
-    waiting: deque[Future[None]] = deque()
-
-    def wait(at_most: int) -> None:
-        """Wait until at most this many images are not written yet; raise the error of one that cannot be written."""
-        while len(waiting) > at_most:
-            waiting.popleft().result()
-
+    summary = Summary()
     try:
-        with (
-            journal.run(depends_on(segmenter, score)),
-            closing(OutputFolder(out, segmenter.memory, formats)) as output,
-            ThreadPoolExecutor(1) as writer,
-        ):
-            done = {record["name"]: record for record in journal.records()}
-            numbers = itertools.count(1 + max(journal.done, default=-1))
-            try:
-                images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit="image")
-                for target, image in images:
-                    known_by, record = identity(target, image), done.get(target.name, {})
-                    if known_by.items() <= record.items():
-                        ids = [category.id for category in categories]
-                        detections = from_coco_records(record["results"], ids, *image.shape[:2])
-                        found = Instances(image, categories, detections)
-                        summary.done_before += 1
-                    else:
-                        found = segmenter.segment(image, score)
-                        journal.add(next(numbers), {**known_by, "results": found.to_coco()})
-                    waiting.append(writer.submit(output.add, target, found))
-                    summary.images += 1
-                    summary.found.update(instance.label for instance in found)
-                    wait(at_most=MAX_WAITING)
-            finally:
-                wait(at_most=0)
+        with output_of_run(out, overwrite) as folder:
+            journal = Journal(folder / "results.json")
+            with journal.run(depends_on(segmenter)):
+                remove_written(folder)
+                output = OutputFolder(folder, segmenter.memory, thresholds, formats, order, out, summary)
+                try:
+                    _segment_all(segmenter, targets, journal, output)
+                except KeyboardInterrupt:
+                    output.finish()
+                    raise
+                if not summary.images:
+                    raise UserError(
+                        f"none of {plural(len(summary.skipped), 'image')} can be read: {summary.skipped[0]}"
+                    )
+                output.finish()
     except KeyboardInterrupt:
         summary.interrupted = True
     return summary
 
 
-def depends_on(segmenter: ReferenceSegmenter, score: float) -> dict[str, Any]:
+def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journal, output: OutputFolder) -> None:
+    """Find the objects in all targets, or take from the journal what an earlier run found, and write their files."""
+    summary = output.summary
+    done = {record["name"]: record for record in journal.records()}
+    numbers = itertools.count(1 + max(journal.done, default=-1))
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as writer:
+        images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit=" images")
+        for target, image in images:
+            known_by, record = identity(target, image), done.get(target.name, {})
+            if known_by.items() <= record.items():
+                summary.done_before += 1
+            else:
+                record = {**known_by, "results": segmenter.segment(image, score=0).to_coco()}
+                journal.add(next(numbers), record)
+            waiting.append(writer.submit(output.add, target, image, record["results"]))
+            while len(waiting) > MAX_WAITING:
+                waiting.popleft().result()
+        while waiting:
+            waiting.popleft().result()
+
+
+def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
     """What the instances found in an image depend on besides its pixels, as JSON values.
 
     Args:
         segmenter: See :func:`segment_images`.
-        score: See :func:`segment_images`.
     """
     assert segmenter.memory is not None
     assert segmenter.memory.prototypes is not None
     checkpoint = segmenter.sam2_checkpoint
     return {
-        "objects": [category.name for category in segmenter.memory.categories],
+        "objects": {category.name: category.id for category in segmenter.memory.categories},
         "references": hashlib.sha256(segmenter.memory.prototypes.numpy().tobytes()).hexdigest(),
         "sam2": checkpoint and sha256(checkpoint),
         "points_per_side": segmenter.segmenter.settings.points_per_side,
-        "score": score,
     }
 
 

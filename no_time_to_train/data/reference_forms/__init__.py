@@ -4,11 +4,15 @@
 they expect all images in one folder and keep every mask in memory at the image's size.
 """
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from no_time_to_train.data.images import describe_unreadable
 from no_time_to_train.data.reference_forms import class_folders, coco_json, labelme_json, voc_xml, yolo_txt
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import read_json
 
 __all__ = ["FoundReferences", "Reference", "find_references"]
@@ -17,7 +21,8 @@ __all__ = ["FoundReferences", "Reference", "find_references"]
 def find_references(path: Path) -> FoundReferences:
     """Read the references in a folder or an annotation file.
 
-    Where a folder holds several forms, the first of these counts: YOLO, COCO, LabelMe, Pascal VOC, class folders.
+    Where a folder holds several forms, the first of these counts: YOLO, COCO, LabelMe, Pascal VOC, class folders. Files
+    that are images by their ending, but cannot be read here, are named in a :class:`UserNotice`.
 
     Args:
         path: A folder, an annotation file of COCO, LabelMe or Pascal VOC, or YOLO's ``data.yaml``.
@@ -30,6 +35,8 @@ def find_references(path: Path) -> FoundReferences:
     """
     if not path.exists():
         raise UserError(f"references not found: {path}")
+    if unreadable := describe_unreadable(sorted(path.rglob("*"))):
+        warnings.warn(f"--references {path}: {unreadable}", UserNotice, stacklevel=2)
     found = _find_in_folder(path) if path.is_dir() else _find_in_files([path], path.parent)
     if found is None:
         raise UserError(
@@ -44,7 +51,7 @@ def find_references(path: Path) -> FoundReferences:
 def _find_in_folder(root: Path) -> FoundReferences | None:
     data = yolo_txt.find_data_file(root)
     if data is not None:
-        return FoundReferences(yolo_txt.NAME, yolo_txt.read(data, root))
+        return _read_yolo(data, root)
     files = sorted(path for path in root.rglob("*") if not path.name.startswith("."))
     found = _find_in_files(files, root)
     if found is None and class_folders.is_form_of(root):
@@ -55,13 +62,28 @@ def _find_in_folder(root: Path) -> FoundReferences | None:
 def _find_in_files(files: list[Path], root: Path) -> FoundReferences | None:
     """The references of the first form that some of the files have; None where none has any."""
     if len(files) == 1 and files[0].suffix in (".yaml", ".yml"):
-        return FoundReferences(yolo_txt.NAME, yolo_txt.read(files[0], root))
+        return _read_yolo(files[0], root)
     contents = [(path, read_json(path)) for path in files if path.suffix.lower() == ".json"]
     for form in (coco_json, labelme_json):
-        chosen = [path for path, content in contents if form.is_form_of(content)]
-        if chosen:
-            return FoundReferences(form.NAME, [reference for path in chosen for reference in form.read(path)])
+        of_form = {path: content for path, content in contents if form.is_form_of(content)}
+        if of_form:
+            references = [reference for path in of_form for reference in form.read(path)]
+            return FoundReferences(form.NAME, references, _category_ids(list(of_form.values())))
     chosen = [path for path in files if path.suffix.lower() == ".xml"]
     if chosen:
         return FoundReferences(voc_xml.NAME, [reference for path in chosen for reference in voc_xml.read(path)])
     return None
+
+
+def _read_yolo(data: Path, root: Path) -> FoundReferences:
+    """The references of YOLO. Its classes count from 0, category ids from 1."""
+    ids = {name: index + 1 for index, name in sorted(yolo_txt.read_names(data).items())}
+    return FoundReferences(yolo_txt.NAME, yolo_txt.read(data, root), ids)
+
+
+def _category_ids(contents: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """The category ids in COCO files, in the files' order; numbers from 1 where the files disagree."""
+    ids: dict[str, int] = {}
+    for category in (category for content in contents for category in content.get("categories", [])):
+        ids.setdefault(category["name"], category["id"])
+    return ids if len(set(ids.values())) == len(ids) else {name: number for number, name in enumerate(ids, start=1)}

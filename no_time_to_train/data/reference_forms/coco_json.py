@@ -13,8 +13,9 @@ NAME = "COCO json"
 
 
 def is_form_of(content: Any) -> bool:
-    """Whether this is the content of a COCO file."""
-    return isinstance(content, dict) and isinstance(content.get("images"), list)
+    """Whether this is the content of a COCO file, or of one that lacks its list of images."""
+    lists = {key for key, value in content.items() if isinstance(value, list)} if isinstance(content, dict) else set()
+    return "images" in lists or {"annotations", "categories"} <= lists
 
 
 def read(path: Path) -> list[Reference]:

@@ -1,14 +1,13 @@
 """A reference, as every form gives it."""
 
 import glob
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.images import as_mask
+from no_time_to_train.data.images import as_mask, as_rgb
 from no_time_to_train.data.rle import Rle, decode_mask
 from no_time_to_train.errors import UserError
 
@@ -47,12 +46,35 @@ class Reference:
             return None
         return as_mask(self.mask) if isinstance(self.mask, Path) else decode_mask(self.mask)
 
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """The image, uint8 [H, W, 3] RGB, and the object's mask; see :meth:`read_mask`.
 
-class FoundReferences(NamedTuple):
-    """The references that were found, and the name of the form that they were in."""
+        Raises:
+            UserError: A file cannot be read, or the image does not have the size that the annotation states.
+        """
+        mask = self.read_mask()
+        image = as_rgb(self.image, self.size if mask is None else mask.shape)
+        height, width = image.shape[:2]
+        if self.size not in (None, (height, width)):
+            stated = f"{self.size[1]}x{self.size[0]}"
+            raise UserError(f"the image is {width}x{height} pixels, its annotation is for {stated}")
+        return image, mask
+
+
+@dataclass(frozen=True)
+class FoundReferences:
+    """The references in a folder or an annotation file.
+
+    Attributes:
+        form: The name of the form that they are in.
+        references: At least one reference.
+        category_ids: The ids of the classes by name, in the order in which the annotations list them; empty where the
+            form has no such list.
+    """
 
     form: str
     references: list[Reference]
+    category_ids: dict[str, int] = field(default_factory=dict)
 
 
 #: Names of folders that hold annotation files only. Their images lie in sibling folders.

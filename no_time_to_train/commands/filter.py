@@ -1,0 +1,53 @@
+"""``filter``: other thresholds for results that ``segment`` wrote, without running it again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.pipeline.replace_folder import check_output
+from no_time_to_train.pipeline.summary import Thresholds
+
+
+def filter(
+    results: Path,
+    *,
+    score: float | None = None,
+    class_score: Sequence[str] = (),
+    format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
+    out: Path | None = None,
+    overwrite: bool = False,
+    max_pixels: int | None = None,
+) -> None:
+    """Choose other thresholds for the results of segment: all files again in seconds, without the networks.
+
+    Instances that were left out come back where the threshold is lowered. Labels that were corrected in the folder's
+    label files are lost: copy those first, or give --out.
+
+    Args:
+        results: The --out folder of segment.
+        score: The lowest score of an instance, from 0 to 1. Default: as before.
+        class_score: The lowest score of one class: NAME=X. May be given several times.
+        format: Label files and videos to write as well. Default: those that the folder has.
+        out: Folder for the filtered results. Default: they replace those in the folder.
+        overwrite: Replace finished results in --out.
+        max_pixels: Read images of up to this many pixels.
+
+    Examples:
+        no-time-to-train filter out/ --score 0.37 --class-score boat=0.5
+        no-time-to-train filter out/ --score 0.37 --format yolo --out better/
+    """
+    if not results.is_dir():
+        raise UserError(f"there is no folder {results}: give the --out folder of segment")
+    Thresholds.parse(score or 0, class_score)
+    in_place = out is None or out.resolve() == results.resolve()
+    target = results if out is None else out
+    check_output(target, overwrite or in_place)
+
+    from no_time_to_train.data.images import allow_pixels
+    from no_time_to_train.pipeline.filter_results import filter_results
+
+    if max_pixels:
+        allow_pixels(max_pixels)
+    summary = filter_results(results, target, score, class_score, format, overwrite or in_place)
+    print(f"{summary}{summary.advice(target)}; open {target / 'index.html'}")

@@ -1,0 +1,68 @@
+"""Videos of what was found in the frames of a video."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from no_time_to_train.data.targets import TargetImage
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import atomic_write
+
+
+class AnnotatedVideos:
+    """Writes ``video/STEM.mp4`` per video: the overlays of the frames that were searched, at the video's speed.
+
+    Args:
+        out: The output folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out / "video"
+        self.frames: dict[str, list[tuple[float, Path]]] = {}
+
+    def add(self, frame: TargetImage, overlay: Path) -> None:
+        """Add a frame.
+
+        Args:
+            frame: The frame.
+            overlay: The picture that stands for it in the video.
+        """
+        assert frame.seconds is not None
+        stem = frame.stem.rpartition("/")[0]
+        self.frames.setdefault(stem, []).append((frame.seconds, overlay))
+
+    def finish(self) -> None:
+        """Write the videos.
+
+        Raises:
+            UserError: A file cannot be written.
+        """
+        for stem, frames in self.frames.items():
+            _write_video(self.folder / f"{stem}.mp4", frames)
+
+
+def _write_video(path: Path, frames: list[tuple[float, Path]]) -> None:
+    """Write pictures of one size as a video.
+
+    Args:
+        path: The MP4 file.
+        frames: When each picture is shown, in seconds in ascending order, and its file.
+    """
+    seconds = frames[-1][0] - frames[0][0]
+    rate = (len(frames) - 1) / seconds if seconds > 0 else 1.0
+    with Image.open(frames[0][1]) as first:
+        size = first.size
+    with TemporaryDirectory() as folder:
+        temporary = Path(folder) / "video.mp4"
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+        if not writer.isOpened():
+            raise UserError(f"{path} cannot be written: this OpenCV writes no MPEG-4 videos")
+        for _, picture in frames:
+            writer.write(np.asarray(Image.open(picture))[..., ::-1])  # in BGR
+        writer.release()
+        with atomic_write(path) as file, temporary.open("rb") as source:
+            shutil.copyfileobj(source, file)

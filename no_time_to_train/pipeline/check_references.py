@@ -1,0 +1,99 @@
+"""A page with the masks of references, to be looked at before anything long runs."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from no_time_to_train.data.reference_forms import Reference
+from no_time_to_train.errors import UserError, plural
+from no_time_to_train.files import atomic_write
+from no_time_to_train.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.visual.drawing import FILL, PALETTE, draw_outlines, outlines
+from no_time_to_train.visual.html import render
+
+#: Longer side of a picture in pixels.
+SIDE = 640
+
+
+def write_references_page(
+    references: Sequence[Reference], page: Path, build: Callable[[], ReferenceSegmenter]
+) -> list[str]:
+    """Write a page with the mask of each reference, in its image.
+
+    Args:
+        references: The references.
+        page: The HTML file, which contains the pictures.
+        build: Builds the networks. It is called only if a reference has no mask.
+
+    Returns:
+        One line for each reference that cannot be used.
+
+    Raises:
+        UserError: The networks cannot be built, or the page cannot be written.
+    """
+    segmenter = cache(build)
+    if any(reference.mask is None for reference in references):
+        segmenter()
+    classes: dict[str, list[dict[str, Any]]] = {reference.label: [] for reference in references}
+    problems = []
+    for reference in tqdm(references, desc="references", unit=" objects"):
+        try:
+            image, mask = reference.read()
+            if mask is None:
+                mask = segmenter().add_reference(reference.label, image, box=reference.box, point=reference.point)
+            if mask.shape != image.shape[:2]:
+                raise UserError(f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its image another size")
+        except UserError as error:
+            problems.append(f"{reference.image} ({reference.label}): {error}")
+            continue
+        number = list(classes).index(reference.label)
+        classes[reference.label].append(
+            {
+                "name": reference.image.name,
+                "origin": _origin(reference),
+                "share": f"{100 * mask.mean():.2g} %",
+                "picture": base64.b64encode(_picture(reference, image, mask, number)).decode(),
+            }
+        )
+    count = plural(len(references), "reference")
+    title = f"{count} of {len(classes)} class{'es' * (len(classes) != 1)}"
+    with atomic_write(page) as file:
+        file.write(render("references.html", title=title, classes=classes, problems=problems).encode())
+    return problems
+
+
+def _origin(reference: Reference) -> str:
+    """Where the mask of a reference comes from, for the page."""
+    if reference.mask is not None:
+        return "mask as given"
+    return "mask made from the box" if reference.box is not None else "mask made from the point"
+
+
+def _picture(reference: Reference, image: NDArray[np.uint8], mask: NDArray[np.bool_], number: int) -> bytes:
+    """A JPEG file of the reference's image with the mask and the prompt; ``number`` chooses the color."""
+    height, width = mask.shape
+    scale = min(SIDE / max(height, width), 1)
+    size = max(round(scale * width), 1), max(round(scale * height), 1)
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+    color, picture = PALETTE.by_idx(number).as_rgb(), small.copy()
+    picture[inside] = np.rint((1 - FILL) * small[inside] + FILL * np.array(color)).astype(np.uint8)
+    draw_outlines(picture, outlines(inside), color, line=2)
+    if reference.mask is None and reference.box is not None:
+        x1, y1, x2, y2 = (round(scale * value) for value in reference.box)
+        cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), (255, 255, 255), 1)
+    elif reference.point is not None:
+        x, y = (round(scale * value) for value in reference.point)
+        cv2.circle(picture, (x, y), 6, (255, 255, 255), 2, cv2.LINE_AA)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="JPEG", quality=85)
+    return file.getvalue()

@@ -1,0 +1,92 @@
+"""Write the results of a run again with other thresholds: what runs behind ``no-time-to-train filter``."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from no_time_to_train.data.images import as_rgb
+from no_time_to_train.data.label_files import FORMATS
+from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.targets import TargetImage
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
+from no_time_to_train.pipeline.output_folder import OutputFolder
+from no_time_to_train.pipeline.replace_folder import new_output
+from no_time_to_train.pipeline.summary import Summary, Thresholds
+
+
+def filter_results(
+    folder: Path, out: Path, score: float | None, class_scores: Sequence[str], formats: Sequence[str], overwrite: bool
+) -> Summary:
+    """Write all files of a folder of results again, from all instances that the method returned.
+
+    Args:
+        folder: The folder that ``segment`` wrote.
+        out: The folder to write, which may be the same.
+        score: The lowest score of an instance; None keeps that of the folder.
+        class_scores: The lowest scores of classes; see ``Thresholds.parse``. Others keep those of the folder, unless
+            ``score`` is given.
+        formats: Further formats to write, see :class:`OutputFolder`; without any, those that the folder has.
+        overwrite: Whether finished results in ``out`` may be replaced.
+
+    Returns:
+        What the results hold.
+
+    Raises:
+        UserError: ``folder`` holds no complete results, an image is missing, a threshold is wrong, or ``out`` cannot be
+            written.
+    """
+    for name in ("all_results.json", "images.json", "references.memory"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no {name}: give the --out folder of a segment command that has ended")
+    content, records = read_json(folder / "images.json"), defaultdict(list)
+    memory = load_memory(folder / "references.memory")
+    try:
+        targets = [_target(entry, folder) for entry in content["images"]]
+        order = [category["name"] for category in content["categories"]]
+        earlier = Thresholds(**content["info"])
+        for record in read_json(folder / "all_results.json"):
+            records[record["image_id"]].append(record)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'images.json'} is not the one that segment wrote: {error!r}") from error
+    chosen = Thresholds.parse(earlier.score if score is None else score, class_scores)
+    if score is None:
+        chosen = replace(chosen, class_scores={**earlier.class_scores, **chosen.class_scores})
+    chosen.check_names(order)
+    formats = formats or [name for name in (*FORMATS, "video") if (folder / name).is_dir()]
+    with new_output(out, overwrite) as new:
+        output = OutputFolder(new, memory, chosen, formats, order, shown_as=out)
+        for target in tqdm(targets, desc="filter", unit=" images"):
+            assert target.image_id is not None
+            output.add(target, target.read(), records[target.image_id])
+        output.finish()
+    return output.summary
+
+
+def _target(entry: dict[str, Any], folder: Path) -> TargetImage:
+    """The target that an entry of ``images.json`` describes."""
+    path, size = folder / entry["path"], (int(entry["height"]), int(entry["width"]))
+    return TargetImage(
+        entry["file_name"],
+        entry["stem"],
+        partial(_read, path, size),
+        path,
+        entry["id"],
+        entry.get("video"),
+        entry.get("seconds"),
+    )
+
+
+def _read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The pixels of an image that had a size when its instances were found."""
+    image = as_rgb(path, size)
+    if image.shape[:2] != size:
+        raise UserError(f"image {path} was {size[1]}x{size[0]} pixels and is {image.shape[1]}x{image.shape[0]} now")
+    return image

@@ -1,0 +1,185 @@
+"""The folder of results as a whole: what may be in it, and how a finished one is replaced.
+
+Nothing here imports torch or numpy, so that a wrong folder is reported at once.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from no_time_to_train.errors import UserError, plural
+from no_time_to_train.files import read_json
+
+#: The files that all results have. A folder with all of them, and without a journal, is finished.
+RESULTS = ("results.json", "images.json", "instances.csv", "index.html")
+
+#: The page of the references alone, which may be written before the results.
+REFERENCES_PAGE = "references.html"
+
+#: What ``segment``, ``filter`` and ``evaluate`` write to the folder, as patterns; * stands for slashes as well.
+WRITTEN = (
+    *RESULTS,
+    REFERENCES_PAGE,
+    "all_results.json",
+    "counts.csv",
+    "references.memory",
+    "metrics.json",
+    "run.json",
+    "frames/*.jpg",
+    "masks/*.png",
+    "overlays/*.jpg",
+    "previews/*.jpg",
+    "references/[0-9]*_[0-9]*.jpg",
+    "thumbnails/*.jpg",
+    "video/*.mp4",
+    "labelme/*.json",
+    "yolo/data.yaml",
+    "yolo/images/*",
+    "yolo/labels/*.txt",
+    "yolo/*.cache",
+    "cvat-coco/annotations/instances_default.json",
+    "cvat-coco/images/*",
+)
+
+#: Files that systems put into any folder that a person opens.
+OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
+
+
+def journal_folder(out: Path) -> Path:
+    """The folder of the journal of an unfinished run (``Journal(out / "results.json").folder``)."""
+    return out / ".results.json.run"
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a folder holds the results of a run that has ended."""
+    return all((out / name).is_file() for name in RESULTS) and not journal_folder(out).exists()
+
+
+def foreign_files(out: Path) -> Iterator[str]:
+    """The files in a folder, relative to it, that no run wrote. Hidden ones do not count."""
+    written = WRITTEN if is_finished(out) or journal_folder(out).exists() else (REFERENCES_PAGE,)
+    for folder, subfolders, files in os.walk(out):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for file in sorted(files):
+            name = Path(folder, file).relative_to(out).as_posix()
+            hidden = file.startswith(".") or file in OF_THE_SYSTEM
+            if not (hidden or any(fnmatchcase(name, pattern) for pattern in written)):
+                yield name
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Check that results may be written to a folder.
+
+    Args:
+        out: The folder.
+        overwrite: Whether finished results in it may be replaced.
+
+    Raises:
+        UserError: It is a file, it holds anything that no run wrote, it holds finished results that may not be
+            replaced, or it cannot be written to.
+    """
+    _restore(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: give a folder for the results")
+    nearest = next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"{out} cannot be written: no permission to write to {nearest}")
+    foreign = next(foreign_files(out), None)
+    if foreign is not None:
+        raise UserError(f"{out} holds {foreign}, which is not a file of results: choose a new or an empty folder")
+    if is_finished(out) and not overwrite:
+        count = len(read_json(out / "images.json").get("images", []))
+        raise UserError(
+            f"{out} holds the results of {plural(count, 'image')}: give --overwrite to replace them, or another folder"
+        )
+
+
+@contextmanager
+def output_of_run(out: Path, overwrite: bool) -> Iterator[Path]:
+    """The folder that a run writes to.
+
+    This is ``out`` itself unless it is finished. Then it is ``.NAME.new`` next to it, which replaces ``out`` if the
+    block succeeds; if not, ``out`` stays as it was, and the same command finds in ``.NAME.new`` what is done.
+
+    Args:
+        out: See :func:`check_output`.
+        overwrite: See :func:`check_output`.
+
+    Raises:
+        UserError: See :func:`check_output`; or the finished folder cannot be replaced.
+    """
+    check_output(out, overwrite)
+    if not is_finished(out):
+        yield out
+        return
+    new = _sibling(out, "new")
+    try:
+        yield new
+    except BaseException:
+        if new.is_dir() and not any(new.iterdir()):  # nothing to resume from
+            new.rmdir()
+        raise
+    _replace(out, new)
+
+
+@contextmanager
+def new_output(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder, which takes the place of ``out`` if the block succeeds, and is removed if it fails.
+
+    Args:
+        out: See :func:`check_output`.
+        overwrite: See :func:`check_output`.
+
+    Raises:
+        UserError: See :func:`check_output`; ``out`` is unfinished, or cannot be replaced.
+    """
+    check_output(out, overwrite)
+    if journal_folder(out).exists():
+        raise UserError(f"{out} is unfinished: run its segment command again first, or choose another --out")
+    new = _sibling(out, f"{os.getpid()}.new")
+    try:
+        yield new
+        _replace(out, new)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def remove_written(out: Path) -> None:
+    """Remove the results of an earlier attempt, which an unfinished run writes again; its journal remains."""
+    for folder, subfolders, files in os.walk(out):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for path in (Path(folder, file) for file in files):
+            name = path.relative_to(out).as_posix()
+            temporary = path.name.startswith(".") and path.suffix == ".tmp"  # of a killed run
+            if temporary or (name != REFERENCES_PAGE and any(fnmatchcase(name, pattern) for pattern in WRITTEN)):
+                path.unlink(missing_ok=True)
+
+
+def _sibling(out: Path, ending: str) -> Path:
+    """The hidden folder ``.NAME.ENDING`` next to a folder."""
+    out = out.resolve()
+    return out.with_name(f".{out.name}.{ending}")
+
+
+def _replace(out: Path, new: Path) -> None:
+    """Put a folder in the place of another one, which is removed."""
+    place, old = out.resolve(), _sibling(out, "old")
+    try:
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+    except OSError as error:
+        _restore(out)
+        raise UserError(f"{out} cannot be replaced: {error.strerror}; the new results are in {new}") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _restore(out: Path) -> None:
+    """Put a folder back that was moved away when its replacement failed or was killed."""
+    place, old = out.resolve(), _sibling(out, "old")
+    if old.exists() and not place.exists():
+        old.rename(place)
