@@ -13,8 +13,9 @@ PYTHON ?= python3
 demo: .venv/ready
 	.venv/bin/no-time-to-train demo
 
+# One process per core, each computing on one thread: processes with more threads than cores slow each other down.
 test: .venv/ready
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 slow-test: .venv/ready
 	.venv/bin/python -m pytest -m slow

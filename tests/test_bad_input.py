@@ -77,7 +77,6 @@ def references_file(tmp_path: Path, content: object) -> str:
         pytest.param([f"{FILL}root", "nowhere"], "image not found: nowhere", id="a missing image"),
         pytest.param([f"{FILL}cat_names", "disk,star"], "no class 'disk'; did you mean 'disc'", id="an unknown class"),
         pytest.param([f"{FILL}class_split", "few_shot_classe"], "'few_shot_classes'", id="an unknown class split"),
-        pytest.param(["--n_shot", "3"], "2 shots of class 'disc'", id="too few shots"),
         pytest.param(
             ["--model.init_args.model_cfg.memory_bank_cfg.category_num", "4"],
             "3 classes",
