@@ -164,7 +164,7 @@ class OutputFolder:
         if self.videos is not None:
             self.videos.finish()
         self.gallery.finish(
-            str(self.summary),
+            self.shown_as.resolve().name,
             command=filter_command(self.shown_as),
             score=self.thresholds.score,
             class_scores=self.thresholds.class_scores,
