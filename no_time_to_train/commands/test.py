@@ -1,6 +1,7 @@
 """``test``: run one stage of the method, as the paper's commands do."""
 
 import shlex
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from no_time_to_train.commands.authors_config import translate
 from no_time_to_train.config import configuration_keys
-from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.errors import UserError, UserNotice, suggest
 
 #: The stages of the method, in their order.
 STAGES = ("fill_memory", "postprocess_memory", "test")
@@ -46,6 +48,7 @@ def test(argv: list[str]) -> None:
 
     options of a run:
       --config FILE              Configuration; may be given several times, and later files override earlier ones.
+                                 The authors' files are read as they are (docs/authors_code.md).
       --ckpt_path FILE           Memory to read (postprocess_memory, vis_memory, test).
       --out_path FILE            Memory to write (fill_memory, postprocess_memory), or folder (vis_memory).
       --export_result FILE       COCO results to write (test). Default: results.json in the logger's folder.
@@ -66,6 +69,7 @@ def test(argv: list[str]) -> None:
         print(inspect.getdoc(test))
         return
     check_arguments(argv)
+    argv = translate_configurations(argv)
     from no_time_to_train.commands.stage_cli import run_stage
 
     run_stage(argv)
@@ -115,23 +119,57 @@ def check_arguments(argv: list[str]) -> None:
     if not configs and not any(option.startswith("--model") for option in options):
         raise UserError("--config is missing: give a configuration such as configs/custom_sam2l.yaml (see test --help)")
     for config in configs:
-        check_configuration(Path(config))
+        content, _ = translate(read_configuration(Path(config)), f"configuration {config}")
+        model = content.get("model")
+        if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
+            check_nested(model["init_args"], configuration_keys(), [], f"configuration {config}")
     for memory in values(argv, "--ckpt_path"):
         if not Path(memory).is_file():
             raise UserError(f"memory not found: {memory}; fill_memory writes it, and postprocess_memory the next one")
 
 
-def check_configuration(path: Path) -> None:
-    """Check that a configuration file can be read and that all keys of the model exist."""
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The content of a configuration file; empty where it is not a dict, which jsonargparse reports."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"configuration not found: {path}") from error
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"configuration {path} cannot be read: {' '.join(str(error).split())}") from error
-    model = content.get("model") if isinstance(content, dict) else None
-    if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
-        check_nested(model["init_args"], configuration_keys(), [], f"configuration {path}")
+    return content if isinstance(content, dict) else {}
+
+
+def translate_configurations(argv: list[str]) -> list[str]:
+    """Put the translated content in the place of each configuration of the authors' code.
+
+    One :class:`UserNotice` names all their keys that have no meaning here.
+
+    Args:
+        argv: The arguments after ``no-time-to-train test``, checked.
+
+    Returns:
+        The arguments, with YAML instead of the path of a translated file, which jsonargparse reads as well.
+    """
+    ignored: list[str] = []
+
+    def translated(config: str) -> str:
+        content = read_configuration(Path(config))
+        ours, without_meaning = translate(content, f"configuration {config}")
+        ignored.extend(without_meaning)
+        return config if ours == content else yaml.safe_dump(ours, sort_keys=False)
+
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] == "--config":
+            words.append(translated(word))
+        elif word.startswith("--config="):
+            words.append(f"--config={translated(word.removeprefix('--config='))}")
+        else:
+            words.append(word)
+    if ignored:
+        keys = ", ".join(dict.fromkeys(ignored))
+        warnings.warn(f"these keys of the authors' code have no meaning here: {keys}", UserNotice, stacklevel=3)
+    return words
 
 
 def check_nested(content: dict[str, Any], known: dict[str, Any], parents: list[str], where: str) -> None:

@@ -126,13 +126,18 @@ NANO_FOLDER = Path(__file__).parent / "nano"
 def default_checkpoint(network: str) -> Path:
     """Where a network's weights are by default: in ``checkpoints/``, or in this package for a nano network.
 
+    A DINOv2 that is not there but in ``checkpoints/dinov2/``, its place in the authors' code, is found as well.
+
     Args:
         network: Network name, such as ``sam2_hiera_l`` or ``dinov2_large``, with or without ``.yaml``. An unknown name
             gives a path that does not exist; the functions that build networks report it.
     """
     network = network.removesuffix(".yaml")
     official = CHECKPOINTS.get(CHECKPOINT_OF.get(network, ""))
-    return FOLDER / official.file_name if official else NANO_FOLDER / f"{network}.safetensors"
+    if official is None:
+        return NANO_FOLDER / f"{network}.safetensors"
+    path, theirs = FOLDER / official.file_name, FOLDER / "dinov2" / official.file_name
+    return theirs if network in TIMM_NAMES and not path.is_file() and theirs.is_file() else path
 
 
 def download_command(*paths: str | Path) -> str | None:

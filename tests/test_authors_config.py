@@ -1,0 +1,267 @@
+"""Configurations of the authors' code are read as they are: written here in their shape, with each of their keys."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from no_time_to_train.commands.authors_config import is_known, protocol_of, translate
+from no_time_to_train.commands.test import test as run_test
+from no_time_to_train.config import ModelCfg
+from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.networks.registry import default_checkpoint
+
+CLASS = "no_time_to_train.pl_wrapper.sam2matcher_pl.Sam2MatcherLightningModel"
+
+#: Keys without meaning, each with the value that changes nothing.
+WITHOUT_MEANING = {
+    "model_cfg.memory_bank_cfg.enable": True,
+    "model_cfg.memory_bank_cfg.length_negative": 5,
+    "model_cfg.sam2_infer_cfgs.with_negative_refs": False,
+    "model_cfg.sam2_infer_cfgs.negative_score_thr": 0.8,
+    "dataset_cfgs.fill_memory.norm_img": False,
+    "dataset_cfgs.test.norm_img": False,
+    "dataset_cfgs.support.norm_img": False,
+    "dataset_cfgs.test.with_query_points": False,
+    "dataset_cfgs.test.n_points_per_edge": 32,
+}
+
+
+def their_config() -> dict[str, Any]:
+    """A configuration in the shape of the authors', without their keys that have no meaning here."""
+    data = {"name": "coco", "class_split": "few_shot_classes"}
+    return {
+        "seed_everything": 42,
+        "model": {
+            "class_path": CLASS,
+            "init_args": {
+                "test_mode": "fill_memory",
+                "model_cfg": {
+                    "name": "matching_baseline_noAMG",
+                    "sam2_cfg_file": "sam2_hiera_l.yaml",
+                    "sam2_ckpt_path": "./checkpoints/sam2_hiera_large.pt",
+                    "sam2_infer_cfgs": {"points_per_side": 32, "testing_point_bs": 128, "iou_thr": 0.4},
+                    "encoder_cfg": {"name": "dinov2_large", "img_size": 518, "patch_size": 14},
+                    "encoder_ckpt_path": "./checkpoints/dinov2/dinov2_vitl14_pretrain.pth",
+                    "memory_bank_cfg": {"category_num": 20, "length": 10},
+                },
+                "dataset_cfgs": {
+                    "fill_memory": {**data, "root": "train", "memory_pkl": "refs.pkl", "image_size": 518},
+                    "test": {**data, "root": "val", "json_file": "val.json", "image_size": 1024},
+                },
+                "data_load_cfgs": {"workers": 2},
+            },
+        },
+        "trainer": {
+            "devices": 1,
+            "benchmark": True,
+            "precision": 32,
+            "callbacks": [
+                {"class_path": "pytorch_lightning.callbacks.TQDMProgressBar", "init_args": {"refresh_rate": 5}}
+            ],
+            "logger": [{"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": "logs"}}],
+        },
+    }
+
+
+def with_key(key: str, value: Any, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A configuration in their shape with one more key of ``model.init_args``."""
+    config = config or their_config()
+    *parents, last = key.split(".")
+    holder = config["model"]["init_args"]
+    for parent in parents:
+        holder = holder.setdefault(parent, {})
+    holder[last] = value
+    return config
+
+
+Printed = tuple[dict[str, Any], list[str]]
+
+
+@pytest.fixture
+def print_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Printed]:
+    """A function that runs ``test --config FILE --print_config`` and returns what it prints, and the notices."""
+
+    def run(config: dict[str, Any], *options: str, equals: bool = False) -> Printed:
+        path = tmp_path / "theirs.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        given = [f"--config={path}"] if equals else ["--config", str(path)]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with pytest.raises(SystemExit) as ended:
+                run_test([*given, *options, "--print_config"])
+        assert ended.value.code in (None, 0)
+        notices = [str(one.message) for one in caught if issubclass(one.category, UserNotice)]
+        return yaml.safe_load(capsys.readouterr().out), notices
+
+    return run
+
+
+@pytest.mark.parametrize("equals", [False, True])
+def test_their_configuration_is_read_as_it_is_and_one_note_names_what_has_no_meaning(
+    print_config: Callable[..., Printed], equals: bool
+) -> None:
+    config = their_config()
+    for key, value in WITHOUT_MEANING.items():
+        with_key(key, value, config)
+    printed, notices = print_config(config, equals=equals)
+    model, trainer = printed["model"], printed["trainer"]
+    assert model["class_path"] == "no_time_to_train.lightning_module.NoTimeToTrain"
+    stage = model["init_args"]
+    assert stage["model_cfg"]["encoder_ckpt_path"] == "./checkpoints/dinov2/dinov2_vitl14_pretrain.pth"
+    assert stage["model_cfg"]["sam2_infer_cfgs"]["testing_point_bs"] == 128
+    assert (
+        stage["model_cfg"]["memory_bank_cfg"] | {"length": 10, "category_num": 20}
+        == (stage["model_cfg"]["memory_bank_cfg"])
+    )
+    assert stage["dataset_cfgs"]["fill_memory"]["image_size"] == 518
+    assert stage["dataset_cfgs"]["test"]["class_split"] == "few_shot_classes"
+    assert stage["dataset_cfgs"]["test"]["protocol"] == "coco"
+    assert printed["seed_everything"] == 42
+    assert (trainer["benchmark"], trainer["precision"]) == (True, 32)
+    (notice,) = notices
+    for key in [*(key for key in WITHOUT_MEANING if not is_known(key)), "trainer.callbacks TQDMProgressBar"]:
+        assert key in notice
+
+
+@pytest.mark.parametrize(("key", "value"), WITHOUT_MEANING.items())
+def test_each_key_without_meaning_is_named(print_config: Callable[..., Printed], key: str, value: Any) -> None:
+    _, (notice,) = print_config(with_key(key, value))
+    assert is_known(key) or key in notice
+
+
+def test_options_of_their_commands_apply(print_config: Callable[..., Printed]) -> None:
+    printed, _ = print_config(
+        their_config(),
+        *("--model.init_args.model_cfg.memory_bank_cfg.length", "30"),
+        *("--model.init_args.dataset_cfgs.fill_memory.memory_length", "30"),
+        *("--trainer.logger.save_dir", "elsewhere"),
+    )
+    assert printed["model"]["init_args"]["model_cfg"]["memory_bank_cfg"]["length"] == 30
+    assert printed["model"]["init_args"]["dataset_cfgs"]["fill_memory"]["memory_length"] == 30
+    assert printed["trainer"]["logger"]["init_args"]["save_dir"] == "elsewhere"
+
+
+@pytest.mark.parametrize("class_path", ["dev_hongyi.pl_wrapper.sam2matcher_pl.Sam2MatcherLightningModel", "evil.Evil"])
+def test_their_class_is_not_imported(
+    print_config: Callable[..., Printed], class_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = their_config()
+    config["model"]["class_path"] = class_path
+    printed, _ = print_config(config)
+    assert printed["model"]["class_path"] == "no_time_to_train.lightning_module.NoTimeToTrain"
+    assert class_path.partition(".")[0] not in sys.modules
+
+
+def refused(config: dict[str, Any], tmp_path: Path) -> str:
+    """The error message of a configuration that must be refused."""
+    path = tmp_path / "theirs.yaml"
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError) as error:
+        run_test(["--config", str(path), "--print_config"])
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dataset_cfgs.fill_memory.norm_img", True),
+        ("dataset_cfgs.test.norm_img", True),
+        ("dataset_cfgs.support.norm_img", True),
+        ("dataset_cfgs.test.with_query_points", True),
+        ("model_cfg.memory_bank_cfg.enable", False),
+        ("model_cfg.sam2_infer_cfgs.with_negative_refs", True),
+        ("dataset_cfgs.fill_memory.image_size", 392),
+        ("dataset_cfgs.test.image_size", 512),
+    ],
+)
+def test_what_would_change_results_is_an_error_that_names_the_key(key: str, value: Any, tmp_path: Path) -> None:
+    if key.endswith("with_negative_refs") and is_known(key):
+        pytest.skip("negative references are implemented")
+    assert key in refused(with_key(key, value), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "model"),
+    [
+        ("model_cfg.name", "matcher", "matcher"),
+        ("model_cfg.name", "matching_baseline", "matching_baseline"),
+        ("model_cfg.matcher_cfg", {"num_centers": 8}, "matcher"),
+        ("model_cfg.sam2_amg_cfg", {"points_per_side": 64}, "matching_baseline"),
+        ("model_cfg.train_cfg", {"loss": 1}, "a model that is trained"),
+        ("train_cfg", {"loss": 1}, "a model that is trained"),
+        ("dataset_cfgs.train", {"name": "coco"}, "a model that is trained"),
+    ],
+)
+def test_a_configuration_of_another_model_ends_in_one_line_that_names_it(
+    key: str, value: Any, model: str, tmp_path: Path
+) -> None:
+    message = refused(with_key(key, value), tmp_path)
+    assert f": {model};" in message
+    assert "the paper's method only" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        ("coco", "coco"),
+        ("lvis", "lvis"),
+        ("lvis_minival_rare", "lvis"),
+        ("pascal_voc", "voc"),
+        ("pascal_voc_split_2", "voc"),
+        ("few_shot_classes", "coco"),
+        ("coco_semantic_split_3", "semantic"),
+        ("cdfsod_DIOR", "coco"),
+        ("my_custom_dataset", None),
+    ],
+)
+def test_a_name_of_a_data_set_gives_the_protocol(
+    print_config: Callable[..., Printed], name: str, protocol: str | None
+) -> None:
+    assert protocol_of(name) == protocol
+    config = with_key("dataset_cfgs.test.name", name)
+    config = with_key("dataset_cfgs.fill_memory.name", name, config)
+    printed, (notice,) = print_config(config)
+    assert printed["model"]["init_args"]["dataset_cfgs"]["test"]["protocol"] == (protocol or "coco")
+    assert (f"dataset_cfgs.test.name {name}" in notice) == (protocol is None)
+    given, _ = print_config(config, "--model.dataset_cfgs.test.protocol", "voc")
+    assert given["model"]["init_args"]["dataset_cfgs"]["test"]["protocol"] == "voc"
+
+
+def test_other_callbacks_and_several_loggers_stay() -> None:
+    config = their_config()
+    config["trainer"]["callbacks"].append({"class_path": "pytorch_lightning.callbacks.DeviceStatsMonitor"})
+    config["trainer"]["logger"] *= 2
+    translated, ignored = translate(config, "configuration")
+    assert ignored == ["trainer.callbacks TQDMProgressBar"]
+    assert [one["class_path"].rpartition(".")[2] for one in translated["trainer"]["callbacks"]] == [
+        "DeviceStatsMonitor"
+    ]
+    assert len(translated["trainer"]["logger"]) == 2
+
+
+def test_a_configuration_of_this_package_is_not_changed() -> None:
+    for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        assert translate(content, str(path)) == (content, [])
+    content = {"model": {"class_path": "evil.Evil", "init_args": {"dataset_cfgs": {"test": {"name": "voc"}}}}}
+    assert translate(content, "configuration") == (content, [])
+
+
+def test_dinov2_is_found_in_the_folder_of_the_authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours, theirs = (Path("checkpoints", *folder, "dinov2_vitl14_pretrain.pth") for folder in ((), ("dinov2",)))
+    assert ModelCfg().encoder_checkpoint == ours
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    assert default_checkpoint("dinov2_large") == ModelCfg().encoder_checkpoint == theirs
+    ours.touch()
+    assert default_checkpoint("dinov2_large") == ours
