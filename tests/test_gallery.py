@@ -79,7 +79,7 @@ def opened(browser: Browser, page: Path) -> Iterator[Browser]:
 
 def totals(browser: Browser) -> tuple[str, list[str]]:
     """The line of totals, and the count on each class's chip."""
-    return browser.text("#totals"), browser.texts(".chip .count")
+    return browser.text("#totals").replace("\n", " "), browser.texts(".chip .count")
 
 
 def names(browser: Browser) -> list[str]:

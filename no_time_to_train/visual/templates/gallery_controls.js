@@ -209,12 +209,16 @@ function sayNothing(found) {
   else if (!best)
     said = [
       "Nothing was found.",
-      `In ${plural(images.length, "image")} nothing resembles the references at all. Look at the references: each outline should follow one object. More references help, and so do references that look like the objects in these images.`,
+      `In ${plural(images.length, "image")} nothing resembles the references at all. Look at the references: each ` +
+        "outline should follow one object. More references help, and so do references that look like the objects in " +
+        "these images.",
     ];
   else if (!reached)
     said = [
       "Nothing reaches the threshold.",
-      `The threshold is ${decimals(chosen.threshold)}. The best score is ${decimals2(best.instance.score)}: ${classes[best.instance.class].name} in ${best.image.name}. If that instance is right, lower the threshold; if not, give more references, or better ones.`,
+      `The threshold is ${decimals(chosen.threshold)}. The best score is ${decimals2(best.instance.score)}: ` +
+        `${classes[best.instance.class].name} in ${best.image.name}. If that instance is right, lower the threshold; ` +
+        "if not, give more references, or better ones.",
       `Lower the threshold to ${decimals(lower())}`,
       () => {
         chosen.classThresholds.fill(null);
@@ -232,7 +236,8 @@ function sayNothing(found) {
         update({ search: "" });
       },
     ];
-  else if (chosen.off.some(Boolean)) said = ["No instance is of a chosen class.", "Choose more classes.", "Show all classes", showAllClasses];
+  else if (chosen.off.some(Boolean))
+    said = ["No instance is of a chosen class.", "Choose more classes.", "Show all classes", showAllClasses];
   else said = ["These images have no instances.", "Lower the threshold, or clear the search."];
   box.hidden = false;
   const [head, text, step, action] = said;

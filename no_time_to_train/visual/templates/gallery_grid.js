@@ -83,12 +83,17 @@ function draw(image) {
   drawOutlines(image, shown);
   const counts = new Map();
   for (const one of shown) counts.set(one.class, (counts.get(one.class) ?? 0) + 1);
-  const most = [...counts].sort((a, b) => b[1] - a[1]).map(([index, count]) => [`${count} ${classes[index].name}`, index]);
+  const most = [...counts]
+    .sort((a, b) => b[1] - a[1])
+    .map(([index, count]) => [`${count} ${classes[index].name}`, index]);
   image.found.replaceChildren();
   const list = element(image.found, "span", { title: most.map(([text]) => text).join(", ") });
   for (const [text, index] of most) list.append(dot(classes[index].color), `${text}\u2002`);
   if (!shown.length) list.textContent = "nothing";
-  else element(image.found, "span", { textContent: decimals2(Math.max(...shown.map((one) => one.score))), title: "best score" });
+  else {
+    const top = Math.max(...shown.map((one) => one.score));
+    element(image.found, "span", { textContent: decimals2(top), title: "best score" });
+  }
 }
 
 /** Redraw what is near the screen, with other colors or with the ground truth. */
@@ -105,7 +110,9 @@ function update(changes) {
   for (const image of images) {
     if (image.figure.hidden === image.visible) image.figure.hidden = !image.visible;
   }
-  byId("totals").textContent = `${plural(found.instances, "instance")} in ${found.images.toLocaleString("en")} of ${plural(images.length, "image")}`;
+  const of = `in ${found.images.toLocaleString("en")} of ${plural(images.length, "image")}`;
+  const parts = [plural(found.instances, "instance"), of];
+  byId("totals").replaceChildren(...parts.map((text) => element(null, "span", { textContent: `${text} ` })));
   chips.forEach(({ chip, count }, index) => {
     count.textContent = found.classes[index].toLocaleString("en");
     chip.setAttribute("aria-pressed", !chosen.off[index]);

@@ -176,7 +176,8 @@ function placeLabels(boxes, sizes, width, height, inside) {
       const top = Math.min(Math.max(candidate[1], 0), height - h);
       const label = [left, top, left + w, top + h];
       if (left < 0 || top < 0 || placed.some((other) => shared(label, other) > 0)) continue;
-      const hides = (box, other) => shared(label, box) > (other === index ? 0.3 : 0.08) * (box[2] - box[0]) * (box[3] - box[1]);
+      const hides = (box, other) =>
+        shared(label, box) > (other === index ? 0.3 : 0.08) * (box[2] - box[0]) * (box[3] - box[1]);
       if (boxes.some(hides)) continue;
       placed.push(label);
       return [left, top];
@@ -185,12 +186,15 @@ function placeLabels(boxes, sizes, width, height, inside) {
   });
 }
 
-// What is under the pointer.
-byId("outlines").addEventListener("pointermove", (event) => {
+// What is under the pointer, or under the finger.
+byId("outlines").addEventListener("pointermove", showTip);
+byId("outlines").addEventListener("pointerdown", showTip);
+
+function showTip(event) {
   const group = event.target.closest("g");
   const tip = byId("tip");
   tip.hidden = !group;
-  if (!group) return;
+  if (!group) return mark(null);
   const { one } = group;
   const label = classes[one.class].name;
   tip.textContent = one.number ? `${one.number} · ${label} · ${decimals2(one.score)}` : `ground truth: ${label}`;
@@ -199,8 +203,10 @@ byId("outlines").addEventListener("pointermove", (event) => {
   const left = Math.min(event.clientX - stage.left + 14, stage.width - tip.offsetWidth - 8);
   const top = event.clientY - stage.top - tip.offsetHeight - 10;
   tip.style.transform = `translate(${Math.max(left, 8)}px, ${top < 8 ? event.clientY - stage.top + 18 : top}px)`;
-});
-byId("outlines").addEventListener("pointerleave", () => {
+}
+
+byId("outlines").addEventListener("pointerleave", (event) => {
+  if (event.pointerType === "touch") return; // it stays until the next touch
   byId("tip").hidden = true;
   mark(null);
 });
@@ -211,7 +217,8 @@ byId("close").addEventListener("click", () => viewer.close());
 byId("labels").addEventListener("change", showViewer);
 addEventListener("resize", showViewer);
 addEventListener("keydown", (event) => {
-  if (event.target.matches("input[type=range], input[type=search], select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input[type=range], input[type=search], select")) return;
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (open && step) {
     move(step);
