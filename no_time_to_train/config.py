@@ -112,7 +112,8 @@ class ModelCfg:
         sam2_cfg_file: ``sam2_hiera_{t,s,b+,l}``, ``sam2.1_hiera_{t,s,b+,l}`` or ``sam2_nano``, with or without
             ``.yaml``.
         sam2_ckpt_path: Checkpoint of that SAM 2. Default: its official file in ``checkpoints/``.
-        encoder_ckpt_path: Checkpoint of the encoder. Default: its official file in ``checkpoints/``.
+        encoder_ckpt_path: Checkpoint of the encoder. Default: its official file in ``checkpoints/`` or
+            ``checkpoints/dinov2/``.
         sam2_infer_cfgs: See below.
         encoder_cfg: See below.
         memory_bank_cfg: See below.
@@ -148,9 +149,10 @@ class DatasetCfg:
     Attributes:
         root: Folder of the images.
         json_file: COCO annotation file.
-        class_split: A class split of the paper (``data/class_splits.json``), or ``lvis_rare``, ``lvis_common`` or
-            ``lvis_frequent``. Default: all classes.
-        cat_names: The classes by name, as a list or separated by commas, instead of ``class_split``.
+        class_split: A class split of the paper (``data/class_splits.json``), ``coco``, ``lvis``, or ``lvis_rare``,
+            ``lvis_common`` or ``lvis_frequent``. Default: all classes.
+        cat_names: The classes by name, as a list or separated by commas. Where ``class_split`` is given, too, it is
+            used.
         name: Kept for compatibility: the old name of ``protocol``.
     """
 
@@ -167,7 +169,7 @@ class ReferenceDatasetCfg(DatasetCfg):
 
     Attributes:
         memory_pkl: The reference set, JSON or pickle.
-        memory_length: Shots per class taken from the reference set, which must have them. Default:
+        memory_length: Shots per class taken from the reference set; a class with fewer is used with those. Default:
             ``memory_bank_cfg.length``, or all.
         context_ratio: The crop's side is the box's longer side times one plus this. Default: 0.2, or 4 for
             ``dinov2_nano``.
