@@ -20,6 +20,7 @@ from no_time_to_train.visual.drawing import PALETTE, draw_instances, instance_co
 from no_time_to_train.visual.gallery import Gallery
 from no_time_to_train.visual.labels import place_labels
 from tests.browser import CHROMIUM, Browser
+from timing import gallery as speed
 
 CATEGORIES = [Category(1, "<i>boat"), Category(2, "it's 鳥")]
 
@@ -271,6 +272,13 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path, widt
     finally:
         browser.resize(1280, 900)
         browser.media("light")
+
+
+@needs_chromium
+def test_the_measurement_of_speed_runs(browser: Browser, tmp_path: Path) -> None:
+    opened, moves = speed.measure(browser, speed.write_gallery(tmp_path, images=3, instances=2), steps=5)
+    assert opened > 0
+    assert len(moves) == 5
 
 
 def test_scores_keep_their_digits(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.visual.gallery import Gallery
 from tests.browser import Browser
 
-#: Moves the slider through 80 values, and returns the milliseconds that each took: script and layout.
+#: Moves the slider through STEPS values, and returns the milliseconds that each took: script and layout.
 DRAG = """(async () => {
   const slider = document.querySelector("#threshold input"), spent = [];
-  for (let step = 0; step < 80; step++) {
+  for (let step = 0; step < STEPS; step++) {
     const start = performance.now();
-    slider.value = 0.1 + 0.01 * step;
+    slider.value = 0.1 + 0.8 * step / STEPS;
     slider.dispatchEvent(new Event("input"));
     document.body.offsetHeight;
     spent.push(performance.now() - start);
@@ -67,24 +67,19 @@ def write_gallery(out: Path, images: int, instances: int, classes: int = 8) -> P
     return out / "index.html"
 
 
-def measure(page: Path, profile: Path, width: int = 1280, height: int = 900) -> tuple[float, list[float]]:
+def measure(browser: Browser, page: Path, steps: int = 80) -> tuple[float, list[float]]:
     """Open a gallery and move its slider.
 
     Args:
+        browser: The browser; its window has the size to measure.
         page: The page.
-        profile: An empty folder for the browser.
-        width: Width of the window in pixels.
-        height: Height of the window in pixels.
+        steps: How often the slider moves, from 0.1 to 0.9.
 
     Returns:
         Milliseconds until the first outlines are drawn, and those of each move of the slider.
     """
-    browser = Browser(profile, width, height)
-    try:
-        browser.open(page)
-        return browser.run("performance.now()"), browser.run(DRAG)
-    finally:
-        browser.close()
+    browser.open(page)
+    return browser.run("performance.now()"), browser.run(DRAG.replace("STEPS", str(steps)))
 
 
 def main() -> None:
@@ -98,12 +93,15 @@ def main() -> None:
         print(
             f"{arguments.images} images of {arguments.instances} instances, page of {page.stat().st_size / 1e6:.1f} MB"
         )
+        browser = Browser(Path(folder) / "profile")
         for width, height in ((390, 844), (1280, 900), (2560, 1440)):
-            opened, moves = measure(page, Path(folder) / str(width), width, height)
+            browser.resize(width, height)
+            opened, moves = measure(browser, page)
             print(
                 f"{width} x {height}: open in {opened:.0f} ms; a move of the slider takes "
                 f"{statistics.median(moves):.1f} ms in the median, {max(moves):.1f} ms at most"
             )
+        browser.close()
 
 
 if __name__ == "__main__":
