@@ -76,6 +76,33 @@ def test_a_memory_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
     assert torch.equal(twin.prototypes, bank.prototypes)  # type: ignore[arg-type]
 
 
+def test_a_memory_of_version_0_1_is_read(tmp_path: Path) -> None:
+    """Format 1 pads the shots of every class to the same number, and keeps references and pictures by category id."""
+    vectors, weights = torch.rand(2, 3, 4), torch.tensor([[5.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
+    shots = {3: [{"img_id": 1, "ann_ids": [10]}, {"img_id": 2, "ann_ids": [20]}], 7: [{"img_id": 9, "ann_ids": [90]}]}
+    picture = torch.zeros(6, dtype=torch.uint8)
+    content = {
+        "format": "no-time-to-train memory bank 1",
+        "categories": [{"id": 3, "name": "disc"}, {"id": 7, "name": "star"}],
+        "vectors": vectors,
+        "weights": weights,
+        "prototypes": torch.rand(2, 4),
+        "made_with": {"encoder": "dinov2_small"},
+        "references": shots,
+        "crops": {7: [picture]},
+    }
+    torch.save(content, tmp_path / "old.ckpt")
+    bank = load_memory(tmp_path / "old.ckpt")
+    assert bank.categories == CATEGORIES
+    assert torch.equal(bank.vectors, torch.stack([vectors[0, 0], vectors[0, 2], vectors[1, 1]]))
+    assert bank.class_index.tolist() == [0, 0, 1]
+    assert bank.weights.tolist() == [5, 2, 3]
+    assert torch.equal(bank.prototypes, content["prototypes"])  # type: ignore[arg-type]
+    assert bank.sources == [*shots[3], *shots[7]]
+    assert bank.crops[:2] == [None, None]
+    assert torch.equal(bank.crops[2], picture)
+
+
 def test_a_memory_at_lvis_size_is_under_60_megabytes(tmp_path: Path) -> None:
     categories = [Category(index, f"class {index}") for index in range(1203)]
     classes = torch.arange(1203).repeat_interleave(10)
