@@ -179,8 +179,6 @@ def refused(config: dict[str, Any], tmp_path: Path) -> str:
         ("dataset_cfgs.test.with_query_points", True),
         ("model_cfg.memory_bank_cfg.enable", False),
         ("model_cfg.sam2_infer_cfgs.with_negative_refs", True),
-        ("dataset_cfgs.fill_memory.image_size", 392),
-        ("dataset_cfgs.test.image_size", 512),
     ],
 )
 def test_what_would_change_results_is_an_error_that_names_the_key(key: str, value: Any, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 from no_time_to_train.config import Protocol, configuration_keys
 from no_time_to_train.errors import UserError
-from no_time_to_train.networks.registry import IMG_SIZE, SAM2_SIZE
 
 #: The LightningModule of this package, and the name of theirs, which forks keep in packages of other names.
 OUR_CLASS, THEIR_CLASS = "no_time_to_train.lightning_module.NoTimeToTrain", "Sam2MatcherLightningModel"
@@ -82,7 +81,6 @@ def translate(content: dict[str, Any], where: str) -> tuple[dict[str, Any], list
         theirs = is_theirs(model)
         if theirs:
             model["class_path"] = OUR_CLASS
-            check_sizes(stage, where)
         remove(stage, "model_cfg.name")
         ignored += remove_without_meaning(stage, where) + translate_names(stage, theirs)
     if isinstance(content.get("trainer"), dict):
@@ -108,17 +106,6 @@ def check_model(stage: dict[str, Any], where: str) -> None:
             f"{where} is for another model of the authors' code: {other}; "
             f"this package has the paper's method only, which is called {METHOD} there"
         )
-
-
-def check_sizes(stage: dict[str, Any], where: str) -> None:
-    """Raise a UserError where images would have another size than the networks' inputs."""
-    encoder = value_of(stage, "model_cfg.encoder_cfg.img_size") or IMG_SIZE
-    for key, size in (("dataset_cfgs.fill_memory.image_size", encoder), ("dataset_cfgs.test.image_size", SAM2_SIZE)):
-        value = value_of(stage, key)
-        if value not in (None, size):
-            raise UserError(
-                f"{where}: {key} {value} is not supported: it must be {size}, the size of the network's input"
-            )
 
 
 def remove_without_meaning(stage: dict[str, Any], where: str) -> list[str]:
