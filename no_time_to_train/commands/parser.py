@@ -56,7 +56,7 @@ class CommandParser(argparse.ArgumentParser):
         for option in (argument.partition("=")[0] for argument in argv):
             if option.startswith("--") and option not in self._option_string_actions:
                 raise UserError(f"{self.prog}: there is no option {option}{suggest(option, self.options())}")
-        return vars(self.parse_args(argv))
+        return vars(self.parse_intermixed_args(argv))
 
     def options(self) -> list[str]:
         """The options as they are spelled."""
