@@ -10,7 +10,6 @@ from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
-from no_time_to_train.visual.gallery import FOLDERS
 
 #: The stages' configuration. A folder that has this file was written by the demo.
 CONFIG = "config.yaml"
@@ -66,7 +65,7 @@ def write_inputs(out: Path, shots: int, images: int, seed: int) -> None:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists())):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
     print(f"drawing {images} targets, and {shots} references of each class; the networks have never seen these classes")
-    for folder in ("overlays", *FOLDERS):  # an earlier demo may have had more targets
+    for folder in ("overlays", "previews", "thumbnails"):  # an earlier demo may have had more targets
         for picture in (out / folder).glob("*.jpg"):
             picture.unlink()
     references, targets = annotation_files(out)
