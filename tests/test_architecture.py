@@ -104,14 +104,35 @@ def test_a_module_is_found_by_its_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+SLOW = ("torch", "torchvision", "numpy", "cv2", "supervision", "timm", "pytorch_lightning")
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that are imported in a new process after it has run some code."""
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(ended.stdout.split())
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["segment", "--help"], ["test", "--help"], ["evaluate", "--gt"], ["segmnet"]]
+    "arguments",
+    [
+        ["--help"],
+        ["segment", "--help"],
+        ["test", "--help"],
+        ["evaluate", "--gt"],
+        ["segmnet"],
+        ["segment", "--references", "nowhere", "--images", "nowhere", "--out", "nowhere"],
+        ["test", "--config", "nowhere.yaml"],
+        ["test", "--config", "configs/custom_sam2l.yaml", "--model.model_cfg.sam2_cfg", "sam2_hiera_l"],
+    ],
 )
-def test_help_and_mistakes_in_options_import_nothing_slow(arguments: list[str]) -> None:
-    code = (
-        "import sys\nfrom no_time_to_train.cli import main\n"
-        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
-        "print('slow:', {'torch', 'torchvision', 'numpy', 'cv2', 'supervision', 'timm'} & sys.modules.keys())"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert ended.stdout.splitlines()[-1] == "slow: set()"
+def test_help_and_mistakes_in_options_and_paths_import_nothing_slow(arguments: list[str]) -> None:
+    code = f"from no_time_to_train.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
+    assert not modules_after(code) & set(SLOW)
+
+
+def test_importing_the_package_imports_nothing_else_of_it() -> None:
+    imported = modules_after("import no_time_to_train")
+    assert [name for name in imported if name.startswith(PACKAGE)] == [PACKAGE]
+    assert not imported & set(SLOW)
