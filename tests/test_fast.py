@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as rle
 from torch import Tensor
 
+from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.method import plain
 from no_time_to_train.method.mask_decoder import MaskDecoder
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
@@ -50,6 +52,14 @@ def test_packed_masks_unpack_and_intersect_exactly(seed: int, height: int, width
     pixels = masks.reshape(n, height * width).astype(np.int64)
     np.testing.assert_array_equal(packed.areas, pixels.sum(axis=1))
     np.testing.assert_array_equal(packed.intersections(), pixels @ pixels.T)
+
+
+@settings(deadline=None)
+@given(seeds, sizes, sizes)
+def test_masks_are_encoded_as_by_pycocotools(seed: int, height: int, width: int) -> None:
+    for mask in blobs(np.random.default_rng(seed), 5, height, width).numpy():
+        expected = rle.encode(np.asfortranarray(mask, np.uint8))
+        assert encode_mask(mask) == {"size": expected["size"], "counts": expected["counts"].decode()}
 
 
 @settings(deadline=None)

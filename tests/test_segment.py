@@ -17,6 +17,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
+from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
 from tests.conftest import Photo
@@ -276,6 +277,83 @@ def test_a_mistake_ends_in_one_line(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_a_wrong_path_is_reported_before_anything_slow_is_imported(photo: Photo, tmp_path: Path) -> None:
+    image = f"thing:{photo.path}:mask={photo.mask_path}"
+    commands = [
+        ["segment", "--references", "gone", "--images", str(photo.path), "--out", "y"],
+        ["segment", "--memory", "gone", "--images", str(photo.path), "--out", "y"],
+        ["segment", "--reference", "thing:gone.png:point=1,2", "--images", str(photo.path), "--out", "y"],
+        ["segment", "--reference", image, "--images", "gone", "--out", "y"],
+        ["segment", "--reference", image, "--images", str(photo.path), "--out", str(photo.path)],
+        ["segment", "--reference", image, "--images", str(photo.path), "--out", "y", "--sam2", "gone.pt"],
+        ["segment", "--reference", image, "--images", str(photo.path), "--out", "y", "--class-score", "thing"],
+        ["filter", "gone"],
+    ]
+    code = (
+        "import json, sys\nfrom no_time_to_train.cli import main\n"
+        f"for command in json.loads({json.dumps(commands)!r}):\n"
+        "    try:\n        main(command)\n    except SystemExit as ended:\n        print(ended.code)\n"
+        "print('slow:', {'torch', 'torchvision', 'numpy', 'cv2', 'supervision', 'PIL'} & sys.modules.keys())"
+    )
+    root = str(Path(__file__).parent.parent)
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert ended.stdout.split("\n") == ["2"] * len(commands) + ["slow: set()", ""], ended.stderr
+
+
+def test_references_are_checked_on_a_page_that_does_not_stop_the_run(
+    photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FORMS["LabelMe rectangles"][1](tmp_path / "refs", photo)
+    out = tmp_path / "out"
+    arguments = ["--references", str(tmp_path / "refs"), "--out", str(out), *options(nano_checkpoints)]
+    main(["segment", "--check-references", *arguments])
+    assert f"1 reference; open {out / 'references.html'}" in capsys.readouterr().out
+    assert [path.name for path in out.iterdir()] == ["references.html"]
+    page = (out / "references.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert "a.png: mask made from the box" in page
+    main(["segment", "--images", str(photo.path), *arguments])
+    assert (out / "references.html").is_file()
+    assert (out / "index.html").is_file()
+    main(["segment", "--check-references", *arguments])
+
+
+def test_all_references_that_cannot_be_used_are_named_at_once_and_need_no_network_for_masks(
+    photo: Photo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = []
+    for index in range(2):
+        Image.new("L", (120, 90)).save(tmp_path / f"{index}.png")
+        given.append(f"thing:{photo.path}:mask={tmp_path / f'{index}.png'}")
+    references = ["--reference", *given, f"thing:{photo.path}:mask={photo.mask_path}"]
+    with pytest.raises(SystemExit):
+        main(["segment", "--check-references", *references, "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().err
+    assert printed.count(" is empty: the object's pixels must be brighter") == 2
+    assert f"error: 2 of 3 references cannot be used; see {tmp_path / 'out/references.html'}" in printed
+    assert "mask as given" in (tmp_path / "out/references.html").read_text()
+
+
+def test_names_that_differ_in_case_only_are_pointed_out_and_the_context_can_be_chosen(
+    photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"{name}:{photo.path}:mask={photo.mask_path}" for name in ("Cup", "cup", "coin")]
+    path = tmp_path / "a.memory"
+    arguments = ["--save-memory", str(path), "--context-ratio", "1.5", *options(nano_checkpoints)]
+    main(["segment", "--reference", *given, *arguments])
+    assert "note: 'Cup' and 'cup' are different classes\n" in capsys.readouterr().err
+    assert load_memory(path).made_with["context_ratio"] == 1.5
+    with pytest.raises(SystemExit):
+        main(["segment", "--reference", *given, "--class-score", "cap=0.2", *arguments])
+    assert "--class-score cap: there is no such class; did you mean 'cup'" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(

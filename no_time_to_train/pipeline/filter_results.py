@@ -1,5 +1,6 @@
 """Write the results of a run again with other thresholds: what runs behind ``no-time-to-train filter``."""
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -72,7 +73,8 @@ def filter_results(
 
 def _target(entry: dict[str, Any], folder: Path) -> TargetImage:
     """The target that an entry of ``images.json`` describes."""
-    path, size = folder / entry["path"], (int(entry["height"]), int(entry["width"]))
+    path = Path(os.path.normpath(folder.resolve() / entry["path"]))
+    size = int(entry["height"]), int(entry["width"])
     return TargetImage(
         entry["file_name"],
         entry["stem"],

@@ -168,6 +168,7 @@ class OutputFolder:
             command=filter_command(self.shown_as),
             score=self.thresholds.score,
             class_scores=self.thresholds.class_scores,
+            facts={} if self.summary.found else {"nothing found; best score": str(self.summary.best)},
         )
 
     def _file_of(self, target: TargetImage, image: NDArray[np.uint8]) -> Path:
@@ -184,13 +185,14 @@ class OutputFolder:
 
     def _entry(self, target: TargetImage, image: LabeledImage, height: int, width: int) -> dict[str, Any]:
         """The entry of an image in ``images.json``."""
-        inside = image.path.is_relative_to(self.out)
+        path, out = image.path.absolute(), self.out.resolve()
+        near = path.is_relative_to(out.parent)  # then they may be moved together
         entry = {
             "id": image.image_id,
             "file_name": target.name,
             "height": height,
             "width": width,
-            "path": image.path.relative_to(self.out).as_posix() if inside else str(image.path.absolute()),
+            "path": Path(os.path.relpath(path, out)).as_posix() if near else str(path),
             "stem": target.stem,
         }
         return entry if target.video is None else {**entry, "video": target.video, "seconds": target.seconds}

@@ -61,11 +61,20 @@ class Thresholds:
 
 @dataclass(frozen=True, order=True)
 class Best:
-    """The instance with the highest score, whether it counts or not: its score, class and image."""
+    """The instance with the highest score, whether it counts or not.
+
+    Attributes:
+        score: Its score.
+        label: The name of its class.
+        image: The name of its image.
+    """
 
     score: float
     label: str
     image: str
+
+    def __str__(self) -> str:
+        return f"{self.score:.3f} ({self.label} in {self.image})"
 
 
 @dataclass
@@ -95,8 +104,7 @@ class Summary:
             return f"{images}, {plural(self.found.total(), 'instance')}: {count_labels(self.found)}"
         if self.best is None:
             return f"{images}, nothing found at any score"
-        best = f"{self.best.score:.3f} ({self.best.label} in {self.best.image})"
-        return f"{images}, nothing found: the best score is {best}"
+        return f"{images}, nothing found: the best score is {self.best}"
 
     def advice(self, out: Path) -> str:
         """What to do where no instance counts, as the end of a sentence; empty where some do.
