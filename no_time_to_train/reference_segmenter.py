@@ -244,14 +244,10 @@ class ReferenceSegmenter:
         Raises:
             UserError: See :meth:`add_reference`; the message names the reference.
         """
-        for reference in tqdm(references, desc="references", unit="object"):
+        references = list(references)
+        for reference in tqdm(references, desc="references", unit=" object", disable=not references):
             try:
-                mask = reference.read_mask()
-                image = as_rgb(reference.image, reference.size if mask is None else mask.shape)
-                height, width = image.shape[:2]
-                if reference.size not in (None, (height, width)):
-                    stated = f"{reference.size[1]}x{reference.size[0]}"
-                    raise UserError(f"the image is {width}x{height} pixels, its annotation is for {stated}")
+                image, mask = reference.read()
                 self.add_reference(reference.label, image, mask, reference.box, reference.point)
             except UserError as error:
                 raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error
@@ -331,7 +327,7 @@ class ReferenceSegmenter:
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
         if self.memory is None:
             raise UserError("the memory is empty: add a reference or load a memory first")
-        return (self._segment(image, score) for image in tqdm(images, "segment", unit="image", disable=not progress))
+        return (self._segment(image, score) for image in tqdm(images, "segment", unit=" image", disable=not progress))
 
     def save_memory(self, path: str | Path) -> None:
         """Write the memory to a file: vectors and pictures of the references, and no weights of the networks.

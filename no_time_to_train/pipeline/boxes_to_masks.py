@@ -71,7 +71,7 @@ def boxes_to_masks(
     depends_on = {"annotations": sha256(json_file), "network": segmenter.name, "choice of annotations": chosen}
     with journal.run({**depends_on, "form of masks": "polygons" if as_published else "RLE"}):
         remove_leftovers(out_path)
-        for index, (image_id, members) in enumerate(tqdm(by_image.items(), desc="masks", unit="image")):
+        for index, (image_id, members) in enumerate(tqdm(by_image.items(), desc="masks", unit=" image")):
             if index in journal.done:
                 continue
             image = read_listed_image(image_dir, coco.imgs[image_id])

@@ -45,7 +45,7 @@ def write_references_page(
         segmenter()
     classes: dict[str, list[dict[str, Any]]] = {reference.label: [] for reference in references}
     problems = []
-    for reference in tqdm(references, desc="references", unit=" objects"):
+    for reference in tqdm(references, desc="references", unit=" object"):
         try:
             image, mask = reference.read()
             if mask is None:

@@ -64,7 +64,7 @@ def filter_results(
     formats = formats or [name for name in (*FORMATS, "video") if (folder / name).is_dir()]
     with new_output(out, overwrite) as new:
         output = OutputFolder(new, memory, chosen, formats, order, shown_as=out)
-        for target in tqdm(targets, desc="filter", unit=" images"):
+        for target in tqdm(targets, desc="filter", unit=" image"):
             assert target.image_id is not None
             output.add(target, target.read(), records[target.image_id])
         output.finish()

@@ -85,7 +85,7 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
     numbers = itertools.count(1 + max(journal.done, default=-1))
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as writer:
-        images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit=" images")
+        images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit=" image")
         for target, image in images:
             known_by, record = identity(target, image), done.get(target.name, {})
             if known_by.items() <= record.items():
