@@ -135,8 +135,8 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         pixels = (re.findall(r"\d+", str(error)) or ["?"])[0]  # PIL has no other place for it
         raise UserError(
-            f"image {path} has {pixels} pixels, more than the limit of {Image.MAX_IMAGE_PIXELS}: if you trust it, give "
-            f"--max-pixels {pixels} (in Python, set PIL.Image.MAX_IMAGE_PIXELS)"
+            f"image {path} may be a decompression bomb: it has {pixels} pixels, the limit is {Image.MAX_IMAGE_PIXELS}; "
+            f"if you trust it, give segment --max-pixels {pixels}, or in Python set PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         advice = describe_unreadable([Path(path)])
