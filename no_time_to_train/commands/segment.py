@@ -62,7 +62,7 @@ def segment(
         dinov2: DINOv2 by its checkpoint's name or path.
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
-        context_ratio: Context around an example, relative to its size. Default: what suits the encoder.
+        context_ratio: Context around an example, relative to its longer side. Default: what suits the encoder.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
 
