@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 import yaml
@@ -360,7 +361,6 @@ def test_avif_is_read_and_other_formats_are_named_with_what_they_need(
 
 
 def test_heic_is_read_with_its_package(tmp_path: Path) -> None:
-    pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.from_pillow(Image.new("RGB", (40, 30), "red")).save(tmp_path / "a.heic")
     (target,) = find_targets([str(tmp_path)], every=1).images
     assert target.read().shape == (30, 40, 3)
