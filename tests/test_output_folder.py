@@ -346,7 +346,7 @@ def test_avif_is_read_and_other_formats_are_named_with_what_they_need(
     Image.open(photos / "photo.png").save(photos / "new.avif")
     for name in ("a.heic", "b.HEIF", "raw.cr2"):
         (photos / name).touch()
-    monkeypatch.setattr("no_time_to_train.data.images.pillow_heif", None)
+    monkeypatch.setattr("no_time_to_train.data.images.HAS_HEIF", False)
     targets = find_targets([str(photos)], every=4)
     assert targets.description == "4 images and 1 video, one frame in 4"
     assert "new.avif" in {target.name for target in targets.images}

@@ -5,6 +5,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from torch import Tensor
 
 from no_time_to_train.errors import UserError, plural
 
-try:  # the extra "heif"
+#: Whether the extra "heif" is installed.
+HAS_HEIF = find_spec("pillow_heif") is not None
+if HAS_HEIF:
     import pillow_heif
-except ImportError:
-    pillow_heif = None
-else:
+
     pillow_heif.register_heif_opener()
 
 #: An image: a path, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4], or a tensor [H, W] or [3, H, W]. Colors are
@@ -115,7 +116,7 @@ def _is_readable(ending: str) -> bool:
     """Whether images with an ending of ``NEEDS`` can be read here."""
     if ending == ".avif":
         return bool(features.check("avif"))
-    return ending in (".heic", ".heif") and pillow_heif is not None
+    return ending in (".heic", ".heif") and HAS_HEIF
 
 
 def allow_pixels(count: int) -> None:
