@@ -373,7 +373,10 @@ class ReferenceSegmenter:
         square = target_tensor(pixels, self.segmenter.proposer.size).to(self.device)
         found = self.segmenter.segment(square, *pixels.shape[:2])
         path = Path(image) if isinstance(image, str | Path) else None
-        return Instances(pixels, self.memory.categories, found[found.scores >= score].cpu(), path)
+        kept = found.scores >= score
+        if not kept.all():  # else a copy of all masks would only take memory
+            found = found[kept]
+        return Instances(pixels, self.memory.categories, found.cpu(), path)
 
     def _mask_of_prompt(
         self, image: NDArray[np.uint8], box: Sequence[float] | None, point: Sequence[float] | None
