@@ -106,7 +106,7 @@ def sha256(path: str | Path) -> str:
 
 
 def sha256_if_readable(path: str | Path) -> str | None:
-    """The SHA-256 of a file's content, or None where it cannot be read and whoever opens it will report that."""
+    """The SHA-256 of a file's content, or None where it cannot be read; the code that opens it reports that."""
     try:
         return sha256(path)
     except OSError:

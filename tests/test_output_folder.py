@@ -1,4 +1,4 @@
-"""The folder of results: replaced as a whole or not at all, filtered without the networks, and never mixed."""
+"""The folder of results: replaced atomically, filtered without the networks, and never mixed."""
 
 import csv
 import json

@@ -84,14 +84,13 @@ def draw(bank: "MemoryBank", dinov2: str | None, folder: Path) -> None:
     from no_time_to_train.method.encoder import Encoder
     from no_time_to_train.method.fill_memory import patch_weights
     from no_time_to_train.networks.build import build_dinov2
-    from no_time_to_train.networks.registry import DINOV2_NAMES, find_network
+    from no_time_to_train.networks.registry import CHECKPOINT_OF, DINOV2_NAMES, find_network
     from no_time_to_train.visual.drawing import save_picture
     from no_time_to_train.visual.memory_pictures import class_sheet
 
     if all(crop is None for crop in bank.crops):
         raise UserError("this memory keeps no pictures of its references; draw it with test_mode vis_memory")
-    names = {network: name for name, network in DINOV2_NAMES.items()}
-    network = find_network(dinov2 or names[bank.made_with["encoder"]], DINOV2_NAMES)
+    network = find_network(dinov2 or CHECKPOINT_OF[bank.made_with["encoder"]], DINOV2_NAMES)
     size = bank.made_with["img_size"]
     encoder = Encoder(build_dinov2(bank.made_with["encoder"], size, checkpoint=network.checkpoint))
     for index, category in enumerate(bank.categories):

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from no_time_to_train.data.coco import index_coco
 from no_time_to_train.method.memory_bank import Category
 
 #: The rows of pycocotools' summary table, in its order.
@@ -146,10 +147,7 @@ def load_results(coco: COCO, results: list[dict[str, Any]], iou_type: str) -> CO
         The results in pycocotools' form.
     """
     if not results:  # which pycocotools does not accept
-        empty = COCO()
-        empty.dataset = {**coco.dataset, "annotations": []}
-        empty.createIndex()
-        return empty
+        return index_coco({**coco.dataset, "annotations": []})
     return coco.loadRes(boxes_or_masks(results, iou_type))
 
 

@@ -1,12 +1,11 @@
 """The benchmarks' protocols: checking the ground truth and scoring results by one of them."""
 
-import contextlib
-import io
 from typing import Any
 
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, voc_ap
@@ -105,8 +104,4 @@ def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
 def renumber_annotations(coco: COCO) -> COCO:
     """The same ground truth with annotation ids from 1: pycocotools reads a match with annotation 0 as no match."""
     annotations = [{**annotation, "id": i} for i, annotation in enumerate(coco.dataset["annotations"], start=1)]
-    renumbered = COCO()
-    renumbered.dataset = {**coco.dataset, "annotations": annotations}
-    with contextlib.redirect_stdout(io.StringIO()):
-        renumbered.createIndex()
-    return renumbered
+    return index_coco({**coco.dataset, "annotations": annotations})
