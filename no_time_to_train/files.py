@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,22 +19,26 @@ from no_time_to_train.errors import UserError
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Open a binary file that replaces ``path`` when the block succeeds and is deleted when it fails.
 
-    Readers see either the old content or the complete new one. Missing folders are created.
+    Readers see either the old content or the complete new one. Missing folders are created. Where ``path`` is a
+    symbolic link, the file that it points to is replaced, and the link stays.
 
     Raises:
-        UserError: The folder cannot be written to, or the disk is full. The old content of ``path`` remains.
+        UserError: See :func:`check_replaceable`; the folder cannot be written to, or the disk is full. The old content
+            of ``path`` remains.
     """
-    path = Path(path)
+    check_replaceable(path)
+    target = Path(os.path.realpath(path))
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prefix = _temporary_prefix(target)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=prefix, suffix=".tmp", delete=False) as file:
             temporary = Path(file.name)
             yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        temporary.replace(target)
         temporary = None
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -42,14 +47,37 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def check_replaceable(path: str | Path) -> None:
+    """Check that a file may be written to a path, before the work whose result it gets.
+
+    Raises:
+        UserError: It is something other than a file: a folder, a device such as ``/dev/null``, a pipe or a socket.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:  # a part of it is a file, it is a link to itself, or no one may look
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+        raise UserError(f"{path} cannot be written: it is {kind}; give the path of a file")
+
+
 def remove_leftovers(path: str | Path) -> None:
     """Remove the temporary files that killed processes left while they wrote ``path``.
 
     Call it only while no other process can be writing ``path``.
     """
-    path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    target = Path(os.path.realpath(path))
+    for leftover in target.parent.glob(f"{glob.escape(_temporary_prefix(target))}*.tmp"):
         leftover.unlink(missing_ok=True)
+
+
+def _temporary_prefix(path: Path) -> str:
+    """What the names of a file's temporary files begin with; short enough where its own name is a long one."""
+    name = os.fsencode(path.name)
+    return f".{path.name}." if len(name) < 200 else f".{hashlib.sha256(name).hexdigest()[:32]}."
 
 
 def remove_leftovers_in(folder: str | Path) -> None:
@@ -89,8 +117,10 @@ def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
     Raises:
         UserError: See :func:`atomic_write`.
     """
+    text = json.dumps(content, ensure_ascii=False, indent=indent)
     with atomic_write(path) as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=indent).encode() + b"\n")
+        # What UTF-8 cannot hold, the bytes of a foreign file name, is written as JSON's own escape \udcXX.
+        file.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def sha256(path: str | Path) -> str:
@@ -101,8 +131,8 @@ def sha256(path: str | Path) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    stat = Path(path).stat()
-    return _sha256(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    state = Path(path).stat()
+    return _sha256(path, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 def sha256_if_readable(path: str | Path) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.files import check_replaceable
 from no_time_to_train.networks.registry import find_networks
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
@@ -181,10 +182,11 @@ def check_memory_path(path: Path, out: Path | None) -> None:
     """Check that a memory can be written to a path.
 
     Raises:
-        UserError: Its folder does not exist, or it lies in the folder of the results.
+        UserError: Its folder does not exist, it is not a file, or it lies in the folder of the results.
     """
     if not path.parent.is_dir():
         raise UserError(f"--save-memory {path}: there is no folder {path.parent}; create it first")
+    check_replaceable(path)
     if out is not None and path.resolve().is_relative_to(out.resolve()):
         raise UserError(f"--save-memory {path}: {out} gets its own references.memory; choose a place outside it")
 

@@ -31,7 +31,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, read_json
+from no_time_to_train.files import atomic_write, check_replaceable, read_json
 
 
 class Journal:
@@ -81,9 +81,11 @@ class Journal:
             The attempt's number, from 1, which all processes need to join it.
 
         Raises:
-            UserError: Another run holds the lock, the journal has finished items of a run that depends on something
-                else, or the folder cannot be written to.
+            UserError: The output is a device or the like, another run holds the lock, the journal has finished items of
+                a run that depends on something else, or the folder cannot be written to.
         """
+        if not self.output.is_dir():  # pictures go to a folder
+            check_replaceable(self.output)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
