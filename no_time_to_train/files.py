@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import yaml
+
 from no_time_to_train.errors import UserError
 
 
@@ -89,21 +91,55 @@ def remove_leftovers_in(folder: str | Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def read_text(path: str | Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        UserError: It is missing, no file (opening a pipe or a device would wait forever), unreadable, or not UTF-8.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: The file is missing, unreadable, or not valid JSON.
+        UserError: See :func:`read_text`; or it is not valid JSON.
     """
-    path = Path(path)
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"file not found: {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError for integers of thousands of digits, too
         raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML's safe loader without aliases: a few of them stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # yaml's stubs lack its types
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read: write the value itself", mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file of plain data, without aliases.
+
+    Raises:
+        UserError: See :func:`read_text`; or it is not valid YAML.
+    """
+    text = read_text(path)
+    try:
+        return yaml.load(text, PlainLoader)  # a safe loader
+    except Exception as error:  # its constructors raise whatever they run into, such as IndexError for `!!int ""`
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
