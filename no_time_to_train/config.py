@@ -6,12 +6,16 @@ The keys are those of the paper's code, and the defaults are the paper's numbers
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.settings import ClassesPerMask, ContextRatio, PointsPerSide, Settings
 from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
+from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, check_fields
 
 Protocol = Literal["coco", "voc", "lvis", "semantic"]
+
+#: The largest side of the encoder's input in pixels: 65,536 patches, which no attention of today can take.
+LARGEST_SIZE = 256 * PATCH_SIZE
 
 
 @dataclass
@@ -29,14 +33,17 @@ class Sam2InferCfg:
         cls_num_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
     """
 
-    points_per_side: int = 32
-    testing_point_bs: int = 64
-    iou_thr: float = 0.4
-    nms_thr: float = 0.5
-    num_out_instance: int = 100
-    kmeans_k: int = 4
-    n_pca_components: int = 3
-    cls_num_per_mask: int = 1
+    points_per_side: PointsPerSide = 32
+    testing_point_bs: Positive = 64
+    iou_thr: Fraction = 0.4
+    nms_thr: Fraction = 0.5
+    num_out_instance: Positive = 100
+    kmeans_k: Positive = 4
+    n_pca_components: Positive = 3
+    cls_num_per_mask: ClassesPerMask = 1
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def settings(self) -> Settings:
         """The numbers of the method, under the names that the method gives them."""
@@ -61,8 +68,11 @@ class EncoderCfg:
     """
 
     name: str = "dinov2_large"
-    img_size: int | None = None
-    patch_size: int = PATCH_SIZE
+    img_size: Annotated[int, Range(PATCH_SIZE, LARGEST_SIZE, multiple_of=PATCH_SIZE)] | None = None
+    patch_size: Annotated[int, Range(PATCH_SIZE, PATCH_SIZE)] = PATCH_SIZE
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def input_size(self) -> int:
@@ -85,8 +95,11 @@ class MemoryBankCfg:
         category_num: The number of classes, which is checked. Default: not checked.
     """
 
-    length: int | None = None
-    category_num: int | None = None
+    length: Positive | None = None
+    category_num: Positive | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass
@@ -100,8 +113,11 @@ class VisualizationCfg:
     """
 
     online_vis: bool = False
-    vis_thr: float = 0.5
+    vis_thr: Fraction = 0.5
     imgs_path: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass
@@ -120,6 +136,8 @@ class ModelCfg:
         test: See below.
         dataset_name: The name of the target set in ``metrics.json`` and in the report. A class split's name must be
             the split of the targets.
+        exp_folder: With ``test.online_vis``, the folder of the pictures, which are called as in the authors' code:
+            ``results_analysis/DATASET_NAME/FILE_NAME`` in it. Default: ``pictures/IMAGE_ID.jpg`` next to the results.
     """
 
     sam2_cfg_file: str = "sam2_hiera_l"
@@ -130,6 +148,7 @@ class ModelCfg:
     memory_bank_cfg: MemoryBankCfg = field(default_factory=MemoryBankCfg)
     test: VisualizationCfg = field(default_factory=VisualizationCfg)
     dataset_name: str | None = None
+    exp_folder: str | None = None
 
     @property
     def sam2_checkpoint(self) -> Path:
@@ -177,9 +196,12 @@ class ReferenceDatasetCfg(DatasetCfg):
     """
 
     memory_pkl: str = ""
-    memory_length: int | None = None
-    context_ratio: float | None = None
-    image_size: int | None = None
+    memory_length: Positive | None = None
+    context_ratio: ContextRatio | None = None
+    image_size: Positive | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass
@@ -193,10 +215,11 @@ class TargetDatasetCfg(DatasetCfg):
     """
 
     protocol: Protocol = "coco"
-    semantic_threshold: float = 0.5
-    image_size: int | None = None
+    semantic_threshold: Fraction = 0.5
+    image_size: Positive | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         self.protocol = self.name or self.protocol
 
 
@@ -221,7 +244,10 @@ class DataLoadCfgs:
         workers: Processes per device that load images; 0 loads them in the main process.
     """
 
-    workers: int = 4
+    workers: NonNegative = 4
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 #: The arguments of the LightningModule, ``model.init_args`` in a configuration -> the dataclass of their keys.
@@ -236,10 +262,13 @@ STAGE_KEYS: dict[str, type[Any] | None] = {
 
 
 def configuration_keys() -> dict[str, Any]:
-    """The keys of a configuration, nested as in YAML: a dict where a key holds further keys, else None."""
+    """The keys of a configuration, nested as in YAML: a dict where a key holds further keys, else its type hint."""
 
     def keys_of(cls: type[Any]) -> dict[str, Any]:
-        hints = get_type_hints(cls)
-        return {one.name: keys_of(hints[one.name]) if is_dataclass(hints[one.name]) else None for one in fields(cls)}
+        hints = get_type_hints(cls, include_extras=True)
+        return {
+            key.name: keys_of(hints[key.name]) if is_dataclass(hints[key.name]) else hints[key.name]
+            for key in fields(cls)
+        }
 
     return {name: cls and keys_of(cls) for name, cls in STAGE_KEYS.items()}

@@ -1,9 +1,21 @@
 """The numbers of the method. The paper uses the same values on every data set."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from no_time_to_train.ranges import Fraction, Positive, Range, check_fields
 
 #: The paper's context around a reference, the same on every data set.
 CONTEXT_RATIO = 0.2
+
+#: The context around a reference. More than this shows any object as a speck.
+ContextRatio = Annotated[float, Range(0, 100)]
+
+#: Point prompts per side of the grid. More than this lie closer than the pixels of SAM 2's mask logits.
+PointsPerSide = Annotated[int, Range(1, 256)]
+
+#: The number of classes that a proposal may be assigned to; -1 means all of them.
+ClassesPerMask = Annotated[int, Range(1, also=-1)]
 
 
 @dataclass(frozen=True)
@@ -20,12 +32,18 @@ class Settings:
         max_instances: Instances returned per image at most.
         classes_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered (soft merging).
+
+    Raises:
+        UserError: A number is not in its range.
     """
 
-    points_per_side: int = 32
-    points_per_batch: int = 64
-    pred_iou_thresh: float = 0.4
-    box_nms_thresh: float = 0.5
-    max_instances: int = 100
-    classes_per_mask: int = 1
-    merge_exponent: float = 0.5
+    points_per_side: PointsPerSide = 32
+    points_per_batch: Positive = 64
+    pred_iou_thresh: Fraction = 0.4
+    box_nms_thresh: Fraction = 0.5
+    max_instances: Positive = 100
+    classes_per_mask: ClassesPerMask = 1
+    merge_exponent: Annotated[float, Range(0)] = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)

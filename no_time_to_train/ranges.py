@@ -1,0 +1,128 @@
+"""Ranges of numbers, declared where a number is: ``points: Annotated[int, Range(1)] = 32``.
+
+The same declaration serves the configuration, the options of the commands and the Python API. It is checked by
+:func:`check_number`, for all fields of a dataclass by :func:`check_fields`, and for text by :func:`parse_number`.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from reprlib import repr as short_repr
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from no_time_to_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be. NaN and infinity are in no range.
+
+    Attributes:
+        least: The smallest number.
+        most: The largest number; None means any.
+        multiple_of: Only multiples of this number; None means all.
+        also: One number outside the range that is allowed as well; None means none.
+    """
+
+    least: float
+    most: float | None = None
+    multiple_of: int | None = None
+    also: int | None = None
+
+    def __contains__(self, value: float) -> bool:
+        if self.also is not None and value == self.also:
+            return True
+        inside = self.least <= value <= (math.inf if self.most is None else self.most)
+        return math.isfinite(value) and inside and (self.multiple_of is None or value % self.multiple_of == 0)
+
+    def __str__(self) -> str:
+        """The range in words: ``1 or more``, ``0 to 1``, ``-1, or 1 or more``."""
+        if self.least == self.most:
+            words = f"{self.least}"
+        else:
+            words = f"{self.least} or more" if self.most is None else f"{self.least} to {self.most}"
+        if self.multiple_of is not None:
+            words = f"a multiple of {self.multiple_of}, {words}"
+        return words if self.also is None else f"{self.also}, or {words}"
+
+
+Positive = Annotated[int, Range(1)]
+NonNegative = Annotated[int, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+
+#: Seeds that each of the generators takes. Python's own makes no difference between a seed and its negative.
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+
+
+def range_of(hint: Any) -> tuple[type[int] | type[float], Range] | None:
+    """The type of number and the range that a type hint declares; None where it declares no range.
+
+    Args:
+        hint: Such as ``Positive`` or ``Positive | None``.
+    """
+    for part in (hint, *get_args(hint)):
+        if get_origin(part) is Annotated:
+            kind, *more = get_args(part)
+            for one in more:
+                if isinstance(one, Range):
+                    return kind, one
+    return None
+
+
+def check_number(name: str, value: object, hint: Any) -> None:
+    """Check that a number is in its range.
+
+    Args:
+        name: What the number is called, for the message.
+        value: The number. None is not checked.
+        hint: The type hint that declares the range. Without a range, nothing is checked.
+
+    Raises:
+        UserError: The value is not in the range, or not a number of its type.
+    """
+    declared = range_of(hint)
+    if declared is None or value is None:
+        return
+    kind, allowed = declared
+    right_type = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if not right_type or value not in allowed:  # type: ignore[operator]  # numpy's numbers are no int or float
+        raise UserError(f"{name} must be {_words(kind)} ({allowed}), not {short_repr(value)}")
+
+
+def parse_number(name: str, text: str, hint: Any) -> float:
+    """The number that a text states.
+
+    Args:
+        name: See :func:`check_number`.
+        text: The text.
+        hint: See :func:`check_number`; it declares a range.
+
+    Raises:
+        UserError: The text is not a number of this type, or the number is not in the range.
+    """
+    declared = range_of(hint)
+    assert declared is not None
+    try:
+        number = declared[0](text)
+    except ValueError:
+        raise UserError(f"{name} must be {_words(declared[0])} ({declared[1]}), not {short_repr(text)}") from None
+    check_number(name, number, hint)
+    return number
+
+
+def check_fields(instance: Any) -> None:
+    """Check all numbers of a dataclass, in its ``__post_init__``.
+
+    Args:
+        instance: The dataclass's instance.
+
+    Raises:
+        UserError: A number is not in its range; the message names the field.
+    """
+    hints = get_type_hints(type(instance), include_extras=True)
+    for field in fields(instance):
+        check_number(field.name, getattr(instance, field.name), hints[field.name])
+
+
+def _words(kind: type) -> str:
+    return "a whole number" if kind is int else "a number"
