@@ -5,13 +5,15 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from no_time_to_train.errors import UserError, plural
@@ -32,6 +34,9 @@ MaskInput = ImageInput
 
 #: Endings of the files that count as images in a folder, and that PIL reads without more.
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
+
+#: The formats that are read, whatever the file's ending. Pillow knows others: it hands EPS to Ghostscript, a program.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM", "AVIF", "HEIF")
 
 #: Endings of images that can be read only with more -> what to do so that they can.
 NEEDS = {
@@ -65,12 +70,53 @@ def open_image(path: str | Path) -> Image.Image:
         path: The file.
 
     Raises:
-        UserError: The file is missing, truncated, not an image, or so large that it may be a decompression bomb.
+        UserError: The file is missing, a pipe or a device, truncated, not an image, or so large that it may be a
+            decompression bomb.
     """
     with _clear_errors(path):
-        image = Image.open(path)
+        image = _open(Path(path))
         image.load()
     return image
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """Read an image that is in memory; see :func:`open_image`.
+
+    Args:
+        content: The content of an image file.
+        name: What messages call it.
+
+    Raises:
+        UserError: See :func:`open_image`.
+    """
+    with _clear_errors(name):
+        image = _open(BytesIO(content))
+        image.load()
+    return image
+
+
+def _open(file: Path | BytesIO) -> Image.Image:
+    """Read the header of an image; every image of this package is opened here."""
+    if isinstance(file, Path) and not file.is_file():  # opening a pipe or a device would wait forever
+        raise OSError("it is not a file") if file.exists() else FileNotFoundError
+    return Image.open(file, formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this installation can read."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """The height and width in pixels of an image as it is stored. Only the file's header is read.
+
+    Raises:
+        UserError: The file is missing or not an image.
+    """
+    with _clear_errors(path), _open(path) as image:
+        return image.height, image.width
 
 
 def shown_size(path: Path) -> tuple[int, int]:
@@ -81,7 +127,7 @@ def shown_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: The file is missing or not an image.
     """
-    with _clear_errors(path), Image.open(path) as image:
+    with _clear_errors(path), _open(path) as image:
         width, height = image.size
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 swap height and width
     return (width, height) if turned else (height, width)
@@ -138,6 +184,11 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
         raise UserError(
             f"image {path} may be a decompression bomb: it has {pixels} pixels, the limit is {Image.MAX_IMAGE_PIXELS}; "
             f"if you trust it, give segment --max-pixels {pixels}, or in Python set PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+    except UnidentifiedImageError as error:
+        advice = describe_unreadable([Path(path)])
+        raise UserError(
+            advice or f"image {path} cannot be read: it is broken, or none of {', '.join(_formats())}"
         ) from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         advice = describe_unreadable([Path(path)])
@@ -201,7 +252,7 @@ def _from_array(image: NDArray[np.generic] | Tensor) -> Image.Image:
     """A PIL image of an array or a tensor; see ``ImageInput``."""
     shape = tuple(image.shape)
     if isinstance(image, Tensor):
-        image = image.detach().cpu().numpy()
+        image = _to_numpy(image)
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)
     if image.ndim == 3 and image.shape[2] == 1:
@@ -259,10 +310,19 @@ def _inside(image: Image.Image) -> NDArray[np.bool_]:
 
 def _inside_array(mask: NDArray[np.generic] | Tensor) -> NDArray[np.bool_]:
     """The inside of a mask that is an array or a tensor; see :func:`as_mask`."""
-    values = torch.as_tensor(mask).detach().cpu().numpy().squeeze()
+    values = _to_numpy(mask).squeeze()
     if values.ndim != 2:
         raise UserError(f"a mask of shape {tuple(mask.shape)} cannot be used: give one mask, [H, W]")
+    if values.dtype.kind not in "buif":
+        raise UserError(f"a mask of {values.dtype} cannot be used: give bools or numbers")
     return _bright(values)
+
+
+def _to_numpy(values: NDArray[np.generic] | Tensor) -> NDArray[np.generic]:
+    """The array, or the tensor as an array; numpy has no bfloat16."""
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
 
 
 def _bright(values: NDArray[np.generic]) -> NDArray[np.bool_]:
