@@ -3,10 +3,12 @@
 import os
 import sys
 import warnings
+from io import TextIOWrapper
+from pathlib import Path
 from typing import TextIO
 
 from no_time_to_train.commands import COMMANDS, build_parser, function_of
-from no_time_to_train.errors import UserError, UserNotice, suggest
+from no_time_to_train.errors import UserError, UserNotice, one_line, suggest
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,11 +20,13 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     warnings.simplefilter("always", UserNotice)
     warnings.showwarning = show_notice
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: paths may hold bytes that are not UTF-8
     try:
         run(argv)
     except UserError as error:
         if is_first_process():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         if is_first_process():
@@ -32,6 +36,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> None:
     """Run a command; a UserError says what is wrong with it."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError("the current folder has been removed: change to another one") from error
     command, *rest = argv or ["--help"]
     if command == "--version":
         from no_time_to_train import __version__
@@ -80,4 +88,4 @@ def show_notice(
     if not issubclass(category, UserNotice):
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
     elif is_first_process():
-        print(f"note: {message}", file=sys.stderr)
+        print(f"note: {one_line(message)}", file=sys.stderr)

@@ -25,3 +25,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def plural(count: int, noun: str) -> str:
     """A number of things: ``1 image``, ``2 images``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def one_line(message: object) -> str:
+    """A message with escapes such as ``\\n`` for what cannot be printed, because names of files may contain it."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(message))

@@ -29,7 +29,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             of ``path`` remains.
     """
     check_replaceable(path)
-    target = Path(os.path.realpath(path))
+    target = real_path(path)
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,12 +66,17 @@ def check_replaceable(path: str | Path) -> None:
         raise UserError(f"{path} cannot be written: it is {kind}; give the path of a file")
 
 
+def real_path(path: str | Path) -> Path:
+    """The absolute path without links. That of a link to itself is the link, where ``Path.resolve`` may raise."""
+    return Path(os.path.realpath(path))
+
+
 def remove_leftovers(path: str | Path) -> None:
     """Remove the temporary files that killed processes left while they wrote ``path``.
 
     Call it only while no other process can be writing ``path``.
     """
-    target = Path(os.path.realpath(path))
+    target = real_path(path)
     for leftover in target.parent.glob(f"{glob.escape(_temporary_prefix(target))}*.tmp"):
         leftover.unlink(missing_ok=True)
 

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.replace_folder import WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Summary, Thresholds
@@ -43,8 +43,10 @@ class StandIn:
         for index in range(len(names)):
             self.memory.add(index, torch.ones(4), torch.tensor(1.0))
         self.memory.postprocess()
-        self.sam2_checkpoint = None
-        self.segmenter = SimpleNamespace(settings=SimpleNamespace(points_per_side=8))
+        self.segmenter = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2), "proposer": torch.nn.Linear(2, 2)})
+        for parameter in self.segmenter.parameters():
+            torch.nn.init.ones_(parameter)
+        self.segmenter.settings = Settings()
         self.calls, self.error, self.seen = calls, error, 0
 
     def segment(self, image: NDArray[np.uint8], score: float) -> Instances:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
-from no_time_to_train.errors import UserError, UserNotice, plural
-from no_time_to_train.files import check_replaceable
+from no_time_to_train.errors import UserError, UserNotice, one_line, plural
+from no_time_to_train.files import check_replaceable, real_path
 from no_time_to_train.networks.registry import find_networks
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
@@ -142,7 +142,7 @@ def segment(
     order = [*targets.category_ids, *(found.category_ids if found else [])]
     summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite)
     for reason in summary.skipped:
-        print(f"skipped: {reason}", file=sys.stderr)
+        print(f"skipped: {one_line(reason)}", file=sys.stderr)
     resumed = f" ({summary.done_before} of the images by the run before)" if summary.done_before else ""
     if summary.interrupted:
         print(f"interrupted after {summary}{resumed}; run the same command again to resume")
@@ -187,7 +187,7 @@ def check_memory_path(path: Path, out: Path | None) -> None:
     if not path.parent.is_dir():
         raise UserError(f"--save-memory {path}: there is no folder {path.parent}; create it first")
     check_replaceable(path)
-    if out is not None and path.resolve().is_relative_to(out.resolve()):
+    if out is not None and real_path(path).is_relative_to(real_path(out)):
         raise UserError(f"--save-memory {path}: {out} gets its own references.memory; choose a place outside it")
 
 

@@ -12,6 +12,9 @@ from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 
+#: Frames per second of the videos, at least and at most.
+SLOWEST, FASTEST = 0.01, 240.0
+
 
 class AnnotatedVideos:
     """Writes ``video/STEM.mp4`` per video: the overlays of the frames that were searched, at the video's speed.
@@ -46,14 +49,16 @@ class AnnotatedVideos:
 
 
 def _write_video(path: Path, frames: list[tuple[float, Path]]) -> None:
-    """Write pictures of one size as a video.
+    """Write pictures as a video.
 
     Args:
         path: The MP4 file.
-        frames: When each picture is shown, in seconds in ascending order, and its file.
+        frames: When each picture is shown, in seconds, and its file. Pictures of another size than the first one are
+            scaled to it.
     """
     seconds = frames[-1][0] - frames[0][0]
     rate = (len(frames) - 1) / seconds if seconds > 0 else 1.0
+    rate = min(max(rate, SLOWEST), FASTEST)  # broken files state any time
     with Image.open(frames[0][1]) as first:
         size = first.size
     with TemporaryDirectory() as folder:
@@ -62,7 +67,10 @@ def _write_video(path: Path, frames: list[tuple[float, Path]]) -> None:
         if not writer.isOpened():
             raise UserError(f"{path} cannot be written: this OpenCV writes no MPEG-4 videos")
         for _, picture in frames:
-            writer.write(np.asarray(Image.open(picture))[..., ::-1])  # in BGR
+            pixels = np.asarray(Image.open(picture))[..., ::-1]  # in BGR
+            if pixels.shape[1::-1] != size:  # the writer leaves it out without a word
+                pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+            writer.write(pixels)
         writer.release()
         with atomic_write(path) as file, temporary.open("rb") as source:
             shutil.copyfileobj(source, file)

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import read_json
+from no_time_to_train.files import read_json, real_path
 
 #: The files that all results have. A folder with all of them, and without a journal, is finished.
 RESULTS = ("results.json", "images.json", "instances.csv", "index.html")
@@ -81,20 +83,21 @@ def check_output(out: Path, overwrite: bool) -> None:
         UserError: It is a file, it holds anything that no run wrote, it holds finished results that may not be
             replaced, or it cannot be written to.
     """
-    _restore(out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: give a folder for the results")
-    nearest = next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
+    if _sibling(out, "old").exists() and not out.exists():
+        with _locked(out):  # a process was killed while it replaced the folder
+            pass
+    if os.path.lexists(out) and not out.is_dir():
+        raise UserError(f"{out} is not a folder: give a folder for the results")
+    nearest = next(folder for folder in (out, *real_path(out).parents) if folder.is_dir())
     if not os.access(nearest, os.W_OK):
         raise UserError(f"{out} cannot be written: no permission to write to {nearest}")
     foreign = next(foreign_files(out), None)
     if foreign is not None:
         raise UserError(f"{out} holds {foreign}, which is not a file of results: choose a new or an empty folder")
     if is_finished(out) and not overwrite:
-        count = len(read_json(out / "images.json").get("images", []))
-        raise UserError(
-            f"{out} holds the results of {plural(count, 'image')}: give --overwrite to replace them, or another folder"
-        )
+        content = read_json(out / "images.json")
+        count = plural(len(content["images"]), "image") if "images" in content else "another run"
+        raise UserError(f"{out} holds the results of {count}: give --overwrite to replace them, or another folder")
 
 
 @contextmanager
@@ -115,14 +118,15 @@ def output_of_run(out: Path, overwrite: bool) -> Iterator[Path]:
     if not is_finished(out):
         yield out
         return
-    new = _sibling(out, "new")
-    try:
-        yield new
-    except BaseException:
-        if new.is_dir() and not any(new.iterdir()):  # nothing to resume from
-            new.rmdir()
-        raise
-    _replace(out, new)
+    with _locked(out):
+        new = _sibling(out, "new")
+        try:
+            yield new
+        except BaseException:
+            if new.is_dir() and not any(new.iterdir()):  # nothing to resume from
+                new.rmdir()
+            raise
+        _replace(out, new)
 
 
 @contextmanager
@@ -139,34 +143,77 @@ def new_output(out: Path, overwrite: bool) -> Iterator[Path]:
     check_output(out, overwrite)
     if journal_folder(out).exists():
         raise UserError(f"{out} is unfinished: run its segment command again first, or choose another --out")
-    new = _sibling(out, f"{os.getpid()}.new")
-    try:
-        yield new
+    with _locked(out):
+        new = _sibling(out, "filtered")
+        try:
+            yield new
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         _replace(out, new)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other processes from replacing a folder, put back one that a killed process moved, and remove leftovers.
+
+    Raises:
+        UserError: Another process is replacing the folder.
+    """
+    lock = FileLock(_sibling(out, "lock"))
+    try:
+        real_path(out).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"another run is writing {out}: wait until it ends, or choose another --out") from error
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from error
+    try:
+        _restore(out)
+        for ending in ("filtered", "old"):
+            shutil.rmtree(_sibling(out, ending), ignore_errors=True)
+        yield
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
-def remove_written(out: Path) -> None:
-    """Remove the results of an earlier attempt, which an unfinished run writes again; its journal remains."""
-    for folder, subfolders, files in os.walk(out):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for path in (Path(folder, file) for file in files):
-            name = path.relative_to(out).as_posix()
-            temporary = path.name.startswith(".") and path.suffix == ".tmp"  # of a killed run
-            if temporary or (name != REFERENCES_PAGE and any(fnmatchcase(name, pattern) for pattern in WRITTEN)):
-                path.unlink(missing_ok=True)
+def written_files(out: Path) -> dict[Path, tuple[int, int]]:
+    """The results in the folder of an unfinished run, each with what changes when it is written again."""
+    paths = (Path(folder, file) for folder, _, files in os.walk(out) for file in files)
+    return {path: _state(path) for path in paths if _is_result(path.relative_to(out).as_posix())}
+
+
+def remove_unchanged(earlier: dict[Path, tuple[int, int]]) -> None:
+    """Remove the results of an earlier attempt that this one has not written again.
+
+    Args:
+        earlier: What :func:`written_files` returned before this attempt wrote anything.
+    """
+    for path, state in earlier.items():
+        if os.path.lexists(path) and _state(path) == state:
+            path.unlink()
+
+
+def _is_result(name: str) -> bool:
+    return name != REFERENCES_PAGE and any(fnmatchcase(name, pattern) for pattern in WRITTEN)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """The number of a file and when it was put in place."""
+    state = path.lstat()
+    return state.st_ino, state.st_ctime_ns
 
 
 def _sibling(out: Path, ending: str) -> Path:
     """The hidden folder ``.NAME.ENDING`` next to a folder."""
-    out = out.resolve()
-    return out.with_name(f".{out.name}.{ending}")
+    place = real_path(out)
+    return place.with_name(f".{place.name}.{ending}")
 
 
 def _replace(out: Path, new: Path) -> None:
     """Put a folder in the place of another one, which is removed."""
-    place, old = out.resolve(), _sibling(out, "old")
+    place, old = real_path(out), _sibling(out, "old")
     try:
         shutil.rmtree(old, ignore_errors=True)
         if place.exists():
@@ -179,7 +226,7 @@ def _replace(out: Path, new: Path) -> None:
 
 
 def _restore(out: Path) -> None:
-    """Put a folder back that was moved away when its replacement failed or was killed."""
-    place, old = out.resolve(), _sibling(out, "old")
+    """Put a folder back that was moved away when its replacement failed."""
+    place, old = real_path(out), _sibling(out, "old")
     if old.exists() and not place.exists():
         old.rename(place)

@@ -3,23 +3,29 @@
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import sha256
+from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.output_folder import OutputFolder
-from no_time_to_train.pipeline.replace_folder import output_of_run, remove_written
+from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
+
+#: Changed when the instances of a journal of an earlier version would not be what this one finds.
+JOURNAL_FORMAT = 2
 
 #: Images whose files may wait to be written while the networks continue.
 MAX_WAITING = 4
@@ -61,18 +67,21 @@ def segment_images(
         with output_of_run(out, overwrite) as folder:
             journal = Journal(folder / "results.json")
             with journal.run(depends_on(segmenter)):
-                remove_written(folder)
+                remove_leftovers_in(folder)
+                earlier = written_files(folder)
                 output = OutputFolder(folder, segmenter.memory, thresholds, formats, order, out, summary)
                 try:
                     _segment_all(segmenter, targets, journal, output)
                 except KeyboardInterrupt:
                     output.finish()
+                    remove_unchanged(earlier)
                     raise
                 if not summary.images:
                     raise UserError(
                         f"none of {plural(len(summary.skipped), 'image')} can be read: {summary.skipped[0]}"
                     )
                 output.finish()
+                remove_unchanged(earlier)
     except KeyboardInterrupt:
         summary.interrupted = True
     return summary
@@ -103,18 +112,33 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
 def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
     """What the instances found in an image depend on besides its pixels, as JSON values.
 
+    The thresholds, the frames and the images that are chosen are not in it: all files are written again from the
+    instances, which the journal has at any score.
+
     Args:
         segmenter: See :func:`segment_images`.
     """
     assert segmenter.memory is not None
-    assert segmenter.memory.prototypes is not None
-    checkpoint = segmenter.sam2_checkpoint
+    settings = asdict(segmenter.segmenter.settings)
+    del settings["points_per_batch"]  # affects speed and memory only
     return {
+        "format of the journal": JOURNAL_FORMAT,
         "objects": {category.name: category.id for category in segmenter.memory.categories},
-        "references": hashlib.sha256(segmenter.memory.prototypes.numpy().tobytes()).hexdigest(),
-        "sam2": checkpoint and sha256(checkpoint),
-        "points_per_side": segmenter.segmenter.settings.points_per_side,
+        "references": hash_tensors({name: one for name, one in vars(segmenter.memory).items() if torch.is_tensor(one)}),
+        "networks": {
+            name: hash_tensors(network.state_dict()) for name, network in segmenter.segmenter.named_children()
+        },
+        "settings": settings,
     }
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of tensors by name, whatever device they are on."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def identity(target: TargetImage, image: NDArray[np.uint8]) -> dict[str, Any]:

@@ -47,6 +47,9 @@ PALETTE = sv.ColorPalette.from_hex(
 #: The colors of PALETTE that tell instances of one class apart.
 INSTANCE_COLORS = 12
 
+#: The longest side of a JPEG file in pixels.
+JPEG_SIDE = 65500
+
 #: How much of a color the inside of a mask takes.
 FILL = 0.25
 
@@ -211,10 +214,14 @@ def save_picture(picture: Picture, path: Path) -> None:
 
     Args:
         picture: uint8 [H, W, 3] RGB.
-        path: The file. The suffix ``.png`` makes a PNG file, any other a JPEG file.
+        path: The file. The suffix ``.png`` makes a PNG file, any other a JPEG file, which is scaled down where the
+            format has no room for all pixels.
 
     Raises:
         UserError: The file cannot be written.
     """
+    image, png = Image.fromarray(picture), path.suffix == ".png"
+    if not png and max(image.size) > JPEG_SIDE:
+        image.thumbnail((JPEG_SIDE, JPEG_SIDE))
     with atomic_write(path) as file:
-        Image.fromarray(picture).save(file, format="PNG" if path.suffix == ".png" else "JPEG", quality=90)
+        image.save(file, format="PNG" if png else "JPEG", quality=90)
