@@ -8,6 +8,7 @@ import argparse
 import inspect
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -15,6 +16,7 @@ from docstring_parser import Docstring, DocstringStyle
 from docstring_parser import parse as parse_docstring
 
 from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.ranges import parse_number, range_of
 
 #: Options that earlier versions and the paper's commands spell differently -> their name here.
 ALIASES = {
@@ -95,7 +97,7 @@ def parser_of(command: str, function: Callable[..., Any]) -> CommandParser:
         add_help=False,
     )
     parser.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-    hints = get_type_hints(function)
+    hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         help_text = " ".join(descriptions[name].split()).replace("%", "%%")
         positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
@@ -116,8 +118,12 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
         parser.add_argument(flag, action="store_true", **options)
         return
     many, kind = _kind(hint)
+    declared = range_of(kind)
     if get_origin(kind) is Literal:
         options["choices"] = get_args(kind)
+    elif declared:
+        options["type"] = partial(parse_number, name.upper() if positional else flag, hint=kind)
+        kind = declared[0]
     else:
         options["type"] = kind
     if positional:

@@ -4,15 +4,15 @@ import logging
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, get_origin
 
 import torch
 import yaml
 from jsonargparse import set_parsing_settings
-from jsonargparse.typing import NonNegativeInt
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+from no_time_to_train.commands.test import RUN_OPTIONS
 from no_time_to_train.errors import UserError
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
 from no_time_to_train.pipeline.run_record import record_stage
@@ -37,13 +37,8 @@ class StageCLI(LightningCLI):
         return {"test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--out_path", type=str | None)
-        parser.add_argument("--export_result", type=str | None)
-        parser.add_argument("--seed", type=int | None)
-        parser.add_argument("--n_shot", type=int | None)
-        parser.add_argument("--coco_semantic_split", type=int | None)
-        parser.add_argument("--on_bad_image", type=Literal["stop", "skip"], default="stop")
-        parser.add_argument("--max_bad", type=NonNegativeInt | None)
+        for name, kind in RUN_OPTIONS.items():
+            parser.add_argument(f"--{name}", type=kind, default="stop" if get_origin(kind) is Literal else None)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: a memory holds no hyperparameters of the model."""
@@ -86,6 +81,7 @@ class StageCLI(LightningCLI):
             precision=str(self.trainer.precision),
             on_bad_image=config.on_bad_image,
             max_bad=config.max_bad,
+            size_mismatch=config.size_mismatch,
             labels={key: value for key, value in labels.items() if value is not None},
         )
         with self._record(model, run) if self.trainer.is_global_zero else nullcontext():

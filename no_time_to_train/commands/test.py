@@ -3,34 +3,35 @@
 import shlex
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from no_time_to_train.commands.authors_config import translate
 from no_time_to_train.config import configuration_keys
 from no_time_to_train.errors import UserError, UserNotice, suggest
+from no_time_to_train.ranges import NonNegative, Positive, Range, Seed, check_number, parse_number, range_of
 
 #: The stages of the method, in their order.
 STAGES = ("fill_memory", "postprocess_memory", "test")
 
-#: Options of a run besides ``--model...`` and ``--trainer...``; ``commands/stage_cli.py`` defines them.
-OPTIONS = (
-    "config",
-    "ckpt_path",
-    "out_path",
-    "export_result",
-    "n_shot",
-    "coco_semantic_split",
-    "seed",
-    "on_bad_image",
-    "max_bad",
-    "print_config",
-    "optimizer",
-    "lr_scheduler",
-)
+#: Options of a run besides ``--model...`` and ``--trainer...``, which ``commands/stage_cli.py`` defines -> their types.
+RUN_OPTIONS: dict[str, Any] = {
+    "out_path": str | None,
+    "export_result": str | None,
+    "n_shot": Positive | None,
+    "coco_semantic_split": Annotated[int, Range(1, 4)] | None,
+    "seed": Seed | None,
+    "on_bad_image": Literal["stop", "skip"],
+    "max_bad": NonNegative | None,
+    "size_mismatch": Literal["stop", "rescale"],
+}
+
+#: All options of that kind; the further ones are those of Lightning's command line.
+OPTIONS = (*RUN_OPTIONS, "config", "ckpt_path", "print_config", "optimizer", "lr_scheduler")
 
 
 def test(argv: list[str]) -> None:
@@ -57,6 +58,9 @@ def test(argv: list[str]) -> None:
       --seed N                   Seeds everything; recorded in metrics.json.
       --on_bad_image stop|skip   What to do with a target image that cannot be read. Default: stop.
       --max_bad N                Stop if more than N images are skipped.
+      --size_mismatch stop|rescale
+                                 What to do with an image of another size than the annotation file states: stop (or with
+                                 --on_bad_image skip, skip it), or rescale its annotations. Default: stop.
 
     configuration:
       --model.KEY VALUE          Any key of docs/configuration.md, also written --model.init_args.KEY VALUE.
@@ -68,6 +72,7 @@ def test(argv: list[str]) -> None:
 
         print(inspect.getdoc(test))
         return
+    argv = [with_underscores(word) for word in argv]
     check_arguments(argv)
     argv = translate_configurations(argv)
     from no_time_to_train.commands.stage_cli import run_stage
@@ -98,14 +103,21 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
         test(arguments)
 
 
+def with_underscores(word: str) -> str:
+    """An option of a run that is written with dashes, such as ``--on-bad-image``, with underscores."""
+    option, equals, value = word.partition("=")
+    name = option.removeprefix("--").replace("-", "_")
+    return f"--{name}{equals}{value}" if option.startswith("--") and name in OPTIONS else word
+
+
 def check_arguments(argv: list[str]) -> None:
-    """Check what can be checked in a moment: options, configuration files, their keys, and the memory to read.
+    """Check what can be checked in a moment: options, configuration files, keys, numbers, and the memory to read.
 
     Args:
         argv: The arguments after ``no-time-to-train test``.
 
     Raises:
-        UserError: An option or a key does not exist, or a file is missing.
+        UserError: An option or a key does not exist, a number is out of its range, or a file is missing.
     """
     options = [argument.partition("=")[0] for argument in argv if argument.startswith("--")]
     for option in options:
@@ -115,6 +127,8 @@ def check_arguments(argv: list[str]) -> None:
         elif name != "trainer" and (keys or name not in OPTIONS):
             known = [f"--{known}" for known in OPTIONS]
             raise UserError(f"no-time-to-train test: there is no option {option}{suggest(option, known)}")
+    for option, value in option_values(argv):
+        check_value(option, value)
     configs = values(argv, "--config")
     if not configs and not any(option.startswith("--model") for option in options):
         raise UserError("--config is missing: give a configuration such as configs/custom_sam2l.yaml (see test --help)")
@@ -172,18 +186,48 @@ def translate_configurations(argv: list[str]) -> list[str]:
     return words
 
 
+def option_values(argv: list[str]) -> list[tuple[str, str]]:
+    """The options of a command line with their values, given as ``--option VALUE`` or ``--option=VALUE``."""
+    following = [(option, value) for option, value in pairwise(argv) if option.startswith("--") and "=" not in option]
+    return following + [(option, value) for option, _, value in (one.partition("=") for one in argv) if value]
+
+
+def check_value(option: str, text: str) -> None:
+    """Check the value of an option whose name is known: a number, or several keys as YAML."""
+    name, *keys = option.removeprefix("--").split(".")
+    known: Any = RUN_OPTIONS.get(name)
+    if name == "model":
+        known = configuration_keys()
+        for key in keys[1:] if keys[:1] == ["init_args"] else keys:
+            known = known.get(key) if isinstance(known, dict) else None
+    if isinstance(known, dict):
+        with suppress(yaml.YAMLError):  # else the path of a file
+            content = yaml.safe_load(text)
+            if isinstance(content, dict):
+                check_nested(content, known, [], option)
+    elif range_of(known) and text not in ("null", "None"):
+        parse_number(option, text, known)
+
+
 def check_nested(content: dict[str, Any], known: dict[str, Any], parents: list[str], where: str) -> None:
-    """Check the keys of a dict and of the dicts in it."""
+    """Check the keys and the numbers of a dict and of the dicts in it."""
     for key, value in content.items():
-        check_keys([str(key)], known, f"{where}: {'.'.join([*parents, str(key)])}")
-        if isinstance(value, dict) and known[key]:
-            check_nested(value, known[key], [*parents, str(key)], where)
+        name = f"{where}: {'.'.join([*parents, str(key)])}"
+        check_keys([str(key)], known, name)
+        below = known.get(key)
+        if isinstance(below, dict):
+            if isinstance(value, dict):
+                check_nested(value, below, [*parents, str(key)], where)
+        elif isinstance(value, str) and range_of(below):
+            parse_number(name, value, below)
+        else:
+            check_number(name, value, below)
 
 
 def check_keys(keys: list[str], known: dict[str, Any], where: str) -> None:
     """Check that a path of keys exists; jsonargparse accepts a shortened path only where it says so itself."""
     for key in keys:
-        if key in ("class_path", "init_args", "help") or not known:
+        if key in ("class_path", "init_args", "help") or not isinstance(known, dict):
             return
         if key not in known:
             raise UserError(f"{where}: there is no key {key!r}{suggest(key, known)}")
@@ -191,6 +235,5 @@ def check_keys(keys: list[str], known: dict[str, Any], where: str) -> None:
 
 
 def values(argv: list[str], option: str) -> list[str]:
-    """The values that a command line gives to an option, as ``--option VALUE`` or ``--option=VALUE``."""
-    following = [value for name, value in pairwise(argv) if name == option]
-    return following + [one.removeprefix(f"{option}=") for one in argv if one.startswith(f"{option}=")]
+    """The values that a command line gives to an option."""
+    return [value for name, value in option_values(argv) if name == option]
