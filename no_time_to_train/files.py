@@ -96,18 +96,30 @@ def remove_leftovers_in(folder: str | Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        UserError: It is missing, no file (opening a pipe or a device would wait forever), or unreadable.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
 def read_text(path: str | Path) -> str:
     """Read a text file in UTF-8.
 
     Raises:
-        UserError: It is missing, no file (opening a pipe or a device would wait forever), unreadable, or not UTF-8.
+        UserError: See :func:`read_bytes`; or it is not UTF-8.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 

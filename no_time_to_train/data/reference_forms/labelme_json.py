@@ -1,7 +1,6 @@
 """LabelMe: one JSON file per image."""
 
 import base64
-import io
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from no_time_to_train.data.images import shown_size
-from no_time_to_train.data.reference_forms.reference import Reference, find_image
-from no_time_to_train.data.rle import encode_mask, encode_polygons
+from no_time_to_train.data.images import decode_image
+from no_time_to_train.data.reference_forms.reference import Reference, annotated_size, find_image
+from no_time_to_train.data.rle import are_coordinates, encode_mask, encode_polygons
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 
@@ -39,20 +37,20 @@ def read(path: Path) -> list[Reference]:
     """
     content = read_json(path)
     image = find_image(str(content.get("imagePath") or ""), path.parent)
-    size = (content.get("imageHeight"), content.get("imageWidth"))
-    height, width = size if None not in size else shown_size(image)
+    height, width = annotated_size(image, content.get("imageHeight"), content.get("imageWidth"))
     references: list[Reference] = []
     groups: dict[tuple[str, Any], int] = {}  # of masks: label and group id -> index of their reference
     for index, shape in enumerate(content["shapes"]):
         try:
-            reference = _read_shape(shape, image, int(height), int(width))
-        except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+            reference = _read_shape(shape, image, height, width)
+            group_id = _group_id(shape)
+        except Exception as error:  # a shape can hold anything, and so can the image in it
             raise UserError(f"{path}: shape {index} is broken: {error!r}") from error
         if reference is None:
             kind = shape.get("shape_type")
             raise UserError(f"{path}: shape {index} is a {kind}: draw a polygon, rectangle, circle, mask or point")
-        group = (reference.label, shape.get("group_id"))
-        if reference.mask is None or group[1] is None:
+        group = (reference.label, group_id)
+        if reference.mask is None or group_id is None:
             references.append(reference)
         elif group not in groups:
             groups[group] = len(references)
@@ -67,8 +65,12 @@ def read(path: Path) -> list[Reference]:
 
 def _read_shape(shape: dict[str, Any], image: Path, height: int, width: int) -> Reference | None:
     """The reference that a shape marks; None where its kind marks no object."""
+    if not isinstance(shape["label"], str | int):
+        raise ValueError(f"its label is {shape['label']!r}, not text")
     label, size = str(shape["label"]), (height, width)
     points = np.array(shape["points"], float).reshape(-1, 2)
+    if not are_coordinates(points.ravel().tolist()):
+        raise ValueError("a coordinate is not a number, or far outside any image")
     kind = shape.get("shape_type") or "polygon"
     if kind == "point":
         return Reference(label, image, point=(points[0, 0], points[0, 1]), size=size)
@@ -87,9 +89,17 @@ def _read_shape(shape: dict[str, Any], image: Path, height: int, width: int) -> 
     return Reference(label, image, encode_polygons([points.ravel().tolist()], height, width), size=size)
 
 
+def _group_id(shape: dict[str, Any]) -> int | str | None:
+    """The number that shapes of one object share; None where a shape is an object of its own."""
+    group_id = shape.get("group_id")
+    if not isinstance(group_id, int | str | None):
+        raise ValueError(f"its group_id is {group_id!r}, not a number")
+    return group_id
+
+
 def _read_mask(png: str, x: int, y: int, height: int, width: int) -> NDArray[np.bool_]:
     """A mask at the image's size; LabelMe stores only the part inside its box, whose upper left pixel is x, y."""
-    part = np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))).astype(bool)
+    part = np.asarray(decode_image(base64.b64decode(png), "of the mask")).astype(bool)
     mask = np.zeros((height, width), bool)
     mask[y : y + part.shape[0], x : x + part.shape[1]] = part
     return mask

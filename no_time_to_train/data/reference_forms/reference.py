@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.images import as_mask, as_rgb
+from no_time_to_train.data.images import as_mask, as_rgb, shown_size, stored_size
+from no_time_to_train.data.names import check_file_name
 from no_time_to_train.data.rle import Rle, decode_mask
 from no_time_to_train.errors import UserError
 
@@ -27,6 +28,7 @@ class Reference:
         box: The box around the object. Where there is a mask as well, the reference is cropped around the box.
         point: x, y in pixels.
         size: Height and width of the image as the annotation states them; None where it does not.
+        negative: Whether the object shows what the class is not.
     """
 
     label: str
@@ -35,6 +37,7 @@ class Reference:
     box: Box | None = None
     point: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
+    negative: bool = False
 
     def read_mask(self) -> NDArray[np.bool_] | None:
         """The object's mask, bool [H, W]; None where the annotation has none.
@@ -81,6 +84,28 @@ class FoundReferences:
 ANNOTATION_FOLDERS = {"annotations", "labels", "json", "xml"}
 
 
+def annotated_size(image: Path, height: float | None, width: float | None) -> tuple[int, int]:
+    """The height and width in pixels of an image, as its annotation sees it: as stored or as shown (see EXIF).
+
+    The annotation is compared with the image's header before anything of the size that it states is allocated.
+
+    Args:
+        image: The image file.
+        height: The height that the annotation states; None or 0 where it states none.
+        width: The width that the annotation states.
+
+    Raises:
+        UserError: The image cannot be read, or has another size.
+    """
+    shown = shown_size(image)
+    if not height or not width:
+        return shown
+    stated = (int(height), int(width))
+    if stated not in (shown, stored_size(image)):
+        raise UserError(f"image {image} is {shown[1]}x{shown[0]} pixels, its annotation is for {width}x{height}")
+    return stated
+
+
 def find_image(name: str, folder: Path) -> Path:
     """Find the file of an image that an annotation names.
 
@@ -90,8 +115,12 @@ def find_image(name: str, folder: Path) -> Path:
             folder is one of ``ANNOTATION_FOLDERS``, up to two folders below its parent.
 
     Raises:
-        UserError: No image has this name, or several have it.
+        UserError: No image has this name, or several have it, or no file can have it.
     """
+    try:
+        check_file_name(name)
+    except ValueError as error:
+        raise UserError(f"an annotation in {folder} is of no image: {error}") from error
     name = name.replace("\\", "/")
     base = name.rpartition("/")[2]
     places = [folder, folder.parent] if folder.name.lower() in ANNOTATION_FOLDERS else [folder]

@@ -2,18 +2,20 @@
 
 import glob
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element
 
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import parse
+from defusedxml.ElementTree import fromstring
 from supervision.dataset.formats.pascal_voc import detections_from_xml_obj
 
-from no_time_to_train.data.images import is_image, shown_size
-from no_time_to_train.data.reference_forms.reference import Reference, find_image
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.images import is_image
+from no_time_to_train.data.reference_forms.reference import Reference, annotated_size, find_image
+from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_bytes
 
 NAME = "Pascal VOC xml"
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(path: Path) -> list[Reference]:
@@ -25,22 +27,34 @@ def read(path: Path) -> list[Reference]:
         UserError: The file is broken, or its image is missing.
     """
     try:
-        element = parse(path).getroot()
+        element = fromstring(read_bytes(path))
         if element.tag != "annotation":
             raise ValueError(f"its root is <{element.tag}>, not <annotation>")
         name = element.findtext("filename") or ""
         siblings = [other for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if is_image(other)]
         image = siblings[0] if siblings else find_image(name, path.parent)
-        size = (int(element.findtext("size/height") or 0), int(element.findtext("size/width") or 0))
-        height, width = size if all(size) else shown_size(image)
-        found, classes = detections_from_xml_obj(element, [], (width, height))
-    except (OSError, ParseError, DefusedXmlException, ValueError) as error:
+        stated = (float(element.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+        size = annotated_size(image, *stated)
+        return [_read_object(entry, image, size) for entry in element.findall("object")]
+    except UserError:
+        raise
+    except Exception as error:  # the parsers raise OSError, ParseError, DefusedXmlException, ValueError, ...
         raise UserError(f"{path} is not a Pascal VOC annotation: {error}") from error
-    references = []
-    assert found.class_id is not None
-    for index in range(len(found)):
-        x1, y1, x2, y2 = found.xyxy[index].tolist()
-        mask = None if found.mask is None or not found.mask[index].any() else encode_mask(found.mask[index])
-        label = classes[found.class_id[index]]
-        references.append(Reference(label, image, mask, (x1, y1, x2, y2), size=(height, width)))
-    return references
+
+
+def _read_object(entry: Element, image: Path, size: tuple[int, int]) -> Reference:
+    """The reference that an <object> marks. One at a time is parsed, because each may need a mask of the image's size.
+
+    Raises:
+        ValueError: It is broken.
+    """
+    height, width = size
+    if not are_coordinates([float(entry.findtext(f"bndbox/{key}") or "nan") for key in CORNERS]):
+        raise ValueError(f"the box of {entry.findtext('name')!r} has a coordinate that is not a number, or far outside")
+    check_polygons([[float(value.text or "nan") for value in part] for part in entry.findall("polygon")], height, width)
+    root = Element("annotation")
+    root.append(entry)
+    found, (label,) = detections_from_xml_obj(root, [], (width, height))
+    x1, y1, x2, y2 = found.xyxy[0].tolist()
+    mask = None if found.mask is None or not found.mask[0].any() else encode_mask(found.mask[0])
+    return Reference(label, image, mask, (x1, y1, x2, y2), size=size)

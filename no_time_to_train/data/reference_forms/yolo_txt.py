@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-import yaml
 from supervision.dataset.formats.yolo import yolo_annotations_to_detections
 
 from no_time_to_train.data.images import is_image, shown_size
+from no_time_to_train.data.names import clean_class_names
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_text, read_yaml
 
 NAME = "YOLO txt"
 
@@ -37,15 +38,16 @@ def read(path: Path, root: Path) -> list[Reference]:
         if not labels.is_file():
             continue
         height, width = shown_size(image)
-        for number, line in enumerate(labels.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(read_text(labels).splitlines(), start=1):
             if not line.strip():
                 continue
             is_polygon = len(line.split()) > 6
             try:
+                _check_line(line, height, width, is_polygon)
                 found = yolo_annotations_to_detections([line], (width, height), with_masks=is_polygon)
                 assert found.class_id is not None
                 label = names[int(found.class_id[0])]
-            except (ValueError, KeyError) as error:
+            except Exception as error:  # the parser raises ValueError, IndexError, OverflowError, ...
                 reason = f"{path} names no class {error}" if isinstance(error, KeyError) else error
                 raise UserError(f"{labels}, line {number}: {reason}") from error
             x1, y1, x2, y2 = found.xyxy[0].tolist()
@@ -62,11 +64,29 @@ def read_names(path: Path) -> dict[int, str]:
         UserError: The file cannot be read, or has no ``names``.
     """
     try:
-        names = yaml.safe_load(path.read_text(encoding="utf-8"))["names"]
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return {int(index): str(name) for index, name in pairs}
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} holds no list 'names' of classes: {' '.join(str(error).split())}") from error
+        names = read_yaml(path)["names"]
+        pairs = list(names.items() if isinstance(names, dict) else enumerate(names))
+        found = {int(index): str(name) for index, name in pairs}
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} holds no list 'names' of classes: {error!r}") from error
+    cleaned = clean_class_names(found.values(), path)
+    if len(found) < len(pairs) or len(set(cleaned.values())) < len(pairs):
+        raise UserError(f"{path} names two classes alike, or gives a number twice: {', '.join(cleaned.values())}")
+    return {index: cleaned[name] for index, name in found.items()}
+
+
+def _check_line(line: str, height: int, width: int, is_polygon: bool) -> None:
+    """Check the numbers of a line, which are shares of the image's sides.
+
+    Raises:
+        ValueError: One is not a number, or far outside the image.
+    """
+    numbers = [float(value) for value in line.split()[1:]]
+    pixels = [value * (width, height)[index % 2] for index, value in enumerate(numbers)]
+    if is_polygon:
+        check_polygons([pixels], height, width)
+    elif not are_coordinates(pixels[:4]):
+        raise ValueError("a coordinate is not a number, or far outside the image")
 
 
 def label_file(image: Path) -> Path:
