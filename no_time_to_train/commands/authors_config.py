@@ -30,7 +30,6 @@ ANY = object()
 #: Their keys that this package lacks -> the value that changes nothing. Another value would change results. A key
 #: that the configuration of this package gets one day is passed on.
 WITHOUT_MEANING = {
-    "model_cfg.exp_folder": ANY,
     "model_cfg.memory_bank_cfg.enable": True,
     "model_cfg.memory_bank_cfg.length_negative": ANY,
     "model_cfg.sam2_infer_cfgs.with_negative_refs": False,

@@ -15,11 +15,14 @@ from no_time_to_train.files import read_json
 #: The longest side of an image, in pixels. pycocotools allocates memory for the size that a file states.
 MAX_SIDE = 2**16
 
-#: Per section of the file, the keys that every entry must have, and the type of each value.
-REQUIRED: dict[str, dict[str, type]] = {
-    "images": {"id": int, "file_name": str},
-    "categories": {"id": int, "name": str},
-    "annotations": {"id": int, "image_id": int, "category_id": int},
+#: The id of an image: an integer, or a string where the annotation file has strings.
+ImageId = int | str
+
+#: Per section of the file, the keys that every entry must have, and the types that each value may have.
+REQUIRED: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": (int, str), "file_name": (str,)},
+    "categories": {"id": (int,), "name": (str,)},
+    "annotations": {"id": (int,), "image_id": (int, str), "category_id": (int,)},
 }
 
 
@@ -58,6 +61,26 @@ def index_coco(data: dict[str, Any]) -> COCO:
     return coco
 
 
+def image_ids_of_other_type(coco: COCO) -> dict[ImageId, ImageId]:
+    """The image ids of a file as other files may give them: an id "7" as 7, and an id 7 as "7".
+
+    The authors' code writes image ids that are strings of digits as integers.
+
+    Args:
+        coco: The annotation file.
+
+    Returns:
+        The id in the file by the id of the other type. Ids that would be the same number are left out.
+    """
+    found: dict[ImageId, list[ImageId]] = {}
+    for image_id in coco.imgs:
+        if isinstance(image_id, int):
+            found[str(image_id)] = [image_id]
+        elif image_id.isascii() and image_id.isdigit() and len(image_id) < 20:
+            found.setdefault(int(image_id), []).append(image_id)
+    return {other: image_ids[0] for other, image_ids in found.items() if len(image_ids) == 1}
+
+
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a number that numpy can hold: not a boolean, not NaN, and smaller than 1e15."""
     return type(value) in (int, float) and -1e15 < value < 1e15
@@ -73,11 +96,25 @@ def _check_sections(data: Any, path: str | Path) -> None:
         if not isinstance(entries, list):
             raise UserError(f"{problem}: {section!r} is not a list")
         for index, entry in enumerate(entries):
-            for key, kind in required.items():
+            for key, kinds in required.items():
                 if not isinstance(entry, dict) or key not in entry:
                     raise UserError(f"{problem}: {section}[{index}] lacks {key!r}")
-                if type(entry[key]) is not kind:
-                    raise UserError(f"{path}: {section}[{index}] has {key} {entry[key]!r}, not a {kind.__name__}")
+                if type(entry[key]) not in kinds:
+                    names = " or ".join(kind.__name__ for kind in kinds)
+                    raise UserError(f"{path}: {section}[{index}] has {key} {entry[key]!r}, not a {names}")
+    _check_image_ids(data, path)
+
+
+def _check_image_ids(data: dict[str, Any], path: str | Path) -> None:
+    """Check that image ids are of one type, because they are sorted."""
+    first: dict[type, str] = {}
+    for section, key in (("images", "id"), ("annotations", "image_id")):
+        for index, entry in enumerate(data.get(section, [])):
+            first.setdefault(type(entry[key]), f"{section}[{index}] has {key} {entry[key]!r}")
+    if len(first) > 1:
+        raise UserError(
+            f"{path} has image ids that are numbers and others that are strings: {', '.join(first.values())}"
+        )
 
 
 def _check_image_sizes(images: list[dict[str, Any]], path: str | Path) -> None:

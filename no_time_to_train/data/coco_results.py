@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import decode_mask, encode_mask
 from no_time_to_train.method.detections import Detections
 
 
-def to_coco_records(detections: Detections, image_id: int, category_ids: list[int]) -> list[dict[str, Any]]:
+def to_coco_records(detections: Detections, image_id: ImageId, category_ids: list[int]) -> list[dict[str, Any]]:
     """COCO result records of an image's detections, in their order.
 
     Args:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
@@ -20,6 +22,10 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import CONTEXT_RATIO
 from no_time_to_train.method.target_image import target_tensor
+
+#: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
+#: the image counts as rescaled. A larger one means another image, or one that was turned.
+ASPECT_TOLERANCE = 0.02
 
 
 @dataclass
@@ -31,12 +37,14 @@ class ReferenceCrop:
         class_index: Its class, in [0, C).
         crop: float32 [3, S, S], see ``fill_memory.crop_reference``.
         mask: float32 [1, h, w] in {0, 1}, at the size of the crop before resizing.
+        rescaled: Whether its annotation was rescaled to the image's own size.
     """
 
     index: int
     class_index: int
     crop: Tensor
     mask: Tensor
+    rescaled: bool = False
 
 
 @dataclass
@@ -46,20 +54,22 @@ class Target:
     Attributes:
         index: Its index in the data set.
         image_id: Its id in the annotation file.
-        height: Its own height in pixels.
-        width: Its own width in pixels.
+        height: Height of the results in pixels: the image's own, or the one that the annotation file states.
+        width: Width of the results in pixels, likewise.
         image: float32 [3, S, S] in [0, 1], see ``target_image.target_tensor``; None where there are ``proposals``.
         cache_key: The name of its cache entry; empty where there is no cache.
         proposals: Its proposals from the cache, on the CPU.
+        rescaled: Whether the results have another size than the image.
     """
 
     index: int
-    image_id: int
+    image_id: ImageId
     height: int
     width: int
     image: Tensor | None = None
     cache_key: str = ""
     proposals: DescribedProposals | None = None
+    rescaled: bool = False
 
 
 @dataclass
@@ -77,12 +87,13 @@ class BadImage:
     reason: str
 
 
-def read_listed_image(root: str | Path, entry: dict[str, Any]) -> NDArray[np.uint8]:
+def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = False) -> NDArray[np.uint8]:
     """Read an image that a COCO file lists.
 
     Args:
         root: Folder of the images.
         entry: The image's entry in ``images``.
+        rescale: Resize an image of another size to the one that the entry states; see :func:`stated_size`.
 
     Returns:
         uint8 [H, W, 3] RGB, as stored: EXIF orientation is not applied.
@@ -92,18 +103,40 @@ def read_listed_image(root: str | Path, entry: dict[str, Any]) -> NDArray[np.uin
     """
     path = Path(root) / entry["file_name"]
     image = read_rgb(path)
-    check_size(path, entry, *image.shape[:2])
-    return image
+    height, width = stated_size(path, entry, *image.shape[:2], rescale=rescale)
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def check_size(path: Path, entry: dict[str, Any], height: int, width: int) -> None:
-    """Raise a UserError where an image does not have the size that its entry in ``images`` states."""
+def stated_size(path: Path, entry: dict[str, Any], height: int, width: int, rescale: bool = False) -> tuple[int, int]:
+    """The size of an image that its entry in ``images`` states.
+
+    Args:
+        path: The image file, for messages.
+        entry: The image's entry.
+        height: Its own height in pixels.
+        width: Its own width in pixels.
+        rescale: Accept another size of the same aspect ratio, within 2 %.
+
+    Returns:
+        Height and width; the image's own where the entry states none.
+
+    Raises:
+        UserError: The entry states another size, and ``rescale`` is not set or the aspect ratio is another, too.
+    """
     stated = (entry.get("height", height), entry.get("width", width))
-    if (height, width) != stated:
-        raise UserError(f"image {path} is {width}x{height}, the annotation file says {stated[1]}x{stated[0]}")
+    if (height, width) == stated:
+        return stated
+    problem = f"image {path} is {width}x{height}, the annotation file says {stated[1]}x{stated[0]}"
+    if not rescale:
+        raise UserError(problem)
+    if abs(height * stated[1] / (width * stated[0]) - 1) > ASPECT_TOLERANCE:
+        raise UserError(f"{problem}: with another aspect ratio, it is another image or was turned, and is not rescaled")
+    return stated
 
 
-def check_images_exist(root: str | Path, coco: COCO, image_ids: Iterable[int]) -> None:
+def check_images_exist(root: str | Path, coco: COCO, image_ids: Iterable[ImageId]) -> None:
     """Raise a UserError that names the first missing image and says how many are missing."""
     paths = [Path(root) / coco.imgs[image_id]["file_name"] for image_id in image_ids]
     missing = [path for path in paths if not path.is_file()]
@@ -122,6 +155,8 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         references: The checked shots of each class (see ``reference_sets.check_references``).
         size: Side of the crops in pixels: the encoder's input.
         context_ratio: See ``fill_memory.crop_window``.
+        rescale: Rescale the annotations of images that have another size than the file states; see
+            :func:`stated_size`.
 
     Attributes:
         shots: For each item, its class index and its entry of the reference set.
@@ -135,8 +170,10 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         references: ReferenceSet,
         size: int,
         context_ratio: float = CONTEXT_RATIO,
+        rescale: bool = False,
     ) -> None:
-        self.coco, self.root, self.size, self.context_ratio = coco, root, size, context_ratio
+        self.coco, self.root, self.size, self.context_ratio = coco, Path(root), size, context_ratio
+        self.rescale = rescale
         self.shots = [
             (class_index, shot) for class_index, category in enumerate(categories) for shot in references[category.id]
         ]
@@ -147,14 +184,39 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
     def __getitem__(self, index: int) -> ReferenceCrop | BadImage:
         class_index, shot = self.shots[index]
         annotation = self.coco.anns[shot["ann_ids"][0]]
+        entry = self.coco.imgs[annotation["image_id"]]
+        path = self.root / entry["file_name"]
         try:
-            image = read_listed_image(self.root, self.coco.imgs[annotation["image_id"]])
-            mask = annotation_mask(annotation, *image.shape[:2])
-            crop, mask_crop = crop_reference(image, mask, annotation["bbox"], self.size, self.context_ratio)
+            image = read_rgb(path)
+            own, bbox = image.shape[:2], annotation["bbox"]
+            stated = stated_size(path, entry, *own, rescale=self.rescale)
+            mask = annotation_mask(annotation, *stated)
+            if rescaled := stated != own:
+                mask, bbox = rescale_annotation(mask, bbox, *own)
+            crop, mask_crop = crop_reference(image, mask, bbox, self.size, self.context_ratio)
         except UserError as error:
             where = f"reference annotation {annotation['id']} of image {annotation['image_id']}"
             return BadImage(index, f"{where}: {error}")
-        return ReferenceCrop(index, class_index, crop, mask_crop)
+        return ReferenceCrop(index, class_index, crop, mask_crop, rescaled)
+
+
+def rescale_annotation(
+    mask: NDArray[np.bool_], bbox: list[float], height: int, width: int
+) -> tuple[NDArray[np.bool_], list[float]]:
+    """Rescale an annotation to another size of its image.
+
+    Args:
+        mask: bool [H, W].
+        bbox: x, y, w, h in pixels of the mask.
+        height: The new height in pixels.
+        width: The new width in pixels.
+
+    Returns:
+        The mask, bool [height, width], by its nearest pixels, and the box in pixels of it.
+    """
+    resized = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    scale = (width / mask.shape[1], height / mask.shape[0])
+    return resized.astype(bool), [value * factor for value, factor in zip(bbox, 2 * scale, strict=True)]
 
 
 class TargetDataset(Dataset[Target | BadImage]):
@@ -164,13 +226,15 @@ class TargetDataset(Dataset[Target | BadImage]):
         coco: Annotation file of the targets.
         root: Folder of the images.
         size: Side of the square in pixels: SAM 2's input.
+        rescale: Of an image that has another size than the file states, return results at the stated size, as they
+            are scored; see :func:`stated_size`.
 
     Attributes:
         entries: The images' entries in the annotation file.
     """
 
-    def __init__(self, coco: COCO, root: str | Path, size: int) -> None:
-        self.root, self.size = Path(root), size
+    def __init__(self, coco: COCO, root: str | Path, size: int, rescale: bool = False) -> None:
+        self.root, self.size, self.rescale = Path(root), size, rescale
         self.entries = list(coco.imgs.values())
 
     def __len__(self) -> int:
@@ -185,6 +249,8 @@ class TargetDataset(Dataset[Target | BadImage]):
 
     def load(self, index: int, entry: dict[str, Any]) -> Target:
         """Load one image; a UserError says what is wrong with it."""
-        image = read_listed_image(self.root, entry)
-        height, width = image.shape[:2]
-        return Target(index, entry["id"], height, width, target_tensor(image, self.size))
+        path = self.root / entry["file_name"]
+        image = read_rgb(path)
+        size = stated_size(path, entry, *image.shape[:2], rescale=self.rescale)
+        square = target_tensor(image, self.size)
+        return Target(index, entry["id"], *size, square, rescaled=size != image.shape[:2])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.coco_results import from_coco_records, to_coco_records
 from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.rle import mask_area
@@ -183,7 +184,7 @@ class Instances(Sequence[Instance]):
         by_instance = len(self.categories) == 1
         return Image.fromarray(draw_instances(self.image, self.masks, self.class_ids, self._captions(), by_instance))
 
-    def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: ImageId = 1) -> list[dict[str, Any]]:
         """Convert to COCO result records; ``categories`` holds the names of their category ids.
 
         Args:

@@ -1,6 +1,7 @@
 """Instances as the files of labelling tools, to be corrected there: LabelMe, YOLO segmentation, and COCO for CVAT."""
 
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import yaml
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.instances import Instances, Polygon
 from no_time_to_train.files import atomic_write, write_json
 from no_time_to_train.method.memory_bank import Category
@@ -29,7 +31,7 @@ class LabeledImage:
     name: str
     stem: str
     path: Path
-    image_id: int
+    image_id: ImageId
 
 
 class LabelFiles(ABC):
@@ -104,7 +106,8 @@ class YoloFiles(LabelFiles):
     """``labels/STEM.txt`` per image with one line per instance, the images, and ``data.yaml``.
 
     ``data.yaml`` states no ``path``: ultralytics then takes its own folder, but would resolve ``.`` against the working
-    directory or its folder of data sets.
+    directory or its folder of data sets. To find the labels of an image, it puts ``labels`` in the place of the last
+    ``images`` in its path, so that a folder ``images`` of the targets gets the name ``images_``.
     """
 
     form = "yolo"
@@ -118,9 +121,10 @@ class YoloFiles(LabelFiles):
             outline = (join_polygons(instance.to_polygons()) + 0.5) / (width, height)
             numbers = " ".join(f"{value:.6f}" for value in outline.clip(0, 1).ravel())
             lines.append(f"{index[instance.label]} {numbers}\n")
-        with atomic_write(self.folder / "labels" / f"{image.stem}.txt") as file:
+        stem = re.sub(r"(?<![^/])images(_*)(?=/)", r"images\1_", image.stem)  # no two folders become equal
+        with atomic_write(self.folder / "labels" / f"{stem}.txt") as file:
             file.write("".join(lines).encode())
-        place_image(image.path, self.folder / "images" / f"{image.stem}{image.path.suffix}", self.out)
+        place_image(image.path, self.folder / "images" / f"{stem}{image.path.suffix}", self.out)
 
     def finish(self) -> None:
         names = {index: category.name for index, category in enumerate(self.categories)}

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 import numpy as np
 from pycocotools.coco import COCO
 
+from no_time_to_train.data.coco import ImageId, image_ids_of_other_type
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import atomic_write, read_json, write_json
 from no_time_to_train.method.memory_bank import Category
@@ -28,7 +29,7 @@ class Shot(TypedDict):
         ann_ids: The id of its annotation; others after it are not used.
     """
 
-    img_id: int
+    img_id: ImageId
     ann_ids: list[int]
 
 
@@ -76,11 +77,12 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _shot(entry: dict[str, Any]) -> Shot:
-    """An entry with its ids as integers."""
+    """An entry with its ids as integers, except an image id that is a string."""
     ann_ids = [int(ann_id) for ann_id in entry["ann_ids"]]
     if not ann_ids:
         raise ValueError("an entry has no ann_ids")
-    return {"img_id": int(entry["img_id"]), "ann_ids": ann_ids}
+    image_id = entry["img_id"]
+    return {"img_id": image_id if isinstance(image_id, str) else int(image_id), "ann_ids": ann_ids}
 
 
 def write_references(references: ReferenceSet, path: str | Path) -> None:
@@ -115,14 +117,14 @@ def check_references(
         shots: The first this many shots of each class are chosen; None chooses all.
 
     Returns:
-        The chosen shots.
+        The chosen shots. Their image ids are of the type that the annotation file has.
 
     Raises:
         UserError: A class has no shot, an image or an annotation does not exist, or an annotation belongs to another
             image or class, or has no mask or box.
     """
     chosen: ReferenceSet = {}
-    few = []
+    few, other_type = [], image_ids_of_other_type(coco)
     for category in categories:
         entries = references.get(category.id, [])
         if not entries:
@@ -130,7 +132,9 @@ def check_references(
                 f"the reference set has no shots of class {category.name!r} (id {category.id}): sample some, or leave "
                 "the class out"
             )
-        chosen[category.id] = entries[:shots]
+        chosen[category.id] = [
+            {**shot, "img_id": other_type.get(shot["img_id"], shot["img_id"])} for shot in entries[:shots]
+        ]
         if shots is not None and len(entries) < shots:
             few.append(f"{category.name} ({len(entries)})")
         for shot in chosen[category.id]:
@@ -190,7 +194,7 @@ def coco_to_references(coco: COCO, shots: int | None = None, as_published: bool 
 
 def _published_references(annotations: list[dict[str, Any]], shots: int | None) -> ReferenceSet:
     """See :func:`coco_to_references`."""
-    by_image: dict[int, dict[int, Shot]] = {}
+    by_image: dict[int, dict[ImageId, Shot]] = {}
     for annotation in annotations:
         entries = by_image.setdefault(int(annotation["category_id"]), {})
         entry = entries.setdefault(annotation["image_id"], {"img_id": annotation["image_id"], "ann_ids": []})
@@ -262,7 +266,7 @@ def sample_references(
 
 def _good_of_each_image(annotations: list[dict[str, Any]], count: int, coco: COCO) -> list[dict[str, Any]]:
     """The first good reference of each image, for the first ``count`` images that have one."""
-    chosen: dict[int, dict[str, Any]] = {}
+    chosen: dict[ImageId, dict[str, Any]] = {}
     for annotation in annotations:
         if len(chosen) == count:
             break

@@ -2,6 +2,7 @@
 
 import glob
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +14,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.datasets import check_size
-from no_time_to_train.data.file_names import clean_name, unique_names, unique_stems
+from no_time_to_train.data.coco import ImageId, read_coco
+from no_time_to_train.data.datasets import stated_size
+from no_time_to_train.data.file_names import clean_characters, clean_name, unique_names, unique_stems
 from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image
 from no_time_to_train.data.reference_forms.reference import find_image
 from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.files import real_path
 
 #: Endings of the files that count as videos.
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
+
+#: The share of frames by which the number in a video's file may be wrong: some formats state the duration only.
+UNCERTAIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class TargetImage:
     stem: str
     read: Callable[[], NDArray[np.uint8]]
     path: Path | None = None
-    image_id: int | None = None
+    image_id: ImageId | None = None
     video: str | None = None
     seconds: float | None = None
 
@@ -84,21 +89,23 @@ def find_targets(arguments: Sequence[str], every: int, out: Path | None = None) 
     found: dict[Path, str] = {}
     for argument in arguments:
         for path, name in _matching_files(argument):
-            if out is None or not path.resolve().is_relative_to(out.resolve()):
+            if out is None or not real_path(path).is_relative_to(real_path(out)):
                 found.setdefault(path, name)
     paths = sorted(found)
-    names = dict(zip(paths, unique_names([found[path] for path in paths]), strict=True))
+    names = dict(zip(paths, unique_names([clean_characters(found[path]) for path in paths]), strict=True))
     images = {path: name for path, name in names.items() if not is_video(path)}
     videos = {path: name for path, name in names.items() if is_video(path)}
     folders = {str(parent) for name in images.values() for parent in PurePosixPath(name).parents}
-    stems = dict(zip(images, unique_stems(list(images.values())), strict=True))
-    stems |= zip(videos, unique_stems(list(videos.values()), folders), strict=True)
+    stems = dict(zip(videos, unique_stems(list(videos.values()), taken=folders), strict=True))
+    stems |= zip(images, unique_stems(list(images.values()), folders=list(stems.values())), strict=True)
     frames = {path: _frame_count(path, every) for path in videos}
+    if not images and not any(frames.values()):
+        _fail(_broken(next(iter(videos))))
     targets = (
         target
         for path in found
         for target in (
-            _video(path, names[path], stems[path], every)
+            _video(path, names[path], stems[path], every, broken=not frames[path])
             if path in videos
             else [TargetImage(names[path], stems[path], partial(as_rgb, path), path)]
         )
@@ -106,7 +113,7 @@ def find_targets(arguments: Sequence[str], every: int, out: Path | None = None) 
     kinds = [plural(len(images), "image")] if images else []
     if videos:
         kinds.append(plural(len(videos), "video") + (f", one frame in {every}" if every > 1 else ""))
-    return Targets(targets, len(images) + sum(frames.values()), " and ".join(kinds))
+    return Targets(targets, len(images) + sum(max(count, 1) for count in frames.values()), " and ".join(kinds))
 
 
 def is_video(path: Path) -> bool:
@@ -118,7 +125,7 @@ def _matching_files(argument: str) -> list[tuple[Path, str]]:
     """The images and videos that an argument stands for, each with its name: its path in the argument's folder."""
     path = Path(argument)
     if path.is_dir():
-        inside = [file for file in sorted(path.rglob("*")) if not _is_hidden(file.relative_to(path))]
+        inside = sorted(_files_in(path, argument))
         files = _images_and_videos(inside, argument, "the folder and its subfolders hold no image and no video")
         return [(file, file.relative_to(path).as_posix()) for file in files]
     if path.is_file():
@@ -129,8 +136,8 @@ def _matching_files(argument: str) -> list[tuple[Path, str]]:
 
 
 def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> list[Path]:
-    """The images and videos among some paths; a UserError where there are none."""
-    files = [path for path in paths if path.is_file()]
+    """The images and videos among some paths; a UserError where there are none. What cannot be read counts, too."""
+    files = [path for path in paths if not path.is_dir()]
     found = [path for path in files if is_image(path) or is_video(path)]
     unreadable = describe_unreadable(files)
     if not found:
@@ -140,21 +147,36 @@ def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> 
     return found
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_in(folder: Path, argument: str) -> Iterator[Path]:
+    """The files in a folder and its subfolders, without hidden ones. Links to folders are not followed."""
+
+    def notice(error: OSError) -> None:
+        warnings.warn(f"--images {argument}: {error.filename} is left out: {error.strerror}", UserNotice, stacklevel=2)
+
+    for parent, subfolders, names in os.walk(folder, onerror=notice):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
 def _frame_count(path: Path, every: int) -> int:
-    """The number of frames of a video that will be read, as its file states."""
-    video = cv2.VideoCapture(str(path))
-    if not video.isOpened():
-        raise UserError(f"video {path} cannot be read: it is broken, or OpenCV does not know its format")
+    """The number of frames of a video that will be read, as its file states; 0 where it cannot be read."""
+    video = cv2.VideoCapture(str(path)) if path.is_file() else None  # it would wait for a pipe
+    if video is None or not video.isOpened():
+        return 0
     return max(math.ceil(video.get(cv2.CAP_PROP_FRAME_COUNT) / every), 1)
 
 
-def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage]:
-    """The targets of a video: its frames, named by their numbers."""
+def _video(path: Path, name: str, stem: str, every: int, broken: bool) -> Iterator[TargetImage]:
+    """The targets of a video: its frames, named by their numbers. Those that cannot be decoded raise when read."""
+
+    def unreadable(number: int, reason: str) -> TargetImage:
+        return TargetImage(f"{stem}/{number:06d}.jpg", f"{stem}/{number:06d}", partial(_fail, reason), video=name)
+
+    if broken:
+        yield unreadable(0, _broken(path))
+        return
     video = cv2.VideoCapture(str(path))
+    stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
     number = 0
     while video.grab():
         if number % every == 0:
@@ -164,10 +186,16 @@ def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage
                 read = partial(as_rgb, frame[..., ::-1])  # from BGR
                 frame_stem = f"{stem}/{number:06d}"
                 yield TargetImage(f"{frame_stem}.jpg", frame_stem, read, video=name, seconds=round(seconds, 3))
+            else:
+                yield unreadable(number, f"video {path}: frame {number} cannot be decoded")
         number += 1
-    if not number:
-        reason = f"video {path} cannot be read: no frame can be decoded"
-        yield TargetImage(f"{stem}/000000.jpg", f"{stem}/000000", partial(_fail, reason), video=name)
+    if number < (1 - UNCERTAIN) * stated - 1 or not number:
+        count = f"only {number} of {stated:.0f} frames" if number else "no frame"
+        yield unreadable(number, f"video {path} is broken: {count} can be decoded")
+
+
+def _broken(video: Path) -> str:
+    return f"video {video} cannot be read: it is broken, or OpenCV does not know its format"
 
 
 def _fail(reason: str) -> NoReturn:
@@ -195,5 +223,5 @@ def _read_listed(path: Path, entry: dict[str, Any]) -> NDArray[np.uint8]:
     if not {"height", "width"} <= entry.keys():
         return as_rgb(path)
     image = as_rgb(path, (entry["height"], entry["width"]))
-    check_size(path, entry, *image.shape[:2])
+    stated_size(path, entry, *image.shape[:2])
     return image

@@ -31,6 +31,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.evaluation.coco_ap import load_results, mean_of_known
 from no_time_to_train.method.memory_bank import Category
 
@@ -58,7 +59,7 @@ class ScoredDetection:
     """
 
     category_id: int
-    image_id: int
+    image_id: ImageId
     score: float
     record: dict[str, Any]
     is_hit: bool

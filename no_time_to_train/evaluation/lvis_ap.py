@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.class_splits import LVIS_SPLITS
+from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import (
     Metrics,
@@ -55,6 +56,7 @@ def lvis_ap(
         ``{"bbox": {"AP": ..., "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300",
         "AP_as_published", "per_class": ...}, "segm": ...}``, and a table as text.
     """
+    coco, results = with_numbered_images(coco, results)
     best = verified_results(coco, best_of_each_image(results))
     frequency = {category["id"]: category["frequency"] for category in coco.dataset["categories"]}
     frequencies = [frequency[category.id] for category in categories]
@@ -72,6 +74,19 @@ def lvis_ap(
         metrics[iou_type] = {**figures, "per_class": per_class}
         tables += f"{iou_type.upper()} RESULTS (LVIS):\n{format_table(figures)}\n"
     return metrics, tables
+
+
+def with_numbered_images(coco: COCO, results: list[dict[str, Any]]) -> tuple[COCO, list[dict[str, Any]]]:
+    """Ground truth and results with image ids that are integers, which faster-coco-eval needs."""
+    if all(isinstance(image_id, int) for image_id in coco.imgs):
+        return coco, results
+    number = {image_id: index for index, image_id in enumerate(sorted(coco.imgs), start=1)}
+    images = [{**image, "id": number[image["id"]]} for image in coco.dataset["images"]]
+    annotations, results = (
+        [{**record, "image_id": number[record["image_id"]]} for record in records]
+        for records in (coco.dataset["annotations"], results)
+    )
+    return index_coco({**coco.dataset, "images": images, "annotations": annotations}), results
 
 
 def lvis_figures(

@@ -5,7 +5,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import is_number
+from no_time_to_train.data.coco import image_ids_of_other_type, is_number
 from no_time_to_train.data.rle import encode_runs, mask_area, mask_box
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
@@ -16,7 +16,8 @@ def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:
 
     Args:
         path: The file: a JSON list of records with ``image_id``, ``category_id``, ``score``, and ``bbox`` (x, y, w, h
-            in pixels) or ``segmentation`` (RLE at the image's size) or both.
+            in pixels) or ``segmentation`` (RLE at the image's size) or both. An ``image_id`` 7 may stand for an image
+            with the id "7", as in results of the authors' code.
         coco: The ground truth.
 
     Returns:
@@ -32,8 +33,11 @@ def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:
         raise UserError(
             f"{path} is not a COCO results file: it holds a {type(records).__name__}, not a list of records"
         )
+    other_type = image_ids_of_other_type(coco)
     for index, record in enumerate(records):
         try:
+            if isinstance(record, dict) and type(record.get("image_id")) is int:
+                record["image_id"] = other_type.get(record["image_id"], record["image_id"])
             _check_record(record, coco)
         except UserError as error:
             raise UserError(f"{path}: record {index} {error}") from error
@@ -48,7 +52,7 @@ def _check_record(record: Any, coco: COCO) -> None:
         if key not in record:
             raise UserError(f"lacks {key!r}")
     for key, known in (("image_id", coco.imgs), ("category_id", coco.cats)):
-        if not isinstance(record[key], int) or record[key] not in known:
+        if not isinstance(record[key], int | str) or record[key] not in known:
             raise UserError(f"has {key} {record[key]!r}, which the ground truth does not have")
     if not is_number(record["score"]):
         raise UserError(f"has score {record['score']!r}, not a number")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import format_table, mean_of_known
@@ -19,7 +20,7 @@ DEFAULT_THRESHOLD = 0.5
 PUBLISHED_LABELS = 20
 
 #: Annotations or results by image id, in the order in which they are painted.
-ByImage = Mapping[int, list[dict[str, Any]]]
+ByImage = Mapping[ImageId, list[dict[str, Any]]]
 
 
 def semantic_iou(
@@ -105,7 +106,7 @@ def published_miou(coco: COCO, results: list[dict[str, Any]], categories: list[C
 
 def predictions_by_image(
     results: list[dict[str, Any]], label: dict[int, int], threshold: float
-) -> dict[int, list[dict[str, Any]]]:
+) -> dict[ImageId, list[dict[str, Any]]]:
     """The results that count, by image id, in the order of the file.
 
     Args:
@@ -156,7 +157,7 @@ def overlap_and_union(pixels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDA
     return overlap, pixels.sum(axis=0) + pixels.sum(axis=1) - overlap
 
 
-def _of_classes(coco: COCO, image_id: int, label: dict[int, int]) -> list[dict[str, Any]]:
+def _of_classes(coco: COCO, image_id: ImageId, label: dict[int, int]) -> list[dict[str, Any]]:
     """The annotations of an image whose class has a label, in the order of the file."""
     return [annotation for annotation in coco.imgToAnns[image_id] if annotation["category_id"] in label]
 

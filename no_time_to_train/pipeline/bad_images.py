@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
 
@@ -22,7 +23,7 @@ class BadImages:
     limit: int | None
     skipped: list[dict[str, Any]] = field(default_factory=list)
 
-    def skip(self, image_id: int, reason: str) -> dict[str, Any]:
+    def skip(self, image_id: ImageId, reason: str) -> dict[str, Any]:
         """Add an image.
 
         Args:

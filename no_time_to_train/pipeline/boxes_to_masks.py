@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
-from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.datasets import check_images_exist, read_listed_image
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
@@ -61,7 +61,7 @@ def boxes_to_masks(
     """
     coco, out_path = read_coco(json_file), Path(out_path)
     annotations = choose_annotations(coco, json_file, references)
-    by_image: dict[int, list[dict[str, Any]]] = {}
+    by_image: dict[ImageId, list[dict[str, Any]]] = {}
     for annotation in annotations:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     check_images_exist(image_dir, coco, list(by_image))

@@ -9,7 +9,6 @@ from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
 from no_time_to_train.data.memory_files import save_memory
-from no_time_to_train.data.prompts import check_context_ratio
 from no_time_to_train.data.reference_sets import check_references, read_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256_if_readable
@@ -37,7 +36,6 @@ class FillMemoryStage(Stage):
         self.json_file = required(cfg.json_file, "dataset_cfgs.fill_memory.json_file", "the references' annotations")
         self.memory_pkl = required(cfg.memory_pkl, "dataset_cfgs.fill_memory.memory_pkl", "the reference set")
         context_ratio = encoder_cfg.context_ratio if cfg.context_ratio is None else cfg.context_ratio
-        check_context_ratio(context_ratio)
         self.shots = bank_cfg.length if cfg.memory_length is None else cfg.memory_length
         if self.shots is not None and bank_cfg.length is not None and self.shots > bank_cfg.length:
             raise UserError(
@@ -53,7 +51,7 @@ class FillMemoryStage(Stage):
         references = read_references(self.memory_pkl)
         references = check_references(references, coco, self.json_file, self.categories, self.shots)
         check_images_exist(cfg.root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
-        self.dataset = ReferenceDataset(coco, cfg.root, self.categories, references, size, context_ratio)
+        self.dataset = ReferenceDataset(coco, cfg.root, self.categories, references, size, context_ratio, self.rescales)
         self.made_with = {**self.encoder_settings(), "context_ratio": context_ratio}
 
     def build(self) -> Segmenter:
@@ -64,6 +62,7 @@ class FillMemoryStage(Stage):
             "references": [sha256_if_readable(self.memory_pkl), self.shots],
             "annotations": sha256_if_readable(self.json_file),
             "categories": [category.id for category in self.categories],
+            "size_mismatch": self.run.size_mismatch,
             "encoder weights": sha256_if_readable(self.model_cfg.encoder_checkpoint),
             **self.made_with,
         }
@@ -73,16 +72,19 @@ class FillMemoryStage(Stage):
         if isinstance(item, BadImage):
             raise UserError(item.reason)
         vector, weight = segmenter.describe_reference(item.crop, item.mask)
-        return {"shot": item.index, "vector": vector.tolist(), "weight": weight.item()}
+        return {"shot": item.index, "vector": vector.tolist(), "weight": weight.item(), "rescaled": item.rescaled}
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         vectors, weights, classes, sources = [], [], [], []
+        rescaled = set()
         for record in records:
             class_index, source = self.dataset.shots[record["shot"]]
             vectors.append(torch.tensor(record["vector"]))
             weights.append(record["weight"])
             classes.append(class_index)
             sources.append(dict(source))
+            if record["rescaled"]:
+                rescaled.add(source["img_id"])
         bank = MemoryBank(
             self.categories,
             torch.stack(vectors),
@@ -92,4 +94,5 @@ class FillMemoryStage(Stage):
             sources=sources,
         )
         save_memory(bank, self.output)
-        return f"memory of {len(self.categories)} classes, {len(bank)} references: {self.output}"
+        summary = f"memory of {len(self.categories)} classes, {len(bank)} references: {self.output}"
+        return "\n".join([summary, *self.say_rescaled(len(rescaled))])

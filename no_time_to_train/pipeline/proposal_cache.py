@@ -18,7 +18,8 @@ from pycocotools.coco import COCO
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.data.datasets import Target, TargetDataset, check_size
+from no_time_to_train.data.datasets import Target, TargetDataset, stated_size
+from no_time_to_train.data.images import stored_size
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, sha256
@@ -131,22 +132,28 @@ class CachedTargetDataset(TargetDataset):
         root: Folder of the images.
         size: Side of the square in pixels: SAM 2's input.
         cache: The cache.
+        rescale: See ``TargetDataset``. Such an image has an entry of its own per stated size.
     """
 
-    def __init__(self, coco: COCO, root: str | Path, size: int, cache: ProposalCache) -> None:
-        super().__init__(coco, root, size)
+    def __init__(self, coco: COCO, root: str | Path, size: int, cache: ProposalCache, rescale: bool = False) -> None:
+        super().__init__(coco, root, size, rescale)
         self.cache = cache
 
     def load(self, index: int, entry: dict[str, Any]) -> Target:
         path = self.root / entry["file_name"]
-        key = self.cache.key(path)
+        key, rescaled = self.cache.key(path), False
+        if self.rescale:
+            own = stored_size(path)
+            height, width = stated_size(path, entry, *own, rescale=True)
+            if rescaled := (height, width) != own:
+                key = f"{key}-{width}x{height}"
         cached = self.cache.read(key)
         if cached is None:
             target = super().load(index, entry)
             target.cache_key = key
             return target
-        check_size(path, entry, cached.height, cached.width)
-        return Target(index, entry["id"], cached.height, cached.width, cache_key=key, proposals=cached.proposals)
+        size = stated_size(path, entry, cached.height, cached.width)
+        return Target(index, entry["id"], *size, cache_key=key, proposals=cached.proposals, rescaled=rescaled)
 
 
 def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:

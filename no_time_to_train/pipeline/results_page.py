@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from torchvision.ops import masks_to_boxes
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.datasets import ReferenceCrop, ReferenceDataset, read_listed_image
 from no_time_to_train.data.instances import Instances
@@ -19,6 +20,7 @@ from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.files import read_json
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.pipeline.target_pictures import picture_files
 from no_time_to_train.visual.drawing import save_picture
 from no_time_to_train.visual.gallery import Gallery
 
@@ -50,16 +52,16 @@ def write_results_page(
     """
     bank = load_memory(out / "memory_postprocessed.ckpt")
     add_pictures(bank, references, reference_dir)
-    results: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    results: dict[ImageId, list[dict[str, Any]]] = defaultdict(list)
     for record in read_json(out / "results.json"):
         results[record["image_id"]].append(record)
     ids = [category.id for category in bank.categories]
-    gallery = Gallery(out, bank)
+    gallery, files = Gallery(out, bank), picture_files(targets)
     for image_id, entry in targets.imgs.items():
         image = read_listed_image(image_dir, entry)
         detections = from_coco_records(results[image_id], ids, *image.shape[:2])
         found = Instances(image, bank.categories, detections)
-        overlay = f"overlays/{image_id}.jpg"
+        overlay = f"overlays/{files[image_id]}"
         shown = Instances(image, bank.categories, detections[detections.scores >= SCORE])
         save_picture(np.asarray(shown.plot()), out / overlay)
         gallery.add(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from no_time_to_train.config import DatasetCfgs, ModelCfg
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
@@ -39,6 +39,8 @@ class RunCfg:
         compile: Whether ``torch.compile`` translates the image encoders.
         on_bad_image: Whether a target image that cannot be read stops the run or is skipped.
         max_bad: How many such images may be skipped; None means any number.
+        size_mismatch: Whether an image of another size than the annotation file states counts as one that cannot be
+            used, or its annotations are rescaled (see ``data.datasets.stated_size``).
         labels: Recorded in ``metrics.json`` as they are, such as the seed.
     """
 
@@ -51,6 +53,7 @@ class RunCfg:
     compile: bool = False
     on_bad_image: Literal["stop", "skip"] = "stop"
     max_bad: int | None = None
+    size_mismatch: Literal["stop", "rescale"] = "stop"
     labels: dict[str, Any] = field(default_factory=dict)
 
 
@@ -133,6 +136,17 @@ class Stage(ABC):
         Raises:
             UserError: The output cannot be written.
         """
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the annotations of images of another size than the file states are rescaled."""
+        return self.run.size_mismatch == "rescale"
+
+    def say_rescaled(self, count: int) -> list[str]:
+        """Lines for the user about the images whose annotations were rescaled."""
+        if not self.rescales:
+            return []
+        return [f"{plural(count, 'image')} had another size than the annotation file states: rescaled"]
 
     def encoder_settings(self) -> dict[str, Any]:
         """The settings that a memory's vectors depend on and that every stage knows."""

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.datasets import read_listed_image
+from no_time_to_train.data.file_names import clean_name, unique_names
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import draw_instances, save_picture, side_by_side
@@ -17,12 +19,15 @@ from no_time_to_train.visual.drawing import draw_instances, save_picture, side_b
 #: Threads that draw.
 THREADS = 2
 
+#: Endings of pictures. Others are written as JPEG, with ``.jpg`` after the name of the image.
+ENDINGS = (".jpg", ".jpeg", ".png")
+
 #: Pictures that may wait to be drawn; each keeps an image's results in memory.
 MAX_WAITING = 8
 
 
 class TargetPictures:
-    """Draws targets into a folder, one ``IMAGE_ID.jpg`` per image.
+    """Draws targets into a folder, one picture per image.
 
     Args:
         folder: Where to write the pictures.
@@ -30,15 +35,27 @@ class TargetPictures:
         root: Folder of the images.
         categories: The memory's classes.
         score: The lowest score that is drawn.
+        by_file_name: Call the pictures like the images, instead of ``IMAGE_ID.jpg``.
+        rescale: Draw an image of another size than the annotation file states at the stated size.
     """
 
-    def __init__(self, folder: Path, coco: COCO, root: str, categories: list[Category], score: float) -> None:
-        self.folder, self.coco, self.root, self.score = folder, coco, root, score
+    def __init__(
+        self,
+        folder: Path,
+        coco: COCO,
+        root: str,
+        categories: list[Category],
+        score: float,
+        by_file_name: bool = False,
+        rescale: bool = False,
+    ) -> None:
+        self.folder, self.coco, self.root, self.score, self.rescale = folder, coco, root, score, rescale
+        self.files = picture_files(coco, by_file_name)
         self.names = {category.id: category.name for category in categories}
         self.waiting: deque[Future[None]] = deque()
         self.pool = ThreadPoolExecutor(THREADS)
 
-    def submit(self, image_id: int, results: list[dict[str, Any]]) -> None:
+    def submit(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
         """Draw an image in the background. The picture of an earlier run is removed at once.
 
         Args:
@@ -53,7 +70,7 @@ class TargetPictures:
             self.waiting.popleft().result()
         self.waiting.append(self.pool.submit(self.draw, image_id, results))
 
-    def draw_missing(self, image_id: int, results: list[dict[str, Any]]) -> None:
+    def draw_missing(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
         """Draw an image unless its picture exists: a run can be killed between a record and its picture.
 
         Args:
@@ -76,11 +93,11 @@ class TargetPictures:
         for picture in self.waiting:
             picture.result()
 
-    def path(self, image_id: int) -> Path:
+    def path(self, image_id: ImageId) -> Path:
         """The file of an image's picture."""
-        return self.folder / f"{image_id}.jpg"
+        return self.folder / self.files[image_id]
 
-    def draw(self, image_id: int, results: list[dict[str, Any]]) -> None:
+    def draw(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
         """Draw an image now.
 
         Args:
@@ -90,7 +107,7 @@ class TargetPictures:
         Raises:
             UserError: The image cannot be read, or the picture cannot be written.
         """
-        image = read_listed_image(self.root, self.coco.imgs[image_id])
+        image = read_listed_image(self.root, self.coco.imgs[image_id], self.rescale)
         truth = [
             annotation
             for annotation in self.coco.imgToAnns[image_id]
@@ -106,3 +123,20 @@ class TargetPictures:
         masks = [annotation_mask(record, *image.shape[:2]) for record in records]
         classes = [list(self.names).index(record["category_id"]) for record in records]
         return draw_instances(image, np.array(masks).reshape(-1, *image.shape[:2]), np.array(classes, int), labels)
+
+
+def picture_files(coco: COCO, by_file_name: bool = False) -> dict[ImageId, str]:
+    """The names of pictures of the images of an annotation file.
+
+    Args:
+        coco: The annotation file.
+        by_file_name: Take the name of the image, instead of its id.
+
+    Returns:
+        By image id, relative paths that stay inside their folder and differ.
+    """
+    names = [
+        clean_name(entry["file_name"] if by_file_name else f"{image_id}.jpg") for image_id, entry in coco.imgs.items()
+    ]
+    names = [name if name.lower().endswith(ENDINGS) else f"{name}.jpg" for name in names]
+    return dict(zip(coco.imgs, unique_names(names), strict=True))

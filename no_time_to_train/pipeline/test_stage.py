@@ -10,6 +10,7 @@ from no_time_to_train.data.class_splits import class_splits, select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist
+from no_time_to_train.data.file_names import clean_name
 from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
@@ -32,7 +33,7 @@ from no_time_to_train.pipeline.stage import Stage, required
 from no_time_to_train.pipeline.target_pictures import TargetPictures
 
 #: Figures that go to Lightning's loggers; ``metrics.json`` has all of them.
-LOGGED = ("AP", "AP50", "mIoU")
+LOGGED = ("AP", "AP50", "mIoU", "AP_as_published", "nAP50_as_published", "mIoU_as_published")
 
 
 class TestStage(Stage):
@@ -71,13 +72,25 @@ class TestStage(Stage):
                 f"dataset_cfgs.test.image_size is {cfg.image_size}, the input size of {self.model_cfg.sam2_cfg_file} "
                 f"is {size}: leave image_size out"
             )
-        self.dataset = TargetDataset(self.coco, cfg.root, size)
+        self.dataset = TargetDataset(self.coco, cfg.root, size, self.rescales)
         self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
         if self.cache is not None:
-            self.dataset = CachedTargetDataset(self.coco, cfg.root, size, self.cache)
+            self.dataset = CachedTargetDataset(self.coco, cfg.root, size, self.cache, self.rescales)
         vis = self.model_cfg.test
         root = vis.imgs_path or cfg.root
-        self.pictures = TargetPictures(folder / "pictures", self.coco, root, self.categories, vis.vis_thr)
+        exp_folder, pictures = self.model_cfg.exp_folder, folder / "pictures"
+        if exp_folder is not None:
+            data_set = name or cfg.class_split or Path(self.json_file).stem
+            pictures = Path(exp_folder) / "results_analysis" / clean_name(data_set)
+        self.pictures = TargetPictures(
+            pictures,
+            self.coco,
+            root,
+            self.categories,
+            vis.vis_thr,
+            by_file_name=exp_folder is not None,
+            rescale=self.rescales,
+        )
 
     def build(self) -> Segmenter:
         cfg = self.model_cfg
@@ -92,6 +105,7 @@ class TestStage(Stage):
         return {
             "targets": sha256_if_readable(self.json_file),
             "root": self.dataset_cfgs.test.root,
+            "size_mismatch": self.run.size_mismatch,
             "memory": sha256_if_readable(self.memory),
             "sam2_infer_cfgs": settings,
             "networks": self.proposals_depend_on(),
@@ -124,7 +138,7 @@ class TestStage(Stage):
         results = to_coco_records(detections, item.image_id, [category.id for category in self.categories])
         if self.model_cfg.test.online_vis:
             self.pictures.submit(item.image_id, results)
-        return {"image_id": item.image_id, "results": results}
+        return {"image_id": item.image_id, "results": results, "rescaled": item.rescaled}
 
     def proposals(self, item: Target, segmenter: Segmenter) -> DescribedProposals:
         """The proposals of an image, from the cache or from the networks.
@@ -153,14 +167,17 @@ class TestStage(Stage):
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         bad_images = BadImages(self.run.on_bad_image, self.run.max_bad)  # of all processes and attempts
+        rescaled = 0
 
         def results() -> Iterator[dict[str, Any]]:
+            nonlocal rescaled
             for record in records:
                 if "skipped" in record:
                     bad_images.skip(record["image_id"], record["skipped"])
                     continue
                 if self.model_cfg.test.online_vis:
                     self.pictures.draw_missing(record["image_id"], record["results"])
+                rescaled += record["rescaled"]
                 yield from record["results"]
 
         count = write_results(self.output, results())
@@ -169,6 +186,7 @@ class TestStage(Stage):
             [
                 f"{images} images, {count} instances: {self.output}",
                 *bad_images.write(self.skipped_file),
+                *self.say_rescaled(rescaled),
                 self.score(),
             ]
         )

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
-from no_time_to_train.data.memory_files import check_fits, load_memory
+from no_time_to_train.data.memory_files import check_fits, load_memory, recorded
 from no_time_to_train.data.reference_sets import check_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import remove_leftovers, sha256_if_readable
@@ -41,8 +41,8 @@ class VisMemoryStage(Stage):
         }
         references = check_references(references, coco, json_file, self.bank.categories, shots=None)
         check_images_exist(cfg.root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
-        size, context_ratio = self.model_cfg.encoder_cfg.input_size, self.bank.made_with["context_ratio"]
-        shots = ReferenceDataset(coco, cfg.root, self.bank.categories, references, size, context_ratio)
+        size, context_ratio = self.model_cfg.encoder_cfg.input_size, recorded(self.bank, self.memory, "context_ratio")
+        shots = ReferenceDataset(coco, cfg.root, self.bank.categories, references, size, context_ratio, self.rescales)
         self.dataset = ClassDataset(shots)
 
     def build(self) -> Segmenter:
@@ -53,6 +53,7 @@ class VisMemoryStage(Stage):
         return {
             "memory": sha256_if_readable(self.memory),
             "encoder": sha256_if_readable(self.model_cfg.encoder_checkpoint),
+            "size_mismatch": self.run.size_mismatch,
             "kmeans_k": settings.kmeans_k,
             "n_pca_components": settings.n_pca_components,
         }

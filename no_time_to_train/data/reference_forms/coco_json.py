@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.reference_forms.reference import Box, Reference, find_image
 from no_time_to_train.data.rle import annotation_mask, encode_mask
@@ -25,7 +25,7 @@ def read(path: Path) -> list[Reference]:
         UserError: The file is broken, an image is missing, or an annotation has neither a mask nor a box.
     """
     coco = read_coco(path)
-    images: dict[int, Path] = {}
+    images: dict[ImageId, Path] = {}
     references = []
     for annotation in coco.dataset.get("annotations", []):
         where = f"{path}: annotation {annotation['id']}"
