@@ -32,7 +32,7 @@ def show(memory: Path, *, pictures: Path | None = None, dinov2: str | None = Non
         print(f"{category.name:<{width}}  {count} references  (id {category.id})")
     print("made with " + ", ".join(f"{key} {value}" for key, value in bank.made_with.items()))
     if pictures:
-        draw(bank, dinov2, pictures)
+        draw(bank, memory, dinov2, pictures)
         print(f"pictures: {pictures}")
 
 
@@ -76,10 +76,21 @@ def _save(bank: "MemoryBank", out: Path) -> None:
     print(f"{len(bank.categories)} classes, {len(bank)} references: {out}")
 
 
-def draw(bank: "MemoryBank", dinov2: str | None, folder: Path) -> None:
-    """Draw each class's references with their k-means regions and principal components into a folder."""
+def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> None:
+    """Draw each class's references with their k-means regions and principal components.
+
+    Args:
+        bank: The memory.
+        path: Its file, for messages.
+        dinov2: The encoder's checkpoint; None for its usual place.
+        folder: Where the pictures are written.
+
+    Raises:
+        UserError: The memory keeps no pictures or is damaged, or the encoder cannot be read.
+    """
     import torch
 
+    from no_time_to_train.data.memory_files import recorded
     from no_time_to_train.data.reference_pictures import decode_crop
     from no_time_to_train.method.encoder import Encoder
     from no_time_to_train.method.fill_memory import patch_weights
@@ -90,9 +101,11 @@ def draw(bank: "MemoryBank", dinov2: str | None, folder: Path) -> None:
 
     if all(crop is None for crop in bank.crops):
         raise UserError("this memory keeps no pictures of its references; draw it with test_mode vis_memory")
-    network = find_network(dinov2 or CHECKPOINT_OF[bank.made_with["encoder"]], DINOV2_NAMES)
-    size = bank.made_with["img_size"]
-    encoder = Encoder(build_dinov2(bank.made_with["encoder"], size, checkpoint=network.checkpoint))
+    name, size = (recorded(bank, path, key) for key in ("encoder", "img_size"))
+    if name not in DINOV2_NAMES.values() or type(size) is not int:
+        raise UserError(f"memory {path} was made with encoder {name!r} of size {size!r}, which do not exist")
+    network = find_network(dinov2 or CHECKPOINT_OF[name], DINOV2_NAMES)
+    encoder = Encoder(build_dinov2(name, size, checkpoint=network.checkpoint))
     for index, category in enumerate(bank.categories):
         crops = [decode_crop(png) for png in bank.crops_of(index)]
         if crops:

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from no_time_to_train.data.memory_content import bank_from_content, fields_of_format_1
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.networks.checkpoints import load_pickle
 
 #: Stored in every file. Changed when older readers would misread a new file.
 FORMAT = "no-time-to-train memory bank 2"
@@ -24,6 +26,8 @@ def save_memory(bank: MemoryBank, path: str | Path) -> None:
         UserError: The file cannot be written.
     """
     content = {**vars(bank), "format": FORMAT, "categories": [asdict(category) for category in bank.categories]}
+    if bank.negatives is None:
+        del content["negative"]
     with atomic_write(path) as file:
         torch.save(content, file)
 
@@ -37,19 +41,32 @@ def load_memory(path: str | Path) -> MemoryBank:
     if not Path(path).is_file():
         raise UserError(f"memory not found: {path}; fill_memory and segment --save-memory write memories")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_pickle(path)
     except Exception as error:  # unpickling a file that is not a checkpoint can raise anything
         raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank") from error
     file_format = content.pop("format", None) if isinstance(content, dict) else None
     if file_format not in (FORMAT, FORMAT_1):
         raise UserError(f"{path} is not a memory bank of this version ({FORMAT!r})")
     try:
-        content["categories"] = [Category(**category) for category in content["categories"]]
-        bank = MemoryBank(**(content if file_format == FORMAT else _from_format_1(content)))
-        _check(bank)
+        return bank_from_content(content if file_format == FORMAT else fields_of_format_1(content))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"memory {path} is damaged: {error}") from error
-    return bank
+        raise UserError(f"memory {path} is damaged: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def recorded(bank: MemoryBank, path: str | Path, key: str) -> Any:
+    """What a memory records about how it was made.
+
+    Args:
+        bank: The memory.
+        path: Where it was read, for messages.
+        key: The setting, such as ``encoder``.
+
+    Raises:
+        UserError: It does not record this setting.
+    """
+    if key not in bank.made_with:
+        raise UserError(f"memory {path} does not record the {key} that it was made with: make it again")
+    return bank.made_with[key]
 
 
 def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], categories: list[Category]) -> None:
@@ -95,47 +112,3 @@ def join_memories(banks: dict[Path, MemoryBank]) -> MemoryBank:
                     f"memory {path} was made with {key} {theirs!r}, {first} with {ours!r}: make one of them again"
                 )
     return MemoryBank.join(list(banks.values()))
-
-
-def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a memory bank from a file of version 0.1."""
-    vectors, weights = content["vectors"], content["weights"]
-    filled = weights > 0
-    class_index, slot = filled.nonzero(as_tuple=True)
-    ids = [content["categories"][index].id for index in class_index.tolist()]
-    numbers = (filled.cumsum(dim=1) - 1)[class_index, slot].tolist()  # of each shot within its class
-
-    def per_shot(by_category: dict[int, list[Any]]) -> list[Any]:
-        lists = [by_category.get(category_id, []) for category_id in ids]
-        return [entries[n] if n < len(entries) else None for entries, n in zip(lists, numbers, strict=True)]
-
-    return {
-        "categories": content["categories"],
-        "vectors": vectors[class_index, slot],
-        "class_index": class_index,
-        "weights": weights[class_index, slot],
-        "prototypes": content.get("prototypes"),
-        "made_with": content.get("made_with", {}),
-        "sources": per_shot(content.get("references", {})),
-        "crops": per_shot(content.get("crops", {})),
-    }
-
-
-def _check(bank: MemoryBank) -> None:
-    """Raise a ValueError where shapes do not fit together or a number is not finite."""
-    shots, dim = bank.vectors.shape
-    classes = len(bank.categories)
-    expected = {"vectors": (shots, dim), "weights": (shots,), "prototypes": (classes, dim)}
-    for name, shape in expected.items():
-        tensor = getattr(bank, name)
-        if tensor is None and name == "prototypes":
-            continue
-        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-            raise ValueError(f"its {name} are {tensor.dtype} {list(tensor.shape)}, not float32 {list(shape)}")
-        if not tensor.isfinite().all():
-            raise ValueError(f"its {name} are not all finite")
-    index = bank.class_index
-    if tuple(index.shape) != (shots,) or index.dtype != torch.int64 or not ((index >= 0) & (index < classes)).all():
-        raise ValueError(f"its class_index does not give each of {shots} shots one of {classes} categories")
-    if len(bank.sources) != shots or len(bank.crops) != shots:
-        raise ValueError(f"it has {len(bank.sources)} sources and {len(bank.crops)} crops of {shots} shots")

@@ -5,6 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from no_time_to_train.errors import UserError
+
 
 def encode_crop(crop: Tensor, mask: Tensor) -> Tensor:
     """Encode a reference's crop; :func:`decode_crop` is the inverse.
@@ -30,6 +32,15 @@ def decode_crop(png: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The crop, float32 [3, S, S] RGB in [0, 1], and its mask, float32 [1, S, S] in {0, 1}.
+
+    Raises:
+        UserError: The file is damaged.
     """
-    pixels = torch.from_numpy(cv2.imdecode(png.numpy(), cv2.IMREAD_UNCHANGED)).permute(2, 0, 1)
+    try:
+        decoded = cv2.imdecode(png.numpy(), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        decoded = None
+    if decoded is None or decoded.ndim != 3 or decoded.shape[2] != 4:
+        raise UserError("a picture of a reference in the memory is damaged: make the memory again")
+    pixels = torch.from_numpy(decoded).permute(2, 0, 1)
     return pixels[[2, 1, 0]].float() / 255, (pixels[3:] > 0).float()

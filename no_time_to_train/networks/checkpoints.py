@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
 from safetensors import safe_open
@@ -34,7 +34,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     with _clear_errors(path):
         if is_safetensors(path):
             return load_file(path)
-        return _tensors(torch.load(path, map_location="cpu", weights_only=True), path)
+        tensors = _tensors(load_pickle(path), path)
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UserError(f"checkpoint {path} holds a {type(value).__name__} under {name!r}, not a tensor")
+        if not is_plain(value) or not value.is_floating_point():
+            raise UserError(f"checkpoint {path} holds weights that are not plain floating-point numbers: {name!r}")
+    return tensors
 
 
 def read_shapes(path: str | Path) -> Shapes:
@@ -51,9 +57,41 @@ def read_shapes(path: str | Path) -> Shapes:
         if is_safetensors(path):
             with safe_open(path, "pt") as file:
                 return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        # Only zip archives can be mapped into memory; torch wrote other files until version 1.5.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-        return {name: one.shape for name, one in _tensors(content, path).items() if isinstance(one, Tensor)}
+        tensors = _tensors(load_pickle(path), path)
+        return {str(name): one.shape for name, one in tensors.items() if isinstance(one, Tensor)}
+
+
+def load_pickle(path: str | Path) -> Any:
+    """Read what ``torch.save`` wrote, without running code, and without memory for more than the file holds.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content on the CPU. The tensors are parts of the open file where it is a zip archive, and may claim more
+        values than there are; see :func:`is_plain`.
+
+    Raises:
+        Exception: Whatever torch raises where the file is anything else.
+    """
+    zipped = is_zipfile(path)  # torch wrote other files until version 1.5
+    if zipped:
+        with ZipFile(path) as archive:
+            if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor from a file is an ordinary one, and has no more values than are stored for it."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not tensor.is_nested
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
 
 
 def is_safetensors(path: str | Path) -> bool:

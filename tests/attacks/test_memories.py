@@ -1,0 +1,269 @@
+"""Malformed memory files: each is refused in one line that names the file."""
+
+import copy
+import io
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from no_time_to_train.cli import main
+from no_time_to_train.data.memory_files import load_memory, save_memory
+from no_time_to_train.data.reference_pictures import decode_crop, encode_crop
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+
+Content = dict[str, Any]
+Change = Callable[[Content], object]
+
+
+def valid() -> Content:
+    """The content of a memory file of two classes with two shots each."""
+    bank = MemoryBank.empty([Category(3, "disc"), Category(7, "star")], dim=4)
+    picture = encode_crop(torch.rand(3, 8, 8), torch.ones(1, 8, 8))
+    for shot in range(4):
+        bank.add(shot // 2, torch.rand(4), torch.tensor(1.0), {"img_id": shot, "ann_ids": [shot]}, picture.clone())
+    bank.made_with = {"encoder": "dinov2_small", "img_size": 518, "context_ratio": 0.2}
+    bank.postprocess()
+    file = io.BytesIO()
+    save_to(bank, file)
+    return dict(torch.load(file, weights_only=True))
+
+
+def save_to(bank: MemoryBank, file: io.BytesIO) -> None:
+    """What ``save_memory`` writes, in memory."""
+    categories = [vars(category) for category in bank.categories]
+    torch.save({**vars(bank), "format": "no-time-to-train memory bank 2", "categories": categories}, file)
+    file.seek(0)
+
+
+def put(*place: Any) -> Change:
+    """A change that puts the last argument at the place that the others name."""
+    *keys, last, value = place
+
+    def change(content: Content) -> None:
+        part: Any = content
+        for key in keys:
+            part = part[key]
+        part[last] = value
+
+    return change
+
+
+def png(width: int, height: int, kind: int = 6) -> torch.Tensor:
+    """The beginning of a PNG file that states a size and a kind of pixels."""
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return torch.tensor(list(header + bytes([8, kind, 0, 0, 0]) + bytes(20)), dtype=torch.uint8)
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "an id that is an absolute path": (put("categories", 0, "id", "/tmp/x"), "id '/tmp/x', not an integer"),
+    "an id that leads outside": (put("categories", 0, "id", "../../x"), "id '../../x', not an integer"),
+    "an id that is a boolean": (put("categories", 0, "id", True), "id True, not an integer"),
+    "an id that is a float": (put("categories", 0, "id", 3.0), "id 3.0, not an integer"),
+    "an id that no file name can hold": (put("categories", 0, "id", 10**300), "not an integer of 64 bits"),
+    "an id twice": (put("categories", 0, "id", 7), "two classes have the id 7"),
+    "a name twice": (put("categories", 0, "name", "star"), "two classes have the name 'star'"),
+    "a name that is a number": (put("categories", 0, "name", 5), "name 5, not a printable"),
+    "an empty name": (put("categories", 0, "name", ""), "name '', not a printable"),
+    "a name with an escape sequence": (put("categories", 0, "name", "a\x1b[2J"), "not a printable text"),
+    "a name of half a character": (put("categories", 0, "name", "a\ud800"), "not a printable text"),
+    "a class that is a list": (put("categories", 0, [3, "disc"]), "class 0"),
+    "a class with a further key": (put("categories", 0, "path", "x"), "class 0"),
+    "a class without a name": (lambda content: content["categories"][0].pop("name"), "class 0"),
+    "classes that are a dict": (put("categories", {"id": 3, "name": "disc"}), "categories"),
+    "an unknown key": (put("hook", "x"), "'hook'"),
+    "a key with a line break": (put("a\nb", "x"), "'a\\nb'"),
+    "no vectors": (lambda content: content.pop("vectors"), "vectors"),
+    "vectors that are a list": (put("vectors", [[0.0] * 4] * 4), "its vectors are a list"),
+    "vectors of other numbers": (put("vectors", torch.zeros(4, 4, dtype=torch.float64)), "float32"),
+    "vectors of one dimension": (put("vectors", torch.zeros(4)), "its vectors are torch.float32 [4]"),
+    "sparse vectors": (put("vectors", torch.ones(4, 4).to_sparse()), "its vectors are not a plain tensor"),
+    "vectors without values": (put("vectors", torch.ones(4, 4, device="meta")), "its vectors are not a plain tensor"),
+    "vectors larger than the file": (put("vectors", torch.zeros(1).expand(2**20, 2**20)), "larger than the file"),
+    "a NaN": (put("vectors", torch.full((4, 4), float("nan"))), "its vectors are not all finite"),
+    "numbers whose mean is infinite": (
+        put("vectors", torch.full((4, 4), 3e38)),
+        "its vectors are not all finite and below 1e+09",
+    ),
+    "an infinite prototype": (put("prototypes", torch.full((2, 4), float("inf"))), "its prototypes are not all finite"),
+    "a prototype too many": (put("prototypes", torch.zeros(3, 4)), "its prototypes are"),
+    "a weight of zero": (put("weights", torch.zeros(4)), "its weights are not all positive"),
+    "a class index too large": (put("class_index", torch.tensor([0, 0, 1, 2])), "its class_index"),
+    "a class index that is a list": (put("class_index", [0, 0, 1, 1]), "its class_index"),
+    "made_with as a list": (put("made_with", [1]), "its made_with"),
+    "made_with with a tensor": (put("made_with", "encoder", torch.zeros(2)), "its made_with"),
+    "made_with with a number as key": (put("made_with", 5, 5), "its made_with"),
+    "a source that is a text": (put("sources", 0, "x"), "source 0"),
+    "a source with a list of lists": (put("sources", 0, "ann_ids", [[1]]), "source 0"),
+    "a source with an image id of NaN": (put("sources", 0, "img_id", float("nan")), "source 0"),
+    "a source too few": (lambda content: content["sources"].pop(), "3 sources"),
+    "sources that are a dict": (put("sources", {0: None}), "sources"),
+    "a picture that is a text": (put("crops", 0, "x"), "picture 0"),
+    "a picture of floats": (put("crops", 0, torch.zeros(99)), "picture 0"),
+    "a picture that is no PNG file": (put("crops", 0, torch.zeros(99, dtype=torch.uint8)), "picture 0"),
+    "a picture of 10 gigapixels": (put("crops", 0, png(100_000, 100_000)), "picture 0"),
+    "a picture without a mask": (put("crops", 0, png(8, 8, kind=2)), "picture 0"),
+    "a picture larger than the file": (put("crops", 0, torch.zeros(1, dtype=torch.uint8).expand(2**40)), "picture 0"),
+    "pictures that are a tensor": (put("crops", torch.zeros(4)), "crops"),
+    "format as a list": (put("format", []), "not a memory bank"),
+    "a later format": (put("format", "no-time-to-train memory bank 9"), "not a memory bank of this version"),
+}
+
+
+@pytest.mark.parametrize(("change", "complaint"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_malformed_memory_is_refused(change: Change, complaint: str, tmp_path: Path) -> None:
+    content = valid()
+    change(content)
+    path = tmp_path / "bad.memory"
+    torch.save(content, path)
+    with pytest.raises(UserError) as caught:
+        load_memory(path)
+    assert complaint in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def old(**changes: Any) -> Content:
+    """A memory of version 0.1, changed."""
+    return {
+        "format": "no-time-to-train memory bank 1",
+        "categories": [{"id": 3, "name": "disc"}],
+        "vectors": torch.rand(1, 2, 4),
+        "weights": torch.ones(1, 2),
+        "references": {3: [{"img_id": 1, "ann_ids": [10]}]},
+        **changes,
+    }
+
+
+OLD: dict[str, Content] = {
+    "an id that is a path": old(categories=[{"id": "../x", "name": "disc"}]),
+    "an id that cannot be hashed": old(categories=[{"id": [1], "name": "disc"}]),
+    "vectors larger than the file": old(vectors=torch.zeros(1).expand(1, 2**20, 2**20), weights=torch.ones(1, 2)),
+    "weights larger than the file": old(weights=torch.zeros(1).expand(2**20, 2**20)),
+    "weights of one dimension": old(weights=torch.ones(1)),
+    "weights that are a list": old(weights=[[1.0, 1.0]]),
+    "more classes in the weights": old(weights=torch.ones(9, 2)),
+    "references as a list": old(references=[1]),
+    "references that are a number": old(references={3: 5}),
+    "crops that are a text": old(crops={3: "x"}),
+}
+
+
+@pytest.mark.parametrize("content", OLD.values(), ids=OLD.keys())
+def test_a_malformed_memory_of_version_0_1_is_refused(content: Content, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "bad.memory")
+    with pytest.raises(UserError, match=r"bad\.memory is damaged"):
+        load_memory(tmp_path / "bad.memory")
+
+
+def test_a_compressed_memory_is_refused(tmp_path: Path) -> None:
+    """torch writes archives without compression, so that no file needs more memory than its size."""
+    torch.save(valid(), tmp_path / "plain.memory")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.memory") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.memory", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    with pytest.raises(UserError, match=r"bomb\.memory cannot be read"):
+        load_memory(tmp_path / "bomb.memory")
+
+
+def test_a_damaged_picture_in_a_memory_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="picture of a reference in the memory is damaged"):
+        decode_crop(png(8, 8))
+
+
+def test_a_memory_that_does_not_say_what_it_was_made_with_is_not_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = valid()
+    content["made_with"] = {}
+    torch.save(content, tmp_path / "old.memory")
+    with pytest.raises(SystemExit) as exit_:
+        main(["memory", "show", str(tmp_path / "old.memory"), "--pictures", str(tmp_path / "pictures")])
+    assert exit_.value.code == 2
+    assert "old.memory does not record the encoder" in capsys.readouterr().err
+
+
+def test_reading_a_memory_keeps_no_part_of_the_file_open(tmp_path: Path) -> None:
+    """The tensors are copies: a file that changes later cannot change or crash a run."""
+    torch.save(valid(), tmp_path / "m.memory")
+    bank = load_memory(tmp_path / "m.memory")
+    before = bank.vectors.clone()
+    with (tmp_path / "m.memory").open("r+b") as file:
+        file.truncate(0)
+    assert torch.equal(bank.vectors, before)
+    assert bank.crops[0] is not None
+    assert decode_crop(bank.crops[0])[0].shape == (3, 8, 8)
+
+
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    2**70,
+    float("nan"),
+    float("inf"),
+    "",
+    "../x",
+    [],
+    {},
+    [[1]],
+    torch.zeros(3),
+    torch.zeros(()),
+]
+
+
+def broken(content: Content, rng: random.Random) -> Content:
+    """A copy of a memory's content with one or two of its parts replaced or removed."""
+    content = copy.deepcopy(content)
+    for _ in range(rng.randint(1, 2)):
+        part: Any = content
+        while True:
+            keys = list(part) if isinstance(part, dict) else list(range(len(part)))
+            key = rng.choice(keys)
+            if isinstance(part[key], dict | list) and len(part[key]) and rng.random() < 0.7:
+                part = part[key]
+            else:
+                break
+        if rng.random() < 0.2:
+            del part[key]
+        else:
+            part[key] = rng.choice(VALUES)
+    return content
+
+
+def test_memories_that_are_changed_at_random_are_read_or_refused(tmp_path: Path) -> None:
+    """Those that are read can be written, joined and read again."""
+    rng, content, path = random.Random(0), valid(), tmp_path / "m.memory"
+    file = io.BytesIO()
+    torch.save(content, file)
+    read = refused = 0
+    for case in range(400):
+        if case % 2:
+            torch.save(broken(content, rng), path)
+        else:
+            data = bytearray(file.getvalue())
+            for _ in range(rng.randint(1, 4)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            path.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.2 else data)
+        try:
+            bank = load_memory(path)
+        except UserError:
+            refused += 1
+            continue
+        if len(bank) and set(bank.class_index.tolist()) == set(range(len(bank.categories))):
+            bank = MemoryBank.join([bank, bank])
+        save_memory(bank, path)
+        assert repr(load_memory(path)) == repr(bank)
+        read += 1
+    print(f"{read} memories read, {refused} refused")
+    assert read > 20
+    assert refused > 100
