@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from no_time_to_train.method.settings import ClassesPerMask, ContextRatio, PointsPerSide, Settings
 from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
-from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, check_fields
+from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
 
 Protocol = Literal["coco", "voc", "lvis", "semantic"]
 
@@ -258,6 +258,18 @@ STAGE_KEYS: dict[str, type[Any] | None] = {
     "data_load_cfgs": DataLoadCfgs,
     "cache_dir": None,
     "compile": None,
+}
+
+#: Options of a run besides the keys of its configuration -> their types (documented in ``commands/test.py``).
+RUN_OPTIONS: dict[str, Any] = {
+    "out_path": str | None,
+    "export_result": str | None,
+    "n_shot": Positive | None,
+    "coco_semantic_split": Annotated[int, Range(1, 4)] | None,
+    "seed": Seed | None,
+    "on_bad_image": Literal["stop", "skip"],
+    "max_bad": NonNegative | None,
+    "size_mismatch": Literal["stop", "rescale"],
 }
 
 

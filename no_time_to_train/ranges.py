@@ -74,14 +74,14 @@ def check_number(name: str, value: object, hint: Any) -> None:
 
     Args:
         name: What the number is called, for the message.
-        value: The number. None is not checked.
+        value: The number, or None where the type hint allows it.
         hint: The type hint that declares the range. Without a range, nothing is checked.
 
     Raises:
         UserError: The value is not in the range, or not a number of its type.
     """
     declared = range_of(hint)
-    if declared is None or value is None:
+    if declared is None or (value is None and type(None) in get_args(hint)):
         return
     kind, allowed = declared
     right_type = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)

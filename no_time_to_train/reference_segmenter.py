@@ -19,11 +19,9 @@ from no_time_to_train.data.memory_files import check_fits, load_memory, save_mem
 from no_time_to_train.data.prompts import (
     IMAGE_TYPES,
     check_box,
-    check_context_ratio,
     check_image,
     check_label,
     check_point,
-    check_score,
     join_numbers,
 )
 from no_time_to_train.data.reference_forms.reference import Reference
@@ -34,7 +32,7 @@ from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.settings import ContextRatio, Settings
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point, rectangle
 from no_time_to_train.networks.build import build_dinov2, build_sam2
@@ -48,6 +46,7 @@ from no_time_to_train.networks.registry import (
     encoder_input_size,
     find_networks,
 )
+from no_time_to_train.ranges import Fraction, check_number
 
 
 class ReferenceSegmenter:
@@ -108,7 +107,7 @@ class ReferenceSegmenter:
     ) -> None:
         if context_ratio is None:
             context_ratio = default_context_ratio(encoder_name)
-        check_context_ratio(context_ratio)
+        check_number("context_ratio", context_ratio, ContextRatio)
         self.segmenter, self.prompts, self.sam2_checkpoint = segmenter, prompts, sam2_checkpoint
         self.context_ratio = context_ratio
         self.memory: MemoryBank | None = None
@@ -146,10 +145,9 @@ class ReferenceSegmenter:
 
         Raises:
             UserError: A name is unknown, checkpoints are missing (all of them are named), damaged or of another
-                network, the device cannot be used, or the context ratio is not a number of 0 or more.
+                network, the device cannot be used, or the context ratio is not in its range.
         """
-        if context_ratio is not None:
-            check_context_ratio(context_ratio)  # before the networks are read
+        check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         more = [sam_checkpoint] if sam_checkpoint else []
         proposing, encoding = find_networks(sam2, dinov2, *more)
         sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, DINOV2_NAMES)
@@ -186,10 +184,12 @@ class ReferenceSegmenter:
         mask: MaskInput | None = None,
         box: Sequence[float] | None = None,
         point: Sequence[float] | None = None,
+        negative: bool = False,
     ) -> NDArray[np.bool_]:
         """Show one object: an image with the object's mask, a box around it, or a point on it.
 
-        One of the three is needed. The only combination is a mask with a box.
+        One of the three is needed. The only combination is a mask with a box. A negative reference is an object that
+        resembles the class and is not of it; masks that are more like it than like the class get a lower score.
 
         Args:
             label: The name of the object's class. A name that the memory knows gets one more shot.
@@ -199,15 +199,19 @@ class ReferenceSegmenter:
                 object is brighter than the rest. Without it, SAM 2 makes one from the box or the point.
             box: x1, y1, x2, y2 in pixels, ends excluded. With a mask as well, the reference is cropped around the box.
             point: x, y in pixels.
+            negative: Show what the class is not. The class must be known.
 
         Returns:
             The object's mask, bool [H, W].
 
         Raises:
-            UserError: The label is blank, the image or the mask cannot be read, they do not fit together, the prompt
-                lies outside the image or marks nothing, or there is none or too many.
+            UserError: The label is blank, or not known where the reference is negative; the image or the mask cannot be
+                read, they do not fit together, the prompt lies outside the image or marks nothing, or there is none or
+                too many.
         """
         check_label(label)
+        if negative and label not in self.classes:
+            raise UserError(f"show a {label} before what is no {label}: the memory has no class {label!r}")
         if mask is None and box is None and point is None:
             raise UserError("a reference needs the object's mask, a box around it or a point on it")
         if point is not None and not (mask is None and box is None):
@@ -231,7 +235,7 @@ class ReferenceSegmenter:
         vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))
         shot = MemoryBank.empty([Category(1, label)], len(vector))
         shot.made_with = self.made_with
-        shot.add(0, vector.cpu(), weight.cpu(), crop=encode_crop(crop, mask_crop))
+        shot.add(0, vector.cpu(), weight.cpu(), crop=encode_crop(crop, mask_crop), negative=negative)
         self._join(shot)
         return inside
 
@@ -248,7 +252,7 @@ class ReferenceSegmenter:
         for reference in tqdm(references, desc="references", unit=" object", disable=not references):
             try:
                 image, mask = reference.read()
-                self.add_reference(reference.label, image, mask, reference.box, reference.point)
+                self.add_reference(reference.label, image, mask, reference.box, reference.point, reference.negative)
             except UserError as error:
                 raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error
 
@@ -322,7 +326,7 @@ class ReferenceSegmenter:
         Raises:
             UserError: See :meth:`segment`. An image that cannot be read ends the iteration.
         """
-        check_score(score)
+        check_number("score", score, Fraction)
         if not isinstance(images, Iterable) or (isinstance(images, IMAGE_TYPES) and getattr(images, "ndim", 3) < 4):
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
         if self.memory is None:
@@ -364,7 +368,7 @@ class ReferenceSegmenter:
         """Replace the memory."""
         self.memory = memory
         assert memory.prototypes is not None
-        self.segmenter.prototypes = memory.prototypes.to(self.device)
+        self.segmenter.remember(memory.prototypes, memory.negatives)
 
     def _segment(self, image: ImageInput, score: float) -> Instances:
         assert self.segmenter.proposer is not None

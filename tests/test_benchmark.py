@@ -48,7 +48,7 @@ def test_one_command_gives_memory_results_scores_and_a_page(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--n-shot", "0"], "at least 1"),
+        (["--n-shot", "0"], r"--n-shot must be a whole number \(1 or more\), not 0"),
         (["--seed", "1"], "give --n-shot as well"),
         (["--reference-dir", "elsewhere"], r"image not found: elsewhere"),
         (["--cat-names", "cat"], "has no class 'cat'"),

@@ -233,7 +233,7 @@ def test_filtering_keeps_thresholds_that_are_not_given(photos: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--score", "2"], "are from 0 to 1, not 2"),
+        (["--score", "2"], "--score must be a number (0 to 1), not 2"),
         (["--class-score", "cup"], "--class-score cup: write NAME=SCORE"),
         (["--class-score", "cap=0.2"], "--class-score cap: there is no such class; did you mean 'cup'?"),
         (["--out", "{photos}"], "which is not a file of results"),

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from no_time_to_train.commands.test import run_stages
 from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.method.settings import PointsPerSide
 from no_time_to_train.networks.registry import DINOV2_NAMES, SAM2_NAMES, find_networks
+from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -20,15 +22,15 @@ def benchmark(
     targets: Path,
     *,
     out: Path,
-    n_shot: int | None = None,
-    seed: int | None = None,
+    n_shot: Positive | None = None,
+    seed: Seed | None = None,
     cat_names: str | None = None,
     reference_dir: Path | None = None,
     image_dir: Path | None = None,
     sam2: str = "sam2_hiera_large",
     dinov2: str = "dinov2_vitl14",
     nano: bool = False,
-    points_per_side: int = 32,
+    points_per_side: PointsPerSide = 32,
     device: str | None = None,
 ) -> None:
     """Score the method on your own COCO data set: the three stages, the AP, and a page.
@@ -79,15 +81,15 @@ def configure(
     targets: Path,
     out: Path,
     *,
-    n_shot: int | None = None,
-    seed: int | None = None,
+    n_shot: Positive | None = None,
+    seed: Seed | None = None,
     cat_names: str | None = None,
     reference_dir: Path | None = None,
     image_dir: Path | None = None,
     sam2: str = "sam2_hiera_large",
     dinov2: str = "dinov2_vitl14",
     nano: bool = False,
-    points_per_side: int = 32,
+    points_per_side: PointsPerSide = 32,
     device: str | None = None,
 ) -> None:
     """Write the reference set ``references.json`` and the stages' configuration ``config.yaml`` into a folder.
@@ -95,13 +97,11 @@ def configure(
     The arguments are those of :func:`benchmark`.
 
     Raises:
-        UserError: A file is missing or broken, or a number is too small.
+        UserError: A file is missing or broken.
     """
     for path in (references, targets):
         if not path.is_file():
             raise UserError(f"file not found: {path}")
-    if (n_shot is not None and n_shot < 1) or points_per_side < 1:
-        raise UserError("--n-shot and --points-per-side are at least 1")
     if seed is not None and n_shot is None:
         raise UserError("--seed chooses among the annotations: give --n-shot as well")
     proposing, encoding = find_networks("nano" if nano else sam2, None if nano else dinov2)

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+from no_time_to_train.ranges import Positive
 
-def coco_to_references(json_file: Path, out: Path, n_shot: int | None = None, *, as_published: bool = False) -> None:
+
+def coco_to_references(
+    json_file: Path, out: Path, n_shot: Positive | None = None, *, as_published: bool = False
+) -> None:
     """Take the first N annotations of every class of a COCO file as a reference set.
 
     Args:

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from no_time_to_train.ranges import Positive, Seed
 
-def demo(*, n_shot: int = 5, images: int = 24, seed: int = 0, out: Path = Path("demo")) -> None:
+
+def demo(*, n_shot: Positive = 5, images: Positive = 24, seed: Seed = 0, out: Path = Path("demo")) -> None:
     """Try the method with nothing to download: drawn scenes, small networks, the real stages.
 
     Args:

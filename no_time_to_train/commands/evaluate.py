@@ -5,6 +5,7 @@ from pathlib import Path
 from no_time_to_train.config import Protocol
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
+from no_time_to_train.ranges import Fraction, Positive, Seed
 
 
 def evaluate(
@@ -14,13 +15,13 @@ def evaluate(
     split: str | None = None,
     cat_names: str | None = None,
     protocol: Protocol = "coco",
-    semantic_threshold: float = 0.5,
+    semantic_threshold: Fraction = 0.5,
     errors: bool = False,
     out: Path | None = None,
     dataset_name: str | None = None,
     method: str | None = None,
-    n_shot: int | None = None,
-    seed: int | None = None,
+    n_shot: Positive | None = None,
+    seed: Seed | None = None,
 ) -> None:
     """Score a COCO results file of any detector.
 

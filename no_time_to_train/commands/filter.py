@@ -7,17 +7,18 @@ from typing import Literal
 from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.replace_folder import check_output
 from no_time_to_train.pipeline.summary import Thresholds
+from no_time_to_train.ranges import Fraction, Positive
 
 
 def filter(
     results: Path,
     *,
-    score: float | None = None,
+    score: Fraction | None = None,
     class_score: Sequence[str] = (),
     format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
     out: Path | None = None,
     overwrite: bool = False,
-    max_pixels: int | None = None,
+    max_pixels: Positive | None = None,
 ) -> None:
     """Choose other thresholds for the results of segment: all files again in seconds, without the networks.
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.ranges import Positive, Seed
 
 #: Beginning of a split's name -> where ``prepare`` puts the annotations that references are drawn from, and the images.
 SOURCES = {
@@ -16,8 +17,8 @@ def sample_references(
     *,
     split: str | None = None,
     cat_names: str | None = None,
-    n_shot: int,
-    seed: int = 42,
+    n_shot: Positive,
+    seed: Seed = 42,
     out: Path,
     json_file: Path | None = None,
     skip_impossible: bool = False,

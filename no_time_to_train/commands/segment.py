@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
 from no_time_to_train.files import check_replaceable, real_path
+from no_time_to_train.method.settings import ContextRatio, PointsPerSide
 from no_time_to_train.networks.registry import find_networks
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
+from no_time_to_train.ranges import Fraction, Positive
 
 if TYPE_CHECKING:
     from no_time_to_train.data.reference_forms import Reference
@@ -31,16 +33,16 @@ def segment(
     out: Path | None = None,
     overwrite: bool = False,
     format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
-    score: float = 0.5,
+    score: Fraction = 0.5,
     class_score: Sequence[str] = (),
-    every: int = 30,
-    max_pixels: int | None = None,
+    every: Positive = 30,
+    max_pixels: Positive | None = None,
     sam2: str = "sam2_hiera_large",
     dinov2: str = "dinov2_vitl14",
     nano: bool = False,
     sam_checkpoint: Path | None = None,
-    context_ratio: float | None = None,
-    points_per_side: int = 32,
+    context_ratio: ContextRatio | None = None,
+    points_per_side: PointsPerSide = 32,
     device: str | None = None,
 ) -> None:
     """Find your own objects: show a few of them, and get every one like them in your pictures.
@@ -80,10 +82,6 @@ def segment(
         raise UserError("nothing to do: give --images, and --out for the results, or --save-memory")
     if (images or check_references) and not out:
         raise UserError("--out is missing: the folder to write the results to")
-    if every < 1 or points_per_side < 1 or (max_pixels is not None and max_pixels < 1):
-        raise UserError("--every, --points-per-side and --max-pixels are at least 1")
-    if context_ratio is not None and not 0 <= context_ratio < float("inf"):
-        raise UserError("--context-ratio is 0 or more")
     thresholds = Thresholds.parse(score, class_score)
     given = [parse(text) for text in reference]
     check_files(references, given, memory, images)

@@ -12,7 +12,7 @@ from jsonargparse import set_parsing_settings
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from no_time_to_train.commands.test import RUN_OPTIONS
+from no_time_to_train.config import RUN_OPTIONS
 from no_time_to_train.errors import UserError
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
 from no_time_to_train.pipeline.run_record import record_stage

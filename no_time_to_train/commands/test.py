@@ -6,31 +6,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
 
 from no_time_to_train.commands.authors_config import translate
-from no_time_to_train.config import configuration_keys
+from no_time_to_train.config import RUN_OPTIONS, configuration_keys
 from no_time_to_train.errors import UserError, UserNotice, suggest
-from no_time_to_train.ranges import NonNegative, Positive, Range, Seed, check_number, parse_number, range_of
+from no_time_to_train.ranges import check_number, parse_number, range_of
 
 #: The stages of the method, in their order.
 STAGES = ("fill_memory", "postprocess_memory", "test")
 
-#: Options of a run besides ``--model...`` and ``--trainer...``, which ``commands/stage_cli.py`` defines -> their types.
-RUN_OPTIONS: dict[str, Any] = {
-    "out_path": str | None,
-    "export_result": str | None,
-    "n_shot": Positive | None,
-    "coco_semantic_split": Annotated[int, Range(1, 4)] | None,
-    "seed": Seed | None,
-    "on_bad_image": Literal["stop", "skip"],
-    "max_bad": NonNegative | None,
-    "size_mismatch": Literal["stop", "rescale"],
-}
-
-#: All options of that kind; the further ones are those of Lightning's command line.
+#: Options besides ``--model...`` and ``--trainer...``: those of a run, and Lightning's.
 OPTIONS = (*RUN_OPTIONS, "config", "ckpt_path", "print_config", "optimizer", "lr_scheduler")
 
 

@@ -36,26 +36,6 @@ def check_label(label: object) -> None:
         raise UserError(f"the label {label!r} is not the name of a class: give text such as 'boat'")
 
 
-def check_score(score: object) -> None:
-    """Check that the lowest score of an instance is a number in [0, 1].
-
-    Raises:
-        UserError: It is not.
-    """
-    if not isinstance(score, int | float | np.number) or not 0 <= score <= 1:
-        raise UserError(f"the score {score!r} is not a number from 0 to 1")
-
-
-def check_context_ratio(ratio: object) -> None:
-    """Check that the context around a reference is a number of 0 or more.
-
-    Raises:
-        UserError: It is not.
-    """
-    if not isinstance(ratio, int | float | np.number) or not 0 <= ratio < np.inf:
-        raise UserError(f"context_ratio is {ratio!r}, but must be a number of 0 or more")
-
-
 def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:
     """Check a box around an object.
 

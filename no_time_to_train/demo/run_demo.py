@@ -34,7 +34,7 @@ def run_demo(out: Path, shots: int, images: int, seed: int) -> None:
         seed: Seed of the scenes and of the choice of references, 0 or more.
 
     Raises:
-        UserError: A number is too small, or ``out`` has other content.
+        UserError: ``out`` has other content.
     """
     write_inputs(out, shots, images, seed)
     run_stages(out)
@@ -60,8 +60,6 @@ def write_inputs(out: Path, shots: int, images: int, seed: int) -> None:
     Raises:
         UserError: See :func:`run_demo`.
     """
-    if shots < 1 or images < 1 or seed < 0:
-        raise UserError("--n-shot and --images must be 1 or more, --seed 0 or more")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists())):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
     print(f"drawing {images} targets, and {shots} references of each class; the networks have never seen these classes")

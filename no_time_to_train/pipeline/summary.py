@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from no_time_to_train.errors import UserError, plural, suggest
+from no_time_to_train.ranges import Fraction, parse_number
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,14 @@ class Thresholds:
         """The thresholds that ``--score X --class-score NAME=X ...`` state.
 
         Raises:
-            UserError: A value is not a number in [0, 1], or a name is missing.
+            UserError: The score of a class is not a number in [0, 1], or a name is missing.
         """
         parsed = {}
         for text in class_scores:
             name, _, number = text.rpartition("=")
-            try:
-                parsed[name] = float(number)
-            except ValueError:
-                name = ""
             if not name:
                 raise UserError(f"--class-score {text}: write NAME=SCORE, such as boat=0.5")
-        for value in (score, *parsed.values()):
-            if not 0 <= value <= 1:
-                raise UserError(f"--score and --class-score are from 0 to 1, not {value:g}")
+            parsed[name] = parse_number(f"--class-score {name}", number, Fraction)
         return cls(score, parsed)
 
     def of(self, label: str) -> float:
