@@ -2,18 +2,17 @@
 
 import contextlib
 import io
-import math
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pycocotools.coco import COCO
 
+from no_time_to_train.data.names import check_file_name, clean_class_names
+from no_time_to_train.data.rle import MAX_SIDE, are_coordinates, check_polygons, check_rle, check_size
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import read_json
-
-#: The longest side of an image, in pixels. pycocotools allocates memory for the size that a file states.
-MAX_SIDE = 2**16
 
 #: The id of an image: an integer, or a string where the annotation file has strings.
 ImageId = int | str
@@ -31,7 +30,8 @@ def read_coco(path: str | Path) -> COCO:
 
     ``annotations`` may be absent, as in a test set without ground truth. Fields that evaluation needs and that small
     data sets omit are filled in: ``iscrowd`` is 0, and ``area`` is that of the box. Annotations of images that are not
-    listed and polygons of fewer than three points are removed, and a :class:`UserNotice` names them.
+    listed and polygons of fewer than three points are removed, spaces around the names of classes are, and so are
+    categories without annotations that have the name of another; a :class:`UserNotice` names them.
 
     Args:
         path: The file.
@@ -44,11 +44,13 @@ def read_coco(path: str | Path) -> COCO:
     """
     data = read_json(path)
     _check_sections(data, path)
-    _check_image_sizes(data["images"], path)
+    _check_images(data["images"], path)
     data.setdefault("annotations", [])
+    _check_unique(data, path)
+    _clean_categories(data, path)
     _check_rle_sizes(data, path)
     _remove_unlisted(data, path)
-    _repair(data["annotations"], path)
+    _repair(data, path)
     return index_coco(data)
 
 
@@ -117,12 +119,56 @@ def _check_image_ids(data: dict[str, Any], path: str | Path) -> None:
         )
 
 
-def _check_image_sizes(images: list[dict[str, Any]], path: str | Path) -> None:
-    """Check the heights and widths that images state; both may be absent."""
+def _check_images(images: list[dict[str, Any]], path: str | Path) -> None:
+    """Check the names of images, and the heights and widths that they state; both sizes may be absent."""
     for image in images:
         for key in ("height", "width"):
-            if key in image and not _is_side(image[key]):
+            if key in image and not (type(image[key]) is int and 0 < image[key] <= MAX_SIDE):
                 raise UserError(f"{path}: image {image['id']} has {key} {image[key]!r}, not 1 to {MAX_SIDE} pixels")
+        try:
+            check_file_name(image["file_name"])
+            check_size([image.get("height", 1), image.get("width", 1)])
+        except ValueError as error:
+            raise UserError(f"{path}: image {image['id']}: {error}") from error
+
+
+def _check_unique(data: dict[str, Any], path: str | Path) -> None:
+    """Check that ids are given once. pycocotools takes the last of several for each of them."""
+    for section in REQUIRED:
+        ids = [entry["id"] for entry in data.get(section, [])]
+        if len(set(ids)) < len(ids):
+            repeated, count = Counter(ids).most_common(1)[0]
+            raise UserError(f"{path}: {count} {section} have the id {repeated!r}: give each an id of its own")
+
+
+def _clean_categories(data: dict[str, Any], path: str | Path) -> None:
+    """Clean the names of the categories, and remove categories without annotations that have the name of another.
+
+    Roboflow writes the name of a project as a category without annotations, next to a class that may have that name.
+    """
+    categories = data.get("categories", [])
+    cleaned = clean_class_names([category["name"] for category in categories], path)
+    used = {annotation["category_id"] for annotation in data["annotations"]}
+    kept: dict[str, dict[str, Any]] = {}
+    removed = []
+    for category in categories:
+        category["name"] = cleaned[category["name"]]
+        other = kept.get(category["name"])
+        if other is not None and {other["id"], category["id"]} <= used:
+            raise UserError(
+                f"{path}: the categories {other['id']} and {category['id']} have the same name {category['name']!r}: "
+                "rename one, or give their annotations one id"
+            )
+        if other is None or other["id"] not in used:
+            kept[category["name"]] = category
+            removed += [other] if other else []
+        else:
+            removed.append(category)
+    if removed:
+        ids = ", ".join(f"{category['id']} ({category['name']})" for category in removed)
+        what = "categories without annotations have the name of another, and were removed"
+        warnings.warn(f"{path}: {what}: {ids}", UserNotice, stacklevel=3)
+        data["categories"] = list(kept.values())
 
 
 def _check_rle_sizes(data: dict[str, Any], path: str | Path) -> None:
@@ -145,12 +191,13 @@ def _remove_unlisted(data: dict[str, Any], path: str | Path) -> None:
     _notify(path, removed, "are of images that are not listed, and were removed")
 
 
-def _repair(annotations: list[dict[str, Any]], path: str | Path) -> None:
+def _repair(data: dict[str, Any], path: str | Path) -> None:
     """Check each annotation, fill in what it lacks, and remove polygons of fewer than three points."""
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in data["images"]}
     repaired = []
-    for annotation in annotations:
+    for annotation in data["annotations"]:
         where = f"{path}: annotation {annotation['id']}"
-        _check_annotation(annotation, where)
+        _check_annotation(annotation, sizes[annotation["image_id"]], where)
         annotation.setdefault("iscrowd", 0)
         if annotation.get("bbox"):
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
@@ -163,8 +210,8 @@ def _repair(annotations: list[dict[str, Any]], path: str | Path) -> None:
     )
 
 
-def _check_annotation(annotation: dict[str, Any], where: str) -> None:
-    """Check the values of an annotation; all of them may be absent."""
+def _check_annotation(annotation: dict[str, Any], size: tuple[int | None, int | None], where: str) -> None:
+    """Check the values of an annotation; all of them may be absent, and so may the size of its image."""
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}, which must be 0 or 1")
     if annotation.get("bbox") and not _is_box(annotation["bbox"]):
@@ -174,11 +221,13 @@ def _check_annotation(annotation: dict[str, Any], where: str) -> None:
     segmentation = annotation.get("segmentation")
     if not segmentation:
         return
-    if isinstance(segmentation, dict):
-        if not _is_rle(segmentation):
-            raise UserError(f"{where}: its segmentation is not RLE {{size: [height, width], counts: ...}}")
-    elif not isinstance(segmentation, list) or not all(map(_is_polygon, segmentation)):
-        raise UserError(f"{where}: its segmentation is neither polygons [[x, y, x, y, ...], ...] in pixels nor RLE")
+    try:
+        if isinstance(segmentation, dict):
+            check_rle(segmentation)
+        else:
+            check_polygons(segmentation, *size)
+    except ValueError as error:
+        raise UserError(f"{where}: its segmentation is neither polygons nor RLE that can be used: {error}") from error
 
 
 def _repair_polygons(annotation: dict[str, Any], where: str) -> bool:
@@ -210,32 +259,5 @@ def _notify(path: str | Path, annotations: list[dict[str, Any]], what: str) -> N
         warnings.warn(f"{path}: {len(annotations)} annotations {what}: {ids}{more}", UserNotice, stacklevel=4)
 
 
-def _is_side(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MAX_SIDE
-
-
 def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and _are_coordinates(box)
-
-
-def _is_polygon(polygon: Any) -> bool:
-    return isinstance(polygon, list) and len(polygon) % 2 == 0 and _are_coordinates(polygon)
-
-
-def _are_coordinates(values: list[Any]) -> bool:
-    """Whether these are numbers in or near an image; pycocotools crashes on some that are far away."""
-    return not values or (
-        set(map(type, values)) <= {int, float}
-        and min(values) > -MAX_SIDE
-        and max(values) < 2 * MAX_SIDE
-        and not math.isnan(sum(values))
-    )
-
-
-def _is_rle(segmentation: dict[str, Any]) -> bool:
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(map(_is_side, size)):
-        return False
-    if isinstance(counts, list):
-        return all(type(count) is int and count >= 0 for count in counts) and sum(counts) == size[0] * size[1]
-    return isinstance(counts, str) and counts.isascii()
+    return isinstance(box, list) and len(box) == 4 and are_coordinates(box)
