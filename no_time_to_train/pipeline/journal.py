@@ -11,16 +11,19 @@ output, which is removed once the output is written. It holds
 
 An attempt is one execution of the run's command, by one process or several (ranks). No process writes to a file that
 another process or an earlier attempt has created. A line that was cut off or changed does not match its checksum, and
-its item is done again.
+its item is done again. Other files in the folder are ignored.
 
 A run of one process needs only :meth:`Journal.run`. In a run of several processes the first one starts an attempt
-(:meth:`Journal.start_attempt`), then each of them joins it (:meth:`Journal.join_attempt`).
+(:meth:`Journal.start_attempt`), then each of them joins it (:meth:`Journal.join_attempt`) and says when it has finished
+(:meth:`Journal.leave_attempt`). Before a run makes its output, it calls :meth:`Journal.check_complete`.
 """
 
 import hashlib
 import heapq
 import json
 import math
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +34,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, check_replaceable, read_json
+from no_time_to_train.files import atomic_write, check_replaceable, read_json, remove_leftovers
+
+#: The name of a process's file: the number of its attempt, and its rank.
+LINES = re.compile(r"([0-9]{1,9})-[0-9]{1,9}\.lines")
+
+#: The most digits of an item's index.
+MAX_DIGITS = 12
 
 
 class Journal:
@@ -49,7 +58,8 @@ class Journal:
         self.output = output
         self.folder = output.parent / f".{output.name}.run"
         self.done: set[int] = set()
-        self.lock = FileLock(self.folder / "lock")
+        self.lock_file, self.work_file = self.folder / "lock", self.folder / "work.json"
+        self.lock = FileLock(self.lock_file)
         self.file: FileIO | None = None
 
     @contextmanager
@@ -87,6 +97,7 @@ class Journal:
         if not self.output.is_dir():  # pictures go to a folder
             check_replaceable(self.output)
         try:
+            self._check_in_the_way()
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
         except Timeout as error:
@@ -100,20 +111,33 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        return 1 + max((attempt for attempt, _ in self._files()), default=0)
+        names = (LINES.fullmatch(path.name) for path in self.folder.iterdir())
+        return 1 + max((int(name[1]) for name in names if name), default=0)
+
+    def _check_in_the_way(self) -> None:
+        """Raise a UserError where something that no run made has the name of the folder or of a file in it."""
+        for path, is_ours in (
+            (self.folder, Path.is_dir),
+            (self.lock_file, Path.is_file),
+            (self.work_file, Path.is_file),
+        ):
+            if os.path.lexists(path) and (path.is_symlink() or not is_ours(path)):
+                raise UserError(f"{path} is in the way of this run's journal: delete it")
 
     def _check_work(self, depends_on: dict[str, Any]) -> None:
         """Write ``work.json``, or raise a UserError where the finished items depend on something else."""
-        path = self.folder / "work.json"
         content = json.dumps(depends_on, indent=1)
         ours = json.loads(content)
-        theirs = read_json(path) if path.exists() else ours
+        theirs = read_json(self.work_file) if self.work_file.exists() else None
         if theirs != ours and (finished := len(self.finished())):
+            if theirs is None:
+                raise UserError(f"{self.work_file} is missing: delete {self.folder} to start over")
             raise UserError(
                 f"{self.folder} holds {finished} finished items of a run with another {first_difference(theirs, ours)};"
                 " run that command again to finish it, or delete the folder to start over"
             )
-        with atomic_write(path) as file:
+        remove_leftovers(self.work_file)
+        with atomic_write(self.work_file) as file:
             file.write(content.encode())
 
     def join_attempt(self, attempt: int, rank: int) -> None:
@@ -131,7 +155,20 @@ class Journal:
         self.failure_path = self.folder / f"{attempt}.failure"
         self.done = self.finished(before=attempt)
         try:
-            self.file = FileIO(self.folder / f"{attempt}-{rank}.lines", "wb")  # not buffered
+            self.file = FileIO(self.folder / f"{attempt}-{rank}.lines", "xb")  # not buffered
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    def leave_attempt(self) -> None:
+        """Close this process's file, so that the first process sees all its lines, on another node, too.
+
+        Raises:
+            UserError: The lines cannot be written.
+        """
+        assert self.file is not None
+        try:
+            os.fsync(self.file)
+            self.file.close()
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
 
@@ -170,8 +207,33 @@ class Journal:
         files = [_read_lines(path) for _, path in self._files()]
         for index, content in heapq.merge(*files, key=lambda line: line[0]):
             if index != last:
-                yield json.loads(content)
+                try:
+                    yield json.loads(content)
+                except (ValueError, RecursionError) as error:
+                    raise UserError(
+                        f"{self.folder} holds an item that no run wrote: delete it to start over"
+                    ) from error
             last = index
+
+    def check_complete(self, count: int, unit: str = "items") -> None:
+        """Check that exactly the items 0 to ``count - 1`` are finished. Call it before the output is made.
+
+        Args:
+            count: The number of items of the run.
+            unit: What the items are, for the message.
+
+        Raises:
+            UserError: The record of an item is missing, because the folder was removed or a file in it was changed.
+        """
+        finished, wanted = self.finished(), set(range(count))
+        if missing := sorted(wanted - finished):
+            numbers = ", ".join(str(index + 1) for index in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise UserError(
+                f"{self.folder} lacks {len(missing)} of {count} {unit} (number {numbers}), although the run has "
+                "processed them: was it changed or removed? Run the same command again to process them"
+            )
+        if strange := len(finished - wanted):
+            raise UserError(f"{self.folder} holds {strange} more than {count} {unit}: delete it to start over")
 
     def report_failure(self, reason: str) -> None:
         """Let all processes of this attempt know that it must stop, and why."""
@@ -209,7 +271,10 @@ class Journal:
 
     def _files(self) -> list[tuple[int, Path]]:
         """The files of all processes, each with the number of its attempt."""
-        return sorted((int(path.name.split("-")[0]), path) for path in self.folder.glob("*-*.lines"))
+        if not self.folder.is_dir():
+            return []
+        named = ((LINES.fullmatch(path.name), path) for path in self.folder.iterdir())
+        return sorted((int(name[1]), path) for name, path in named if name and path.is_file())
 
 
 def first_difference(theirs: Any, ours: Any, name: str = "") -> str:
@@ -236,9 +301,13 @@ def _checksum(index: int, content: bytes) -> bytes:
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The index and the record of each intact line of a process's file, in the file's order."""
-    with path.open("rb") as file:
-        for line in file:
-            index, _, rest = line.partition(b" ")
-            check, _, content = rest.removesuffix(b"\n").partition(b" ")
-            if line.endswith(b"\n") and index.isdigit() and check == _checksum(int(index), content):
-                yield int(index), content
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                index, _, rest = line.partition(b" ")
+                check, _, content = rest.removesuffix(b"\n").partition(b" ")
+                is_index = index.isdigit() and len(index) <= MAX_DIGITS
+                if line.endswith(b"\n") and is_index and check == _checksum(int(index), content):
+                    yield int(index), content
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
