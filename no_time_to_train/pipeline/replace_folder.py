@@ -87,7 +87,7 @@ def check_output(out: Path, overwrite: bool) -> None:
         with _locked(out):  # a process was killed while it replaced the folder
             pass
     if os.path.lexists(out) and not out.is_dir():
-        raise UserError(f"{out} is not a folder: give a folder for the results")
+        raise UserError(f"{out} is {'a file' if out.is_file() else 'not a folder'}: give a folder for the results")
     nearest = next(folder for folder in (out, *real_path(out).parents) if folder.is_dir())
     if not os.access(nearest, os.W_OK):
         raise UserError(f"{out} cannot be written: no permission to write to {nearest}")
