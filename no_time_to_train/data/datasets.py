@@ -109,7 +109,9 @@ def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = F
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def stated_size(path: Path, entry: dict[str, Any], height: int, width: int, rescale: bool = False) -> tuple[int, int]:
+def stated_size(
+    path: Path, entry: dict[str, Any], height: int, width: int, *, rescale: bool = False
+) -> tuple[int, int]:
     """The size of an image that its entry in ``images`` states.
 
     Args:

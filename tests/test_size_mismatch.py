@@ -1,0 +1,128 @@
+"""Images of another size than the annotation file states: they stop the run, are skipped, or are rescaled."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from no_time_to_train.cli import main
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset, read_listed_image, rescale_annotation
+from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.method.memory_bank import Category
+from tests import small_sets
+from tests.conftest import DATA, stage_arguments
+
+SIDE = small_sets.SIDE
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> Path:
+    """A data set of one image with twice the size that its annotation file states."""
+    small_sets.write(small_sets.draw_coco(tmp_path, ["a", "b"], 1), tmp_path / "coco.json")
+    image = Image.open(tmp_path / "000001.png")
+    image.resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST).save(tmp_path / "000001.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_the_mask_and_the_window_of_a_reference_are_rescaled(twice: Path, rescale: bool) -> None:
+    coco = read_coco(twice / "coco.json")
+    crops = ReferenceDataset(coco, twice, [Category(1, "a")], {1: [{"img_id": 1, "ann_ids": [1]}]}, 56, rescale=rescale)
+    if not rescale:
+        assert crops[0].reason.endswith("000001.png is 440x440, the annotation file says 220x220")
+        return
+    small_sets.draw_coco(twice, ["a", "b"], 1)  # the image at its stated size
+    expected = ReferenceDataset(coco, twice, [Category(1, "a")], {1: [{"img_id": 1, "ann_ids": [1]}]}, 56)[0]
+    Image.open(twice / "000001.png").resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST).save(twice / "000001.png")
+    crop = crops[0]
+    assert (crop.rescaled, expected.rescaled) == (True, False)
+    assert crop.mask.shape == (1, 2 * expected.mask.shape[1], 2 * expected.mask.shape[2])
+    assert torch.equal(crop.mask[:, ::2, ::2], expected.mask)
+    assert (crop.crop - expected.crop).abs().mean() < 0.05
+
+
+def test_an_annotation_is_rescaled_by_its_nearest_pixels() -> None:
+    mask = np.zeros((4, 6), bool)
+    mask[1, 2:5] = True
+    resized, bbox = rescale_annotation(mask, [2, 1, 3, 1], 8, 9)
+    assert bbox == [3, 2, 4.5, 2]
+    assert np.array_equal(resized, mask[np.arange(8) // 2][:, [0, 1, 1, 2, 3, 3, 4, 5, 5]])
+
+
+def test_a_turned_image_is_not_squeezed(tmp_path: Path) -> None:
+    small_sets.write(small_sets.draw_coco(tmp_path, ["a"], 1), tmp_path / "coco.json")
+    coco = read_coco(tmp_path / "coco.json")
+    coco.imgs[1].update(height=SIDE, width=SIDE * 4 // 3)
+    item = TargetDataset(coco, tmp_path, 64, rescale=True)[0]
+    assert item.reason == (
+        f"image id 1: image {tmp_path / '000001.png'} is 220x220, the annotation file says 293x220: with another "
+        "aspect ratio, it is another image or was turned, and is not rescaled"
+    )
+    coco.imgs[1].update(height=100, width=101)  # rounded
+    target = TargetDataset(coco, tmp_path, 64, rescale=True)[0]
+    assert (target.height, target.width, target.rescaled) == (100, 101, True)
+    assert target.image.shape == (3, 64, 64)
+    assert read_listed_image(tmp_path, coco.imgs[1], rescale=True).shape == (100, 101, 3)
+
+
+def test_the_stages(tmp_path: Path, nano_checkpoints: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Masks have the stated size, the pictures of exp_folder their images' names, and the cache both sizes."""
+    larger = tmp_path / "larger"
+    larger.mkdir()
+    for number in (0, 1, 2, 3):
+        image = Image.open(DATA / "images" / f"scene_{number}.png")
+        factor = 1 if number == 3 else 1.5
+        image.resize((round(factor * image.width), round(factor * image.height))).save(larger / f"scene_{number}.png")
+    data = json.loads((DATA / "targets.json").read_text())
+    data["images"] = data["images"][:2]
+    ids = [image["id"] for image in data["images"]]
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] in ids]
+    (tmp_path / "targets.json").write_text(json.dumps(data))
+    filled, processed, model = str(tmp_path / "memory.ckpt"), str(tmp_path / "processed.ckpt"), "--model.init_args"
+
+    def run(stage: str, folder: str, *options: str, root: Path = larger) -> str:
+        main([
+            *stage_arguments(stage, nano_checkpoints, tmp_path / folder),
+            *(f"{model}.dataset_cfgs.fill_memory.root", str(root), f"{model}.dataset_cfgs.test.root", str(root)),
+            *(f"{model}.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
+            *(f"{model}.model_cfg.sam2_infer_cfgs.points_per_side", "4"),
+            *options,
+        ])  # fmt: skip
+        return capsys.readouterr().out
+
+    rescale, images = ["--size-mismatch", "rescale"], "had another size than the annotation file states"
+    assert f"2 images {images}" in run("fill_memory", "", "--out_path", filled, *rescale)
+    run("fill_memory", "", "--out_path", str(tmp_path / "exact.ckpt"), root=DATA / "images")
+    vectors = [load_memory(path).vectors for path in (filled, tmp_path / "exact.ckpt")]
+    assert torch.nn.functional.cosine_similarity(*vectors).min() > 0.9
+    run("postprocess_memory", "", "--ckpt_path", filled, "--out_path", processed)
+
+    cache = ["--ckpt_path", processed, f"{model}.cache_dir", str(tmp_path / "cache")]
+    out = run(
+        *("test", "first", *cache, *rescale, f"{model}.model_cfg.test.online_vis", "true"),
+        *(f"{model}.model_cfg.exp_folder", str(tmp_path / "exp"), f"{model}.model_cfg.dataset_name", "scenes"),
+    )
+    assert f"1 image {images}" in out
+    assert "SEGM RESULTS" in out
+    results = json.loads((tmp_path / "first" / "results.json").read_text())
+    sizes = {image["id"]: [image["height"], image["width"]] for image in data["images"]}
+    assert {one["image_id"] for one in results} == set(ids)
+    assert all(one["segmentation"]["size"] == sizes[one["image_id"]] for one in results)
+    pictures = tmp_path / "exp" / "results_analysis" / "scenes"
+    assert sorted(path.name for path in pictures.iterdir()) == ["scene_2.png", "scene_3.png"]
+
+    assert f"1 image {images}" in run("test", "cached", *cache, *rescale), "from the cache as well"
+    assert json.loads((tmp_path / "cached" / "results.json").read_text()) == results
+    run("test", "skipped", *cache, "--on-bad-image", "skip")
+    (skipped,) = json.loads((tmp_path / "skipped" / "skipped.json").read_text())
+    assert skipped["image_id"] == ids[0]
+    assert json.loads((tmp_path / "skipped" / "results.json").read_text()) == [
+        one for one in results if one["image_id"] == ids[1]
+    ]
+    with pytest.raises(SystemExit):
+        run("test", "stopped", *cache)
+    assert "681x471, the annotation file says 454x314" in capsys.readouterr().err
