@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from no_time_to_train.errors import one_line
 from no_time_to_train.networks.registry import CHECKPOINT_OF, CHECKPOINTS, PATCH_SIZE
 
 #: Shapes of a checkpoint's tensors by name.
@@ -56,6 +57,6 @@ def describe(shapes: Shapes) -> str:
     if name is None and any(map(TRANSFORMERS.search, shapes)):
         return "a model of Hugging Face transformers, which names tensors differently (take the authors' own file)"
     if name is None:
-        return f"an unknown network with tensors such as {min(shapes, default='(none)')}"
+        return f"an unknown network with tensors such as {one_line(min(shapes, default='(none)'))[:200]}"
     official = CHECKPOINTS.get(CHECKPOINT_OF.get(name, name))
     return official.description if official else f"{name}, which ships with this package"
