@@ -18,6 +18,7 @@ from docstring_parser import Docstring, DocstringStyle
 from docstring_parser import parse as parse_docstring
 
 from no_time_to_train import config
+from no_time_to_train.ranges import range_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path("docs", "configuration.md")  # in ROOT
@@ -31,7 +32,8 @@ INTRODUCTION = """\
 # Configuration
 
 These are the keys of a configuration of the three stages (`no-time-to-train test`). A key that is not given has the
-default below; the paper uses the same numbers on every data set. A key that does not exist is an error.
+default below; the paper uses the same numbers on every data set. A key that does not exist is an error, and so is a
+number outside its range.
 
 In a YAML file, the keys stand under `model` and `init_args`:
 
@@ -59,18 +61,20 @@ class Row:
         parents: The keys that the key stands under; several where data sets have the same key.
         name: The last part of the key.
         default: In Markdown.
+        allowed: The range of a number, in words.
         description: In Markdown.
     """
 
     parents: list[str]
     name: str
     default: str
+    allowed: str
     description: str
 
     def __str__(self) -> str:
         """The row in Markdown."""
         key = ".".join(filter(None, [_braces(self.parents), self.name]))
-        return f"| `{key}` | {self.default} | {self.description} |"
+        return f"| `{key}` | {self.default} | {self.allowed} | {self.description} |"
 
 
 def page() -> str:
@@ -79,10 +83,12 @@ def page() -> str:
     module, arguments = _module_arguments()
     for name, annotation, default in arguments:
         nested = _dataclass_in(annotation)
-        for title, row in _rows(nested, name) if nested else [("The stage", _row("", name, default, module))]:
+        for title, row in _rows(nested, name) if nested else [("The stage", _row("", name, default, None, module))]:
             _add(groups.setdefault(title, []), row)
     tables = [
-        "\n".join([f"## {title}", "", "| key | default | meaning |", "| --- | --- | --- |", *map(str, rows)])
+        "\n".join(
+            [f"## {title}", "", "| key | default | range | meaning |", "| --- | --- | --- | --- |", *map(str, rows)]
+        )
         for title, rows in groups.items()
     ]
     return "\n".join([INTRODUCTION, "\n\n".join(tables), ""])
@@ -109,19 +115,19 @@ def _dataclass_in(annotation: ast.expr | None) -> type | None:
 
 def _rows(kind: type, parent: str) -> Iterator[tuple[str, Row]]:
     """The rows of a dataclass and of those inside it, each with the title of its table."""
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     nested = [entry.name for entry in fields(kind) if is_dataclass(hints[entry.name])]
     for entry in fields(kind):
         if entry.name not in nested:
             owner = next(base for base in reversed(kind.__mro__) if entry.name in getattr(base, "__annotations__", {}))
             documentation = _parsed(inspect.getdoc(owner))
             title = (documentation.short_description or "").removesuffix(".")
-            yield title, _row(parent, entry.name, entry.default, documentation)
+            yield title, _row(parent, entry.name, entry.default, hints[entry.name], documentation)
     for name in nested:
         yield from _rows(hints[name], f"{parent}.{name}")
 
 
-def _row(parent: str, name: str, default: Any, documentation: Docstring) -> Row:
+def _row(parent: str, name: str, default: Any, hint: Any, documentation: Docstring) -> Row:
     """The row of one key. The part of its description after "Default:" goes to the column of the defaults."""
     descriptions = {entry.arg_name: " ".join((entry.description or "").split()) for entry in documentation.params}
     if not descriptions.get(name):
@@ -133,7 +139,8 @@ def _row(parent: str, name: str, default: Any, documentation: Docstring) -> Row:
         value = "required"
     else:
         value = "" if default in (None, "") else f"`{default if isinstance(default, str) else json.dumps(default)}`"
-    return Row([parent], name, value, description.strip())
+    declared = range_of(hint)
+    return Row([parent], name, value, str(declared[1]) if declared else "", description.strip())
 
 
 def _add(rows: list[Row], row: Row) -> None:
