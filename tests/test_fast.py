@@ -12,6 +12,7 @@ from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.method import plain
 from no_time_to_train.method.mask_decoder import MaskDecoder
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
+from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Proposals
@@ -87,9 +88,9 @@ def test_pooling_equals_plain_pooling(seed: int, height: int, width: int, grid: 
 
 
 @settings(max_examples=40, deadline=None)
-@given(seeds, sizes, sizes, st.integers(0, 60), st.sampled_from([1, 4, 1203]), st.booleans())
+@given(seeds, sizes, sizes, st.integers(0, 60), st.sampled_from([1, 4, 1203]), st.booleans(), st.booleans())
 def test_matching_and_merging_equal_plain_matching_and_merging(
-    seed: int, height: int, width: int, n: int, class_count: int, ties: bool
+    seed: int, height: int, width: int, n: int, class_count: int, ties: bool, with_negatives: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     logits = torch.nn.functional.interpolate(
@@ -99,9 +100,13 @@ def test_matching_and_merging_equal_plain_matching_and_merging(
     proposals = Proposals(logits, predicted_iou)
     features = torch.from_numpy(rng.normal(size=(16, 5, 5))).float()
     prototypes = torch.from_numpy(rng.normal(size=(class_count, 16))).float()
-    segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Settings())
+    negatives = None
+    if with_negatives:
+        vectors = torch.from_numpy(rng.normal(size=(5, 16))).float()
+        negatives = Negatives(vectors, torch.from_numpy(rng.integers(class_count, size=5)))
+    segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Settings(), negatives=negatives)
     fast = segmenter.match_and_merge(describe_proposals(proposals, features, height, width))
-    expected = plain.match_and_merge(proposals, features, prototypes, height, width)
+    expected = plain.match_and_merge(proposals, features, prototypes, height, width, negatives)
     torch.testing.assert_close(fast.scores, expected.scores, atol=1e-4, rtol=0)
     apart = fast.scores.diff().abs().min() > 1e-4 if len(fast) > 1 else True  # else neighbors may swap
     if apart:

@@ -12,6 +12,7 @@ stage                   step                                            where
 3                       propose masks                                   ``mask_proposals.py: MaskProposer``
 3                       pool the features inside each mask              ``pool.py: pool``
 3                       classify by the nearest prototype               ``classify.py: classify``
+3                       lower what is more like a negative reference    ``negatives.py: lower_by_negatives``
 3                       suppress near-duplicates                        ``suppress.py: suppress``
 3                       upsample, keep the best                         ``segmenter.py``
 3                       merge, aware of semantics                       ``soft_merge.py: soft_merge``

@@ -3,30 +3,36 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from no_time_to_train.method.negatives import Negatives, lower_by_negatives
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
 
 #: Where a proposal keeps all classes, scores below this share of its best score become 0 (the published code's value).
 ALL_CLASSES_SHARE = 0.6
 
 
-def classify(proposals: DescribedProposals, prototypes: Tensor, classes_per_mask: int = 1) -> Candidates:
+def classify(
+    proposals: DescribedProposals, prototypes: Tensor, classes_per_mask: int = 1, negatives: Negatives | None = None
+) -> Candidates:
     """Give every proposal its best class, or its best few, with the cosine similarity as score.
 
     Args:
         proposals: The n proposals of one image.
         prototypes: float [C, D], one per class, not normalized.
         classes_per_mask: See :func:`best_classes`.
+        negatives: See :func:`best_classes`.
 
     Returns:
         n * k candidates in descending order of predicted IoU; scores may be 0.
     """
     by_iou = proposals.predicted_iou.argsort(descending=True, stable=True)
-    scores, classes = best_classes(proposals.vectors[by_iou], prototypes, classes_per_mask)
+    scores, classes = best_classes(proposals.vectors[by_iou], prototypes, classes_per_mask, negatives)
     rows = by_iou.repeat_interleave(scores.shape[1])
     return Candidates(rows, scores.flatten(), classes.flatten())
 
 
-def best_classes(vectors: Tensor, prototypes: Tensor, classes_per_mask: int = 1) -> tuple[Tensor, Tensor]:
+def best_classes(
+    vectors: Tensor, prototypes: Tensor, classes_per_mask: int = 1, negatives: Negatives | None = None
+) -> tuple[Tensor, Tensor]:
     """The classes most similar to each mask vector.
 
     Args:
@@ -34,11 +40,14 @@ def best_classes(vectors: Tensor, prototypes: Tensor, classes_per_mask: int = 1)
         prototypes: float [C, D], not normalized.
         classes_per_mask: k, the number of classes that a proposal keeps. -1 keeps all C, and scores below 0.6 times
             the proposal's best become 0.
+        negatives: The negative shots of the memory, which lower the similarities to their classes.
 
     Returns:
-        Scores, float [n, k], cosine similarities clamped at 0, in descending order; and class indices, int64 [n, k].
+        Scores, float [n, k], similarities in [0, 1], in descending order; and class indices, int64 [n, k].
     """
     similarity = (vectors @ F.normalize(prototypes, dim=1).T).clamp(min=0)
+    if negatives is not None:
+        similarity = lower_by_negatives(similarity, vectors, negatives)
     k = len(prototypes) if classes_per_mask == -1 else min(classes_per_mask, len(prototypes))
     scores, classes = similarity.sort(dim=1, descending=True, stable=True)  # topk leaves the order of ties open
     scores, classes = scores[:, :k], classes[:, :k]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.method.negatives import Negatives
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Category:
 class MemoryBank:
     """The references of C classes: M shots (instances) in all, described by vectors of width D.
 
+    A negative shot shows what a class is not. Each class needs at least one positive shot.
+
     Attributes:
         categories: The classes in ascending order of their ids.
         vectors: float32 [M, D], one vector per shot, not normalized.
@@ -37,6 +40,7 @@ class MemoryBank:
         sources: For each shot, the entry of the reference set that it was made from; None where there is no such set.
         crops: For each shot, its picture as a PNG file, uint8 [bytes], transparent outside the mask; None where no
             picture was kept.
+        negative: bool [M], whether each shot is a negative one of its class. Default: none is.
     """
 
     categories: list[Category]
@@ -47,10 +51,13 @@ class MemoryBank:
     made_with: dict[str, Any] = field(default_factory=dict)
     sources: list[Any] = field(default_factory=list)
     crops: list[Any] = field(default_factory=list)
+    negative: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
     def __post_init__(self) -> None:
         self.sources = self.sources or [None] * len(self)
         self.crops = self.crops or [None] * len(self)
+        if not len(self.negative):
+            self.negative = torch.zeros(len(self), dtype=torch.bool)
 
     @classmethod
     def empty(cls, categories: list[Category], dim: int) -> "MemoryBank":
@@ -58,28 +65,40 @@ class MemoryBank:
         return cls(categories, torch.zeros(0, dim), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 
     def __len__(self) -> int:
-        """M, the number of shots."""
+        """M, the number of shots, positive and negative."""
         return len(self.vectors)
 
     def __repr__(self) -> str:
-        shots = ", ".join(f"{c.name}: {n}" for c, n in zip(self.categories, self.counts.tolist(), strict=True))
-        return f"MemoryBank({{{shots}}})"
+        counts = zip(self.categories, self.counts.tolist(), self.negative_counts.tolist(), strict=True)
+        shots = [f"{c.name}: {n}" + (f" and {negatives} negative" if negatives else "") for c, n, negatives in counts]
+        return f"MemoryBank({{{', '.join(shots)}}})"
 
     @property
     def counts(self) -> Tensor:
-        """The number of shots per class: int64 [C]."""
-        return torch.bincount(self.class_index, minlength=len(self.categories))
+        """The number of positive shots per class: int64 [C]."""
+        return torch.bincount(self.class_index[~self.negative], minlength=len(self.categories))
+
+    @property
+    def negative_counts(self) -> Tensor:
+        """The number of negative shots per class: int64 [C]."""
+        return torch.bincount(self.class_index[self.negative], minlength=len(self.categories))
+
+    @property
+    def negatives(self) -> Negatives | None:
+        """The negative shots; None where there are none."""
+        negative = self.negative
+        return Negatives(self.vectors[negative], self.class_index[negative]) if negative.any() else None
 
     @property
     def class_averages(self) -> Tensor:
-        """Per class, the mean token over the pixels of all its shots: vectors weighted by mask area, float32 [C, D]."""
+        """Per class, the mean token over the pixels of its positive shots, weighted by mask area: float32 [C, D]."""
         return self._per_class(self.vectors * self.weights[:, None]) / self._per_class(self.weights)[:, None]
 
     def postprocess(self) -> None:
-        """Stage 2: the prototype of a class is the plain mean of its shots' vectors, not normalized.
+        """Stage 2: the prototype of a class is the plain mean of its positive shots' vectors, not normalized.
 
         Raises:
-            UserError: A class has no shot.
+            UserError: A class has no positive shot.
         """
         for category, count in zip(self.categories, self.counts.tolist(), strict=True):
             if not count:
@@ -93,6 +112,7 @@ class MemoryBank:
         weight: Tensor,
         source: dict[str, Any] | None = None,
         crop: Tensor | None = None,
+        negative: bool = False,
     ) -> None:
         """Add one shot. Prototypes are out of date until :meth:`postprocess` is called.
 
@@ -102,20 +122,22 @@ class MemoryBank:
             weight: float32 scalar, the sum of its mask weights.
             source: See the class's attributes.
             crop: See the class's attributes.
+            negative: Whether the shot shows what the class is not.
         """
         self.vectors = torch.cat([self.vectors, vector[None]])
         self.class_index = torch.cat([self.class_index, torch.tensor([class_index])])
         self.weights = torch.cat([self.weights, weight[None]])
         self.sources.append(source)
         self.crops.append(crop)
+        self.negative = torch.cat([self.negative, torch.tensor([negative])])
         self.prototypes = None
 
     def shots_of(self, class_index: int) -> list[int]:
-        """The numbers of the shots of one class, in [0, M)."""
-        return (self.class_index == class_index).nonzero()[:, 0].tolist()
+        """The numbers of the positive shots of one class, in [0, M)."""
+        return ((self.class_index == class_index) & ~self.negative).nonzero()[:, 0].tolist()
 
     def crops_of(self, class_index: int) -> list[Tensor]:
-        """The pictures that were kept of one class's shots."""
+        """The pictures that were kept of one class's positive shots."""
         return [self.crops[shot] for shot in self.shots_of(class_index) if self.crops[shot] is not None]
 
     @classmethod
@@ -142,6 +164,7 @@ class MemoryBank:
             made_with=banks[0].made_with,
             sources=[source for bank in banks for source in bank.sources],
             crops=[crop for bank in banks for crop in bank.crops],
+            negative=torch.cat([bank.negative for bank in banks]),
         )
         return joined._with_categories(joined.categories)
 
@@ -181,10 +204,12 @@ class MemoryBank:
             weights=self.weights[shots],
             sources=[self.sources[shot] for shot in shots],
             crops=[self.crops[shot] for shot in shots],
+            negative=self.negative[shots],
         )
         bank.postprocess()
         return bank
 
     def _per_class(self, values: Tensor) -> Tensor:
-        """Sums over the shots of each class: [C, ...] from [M, ...]."""
-        return values.new_zeros(len(self.categories), *values.shape[1:]).index_add_(0, self.class_index, values)
+        """Sums over the positive shots of each class: [C, ...] from [M, ...]."""
+        sums = values.new_zeros(len(self.categories), *values.shape[1:])
+        return sums.index_add_(0, self.class_index[~self.negative], values[~self.negative])

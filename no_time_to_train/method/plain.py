@@ -13,11 +13,18 @@ from torchvision.ops import batched_nms, masks_to_boxes
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder, Normalize
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
+from no_time_to_train.method.negatives import NEGATIVE_SCALE, Negatives
 from no_time_to_train.method.proposals import Proposals
 
 
 def segment(
-    encoder: Encoder, proposer: MaskProposer, prototypes: Tensor, image: Tensor, height: int, width: int
+    encoder: Encoder,
+    proposer: MaskProposer,
+    prototypes: Tensor,
+    image: Tensor,
+    height: int,
+    width: int,
+    negatives: Negatives | None = None,
 ) -> Detections:
     """Find the instances of the memory's classes in an image.
 
@@ -28,13 +35,14 @@ def segment(
         image: float [3, S, S] in [0, 1], where S is SAM 2's input size.
         height: The image's own height in pixels.
         width: The image's own width in pixels.
+        negatives: The negative shots; None where there are none.
 
     Returns:
         At most 100 instances in descending order of score.
     """
     features = encode(encoder, image)
     proposals = propose(proposer, image)
-    return match_and_merge(proposals, features, prototypes, height, width)
+    return match_and_merge(proposals, features, prototypes, height, width, negatives)
 
 
 def encode(encoder: Encoder, image: Tensor) -> Tensor:
@@ -74,12 +82,19 @@ def decode(
     return Proposals(torch.cat(logits), torch.cat(predicted_iou))
 
 
-def match_and_merge(proposals: Proposals, features: Tensor, prototypes: Tensor, height: int, width: int) -> Detections:
+def match_and_merge(
+    proposals: Proposals,
+    features: Tensor,
+    prototypes: Tensor,
+    height: int,
+    width: int,
+    negatives: Negatives | None = None,
+) -> Detections:
     """3.5 to 3.9: the instances among an image's proposals."""
     filled = (proposals.logits > 0).any(dim=(1, 2)).nonzero()[:, 0]
     proposals = proposals[filled[proposals.predicted_iou[filled].argsort(descending=True, stable=True)]]
     vectors = pool(features, proposals.logits > 0)
-    scores, classes = classify(vectors, prototypes)
+    scores, classes = classify(vectors, prototypes, negatives)
     kept = suppress(proposals.logits > 0, proposals.predicted_iou, scores, classes)
     logits, vectors, scores, classes = proposals.logits[kept], vectors[kept], scores[kept], classes[kept]
     regions = F.interpolate(logits[:, None], (height, width), mode="bilinear", antialias=True)[:, 0] > 0
@@ -97,9 +112,15 @@ def pool(features: Tensor, regions: Tensor) -> Tensor:
     return F.normalize((inside @ upsampled.T) / inside.sum(dim=1, keepdim=True), dim=1)
 
 
-def classify(vectors: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def classify(vectors: Tensor, prototypes: Tensor, negatives: Negatives | None = None) -> tuple[Tensor, Tensor]:
     """3.5: the cosine similarity, clamped at 0, with the most similar prototype, and its class: [n] and [n]."""
-    return (vectors @ F.normalize(prototypes, dim=1).T).clamp(min=0).max(dim=1)
+    similarity = (vectors @ F.normalize(prototypes, dim=1).T).clamp(min=0)
+    if negatives is not None:
+        for class_index in negatives.classes.unique():
+            of_class = F.normalize(negatives.vectors[negatives.classes == class_index], dim=1)
+            ahead = (vectors @ of_class.T).amax(dim=1) - similarity[:, class_index]
+            similarity[:, class_index] *= torch.exp(-ahead.clamp(min=0) / NEGATIVE_SCALE)
+    return similarity.max(dim=1)
 
 
 def suppress(regions: Tensor, predicted_iou: Tensor, scores: Tensor, classes: Tensor) -> Tensor:

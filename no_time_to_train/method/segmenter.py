@@ -20,6 +20,7 @@ from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
 from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Candidates, DescribedProposals, Proposals
@@ -39,9 +40,12 @@ class Segmenter(nn.Module):
         proposer: SAM 2, which proposes masks; None where only references are described.
         prototypes: float [C, D], one per class (``MemoryBank.prototypes``); None where only references are described.
         settings: The method's numbers.
+        negatives: The negative shots of the memory (``MemoryBank.negatives``); None where it has none.
     """
 
     prototypes: Tensor
+    negative_vectors: Tensor | None
+    negative_classes: Tensor | None
 
     def __init__(
         self,
@@ -49,12 +53,34 @@ class Segmenter(nn.Module):
         proposer: MaskProposer | None = None,
         prototypes: Tensor | None = None,
         settings: Settings | None = None,
+        negatives: Negatives | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.proposer = proposer
         self.settings = settings or Settings()
         self.register_buffer("prototypes", prototypes, persistent=False)
+        vectors, classes = negatives or (None, None)
+        self.register_buffer("negative_vectors", vectors, persistent=False)
+        self.register_buffer("negative_classes", classes, persistent=False)
+
+    @property
+    def negatives(self) -> Negatives | None:
+        """The negative shots of the memory; None where it has none."""
+        vectors, classes = self.negative_vectors, self.negative_classes
+        return None if vectors is None or classes is None else Negatives(vectors, classes)
+
+    def remember(self, prototypes: Tensor, negatives: Negatives | None = None) -> None:
+        """Replace the memory; the tensors are moved to the device of the networks.
+
+        Args:
+            prototypes: See the class's arguments.
+            negatives: See the class's arguments.
+        """
+        device = self.encoder.normalize.mean.device
+        self.prototypes = prototypes.to(device)
+        self.negative_vectors = None if negatives is None else negatives.vectors.to(device)
+        self.negative_classes = None if negatives is None else negatives.classes.to(device)
 
     def compile_encoders(self) -> None:
         """Let ``torch.compile`` translate both image encoders at their first call, which takes minutes."""
@@ -131,7 +157,7 @@ class Segmenter(nn.Module):
         """
         settings = self.settings
         with without_autocast(self.prototypes):
-            candidates = classify(proposals, self.prototypes, settings.classes_per_mask)
+            candidates = classify(proposals, self.prototypes, settings.classes_per_mask, self.negatives)
             candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances)
             candidates, masks = drop_empty(candidates, proposals.upsampled_masks(candidates.rows))
             vectors = proposals.vectors[candidates.rows]
