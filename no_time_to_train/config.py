@@ -31,6 +31,9 @@ class Sam2InferCfg:
         kmeans_k: k-means centers per class in the pictures of ``vis_memory``.
         n_pca_components: Principal components per class in the pictures of ``vis_memory``.
         cls_num_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
+        with_negative_refs: Whether negative references lower scores; ``true`` is an error where the memory has none.
+            Default: where the memory has some.
+        negative_score_thr: The lowest score of a false positive that ``test_support`` takes as a negative reference.
     """
 
     points_per_side: PointsPerSide = 32
@@ -41,6 +44,8 @@ class Sam2InferCfg:
     kmeans_k: Positive = 4
     n_pca_components: Positive = 3
     cls_num_per_mask: ClassesPerMask = 1
+    with_negative_refs: bool | None = None
+    negative_score_thr: Fraction = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -92,10 +97,13 @@ class MemoryBankCfg:
     Attributes:
         length: Shots per class at most; also taken from the reference set where ``memory_length`` is not given.
             Default: as many as the reference set has.
+        length_negative: Negative references per class at most, in ``test_support`` and ``fill_memory_neg``. Default:
+            all.
         category_num: The number of classes, which is checked. Default: not checked.
     """
 
     length: Positive | None = None
+    length_negative: Positive | None = None
     category_num: Positive | None = None
 
     def __post_init__(self) -> None:
@@ -224,15 +232,33 @@ class TargetDatasetCfg(DatasetCfg):
 
 
 @dataclass
+class SupportDatasetCfg(DatasetCfg):
+    """The images in which ``test_support`` looks for false positives.
+
+    Without a ``json_file``, these are the images of the memory's references, in the files of ``fill_memory``.
+
+    Attributes:
+        image_size: Kept for compatibility; images are resized to the size of SAM 2's input.
+    """
+
+    image_size: Positive | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass
 class DatasetCfgs:
     """One data set per stage.
 
     Attributes:
         fill_memory: The references.
+        support: The images in which negative references are looked for.
         test: The targets.
     """
 
     fill_memory: ReferenceDatasetCfg = field(default_factory=ReferenceDatasetCfg)
+    support: SupportDatasetCfg = field(default_factory=SupportDatasetCfg)
     test: TargetDatasetCfg = field(default_factory=TargetDatasetCfg)
 
 
@@ -264,6 +290,9 @@ STAGE_KEYS: dict[str, type[Any] | None] = {
 RUN_OPTIONS: dict[str, Any] = {
     "out_path": str | None,
     "export_result": str | None,
+    "out_neg_json": str | None,
+    "out_neg_pkl": str | None,
+    "out_support_res": str | None,
     "n_shot": Positive | None,
     "coco_semantic_split": Annotated[int, Range(1, 4)] | None,
     "seed": Seed | None,
