@@ -6,7 +6,7 @@ from typing import Any
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import image_ids_of_other_type, is_number
-from no_time_to_train.data.rle import encode_runs, mask_area, mask_box
+from no_time_to_train.data.rle import check_rle, encode_runs, mask_box
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 
@@ -70,13 +70,11 @@ def _check_record(record: Any, coco: COCO) -> None:
 def _check_mask(record: dict[str, Any], image: dict[str, Any]) -> None:
     """Check a record's mask, and compress it where it is uncompressed."""
     mask, size = record["segmentation"], [image.get("height"), image.get("width")]
+    if isinstance(mask, dict) and mask.get("size", size) != size:
+        raise UserError(f"has a mask of size {mask['size']}, its image is {size} (height, width)")
     try:
-        if isinstance(mask["counts"], list):
-            mask = record["segmentation"] = encode_runs(mask)
-        mask_size, area = list(mask["size"]), mask_area(mask)
-    except Exception as error:  # pycocotools raises whatever its C code runs into
-        raise UserError(f"has a segmentation that is not RLE: {error!r}") from error
-    if mask_size != size:
-        raise UserError(f"has a mask of size {mask_size}, its image is {size} (height, width)")
-    if area > size[0] * size[1]:
-        raise UserError("has a segmentation whose counts do not fit its size")
+        check_rle(mask)
+    except ValueError as error:
+        raise UserError(f"has a segmentation that is not RLE: {error}") from error
+    if isinstance(mask["counts"], list):
+        record["segmentation"] = encode_runs(mask)

@@ -5,11 +5,14 @@ they expect all images in one folder and keep every mask in memory at the image'
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import describe_unreadable
+from no_time_to_train.data.names import clean_class_names
 from no_time_to_train.data.reference_forms import class_folders, coco_json, labelme_json, voc_xml, yolo_txt
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.errors import UserError, UserNotice
@@ -45,7 +48,10 @@ def find_references(path: Path) -> FoundReferences:
         )
     if not found.references:
         raise UserError(f"{path} ({found.form}) marks no object")
-    return found
+    names = clean_class_names([reference.label for reference in found.references], path)
+    return replace(
+        found, references=[replace(reference, label=names[reference.label]) for reference in found.references]
+    )
 
 
 def _find_in_folder(root: Path) -> FoundReferences | None:
@@ -63,16 +69,30 @@ def _find_in_files(files: list[Path], root: Path) -> FoundReferences | None:
     """The references of the first form that some of the files have; None where none has any."""
     if len(files) == 1 and files[0].suffix in (".yaml", ".yml"):
         return _read_yolo(files[0], root)
-    contents = [(path, read_json(path)) for path in files if path.suffix.lower() == ".json"]
-    for form in (coco_json, labelme_json):
-        of_form = {path: content for path, content in contents if form.is_form_of(content)}
-        if of_form:
-            references = [reference for path in of_form for reference in form.read(path)]
-            return FoundReferences(form.NAME, references, _category_ids(list(of_form.values())))
+    contents = {path: read_json(path) for path in files if path.suffix.lower() == ".json"}
+    if chosen := [path for path, content in contents.items() if coco_json.is_form_of(content)]:
+        cocos = {path: read_coco(path) for path in chosen}
+        references = [reference for path, coco in cocos.items() for reference in coco_json.read(path, coco)]
+        return FoundReferences(coco_json.NAME, references, _category_ids([coco.dataset for coco in cocos.values()]))
+    if chosen := [path for path, content in contents.items() if labelme_json.is_form_of(content)]:
+        return FoundReferences(labelme_json.NAME, _read_each(labelme_json.read, chosen))
     chosen = [path for path in files if path.suffix.lower() == ".xml"]
     if chosen:
-        return FoundReferences(voc_xml.NAME, [reference for path in chosen for reference in voc_xml.read(path)])
+        return FoundReferences(voc_xml.NAME, _read_each(voc_xml.read, chosen))
     return None
+
+
+def _read_each(read: Callable[[Path], list[Reference]], paths: list[Path]) -> list[Reference]:
+    """The references in some files; whatever their parser raises names the file."""
+    references = []
+    for path in paths:
+        try:
+            references += read(path)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{path} is broken: {error!r}") from error
+    return references
 
 
 def _read_yolo(data: Path, root: Path) -> FoundReferences:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import ImageId, read_coco
-from no_time_to_train.data.images import shown_size
-from no_time_to_train.data.reference_forms.reference import Box, Reference, find_image
+from pycocotools.coco import COCO
+
+from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.reference_forms.reference import Box, Reference, annotated_size, find_image
 from no_time_to_train.data.rle import annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
 
@@ -18,14 +19,17 @@ def is_form_of(content: Any) -> bool:
     return "images" in lists or {"annotations", "categories"} <= lists
 
 
-def read(path: Path) -> list[Reference]:
+def read(path: Path, coco: COCO) -> list[Reference]:
     """The annotations of a file, except for crowds.
 
+    Args:
+        path: The file.
+        coco: Its content.
+
     Raises:
-        UserError: The file is broken, an image is missing, or an annotation has neither a mask nor a box.
+        UserError: An image is missing or has another size, or an annotation has neither a mask nor a box.
     """
-    coco = read_coco(path)
-    images: dict[ImageId, Path] = {}
+    images: dict[ImageId, tuple[Path, tuple[int, int]]] = {}
     references = []
     for annotation in coco.dataset.get("annotations", []):
         where = f"{path}: annotation {annotation['id']}"
@@ -35,9 +39,9 @@ def read(path: Path) -> list[Reference]:
         if annotation["iscrowd"]:
             continue
         if entry["id"] not in images:
-            images[entry["id"]] = find_image(entry["file_name"], path.parent)
-        image = images[entry["id"]]
-        size = (entry["height"], entry["width"]) if "height" in entry and "width" in entry else shown_size(image)
+            found = find_image(entry["file_name"], path.parent)
+            images[entry["id"]] = found, annotated_size(found, entry.get("height"), entry.get("width"))
+        image, size = images[entry["id"]]
         box: Box | None = None
         if annotation.get("bbox"):
             x, y, w, h = annotation["bbox"]
