@@ -1,5 +1,6 @@
 """Images and masks: read from files, or taken as PIL images, numpy arrays or tensors."""
 
+import hashlib
 import re
 import warnings
 from collections import defaultdict
@@ -163,6 +164,11 @@ def _is_readable(ending: str) -> bool:
     if ending == ".avif":
         return bool(features.check("avif"))
     return ending in (".heic", ".heif") and HAS_HEIF
+
+
+def hash_pixels(image: NDArray[np.uint8]) -> str:
+    """The SHA-256 of an image's size and pixels, uint8 [H, W, 3]."""
+    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
 
 
 def allow_pixels(count: int) -> None:

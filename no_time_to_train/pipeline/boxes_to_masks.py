@@ -1,6 +1,7 @@
 """Make masks from the boxes of a COCO file, for data sets that have none."""
 
 import hashlib
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +15,21 @@ from tqdm import tqdm
 
 from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.datasets import check_images_exist, read_listed_image
+from no_time_to_train.data.file_names import clean_characters, clean_name, unique_stems
+from no_time_to_train.data.images import hash_pixels
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import remove_leftovers, sha256, write_json
-from no_time_to_train.networks.box_prompts import BoxSegmenter, rectangle
+from no_time_to_train.files import check_replaceable, remove_leftovers, sha256, write_json
+from no_time_to_train.networks.box_prompts import BoxSegmenter, mask_or_box, rectangle
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.visual.drawing import draw_instances, save_picture
 
 #: Polygons in pixels: x1, y1, x2, y2, ...
 Polygons = list[list[float]]
+
+#: Changed when the masks of a journal of an earlier version would not be what this one makes.
+JOURNAL_FORMAT = 2
 
 #: What an annotation gets, by its id: its mask as ``segmentation``, and its ``area`` in pixels.
 Masks = dict[int, dict[str, Any]]
@@ -60,31 +66,49 @@ def boxes_to_masks(
         UserError: The file, an image or a box is missing or broken, or the output cannot be written.
     """
     coco, out_path = read_coco(json_file), Path(out_path)
+    check_replaceable(out_path)
     annotations = choose_annotations(coco, json_file, references)
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
     for annotation in annotations:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     check_images_exist(image_dir, coco, list(by_image))
+    names = picture_names(coco)
     segmenter = build()
-    chosen = hashlib.sha256(repr([annotation["id"] for annotation in annotations]).encode()).hexdigest()
     journal = Journal(out_path)
-    depends_on = {"annotations": sha256(json_file), "network": segmenter.name, "choice of annotations": chosen}
-    with journal.run({**depends_on, "form of masks": "polygons" if as_published else "RLE"}):
+    with journal.run(
+        {
+            "format of the journal": JOURNAL_FORMAT,
+            "annotations": sha256(json_file),
+            "network": segmenter.name,
+            "choice of annotations": hashlib.sha256(repr([one["id"] for one in annotations]).encode()).hexdigest(),
+            "form of masks": "polygons" if as_published else "RLE",
+        }
+    ):
         remove_leftovers(out_path)
-        for index, (image_id, members) in enumerate(tqdm(by_image.items(), desc="masks", unit=" image")):
-            if index in journal.done:
-                continue
+        done = {record["image"]: record for record in journal.records()}
+        numbers = itertools.count(1 + max(journal.done, default=-1))
+        made: Masks = {}
+        for image_id, members in tqdm(by_image.items(), desc="masks", unit=" image"):
             image = read_listed_image(image_dir, coco.imgs[image_id])
-            masks = masks_of_boxes(image, members, segmenter, as_published)
-            if pictures is not None:
-                picture = Path(pictures) / coco.imgs[image_id]["file_name"].replace("/", "_")
-                save_picture(draw_masks(image, members, masks, coco), picture.with_suffix(".jpg"))
-            journal.add(index, {"masks": list(masks.items())})
-        made: Masks = {ann_id: mask for record in journal.records() for ann_id, mask in record["masks"]}
+            identity = {"image": image_id, "pixels": hash_pixels(image)}
+            record = done.get(image_id, {})
+            if not identity.items() <= record.items():
+                masks = masks_of_boxes(image, members, segmenter, as_published)
+                if pictures is not None:
+                    save_picture(draw_masks(image, members, masks, coco), Path(pictures) / names[image_id])
+                record = {**identity, "masks": list(masks.items())}
+                journal.add(next(numbers), record)
+            made.update(record["masks"])
         for annotation in annotations:
             annotation |= made[annotation["id"]]
         write_json(out_path, coco.dataset, indent=None)
     return len(annotations)
+
+
+def picture_names(coco: COCO) -> dict[ImageId, str]:
+    """The file names of pictures, by image id: ``b/photo.png`` has ``b_photo.jpg``, or ``b_photo_2.jpg``."""
+    names = [clean_characters(clean_name(image["file_name"]).replace("/", "_")) for image in coco.imgs.values()]
+    return dict(zip(coco.imgs, (f"{stem}.jpg" for stem in unique_stems(names)), strict=True))
 
 
 def choose_annotations(coco: COCO, json_file: str | Path, references: ReferenceSet | None) -> list[dict[str, Any]]:
@@ -111,7 +135,8 @@ def choose_annotations(coco: COCO, json_file: str | Path, references: ReferenceS
 def masks_of_boxes(
     image: NDArray[np.uint8], annotations: list[dict[str, Any]], segmenter: BoxSegmenter, as_published: bool = False
 ) -> Masks:
-    """Make the masks of an image's boxes. Where one is empty, print a warning and take the box itself.
+    """Make the masks of an image's boxes. Where one is empty or lies outside its box, print a
+    warning and take the box itself.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -123,13 +148,16 @@ def masks_of_boxes(
     boxes[:, 2:] += boxes[:, :2]
     masks: Masks = {}
     for annotation, box, mask in zip(annotations, boxes, segmenter(image, boxes), strict=True):
-        segmentation: Rle | Polygons = published_polygons(mask) if as_published else encode_mask(mask)
-        if not (segmentation if as_published else mask.any()):
-            mask = rectangle(box, *image.shape[:2])
-            x, y, w, h = annotation["bbox"]
-            segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]] if as_published else encode_mask(mask)
-            tqdm.write(f"warning: annotation {annotation['id']}: its mask is empty, its box is used", file=sys.stderr)
-        masks[annotation["id"]] = {"segmentation": segmentation, "area": int(mask.sum())}
+        used = mask_or_box(mask, box)
+        segmentation: Rle | Polygons = published_polygons(used) if as_published else encode_mask(used)
+        if used is not mask or not segmentation:
+            used = rectangle(box, *image.shape[:2])
+            if as_published:
+                x, y, w, h = annotation["bbox"]
+                segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            problem = "its mask is empty or outside its box, its box is used"
+            tqdm.write(f"warning: annotation {annotation['id']}: {problem}", file=sys.stderr)
+        masks[annotation["id"]] = {"segmentation": segmentation, "area": int(used.sum())}
     return masks
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from no_time_to_train.data.images import hash_pixels
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
@@ -148,7 +149,7 @@ def identity(target: TargetImage, image: NDArray[np.uint8]) -> dict[str, Any]:
         target: The image.
         image: Its pixels, uint8 [H, W, 3].
     """
-    return {"name": target.name, "pixels": hashlib.sha256(image.tobytes()).hexdigest()}
+    return {"name": target.name, "pixels": hash_pixels(image)}
 
 
 def _read(targets: Iterable[TargetImage], summary: Summary) -> Iterator[tuple[TargetImage, NDArray[np.uint8]]]:
