@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from no_time_to_train.errors import UserError
 from no_time_to_train.method.settings import ClassesPerMask, ContextRatio, PointsPerSide, Settings
 from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
@@ -286,6 +287,10 @@ STAGE_KEYS: dict[str, type[Any] | None] = {
     "compile": None,
 }
 
+#: The precisions of Lightning's Trainer that the networks run in, as it calls them now and has called them. In the
+#: others some layers get two types of numbers and fail.
+PRECISIONS = {"32-true": ("32",), "16-mixed": ("16",), "bf16-mixed": ("bf16",)}
+
 #: Options of a run besides the keys of its configuration -> their types (documented in ``commands/test.py``).
 RUN_OPTIONS: dict[str, Any] = {
     "out_path": str | None,
@@ -300,6 +305,20 @@ RUN_OPTIONS: dict[str, Any] = {
     "max_bad": NonNegative | None,
     "size_mismatch": Literal["stop", "rescale"],
 }
+
+
+def check_precision(name: str, value: object) -> None:
+    """Check that the networks can run in a precision.
+
+    Args:
+        name: What the precision is called, for the message.
+        value: A value of ``Trainer(precision=...)``; None is Lightning's default.
+
+    Raises:
+        UserError: They cannot.
+    """
+    if value is not None and not any(str(value) in (new, *old) for new, old in PRECISIONS.items()):
+        raise UserError(f"{name} {value} is not supported: choose one of {', '.join(PRECISIONS)}")
 
 
 def configuration_keys() -> dict[str, Any]:

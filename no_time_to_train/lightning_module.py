@@ -1,10 +1,11 @@
 """The LightningModule: runs one stage of the method on the trainer's devices."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -20,15 +21,16 @@ from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.stage import RunCfg
 from no_time_to_train.pipeline.stages import STAGES
 
-T = TypeVar("T")
+#: Seconds without an item after which a run ends, because the disk with the images does not answer.
+LOADING_TIMEOUT = 600
 
 
 class NoTimeToTrain(pl.LightningModule):
     """One stage of the method, run by ``Trainer.test`` on any number of devices and nodes.
 
-    Call :meth:`prepare`, then ``Trainer.test``, which calls :meth:`setup`, :meth:`test_dataloader`, :meth:`test_step`
-    for each item, and :meth:`on_test_end`. Every process (rank) runs all of them. The stage says what happens to an
-    item; the journal keeps the items' records, so that a killed run can be resumed.
+    Call :meth:`prepare` and :meth:`build`, then ``Trainer.test``, which calls :meth:`setup`, :meth:`test_dataloader`,
+    :meth:`test_step` for each item, and :meth:`on_test_end`. Every process (rank) runs all of them. The stage says what
+    happens to an item; the journal keeps the items' records, so that a killed run can be resumed.
 
     Args:
         test_mode: The stage.
@@ -42,7 +44,15 @@ class NoTimeToTrain(pl.LightningModule):
 
     def __init__(
         self,
-        test_mode: Literal["fill_memory", "postprocess_memory", "vis_memory", "test"],
+        test_mode: Literal[
+            "fill_memory",
+            "postprocess_memory",
+            "vis_memory",
+            "test",
+            "test_support",
+            "fill_memory_neg",
+            "postprocess_memory_neg",
+        ],
         model_cfg: ModelCfg,
         dataset_cfgs: DatasetCfgs,
         data_load_cfgs: DataLoadCfgs | None = None,
@@ -57,42 +67,48 @@ class NoTimeToTrain(pl.LightningModule):
         self.cache_dir = cache_dir
         self.compile_encoders = compile
         self.segmenter: Segmenter | None = None
+        self.attempt = 0
 
-    def prepare(self, run: RunCfg) -> None:
-        """Read and check the stage's inputs and build its networks. Call this before ``Trainer.test``.
+    def prepare(self, run: RunCfg, first: bool = True) -> None:
+        """Read and check the stage's inputs; on the first rank, start an attempt of the run.
+
+        Nothing is written before, so that a run that is refused leaves no trace in another run's folder.
 
         Args:
             run: What this run reads and writes.
+            first: Whether this is the first rank.
 
         Raises:
-            UserError: An input is missing or does not fit.
+            UserError: An input is missing or does not fit, or see ``Journal.start_attempt``.
         """
         run = replace(run, compile=self.compile_encoders)
         self.stage = STAGES[self.test_mode](self.model_cfg, self.dataset_cfgs, run)
+        self.journal = Journal(self.stage.output)
+        if first:
+            self.attempt = self.journal.start_attempt(self.depends_on())
+
+    def build(self) -> None:
+        """Build the stage's networks.
+
+        Raises:
+            UserError: A checkpoint does not fit.
+        """
         self.segmenter = self.stage.build()
         if self.compile_encoders and self.segmenter is not None:
             self.segmenter.compile_encoders()
-        self.journal = Journal(self.stage.output)
 
     def setup(self, stage: str) -> None:
-        """Start an attempt of the run on the first rank, and join it on every rank.
+        """Join the attempt that the first rank has started.
 
         Args:
             stage: Lightning's own name for what the trainer does: always "test".
 
         Raises:
-            UserError: See ``Journal.start_attempt`` and ``Journal.join_attempt``.
+            UserError: See ``Journal.join_attempt``.
         """
-        attempt, problem = 0, None
         if self.trainer.is_global_zero:
-            try:
-                attempt = self.journal.start_attempt(self.depends_on())
-                self.stage.remove_leftovers()
-            except UserError as error:
-                problem = str(error)
-        attempt, problem = self.trainer.strategy.broadcast((attempt, problem))
-        if problem is not None:
-            raise UserError(problem)
+            self.stage.remove_leftovers()
+        attempt = self.trainer.strategy.broadcast(self.attempt)
         self.journal.join_attempt(attempt, self.trainer.global_rank)
         if self.journal.done and self.trainer.is_global_zero:
             print(f"resuming: {self._progress(self.journal.done)}", flush=True)
@@ -101,7 +117,7 @@ class NoTimeToTrain(pl.LightningModule):
         """What the records depend on: the stage, how its networks run, and its inputs."""
         return {
             "test_mode": self.test_mode,
-            "precision": str(self.trainer.precision),
+            "precision": self.stage.run.precision,
             "compile": self.compile_encoders,
             **self.stage.depends_on(),
         }
@@ -111,7 +127,16 @@ class NoTimeToTrain(pl.LightningModule):
         sampler = RankSampler(self.stage.dataset, self.trainer.world_size, self.trainer.global_rank, self.journal)
         self.indices = sampler.indices
         workers = min(self.data_load_cfgs.workers, len(sampler), os.cpu_count() or 1)
-        return DataLoader(self.stage.dataset, sampler=sampler, num_workers=workers, collate_fn=single_item)
+        return ItemLoader(self._reported_failures, self.stage.dataset, sampler, workers)
+
+    def on_before_batch_transfer(self, batch: bytes, dataloader_idx: int) -> Any:
+        """The item that :func:`packed` packed.
+
+        Args:
+            batch: The item in bytes.
+            dataloader_idx: Always 0.
+        """
+        return pickle.loads(batch)
 
     def test_step(self, item: Any, batch_idx: int) -> None:
         """Process one item and add its record to the journal. A failure stops all ranks, see :class:`RankSampler`.
@@ -133,12 +158,14 @@ class NoTimeToTrain(pl.LightningModule):
         """
         with self._reported_failures():
             self.stage.end()
+            self.journal.leave_attempt()
         self.trainer.strategy.barrier()  # no rank can fail any more
         failure = self.journal.failure
         self.trainer.strategy.barrier()  # all ranks have read it, so the first one may remove the journal
         if failure is not None:
             raise UserError(failure)
         if self.trainer.is_global_zero:
+            self.journal.check_complete(len(self.stage.dataset), self.stage.unit)
             message = self.stage.finish(self.journal.records())
             for logger in self.loggers:
                 logger.log_metrics(self.stage.metrics)
@@ -150,8 +177,11 @@ class NoTimeToTrain(pl.LightningModule):
         """Report a failure of the block to all ranks instead of raising it, because they would wait for this one."""
         try:
             yield
-        except (UserError, torch.OutOfMemoryError) as error:
-            self.journal.report_failure(" ".join(str(error).split()))
+        except (UserError, MemoryError, OSError, RuntimeError) as error:
+            reason = reason_of(error)
+            if reason is None:
+                raise
+            self.journal.report_failure(reason)
 
     def print_resume_hint(self) -> None:
         """After a failure, say how many items are done, and close the journal. Only the first rank calls this."""
@@ -197,10 +227,56 @@ class RankSampler(DistributedSampler[int]):
             yield index
 
 
-def single_item(batch: list[T]) -> T:
-    """The item of a batch of one, in place of a batch."""
+class ItemLoader(DataLoader[Any]):
+    """Loads items one at a time, in processes of its own.
+
+    Items travel to this process through pipes, as bytes. Tensors would travel through ``/dev/shm``, which is small in
+    containers (64 MB with Docker), and a full one kills or stops the processes.
+
+    Args:
+        failures: Makes the context in which items are loaded; it reports failures to all ranks.
+        dataset: The items.
+        sampler: The items of this rank.
+        workers: Number of processes; 0 loads the items in this one.
+    """
+
+    def __init__(
+        self, failures: Callable[[], AbstractContextManager[None]], dataset: Any, sampler: RankSampler, workers: int
+    ) -> None:
+        timeout = LOADING_TIMEOUT if workers else 0
+        super().__init__(dataset, sampler=sampler, num_workers=workers, collate_fn=packed, timeout=timeout)
+        self.failures = failures
+
+    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]  # torch declares its own iterator's class
+        with self.failures():
+            yield from super().__iter__()
+
+
+def packed(batch: list[Any]) -> bytes:
+    """The item of a batch of one as bytes, see :class:`ItemLoader`."""
     (item,) = batch
-    return item
+    return pickle.dumps(item, protocol=5)
+
+
+def reason_of(error: Exception) -> str | None:
+    """Why a run must stop, in one line for the user; None for an error of this program.
+
+    Args:
+        error: What loading or processing an item has raised.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError | torch.OutOfMemoryError):
+        return text
+    fewer = "use fewer --model.data_load_cfgs.workers (0 loads images in the main process)"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return f"the memory is too small: {text or 'an allocation failed'}; {fewer}"
+    if "DataLoader timed out" in text:
+        return f"no image was loaded for {LOADING_TIMEOUT} seconds: does the disk with the images answer? Or {fewer}"
+    if "DataLoader worker" in text:
+        return f"a process that loads images was killed, perhaps because the memory is too small: {fewer} ({text})"
+    if isinstance(error, OSError):
+        return f"the operating system refuses: {text} (if it concerns memory or processes, {fewer})"
+    return None
 
 
 class ProgressBar(TQDMProgressBar):

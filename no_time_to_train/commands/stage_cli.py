@@ -4,22 +4,38 @@ import logging
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, NoReturn, get_origin
+from typing import Any, Literal, NoReturn, get_origin
 
 import torch
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import get_loader, set_loader, set_parsing_settings
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from no_time_to_train.config import RUN_OPTIONS
 from no_time_to_train.errors import UserError
-from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
+from no_time_to_train.files import refuse_aliases
+from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.stage import RunCfg
 
 #: Packages whose classes a configuration may name. A configuration from elsewhere can import nothing else.
 IMPORTABLE = ["lightning", "pytorch_lightning", "no_time_to_train"]
+
+load_yaml = get_loader("yaml")
+
+
+def load_without_aliases(text: str) -> Any:
+    """What jsonargparse reads YAML with, except that aliases are refused."""
+    refuse_aliases(text)
+    try:
+        return load_yaml(text)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
+set_loader("yaml", load_without_aliases, exceptions=(yaml.YAMLError,))
 
 
 class StageParser(LightningArgumentParser):
@@ -61,6 +77,26 @@ class StageCLI(LightningCLI):
         if config.seed is not None:
             seed_everything(config.seed, verbose=False)
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Create the Trainer.
+
+        Raises:
+            UserError: Its options contradict each other, or leave out items.
+        """
+        if not self.config[self.subcommand].trainer.enable_progress_bar:
+            self.trainer_defaults["callbacks"] = []
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+            raise UserError(f"--trainer: {' '.join(str(error).split())}") from error
+        limit = trainer.limit_test_batches
+        if isinstance(limit, int) or limit != 1:  # 1 is one item, 1.0 is all of them
+            raise UserError(
+                f"--trainer.limit_test_batches {limit} (or fast_dev_run) leaves out items, which results must not: "
+                "to try a few images, list only those in the annotation file"
+            )
+        return trainer
+
     def test(self, model: LightningModule, ckpt_path: str | None = None) -> None:
         """Run the stage that the configuration names, and record it in ``run.json``.
 
@@ -76,6 +112,9 @@ class StageCLI(LightningCLI):
             ckpt_path=ckpt_path,
             out_path=config.out_path,
             export_result=config.export_result,
+            out_neg_json=config.out_neg_json,
+            out_neg_pkl=config.out_neg_pkl,
+            out_support_res=config.out_support_res,
             save_dir=str((loggers and loggers[0].save_dir) or self.trainer.default_root_dir),
             cache_dir=model.cache_dir,
             precision=str(self.trainer.precision),
@@ -84,34 +123,37 @@ class StageCLI(LightningCLI):
             size_mismatch=config.size_mismatch,
             labels={key: value for key, value in labels.items() if value is not None},
         )
-        with self._record(model, run) if self.trainer.is_global_zero else nullcontext():
-            model.prepare(run)
-            try:
-                self.trainer.test(model, verbose=False)
-            except BaseException as error:
-                if self.trainer.is_global_zero:
-                    model.print_resume_hint()
-                if isinstance(error, SystemExit):  # what Lightning makes of Ctrl-C
+        first = self.trainer.is_global_zero
+        model.prepare(run, first)
+        try:
+            with self._record(model, run) if first else nullcontext():
+                model.build()
+                try:
+                    self.trainer.test(model, verbose=False)
+                except SystemExit as error:  # what Lightning makes of Ctrl-C
                     raise KeyboardInterrupt from error
-                raise
+        except BaseException as error:
+            if first:
+                model.print_resume_hint()
+            if isinstance(error, Exception) and (reason := reason_of(error)) is not None:
+                raise UserError(reason) from error
+            raise
 
     def _record(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[None]:
         """Record the stage in the ``run.json`` of the folder that its output goes to."""
-        output = run.export_result if model.test_mode == "test" else run.out_path
-        target = model.dataset_cfgs.test
-        filling, testing = model.test_mode == "fill_memory", model.test_mode == "test"
+        target, networks = model.dataset_cfgs.test, model.stage.networks
         files = {
-            "sam2": str(model.model_cfg.sam2_checkpoint) if testing else None,
-            "encoder": str(model.model_cfg.encoder_checkpoint) if model.test_mode != "postprocess_memory" else None,
+            "sam2": str(model.model_cfg.sam2_checkpoint) if "sam2" in networks else None,
+            "encoder": str(model.model_cfg.encoder_checkpoint) if "encoder" in networks else None,
             "memory": run.ckpt_path,
         }
         name = model.model_cfg.dataset_name or target.class_split or Path(target.json_file).stem or None
         config = self._parser(self.subcommand).dump(self.config[self.subcommand])
         return record_stage(
-            Path(output).parent if output else Path(run.save_dir),
+            model.stage.output.parent,
             model.test_mode,
             files,
-            references=model.dataset_cfgs.fill_memory.memory_pkl if filling else None,
+            **model.stage.about(),
             protocol=target.protocol,
             labels={"dataset_name": name, **run.labels},
             devices=[self.trainer.num_nodes, self.trainer.num_devices, device_name(self.trainer)],

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from no_time_to_train.commands.authors_config import translate
-from no_time_to_train.config import RUN_OPTIONS, configuration_keys
+from no_time_to_train.config import RUN_OPTIONS, check_precision, configuration_keys
 from no_time_to_train.errors import UserError, UserNotice, suggest
+from no_time_to_train.files import read_yaml
 from no_time_to_train.ranges import check_number, parse_number, range_of
 
 #: The stages of the method, in their order.
@@ -24,6 +25,8 @@ OPTIONS = (*RUN_OPTIONS, "config", "ckpt_path", "print_config", "optimizer", "lr
 
 def test(argv: list[str]) -> None:
     """Run one stage of the method: fill_memory, postprocess_memory, vis_memory or test.
+
+    With negative references: also test_support, fill_memory_neg and postprocess_memory_neg (docs/authors_code.md).
 
     usage: no-time-to-train test --config FILE [--model.test_mode MODE] [OPTION VALUE ...]
 
@@ -38,9 +41,12 @@ def test(argv: list[str]) -> None:
     options of a run:
       --config FILE              Configuration; may be given several times, and later files override earlier ones.
                                  The authors' files are read as they are (docs/authors_code.md).
-      --ckpt_path FILE           Memory to read (postprocess_memory, vis_memory, test).
-      --out_path FILE            Memory to write (fill_memory, postprocess_memory), or folder (vis_memory).
+      --ckpt_path FILE           Memory to read (all but fill_memory).
+      --out_path FILE            Memory to write (fill_memory..., postprocess_memory...), or folder (vis_memory).
       --export_result FILE       COCO results to write (test). Default: results.json in the logger's folder.
+      --out_neg_json FILE        Annotations of negative references: test_support writes, fill_memory_neg reads them.
+      --out_neg_pkl FILE         Their reference set, JSON or pickle, likewise.
+      --out_support_res FILE     COCO results to write, JSON (test_support). Default: none.
       --n_shot N                 Sets memory_bank_cfg.length and memory_length.
       --coco_semantic_split K    Sets both class splits to fold K of COCO-20i, and the protocol to semantic.
       --seed N                   Seeds everything; recorded in metrics.json.
@@ -125,6 +131,9 @@ def check_arguments(argv: list[str]) -> None:
         model = content.get("model")
         if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
             check_nested(model["init_args"], configuration_keys(), [], f"configuration {config}")
+        trainer = content.get("trainer")
+        if isinstance(trainer, dict):
+            check_precision(f"configuration {config}: trainer.precision", trainer.get("precision"))
     for memory in values(argv, "--ckpt_path"):
         if not Path(memory).is_file():
             raise UserError(f"memory not found: {memory}; fill_memory writes it, and postprocess_memory the next one")
@@ -132,12 +141,7 @@ def check_arguments(argv: list[str]) -> None:
 
 def read_configuration(path: Path) -> dict[str, Any]:
     """The content of a configuration file; empty where it is not a dict, which jsonargparse reports."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"configuration not found: {path}") from error
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"configuration {path} cannot be read: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     return content if isinstance(content, dict) else {}
 
 
@@ -193,6 +197,8 @@ def check_value(option: str, text: str) -> None:
             content = yaml.safe_load(text)
             if isinstance(content, dict):
                 check_nested(content, known, [], option)
+    elif option == "--trainer.precision" and text != "null":
+        check_precision(option, text)
     elif range_of(known) and text not in ("null", "None"):
         parse_number(option, text, known)
 

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from pycocotools.coco import COCO
 
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
 from no_time_to_train.data.memory_files import save_memory
-from no_time_to_train.data.reference_sets import check_references, read_references
+from no_time_to_train.data.reference_sets import ReferenceSet, check_references, read_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256_if_readable
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -50,8 +51,24 @@ class FillMemoryStage(Stage):
             )
         references = read_references(self.memory_pkl)
         references = check_references(references, coco, self.json_file, self.categories, self.shots)
-        check_images_exist(cfg.root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
-        self.dataset = ReferenceDataset(coco, cfg.root, self.categories, references, size, context_ratio, self.rescales)
+        self.set_dataset(coco, cfg.root, references, context_ratio)
+
+    def set_dataset(self, coco: COCO, root: str, references: ReferenceSet, context_ratio: float) -> None:
+        """Set the items, which are the checked shots of a reference set, and what their vectors depend on.
+
+        Args:
+            coco: The references' annotations.
+            root: Folder of the images.
+            references: The shots; classes may be missing.
+            context_ratio: See ``fill_memory.crop_window``.
+
+        Raises:
+            UserError: An image is missing.
+        """
+        check_images_exist(root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
+        size = self.model_cfg.encoder_cfg.input_size
+        shots = {category.id: references.get(category.id, []) for category in self.categories}
+        self.dataset = ReferenceDataset(coco, root, self.categories, shots, size, context_ratio, self.rescales)
         self.made_with = {**self.encoder_settings(), "context_ratio": context_ratio}
 
     def build(self) -> Segmenter:
@@ -67,6 +84,12 @@ class FillMemoryStage(Stage):
             **self.made_with,
         }
 
+    def about(self) -> dict[str, Any]:
+        annotations: dict[int, list[int]] = {category.id: [] for category in self.categories}
+        for class_index, shot in self.dataset.shots:
+            annotations[self.categories[class_index].id].append(shot["ann_ids"][0])
+        return {"references": {"path": self.memory_pkl, "annotations": annotations}}
+
     def step(self, item: ReferenceCrop | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
         if isinstance(item, BadImage):
@@ -75,6 +98,12 @@ class FillMemoryStage(Stage):
         return {"shot": item.index, "vector": vector.tolist(), "weight": weight.item(), "rescaled": item.rescaled}
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
+        bank, notes = self.fill(records)
+        save_memory(bank, self.output)
+        return "\n".join([f"memory of {len(self.categories)} classes, {len(bank)} references: {self.output}", *notes])
+
+    def fill(self, records: Iterable[dict[str, Any]]) -> tuple[MemoryBank, list[str]]:
+        """The memory of the shots in some records, and lines for the user."""
         vectors, weights, classes, sources = [], [], [], []
         rescaled = set()
         for record in records:
@@ -93,6 +122,4 @@ class FillMemoryStage(Stage):
             made_with=self.made_with,
             sources=sources,
         )
-        save_memory(bank, self.output)
-        summary = f"memory of {len(self.categories)} classes, {len(bank)} references: {self.output}"
-        return "\n".join([summary, *self.say_rescaled(len(rescaled))])
+        return bank, self.say_rescaled(len(rescaled))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from no_time_to_train.config import DatasetCfgs, ModelCfg
+from no_time_to_train.config import DatasetCfgs, ModelCfg, check_precision
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers
 from no_time_to_train.method.encoder import Encoder
@@ -33,6 +33,9 @@ class RunCfg:
         ckpt_path: Memory to read (all stages but the first).
         out_path: Memory to write (stages 1 and 2), or folder of the pictures (``vis_memory``).
         export_result: COCO results to write (stage 3); None means ``results.json`` in ``save_dir``.
+        out_neg_json: Annotations of negative references, which ``test_support`` writes and ``fill_memory_neg`` reads.
+        out_neg_pkl: The reference set of negatives, likewise.
+        out_support_res: COCO results of ``test_support`` to write; None means none.
         save_dir: Folder of the run.
         cache_dir: Folder of the proposal cache (stage 3); None means no cache.
         precision: The trainer's precision, in which the networks run.
@@ -47,6 +50,9 @@ class RunCfg:
     ckpt_path: str | None = None
     out_path: str | None = None
     export_result: str | None = None
+    out_neg_json: str | None = None
+    out_neg_pkl: str | None = None
+    out_support_res: str | None = None
     save_dir: str = "."
     cache_dir: str | None = None
     precision: str = "32-true"
@@ -55,6 +61,9 @@ class RunCfg:
     max_bad: int | None = None
     size_mismatch: Literal["stop", "rescale"] = "stop"
     labels: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_precision("precision", self.precision)
 
 
 class Stage(ABC):
@@ -99,6 +108,10 @@ class Stage(ABC):
     @abstractmethod
     def depends_on(self) -> dict[str, Any]:
         """What the records depend on, as JSON values: settings, and files by their content."""
+
+    def about(self) -> dict[str, Any]:
+        """What ``run.json`` records of the inputs, besides files and configuration, as JSON values."""
+        return {}
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed attempts. The first process calls this before any process writes."""

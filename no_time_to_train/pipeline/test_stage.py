@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pycocotools.coco import COCO
+
 from no_time_to_train.data.class_splits import class_splits, select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.coco_results import to_coco_records
@@ -23,8 +25,11 @@ from no_time_to_train.files import (
     write_json,
 )
 from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.method.target_image import as_float
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.registry import sam2_input_size
 from no_time_to_train.pipeline.bad_images import BadImages
@@ -42,6 +47,8 @@ class TestStage(Stage):
     __test__ = False  # not a test case, whatever its name says to pytest
     unit = "images"
     networks = ("sam2", "encoder")
+    section = "test"  # of dataset_cfgs, for messages
+    needs_negatives = True  # where the configuration says that they are used
 
     def read_inputs(self) -> None:
         cfg, run, name = self.dataset_cfgs.test, self.run, self.model_cfg.dataset_name
@@ -49,14 +56,15 @@ class TestStage(Stage):
         folder = self.output.parent
         self.metrics_file, self.skipped_file = folder / "metrics.json", folder / "skipped.json"
         self.memory = required(run.ckpt_path, "--ckpt_path", "the memory that postprocess_memory wrote")
-        self.json_file = required(cfg.json_file, "dataset_cfgs.test.json_file", "the list of target images")
+        self.json_file = required(cfg.json_file, f"dataset_cfgs.{self.section}.json_file", "the list of target images")
         if name in class_splits() and cfg.class_split not in (None, name):
             raise UserError(f"model_cfg.dataset_name is {name}, but dataset_cfgs.test.class_split is {cfg.class_split}")
         bank = load_memory(self.memory)
         if bank.prototypes is None:
             raise UserError(f"memory {self.memory} is not post-processed: run test_mode postprocess_memory on it first")
         self.prototypes, self.categories = bank.prototypes, bank.categories
-        self.coco = read_coco(self.json_file)
+        self.negatives = self.choose_negatives(bank)
+        self.coco = self.read_targets(bank)
         has_classes = cfg.class_split or cfg.cat_names or self.coco.dataset.get("categories")
         chosen = select_categories(self.coco, self.json_file, cfg.class_split, cfg.cat_names) if has_classes else []
         check_fits(bank, self.memory, self.encoder_settings(), chosen)
@@ -69,8 +77,8 @@ class TestStage(Stage):
         size = sam2_input_size(self.model_cfg.sam2_cfg_file)
         if cfg.image_size not in (None, size):
             raise UserError(
-                f"dataset_cfgs.test.image_size is {cfg.image_size}, the input size of {self.model_cfg.sam2_cfg_file} "
-                f"is {size}: leave image_size out"
+                f"dataset_cfgs.{self.section}.image_size is {cfg.image_size}, the input size of "
+                f"{self.model_cfg.sam2_cfg_file} is {size}: leave image_size out"
             )
         self.dataset = TargetDataset(self.coco, cfg.root, size, self.rescales)
         self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
@@ -92,16 +100,35 @@ class TestStage(Stage):
             rescale=self.rescales,
         )
 
+    def read_targets(self, bank: MemoryBank) -> COCO:
+        """Read the list of target images.
+
+        Args:
+            bank: The memory.
+        """
+        return read_coco(self.json_file)
+
+    def choose_negatives(self, bank: MemoryBank) -> Negatives | None:
+        """The negative references that lower scores, as ``with_negative_refs`` says."""
+        wanted = self.model_cfg.sam2_infer_cfgs.with_negative_refs
+        if wanted and bank.negatives is None and self.needs_negatives:
+            raise UserError(
+                f"sam2_infer_cfgs.with_negative_refs is true, but memory {self.memory} has no negative references: "
+                "add some with test_mode fill_memory_neg"
+            )
+        return None if wanted is False else bank.negatives
+
     def build(self) -> Segmenter:
         cfg = self.model_cfg
         settings = cfg.sam2_infer_cfgs.settings()
         proposer = MaskProposer(build_sam2(cfg.sam2_cfg_file, cfg.sam2_checkpoint), settings)
-        return Segmenter(self.build_encoder(), proposer, self.prototypes, settings)
+        return Segmenter(self.build_encoder(), proposer, self.prototypes, settings, self.negatives)
 
     def depends_on(self) -> dict[str, Any]:
         settings = asdict(self.model_cfg.sam2_infer_cfgs)
-        for name in ("testing_point_bs", "kmeans_k", "n_pca_components"):  # do not change any result
+        for name in ("testing_point_bs", "kmeans_k", "n_pca_components", "negative_score_thr"):  # change no result
             del settings[name]
+        settings["with_negative_refs"] = self.negatives is not None
         return {
             "targets": sha256_if_readable(self.json_file),
             "root": self.dataset_cfgs.test.root,
@@ -129,6 +156,8 @@ class TestStage(Stage):
         for path in (self.output, self.metrics_file, self.skipped_file):
             remove_leftovers(path)
         remove_leftovers_in(self.pictures.folder)
+        if self.cache is not None:
+            self.cache.remove_leftovers()
 
     def step(self, item: Target | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
@@ -156,7 +185,7 @@ class TestStage(Stage):
         proposals = item.proposals
         if proposals is None:
             assert item.image is not None
-            proposals = segmenter.describe(item.image, item.height, item.width)
+            proposals = segmenter.describe(as_float(item.image), item.height, item.width)
             if self.cache is None:
                 return proposals
             proposals = self.cache.write(item.cache_key, proposals, item.height, item.width).proposals
@@ -180,16 +209,20 @@ class TestStage(Stage):
                 rescaled += record["rescaled"]
                 yield from record["results"]
 
-        count = write_results(self.output, results())
+        summary = self.write(results())
         images = len(self.dataset) - len(bad_images.skipped)
         return "\n".join(
             [
-                f"{images} images, {count} instances: {self.output}",
+                f"{images} images, {summary}",
                 *bad_images.write(self.skipped_file),
                 *self.say_rescaled(rescaled),
                 self.score(),
             ]
         )
+
+    def write(self, results: Iterator[dict[str, Any]]) -> str:
+        """Write the results, and return a summary for the user."""
+        return f"{write_results(self.output, results)} instances: {self.output}"
 
     def score(self) -> str:
         """Evaluate the results, write ``metrics.json`` next to them, and return the tables."""
