@@ -21,7 +21,7 @@ from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import CONTEXT_RATIO
-from no_time_to_train.method.target_image import target_tensor
+from no_time_to_train.method.target_image import resize_to_square
 
 #: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
 #: the image counts as rescaled. A larger one means another image, or one that was turned.
@@ -56,7 +56,7 @@ class Target:
         image_id: Its id in the annotation file.
         height: Height of the results in pixels: the image's own, or the one that the annotation file states.
         width: Width of the results in pixels, likewise.
-        image: float32 [3, S, S] in [0, 1], see ``target_image.target_tensor``; None where there are ``proposals``.
+        image: uint8 [3, S, S], see ``target_image.resize_to_square``; None where there are ``proposals``.
         cache_key: The name of its cache entry; empty where there is no cache.
         proposals: Its proposals from the cache, on the CPU.
         rescaled: Whether the results have another size than the image.
@@ -254,5 +254,5 @@ class TargetDataset(Dataset[Target | BadImage]):
         path = self.root / entry["file_name"]
         image = read_rgb(path)
         size = stated_size(path, entry, *image.shape[:2], rescale=self.rescale)
-        square = target_tensor(image, self.size)
+        square = resize_to_square(image, self.size)
         return Target(index, entry["id"], *size, square, rescaled=size != image.shape[:2])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def target_tensor(image: NDArray[np.uint8], size: int) -> Tensor:
-    """Resize an image to a square, ignoring its aspect ratio, with PIL's antialiased bicubic filter.
+    """The square of an image, as the networks take it.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -17,5 +17,26 @@ def target_tensor(image: NDArray[np.uint8], size: int) -> Tensor:
     Returns:
         float32 [3, size, size] in [0, 1].
     """
+    return as_float(resize_to_square(image, size))
+
+
+def resize_to_square(image: NDArray[np.uint8], size: int) -> Tensor:
+    """Resize an image to a square, ignoring its aspect ratio, with PIL's antialiased bicubic filter.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        size: Side of the square in pixels.
+
+    Returns:
+        uint8 [3, size, size].
+    """
     square = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def as_float(square: Tensor) -> Tensor:
+    """Turn uint8 into float32 in [0, 1].
+
+    The divisor is a tensor, because GPUs multiply by the reciprocal of a number, which rounds differently from the CPU.
+    """
+    return square.float() / torch.tensor(255.0, device=square.device)

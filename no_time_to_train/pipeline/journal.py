@@ -111,16 +111,13 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        names = (LINES.fullmatch(path.name) for path in self.folder.iterdir())
-        return 1 + max((int(name[1]) for name in names if name), default=0)
+        numbers = (re.match("[0-9]{1,9}", path.name) for path in self.folder.iterdir())  # of any file: none is reused
+        return 1 + max((int(number[0]) for number in numbers if number), default=0)
 
     def _check_in_the_way(self) -> None:
         """Raise a UserError where something that no run made has the name of the folder or of a file in it."""
-        for path, is_ours in (
-            (self.folder, Path.is_dir),
-            (self.lock_file, Path.is_file),
-            (self.work_file, Path.is_file),
-        ):
+        expected = {self.folder: Path.is_dir, self.lock_file: Path.is_file, self.work_file: Path.is_file}
+        for path, is_ours in expected.items():
             if os.path.lexists(path) and (path.is_symlink() or not is_ours(path)):
                 raise UserError(f"{path} is in the way of this run's journal: delete it")
 

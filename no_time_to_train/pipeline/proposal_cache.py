@@ -6,6 +6,8 @@ Proposals and mask vectors do not depend on the references. The run that fills t
 
 import hashlib
 import json
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +17,13 @@ import safetensors.torch
 import torch
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
 from no_time_to_train.data.datasets import Target, TargetDataset, stated_size
 from no_time_to_train.data.images import stored_size
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import check_rle, encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, sha256
 from no_time_to_train.method.packed_masks import PackedMasks
@@ -31,6 +34,9 @@ FORMAT = "no-time-to-train proposals 1"
 
 #: Pixels of masks, one byte each, that exist at once while they are encoded or decoded.
 DENSE_AT_ONCE = 2**24
+
+#: Seconds after which a temporary file belongs to a killed run: an entry is written within one.
+ABANDONED = 3600
 
 
 class CacheEntry(NamedTuple):
@@ -61,7 +67,10 @@ class EncodedMasks:
         parts = [PackedMasks.pack(np.zeros((0, *size), bool))]
         for part in rows.cpu().split(max(DENSE_AT_ONCE // (self.height * self.width), 1)):
             if len(part):
-                dense = coco_mask.decode([{"size": size, "counts": self.counts[row]} for row in part.tolist()])
+                encoded = [{"size": size, "counts": self.counts[row]} for row in part.tolist()]
+                for mask in encoded:
+                    check_rle(mask)
+                dense = coco_mask.decode(encoded)
                 parts.append(PackedMasks.pack(dense.transpose(2, 0, 1).view(bool)))  # from [H, W, m]
         return PackedMasks.join(parts)
 
@@ -92,13 +101,32 @@ class ProposalCache:
         return hashlib.sha256(f"{self.made_with}{content}".encode()).hexdigest()
 
     def read(self, key: str) -> CacheEntry | None:
-        """An entry; None where there is none, or where the file is not exactly what :meth:`write` wrote."""
+        """An entry; None where there is none, or where the file is not exactly what :meth:`write` wrote.
+
+        Whoever can write to the folder can forge an entry with its checksum. Such a one can make results wrong; it
+        cannot run code, because safetensors holds numbers only, and masks are checked before they are decoded.
+        """
+        path = self._path(key)
         try:
-            content = self._path(key).read_bytes()
+            if not path.is_file():  # opening a pipe would wait forever
+                return None
+            content = path.read_bytes()
         except OSError:
             return None
         check, body = content[:32], content[32:]
-        return _from_bytes(body) if check == _checksum(key, body) else None
+        if check != _checksum(key, body):
+            return None
+        try:
+            return _from_bytes(body)
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError):  # forged
+            return None
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of killed runs: those that no run can be writing any more."""
+        for path in self.folder.glob(".*.tmp"):
+            with suppress(OSError):  # another run may remove it as well
+                if time.time() - path.lstat().st_mtime > ABANDONED:
+                    path.unlink()
 
     def write(self, key: str, proposals: DescribedProposals, height: int, width: int) -> CacheEntry:
         """Write an entry atomically.
@@ -178,11 +206,15 @@ def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
 def _from_bytes(body: bytes) -> CacheEntry:
     tensors = safetensors.torch.load(body)
     height, width = tensors["size"].tolist()
+    counts = tensors["masks"].numpy().tobytes().decode().split()
+    shapes = [tensors["predicted_iou"].shape, tensors["boxes"].shape[:1], tensors["vectors"].shape[:1]]
+    if set(map(tuple, shapes)) != {(len(counts),)} or tensors["boxes"].shape[1:] != (4,):
+        raise ValueError("the numbers of masks, boxes and vectors differ")
     proposals = DescribedProposals(
         tensors["predicted_iou"],
         tensors["boxes"].long(),
         F.normalize(tensors["vectors"].float(), dim=1),
-        EncodedMasks(height, width, tensors["masks"].numpy().tobytes().decode().split()),
+        EncodedMasks(height, width, counts),
     )
     return CacheEntry(height, width, proposals)
 

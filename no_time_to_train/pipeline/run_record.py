@@ -12,13 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, read_json, remove_leftovers, sha256
 
@@ -29,9 +28,7 @@ PACKAGES = ("no-time-to-train", "torch", "torchvision", "pytorch-lightning", "sa
 
 
 @contextmanager
-def record_stage(
-    folder: Path, stage: str, files: Mapping[str, str | None], references: str | None = None, **about: Any
-) -> Iterator[None]:
+def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **about: Any) -> Iterator[None]:
     """Record the stage that the block runs in ``folder/run.json``.
 
     Args:
@@ -39,7 +36,6 @@ def record_stage(
         stage: Name of the section.
         files: Files that the stage depends on, by name. They are recorded with their SHA-256. Files that do not exist
             are left out: the stage reports them.
-        references: The reference set, of which the annotation ids are recorded.
         about: Anything else to record, as JSON values, such as the configuration.
 
     Raises:
@@ -47,7 +43,7 @@ def record_stage(
     """
     path = folder / FILE_NAME
     remove_leftovers(path)
-    sections = read_json(path) if path.exists() else {}
+    sections = read_sections(path)
     section = {
         "status": "running",
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -56,13 +52,10 @@ def record_stage(
         "files": {name: fingerprint(file, sections) for name, file in files.items() if file and Path(file).is_file()},
         **about,
     }
-    if references and Path(references).is_file():
-        shots = read_references(references)
-        annotations = {category: [shot["ann_ids"][0] for shot in shots[category]] for category in shots}
-        section["references"] = {"path": references, "annotations": annotations}
 
     def write(**changes: Any) -> None:
         section.update(changes)
+        sections = read_sections(path)  # again, because another stage may have written its section
         with atomic_write(path) as file:  # as ASCII, because paths may hold bytes that are not UTF-8
             file.write(json.dumps({**sections, stage: section}, indent=1).encode() + b"\n")
 
@@ -72,9 +65,22 @@ def record_stage(
         yield
     except BaseException as error:  # including Ctrl-C
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        write(status="failed", error=reason, seconds=round(time.monotonic() - start, 1))
+        with suppress(UserError):  # the first error is the one to report
+            write(status="failed", error=reason, seconds=round(time.monotonic() - start, 1))
         raise
     write(status="finished", seconds=round(time.monotonic() - start, 1))
+
+
+def read_sections(path: Path) -> dict[str, dict[str, Any]]:
+    """The sections of a ``run.json`` by stage; none where the file does not exist.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    sections = read_json(path) if path.exists() else {}
+    if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
+        raise UserError(f"{path} is not the record of a run: delete it")
+    return sections
 
 
 def versions() -> dict[str, str]:
@@ -113,7 +119,8 @@ def fingerprint(path: str, sections: dict[str, Any]) -> dict[str, Any]:
     stat = Path(path).stat()
     identity = {"path": path, "bytes": stat.st_size, "modified": stat.st_mtime}
     for section in sections.values():
-        for known in section.get("files", {}).values():
-            if identity.items() <= known.items():
+        files = section.get("files")
+        for known in files.values() if isinstance(files, dict) else ():
+            if isinstance(known, dict) and identity.items() <= known.items():
                 return dict(known)
     return {**identity, "sha256": sha256(path)}
