@@ -88,7 +88,7 @@ class FillMemoryStage(Stage):
         annotations: dict[int, list[int]] = {category.id: [] for category in self.categories}
         for class_index, shot in self.dataset.shots:
             annotations[self.categories[class_index].id].append(shot["ann_ids"][0])
-        return {"references": {"path": self.memory_pkl, "annotations": annotations}}
+        return {"references": {"path": str(self.memory_pkl), "annotations": annotations}}
 
     def step(self, item: ReferenceCrop | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
