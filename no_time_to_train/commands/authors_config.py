@@ -31,15 +31,11 @@ ANY = object()
 #: that the configuration of this package gets one day is passed on.
 WITHOUT_MEANING = {
     "model_cfg.memory_bank_cfg.enable": True,
-    "model_cfg.memory_bank_cfg.length_negative": ANY,
-    "model_cfg.sam2_infer_cfgs.with_negative_refs": False,
-    "model_cfg.sam2_infer_cfgs.negative_score_thr": ANY,
     **{
         f"dataset_cfgs.{stage}.{key}": value
         for stage in ("fill_memory", "test", "support")
         for key, value in (("norm_img", False), ("with_query_points", False), ("n_points_per_edge", ANY))
     },
-    "dataset_cfgs.support": ANY,
 }
 
 #: How the names of data sets and class splits begin -> the protocol that scores them.
@@ -143,7 +139,7 @@ def translate_names(stage: dict[str, Any], theirs: bool) -> list[str]:
         The keys whose value is not known.
     """
     ignored = []
-    for data in ("fill_memory", "test"):
+    for data in ("fill_memory", "test", "support"):
         key = f"dataset_cfgs.{data}.name"
         name = value_of(stage, key)
         if name is None or (not theirs and (name in get_args(Protocol) or protocol_of(str(name)) is None)):

@@ -28,8 +28,11 @@ def show(memory: Path, *, pictures: Path | None = None, dinov2: str | None = Non
 
     bank = load_memory(memory)
     width = max((len(category.name) for category in bank.categories), default=0)
-    for category, count in zip(bank.categories, bank.counts.tolist(), strict=True):
-        print(f"{category.name:<{width}}  {count} references  (id {category.id})")
+    for category, count, negative in zip(
+        bank.categories, bank.counts.tolist(), bank.negative_counts.tolist(), strict=True
+    ):
+        negatives = f", {negative} negative" if negative else ""
+        print(f"{category.name:<{width}}  {count} references{negatives}  (id {category.id})")
     print("made with " + ", ".join(f"{key} {value}" for key, value in bank.made_with.items()))
     if pictures:
         draw(bank, memory, dinov2, pictures)
@@ -73,7 +76,9 @@ def _save(bank: "MemoryBank", out: Path) -> None:
     from no_time_to_train.data.memory_files import save_memory
 
     save_memory(bank, out)
-    print(f"{len(bank.categories)} classes, {len(bank)} references: {out}")
+    positive, negative = int(bank.counts.sum()), int(bank.negative_counts.sum())
+    negatives = f", {negative} negative" if negative else ""
+    print(f"{len(bank.categories)} classes, {positive} references{negatives}: {out}")
 
 
 def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> None:

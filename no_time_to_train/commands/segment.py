@@ -4,12 +4,12 @@ import glob
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
-from no_time_to_train.errors import UserError, UserNotice, one_line, plural
+from no_time_to_train.errors import UserError, UserNotice, one_line, plural, suggest
 from no_time_to_train.files import check_replaceable, real_path
 from no_time_to_train.method.settings import ContextRatio, PointsPerSide
 from no_time_to_train.networks.registry import find_networks
@@ -26,6 +26,8 @@ def segment(
     *,
     references: Path | None = None,
     reference: Sequence[str] = (),
+    negatives: Path | None = None,
+    negative: Sequence[str] = (),
     memory: Sequence[Path] = (),
     save_memory: Path | None = None,
     check_references: bool = False,
@@ -50,6 +52,9 @@ def segment(
     Args:
         references: Folder or annotation file with examples of the objects (docs/your_own_objects.md).
         reference: One example: LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE. May be given several times.
+        negatives: Folder or annotation file like --references, with what looks like the objects and is none: under the
+            name of the class that it is not.
+        negative: One such example, written like --reference. May be given several times.
         memory: Memory kept from an earlier run. May be given several times.
         save_memory: Keep the examples in this memory file for the next run.
         check_references: Only write a page with the masks of the examples, references.html in --out, and end.
@@ -72,19 +77,20 @@ def segment(
     Examples:
         no-time-to-train segment --references refs/ --images photos/ --out out/
         no-time-to-train segment --reference boat:photo.jpg:box=10,20,200,180 --images photos/ --out out/
+        no-time-to-train segment --references refs/ --negatives not/ --images photos/ --out out/
         no-time-to-train segment --references refs/ --check-references --out out/
     """
     if not (references or reference or memory):
         raise UserError("nothing to look for: give --references FOLDER, --reference LABEL:IMAGE:box=..., or --memory")
-    if check_references and not (references or reference):
+    if check_references and not (references or reference or negatives or negative):
         raise UserError("--check-references shows examples: give --references FOLDER or --reference")
     if not (save_memory or images or check_references):
         raise UserError("nothing to do: give --images, and --out for the results, or --save-memory")
     if (images or check_references) and not out:
         raise UserError("--out is missing: the folder to write the results to")
     thresholds = Thresholds.parse(score, class_score)
-    given = [parse(text) for text in reference]
-    check_files(references, given, memory, images)
+    given = [*(parse(text) for text in reference), *(parse(text, "--negative") for text in negative)]
+    check_files({"references": references, "negatives": negatives}, given, memory, images)
     if save_memory:
         check_memory_path(save_memory, out)
     if out:
@@ -92,6 +98,8 @@ def segment(
     networks = ("nano", None) if nano else (sam2, dinov2)
     if not check_references:  # which needs them only where a reference has no mask
         find_networks(*networks, *([sam_checkpoint] if sam_checkpoint else []))
+
+    from dataclasses import replace
 
     from no_time_to_train.data.images import allow_pixels
     from no_time_to_train.data.reference_forms import find_references
@@ -103,6 +111,12 @@ def segment(
     if found:
         print(f"references: {found.form} in {references}: {counts(one.label for one in found.references)}")
     examples = [*(found.references if found else []), *(one.reference() for one in given)]
+    if negatives:
+        found_negatives = find_references(negatives)
+        labels = counts(one.label for one in found_negatives.references)
+        print(f"negatives: {found_negatives.form} in {negatives}: {labels}")
+        examples += [replace(one, negative=True) for one in found_negatives.references]
+    check_negatives(examples, memory)
     targets = find_targets(images, every, out) if images and not check_references else None
     if targets is not None:
         print(f"targets: {targets.description}")
@@ -149,31 +163,60 @@ def segment(
 
 
 def check_files(
-    references: Path | None, given: Iterable[ReferenceOption], memories: Iterable[Path], images: Iterable[str]
+    references: Mapping[str, Path | None],
+    given: Iterable[ReferenceOption],
+    memories: Iterable[Path],
+    images: Iterable[str],
 ) -> None:
     """Check that everything that is to be read exists.
 
     Args:
-        references: The value of ``--references``.
-        given: The values of ``--reference``.
+        references: The values of ``--references`` and ``--negatives``, by name.
+        given: The values of ``--reference`` and ``--negative``.
         memories: The values of ``--memory``.
         images: The values of ``--images``.
 
     Raises:
         UserError: Something does not exist.
     """
-    if references and not references.exists():
-        raise UserError(f"references not found: {references}")
+    for name, path in references.items():
+        if path and not path.exists():
+            raise UserError(f"{name} not found: {path}")
     for option in given:
-        for path in (option.image, option.mask):
-            if path is not None and not path.is_file():
-                raise UserError(f"--reference {option.label}: file not found: {path}")
+        for file in (option.image, option.mask):
+            if file is not None and not file.is_file():
+                raise UserError(f"{option.option} {option.label}: file not found: {file}")
     for path in memories:
         if not path.is_file():
             raise UserError(f"memory not found: {path}; segment --save-memory writes one")
     for argument in images:
         if not Path(argument).exists() and next(glob.iglob(argument, recursive=True), None) is None:  # noqa: PTH207
             raise UserError(f"--images {argument}: there is no such file or folder")
+
+
+def check_negatives(examples: Iterable["Reference"], memories: Iterable[Path]) -> None:
+    """Check that each negative reference names a class of the positive ones or of a memory.
+
+    Args:
+        examples: The references.
+        memories: The values of ``--memory``.
+
+    Raises:
+        UserError: One names another class, or a memory cannot be read.
+    """
+    from no_time_to_train.data.memory_files import load_memory
+
+    wanted = [one for one in examples if one.negative]
+    if not wanted:
+        return
+    known = {one.label for one in examples if not one.negative}
+    known |= {category.name for path in memories for category in load_memory(path).categories}
+    for one in wanted:
+        if one.label not in known:
+            raise UserError(
+                f"the negative reference in {one.image} is of class {one.label!r}, which no reference shows"
+                f"{suggest(one.label, known)}"
+            )
 
 
 def check_memory_path(path: Path, out: Path | None) -> None:

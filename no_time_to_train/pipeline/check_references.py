@@ -59,12 +59,15 @@ def write_references_page(
         classes[reference.label].append(
             {
                 "name": reference.image.name,
+                "negative": reference.negative,
                 "origin": _origin(reference),
                 "share": f"{100 * mask.mean():.2g} %",
                 "picture": base64.b64encode(_picture(reference, image, mask, number)).decode(),
             }
         )
-    count = plural(len(references), "reference")
+    negatives = sum(reference.negative for reference in references)
+    count = plural(len(references) - negatives, "reference")
+    count += f" and {plural(negatives, 'negative reference')}" if negatives else ""
     title = f"{count} of {len(classes)} class{'es' * (len(classes) != 1)}"
     with atomic_write(page) as file:
         file.write(render("references.html", title=title, classes=classes, problems=problems).encode())

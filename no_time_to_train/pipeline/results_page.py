@@ -111,7 +111,8 @@ def add_pictures(bank: MemoryBank, references: COCO, reference_dir: Path) -> Non
     }
     context_ratio = bank.made_with["context_ratio"]
     crops = ReferenceDataset(references, reference_dir, bank.categories, shots, REFERENCE_SIDE, context_ratio)
-    for index in range(len(bank)):
+    positive = [shot for index in range(len(bank.categories)) for shot in bank.shots_of(index)]
+    for index, shot in enumerate(positive):
         crop = crops[index]
         if isinstance(crop, ReferenceCrop):  # an image may have gone since
-            bank.crops[index] = encode_crop(crop.crop, crop.mask)
+            bank.crops[shot] = encode_crop(crop.crop, crop.mask)
