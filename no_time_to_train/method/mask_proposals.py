@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.encoder import Normalize
+from no_time_to_train.method.finite import check_finite
 from no_time_to_train.method.mask_decoder import MaskDecoder
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.settings import Settings
@@ -96,6 +97,9 @@ class MaskProposer(nn.Module):
 
         Returns:
             The proposals whose predicted IoU is above the threshold, in the order of the points.
+
+        Raises:
+            UserError: A logit or a predicted IoU is not finite.
         """
         shared = self.decoder.share(embedding, high_res_features)
         at_once = min(self.points_per_batch, CPU_BATCH) if points.device.type == "cpu" else self.points_per_batch
@@ -115,4 +119,5 @@ class MaskProposer(nn.Module):
                 stacklevel=2,
             )
         logits, predicted_iou = zip(*batches, strict=True)
+        check_finite(torch.stack([part.sum(dtype=torch.float32) for part in (*logits, *predicted_iou)]), "SAM 2")
         return Proposals(torch.cat(logits).float(), torch.cat(predicted_iou).float())

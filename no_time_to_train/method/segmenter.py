@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import masks_to_boxes
 
-from no_time_to_train.errors import UserError
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
+from no_time_to_train.method.finite import check_finite
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.packed_masks import PackedMasks
@@ -103,7 +103,7 @@ class Segmenter(nn.Module):
             UserError: The encoder returns a value that is not finite.
         """
         weights = patch_weights(mask, self.encoder.size, self.encoder.grid)
-        tokens = check_finite(self.encoder(crop[None])[0])
+        tokens = check_finite(self.encoder(crop[None])[0], "DINOv2")
         with without_autocast(crop):
             return instance_vector(tokens, weights), weights.sum()
 
@@ -137,10 +137,10 @@ class Segmenter(nn.Module):
             The image's proposals with their mask vectors.
 
         Raises:
-            UserError: The encoder returns a value that is not finite.
+            UserError: A network returns a value that is not finite.
         """
         assert self.proposer is not None
-        features = check_finite(self.encoder.feature_map(image[None])[0])
+        features = check_finite(self.encoder.feature_map(image[None])[0], "DINOv2")
         proposals = self.proposer(image)
         with without_autocast(image):
             return describe_proposals(proposals, features, height, width)
@@ -156,6 +156,7 @@ class Segmenter(nn.Module):
             See :meth:`segment`.
         """
         settings = self.settings
+        check_finite(self.prototypes, "the memory", "file")
         with without_autocast(self.prototypes):
             candidates = classify(proposals, self.prototypes, settings.classes_per_mask, self.negatives)
             candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances)
@@ -239,13 +240,6 @@ def keep_best(scores: Tensor, classes: Tensor, masks: PackedMasks, max_instances
     best = scores.argsort(descending=True, stable=True)[:max_instances].cpu()
     regions = torch.from_numpy(masks[best.numpy()].unpack())
     return Detections(regions, masks_to_boxes(regions).long(), scores.cpu()[best], classes.cpu()[best])
-
-
-def check_finite(features: Tensor) -> Tensor:
-    """Return the features, or raise a UserError where one is NaN or infinite, because no proposal would match."""
-    if not features.isfinite().all():
-        raise UserError("the encoder returns values that are not finite: is its checkpoint damaged?")
-    return features
 
 
 def without_autocast(like: Tensor) -> torch.autocast:

@@ -12,6 +12,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256
+from no_time_to_train.method.finite import check_finite
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, read_shapes, recognize
 from no_time_to_train.networks.devices import to_device
@@ -63,11 +64,12 @@ class Sam2Boxes:
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Make one mask per box; see :class:`BoxSegmenter`."""
         self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
-        found = [
-            self.predictor.predict(box=boxes[start : start + BATCH], multimask_output=False)[0]
-            for start in range(0, len(boxes), BATCH)
-        ]
-        return np.concatenate([masks.reshape(-1, *image.shape[:2]) for masks in found]) > 0
+        found = []
+        for start in range(0, len(boxes), BATCH):
+            batch = boxes[start : start + BATCH]
+            predicted = self.predictor.predict(box=batch, multimask_output=False, return_logits=True)
+            found.append(masks_of(predicted, "SAM 2").reshape(-1, *image.shape[:2]))
+        return np.concatenate(found)
 
 
 class SamBoxes:
@@ -90,11 +92,31 @@ class SamBoxes:
         self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
         prompts = torch.as_tensor(boxes, device=self.predictor.device)
         prompts = self.predictor.transform.apply_boxes_torch(prompts, image.shape[:2])
-        found = [
-            self.predictor.predict_torch(None, None, boxes=batch, multimask_output=False)[0][:, 0].cpu().numpy()
-            for batch in prompts.split(BATCH)
-        ]
+        found = []
+        for batch in prompts.split(BATCH):
+            predicted = self.predictor.predict_torch(
+                None, None, boxes=batch, multimask_output=False, return_logits=True
+            )
+            found.append(masks_of(predicted, "SAM")[:, 0])
         return np.concatenate(found)
+
+
+def masks_of(predicted: tuple[Any, Any, Any], network: str) -> NDArray[np.bool_]:
+    """The masks that a predictor returns as logits, which are checked.
+
+    Args:
+        predicted: The masks' logits at the image's size, float [n, ..., H, W]; the predicted IoUs; and further values.
+        network: The network, for the message.
+
+    Returns:
+        bool [n, ..., H, W].
+
+    Raises:
+        UserError: A logit or a predicted IoU is not finite, so that the masks mean nothing.
+    """
+    logits, predicted_iou = (torch.as_tensor(values) for values in predicted[:2])
+    check_finite(torch.stack([values.sum(dtype=torch.float32) for values in (logits, predicted_iou)]), network)
+    return np.asarray((logits > 0).cpu())
 
 
 @torch.inference_mode()
@@ -112,14 +134,32 @@ def mask_of_point(
         bool [H, W]. It may be empty.
     """
     segmenter.predictor.set_image(image.copy())
-    masks, predicted_iou, _ = segmenter.predictor.predict(
-        point_coords=np.array([point], np.float32), point_labels=np.array([1]), multimask_output=True
+    predicted = segmenter.predictor.predict(
+        point_coords=np.array([point], np.float32),
+        point_labels=np.array([1]),
+        multimask_output=True,
+        return_logits=True,
     )
-    return np.asarray(masks[predicted_iou.argmax()] > 0)
+    masks = masks_of(predicted, "SAM 2" if isinstance(segmenter, Sam2Boxes) else "SAM")
+    return np.asarray(masks[predicted[1].argmax()])
+
+
+def mask_or_box(mask: NDArray[np.bool_], box: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The mask that a network made from a box; where it lies wholly outside the box or is empty, the box itself.
+
+    Args:
+        mask: bool [H, W].
+        box: float32 [4], xyxy in pixels.
+
+    Returns:
+        bool [H, W], not empty: ``mask`` itself, or see :func:`rectangle`.
+    """
+    whole = rectangle(box, *mask.shape)
+    return mask if (mask & whole).any() else whole
 
 
 def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels that a box touches, at least one. It replaces a mask that the network returns empty.
+    """The pixels that a box touches, at least one.
 
     Args:
         box: float32 [4], xyxy in pixels.

@@ -1,0 +1,104 @@
+"""Networks and memories whose numbers are not finite: an error that names the suspect file, and never a score."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, mask_of_point, masks_of
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+
+#: Parts of SAM 2 whose values do not pass through each other.
+PARTS: dict[str, Callable[[SAM2Base], Tensor]] = {
+    "image encoder": lambda sam2: sam2.image_encoder.neck.convs[-1].conv.bias,
+    "upscaling": lambda sam2: sam2.sam_mask_decoder.output_upscaling[3].bias,
+    "one mask token": lambda sam2: sam2.sam_mask_decoder.output_hypernetworks_mlps[2].layers[-1].bias,
+}
+
+
+def damaged(part: Callable[[SAM2Base], Tensor], value: float) -> SAM2Base:
+    """A SAM 2 with one value that is not finite."""
+    torch.manual_seed(0)
+    sam2 = build_sam2("sam2_nano")
+    sam2.sam_mask_decoder.iou_prediction_head.layers[-1].bias.data[:] = 5  # every proposal is kept
+    part(sam2).data[0] = value
+    return sam2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS.keys())
+def test_proposals_that_are_not_finite_are_an_error(part: Callable[[SAM2Base], Tensor], value: float) -> None:
+    proposer = MaskProposer(damaged(part, value), Settings(points_per_side=4, pred_iou_thresh=0.0))
+    with torch.inference_mode(), pytest.raises(UserError, match="SAM 2 gives values that are not finite"):
+        proposer(torch.rand(3, proposer.size, proposer.size))
+
+
+def test_a_predicted_iou_of_nan_is_not_below_the_threshold() -> None:
+    sam2 = damaged(lambda sam2: sam2.sam_mask_decoder.iou_prediction_head.layers[-1].bias[2:], float("nan"))
+    proposer = MaskProposer(sam2, Settings(points_per_side=4, pred_iou_thresh=1.0))
+    with torch.inference_mode(), pytest.raises(UserError, match="SAM 2 gives values that are not finite"):
+        proposer(torch.rand(3, proposer.size, proposer.size))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", [PARTS["image encoder"], PARTS["upscaling"]], ids=["image encoder", "upscaling"])
+def test_masks_of_prompts_that_are_not_finite_are_an_error(part: Callable[[SAM2Base], Tensor], value: float) -> None:
+    segmenter, image = Sam2Boxes(damaged(part, value), ""), np.zeros((32, 48, 3), np.uint8)
+    with pytest.raises(UserError, match="SAM 2 gives values that are not finite: is its checkpoint damaged"):
+        segmenter(image, np.array([[1, 1, 20, 20]], np.float32))
+    with pytest.raises(UserError, match="SAM 2 gives values that are not finite: is its checkpoint damaged"):
+        mask_of_point(segmenter, image, (5, 5))
+
+
+class FakeSamPredictor:
+    """The parts of SAM's predictor that are used, with logits of a given value."""
+
+    device = "cpu"
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+        self.transform = self
+
+    def set_image(self, image: Any) -> None:
+        self.shape = image.shape[:2]
+
+    def apply_boxes_torch(self, boxes: Tensor, size: Any) -> Tensor:
+        return boxes
+
+    def predict_torch(self, *_: Any, boxes: Tensor, return_logits: bool, **__: Any) -> tuple[Tensor, Tensor, None]:
+        assert return_logits
+        return torch.full((len(boxes), 1, *self.shape), self.value), torch.ones(len(boxes), 1), None
+
+
+def test_masks_of_sam_that_are_not_finite_are_an_error() -> None:
+    segmenter = SamBoxes.__new__(SamBoxes)
+    boxes = np.zeros((70, 4), np.float32)
+    segmenter.predictor = FakeSamPredictor(1.5)
+    assert segmenter(np.zeros((2, 3, 3), np.uint8), boxes).all()
+    assert segmenter(np.zeros((2, 3, 3), np.uint8), boxes).shape == (70, 2, 3)
+    segmenter.predictor = FakeSamPredictor(float("nan"))
+    with pytest.raises(UserError, match="SAM gives values that are not finite"):
+        segmenter(np.zeros((2, 3, 3), np.uint8), boxes)
+
+
+def test_logits_of_large_areas_do_not_overflow() -> None:
+    """In float16 the sum of half a million logits is infinite, although each is finite."""
+    assert not masks_of((torch.full((1, 1024, 1024), -20.0, dtype=torch.float16), torch.ones(1), None), "SAM 2").any()
+
+
+def test_a_prototype_that_is_not_finite_is_an_error() -> None:
+    vit = build_dinov2("dinov2_nano", 224)
+    prototypes = torch.ones(2, vit.embed_dim)
+    prototypes[1, 3] = float("nan")
+    segmenter = Segmenter(Encoder(vit), None, prototypes)
+    with pytest.raises(UserError, match="the memory gives values that are not finite: is its file damaged"):
+        segmenter.match_and_merge(None)  # type: ignore[arg-type]  # refused before the proposals are used
