@@ -6,7 +6,7 @@ Nothing here imports torch or numpy, so that a wrong folder is reported at once.
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -174,7 +174,8 @@ def _locked(out: Path) -> Iterator[None]:
             shutil.rmtree(_sibling(out, ending), ignore_errors=True)
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):  # Windows does not remove an open file, but filelock removes it there
+            Path(lock.lock_file).unlink()
         lock.release()
 
 
