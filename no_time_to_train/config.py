@@ -234,7 +234,7 @@ class TargetDatasetCfg(DatasetCfg):
 
 @dataclass
 class SupportDatasetCfg(DatasetCfg):
-    """The images in which ``test_support`` looks for false positives.
+    """The images in which false positives are looked for, in the mode test_support.
 
     Without a ``json_file``, these are the images of the memory's references, in the files of ``fill_memory``.
 

@@ -20,9 +20,6 @@ CLASS = "no_time_to_train.pl_wrapper.sam2matcher_pl.Sam2MatcherLightningModel"
 #: Keys without meaning, each with the value that changes nothing.
 WITHOUT_MEANING = {
     "model_cfg.memory_bank_cfg.enable": True,
-    "model_cfg.memory_bank_cfg.length_negative": 5,
-    "model_cfg.sam2_infer_cfgs.with_negative_refs": False,
-    "model_cfg.sam2_infer_cfgs.negative_score_thr": 0.8,
     "dataset_cfgs.fill_memory.norm_img": False,
     "dataset_cfgs.test.norm_img": False,
     "dataset_cfgs.support.norm_img": False,
@@ -44,13 +41,20 @@ def their_config() -> dict[str, Any]:
                     "name": "matching_baseline_noAMG",
                     "sam2_cfg_file": "sam2_hiera_l.yaml",
                     "sam2_ckpt_path": "./checkpoints/sam2_hiera_large.pt",
-                    "sam2_infer_cfgs": {"points_per_side": 32, "testing_point_bs": 128, "iou_thr": 0.4},
+                    "sam2_infer_cfgs": {
+                        "points_per_side": 32,
+                        "testing_point_bs": 128,
+                        "iou_thr": 0.4,
+                        "with_negative_refs": True,
+                        "negative_score_thr": 0.3,
+                    },
                     "encoder_cfg": {"name": "dinov2_large", "img_size": 518, "patch_size": 14},
                     "encoder_ckpt_path": "./checkpoints/dinov2/dinov2_vitl14_pretrain.pth",
-                    "memory_bank_cfg": {"category_num": 20, "length": 10},
+                    "memory_bank_cfg": {"category_num": 20, "length": 10, "length_negative": 5},
                 },
                 "dataset_cfgs": {
                     "fill_memory": {**data, "root": "train", "memory_pkl": "refs.pkl", "image_size": 518},
+                    "support": {**data, "root": "train", "json_file": "train.json", "image_size": 1024},
                     "test": {**data, "root": "val", "json_file": "val.json", "image_size": 1024},
                 },
                 "data_load_cfgs": {"workers": 2},
@@ -118,6 +122,10 @@ def test_their_configuration_is_read_as_it_is_and_one_note_names_what_has_no_mea
         stage["model_cfg"]["memory_bank_cfg"] | {"length": 10, "category_num": 20}
         == (stage["model_cfg"]["memory_bank_cfg"])
     )
+    assert stage["model_cfg"]["memory_bank_cfg"]["length_negative"] == 5
+    assert stage["model_cfg"]["sam2_infer_cfgs"]["with_negative_refs"] is True
+    assert stage["model_cfg"]["sam2_infer_cfgs"]["negative_score_thr"] == 0.3
+    assert stage["dataset_cfgs"]["support"]["json_file"] == "train.json"
     assert stage["dataset_cfgs"]["fill_memory"]["image_size"] == 518
     assert stage["dataset_cfgs"]["test"]["class_split"] == "few_shot_classes"
     assert stage["dataset_cfgs"]["test"]["protocol"] == "coco"
@@ -178,7 +186,6 @@ def refused(config: dict[str, Any], tmp_path: Path) -> str:
         ("dataset_cfgs.support.norm_img", True),
         ("dataset_cfgs.test.with_query_points", True),
         ("model_cfg.memory_bank_cfg.enable", False),
-        ("model_cfg.sam2_infer_cfgs.with_negative_refs", True),
     ],
 )
 def test_what_would_change_results_is_an_error_that_names_the_key(key: str, value: Any, tmp_path: Path) -> None:
