@@ -256,15 +256,22 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the folder, because the output is written or nothing is finished."""
+        self._close_file()  # Windows does not remove an open file, nor a folder that has one
         for _, path in self._files():  # before work.json: no record is ever left without what it depends on
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._release()
+        with_lock_file = self.folder.exists()
+        self.lock.release()
+        if with_lock_file:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _release(self) -> None:
+        self._close_file()
+        self.lock.release()
+
+    def _close_file(self) -> None:
         if self.file is not None:
             self.file.close()
-        self.lock.release()
 
     def _files(self) -> list[tuple[int, Path]]:
         """The files of all processes, each with the number of its attempt."""

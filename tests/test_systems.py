@@ -1,0 +1,85 @@
+"""Systems other than Linux, as far as Linux can show it: what Windows lacks is not used, and no open file is removed."""
+
+import ast
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+
+from no_time_to_train.cli import main
+from no_time_to_train.networks import download
+from no_time_to_train.pipeline import journal, replace_folder
+from tests.conftest import Photo
+from tests.test_architecture import MODULES
+
+#: Modules of the standard library that Windows lacks.
+NOT_ON_WINDOWS = {
+    "crypt", "fcntl", "grp", "nis", "ossaudiodev", "posix", "pty", "pwd", "readline", "resource", "spwd", "syslog",
+    "termios", "tty",
+}  # fmt: skip
+
+#: The names of ``os`` that the package uses. Windows has them all; check a new one before you add it.
+OS_NAMES = {
+    "PathLike", "W_OK", "access", "cpu_count", "environ", "fsencode", "fsync", "link", "path", "umask", "walk",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_uses_nothing_that_windows_lacks(name: str) -> None:
+    imported, used = set(), set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module))
+            used |= {alias.name for alias in node.names} if node.module == "os" else set()
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            used.add(node.attr)
+    assert not imported & {*NOT_ON_WINDOWS, "signal"}
+    assert used <= OS_NAMES
+
+
+@pytest.fixture
+def like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open files can be neither removed nor moved, nor their folders; there are no symbolic links and no fcntl."""
+
+    def refusing(name: str) -> None:
+        real = getattr(os, name)
+
+        def change(*paths: Any, **options: Any) -> Any:
+            for descriptor in Path("/proc/self/fd").iterdir():
+                opened = os.path.realpath(descriptor)
+                for path in map(os.path.abspath, paths):
+                    if opened == path or opened.startswith(f"{path}/"):
+                        raise PermissionError(13, "The process cannot access the file", path)
+            return real(*paths, **options)
+
+        monkeypatch.setattr(os, name, change)
+
+    for name in ("unlink", "remove", "rmdir", "rename", "replace"):
+        refusing(name)
+    monkeypatch.setattr(shutil, "_use_fd_functions", False)
+    monkeypatch.setattr(os, "symlink", lambda *paths, **options: (_ for _ in ()).throw(OSError(1314, "no privilege")))
+    for module in (download, journal, replace_folder):
+        monkeypatch.setattr(module, "FileLock", filelock.SoftFileLock)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or sys.version_info < (3, 11), reason="replaces what only these call")
+def test_segment_runs_where_open_files_stay_and_links_do_not_exist(
+    like_windows: None, photo: Photo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    shutil.copyfile(photo.path, photos / "photo.png")
+    given = ["--nano", "--points-per-side", "8", "--device", "cpu", "--score", "0", "--out", str(out)]
+    given += ["--reference", f"thing:{photo.path}:mask={photo.mask_path}", "--images", str(photos)]
+    main(["segment", *given, "--format", "labelme", "yolo", "cvat-coco"])
+    main(["segment", *given, "--overwrite", "--save-memory", str(tmp_path / "thing.memory")])
+    main(["filter", str(out), "--score", "0.1"])
+    assert "1 image" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out", "thing.memory"}, "nothing is left behind"
+    assert not [path for path in out.rglob(".*")]
