@@ -1,4 +1,4 @@
-"""Systems other than Linux, as far as Linux can show it: what Windows lacks is not used, and no open file is removed."""
+"""Systems other than Linux, as far as Linux can show it: what Windows lacks is not used, open files are not removed."""
 
 import ast
 import os
