@@ -15,13 +15,15 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER
 
 ATTEMPTS = 4  # consecutive requests without any new byte after which the download fails
 PAUSE = 1.0  # seconds before the second of them, doubled before each further one
 TIMEOUT = 30.0  # seconds without a byte after which a connection counts as interrupted
 CHUNK = 1 << 20  # bytes read at once
+RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]+|\*)/([0-9]{1,18})")  # a Content-Range: first byte and total
+VERSION = re.compile(r"[ -~]{1,1000}")  # a version of a file that a header may contain
 
 
 class _Interrupted(Exception):
@@ -187,24 +189,26 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
         UserError: Another request would not help.
     """
     have = part.stat().st_size if part.exists() else 0  # bytes
-    version = etag.read_text() if have and etag.exists() else ""
+    version = _left_version(etag) if have else ""
     headers = {"User-Agent": "no-time-to-train"}
     if version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
-    with _network():
+    with _network(url):
         try:
             response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
         except HTTPError as error:
             if error.code >= 500:
-                raise _Interrupted(f"the server answered HTTP {error.code} {error.reason}") from error
+                raise _Interrupted(f"the server answered {_answer(error)}") from error
             if error.code != 416:
                 raise UserError(
-                    f"cannot download {url}: the server answered HTTP {error.code} {error.reason}; "
+                    f"cannot download {url}: the server answered {_answer(error)}; "
                     f"download the file another way and save it as {target}"
                 ) from error
             response = error  # the server has no bytes after those in ``part``
     with response, part.open("ab") as file:
-        span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
+        span = re.fullmatch(
+            r"bytes (?:([0-9]{1,18})-[0-9]+|\*)/([0-9]{1,18})", response.headers.get("Content-Range", "")
+        )
         begin, total = (int(span[1] or span[2]), int(span[2])) if span else (None, None)
         if response.status == 200:
             if response.headers.get_content_type() == "text/html":
@@ -212,7 +216,7 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
                     f"cannot download {url}: a web page came instead of the file; if your network asks for a login "
                     "or a proxy, see to that and run the same command again"
                 )
-            have, total = 0, response.length
+            have, total = 0, None if response.length is None else min(response.length, 10**18)
             file.truncate(0)
             etag.write_text(_version(response.headers))
         elif begin != have or _version(response.headers) not in ("", version):
@@ -224,12 +228,14 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
                 "free some space or choose another folder"
             )
         with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=target.name) as bar:
-            while response.status != 416:
-                with _network():
-                    block = response.read(CHUNK)
+            left = CHUNK if total is None else total - have
+            while response.status != 416 and left > 0:
+                with _network(url):
+                    block = response.read(min(CHUNK, left))
                 if not block:
                     break
                 bar.update(file.write(block))
+                left -= len(block) if total is not None else 0
         file.flush()
         os.fsync(file.fileno())
     size = part.stat().st_size
@@ -238,15 +244,36 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
 
 
 @contextmanager
-def _network() -> Iterator[None]:
-    """Raise any failure of the connection as _Interrupted, so that every other OSError is one of the disk."""
+def _network(url: str) -> Iterator[None]:
+    """Raise any failure of the connection as _Interrupted, so that every other OSError is one of the disk.
+
+    Raises:
+        UserError: The address, or one that it redirects to, is not valid.
+    """
     try:
         yield
     except (OSError, HTTPException) as error:
         raise _Interrupted(f"the connection failed ({getattr(error, 'reason', None) or error!r})") from error
+    except ValueError as error:
+        raise UserError(f"cannot download {url}: the address is not valid ({one_line(error)})") from error
+
+
+def _answer(error: HTTPError) -> str:
+    """A server's answer in one line, such as ``HTTP 404 Not Found``."""
+    return f"HTTP {error.code} {one_line(' '.join(str(error.reason).split()))}"
 
 
 def _version(headers: Message) -> str:
     """What If-Range may name: the strong ETag, or else the date of the last change, or else nothing."""
-    tag = headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
+    tag = str(headers.get("ETag", ""))
+    version = tag if tag and not tag.startswith("W/") else str(headers.get("Last-Modified", ""))
+    return version if VERSION.fullmatch(version) else ""
+
+
+def _left_version(etag: Path) -> str:
+    """The version that an earlier call left in a file; nothing where it left none that a header may contain."""
+    if not etag.exists():
+        return ""
+    with etag.open(encoding="ascii", errors="replace", newline="") as file:
+        version = file.read(1001)
+    return version if VERSION.fullmatch(version) else ""
