@@ -1,0 +1,180 @@
+"""COCO's and VOC's AP, errors by kind, and results of any detector, compared with figures by hand."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from no_time_to_train.cli import main
+from no_time_to_train.errors import UserError
+from tests.evaluation.records import SIDE, Box, MakeTruth, annotation, average_precision, detection, score, with_mask
+
+
+@pytest.mark.parametrize("first_id", [0, 1])  # pycocotools alone reads a match with annotation 0 as none
+def test_coco_ap_by_hand(truth: MakeTruth, first_id: int) -> None:
+    left, right = (0, 0, 20, 20), (60, 60, 20, 20)
+    coco = truth([annotation(1, 1, left), annotation(1, 1, right)], first_id=first_id)
+    results = [detection(1, 1, left, 0.9), detection(1, 1, (30, 30, 9, 9), 0.8), detection(1, 1, right, 0.7)]
+    metrics = score(coco, results)
+    by_hand = (51 * 1 + 50 * 2 / 3) / 101  # recalls to 0.50 at precision 1, the rest at 2/3
+    assert metrics["bbox"]["AP"] == pytest.approx(by_hand)
+    assert metrics["bbox"]["per_class"] == {"class 1": pytest.approx(by_hand)}
+    assert "segm" not in metrics
+
+
+def test_voc_ignores_detections_of_difficult_objects(truth: MakeTruth) -> None:
+    plain, difficult = (0, 0, 20, 20), (40, 40, 40, 40)
+    coco = truth([annotation(1, 1, plain), annotation(1, 1, difficult, iscrowd=1)])
+    on_difficult = [detection(1, 1, difficult, 0.95), detection(1, 1, (41, 41, 40, 40), 0.9)]
+    assert score(coco, [*on_difficult, detection(1, 1, plain, 0.5)], "voc")["bbox"]["AP50"] == pytest.approx(1)
+    inside = detection(1, 1, (45, 45, 9, 9), 0.85)  # overlaps the difficult object too little to be ignored
+    metrics = score(coco, [*on_difficult, inside, detection(1, 1, plain, 0.5)], "voc")
+    assert metrics["bbox"]["AP50"] == pytest.approx(1 / 2)
+    assert metrics["bbox"]["per_class"] == {"class 1": pytest.approx(1 / 2)}
+    assert score(coco, [*on_difficult, inside, detection(1, 1, plain, 0.5)])["bbox"]["AP50"] == pytest.approx(1)
+
+
+def test_voc_ap50_accepts_a_box_that_overlaps_by_half(truth: MakeTruth) -> None:
+    coco = truth([annotation(1, 1, (0, 0, 20, 20))])
+    results = [detection(1, 1, (0, 0, 20, 11), 0.9)]  # IoU 0.55: meets two of COCO's ten thresholds
+    metrics = score(coco, results, "voc")["bbox"]
+    assert metrics["AP50"] == pytest.approx(1)
+    assert metrics["per_class"]["class 1"] == pytest.approx(1)
+    assert metrics["AP"] == pytest.approx(0.2)
+
+
+def overlap(first: Box, second: Box) -> float:
+    """The area in which two boxes overlap."""
+    (x, y, w, h), (a, b, c, d) = first, second
+    return max(min(x + w, a + c) - max(x, a), 0) * max(min(y + h, b + d) - max(y, b), 0)
+
+
+def judge_as_published(objects: list[Box], difficult: list[Box], detections: list[Box]) -> str:
+    """The hits of one image at an IoU of 0.5: detections that lie in a difficult object by half are excused.
+
+    Args:
+        objects: The objects that are not difficult.
+        difficult: The difficult objects.
+        detections: The detections, best first.
+    """
+    left, hits = list(objects), ""
+    for box in detections:
+        area = box[2] * box[3]
+        ious = [overlap(box, one) / (area + one[2] * one[3] - overlap(box, one)) for one in left]
+        if max(ious, default=0) >= 0.5:
+            del left[int(np.argmax(ious))]
+            hits += "+"
+        elif not any(overlap(box, one) / area >= 0.5 for one in difficult):
+            hits += "-"
+    return hits
+
+
+def test_voc_as_published_excuses_detections_inside_a_difficult_object(truth: MakeTruth) -> None:
+    objects: list[Box] = [(0, 0, 20, 20), (0, 40, 20, 20)]
+    difficult: list[Box] = [(40, 40, 40, 40)]
+    detections: list[Box] = [
+        (45, 45, 9, 9),  # inside the difficult object: excused as published, but its IoU is small
+        (75, 50, 20, 10),  # a quarter of it is inside: wrong for both
+        (0, 0, 20, 20),
+        (35, 60, 10, 10),  # half of it is inside: excused as published
+        (0, 42, 20, 20),
+    ]
+    coco = truth([annotation(1, 1, box) for box in objects] + [annotation(1, 1, difficult[0], iscrowd=1, difficult=1)])
+    metrics = score(coco, [detection(1, 1, box, 0.9 - i / 10) for i, box in enumerate(detections)], "voc")["bbox"]
+    hits = judge_as_published(objects, difficult, detections)
+    assert hits == "-++"
+    assert metrics["nAP50_as_published"] == pytest.approx(average_precision(hits, 2))
+    assert metrics["AP50"] == pytest.approx(average_precision("--+-+", 2))
+
+
+def test_unknown_protocol_is_an_error(truth: MakeTruth) -> None:
+    with pytest.raises(UserError, match="no protocol 'vok'; did you mean 'voc'"):
+        score(truth([annotation(1, 1, (0, 0, 9, 9))]), [], "vok")
+
+
+def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
+    boxes: list[Box] = [(0, 0, 20, 20), (30, 0, 20, 20), (60, 0, 20, 20), (0, 40, 20, 20), (30, 40, 20, 20)]
+    coco = truth([annotation(1, 1, box) for box in boxes[:4]] + [annotation(1, 2, boxes[4])], classes=2)
+    results = [
+        detection(1, 1, boxes[0], 0.99),  # right
+        detection(1, 1, (0, 1, 20, 20), 0.9),  # duplicate
+        detection(1, 1, (30, 12, 20, 20), 0.8),  # location: IoU 0.25 with the second object
+        detection(1, 2, boxes[2], 0.7),  # class: it is the third object, of class 1
+        detection(1, 1, (80, 80, 10, 10), 0.6),  # background
+        detection(1, 1, (30, 52, 20, 20), 0.5),  # both: IoU 0.25 with class 2's object
+        # the fourth object of class 1 and class 2's only one are missed
+    ]
+    errors = score(coco, results, errors=True)["errors"]
+    ones = dict.fromkeys(["class", "location", "both", "duplicate", "background"], 1)
+    assert errors["count"] == {**ones, "missed": 2}
+    assert errors["per_class"]["class 2"] == {"AP50": 0.0, **dict.fromkeys(ones, 0), "class": 1, "missed": 1}
+
+    ap = average_precision
+    base = ap("+----", 4) / 2  # class 2 has none right
+    assert errors["AP50"] == pytest.approx(base) == score(coco, results)["bbox"]["AP50"]
+    assert errors["gain"] == {
+        "class": pytest.approx(ap("+--+--", 4) / 2 - base),  # its score is higher than those of background and both
+        "location": pytest.approx(ap("+-+--", 4) / 2 - base),
+        "both": pytest.approx(ap("+---", 4) / 2 - base),
+        "duplicate": pytest.approx(ap("+---", 4) / 2 - base),
+        "background": pytest.approx(ap("+---", 4) / 2 - base),
+        "missed": pytest.approx(ap("+----", 3) - base),  # class 2 has no object left and is not averaged
+    }
+    assert errors["confusion"] == {
+        "class 1": {"missed": 2, "class 1": 1, "class 2": 1},
+        "class 2": {"missed": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"image_id": 7}, "record 1 has image_id 7, which the ground truth does not have"),
+        ({"category_id": 9}, "record 1 has category_id 9, which"),
+        ({"image_id": [1]}, r"record 1 has image_id \[1\]"),
+        ({"score": "high"}, "record 1 has score 'high', not a number"),
+        ({"score": float("nan")}, "record 1 has score nan"),
+        ({"bbox": [1, 2, 3]}, r"record 1 has bbox \[1, 2, 3\], not four numbers"),
+        ({"bbox": None}, "record 1 has bbox None, not four numbers"),
+        ({"segmentation": {"size": [5, 5], "counts": "04"}}, r"a mask of size \[5, 5\], its image is \[100, 100\]"),
+        ({"segmentation": [[0, 0, 5, 5]]}, "record 1 has a segmentation that is not RLE"),
+        (None, "record 1 is a NoneType, not an object"),
+    ],
+)
+def test_message_names_a_bad_record(
+    truth: MakeTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any] | None, complaint: str
+) -> None:
+    truth([annotation(1, 1, (0, 0, 9, 9))])
+    good = detection(1, 1, (0, 0, 9, 9), 0.5)
+    results = tmp_path / "detector" / "results.json"
+    results.parent.mkdir()
+    results.write_text(json.dumps([good, change and {**good, **change}]))
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--gt", str(tmp_path / "truth.json"), "--results", str(results)])
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert re.search(complaint, message), message
+
+
+def test_evaluate_scores_results_of_any_detector(
+    truth: MakeTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other tools write masks without boxes, and uncompressed RLE."""
+    coco = truth([with_mask(annotation(1, 1, (0, 0, 20, 20)))], classes=2)
+    results = tmp_path / "other" / "results.json"
+    results.parent.mkdir()
+    mask = {"size": [SIDE, SIDE], "counts": [0, *[20, 80] * 19, 20, 80 + 80 * SIDE]}
+    results.write_text(json.dumps([{"image_id": 1, "category_id": 1, "score": 1, "segmentation": mask}]))
+    command = ["evaluate", "--gt", str(tmp_path / "truth.json"), "--results", str(results), "--cat-names", "class 1"]
+    main([*command, "--method", "Other", "--n-shot", "10", "--dataset-name", "few_shot_classes", "--errors"])
+    assert "ERRORS (segm, AP50 100.0)" in capsys.readouterr().out
+    metrics = json.loads((results.parent / "metrics.json").read_text())
+    assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(1)
+    assert (metrics["method"], metrics["n_shot"]) == ("Other", 10)
+    section = json.loads((results.parent / "run.json").read_text())["evaluate"]
+    assert section["status"] == "finished"
+    assert len(section["files"]["results"]["sha256"]) == 64
+    assert coco.cats.keys() == {1, 2}

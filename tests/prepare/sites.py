@@ -1,0 +1,97 @@
+"""A local server with small data sets in their published forms."""
+
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from no_time_to_train.benchmarks.prepare.fetch import Archive
+
+
+@dataclass
+class Site:
+    """A web site.
+
+    Attributes:
+        folder: The folder that is served.
+        url: Its address.
+        asked: The paths that were requested, in order.
+    """
+
+    folder: Path
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def archive(self, name: str, files: dict[str, bytes], missing_first: bool = False) -> Archive:
+        """Serve an archive of these files; with ``missing_first``, its first address does not exist."""
+        pack = zip_of if name.endswith(".zip") else tar_of
+        (self.folder / name).write_bytes(pack(files))
+        urls = [f"{self.url}/{name}"]
+        md5 = hashlib.md5((self.folder / name).read_bytes()).hexdigest()
+        return Archive(
+            (f"{self.url}/gone/{name}", *urls) if missing_first else tuple(urls), 1, md5 if missing_first else None
+        )
+
+
+class Handler(SimpleHTTPRequestHandler):
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def picture(seed: int, width: int = 60, height: int = 40) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def coco_file(names: list[str], **fields: Any) -> dict[str, Any]:
+    """A COCO file with one box per image; images have 60x40 pixels."""
+    return {
+        "images": [{"id": i, "file_name": name, "width": 60, "height": 40} for i, name in enumerate(names, 1)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [5, 6, 20, 10], **fields}
+            for i in range(1, len(names) + 1)
+        ],
+        "categories": [{"id": 1, "name": "fish"}],
+    }
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())

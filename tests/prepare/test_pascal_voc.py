@@ -1,0 +1,172 @@
+"""``prepare pascal-voc`` end to end, and the published conversion."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from no_time_to_train.benchmarks.prepare import pascal_voc
+from no_time_to_train.benchmarks.prepare.fetch import Archive
+from no_time_to_train.cli import main
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.errors import UserError
+from tests.prepare.sites import Site, files_in, load, picture
+
+VocObject = tuple[str, int | None, tuple[float, ...]]
+
+
+def voc_xml(objects: list[VocObject], width: int = 60, height: int = 40) -> bytes:
+    """VOC's XML of an image: its objects' names, whether they are difficult, and xmin, ymin, xmax, ymax."""
+    rows = "".join(
+        f"<object><name>{name}</name>"
+        + ("" if difficult is None else f"<difficult>{difficult}</difficult>")
+        + "<bndbox>"
+        + "".join(f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+        + "</bndbox><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>"
+        for name, difficult, box in objects
+    )
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    return f"<annotation>{size}{rows}</annotation>".encode()
+
+
+def voc_files(year: str, image_set: str, images: dict[str, list[VocObject]]) -> dict[str, bytes]:
+    root = f"VOCdevkit/{year}"
+    files = {f"{root}/ImageSets/Main/{image_set}.txt": "".join(f"{name}\n" for name in images).encode()}
+    for index, (name, objects) in enumerate(images.items()):
+        files[f"{root}/Annotations/{name}.xml"] = voc_xml(objects)
+        files[f"{root}/JPEGImages/{name}.jpg"] = picture(index)
+    return files | {f"{root}/SegmentationClass/000001.png": b"not wanted"}
+
+
+@pytest.fixture
+def voc_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The trainval sets of both years, whose names share digits, behind a mirror; and the test set of 2007."""
+    sets: dict[tuple[str, str], dict[str, list[VocObject]]] = {
+        ("VOC2007", "trainval"): {"000027": [("aeroplane", 1, (11, 21, 20, 30)), ("tvmonitor", 0, (1, 1, 60, 40))]},
+        ("VOC2012", "trainval"): {"2007_000027": [("cow", None, (2.5, 3, 10.5, 12))], "2008_000008": []},
+        ("VOC2007", "test"): {"000001": [("dog", 0, (5, 6, 7, 8))]},
+    }
+    for (year, name), images in sets.items():
+        key = pascal_voc.ImageSet(year, name)
+        archive = site.archive(f"{year}{name}.tar", voc_files(year, name, images), missing_first=name == "trainval")
+        monkeypatch.setitem(pascal_voc.ARCHIVES, key, archive)
+    return site
+
+
+def test_voc_is_converted_to_two_coco_files(voc_site: Site, tmp_path: Path, prepare: Callable[..., None]) -> None:
+    prepare("pascal-voc", "--subset", "--masks", "none")
+    folder = tmp_path / "data/pascal-voc"
+    trainval = load(folder / "annotations/voc0712_trainval.json")
+    assert trainval["images"] == [
+        {"id": 0, "file_name": "VOC2007/JPEGImages/000027.jpg", "width": 60, "height": 40},
+        {"id": 1, "file_name": "VOC2012/JPEGImages/2007_000027.jpg", "width": 60, "height": 40},
+        {"id": 2, "file_name": "VOC2012/JPEGImages/2008_000008.jpg", "width": 60, "height": 40},
+    ]
+    whole, hard, cow = trainval["annotations"]
+    assert whole == {
+        **{"id": 0, "image_id": 0, "category_id": 19, "bbox": [0, 0, 59, 39], "area": 59 * 39},
+        **{"iscrowd": 0, "difficult": 0},
+    }
+    assert (hard["id"], hard["bbox"], hard["category_id"]) == (1, [10, 20, 9, 9], 0)
+    assert hard["iscrowd"] == hard["difficult"] == 1
+    assert (cow["id"], cow["image_id"], cow["bbox"], cow["iscrowd"]) == (2, 1, [1.5, 2, 8, 9], 0)
+    assert [category["id"] for category in trainval["categories"]] == list(range(20))
+    assert [category["name"] for category in trainval["categories"]] == pascal_voc.CLASSES
+    test = read_coco(folder / "annotations/voc07_test.json")
+    assert all((folder / "VOCdevkit" / image["file_name"]).is_file() for image in test.dataset["images"])
+    assert len(test.anns) == 1
+    assert not any("Segmentation" in name for name in files_in(folder))
+    assert voc_site.asked[:2] == ["/gone/VOC2007trainval.tar", "/VOC2007trainval.tar"]
+    asked = len(voc_site.asked)
+    prepare("pascal-voc", "--subset", "--masks", "none")
+    assert len(voc_site.asked) == asked
+
+
+def test_voc_files_of_an_earlier_version_are_refused(
+    voc_site: Site, tmp_path: Path, prepare: Callable[..., None], refused: Callable[..., str]
+) -> None:
+    prepare("pascal-voc", "--subset", "--masks", "none")
+    file = tmp_path / "data/pascal-voc/annotations/voc0712_trainval.json"
+    content = load(file)
+    content["images"][0]["id"] = 27
+    file.write_text(json.dumps(content))
+    assert f"{file} was made by an earlier version" in refused("pascal-voc", "--subset", "--masks", "none")
+
+
+def test_references_drawn_from_voc_are_those_of_the_published_conversion(tmp_path: Path) -> None:
+    """Boxes one pixel too small without the + 1, and difficult objects before others, change what is drawn."""
+    rng = np.random.default_rng(5)
+    images: dict[str, list[VocObject]] = {}
+    for number in range(60):
+        objects: list[VocObject] = []
+        for name in rng.choice(["bird", "bus", "cow", "motorbike", "sofa"], 4):
+            x, y = rng.integers(10, 14, 2).tolist()
+            difficult = int(rng.random() < 0.4)
+            objects.append((str(name), difficult, (x, y, x + int(rng.integers(30, 35)), y + 60)))
+        images[f"{number:06d}"] = objects
+    devkit = tmp_path / "VOCdevkit"
+    for path, content in voc_files("VOC2007", "trainval", images).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    for name, objects in images.items():
+        (devkit / f"VOC2007/Annotations/{name}.xml").write_bytes(voc_xml(objects, 100, 100))
+    pascal_voc.convert(devkit, [pascal_voc.ImageSet("VOC2007", "trainval")], tmp_path / "voc.json")
+    sampling = ["--split", "pascal_voc_split_1", "--json-file", str(tmp_path / "voc.json"), "--n-shot", "3"]
+    main(["sample-references", *sampling, "--seed", "33", "--out", str(tmp_path / "refs.json")])
+    drawn = {int(key): entries for key, entries in load(tmp_path / "refs.json").items()}
+
+    entries: dict[int, list[tuple[int, int, bool]]] = {}  # class -> (image, annotation, whether it is valid)
+    ann_id = 0
+    for image_id, objects in enumerate(images.values()):
+        for one in [one for one in objects if not one[1]] + [one for one in objects if one[1]]:
+            x1, y1, x2, y2 = one[2]
+            x, y, w, h = x1 - 1, y1 - 1, x2 - x1, y2 - y1
+            room = min(x, y, 100 - (x + w), 100 - (y + h))
+            valid = not one[1] and w >= 32 and h >= 32 and room >= 10
+            entries.setdefault(pascal_voc.CLASSES.index(one[0]), []).append((image_id, ann_id, valid))
+            ann_id += 1
+    random.seed(33)
+    expected: dict[int, list[dict[str, Any]]] = {}
+    for category_id, candidates in entries.items():
+        random.shuffle(candidates)
+        used: set[int] = set()
+        expected[category_id] = []
+        for image_id, ann_id, valid in candidates:
+            if valid and image_id not in used and len(used) < 3:
+                used.add(image_id)
+                expected[category_id].append({"img_id": image_id, "ann_ids": [ann_id]})
+    assert drawn == expected
+    assert list(drawn) == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (voc_xml([("dog", 0, (5, 6, 4, 8))]), "the box of a dog is empty"),
+        (voc_xml([("ghost", 0, (5, 6, 7, 8))]), "unknown class 'ghost'"),
+        (b"<annotation><size>", "no element found|unclosed"),
+        (b'<!DOCTYPE a [<!ENTITY x "y">]><annotation/>', "Entit"),
+        (b"<annotation/>", "size/width is missing"),
+    ],
+)
+def test_message_names_the_broken_voc_annotation(tmp_path: Path, content: bytes, complaint: str) -> None:
+    for name, data in (("ImageSets/Main/test.txt", b"000001\n"), ("Annotations/000001.xml", content)):
+        path = tmp_path / "VOC2007" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"000001\.xml is not a VOC annotation: .*({complaint})"):
+        pascal_voc.convert(tmp_path, [pascal_voc.ImageSet("VOC2007", "test")], tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_archive_with_a_wrong_checksum_is_not_unpacked(
+    voc_site: Site, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = pascal_voc.ImageSet("VOC2007", "trainval")
+    monkeypatch.setitem(pascal_voc.ARCHIVES, key, Archive(pascal_voc.ARCHIVES[key].urls, 1, "0" * 32))
+    assert "do not open as the archive and were deleted" in refused("pascal-voc", "--subset")
+    assert files_in(tmp_path / "data") == set()
