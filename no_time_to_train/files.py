@@ -136,14 +136,15 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
-class PlainLoader(yaml.SafeLoader):
-    """YAML's safe loader without aliases: a few of them stand for billions of values."""
+def refuse_aliases(text: str) -> None:
+    """Refuse YAML with aliases: a few of them stand for billions of values.
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # yaml's stubs lack its types
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read: write the value itself", mark)
-        return super().compose_node(parent, index)
+    Raises:
+        yaml.YAMLError: It has one, or is not valid.
+    """
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"it has an alias, *{event.anchor}: write the value itself")
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -154,7 +155,8 @@ def read_yaml(path: str | Path) -> Any:
     """
     text = read_text(path)
     try:
-        return yaml.load(text, PlainLoader)  # a safe loader
+        refuse_aliases(text)
+        return yaml.safe_load(text)
     except Exception as error:  # its constructors raise whatever they run into, such as IndexError for `!!int ""`
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
