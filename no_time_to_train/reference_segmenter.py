@@ -34,7 +34,7 @@ from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point, rectangle
+from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point, mask_or_box
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.checkpoints import recognize
 from no_time_to_train.networks.devices import to_device
@@ -389,8 +389,7 @@ class ReferenceSegmenter:
         height, width = image.shape[:2]
         if box is not None:
             corners = np.array([box], np.float32)
-            mask, whole = self.prompts(image, corners)[0], rectangle(corners[0], height, width)
-            return mask if (mask & whole).any() else whole
+            return mask_or_box(self.prompts(image, corners)[0], corners[0])
         assert point is not None
         x, y = check_point(point, height, width)
         mask = mask_of_point(self.prompts, image, (x, y))

@@ -125,7 +125,9 @@ def test_an_empty_mask_becomes_the_rectangle_with_a_warning(
     boxes_only.write_text(json.dumps(data))
     boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn)
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert warnings == [f"warning: annotation {i}: its mask is empty, its box is used" for i in (2, 3)]
+    assert warnings == [
+        f"warning: annotation {i}: its mask is empty or outside its box, its box is used" for i in (2, 3)
+    ]
     annotations = load(tmp_path / "masks.json")["annotations"]
     assert [annotation["area"] for annotation in annotations[1:3]] == [31, 1]
     assert rle.decode(annotations[1]["segmentation"])[20, 10:41].all()
@@ -144,11 +146,22 @@ class Shapes:
         return masks
 
 
+def test_a_mask_outside_its_box_becomes_the_rectangle(boxes_only: Path, tmp_path: Path) -> None:
+    data = load(boxes_only)
+    data["annotations"] = data["annotations"][:2]
+    data["annotations"][1]["bbox"] = [10.5, 20, 30, 7]  # the dot at 5, 5 lies outside
+    boxes_only.write_text(json.dumps(data))
+    boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", Shapes)
+    _, dot = load(tmp_path / "masks.json")["annotations"]
+    assert dot["area"] == rle.decode(dot["segmentation"])[20:27, 10:41].sum() == 7 * 31
+
+
 def test_masks_as_published_are_outer_contours(
     boxes_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = load(boxes_only)
     data["annotations"] = data["annotations"][:2]
+    data["annotations"][0]["bbox"] = [30, 20, 60, 40]
     data["annotations"][1]["bbox"] = [10.5, 20, 30, 7]
     boxes_only.write_text(json.dumps(data))
     out, pictures = tmp_path / "masks.json", tmp_path / "pictures"
@@ -159,7 +172,7 @@ def test_masks_as_published_are_outer_contours(
     assert sorted(corners) == [(30, 20), (30, 59), (89, 20), (89, 59)]
     assert ring["area"] == 40 * 60 - 10 * 10 + 1 + 40
     assert dot["segmentation"] == [[10.5, 20, 40.5, 20, 40.5, 27, 10.5, 27]]
-    assert capsys.readouterr().err.count("annotation 2: its mask is empty, its box is used") == 1
+    assert capsys.readouterr().err.count("annotation 2: its mask is empty or outside its box, its box is used") == 1
 
     coco = read_coco(out)
     mask = coco.annToMask(coco.anns[1])  # made from the polygon again, as stage 1 does

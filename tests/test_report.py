@@ -149,10 +149,8 @@ def test_report_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_run_record_says_how_a_stage_ended(tmp_path: Path) -> None:
     checkpoint = tmp_path / "weights.pt"
     checkpoint.write_bytes(b"abc")
-    references = tmp_path / "refs.json"
-    references.write_text(json.dumps({"3": [{"img_id": 1, "ann_ids": [8]}]}))
     files = {"sam2": str(checkpoint), "encoder": str(tmp_path / "missing.pth"), "memory": None}
-    with record_stage(tmp_path, "fill_memory", files, str(references), labels={"seed": 1}):
+    with record_stage(tmp_path, "fill_memory", files, references={"annotations": {3: [8]}}, labels={"seed": 1}):
         started = json.loads((tmp_path / "run.json").read_text())["fill_memory"]
         assert started["status"] == "running"
         assert read_run(tmp_path, "run").reason == "fill_memory: started, but did not end"
