@@ -43,7 +43,7 @@ def read_coco(path: str | Path) -> COCO:
         UserError: The file is missing, is not JSON, or is not in COCO's format.
     """
     data = read_json(path)
-    _check_sections(data, path)
+    check_sections(data, path)
     _check_images(data["images"], path)
     data.setdefault("annotations", [])
     _check_unique(data, path)
@@ -83,13 +83,16 @@ def image_ids_of_other_type(coco: COCO) -> dict[ImageId, ImageId]:
     return {other: image_ids[0] for other, image_ids in found.items() if len(image_ids) == 1}
 
 
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number that numpy can hold: not a boolean, not NaN, and smaller than 1e15."""
-    return type(value) in (int, float) and -1e15 < value < 1e15
+def check_sections(data: Any, path: str | Path) -> None:
+    """Check that the sections are lists of entries with the required keys.
 
+    Args:
+        data: The content of an annotation file; ``annotations`` and ``categories`` may be absent.
+        path: The file, for messages.
 
-def _check_sections(data: Any, path: str | Path) -> None:
-    """Check that the sections are lists of entries with the required keys."""
+    Raises:
+        UserError: A section or a key is missing or of another type.
+    """
     problem = f"{path} is not a COCO annotation file"
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         raise UserError(f"{problem}: it needs a list 'images' (and 'annotations' and 'categories')")
@@ -105,6 +108,11 @@ def _check_sections(data: Any, path: str | Path) -> None:
                     names = " or ".join(kind.__name__ for kind in kinds)
                     raise UserError(f"{path}: {section}[{index}] has {key} {entry[key]!r}, not a {names}")
     _check_image_ids(data, path)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that numpy can hold: not a boolean, not NaN, and smaller than 1e15."""
+    return type(value) in (int, float) and -1e15 < value < 1e15
 
 
 def _check_image_ids(data: dict[str, Any], path: str | Path) -> None:
