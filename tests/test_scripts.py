@@ -65,6 +65,26 @@ def metrics(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
 
 
+def reported(runs: Path, run: str) -> dict[str, str]:
+    """The row of a run in the report, by the titles of the columns."""
+    rows = [line.strip("| ").split(" | ") for line in (runs / "report.md").read_text().splitlines()]
+    header, cells = None, None
+    for row in rows:
+        header = row if row[-1] == "folder" else header
+        cells = (header, row) if row[-1] == run else cells
+    assert cells is not None
+    assert cells[0] is not None
+    return dict(zip(*cells, strict=True))
+
+
+def assert_reported(runs: Path, run: str, measures: dict[str, str]) -> None:
+    """The report shows the figures of a run, given as ``{title of the column: place in metrics.json}``."""
+    figures, row = metrics(runs / run), reported(runs, run)
+    for title, place in measures.items():
+        kind, _, name = place.partition("/")
+        assert row[title] == ("-" if figures[kind][name] is None else f"{100 * figures[kind][name]:.1f}"), title
+
+
 def test_figure_4_and_resuming(script: Script, tmp_path: Path) -> None:
     small_sets.write_coco(tmp_path / "data")
     done = script("coco_fsod_seeds.sh", SHOTS="1 2", SEEDS="33 42 13")
@@ -100,6 +120,8 @@ def test_pascal_voc(script: Script, tmp_path: Path) -> None:
     figures = metrics(tmp_path / "runs" / "pascal_voc_split_1" / "1shot_seed33")
     assert figures.keys() & {"bbox", "segm"} == {"bbox"}
     assert "| 1 of 15 |" in (tmp_path / "runs" / "report.md").read_text()
+    measures = {"nAP50": "bbox/AP50", "nAP50 as published": "bbox/nAP50_as_published"}
+    assert_reported(tmp_path / "runs", "pascal_voc_split_1/1shot_seed33", measures)
 
 
 def test_cdfsod_continues_after_a_failed_run(script: Script, tmp_path: Path) -> None:
@@ -128,6 +150,8 @@ def test_coco_semantic(script: Script, tmp_path: Path) -> None:
     assert figures["semantic"]["threshold"] == 0.5
     assert 0 <= figures["semantic"]["mIoU"] <= 1
     assert len(figures["semantic"]["per_class"]) == 20
+    measures = {"mIoU": "semantic/mIoU", "mIoU as published": "semantic/mIoU_as_published"}
+    assert_reported(tmp_path / "runs", "coco_semantic_split_1/1shot_seed42", measures)
 
 
 def test_lvis(script: Script, tmp_path: Path) -> None:
@@ -142,6 +166,14 @@ def test_lvis(script: Script, tmp_path: Path) -> None:
     references = json.loads((rare / "references.json").read_text())
     assert references["1"][0] == references["1"][1], "the only reference of the rare class is used twice"
     assert references == json.loads((every / "references.json").read_text()), "the groups are parts of one set"
+    used = [json.loads((run / "run.json").read_text())["fill_memory"]["references"] for run in (every, rare)]
+    assert [list(one["annotations"]) for one in used] == [["1", "2", "3"], ["1"]], "only those of the group"
+    assert used[1]["annotations"]["1"] == [shot["ann_ids"][0] for shot in references["1"]]
+    as_published = {f"{kind} AP as published": f"{kind}/AP_as_published" for kind in ("segm", "bbox")}
+    for run in ("lvis_minival_all/2shot_seed42", "lvis_minival_rare/2shot_seed42"):
+        assert_reported(tmp_path / "runs", run, {**as_published, "segm AP": "segm/AP", "segm APr": "segm/APr"})
+    (logged,) = csv.DictReader(next((every / "logs").rglob("metrics.csv")).read_text().splitlines())
+    assert float(logged["segm/AP_as_published"]) == pytest.approx(metrics(every)["segm"]["AP_as_published"])
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*.sh") if path.name != "pipeline.sh"))
