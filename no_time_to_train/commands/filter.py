@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import real_path
 from no_time_to_train.pipeline.replace_folder import check_output
 from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, Positive
@@ -41,7 +42,7 @@ def filter(
     if not results.is_dir():
         raise UserError(f"there is no folder {results}: give the --out folder of segment")
     Thresholds.parse(score or 0, class_score)
-    in_place = out is None or out.resolve() == results.resolve()
+    in_place = out is None or real_path(out) == real_path(results)
     target = results if out is None else out
     check_output(target, overwrite or in_place)
 

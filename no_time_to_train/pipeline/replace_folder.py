@@ -83,6 +83,8 @@ def check_output(out: Path, overwrite: bool) -> None:
         UserError: It is a file, it holds anything that no run wrote, it holds finished results that may not be
             replaced, or it cannot be written to.
     """
+    if not real_path(out).name:
+        raise UserError(f"{out} cannot be written: choose a folder in it")
     if _sibling(out, "old").exists() and not out.exists():
         with _locked(out):  # a process was killed while it replaced the folder
             pass

@@ -26,6 +26,6 @@ def render(template: str, **values: Any) -> str:
         values: The template's variables.
 
     Returns:
-        A complete HTML page.
+        A complete HTML page. What UTF-8 cannot hold, bytes of a foreign file name, is a question mark in it.
     """
-    return TEMPLATES.get_template(template).render(values)
+    return TEMPLATES.get_template(template).render(values).encode(errors="replace").decode()
