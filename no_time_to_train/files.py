@@ -16,6 +16,9 @@ import yaml
 
 from no_time_to_train.errors import UserError
 
+#: How deeply a YAML file may be nested.
+DEEPEST = 100
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
@@ -136,15 +139,19 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
-def refuse_aliases(text: str) -> None:
-    """Refuse YAML with aliases: a few of them stand for billions of values.
+def check_yaml(text: str) -> None:
+    """Refuse YAML with aliases, a few of which stand for billions of values, and YAML nested too deeply to be used.
 
     Raises:
-        yaml.YAMLError: It has one, or is not valid.
+        yaml.YAMLError: It is so, or is not valid.
     """
+    depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"it has an alias, *{event.anchor}: write the value itself")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {DEEPEST} times")
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -155,7 +162,7 @@ def read_yaml(path: str | Path) -> Any:
     """
     text = read_text(path)
     try:
-        refuse_aliases(text)
+        check_yaml(text)
         return yaml.safe_load(text)
     except Exception as error:  # its constructors raise whatever they run into, such as IndexError for `!!int ""`
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
