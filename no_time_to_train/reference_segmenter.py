@@ -209,7 +209,7 @@ class ReferenceSegmenter:
                 read, they do not fit together, the prompt lies outside the image or marks nothing, or there is none or
                 too many.
         """
-        check_label(label)
+        label = check_label(label)
         if negative and label not in self.classes:
             raise UserError(f"show a {label} before what is no {label}: the memory has no class {label!r}")
         if mask is None and box is None and point is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.coco_results import from_coco_records, to_coco_records
 from no_time_to_train.data.images import ImageInput, as_rgb
-from no_time_to_train.data.rle import mask_area
+from no_time_to_train.data.rle import check_size, mask_area
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.method.detections import Detections
@@ -272,11 +272,14 @@ class Instances(Sequence[Instance]):
             (entry,) = content["images"]
             categories = [Category(category["id"], category["name"]) for category in content["categories"]]
             ids, size = [category.id for category in categories], (entry["height"], entry["width"])
+            check_size(size)
             detections = from_coco_records(content["annotations"], ids, *size)
+            if detections.masks.shape[1:] != size:
+                raise ValueError("its masks have another size than its image")
             detections.boxes[:, 2:] -= 1
             source = Path(path).parent / entry["file_name"] if entry["file_name"] else None
-        except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is not a file of instances that Instances.save wrote") from error
+        except Exception as error:  # torch raises RuntimeError and OverflowError as well
+            raise UserError(f"{path} is not a file of instances that Instances.save wrote: {error!r}") from error
         if image is None and source is not None and source.is_file():
             image = source
         pixels = None if image is None else as_rgb(image)

@@ -8,6 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from no_time_to_train.data.images import ImageInput
+from no_time_to_train.data.names import clean_class_name
+from no_time_to_train.data.rle import are_coordinates
 from no_time_to_train.errors import UserError
 
 #: The types of an image and of a mask.
@@ -26,14 +28,16 @@ def check_image(image: object) -> ImageInput:
     return image
 
 
-def check_label(label: object) -> None:
-    """Check that the name of a class is text and not blank.
+def check_label(label: object) -> str:
+    """Check that a label is the name of a class, and return it without spaces around it.
 
     Raises:
-        UserError: It is not.
+        UserError: It is not; see :func:`~no_time_to_train.data.names.clean_class_name`.
     """
-    if not isinstance(label, str) or not label.strip():
-        raise UserError(f"the label {label!r} is not the name of a class: give text such as 'boat'")
+    try:
+        return clean_class_name(label)
+    except ValueError as error:
+        raise UserError(f"the label {label!a} is not the name of a class: {error}; give text such as 'boat'") from error
 
 
 def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:
@@ -91,9 +95,9 @@ def join_numbers(values: Sequence[float]) -> str:
 
 
 def _numbers(values: Sequence[float]) -> list[float]:
-    """The values as floats; an empty list where one is not a finite number."""
+    """The values as floats; an empty list where one is not a number, or far outside any image."""
     try:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError):
         return []
-    return numbers if np.isfinite(numbers).all() else []
+    return numbers if are_coordinates(numbers) else []
