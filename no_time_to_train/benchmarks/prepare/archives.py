@@ -4,7 +4,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +14,6 @@ from typing import IO
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError
-
-#: The exceptions of zipfile, tarfile and the decompressors for a broken archive.
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -80,10 +76,13 @@ def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Mem
         else:
             with tarfile.open(archive) as tarred:
                 yield _tar_members(tarred, archive, folder)
-    except BROKEN as error:
-        raise UserError(f"archive {archive} is broken ({error}): delete it and run the same command again") from error
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"archive {archive} cannot be unpacked: {error}") from error
+    except Exception as error:  # zipfile, tarfile and their decompressors raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise UserError(f"archive {archive} is broken ({reason}): delete it and run the same command again") from error
 
 
 def _zip_members(zipped: zipfile.ZipFile, archive: Path, folder: Path | None) -> list[Member]:
@@ -102,7 +101,6 @@ def _tar_members(tarred: tarfile.TarFile, archive: Path, folder: Path | None) ->
     for info in tarred.getmembers():
         if folder:
             _check(info.name, info.isreg() or info.isdir(), archive, folder)
-            tarfile.data_filter(info, str(folder))  # Python's own checks in addition to ours
         if info.isreg():
             members.append(Member(info.name, info.size, partial(_open_tarred, tarred, info)))
     return members

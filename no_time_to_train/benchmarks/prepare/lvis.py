@@ -12,6 +12,7 @@ from no_time_to_train.benchmarks.prepare.coco2017 import IMAGES, images_step
 from no_time_to_train.benchmarks.prepare.fetch import Archive, download_archive
 from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step
 from no_time_to_train.benchmarks.prepare.verify import annotations_problem, read_annotations
+from no_time_to_train.data.coco import check_sections
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
 
@@ -71,8 +72,9 @@ def convert(split: str, output: Path, options: PrepareOptions) -> None:
             with member.open() as file:
                 data = json.load(file)
             add_file_names(data)
-        except (ValueError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise UserError(f"{name} in archive {path} is not an LVIS annotation file: {error!r}") from error
+        check_sections(data, f"{name} in archive {path}")
     write_json(output, data, indent=None)
     if not options.keep_archives:
         path.unlink()
@@ -82,12 +84,12 @@ def add_file_names(data: dict[str, Any]) -> None:
     """Add ``file_name``, relative to COCO's folder, to LVIS's images, which state only their ``coco_url``.
 
     Raises:
-        UserError: An address is not one of COCO's.
+        ValueError: An address is not one of COCO's.
     """
     for image in data["images"]:
         name = urlsplit(image["coco_url"]).path.lstrip("/")
         if not re.fullmatch(r"(train|val)2017/\d+\.jpg", name):
-            raise UserError(f"LVIS image {image['id']} has an address that is not COCO's: {image['coco_url']}")
+            raise ValueError(f"image {image['id']} has an address that is not COCO's: {image['coco_url']}")
         image["file_name"] = name
 
 

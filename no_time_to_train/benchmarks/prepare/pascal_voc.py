@@ -1,5 +1,7 @@
 """PASCAL VOC as COCO files: the trainval sets of 2007 and 2012 for references, the test set of 2007 for targets."""
 
+import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -14,7 +16,7 @@ from no_time_to_train.benchmarks.prepare.fetch import Archive, archive_step
 from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
 from no_time_to_train.benchmarks.prepare.verify import missing_message, read_annotations
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import write_json
+from no_time_to_train.files import read_text, write_json
 
 #: The classes in alphabetical order; the id of a class is its position here, counted from 0.
 CLASSES = [
@@ -40,8 +42,16 @@ class ImageSet:
         return devkit / self.year / "ImageSets" / "Main" / f"{self.name}.txt"
 
     def image_names(self, devkit: Path) -> list[str]:
-        """The names of the images, without a suffix, in the published order."""
-        return self.listing(devkit).read_text().split()
+        """The names of the images, without a suffix, in the published order.
+
+        Raises:
+            UserError: The list is missing or broken.
+        """
+        names = read_text(self.listing(devkit)).split()
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
+                raise UserError(f"{self.listing(devkit)} is not a list of images: it has {name[:100]!r}")
+        return names
 
 
 def _archive(path: str, megabytes: int, md5: str) -> Archive:
@@ -174,7 +184,7 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
                 root = parse(path).getroot()
                 size = {side: int(_text(root, f"size/{side}")) for side in ("width", "height")}
                 objects = [read_object(element) for element in root.iterfind("object")]
-            except (OSError, ParseError, DefusedXmlException, ValueError) as error:
+            except (OSError, LookupError, ParseError, DefusedXmlException, ValueError) as error:
                 raise UserError(f"{path} is not a VOC annotation: {error}") from error
             image_id = len(images)
             images.append({"id": image_id, "file_name": f"{image_set.year}/JPEGImages/{name}.jpg", **size})
@@ -198,8 +208,8 @@ def read_object(element: Element) -> dict[str, Any]:
     if name not in CLASSES:
         raise ValueError(f"unknown class {name!r}")
     x1, y1, x2, y2 = (float(_text(element, f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
-    if not (x1 <= x2 and y1 <= y2):
-        raise ValueError(f"the box of a {name} is empty")
+    if not (x1 <= x2 < math.inf and y1 <= y2 < math.inf):
+        raise ValueError(f"the box of a {name} is empty or infinite")
     difficult = int(element.findtext("difficult") or 0)
     return {
         "category_id": CLASSES.index(name),

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from no_time_to_train.data.coco import check_sections
+from no_time_to_train.data.names import check_file_name
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 
@@ -18,10 +20,15 @@ def read_annotations(path: Path, counts: dict[str, int], subset: bool) -> dict[s
     Raises:
         UserError: The file is missing, is not a COCO annotation file, or has other numbers.
     """
-    data = read_json(path)
-    for section in ("images", "annotations"):
-        if not isinstance(data, dict) or not isinstance(data.get(section), list):
-            raise UserError(f"{path} is not a COCO annotation file: it needs a list {section!r}")
+    data: dict[str, Any] = read_json(path)
+    check_sections(data, path)
+    if "annotations" not in data:
+        raise UserError(f"{path} is not a COCO annotation file: it needs a list 'annotations'")
+    for image in data["images"]:
+        try:
+            check_file_name(image["file_name"])
+        except ValueError as error:
+            raise UserError(f"{path}: image {image['id']}: {error}") from error
     for section, expected in counts.items():
         found = len(data[section])
         if found != expected and not subset:
