@@ -97,8 +97,9 @@ def _read_each(read: Callable[[Path], list[Reference]], paths: list[Path]) -> li
 
 def _read_yolo(data: Path, root: Path) -> FoundReferences:
     """The references of YOLO. Its classes count from 0, category ids from 1."""
-    ids = {name: index + 1 for index, name in sorted(yolo_txt.read_names(data).items())}
-    return FoundReferences(yolo_txt.NAME, yolo_txt.read(data, root), ids)
+    names = yolo_txt.read_names(data)
+    ids = {name: index + 1 for index, name in sorted(names.items())}
+    return FoundReferences(yolo_txt.NAME, yolo_txt.read(data, names, root), ids)
 
 
 def _category_ids(contents: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -19,19 +19,19 @@ def find_data_file(root: Path) -> Path | None:
     return next((path for name in ("data.yaml", "data.yml") if (path := root / name).is_file()), None)
 
 
-def read(path: Path, root: Path) -> list[Reference]:
+def read(path: Path, names: dict[int, str], root: Path) -> list[Reference]:
     """The boxes and polygons of all images in ``root`` and the folders below it.
 
     Images without a label file are passed over. The splits that ``data.yaml`` names are read as one.
 
     Args:
         path: The file with the names of the classes.
+        names: The names; see :func:`read_names`.
         root: The folder of the images and label files.
 
     Raises:
-        UserError: ``data.yaml`` names no classes, a line is broken, or an image cannot be read.
+        UserError: A line is broken, or an image cannot be read.
     """
-    names = read_names(path)
     references = []
     for image in sorted(filter(is_image, root.rglob("*"))):
         labels = label_file(image)
