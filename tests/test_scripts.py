@@ -172,7 +172,7 @@ def test_lvis(script: Script, tmp_path: Path) -> None:
     as_published = {f"{kind} AP as published": f"{kind}/AP_as_published" for kind in ("segm", "bbox")}
     for run in ("lvis_minival_all/2shot_seed42", "lvis_minival_rare/2shot_seed42"):
         assert_reported(tmp_path / "runs", run, {**as_published, "segm AP": "segm/AP", "segm APr": "segm/APr"})
-    (logged,) = csv.DictReader(next((every / "logs").rglob("metrics.csv")).read_text().splitlines())
+    (logged,) = csv.DictReader(next((every / "logs").rglob("version_2/metrics.csv")).read_text().splitlines())
     assert float(logged["segm/AP_as_published"]) == pytest.approx(metrics(every)["segm"]["AP_as_published"])
 
 
