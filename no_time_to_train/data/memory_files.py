@@ -1,6 +1,7 @@
 """Memory files: a memory bank and what it was made with, never the networks' weights."""
 
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ def save_memory(bank: MemoryBank, path: str | Path) -> None:
     content = {**vars(bank), "format": FORMAT, "categories": [asdict(category) for category in bank.categories]}
     if bank.negatives is None:
         del content["negative"]
+    archive = BytesIO()  # torch raises its own error where it meets a full disk
+    torch.save(content, archive)
     with atomic_write(path) as file:
-        torch.save(content, file)
+        file.write(archive.getbuffer())
 
 
 def load_memory(path: str | Path) -> MemoryBank:
