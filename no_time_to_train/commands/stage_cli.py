@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_origin
 
@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from no_time_to_train.config import RUN_OPTIONS
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import refuse_aliases
+from no_time_to_train.files import check_yaml, read_yaml
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.stage import RunCfg
@@ -26,16 +26,13 @@ IMPORTABLE = ["lightning", "pytorch_lightning", "no_time_to_train"]
 load_yaml = get_loader("yaml")
 
 
-def load_without_aliases(text: str) -> Any:
-    """What jsonargparse reads YAML with, except that aliases are refused."""
-    refuse_aliases(text)
-    try:
-        return load_yaml(text)
-    except RecursionError as error:
-        raise yaml.YAMLError("it is nested too deeply") from error
+def load_checked_yaml(text: str) -> Any:
+    """What jsonargparse reads YAML with, after :func:`check_yaml`."""
+    check_yaml(text)
+    return load_yaml(text)
 
 
-set_loader("yaml", load_without_aliases, exceptions=(yaml.YAMLError,))
+set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
 
 
 class StageParser(LightningArgumentParser):
@@ -167,6 +164,31 @@ def device_name(trainer: Trainer) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def check_named_files(value: Any, folder: Path, seen: set[Path]) -> None:
+    """Check the files that a configuration names, because jsonargparse includes a file in the place of any value.
+
+    Args:
+        value: The configuration, or a part of it.
+        folder: The folder of its file, which relative paths refer to.
+        seen: The YAML files that include this one.
+
+    Raises:
+        UserError: A path is a pipe, which would wait forever, or a YAML file is not plain data or includes itself.
+    """
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            check_named_files(part, folder, seen)
+        return
+    path = folder / Path(value if isinstance(value, str) else "")
+    with suppress(OSError, ValueError):  # too long for a path, or with a byte 0
+        if path.is_fifo():
+            raise UserError(f"configuration: {value} is a pipe, not a file")
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            if path in seen:
+                raise UserError(f"configuration {path} includes itself")
+            check_named_files(read_yaml(path), path.parent, {*seen, path})
+
+
 def run_stage(argv: list[str]) -> None:
     """Run a stage of the method.
 
@@ -176,6 +198,10 @@ def run_stage(argv: list[str]) -> None:
     Raises:
         UserError: The configuration or an input is wrong.
     """
+    for word in argv:
+        value = word.partition("=")[2] if word.startswith("--") else word
+        with suppress(yaml.YAMLError):  # jsonargparse reports it
+            check_named_files(load_checked_yaml(value), Path(), set())
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch's pytrees
