@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import ClassesPerMask, ContextRatio, PointsPerSide, Settings
+from no_time_to_train.method.settings import ClassesPerMask, ContextRatio, PointsPerSide, Prompts, PromptThreshold, Settings
 from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
 
@@ -35,6 +35,10 @@ class Sam2InferCfg:
         with_negative_refs: Whether negative references lower scores; ``true`` is an error where the memory has none.
             Default: where the memory has some.
         negative_score_thr: The lowest score of a false positive that ``test_support`` takes as a negative reference.
+        prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
+            resemble a class of the memory (docs/speed.md).
+        prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
+        prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
     """
 
     points_per_side: PointsPerSide = 32
@@ -47,6 +51,9 @@ class Sam2InferCfg:
     cls_num_per_mask: ClassesPerMask = 1
     with_negative_refs: bool | None = None
     negative_score_thr: Fraction = 0.0
+    prompts: Prompts = "grid"
+    prompt_threshold: PromptThreshold = 0.0
+    prompt_budget: Fraction = 0.15
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -60,6 +67,9 @@ class Sam2InferCfg:
             box_nms_thresh=self.nms_thr,
             max_instances=self.num_out_instance,
             classes_per_mask=self.cls_num_per_mask,
+            prompts=self.prompts,
+            prompt_threshold=self.prompt_threshold,
+            prompt_budget=self.prompt_budget,
         )
 
 

@@ -1,7 +1,7 @@
 """The numbers of the method. The paper uses the same values on every data set."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from no_time_to_train.ranges import Fraction, Positive, Range, check_fields
 
@@ -18,6 +18,13 @@ PointsPerSide = Annotated[int, Range(1, 256)]
 ClassesPerMask = Annotated[int, Range(1, also=-1)]
 
 
+#: Which points of the grid are decoded: all, as in the paper, or those that resemble the memory (``method/guided.py``).
+Prompts = Literal["grid", "guided"]
+
+#: The lowest similarity of guided prompts.
+PromptThreshold = Annotated[float, Range(-1, 1)]
+
+
 @dataclass(frozen=True)
 class Settings:
     """How masks are proposed, classified, suppressed and merged, with the paper's values as defaults.
@@ -32,6 +39,10 @@ class Settings:
         max_instances: Instances returned per image at most.
         classes_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered (soft merging).
+        prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
+            resemble a class of the memory.
+        prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
+        prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
 
     Raises:
         UserError: A number is not in its range.
@@ -44,6 +55,9 @@ class Settings:
     max_instances: Positive = 100
     classes_per_mask: ClassesPerMask = 1
     merge_exponent: Annotated[float, Range(0)] = 0.5
+    prompts: Prompts = "grid"
+    prompt_threshold: PromptThreshold = 0.0
+    prompt_budget: Fraction = 0.15
 
     def __post_init__(self) -> None:
         check_fields(self)

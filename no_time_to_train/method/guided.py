@@ -1,0 +1,88 @@
+"""Guided prompts, an addition to the paper: only points of the grid that resemble the memory's classes are decoded.
+
+The paper decodes a mask at every point of a grid, whatever the references show. Most of these masks are on things that
+resemble no reference, and the decoder takes most of the time of an image. :func:`choose_points` drops such points
+before they are decoded, by the similarity of the image's patch tokens to the prototypes. Everything after the decoder
+is the paper's.
+
+The constants were tuned on drawn scenes of the seeds 777 and 1000 to 1009 with the nano networks; docs/speed.md has the
+figures on other seeds (``python -m timing.guided``).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: By how much similarity plus 1 must be higher from one level of the grid to the next. From 0.1 to 0.3 the AP of the
+#: tuning scenes stays within 0.2; at 0, similar points that lie close together use up the budget.
+LEVEL_STEP = 0.1
+
+#: Where the memory has several classes, the budget is this many times as large. More classes find similar points nearly
+#: everywhere, so the budget does not grow further.
+SEVERAL_CLASSES = 2
+
+
+def choose_points(
+    features: Tensor, prototypes: Tensor, points: Tensor, size: int, threshold: float, budget: float
+) -> Tensor:
+    """The points of a grid that are worth decoding.
+
+    1. Similarity: the mean patch token of the image is subtracted from its tokens and from the prototypes; then the
+       cosine similarity of each token to the most similar prototype is taken. What all patches of an image share says
+       nothing about where an object is.
+    2. It is interpolated at the points.
+    3. Coverage: (similarity + 1) is divided by (1 + ``LEVEL_STEP`` * level). The level of a point is 0 on every fourth
+       row and column of the grid, 1 on every other second one, 2 on the centers of their squares, and 3 elsewhere
+       (:func:`levels`). So of equally similar points those are chosen first that lie far apart.
+    4. The points with at least the threshold remain, and of them the highest, as many as the budget allows. Ties are
+       broken by the points' order.
+
+    Args:
+        features: float [D, g, g], the image's feature map, not normalized.
+        prototypes: float [C, D], one per class, not normalized. Negative references play no role.
+        points: float [n * n, 2], (x, y) in pixels, from ``mask_proposals.point_grid``.
+        size: Side of the image that the points refer to, in pixels.
+        threshold: The lowest similarity in [-1, 1]; -1 keeps all points.
+        budget: The largest share of the points in [0, 1], if there is one class, but at least one point; 1 keeps all
+            points.
+
+    Returns:
+        int64 [m], the chosen points in ascending order; none where no point reaches the threshold.
+    """
+    priority = (1 + similarity(features, prototypes, points, size)) / (1 + LEVEL_STEP * levels(len(points)).to(points))
+    share = min(budget * (1 if len(prototypes) == 1 else SEVERAL_CLASSES), 1)
+    best = priority.argsort(descending=True, stable=True)[: max(int(share * len(points)), 1)]
+    return best[priority[best] >= 1 + threshold].sort().values
+
+
+def similarity(features: Tensor, prototypes: Tensor, points: Tensor, size: int) -> Tensor:
+    """Steps 1 and 2 of :func:`choose_points`.
+
+    Returns:
+        float [n * n] in [-1, 1].
+    """
+    tokens = features.flatten(1).T
+    mean = tokens.mean(dim=0)
+    cosines = F.normalize(prototypes - mean, dim=1) @ F.normalize(tokens - mean, dim=1).T  # [C, g * g]
+    best = cosines.amax(dim=0).clamp(-1, 1).view(1, 1, *features.shape[1:])
+    places = (points / size * 2 - 1).view(1, 1, -1, 2)
+    return F.grid_sample(best, places, "bilinear", "border", align_corners=False).flatten()
+
+
+def levels(count: int) -> Tensor:
+    """The level of each point of a square grid, see :func:`choose_points`.
+
+    Args:
+        count: n * n, the number of points.
+
+    Returns:
+        int64 [n * n] in [0, 3].
+    """
+    index = torch.arange(math.isqrt(count))
+    row, column = index[:, None], index
+    level = torch.where((row + column) % 2 == 0, 2, 3)
+    level[::2, ::2] = 1
+    level[::4, ::4] = 0
+    return level.flatten()
