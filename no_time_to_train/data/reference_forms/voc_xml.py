@@ -49,12 +49,14 @@ def _read_object(entry: Element, image: Path, size: tuple[int, int]) -> Referenc
         ValueError: It is broken.
     """
     height, width = size
-    if not are_coordinates([float(entry.findtext(f"bndbox/{key}") or "nan") for key in CORNERS]):
+    corners = [float(entry.findtext(f"bndbox/{key}") or "nan") for key in CORNERS]
+    if not are_coordinates(corners):
         raise ValueError(f"the box of {entry.findtext('name')!r} has a coordinate that is not a number, or far outside")
     check_polygons([[float(value.text or "nan") for value in part] for part in entry.findall("polygon")], height, width)
     root = Element("annotation")
     root.append(entry)
     found, (label,) = detections_from_xml_obj(root, [], (width, height))
-    x1, y1, x2, y2 = found.xyxy[0].tolist()
+    # Not found.xyxy, whose ends supervision moves to 0 as well before its version 0.31.2.
+    (x1, x2), (y1, y2) = sorted(corners[::2]), sorted(corners[1::2])
     mask = None if found.mask is None or not found.mask[0].any() else encode_mask(found.mask[0])
-    return Reference(label, image, mask, (x1, y1, x2, y2), size=size)
+    return Reference(label, image, mask, (x1 - 1, y1 - 1, x2, y2), size=size)
