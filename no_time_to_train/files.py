@@ -19,6 +19,9 @@ from no_time_to_train.errors import UserError
 #: How deeply a YAML file may be nested.
 DEEPEST = 100
 
+#: How a text begins that spreadsheets take for a formula, in wide letters, too.
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
@@ -183,6 +186,15 @@ def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
     with atomic_write(path) as file:
         # What UTF-8 cannot hold, the bytes of a foreign file name, is written as JSON's own escape \udcXX.
         file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """A cell of a CSV file that no spreadsheet takes for a formula: such a text gets an apostrophe in front.
+
+    Args:
+        value: A number, which stays as it is, or a text from a file, such as the name of a class.
+    """
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(FORMULAS) else value
 
 
 def sha256(path: str | Path) -> str:

@@ -55,7 +55,7 @@ def test_report_puts_runs_next_to_the_published_figures(runs: Path, capsys: pyte
     assert "| failed | failed | fill_memory: image not found: cat.png |" in text
     assert "| unfinished | unfinished | fill_memory: finished; no later stage was started |" in text
     assert re.search(r"\| broken \| failed \| .*run.json is not valid JSON", text)
-    assert "Co\\|DETR <x>" in text
+    assert "Co\\|DETR \\<x\\>" in text
 
 
 def table_under(caption: str, report: Path) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.label_files import FORMATS, LabeledImage
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
-from no_time_to_train.files import atomic_write, write_json
+from no_time_to_train.files import atomic_write, spreadsheet_cell, write_json
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
@@ -226,7 +226,7 @@ def write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """
     with atomic_write(path) as file:
         table = TextIOWrapper(file, encoding="utf-8", newline="")
-        csv.writer(table).writerows(rows)
+        csv.writer(table).writerows(map(spreadsheet_cell, row) for row in rows)
         table.detach()
 
 

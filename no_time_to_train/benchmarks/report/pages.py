@@ -1,6 +1,7 @@
 """The report: Markdown, one self-contained HTML file, and a plot and a CSV file per benchmark."""
 
 import base64
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,5 +114,5 @@ def html(sections: list[Section]) -> str:
 
 
 def _markdown_row(cells: list[str]) -> str:
-    """A row of a Markdown table: cells on one line, with their vertical bars escaped."""
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+    """A row of a Markdown table: cells on one line, without any character that Markdown or HTML gives a meaning."""
+    return "| " + " | ".join(re.sub(r"([\\`|<>\[\]*~&])", r"\\\1", " ".join(cell.split())) for cell in cells) + " |"

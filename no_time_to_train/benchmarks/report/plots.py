@@ -60,6 +60,7 @@ def _draw_panel(axes: Axes, benchmark: Benchmark, found: list[Point], measure: s
     for (dataset, method), group in groupby(shown, key=lambda point: (point.dataset, point.method)):
         x, y, std = zip(*((point.shots or 0, point.mean, point.std or 0.0) for point in group), strict=True)
         label = dataset_title(dataset) if method == OURS else f"{dataset_title(dataset)}, {method}"
+        label = f" {label}".replace("$", r"\$")  # "_" at the beginning and "$" have a meaning for matplotlib
         axes.errorbar(x, y, std, marker="o", capsize=3, color=colors[dataset, method], label=label)
     for dataset in dict.fromkeys(point.dataset for point in shown):
         known = [(shots, published_over_seeds(dataset, shots, measure)) for shots in PAPER_SHOTS]

@@ -1,15 +1,22 @@
 """The runs under a folder, read from their ``run.json`` and ``metrics.json``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import read_json
 from no_time_to_train.pipeline.run_record import FILE_NAME
 
 #: The name of the method in the tables, unless a run says that its results come from another detector.
 OURS = "No Time To Train"
+
+#: What the status of a stage may be.
+STATES = ("running", "finished", "failed")
+
+#: The longest reason of a failure in the report, in characters.
+LONGEST_REASON = 1000
 
 
 @dataclass
@@ -42,13 +49,13 @@ class Run:
         """A figure in percent by its place in the metrics, such as ``bbox/AP``; None where there is none."""
         kind, name = measure.split("/")
         value = self.metrics.get(kind, {}).get(name)
-        return None if value is None else 100 * value
+        return 100 * value if isinstance(value, int | float) else None
 
 
 def find_runs(folder: str | Path) -> list[Run]:
     """Read every run under a folder, at any depth, in the order of their paths.
 
-    A damaged ``run.json`` makes a failed run, not an exception.
+    A damaged ``run.json`` or ``metrics.json`` makes a failed run, not an exception.
 
     Raises:
         UserError: The folder does not exist.
@@ -69,31 +76,93 @@ def read_run(folder: Path, name: str) -> Run:
         folder: Folder of the run.
         name: What :attr:`Run.folder` becomes.
     """
+    name = one_line(name)
     try:
-        sections = read_json(folder / FILE_NAME)
-        labels: dict[str, Any] = {}
-        for section in sections.values():
-            labels.update(section.get("labels", {}))
-        run = Run(
-            folder=name,
-            status="unfinished",
-            dataset=str(labels.get("dataset_name") or folder.name),
-            method=labels.get("method", OURS),
-            shots=labels.get("n_shot"),
-            seed=labels.get("seed"),
-            seconds=sum(section.get("seconds", 0.0) for section in sections.values()),
-        )
-        if any(sections.get(stage, {}).get("status") == "finished" for stage in ("test", "evaluate")):
-            run.metrics = read_json(folder / "metrics.json")
-            run.status = "finished"
-            return run
-        for stage, section in sections.items():
-            if section["status"] == "failed":
-                run.status, run.reason = "failed", f"{stage}: {section.get('error', 'no reason is recorded')}"
-                return run
-        stage, section = list(sections.items())[-1]
-        state = "started, but did not end" if section["status"] == "running" else "finished; no later stage was started"
-        run.reason = f"{stage}: {state}"
+        return _read_run(folder, name)
+    except UserError as error:
+        return Run(name, "failed", one_line(error)[:LONGEST_REASON])
+    except ValueError as error:
+        return Run(name, "failed", f"{FILE_NAME} is damaged: {one_line(error)[:LONGEST_REASON]}")
+
+
+def _read_run(folder: Path, name: str) -> Run:
+    """See :func:`read_run`.
+
+    Raises:
+        UserError: A file cannot be read, or ``metrics.json`` is damaged.
+        ValueError: ``run.json`` is damaged.
+    """
+    sections = read_json(folder / FILE_NAME)
+    if not isinstance(sections, dict) or not sections or not all(isinstance(one, dict) for one in sections.values()):
+        raise ValueError("it does not hold the stages of a run")
+    labels: dict[str, Any] = {}
+    for section in sections.values():
+        labels.update(_value(section, "labels", {}, lambda value: isinstance(value, dict)))
+    states = {stage: _value(section, "status", None, STATES.__contains__) for stage, section in sections.items()}
+    run = Run(
+        folder=name,
+        status="unfinished",
+        dataset=one_line(_value(labels, "dataset_name", None, _is_name) or folder.name),
+        method=one_line(_value(labels, "method", None, _is_name) or OURS),
+        shots=_value(labels, "n_shot", None, lambda value: value is None or _is_integer(value, 1, 10**6)),
+        seed=_value(labels, "seed", None, lambda value: value is None or _is_integer(value, -(2**63), 2**63)),
+        seconds=sum(
+            _value(section, "seconds", 0.0, lambda value: _is_figure(value, 1e9)) for section in sections.values()
+        ),
+    )
+    if "finished" in (states.get("test"), states.get("evaluate")):
+        run.metrics = _read_metrics(folder / "metrics.json")
+        run.status = "finished"
         return run
-    except (UserError, AttributeError, KeyError, TypeError, IndexError) as error:
-        return Run(name, "failed", str(error) if isinstance(error, UserError) else f"{FILE_NAME} is damaged: {error!r}")
+    for stage, section in sections.items():
+        if states[stage] == "failed":
+            run.status = "failed"
+            run.reason = one_line(f"{stage}: {section.get('error', 'no reason is recorded')}")[:LONGEST_REASON]
+            return run
+    stage, status = list(states.items())[-1]
+    state = "started, but did not end" if status == "running" else "finished; no later stage was started"
+    run.reason = one_line(f"{stage}: {state}")[:LONGEST_REASON]
+    return run
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """The figures of a run.
+
+    Raises:
+        UserError: The file cannot be read, or a figure is no fraction.
+    """
+    metrics = read_json(path)
+    if not isinstance(metrics, dict):
+        raise UserError(f"{path} is not a file of metrics")
+    for kind in ("bbox", "segm", "semantic"):
+        figures = metrics.get(kind, {})
+        if not isinstance(figures, dict):
+            raise UserError(f"{path} is not a file of metrics: {kind} is a {type(figures).__name__}")
+        for name, value in figures.items():
+            if not isinstance(value, dict | list) and value is not None and not _is_figure(value, 1):
+                raise UserError(f"{path} has {kind}/{name} {str(value)[:40]!r}, not a fraction from 0 to 1")
+    return metrics
+
+
+def _value(section: dict[str, Any], key: str, default: Any, is_valid: Callable[[Any], bool]) -> Any:
+    """A value of ``run.json``; a ValueError where it is not valid."""
+    value = section.get(key, default)
+    try:
+        valid = is_valid(value)
+    except TypeError:  # a list where a text belongs
+        valid = False
+    if not valid:
+        raise ValueError(f"its {key} is {str(value)[:40]!r}")
+    return value
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and len(value) <= 200)
+
+
+def _is_integer(value: Any, lowest: int, above: int) -> bool:
+    return type(value) is int and lowest <= value < above
+
+
+def _is_figure(value: Any, highest: float) -> bool:
+    return type(value) in (int, float) and 0 <= value <= highest

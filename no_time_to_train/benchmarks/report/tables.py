@@ -15,6 +15,7 @@ from no_time_to_train.benchmarks.report.published import (
     readme_figure,
 )
 from no_time_to_train.benchmarks.report.runs import OURS, Run
+from no_time_to_train.files import spreadsheet_cell
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,15 @@ def points_csv(found: list[Point]) -> str:
     writer.writerow([*columns, "published_mean", "published_std", "difference"])
     for p in found:
         std = "" if p.std is None else f"{p.std:.2f}"
-        row = [p.dataset, p.method, _text(p.shots), p.measure, p.runs, f"{p.mean:.2f}", std]
+        row = [
+            spreadsheet_cell(p.dataset),
+            spreadsheet_cell(p.method),
+            _text(p.shots),
+            p.measure,
+            p.runs,
+            f"{p.mean:.2f}",
+            std,
+        ]
         if p.published:
             published_std = "" if p.published.std is None else p.published.std
             row += [p.published.mean, published_std, f"{p.mean - p.published.mean:.2f}"]
