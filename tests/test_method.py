@@ -413,7 +413,6 @@ def test_a_full_gpu_halves_the_prompts_at_once_with_one_notice_and_the_same_resu
     )
     image = torch.rand(3, proposer.size, proposer.size, generator=torch.Generator().manual_seed(0))
     expected = proposer(image)
-    monkeypatch.setattr("no_time_to_train.method.mask_proposals.CPU_BATCH", 16)
     decode = proposer.decoder.forward
 
     def small_gpu(points: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:

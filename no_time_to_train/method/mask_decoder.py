@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from no_time_to_train.method.two_way_transformer import ImageTokens, SharedAttention, SharedTransformer
 
-#: Image tokens that a CPU upscales at once: their maps (1 MB) stay in its cache.
-CPU_TOKENS = 512
+#: Image tokens, of all prompts together, that a CPU attends to at once and that it upscales at once: their maps (2 MB and
+#: 1 MB) stay in its cache.
+CPU_TOKENS, CPU_UPSCALED_TOKENS = 4096, 512
 
 
 @dataclass
@@ -47,6 +48,9 @@ class MaskDecoder(nn.Module):
 
     Args:
         sam2: The network.
+
+    Attributes:
+        cpu_prompts: Prompts that a CPU decodes at once.
     """
 
     def __init__(self, sam2: SAM2Base) -> None:
@@ -54,6 +58,8 @@ class MaskDecoder(nn.Module):
         self.prompt_encoder = sam2.sam_prompt_encoder
         self.decoder = sam2.sam_mask_decoder
         self.transformer = SharedTransformer(self.decoder.transformer)
+        height, width = self.prompt_encoder.image_embedding_size
+        self.cpu_prompts = max(CPU_TOKENS // (height * width), 1)
 
     def share(self, embedding: Tensor, high_res_features: list[Tensor]) -> SharedMaps:
         """Compute what the prompts of an image share.
@@ -129,7 +135,7 @@ class MaskDecoder(nn.Module):
         rows = image.rows @ upscaling_matrix(upscale_1)  # [m, r, C]
         matrix = upscaling_matrix(upscale_2)
         height, width = self.prompt_encoder.image_embedding_size
-        at_once = CPU_TOKENS if rows.device.type == "cpu" else height * width
+        at_once = max(CPU_UPSCALED_TOKENS // max(len(rows), 1), 1) if rows.device.type == "cpu" else height * width
         logits = []
         for start in range(0, height * width, at_once):
             block, block_of_4 = slice(start, start + at_once), slice(4 * start, 4 * (start + at_once))

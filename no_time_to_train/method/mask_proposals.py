@@ -13,9 +13,6 @@ from no_time_to_train.method.mask_decoder import MaskDecoder
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.settings import Settings
 
-#: Prompts that a CPU decodes at once: the fastest of 1, 2, 4 and 8, because their maps (4 MB each) fit its cache.
-CPU_BATCH = 2
-
 
 def point_grid(points_per_side: int, size: int) -> Tensor:
     """Point prompts on a square grid over a square image.
@@ -102,7 +99,9 @@ class MaskProposer(nn.Module):
             UserError: A logit or a predicted IoU is not finite.
         """
         shared = self.decoder.share(embedding, high_res_features)
-        at_once = min(self.points_per_batch, CPU_BATCH) if points.device.type == "cpu" else self.points_per_batch
+        at_once = self.points_per_batch
+        if points.device.type == "cpu":
+            at_once = min(at_once, self.decoder.cpu_prompts)
         while True:
             try:
                 batches = [self.decoder(batch, shared, self.pred_iou_thresh) for batch in points.split(at_once)]

@@ -1,0 +1,170 @@
+"""Images per second on a GPU, and where the time goes: ``python -m timing.gpu``, written to ``timing/GPU.md``.
+
+Networks of full size with seeded weights segment a drawn scene in float32, in bfloat16, and in bfloat16 with compiled
+networks. In the same run, the automatic mask generator of sam2 proposes masks on the same grid of the same image: what
+SAM 2 gives without this package. It names no object.
+"""
+
+import argparse
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from torch import Tensor
+
+from no_time_to_train.data.coco_results import to_coco_records
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
+from no_time_to_train.method.segmenter import Segmenter, describe_proposals, without_autocast
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.target_image import target_tensor
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.registry import encoder_input_size
+from timing.measure import Measured, machine, measure
+from timing.stages import CLASSES, HEIGHT, WIDTH, seeded
+
+#: The columns between the name of a row and the whole image.
+STEPS = ("SAM 2 encoder", "DINOv2", "mask decoder", "the rest")
+
+
+class Bench:
+    """The method on one image, as a whole and step by step.
+
+    Args:
+        segmenter: The networks and prototypes.
+        scene: The image, uint8 [H, W, 3].
+        repeats: How many times each step is measured. The fastest counts.
+    """
+
+    def __init__(self, segmenter: Segmenter, scene: np.ndarray, repeats: int) -> None:
+        assert segmenter.proposer is not None
+        self.segmenter, self.proposer, self.repeats = segmenter, segmenter.proposer, repeats
+        self.device = segmenter.prototypes.device
+        self.image: Tensor = target_tensor(scene, self.proposer.size).to(self.device)
+
+    def segment(self) -> Detections:
+        """The whole method, with the results as COCO records."""
+        found = self.segmenter.segment(self.image, HEIGHT, WIDTH)
+        to_coco_records(found, 1, list(range(CLASSES)))
+        return found
+
+    def best(self, work: Callable[[], object], context: AbstractContextManager[object]) -> Measured[object]:
+        """The fastest run of a piece of work in a context, after two runs that do not count."""
+        with context:
+            for _ in range(2):
+                work()
+            return min((measure(work, self.device) for _ in range(self.repeats)), key=lambda run: run.seconds)
+
+    def row(self, name: str, autocast: Callable[[], AbstractContextManager[object]]) -> str:
+        """A row of the table: images per second, milliseconds per step, and memory.
+
+        Args:
+            name: The first cell.
+            autocast: Makes the context in which the networks run.
+        """
+        proposer, segmenter = self.proposer, self.segmenter
+        whole = self.best(self.segment, autocast())
+        with autocast():
+            features = segmenter.encoder.feature_map(self.image[None])[0]
+            encoded = proposer.encode(self.image)
+            points = point_grid(proposer.points_per_side, proposer.size).to(self.device)
+            proposals = proposer.decode(*encoded, points)
+
+        def rest() -> None:
+            with without_autocast(self.image):
+                described = describe_proposals(proposals, features, HEIGHT, WIDTH)
+            to_coco_records(segmenter.match_and_merge(described), 1, list(range(CLASSES)))
+
+        steps = [
+            partial(proposer.encode, self.image),
+            lambda: segmenter.encoder.feature_map(self.image[None]),
+            lambda: proposer.decode(*encoded, points),
+            rest,
+        ]
+        times = [1000 * self.best(step, autocast()).seconds for step in steps]
+        cells = [f"{1 / whole.seconds:.2f}", *(f"{time:.1f}" for time in times), f"{1000 * whole.seconds:.1f}"]
+        return f"| {' | '.join([name, *cells, f'{whole.peak / 1e6:.0f}'])} |"
+
+    def row_of_sam2(self, scene: np.ndarray, name: str, context: AbstractContextManager[object]) -> str:
+        """A row of sam2's automatic mask generator on the same grid, with the same threshold of the predicted IoU."""
+        settings = self.segmenter.settings
+        generator = SAM2AutomaticMaskGenerator(
+            self.proposer.sam2,
+            points_per_side=settings.points_per_side,
+            points_per_batch=settings.points_per_batch,
+            pred_iou_thresh=settings.pred_iou_thresh,
+            output_mode="coco_rle",
+        )
+        side = self.proposer.size // 4  # sam2 knows the sizes of the official networks only
+        generator.predictor._bb_feat_sizes = [(side, side), (side // 2, side // 2), (side // 4, side // 4)]
+        whole = self.best(lambda: generator.generate(scene), context)
+        cells = [f"{1 / whole.seconds:.2f}", *[""] * len(STEPS), f"{1000 * whole.seconds:.1f}"]
+        return f"| {' | '.join([name, *cells, f'{whole.peak / 1e6:.0f}'])} |"
+
+
+@torch.inference_mode()
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sam2", default="sam2_hiera_l", help="SAM 2 model.")
+    parser.add_argument("--encoder", default="dinov2_large", help="DINOv2 model.")
+    parser.add_argument("--points-per-side", type=int, default=32, help="Points per side of the grid.")
+    parser.add_argument("--points-per-batch", type=int, default=1024, help="Prompts decoded at once.")
+    parser.add_argument("--repeats", type=int, default=10, help="How many times each step is measured.")
+    parser.add_argument("--device", default="cuda", help="Device. The CPU is for trying this command only.")
+    parser.add_argument("--no-compile", action="store_true", help="Leave out the rows of compiled networks.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "GPU.md", help="Markdown file to write.")
+    options = parser.parse_args(argv)
+    device = torch.device(options.device)
+
+    settings = Settings(points_per_side=options.points_per_side, points_per_batch=options.points_per_batch)
+    encoder = Encoder(seeded(build_dinov2(options.encoder, encoder_input_size(options.encoder))))
+    proposer = MaskProposer(seeded(build_sam2(options.sam2)), settings)
+    segmenter = Segmenter(encoder, proposer, torch.zeros(CLASSES, encoder.dim), settings).to(device)
+    scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (HEIGHT, WIDTH)).image
+    bench = Bench(segmenter, scene, options.repeats)
+    tokens = encoder.feature_map(bench.image[None])[0].flatten(1).T
+    segmenter.prototypes = tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous()
+    lines = [
+        "# Speed on a GPU",
+        "",
+        f"`python -m timing.gpu`, {date.today().isoformat()}: {machine(device)}.",
+        "",
+        f"{options.sam2} and {options.encoder} with seeded weights, a {WIDTH}x{HEIGHT} image, "
+        f"{options.points_per_side}x{options.points_per_side} points. Milliseconds per image; MB is the largest memory "
+        "in addition to the weights.",
+        "",
+        f"| | images/s | {' | '.join(STEPS)} | whole image | MB |",
+        "| --- | " + " | ".join(["---:"] * (len(STEPS) + 3)) + " |",
+    ]
+    print("\n".join(lines), flush=True)
+
+    def add(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    def context(dtype: torch.dtype | None) -> AbstractContextManager[object]:
+        return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+    float32, bfloat16 = partial(context, None), partial(context, torch.bfloat16)
+    add(bench.row_of_sam2(scene, "sam2's mask generator, float32", float32()))
+    add(bench.row_of_sam2(scene, "sam2's mask generator, bfloat16", bfloat16()))
+    add(bench.row("ours, float32", float32))
+    add(bench.row("ours, bfloat16", bfloat16))
+    if not options.no_compile:
+        segmenter.compile_encoders()
+        add(bench.row("ours, bfloat16, encoders compiled", bfloat16))
+        segmenter.compile_decoder()
+        add(bench.row("ours, bfloat16, all compiled", bfloat16))
+    options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
