@@ -3,63 +3,23 @@
 import csv
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pillow_heif
 import pytest
-import torch
 import yaml
-from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.images import allow_pixels, as_rgb
-from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.replace_folder import WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
-from no_time_to_train.pipeline.summary import Summary, Thresholds
-
-ALL_FORMATS = ("labelme", "yolo", "cvat-coco", "video")
-
-#: What the stand-in finds in every image: score and class.
-FOUND = [(0.90625, 0), (0.625, 1), (0.3125, 0)]
-
-
-class StandIn:
-    """Finds three rectangles in every image; raises ``error`` at an image once it has seen ``calls`` images."""
-
-    def __init__(
-        self, names: Sequence[str] = ("cup", "coin"), calls: int = 99, error: BaseException | None = None
-    ) -> None:
-        self.memory = MemoryBank.empty([Category(index, name) for index, name in enumerate(names, start=1)], 4)
-        for index in range(len(names)):
-            self.memory.add(index, torch.ones(4), torch.tensor(1.0))
-        self.memory.postprocess()
-        self.segmenter = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2), "proposer": torch.nn.Linear(2, 2)})
-        for parameter in self.segmenter.parameters():
-            torch.nn.init.ones_(parameter)
-        self.segmenter.settings = Settings()
-        self.calls, self.error, self.seen = calls, error, 0
-
-    def segment(self, image: NDArray[np.uint8], score: float) -> Instances:
-        self.seen += 1
-        if self.error is not None and self.seen > self.calls:
-            raise self.error
-        masks = torch.zeros(3, *image.shape[:2], dtype=torch.bool)
-        for index in range(3):
-            masks[index, 5 * index : 5 * index + 4, 2:9] = True
-        boxes = torch.tensor([[2, 5 * index, 8, 5 * index + 3] for index in range(3)])
-        scores, classes = torch.tensor([one for one, _ in FOUND]), torch.tensor([one for _, one in FOUND])
-        classes = classes.clamp(max=len(self.memory.categories) - 1)
-        return Instances(image, self.memory.categories, Detections(masks, boxes, scores, classes))
+from no_time_to_train.pipeline.summary import Thresholds
+from tests.stand_in import ALL_FORMATS, StandIn, files_of, run
 
 
 @pytest.fixture
@@ -74,26 +34,6 @@ def photos(tmp_path: Path) -> Path:
         video.write(np.full((30, 40, 3), 50 * index, np.uint8))
     video.release()
     return folder
-
-
-def run(
-    out: Path,
-    photos: Path,
-    segmenter: StandIn | None = None,
-    score: float = 0.5,
-    formats: Sequence[str] = (),
-    overwrite: bool = False,
-) -> Summary:
-    targets = find_targets([str(photos)], every=2)
-    segmenter = segmenter or StandIn()
-    return segment_images(segmenter, targets, out, Thresholds(score), formats, overwrite=overwrite)  # type: ignore[arg-type]
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """All files in a folder. The page states its own folder, and a memory file its own name."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    del files["references.memory"]
-    return {name: path.read_bytes().replace(str(folder).encode(), b"OUT") for name, path in files.items()}
 
 
 def table(path: Path) -> list[list[str]]:

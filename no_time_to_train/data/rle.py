@@ -17,8 +17,8 @@ from no_time_to_train.errors import UserError
 #: A mask as COCO's compressed RLE: ``{"size": [height, width], "counts": str}``.
 Rle = dict[str, Any]
 
-#: The longest side of an image in pixels.
-MAX_SIDE = 2**16
+#: The longest side of an image in pixels: scans and panoramas may be wider than the 65,535 pixels of JPEG.
+MAX_SIDE = 2**20
 
 #: The most pixels of an image: pycocotools decodes runs up to this length correctly.
 MAX_PIXELS = 2**29

@@ -1,0 +1,152 @@
+"""Outputs that are devices, pipes, sockets, folders or links, have long names, or meet a full disk."""
+
+import json
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from no_time_to_train.cli import main
+from no_time_to_train.data.memory_files import save_memory
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import atomic_write, check_replaceable, read_json, remove_leftovers, write_json
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.pipeline.journal import Journal
+
+
+def make_socket(path: Path) -> None:
+    os.chdir(path.parent)  # the whole path may be too long for a socket
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(path.name)
+
+
+#: What an output path may be, besides a file.
+KINDS: dict[str, Callable[[Path], None]] = {
+    "pipe": os.mkfifo,
+    "socket": make_socket,
+    "folder": Path.mkdir,
+    "link to a device": lambda path: path.symlink_to("/dev/null"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.fixture
+def bank() -> MemoryBank:
+    memory = MemoryBank.empty([Category(1, "cup")], 4)
+    memory.add(0, torch.ones(4), torch.tensor(1.0))
+    memory.postprocess()
+    return memory
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_a_file_is_refused_and_stays(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "out.json"
+    KINDS[kind](path)
+    before = path.lstat()
+    with pytest.raises(UserError, match=r"out\.json cannot be written: "):
+        write_json(path, {})
+    assert path.lstat() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_a_run_whose_output_is_a_pipe_is_refused_before_its_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "out.json")
+    with pytest.raises(UserError, match="a device, a pipe or a socket"):
+        Journal(tmp_path / "out.json").start_attempt({})
+    assert [one.name for one in tmp_path.iterdir()] == ["out.json"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "segment --nano --memory {memory} --save-memory {pipe}",
+        "memory merge {memory} --out {pipe}",
+        "coco-to-references {json} {pipe}",
+        "boxes-to-masks {json} --image-dir . --out {pipe} --sam2 sam2_nano",
+        "sample-references --json-file {json} --n-shot 1 --out {pipe}",
+        "filter {folder} --out {pipe}",
+        "evaluate --gt {json} --results {results} --out {pipe}",
+    ],
+)
+def test_commands_refuse_a_pipe_as_their_output(
+    command: str, bank: MemoryBank, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {name: tmp_path / f"{name}.json" for name in ("memory", "json", "results", "pipe")}
+    os.mkfifo(names["pipe"])
+    save_memory(bank, names["memory"])
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 20, 60, 60], "area": 3600, "iscrowd": 0}
+    annotation["segmentation"] = [[20, 20, 80, 20, 80, 80, 20, 80]]
+    image = {"id": 1, "file_name": "a.png", "height": 100, "width": 100}
+    content = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "cup"}]}
+    names["json"].write_text(json.dumps(content))
+    names["results"].write_text("[]")
+    with pytest.raises(SystemExit) as ended:
+        main([word.format(**names, folder=tmp_path) for word in command.split()])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert ended.value.code == 2
+    assert "pipe" in line
+    assert names["pipe"].is_fifo()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_link_stays_and_its_file_is_replaced_with_its_leftovers(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    real, link = tmp_path / "other/real.json", tmp_path / "link.json"
+    link.symlink_to(real)
+    write_json(link, [1])
+    real.with_name(".real.json.x7_k2q9z.tmp").touch()
+    write_json(link, [2])
+    remove_leftovers(link)
+    assert link.is_symlink()
+    assert read_json(real) == [2]
+    assert [one.name for one in real.parent.iterdir()] == ["real.json"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127])
+def test_a_file_may_have_the_longest_name_that_systems_allow(name: str, tmp_path: Path) -> None:
+    with atomic_write(tmp_path / name) as file:
+        temporary = Path(file.name)
+    temporary.touch()  # as a killed process leaves it
+    remove_leftovers(tmp_path / name)
+    write_json(tmp_path / name, 1)
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_an_output_in_the_place_of_a_file_or_in_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/out cannot be written: Not a directory"):
+        check_replaceable(tmp_path / "file/out")
+    check_replaceable(tmp_path / "new/out")  # folders are created
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may get larger than 1,000 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_memory_on_a_full_disk_ends_in_one_line(bank: MemoryBank, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.memory cannot be written: File too large"):
+        save_memory(bank, tmp_path / "a.memory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_removed_current_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit, match="2"):
+        main(["filter", "out"])
