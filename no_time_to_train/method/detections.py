@@ -15,19 +15,21 @@ class Detections:
             x1 == x2 (as in the published code).
         scores: float32 [n] in [0, 1].
         classes: int64 [n], index of the class in the memory.
+        prompts: The number of points that were decoded to find them; 0 where it is not known.
     """
 
     masks: Tensor
     boxes: Tensor
     scores: Tensor
     classes: Tensor
+    prompts: int = 0
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: Tensor | slice) -> "Detections":
-        return Detections(self.masks[index], self.boxes[index], self.scores[index], self.classes[index])
+        return Detections(self.masks[index], self.boxes[index], self.scores[index], self.classes[index], self.prompts)
 
     def cpu(self) -> "Detections":
         """The same detections with all tensors on the CPU."""
-        return Detections(self.masks.cpu(), self.boxes.cpu(), self.scores.cpu(), self.classes.cpu())
+        return Detections(self.masks.cpu(), self.boxes.cpu(), self.scores.cpu(), self.classes.cpu(), self.prompts)

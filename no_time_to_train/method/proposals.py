@@ -30,7 +30,9 @@ class Proposals:
 
 @dataclass
 class DescribedProposals:
-    """The proposals of one image with all that classifying and merging them needs. They do not depend on the memory.
+    """The proposals of one image with all that classifying and merging them needs.
+
+    They do not depend on the memory, except with guided prompts.
 
     Attributes:
         predicted_iou: float32 [n], SAM 2's own estimate of each mask's IoU.
@@ -38,12 +40,14 @@ class DescribedProposals:
         vectors: float32 [n, D] mask vectors, L2-normalized.
         upsampled_masks: Makes the masks of some proposals, given as int64 [m] row numbers, at the image's own size.
             Most proposals are suppressed before their masks are needed.
+        prompts: The number of points that were decoded.
     """
 
     predicted_iou: Tensor
     boxes: Tensor
     vectors: Tensor
     upsampled_masks: Callable[[Tensor], PackedMasks]
+    prompts: int = 0
 
     def __len__(self) -> int:
         return len(self.predicted_iou)

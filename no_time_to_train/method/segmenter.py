@@ -1,12 +1,12 @@
 """The whole method: references become vectors, and an image becomes its instances.
 
 :meth:`Segmenter.segment` is stage 3 of the paper. It reads in two halves, because the first one does not depend on the
-memory and its result can be stored for the next reference set: :meth:`Segmenter.describe` (encode, propose, pool) and
-:meth:`Segmenter.match_and_merge` (classify, suppress, upsample, merge, keep the best). ``plain.py`` is the same on one
-page, without any savings.
+memory (except with guided prompts) and its result can be stored for the next reference set: :meth:`Segmenter.describe`
+(encode, propose, pool) and :meth:`Segmenter.match_and_merge` (classify, suppress, upsample, merge, keep the best).
+``plain.py`` is the same on one page, without any savings.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
 from no_time_to_train.method.finite import check_finite
-from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.guided import choose_points
+from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
@@ -122,11 +123,13 @@ class Segmenter(nn.Module):
             UserError: A network returns a value that is not finite.
         """
         proposals = self.describe(image, height, width)
-        return self.match_and_merge(proposals)
+        return replace(self.match_and_merge(proposals), prompts=proposals.prompts)
 
     @torch.inference_mode()
     def describe(self, image: Tensor, height: int, width: int) -> DescribedProposals:
         """Encode, propose, pool: what both networks say about an image, whatever the references.
+
+        With guided prompts, the prototypes decide which points are decoded.
 
         Args:
             image: See :meth:`segment`.
@@ -141,9 +144,26 @@ class Segmenter(nn.Module):
         """
         assert self.proposer is not None
         features = check_finite(self.encoder.feature_map(image[None])[0], "DINOv2")
-        proposals = self.proposer(image)
+        proposals, prompts = self._propose(image, features)
         with without_autocast(image):
-            return describe_proposals(proposals, features, height, width)
+            return replace(describe_proposals(proposals, features, height, width), prompts=prompts)
+
+    def _propose(self, image: Tensor, features: Tensor) -> tuple[Proposals, int]:
+        """The proposals of an image with the feature map ``features``, and the number of points that were decoded."""
+        proposer, settings = self.proposer, self.settings
+        assert proposer is not None
+        if settings.prompts == "grid":
+            return proposer(image), settings.points_per_side**2
+        points = point_grid(settings.points_per_side, proposer.size).to(image.device)
+        prototypes = check_finite(self.prototypes, "the memory", "file")
+        with without_autocast(image):
+            chosen = choose_points(
+                features, prototypes, points, proposer.size, settings.prompt_threshold, settings.prompt_budget
+            )
+        if not len(chosen):
+            side = proposer.size // 4
+            return Proposals(features.new_zeros(0, side, side), features.new_zeros(0)), 0
+        return proposer.decode(*proposer.encode(image), points[chosen]), len(chosen)
 
     @torch.inference_mode()
     def match_and_merge(self, proposals: DescribedProposals) -> Detections:
