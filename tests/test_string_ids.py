@@ -17,7 +17,7 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 from tests import small_sets
 from tests.conftest import DATA, stage_arguments
-from tests.test_output_folder import run as segment
+from tests.stand_in import run as segment
 
 Rename = Callable[[int], "int | str"]
 
