@@ -5,6 +5,7 @@ commands, as a pickle. Each entry is one shot. Of several annotations in an entr
 published code.
 """
 
+import io
 import pickle
 import random
 import warnings
@@ -17,7 +18,7 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import ImageId, image_ids_of_other_type
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.files import atomic_write, read_json, write_json
+from no_time_to_train.files import atomic_write, read_bytes, read_json, write_json
 from no_time_to_train.method.memory_bank import Category
 
 
@@ -67,11 +68,9 @@ def read_references(path: str | Path) -> ReferenceSet:
 
 def _read_pickle(path: Path) -> Any:
     """The content of a pickle, without running code."""
+    content = read_bytes(path)
     try:
-        with path.open("rb") as file:
-            return PlainUnpickler(file).load()
-    except FileNotFoundError as error:
-        raise UserError(f"reference set not found: {path}") from error
+        return PlainUnpickler(io.BytesIO(content)).load()
     except Exception as error:  # a broken pickle can raise nearly anything
         raise UserError(f"reference set {path} cannot be read: {error}") from error
 
