@@ -18,7 +18,7 @@ from tests.conftest import DATA, save_seeded_checkpoints
 def test_sam2_l_and_dinov2_l_load_official_checkpoints_and_segment_an_image(tmp_path: Path) -> None:
     sam2_path, dinov2_path = save_seeded_checkpoints(tmp_path, "sam2_hiera_l", "dinov2_large")
     encoder = Encoder(build_dinov2("dinov2_large", checkpoint=dinov2_path))
-    proposer = MaskProposer(build_sam2("sam2_hiera_l", sam2_path), points_per_side=4, iou_thr=0)
+    proposer = MaskProposer(build_sam2("sam2_hiera_l", sam2_path), Settings(points_per_side=4, pred_iou_thresh=0))
     image = read_rgb(DATA / "images" / "scene_2.png")
     prototypes = encoder.feature_map(target_tensor(image, 518)[None])[0, :, ::12, ::12].flatten(1).T
     segmenter = Segmenter(encoder, proposer, prototypes, Settings())
