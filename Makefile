@@ -9,7 +9,7 @@ PYTHON ?= python3
 	.uv/bin/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
-.PHONY: demo test slow-test check benchmark lock
+.PHONY: demo test slow-test test-floors check check-versions benchmark lock
 demo: .venv/ready
 	.venv/bin/no-time-to-train demo
 
@@ -20,11 +20,31 @@ test: .venv/ready
 slow-test: .venv/ready
 	.venv/bin/python -m pytest -m slow
 
+# The lowest versions that pyproject.toml allows, in an environment of their own (about 5 GB).
+FLOORS_PYTHON ?= $(PYTHON)
+test-floors: .venv/ready
+	.uv/bin/uv venv --quiet --clear --python $(FLOORS_PYTHON) .floors
+	.uv/bin/uv pip install --quiet --python .floors --resolution lowest-direct --editable ".[dev]"
+	.floors/bin/no-time-to-train demo --n-shot 1 --images 2 --out .floors/demo
+	OMP_NUM_THREADS=1 .floors/bin/python -m pytest tests/test_method.py tests/test_reference_forms.py \
+	  tests/test_label_files.py tests/test_instances.py tests/test_evaluation.py tests/test_authors_config.py
+
 check: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python scripts/config_table.py --check
+
+# Each dependency has a version for the oldest and the newest Python on each system; three have no wheels anywhere.
+RESOLVE = .uv/bin/uv pip compile pyproject.toml --extra heif --quiet --only-binary :all: --no-binary sam2 \
+  --no-binary iopath --no-binary antlr4-python3-runtime
+check-versions: .venv/ready
+	set -e; for system in linux macos windows; do \
+	  $(RESOLVE) --python-platform $$system --python-version 3.10 --resolution lowest-direct >/dev/null; \
+	  for python in 3.10 3.14; do \
+	    $(RESOLVE) --python-platform $$system --python-version $$python >/dev/null; \
+	  done; \
+	done
 
 # About ten minutes on two cores, if nothing else runs.
 benchmark: .venv/ready
