@@ -22,6 +22,7 @@ from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
+from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
@@ -81,7 +82,10 @@ def segment_images(
                     raise UserError(
                         f"none of {plural(len(summary.skipped), 'image')} can be read: {summary.skipped[0]}"
                     )
-                output.finish()
+                settings = asdict(segmenter.segmenter.settings)
+                prompts = round(summary.prompts / summary.images, 1)
+                with record_stage(folder, "segment", {}, settings=settings, prompts_per_image=prompts):
+                    output.finish()
                 remove_unchanged(earlier)
     except KeyboardInterrupt:
         summary.interrupted = True
@@ -101,8 +105,10 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
             if known_by.items() <= record.items():
                 summary.done_before += 1
             else:
-                record = {**known_by, "results": segmenter.segment(image, score=0).to_coco()}
+                found = segmenter.segment(image, score=0)
+                record = {**known_by, "results": found.to_coco(), "prompts": found.detections.prompts}
                 journal.add(next(numbers), record)
+            summary.prompts += record["prompts"]
             waiting.append(writer.submit(output.add, target, image, record["results"]))
             while len(waiting) > MAX_WAITING:
                 waiting.popleft().result()
@@ -138,7 +144,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
