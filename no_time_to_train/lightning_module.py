@@ -21,8 +21,9 @@ from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.stage import RunCfg
 from no_time_to_train.pipeline.stages import STAGES
 
-#: Seconds without an item after which a run ends, because the disk with the images does not answer.
-LOADING_TIMEOUT = 600
+#: Seconds without an item after which a run ends, because the disk with the images does not answer, or a process that
+#: loads them has been killed unnoticed (Lightning removes torch's handler where one process runs several stages).
+LOADING_TIMEOUT = 120
 
 
 class NoTimeToTrain(pl.LightningModule):

@@ -37,7 +37,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, check_replaceable, read_json, remove_leftovers
 
 #: The name of a process's file: the number of its attempt, and its rank.
-LINES = re.compile(r"([0-9]{1,9})-[0-9]{1,9}\.lines")
+LINES = re.compile(r"([0-9]{1,12})-[0-9]{1,9}\.lines")
 
 #: The most digits of an item's index.
 MAX_DIGITS = 12
@@ -111,7 +111,9 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        numbers = (re.match("[0-9]{1,9}", path.name) for path in self.folder.iterdir())  # of any file: none is reused
+        numbers = (
+            re.match("[0-9]{1,9}(?![0-9])", path.name) for path in self.folder.iterdir()
+        )  # of any file: none is reused
         return 1 + max((int(number[0]) for number in numbers if number), default=0)
 
     def _check_in_the_way(self) -> None:
