@@ -1,0 +1,381 @@
+"""Runs under attack: configurations that name URLs and pipes, and journals and caches that someone has changed."""
+
+import http.server
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, SequentialSampler
+
+from no_time_to_train import lightning_module
+from no_time_to_train.cli import main
+from no_time_to_train.data.memory_files import save_memory
+from no_time_to_train.errors import UserError
+from no_time_to_train.lightning_module import ItemLoader, reason_of
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.pipeline.journal import Journal
+from no_time_to_train.pipeline.postprocess_memory_stage import PostprocessMemoryStage
+from no_time_to_train.pipeline.proposal_cache import ABANDONED, EncodedMasks, ProposalCache, _checksum, _to_bytes
+from no_time_to_train.pipeline.run_record import record_stage
+
+CONFIG = "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args:\n    test_mode: test\n"
+
+
+@pytest.fixture
+def requests() -> Iterator[tuple[str, list[str]]]:
+    """The address of a server on this machine, and the paths that it was asked for."""
+    seen: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"max_epochs: 3\n")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line in which a command refuses."""
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in error
+    return line
+
+
+#: Where a configuration can name another file -> the configuration.
+PLACES = {
+    "config": f"config: NAME\n{CONFIG}",
+    "model": "model: NAME\n",
+    "init_args": "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args: NAME\n",
+    "model_cfg": f"{CONFIG}    model_cfg: NAME\n",
+    "encoder_cfg": f"{CONFIG}    model_cfg:\n      encoder_cfg: NAME\n",
+    "dataset_cfgs.test": f"{CONFIG}    dataset_cfgs:\n      test: NAME\n",
+    "trainer": f"{CONFIG}trainer: NAME\n",
+    "trainer.logger": f"{CONFIG}trainer:\n  logger: NAME\n",
+    "trainer.callbacks": f"{CONFIG}trainer:\n  callbacks: NAME\n",
+}
+OPTIONS = ("--config", "--model", "--model.model_cfg", "--trainer", "--trainer.logger", "--ckpt_path", "--n_shot")
+
+
+@pytest.mark.parametrize("form", ["URL/a.yaml", "simplecache::URL/a.yaml", "zip://a.yaml::URL/a.zip"])
+def test_no_configuration_makes_a_request(
+    requests: tuple[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    address, seen = requests
+    name = form.replace("URL", address)
+    for place, text in PLACES.items():
+        (tmp_path / f"{place}.yaml").write_text(text.replace("NAME", f'"{name}"'))
+        refusal(["test", "--config", str(tmp_path / f"{place}.yaml")], capsys)
+    (tmp_path / "sound.yaml").write_text(CONFIG)
+    for option in OPTIONS:
+        refusal(["test", "--config", str(tmp_path / "sound.yaml"), option, name], capsys)
+    assert not seen
+
+
+@pytest.mark.parametrize("name", ['reference://{"a": 1}', "memory://a.yaml", "file:///etc/passwd", "/dev/zero", "pipe"])
+def test_no_configuration_reads_what_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place, text in PLACES.items():
+        (tmp_path / f"{place}.yaml").write_text(text.replace("NAME", f"'{name}'"))
+        assert str(tmp_path / "pipe") not in name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            refusal(["test", "--config", f"{place}.yaml"], capsys)
+
+
+def test_a_pipe_in_an_included_file_and_a_file_that_includes_itself_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "outer.yaml").write_text(f"{CONFIG}trainer: inner.yaml\n")
+    (tmp_path / "inner.yaml").write_text("logger: pipe\n")
+    assert "pipe is a pipe" in refusal(["test", "--config", str(tmp_path / "outer.yaml")], capsys)
+    (tmp_path / "self.yaml").write_text(f"config: self.yaml\n{CONFIG}")
+    assert "includes itself" in refusal(["test", "--config", str(tmp_path / "self.yaml")], capsys)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> list[str]:
+    """The command line of a stage without networks, which writes ``out/prototypes.ckpt``."""
+    bank = MemoryBank(
+        [Category(1, "a")],
+        torch.randn(2, 4),
+        torch.tensor([0, 0]),
+        torch.ones(2),
+        made_with={"encoder": "dinov2_nano", "img_size": 336, "context_ratio": 0.0},
+    )
+    save_memory(bank, tmp_path / "memory.ckpt")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return [
+        *("test", "--config", str(tmp_path / "config.yaml"), "--model.test_mode", "postprocess_memory"),
+        *("--model.model_cfg.encoder_cfg.name", "dinov2_nano", "--model.model_cfg.encoder_cfg.img_size", "336"),
+        *("--trainer.accelerator", "cpu", "--trainer.logger.class_path", "pytorch_lightning.loggers.CSVLogger"),
+        *("--trainer.logger.save_dir", str(tmp_path / "out"), "--ckpt_path", str(tmp_path / "memory.ckpt")),
+        *("--out_path", str(tmp_path / "out" / "prototypes.ckpt")),
+    ]
+
+
+@pytest.mark.parametrize("option", ["limit_test_batches=2", "limit_test_batches=0.5", "fast_dev_run=true"])
+def test_options_that_leave_out_items_are_refused(
+    run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert "leaves out items" in refusal([*run, f"--trainer.{option}"], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_run_finishes(
+    run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: PostprocessMemoryStage, *_: Any) -> dict[str, Any]:
+        shutil.rmtree(tmp_path / "out" / ".prototypes.ckpt.run")
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostprocessMemoryStage, "step", step)
+        line = refusal(run, capsys)
+    assert "lacks 1 of 1 memories (number 1)" in line
+    assert "run the same command again" in line.lower()
+    assert not (tmp_path / "out" / "prototypes.ckpt").exists()
+    main(run)
+    assert (tmp_path / "out" / "prototypes.ckpt").exists()
+
+
+def test_a_second_run_that_is_refused_leaves_the_record_and_the_logs_of_the_first(
+    run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    journal = Journal(out / "prototypes.ckpt")
+    attempt = journal.start_attempt({"of": "the first"})
+    with record_stage(out, "postprocess_memory", {}, of="the first"):
+        record = (out / "run.json").read_bytes()
+        assert "another run is writing" in refusal(run, capsys)
+        assert (out / "run.json").read_bytes() == record
+        journal.join_attempt(attempt, rank=0)
+        journal.add(0, {})
+        journal.close()
+        assert "holds 1 finished items of a run with another" in refusal(run, capsys)
+        assert (out / "run.json").read_bytes() == record
+    assert sorted(path.name for path in out.iterdir()) == [".prototypes.ckpt.run", "run.json"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"test": 1}', "not JSON", '{"test": {"files": [1]}}'])
+def test_a_damaged_record_of_a_run_is_one_line_or_is_ignored(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_text(content)
+    ignored = "files" in content
+    expected = nullcontext() if ignored else pytest.raises(UserError, match=r"run\.json is not")
+    with expected, record_stage(tmp_path, "evaluate", {"a": __file__}):
+        pass
+
+
+class TestJournal:
+    """The journal's folder."""
+
+    def journal(self, folder: Path, items: int, depends_on: dict[str, Any] | None = None) -> Journal:
+        """A journal in which a run has finished some items."""
+        journal = Journal(folder / "results.json")
+        journal.join_attempt(journal.start_attempt(depends_on or {}), rank=0)
+        for index in range(items):
+            journal.add(index, {"item": index})
+        journal.leave_attempt()
+        return journal
+
+    def test_a_complete_journal_passes(self, tmp_path: Path) -> None:
+        self.journal(tmp_path, 3).check_complete(3)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda folder: shutil.rmtree(folder), r"lacks 3 of 3 images \(number 1, 2, 3\)"),
+            (lambda folder: (folder / "1-0.lines").unlink(), "lacks 3 of 3"),
+            (lambda folder: flip_a_byte(folder / "1-0.lines"), r"lacks 1 of 3 images \(number 3\)"),
+        ],
+        ids=["no folder", "no file of a rank", "one byte"],
+    )
+    def test_what_is_missing_is_named_before_an_output_is_made(
+        self, tmp_path: Path, change: Callable[[Path], None], message: str
+    ) -> None:
+        journal = self.journal(tmp_path, 3)
+        change(journal.folder)
+        with pytest.raises(UserError, match=message):
+            journal.check_complete(3, "images")
+
+    def test_more_items_than_the_run_has_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="holds 1 more than 2 items: delete it"):
+            self.journal(tmp_path, 3).check_complete(2)
+
+    def test_other_files_in_the_folder_are_ignored(self, tmp_path: Path) -> None:
+        self.journal(tmp_path, 2).close()
+        folder = tmp_path / ".results.json.run"
+        for name in ("x-1.lines", "-.lines", "1-1.lines.bak", "9" * 30 + "-0.lines", ".nfs00001"):
+            (folder / name).write_text("0 ffff {}\n")
+        (folder / "7-0.lines").mkdir()
+        os.mkfifo(folder / "8-0.lines")
+        os.mkfifo(folder / "8.failure")
+        (folder / "2-0.lines").write_bytes(b"9" * 5000 + b" 0 {}\n" + bytes(100))
+        journal = self.journal(tmp_path, 3)
+        assert journal.done == {0, 1}
+        assert journal.failure is None
+        assert [record["item"] for record in journal.records()] == [0, 1, 2]
+        journal.remove()
+        assert not folder.exists()
+
+    @pytest.mark.parametrize("name", ["", "lock", "work.json"])
+    @pytest.mark.parametrize("kind", ["file", "folder", "pipe", "link", "broken link"])
+    def test_something_else_in_its_place_is_refused(self, tmp_path: Path, name: str, kind: str) -> None:
+        folder, elsewhere = tmp_path / ".results.json.run", tmp_path / "elsewhere"
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        is_ours = "folder" if path == folder else "file"
+        if kind == is_ours:
+            return
+        if kind == "link":
+            elsewhere.mkdir() if is_ours == "folder" else elsewhere.write_text("{}")
+        {"file": path.touch, "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}.get(
+            kind, lambda: path.symlink_to(elsewhere)
+        )()
+        with pytest.raises(UserError, match="is in the way"):
+            Journal(tmp_path / "results.json").start_attempt({})
+        if kind == "link" and is_ours == "file":
+            assert elsewhere.read_text() == "{}"
+
+    def test_items_without_what_they_depend_on_are_not_believed(self, tmp_path: Path) -> None:
+        self.journal(tmp_path, 2, {"memory": "a"}).close()
+        (tmp_path / ".results.json.run" / "work.json").unlink()
+        with pytest.raises(UserError, match=r"work.json is missing: delete .* to start over"):
+            self.journal(tmp_path, 0, {"memory": "b"})
+
+
+def flip_a_byte(path: Path) -> None:
+    """Change the last byte before the end of a file's last line."""
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+class TestCache:
+    """The cache's folder."""
+
+    def forged(self, folder: Path, **changes: torch.Tensor) -> ProposalCache:
+        """A cache with one entry, ``key``, with a checksum that fits and other content than a run writes."""
+        import safetensors.torch
+
+        cache = ProposalCache(folder, {})
+        proposals = DescribedProposals(
+            torch.ones(1), torch.zeros(1, 4).long(), torch.ones(1, 8), EncodedMasks(10, 10, ["0T3"])
+        )
+        tensors = {**safetensors.torch.load(_to_bytes(proposals, 10, 10)), **changes}
+        body = safetensors.torch.save(tensors)
+        folder.mkdir(exist_ok=True)
+        (folder / "key.proposals").write_bytes(_checksum("key", body) + body)
+        return cache
+
+    @pytest.mark.parametrize("kind", ["folder", "pipe"])
+    def test_what_is_no_file_is_no_entry(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "key.proposals"
+        path.mkdir() if kind == "folder" else os.mkfifo(path)
+        assert ProposalCache(tmp_path, {}).read("key") is None
+
+    def test_a_forged_entry_that_is_no_entry_is_none(self, tmp_path: Path) -> None:
+        cache = self.forged(tmp_path)
+        assert cache.read("key") is not None
+        for changes in (
+            {"boxes": torch.zeros(2, 4)},
+            {"size": torch.zeros(3)},
+            {"vectors": torch.ones(5, 8)},
+            {"masks": torch.full((3,), 255, dtype=torch.uint8)},
+        ):
+            self.forged(tmp_path, **changes)
+            assert cache.read("key") is None
+        body = b"no safetensors"
+        (tmp_path / "key.proposals").write_bytes(_checksum("key", body) + body)
+        assert cache.read("key") is None
+
+    def test_a_forged_mask_is_refused_before_it_is_decoded(self, tmp_path: Path) -> None:
+        text = torch.frombuffer(bytearray(b"hhhhhhhh1 "), dtype=torch.uint8)
+        entry = self.forged(tmp_path, masks=text).read("key")
+        assert entry is not None
+        with pytest.raises(UserError, match="the cache holds a mask that no run wrote"):
+            entry.proposals.upsampled_masks(torch.tensor([0]))
+
+    def test_temporary_files_of_killed_runs_are_removed_and_those_of_others_are_not(self, tmp_path: Path) -> None:
+        old, new = tmp_path / ".a.proposals.1.tmp", tmp_path / ".b.proposals.2.tmp"
+        for path in (old, new):
+            path.touch()
+        os.utime(old, (time.time() - ABANDONED - 10,) * 2)
+        ProposalCache(tmp_path, {}).remove_leftovers()
+        assert list(tmp_path.iterdir()) == [new]
+
+
+class Squares(Dataset[Any]):
+    """Images of 12 MB, or a process that is killed while it loads."""
+
+    def __init__(self, killed: bool = False) -> None:
+        self.killed = killed
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if self.killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.full((3, 1024, 1024), float(index))
+
+
+def load_squares() -> None:
+    """Load images in processes."""
+    loader = ItemLoader(nullcontext, Squares(), SequentialSampler(Squares()), workers=2)
+    assert len(list(loader)) == 12
+
+
+def test_images_are_loaded_with_a_shared_memory_that_is_smaller_than_one() -> None:
+    code = "from tests.attacks.test_runs import load_squares; load_squares()"
+    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "sh", "-c", mount]).returncode:
+        pytest.skip("this machine allows no namespaces")
+    python = f"{mount}; exec {sys.executable} -c '{code}'"
+    subprocess.run(["unshare", "-rm", "sh", "-c", python], cwd=Path(__file__).parents[2], timeout=90, check=True)
+
+
+def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lightning_module, "LOADING_TIMEOUT", 3)
+    loader = ItemLoader(nullcontext, Squares(killed=True), SequentialSampler(Squares()), workers=1)
+    with pytest.raises(RuntimeError) as caught:
+        list(loader)
+    reason = reason_of(caught.value)
+    assert reason is not None
+    assert "a process that loads images was killed" in reason
+    assert "data_load_cfgs.workers" in reason
+
+
+def test_images_as_integers_give_the_same_floats() -> None:
+    from no_time_to_train.method.target_image import as_float
+
+    values = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(as_float(torch.from_numpy(values)).numpy(), values.astype(np.float32) / np.float32(255))
