@@ -68,8 +68,11 @@ class EncodedMasks:
         for part in rows.cpu().split(max(DENSE_AT_ONCE // (self.height * self.width), 1)):
             if len(part):
                 encoded = [{"size": size, "counts": self.counts[row]} for row in part.tolist()]
-                for mask in encoded:
-                    check_rle(mask)
+                try:
+                    for mask in encoded:
+                        check_rle(mask)
+                except ValueError as error:
+                    raise UserError(f"the cache holds a mask that no run wrote ({error}): delete its folder") from error
                 dense = coco_mask.decode(encoded)
                 parts.append(PackedMasks.pack(dense.transpose(2, 0, 1).view(bool)))  # from [H, W, m]
         return PackedMasks.join(parts)
