@@ -64,7 +64,7 @@ def run(
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """All files in a folder. The page states its own folder, and a memory file its own name."""
+    """All files in a folder but the record of the run, which has times. The page states its own folder."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    del files["references.memory"]
+    files.pop("run.json", None)
     return {name: path.read_bytes().replace(str(folder).encode(), b"OUT") for name, path in files.items()}

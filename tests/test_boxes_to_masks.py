@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,30 @@ def test_a_killed_run_resumes_but_not_with_another_network_or_choice(boxes_only:
     assert boxes_to_masks(boxes_only, IMAGES, out, lambda: again) == 6
     assert again.calls == 1
     assert not list(tmp_path.glob(".masks.json*"))
+
+
+def test_a_run_does_not_resume_with_masks_of_other_pixels(boxes_only: Path, tmp_path: Path) -> None:
+    shutil.copytree(IMAGES, tmp_path / "images")
+    with pytest.raises(KeyboardInterrupt):
+        boxes_to_masks(boxes_only, tmp_path / "images", tmp_path / "masks.json", lambda: StandIn(stop=1))
+    for image in (tmp_path / "images").iterdir():
+        pixels = np.asarray(Image.open(image).convert("RGB"))
+        Image.fromarray(255 - pixels).save(image)
+    again = StandIn()
+    boxes_to_masks(boxes_only, tmp_path / "images", tmp_path / "masks.json", lambda: again)
+    assert again.calls == 2
+
+
+def test_each_image_gets_a_picture_of_its_own(boxes_only: Path, tmp_path: Path) -> None:
+    data = load(boxes_only)
+    names = [image["file_name"] for image in data["images"]]
+    (tmp_path / "images/a").mkdir(parents=True)
+    for image, name in zip(data["images"], ("a/b.png", "a_b.jpg"), strict=True):
+        Image.open(IMAGES / image["file_name"]).convert("RGB").save(tmp_path / "images" / name)
+        image["file_name"] = name
+    boxes_only.write_text(json.dumps(data))
+    boxes_to_masks(boxes_only, tmp_path / "images", tmp_path / "m.json", StandIn, pictures=tmp_path / "pictures")
+    assert len(list((tmp_path / "pictures").iterdir())) == len(names) == 2
 
 
 def test_a_run_that_finishes_no_image_leaves_no_journal(boxes_only: Path, tmp_path: Path) -> None:

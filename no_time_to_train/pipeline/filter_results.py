@@ -1,6 +1,7 @@
 """Write the results of a run again with other thresholds: what runs behind ``no-time-to-train filter``."""
 
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import new_output
+from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 
 
@@ -68,6 +70,8 @@ def filter_results(
             assert target.image_id is not None
             output.add(target, target.read(), records[target.image_id])
         output.finish()
+        if (folder / RECORD).is_file():
+            shutil.copyfile(folder / RECORD, new / RECORD)
     return output.summary
 
 
