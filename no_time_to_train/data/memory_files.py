@@ -12,6 +12,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks.checkpoints import load_pickle
+from no_time_to_train.networks.recognize import encoder_width
 
 #: Stored in every file. Changed when older readers would misread a new file.
 FORMAT = "no-time-to-train memory bank 2"
@@ -78,7 +79,8 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
     Args:
         bank: The memory.
         path: Where it was read, for messages.
-        made_with: This run's settings; those that the bank does not record are not compared.
+        made_with: This run's settings, the name of the encoder among them; those that the bank does not record are not
+            compared.
         categories: This run's classes; an empty list accepts any.
 
     Raises:
@@ -87,8 +89,16 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
     for key, value in made_with.items():
         if bank.made_with.get(key, value) != value:
             raise UserError(f"memory {path} was made with {key} {bank.made_with[key]!r}, this run has {value!r}")
+    width = encoder_width(made_with["encoder"])
+    if bank.vectors.shape[1] != width:
+        raise UserError(
+            f"memory {path} holds vectors of {bank.vectors.shape[1]} numbers, {made_with['encoder']} gives {width}: "
+            "make it again"
+        )
     if categories and categories != bank.categories:
         ours, theirs = set(categories), set(bank.categories)
+        if ours == theirs:
+            raise UserError(f"memory {path} holds the classes in another order than that of their ids: make it again")
         difference = min((ours ^ theirs), key=lambda category: category.id)
         owner = "only the memory" if difference in theirs else "only this run"
         raise UserError(
@@ -114,4 +124,6 @@ def join_memories(banks: dict[Path, MemoryBank]) -> MemoryBank:
                 raise UserError(
                     f"memory {path} was made with {key} {theirs!r}, {first} with {ours!r}: make one of them again"
                 )
+        if bank.vectors.shape[1] != other.vectors.shape[1]:
+            raise UserError(f"memory {path} holds vectors of another width than {first}: make one of them again")
     return MemoryBank.join(list(banks.values()))

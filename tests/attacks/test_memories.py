@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from no_time_to_train.cli import main
-from no_time_to_train.data.memory_files import load_memory, save_memory
+from no_time_to_train.data.memory_files import check_fits, join_memories, load_memory, save_memory
 from no_time_to_train.data.reference_pictures import decode_crop, encode_crop
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category, MemoryBank
@@ -219,6 +219,33 @@ VALUES = [
     torch.zeros(3),
     torch.zeros(()),
 ]
+
+
+def bank_of(content: Content, path: Path) -> MemoryBank:
+    torch.save(content, path)
+    return load_memory(path)
+
+
+def test_a_memory_of_another_width_than_its_encoder_states_is_not_used(tmp_path: Path) -> None:
+    bank = bank_of(valid(), tmp_path / "m.memory")
+    with pytest.raises(UserError, match=r"m\.memory holds vectors of 4 numbers, dinov2_small gives 384"):
+        check_fits(bank, tmp_path / "m.memory", {"encoder": "dinov2_small"}, [])
+
+
+def test_memories_of_different_widths_are_not_joined(tmp_path: Path) -> None:
+    content = valid()
+    content.update(vectors=torch.rand(4, 5), prototypes=None)
+    banks = {tmp_path / name: bank_of(made, tmp_path / name) for name, made in (("a", valid()), ("b", content))}
+    with pytest.raises(UserError, match="b holds vectors of another width than"):
+        join_memories(banks)
+
+
+def test_a_memory_with_its_classes_in_another_order_is_not_used(tmp_path: Path) -> None:
+    content = valid()
+    content.update(vectors=torch.rand(4, 384), prototypes=None, categories=content["categories"][::-1])
+    bank = bank_of(content, tmp_path / "m.memory")
+    with pytest.raises(UserError, match=r"m\.memory holds the classes in another order"):
+        check_fits(bank, tmp_path / "m.memory", {"encoder": "dinov2_small"}, bank.categories[::-1])
 
 
 def broken(content: Content, rng: random.Random) -> Content:
