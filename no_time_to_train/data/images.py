@@ -261,6 +261,7 @@ def _from_array(image: NDArray[np.generic] | Tensor) -> Image.Image:
         image = _to_numpy(image)
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)
+    assert isinstance(image, np.ndarray)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)) or not image.size:
