@@ -123,12 +123,13 @@ class StageCLI(LightningCLI):
         first = self.trainer.is_global_zero
         model.prepare(run, first)
         try:
-            with self._record(model, run) if first else nullcontext():
+            with self._record(model, run) if first else nullcontext({}) as record:
                 model.build()
                 try:
                     self.trainer.test(model, verbose=False)
                 except SystemExit as error:  # what Lightning makes of Ctrl-C
                     raise KeyboardInterrupt from error
+                record.update(model.stage.record)
         except BaseException as error:
             if first:
                 model.print_resume_hint()
@@ -136,7 +137,7 @@ class StageCLI(LightningCLI):
                 raise UserError(reason) from error
             raise
 
-    def _record(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[None]:
+    def _record(self, model: NoTimeToTrain, run: RunCfg) -> AbstractContextManager[dict[str, Any]]:
         """Record the stage in the ``run.json`` of the folder that its output goes to."""
         target, networks = model.dataset_cfgs.test, model.stage.networks
         files = {

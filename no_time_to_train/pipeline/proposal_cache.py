@@ -1,7 +1,8 @@
 """The proposal cache: what both networks say about a target image, kept on disk for the next reference set.
 
-Proposals and mask vectors do not depend on the references. The run that fills the cache continues with what it stored
-(vectors rounded to float16), so that a run that reads the cache gives the same bytes.
+Proposals and mask vectors do not depend on the references; with guided prompts they do, and the prototypes are a part
+of the keys. The run that fills the cache continues with what it stored (vectors rounded to float16), so that a run that
+reads the cache gives the same bytes.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import DescribedProposals
 
 #: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
-FORMAT = "no-time-to-train proposals 1"
+FORMAT = "no-time-to-train proposals 2"
 
 #: Pixels of masks, one byte each, that exist at once while they are encoded or decoded.
 DENSE_AT_ONCE = 2**24
@@ -198,6 +199,7 @@ def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
     return safetensors.torch.save(
         {
             "size": torch.tensor([height, width]),
+            "prompts": torch.tensor(proposals.prompts),
             "predicted_iou": proposals.predicted_iou.cpu(),
             "boxes": proposals.boxes.to(torch.int16).cpu(),
             "vectors": proposals.vectors.half().cpu(),
@@ -218,6 +220,7 @@ def _from_bytes(body: bytes) -> CacheEntry:
         tensors["boxes"].long(),
         F.normalize(tensors["vectors"].float(), dim=1),
         EncodedMasks(height, width, counts),
+        int(tensors["prompts"]),
     )
     return CacheEntry(height, width, proposals)
 

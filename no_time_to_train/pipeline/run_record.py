@@ -28,7 +28,7 @@ PACKAGES = ("no-time-to-train", "torch", "torchvision", "pytorch-lightning", "sa
 
 
 @contextmanager
-def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **about: Any) -> Iterator[None]:
+def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **about: Any) -> Iterator[dict[str, Any]]:
     """Record the stage that the block runs in ``folder/run.json``.
 
     Args:
@@ -37,6 +37,9 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
         files: Files that the stage depends on, by name. They are recorded with their SHA-256. Files that do not exist
             are left out: the stage reports them.
         about: Anything else to record, as JSON values, such as the configuration.
+
+    Returns:
+        The section. What the block adds to it is recorded when the block ends.
 
     Raises:
         UserError: ``run.json`` is damaged or cannot be written.
@@ -62,7 +65,7 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
     write()
     start = time.monotonic()
     try:
-        yield
+        yield section
     except BaseException as error:  # including Ctrl-C
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         with suppress(UserError):  # the first error is the one to report

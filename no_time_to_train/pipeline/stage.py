@@ -80,6 +80,7 @@ class Stage(ABC):
         dataset: The items, as a torch data set or a list.
         output: The file or folder that the stage writes.
         metrics: What the stage measured, by name; set by :meth:`finish`.
+        record: What ``run.json`` records of the finished run, as JSON values; set by :meth:`finish`.
 
     Raises:
         UserError: An input is missing or does not fit.
@@ -93,6 +94,7 @@ class Stage(ABC):
     def __init__(self, model_cfg: ModelCfg, dataset_cfgs: DatasetCfgs, run: RunCfg) -> None:
         self.model_cfg, self.dataset_cfgs, self.run = model_cfg, dataset_cfgs, run
         self.metrics: dict[str, float] = {}
+        self.record: dict[str, Any] = {}
         checkpoints = {"sam2": model_cfg.sam2_checkpoint, "encoder": model_cfg.encoder_checkpoint}
         check_exist(*(checkpoints[network] for network in self.networks), otherwise=OR_NANO)
         self.read_inputs()

@@ -83,6 +83,7 @@ class Summary:
         skipped: One line for each image that could not be read.
         interrupted: Whether Ctrl-C stopped the run.
         done_before: Number of images that an earlier, unfinished run had done.
+        prompts: Number of points that were decoded for all images together.
     """
 
     images: int = 0
@@ -91,6 +92,7 @@ class Summary:
     skipped: list[str] = field(default_factory=list)
     interrupted: bool = False
     done_before: int = 0
+    prompts: int = 0
 
     def __str__(self) -> str:
         """Images and instances, with the best score where no instance counts."""

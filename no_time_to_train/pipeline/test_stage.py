@@ -1,5 +1,6 @@
 """Stage 3: find the instances of the memory's classes in the target images (docs/method.md, 3), and score them."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from no_time_to_train.files import (
     sha256_if_readable,
     write_json,
 )
+from no_time_to_train.method.guided import LEVEL_STEP, SEVERAL_CLASSES
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.negatives import Negatives
@@ -150,7 +152,14 @@ class TestStage(Stage):
             "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
             "precision": self.run.precision,
             **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
+            **({"guided": self.guided_by()} if cfg.sam2_infer_cfgs.prompts == "guided" else {}),
         }
+
+    def guided_by(self) -> list[Any]:
+        """What guided prompts depend on: the prototypes, and all numbers of the rule."""
+        cfg = self.model_cfg.sam2_infer_cfgs
+        prototypes = hashlib.sha256(self.prototypes.numpy().tobytes()).hexdigest()
+        return [prototypes, cfg.prompt_threshold, cfg.prompt_budget, LEVEL_STEP, SEVERAL_CLASSES]
 
     def remove_leftovers(self) -> None:
         for path in (self.output, self.metrics_file, self.skipped_file):
@@ -163,11 +172,17 @@ class TestStage(Stage):
         assert segmenter is not None
         if isinstance(item, BadImage):
             return self.bad_images.skip(self.dataset.entries[item.index]["id"], item.reason)
-        detections = segmenter.match_and_merge(self.proposals(item, segmenter))
+        proposals = self.proposals(item, segmenter)
+        detections = segmenter.match_and_merge(proposals)
         results = to_coco_records(detections, item.image_id, [category.id for category in self.categories])
         if self.model_cfg.test.online_vis:
             self.pictures.submit(item.image_id, results)
-        return {"image_id": item.image_id, "results": results, "rescaled": item.rescaled}
+        return {
+            "image_id": item.image_id,
+            "results": results,
+            "rescaled": item.rescaled,
+            "prompts": proposals.prompts,
+        }
 
     def proposals(self, item: Target, segmenter: Segmenter) -> DescribedProposals:
         """The proposals of an image, from the cache or from the networks.
@@ -196,10 +211,10 @@ class TestStage(Stage):
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         bad_images = BadImages(self.run.on_bad_image, self.run.max_bad)  # of all processes and attempts
-        rescaled = 0
+        rescaled, prompts = 0, 0
 
         def results() -> Iterator[dict[str, Any]]:
-            nonlocal rescaled
+            nonlocal rescaled, prompts
             for record in records:
                 if "skipped" in record:
                     bad_images.skip(record["image_id"], record["skipped"])
@@ -207,10 +222,12 @@ class TestStage(Stage):
                 if self.model_cfg.test.online_vis:
                     self.pictures.draw_missing(record["image_id"], record["results"])
                 rescaled += record["rescaled"]
+                prompts += record["prompts"]
                 yield from record["results"]
 
         summary = self.write(results())
         images = len(self.dataset) - len(bad_images.skipped)
+        self.record = {"prompts_per_image": round(prompts / max(images, 1), 1)}
         return "\n".join(
             [
                 f"{images} images, {summary}",
