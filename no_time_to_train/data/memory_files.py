@@ -90,7 +90,7 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
         if bank.made_with.get(key, value) != value:
             raise UserError(f"memory {path} was made with {key} {bank.made_with[key]!r}, this run has {value!r}")
     width = encoder_width(made_with["encoder"])
-    if bank.vectors.shape[1] != width:
+    if width is not None and bank.vectors.shape[1] != width:
         raise UserError(
             f"memory {path} holds vectors of {bank.vectors.shape[1]} numbers, {made_with['encoder']} gives {width}: "
             "make it again"

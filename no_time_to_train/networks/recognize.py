@@ -47,9 +47,9 @@ def identify(shapes: Shapes) -> str | None:
     return name if name in CHECKPOINT_OF or name in CHECKPOINTS else None
 
 
-def encoder_width(name: str) -> int:
-    """The width D of the tokens of a DINOv2, by its network name such as ``dinov2_large``."""
-    return {f"dinov2_{size}": width for width, size in DINOV2_SIZES.items()}[name.removesuffix("_reg")]
+def encoder_width(name: str) -> int | None:
+    """The width D of the tokens of a DINOv2, by its network name such as ``dinov2_large``; None for other names."""
+    return {f"dinov2_{size}": width for width, size in DINOV2_SIZES.items()}.get(name.removesuffix("_reg"))
 
 
 def describe(shapes: Shapes) -> str:
