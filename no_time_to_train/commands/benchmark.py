@@ -149,7 +149,7 @@ def configure(
                     "test": {
                         "root": str(image_dir or find_images(read_coco(targets), targets, "--image-dir")),
                         "json_file": str(targets),
-                        "cat_names": names,
+                        "cat_names": list(names),  # a copy, because YAML would write the same list as an alias
                     },
                 },
             },
