@@ -2,9 +2,13 @@
 
 ``python -m timing.soak`` runs the test stage on 2,000 drawn images with the nano networks and a coarse grid of points,
 and prints the memory of its processes in each tenth of the run. It fails if the memory grows.
+
+``--shm-size 64`` runs it with the ``/dev/shm`` of a Docker container, for which the system must allow namespaces
+(``unshare``). ``--address-space 16`` limits what each process may allocate, like ``ulimit -v``.
 """
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,6 +42,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--images", type=int, default=2000, help="Images of the run.")
     parser.add_argument("--points-per-side", type=int, default=8, help="Points per side of the grid.")
+    parser.add_argument("--shm-size", type=int, help="MiB of /dev/shm. Default: as it is.")
+    parser.add_argument("--address-space", type=int, help="GiB that each process may allocate. Default: any.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
@@ -45,7 +51,13 @@ def main() -> None:
         grid = ["--model.init_args.model_cfg.sam2_infer_cfgs.points_per_side", str(options.points_per_side)]
         run_stages(out, STAGES[:2])
         command = ["test", "--config", str(out / CONFIG), "--ckpt_path", str(out / "memory_postprocessed.ckpt"), *grid]
-        process = subprocess.Popen([sys.executable, "-m", "no_time_to_train", *command], stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "no_time_to_train", *command]
+        if options.shm_size:
+            mount = f'mount -t tmpfs -o size={options.shm_size}m tmpfs /dev/shm && exec "$@"'
+            command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *command]
+        if options.address_space:
+            resource.setrlimit(resource.RLIMIT_AS, (options.address_space << 30,) * 2)  # the run inherits it
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         journal = out / ".results.json.run" / "1-0.lines"
         samples: list[tuple[int, int]] = []
         while process.poll() is None:
