@@ -148,14 +148,21 @@ def content_of(case: dict[str, Any], valid: Any) -> bytes:
     return bytes.fromhex(case.get("hex", "")) + json.dumps(edited).encode()
 
 
+def write_case(name: str, content: bytes, folder: Path) -> Path:
+    """Write the file of a case, and what belongs to it, into a folder."""
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(255 * MASK).save(folder / "a.png")
+    if name.startswith("yolo"):
+        (folder / "data.yaml").write_text(READERS["yolo_names"].valid)
+        (folder / "a.txt").write_text(YOLO)
+    (folder / READERS[name].path).write_bytes(content)
+    return folder
+
+
 @pytest.mark.parametrize(("name", "case"), cases())
 def test_a_case_is_read_or_refused_as_it_says(name: str, case: dict[str, Any], tmp_path: Path) -> None:
     reader = READERS[name]
-    Image.fromarray(255 * MASK).save(tmp_path / "a.png")
-    if name.startswith("yolo"):
-        (tmp_path / "data.yaml").write_text(READERS["yolo_names"].valid)
-        (tmp_path / "a.txt").write_text(YOLO)
-    (tmp_path / reader.path).write_bytes(content_of(case, reader.valid))
+    write_case(name, content_of(case, reader.valid), tmp_path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if "refused" in case:

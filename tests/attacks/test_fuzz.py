@@ -1,13 +1,17 @@
-"""Broken files of every kind are read or refused with a UserError: no traceback and no hang.
+"""Files that are broken at random are read or refused with a UserError of one line: no traceback and no hang.
 
-The environment variable ``FUZZ_CASES`` sets the cases per test: ``FUZZ_CASES=20000 pytest tests/test_fuzz.py``.
+The environment variable ``FUZZ_CASES`` sets the cases per test, and ``-s`` prints how many were answered and refused:
+``FUZZ_CASES=20000 pytest -s tests/attacks/test_fuzz.py``.
 """
 
 import copy
+import faulthandler
 import json
 import os
 import pickle
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,10 +34,11 @@ from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.lightning_module import NoTimeToTrain
+from tests.attacks.test_cases import READERS, write_case
 from tests.conftest import DATA
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's about broken files, and this package's
-CASES = int(os.environ.get("FUZZ_CASES", "600"))
+CASES = int(os.environ.get("FUZZ_CASES", "300"))
 fuzz = settings(
     max_examples=CASES,
     deadline=20_000,  # milliseconds per case, enough on a busy machine
@@ -41,6 +46,44 @@ fuzz = settings(
     print_blob=False,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+#: Seconds that a case may take, on a busy machine too, before the process ends with a traceback.
+LIMIT = 60
+
+
+class Outcomes:
+    """How the cases of a test ended, by what was done with the file: ``reading``, ``scoring``, ..."""
+
+    def __init__(self) -> None:
+        self.answered: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.messages: list[str] = []
+
+    @contextmanager
+    def of(self, action: str) -> Iterator[None]:
+        """Count whether the block ends, or raises a UserError."""
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
+        try:
+            yield
+        except UserError as error:
+            self.refused[action] += 1
+            self.messages.append(str(error))
+        else:
+            self.answered[action] += 1
+
+
+@pytest.fixture
+def outcomes() -> Iterator[Outcomes]:
+    """The outcomes of a test. It fails if few cases were answered, none was refused, or a message has many lines."""
+    counts = Outcomes()
+    yield counts
+    assert all(len(message.splitlines()) == 1 for message in counts.messages)
+    for action in counts.answered | counts.refused:
+        answered, refused = counts.answered[action], counts.refused[action]
+        print(f"{action}: {answered} answered, {refused} refused")
+        assert answered > refused / 50, f"{action}: only {answered} cases were answered, {refused} refused"
+        assert refused, f"{action}: none of {answered} cases was refused"
+
 
 #: Values that replace others anywhere in a JSON file.
 VALUES = st.one_of(
@@ -61,12 +104,15 @@ def places(content: Any) -> list[tuple[Any, Any]]:
 
 
 def broken(draw: st.DrawFn, content: Any) -> Any:
-    """A copy of a JSON value with one to three of its parts removed, duplicated or replaced."""
+    """A copy of a JSON value with some of its parts removed, duplicated, replaced, or, if numbers, changed a little."""
     content = copy.deepcopy(content)
     for _ in range(draw(st.integers(1, 3))):
         container, key = draw(st.sampled_from(places(content) or [([None], 0)]))
-        change = draw(st.sampled_from(["replace", "remove", "duplicate"]))
-        if change == "replace":
+        change = draw(st.sampled_from(["replace", "remove", "duplicate", *["move"] * 5]))
+        if change == "move":
+            if type(container[key]) in (int, float):
+                container[key] += draw(st.sampled_from([-1, 0.25, 1]))
+        elif change == "replace":
             container[key] = draw(VALUES)
         elif change == "remove":
             del container[key]
@@ -84,6 +130,16 @@ def corrupted(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(data)
 
 
+def retyped(draw: st.DrawFn, content: bytes) -> bytes:
+    """The bytes of a text, one in four of them corrupted, otherwise with a few characters of other texts in it."""
+    if draw(st.integers(0, 3)) == 0:
+        return corrupted(draw, content)
+    data = bytearray(content)
+    for _ in range(draw(st.integers(1, 3))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.sampled_from(b"0123456789.- <>[]\n"))
+    return bytes(data)
+
+
 @st.composite
 def json_files(draw: st.DrawFn, content: Any) -> bytes:
     """A JSON file with broken content; one in ten is also corrupted as a file."""
@@ -97,34 +153,65 @@ REFERENCES = {str(key): shots for key, shots in read_references(DATA / "referenc
 
 @fuzz
 @given(content=json_files(ANNOTATIONS))
-def test_annotation_files(content: bytes, tmp_path: Path) -> None:
+def test_annotation_files(content: bytes, tmp_path: Path, outcomes: Outcomes) -> None:
     path = tmp_path / "annotations.json"
     path.write_bytes(content)
-    with suppress(UserError):
+    with outcomes.of("sampling and cropping references"):
         coco = read_coco(path)
         categories = select_categories(coco, path)
         references = sample_references(coco, categories, 1, seed=0)
         dataset = ReferenceDataset(coco, str(DATA / "images"), categories, references, 28, 0.2)
         _ = [dataset[index] for index in range(len(dataset))]
-    with suppress(UserError):
-        coco = read_coco(path)
-        targets = TargetDataset(coco, str(DATA / "images"), 16)
+    with outcomes.of("loading targets"):
+        targets = TargetDataset(read_coco(path), str(DATA / "images"), 16)
         _ = targets[len(targets) - 1] if len(targets) else None
+    with outcomes.of("decoding masks"):
+        coco = read_coco(path)
         for annotation in coco.anns.values():
-            annotation_mask(annotation, 4, 4)
-    with suppress(UserError):
+            image = coco.imgs[annotation["image_id"]]
+            annotation_mask(annotation, image.get("height", 4), image.get("width", 4))
+    with outcomes.of("scoring"):
         coco = read_coco(path)
         evaluate(coco, [], select_categories(coco, path))
 
 
 @fuzz
 @given(content=st.one_of(json_files(REFERENCES), st.composite(corrupted)(pickle.dumps(REFERENCES))))
-def test_reference_sets(content: bytes, tmp_path: Path) -> None:
+def test_reference_sets(content: bytes, tmp_path: Path, outcomes: Outcomes) -> None:
     path = tmp_path / ("references.json" if content[:1] in b"{[" else "references.pkl")
     path.write_bytes(content)
     coco = read_coco(DATA / "references.json")
-    with suppress(UserError):
+    with outcomes.of("reading"):
         check_references(read_references(path), coco, path, select_categories(coco, "references.json"), None)
+
+
+@fuzz
+@given(
+    content=st.sampled_from(["coco", "results", "labelme"]).flatmap(
+        lambda name: st.tuples(st.just(name), json_files(READERS[name].valid))
+    )
+)
+def test_annotations_in_json(content: tuple[str, bytes], tmp_path: Path, outcomes: Outcomes) -> None:
+    name, file = content
+    read_case(name, file, tmp_path, outcomes)
+
+
+@fuzz
+@given(
+    content=st.sampled_from(["voc", "yolo", "yolo_names"]).flatmap(
+        lambda name: st.tuples(st.just(name), st.composite(retyped)(READERS[name].valid.encode()))
+    )
+)
+def test_annotations_in_text(content: tuple[str, bytes], tmp_path: Path, outcomes: Outcomes) -> None:
+    name, file = content
+    read_case(name, file, tmp_path, outcomes)
+
+
+def read_case(name: str, file: bytes, folder: Path, outcomes: Outcomes) -> None:
+    """Read a changed file as its form does."""
+    path = write_case(name, file, folder / name)
+    with outcomes.of(name):
+        READERS[name].read(path)
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +226,8 @@ def parser() -> StageParser:
 
 @fuzz
 @given(content=st.composite(broken)(yaml.safe_load((DATA.parents[1] / "configs/custom_sam2l.yaml").read_text())))
-def test_configurations(content: Any, parser: StageParser) -> None:
-    with suppress(UserError):
+def test_configurations(content: Any, parser: StageParser, outcomes: Outcomes) -> None:
+    with outcomes.of("parsing"):
         parser.parse_string(yaml.safe_dump(content))
 
 
@@ -157,8 +244,8 @@ def images() -> list[bytes]:
 
 @fuzz
 @given(content=st.sampled_from(images()).flatmap(lambda image: st.composite(corrupted)(image)))
-def test_images(content: bytes, tmp_path: Path) -> None:
+def test_images(content: bytes, tmp_path: Path, outcomes: Outcomes) -> None:
     path = tmp_path / "image"
     path.write_bytes(content)
-    with suppress(UserError):
+    with outcomes.of("decoding"):
         assert read_rgb(path).ndim == 3
