@@ -9,9 +9,9 @@ from typing import Any, Literal, NoReturn, get_origin
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from no_time_to_train.config import RUN_OPTIONS
 from no_time_to_train.errors import UserError
