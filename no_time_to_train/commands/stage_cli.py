@@ -80,7 +80,7 @@ class StageCLI(LightningCLI):
         Raises:
             UserError: Its options contradict each other, or leave out items.
         """
-        if not self.config[self.subcommand].trainer.enable_progress_bar:
+        if self.config[self.subcommand].trainer.enable_progress_bar is False:
             self.trainer_defaults["callbacks"] = []
         try:
             trainer = super().instantiate_trainer(**kwargs)

@@ -124,7 +124,7 @@ def run(tmp_path: Path) -> list[str]:
     """The command line of a stage without networks, which writes ``out/prototypes.ckpt``."""
     bank = MemoryBank(
         [Category(1, "a")],
-        torch.randn(2, 4),
+        torch.randn(2, 192),
         torch.tensor([0, 0]),
         torch.ones(2),
         made_with={"encoder": "dinov2_nano", "img_size": 336, "context_ratio": 0.0},
@@ -162,6 +162,9 @@ def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_
     assert "run the same command again" in line.lower()
     assert not (tmp_path / "out" / "prototypes.ckpt").exists()
     main(run)
+    assert "postprocess_memory DataLoader 0: 100%" in capsys.readouterr().out, "this package's progress bar"
+    main([*run, "--trainer.enable_progress_bar", "false"])
+    assert "%" not in capsys.readouterr().out
     assert (tmp_path / "out" / "prototypes.ckpt").exists()
 
 
@@ -340,7 +343,7 @@ class Squares(Dataset[Any]):
         self.killed = killed
 
     def __len__(self) -> int:
-        return 12
+        return 4
 
     def __getitem__(self, index: int) -> torch.Tensor:
         if self.killed:
@@ -351,7 +354,7 @@ class Squares(Dataset[Any]):
 def load_squares() -> None:
     """Load images in processes."""
     loader = ItemLoader(nullcontext, Squares(), SequentialSampler(Squares()), workers=2)
-    assert len(list(loader)) == 12
+    assert len(list(loader)) == len(Squares())
 
 
 def test_images_are_loaded_with_a_shared_memory_that_is_smaller_than_one() -> None:
@@ -360,7 +363,7 @@ def test_images_are_loaded_with_a_shared_memory_that_is_smaller_than_one() -> No
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "sh", "-c", mount]).returncode:
         pytest.skip("this machine allows no namespaces")
     python = f"{mount}; exec {sys.executable} -c '{code}'"
-    subprocess.run(["unshare", "-rm", "sh", "-c", python], cwd=Path(__file__).parents[2], timeout=90, check=True)
+    subprocess.run(["unshare", "-rm", "sh", "-c", python], cwd=Path(__file__).parents[2], timeout=110, check=True)
 
 
 def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
