@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from reprlib import repr as short_repr
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from no_time_to_train.errors import UserError
 
@@ -87,6 +87,23 @@ def check_number(name: str, value: object, hint: Any) -> None:
     right_type = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     if not right_type or value not in allowed:  # type: ignore[operator]  # numpy's numbers are no int or float
         raise UserError(f"{name} must be {_words(kind)} ({allowed}), not {short_repr(value)}")
+
+
+def check_choice(name: str, value: object, hint: Any) -> None:
+    """Check that a value is one of a few.
+
+    Args:
+        name: What the value is called, for the message.
+        value: The value, or None where the type hint allows it.
+        hint: The type hint that declares the values: a ``Literal``, or a ``Literal | None``.
+
+    Raises:
+        UserError: It is another one.
+    """
+    literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
+    known = [choice for literal in literals for choice in get_args(literal)]
+    if value not in known and not (value is None and type(None) in get_args(hint)):
+        raise UserError(f"{name} must be one of {', '.join(known)}, not {short_repr(value)}")
 
 
 def parse_number(name: str, text: str, hint: Any) -> float:

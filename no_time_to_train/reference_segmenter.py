@@ -3,6 +3,8 @@
 from __future__ import annotations  # help() then shows ImageInput rather than all that it stands for
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
@@ -37,16 +40,20 @@ from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point, mask_or_box
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.checkpoints import recognize
-from no_time_to_train.networks.devices import to_device
+from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16, to_device
 from no_time_to_train.networks.registry import (
     CHECKPOINT_OF,
     DINOV2_NAMES,
+    PRESETS,
     SAM2_NAMES,
+    Precision,
+    PresetName,
     default_context_ratio,
     encoder_input_size,
     find_networks,
 )
-from no_time_to_train.ranges import Fraction, check_number
+from no_time_to_train.overlap import Worker
+from no_time_to_train.ranges import Fraction, check_choice, check_number
 
 
 class ReferenceSegmenter:
@@ -88,6 +95,8 @@ class ReferenceSegmenter:
         sam2_checkpoint: The file of SAM 2's weights, if there is one.
         context_ratio: How much of the image around a reference its crop shows: the crop's side is the box's longer side
             times one plus this. None takes what suits the encoder: 0.2, or 4 for ``dinov2_nano``.
+        precision: What the networks compute in, "float32" or "bfloat16" (docs/speed.md). References should be added
+            with the precision that images are segmented with; SAM always computes in float32.
 
     Attributes:
         memory: The classes that were shown so far; None before the first. Set it to None to forget them all.
@@ -104,12 +113,13 @@ class ReferenceSegmenter:
         encoder_name: str,
         sam2_checkpoint: Path | None = None,
         context_ratio: float | None = None,
+        precision: Precision = "float32",
     ) -> None:
         if context_ratio is None:
             context_ratio = default_context_ratio(encoder_name)
         check_number("context_ratio", context_ratio, ContextRatio)
         self.segmenter, self.prompts, self.sam2_checkpoint = segmenter, prompts, sam2_checkpoint
-        self.context_ratio = context_ratio
+        self.context_ratio, self.precision = context_ratio, precision
         self.memory: MemoryBank | None = None
         self.made_with = {
             "encoder": encoder_name,
@@ -120,25 +130,30 @@ class ReferenceSegmenter:
     @classmethod
     def from_pretrained(
         cls,
-        sam2: str | Path = "sam2_hiera_large",
+        sam2: str | Path | None = None,
         dinov2: str | Path | None = None,
         device: str | torch.device | None = None,
         sam_checkpoint: str | Path | None = None,
         settings: Settings | None = None,
         context_ratio: float | None = None,
+        precision: Precision = "float32",
+        preset: PresetName | None = None,
     ) -> ReferenceSegmenter:
         """Build the networks from their checkpoints.
 
         Args:
             sam2: The name or path of a SAM 2 checkpoint (``no-time-to-train download --list`` shows the names), or
                 "nano" for the two small networks that ship with this package. A file may have any name: its tensors
-                show which SAM 2 it is.
-            dinov2: The name or path of a DINOv2 checkpoint; None takes ``dinov2_vitl14``.
+                show which SAM 2 it is. None takes the preset's.
+            dinov2: The name or path of a DINOv2 checkpoint; None takes the preset's.
             device: Such as "cuda:1" or "cpu"; None takes the GPU if there is one.
             sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points with SAM
                 instead of SAM 2, as the paper does. Needs the ``segment-anything`` package.
-            settings: The method's numbers; None takes the paper's.
+            settings: The method's numbers; None takes the paper's with the preset's prompts.
             context_ratio: See :class:`ReferenceSegmenter`.
+            precision: See :class:`ReferenceSegmenter`.
+            preset: "accurate", the networks and prompts of the paper; "balanced" or "fast", smaller networks and guided
+                prompts (docs/speed.md). What the other arguments give overrides it. None takes "accurate".
 
         Returns:
             A segmenter with an empty memory.
@@ -148,10 +163,11 @@ class ReferenceSegmenter:
                 network, the device cannot be used, or the context ratio is not in its range.
         """
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
+        check_choice("precision", precision, Precision)
         more = [sam_checkpoint] if sam_checkpoint else []
-        proposing, encoding = find_networks(sam2, dinov2, *more)
+        proposing, encoding = find_networks(sam2, dinov2, *more, preset=preset)
         sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, DINOV2_NAMES)
-        settings = settings or Settings()
+        settings = settings or Settings(prompts=PRESETS[preset or "accurate"].prompts)
         size = encoder_input_size(encoder_name)
         encoder = Encoder(build_dinov2(encoder_name, size, checkpoint=encoding.checkpoint))
         network = build_sam2(sam2_name, proposing.checkpoint)
@@ -159,7 +175,10 @@ class ReferenceSegmenter:
         sam = build_sam(sam_checkpoint) if sam_checkpoint else None
         to_device(device, segmenter, *([] if sam is None else [sam]))
         prompts = Sam2Boxes(network, sam2_name) if sam is None else SamBoxes(sam, str(sam_checkpoint))
-        return cls(segmenter, prompts, encoder_name, proposing.checkpoint, context_ratio)
+        found = cls(segmenter, prompts, encoder_name, proposing.checkpoint, context_ratio, precision)
+        if precision == "bfloat16":
+            notice_slow_bfloat16(found.device)
+        return found
 
     def __repr__(self) -> str:
         sam2 = self.sam2_checkpoint and self.sam2_checkpoint.stem
@@ -232,7 +251,8 @@ class ReferenceSegmenter:
             x1, y1, x2, y2 = corners
             bbox = [x1, y1, x2 - x1, y2 - y1]
         crop, mask_crop = crop_reference(pixels, inside, bbox, self.segmenter.encoder.size, self.context_ratio)
-        vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))
+        with computing_in(self.precision, self.device):
+            vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))
         shot = MemoryBank.empty([Category(1, label)], len(vector))
         shot.made_with = self.made_with
         shot.add(0, vector.cpu(), weight.cpu(), crop=encode_crop(crop, mask_crop), negative=negative)
@@ -306,13 +326,15 @@ class ReferenceSegmenter:
         if isinstance(image, Tensor) and image.ndim == 4:
             image = list(image)
         if isinstance(image, IMAGE_TYPES) or not isinstance(image, Iterable):
-            return next(self.segment_many([image], score, progress=False))
+            return self.rank(self.propose(image), score)
         return list(self.segment_many(image, score, progress=False))
 
     def segment_many(
         self, images: Iterable[ImageInput], score: float = 0.5, progress: bool = True
     ) -> Iterator[Instances]:
-        """Find the objects in many images, one after the other, so that only one has to fit into memory.
+        """Find the objects in many images, one after the other, so that only two have to fit into memory.
+
+        While a thread ranks the proposals of an image, the networks work on the next one.
 
         Args:
             images: Images as in :meth:`add_reference`, such as ``sorted(Path("photos").glob("*.jpg"))``.
@@ -321,17 +343,85 @@ class ReferenceSegmenter:
 
         Returns:
             An iterator over the instances of each image, in the order of the images. ``path`` of the instances says
-            which file they were found in.
+            which file they were found in. One more image has been read than the iterator has returned.
 
         Raises:
-            UserError: See :meth:`segment`. An image that cannot be read ends the iteration.
+            UserError: See :meth:`segment`. An image that cannot be read ends the iteration after those before it.
         """
         check_number("score", score, Fraction)
         if not isinstance(images, Iterable) or (isinstance(images, IMAGE_TYPES) and getattr(images, "ndim", 3) < 4):
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
+        self._require_memory()
+        return self._segment_many(tqdm(images, "segment", unit=" image", disable=not progress), score)
+
+    def _segment_many(self, images: Iterable[ImageInput], score: float) -> Iterator[Instances]:
+        """Rank each image's proposals while the networks propose those of the next. No thread runs while it yields."""
+        with Worker[Instances]() as worker:
+            for image in images:
+                try:
+                    proposals = self.propose(image)
+                except Exception:
+                    if (found := worker.finish()) is not None:
+                        yield found
+                    raise
+                if (found := worker.finish()) is not None:
+                    yield found
+                worker.start(partial(self.rank, proposals, score))
+            if (found := worker.finish()) is not None:
+                yield found
+
+    def propose(self, image: ImageInput) -> ImageProposals:
+        """Run the networks on an image: masks, and a vector for each of them.
+
+        This is nearly all the work. :meth:`rank` does the rest in a fraction of a second, again and again where the
+        memory changes. ``segment(image)`` is ``rank(propose(image))``.
+
+        Args:
+            image: See :meth:`add_reference`.
+
+        Returns:
+            The proposals. They do not depend on the memory, except with ``Settings(prompts="guided")``, which proposes
+            masks only where the image resembles a class of the memory: propose again once the memory has changed.
+
+        Raises:
+            UserError: The image cannot be read; or the prompts are guided and the memory is empty.
+        """
+        assert self.segmenter.proposer is not None
+        pixels = as_rgb(check_image(image))
+        if self.segmenter.settings.prompts == "guided":
+            self._require_memory()
+        square = target_tensor(pixels, self.segmenter.proposer.size).to(self.device)
+        with computing_in(self.precision, self.device):
+            proposals = self.segmenter.describe(square, *pixels.shape[:2])
+        return ImageProposals(pixels, Path(image) if isinstance(image, str | Path) else None, proposals)
+
+    def rank(self, proposals: ImageProposals, score: float = 0.5) -> Instances:
+        """Find the instances of the memory's classes among the proposals of an image.
+
+        Args:
+            proposals: From :meth:`propose`.
+            score: See :meth:`segment`.
+
+        Returns:
+            See :meth:`segment`.
+
+        Raises:
+            UserError: The memory is empty, or the score is not a number from 0 to 1.
+        """
+        check_number("score", score, Fraction)
+        memory = self._require_memory()
+        found = self.segmenter.match_and_merge(proposals.proposals)
+        kept = found.scores >= score
+        if not kept.all():  # else a copy of all masks would only take memory
+            found = found[kept]
+        found = replace(found, prompts=proposals.proposals.prompts)
+        return Instances(proposals.pixels, memory.categories, found.cpu(), proposals.path)
+
+    def _require_memory(self) -> MemoryBank:
+        """The memory, which must not be empty."""
         if self.memory is None:
             raise UserError("the memory is empty: add a reference or load a memory first")
-        return (self._segment(image, score) for image in tqdm(images, "segment", unit=" image", disable=not progress))
+        return self.memory
 
     def save_memory(self, path: str | Path) -> None:
         """Write the memory to a file: vectors and pictures of the references, and no weights of the networks.
@@ -370,29 +460,18 @@ class ReferenceSegmenter:
         assert memory.prototypes is not None
         self.segmenter.remember(memory.prototypes, memory.negatives)
 
-    def _segment(self, image: ImageInput, score: float) -> Instances:
-        assert self.segmenter.proposer is not None
-        assert self.memory is not None
-        pixels = as_rgb(check_image(image))
-        square = target_tensor(pixels, self.segmenter.proposer.size).to(self.device)
-        found = self.segmenter.segment(square, *pixels.shape[:2])
-        path = Path(image) if isinstance(image, str | Path) else None
-        kept = found.scores >= score
-        if not kept.all():  # else a copy of all masks would only take memory
-            found = found[kept]
-        return Instances(pixels, self.memory.categories, found.cpu(), path)
-
     def _mask_of_prompt(
         self, image: NDArray[np.uint8], box: Sequence[float] | None, point: Sequence[float] | None
     ) -> NDArray[np.bool_]:
         """The mask of the object in a checked box or at a point, bool [H, W], not empty."""
-        height, width = image.shape[:2]
-        if box is not None:
-            corners = np.array([box], np.float32)
-            return mask_or_box(self.prompts(image, corners)[0], corners[0])
-        assert point is not None
-        x, y = check_point(point, height, width)
-        mask = mask_of_point(self.prompts, image, (x, y))
+        precision = self.precision if isinstance(self.prompts, Sam2Boxes) else "float32"  # all that SAM's code allows
+        with computing_in(precision, self.device):
+            if box is not None:
+                corners = np.array([box], np.float32)
+                return mask_or_box(self.prompts(image, corners)[0], corners[0])
+            assert point is not None
+            x, y = check_point(point, *image.shape[:2])
+            mask = mask_of_point(self.prompts, image, (x, y))
         if not mask.any():
             raise UserError(f"nothing was found at point {join_numbers((x, y))}: give a box around the object")
         return mask

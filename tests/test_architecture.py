@@ -13,7 +13,7 @@ PACKAGE = "no_time_to_train"
 
 #: The rooms from the ground floor up. A module imports nothing from the rooms after its own.
 FLOORS = [
-    {"errors", "files", "ranges"},
+    {"errors", "files", "overlap", "ranges"},
     {"method"},
     {"networks"},
     {"data"},

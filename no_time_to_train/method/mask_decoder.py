@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from no_time_to_train.method.two_way_transformer import ImageTokens, SharedAttention, SharedTransformer
 
-#: Image tokens, of all prompts together, that a CPU attends to at once and that it upscales at once: their maps (2 MB and
-#: 1 MB) stay in its cache.
+#: Image tokens, of all prompts together, that a CPU attends to at once and that it upscales at once: their maps (2 MB
+#: and 1 MB) stay in its cache.
 CPU_TOKENS, CPU_UPSCALED_TOKENS = 4096, 512
 
 

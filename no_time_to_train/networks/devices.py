@@ -1,9 +1,13 @@
-"""Where networks run."""
+"""Where networks run, and in which precision."""
+
+import platform
+import warnings
 
 import torch
 from torch import nn
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.networks.registry import Precision
 
 
 def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
@@ -22,3 +26,25 @@ def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
             network.to(device)
     except (RuntimeError, AssertionError) as error:  # torch raises either of them if it lacks the device
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """A context in which networks on a device compute in a precision. It holds for the thread that enters it.
+
+    Args:
+        precision: "float32" or "bfloat16".
+        device: Where the networks are.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def notice_slow_bfloat16(device: torch.device) -> None:
+    """Say that bfloat16 is slow where the networks run, because the processor has no instructions for it."""
+    if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        warnings.warn(
+            "this processor has neither AVX512-BF16 nor AMX: bfloat16 is slower than float32 here",
+            UserNotice,
+            stacklevel=2,
+        )

@@ -6,10 +6,15 @@ This module does not import torch, so that a command line is checked before torc
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.method.settings import CONTEXT_RATIO
+from no_time_to_train.method.settings import CONTEXT_RATIO, Prompts
+from no_time_to_train.ranges import check_choice
+
+#: What the networks compute in. bfloat16 has 8 bits of precision, and is faster where the device has instructions for
+#: it.
+Precision = Literal["float32", "bfloat16"]
 
 #: The small networks that ship with this package (see nano/MODEL_CARD.md). Network and checkpoint have the same name.
 SAM2_NANO, DINOV2_NANO = "sam2_nano", "dinov2_nano"
@@ -157,12 +162,13 @@ def download_command(*paths: str | Path) -> str | None:
     return " && ".join(map(shlex.join, commands)) or None
 
 
-def check_exist(*paths: str | Path, otherwise: str = "") -> None:
+def check_exist(*paths: str | Path, otherwise: str = "", command: str | None = None) -> None:
     """Check that checkpoints exist, before anything slow is imported or read.
 
     Args:
         paths: The checkpoints.
         otherwise: What else the user may do, for the message about official files.
+        command: The command that downloads official files. Default: one that names those that are missing.
 
     Raises:
         UserError: Some do not exist. The message names all of them, and the command that downloads the official ones.
@@ -170,7 +176,8 @@ def check_exist(*paths: str | Path, otherwise: str = "") -> None:
     missing = list(dict.fromkeys(str(path) for path in paths if not Path(path).is_file()))
     if missing:
         message = f"checkpoint{'s' * (len(missing) > 1)} not found: {', '.join(missing)}"
-        if command := download_command(*missing):
+        if official := download_command(*missing):
+            command = command or official
             message += f"; get {'them' if len(missing) > 1 else 'it'} with: {command}{otherwise}"
         raise UserError(message)
 
@@ -241,13 +248,44 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
 OR_NANO = '; or try the small networks that ship with this package: --nano, in Python "nano"'
 
 
-def find_networks(sam2: str | Path, dinov2: str | Path | None = None, *more: str | Path) -> tuple[Network, Network]:
+class Preset(NamedTuple):
+    """A choice between accuracy and speed.
+
+    Attributes:
+        sam2: The name of the checkpoint of SAM 2.
+        dinov2: The name of the checkpoint of DINOv2.
+        prompts: Which points of the grid are decoded.
+    """
+
+    sam2: str
+    dinov2: str
+    prompts: Prompts
+
+
+PresetName = Literal["accurate", "balanced", "fast"]
+
+#: The presets; ``accurate`` is the paper's choice. docs/speed.md compares their times.
+PRESETS: dict[PresetName, Preset] = {
+    "accurate": Preset("sam2_hiera_large", "dinov2_vitl14", "grid"),
+    "balanced": Preset("sam2.1_hiera_base_plus", "dinov2_vitb14", "guided"),
+    "fast": Preset("sam2.1_hiera_tiny", "dinov2_vits14", "guided"),
+}
+
+
+def find_networks(
+    sam2: str | Path | None = None,
+    dinov2: str | Path | None = None,
+    *more: str | Path,
+    preset: PresetName | None = None,
+) -> tuple[Network, Network]:
     """Find both networks, and check that their checkpoints exist.
 
     Args:
-        sam2: See :func:`find_network`; or "nano" for the two networks that ship with this package.
-        dinov2: See :func:`find_network`; None takes ``dinov2_vitl14``, or with "nano" the nano network.
+        sam2: See :func:`find_network`; or "nano" for the two networks that ship with this package. None takes the
+            preset's.
+        dinov2: See :func:`find_network`; None takes the preset's, or with "nano" the nano network.
         more: Further checkpoints that must exist.
+        preset: A name in ``PRESETS``; None takes ``accurate``.
 
     Returns:
         SAM 2 and DINOv2.
@@ -255,8 +293,11 @@ def find_networks(sam2: str | Path, dinov2: str | Path | None = None, *more: str
     Raises:
         UserError: A name is unknown, or a checkpoint does not exist.
     """
+    check_choice("preset", preset, PresetName | None)
+    chosen = PRESETS[preset or "accurate"]
+    command = f"no-time-to-train download --preset {preset}" if preset and not (sam2 or dinov2) else None
     if sam2 == "nano":
         sam2, dinov2 = SAM2_NANO, dinov2 or DINOV2_NANO
-    found = find_network(sam2, SAM2_NAMES), find_network(dinov2 or "dinov2_vitl14", DINOV2_NAMES)
-    check_exist(*(network.checkpoint for network in found), *more, otherwise=OR_NANO)
+    found = find_network(sam2 or chosen.sam2, SAM2_NAMES), find_network(dinov2 or chosen.dinov2, DINOV2_NAMES)
+    check_exist(*(network.checkpoint for network in found), *more, otherwise=OR_NANO, command=command)
     return found

@@ -1,0 +1,65 @@
+"""Threads that work on one image while the networks work on another: one follows them, and one reads ahead."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Worker(Generic[T]):
+    """Does one job at a time in a thread of its own, in the order in which they are started.
+
+    No more than one job exists at a time, so two images at most are in memory: the job's and the caller's next one.
+    Leaving the context waits for the job.
+    """
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1)
+        self.job: Future[T] | None = None
+
+    def __enter__(self) -> "Worker[T]":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def start(self, job: Callable[[], T]) -> None:
+        """Finish the earlier job, then start this one and return at once.
+
+        Args:
+            job: A function without arguments. What it raises is raised by the next call of :meth:`start` or
+                :meth:`finish`.
+        """
+        self.finish()
+        self.job = self.thread.submit(job)
+
+    def finish(self) -> T | None:
+        """Wait for the job that was started last.
+
+        Returns:
+            What it returned; None where no job was started since the last call.
+        """
+        job, self.job = self.job, None
+        return None if job is None else job.result()
+
+    def close(self) -> None:
+        """Wait for the job, whatever it does, and end the thread."""
+        self.thread.shutdown()
+
+
+def read_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Take items from an iterable in a thread of its own, one more than were asked for.
+
+    Args:
+        items: The items, none of which is None.
+
+    Returns:
+        The same items. What the iterable raises is raised in the place of its item.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as reader:
+        item = reader.submit(next, iterator, None)
+        while (read := item.result()) is not None:
+            item = reader.submit(next, iterator, None)
+            yield read
