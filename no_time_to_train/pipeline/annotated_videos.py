@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from no_time_to_train.data.images import open_image
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
@@ -59,15 +59,14 @@ def _write_video(path: Path, frames: list[tuple[float, Path]]) -> None:
     seconds = frames[-1][0] - frames[0][0]
     rate = (len(frames) - 1) / seconds if seconds > 0 else 1.0
     rate = min(max(rate, SLOWEST), FASTEST)  # broken files state any time
-    with Image.open(frames[0][1]) as first:
-        size = first.size
+    size = open_image(frames[0][1]).size
     with TemporaryDirectory() as folder:
         temporary = Path(folder) / "video.mp4"
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             raise UserError(f"{path} cannot be written: this OpenCV writes no MPEG-4 videos")
         for _, picture in frames:
-            pixels = np.asarray(Image.open(picture))[..., ::-1]  # in BGR
+            pixels = np.asarray(open_image(picture))[..., ::-1]  # in BGR
             if pixels.shape[1::-1] != size:  # the writer leaves it out without a word
                 pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
             writer.write(pixels)
