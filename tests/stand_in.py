@@ -35,12 +35,16 @@ class StandIn:
         for parameter in self.segmenter.parameters():
             torch.nn.init.ones_(parameter)
         self.segmenter.settings = Settings()
+        self.precision = "float32"
         self.calls, self.error, self.seen = calls, error, 0
 
-    def segment(self, image: NDArray[np.uint8], score: float) -> Instances:
+    def propose(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         self.seen += 1
         if self.error is not None and self.seen > self.calls:
             raise self.error
+        return image
+
+    def rank(self, image: NDArray[np.uint8], score: float) -> Instances:
         masks = torch.zeros(3, *image.shape[:2], dtype=torch.bool)
         for index in range(3):
             masks[index, 5 * index : 5 * index + 4, 2:9] = True

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural, suggest
 from no_time_to_train.files import check_replaceable, real_path
-from no_time_to_train.method.settings import ContextRatio, PointsPerSide
-from no_time_to_train.networks.registry import find_networks
+from no_time_to_train.method.settings import ContextRatio, PointsPerSide, Prompts
+from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
 from no_time_to_train.ranges import Fraction, Positive
@@ -39,12 +39,15 @@ def segment(
     class_score: Sequence[str] = (),
     every: Positive = 30,
     max_pixels: Positive | None = None,
-    sam2: str = "sam2_hiera_large",
-    dinov2: str = "dinov2_vitl14",
+    preset: PresetName | None = None,
+    sam2: str | None = None,
+    dinov2: str | None = None,
     nano: bool = False,
     sam_checkpoint: Path | None = None,
     context_ratio: ContextRatio | None = None,
     points_per_side: PointsPerSide = 32,
+    prompts: Prompts | None = None,
+    precision: Precision = "float32",
     device: str | None = None,
 ) -> None:
     """Find your own objects: show a few of them, and get every one like them in your pictures.
@@ -66,12 +69,16 @@ def segment(
         class_score: The lowest score of one class: NAME=X. May be given several times.
         every: Of a video, one frame in this many.
         max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
+        preset: accurate is the paper's choice, and the default; balanced and fast take smaller networks and guided
+            prompts (docs/speed.md). The options --sam2, --dinov2 and --prompts override it.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         dinov2: DINOv2 by its checkpoint's name or path.
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
         context_ratio: Context around an example, relative to its longer side. Default: what suits the encoder.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
+        prompts: grid decodes all points; guided only those whose surroundings resemble an example, which is faster.
+        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
 
     Examples:
@@ -95,9 +102,11 @@ def segment(
         check_memory_path(save_memory, out)
     if out:
         check_output(out, overwrite or check_references)
+    if nano and preset:
+        raise UserError("--nano and --preset both choose the networks: leave one of them out")
     networks = ("nano", None) if nano else (sam2, dinov2)
     if not check_references:  # which needs them only where a reference has no mask
-        find_networks(*networks, *([sam_checkpoint] if sam_checkpoint else []))
+        find_networks(*networks, *([sam_checkpoint] if sam_checkpoint else []), preset=preset)
 
     from dataclasses import replace
 
@@ -131,14 +140,21 @@ def segment(
             networks[1],
             device=device,
             sam_checkpoint=sam_checkpoint,
-            settings=Settings(points_per_side=points_per_side),
+            settings=Settings(
+                points_per_side=points_per_side, prompts=prompts or PRESETS[preset or "accurate"].prompts
+            ),
             context_ratio=context_ratio,
+            precision=precision,
+            preset=preset,
         )
 
     if check_references and out is not None:
         show_references(examples, out, build)
         return
     segmenter = build()
+    if segmenter.device.type == "cpu" and not (nano or sam2 or dinov2):
+        others = "balanced and fast take less time" if preset in (None, "accurate") else "accurate takes more time"
+        print(f"no GPU: preset {preset or 'accurate'} on the CPU; {others} (--preset, docs/speed.md)")
     for path in memory:
         segmenter.load_memory(path)
     segmenter.add_references(examples)

@@ -2,10 +2,9 @@
 
 import hashlib
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.images import hash_pixels
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
+from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
@@ -28,9 +29,6 @@ from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 #: Changed when the instances of a journal of an earlier version would not be what this one finds.
 JOURNAL_FORMAT = 2
-
-#: Images whose files may wait to be written while the networks continue.
-MAX_WAITING = 4
 
 
 def segment_images(
@@ -84,7 +82,8 @@ def segment_images(
                     )
                 settings = asdict(segmenter.segmenter.settings)
                 prompts = round(summary.prompts / summary.images, 1)
-                with record_stage(folder, "segment", {}, settings=settings, prompts_per_image=prompts):
+                about = {"settings": settings, "precision": segmenter.precision, "prompts_per_image": prompts}
+                with record_stage(folder, "segment", {}, **about):
                     output.finish()
                 remove_unchanged(earlier)
     except KeyboardInterrupt:
@@ -97,23 +96,28 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
     summary = output.summary
     done = {record["name"]: record for record in journal.records()}
     numbers = itertools.count(1 + max(journal.done, default=-1))
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as writer:
-        images = tqdm(_read(targets.images, summary), total=targets.count, desc="segment", unit=" image")
+
+    def follow(target: TargetImage, image: NDArray[np.uint8], proposals: ImageProposals | None) -> None:
+        """All that the networks are not needed for. Where there are no proposals, the record is taken from the journal.
+
+        It runs in the worker's thread, and nothing else uses the journal, the folder and the summary meanwhile.
+        """
+        if proposals is None:
+            record = done[target.name]
+            summary.done_before += 1
+        else:
+            found = segmenter.rank(proposals, score=0)
+            record = {**identity(target, image), "results": found.to_coco(), "prompts": found.detections.prompts}
+            journal.add(next(numbers), record)
+        summary.prompts += record["prompts"]
+        output.add(target, image, record["results"])
+
+    images = tqdm(read_ahead(_read(targets.images, summary)), total=targets.count, desc="segment", unit=" image")
+    with Worker[None]() as worker:
         for target, image in images:
-            known_by, record = identity(target, image), done.get(target.name, {})
-            if known_by.items() <= record.items():
-                summary.done_before += 1
-            else:
-                found = segmenter.segment(image, score=0)
-                record = {**known_by, "results": found.to_coco(), "prompts": found.detections.prompts}
-                journal.add(next(numbers), record)
-            summary.prompts += record["prompts"]
-            waiting.append(writer.submit(output.add, target, image, record["results"]))
-            while len(waiting) > MAX_WAITING:
-                waiting.popleft().result()
-        while waiting:
-            waiting.popleft().result()
+            known = identity(target, image).items() <= done.get(target.name, {}).items()
+            worker.start(partial(follow, target, image, None if known else segmenter.propose(image)))
+        worker.finish()
 
 
 def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
@@ -136,6 +140,7 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
             name: hash_tensors(network.state_dict()) for name, network in segmenter.segmenter.named_children()
         },
         "settings": settings,
+        "precision": segmenter.precision,
     }
 
 

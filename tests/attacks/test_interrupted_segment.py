@@ -36,7 +36,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 #: Functions at one of whose calls a run is killed, whether or not it replaces results.
-MOMENTS = [(StandIn, "segment", 1), (StandIn, "segment", 3), (OutputFolder, "add", 2), (OutputFolder, "finish", 1),
+MOMENTS = [(StandIn, "propose", 1), (StandIn, "propose", 3), (OutputFolder, "add", 2), (OutputFolder, "finish", 1),
            (Path, "replace", 12)]  # fmt: skip
 
 
@@ -130,6 +130,7 @@ CHANGES: dict[str, Callable[[StandIn], object]] = {
     "references (negative)": lambda one: one.memory.negative.logical_not_(),
     "networks.encoder": lambda one: one.segmenter["encoder"].weight.data.mul_(2),
     "networks.proposer": lambda one: one.segmenter["proposer"].bias.data.add_(1),
+    "precision": lambda one: setattr(one, "precision", "bfloat16"),
     "networks.encoder (precision)": lambda one: one.segmenter["encoder"].half(),
     **{f"settings.{name}": partial(change_setting, name) for name in vars(Settings()) if name != "points_per_batch"},
 }
@@ -178,7 +179,7 @@ def test_a_second_run_into_one_folder_is_refused_and_disturbs_nothing(
     second: list[BaseException] = []
 
     class Meddling(StandIn):
-        def segment(self, image, score):  # type: ignore[no-untyped-def]
+        def propose(self, image):  # type: ignore[no-untyped-def]
             for work in (
                 lambda: run(out, photos, overwrite=overwrite),
                 lambda: filter_results(out if overwrite else tmp_path / "done", out, 0.2, (), (), True),
@@ -187,7 +188,7 @@ def test_a_second_run_into_one_folder_is_refused_and_disturbs_nothing(
                     work()
                 except UserError as error:
                     second.append(error)
-            return super().segment(image, score)
+            return super().propose(image)
 
     run(tmp_path / "done", photos)
     run(out, photos, Meddling(["coin"]), overwrite=overwrite)
