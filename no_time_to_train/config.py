@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import ClassesPerMask, ContextRatio, PointsPerSide, Prompts, PromptThreshold, Settings
+from no_time_to_train.method.settings import (
+    ClassesPerMask,
+    ContextRatio,
+    PointsPerSide,
+    Prompts,
+    PromptThreshold,
+    Settings,
+)
 from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
 
@@ -295,6 +302,7 @@ STAGE_KEYS: dict[str, type[Any] | None] = {
     "data_load_cfgs": DataLoadCfgs,
     "cache_dir": None,
     "compile": None,
+    "compile_decoder": None,
 }
 
 #: The precisions of Lightning's Trainer that the networks run in, as it calls them now and has called them. In the

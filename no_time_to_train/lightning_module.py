@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -17,6 +18,8 @@ from torch.utils.data.distributed import DistributedSampler
 from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.networks.devices import notice_slow_bfloat16
+from no_time_to_train.overlap import Worker
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.stage import RunCfg
 from no_time_to_train.pipeline.stages import STAGES
@@ -41,6 +44,7 @@ class NoTimeToTrain(pl.LightningModule):
         cache_dir: Folder of the proposal cache of the test stage. Default: no cache.
         compile: Translate both image encoders with ``torch.compile``, which makes them faster and changes the last
             digits of the results.
+        compile_decoder: Translate SAM 2's mask decoder, too. For GPUs: on a CPU it takes minutes and gains little.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class NoTimeToTrain(pl.LightningModule):
         data_load_cfgs: DataLoadCfgs | None = None,
         cache_dir: str | None = None,
         compile: bool = False,
+        compile_decoder: bool = False,
     ) -> None:
         super().__init__()
         self.test_mode = test_mode
@@ -66,9 +71,10 @@ class NoTimeToTrain(pl.LightningModule):
         self.dataset_cfgs = dataset_cfgs
         self.data_load_cfgs = data_load_cfgs or DataLoadCfgs()
         self.cache_dir = cache_dir
-        self.compile_encoders = compile
+        self.compile_encoders, self.compile_decoder = compile, compile_decoder
         self.segmenter: Segmenter | None = None
         self.attempt = 0
+        self.worker: Worker[None] | None = None
 
     def prepare(self, run: RunCfg, first: bool = True) -> None:
         """Read and check the stage's inputs; on the first rank, start an attempt of the run.
@@ -82,7 +88,7 @@ class NoTimeToTrain(pl.LightningModule):
         Raises:
             UserError: An input is missing or does not fit, or see ``Journal.start_attempt``.
         """
-        run = replace(run, compile=self.compile_encoders)
+        run = replace(run, compile=self.compile_encoders, compile_decoder=self.compile_decoder)
         self.stage = STAGES[self.test_mode](self.model_cfg, self.dataset_cfgs, run)
         self.journal = Journal(self.stage.output)
         if first:
@@ -97,6 +103,8 @@ class NoTimeToTrain(pl.LightningModule):
         self.segmenter = self.stage.build()
         if self.compile_encoders and self.segmenter is not None:
             self.segmenter.compile_encoders()
+        if self.compile_decoder and self.segmenter is not None:
+            self.segmenter.compile_decoder()
 
     def setup(self, stage: str) -> None:
         """Join the attempt that the first rank has started.
@@ -111,6 +119,9 @@ class NoTimeToTrain(pl.LightningModule):
             self.stage.remove_leftovers()
         attempt = self.trainer.strategy.broadcast(self.attempt)
         self.journal.join_attempt(attempt, self.trainer.global_rank)
+        self.worker = Worker()
+        if self.stage.networks and self.stage.run.precision.startswith("bf16") and self.trainer.is_global_zero:
+            notice_slow_bfloat16(self.trainer.strategy.root_device)
         if self.journal.done and self.trainer.is_global_zero:
             print(f"resuming: {self._progress(self.journal.done)}", flush=True)
 
@@ -120,6 +131,7 @@ class NoTimeToTrain(pl.LightningModule):
             "test_mode": self.test_mode,
             "precision": self.stage.run.precision,
             "compile": self.compile_encoders,
+            **({"compile_decoder": True} if self.compile_decoder else {}),  # only then, so that older runs resume
             **self.stage.depends_on(),
         }
 
@@ -140,7 +152,9 @@ class NoTimeToTrain(pl.LightningModule):
         return pickle.loads(batch)
 
     def test_step(self, item: Any, batch_idx: int) -> None:
-        """Process one item and add its record to the journal. A failure stops all ranks, see :class:`RankSampler`.
+        """Process one item. A thread adds its record to the journal while the networks work on the next one.
+
+        A failure stops all ranks, see :class:`RankSampler`. That of the thread is reported with the next item.
 
         Args:
             item: An item of the stage's data set.
@@ -148,16 +162,24 @@ class NoTimeToTrain(pl.LightningModule):
         """
         if not self.indices:  # a placeholder, see RankSampler
             return
+        assert self.worker is not None
         with self._reported_failures():
-            self.journal.add(self.indices[batch_idx], self.stage.step(item, self.segmenter))
+            work = self.stage.step(item, self.segmenter)
+            self.worker.start(partial(self._add_record, self.indices[batch_idx], work))
+
+    def _add_record(self, index: int, work: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
+        """Add what ``Stage.step`` returned to the journal."""
+        self.journal.add(index, work() if callable(work) else work)
 
     def on_test_end(self) -> None:
-        """Wait for all ranks, then make the output on the first one.
+        """Wait for the last item and for all ranks, then make the output on the first one.
 
         Raises:
             UserError: A rank has failed, or the output cannot be written.
         """
+        assert self.worker is not None
         with self._reported_failures():
+            self.worker.finish()
             self.stage.end()
             self.journal.leave_attempt()
         self.trainer.strategy.barrier()  # no rank can fail any more
@@ -186,6 +208,8 @@ class NoTimeToTrain(pl.LightningModule):
 
     def print_resume_hint(self) -> None:
         """After a failure, say how many items are done, and close the journal. Only the first rank calls this."""
+        if self.worker is not None:
+            self.worker.close()
         if not self.journal.holds_lock:
             return
         if done := self.journal.finished():

@@ -12,6 +12,7 @@ Only the order of summation differs, so results differ in the last digits. ``met
 decoder, and the property tests compare the two.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,7 @@ class MaskDecoder(nn.Module):
 
     Attributes:
         cpu_prompts: Prompts that a CPU decodes at once.
+        compiled: :meth:`decode_all` as ``torch.compile`` translates it; None before :meth:`compile_static`.
     """
 
     def __init__(self, sam2: SAM2Base) -> None:
@@ -60,6 +62,15 @@ class MaskDecoder(nn.Module):
         self.transformer = SharedTransformer(self.decoder.transformer)
         height, width = self.prompt_encoder.image_embedding_size
         self.cpu_prompts = max(CPU_TOKENS // (height * width), 1)
+        self.compiled: Callable[[Tensor, SharedMaps], tuple[Tensor, Tensor]] | None = None
+
+    def compile_static(self) -> None:
+        """Let ``torch.compile`` translate the decoder for batches of fixed sizes, on a GPU as CUDA graphs.
+
+        Call it once the network is on its device.
+        """
+        on_gpu = self.prompt_encoder.no_mask_embed.weight.is_cuda
+        self.compiled = torch.compile(self.decode_all, dynamic=False, mode="reduce-overhead" if on_gpu else None)
 
     def share(self, embedding: Tensor, high_res_features: list[Tensor]) -> SharedMaps:
         """Compute what the prompts of an image share.
@@ -98,23 +109,74 @@ class MaskDecoder(nn.Module):
         Returns:
             Logits [m, 4 H, 4 W] of the m points above the threshold, in their order, and predicted IoUs [m].
         """
+        if self.compiled is not None:
+            logits, predicted_iou = self.run_compiled(points, shared)
+            kept = kept_points(predicted_iou, pred_iou_thresh)
+            return logits[kept], predicted_iou[kept]  # copies: a CUDA graph uses its memory again for the next batch
+        image, mask_tokens, output, predicted_iou = self.attend(self.prompt_tokens(points), shared)
+        kept = kept_points(predicted_iou, pred_iou_thresh)
+        if len(kept) < len(points):  # avoids a copy where all points are kept
+            image = ImageTokens(image.scale[kept], image.weights[kept], image.rows[kept], [])
+        return self.upscale(image, mask_tokens[kept], output[kept], shared), predicted_iou[kept]
+
+    def run_compiled(self, points: Tensor, shared: SharedMaps) -> tuple[Tensor, Tensor]:
+        """:meth:`decode_all`, compiled. Batches are padded to a power of two, so that few sizes are translated.
+
+        Args:
+            points: See :meth:`forward`.
+            shared: See :meth:`forward`.
+
+        Returns:
+            Logits [n, 4 H, 4 W] and predicted IoUs [n].
+        """
+        assert self.compiled is not None
+        count = len(points)
+        padding = points[-1:].expand((1 << (count - 1).bit_length()) - count, -1)
+        if points.is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()
+        logits, predicted_iou = self.compiled(self.prompt_tokens(torch.cat([points, padding])), shared)
+        return logits[:count], predicted_iou[:count]
+
+    def decode_all(self, prompts: Tensor, shared: SharedMaps) -> tuple[Tensor, Tensor]:
+        """Make the masks of all prompts, whatever their predicted IoU, so that all shapes are known in advance.
+
+        Args:
+            prompts: [n, T, C], from :meth:`prompt_tokens`.
+            shared: From :meth:`share`.
+
+        Returns:
+            Logits [n, 4 H, 4 W] and predicted IoUs [n].
+        """
+        image, mask_tokens, output, predicted_iou = self.attend(prompts, shared)
+        return self.upscale(image, mask_tokens, output, shared), predicted_iou
+
+    def prompt_tokens(self, points: Tensor) -> Tensor:
+        """The tokens [n, T, C] of points [n, 2], each as one positive prompt."""
         decoder = self.decoder
         labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
         prompts, _ = self.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
         own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
         if decoder.pred_obj_scores:
             own.insert(0, decoder.obj_score_token.weight)
-        own_tokens = torch.cat(own).expand(len(points), -1, -1)
-        tokens, image = self.transformer(torch.cat([own_tokens, prompts], dim=1), shared.attention)
+        return torch.cat([torch.cat(own).expand(len(points), -1, -1), prompts], dim=1)
 
-        iou_token = len(own) - 2
-        predicted_iou, best = decoder.iou_prediction_head(tokens[:, iou_token])[:, 1:].max(dim=1)
-        kept = (~(predicted_iou <= pred_iou_thresh)).nonzero()[:, 0]  # and NaN, which MaskProposer reports
-        output = best[kept] + 1  # output 0 is the single-mask one
-        if len(kept) < len(points):  # avoids a copy where all points are kept
-            image = ImageTokens(image.scale[kept], image.weights[kept], image.rows[kept], [])
-        logits = self.upscale(image, tokens[kept, iou_token + 1 + output], output, shared)
-        return logits, predicted_iou[kept]
+    def attend(self, prompts: Tensor, shared: SharedMaps) -> tuple[ImageTokens, Tensor, Tensor, Tensor]:
+        """Run the transformer, and select the best of the three multi-mask outputs of each prompt.
+
+        Args:
+            prompts: [n, T, C], from :meth:`prompt_tokens`.
+            shared: From :meth:`share`.
+
+        Returns:
+            The image tokens, the mask token [n, C] and the index int64 [n] of the selected output, and its predicted
+            IoU [n].
+        """
+        tokens, image = self.transformer(prompts, shared.attention)
+        iou_token = int(self.decoder.pred_obj_scores)
+        predicted_iou, best = self.decoder.iou_prediction_head(tokens[:, iou_token])[:, 1:].max(dim=1)
+        output = best + 1  # output 0 is the single-mask one
+        every = torch.arange(len(output), device=output.device)
+        return image, tokens[every, iou_token + 1 + output], output, predicted_iou
 
     def upscale(self, image: ImageTokens, mask_tokens: Tensor, output: Tensor, shared: SharedMaps) -> Tensor:
         """Upscale image tokens fourfold and compute one mask per prompt.
@@ -147,6 +209,11 @@ class MaskDecoder(nn.Module):
             logits.append(maps.unflatten(2, (4, -1)).flatten(1, 2) @ mask_weights)  # [m, 16 B, 1]
         maps = torch.cat(logits, dim=1).view(-1, height, width, 2, 2, 2, 2)
         return maps.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * height, 4 * width)
+
+
+def kept_points(predicted_iou: Tensor, pred_iou_thresh: float) -> Tensor:
+    """The points above a threshold, int64 [m], and those of NaN, which ``MaskProposer`` reports."""
+    return (~(predicted_iou <= pred_iou_thresh)).nonzero()[:, 0]
 
 
 def upscaling_matrix(convolution: nn.ConvTranspose2d) -> Tensor:

@@ -13,6 +13,9 @@ from no_time_to_train.method.mask_decoder import MaskDecoder
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.settings import Settings
 
+#: Prompts that a GPU decodes at once where nobody has chosen a number.
+POINTS_PER_BATCH = 1024
+
 
 def point_grid(points_per_side: int, size: int) -> Tensor:
     """Point prompts on a square grid over a square image.
@@ -40,7 +43,7 @@ class MaskProposer(nn.Module):
 
     Attributes:
         size: Side of the input in pixels (1024).
-        points_per_batch: Prompts decoded at once, halved whenever the GPU's memory is full.
+        points_per_batch: Prompts decoded at once, halved whenever the GPU's memory is full. A CPU decodes fewer.
     """
 
     def __init__(self, sam2: SAM2Base, settings: Settings | None = None) -> None:
@@ -51,7 +54,8 @@ class MaskProposer(nn.Module):
         self.normalize = Normalize()
         self.size: int = sam2.image_size
         self.points_per_side = settings.points_per_side
-        self.points_per_batch = settings.points_per_batch
+        self.points_per_batch = settings.points_per_batch or POINTS_PER_BATCH
+        self.was_chosen = settings.points_per_batch is not None
         self.pred_iou_thresh = settings.pred_iou_thresh
 
     def forward(self, image: Tensor) -> Proposals:
@@ -111,12 +115,13 @@ class MaskProposer(nn.Module):
                     raise
             torch.cuda.empty_cache()  # outside the handler, because the exception keeps the decoded masks alive
             at_once = self.points_per_batch = at_once // 2
-            warnings.warn(
-                f"the GPU's memory is full: from now on {at_once} prompts at once, which changes no result "
-                "(model_cfg.sam2_infer_cfgs.testing_point_bs)",
-                UserNotice,
-                stacklevel=2,
-            )
+            if self.was_chosen:
+                warnings.warn(
+                    f"the GPU's memory is full: from now on {at_once} prompts at once, which changes no result "
+                    "(model_cfg.sam2_infer_cfgs.testing_point_bs)",
+                    UserNotice,
+                    stacklevel=2,
+                )
         logits, predicted_iou = zip(*batches, strict=True)
         check_finite(torch.stack([part.sum(dtype=torch.float32) for part in (*logits, *predicted_iou)]), "SAM 2")
         return Proposals(torch.cat(logits).float(), torch.cat(predicted_iou).float())

@@ -89,6 +89,15 @@ class Segmenter(nn.Module):
         if self.proposer is not None:
             self.proposer.sam2.image_encoder.compile()
 
+    def compile_decoder(self) -> None:
+        """Let ``torch.compile`` translate SAM 2's mask decoder at its first calls, one for each size of a batch.
+
+        For GPUs, where it runs as CUDA graphs: it then makes the masks of all points, so that nothing waits for the
+        predicted IoUs. On a CPU it takes minutes and gains little.
+        """
+        if self.proposer is not None:
+            self.proposer.decoder.compile_static()
+
     @torch.inference_mode()
     def describe_reference(self, crop: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 1: the vector of a reference instance (docs/method.md, 1).
@@ -245,7 +254,7 @@ def upsample(logits: Tensor, height: int, width: int) -> PackedMasks:
     for part in logits[:, None].split(max(UPSAMPLED_AT_ONCE // (height * width), 1)):
         if len(part):
             upsampled = F.interpolate(part, (height, width), mode="bilinear", antialias=True)[:, 0]
-            parts.append(PackedMasks.pack((upsampled > 0).cpu().numpy()))
+            parts.append(PackedMasks.pack(upsampled > 0))
     return PackedMasks.join(parts)
 
 

@@ -33,7 +33,8 @@ class Settings:
 
     Attributes:
         points_per_side: Point prompts per side of the square grid.
-        points_per_batch: Prompts decoded at once. Affects speed and memory only, never results.
+        points_per_batch: Prompts that a GPU decodes at once. Affects speed and memory only, never results. None is
+            1,024, or as many as fit into its memory.
         pred_iou_thresh: Proposals with a predicted IoU at or below this are dropped.
         box_nms_thresh: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
         max_instances: Instances returned per image at most.
@@ -49,7 +50,7 @@ class Settings:
     """
 
     points_per_side: PointsPerSide = 32
-    points_per_batch: Positive = 64
+    points_per_batch: Positive | None = None
     pred_iou_thresh: Fraction = 0.4
     box_nms_thresh: Fraction = 0.5
     max_instances: Positive = 100

@@ -6,7 +6,7 @@ from all records. Nothing here depends on Lightning.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,7 @@ class RunCfg:
         cache_dir: Folder of the proposal cache (stage 3); None means no cache.
         precision: The trainer's precision, in which the networks run.
         compile: Whether ``torch.compile`` translates the image encoders.
+        compile_decoder: Whether it translates SAM 2's mask decoder.
         on_bad_image: Whether a target image that cannot be read stops the run or is skipped.
         max_bad: How many such images may be skipped; None means any number.
         size_mismatch: Whether an image of another size than the annotation file states counts as one that cannot be
@@ -57,6 +58,7 @@ class RunCfg:
     cache_dir: str | None = None
     precision: str = "32-true"
     compile: bool = False
+    compile_decoder: bool = False
     on_bad_image: Literal["stop", "skip"] = "stop"
     max_bad: int | None = None
     size_mismatch: Literal["stop", "rescale"] = "stop"
@@ -120,7 +122,7 @@ class Stage(ABC):
         remove_leftovers(self.output)
 
     @abstractmethod
-    def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
+    def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any] | Callable[[], dict[str, Any]]:
         """Process one item.
 
         Args:
@@ -128,7 +130,9 @@ class Stage(ABC):
             segmenter: What :meth:`build` returned, on this process's device.
 
         Returns:
-            The item's record, as JSON values: what :meth:`finish` needs of it.
+            The item's record, as JSON values: what :meth:`finish` needs of it. Or a function that returns it, which
+            needs no network: it runs in a thread while the networks work on the next item. Those functions run one at
+            a time, in the order of the items.
 
         Raises:
             UserError: The item cannot be processed.

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.class_splits import class_splits, select_categories
@@ -152,6 +154,7 @@ class TestStage(Stage):
             "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
             "precision": self.run.precision,
             **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
+            **({"compile_decoder": True} if self.run.compile_decoder else {}),
             **({"guided": self.guided_by()} if cfg.sam2_infer_cfgs.prompts == "guided" else {}),
         }
 
@@ -168,11 +171,34 @@ class TestStage(Stage):
         if self.cache is not None:
             self.cache.remove_leftovers()
 
-    def step(self, item: Target | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
+    def step(
+        self, item: Target | BadImage, segmenter: Segmenter | None
+    ) -> dict[str, Any] | Callable[[], dict[str, Any]]:
         assert segmenter is not None
         if isinstance(item, BadImage):
             return self.bad_images.skip(self.dataset.entries[item.index]["id"], item.reason)
-        proposals = self.proposals(item, segmenter)
+        described = None
+        if item.proposals is None:
+            assert item.image is not None
+            described = segmenter.describe(as_float(item.image), item.height, item.width)
+        return partial(self.follow, item, described, segmenter)
+
+    @torch.inference_mode()
+    def follow(self, item: Target, described: DescribedProposals | None, segmenter: Segmenter) -> dict[str, Any]:
+        """All that the networks are not needed for.
+
+        Args:
+            item: The image.
+            described: What the networks say about it; None where the cache has it.
+            segmenter: The networks.
+
+        Returns:
+            The image's record.
+
+        Raises:
+            UserError: The cache or a picture cannot be written.
+        """
+        proposals = self.as_stored(item, described).to(segmenter.prototypes.device)
         detections = segmenter.match_and_merge(proposals)
         results = to_coco_records(detections, item.image_id, [category.id for category in self.categories])
         if self.model_cfg.test.online_vis:
@@ -184,27 +210,22 @@ class TestStage(Stage):
             "prompts": proposals.prompts,
         }
 
-    def proposals(self, item: Target, segmenter: Segmenter) -> DescribedProposals:
-        """The proposals of an image, from the cache or from the networks.
+    def as_stored(self, item: Target, described: DescribedProposals | None) -> DescribedProposals:
+        """The proposals of an image, as the cache stores them where there is one; it is written where it lacks them.
 
         Args:
-            item: The image.
-            segmenter: The networks.
-
-        Returns:
-            The proposals on the segmenter's device; with a cache, always as the cache stores them.
+            item: See :meth:`follow`.
+            described: See :meth:`follow`.
 
         Raises:
-            UserError: The encoder returns a value that is not finite, or the cache cannot be written.
+            UserError: The cache cannot be written.
         """
-        proposals = item.proposals
-        if proposals is None:
-            assert item.image is not None
-            proposals = segmenter.describe(as_float(item.image), item.height, item.width)
-            if self.cache is None:
-                return proposals
-            proposals = self.cache.write(item.cache_key, proposals, item.height, item.width).proposals
-        return proposals.to(segmenter.prototypes.device)
+        if described is None:
+            assert item.proposals is not None
+            return item.proposals
+        if self.cache is None:
+            return described
+        return self.cache.write(item.cache_key, described, item.height, item.width).proposals
 
     def end(self) -> None:
         self.pictures.close()

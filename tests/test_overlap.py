@@ -1,0 +1,135 @@
+"""Work of one image while the networks work on the next: order, errors, and that nothing of it changes results."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train.cli import main
+from no_time_to_train.method.packed_masks import pack_bits
+from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.overlap import Worker, read_ahead
+from no_time_to_train.pipeline.test_stage import TestStage as Stage
+from tests.conftest import Photo, stage_arguments
+from tests.test_stages import Checkpoints
+
+
+def fail() -> None:
+    raise UserError("no")
+
+
+def test_jobs_run_one_at_a_time_in_another_thread_and_their_errors_come_with_the_next_call() -> None:
+    with Worker[Any]() as worker:
+        assert worker.finish() is None
+        worker.start(threading.get_ident)
+        assert worker.finish() != threading.get_ident()
+        assert worker.finish() is None
+        worker.start(fail)
+        with pytest.raises(UserError, match="no"):
+            worker.start(lambda: 1)
+        worker.start(lambda: 2)
+        assert worker.finish() == 2
+
+
+def test_reading_ahead_changes_neither_the_items_nor_the_place_of_an_error() -> None:
+    threads = set()
+
+    def items() -> Iterator[int]:
+        for number in range(3):
+            threads.add(threading.get_ident())
+            yield number
+        fail()
+
+    read = read_ahead(items())
+    assert [next(read) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(UserError, match="no"):
+        next(read)
+    assert threading.get_ident() not in threads
+
+
+@pytest.fixture
+def segmenter(nano_checkpoints: Checkpoints, photo: Photo) -> ReferenceSegmenter:
+    found = ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=Settings(points_per_side=6))
+    found.add_reference("thing", photo.path, mask=photo.mask_path)
+    return found
+
+
+def test_segmenting_is_ranking_what_was_proposed_and_another_memory_needs_no_network(
+    segmenter: ReferenceSegmenter, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = segmenter.segment(photo.path, score=0.2)
+    proposals = segmenter.propose(photo.path)
+    assert (len(proposals) > 0, proposals.path) == (True, photo.path)
+    segmenter.add_reference("other", photo.path, mask=~photo.mask)
+    with_both = segmenter.segment(photo.path, score=0.0)
+    monkeypatch.setattr(Segmenter, "describe", lambda *_: fail())
+    assert segmenter.rank(proposals, 0.0).to_coco() == with_both.to_coco()
+    segmenter.remove("other")
+    ranked = segmenter.rank(proposals, 0.2)
+    assert ranked.to_coco() == expected.to_coco()
+    assert ranked.detections.prompts == 36
+    segmenter.memory = None
+    with pytest.raises(UserError, match="the memory is empty"):
+        segmenter.rank(proposals)
+
+
+def test_guided_proposals_need_a_memory(nano_checkpoints: Checkpoints, photo: Photo) -> None:
+    settings = Settings(points_per_side=6, prompts="guided")
+    segmenter = ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=settings)
+    with pytest.raises(UserError, match="the memory is empty"):
+        segmenter.propose(photo.path)
+
+
+def test_the_images_before_one_that_cannot_be_read_are_returned(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    found = segmenter.segment_many([photo.path, "gone.png"], score=0.0, progress=False)
+    assert next(found).to_coco() == segmenter.segment(photo.path, score=0.0).to_coco()
+    with pytest.raises(UserError, match="image not found"):
+        next(found)
+
+
+def test_the_memory_may_change_between_two_images(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    found = segmenter.segment_many([photo.path] * 2, score=0.0, progress=False)
+    assert set(next(found).labels) == {"thing"}
+    segmenter.add_reference("other", photo.path, mask=~photo.mask)
+    assert next(found).to_coco() == segmenter.segment(photo.path, score=0.0).to_coco()
+
+
+def test_an_error_in_the_thread_of_a_stage_ends_the_run_in_one_line_and_keeps_the_images_before(
+    nano_checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled, memory = (["--out_path", str(tmp_path / name)] for name in ("memory.ckpt", "prototypes.ckpt"))
+    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), *filled])
+    main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), "--ckpt_path", filled[1], *memory])
+    run = [*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", memory[1]]
+    main(run)
+    expected = (tmp_path / "results.json").read_bytes()
+    follow, seen = Stage.follow, []
+
+    def failing(self: Stage, item: Any, *arguments: Any) -> Any:
+        seen.append(item.image_id)
+        if len(seen) == 3:
+            raise UserError("the third image is too much")
+        return follow(self, item, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "follow", failing)
+        with pytest.raises(SystemExit) as error:
+            main(run)
+    assert error.value.code == 2
+    printed = capsys.readouterr()
+    assert "the third image is too much" in printed.err
+    assert "2 of " in printed.out
+    assert "images are done; run the same command again to resume" in printed.out
+    main(run)
+    assert (tmp_path / "results.json").read_bytes() == expected
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 33])
+def test_bits_packed_on_a_device_are_those_of_numpy(width: int) -> None:
+    masks = torch.rand(3, 5, width, generator=torch.Generator().manual_seed(width)) > 0.5
+    np.testing.assert_array_equal(pack_bits(masks), np.packbits(masks.numpy(), axis=2))
