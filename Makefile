@@ -49,6 +49,7 @@ check-versions: .venv/ready
 # About ten minutes on two cores, if nothing else runs.
 benchmark: .venv/ready
 	.venv/bin/python -m timing.stages
+	.venv/bin/python -m timing.presets
 
 # Pins and hashes without the registries' addresses.
 lock: .venv/ready

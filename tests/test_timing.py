@@ -1,0 +1,51 @@
+"""The commands that measure time and memory: they run, and print a number in every cell."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from timing import gpu, presets
+
+
+@pytest.mark.parametrize("name", ["stages", "gpu", "presets", "guided", "gallery", "soak"])
+def test_each_command_explains_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"timing.{name}")
+    monkeypatch.setattr("sys.argv", [f"timing.{name}", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage:")
+
+
+def rows(page: Path) -> list[list[str]]:
+    """The cells of the table's rows."""
+    lines = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_gpu_command_measures_every_precision_on_a_cpu(tmp_path: Path) -> None:
+    small = ["--sam2", "sam2_nano", "--encoder", "dinov2_nano", "--points-per-side", "4", "--repeats", "1"]
+    gpu.main([*small, "--device", "cpu", "--no-compile", "--out", str(tmp_path / "gpu.md")])
+    generator, generator_bf16, *ours = rows(tmp_path / "gpu.md")
+    assert [row[0] for row in ours] == ["ours, float32", "ours, bfloat16"]
+    for row in (generator, generator_bf16):
+        assert float(row[1]) > 0
+    for row in ours:
+        assert all(float(cell) >= 0 for cell in row[1:])
+        assert float(row[1]) > 0
+
+
+def test_the_presets_are_compared_in_both_precisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {name: preset._replace(sam2="sam2_nano", dinov2="dinov2_nano") for name, preset in presets.PRESETS.items()}
+    monkeypatch.setattr(presets, "PRESETS", small)
+    presets.main(["--presets", "accurate", "fast", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path / "out")])
+    table = rows(tmp_path / "out")
+    assert [row[:2] for row in table] == [
+        [name, precision] for name in ("accurate", "fast") for precision in ("float32", "bfloat16")
+    ]
+    assert [row[5] for row in table[:2]] == ["1024", "1024"]
+    assert 0 < int(table[2][5]) <= 0.15 * 1024, "a guided preset decodes a share of the grid"
+    assert all(float(cell) >= 0 for row in table for cell in row[2:])
