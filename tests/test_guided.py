@@ -216,3 +216,5 @@ def test_guided_prompts_keep_the_ap_of_the_grid_with_a_fraction_of_the_points() 
         grid, guided = ([seed[name, several] for seed in seeds] for name in ("grid", "guided"))
         assert sum(one["AP"] for one in guided) >= sum(one["AP"] for one in grid) - 3 * 0.5
         assert all(one["points"] <= most * POINTS_PER_SIDE**2 for one in guided)
+        coarse = [seed["grid, half as dense", several] for seed in seeds]
+        assert sum(one["AR small"] for one in guided) > sum(one["AR small"] for one in coarse)

@@ -5,8 +5,9 @@ resemble no reference, and the decoder takes most of the time of an image. :func
 before they are decoded, by the similarity of the image's patch tokens to the prototypes. Everything after the decoder
 is the paper's.
 
-The constants were tuned on drawn scenes of the seeds 777 and 1000 to 1009 with the nano networks; docs/speed.md has the
-figures on other seeds (``python -m timing.guided``).
+The constants, and the defaults of the threshold and of the budget in ``settings.py``, were tuned on drawn scenes of the
+seeds 777 and 1000 to 1009 with the nano networks. docs/speed.md has the figures on other seeds, which
+``python -m timing.guided`` prints.
 """
 
 import math
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: By how much similarity plus 1 must be higher from one level of the grid to the next. From 0.1 to 0.3 the AP of the
-#: tuning scenes stays within 0.2; at 0, similar points that lie close together use up the budget.
+#: How much larger the divisor of similarity plus 1 is from one level of the grid to the next. With one class, the AP of
+#: the tuning scenes is 0.2 lower at 0, because similar points that lie close together use up the budget, and 0.9 lower at
+#: 0.3, because fewer points reach the threshold.
 LEVEL_STEP = 0.1
 
 #: Where the memory has several classes, the budget is this many times as large. More classes find similar points nearly
