@@ -367,6 +367,7 @@ class ReferenceSegmenter:
                 if (found := worker.finish()) is not None:
                     yield found
                 worker.start(partial(self.rank, proposals, score))
+                del proposals  # freed as soon as they are ranked, while the networks work on the next image
             if (found := worker.finish()) is not None:
                 yield found
 

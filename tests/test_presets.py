@@ -160,7 +160,7 @@ def test_the_compiled_decoder_sees_padded_batches_and_gives_the_same_masks(
         return lambda prompts, shared: (sizes.append(len(prompts)), function(prompts, shared))[1]
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
-    proposer.decoder.compile_static()
+    proposer.decoder.static = True
     found = proposer.decode(*encoded, points)
     assert sizes == [16, 16], "of 25 points, the last 9 are padded"
     assert options == [{"dynamic": False, "mode": None}]
@@ -182,4 +182,4 @@ def test_the_option_compile_decoder_reaches_the_decoder(
 
     module.stage = Stage()  # type: ignore[assignment]
     module.build()
-    assert (proposer.decoder.compiled is not None) == wanted
+    assert proposer.decoder.static == wanted

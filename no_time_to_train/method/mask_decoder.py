@@ -52,7 +52,7 @@ class MaskDecoder(nn.Module):
 
     Attributes:
         cpu_prompts: Prompts that a CPU decodes at once.
-        compiled: :meth:`decode_all` as ``torch.compile`` translates it; None before :meth:`compile_static`.
+        static: Whether ``torch.compile`` translates the decoder for batches of a few sizes, on a GPU as CUDA graphs.
     """
 
     def __init__(self, sam2: SAM2Base) -> None:
@@ -62,15 +62,8 @@ class MaskDecoder(nn.Module):
         self.transformer = SharedTransformer(self.decoder.transformer)
         height, width = self.prompt_encoder.image_embedding_size
         self.cpu_prompts = max(CPU_TOKENS // (height * width), 1)
+        self.static = False
         self.compiled: Callable[[Tensor, SharedMaps], tuple[Tensor, Tensor]] | None = None
-
-    def compile_static(self) -> None:
-        """Let ``torch.compile`` translate the decoder for batches of fixed sizes, on a GPU as CUDA graphs.
-
-        Call it once the network is on its device.
-        """
-        on_gpu = self.prompt_encoder.no_mask_embed.weight.is_cuda
-        self.compiled = torch.compile(self.decode_all, dynamic=False, mode="reduce-overhead" if on_gpu else None)
 
     def share(self, embedding: Tensor, high_res_features: list[Tensor]) -> SharedMaps:
         """Compute what the prompts of an image share.
@@ -109,7 +102,7 @@ class MaskDecoder(nn.Module):
         Returns:
             Logits [m, 4 H, 4 W] of the m points above the threshold, in their order, and predicted IoUs [m].
         """
-        if self.compiled is not None:
+        if self.static:
             logits, predicted_iou = self.run_compiled(points, shared)
             kept = kept_points(predicted_iou, pred_iou_thresh)
             return logits[kept], predicted_iou[kept]  # copies: a CUDA graph uses its memory again for the next batch
@@ -129,7 +122,9 @@ class MaskDecoder(nn.Module):
         Returns:
             Logits [n, 4 H, 4 W] and predicted IoUs [n].
         """
-        assert self.compiled is not None
+        if self.compiled is None:  # now, because the network is on its device by the first call
+            mode = "reduce-overhead" if points.is_cuda else None
+            self.compiled = torch.compile(self.decode_all, dynamic=False, mode=mode)
         count = len(points)
         padding = points[-1:].expand((1 << (count - 1).bit_length()) - count, -1)
         if points.is_cuda:

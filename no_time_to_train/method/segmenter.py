@@ -96,7 +96,7 @@ class Segmenter(nn.Module):
         predicted IoUs. On a CPU it takes minutes and gains little.
         """
         if self.proposer is not None:
-            self.proposer.decoder.compile_static()
+            self.proposer.decoder.static = True
 
     @torch.inference_mode()
     def describe_reference(self, crop: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,7 +209,8 @@ def describe_proposals(proposals: Proposals, features: Tensor, height: int, widt
     """
     regions = proposals.logits > 0
     filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
-    proposals, regions = proposals[filled], regions[filled]
+    if len(filled) < len(proposals):  # else a copy of all logits would only take memory
+        proposals, regions = proposals[filled], regions[filled]
     return DescribedProposals(
         proposals.predicted_iou,
         masks_to_boxes(regions).long(),
