@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 #: How much larger the divisor of similarity plus 1 is from one level of the grid to the next. With one class, the AP of
-#: the tuning scenes is 0.2 lower at 0, because similar points that lie close together use up the budget, and 0.9 lower at
-#: 0.3, because fewer points reach the threshold.
+#: the tuning scenes is 0.2 lower at 0, because similar points that lie close together use up the budget, and 0.9 lower
+#: at 0.3, because fewer points reach the threshold.
 LEVEL_STEP = 0.1
 
 #: Where the memory has several classes, the budget is this many times as large. More classes find similar points nearly
