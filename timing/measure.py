@@ -29,27 +29,32 @@ class Measured(Generic[T]):
     peak: int
 
 
-def measure(work: Callable[[], T], device: torch.device) -> Measured[T]:
+def measure(work: Callable[[], T], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> Measured[T]:
     """Do a piece of work once, and measure it.
 
     Args:
         work: A function without arguments.
         device: The device that it computes on. Its memory is measured: the GPU's, or that of this process.
+        clock: Returns seconds. ``time.process_time`` counts those of the processor, whatever else runs on the machine.
 
     Returns:
         The function's result and what it took.
     """
     before = memory_in_use(device)
-    start = time.perf_counter()
+    start = clock()
     result = work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     return Measured(result, seconds, peak_memory(device) - before)
 
 
 def measure_both(
-    plain: Callable[[], T], ours: Callable[[], T], device: torch.device, repeats: int = 1
+    plain: Callable[[], T],
+    ours: Callable[[], T],
+    device: torch.device,
+    repeats: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Measured[T], Measured[T]]:
     """Measure two implementations in turn, several times, and keep the fastest run of each.
 
@@ -60,11 +65,12 @@ def measure_both(
         ours: The second implementation.
         device: See :func:`measure`.
         repeats: How many times each is measured.
+        clock: See :func:`measure`.
 
     Returns:
         The fastest run of each.
     """
-    rounds = [(measure(plain, device), measure(ours, device)) for _ in range(repeats)]
+    rounds = [(measure(plain, device, clock), measure(ours, device, clock)) for _ in range(repeats)]
     first, second = (min(runs, key=lambda run: run.seconds) for runs in zip(*rounds, strict=True))
     return first, second
 

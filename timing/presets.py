@@ -6,6 +6,7 @@ prompts as the preset decodes; what follows takes less than a second.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -30,13 +31,16 @@ from timing.stages import HEIGHT, WIDTH, seeded
 POINTS = 64
 
 
-def measure_preset(preset: Preset, repeats: int, device: torch.device) -> tuple[list[list[float]], int]:
+def measure_preset(
+    preset: Preset, repeats: int, device: torch.device, clock: Callable[[], float]
+) -> tuple[list[list[float]], int]:
     """Measure the networks of a preset.
 
     Args:
         preset: The preset.
         repeats: How many times each network is measured in each precision.
         device: Where the networks run.
+        clock: See ``measure.measure``.
 
     Returns:
         Seconds in float32 and in bfloat16, each of SAM 2's encoder, DINOv2, and the decoder for ``POINTS`` points; and
@@ -63,7 +67,7 @@ def measure_preset(preset: Preset, repeats: int, device: torch.device) -> tuple[
 
         return work
 
-    runs = [measure_both(step, in_bfloat16(step), device, repeats) for step in steps]
+    runs = [measure_both(step, in_bfloat16(step), device, repeats, clock) for step in steps]
     times = [[run.seconds for run in of_precision] for of_precision in zip(*runs, strict=True)]
     return times, prompts_of(features, scene.masks[0], points, proposer.size, settings)
 
@@ -84,16 +88,19 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="The presets to measure.")
     parser.add_argument("--repeats", type=int, default=5, help="How many times each network is measured.")
+    parser.add_argument("--processor-time", action="store_true", help="Seconds of the processor, not of the clock.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Device.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "PRESETS.md", help="File to write.")
     options = parser.parse_args(argv)
     device = torch.device(options.device)
+    clock = time.process_time if options.processor_time else time.perf_counter
     lines = [
         "# Presets and precisions",
         "",
         f"`python -m timing.presets`, {date.today().isoformat()}: {machine(device)}.",
         "",
-        f"Seeded weights, a {WIDTH}x{HEIGHT} image, a memory of one class. Seconds, the fastest of {options.repeats}; "
+        f"Seeded weights, a {WIDTH}x{HEIGHT} image, a memory of one class. Seconds"
+        f"{' of the processor' * options.processor_time}, the fastest of {options.repeats}; "
         "an image takes those of both encoders and of the decoder for its prompts.",
         "",
         f"| preset | precision | SAM 2 encoder | DINOv2 | decoder, {POINTS} points | prompts | image | times faster |",
@@ -102,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join(lines), flush=True)
     slowest = None
     for name in options.presets:
-        both, prompts = measure_preset(PRESETS[name], options.repeats, device)
+        both, prompts = measure_preset(PRESETS[name], options.repeats, device, clock)
         for precision, (sam2, dinov2, decoder) in zip(("float32", "bfloat16"), both, strict=True):
             whole = sam2 + dinov2 + decoder * prompts / POINTS
             slowest = slowest or whole
