@@ -17,7 +17,7 @@ from no_time_to_train.config import RUN_OPTIONS
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_yaml, read_yaml
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
-from no_time_to_train.pipeline.run_record import record_stage
+from no_time_to_train.pipeline.run_record import record_refused, record_stage
 from no_time_to_train.pipeline.stage import RunCfg
 
 #: Packages whose classes a configuration may name. A configuration from elsewhere can import nothing else.
@@ -121,7 +121,12 @@ class StageCLI(LightningCLI):
             labels={key: value for key, value in labels.items() if value is not None},
         )
         first = self.trainer.is_global_zero
-        model.prepare(run, first)
+        try:
+            model.prepare(run, first)
+        except UserError as error:
+            if first:
+                self._record_refused(model, run, error)
+            raise
         try:
             with self._record(model, run) if first else nullcontext({}) as record:
                 model.build()
@@ -145,18 +150,29 @@ class StageCLI(LightningCLI):
             "encoder": str(model.model_cfg.encoder_checkpoint) if "encoder" in networks else None,
             "memory": run.ckpt_path,
         }
-        name = model.model_cfg.dataset_name or target.class_split or Path(target.json_file).stem or None
-        config = self._parser(self.subcommand).dump(self.config[self.subcommand])
         return record_stage(
             model.stage.output.parent,
             model.test_mode,
             files,
             **model.stage.about(),
             protocol=target.protocol,
-            labels={"dataset_name": name, **run.labels},
             devices=[self.trainer.num_nodes, self.trainer.num_devices, device_name(self.trainer)],
-            config=yaml.safe_load(config),
+            **self._named(model, run),
         )
+
+    def _record_refused(self, model: NoTimeToTrain, run: RunCfg, error: UserError) -> None:
+        """Record in ``run.json`` that the stage's inputs were refused, so that a report names the failed run."""
+        written = {"test": run.export_result, "test_support": run.out_neg_json}.get(model.test_mode, run.out_path)
+        folder = Path(written).parent if written else Path(run.save_dir)
+        with suppress(UserError):  # the first error is the one to report
+            record_refused(folder, model.test_mode, error, **self._named(model, run))
+
+    def _named(self, model: NoTimeToTrain, run: RunCfg) -> dict[str, Any]:
+        """What a report lists a run by, and its configuration."""
+        target = model.dataset_cfgs.test
+        name = model.model_cfg.dataset_name or target.class_split or Path(target.json_file).stem or None
+        config = self._parser(self.subcommand).dump(self.config[self.subcommand])
+        return {"labels": {"dataset_name": name, **run.labels}, "config": yaml.safe_load(config)}
 
 
 def device_name(trainer: Trainer) -> str:

@@ -47,14 +47,8 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
     path = folder / FILE_NAME
     remove_leftovers(path)
     sections = read_sections(path)
-    section = {
-        "status": "running",
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
-        "versions": versions(),
-        "files": {name: fingerprint(file, sections) for name, file in files.items() if file and Path(file).is_file()},
-        **about,
-    }
+    known = {name: fingerprint(file, sections) for name, file in files.items() if file and Path(file).is_file()}
+    section = {"status": "running", **of_this_process(), "files": known, **about}
 
     def write(**changes: Any) -> None:
         section.update(changes)
@@ -72,6 +66,32 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
             write(status="failed", error=reason, seconds=round(time.monotonic() - start, 1))
         raise
     write(status="finished", seconds=round(time.monotonic() - start, 1))
+
+
+def record_refused(folder: Path, stage: str, error: UserError, **about: Any) -> None:
+    """Record a stage whose inputs were refused, unless the folder has a record of another attempt that did not fail.
+
+    Args:
+        folder: The run's folder.
+        stage: Name of the section.
+        error: Why it was refused.
+        about: See :func:`record_stage`.
+
+    Raises:
+        UserError: ``run.json`` is damaged or cannot be written.
+    """
+    path = folder / FILE_NAME
+    sections = read_sections(path)
+    if sections.get(stage, {"status": "failed"}).get("status") == "failed":
+        section = {"status": "failed", "error": str(error), **of_this_process(), **about}
+        with atomic_write(path) as file:
+            file.write(json.dumps({**sections, stage: section}, indent=1).encode() + b"\n")
+
+
+def of_this_process() -> dict[str, Any]:
+    """When and how this process was started, and the versions that it uses."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"started": started, "command": shlex.join(sys.argv), "versions": versions()}
 
 
 def read_sections(path: Path) -> dict[str, dict[str, Any]]:
