@@ -1,12 +1,14 @@
 """SAM 2: class-agnostic mask proposals from a grid of point prompts (docs/method.md, 3.3 and 3.4)."""
 
 import warnings
+from functools import partial
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from no_time_to_train.errors import UserNotice
+from no_time_to_train.method.cpu_threads import map_on_threads
 from no_time_to_train.method.encoder import Normalize
 from no_time_to_train.method.finite import check_finite
 from no_time_to_train.method.mask_decoder import MaskDecoder
@@ -103,12 +105,13 @@ class MaskProposer(nn.Module):
             UserError: A logit or a predicted IoU is not finite.
         """
         shared = self.decoder.share(embedding, high_res_features)
-        at_once = self.points_per_batch
+        at_once, run = self.points_per_batch, map
         if points.device.type == "cpu":
-            at_once = min(at_once, self.decoder.cpu_prompts)
+            at_once, run = min(at_once, self.decoder.cpu_prompts), map_on_threads
+        decode = partial(self.decoder, shared=shared, pred_iou_thresh=self.pred_iou_thresh)
         while True:
             try:
-                batches = [self.decoder(batch, shared, self.pred_iou_thresh) for batch in points.split(at_once)]
+                batches = list(run(decode, points.split(at_once)))
                 break
             except torch.OutOfMemoryError:
                 if at_once == 1:
