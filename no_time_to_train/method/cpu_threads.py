@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import torch
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def map_on_threads(work: Callable[[S], T], items: Iterable[S]) -> list[T]:

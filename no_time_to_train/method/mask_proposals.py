@@ -1,6 +1,7 @@
 """SAM 2: class-agnostic mask proposals from a grid of point prompts (docs/method.md, 3.3 and 3.4)."""
 
 import warnings
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -105,7 +106,8 @@ class MaskProposer(nn.Module):
             UserError: A logit or a predicted IoU is not finite.
         """
         shared = self.decoder.share(embedding, high_res_features)
-        at_once, run = self.points_per_batch, map
+        at_once = self.points_per_batch
+        run: Callable[..., Iterable[tuple[Tensor, Tensor]]] = map
         if points.device.type == "cpu":
             at_once, run = min(at_once, self.decoder.cpu_prompts), map_on_threads
         decode = partial(self.decoder, shared=shared, pred_iou_thresh=self.pred_iou_thresh)
