@@ -415,10 +415,10 @@ def test_a_full_gpu_halves_the_prompts_at_once_with_one_notice_and_the_same_resu
     expected = proposer(image)
     decode = proposer.decoder.forward
 
-    def small_gpu(points: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def small_gpu(points: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         if len(points) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode(points, *arguments)
+        return decode(points, **options)
 
     monkeypatch.setattr(proposer.decoder, "forward", small_gpu)
     with pytest.warns(UserNotice, match="prompts at once") as notices:
