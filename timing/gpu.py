@@ -20,15 +20,13 @@ from torch import Tensor
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
+from no_time_to_train.method.mask_proposals import point_grid
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals, without_autocast
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.registry import encoder_input_size
 from timing.measure import Measured, machine, measure
-from timing.stages import CLASSES, HEIGHT, WIDTH, seeded
+from timing.stages import CLASSES, HEIGHT, WIDTH, seeded_segmenter
 
 #: The columns between the name of a row and the whole image.
 STEPS = ("SAM 2 encoder", "DINOv2", "mask decoder", "the rest")
@@ -125,12 +123,11 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device(options.device)
 
     settings = Settings(points_per_side=options.points_per_side, points_per_batch=options.points_per_batch)
-    encoder = Encoder(seeded(build_dinov2(options.encoder, encoder_input_size(options.encoder))))
-    proposer = MaskProposer(seeded(build_sam2(options.sam2)), settings)
-    segmenter = Segmenter(encoder, proposer, torch.zeros(CLASSES, encoder.dim), settings).to(device)
+    img_size = encoder_input_size(options.encoder)
+    segmenter = seeded_segmenter(options.sam2, options.encoder, img_size, settings).to(device)
     scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (HEIGHT, WIDTH)).image
     bench = Bench(segmenter, scene, options.repeats)
-    tokens = encoder.feature_map(bench.image[None])[0].flatten(1).T
+    tokens = segmenter.encoder.feature_map(bench.image[None])[0].flatten(1).T
     segmenter.prototypes = tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous()
     lines = [
         "# Speed on a GPU",

@@ -131,6 +131,20 @@ def seeded(network: Network) -> Network:
     return network
 
 
+def seeded_segmenter(sam2: str, encoder: str, img_size: int, settings: Settings) -> Segmenter:
+    """The method with seeded networks and prototypes of 0, which the caller replaces.
+
+    Args:
+        sam2: SAM 2 model.
+        encoder: DINOv2 model.
+        img_size: Side of the encoder's input in pixels.
+        settings: The method's numbers.
+    """
+    described = Encoder(seeded(build_dinov2(encoder, img_size)))
+    proposer = MaskProposer(seeded(build_sam2(sam2)), settings)
+    return Segmenter(described, proposer, torch.zeros(CLASSES, described.dim), settings)
+
+
 def ellipses(count: int, height: int, width: int) -> Tensor:
     """Random ellipses, many of which overlap.
 
@@ -350,9 +364,9 @@ def main() -> None:
     settings = Settings(
         points_per_side=options.points_per_side, points_per_batch=PLAIN_BATCH, pred_iou_thresh=options.iou_thr
     )
-    encoder = Encoder(seeded(build_dinov2(options.encoder, options.img_size)))
-    proposer = MaskProposer(seeded(build_sam2(options.sam2)), settings)
-    segmenter = Segmenter(encoder, proposer, torch.zeros(CLASSES, encoder.dim), settings).to(device)
+    segmenter = seeded_segmenter(options.sam2, options.encoder, options.img_size, settings).to(device)
+    proposer, encoder = segmenter.proposer, segmenter.encoder
+    assert proposer is not None
     table = Table(
         "# Speed and memory\n\n"
         f"`python -m timing.stages`, {date.today().isoformat()}: {machine(device)}.\n\n"

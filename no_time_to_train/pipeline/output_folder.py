@@ -231,7 +231,7 @@ def write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
 
 
 def link_or_copy(source: Path, place: Path) -> None:
-    """Give a file a second name, or copy it where the disk allows no second names."""
+    """Make a hard link to a file, or copy it where the disk allows no hard links."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, place)

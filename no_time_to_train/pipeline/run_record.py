@@ -53,8 +53,7 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
     def write(**changes: Any) -> None:
         section.update(changes)
         sections = read_sections(path)  # again, because another stage may have written its section
-        with atomic_write(path) as file:  # as ASCII, because paths may hold bytes that are not UTF-8
-            file.write(json.dumps({**sections, stage: section}, indent=1).encode() + b"\n")
+        write_sections(path, {**sections, stage: section})
 
     write()
     start = time.monotonic()
@@ -84,8 +83,7 @@ def record_refused(folder: Path, stage: str, error: UserError, **about: Any) -> 
     sections = read_sections(path)
     if sections.get(stage, {"status": "failed"}).get("status") == "failed":
         section = {"status": "failed", "error": str(error), **of_this_process(), **about}
-        with atomic_write(path) as file:
-            file.write(json.dumps({**sections, stage: section}, indent=1).encode() + b"\n")
+        write_sections(path, {**sections, stage: section})
 
 
 def of_this_process() -> dict[str, Any]:
@@ -104,6 +102,16 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise UserError(f"{path} is not the record of a run: delete it")
     return sections
+
+
+def write_sections(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a ``run.json`` as ASCII, because paths may hold bytes that are not UTF-8.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write(json.dumps(sections, indent=1).encode() + b"\n")
 
 
 def versions() -> dict[str, str]:
