@@ -12,10 +12,15 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.method.settings import (
     ClassesPerMask,
     ContextRatio,
+    MergeExponent,
+    Merging,
     PointsPerSide,
     Prompts,
     PromptThreshold,
+    PrototypeKind,
+    Score,
     Settings,
+    Suppression,
 )
 from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
@@ -42,6 +47,14 @@ class Sam2InferCfg:
         with_negative_refs: Whether negative references lower scores; ``true`` is an error where the memory has none.
             Default: where the memory has some.
         negative_score_thr: The lowest score of a false positive that ``test_support`` takes as a negative reference.
+        score: ``cosine`` is the similarity to the class, as in the paper; ``cosine_iou`` is that times predicted IoU
+            (docs/beyond_the_paper.md).
+        suppression: ``nms`` drops similar boxes of a class, as in the paper; ``soft_nms`` lowers their scores instead;
+            ``none`` keeps all.
+        merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM.
+        merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
+        prototype: What a mask is compared with: ``mean`` of a class's shots, as in the paper; ``normalized_mean``, the
+            mean of the shots of length 1; ``best_shot``, the most similar shot.
         prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
             resemble a class of the memory (docs/speed.md).
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
@@ -58,6 +71,11 @@ class Sam2InferCfg:
     cls_num_per_mask: ClassesPerMask = 1
     with_negative_refs: bool | None = None
     negative_score_thr: Fraction = 0.0
+    score: Score = "cosine"
+    suppression: Suppression = "nms"
+    merging: Merging = "soft"
+    merge_exponent: MergeExponent = 0.5
+    prototype: PrototypeKind = "mean"
     prompts: Prompts = "grid"
     prompt_threshold: PromptThreshold = 0.0
     prompt_budget: Fraction = 0.15
@@ -74,6 +92,11 @@ class Sam2InferCfg:
             box_nms_thresh=self.nms_thr,
             max_instances=self.num_out_instance,
             classes_per_mask=self.cls_num_per_mask,
+            score=self.score,
+            suppression=self.suppression,
+            merging=self.merging,
+            merge_exponent=self.merge_exponent,
+            prototype=self.prototype,
             prompts=self.prompts,
             prompt_threshold=self.prompt_threshold,
             prompt_budget=self.prompt_budget,

@@ -34,6 +34,7 @@ from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
 from no_time_to_train.method.target_image import target_tensor
@@ -458,8 +459,7 @@ class ReferenceSegmenter:
     def _remember(self, memory: MemoryBank) -> None:
         """Replace the memory."""
         self.memory = memory
-        assert memory.prototypes is not None
-        self.segmenter.remember(memory.prototypes, memory.negatives)
+        self.segmenter.remember(prototypes_of(memory, self.segmenter.settings.prototype), memory.negatives)
 
     def _mask_of_prompt(
         self, image: NDArray[np.uint8], box: Sequence[float] | None, point: Sequence[float] | None

@@ -16,6 +16,7 @@ from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Proposals
+from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals, upsample
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
@@ -104,7 +105,9 @@ def test_matching_and_merging_equal_plain_matching_and_merging(
     if with_negatives:
         vectors = torch.from_numpy(rng.normal(size=(5, 16))).float()
         negatives = Negatives(vectors, torch.from_numpy(rng.integers(class_count, size=5)))
-    segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Settings(), negatives=negatives)
+    segmenter = Segmenter(
+        torch.nn.Identity(), prototypes=Prototypes.one_per_class(prototypes), settings=Settings(), negatives=negatives
+    )
     fast = segmenter.match_and_merge(describe_proposals(proposals, features, height, width))
     expected = plain.match_and_merge(proposals, features, prototypes, height, width, negatives)
     torch.testing.assert_close(fast.scores, expected.scores, atol=1e-4, rtol=0)

@@ -34,6 +34,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import Proposals
+from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
@@ -132,10 +133,10 @@ def test_a_crop_window_is_clipped_at_the_border() -> None:
 def test_cls_num_per_mask_keeps_the_best_classes() -> None:
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.8, 0.1, -1.0]]), dim=1)
     prototypes = 5 * torch.eye(4)
-    scores, classes = best_classes(vectors, prototypes, classes_per_mask=2)
+    scores, classes = best_classes(vectors, Prototypes.one_per_class(prototypes), classes_per_mask=2)
     assert classes.tolist() == [[0, 1]]
     torch.testing.assert_close(scores, vectors[:, :2])
-    scores, classes = best_classes(vectors, prototypes, classes_per_mask=-1)
+    scores, classes = best_classes(vectors, Prototypes.one_per_class(prototypes), classes_per_mask=-1)
     assert classes[0, :2].tolist() == [0, 1]
     assert (scores[0, 2:] == 0).all()  # 0.1 is below 0.6 times the best; negative cosines are clamped
     assert scores[0, 1] > 0
@@ -153,7 +154,7 @@ def test_suppression_ranks_by_predicted_iou_within_each_class() -> None:
     features[0, :, :2], features[1, :, 2:] = 1, 1  # the left half looks like class 0, the right half like class 1
     logits = torch.stack([square(0, 0, 7), square(0, 0, 8), square(10, 4, 5), square(0, 0, 0)])
     proposals = describe_proposals(Proposals(logits, torch.tensor([0.6, 0.9, 0.7, 0.99])), features, 16, 16)
-    candidates = suppress(classify(proposals, torch.eye(2)), proposals)
+    candidates = suppress(classify(proposals, Prototypes.one_per_class(torch.eye(2))), proposals)
     assert candidates.classes.tolist() == [0, 1]
     assert candidates.rows.tolist() == [1, 2]
 

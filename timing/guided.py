@@ -33,6 +33,7 @@ from no_time_to_train.method.classify import classify
 from no_time_to_train.method.guided import SEVERAL_CLASSES, choose_points
 from no_time_to_train.method.mask_proposals import point_grid
 from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals, drop_empty
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
@@ -145,7 +146,12 @@ class Decoder:
         chosen = DescribedProposals(
             whole.predicted_iou[rows], whole.boxes[rows], whole.vectors[rows], whole.upsampled_masks
         )
-        candidates = suppress(classify(chosen, prototypes), chosen, settings.box_nms_thresh, settings.max_instances)
+        candidates = suppress(
+            classify(chosen, Prototypes.one_per_class(prototypes)),
+            chosen,
+            settings.box_nms_thresh,
+            settings.max_instances,
+        )
         candidates, masks = drop_empty(candidates, whole.upsampled_masks(rows[candidates.rows]))
         scores = soft_merge(candidates.scores, candidates.classes, masks, chosen.vectors[candidates.rows])
         for index in scores.argsort(descending=True, stable=True)[: settings.max_instances].tolist():
@@ -164,7 +170,7 @@ def measure(segmenter: Segmenter, targets: Iterable[Target]) -> Table:
         targets: The images.
     """
     table: Table = defaultdict(Measured)
-    count = len(segmenter.prototypes)
+    count = len(segmenter.prototype_vectors)
     memories = [*([one] for one in range(count)), list(range(count))]
     for target in targets:
         decoder = Decoder(segmenter, target)
@@ -174,7 +180,10 @@ def measure(segmenter: Segmenter, targets: Iterable[Target]) -> Table:
                 points = point_grid(row.side, decoder.proposer.size)
                 chosen[m, r] = torch.arange(len(points))
                 if row.budget is not None:
-                    prototypes, threshold = segmenter.prototypes[memory], segmenter.settings.prompt_threshold
+                    prototypes, threshold = (
+                        Prototypes.one_per_class(segmenter.prototype_vectors[memory]),
+                        segmenter.settings.prompt_threshold,
+                    )
                     chosen[m, r] = choose_points(
                         decoder.features, prototypes, points, decoder.proposer.size, threshold, row.budget
                     )
@@ -188,7 +197,7 @@ def measure(segmenter: Segmenter, targets: Iterable[Target]) -> Table:
             row = rows_of(len(memory))[r]
             measured = table[row.name, len(memory) > 1]
             measured.points.append(len(indices))
-            for class_index, score, rle in decoder.instances(row.side, indices, segmenter.prototypes[memory]):
+            for class_index, score, rle in decoder.instances(row.side, indices, segmenter.prototype_vectors[memory]):
                 category = memory[class_index] + 1
                 measured.results.append(
                     {"image_id": target.image_id, "category_id": category, "score": score, "segmentation": rle}

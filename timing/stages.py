@@ -28,6 +28,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
@@ -142,7 +143,7 @@ def seeded_segmenter(sam2: str, encoder: str, img_size: int, settings: Settings)
     """
     described = Encoder(seeded(build_dinov2(encoder, img_size)))
     proposer = MaskProposer(seeded(build_sam2(sam2)), settings)
-    return Segmenter(described, proposer, torch.zeros(CLASSES, described.dim), settings)
+    return Segmenter(described, proposer, Prototypes.one_per_class(torch.zeros(CLASSES, described.dim)), settings)
 
 
 def ellipses(count: int, height: int, width: int) -> Tensor:
@@ -232,7 +233,7 @@ def measure_pooling_and_matching(features: Tensor, prototypes: Tensor, table: Ta
     def match() -> tuple[Tensor, Tensor, Tensor]:
         boxes = masks_to_boxes(regions).long()
         proposals = DescribedProposals(predicted_iou, boxes, vectors, lambda rows: PackedMasks.pack(np.array([])))
-        candidates = suppress(classify(proposals, prototypes), proposals)
+        candidates = suppress(classify(proposals, Prototypes.one_per_class(prototypes)), proposals)
         return candidates.rows, candidates.scores, candidates.classes
 
     plain_match, our_match = measure_both(match_plainly, match, device, REPEATS)
@@ -293,7 +294,9 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
         image = load()
         proposals = plain_method.propose(proposer, image, PLAIN_BATCH)
         features = plain_method.encode(segmenter.encoder, image)
-        return with_records(plain_method.match_and_merge(proposals, features, segmenter.prototypes, HEIGHT, WIDTH))
+        return with_records(
+            plain_method.match_and_merge(proposals, features, segmenter.prototype_vectors, HEIGHT, WIDTH)
+        )
 
     proposals: list[DescribedProposals] = []
 
@@ -313,7 +316,7 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
     (entry,) = cache.folder.iterdir()
     stored = f"{len(proposals.pop())} proposals, {entry.stat().st_size / 1e6:.2f} MB"
     table.add("filling the cache, in addition", None, filling, stored)
-    segmenter.prototypes = segmenter.prototypes.flip(1)
+    segmenter.prototype_vectors = segmenter.prototype_vectors.flip(1)
 
     def segment_from_cache() -> Detections:
         entry = cache.read(cache.key(path))
@@ -381,10 +384,10 @@ def main() -> None:
         image = target_tensor(read_rgb(path), proposer.size).to(device)
         features = encoder.feature_map(image[None])[0]
         tokens = features.flatten(1).T
-        segmenter.prototypes = tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous()
+        segmenter.remember(Prototypes.one_per_class(tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous()))
         measure_encoders(segmenter, image, table)
         measure_decoder(proposer, image, options.decoder_points, table)
-        measure_pooling_and_matching(features, segmenter.prototypes, table)
+        measure_pooling_and_matching(features, segmenter.prototype_vectors, table)
         measure_merging(encoder.dim, device, table)
         measure_whole_image(segmenter, path, device, table)
         if device.type == "cuda":

@@ -103,7 +103,11 @@ class MemoryBank:
         for category, count in zip(self.categories, self.counts.tolist(), strict=True):
             if not count:
                 raise UserError(f"the memory holds no reference of class {category.name!r}: fill it first")
-        self.prototypes = self._per_class(self.vectors) / self.counts[:, None]
+        self.prototypes = self.mean_per_class(self.vectors)
+
+    def mean_per_class(self, values: Tensor) -> Tensor:
+        """The plain means of one value per shot over the positive shots of each class: [C, ...] from [M, ...]."""
+        return self._per_class(values) / self.counts[:, None]
 
     def add(
         self,

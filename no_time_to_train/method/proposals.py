@@ -75,5 +75,5 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index: Tensor) -> "Candidates":
+    def __getitem__(self, index: Tensor | slice) -> "Candidates":
         return Candidates(self.rows[index], self.scores[index], self.classes[index])

@@ -16,6 +16,7 @@ from torchvision.ops import masks_to_boxes
 
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.diffusion import diffuse
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
 from no_time_to_train.method.finite import check_finite
@@ -25,9 +26,13 @@ from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Candidates, DescribedProposals, Proposals
+from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
+
+#: The ways of merging by their names in the settings.
+MERGE = {"soft": soft_merge, "diffusion": diffuse}
 
 #: Pixels upsampled at once: 2**24 of float32 are 64 MiB.
 UPSAMPLED_AT_ONCE = 2**24
@@ -39,12 +44,13 @@ class Segmenter(nn.Module):
     Args:
         encoder: DINOv2, which describes what is inside a mask.
         proposer: SAM 2, which proposes masks; None where only references are described.
-        prototypes: float [C, D], one per class (``MemoryBank.prototypes``); None where only references are described.
+        prototypes: The memory's prototypes (``prototypes_of``); None where only references are described.
         settings: The method's numbers.
         negatives: The negative shots of the memory (``MemoryBank.negatives``); None where it has none.
     """
 
-    prototypes: Tensor
+    prototype_vectors: Tensor
+    prototype_classes: Tensor
     negative_vectors: Tensor | None
     negative_classes: Tensor | None
 
@@ -52,7 +58,7 @@ class Segmenter(nn.Module):
         self,
         encoder: Encoder,
         proposer: MaskProposer | None = None,
-        prototypes: Tensor | None = None,
+        prototypes: Prototypes | None = None,
         settings: Settings | None = None,
         negatives: Negatives | None = None,
     ) -> None:
@@ -60,10 +66,17 @@ class Segmenter(nn.Module):
         self.encoder = encoder
         self.proposer = proposer
         self.settings = settings or Settings()
-        self.register_buffer("prototypes", prototypes, persistent=False)
+        vectors, classes = prototypes or (None, None)
+        self.register_buffer("prototype_vectors", vectors, persistent=False)
+        self.register_buffer("prototype_classes", classes, persistent=False)
         vectors, classes = negatives or (None, None)
         self.register_buffer("negative_vectors", vectors, persistent=False)
         self.register_buffer("negative_classes", classes, persistent=False)
+
+    @property
+    def prototypes(self) -> Prototypes:
+        """The prototypes of the memory."""
+        return Prototypes(self.prototype_vectors, self.prototype_classes)
 
     @property
     def negatives(self) -> Negatives | None:
@@ -71,7 +84,7 @@ class Segmenter(nn.Module):
         vectors, classes = self.negative_vectors, self.negative_classes
         return None if vectors is None or classes is None else Negatives(vectors, classes)
 
-    def remember(self, prototypes: Tensor, negatives: Negatives | None = None) -> None:
+    def remember(self, prototypes: Prototypes, negatives: Negatives | None = None) -> None:
         """Replace the memory; the tensors are moved to the device of the networks.
 
         Args:
@@ -79,7 +92,7 @@ class Segmenter(nn.Module):
             negatives: See the class's arguments.
         """
         device = self.encoder.normalize.mean.device
-        self.prototypes = prototypes.to(device)
+        self.prototype_vectors, self.prototype_classes = (tensor.to(device) for tensor in prototypes)
         self.negative_vectors = None if negatives is None else negatives.vectors.to(device)
         self.negative_classes = None if negatives is None else negatives.classes.to(device)
 
@@ -164,10 +177,10 @@ class Segmenter(nn.Module):
         if settings.prompts == "grid":
             return proposer(image), settings.points_per_side**2
         points = point_grid(settings.points_per_side, proposer.size).to(image.device)
-        prototypes = check_finite(self.prototypes, "the memory", "file")
+        check_finite(self.prototype_vectors, "the memory", "file")
         with without_autocast(image):
             chosen = choose_points(
-                features, prototypes, points, proposer.size, settings.prompt_threshold, settings.prompt_budget
+                features, self.prototypes, points, proposer.size, settings.prompt_threshold, settings.prompt_budget
             )
         if not len(chosen):
             side = proposer.size // 4
@@ -185,13 +198,16 @@ class Segmenter(nn.Module):
             See :meth:`segment`.
         """
         settings = self.settings
-        check_finite(self.prototypes, "the memory", "file")
-        with without_autocast(self.prototypes):
-            candidates = classify(proposals, self.prototypes, settings.classes_per_mask, self.negatives)
-            candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances)
+        check_finite(self.prototype_vectors, "the memory", "file")
+        with without_autocast(self.prototype_vectors):
+            candidates = classify(proposals, self.prototypes, settings.classes_per_mask, self.negatives, settings.score)
+            candidates = suppress(
+                candidates, proposals, settings.box_nms_thresh, settings.max_instances, settings.suppression
+            )
             candidates, masks = drop_empty(candidates, proposals.upsampled_masks(candidates.rows))
             vectors = proposals.vectors[candidates.rows]
-            scores = soft_merge(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
+            merge = MERGE[settings.merging]
+            scores = merge(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
         return keep_best(scores, candidates.classes, masks, settings.max_instances)
 
 

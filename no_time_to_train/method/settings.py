@@ -24,6 +24,21 @@ Prompts = Literal["grid", "guided"]
 #: The lowest similarity of guided prompts.
 PromptThreshold = Annotated[float, Range(-1, 1)]
 
+#: The score of a candidate: its similarity to the class, as in the paper, or that times its predicted IoU.
+Score = Literal["cosine", "cosine_iou"]
+
+#: What happens to similar boxes of one class (``method/suppress.py``): the paper's NMS, Soft-NMS, or nothing.
+Suppression = Literal["nms", "soft_nms", "none"]
+
+#: How covered masks lose score: the paper's soft merging, or graph diffusion (``method/diffusion.py``).
+Merging = Literal["soft", "diffusion"]
+
+#: What the shots of a class become (``method/prototypes.py``): the paper's mean, or an alternative.
+PrototypeKind = Literal["mean", "normalized_mean", "best_shot"]
+
+#: Exponent of the share of a mask that no better mask covers; 0 merges nothing.
+MergeExponent = Annotated[float, Range(0, 100)]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -39,7 +54,13 @@ class Settings:
         box_nms_thresh: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
         max_instances: Instances returned per image at most.
         classes_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
-        merge_exponent: Exponent of the share of a mask that better masks leave uncovered (soft merging).
+        score: ``cosine`` is the similarity to the class, as in the paper; ``cosine_iou`` is that times predicted IoU.
+        suppression: ``nms`` drops similar boxes of a class, as in the paper; ``soft_nms`` lowers their scores instead;
+            ``none`` keeps all.
+        merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM.
+        merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
+        prototype: What a mask is compared with: ``mean`` of a class's shots, as in the paper; ``normalized_mean``, the
+            mean of the shots of length 1; ``best_shot``, the most similar shot.
         prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
             resemble a class of the memory.
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
@@ -55,7 +76,11 @@ class Settings:
     box_nms_thresh: Fraction = 0.5
     max_instances: Positive = 100
     classes_per_mask: ClassesPerMask = 1
-    merge_exponent: Annotated[float, Range(0)] = 0.5
+    score: Score = "cosine"
+    suppression: Suppression = "nms"
+    merging: Merging = "soft"
+    merge_exponent: MergeExponent = 0.5
+    prototype: PrototypeKind = "mean"
     prompts: Prompts = "grid"
     prompt_threshold: PromptThreshold = 0.0
     prompt_budget: Fraction = 0.15

@@ -32,6 +32,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.target_image import as_float
 from no_time_to_train.networks.build import build_sam2
@@ -66,7 +67,8 @@ class TestStage(Stage):
         bank = load_memory(self.memory)
         if bank.prototypes is None:
             raise UserError(f"memory {self.memory} is not post-processed: run test_mode postprocess_memory on it first")
-        self.prototypes, self.categories = bank.prototypes, bank.categories
+        self.prototypes = prototypes_of(bank, self.model_cfg.sam2_infer_cfgs.prototype)
+        self.categories = bank.categories
         self.negatives = self.choose_negatives(bank)
         self.coco = self.read_targets(bank)
         has_classes = cfg.class_split or cfg.cat_names or self.coco.dataset.get("categories")
@@ -161,7 +163,7 @@ class TestStage(Stage):
     def guided_by(self) -> list[Any]:
         """What guided prompts depend on: the prototypes, and all numbers of the rule."""
         cfg = self.model_cfg.sam2_infer_cfgs
-        prototypes = hashlib.sha256(self.prototypes.numpy().tobytes()).hexdigest()
+        prototypes = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in self.prototypes)).hexdigest()
         return [prototypes, cfg.prompt_threshold, cfg.prompt_budget, LEVEL_STEP, SEVERAL_CLASSES]
 
     def remove_leftovers(self) -> None:
@@ -198,7 +200,7 @@ class TestStage(Stage):
         Raises:
             UserError: The cache or a picture cannot be written.
         """
-        proposals = self.as_stored(item, described).to(segmenter.prototypes.device)
+        proposals = self.as_stored(item, described).to(segmenter.prototype_vectors.device)
         detections = segmenter.match_and_merge(proposals)
         results = to_coco_records(detections, item.image_id, [category.id for category in self.categories])
         if self.model_cfg.test.online_vis:

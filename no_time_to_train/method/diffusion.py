@@ -1,0 +1,60 @@
+"""Graph diffusion, an alternative to soft merging: masks that better masks cover lose score, also along chains.
+
+It follows FSOD-VFM (ICLR 2026), whose masks come from another proposer and are not suppressed before. Unlike in soft
+merging, the vectors of the masks play no role.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from no_time_to_train.method.packed_masks import PackedMasks
+
+#: How much of the covered share is passed on along the graph: the value of FSOD-VFM.
+ALPHA = 0.3
+
+
+def diffuse(scores: Tensor, classes: Tensor, masks: PackedMasks, vectors: Tensor, exponent: float = 0.5) -> Tensor:
+    """Lower the score of each mask by how much of it better-ranked masks of its class cover.
+
+    With M_i the masks in descending rank, and j over the masks of i's class ranked before it:
+
+        W_ij = |M_i and M_j| / |M_i|
+        w_i  = max_j W_ij
+        pi   = (1 - a) (I - a W)^-1 w
+        score_i <- score_i * max(0, 1 - pi_i) ^ exponent
+
+    W is strictly lower triangular, so that pi is the solution of one triangular system.
+
+    Args:
+        scores: float [n], in descending rank of the masks.
+        classes: int64 [n].
+        masks: n masks, none empty.
+        vectors: float [n, D] mask vectors, which are not used.
+        exponent: See the equation; 0.5 in FSOD-VFM.
+
+    Returns:
+        float [n], the new scores.
+    """
+    merged = scores.clone()
+    for class_index in classes.unique():
+        members = (classes == class_index).nonzero()[:, 0]
+        shared = masks[members.cpu().numpy()].intersections()
+        covered = torch.from_numpy(shared / np.diagonal(shared)[:, None]).tril(diagonal=-1)
+        diffused = visits(covered).to(scores)
+        merged[members] *= (1 - diffused).clamp(min=0) ** exponent
+    return merged
+
+
+def visits(covered: Tensor) -> Tensor:
+    """The stationary state of the diffusion, see :func:`diffuse`.
+
+    Args:
+        covered: float64 [n, n], W, strictly lower triangular.
+
+    Returns:
+        float64 [n], pi.
+    """
+    start = covered.amax(dim=1, keepdim=True)
+    graph = torch.eye(len(covered), dtype=covered.dtype) - ALPHA * covered
+    return (1 - ALPHA) * torch.linalg.solve_triangular(graph, start, upper=False, unitriangular=True)[:, 0]
