@@ -181,7 +181,7 @@ class FlatEncoder(torch.nn.Module):
 
 
 def test_an_image_without_proposals_has_no_instances() -> None:
-    segmenter = Segmenter(FlatEncoder(), NoProposals(), torch.eye(2), Settings())  # type: ignore[arg-type]
+    segmenter = Segmenter(FlatEncoder(), NoProposals(), Prototypes.one_per_class(torch.eye(2)), Settings())  # type: ignore[arg-type]
     detections = segmenter.segment(torch.zeros(3, 64, 64), 40, 50)
     assert len(detections) == 0
     assert to_coco_records(detections, 1, [3, 7]) == []
@@ -437,6 +437,6 @@ def test_a_score_that_is_not_finite_is_an_error(value: float, nano_checkpoints: 
     vit = build_dinov2("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
     vit.norm.bias.data[0] = value
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=2))
-    segmenter = Segmenter(Encoder(vit), proposer, torch.ones(2, vit.embed_dim))
+    segmenter = Segmenter(Encoder(vit), proposer, Prototypes.one_per_class(torch.ones(2, vit.embed_dim)))
     with pytest.raises(UserError, match="not finite"):
         segmenter.segment(torch.rand(3, 256, 256), 30, 40)
