@@ -1,6 +1,8 @@
 """Masks from box and point prompts: SAM 2 or SAM returns one mask per prompt."""
 
+import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,7 +121,55 @@ def masks_of(predicted: tuple[Any, Any, Any], network: str) -> NDArray[np.bool_]
     return np.asarray((logits > 0).cpu())
 
 
-@torch.inference_mode()
+class PromptedImage:
+    """One image whose features are kept, so that each further prompt takes the mask decoder only.
+
+    Args:
+        segmenter: SAM 2 or SAM.
+        image: uint8 [H, W, 3] RGB.
+    """
+
+    def __init__(self, segmenter: Sam2Boxes | SamBoxes, image: NDArray[np.uint8]) -> None:
+        self.network = "SAM 2" if isinstance(segmenter, Sam2Boxes) else "SAM"
+        self.predictor = copy.copy(segmenter.predictor)  # the same network, with features of its own
+        with torch.inference_mode():
+            self.predictor.set_image(image.copy())
+
+    @torch.inference_mode()
+    def masks(
+        self,
+        points: Sequence[tuple[float, float]] = (),
+        negative_points: Sequence[tuple[float, float]] = (),
+        box: Sequence[float] | None = None,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """The masks of the object that the prompts show, the best first.
+
+        One point alone may show a part, an object or a group, so there are three masks. More prompts show one object,
+        so there is one mask.
+
+        Args:
+            points: (x, y) in pixels, on the object.
+            negative_points: (x, y) in pixels, outside the object.
+            box: x1, y1, x2, y2 in pixels, around the object.
+
+        Returns:
+            bool [n, H, W], where n is 3 or 1, in descending order of their predicted IoU; masks may be empty. And the
+            predicted IoUs, float32 [n].
+        """
+        places = np.array([*points, *negative_points], np.float32).reshape(-1, 2)
+        several = len(places) == 1 and box is None
+        predicted = self.predictor.predict(
+            point_coords=places if len(places) else None,
+            point_labels=np.array([1] * len(points) + [0] * len(negative_points)) if len(places) else None,
+            box=None if box is None else np.array(box, np.float32),
+            multimask_output=several,
+            return_logits=True,
+        )
+        masks, predicted_iou = masks_of(predicted, self.network), np.asarray(predicted[1], np.float32)
+        best = np.argsort(-predicted_iou, kind="stable")
+        return masks[best], predicted_iou[best]
+
+
 def mask_of_point(
     segmenter: Sam2Boxes | SamBoxes, image: NDArray[np.uint8], point: tuple[float, float]
 ) -> NDArray[np.bool_]:
@@ -133,15 +183,8 @@ def mask_of_point(
     Returns:
         bool [H, W]. It may be empty.
     """
-    segmenter.predictor.set_image(image.copy())
-    predicted = segmenter.predictor.predict(
-        point_coords=np.array([point], np.float32),
-        point_labels=np.array([1]),
-        multimask_output=True,
-        return_logits=True,
-    )
-    masks = masks_of(predicted, "SAM 2" if isinstance(segmenter, Sam2Boxes) else "SAM")
-    return np.asarray(masks[predicted[1].argmax()])
+    masks, _ = PromptedImage(segmenter, image).masks([point])
+    return np.asarray(masks[0])
 
 
 def mask_or_box(mask: NDArray[np.bool_], box: NDArray[np.float32]) -> NDArray[np.bool_]:
