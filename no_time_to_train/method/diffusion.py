@@ -1,20 +1,20 @@
 """Graph diffusion, an alternative to soft merging: masks that better masks cover lose score, also along chains.
 
-It follows FSOD-VFM (ICLR 2026), whose masks come from another proposer and are not suppressed before. Unlike in soft
-merging, the vectors of the masks play no role.
+It follows FSOD-VFM (ICLR 2026), whose masks come from another proposer and are not suppressed before; its scores are
+diffused with ``suppression="none"``. Unlike in soft merging, the vectors of the masks play no role.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.packed_masks import Masks
 
-#: How much of the covered share is passed on along the graph: the value of FSOD-VFM.
+#: a, how much of what covers a mask is passed on to the masks that this one covers: the value of FSOD-VFM.
 ALPHA = 0.3
 
 
-def diffuse(scores: Tensor, classes: Tensor, masks: PackedMasks, vectors: Tensor, exponent: float = 0.5) -> Tensor:
+def diffuse(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, exponent: float = 0.5) -> Tensor:
     """Lower the score of each mask by how much of it better-ranked masks of its class cover.
 
     With M_i the masks in descending rank, and j over the masks of i's class ranked before it:
@@ -41,13 +41,13 @@ def diffuse(scores: Tensor, classes: Tensor, masks: PackedMasks, vectors: Tensor
         members = (classes == class_index).nonzero()[:, 0]
         shared = masks[members.cpu().numpy()].intersections()
         covered = torch.from_numpy(shared / np.diagonal(shared)[:, None]).tril(diagonal=-1)
-        diffused = visits(covered).to(scores)
+        diffused = steady_state(covered).to(scores)
         merged[members] *= (1 - diffused).clamp(min=0) ** exponent
     return merged
 
 
-def visits(covered: Tensor) -> Tensor:
-    """The stationary state of the diffusion, see :func:`diffuse`.
+def steady_state(covered: Tensor) -> Tensor:
+    """Where the diffusion ends: the fixed point of ``pi <- a W pi + (1 - a) w``, see :func:`diffuse`.
 
     Args:
         covered: float64 [n, n], W, strictly lower triangular.

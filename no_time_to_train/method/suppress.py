@@ -1,5 +1,6 @@
 """Suppression of similar boxes of one class (docs/method.md, 3.6), with two alternatives to the paper's."""
 
+import torch
 from torchvision.ops import batched_nms, box_iou
 
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
@@ -62,12 +63,13 @@ def soft_nms(candidates: Candidates, proposals: DescribedProposals, sigma: float
     for class_index in candidates.classes.unique():
         members = (candidates.classes == class_index).nonzero()[:, 0]
         boxes = proposals.boxes[candidates.rows[members]].to(lowered.dtype)
-        factors = (-(box_iou(boxes, boxes) ** 2) / sigma).exp()
+        overlap = box_iou(boxes, boxes).nan_to_num(0)  # two boxes one pixel wide have no area; NMS keeps both as well
+        factors = (-(overlap**2) / sigma).exp()
         scores, waiting = lowered[members], candidates.scores[members]
         for _ in range(len(members)):
             best = waiting.argmax()
             scores[best] = waiting[best]
             waiting = waiting * factors[best]
-            waiting[best] = -1  # times a factor, it stays below 0
+            waiting[best] = -torch.inf  # which no factor brings back to 0
         lowered[members] = scores
     return Candidates(candidates.rows, lowered, candidates.classes)
