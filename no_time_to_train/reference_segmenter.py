@@ -30,29 +30,16 @@ from no_time_to_train.data.prompts import (
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_pictures import encode_crop
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import crop_reference
-from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam, mask_of_point, mask_or_box
-from no_time_to_train.networks.build import build_dinov2, build_sam2
-from no_time_to_train.networks.checkpoints import recognize
-from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16, to_device
-from no_time_to_train.networks.registry import (
-    CHECKPOINT_OF,
-    DINOV2_NAMES,
-    PRESETS,
-    SAM2_NAMES,
-    Precision,
-    PresetName,
-    default_context_ratio,
-    encoder_input_size,
-    find_networks,
-)
+from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, mask_of_point, mask_or_box
+from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16
+from no_time_to_train.networks.pretrained import build_pretrained
+from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import Worker
 from no_time_to_train.ranges import Fraction, check_choice, check_number
 
@@ -165,18 +152,8 @@ class ReferenceSegmenter:
         """
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
-        more = [sam_checkpoint] if sam_checkpoint else []
-        proposing, encoding = find_networks(sam2, dinov2, *more, preset=preset)
-        sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, DINOV2_NAMES)
-        settings = settings or Settings(prompts=PRESETS[preset or "accurate"].prompts)
-        size = encoder_input_size(encoder_name)
-        encoder = Encoder(build_dinov2(encoder_name, size, checkpoint=encoding.checkpoint))
-        network = build_sam2(sam2_name, proposing.checkpoint)
-        segmenter = Segmenter(encoder, MaskProposer(network, settings), settings=settings)
-        sam = build_sam(sam_checkpoint) if sam_checkpoint else None
-        to_device(device, segmenter, *([] if sam is None else [sam]))
-        prompts = Sam2Boxes(network, sam2_name) if sam is None else SamBoxes(sam, str(sam_checkpoint))
-        found = cls(segmenter, prompts, encoder_name, proposing.checkpoint, context_ratio, precision)
+        built = build_pretrained(sam2, dinov2, device, sam_checkpoint, settings, preset)
+        found = cls(*built, context_ratio=context_ratio, precision=precision)
         if precision == "bfloat16":
             notice_slow_bfloat16(found.device)
         return found

@@ -1,0 +1,67 @@
+"""Both networks and the method around them, from the names or paths of checkpoints."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam
+from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.checkpoints import recognize
+from no_time_to_train.networks.devices import to_device
+from no_time_to_train.networks.registry import (
+    DINOV2_NAMES,
+    PRESETS,
+    SAM2_NAMES,
+    PresetName,
+    encoder_input_size,
+    find_networks,
+)
+
+
+class Pretrained(NamedTuple):
+    """The networks, built and loaded.
+
+    Attributes:
+        segmenter: The networks and the method, with an empty memory.
+        prompts: The network that makes masks from boxes and points.
+        encoder_name: The name of the encoder in the configuration, such as ``dinov2_large``.
+        sam2_checkpoint: The file of SAM 2's weights.
+    """
+
+    segmenter: Segmenter
+    prompts: Sam2Boxes | SamBoxes
+    encoder_name: str
+    sam2_checkpoint: Path
+
+
+def build_pretrained(
+    sam2: str | Path | None = None,
+    dinov2: str | Path | None = None,
+    device: str | torch.device | None = None,
+    sam_checkpoint: str | Path | None = None,
+    settings: Settings | None = None,
+    preset: PresetName | None = None,
+) -> Pretrained:
+    """Build the networks from their checkpoints; see ``ReferenceSegmenter.from_pretrained``.
+
+    Raises:
+        UserError: A name is unknown, checkpoints are missing (all of them are named), damaged or of another network,
+            or the device cannot be used.
+    """
+    more = [sam_checkpoint] if sam_checkpoint else []
+    proposing, encoding = find_networks(sam2, dinov2, *more, preset=preset)
+    sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, DINOV2_NAMES)
+    settings = settings or Settings(prompts=PRESETS[preset or "accurate"].prompts)
+    size = encoder_input_size(encoder_name)
+    encoder = Encoder(build_dinov2(encoder_name, size, checkpoint=encoding.checkpoint))
+    network = build_sam2(sam2_name, proposing.checkpoint)
+    segmenter = Segmenter(encoder, MaskProposer(network, settings), settings=settings)
+    sam = build_sam(sam_checkpoint) if sam_checkpoint else None
+    to_device(device, segmenter, *([] if sam is None else [sam]))
+    prompts = Sam2Boxes(network, sam2_name) if sam is None else SamBoxes(sam, str(sam_checkpoint))
+    return Pretrained(segmenter, prompts, encoder_name, proposing.checkpoint)
