@@ -193,6 +193,26 @@ class MemoryBank:
             raise UserError("no class would be left: delete the file instead")
         return self._with_categories(kept)
 
+    def keep_shots(self, shots: Sequence[int]) -> "MemoryBank | None":
+        """The same bank with only some of its shots; None where no class has a positive one among them.
+
+        Args:
+            shots: Their numbers, in [0, M). Classes without a positive shot among them are left out.
+        """
+        chosen = torch.tensor(sorted(shots), dtype=torch.int64)
+        part = replace(
+            self,
+            vectors=self.vectors[chosen],
+            class_index=self.class_index[chosen],
+            weights=self.weights[chosen],
+            sources=[self.sources[shot] for shot in chosen.tolist()],
+            crops=[self.crops[shot] for shot in chosen.tolist()],
+            negative=self.negative[chosen],
+        )
+        counts = part.counts.tolist()
+        categories = [category if count else None for category, count in zip(self.categories, counts, strict=True)]
+        return part._with_categories(categories) if any(categories) else None
+
     def _with_categories(self, categories: Sequence[Category | None]) -> "MemoryBank":
         """A post-processed bank whose classes are replaced one by one; None removes a class and its shots."""
         ordered = sorted(filter(None, categories), key=lambda category: category.id)
