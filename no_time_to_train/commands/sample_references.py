@@ -1,9 +1,21 @@
-"""``sample-references``: draw the paper's reference sets."""
+"""``sample-references``: draw the paper's reference sets, or choose the best references of a pool."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.settings import PointsPerSide
+from no_time_to_train.networks.registry import PresetName, find_networks
 from no_time_to_train.ranges import Positive, Seed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pycocotools.coco import COCO
+
+    from no_time_to_train.data.reference_sets import ReferenceSet
+    from no_time_to_train.method.memory_bank import Category
+    from no_time_to_train.pipeline.choose_references import ClassReport
 
 #: Beginning of a split's name -> where ``prepare`` puts the annotations that references are drawn from, and the images.
 SOURCES = {
@@ -23,28 +35,62 @@ def sample_references(
     json_file: Path | None = None,
     skip_impossible: bool = False,
     fill_up: bool = False,
+    choose: Literal["random", "large", "best"] = "random",
     heuristics: bool = False,
     plot: bool = False,
     image_dir: Path | None = None,
+    pool: Positive = 50,
+    cache_dir: Path | None = None,
+    preset: PresetName | None = None,
+    sam2: str | None = None,
+    dinov2: str | None = None,
+    nano: bool = False,
+    points_per_side: PointsPerSide = 32,
+    device: str | None = None,
 ) -> None:
-    """Draw a reference set of N shots per class, equal to the paper's for the same seed.
+    """Draw a reference set of N shots per class, equal to the paper's for the same seed; or choose the best shots.
 
     Args:
         split: Class split or data set, such as few_shot_classes, coco or lvis. Default: all classes of the file.
         cat_names: Classes by name, separated by commas, instead of a split.
         n_shot: Instances per class, each from another image.
-        seed: Seed of the drawing.
+        seed: Seed of the drawing; with --choose best, of the drawing of the pool.
         out: Reference set to write, .json or .pkl.
         json_file: COCO annotations to draw from. Default: those that prepare makes for the split, or COCO's train2017.
         skip_impossible: Leave out annotations with isimpossible 1.
         fill_up: Repeat references where a class has too few, as the paper does for LVIS; always for splits of LVIS.
-        heuristics: Do not draw: prefer large objects that touch no border. The seed has no effect.
+        choose: random is the paper's draw; large prefers large objects that touch no border; best takes those that
+            find the other objects of a pool best (docs/references.md), which needs the networks and the images.
+        heuristics: The same as --choose large. The seed has no effect.
         plot: Draw the references into a picture next to the reference set.
-        image_dir: Folder of the images, for --plot. Default: that of the default json_file.
+        image_dir: Folder of the images, for --plot and --choose best. Default: that of the default json_file.
+        pool: With --choose best, the instances per class to choose from, each from another image. They are drawn.
+        cache_dir: With --choose best, the folder of the proposal cache, with which a killed run resumes. Default: a
+            folder next to --out, which may be deleted afterwards.
+        preset: With --choose best, the networks of a preset: accurate, balanced or fast.
+        sam2: With --choose best, SAM 2 by its checkpoint's name or path (download --list shows the names).
+        dinov2: With --choose best, DINOv2 by its checkpoint's name or path.
+        nano: With --choose best, use the two small networks that ship with this package.
+        points_per_side: With --choose best, point prompts per side of the grid.
+        device: With --choose best, such as cuda:1 or cpu. Default: the GPU if there is one.
 
     Examples:
         no-time-to-train sample-references --split few_shot_classes --n-shot 30 --seed 33 --out refs.pkl
+        no-time-to-train sample-references --n-shot 5 --choose best --json-file a.json --image-dir images --out refs.json
     """
+    if heuristics and choose == "best":
+        raise UserError("--heuristics and --choose best are two ways to choose: leave one of them out")
+    if choose == "best":
+        if pool < n_shot:
+            raise UserError(f"--pool {pool} is smaller than --n-shot {n_shot}: there is nothing to choose from")
+        if nano and preset:
+            raise UserError("--nano and --preset both choose the networks: leave one of them out")
+        find_networks(*(("nano", None) if nano else (sam2, dinov2)), preset=preset)
+    else:
+        given = {"--cache-dir": cache_dir, "--preset": preset, "--sam2": sam2, "--dinov2": dinov2, "--nano": nano}
+        for option in (option for option, value in given.items() if value):
+            raise UserError(f"{option} is for --choose best: without it, no network is used")
+
     from no_time_to_train.data import reference_sets
     from no_time_to_train.data.class_splits import select_categories
     from no_time_to_train.data.coco import read_coco
@@ -60,19 +106,81 @@ def sample_references(
     references = reference_sets.sample_references(
         coco,
         categories,
-        n_shot,
+        pool if choose == "best" else n_shot,
         seed,
         fill_up=fill_up or (split or "").startswith("lvis"),
         skip_impossible=skip_impossible,
-        heuristics=heuristics,
+        heuristics=heuristics or choose == "large",
+        at_least=n_shot,
     )
+    if choose == "best":
+        from no_time_to_train.method.settings import Settings
+        from no_time_to_train.pipeline.choose_references import choose_references
+        from no_time_to_train.reference_segmenter import ReferenceSegmenter
+
+        candidates = reference_sets.check_references(references, coco, json_file, categories, None)
+        cache_dir = cache_dir or out.with_name(f"{out.stem}_proposals")
+        say_pool(candidates, cache_dir)
+        segmenter = ReferenceSegmenter.from_pretrained(
+            "nano" if nano else sam2,
+            None if nano else dinov2,
+            device=device,
+            settings=Settings(points_per_side=points_per_side),
+            preset=preset,
+        )
+        references, reports = choose_references(coco, image_dir, categories, candidates, n_shot, segmenter, cache_dir)
+        print_reports(reports, n_shot)
     reference_sets.write_references(references, out)
     print(f"{len(references)} classes, {n_shot} references each: {out}")
     if plot:
-        from no_time_to_train.data.datasets import ReferenceDataset
-        from no_time_to_train.visual.drawing import save_picture
-        from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
+        draw_references(coco, image_dir, categories, references, out.with_suffix(".png"))
 
-        shots = ReferenceDataset(coco, image_dir, categories, references, TILE)
-        save_picture(reference_sheet(shots, categories), out.with_suffix(".png"))
-        print(f"picture: {out.with_suffix('.png')}")
+
+def draw_references(
+    coco: "COCO", image_dir: Path, categories: "list[Category]", references: "ReferenceSet", picture: Path
+) -> None:
+    """Draw the references of a set into one picture.
+
+    Args:
+        coco: The annotation file.
+        image_dir: Folder of its images.
+        categories: The classes.
+        references: Their shots.
+        picture: The PNG file to write.
+
+    Raises:
+        UserError: An image cannot be read, or the picture cannot be written.
+    """
+    from no_time_to_train.data.datasets import ReferenceDataset
+    from no_time_to_train.visual.drawing import save_picture
+    from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
+
+    shots = ReferenceDataset(coco, image_dir, categories, references, TILE)
+    save_picture(reference_sheet(shots, categories), picture)
+    print(f"picture: {picture}")
+
+
+def say_pool(pool: "ReferenceSet", cache_dir: Path) -> None:
+    """Say how much there is to do before it begins."""
+    images = {shot["img_id"] for shots in pool.values() for shot in shots}
+    count = sum(map(len, pool.values()))
+    print(
+        f"pool: {count} instances of {len(pool)} classes in {len(images)} images (--pool sets how many); the networks "
+        f"see each image once, and their proposals are kept in {cache_dir}, up to 3 MB per image"
+    )
+
+
+def print_reports(reports: "Sequence[ClassReport]", shots: int) -> None:
+    """Print what is expected of the references of each class.
+
+    Args:
+        reports: One per class.
+        shots: The references per class.
+    """
+    width = max(len(one.name) for one in reports)
+    print(f"\nexpected AP of the class on the other images of the pool, with {shots} chosen or drawn at random:\n")
+    print(f"{'class':{width}}  pool  chosen  drawn")
+    for one in reports:
+        chosen, drawn = (f"{100 * score:.1f}" if score == score else "-" for score in (one.score, one.drawn))
+        print(f"{one.name:{width}}  {one.pool:4}  {chosen:>6}  {drawn:>5}")
+    print("\nthe chosen are those with the best figure, so they will do somewhat worse on other images\n")

@@ -215,6 +215,7 @@ def sample_references(
     fill_up: bool = False,
     skip_impossible: bool = False,
     heuristics: bool = False,
+    at_least: int | None = None,
 ) -> ReferenceSet:
     """Draw the reference set that the paper's sampler draws from the same file with the same seed.
 
@@ -228,6 +229,8 @@ def sample_references(
             LVIS.
         skip_impossible: Leave out annotations whose ``isimpossible`` is 1.
         heuristics: Do not draw, but take the best good references by rule; see :func:`rank_by_heuristics`.
+        at_least: The references that each class needs. Classes that have fewer than ``shots`` then give all that they
+            have. Default: ``shots``. The first references of a class are those of a smaller draw with the same seed.
 
     Returns:
         ``shots`` references of each class.
@@ -235,6 +238,7 @@ def sample_references(
     Raises:
         UserError: A class has too few good references, or an image states no height and width.
     """
+    at_least = shots if at_least is None else at_least
     generator = random.Random(seed)
     wanted = {category.id for category in categories}
     candidates: dict[int, list[dict[str, Any]]] = {}
@@ -249,16 +253,16 @@ def sample_references(
         else:
             generator.shuffle(annotations)
         chosen = _good_of_each_image(annotations, shots, coco)
-        if fill_up and len(chosen) < shots:
-            chosen = chosen or annotations[:shots]
-            chosen = [chosen[index % len(chosen)] for index in range(shots)]
+        if fill_up and len(chosen) < at_least:
+            chosen = chosen or annotations[:at_least]
+            chosen = [chosen[index % len(chosen)] for index in range(at_least)]
         references[category_id] = [{"img_id": a["image_id"], "ann_ids": [a["id"]]} for a in chosen]
     for category in categories:
         count = len(references.get(category.id, []))
-        if count < shots:
+        if count < at_least:
             raise UserError(
                 f"class {category.name!r} has {count} instances that can serve as references (not crowds, at least 32 "
-                f"pixels wide and high, at least 10 pixels from the border), but {shots} are needed"
+                f"pixels wide and high, at least 10 pixels from the border), but {at_least} are needed"
             )
     return references
 
