@@ -76,7 +76,7 @@ def sample_references(
 
     Examples:
         no-time-to-train sample-references --split few_shot_classes --n-shot 30 --seed 33 --out refs.pkl
-        no-time-to-train sample-references --n-shot 5 --choose best --json-file a.json --image-dir images --out refs.json
+        no-time-to-train sample-references --n-shot 5 --choose best --json-file my.json --image-dir my/ --out refs.json
     """
     if heuristics and choose == "best":
         raise UserError("--heuristics and --choose best are two ways to choose: leave one of them out")

@@ -2,8 +2,8 @@
 
 The paper draws references at random, and asks how to choose them. Here, the proposals of a pool of annotated images say
 how good a set of shots is: the prototype of the set ranks them, and the average precision of that ranking is the set's
-score. The images of the set's own shots do not count (leave-one-out). A set grows by one shot at a time, by the one with
-the best score.
+score. The images of the set's own shots do not count (leave-one-out). A set grows by one shot at a time: the one with
+which its score is best.
 """
 
 from dataclasses import dataclass

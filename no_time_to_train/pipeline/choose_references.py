@@ -1,4 +1,4 @@
-"""Choose the references with the best leave-one-out score in a pool: the work behind ``sample-references --choose best``.
+"""Choose the references with the best leave-one-out score in a pool: the run of ``sample-references --choose best``.
 
 The networks see each image of the pool once. Their proposals are kept in a cache, with which a run that was killed, or
 one for another number of shots, continues.
@@ -6,7 +6,7 @@ one for another number of shots, continues.
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,44 +133,59 @@ def pool_proposals(
     Raises:
         UserError: See :func:`choose_references`.
     """
+    class_of = {category.id: index for index, category in enumerate(categories)}
+    vectors, instances, classes = [], [], []
+    for entry, proposals in zip(images, read_proposals(images, image_dir, segmenter, cache_dir), strict=True):
+        annotations = [
+            one for one in coco.imgToAnns[entry["id"]] if one["category_id"] in class_of and one.get("segmentation")
+        ]
+        rows, shown = _match(proposals, annotations)
+        vectors.append(proposals.vectors[rows])
+        instances.append(shown)
+        labels = [class_of[one["category_id"]] for one in annotations if not one.get("iscrowd")]
+        classes.append(torch.tensor(labels, dtype=torch.int64))
+    return PoolProposals.join(vectors, instances, classes)
+
+
+def read_proposals(
+    images: list[dict[str, Any]], image_dir: str | Path, segmenter: ReferenceSegmenter, cache_dir: str | Path
+) -> Iterator[DescribedProposals]:
+    """The proposals of each image as the cache stores them; it is written where it lacks them.
+
+    Args:
+        images: The entries of the images in their annotation file.
+        image_dir: Folder of the images.
+        segmenter: The networks.
+        cache_dir: Folder of the proposal cache.
+
+    Raises:
+        UserError: An image cannot be read, or the cache cannot be written.
+    """
     networks, proposer = segmenter.segmenter, segmenter.segmenter.proposer
     assert proposer is not None
     cache = ProposalCache(cache_dir, proposals_depend_on(segmenter))
     cache.remove_leftovers()
     dataset = CachedTargetDataset(index_coco({"images": images}), image_dir, proposer.size, cache)
-    class_of = {category.id: index for index, category in enumerate(categories)}
-    vectors, instances, classes = [], [], []
-    first, cached = True, 0
+    cached = 0
     progress = tqdm(range(len(images)), "pool", unit=" image")
     for index in progress:
         start = time.perf_counter()
         target = dataset[index]
         if isinstance(target, BadImage):
             raise UserError(target.reason)
-        described = target.proposals
-        if described is None:
-            assert target.image is not None
-            found = networks.describe(as_float(target.image).to(segmenter.device), target.height, target.width)
-            described = cache.write(target.cache_key, found, target.height, target.width).proposals
-            if first:
-                seconds, left = time.perf_counter() - start, len(images) - index - 1
-                progress.write(f"{seconds:.1f} s for an image: at most {_duration(seconds * left)} for the others")
-            first = False
-        else:
+        if target.proposals is not None:
             cached += 1
-        annotations = [
-            one
-            for one in coco.imgToAnns[images[index]["id"]]
-            if one["category_id"] in class_of and one.get("segmentation")
-        ]
-        rows, shown = _match(described, annotations)
-        vectors.append(described.vectors[rows])
-        instances.append(shown)
-        labels = [class_of[one["category_id"]] for one in annotations if not one.get("iscrowd")]
-        classes.append(torch.tensor(labels, dtype=torch.int64))
+            yield target.proposals
+            continue
+        assert target.image is not None
+        found = networks.describe(as_float(target.image).to(segmenter.device), target.height, target.width)
+        stored = cache.write(target.cache_key, found, target.height, target.width).proposals
+        if index == cached:  # the first that the cache lacked
+            seconds, left = time.perf_counter() - start, len(images) - index - 1
+            progress.write(f"{seconds:.1f} s for an image: at most {_duration(seconds * left)} for the others")
+        yield stored
     if cached:
         print(f"the proposals of {plural(cached, 'image')} were in {cache_dir}")
-    return PoolProposals.join(vectors, instances, classes)
 
 
 def proposals_depend_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
