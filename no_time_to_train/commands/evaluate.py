@@ -17,6 +17,9 @@ def evaluate(
     protocol: Protocol = "coco",
     semantic_threshold: Fraction = 0.5,
     errors: bool = False,
+    explain: bool = False,
+    explain_iou: Fraction = 0.5,
+    explain_score: Fraction = 0.0,
     out: Path | None = None,
     dataset_name: str | None = None,
     method: str | None = None,
@@ -36,6 +39,10 @@ def evaluate(
         semantic_threshold: With --protocol semantic, the lowest score of an instance that counts; mIoU_as_published
             always takes 0.5.
         errors: Also say which kinds of errors cost how much AP.
+        explain: Also say of each object that was not found why, and write explain.json and explain.html. Runs the
+            networks again, for results of test or benchmark with run.json next to them.
+        explain_iou: With --explain, the IoU with an object that a detection needs to find it.
+        explain_score: With --explain, the score that a detection needs. Default: any.
         out: Folder of metrics.json. Default: the folder of the results.
         dataset_name: Name of the data set in the report. Default: the split, or the name of the ground truth's file.
         method: Name of the detector in the report.
@@ -44,6 +51,7 @@ def evaluate(
 
     Examples:
         no-time-to-train evaluate --gt instances_val2017.json --results results.json --split few_shot_classes
+        no-time-to-train evaluate --gt demo/targets/instances.json --results demo/results.json --explain
     """
     from no_time_to_train import evaluation
     from no_time_to_train.data.class_splits import select_categories
@@ -62,5 +70,11 @@ def evaluate(
         metrics, tables = evaluation.evaluate(coco, found, categories, protocol, semantic_threshold, errors)
         if not metrics:
             raise UserError(f"{gt} has no annotation of the classes: there is nothing to evaluate")
+        if explain:
+            from no_time_to_train.pipeline.explain_run import explain_run
+
+            iou_type = "segm" if "segm" in metrics else "bbox"
+            needs = iou_type, explain_iou, explain_score
+            tables += explain_run(results, folder, coco, gt, found, categories, protocol, *needs)
         write_json(folder / "metrics.json", {**labels, **metrics})
     print(f"{tables}metrics: {folder / 'metrics.json'}")

@@ -160,8 +160,9 @@ def find_matches(
     categories: list[Category],
     iou_type: str,
     evaluator_class: type[COCOeval],
+    hit: float = HIT,
 ) -> Matches:
-    """Let one of pycocotools' evaluators find the hits at an IoU of 0.5.
+    """Let one of pycocotools' evaluators find the hits.
 
     Args:
         coco: Ground truth.
@@ -169,6 +170,7 @@ def find_matches(
         categories: The classes that count.
         iou_type: "bbox" or "segm".
         evaluator_class: The evaluator.
+        hit: The IoU with an object that a hit needs.
 
     Returns:
         Detections and objects, without kinds of errors.
@@ -177,7 +179,7 @@ def find_matches(
         loaded = load_results(coco, results, iou_type)
         evaluator = evaluator_class(coco, loaded, iou_type)
         evaluator.params.catIds = [category.id for category in categories]
-        evaluator.params.iouThrs = np.array([HIT])
+        evaluator.params.iouThrs = np.array([hit])
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluator.evaluate()
     matches = Matches(iou_type)
@@ -196,8 +198,13 @@ def find_matches(
     return matches
 
 
-def assign_kinds(image: ImageMatches) -> None:
-    """Set the kind of error of each detection in an image, and the target of errors of class and location."""
+def assign_kinds(image: ImageMatches, hit: float = HIT) -> None:
+    """Set the kind of error of each detection in an image, and the target of errors of class and location.
+
+    Args:
+        image: The detections and objects of an image.
+        hit: The IoU with an object that a hit needs.
+    """
     classes = np.array([annotation["category_id"] for annotation in image.objects])
     for detection, iou in zip(image.detections, image.iou, strict=True):
         if detection.is_hit:
@@ -205,11 +212,11 @@ def assign_kinds(image: ImageMatches) -> None:
         own = np.where(classes == detection.category_id, iou, 0.0)
         other = np.where(classes != detection.category_id, iou, 0.0)
         best_own, best_other = own.max(initial=0), other.max(initial=0)
-        if TOUCH < best_own < HIT:
+        if TOUCH < best_own < hit:
             detection.kind, detection.target = "location", image.objects[own.argmax()]["id"]
-        elif best_other >= HIT:
+        elif best_other >= hit:
             detection.kind, detection.target = "class", image.objects[other.argmax()]["id"]
-        elif best_own >= HIT:
+        elif best_own >= hit:
             detection.kind = "duplicate"
         elif best_other > TOUCH:
             detection.kind = "both"

@@ -1,0 +1,298 @@
+"""Why an object was not found: which step of the method lost it.
+
+An object of class c is missed. Of the proposals that cover it, with an IoU of at least the one that a hit needs, each
+was lost for one of the reasons in ``REASONS``, which stand in the order of the method's steps. The proposal that came
+furthest explains the object; of several, the one with the highest IoU. So each missed object has exactly one reason.
+
+Only the reasons before "class" need more than the run's own proposals: proposals with any predicted IoU, and, with
+guided prompts, proposals of all points.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from no_time_to_train.method.classify import classify
+from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.segmenter import Segmenter, without_autocast
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.trace import Trace, trace
+
+#: Pixels of masks, one byte each, that exist at once while they are compared with objects.
+PIXELS_AT_ONCE = 2**26
+
+
+class Reason(NamedTuple):
+    """A reason why an object is missed.
+
+    Attributes:
+        title: A few words for tables.
+        meaning: One sentence.
+        part: The part of the method that lost the object.
+    """
+
+    title: str
+    meaning: str
+    part: str
+
+
+PROPOSING, NAMING, SELECTING, OTHER = "SAM 2's proposals", "DINOv2's names", "suppression and merging", "other"
+
+#: The reasons in the order of the method's steps.
+REASONS = {
+    "skipped": Reason("image was skipped", "The run could not read the image.", OTHER),
+    "never_proposed": Reason(
+        "never proposed", "No mask that SAM 2 proposes covers the object, whatever its predicted IoU.", PROPOSING
+    ),
+    "no_prompt": Reason(
+        "no prompt was decoded there",
+        "A point that guided prompts left out has a mask of the object.",
+        OTHER,
+    ),
+    "predicted_iou": Reason(
+        "dropped by the predicted IoU", "SAM 2 proposes a mask of it, with a predicted IoU below iou_thr.", PROPOSING
+    ),
+    "class": Reason("named as another class", "Its masks are more similar to another class.", NAMING),
+    "score": Reason("below the score", "Its mask has the right name, with a score below --explain-score.", NAMING),
+    "suppressed": Reason(
+        "dropped by NMS", "A mask of its class with a higher predicted IoU and a similar box suppressed it.", SELECTING
+    ),
+    "merged": Reason(
+        "merged away", "Merging lowered its score, because better masks of its class cover it.", SELECTING
+    ),
+    "limit": Reason("out of the best", "Too many masks of the image have a higher score, or go first.", SELECTING),
+    "shared": Reason(
+        "its detection counts for another", "A detection covers it and hits another object of its class.", OTHER
+    ),
+}
+
+#: The place of each reason in the order of the steps.
+STEP = {reason: step for step, reason in enumerate(REASONS)}
+
+
+@dataclass
+class MissedObjects:
+    """The k objects of one image that are to be explained.
+
+    Attributes:
+        classes: The index of each object's class in the memory, in [0, C).
+        boxes: float64 [k, 4], x, y, w, h in pixels.
+        masks: bool [k, H, W]; None where hits are decided by boxes.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+    """
+
+    classes: list[int]
+    boxes: NDArray[np.float64]
+    masks: NDArray[np.bool_] | None
+    height: int
+    width: int
+
+    def some(self, indices: list[int]) -> "MissedObjects":
+        """Some of the objects."""
+        classes, masks = [self.classes[index] for index in indices], self.masks
+        return replace(
+            self, classes=classes, boxes=self.boxes[indices], masks=None if masks is None else masks[indices]
+        )
+
+
+@dataclass
+class Finding:
+    """Why one object is missed.
+
+    Attributes:
+        reason: A key of ``REASONS``.
+        best_iou: The highest IoU of any proposal with the object.
+        iou: The IoU of the proposal that the reason is about: the best one where it was never proposed.
+        predicted_iou: SAM 2's own estimate for this proposal; None where there is none.
+        score: The proposal's score for the object's class, before suppression and merging; None likewise.
+        final_score: The same after merging; None where the proposal did not get there.
+        taken_for: The index of the class that the proposal is most similar to; None where there is no proposal.
+        taken_score: Its score for that class.
+        mask: The proposal's mask, bool [H, W]; None where there is none.
+    """
+
+    reason: str
+    best_iou: float = 0.0
+    iou: float = 0.0
+    predicted_iou: float | None = None
+    score: float | None = None
+    final_score: float | None = None
+    taken_for: int | None = None
+    taken_score: float | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+#: A reason, and what makes the proposals among which an object that has it is found.
+Search = tuple[str, Callable[[], DescribedProposals]]
+
+
+def wider_settings(settings: Settings) -> dict[str, Settings]:
+    """What finds the proposals that a run has not made, by the reason of an object that is found among them."""
+    every = replace(settings, pred_iou_thresh=0.0)
+    searches = {"predicted_iou": every}
+    if settings.prompts == "guided":
+        searches["no_prompt"] = replace(every, prompts="grid")
+    return searches
+
+
+def with_settings(segmenter: Segmenter, settings: Settings) -> Segmenter:
+    """A segmenter with the same networks and memory, and other settings."""
+    assert segmenter.proposer is not None
+    proposer = MaskProposer(segmenter.proposer.sam2, settings).to(segmenter.prototype_vectors.device)
+    return Segmenter(segmenter.encoder, proposer, segmenter.prototypes, settings, segmenter.negatives)
+
+
+def explain_objects(
+    objects: MissedObjects,
+    segmenter: Segmenter,
+    proposals: DescribedProposals,
+    searches: Iterable[Search],
+    min_iou: float = 0.5,
+    min_score: float = 0.0,
+) -> tuple[list[Finding], Trace]:
+    """Find the reason of each object of one image.
+
+    Args:
+        objects: The objects that are missed.
+        segmenter: The memory and the settings of the run.
+        proposals: The run's proposals, on the device of the networks.
+        searches: Wider proposals, which are made only where an object is in none of those before.
+        min_iou: The IoU with an object that a hit needs.
+        min_score: The score that a detection needs.
+
+    Returns:
+        The findings in the order of the objects, and the trace of the run's proposals.
+    """
+    traced = trace(segmenter, proposals)
+    steps = _Steps(traced, min_score)
+    findings: list[Finding] = []
+    overlaps = overlap(objects, proposals)
+    for class_index, iou in zip(objects.classes, overlaps, strict=True):
+        found = Finding("never_proposed")
+        good = [(*steps.reason(row, class_index), row) for row in np.flatnonzero(iou >= min_iou).tolist()]
+        if good:
+            found.reason, found.final_score, row = max(good, key=lambda one: (STEP[one[0]], iou[one[2]]))
+            describe(found, iou, row, segmenter, proposals, class_index)
+        elif iou.any():
+            describe(found, iou, int(iou.argmax()), segmenter, proposals, class_index)
+        findings.append(found)
+    for reason, propose in searches:
+        missing = [index for index, found in enumerate(findings) if found.reason == "never_proposed"]
+        if not missing:
+            break
+        wider = propose()
+        for index, iou in zip(missing, overlap(objects.some(missing), wider), strict=True):
+            found, class_index = findings[index], objects.classes[index]
+            good = np.flatnonzero(iou >= min_iou).tolist()
+            if good:  # the one that a lower threshold brings back first
+                found.reason = reason
+                row = max(good, key=lambda row: float(wider.predicted_iou[row]))
+                describe(found, iou, row, segmenter, wider, class_index)
+            elif iou.max(initial=0) > found.best_iou:
+                describe(found, iou, int(iou.argmax()), segmenter, wider, class_index)
+    return findings, traced
+
+
+@torch.inference_mode()
+def describe(
+    found: Finding,
+    iou: NDArray[np.float64],
+    row: int,
+    segmenter: Segmenter,
+    proposals: DescribedProposals,
+    class_index: int,
+) -> None:
+    """Set what a finding says about its proposal.
+
+    Args:
+        found: The finding, which is changed.
+        iou: float64 [n], the IoU of the object with each proposal.
+        row: The proposal.
+        segmenter: The memory and the settings.
+        proposals: All n proposals.
+        class_index: The object's class.
+    """
+    one = torch.tensor([row], device=proposals.vectors.device)
+    tensors = {name: getattr(proposals, name)[one] for name in ("predicted_iou", "boxes", "vectors")}
+    classes = int(segmenter.prototype_classes.max()) + 1
+    with without_autocast(segmenter.prototype_vectors):
+        named = classify(
+            replace(proposals, **tensors), segmenter.prototypes, classes, segmenter.negatives, segmenter.settings.score
+        )
+    scores = dict(zip(named.classes.tolist(), named.scores.tolist(), strict=True))
+    masks = proposals.upsampled_masks(one)
+    found.best_iou, found.iou = max(found.best_iou, float(iou.max())), float(iou[row])
+    found.predicted_iou = float(proposals.predicted_iou[row])
+    found.score = scores[class_index]
+    found.taken_for, found.taken_score = int(named.classes[0]), float(named.scores[0])
+    found.mask = masks.at_full_size()[0][0].numpy() if masks.areas.all() else None
+
+
+class _Steps:
+    """Looks up at which step a proposal was lost for a class."""
+
+    def __init__(self, traced: Trace, min_score: float) -> None:
+        self.traced, self.min_score = traced, min_score
+        candidates = traced.candidates
+        pairs = zip(candidates.rows.tolist(), candidates.classes.tolist(), strict=True)
+        self.candidate = {pair: index for index, pair in enumerate(pairs)}
+        self.best = torch.zeros(int(candidates.rows.max()) + 1 if len(candidates) else 0)
+        self.best.scatter_reduce_(0, candidates.rows, candidates.scores, "amax")
+        self.kept = set(traced.kept.tolist())
+        full = len(traced.kept) < int((~traced.merged.isnan()).sum())
+        self.lowest_kept = float(traced.detections.scores.min()) if full else 0.0
+
+    def reason(self, row: int, class_index: int) -> tuple[str, float | None]:
+        """Why a proposal is no detection of a class, and its score after merging, None where it did not get there."""
+        index = self.candidate.get((row, class_index))
+        first = 0.0 if index is None else float(self.traced.candidates.scores[index])
+        if index is None or first <= 0:
+            return "class" if self.best[row] > 0 else "score", None
+        suppressed, merged = float(self.traced.suppressed[index]), float(self.traced.merged[index])
+        if first < self.min_score:
+            return "score", None if np.isnan(merged) else merged
+        if np.isnan(suppressed) or suppressed < self.min_score:
+            return "suppressed", None if np.isnan(merged) else merged
+        if np.isnan(merged):
+            return "limit", None
+        if merged < self.min_score:
+            return "merged", merged
+        if index in self.kept:
+            return "shared", merged
+        if first > self.lowest_kept >= suppressed:
+            return "suppressed", merged
+        return ("merged" if suppressed > self.lowest_kept else "limit"), merged
+
+
+def overlap(objects: MissedObjects, proposals: DescribedProposals) -> NDArray[np.float64]:
+    """The IoU of each object with each proposal: float64 [k, n]."""
+    ious = np.zeros((len(objects.classes), len(proposals)))
+    at_once = max(PIXELS_AT_ONCE // (objects.height * objects.width), 1)
+    for rows in torch.arange(len(proposals)).split(at_once):
+        masks = proposals.upsampled_masks(rows.to(proposals.boxes.device))
+        areas = masks.areas
+        filled = np.flatnonzero(areas)
+        if not len(filled):
+            continue
+        regions, boxes = masks[filled].at_full_size()
+        columns = rows.numpy()[filled]
+        if objects.masks is None:
+            corners = boxes.numpy().astype(float)
+            sides = corners[:, 2:] - corners[:, :2]  # as in the results, without + 1
+            found = np.concatenate([corners[:, :2], sides], axis=1)
+            ious[:, columns] = coco_mask.iou(found, objects.boxes, [0] * len(objects.boxes)).T
+            continue
+        dense = regions.numpy()
+        for index, mask in enumerate(objects.masks):
+            x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+            shared = np.count_nonzero(dense[:, y : y + h, x : x + w] & mask[y : y + h, x : x + w], axis=(1, 2))
+            ious[index, columns] = shared / (areas[filled] + np.count_nonzero(mask) - shared)
+    return ious

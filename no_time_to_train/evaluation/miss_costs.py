@@ -1,0 +1,102 @@
+"""What the reasons of missed objects cost: how many objects have each, and how much AP would rise without it.
+
+The gain of a reason is the AP after all objects that have it are found, minus the AP before. As TIDE corrects errors
+(``error_analysis.py``): of the detections that were meant for such an object, with its class and too low an IoU or with
+another class, the one with the highest score becomes a hit, and the others are removed. An object for which there is
+none no longer counts. Gains do not add up, because AP is not linear.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from no_time_to_train.evaluation.coco_ap import mean_of_known
+from no_time_to_train.evaluation.error_analysis import Matches, ap50_by_class, assign_kinds
+from no_time_to_train.evaluation.explain import REASONS
+
+#: Reasons that every table shows. Others are shown where an object has them.
+ALWAYS = ("never_proposed", "predicted_iou", "class", "score", "suppressed", "merged", "limit")
+
+
+def miss_costs(matches: Matches, reasons: dict[int, str], names: dict[int, str], hit: float = 0.5) -> dict[str, Any]:
+    """Count the reasons, and compute what each costs.
+
+    Args:
+        matches: The hits of the run, from ``error_analysis.find_matches``. Its detections get their kinds of errors.
+        reasons: The reason of each missed object by its id.
+        names: The names of the classes by category id.
+        hit: The IoU with an object that a hit needs.
+
+    Returns:
+        ``{"objects": n, "misses": n, "AP": ..., "gain": AP gained without any miss, "reasons": {reason: {"count": n,
+        "gain": ...}}, "parts": {part of the method: {"count": n, "gain": ...}}, "per_class": {name: {reason: n}}}``,
+        where AP is that at the IoU ``hit``.
+    """
+    for image in matches.images():
+        assign_kinds(image, hit)
+    before = ap_if_found(matches, set(), names)
+
+    def cost(objects: set[int]) -> dict[str, Any]:
+        return {"count": len(objects), "gain": ap_if_found(matches, objects, names) - before}
+
+    having = {reason: {one for one, its in reasons.items() if its == reason} for reason in REASONS}
+    parts = {
+        part: set().union(*(having[reason] for reason in REASONS if REASONS[reason].part == part))
+        for part in dict.fromkeys(reason.part for reason in REASONS.values())
+    }
+    per_class = {name: Counter[str]() for name in names.values()}
+    for object_id, reason in reasons.items():
+        per_class[names[matches.objects[object_id]["category_id"]]][reason] += 1
+    return {
+        "objects": len(matches.objects),
+        "misses": len(reasons),
+        "AP": before,
+        "gain": cost(set(reasons))["gain"],
+        "reasons": {reason: cost(having[reason]) for reason in REASONS if having[reason] or reason in ALWAYS},
+        "parts": {part: cost(objects) for part, objects in parts.items() if objects},
+        "per_class": {name: dict(counts.most_common()) for name, counts in per_class.items() if counts},
+    }
+
+
+def ap_if_found(matches: Matches, found: set[int], names: dict[int, str]) -> float:
+    """The mean AP over classes if some missed objects were found.
+
+    Args:
+        matches: Detections with kinds of errors.
+        found: The ids of the objects.
+        names: The names of the classes by category id.
+    """
+    hit: set[int] = set()
+    detections = []
+    for detection in sorted(matches.detections, key=lambda detection: -detection.score):
+        if detection.target is None or detection.target not in found:
+            detections.append(detection)
+        elif detection.target not in hit:
+            hit.add(detection.target)
+            category_id = matches.objects[detection.target]["category_id"]
+            detections.append(replace(detection, category_id=category_id, is_hit=True))
+    objects = [annotation for object_id, annotation in matches.objects.items() if object_id not in found - hit]
+    return mean_of_known(ap50_by_class(detections, objects, names).values()) or 0.0
+
+
+def cost_table(costs: dict[str, Any]) -> str:
+    """The table of the reasons.
+
+    Args:
+        costs: From :func:`miss_costs`, with "iou" and "score", what a hit needs.
+    """
+    measure = f"AP{round(100 * costs['iou'])}"
+    least = f", score {costs['score']:g}" if costs["score"] else ""
+    rows = [
+        f"MISSED OBJECTS: {costs['misses']} of {costs['objects']} (IoU {costs['iou']:g}{least}); {measure} "
+        f"{100 * costs['AP']:.1f}, {100 * (costs['AP'] + costs['gain']):.1f} without misses",
+        f" {'reason':<32}  objects  {measure} gained",
+    ]
+    rows += [_row(REASONS[reason].title, cost) for reason, cost in costs["reasons"].items()]
+    rows += ["", f" {'part of the method':<32}  objects  {measure} gained"]
+    rows += [_row(part, cost) for part, cost in costs["parts"].items()]
+    return "\n".join([*rows, ""])
+
+
+def _row(name: str, cost: dict[str, Any]) -> str:
+    return f" {name:<32}  {cost['count']:>7}  {100 * cost['gain']:11.1f}"

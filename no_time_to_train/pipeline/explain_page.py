@@ -1,0 +1,101 @@
+"""The page of a run's missed objects: tables, and pictures by reason."""
+
+import base64
+import io
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools.coco import COCO
+
+from no_time_to_train.data.datasets import read_listed_image
+from no_time_to_train.data.rle import annotation_mask, decode_mask
+from no_time_to_train.evaluation.explain import REASONS
+from no_time_to_train.files import atomic_write
+from no_time_to_train.visual.drawing import draw_outlines, outlines
+from no_time_to_train.visual.html import render
+
+#: Pictures of each reason at most, the largest objects first.
+PICTURES = 24
+
+#: Longer side of a picture in pixels, and what it shows around the object, as a share of the longer side of the box.
+SIDE, CONTEXT = 360, 0.5
+
+#: The colors of the object and of the mask that explains it, RGB: blue and orange, which everybody can tell apart.
+OBJECT, MASK = (31, 119, 180), (230, 120, 20)
+
+
+def write_explain_page(
+    page: Path,
+    costs: dict[str, Any],
+    misses: list[dict[str, Any]],
+    annotations: dict[int, dict[str, Any]],
+    coco: COCO,
+    root: str,
+    rescale: bool = False,
+) -> None:
+    """Write the page.
+
+    Args:
+        page: The HTML file, which contains the pictures.
+        costs: From ``miss_costs``, with "iou" and "score", what a hit needs.
+        misses: The missed objects, as ``explain.json`` holds them.
+        annotations: Their annotations, by the ids in ``misses``.
+        coco: The ground truth.
+        root: Folder of the images.
+        rescale: See ``datasets.read_listed_image``.
+
+    Raises:
+        UserError: An image cannot be read, or the page cannot be written.
+    """
+    by_reason = defaultdict(list)
+    for miss in sorted(misses, key=lambda miss: -annotations[miss["id"]]["area"]):
+        by_reason[miss["reason"]].append(miss)
+    sections = []
+    for reason, cost in costs["reasons"].items():
+        shown = [] if reason == "skipped" else by_reason[reason][:PICTURES]
+        figures = []
+        for miss in shown:
+            image = read_listed_image(root, coco.imgs[miss["image_id"]], rescale)
+            picture = draw_miss(image, annotations[miss["id"]], miss["mask"])
+            figures.append({**miss, "picture": base64.b64encode(picture).decode()})
+        sections.append({"reason": REASONS[reason], "key": reason, **cost, "figures": figures})
+    title = f"Why {costs['misses']} of {costs['objects']} objects were missed"
+    with atomic_write(page) as file:
+        file.write(render("explain.html", title=title, costs=costs, sections=sections).encode())
+
+
+def draw_miss(image: NDArray[np.uint8], annotation: dict[str, Any], mask: dict[str, Any] | None) -> bytes:
+    """A JPEG file of the surroundings of a missed object, with its outline and that of the mask that explains it.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        annotation: The object; its box is drawn where it has no mask.
+        mask: The mask as compressed RLE; None draws none.
+    """
+    height, width = image.shape[:2]
+    x, y, w, h = annotation["bbox"]
+    if annotation.get("segmentation"):
+        object_mask = annotation_mask(annotation, height, width)
+    else:
+        object_mask = np.zeros((height, width), bool)
+        object_mask[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = True
+    margin = CONTEXT * max(w, h)
+    left, top = max(int(x - margin), 0), max(int(y - margin), 0)
+    window = np.s_[top : int(np.ceil(y + h + margin)), left : int(np.ceil(x + w + margin))]
+    part = image[window]
+    scale = SIDE / max(part.shape[:2])
+    size = max(round(scale * part.shape[1]), 1), max(round(scale * part.shape[0]), 1)
+    how = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX
+    picture = np.array(Image.fromarray(part).resize(size, how))
+    for region, color, line in ((None if mask is None else decode_mask(mask), MASK, 4), (object_mask, OBJECT, 2)):
+        if region is not None:
+            inside = cv2.resize(region[window].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            draw_outlines(picture, outlines(inside), color, line)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="JPEG", quality=85)
+    return file.getvalue()
