@@ -7,7 +7,9 @@ prints a table, and draws a figure like the paper's Figure 4. The way of choosin
 """
 
 import argparse
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -116,8 +118,8 @@ class Described:
         )
 
 
-def measure_seed(seed: int, images: int, shots: list[int], draws: int, cache_dir: Path) -> Iterator[Row]:
-    """Measure one seed with each number of shots.
+def measure_seed(seed: int, images: int, shots: list[int], draws: int, cache_dir: Path) -> list[Row]:
+    """Measure one seed: a row for each number of shots.
 
     Args:
         seed: Of the scenes, and of the drawing of the pool.
@@ -139,13 +141,15 @@ def measure_seed(seed: int, images: int, shots: list[int], draws: int, cache_dir
         pool = sample_references(coco, categories, POOL, seed, at_least=shots[-1])
         chosen, _ = choose_references(coco, pool_dir, categories, pool, shots[-1], segmenter, cache_dir)
         whole = targets.ap(described.prototypes(pool))
+        rows = []
         for count in shots:
             first = {category_id: entries[:count] for category_id, entries in chosen.items()}
             drawn = [
                 targets.ap(described.prototypes(sample_references(coco, categories, count, draw)))
                 for draw in range(draws)
             ]
-            yield Row(seed, count, targets.ap(described.prototypes(first)), drawn, whole)
+            rows.append(Row(seed, count, targets.ap(described.prototypes(first)), drawn, whole))
+    return rows
 
 
 def table(rows: list[Row]) -> str:
@@ -198,15 +202,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=60, help="Targets per seed.")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="References per class.")
     parser.add_argument("--draws", type=int, default=10, help="Random draws to compare with.")
+    parser.add_argument("--processes", type=int, default=1, help="Seeds that are measured at once.")
     parser.add_argument("--cache-dir", type=Path, help="Proposal cache to keep. Default: none is kept.")
     parser.add_argument("--out", type=Path, help="Picture to draw, .png.")
     args = parser.parse_args(argv)
     rows: list[Row] = []
-    with TemporaryDirectory() as folder:
-        for seed in args.seeds:
-            rows += measure_seed(seed, args.images, sorted(args.shots), args.draws, args.cache_dir or Path(folder))
-            print(table([row for row in rows if row.seed == seed]), flush=True)
-    print(f"\n{table(rows)}")
+    with TemporaryDirectory() as folder, ProcessPoolExecutor(args.processes, get_context("spawn")) as executor:
+        measure = partial(
+            measure_seed,
+            images=args.images,
+            shots=sorted(args.shots),
+            draws=args.draws,
+            cache_dir=args.cache_dir or Path(folder),
+        )
+        for of_seed in executor.map(measure, args.seeds):
+            rows += of_seed
+            print(f"{table(of_seed)}\n", flush=True)
+    print(table(rows))
     if args.out:
         plot(rows, args.out)
 
