@@ -46,10 +46,9 @@ check-versions: .venv/ready
 	  done; \
 	done
 
-# About ten minutes on two cores, if nothing else runs.
+# About twenty minutes on two cores, if nothing else runs. Writes timing/RESULTS.md.
 benchmark: .venv/ready
-	.venv/bin/python -m timing.stages
-	.venv/bin/python -m timing.presets
+	.venv/bin/python -m timing
 
 # Pins and hashes without the registries' addresses.
 lock: .venv/ready

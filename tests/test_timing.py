@@ -4,11 +4,13 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from timing import gpu, presets
+from timing.report import Section
 
 
-@pytest.mark.parametrize("name", ["stages", "gpu", "presets", "guided", "gallery", "soak"])
+@pytest.mark.parametrize("name", ["__main__", "stages", "gpu", "presets", "guided", "gallery", "soak"])
 def test_each_command_explains_itself(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -18,6 +20,33 @@ def test_each_command_explains_itself(
         module.main()
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("usage:")
+
+
+def test_a_section_takes_the_place_of_its_earlier_one_and_leaves_the_others(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+
+    def write(title: str, number: str) -> None:
+        section = Section(title, "python -m x", torch.device("cpu"), "text", ["name", "number"], slice(1, None))
+        section.add("row", number)
+        section.write(page)
+
+    write("First", "1")
+    write("Second", "2")
+    second = page.read_text()[page.read_text().index("## Second") :]
+    write("First", "3")
+    lines = page.read_text().splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["# Speed and memory", "## First", "## Second"]
+    assert [line for line in lines if line.startswith("| ---")] == ["| --- | ---: |"] * 2
+    assert "| row | 3 |" in lines
+    assert "| row | 1 |" not in lines
+    assert page.read_text().endswith(second), "to the byte"
+
+
+def test_an_unknown_section_is_refused_before_any_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("timing.__main__").main(["stages", "preset"])
+    assert ended.value.code == 2
+    assert "there is no section preset: choose from stages, guided, presets, gpu" in capsys.readouterr().err
 
 
 def rows(page: Path) -> list[list[str]]:

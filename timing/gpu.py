@@ -1,4 +1,4 @@
-"""Images per second on a GPU, and where the time goes: ``python -m timing.gpu``, written to ``timing/GPU.md``.
+"""Images per second on a GPU, and where the time goes: ``python -m timing.gpu``, written to ``timing/RESULTS.md``.
 
 Networks of full size with seeded weights segment a drawn scene in float32, in bfloat16, and in bfloat16 with compiled
 networks. In the same run, the automatic mask generator of sam2 proposes masks on the same grid of the same image: what
@@ -8,7 +8,6 @@ SAM 2 gives without this package. It names no object.
 import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,8 @@ from no_time_to_train.method.segmenter import Segmenter, describe_proposals, wit
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.registry import encoder_input_size
-from timing.measure import Measured, machine, measure
+from timing.measure import Measured, measure
+from timing.report import RESULTS, Section
 from timing.stages import CLASSES, HEIGHT, WIDTH, seeded_segmenter
 
 #: The columns between the name of a row and the whole image.
@@ -61,7 +61,7 @@ class Bench:
                 work()
             return min((measure(work, self.device) for _ in range(self.repeats)), key=lambda run: run.seconds)
 
-    def row(self, name: str, autocast: Callable[[], AbstractContextManager[object]]) -> str:
+    def row(self, name: str, autocast: Callable[[], AbstractContextManager[object]]) -> list[str]:
         """A row of the table: images per second, milliseconds per step, and memory.
 
         Args:
@@ -89,9 +89,9 @@ class Bench:
         ]
         times = [1000 * self.best(step, autocast()).seconds for step in steps]
         cells = [f"{1 / whole.seconds:.2f}", *(f"{time:.1f}" for time in times), f"{1000 * whole.seconds:.1f}"]
-        return f"| {' | '.join([name, *cells, f'{whole.peak / 1e6:.0f}'])} |"
+        return [name, *cells, f"{whole.peak / 1e6:.0f}"]
 
-    def row_of_sam2(self, scene: np.ndarray, name: str, context: AbstractContextManager[object]) -> str:
+    def row_of_sam2(self, scene: np.ndarray, name: str, context: AbstractContextManager[object]) -> list[str]:
         """A row of sam2's automatic mask generator on the same grid, with the same threshold of the predicted IoU."""
         settings = self.segmenter.settings
         generator = SAM2AutomaticMaskGenerator(
@@ -105,7 +105,7 @@ class Bench:
         generator.predictor._bb_feat_sizes = [(side, side), (side // 2, side // 2), (side // 4, side // 4)]
         whole = self.best(lambda: generator.generate(scene), context)
         cells = [f"{1 / whole.seconds:.2f}", *[""] * len(STEPS), f"{1000 * whole.seconds:.1f}"]
-        return f"| {' | '.join([name, *cells, f'{whole.peak / 1e6:.0f}'])} |"
+        return [name, *cells, f"{whole.peak / 1e6:.0f}"]
 
 
 @torch.inference_mode()
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=10, help="How many times each step is measured.")
     parser.add_argument("--device", default="cuda", help="Device. The CPU is for trying this command only.")
     parser.add_argument("--no-compile", action="store_true", help="Leave out the rows of compiled networks.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "GPU.md", help="Markdown file to write.")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write.")
     options = parser.parse_args(argv)
     device = torch.device(options.device)
 
@@ -130,38 +130,32 @@ def main(argv: list[str] | None = None) -> None:
     bench = Bench(segmenter, scene, options.repeats)
     tokens = segmenter.encoder.feature_map(bench.image[None])[0].flatten(1).T
     segmenter.remember(Prototypes.one_per_class(tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous()))
-    lines = [
-        "# Speed on a GPU",
-        "",
-        f"`python -m timing.gpu`, {date.today().isoformat()}: {machine(device)}.",
-        "",
+    section = Section(
+        "On a GPU",
+        "python -m timing.gpu",
+        device,
         f"{options.sam2} and {options.encoder} with seeded weights, a {WIDTH}x{HEIGHT} image, "
         f"{options.points_per_side}x{options.points_per_side} points. Milliseconds per image; MB is the largest memory "
         "in addition to the weights.",
-        "",
-        f"| | images/s | {' | '.join(STEPS)} | whole image | MB |",
-        "| --- | " + " | ".join(["---:"] * (len(STEPS) + 3)) + " |",
-    ]
-    print("\n".join(lines), flush=True)
-
-    def add(line: str) -> None:
-        lines.append(line)
-        print(line, flush=True)
+        ["", "images/s", *STEPS, "whole image", "MB"],
+        slice(1, None),
+    )
+    add = section.add
 
     def context(dtype: torch.dtype | None) -> AbstractContextManager[object]:
         return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
     float32, bfloat16 = partial(context, None), partial(context, torch.bfloat16)
-    add(bench.row_of_sam2(scene, "sam2's mask generator, float32", float32()))
-    add(bench.row_of_sam2(scene, "sam2's mask generator, bfloat16", bfloat16()))
-    add(bench.row("ours, float32", float32))
-    add(bench.row("ours, bfloat16", bfloat16))
+    add(*bench.row_of_sam2(scene, "sam2's mask generator, float32", float32()))
+    add(*bench.row_of_sam2(scene, "sam2's mask generator, bfloat16", bfloat16()))
+    add(*bench.row("ours, float32", float32))
+    add(*bench.row("ours, bfloat16", bfloat16))
     if not options.no_compile:
         segmenter.compile_encoders()
-        add(bench.row("ours, bfloat16, encoders compiled", bfloat16))
+        add(*bench.row("ours, bfloat16, encoders compiled", bfloat16))
         segmenter.compile_decoder()
-        add(bench.row("ours, bfloat16, all compiled", bfloat16))
-    options.out.write_text("\n".join(lines) + "\n")
+        add(*bench.row("ours, bfloat16, all compiled", bfloat16))
+    section.write(options.out)
 
 
 if __name__ == "__main__":

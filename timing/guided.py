@@ -1,8 +1,9 @@
 """Guided prompts against the whole grid and against coarser grids, on drawn scenes.
 
 ``python -m timing.guided`` draws scenes as the demo does (``scripts/evaluate_nano.py``: 5 references per class), finds
-their objects with the nano networks, with a memory of one class at a time and with one of all eight classes, and prints
-a table. The rule of ``method/guided.py`` was tuned on the seeds 777 and 1000 to 1009. Measure on others.
+their objects with the nano networks, with a memory of one class at a time and with one of all eight classes, and writes
+a table to its section of ``timing/RESULTS.md``. The rule of ``method/guided.py`` was tuned on the seeds 777 and 1000 to
+1009. Measure on others.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
+from timing.report import RESULTS, Section, table_row
 
 #: References per class, as in ``scripts/evaluate_nano.py``.
 SHOTS = 5
@@ -252,28 +254,41 @@ def measure_seed(seed: int, images: int) -> Figures:
     return {key: {"points": float(np.mean(one.points)), **figures(coco, one.results)} for key, one in table.items()}
 
 
-def print_table(title: str, seeds: list[Figures]) -> None:
-    """Print a table with the mean over the seeds, and the AP of each."""
-    print(f"\n{title}\n\n| memory | prompts | points | AP | AR | AR small | AP of each seed |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | --- |")
+def rows_of_figures(seeds: list[Figures]) -> list[list[str]]:
+    """The rows of the table: the mean over the seeds, and the AP of each."""
+    rows = []
     for name, several in sorted(seeds[0], key=lambda key: key[1]):
         each = [seed[name, several] for seed in seeds]
-        cells = [f"{np.mean([one[key] for one in each]):.1f}" for key in ("points", "AP", "AR", "AR small")]
+        means = [f"{np.mean([one[key] for one in each]):.1f}" for key in ("points", "AP", "AR", "AR small")]
         aps = " / ".join(f"{one['AP']:.1f}" for one in each)
-        print(f"| {'all classes' if several else 'one class'} | {name} | {' | '.join(cells)} | {aps} |", flush=True)
+        rows.append(["all classes" if several else "one class", name, *means, aps])
+    return rows
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds to measure. Tune on others.")
     parser.add_argument("--images", type=int, default=60, help="Scenes per seed.")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write.")
+    args = parser.parse_args(argv)
     found = []
     for seed in args.seeds:
         found.append(measure_seed(seed, args.images))
-        print_table(f"Seed {seed}", found[-1:])
-    print_table("Mean of the seeds", found)
+        print(f"seed {seed}", *map(table_row, rows_of_figures(found[-1:])), sep="\n", flush=True)
+    section = Section(
+        "Grid against guided prompts",
+        "python -m timing.guided",
+        torch.device("cpu"),
+        f"Nano networks, {SHOTS} references per class, {args.images} drawn scenes for each of the seeds "
+        f"{', '.join(map(str, args.seeds))}. Means of the seeds in percent. One class: memories of one class at a "
+        f"time; all classes: one memory of all. Small objects have at most {SMALL} pixels.",
+        ["memory", "prompts", "points", "AP", "AR", "AR small", "AP of each seed"],
+        slice(2, -1),
+    )
+    for row in rows_of_figures(found):
+        section.add(*row)
+    section.write(args.out)
 
 
 if __name__ == "__main__":

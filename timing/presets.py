@@ -8,7 +8,6 @@ prompts as the preset decodes; what follows takes less than a second.
 import argparse
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,8 @@ from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.networks.registry import DINOV2_NAMES, PRESETS, SAM2_NAMES, Preset, encoder_input_size
-from timing.measure import machine, measure_both
+from timing.measure import measure_both
+from timing.report import RESULTS, Section
 from timing.stages import HEIGHT, WIDTH, seeded
 
 #: Points on which the decoder is measured.
@@ -92,23 +92,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="How many times each network is measured.")
     parser.add_argument("--processor-time", action="store_true", help="Seconds of the processor, not of the clock.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Device.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "PRESETS.md", help="File to write.")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write.")
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     clock = time.process_time if options.processor_time else time.perf_counter
-    lines = [
-        "# Presets and precisions",
-        "",
-        f"`python -m timing.presets`, {date.today().isoformat()}: {machine(device)}.",
-        "",
+    columns = ["SAM 2 encoder", "DINOv2", f"decoder, {POINTS} points", "prompts", "image", "times faster"]
+    section = Section(
+        "Presets and precisions",
+        f"python -m timing.presets{' --processor-time' * options.processor_time}",
+        device,
         f"Seeded weights, a {WIDTH}x{HEIGHT} image, a memory of one class. Seconds"
         f"{' of the processor' * options.processor_time}, the fastest of {options.repeats}; "
         "an image takes those of both encoders and of the decoder for its prompts.",
-        "",
-        f"| preset | precision | SAM 2 encoder | DINOv2 | decoder, {POINTS} points | prompts | image | times faster |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    print("\n".join(lines), flush=True)
+        ["preset", "precision", *columns],
+        slice(2, None),
+    )
     slowest = None
     for name in options.presets:
         both, prompts = measure_preset(PRESETS[name], options.repeats, device, clock)
@@ -116,9 +114,8 @@ def main(argv: list[str] | None = None) -> None:
             whole = sam2 + dinov2 + decoder * prompts / POINTS
             slowest = slowest or whole
             cells = [f"{sam2:.2f}", f"{dinov2:.2f}", f"{decoder:.2f}", str(prompts), f"{whole:.1f}"]
-            lines.append(f"| {' | '.join([name, precision, *cells, f'{slowest / whole:.1f}'])} |")
-            print(lines[-1], flush=True)
-    options.out.write_text("\n".join(lines) + "\n")
+            section.add(name, precision, *cells, f"{slowest / whole:.1f}")
+    section.write(options.out)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """The plain implementation of the method (``method/plain.py``) and the fast one, side by side on one image.
 
 ``python -m timing.stages`` builds networks of full size with seeded weights, prints a table with one row per step, and
-writes it to ``timing/RESULTS.md``. It fails if the two implementations find different instances.
+writes it to its section of ``timing/RESULTS.md``. It fails if the two implementations find different instances.
 """
 
 import argparse
 import tempfile
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +36,8 @@ from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.pipeline.proposal_cache import ProposalCache
 from tests.seeded_weights import seeded_state_dict
-from timing.measure import Measured, machine, measure, measure_both
+from timing.measure import Measured, measure, measure_both
+from timing.report import RESULTS, Section
 
 #: Size of the image in pixels.
 HEIGHT, WIDTH = 427, 640
@@ -57,26 +57,19 @@ TOLERANCE = 1e-4
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Table:
-    """The results as a Markdown table, printed row by row.
+class Table(Section):
+    """The section of the plain implementation against the fast one.
 
     Args:
-        head: The text above the table.
-
-    Attributes:
-        lines: The lines printed so far.
+        device: The device that is measured.
+        text: What was measured.
     """
 
-    def __init__(self, head: str) -> None:
-        self.lines = [
-            *head.splitlines(),
-            "",
-            "| step | plain, s | ours, s | ratio | plain, MB | ours, MB | largest difference |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
-        ]
-        print("\n".join(self.lines), flush=True)
+    def __init__(self, device: torch.device, text: str) -> None:
+        columns = ["step", "plain, s", "ours, s", "ratio", "plain, MB", "ours, MB", "largest difference"]
+        super().__init__("Plain against ours", "python -m timing.stages", device, text, columns, slice(1, -1))
 
-    def add(self, step: str, plain: Measured[Any] | None, ours: Measured[Any], difference: str) -> None:
+    def compare(self, step: str, plain: Measured[Any] | None, ours: Measured[Any], difference: str) -> None:
         """Add a row.
 
         Args:
@@ -90,12 +83,7 @@ class Table:
         else:
             times = [f"{plain.seconds:.3f}", f"{ours.seconds:.3f}", f"{plain.seconds / ours.seconds:.1f}"]
             cells = [*times, f"{plain.peak / 1e6:.0f}", f"{ours.peak / 1e6:.0f}"]
-        self.add_line(f"| {' | '.join([step, *cells, difference])} |")
-
-    def add_line(self, line: str) -> None:
-        """Add a line of text."""
-        self.lines.append(line)
-        print(line, flush=True)
+        self.add(step, *cells, difference)
 
 
 def largest_difference(ours: Tensor, plain: Tensor) -> str:
@@ -175,14 +163,14 @@ def measure_encoders(segmenter: Segmenter, image: Tensor, table: Table) -> None:
     assert proposer is not None
     encode = partial(proposer.encode, image)
     plain, ours = measure_both(encode, encode, image.device, REPEATS - 1)
-    table.add("SAM 2 image encoder", plain, ours, largest_difference(ours.result[0], plain.result[0]))
+    table.compare("SAM 2 image encoder", plain, ours, largest_difference(ours.result[0], plain.result[0]))
     plain_map, our_map = measure_both(
         lambda: plain_method.encode(encoder, image),
         lambda: encoder.feature_map(image[None])[0],
         image.device,
         REPEATS - 1,
     )
-    table.add("DINOv2", plain_map, our_map, largest_difference(our_map.result, plain_map.result))
+    table.compare("DINOv2", plain_map, our_map, largest_difference(our_map.result, plain_map.result))
 
 
 def measure_decoder(proposer: MaskProposer, image: Tensor, count: int, table: Table) -> None:
@@ -204,7 +192,9 @@ def measure_decoder(proposer: MaskProposer, image: Tensor, count: int, table: Ta
         REPEATS,
     )
     kept = plain.result[plain.result.predicted_iou > proposer.pred_iou_thresh]
-    table.add(f"mask decoder, {len(points)} points", plain, ours, largest_difference(ours.result.logits, kept.logits))
+    table.compare(
+        f"mask decoder, {len(points)} points", plain, ours, largest_difference(ours.result.logits, kept.logits)
+    )
 
 
 def measure_pooling_and_matching(features: Tensor, prototypes: Tensor, table: Table) -> None:
@@ -221,7 +211,7 @@ def measure_pooling_and_matching(features: Tensor, prototypes: Tensor, table: Ta
     plain, ours = measure_both(
         lambda: plain_method.pool(features, regions), lambda: pool(features, regions), device, REPEATS
     )
-    table.add(f"pooling, {len(regions)} proposals", plain, ours, largest_difference(ours.result, plain.result))
+    table.compare(f"pooling, {len(regions)} proposals", plain, ours, largest_difference(ours.result, plain.result))
 
     vectors, predicted_iou = plain.result, torch.linspace(1, 0.4, len(regions), device=device)
 
@@ -241,7 +231,7 @@ def measure_pooling_and_matching(features: Tensor, prototypes: Tensor, table: Ta
         if not torch.equal(ours_one, plain_one):
             raise SystemExit("error: the plain implementation keeps other proposals")
     difference = largest_difference(our_match.result[1], plain_match.result[1])
-    table.add("classification and suppression", plain_match, our_match, difference)
+    table.compare("classification and suppression", plain_match, our_match, difference)
 
 
 def measure_merging(dim: int, device: torch.device, table: Table) -> None:
@@ -264,7 +254,7 @@ def measure_merging(dim: int, device: torch.device, table: Table) -> None:
         REPEATS,
     )
     step = f"soft merging, {len(regions)} of one class, 1024x768"
-    table.add(step, plain, ours, largest_difference(ours.result, plain.result))
+    table.compare(step, plain, ours, largest_difference(ours.result, plain.result))
 
 
 def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, table: Table) -> None:
@@ -308,14 +298,14 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
     difference = difference_of_detections(ours.result, plain.result)
     points = f"{proposer.points_per_side}x{proposer.points_per_side} points"
     found = f"{len(ours.result)} identical detections, scores within {difference:.1e}"
-    table.add(f"whole image, {points}", plain, ours, found)
+    table.compare(f"whole image, {points}", plain, ours, found)
 
     cache = ProposalCache(path.parent / "cache", {})
     key = cache.key(path)
     filling = measure(lambda: cache.write(key, proposals[0], HEIGHT, WIDTH), device)
     (entry,) = cache.folder.iterdir()
     stored = f"{len(proposals.pop())} proposals, {entry.stat().st_size / 1e6:.2f} MB"
-    table.add("filling the cache, in addition", None, filling, stored)
+    table.compare("filling the cache, in addition", None, filling, stored)
     segmenter.prototype_vectors = segmenter.prototype_vectors.flip(1)
 
     def segment_from_cache() -> Detections:
@@ -325,7 +315,7 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
 
     cached = min((measure(segment_from_cache, device) for _ in range(REPEATS)), key=lambda run: run.seconds)
     faster = f"{ours.seconds / cached.seconds:.0f} times as fast as ours without the cache"
-    table.add("second reference set, filled cache", plain, cached, faster)
+    table.compare("second reference set, filled cache", plain, cached, faster)
 
 
 def measure_throughput(segmenter: Segmenter, image: Tensor, table: Table, images: int = 20) -> None:
@@ -346,7 +336,7 @@ def measure_throughput(segmenter: Segmenter, image: Tensor, table: Table, images
 
 
 @torch.inference_mode()
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--sam2", default="sam2_hiera_l", help="SAM 2 model.")
@@ -358,10 +348,8 @@ def main() -> None:
         "--iou-thr", type=float, default=0.0, help="Threshold of the predicted IoU; 0 keeps all proposals."
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Device.")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "RESULTS.md", help="Markdown file to write."
-    )
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write.")
+    options = parser.parse_args(argv)
     device = torch.device(options.device)
 
     settings = Settings(
@@ -371,11 +359,10 @@ def main() -> None:
     proposer, encoder = segmenter.proposer, segmenter.encoder
     assert proposer is not None
     table = Table(
-        "# Speed and memory\n\n"
-        f"`python -m timing.stages`, {date.today().isoformat()}: {machine(device)}.\n\n"
+        device,
         f"{options.sam2} and {options.encoder} with seeded weights, float32, a {WIDTH}x{HEIGHT} image, proposals with "
         f"a predicted IoU above {options.iou_thr}. The plain implementation decodes {PLAIN_BATCH} points at a time. MB "
-        "is the largest memory that a step needs in addition to what was in use before it."
+        "is the largest memory that a step needs in addition to what was in use before it.",
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.jpg"
@@ -392,7 +379,7 @@ def main() -> None:
         measure_whole_image(segmenter, path, device, table)
         if device.type == "cuda":
             measure_throughput(segmenter, image, table)
-    options.out.write_text("\n".join(table.lines) + "\n")
+    table.write(options.out)
 
 
 if __name__ == "__main__":
