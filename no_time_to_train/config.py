@@ -21,6 +21,8 @@ from no_time_to_train.method.settings import (
     Score,
     Settings,
     Suppression,
+    TileOverlap,
+    Tiles,
 )
 from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
@@ -59,6 +61,9 @@ class Sam2InferCfg:
             resemble a class of the memory (docs/speed.md).
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
         prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
+        tiles: N: the networks see the image as a whole and N x N overlapping tiles of it, for small objects
+            (docs/beyond_the_paper.md). 1 means the whole image only, as in the paper.
+        tile_overlap: The share of a tile's side that it has in common with the next one.
     """
 
     points_per_side: PointsPerSide = 32
@@ -79,6 +84,8 @@ class Sam2InferCfg:
     prompts: Prompts = "grid"
     prompt_threshold: PromptThreshold = 0.0
     prompt_budget: Fraction = 0.15
+    tiles: Tiles = 1
+    tile_overlap: TileOverlap = 0.2
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -100,6 +107,8 @@ class Sam2InferCfg:
             prompts=self.prompts,
             prompt_threshold=self.prompt_threshold,
             prompt_budget=self.prompt_budget,
+            tiles=self.tiles,
+            tile_overlap=self.tile_overlap,
         )
 
 

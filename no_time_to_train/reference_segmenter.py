@@ -35,7 +35,7 @@ from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
-from no_time_to_train.method.target_image import target_tensor
+from no_time_to_train.method.target_image import target_squares
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, mask_of_point, mask_or_box
 from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained
@@ -369,9 +369,10 @@ class ReferenceSegmenter:
         pixels = as_rgb(check_image(image))
         if self.segmenter.settings.prompts == "guided":
             self._require_memory()
-        square = target_tensor(pixels, self.segmenter.proposer.size).to(self.device)
+        settings = self.segmenter.settings
+        squares = target_squares(pixels, self.segmenter.proposer.size, settings.tiles, settings.tile_overlap)
         with computing_in(self.precision, self.device):
-            proposals = self.segmenter.describe(square, *pixels.shape[:2])
+            proposals = self.segmenter.describe(squares.to(self.device), *pixels.shape[:2])
         return ImageProposals(pixels, Path(image) if isinstance(image, str | Path) else None, proposals)
 
     def rank(self, proposals: ImageProposals, score: float = 0.5) -> Instances:

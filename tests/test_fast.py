@@ -17,9 +17,10 @@ from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.prototypes import Prototypes
-from no_time_to_train.method.segmenter import Segmenter, describe_proposals, upsample
+from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
+from no_time_to_train.method.upsample import upsample
 from no_time_to_train.networks.build import build_sam2
 from tests.seeded_weights import seeded_state_dict
 
@@ -121,7 +122,7 @@ def test_matching_and_merging_equal_plain_matching_and_merging(
 def test_upsampling_in_parts_equals_upsampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(5, 16, 16, generator=torch.Generator().manual_seed(0))
     whole = upsample(logits, 50, 70).unpack()
-    monkeypatch.setattr("no_time_to_train.method.segmenter.UPSAMPLED_AT_ONCE", 2 * 50 * 70)
+    monkeypatch.setattr("no_time_to_train.method.upsample.UPSAMPLED_AT_ONCE", 2 * 50 * 70)
     np.testing.assert_array_equal(upsample(logits, 50, 70).unpack(), whole)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural, suggest
 from no_time_to_train.files import check_replaceable, real_path
-from no_time_to_train.method.settings import ContextRatio, PointsPerSide, Prompts
+from no_time_to_train.method.settings import ContextRatio, PointsPerSide, Prompts, Tiles
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
@@ -47,6 +47,7 @@ def segment(
     context_ratio: ContextRatio | None = None,
     points_per_side: PointsPerSide = 32,
     prompts: Prompts | None = None,
+    tiles: Tiles = 1,
     precision: Precision = "float32",
     device: str | None = None,
 ) -> None:
@@ -79,6 +80,8 @@ def segment(
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
         prompts: grid decodes all points; guided only those whose surroundings resemble an example, which is faster.
         precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
+        tiles: For small objects: look at the image as a whole and at N x N overlapping tiles of it (N * N + 1 times the
+            work; docs/beyond_the_paper.md).
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
 
     Examples:
@@ -141,7 +144,9 @@ def segment(
             device=device,
             sam_checkpoint=sam_checkpoint,
             settings=Settings(
-                points_per_side=points_per_side, prompts=prompts or PRESETS[preset or "accurate"].prompts
+                points_per_side=points_per_side,
+                tiles=tiles,
+                prompts=prompts or PRESETS[preset or "accurate"].prompts,
             ),
             context_ratio=context_ratio,
             precision=precision,

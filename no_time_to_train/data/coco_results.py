@@ -7,6 +7,7 @@ import torch
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import decode_mask, encode_mask
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.mask_crops import collect
 
 
 def to_coco_records(detections: Detections, image_id: ImageId, category_ids: list[int]) -> list[dict[str, Any]]:
@@ -28,10 +29,10 @@ def to_coco_records(detections: Detections, image_id: ImageId, category_ids: lis
             "category_id": category_ids[class_index],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
-            "segmentation": encode_mask(mask),
+            "segmentation": encode_mask(found.masks[index].numpy()),
         }
-        for class_index, (x1, y1, x2, y2), score, mask in zip(
-            found.classes.tolist(), found.boxes.tolist(), found.scores.tolist(), found.masks.numpy(), strict=True
+        for index, (class_index, (x1, y1, x2, y2), score) in enumerate(
+            zip(found.classes.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True)
         )
     ]
 
@@ -48,10 +49,10 @@ def from_coco_records(records: list[dict[str, Any]], category_ids: list[int], he
     Returns:
         The detections on the CPU, in the order of the records.
     """
-    masks = [torch.from_numpy(decode_mask(record["segmentation"])) for record in records]
+    masks = (decode_mask(record["segmentation"]) for record in records)
     boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.int64).view(-1, 4)
     return Detections(
-        torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool),
+        collect(masks, len(records), height, width),
         torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
         torch.tensor([record["score"] for record in records]),
         torch.tensor([category_ids.index(record["category_id"]) for record in records], dtype=torch.int64),

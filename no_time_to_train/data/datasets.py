@@ -21,7 +21,7 @@ from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import CONTEXT_RATIO
-from no_time_to_train.method.target_image import resize_to_square
+from no_time_to_train.method.target_image import target_squares
 
 #: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
 #: the image counts as rescaled. A larger one means another image, or one that was turned.
@@ -56,7 +56,8 @@ class Target:
         image_id: Its id in the annotation file.
         height: Height of the results in pixels: the image's own, or the one that the annotation file states.
         width: Width of the results in pixels, likewise.
-        image: uint8 [3, S, S], see ``target_image.resize_to_square``; None where there are ``proposals``.
+        image: uint8 [3, S, S], or with tiles uint8 [k, 3, S, S], see ``target_image.target_squares``; None where there
+            are ``proposals``.
         cache_key: The name of its cache entry; empty where there is no cache.
         proposals: Its proposals from the cache, on the CPU.
         rescaled: Whether the results have another size than the image.
@@ -230,13 +231,24 @@ class TargetDataset(Dataset[Target | BadImage]):
         size: Side of the square in pixels: SAM 2's input.
         rescale: Of an image that has another size than the file states, return results at the stated size, as they
             are scored; see :func:`stated_size`.
+        tiles: See ``target_image.target_squares``.
+        tile_overlap: See ``target_image.target_squares``.
 
     Attributes:
         entries: The images' entries in the annotation file.
     """
 
-    def __init__(self, coco: COCO, root: str | Path, size: int, rescale: bool = False) -> None:
+    def __init__(
+        self,
+        coco: COCO,
+        root: str | Path,
+        size: int,
+        rescale: bool = False,
+        tiles: int = 1,
+        tile_overlap: float = 0.0,
+    ) -> None:
         self.root, self.size, self.rescale = Path(root), size, rescale
+        self.tiles, self.tile_overlap = tiles, tile_overlap
         self.entries = list(coco.imgs.values())
 
     def __len__(self) -> int:
@@ -254,5 +266,5 @@ class TargetDataset(Dataset[Target | BadImage]):
         path = self.root / entry["file_name"]
         image = read_rgb(path)
         size = stated_size(path, entry, *image.shape[:2], rescale=self.rescale)
-        square = resize_to_square(image, self.size)
-        return Target(index, entry["id"], *size, square, rescaled=size != image.shape[:2])
+        squares = target_squares(image, self.size, self.tiles, self.tile_overlap, size)
+        return Target(index, entry["id"], *size, squares, rescaled=size != image.shape[:2])

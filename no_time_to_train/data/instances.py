@@ -19,6 +19,7 @@ from no_time_to_train.data.rle import check_size, mask_area
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.mask_crops import MaskCrops
 from no_time_to_train.method.memory_bank import Category
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Instances(Sequence[Instance]):
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """bool [n, H, W] at the image's own size."""
+        """bool [n, H, W] at the image's own size. ``self[i].mask`` makes one where all are too large for the memory."""
         return self.detections.masks.numpy()
 
     @property
@@ -164,10 +165,10 @@ class Instances(Sequence[Instance]):
             raise IndexError("instances are chosen by one index, a slice, a list of indices, or a bool for each")
         x1, y1, x2, y2 = found.boxes[rows].tolist()
         label = self.categories[int(found.classes[rows])].name
-        return Instance(label, float(found.scores[rows]), (x1, y1, x2, y2), found.masks[rows].numpy())
+        return Instance(label, float(found.scores[rows]), (x1, y1, x2, y2), found.masks[int(rows)].numpy())
 
     def __repr__(self) -> str:
-        height, width = self.masks.shape[1:]
+        height, width = self.detections.masks.shape[1:]
         more = [f"and {len(self) - NAMED} more"] if len(self) > NAMED else []
         return f"Instances({', '.join([f'image={width}x{height}', *self[:NAMED]._captions(), *more])})"
 
@@ -182,7 +183,8 @@ class Instances(Sequence[Instance]):
         from no_time_to_train.visual.drawing import draw_instances
 
         by_instance = len(self.categories) == 1
-        return Image.fromarray(draw_instances(self.image, self.masks, self.class_ids, self._captions(), by_instance))
+        masks = self.detections.masks if isinstance(self.detections.masks, MaskCrops) else self.masks
+        return Image.fromarray(draw_instances(self.image, masks, self.class_ids, self._captions(), by_instance))
 
     def to_coco(self, image_id: ImageId = 1) -> list[dict[str, Any]]:
         """Convert to COCO result records; ``categories`` holds the names of their category ids.
@@ -223,7 +225,7 @@ class Instances(Sequence[Instance]):
         except ImportError as error:
             raise UserError("to_pandas needs the pandas package: pip install pandas") from error
         corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
-        area = self.masks.sum(axis=(1, 2))
+        area = np.array([one.mask.sum() for one in self], np.int64)
         return pd.DataFrame({"label": self.labels.astype(object), "score": self.scores, **corners, "area": area})
 
     def save(self, path: str | Path) -> None:
@@ -238,7 +240,7 @@ class Instances(Sequence[Instance]):
         Raises:
             UserError: The file cannot be written.
         """
-        height, width = self.masks.shape[1:]
+        height, width = self.detections.masks.shape[1:]
         image = {"id": 1, "file_name": _relative(self.path, Path(path).parent), "height": height, "width": width}
         annotations = [
             {

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from no_time_to_train.method.mask_crops import MaskCrops
+
 
 @dataclass
 class Detections:
     """The instances found in one image, in descending order of score.
 
     Attributes:
-        masks: bool [n, H, W] at the image's own size.
+        masks: bool [n, H, W] at the image's own size. With tiles or from a file, masks that would take more than a
+            gigabyte are a ``MaskCrops``, which makes one of them at a time.
         boxes: int64 [n, 4], xyxy pixel indices of the masks; x2 and y2 are included, so a box one pixel wide has
             x1 == x2 (as in the published code).
         scores: float32 [n] in [0, 1].
@@ -18,7 +21,7 @@ class Detections:
         prompts: The number of points that were decoded to find them; 0 where it is not known.
     """
 
-    masks: Tensor
+    masks: Tensor | MaskCrops
     boxes: Tensor
     scores: Tensor
     classes: Tensor

@@ -1,15 +1,37 @@
 """Masks as one bit per pixel, so that areas and intersections are counted exactly and fast."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import masks_to_boxes
+
+from no_time_to_train.method.mask_crops import MaskCrops
 
 #: Side of a tile in pixels. A row of a tile is one machine word.
 SIDE = 32
+
+
+class Masks(Protocol):
+    """n masks of one image, as merging needs them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> "Masks": ...
+
+    @property
+    def areas(self) -> NDArray[np.float64]:
+        """The number of pixels of each mask: float64 [n]."""
+
+    def intersections(self) -> NDArray[np.float64]:
+        """The number of pixels that each pair of masks shares: float64 [n, n], with the areas on its diagonal."""
+
+    def at_full_size(self) -> tuple[Tensor | MaskCrops, Tensor]:
+        """The masks at the image's own size, see ``Detections.masks``, and their boxes, see ``Detections.boxes``."""
 
 
 @dataclass
@@ -45,6 +67,30 @@ class PackedMasks:
         return cls(height, width, tiles, counts)
 
     @classmethod
+    def empty(cls, n: int, height: int, width: int) -> "PackedMasks":
+        """Empty masks, which :meth:`paste` fills."""
+        rows, columns = -(-height // SIDE), -(-width // SIDE)
+        return cls(height, width, np.zeros((n, rows, columns, SIDE), np.uint32), np.zeros((n, rows * columns)))
+
+    def paste(self, index: int, crop: NDArray[np.bool_], top: int, left: int) -> None:
+        """Fill an empty mask in place.
+
+        Args:
+            index: The mask.
+            crop: bool [h, w], a part of it outside which it is empty.
+            top: The first row of the part.
+            left: The first column of the part.
+        """
+        if not crop.size:
+            return
+        row, column = top // SIDE, left // SIDE
+        part = PackedMasks.pack(np.pad(crop, ((top - row * SIDE, 0), (left - column * SIDE, 0)))[None])
+        rows, columns = (slice(first, first + n) for first, n in zip((row, column), part.tiles.shape[1:3], strict=True))
+        self.tiles[index, rows, columns] = part.tiles[0]
+        counts = self.counts[index].reshape(self.tiles.shape[1:3])  # a view
+        counts[rows, columns] = part.counts[0].reshape(part.tiles.shape[1:3])
+
+    @classmethod
     def join(cls, parts: "list[PackedMasks]") -> "PackedMasks":
         """Concatenate masks of the same image."""
         tiles, counts = ([getattr(part, name) for part in parts] for name in ("tiles", "counts"))
@@ -66,6 +112,11 @@ class PackedMasks:
         n, rows, columns, _ = self.tiles.shape
         words = np.ascontiguousarray(self.tiles.transpose(0, 1, 3, 2)).reshape(n, rows * SIDE, columns)
         return np.unpackbits(words.view(np.uint8)[:, : self.height], axis=2, count=self.width).view(np.bool_)
+
+    def at_full_size(self) -> tuple[Tensor | MaskCrops, Tensor]:
+        """See :meth:`Masks.at_full_size`."""
+        regions = torch.from_numpy(self.unpack())
+        return regions, masks_to_boxes(regions).long()
 
     def intersections(self) -> NDArray[np.float64]:
         """The exact number of pixels that each pair of masks shares: float64 [n, n].

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.packed_masks import Masks
 
 
 @dataclass
@@ -36,7 +36,8 @@ class DescribedProposals:
 
     Attributes:
         predicted_iou: float32 [n], SAM 2's own estimate of each mask's IoU.
-        boxes: int64 [n, 4], xyxy pixel indices of the regions at SAM 2's mask size (256); x2 and y2 are included.
+        boxes: int64 [n, 4], xyxy pixel indices of the regions at SAM 2's mask size (256); x2 and y2 are included. With
+            tiles, in a finer frame of the whole image (``tiles.join``).
         vectors: float32 [n, D] mask vectors, L2-normalized.
         upsampled_masks: Makes the masks of some proposals, given as int64 [m] row numbers, at the image's own size.
             Most proposals are suppressed before their masks are needed.
@@ -46,7 +47,7 @@ class DescribedProposals:
     predicted_iou: Tensor
     boxes: Tensor
     vectors: Tensor
-    upsampled_masks: Callable[[Tensor], PackedMasks]
+    upsampled_masks: Callable[[Tensor], Masks]
     prompts: int = 0
 
     def __len__(self) -> int:

@@ -6,12 +6,11 @@ memory (except with guided prompts) and its result can be stored for the next re
 ``plain.py`` is the same on one page, without any savings.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.ops import masks_to_boxes
 
 from no_time_to_train.method.classify import classify
@@ -23,19 +22,19 @@ from no_time_to_train.method.finite import check_finite
 from no_time_to_train.method.guided import choose_points
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.negatives import Negatives
-from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.packed_masks import Masks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Candidates, DescribedProposals, Proposals
 from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
+from no_time_to_train.method.target_image import as_float
+from no_time_to_train.method.tiles import Window, drop_cut, join, tile_windows
+from no_time_to_train.method.upsample import LogitMasks
 
 #: The ways of merging by their names in the settings.
 MERGE = {"soft": soft_merge, "diffusion": diffuse}
-
-#: Pixels upsampled at once: 2**24 of float32 are 64 MiB.
-UPSAMPLED_AT_ONCE = 2**24
 
 
 class Segmenter(nn.Module):
@@ -134,7 +133,8 @@ class Segmenter(nn.Module):
         """Stage 3: find the instances of the memory's classes in an image (docs/method.md, 3).
 
         Args:
-            image: float [3, S, S] in [0, 1], where S is SAM 2's input size (see ``target_image.target_tensor``).
+            image: float [3, S, S] in [0, 1], where S is SAM 2's input size (see ``target_image.target_tensor``). With
+                tiles, uint8 [k, 3, S, S] (see ``target_image.target_squares``).
             height: The image's own height in pixels, which masks and boxes refer to.
             width: The image's own width in pixels.
 
@@ -164,11 +164,23 @@ class Segmenter(nn.Module):
         Raises:
             UserError: A network returns a value that is not finite.
         """
-        assert self.proposer is not None
+        if self.settings.tiles == 1:
+            return self._describe_square(image, Window(0, 0, height, width), height, width)
+        windows = tile_windows(height, width, self.settings.tiles, self.settings.tile_overlap)
+        parts = (
+            (window, self._describe_square(square, window, height, width))
+            for square, window in zip(image, windows, strict=True)
+        )
+        return join(parts, height, width)
+
+    def _describe_square(self, square: Tensor, window: Window, height: int, width: int) -> DescribedProposals:
+        """The proposals of one square, which shows the whole image or a tile of it."""
+        image = as_float(square) if square.dtype == torch.uint8 else square
         features = check_finite(self.encoder.feature_map(image[None])[0], "DINOv2")
         proposals, prompts = self._propose(image, features)
         with without_autocast(image):
-            return replace(describe_proposals(proposals, features, height, width), prompts=prompts)
+            proposals = drop_cut(proposals, window, height, width)
+            return replace(describe_proposals(proposals, features, window.height, window.width), prompts=prompts)
 
     def _propose(self, image: Tensor, features: Tensor) -> tuple[Proposals, int]:
         """The proposals of an image with the feature map ``features``, and the number of points that were decoded."""
@@ -197,18 +209,32 @@ class Segmenter(nn.Module):
         Returns:
             See :meth:`segment`.
         """
-        settings = self.settings
         check_finite(self.prototype_vectors, "the memory", "file")
         with without_autocast(self.prototype_vectors):
-            candidates = classify(proposals, self.prototypes, settings.classes_per_mask, self.negatives, settings.score)
-            candidates = suppress(
-                candidates, proposals, settings.box_nms_thresh, settings.max_instances, settings.suppression
-            )
-            candidates, masks = drop_empty(candidates, proposals.upsampled_masks(candidates.rows))
-            vectors = proposals.vectors[candidates.rows]
-            merge = MERGE[settings.merging]
-            scores = merge(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
-        return keep_best(scores, candidates.classes, masks, settings.max_instances)
+            candidates, masks = name_and_merge(proposals, self.prototypes, self.settings, self.negatives)
+            return keep_best(candidates.scores, candidates.classes, masks, self.settings.max_instances)
+
+
+def name_and_merge(
+    proposals: DescribedProposals, prototypes: Prototypes, settings: Settings, negatives: Negatives | None = None
+) -> tuple[Candidates, Masks]:
+    """Classify, suppress, upsample, merge: all of :meth:`Segmenter.match_and_merge` except keeping the best.
+
+    Args:
+        proposals: The proposals of one image.
+        prototypes: The prototypes of the memory.
+        settings: The method's numbers.
+        negatives: The negative shots of the memory.
+
+    Returns:
+        The candidates with their final scores, in descending order of predicted IoU, and the mask of each.
+    """
+    candidates = classify(proposals, prototypes, settings.classes_per_mask, negatives, settings.score)
+    candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances, settings.suppression)
+    candidates, masks = drop_empty(candidates, proposals.upsampled_masks(candidates.rows))
+    vectors, merge = proposals.vectors[candidates.rows], MERGE[settings.merging]
+    scores = merge(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
+    return replace(candidates, scores=scores), masks
 
 
 def describe_proposals(proposals: Proposals, features: Tensor, height: int, width: int) -> DescribedProposals:
@@ -235,57 +261,17 @@ def describe_proposals(proposals: Proposals, features: Tensor, height: int, widt
     )
 
 
-@dataclass
-class LogitMasks:
-    """Masks that are upsampled when they are needed.
-
-    Attributes:
-        logits: float32 [n, h, w].
-        height: Height of the masks in pixels.
-        width: Width of the masks in pixels.
-    """
-
-    logits: Tensor
-    height: int
-    width: int
-
-    def __call__(self, rows: Tensor) -> PackedMasks:
-        """The masks of some proposals, int64 [m] in [0, n), at the image's own size."""
-        return upsample(self.logits[rows], self.height, self.width)
-
-
-def upsample(logits: Tensor, height: int, width: int) -> PackedMasks:
-    """Masks at the image's own size (docs/method.md, 3.7).
-
-    A few masks are upsampled at a time, so that the float maps of all of them never exist at once.
-
-    Args:
-        logits: float [n, h, w].
-        height: The image's own height in pixels.
-        width: The image's own width in pixels.
-
-    Returns:
-        n masks, ``upsampled logits > 0``; some may be empty.
-    """
-    parts = [PackedMasks.pack(np.zeros((0, height, width), bool))]
-    for part in logits[:, None].split(max(UPSAMPLED_AT_ONCE // (height * width), 1)):
-        if len(part):
-            upsampled = F.interpolate(part, (height, width), mode="bilinear", antialias=True)[:, 0]
-            parts.append(PackedMasks.pack(upsampled > 0))
-    return PackedMasks.join(parts)
-
-
-def drop_empty(candidates: Candidates, masks: PackedMasks) -> tuple[Candidates, PackedMasks]:
+def drop_empty(candidates: Candidates, masks: Masks) -> tuple[Candidates, Masks]:
     """Drop candidates whose mask is empty at the image's own size; the published code yields NaN there."""
     filled = np.flatnonzero(masks.areas)
     return candidates[torch.from_numpy(filled).to(candidates.rows.device)], masks[filled]
 
 
-def keep_best(scores: Tensor, classes: Tensor, masks: PackedMasks, max_instances: int) -> Detections:
+def keep_best(scores: Tensor, classes: Tensor, masks: Masks, max_instances: int) -> Detections:
     """The candidates of the highest scores, with boxes of their masks, on the CPU (docs/method.md, 3.9)."""
     best = scores.argsort(descending=True, stable=True)[:max_instances].cpu()
-    regions = torch.from_numpy(masks[best.numpy()].unpack())
-    return Detections(regions, masks_to_boxes(regions).long(), scores.cpu()[best], classes.cpu()[best])
+    regions, boxes = masks[best.numpy()].at_full_size()
+    return Detections(regions, boxes, scores.cpu()[best], classes.cpu()[best])
 
 
 def without_autocast(like: Tensor) -> torch.autocast:

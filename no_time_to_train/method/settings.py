@@ -21,6 +21,12 @@ ClassesPerMask = Annotated[int, Range(1, also=-1)]
 #: Which points of the grid are decoded: all, as in the paper, or those that resemble the memory (``method/guided.py``).
 Prompts = Literal["grid", "guided"]
 
+#: Tiles per side of an image; 1 means none. More would see less than a 13th of the side each.
+Tiles = Annotated[int, Range(1, 16)]
+
+#: The share of a tile's side that it has in common with the next one.
+TileOverlap = Annotated[float, Range(0, 0.9)]
+
 #: The lowest similarity of guided prompts.
 PromptThreshold = Annotated[float, Range(-1, 1)]
 
@@ -65,6 +71,9 @@ class Settings:
             resemble a class of the memory.
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
         prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
+        tiles: N: the networks see the image as a whole and N x N overlapping tiles of it (``method/tiles.py``). 1 means
+            the whole image only, as in the paper.
+        tile_overlap: The share of a tile's side that it has in common with the next one.
 
     Raises:
         UserError: A number is not in its range.
@@ -84,6 +93,8 @@ class Settings:
     prompts: Prompts = "grid"
     prompt_threshold: PromptThreshold = 0.0
     prompt_budget: Fraction = 0.15
+    tiles: Tiles = 1
+    tile_overlap: TileOverlap = 0.2
 
     def __post_init__(self) -> None:
         check_fields(self)

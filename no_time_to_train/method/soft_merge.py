@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.packed_masks import Masks
 
 
-def soft_merge(scores: Tensor, classes: Tensor, masks: PackedMasks, vectors: Tensor, exponent: float = 0.5) -> Tensor:
+def soft_merge(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, exponent: float = 0.5) -> Tensor:
     """Lower the score of each mask by how much of it a better-ranked mask of its class covers and resembles.
 
     With M_i the masks and v_i their vectors in descending rank, and j over the masks of i's class ranked before it:

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from no_time_to_train.method.tiles import tile_windows
+
 
 def target_tensor(image: NDArray[np.uint8], size: int) -> Tensor:
     """The square of an image, as the networks take it.
@@ -30,8 +32,38 @@ def resize_to_square(image: NDArray[np.uint8], size: int) -> Tensor:
     Returns:
         uint8 [3, size, size].
     """
-    square = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+    return _as_tensor(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _as_tensor(square: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def target_squares(
+    image: NDArray[np.uint8], size: int, tiles: int = 1, overlap: float = 0.0, stated: tuple[int, int] | None = None
+) -> Tensor:
+    """All squares of an image that ``Segmenter.describe`` needs: one, or with tiles one and those of the tiles.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        size: Side of a square in pixels.
+        tiles: ``Settings.tiles``.
+        overlap: ``Settings.tile_overlap``.
+        stated: Height and width of the results in pixels, where they are not those of the image.
+
+    Returns:
+        uint8 [3, size, size]; with tiles, uint8 [k, 3, size, size] in the order of ``tiles.tile_windows``.
+    """
+    if tiles == 1:
+        return resize_to_square(image, size)
+    height, width = stated or image.shape[:2]
+    y, x = image.shape[0] / height, image.shape[1] / width
+    _, *others = tile_windows(height, width, tiles, overlap)
+    squares = [resize_to_square(image, size)]
+    for top, left, h, w in others:
+        box = (left * x, top * y, (left + w) * x, (top + h) * y)
+        squares.append(_as_tensor(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box)))
+    return torch.stack(squares)
 
 
 def as_float(square: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ def save_mask(instances: Instances, path: Path) -> None:
     """
     numbers = np.zeros(instances.image.shape[:2], np.uint8)
     for index in reversed(range(len(instances))):
-        numbers[instances.masks[index]] = index + 1
+        numbers[instances[index].mask] = index + 1
     picture = Image.fromarray(numbers).convert("P")
     colors = [channel for index in range(255) for channel in PALETTE.by_idx(index).as_rgb()]
     picture.putpalette([0, 0, 0, *colors])

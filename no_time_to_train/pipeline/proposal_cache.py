@@ -29,6 +29,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, sha256
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.tile_masks import TileMasks
 
 #: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
 FORMAT = "no-time-to-train proposals 2"
@@ -61,6 +62,9 @@ class EncodedMasks:
     height: int
     width: int
     counts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.counts)
 
     def __call__(self, rows: Tensor) -> PackedMasks:
         """The masks of some proposals, int64 [m] in [0, n)."""
@@ -165,10 +169,21 @@ class CachedTargetDataset(TargetDataset):
         size: Side of the square in pixels: SAM 2's input.
         cache: The cache.
         rescale: See ``TargetDataset``. Such an image has an entry of its own per stated size.
+        tiles: See ``TargetDataset``.
+        tile_overlap: See ``TargetDataset``.
     """
 
-    def __init__(self, coco: COCO, root: str | Path, size: int, cache: ProposalCache, rescale: bool = False) -> None:
-        super().__init__(coco, root, size, rescale)
+    def __init__(
+        self,
+        coco: COCO,
+        root: str | Path,
+        size: int,
+        cache: ProposalCache,
+        rescale: bool = False,
+        tiles: int = 1,
+        tile_overlap: float = 0.0,
+    ) -> None:
+        super().__init__(coco, root, size, rescale, tiles, tile_overlap)
         self.cache = cache
 
     def load(self, index: int, entry: dict[str, Any]) -> Target:
@@ -190,12 +205,7 @@ class CachedTargetDataset(TargetDataset):
 
 def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
     """The body of an entry: safetensors, which cannot run code."""
-    rows = torch.arange(len(proposals), device=proposals.boxes.device)
-    masks = [
-        encode_mask(mask)["counts"]
-        for part in rows.split(max(DENSE_AT_ONCE // (height * width), 1))
-        for mask in proposals.upsampled_masks(part).unpack()
-    ]
+    masks = proposals.upsampled_masks
     return safetensors.torch.save(
         {
             "size": torch.tensor([height, width]),
@@ -203,23 +213,38 @@ def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
             "predicted_iou": proposals.predicted_iou.cpu(),
             "boxes": proposals.boxes.to(torch.int16).cpu(),
             "vectors": proposals.vectors.half().cpu(),
-            "masks": torch.frombuffer(bytearray((" ".join(masks) + " ").encode()), dtype=torch.uint8),
+            **(masks.to_tensors() if isinstance(masks, TileMasks) else _encode_masks(proposals, height, width)),
         }
     )
+
+
+def _encode_masks(proposals: DescribedProposals, height: int, width: int) -> dict[str, Tensor]:
+    """The masks of an image without tiles as compressed RLE."""
+    rows = torch.arange(len(proposals), device=proposals.boxes.device)
+    masks = [
+        encode_mask(mask)["counts"]
+        for part in rows.split(max(DENSE_AT_ONCE // (height * width), 1))
+        for mask in proposals.upsampled_masks(part).at_full_size()[0].numpy()
+    ]
+    return {"masks": torch.frombuffer(bytearray((" ".join(masks) + " ").encode()), dtype=torch.uint8)}
 
 
 def _from_bytes(body: bytes) -> CacheEntry:
     tensors = safetensors.torch.load(body)
     height, width = tensors["size"].tolist()
-    counts = tensors["masks"].numpy().tobytes().decode().split()
+    masks: EncodedMasks | TileMasks
+    if "masks" in tensors:
+        masks = EncodedMasks(height, width, tensors["masks"].numpy().tobytes().decode().split())
+    else:
+        masks = TileMasks.from_tensors(height, width, tensors)
     shapes = [tensors["predicted_iou"].shape, tensors["boxes"].shape[:1], tensors["vectors"].shape[:1]]
-    if set(map(tuple, shapes)) != {(len(counts),)} or tensors["boxes"].shape[1:] != (4,):
+    if set(map(tuple, shapes)) != {(len(masks),)} or tensors["boxes"].shape[1:] != (4,):
         raise ValueError("the numbers of masks, boxes and vectors differ")
     proposals = DescribedProposals(
         tensors["predicted_iou"],
         tensors["boxes"].long(),
         F.normalize(tensors["vectors"].float(), dim=1),
-        EncodedMasks(height, width, counts),
+        masks,
         int(tensors["prompts"]),
     )
     return CacheEntry(height, width, proposals)

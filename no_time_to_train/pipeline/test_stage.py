@@ -34,7 +34,7 @@ from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.method.target_image import as_float
+from no_time_to_train.method.tiles import BORDER, FINER
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.registry import sam2_input_size
 from no_time_to_train.pipeline.bad_images import BadImages
@@ -86,10 +86,12 @@ class TestStage(Stage):
                 f"dataset_cfgs.{self.section}.image_size is {cfg.image_size}, the input size of "
                 f"{self.model_cfg.sam2_cfg_file} is {size}: leave image_size out"
             )
-        self.dataset = TargetDataset(self.coco, cfg.root, size, self.rescales)
+        infer = self.model_cfg.sam2_infer_cfgs
+        loading = (self.rescales, infer.tiles, infer.tile_overlap)
+        self.dataset = TargetDataset(self.coco, cfg.root, size, *loading)
         self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
         if self.cache is not None:
-            self.dataset = CachedTargetDataset(self.coco, cfg.root, size, self.cache, self.rescales)
+            self.dataset = CachedTargetDataset(self.coco, cfg.root, size, self.cache, *loading)
         vis = self.model_cfg.test
         root = vis.imgs_path or cfg.root
         exp_folder, pictures = self.model_cfg.exp_folder, folder / "pictures"
@@ -157,8 +159,14 @@ class TestStage(Stage):
             "precision": self.run.precision,
             **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
             **({"compile_decoder": True} if self.run.compile_decoder else {}),
+            **({"tiles": self.tiled_by()} if cfg.sam2_infer_cfgs.tiles > 1 else {}),
             **({"guided": self.guided_by()} if cfg.sam2_infer_cfgs.prompts == "guided" else {}),
         }
+
+    def tiled_by(self) -> list[Any]:
+        """What tiles depend on: all numbers of the rule."""
+        cfg = self.model_cfg.sam2_infer_cfgs
+        return [cfg.tiles, cfg.tile_overlap, BORDER, FINER]
 
     def guided_by(self) -> list[Any]:
         """What guided prompts depend on: the prototypes, and all numbers of the rule."""
@@ -182,7 +190,7 @@ class TestStage(Stage):
         described = None
         if item.proposals is None:
             assert item.image is not None
-            described = segmenter.describe(as_float(item.image), item.height, item.width)
+            described = segmenter.describe(item.image, item.height, item.width)
         return partial(self.follow, item, described, segmenter)
 
     @torch.inference_mode()

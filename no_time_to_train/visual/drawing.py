@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from no_time_to_train.files import atomic_write
+from no_time_to_train.method.mask_crops import MaskCrops
 from no_time_to_train.visual.labels import fitting_labels, load_font, text_size
 
 #: An RGB picture: uint8 [H, W, 3].
@@ -56,7 +57,7 @@ FILL = 0.25
 
 def draw_instances(
     image: Picture,
-    masks: NDArray[np.bool_],
+    masks: NDArray[np.bool_] | MaskCrops,
     classes: NDArray[np.int64],
     labels: list[str],
     by_instance: bool = False,
@@ -76,17 +77,17 @@ def draw_instances(
     Returns:
         uint8 [H, W, 3] RGB.
     """
-    filled = np.flatnonzero(masks.any(axis=(1, 2)))
+    filled = np.flatnonzero([mask.any() for mask in masks])
     if not len(filled):
         return image
     height, width = image.shape[:2]
-    boxes = sv.mask_to_xyxy(masks[filled])
+    boxes = np.concatenate([sv.mask_to_xyxy(np.asarray(masks[index])[None]) for index in filled.tolist()])
     chosen = instance_colors(boxes) if by_instance else classes[filled]
     colors = [PALETTE.by_idx(int(index)).as_rgb() for index in chosen]
     picture = np.ascontiguousarray(image).copy()
     line = max(round((height * width) ** 0.5 / 450), 1)
     for position in reversed(range(len(filled))):
-        _draw_mask(picture, masks[filled[position]], boxes[position], colors[position], line)
+        _draw_mask(picture, np.asarray(masks[int(filled[position])]), boxes[position], colors[position], line)
 
     size = label_size(height, width)
     numbers = [str(index + 1) for index in filled]

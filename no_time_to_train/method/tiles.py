@@ -1,0 +1,133 @@
+"""Tiles, an addition to the paper for small objects: an image is seen as a whole and in overlapping parts.
+
+Both networks see a square of fixed size, so an object of 2 % of an image's side is 20 pixels wide to SAM 2 and less
+than a patch to DINOv2. With N x N tiles, both also see each tile as a square of its own. The proposals of all squares
+are joined before they are classified. A mask that touches a border of its tile inside the image shows a part of an
+object: it is dropped, because the whole object is in the image as a whole, and in another tile if it is no larger than
+the overlap. Mask vectors are pooled from the features of the mask's own square.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from no_time_to_train.method.proposals import DescribedProposals, Proposals
+from no_time_to_train.method.tile_masks import TileMasks
+from no_time_to_train.method.upsample import LogitMasks
+
+#: Steps per pixel of SAM 2's masks in the frame that the boxes of all squares share. A pixel of a tile is at least one.
+FINER = 16
+
+#: A mask that is closer to an inner border than this, in pixels of SAM 2's masks, is cut off by it.
+BORDER = 1
+
+
+class Window(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def tile_windows(height: int, width: int, tiles: int, overlap: float) -> list[Window]:
+    """The parts of an image that the networks see.
+
+    Tiles that coincide, as in an image of fewer pixels than tiles, are taken once.
+
+    Args:
+        height: The image's height in pixels.
+        width: The image's width in pixels.
+        tiles: N, tiles per side; 1 means none.
+        overlap: The share of a tile's side that it has in common with the next tile.
+
+    Returns:
+        The whole image, then the tiles row by row.
+    """
+    whole = Window(0, 0, height, width)
+    rows, columns = (_spans(length, tiles, overlap) for length in (height, width))
+    return list(dict.fromkeys([whole, *(Window(top, left, h, w) for top, h in rows for left, w in columns)]))
+
+
+def _spans(length: int, tiles: int, overlap: float) -> list[tuple[int, int]]:
+    """First pixel and length of tiles along one side."""
+    side = min(math.ceil(length / (tiles - (tiles - 1) * overlap)), length)
+    return [(round(index * (length - side) / max(tiles - 1, 1)), side) for index in range(tiles)]
+
+
+def drop_cut(proposals: Proposals, window: Window, height: int, width: int) -> Proposals:
+    """Drop proposals that a border of their tile cuts off. A border of the image cuts off nothing.
+
+    Args:
+        proposals: The proposals of one square.
+        window: The part of the image that the square shows.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
+    """
+    if (window.height, window.width) == (height, width):
+        return proposals
+    regions = proposals.logits > 0
+    rows, columns = regions.any(dim=2), regions.any(dim=1)
+    cut = torch.zeros(len(proposals), dtype=torch.bool, device=regions.device)
+    if window.top > 0:
+        cut |= rows[:, :BORDER].any(dim=1)
+    if window.left > 0:
+        cut |= columns[:, :BORDER].any(dim=1)
+    if window.top + window.height < height:
+        cut |= rows[:, -BORDER:].any(dim=1)
+    if window.left + window.width < width:
+        cut |= columns[:, -BORDER:].any(dim=1)
+    return proposals[~cut]
+
+
+def join(parts: Iterable[tuple[Window, DescribedProposals]], height: int, width: int) -> DescribedProposals:
+    """Join the proposals of an image and of its tiles.
+
+    Args:
+        parts: What each square shows, and its proposals with the masks' logits. They are taken one by one, and only the
+            part of the logits around each mask is kept.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
+
+    Returns:
+        All proposals. Their boxes are in a frame of ``FINER`` steps per pixel of SAM 2's masks of the whole image.
+    """
+    masks, joined = TileMasks(height, width), []
+    for window, part in parts:
+        assert isinstance(part.upsampled_masks, LogitMasks)
+        logits = part.upsampled_masks.logits
+        masks.add(window, logits, part.boxes)
+        joined.append((part, to_frame(part.boxes, window, height, width, logits.shape[-1])))
+    return DescribedProposals(
+        torch.cat([part.predicted_iou for part, _ in joined]),
+        torch.cat([boxes for _, boxes in joined]),
+        torch.cat([part.vectors for part, _ in joined]),
+        masks,
+        sum(part.prompts for part, _ in joined),
+    )
+
+
+def to_frame(boxes: Tensor, window: Window, height: int, width: int, side: int) -> Tensor:
+    """Boxes of one square in the frame of the whole image; see :func:`join`.
+
+    Args:
+        boxes: int64 [n, 4], xyxy pixel indices at SAM 2's mask size; x2 and y2 are included.
+        window: The part of the image that the square shows.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
+        side: SAM 2's mask size.
+
+    Returns:
+        int64 [n, 4], likewise, in steps of the frame. They cover the pixels of the boxes and nothing else, rounded
+        outward.
+    """
+    start = boxes.new_tensor([window.left, window.top]) * side
+    step = boxes.new_tensor([window.width, window.height])
+    total = boxes.new_tensor([width, height]) * side
+    first = (start + boxes[:, :2] * step) * (FINER * side) // total
+    end = -(-(start + (boxes[:, 2:] + 1) * step) * (FINER * side) // total)
+    return torch.cat([first, end - 1], dim=1)
