@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from no_time_to_train.commands.test import run_stages
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.settings import PointsPerSide
-from no_time_to_train.networks.registry import DINOV2_NAMES, SAM2_NAMES, find_networks
+from no_time_to_train.networks.registry import ENCODER_NAMES, SAM2_NAMES, find_networks
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def benchmark(
         reference_dir: Folder of the references' images. Default: the annotation file's folder, or images next to it.
         image_dir: Folder of the targets' images. Default: likewise.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
-        dinov2: DINOv2 by its checkpoint's name or path.
+        dinov2: DINOv2 or another encoder by its checkpoint's name or path (docs/encoders.md).
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
         device: cuda or cpu. Default: the GPU if there is one.
@@ -134,7 +134,7 @@ def configure(
                 "model_cfg": {
                     "sam2_cfg_file": recognize(proposing, SAM2_NAMES),
                     "sam2_ckpt_path": str(proposing.checkpoint),
-                    "encoder_cfg": {"name": recognize(encoding, DINOV2_NAMES)},
+                    "encoder_cfg": {"name": recognize(encoding, ENCODER_NAMES)},
                     "encoder_ckpt_path": str(encoding.checkpoint),
                     "sam2_infer_cfgs": {"points_per_side": points_per_side},
                     "dataset_name": targets.stem,

@@ -97,20 +97,22 @@ def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> No
 
     from no_time_to_train.data.memory_files import recorded
     from no_time_to_train.data.reference_pictures import decode_crop
-    from no_time_to_train.method.encoder import Encoder
     from no_time_to_train.method.fill_memory import patch_weights
-    from no_time_to_train.networks.build import build_dinov2
-    from no_time_to_train.networks.registry import CHECKPOINT_OF, DINOV2_NAMES, find_network
+    from no_time_to_train.networks.build import build_encoder
+    from no_time_to_train.networks.encoders import TIMM
+    from no_time_to_train.networks.registry import CHECKPOINT_OF, ENCODER_NAMES, find_network
     from no_time_to_train.visual.drawing import save_picture
     from no_time_to_train.visual.memory_pictures import class_sheet
 
     if all(crop is None for crop in bank.crops):
         raise UserError("this memory keeps no pictures of its references; draw it with test_mode vis_memory")
     name, size = (recorded(bank, path, key) for key in ("encoder", "img_size"))
-    if name not in DINOV2_NAMES.values() or type(size) is not int:
+    debias = bank.made_with.get("debias", 0)
+    named = name in ENCODER_NAMES.values() or str(name).startswith(TIMM)
+    if not named or type(size) is not int or type(debias) is not int:
         raise UserError(f"memory {path} was made with encoder {name!r} of size {size!r}, which do not exist")
-    network = find_network(dinov2 or CHECKPOINT_OF[name], DINOV2_NAMES)
-    encoder = Encoder(build_dinov2(name, size, checkpoint=network.checkpoint))
+    network = find_network(dinov2 or CHECKPOINT_OF.get(name, name), ENCODER_NAMES)
+    encoder = build_encoder(name, size, checkpoint=network.checkpoint, debias=debias)
     for index, category in enumerate(bank.categories):
         crops = [decode_crop(png) for png in bank.crops_of(index)]
         if crops:

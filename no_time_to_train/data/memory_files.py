@@ -17,6 +17,9 @@ from no_time_to_train.networks.recognize import encoder_width
 #: Stored in every file. Changed when older readers would misread a new file.
 FORMAT = "no-time-to-train memory bank 2"
 
+#: Settings that a memory records only where they differ from these values.
+USUAL = {"debias": 0}
+
 #: The format of version 0.1: slots padded to [C, N, D], references and crops by category id.
 FORMAT_1 = "no-time-to-train memory bank 1"
 
@@ -86,9 +89,10 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
     Raises:
         UserError: Something differs; the message names it.
     """
-    for key, value in made_with.items():
-        if bank.made_with.get(key, value) != value:
-            raise UserError(f"memory {path} was made with {key} {bank.made_with[key]!r}, this run has {value!r}")
+    for key, value in {**USUAL, **made_with}.items():
+        made = bank.made_with.get(key, USUAL.get(key, value))
+        if made != value:
+            raise UserError(f"memory {path} was made with {key} {made!r}, this run has {value!r}")
     width = encoder_width(made_with["encoder"])
     if width is not None and bank.vectors.shape[1] != width:
         raise UserError(
@@ -119,7 +123,7 @@ def join_memories(banks: dict[Path, MemoryBank]) -> MemoryBank:
     (first, bank), *others = banks.items()
     for path, other in others:
         for key in sorted(bank.made_with.keys() | other.made_with.keys()):
-            ours, theirs = bank.made_with.get(key), other.made_with.get(key)
+            ours, theirs = (one.made_with.get(key, USUAL.get(key)) for one in (bank, other))
             if ours != theirs:
                 raise UserError(
                     f"memory {path} was made with {key} {theirs!r}, {first} with {ours!r}: make one of them again"

@@ -1,49 +1,65 @@
-"""DINOv2: the patch tokens of a frozen vision transformer describe what a mask contains."""
+"""The encoder: the patch tokens of a frozen vision transformer, DINOv2 in the paper, describe what a mask contains."""
+
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: ImageNet's statistics for images in [0, 1]. Both networks are fed images normalized with them.
+from no_time_to_train.errors import UserError
+
+#: ImageNet's statistics for images in [0, 1]. SAM 2 and DINOv2 are fed images normalized with them.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """ImageNet normalization of [B, 3, H, W] images in [0, 1]."""
+    """Normalization of [B, 3, H, W] images in [0, 1].
+
+    Args:
+        mean: The mean of each channel. Default: ImageNet's.
+        std: The standard deviation of each channel. Default: ImageNet's.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGE_MEAN, std: Sequence[float] = IMAGE_STD) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
 
 
 class Encoder(nn.Module):
-    """The frozen DINOv2: square images to maps of patch tokens.
+    """The frozen encoder, DINOv2 in the paper: square images to maps of patch tokens.
 
     Args:
-        vit: The network, without a classification head.
+        vit: A vision transformer as timm builds them, without a classification head. Its ``pretrained_cfg`` states the
+            mean and the standard deviation of the images that it was trained with; without one they are ImageNet's.
 
     Attributes:
         size: Side of the input in pixels (518 in the paper).
         grid: Patches per side (37), so that an image has P = grid * grid patch tokens.
         dim: D, the width of a token.
+        debias: How many directions that encode positions :meth:`remove_positions` has removed; 0 in the paper.
     """
 
-    def __init__(self, vit: VisionTransformer) -> None:
+    positions: Tensor
+
+    def __init__(self, vit: nn.Module) -> None:
         super().__init__()
-        self.vit = vit
-        self.normalize = Normalize()
-        self.size: int = vit.patch_embed.img_size[0]
-        self.grid: int = vit.patch_embed.grid_size[0]
-        self.dim: int = vit.embed_dim
+        self.vit = cast(Any, vit)  # its attributes are timm's
+        config = getattr(vit, "pretrained_cfg", {})
+        self.normalize = Normalize(config.get("mean", IMAGE_MEAN), config.get("std", IMAGE_STD))
+        self.size: int = self.vit.patch_embed.img_size[0]
+        self.grid: int = self.vit.patch_embed.grid_size[0]
+        self.dim: int = self.vit.embed_dim
+        self.debias = 0
+        self.register_buffer("positions", torch.empty(0, self.dim), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Patch tokens after the final norm.
@@ -55,7 +71,34 @@ class Encoder(nn.Module):
             float32 [B, P, D], also under autocast, in row-major order of the patches and not L2-normalized.
         """
         tokens: Tensor = self.vit.forward_features(self.normalize(images))
-        return tokens[:, self.vit.num_prefix_tokens :].float()
+        tokens = tokens[:, self.vit.num_prefix_tokens :].float()
+        if not self.debias:
+            return tokens
+        with torch.autocast(tokens.device.type, enabled=False):
+            return tokens - (tokens @ self.positions.T) @ self.positions
+
+    @torch.no_grad()
+    def remove_positions(self, count: int) -> None:
+        """From now on, remove the directions in which the tokens of a blank image differ: they only encode positions.
+
+        This is the positional debiasing of INSID3 (Cuttano et al., CVPR 2026): of the tokens of a black image, each of
+        length 1 and minus their mean, the most important left singular vectors are projected out of every token. Call
+        it on the CPU, after the weights have been loaded.
+
+        Args:
+            count: How many directions; 0 removes none, as in the paper.
+
+        Raises:
+            UserError: The tokens of the encoder have fewer directions.
+        """
+        most = min(self.grid**2, self.dim) - 1
+        if count > most:
+            raise UserError(f"debias is {count}, but the blank image of this encoder has only {most} directions")
+        self.debias, self.positions = 0, torch.empty(0, self.dim)
+        if count:
+            tokens = F.normalize(self(torch.zeros(1, 3, self.size, self.size))[0].double(), dim=1)
+            rows = torch.linalg.svd(tokens - tokens.mean(dim=0), full_matrices=False).Vh[:count]
+            self.debias, self.positions = count, rows.float().contiguous()
 
     def feature_map(self, images: Tensor) -> Tensor:
         """The feature map of target images (docs/method.md, 3.2).

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms, masks_to_boxes
 
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.encoder import Encoder, Normalize
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.negatives import NEGATIVE_SCALE, Negatives
 from no_time_to_train.method.proposals import Proposals
@@ -48,7 +48,7 @@ def segment(
 def encode(encoder: Encoder, image: Tensor) -> Tensor:
     """3.2: the feature map, float [D, g, g], of an image [3, S, S] in [0, 1]."""
     resized = F.interpolate(image[None], (encoder.size, encoder.size), mode="bicubic", antialias=False)
-    tokens = encoder.vit.forward_features(Normalize().to(image.device)(resized))[0, encoder.vit.num_prefix_tokens :]
+    tokens = encoder.vit.forward_features(encoder.normalize(resized))[0, encoder.vit.num_prefix_tokens :]
     return tokens.T.reshape(-1, encoder.grid, encoder.grid)
 
 

@@ -1,27 +1,34 @@
-"""The two frozen networks of the method, SAM 2 and DINOv2: built by name and loaded strictly from checkpoints."""
+"""The two frozen networks of the method, SAM 2 and the encoder: built by name and loaded strictly from checkpoints."""
 
+import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-import timm
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import nn
+from timm.models import vision_transformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.networks import timm_models
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
+from no_time_to_train.networks.encoders import check_name, info_of
 from no_time_to_train.networks.registry import (
-    DINOV2_NAMES,
     DINOV2_NANO,
     DINOV2_NANO_SHAPE,
+    ENCODER_NAMES,
     IMG_SIZE,
     NANO_FOLDER,
     PATCH_SIZE,
     SAM2_NAMES,
     SAM2_NANO,
     TIMM_NAMES,
+    check_encoder_sizes,
+    encoder_input_size,
 )
 
 
@@ -66,25 +73,77 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
     return model.eval().requires_grad_(False)
 
 
+def build_encoder(
+    name: str,
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    checkpoint: str | Path | None = None,
+    debias: int = 0,
+) -> Encoder:
+    """Build an encoder with its normalization and, where it is asked for, without what encodes positions.
+
+    Args:
+        name: See :func:`build_vit`.
+        img_size: See :func:`build_vit`.
+        patch_size: See :func:`build_vit`.
+        checkpoint: See :func:`build_vit`.
+        debias: See ``Encoder.remove_positions``.
+
+    Returns:
+        The encoder on the CPU.
+
+    Raises:
+        UserError: See :func:`build_vit` and ``Encoder.remove_positions``.
+    """
+    encoder = Encoder(build_vit(name, img_size, patch_size, checkpoint))
+    encoder.remove_positions(debias)
+    return encoder
+
+
 def build_dinov2(
     name: str, img_size: int = IMG_SIZE, patch_size: int = PATCH_SIZE, checkpoint: str | Path | None = None
 ) -> VisionTransformer:
-    """Build a DINOv2 without a head from timm's vision transformer, in eval mode on the CPU.
-
-    Its ``forward_features`` takes images, float [B, 3, img_size, img_size], RGB in [0, 1] normalized with ImageNet's
-    mean and standard deviation. It gives tokens, float [B, T + P, D], after the final layer norm: first the T class and
-    register tokens (T is 1, or 5 with ``_reg``), then the P = (img_size / 14)**2 patch tokens in row-major order.
+    """Build a DINOv2; see :func:`build_vit`.
 
     D is 384, 768, 1024 or 1536 for ``small``, ``base``, ``large`` or ``giant``, as timm defines them, and 192 for
-    ``dinov2_nano`` (``DINOV2_NANO_SHAPE``).
+    ``dinov2_nano`` (``DINOV2_NANO_SHAPE``). T is 1, or 5 with ``_reg``.
 
     Args:
         name: Network name, a value of ``DINOV2_NAMES`` such as ``dinov2_large``.
-        img_size: Side of the square input in pixels, a multiple of 14. The checkpoint's position embeddings belong to
-            the size at which the network was trained (518; 336 for ``dinov2_nano``), and are resampled to this one.
+        img_size: Side of the square input in pixels, a multiple of 14.
         patch_size: Side of a patch in pixels: 14, as in every DINOv2.
-        checkpoint: The official checkpoint, or a safetensors file with the official names of the weights. None leaves
-            the weights as they are initialized.
+        checkpoint: See :func:`build_vit`.
+
+    Returns:
+        The network, whose parameters need no gradients.
+
+    Raises:
+        UserError: See :func:`build_vit`.
+    """
+    model = build_vit(name, img_size, patch_size, checkpoint)
+    assert isinstance(model, VisionTransformer)
+    return model
+
+
+def build_vit(
+    name: str, img_size: int | None = None, patch_size: int | None = None, checkpoint: str | Path | None = None
+) -> nn.Module:
+    """Build the vision transformer of an encoder without a head, in eval mode on the CPU; all are models of timm.
+
+    Its ``forward_features`` takes images, float [B, 3, img_size, img_size], RGB in [0, 1] normalized with the mean and
+    the standard deviation of ``pretrained_cfg``, which are ImageNet's where there is none. It gives tokens, float
+    [B, T + P, D], after the final norm where the network has one: first the T = ``num_prefix_tokens`` class and
+    register tokens, then the P = (img_size / patch_size)**2 patch tokens in row-major order.
+
+    Args:
+        name: Network name: a value of ``ENCODER_NAMES`` such as ``dinov2_large`` or ``dinov3_base``, or ``timm:`` and
+            the name of a vision transformer of timm.
+        img_size: Side of the square input in pixels, a multiple of the patch size. A checkpoint's position embeddings
+            belong to the size at which the network was trained, and are resampled to this one. None takes the default
+            (``registry.encoder_input_size``).
+        patch_size: Side of a patch in pixels, which is checked; None checks nothing.
+        checkpoint: The official checkpoint; or one of timm, a safetensors file or what ``torch.save`` wrote, with the
+            official names of the weights or with timm's. None leaves the weights as they are initialized.
 
     Returns:
         The network, whose parameters need no gradients.
@@ -93,26 +152,59 @@ def build_dinov2(
         UserError: The name is unknown, a size is impossible, or the checkpoint is missing, unreadable or of another
             network.
     """
-    if name not in DINOV2_NAMES.values():
-        raise UserError(
-            f"encoder_cfg.name: no encoder is called {name!r}; choose one of {', '.join(DINOV2_NAMES.values())}"
-        )
-    if patch_size != PATCH_SIZE:
-        raise UserError(f"encoder_cfg.patch_size: DINOv2's patches are {PATCH_SIZE} pixels wide, not {patch_size}")
-    if img_size <= 0 or img_size % patch_size:
-        raise UserError(f"encoder_cfg.img_size: {img_size} is not a multiple of the patch size {patch_size}")
+    check_name(name, list(ENCODER_NAMES.values()))
+    check_encoder_sizes(name, img_size, patch_size)
+    img_size = img_size or encoder_input_size(name)
+    weights = None if checkpoint is None else read_checkpoint(checkpoint)
+    info = info_of(name)
     model: nn.Module
     if name == DINOV2_NANO:
         model = VisionTransformer(img_size=img_size, num_classes=0, **DINOV2_NANO_SHAPE)
+    elif info is None:
+        model = timm_models.create(TIMM_NAMES[name], img_size=img_size)
     else:
-        model = timm.create_model(TIMM_NAMES[name], img_size=img_size, num_classes=0)
-    assert isinstance(model, VisionTransformer)
-    if checkpoint is not None:
-        weights = read_checkpoint(checkpoint)
-        try:
-            converted = checkpoint_filter_fn(dict(weights), model)
-        except (RuntimeError, TypeError, ValueError):
-            # The checkpoint is of another network. Loading it strictly reports which key does not fit.
-            converted = {name: value for name, value in weights.items() if name != "mask_token"}
-        load_strictly(model, converted, checkpoint)
+        if weights is not None and "_dinov3." in info.timm:
+            weights, biased = _without_zero_biases(weights)
+            info = info._replace(timm=info.timm.replace("_dinov3.", "_dinov3_qkvb.")) if biased else info
+        model = timm_models.create(info.timm, img_size=img_size)
+    if weights is not None and checkpoint is not None:
+        load_strictly(model, _convert(weights, model, with_head=info is not None), checkpoint)
     return model.eval().requires_grad_(False)
+
+
+def _without_zero_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """A DINOv3 without the biases of queries, keys and values that are 0, and whether it has others.
+
+    The official networks have such biases in their code. Where training has left them at 0, timm has none, and where
+    it has not, timm has another variant of the model. The bias of the keys has no effect, and neither code uses it.
+    """
+    ends = (".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")
+    biases = {name: value for name, value in weights.items() if name.endswith(ends)}
+    used = [part for value in biases.values() for part in (value.chunk(3)[::2] if value.numel() % 3 == 0 else [value])]
+    if any(part.any() for part in used):
+        return weights, True
+    return {name: value for name, value in weights.items() if name not in biases}, False
+
+
+def _convert(weights: dict[str, Tensor], model: nn.Module, with_head: bool) -> dict[str, Any]:
+    """Rename weights to timm's names and resample position embeddings, with the function that timm has for the model.
+
+    Args:
+        weights: As they were read.
+        model: The network.
+        with_head: Whether to leave out the head for classification that files of timm have.
+    """
+    module = sys.modules[type(model).__module__]
+    rename: Any = getattr(module, "checkpoint_filter_fn", vision_transformer.checkpoint_filter_fn)
+    try:
+        converted: dict[str, Any] = rename(dict(weights), model)
+        if {"conv1.weight", "visual.conv1.weight"} & weights.keys():
+            converted = rename(converted, model)  # at first it only renames those of PE
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        # The checkpoint is of another network. Loading it strictly reports which key does not fit.
+        converted = {name: value for name, value in weights.items() if name != "mask_token"}
+    if with_head:
+        heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else heads
+        converted = {name: value for name, value in converted.items() if name.rpartition(".")[0] not in heads}
+    return converted

@@ -12,8 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.networks.encoders import ENCODERS, NAME_OF_FILE
 from no_time_to_train.networks.recognize import Shapes, describe, identify
 from no_time_to_train.networks.registry import SAM2_NAMES, Network, check_exist
+
+#: Numbers that OpenAI stores with the weights of CLIP. The shapes of the weights say the same.
+CLIP_NUMBERS = {"input_resolution", "context_length", "vocab_size"}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -25,7 +29,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: A safetensors file, or one that ``torch.save`` wrote.
 
     Returns:
-        Tensors by name. Where a file holds them under ``model``, as SAM 2's official ones do, these are returned.
+        Tensors by name. Where a file holds them under ``model``, as SAM 2's official ones do, or under ``state_dict``,
+        these are returned.
 
     Raises:
         UserError: The file is missing, broken, or not a dict of tensors.
@@ -105,7 +110,7 @@ def recognize(network: Network, names: dict[str, str]) -> str:
 
     Args:
         network: The network, whose name may be None.
-        names: The networks that it may be: ``SAM2_NAMES`` or ``DINOV2_NAMES``.
+        names: The networks that it may be: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
 
     Raises:
         UserError: The checkpoint is missing or broken, or belongs to none of these networks.
@@ -113,11 +118,20 @@ def recognize(network: Network, names: dict[str, str]) -> str:
     if network.name is not None:
         return network.name
     shapes = read_shapes(network.checkpoint)
-    name = identify(shapes)
+    name, named = identify(shapes), NAME_OF_FILE.get(network.checkpoint.name)
+    if named is not None and named in names.values() and (name is None or _same_tensors(name, named)):
+        return named  # the tensors do not show which of two networks it is
     if name is None or name not in names.values():
         wanted = "SAM 2" if names is SAM2_NAMES else "DINOv2"
-        raise UserError(f"checkpoint {network.checkpoint} is not one of {wanted}: it holds {describe(shapes)}")
+        hint = "" if names is SAM2_NAMES or name else "; for another encoder give NAME=PATH (docs/encoders.md)"
+        raise UserError(f"checkpoint {network.checkpoint} is not one of {wanted}: it holds {describe(shapes)}{hint}")
     return name
+
+
+def _same_tensors(first: str, second: str) -> bool:
+    """Whether two encoders differ in their weights only, so that their checkpoints have the same tensors."""
+    architectures = [ENCODERS[name].timm.partition(".")[0] for name in (first, second) if name in ENCODERS]
+    return len(architectures) == 2 and architectures[0] == architectures[1]
 
 
 def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
@@ -150,10 +164,12 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path
 
 def _tensors(content: Any, path: str | Path) -> dict[str, Any]:
     """The dict of tensors in what ``torch.load`` returned."""
-    tensors = content.get("model", content) if isinstance(content, dict) else content
+    tensors = content
+    if isinstance(content, dict):
+        tensors = next((content[key] for key in ("model", "state_dict") if key in content), content)
     if not isinstance(tensors, dict):
         raise UserError(f"checkpoint {path} holds a {type(tensors).__name__}, not a dict of tensors")
-    return tensors
+    return {name: tensor for name, tensor in tensors.items() if name not in CLIP_NUMBERS}
 
 
 @contextmanager

@@ -5,20 +5,18 @@ from typing import NamedTuple
 
 import torch
 
-from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_encoder, build_sam2
 from no_time_to_train.networks.checkpoints import recognize
 from no_time_to_train.networks.devices import to_device
 from no_time_to_train.networks.registry import (
-    DINOV2_NAMES,
+    ENCODER_NAMES,
     PRESETS,
     SAM2_NAMES,
     PresetName,
-    encoder_input_size,
     find_networks,
 )
 
@@ -46,6 +44,7 @@ def build_pretrained(
     sam_checkpoint: str | Path | None = None,
     settings: Settings | None = None,
     preset: PresetName | None = None,
+    debias: int = 0,
 ) -> Pretrained:
     """Build the networks from their checkpoints; see ``ReferenceSegmenter.from_pretrained``.
 
@@ -55,10 +54,9 @@ def build_pretrained(
     """
     more = [sam_checkpoint] if sam_checkpoint else []
     proposing, encoding = find_networks(sam2, dinov2, *more, preset=preset)
-    sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, DINOV2_NAMES)
+    sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, ENCODER_NAMES)
     settings = settings or Settings(prompts=PRESETS[preset or "accurate"].prompts)
-    size = encoder_input_size(encoder_name)
-    encoder = Encoder(build_dinov2(encoder_name, size, checkpoint=encoding.checkpoint))
+    encoder = build_encoder(encoder_name, checkpoint=encoding.checkpoint, debias=debias)
     network = build_sam2(sam2_name, proposing.checkpoint)
     segmenter = Segmenter(encoder, MaskProposer(network, settings), settings=settings)
     sam = build_sam(sam_checkpoint) if sam_checkpoint else None

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.settings import CONTEXT_RATIO, Prompts
+from no_time_to_train.networks.encoders import ENCODERS, TIMM, info_of, where_to_get
 from no_time_to_train.ranges import check_choice
 
 #: What the networks compute in. bfloat16 has 8 bits of precision, and is faster where the device has instructions for
@@ -29,7 +30,7 @@ SAM2_NAMES = {
     SAM2_NANO: SAM2_NANO,
 }
 
-#: Checkpoint name -> network name (``encoder_cfg.name``).
+#: Checkpoint name -> network name (``encoder_cfg.name``) of every DINOv2.
 DINOV2_NAMES = {
     **{
         f"dinov2_vit{size[0]}14{registers}": f"dinov2_{size}{registers}"
@@ -39,8 +40,11 @@ DINOV2_NAMES = {
     DINOV2_NANO: DINOV2_NANO,
 }
 
+#: Checkpoint name -> network name of every encoder that has a name. Those that are no DINOv2 have one name for both.
+ENCODER_NAMES = {**DINOV2_NAMES, **{name: name for name in ENCODERS}}
+
 #: Network name -> checkpoint name.
-CHECKPOINT_OF = {network: name for names in (SAM2_NAMES, DINOV2_NAMES) for name, network in names.items()}
+CHECKPOINT_OF = {network: name for names in (SAM2_NAMES, ENCODER_NAMES) for name, network in names.items()}
 
 #: Network name -> timm's name of the same DINOv2. With the official weights, their features agree to 1e-6.
 TIMM_NAMES = {
@@ -131,12 +135,20 @@ NANO_FOLDER = Path(__file__).parent / "nano"
 def default_checkpoint(network: str) -> Path:
     """Where a network's weights are by default: in ``checkpoints/``, or in this package for a nano network.
 
-    A DINOv2 that is not there but in ``checkpoints/dinov2/``, its place in the authors' code, is found as well.
+    A DINOv2 that is not there but in ``checkpoints/dinov2/``, its place in the authors' code, is found as well; of the
+    other encoders, the file of timm where the official one is missing.
 
     Args:
-        network: Network name, such as ``sam2_hiera_l`` or ``dinov2_large``, with or without ``.yaml``. An unknown name
-            gives a path that does not exist; the functions that build networks report it.
+        network: Network name, such as ``sam2_hiera_l``, ``dinov2_large`` or ``timm:vit_small_patch16_224``, with or
+            without ``.yaml``. An unknown name gives a path that does not exist; the functions that build networks
+            report it.
     """
+    if network.startswith(TIMM):
+        return FOLDER / f"{network.removeprefix(TIMM)}.safetensors"
+    if network in ENCODERS:
+        info = ENCODERS[network]
+        paths = [FOLDER / file for file in (info.official, info.timm_file) if file is not None]
+        return next((path for path in paths if path.is_file()), paths[0])
     network = network.removesuffix(".yaml")
     official = CHECKPOINTS.get(CHECKPOINT_OF.get(network, ""))
     if official is None:
@@ -179,7 +191,8 @@ def check_exist(*paths: str | Path, otherwise: str = "", command: str | None = N
         if official := download_command(*missing):
             command = command or official
             message += f"; get {'them' if len(missing) > 1 else 'it'} with: {command}{otherwise}"
-        raise UserError(message)
+        sources = [where_to_get(Path(path).name, str(Path(path).parent)) for path in missing]
+        raise UserError("; ".join([message, *filter(None, sources)]))
 
 
 #: Side of a DINOv2's square input in pixels: that of the last phase of training, of the official and the nano network.
@@ -190,8 +203,40 @@ SAM2_SIZE, NANO_SAM2_SIZE = 1024, 256
 
 
 def encoder_input_size(name: str) -> int:
-    """The side in pixels of the square input of the DINOv2 with this network name, as it was trained."""
+    """The default side in pixels of the square input of the encoder with this network name.
+
+    It is the size that the network was trained with; for DINOv3, which was trained with many, the one that gives as
+    many patches as DINOv2 has.
+    """
+    if info := info_of(name):
+        return info.size
     return NANO_IMG_SIZE if name == DINOV2_NANO else IMG_SIZE
+
+
+def encoder_patch_size(name: str) -> int:
+    """The side in pixels of a patch of the encoder with this network name."""
+    info = info_of(name)
+    return info.patch if info else PATCH_SIZE
+
+
+def check_encoder_sizes(name: str, img_size: int | None, patch_size: int | None) -> None:
+    """Check that an encoder can have an input of this size.
+
+    Args:
+        name: Network name.
+        img_size: Side of its square input in pixels; None is not checked.
+        patch_size: Side of a patch in pixels; None is not checked.
+
+    Raises:
+        UserError: The patches are of another size, or the input is not a multiple of it.
+    """
+    if img_size is None and patch_size is None:
+        return
+    patch = encoder_patch_size(name)
+    if patch_size not in (None, patch):
+        raise UserError(f"patch_size is {patch_size}, but the patches of {name} are {patch} pixels wide: leave it out")
+    if img_size is not None and (img_size <= 0 or img_size % patch):
+        raise UserError(f"img_size must be a whole number of patches of {name} ({patch} pixels), not {img_size}")
 
 
 def sam2_input_size(sam2_cfg_file: str) -> int:
@@ -205,7 +250,7 @@ NANO_CONTEXT_RATIO = 4.0
 
 
 def default_context_ratio(encoder: str) -> float:
-    """The default context around a reference for the DINOv2 with this network name (``fill_memory.crop_window``)."""
+    """The default context around a reference for the encoder with this network name (``fill_memory.crop_window``)."""
     return NANO_CONTEXT_RATIO if encoder == DINOV2_NANO else CONTEXT_RATIO
 
 
@@ -230,15 +275,18 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
 
     Args:
         name_or_path: A checkpoint name such as ``sam2_hiera_large``, whose file is in its default place; or the path of
-            a checkpoint, whatever its name.
-        names: The names to choose from: ``SAM2_NAMES`` or ``DINOV2_NAMES``.
+            a checkpoint, whatever its name. Of an encoder also ``timm:`` and the name of a vision transformer of timm;
+            and NAME=PATH, for files whose tensors do not show which network they belong to.
+        names: The names to choose from: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
 
     Raises:
         UserError: This is neither a name of a network nor a path.
     """
     text, path = str(name_or_path), Path(name_or_path)
-    if text in names:
-        return Network(names[text], default_checkpoint(names[text]))
+    name, given, file = text.partition("=")
+    if name in names or (name.startswith(TIMM) and names is ENCODER_NAMES):
+        network = names.get(name, name)
+        return Network(network, Path(file) if given else default_checkpoint(network))
     if path.suffix not in ENDINGS and len(path.parts) < 2 and not path.is_file():
         raise UserError(f"no network is called {text!r}{suggest(text, names)}; or give the path of its checkpoint")
     return Network(None, path)
@@ -288,7 +336,7 @@ def find_networks(
         preset: A name in ``PRESETS``; None takes ``accurate``.
 
     Returns:
-        SAM 2 and DINOv2.
+        SAM 2 and the encoder.
 
     Raises:
         UserError: A name is unknown, or a checkpoint does not exist.
@@ -298,6 +346,6 @@ def find_networks(
     command = f"no-time-to-train download --preset {preset}" if preset and not (sam2 or dinov2) else None
     if sam2 == "nano":
         sam2, dinov2 = SAM2_NANO, dinov2 or DINOV2_NANO
-    found = find_network(sam2 or chosen.sam2, SAM2_NAMES), find_network(dinov2 or chosen.dinov2, DINOV2_NAMES)
+    found = find_network(sam2 or chosen.sam2, SAM2_NAMES), find_network(dinov2 or chosen.dinov2, ENCODER_NAMES)
     check_exist(*(network.checkpoint for network in found), *more, otherwise=OR_NANO, command=command)
     return found
