@@ -81,13 +81,24 @@ class Scene(NamedTuple):
     background: int
 
 
-def draw_scene(rng: np.random.Generator, classes: Sequence[PatternClass], size: tuple[int, int]) -> Scene:
-    """Draw 3 to 8 objects of random classes on a random background.
+def draw_scene(
+    rng: np.random.Generator,
+    classes: Sequence[PatternClass],
+    size: tuple[int, int],
+    counts: tuple[int, int] = (MIN_OBJECTS, MAX_OBJECTS),
+    extents: tuple[float, float] = (MIN_SIZE, MAX_SIZE),
+    pattern_side: float | None = None,
+) -> Scene:
+    """Draw objects of random classes on a random background.
 
     Args:
         rng: Everything that is random comes from it.
         classes: The classes to draw from.
         size: Height and width of the image in pixels.
+        counts: The fewest and the most objects.
+        extents: The smallest and the largest longer side of an object, as shares of the image's shorter side.
+        pattern_side: The patterns are as fine as in an image whose shorter side has this many pixels. None takes the
+            image's own.
 
     Returns:
         The scene; ``labels`` are indices into ``classes``.
@@ -97,16 +108,16 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[PatternClass], size: 
     canvas = _draw_background(rng, background, height, width)
     owner = np.full(size, -1, np.int64)
     labels: list[int] = []
-    areas, visible = np.zeros((2, MAX_OBJECTS), np.int64)  # pixels of whole objects, and of their visible parts
-    count = rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1)
+    areas, visible = np.zeros((2, counts[1]), np.int64)  # pixels of whole objects, and of their visible parts
+    count = rng.integers(counts[0], counts[1] + 1)
     while len(labels) < count:
-        extent = float(min(size) * rng.uniform(MIN_SIZE, MAX_SIZE))
+        extent = float(min(size) * rng.uniform(*extents))
         alpha = _draw_outline(rng, extent)
         h, w = alpha.shape
         y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
         inside = alpha >= 0.5
         under = owner[y : y + h, x : x + w]
-        hidden = np.bincount(under[inside & (under >= 0)], minlength=MAX_OBJECTS)
+        hidden = np.bincount(under[inside & (under >= 0)], minlength=counts[1])
         if np.any(visible - hidden < MIN_VISIBLE * areas):
             continue
         visible -= hidden
@@ -114,7 +125,7 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[PatternClass], size: 
         label = int(rng.integers(len(classes)))
         _cast_shadow(canvas, alpha, y, x)
         patch = canvas[y : y + h, x : x + w]
-        period = _tile_width(classes[label], extent, min(size))
+        period = _tile_width(classes[label], extent, pattern_side or min(size))
         patch += alpha[..., None] * (draw_surface(rng, classes[label], alpha, period) - patch)
         under[inside] = len(labels)
         labels.append(label)
