@@ -26,21 +26,17 @@ from torch import Tensor
 
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.data.rle import encode_mask
-from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files, write_inputs
+from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files
 from no_time_to_train.evaluation.coco_ap import load_results
-from no_time_to_train.method.classify import classify
 from no_time_to_train.method.guided import SEVERAL_CLASSES, choose_points
 from no_time_to_train.method.mask_proposals import point_grid
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.prototypes import Prototypes
-from no_time_to_train.method.segmenter import Segmenter, describe_proposals, drop_empty
+from no_time_to_train.method.segmenter import Segmenter, describe_proposals, name_and_merge
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.method.soft_merge import soft_merge
-from no_time_to_train.method.suppress import suppress
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
+from timing.drawn_scenes import segmenter_of
 from timing.report import RESULTS, Section, table_row
 
 #: References per class, as in ``scripts/evaluate_nano.py``.
@@ -146,21 +142,17 @@ class Decoder:
         rows = rows.long()
         whole, settings = self.described[side], self.settings
         chosen = DescribedProposals(
-            whole.predicted_iou[rows], whole.boxes[rows], whole.vectors[rows], whole.upsampled_masks
+            whole.predicted_iou[rows],
+            whole.boxes[rows],
+            whole.vectors[rows],
+            lambda chosen: whole.upsampled_masks(rows[chosen]),
         )
-        candidates = suppress(
-            classify(chosen, Prototypes.one_per_class(prototypes)),
-            chosen,
-            settings.box_nms_thresh,
-            settings.max_instances,
-        )
-        candidates, masks = drop_empty(candidates, whole.upsampled_masks(rows[candidates.rows]))
-        scores = soft_merge(candidates.scores, candidates.classes, masks, chosen.vectors[candidates.rows])
-        for index in scores.argsort(descending=True, stable=True)[: settings.max_instances].tolist():
+        candidates, masks = name_and_merge(chosen, Prototypes.one_per_class(prototypes), settings)
+        for index in candidates.scores.argsort(descending=True, stable=True)[: settings.max_instances].tolist():
             row = int(rows[candidates.rows[index]])
             if (side, row) not in self.encoded_masks:
                 self.encoded_masks[side, row] = encode_mask(masks[np.array([index])].unpack()[0])
-            yield int(candidates.classes[index]), float(scores[index]), self.encoded_masks[side, row]
+            yield int(candidates.classes[index]), float(candidates.scores[index]), self.encoded_masks[side, row]
 
 
 @torch.inference_mode()
@@ -222,19 +214,7 @@ def figures(coco: COCO, results: list[dict[str, Any]]) -> dict[str, float]:
 
 def build(folder: Path, images: int, seed: int) -> Segmenter:
     """Draw the scenes of a seed, and show the references to the nano networks."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        write_inputs(folder, SHOTS, images, seed)
-    references, _ = annotation_files(folder)
-    coco = read_coco(references)
-    segmenter = ReferenceSegmenter.from_pretrained("nano", settings=Settings(points_per_side=POINTS_PER_SIDE))
-    for category_id, shots in sorted(read_references(folder / "references.json").items()):
-        for shot in shots:
-            annotation = coco.anns[shot["ann_ids"][0]]
-            image = references.parent / "images" / coco.imgs[annotation["image_id"]]["file_name"]
-            mask = coco.annToMask(annotation).astype(bool)
-            segmenter.add_reference(coco.cats[category_id]["name"], image, mask)
-    segmenter.renumber({category["name"]: category_id for category_id, category in coco.cats.items()})
-    return segmenter.segmenter
+    return segmenter_of(folder, images, seed, SHOTS, Settings(points_per_side=POINTS_PER_SIDE)).segmenter
 
 
 def scenes(folder: Path) -> tuple[COCO, list[Target]]:
