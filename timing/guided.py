@@ -151,7 +151,8 @@ class Decoder:
         for index in candidates.scores.argsort(descending=True, stable=True)[: settings.max_instances].tolist():
             row = int(rows[candidates.rows[index]])
             if (side, row) not in self.encoded_masks:
-                self.encoded_masks[side, row] = encode_mask(masks[np.array([index])].unpack()[0])
+                (mask,), _ = masks[np.array([index])].at_full_size()
+                self.encoded_masks[side, row] = encode_mask(mask.numpy())
             yield int(candidates.classes[index]), float(candidates.scores[index]), self.encoded_masks[side, row]
 
 

@@ -1,7 +1,7 @@
 """The numbers of the method. The paper uses the same values on every data set."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from no_time_to_train.ranges import Fraction, Positive, Range, check_fields
 
@@ -16,7 +16,6 @@ PointsPerSide = Annotated[int, Range(1, 256)]
 
 #: The number of classes that a proposal may be assigned to; -1 means all of them.
 ClassesPerMask = Annotated[int, Range(1, also=-1)]
-
 
 #: Which points of the grid are decoded: all, as in the paper, or those that resemble the memory (``method/guided.py``).
 Prompts = Literal["grid", "guided"]
@@ -98,3 +97,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+#: A choice among the settings below, by name.
+ModeName = Literal["paper", "best"]
+
+#: The modes -> the settings in which they differ from the paper's. docs/beyond_the_paper.md says how ``best`` was
+#: chosen and what it gains; ``configs/best.yaml`` has the same keys.
+MODES: dict[ModeName, dict[str, Any]] = {
+    "paper": {},
+    "best": {"score": "cosine_iou", "suppression": "none"},
+}
