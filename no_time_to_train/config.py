@@ -24,13 +24,18 @@ from no_time_to_train.method.settings import (
     TileOverlap,
     Tiles,
 )
-from no_time_to_train.networks.registry import PATCH_SIZE, default_checkpoint, default_context_ratio, encoder_input_size
+from no_time_to_train.networks.registry import (
+    check_encoder_sizes,
+    default_checkpoint,
+    default_context_ratio,
+    encoder_input_size,
+)
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
 
 Protocol = Literal["coco", "voc", "lvis", "semantic"]
 
-#: The largest side of the encoder's input in pixels: 65,536 patches, which no attention of today can take.
-LARGEST_SIZE = 256 * PATCH_SIZE
+#: The largest side of the encoder's input in pixels: 65,536 patches of 16, which no attention of today can take.
+LARGEST_SIZE = 4096
 
 
 @dataclass
@@ -117,21 +122,27 @@ class EncoderCfg:
     """The encoder that describes masks.
 
     Attributes:
-        name: ``dinov2_{small,base,large,giant}``, each also with ``_reg`` (registers), or ``dinov2_nano``.
-        img_size: Side of the encoder's square input in pixels. Default: 518, or 336 for ``dinov2_nano``.
-        patch_size: Kept for compatibility; DINOv2's patches are 14 pixels wide.
+        name: ``dinov2_{small,base,large,giant}``, each also with ``_reg`` (registers), or ``dinov2_nano``; DINOv3,
+            PE-Spatial, CLIP, TIPSv2, and any vision transformer of timm as ``timm:NAME`` (docs/encoders.md).
+        img_size: Side of the encoder's square input in pixels, a multiple of the side of its patches. Default: 518, or
+            336 for ``dinov2_nano``; 592 for DINOv3; for others the size that they were trained with.
+        patch_size: Kept for compatibility; checked where it is given.
+        debias: N: the N directions in which the tokens of a blank image differ most are removed from all tokens, as in
+            INSID3, because they only encode positions (docs/encoders.md). 0 removes none, as in the paper.
     """
 
     name: str = "dinov2_large"
-    img_size: Annotated[int, Range(PATCH_SIZE, LARGEST_SIZE, multiple_of=PATCH_SIZE)] | None = None
-    patch_size: Annotated[int, Range(PATCH_SIZE, PATCH_SIZE)] = PATCH_SIZE
+    img_size: Annotated[int, Range(1, LARGEST_SIZE)] | None = None
+    patch_size: Positive | None = None
+    debias: NonNegative = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_encoder_sizes(self.name, self.img_size, self.patch_size)
 
     @property
     def input_size(self) -> int:
-        """``img_size``, or the size that the encoder was trained at."""
+        """``img_size``, or the encoder's default."""
         return self.img_size or encoder_input_size(self.name)
 
     @property

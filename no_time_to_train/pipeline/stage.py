@@ -16,7 +16,7 @@ from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.networks.build import build_dinov2
+from no_time_to_train.networks.build import build_encoder
 from no_time_to_train.networks.registry import check_exist
 
 #: What a message about missing checkpoints suggests as well.
@@ -169,12 +169,13 @@ class Stage(ABC):
 
     def encoder_settings(self) -> dict[str, Any]:
         """The settings that a memory's vectors depend on and that every stage knows."""
-        return {"encoder": self.model_cfg.encoder_cfg.name, "img_size": self.model_cfg.encoder_cfg.input_size}
+        cfg = self.model_cfg.encoder_cfg
+        return {"encoder": cfg.name, "img_size": cfg.input_size, **({"debias": cfg.debias} if cfg.debias else {})}
 
     def build_encoder(self) -> Encoder:
-        """Build the configured DINOv2, on the CPU."""
+        """Build the configured encoder, on the CPU."""
         cfg = self.model_cfg.encoder_cfg
-        return Encoder(build_dinov2(cfg.name, cfg.input_size, cfg.patch_size, self.model_cfg.encoder_checkpoint))
+        return build_encoder(cfg.name, cfg.input_size, cfg.patch_size, self.model_cfg.encoder_checkpoint, cfg.debias)
 
 
 def required(value: str | None, option: str, what: str) -> Path:

@@ -159,6 +159,7 @@ class TestStage(Stage):
             "precision": self.run.precision,
             **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
             **({"compile_decoder": True} if self.run.compile_decoder else {}),
+            **({"debias": encoder.debias} if encoder.debias else {}),
             **({"tiles": self.tiled_by()} if cfg.sam2_infer_cfgs.tiles > 1 else {}),
             **({"guided": self.guided_by()} if cfg.sam2_infer_cfgs.prompts == "guided" else {}),
         }
