@@ -41,7 +41,7 @@ from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import Worker
-from no_time_to_train.ranges import Fraction, check_choice, check_number
+from no_time_to_train.ranges import Fraction, NonNegative, check_choice, check_number
 
 
 class ReferenceSegmenter:
@@ -113,6 +113,7 @@ class ReferenceSegmenter:
             "encoder": encoder_name,
             "img_size": segmenter.encoder.size,
             "context_ratio": context_ratio,
+            **({"debias": segmenter.encoder.debias} if segmenter.encoder.debias else {}),
         }
 
     @classmethod
@@ -126,6 +127,7 @@ class ReferenceSegmenter:
         context_ratio: float | None = None,
         precision: Precision = "float32",
         preset: PresetName | None = None,
+        debias: int = 0,
     ) -> ReferenceSegmenter:
         """Build the networks from their checkpoints.
 
@@ -133,7 +135,8 @@ class ReferenceSegmenter:
             sam2: The name or path of a SAM 2 checkpoint (``no-time-to-train download --list`` shows the names), or
                 "nano" for the two small networks that ship with this package. A file may have any name: its tensors
                 show which SAM 2 it is. None takes the preset's.
-            dinov2: The name or path of a DINOv2 checkpoint; None takes the preset's.
+            dinov2: The name or path of the encoder's checkpoint, or NAME=PATH; None takes the preset's DINOv2. Other
+                encoders, among them any vision transformer of timm, are in docs/encoders.md.
             device: Such as "cuda:1" or "cpu"; None takes the GPU if there is one.
             sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points with SAM
                 instead of SAM 2, as the paper does. Needs the ``segment-anything`` package.
@@ -142,6 +145,8 @@ class ReferenceSegmenter:
             precision: See :class:`ReferenceSegmenter`.
             preset: "accurate", the networks and prompts of the paper; "balanced" or "fast", smaller networks and guided
                 prompts (docs/speed.md). What the other arguments give overrides it. None takes "accurate".
+            debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md);
+                0 removes none, as in the paper.
 
         Returns:
             A segmenter with an empty memory.
@@ -152,7 +157,8 @@ class ReferenceSegmenter:
         """
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
-        built = build_pretrained(sam2, dinov2, device, sam_checkpoint, settings, preset)
+        check_number("debias", debias, NonNegative)
+        built = build_pretrained(sam2, dinov2, device, sam_checkpoint, settings, preset, debias)
         found = cls(*built, context_ratio=context_ratio, precision=precision)
         if precision == "bfloat16":
             notice_slow_bfloat16(found.device)

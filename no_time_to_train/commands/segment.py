@@ -15,7 +15,7 @@ from no_time_to_train.method.settings import ContextRatio, PointsPerSide, Prompt
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
-from no_time_to_train.ranges import Fraction, Positive
+from no_time_to_train.ranges import Fraction, NonNegative, Positive
 
 if TYPE_CHECKING:
     from no_time_to_train.data.reference_forms import Reference
@@ -43,6 +43,7 @@ def segment(
     sam2: str | None = None,
     dinov2: str | None = None,
     nano: bool = False,
+    debias: NonNegative = 0,
     sam_checkpoint: Path | None = None,
     context_ratio: ContextRatio | None = None,
     points_per_side: PointsPerSide = 32,
@@ -73,8 +74,9 @@ def segment(
         preset: accurate is the paper's choice, and the default; balanced and fast take smaller networks and guided
             prompts (docs/speed.md). The options --sam2, --dinov2 and --prompts override it.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
-        dinov2: DINOv2 by its checkpoint's name or path.
+        dinov2: DINOv2 or another encoder by its checkpoint's name or path, or NAME=PATH (docs/encoders.md).
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
+        debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md).
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
         context_ratio: Context around an example, relative to its longer side. Default: what suits the encoder.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
@@ -151,6 +153,7 @@ def segment(
             context_ratio=context_ratio,
             precision=precision,
             preset=preset,
+            debias=debias,
         )
 
     if check_references and out is not None:
