@@ -11,7 +11,10 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,8 +137,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds to measure. Tune on others.")
     parser.add_argument("--images", type=int, default=6, help="Scenes per seed.")
     parser.add_argument("--overlap", type=float, default=Settings().tile_overlap, help="See Settings.tile_overlap.")
+    parser.add_argument("--processes", type=int, default=1, help="Seeds that are measured at the same time.")
     args = parser.parse_args()
-    print_table([measure_seed(seed, args.images, args.overlap) for seed in args.seeds])
+    measure = partial(measure_seed, images=args.images, overlap=args.overlap)
+    with ProcessPoolExecutor(min(args.processes, len(args.seeds)), get_context("spawn")) as pool:
+        print_table(list(pool.map(measure, args.seeds)))
 
 
 if __name__ == "__main__":

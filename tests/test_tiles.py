@@ -1,0 +1,310 @@
+"""Tiles: what the networks see, which proposals are joined, and that runs with tiles are as repeatable as others."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from no_time_to_train import Instances, ReferenceSegmenter, Settings
+from no_time_to_train.cli import main
+from no_time_to_train.demo.scenes import MAX_SIDE, NOVEL_CLASSES, draw_scene
+from no_time_to_train.errors import UserError
+from no_time_to_train.method import mask_crops, tile_masks
+from no_time_to_train.method.mask_crops import MaskCrops
+from no_time_to_train.method.proposals import Proposals
+from no_time_to_train.method.segmenter import Segmenter, describe_proposals
+from no_time_to_train.method.target_image import resize_to_square, target_squares, target_tensor
+from no_time_to_train.method.tile_masks import TileMasks
+from no_time_to_train.method.tiles import FINER, Window, drop_cut, join, tile_windows, to_frame
+from no_time_to_train.method.upsample import upsample
+from tests.conftest import DATA, Photo, stage_arguments
+from tests.test_stages import Checkpoints, finish, start
+
+SIDE = 16
+TILES = ("--tiles", 2)
+
+
+def blob(top: int, left: int, bottom: int, right: int, side: int = SIDE) -> Tensor:
+    """Logits of a rectangle, float [side, side], with a slope so that upsampling has something to interpolate."""
+    logits = -torch.rand(side, side, generator=torch.Generator().manual_seed(top)) - 0.1
+    logits[top:bottom, left:right] *= -1
+    return logits
+
+
+@pytest.mark.parametrize(("height", "width"), [(900, 1200), (1, 1), (1, 7), (2, 3), (33, 5)])
+@pytest.mark.parametrize(("tiles", "overlap"), [(1, 0.2), (2, 0.0), (2, 0.2), (3, 0.5), (5, 0.9)])
+def test_tiles_cover_the_image_and_come_after_the_whole(height: int, width: int, tiles: int, overlap: float) -> None:
+    windows = tile_windows(height, width, tiles, overlap)
+    assert windows[0] == (0, 0, height, width)
+    assert len(windows) == len(set(windows)) <= (1 if tiles == 1 else 1 + tiles**2)
+    covered = np.zeros((height, width), bool)
+    for top, left, h, w in windows[1:]:
+        assert 0 <= top < top + h <= height
+        assert 0 <= left < left + w <= width
+        covered[top : top + h, left : left + w] = True
+    assert covered.all() or len(windows) == 1
+
+
+def test_neighboring_tiles_share_the_overlap() -> None:
+    _, first, second, *_ = tile_windows(900, 1200, 3, 0.25)
+    assert (first.height, first.width) == (360, 480)
+    assert first.left + first.width - second.left == 120
+    assert len(tile_windows(900, 1200, 3, 0.25)) == 10
+
+
+def test_a_tile_is_seen_as_a_square_of_its_own_and_one_tile_as_today() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    assert torch.equal(target_squares(image, 32), resize_to_square(image, 32))
+    squares = target_squares(image, 32, 2, 0.0)
+    assert (squares.shape, squares.dtype) == ((5, 3, 32, 32), torch.uint8)
+    assert torch.equal(squares[0], resize_to_square(image, 32))
+    inside = resize_to_square(image[15:, 20:], 32)[:, 4:, 4:]
+    assert torch.equal(squares[4][:, 4:, 4:], inside), "the pixels of the lower right tile, but for its inner border"
+    larger = np.asarray(Image.fromarray(image).resize((80, 60), Image.Resampling.NEAREST))
+    stated = target_squares(larger, 32, 2, 0.0, stated=(30, 40))
+    assert (stated.float() - squares.float()).abs().mean() < 30, "the same parts of an image of another size"
+    assert len(target_squares(image[:1, :1], 32, 4, 0.2)) == 1, "of one pixel there are no tiles"
+
+
+def test_masks_at_an_inner_border_are_dropped_and_those_at_the_border_of_the_image_stay() -> None:
+    logits = torch.stack([blob(0, 4, 5, 8), blob(4, 0, 8, 5), blob(4, 4, 16, 8), blob(4, 4, 8, 16), blob(4, 4, 8, 8)])
+    proposals = Proposals(logits, torch.arange(5.0))
+
+    def kept(window: Window) -> list[float]:
+        return drop_cut(proposals, window, 100, 100).predicted_iou.tolist()
+
+    assert kept(Window(0, 0, 100, 100)) == [0, 1, 2, 3, 4]
+    assert kept(Window(0, 0, 60, 60)) == [0, 1, 4], "upper left: cut off below and on the right"
+    assert kept(Window(40, 40, 60, 60)) == [2, 3, 4]
+    assert kept(Window(20, 20, 60, 60)) == [4]
+
+
+def test_an_object_has_the_same_box_in_the_frame_whichever_square_shows_it() -> None:
+    height, width, side = 800, 1600, 256
+    whole = to_frame(torch.tensor([[64, 64, 71, 79]]), Window(0, 0, height, width), height, width, side)
+    tile = to_frame(torch.tensor([[128, 128, 143, 159]]), Window(0, 0, height // 2, width // 2), height, width, side)
+    other = to_frame(torch.tensor([[0, 64, 15, 95]]), Window(100, 400, 400, 800), height, width, side)
+    assert whole.tolist() == tile.tolist() == other.tolist() == [[1024, 1024, 1151, 1279]]
+    pixel = to_frame(torch.tensor([[9, 9, 9, 9]]), Window(7, 7, 50, 100), height, width, side)
+    assert (pixel[:, 2:] >= pixel[:, :2]).all(), "a box is never inside out"
+    assert pixel.max() < FINER * side
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 70), (9, 200), (5, 6), (1, 1)])
+def test_the_mask_of_a_square_is_that_of_its_upsampled_logits_at_its_place(height: int, width: int) -> None:
+    window = Window(3, 2, height, width)
+    logits = torch.stack([blob(0, 0, 16, 16), blob(3, 5, 9, 7), blob(10, 0, 11, 16), blob(15, 15, 16, 16)])
+    expected = np.zeros((4, height + 5, width + 5), bool)
+    expected[:, 3 : 3 + height, 2 : 2 + width] = upsample(logits, height, width).unpack()
+    described = describe_proposals(Proposals(logits, torch.ones(4)), torch.randn(8, 4, 4), height, width)
+    masks = join([(window, described)], height + 5, width + 5).upsampled_masks(torch.tensor([3, 0, 1, 2]))
+    order = np.array([1, 2, 3, 0])
+    filled = masks[order].areas > 0
+    np.testing.assert_array_equal(masks[order].areas, expected.sum(axis=(1, 2)))
+    found, boxes = masks[order[filled]].at_full_size()
+    np.testing.assert_array_equal(found.numpy(), expected[filled])
+    pixels = expected[filled].reshape(len(boxes), -1).astype(float)
+    np.testing.assert_array_equal(masks[order[filled]].intersections(), pixels @ pixels.T)
+    for box, mask in zip(boxes.tolist(), expected[filled], strict=True):
+        ys, xs = mask.nonzero()
+        assert box == [xs.min(), ys.min(), xs.max(), ys.max()]
+
+
+def test_stored_masks_are_those_that_were_joined_and_forged_ones_are_refused() -> None:
+    masks = TileMasks(60, 80)
+    logits = torch.stack([blob(3, 5, 9, 7), blob(15, 0, 16, 3)]).half().float()
+    masks.add((0, 0, 60, 80), logits, torch.tensor([[5, 3, 6, 8], [0, 15, 2, 15]]))
+    masks.add((10, 20, 30, 40), logits[:1], torch.tensor([[5, 3, 6, 8]]))
+    tensors = masks.to_tensors()
+    rows = torch.arange(3)
+    twin = TileMasks.from_tensors(60, 80, tensors)(rows).at_full_size()
+    for ours, theirs in zip(twin, masks(rows).at_full_size(), strict=True):
+        assert torch.equal(ours, theirs)  # type: ignore[arg-type]  # tensors, of so few pixels
+    forged = {
+        "squares": [torch.tensor([[0, 0, 61, 80, 16]] * 2), torch.tensor([[0, 0, 60, 80, 2**40]] * 2)],
+        "places": [tensors["places"] * 2, tensors["places"] - 3, torch.zeros(3, 5)],
+        "logits": [tensors["logits"][1:]],
+    }
+    for name, values in forged.items():
+        for value in values:
+            with pytest.raises(ValueError, match="a mask"):
+                TileMasks.from_tensors(60, 80, {**tensors, name: value})
+
+
+class Shown:
+    """The nano networks, which were shown one object of a drawn scene."""
+
+    def __init__(self, photo: Photo) -> None:
+        self.photo = photo
+
+    def __call__(self, **settings: object) -> ReferenceSegmenter:
+        values = {"points_per_side": 8, **settings}
+        segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(**values))
+        segmenter.add_reference("pattern", self.photo.path, self.photo.mask)
+        return segmenter
+
+
+@pytest.fixture
+def shown(photo: Photo) -> Shown:
+    return Shown(photo)
+
+
+def test_one_tile_gives_what_the_method_gives(shown: Shown, photo: Photo) -> None:
+    image = np.asarray(Image.open(photo.path))
+    segmenter = shown(tiles=1, tile_overlap=0.7).segmenter
+    assert segmenter.proposer is not None
+    proposals = segmenter.proposer(target_tensor(image, 256))
+    features = segmenter.encoder.feature_map(target_tensor(image, 256)[None])[0]
+    expected = describe_proposals(proposals, features, *image.shape[:2])
+    found = segmenter.describe(target_squares(image, 256), *image.shape[:2])
+    for name in ("predicted_iou", "boxes", "vectors"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    rows = torch.arange(len(found))
+    ours, theirs = (one.upsampled_masks(rows).at_full_size()[0] for one in (found, expected))
+    assert torch.equal(ours, theirs)  # type: ignore[arg-type]  # tensors, of so few pixels
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 2), (5, 300)])
+def test_tiny_images_have_tiles(shown: Shown, photo: Photo, shape: tuple[int, int]) -> None:
+    pixels: NDArray[np.uint8] = np.asarray(Image.open(photo.path).resize(shape[::-1]))
+    found = shown(tiles=3, points_per_side=2).segment(pixels, score=0)
+    assert found.masks.shape[1:] == shape
+    assert found.masks.any(axis=(1, 2)).all()
+    assert found.detections.prompts == 4 * len(tile_windows(*shape, 3, 0.2))
+
+
+def test_guided_prompts_have_a_budget_per_square(shown: Shown, photo: Photo) -> None:
+    found = shown(tiles=2, prompts="guided", prompt_budget=0.1).segment(photo.path, score=0)
+    assert 0 < found.detections.prompts <= 5 * 6
+    nothing = shown(tiles=2, prompts="guided", prompt_threshold=1).segment(photo.path, score=0)
+    assert len(nothing) == nothing.detections.prompts == 0
+
+
+def test_tiles_find_objects_that_are_too_small_for_the_whole_image() -> None:
+    scene = draw_scene(np.random.default_rng(1000), NOVEL_CLASSES[:1], (900, 900), (6, 6), (0.04, 0.06), MAX_SIDE)
+    example = draw_scene(np.random.default_rng(1001), NOVEL_CLASSES[:1], (400, 400))
+    recall = []
+    for tiles in (1, 3):
+        settings = Settings(points_per_side=12, tiles=tiles)
+        segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
+        for mask in example.masks[:3]:
+            segmenter.add_reference("stripes", example.image, mask)
+        found = segmenter.segment(scene.image, score=0.3).masks
+        shared = (found[:, None] & scene.masks).sum(axis=(2, 3))
+        either = (found[:, None] | scene.masks).sum(axis=(2, 3))
+        recall.append(int((shared / either > 0.6).any(axis=0).sum()))
+    assert recall[1] >= 4 > recall[0] + 1
+
+
+def test_a_large_image_gives_the_same_instances_with_bounded_memory(
+    shown: Shown, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = shown(tiles=2).segment(photo.path, score=0)
+    monkeypatch.setattr(tile_masks, "COMPARED_PIXELS", 90 * 120 // 4)
+    monkeypatch.setattr(mask_crops, "DENSE_BYTES", 90 * 120)
+    found = shown(tiles=2).segment(photo.path, score=0)
+    assert isinstance(found.detections.masks, MaskCrops)
+    assert len(found) == len(dense) > 1
+    np.testing.assert_allclose(found.scores, dense.scores, atol=0.1)
+    np.testing.assert_array_equal(found[0].mask, dense[0].mask)
+    np.testing.assert_array_equal(found[0].box, dense[0].box)
+    best = found[:2]
+    assert isinstance(best.detections.masks, MaskCrops)
+    np.testing.assert_array_equal(best.masks, found.masks[:2])
+    best.save(tmp_path / "best.json")
+    loaded = Instances.load(tmp_path / "best.json")
+    assert isinstance(loaded.detections.masks, MaskCrops)
+    assert loaded.to_coco() == best.to_coco()
+    drawn = np.asarray(loaded.plot())
+    monkeypatch.setattr(mask_crops, "DENSE_BYTES", 2**30)
+    np.testing.assert_array_equal(drawn, Instances.load(tmp_path / "best.json").plot())
+
+
+@pytest.fixture(scope="module")
+def arguments(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
+    """The command line of the test stage on two images, for the folder of its results."""
+    folder = tmp_path_factory.mktemp("memory")
+    filled, memory = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
+    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled)])
+    paths = ["--ckpt_path", str(filled), "--out_path", str(memory)]
+    main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
+    images = json.loads((DATA / "targets.json").read_text())["images"][:2]
+    (folder / "targets.json").write_text(json.dumps({"images": images}))
+
+    def of(out: Path, *options: object) -> list[str]:
+        cfgs = "--model.model_cfg.sam2_infer_cfgs."
+        words = [str(option).replace("--tile", f"{cfgs}tile") for option in options]
+        words += [f"{cfgs}points_per_side", "4"]
+        targets = ["--model.init_args.dataset_cfgs.test.json_file", str(folder / "targets.json")]
+        return [*stage_arguments("test", nano_checkpoints, out), *targets, "--ckpt_path", str(memory), *words]
+
+    return of
+
+
+def results(folder: Path) -> bytes:
+    return (folder / "results.json").read_bytes()
+
+
+def prompts_per_image(folder: Path, stage: str = "test") -> float:
+    return json.loads((folder / "run.json").read_text())[stage]["prompts_per_image"]
+
+
+def test_one_tile_gives_the_same_bytes_whatever_the_overlap(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    main(arguments(tmp_path / "a"))
+    main(arguments(tmp_path / "b", "--tiles", 1, "--tile_overlap", 0.5))
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+    assert prompts_per_image(tmp_path / "b") == 16
+
+
+def test_a_run_that_resumes_and_one_of_two_processes_give_the_same(
+    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(arguments(tmp_path / "one", *TILES))
+    finish(start(arguments(tmp_path / "two", *TILES, "--trainer.devices", 2, "--trainer.strategy", "ddp")))
+    describe, calls = Segmenter.describe, []
+
+    def stopping(self: Segmenter, *image: object) -> object:
+        calls.append(image)
+        if len(calls) == 2:
+            raise UserError("stop")
+        return describe(self, *image)  # type: ignore[arg-type]  # what it was given
+
+    monkeypatch.setattr(Segmenter, "describe", stopping)
+    with pytest.raises(SystemExit):
+        main(arguments(tmp_path / "resumed", *TILES))
+    main(arguments(tmp_path / "resumed", *TILES))
+    assert len(calls) == 3, "one of the two images was done"
+    assert results(tmp_path / "resumed") == results(tmp_path / "two") == results(tmp_path / "one")
+    assert prompts_per_image(tmp_path / "resumed") == prompts_per_image(tmp_path / "one") == 5 * 16
+
+
+def test_the_cache_has_the_proposals_of_all_tiles_for_the_same_numbers_only(
+    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = ("--model.init_args.cache_dir", tmp_path / "cache")
+    main(arguments(tmp_path / "first", *TILES, *cached))
+    monkeypatch.setattr(Segmenter, "describe", None)  # not needed any more
+    main(arguments(tmp_path / "second", *TILES, *cached))
+    monkeypatch.undo()
+    assert results(tmp_path / "second") == results(tmp_path / "first")
+    assert prompts_per_image(tmp_path / "second") == 5 * 16
+    assert len(json.loads(results(tmp_path / "first"))) > 0
+    for entries, change in enumerate((("--tile_overlap", 0.1), ("--tiles", 1)), start=2):
+        main(arguments(tmp_path / str(change), *TILES, *cached, *change))
+        assert len(list((tmp_path / "cache").iterdir())) == 2 * entries
+
+
+def test_segment_takes_tiles_and_records_them(photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
+    networks = ["--sam2", nano_checkpoints[0], "--dinov2", nano_checkpoints[1], "--device", "cpu"]
+    words = ["--reference", f"a:{photo.path}:mask={photo.mask_path}", "--images", photo.path, "--points-per-side", 4]
+    main(["segment", *map(str, [*words, *networks, "--tiles", 2, "--out", tmp_path / "out"])])
+    assert prompts_per_image(tmp_path / "out", "segment") == 5 * 16
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["segment"]["settings"]["tiles"] == 2
