@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural, suggest
 from no_time_to_train.files import check_replaceable, real_path
-from no_time_to_train.method.settings import ContextRatio, PointsPerSide, Prompts, Tiles
+from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, PointsPerSide, Prompts, Tiles
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
@@ -40,6 +40,7 @@ def segment(
     every: Positive = 30,
     max_pixels: Positive | None = None,
     preset: PresetName | None = None,
+    mode: ModeName = "paper",
     sam2: str | None = None,
     dinov2: str | None = None,
     nano: bool = False,
@@ -73,6 +74,8 @@ def segment(
         max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
         preset: accurate is the paper's choice, and the default; balanced and fast take smaller networks and guided
             prompts (docs/speed.md). The options --sam2, --dinov2 and --prompts override it.
+        mode: paper scores and merges masks as the paper does; best has settings that found more on drawn scenes
+            (docs/beyond_the_paper.md). Its scores are lower: see --score.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         dinov2: DINOv2 or another encoder by its checkpoint's name or path, or NAME=PATH (docs/encoders.md).
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
@@ -149,6 +152,7 @@ def segment(
                 points_per_side=points_per_side,
                 tiles=tiles,
                 prompts=prompts or PRESETS[preset or "accurate"].prompts,
+                **MODES[mode],
             ),
             context_ratio=context_ratio,
             precision=precision,
