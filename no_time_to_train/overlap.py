@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Generic, TypeVar
 
+S = TypeVar("S")
+M = TypeVar("M")
 T = TypeVar("T")
 
 
@@ -46,6 +49,34 @@ class Worker(Generic[T]):
     def close(self) -> None:
         """Wait for the job, whatever it does, and end the thread."""
         self.thread.shutdown()
+
+
+def follow(items: Iterable[S], first: Callable[[S], M], second: Callable[[M], T]) -> Iterator[T]:
+    """Do two steps per item, where the second step for an item and the first for the next run at the same time.
+
+    Args:
+        items: The items.
+        first: Runs in the caller's thread.
+        second: Runs in a thread of its own, on what ``first`` returned, which is freed afterwards.
+
+    Returns:
+        What ``second`` returned for each item, which is never None, in their order. While one is handed out, no thread
+        runs. An error in ``first`` is raised after the result of the item before.
+    """
+    with Worker[T]() as worker:
+        for item in items:
+            try:
+                done = first(item)
+            except Exception:
+                if (result := worker.finish()) is not None:
+                    yield result
+                raise
+            if (result := worker.finish()) is not None:
+                yield result
+            worker.start(partial(second, done))
+            del done  # freed as soon as the second step ends, while the first one works on the next item
+        if (result := worker.finish()) is not None:
+            yield result
 
 
 def read_ahead(items: Iterable[T]) -> Iterator[T]:

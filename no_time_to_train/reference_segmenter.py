@@ -8,39 +8,31 @@ from functools import partial
 from pathlib import Path
 from typing import overload
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from no_time_to_train.data.describe_references import ReferenceDescriber
 from no_time_to_train.data.image_proposals import ImageProposals
-from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
+from no_time_to_train.data.images import ImageInput, MaskInput, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
-from no_time_to_train.data.prompts import (
-    IMAGE_TYPES,
-    check_box,
-    check_image,
-    check_label,
-    check_point,
-    join_numbers,
-)
+from no_time_to_train.data.prompts import IMAGE_TYPES, check_image, check_label
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.data.reference_pictures import encode_crop
+from no_time_to_train.data.shown_objects import read_shown_object
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.method.fill_memory import crop_reference
-from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
 from no_time_to_train.method.target_image import target_squares
-from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, mask_of_point, mask_or_box
+from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
 from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
-from no_time_to_train.overlap import Worker
+from no_time_to_train.overlap import follow
 from no_time_to_train.ranges import Fraction, NonNegative, check_choice, check_number
 
 
@@ -189,17 +181,22 @@ class ReferenceSegmenter:
         point: Sequence[float] | None = None,
         negative: bool = False,
     ) -> NDArray[np.bool_]:
-        """Show one object: an image with the object's mask, a box around it, or a point on it.
+        """Show one object: an image, and the object's mask, a box around it, a point on it, or nothing.
 
-        One of the three is needed. The only combination is a mask with a box. A negative reference is an object that
-        resembles the class and is not of it; masks that are more like it than like the class get a lower score.
+        The only combination is a mask with a box. With nothing, the object is found (docs/your_own_objects.md). The
+        first picture of a class is then judged alone; a later one is compared with the references of its class so far,
+        which stay as they are. :meth:`add_references` compares all pictures with each other, which finds more objects.
+        A :class:`UserNotice` says where the choice is doubtful.
+
+        A negative reference is an object that resembles the class and is not of it; masks that are more like it than
+        like the class get a lower score.
 
         Args:
             label: The name of the object's class. A name that the memory knows gets one more shot.
             image: A path, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4], or a tensor [H, W] or [3, H, W]; RGB,
                 as integers of 8 or 16 bits or as floats in [0, 1].
             mask: The object's mask at the image's size: a path, a PIL image, or an array or tensor [H, W], in which the
-                object is brighter than the rest. Without it, SAM 2 makes one from the box or the point.
+                object is brighter than the rest; or "whole" for all of the image. Without it, SAM 2 makes one.
             box: x1, y1, x2, y2 in pixels, ends excluded. With a mask as well, the reference is cropped around the box.
             point: x, y in pixels.
             negative: Show what the class is not. The class must be known.
@@ -209,37 +206,16 @@ class ReferenceSegmenter:
 
         Raises:
             UserError: The label is blank, or not known where the reference is negative; the image or the mask cannot be
-                read, they do not fit together, the prompt lies outside the image or marks nothing, or there is none or
-                too many.
+                read, they do not fit together, the prompt lies outside the image or marks nothing, there are too many,
+                or no object was found.
         """
         label = check_label(label)
         if negative and label not in self.classes:
             raise UserError(f"show a {label} before what is no {label}: the memory has no class {label!r}")
-        if mask is None and box is None and point is None:
-            raise UserError("a reference needs the object's mask, a box around it or a point on it")
-        if point is not None and not (mask is None and box is None):
-            raise UserError("a point is used without a mask or a box: leave one of them out")
-        inside = None if mask is None else as_mask(check_image(mask))
-        pixels = as_rgb(check_image(image), None if inside is None else inside.shape)
-        height, width = pixels.shape[:2]
-        corners = None if box is None else check_box(box, height, width)
-        if inside is None:
-            inside = self._mask_of_prompt(pixels, corners, point)
-        elif inside.shape != (height, width):
-            raise UserError(
-                f"the mask is {inside.shape[1]}x{inside.shape[0]} pixels, its image {width}x{height}: "
-                "is it the mask of another image?"
-            )
-        bbox: list[float] = list(cv2.boundingRect(inside.astype(np.uint8)))
-        if corners is not None:
-            x1, y1, x2, y2 = corners
-            bbox = [x1, y1, x2 - x1, y2 - y1]
-        crop, mask_crop = crop_reference(pixels, inside, bbox, self.segmenter.encoder.size, self.context_ratio)
-        with computing_in(self.precision, self.device):
-            vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))
-        shot = MemoryBank.empty([Category(1, label)], len(vector))
+        shown = read_shown_object(image, mask, box, point)
+        name = str(image) if isinstance(image, str | Path) else f"a picture of {label}"
+        shot, inside = self._describer.shot(label, shown, negative, name)
         shot.made_with = self.made_with
-        shot.add(0, vector.cpu(), weight.cpu(), crop=encode_crop(crop, mask_crop), negative=negative)
         self._join(shot)
         return inside
 
@@ -247,18 +223,33 @@ class ReferenceSegmenter:
         """Show several objects, with a progress bar.
 
         Args:
-            references: From ``data.reference_forms.find_references``, for example.
+            references: From ``data.reference_forms.find_references``, for example. Plain pictures among them get their
+                masks from :meth:`find_masks`.
 
         Raises:
             UserError: See :meth:`add_reference`; the message names the reference.
         """
-        references = list(references)
+        references = self.find_masks(list(references))
         for reference in tqdm(references, desc="references", unit=" object", disable=not references):
             try:
                 image, mask = reference.read()
                 self.add_reference(reference.label, image, mask, reference.box, reference.point, reference.negative)
             except UserError as error:
                 raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error
+
+    def find_masks(self, references: Sequence[Reference]) -> list[Reference]:
+        """Find the objects of those references that are pictures only, and leave the memory as it is.
+
+        The pictures of a class are compared with each other, with the references of the class that have a mask, a box
+        or a point, and with the class's shots in the memory.
+
+        Args:
+            references: The references.
+
+        Returns:
+            The references in the same order; the pictures have masks now, except where none could be found.
+        """
+        return self._describer.find_masks(references)
 
     def remove(self, label: str) -> None:
         """Forget a class.
@@ -336,24 +327,8 @@ class ReferenceSegmenter:
         if not isinstance(images, Iterable) or (isinstance(images, IMAGE_TYPES) and getattr(images, "ndim", 3) < 4):
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
         self._require_memory()
-        return self._segment_many(tqdm(images, "segment", unit=" image", disable=not progress), score)
-
-    def _segment_many(self, images: Iterable[ImageInput], score: float) -> Iterator[Instances]:
-        """Rank each image's proposals while the networks propose those of the next. No thread runs while it yields."""
-        with Worker[Instances]() as worker:
-            for image in images:
-                try:
-                    proposals = self.propose(image)
-                except Exception:
-                    if (found := worker.finish()) is not None:
-                        yield found
-                    raise
-                if (found := worker.finish()) is not None:
-                    yield found
-                worker.start(partial(self.rank, proposals, score))
-                del proposals  # freed as soon as they are ranked, while the networks work on the next image
-            if (found := worker.finish()) is not None:
-                yield found
+        images = tqdm(images, "segment", unit=" image", disable=not progress)
+        return follow(images, self.propose, partial(self.rank, score=score))
 
     def propose(self, image: ImageInput) -> ImageProposals:
         """Run the networks on an image: masks, and a vector for each of them.
@@ -445,18 +420,7 @@ class ReferenceSegmenter:
         self.memory = memory
         self.segmenter.remember(prototypes_of(memory, self.segmenter.settings.prototype), memory.negatives)
 
-    def _mask_of_prompt(
-        self, image: NDArray[np.uint8], box: Sequence[float] | None, point: Sequence[float] | None
-    ) -> NDArray[np.bool_]:
-        """The mask of the object in a checked box or at a point, bool [H, W], not empty."""
-        precision = self.precision if isinstance(self.prompts, Sam2Boxes) else "float32"  # all that SAM's code allows
-        with computing_in(precision, self.device):
-            if box is not None:
-                corners = np.array([box], np.float32)
-                return mask_or_box(self.prompts(image, corners)[0], corners[0])
-            assert point is not None
-            x, y = check_point(point, *image.shape[:2])
-            mask = mask_of_point(self.prompts, image, (x, y))
-        if not mask.any():
-            raise UserError(f"nothing was found at point {join_numbers((x, y))}: give a box around the object")
-        return mask
+    @property
+    def _describer(self) -> ReferenceDescriber:
+        """What turns references into shots."""
+        return ReferenceDescriber(self.segmenter, self.prompts, self.context_ratio, self.precision, self.memory)

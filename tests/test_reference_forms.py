@@ -72,7 +72,9 @@ def test_a_reference_on_the_command_line(text: str, expected: Reference) -> None
     assert parse(text).reference() == expected
 
 
-@pytest.mark.parametrize("text", ["boat", "boat:a.jpg", "boat:a.jpg:box=1,2,3", "boat:a.jpg:point=x,y", ":a:point=1,2"])
+@pytest.mark.parametrize(
+    "text", ["boat", "boat:a.jpg:bx=1", "boat:a.jpg:box=1,2,3", "boat:a.jpg:point=x,y", ":a:point=1,2"]
+)
 def test_a_mistake_on_the_command_line_is_explained(text: str) -> None:
     with pytest.raises(UserError, match="--reference"):
         parse(text)
@@ -131,8 +133,8 @@ def replace(ending: str, old: str, new: str) -> Callable[[Path], None]:
     [
         (
             "class folder",
-            lambda f: (f / LABEL / "foto 1_mask.png").unlink(),
-            r"has no mask: put foto 1_mask\.png next to it",
+            lambda f: shutil.copy(f / LABEL / "foto 1.png", f / LABEL / "foto 2.png"),
+            r"foto 2\.png has no mask, but foto 1\.png next to it is marked: put foto 2_mask\.png next to it",
         ),
         ("class folder", lambda f: (f / LABEL / "foto 1.png").unlink(), r"is the mask of no image"),
         (

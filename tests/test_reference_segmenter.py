@@ -167,7 +167,7 @@ def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, t
 @pytest.mark.parametrize(
     ("prompt", "complaint"),
     [
-        ({}, "needs the object's mask, a box around it or a point"),
+        ({"mask": "whole", "point": (12, 12)}, "a point is used without a mask or a box"),
         ({"mask": np.ones((5, 9))}, r"the mask is 9x5 pixels, its image \d+x\d+: is it the mask of another image\?"),
         ({"mask": np.zeros((5, 9))}, "the mask is empty"),
         ({"mask": "gone.png"}, "image not found: gone.png"),

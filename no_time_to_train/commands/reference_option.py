@@ -1,4 +1,6 @@
-"""References on the command line: ``LABEL:IMAGE:box=X1,Y1,X2,Y2``, ``:point=X,Y`` or ``:mask=FILE``.
+"""References on the command line: ``LABEL:IMAGE:box=X1,Y1,X2,Y2``, ``:point=X,Y``, ``:mask=FILE`` or ``:mask=whole``.
+
+``LABEL:IMAGE`` is a picture in which the object is found.
 
 ``--reference`` shows what a class is, ``--negative`` what it is not.
 """
@@ -24,14 +26,14 @@ class ReferenceOption:
     Attributes:
         label: The name of the object's class.
         image: The image file.
-        mask: The mask file; None where the value has a box or a point.
-        numbers: The numbers of the box or the point; empty where the value has a mask.
+        mask: The mask file, or "whole"; None where the value has none.
+        numbers: The numbers of the box or the point; empty where the value has neither.
         option: The option.
     """
 
     label: str
     image: Path
-    mask: Path | None = None
+    mask: Path | Literal["whole"] | None = None
     numbers: tuple[float, ...] = ()
     option: Literal["--reference", "--negative"] = "--reference"
 
@@ -40,7 +42,7 @@ class ReferenceOption:
         from no_time_to_train.data.reference_forms import Reference
 
         negative = self.option == "--negative"
-        if self.mask is not None:
+        if self.mask is not None or not self.numbers:
             return Reference(self.label, self.image, mask=self.mask, negative=negative)
         if len(self.numbers) == NUMBERS["point"]:
             x, y = self.numbers
@@ -57,16 +59,19 @@ def parse(text: str, option: Literal["--reference", "--negative"] = "--reference
         option: The option.
 
     Raises:
-        UserError: The value does not have one of the three forms.
+        UserError: The value does not have one of the forms.
     """
-    found = re.fullmatch(r"(?P<label>[^:]+):(?P<image>.+):(?P<kind>box|mask|point)=(?P<value>.+)", text)
-    if found is None:
+    found = re.fullmatch(r"(?P<label>[^:]+):(?P<image>.+?)(:(?P<kind>box|mask|point)=(?P<value>.+))?", text)
+    if found is None or (found["kind"] is None and re.search(r":\w*=", text)):
         raise UserError(
-            f"{option} {text}: write LABEL:IMAGE:box=X1,Y1,X2,Y2, LABEL:IMAGE:point=X,Y or LABEL:IMAGE:mask=FILE"
+            f"{option} {text}: write LABEL:IMAGE, LABEL:IMAGE:box=X1,Y1,X2,Y2, LABEL:IMAGE:point=X,Y, "
+            "LABEL:IMAGE:mask=FILE or LABEL:IMAGE:mask=whole"
         )
     label, image, kind, value = found.group("label", "image", "kind", "value")
+    if kind is None:
+        return ReferenceOption(label, Path(image), option=option)
     if kind == "mask":
-        return ReferenceOption(label, Path(image), mask=Path(value), option=option)
+        return ReferenceOption(label, Path(image), mask="whole" if value == "whole" else Path(value), option=option)
     try:
         numbers = tuple(float(number) for number in value.split(","))
     except ValueError:

@@ -48,8 +48,8 @@ def segment(
     sam_checkpoint: Path | None = None,
     context_ratio: ContextRatio | None = None,
     points_per_side: PointsPerSide = 32,
-    prompts: Prompts | None = None,
     tiles: Tiles = 1,
+    prompts: Prompts | None = None,
     precision: Precision = "float32",
     device: str | None = None,
 ) -> None:
@@ -57,7 +57,8 @@ def segment(
 
     Args:
         references: Folder or annotation file with examples of the objects (docs/your_own_objects.md).
-        reference: One example: LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE. May be given several times.
+        reference: One example: LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE; :mask=whole if all of the image
+            shows the object; LABEL:IMAGE to have the object found. May be given several times.
         negatives: Folder or annotation file like --references, with what looks like the objects and is none: under the
             name of the class that it is not.
         negative: One such example, written like --reference. May be given several times.
@@ -83,15 +84,16 @@ def segment(
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
         context_ratio: Context around an example, relative to its longer side. Default: what suits the encoder.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
-        prompts: grid decodes all points; guided only those whose surroundings resemble an example, which is faster.
-        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
         tiles: For small objects: look at the image as a whole and at N x N overlapping tiles of it (N * N + 1 times the
             work; docs/beyond_the_paper.md).
+        prompts: grid decodes all points; guided only those whose surroundings resemble an example, which is faster.
+        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
 
     Examples:
         no-time-to-train segment --references refs/ --images photos/ --out out/
         no-time-to-train segment --reference boat:photo.jpg:box=10,20,200,180 --images photos/ --out out/
+        no-time-to-train segment --reference boat:1.jpg --reference boat:2.jpg --images photos/ --out out/
         no-time-to-train segment --references refs/ --negatives not/ --images photos/ --out out/
         no-time-to-train segment --references refs/ --check-references --out out/
     """
@@ -143,7 +145,7 @@ def segment(
     from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
     def build() -> ReferenceSegmenter:
-        return ReferenceSegmenter.from_pretrained(
+        built = ReferenceSegmenter.from_pretrained(
             networks[0],
             networks[1],
             device=device,
@@ -159,6 +161,9 @@ def segment(
             preset=preset,
             debias=debias,
         )
+        for path in memory:
+            built.load_memory(path)
+        return built
 
     if check_references and out is not None:
         show_references(examples, out, build)
@@ -167,8 +172,6 @@ def segment(
     if segmenter.device.type == "cpu" and not (nano or sam2 or dinov2):
         others = "balanced and fast take less time" if preset in (None, "accurate") else "accurate takes more time"
         print(f"no GPU: preset {preset or 'accurate'} on the CPU; {others} (--preset, docs/speed.md)")
-    for path in memory:
-        segmenter.load_memory(path)
     segmenter.add_references(examples)
     segmenter.renumber(found.category_ids if found else {})
     thresholds.check_names(segmenter.classes)
@@ -212,7 +215,7 @@ def check_files(
             raise UserError(f"{name} not found: {path}")
     for option in given:
         for file in (option.image, option.mask):
-            if file is not None and not file.is_file():
+            if isinstance(file, Path) and not file.is_file():
                 raise UserError(f"{option.option} {option.label}: file not found: {file}")
     for path in memories:
         if not path.is_file():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from no_time_to_train.data.reference_forms import Reference
+from no_time_to_train.data.reference_forms.reference import WHOLE, Reference
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import atomic_write
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
@@ -32,7 +32,8 @@ def write_references_page(
     Args:
         references: The references.
         page: The HTML file, which contains the pictures.
-        build: Builds the networks. It is called only if a reference has no mask.
+        build: Builds the networks. It is called only if a reference has no mask. Plain pictures get the masks that
+            ``ReferenceSegmenter.add_references`` finds.
 
     Returns:
         One line for each reference that cannot be used.
@@ -41,7 +42,9 @@ def write_references_page(
         UserError: The networks cannot be built, or the page cannot be written.
     """
     segmenter = cache(build)
-    if any(reference.mask is None for reference in references):
+    if any(reference.is_plain for reference in references):
+        references = segmenter().find_masks(references)
+    elif any(reference.mask is None for reference in references):
         segmenter()
     classes: dict[str, list[dict[str, Any]]] = {reference.label: [] for reference in references}
     problems = []
@@ -61,6 +64,7 @@ def write_references_page(
                 "name": reference.image.name,
                 "negative": reference.negative,
                 "origin": _origin(reference),
+                "doubtful": reference.found is not None and reference.found.doubtful,
                 "share": f"{100 * mask.mean():.2g} %",
                 "picture": base64.b64encode(_picture(reference, image, mask, number)).decode(),
             }
@@ -76,8 +80,10 @@ def write_references_page(
 
 def _origin(reference: Reference) -> str:
     """Where the mask of a reference comes from, for the page."""
+    if reference.found is not None:
+        return f"object found in the picture, the next region is {100 * (1 - reference.found.lead):.0f} % as likely"
     if reference.mask is not None:
-        return "mask as given"
+        return "the whole image" if reference.mask == WHOLE else "mask as given"
     return "mask made from the box" if reference.box is not None else "mask made from the point"
 
 

@@ -43,8 +43,9 @@ def find_references(path: Path) -> FoundReferences:
     found = _find_in_folder(path) if path.is_dir() else _find_in_files([path], path.parent)
     if found is None:
         raise UserError(
-            f"{path} holds no references: give a folder with one folder per class (images with NAME_mask.png, or "
-            "transparent cut-outs), with LabelMe json, COCO json or Pascal VOC xml, or with YOLO txt and data.yaml"
+            f"{path} holds no references: give a folder with one folder per class (images with NAME_mask.png, "
+            "transparent cut-outs, or images alone), with LabelMe json, COCO json or Pascal VOC xml, or with YOLO txt "
+            "and data.yaml"
         )
     if not found.references:
         raise UserError(f"{path} ({found.form}) marks no object")

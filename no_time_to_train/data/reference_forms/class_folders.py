@@ -1,4 +1,8 @@
-"""Class folders: one folder per class, with images and their ``NAME_mask.png``, or with transparent cut-outs."""
+"""Class folders: one folder per class, with images and their ``NAME_mask.png``, with transparent cut-outs, or plain.
+
+In a folder with a mask or a cut-out, each image needs one: a missing mask is more likely forgotten than meant. A folder
+without any holds plain pictures, whose objects are found (``ReferenceSegmenter.find_masks``).
+"""
 
 from pathlib import Path
 
@@ -23,7 +27,8 @@ def read(root: Path) -> list[Reference]:
     """The references in the folders of ``root``; a folder's name is that of its class.
 
     Raises:
-        UserError: An image has neither a mask nor transparent pixels, or a mask has no image.
+        UserError: An image has neither a mask nor transparent pixels, although others in its folder have; or a mask has
+            no image.
     """
     references = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -32,13 +37,15 @@ def read(root: Path) -> list[Reference]:
         objects = [path for path in images if not path.stem.endswith(MASK)]
         for stem in masks.keys() - {path.stem for path in objects}:
             raise UserError(f"{masks[stem]} is the mask of no image: there is no {stem}.jpg or {stem}.png next to it")
+        marked = [path for path in objects if path.stem in masks or is_cut_out(path)]
         for path in objects:
-            if path.stem not in masks and not is_cut_out(path):
+            if marked and path not in marked:
                 raise UserError(
-                    f"{path} has no mask: put {path.stem}{MASK}.png next to it (white on the object), cut the object "
-                    f"out with transparency, or give a box: --reference {folder.name}:{path}:box=X1,Y1,X2,Y2"
+                    f"{path} has no mask, but {marked[0].name} next to it is marked: put {path.stem}{MASK}.png next to "
+                    "it (white on the object), cut the object out with transparency, or give a box: --reference "
+                    f"{folder.name}:{path}:box=X1,Y1,X2,Y2; or give it alone: --reference {folder.name}:{path}"
                 )
-            references.append(Reference(folder.name, path, mask=masks.get(path.stem, path)))
+            references.append(Reference(folder.name, path, mask=masks.get(path.stem, path) if marked else None))
     return references
 
 

@@ -3,6 +3,7 @@
 import glob
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,10 @@ from no_time_to_train.data.images import as_mask, as_rgb, shown_size, stored_siz
 from no_time_to_train.data.names import check_file_name
 from no_time_to_train.data.rle import Rle, decode_mask
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.recurring import Choice
+
+#: In place of a mask: the whole image shows the object.
+WHOLE: Literal["whole"] = "whole"
 
 #: x1, y1, x2, y2 in pixels, ends excluded.
 Box = tuple[float, float, float, float]
@@ -18,39 +23,46 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Reference:
-    """One annotated object: its class, its image, and its mask, a box around it or a point on it.
+    """One object: its class, its image, and its mask, a box around it, a point on it, or nothing more.
 
     Attributes:
         label: The name of its class.
         image: The image file.
-        mask: A mask file (the image itself where it is a transparent cut-out) or an RLE; None where SAM 2 makes the
-            mask from the box or the point.
+        mask: A mask file (the image itself where it is a transparent cut-out) or an RLE; "whole" where all of the image
+            shows the object; None where SAM 2 makes the mask.
         box: The box around the object. Where there is a mask as well, the reference is cropped around the box.
         point: x, y in pixels.
         size: Height and width of the image as the annotation states them; None where it does not.
         negative: Whether the object shows what the class is not.
+        found: How sure the mask is, where it was found in a plain picture (``ReferenceSegmenter.find_masks``).
     """
 
     label: str
     image: Path
-    mask: Path | Rle | None = None
+    mask: Path | Rle | Literal["whole"] | None = None
     box: Box | None = None
     point: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
     negative: bool = False
+    found: Choice | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a picture in which nothing marks the object."""
+        return self.mask is None and self.box is None and self.point is None
 
     def read_mask(self) -> NDArray[np.bool_] | None:
-        """The object's mask, bool [H, W]; None where the annotation has none.
+        """The object's mask, bool [H, W]; None where the annotation has none, or where it is the whole image.
 
         Raises:
             UserError: The mask file cannot be read, or marks nothing.
         """
-        if self.mask is None:
+        if self.mask is None or self.mask == WHOLE:
             return None
         return as_mask(self.mask) if isinstance(self.mask, Path) else decode_mask(self.mask)
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-        """The image, uint8 [H, W, 3] RGB, and the object's mask; see :meth:`read_mask`.
+        """The image, uint8 [H, W, 3] RGB, and the object's mask, bool [H, W]; None where the reference has none.
 
         Raises:
             UserError: A file cannot be read, or the image does not have the size that the annotation states.
@@ -61,7 +73,7 @@ class Reference:
         if self.size not in (None, (height, width)):
             stated = f"{self.size[1]}x{self.size[0]}"
             raise UserError(f"the image is {width}x{height} pixels, its annotation is for {stated}")
-        return image, mask
+        return image, np.ones((height, width), bool) if self.mask == WHOLE else mask
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,101 @@
+"""References become shots: the networks make the masks that are missing, and describe the objects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from no_time_to_train.data.plain_pictures import PlainPicture, describe_picture, find_masks, find_objects, notice_doubt
+from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_pictures import encode_crop
+from no_time_to_train.data.shown_objects import ShownObject, read_shown_object
+from no_time_to_train.method.fill_memory import crop_reference
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
+from no_time_to_train.networks.devices import computing_in
+from no_time_to_train.networks.registry import Precision
+
+
+@dataclass
+class ReferenceDescriber:
+    """Describes references with the networks.
+
+    Attributes:
+        segmenter: The networks and the method. Its memory is not used.
+        prompts: The network that makes masks from boxes and points.
+        context_ratio: How much of the image around a reference its crop shows.
+        precision: What the networks compute in.
+        memory: The shots that are known; None where there are none.
+    """
+
+    segmenter: Segmenter
+    prompts: Sam2Boxes | SamBoxes
+    context_ratio: float
+    precision: Precision
+    memory: MemoryBank | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.segmenter.encoder.normalize.mean.device
+
+    def shot(self, label: str, shown: ShownObject, negative: bool, name: str) -> tuple[MemoryBank, NDArray[np.bool_]]:
+        """Describe an object.
+
+        Args:
+            label: The name of its class.
+            shown: The object. Where nothing marks it, it is found.
+            negative: Whether it shows what the class is not.
+            name: What a notice calls the picture.
+
+        Returns:
+            A memory with this one shot; and the object's mask, bool [H, W].
+
+        Raises:
+            UserError: No object was found.
+        """
+        mask = shown.mask
+        if shown.is_plain:
+            picture = self.picture(shown.pixels)
+            (choice,) = find_objects([picture], self.known_shots(label, negative))
+            mask = picture.mask(choice)
+            notice_doubt(name, choice)
+        elif mask is None:
+            precision = self.precision if isinstance(self.prompts, Sam2Boxes) else "float32"  # all SAM's code allows
+            with computing_in(precision, self.device):
+                mask = shown.mask_of_prompt(self.prompts)
+        size = self.segmenter.encoder.size
+        crop, mask_crop = crop_reference(shown.pixels, mask, shown.crop_box(mask), size, self.context_ratio)
+        with computing_in(self.precision, self.device):
+            vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))
+        shot = MemoryBank.empty([Category(1, label)], len(vector))
+        shot.add(0, vector.cpu(), weight.cpu(), crop=encode_crop(crop, mask_crop), negative=negative)
+        return shot, mask
+
+    def picture(self, pixels: NDArray[np.uint8]) -> PlainPicture:
+        """What may be the object in a picture; see :func:`~no_time_to_train.data.plain_pictures.describe_picture`."""
+        return describe_picture(self.segmenter, pixels, self.precision)
+
+    def find_masks(self, references: Sequence[Reference]) -> list[Reference]:
+        """Give plain pictures their masks; see ``ReferenceSegmenter.find_masks``."""
+
+        def describe(reference: Reference) -> PlainPicture:
+            return self.picture(reference.read()[0])
+
+        def vector(reference: Reference) -> Tensor:
+            shown = read_shown_object(*reference.read(), reference.box, reference.point)
+            return self.shot(reference.label, shown, reference.negative, str(reference.image))[0].vectors
+
+        return find_masks(references, describe, vector, self.known_shots)
+
+    def known_shots(self, label: str, negative: bool) -> Tensor:
+        """The vectors of a class's positive or negative shots in the memory, float [k, D], on the device."""
+        labels = [] if self.memory is None else [category.name for category in self.memory.categories]
+        if self.memory is None or label not in labels:
+            return torch.zeros(0, self.segmenter.encoder.dim, device=self.device)
+        of_class = self.memory.class_index == labels.index(label)
+        return self.memory.vectors[of_class & (self.memory.negative == negative)].to(self.device)
