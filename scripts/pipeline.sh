@@ -12,19 +12,29 @@
 #   GPUS          devices: a number, "0,2" or "auto", which is all in CUDA_VISIBLE_DEVICES, or the CPU if there is none;
 #                 default: auto
 #   CONFIG        configuration; default: the one of the benchmark
+#   MODE          "paper", the default, or "best", which adds configs/best.yaml (docs/beyond_the_paper.md)
 #   RESULTS_DIR   folder of the runs, with one folder per run; default: runs
 #   NTTT          how to call the command; default: no-time-to-train
 #
-# A run is RESULTS_DIR/DATASET/Nshot_seedS. Stages whose output exists are skipped, so the same command resumes an
-# interrupted benchmark. If a run fails, the others still run.
+# A run is RESULTS_DIR/DATASET/Nshot_seedS, or Nshot_seedS_best with MODE=best. Stages whose output exists are skipped,
+# so the same command resumes an interrupted benchmark. If a run fails, the others still run.
 set -euo pipefail
 
 SEED=${SEED:-33}
 GPUS=${GPUS:-auto}
+MODE=${MODE:-paper}
 RESULTS_DIR=${RESULTS_DIR:-runs}
 read -ra nttt <<<"${NTTT:-no-time-to-train}"
 # shellcheck disable=SC2034 # used by the scripts
 configs=$(dirname "$(dirname "${BASH_SOURCE[0]}")")/configs
+case $MODE in
+  paper) suffix='' mode_config=() ;;
+  best) suffix=_best mode_config=(--config "$configs/best.yaml") ;;
+  *)
+    echo "error: MODE is $MODE: choose paper or best" >&2
+    exit 2
+    ;;
+esac
 dry_run=
 overrides=()
 failed=0
@@ -82,14 +92,16 @@ stages() {
     shift
   done
   shift
-  local labels=(--n_shot "$shots" --seed "$seed") test=(test --config "$CONFIG" "$@" "${overrides[@]}")
-  test+=(--trainer.logger.init_args.save_dir "$folder/logs")
+  local labels=(--n_shot "$shots" --seed "$seed") test=(test --config "$CONFIG" "${mode_config[@]}")
+  test+=("$@" "${overrides[@]}" --trainer.logger.init_args.save_dir "$folder/logs")
   local mode=--model.init_args.test_mode
   local filling=(--model.init_args.dataset_cfgs.fill_memory.memory_pkl "$folder/references.json" --seed "$seed")
   # Of a set that the benchmark provides, all shots are used.
   if [[ ${references[0]} == sample-references ]]; then filling+=(--n_shot "$shots"); fi
   local filled=$folder/memory.ckpt memory=$folder/memory_postprocessed.ckpt
-  same_settings "$folder" "$(cksum <"$CONFIG")" "$shots" "$seed" "${references[*]}" "$*" "${overrides[*]}" &&
+  local settings=("$(cksum <"$CONFIG")" "$shots" "$seed" "${references[*]}" "$*" "${overrides[*]}")
+  if [[ $MODE != paper ]]; then settings+=("$MODE" "$(cksum <"$configs/$MODE.yaml")"); fi
+  same_settings "$folder" "${settings[@]}" &&
     unless "$folder/references.json" "${references[@]}" &&
     unless "$filled" "${test[@]}" "$mode" fill_memory "${filling[@]}" --trainer.devices "$GPUS" \
       --out_path "$filled" &&
@@ -104,7 +116,8 @@ stages() {
 # passed to every stage.
 pipeline() {
   echo "== $1, $2 shots, seed $3"
-  stages "$RESULTS_DIR/$1/$2shot_seed$3" "${@:2}" --model.init_args.model_cfg.dataset_name "$1" || failed=$((failed + 1))
+  stages "$RESULTS_DIR/$1/$2shot_seed$3$suffix" "${@:2}" --model.init_args.model_cfg.dataset_name "$1" ||
+    failed=$((failed + 1))
 }
 
 # finish: write the report of all runs, and fail if a run has failed.

@@ -106,5 +106,5 @@ ModeName = Literal["paper", "best"]
 #: chosen and what it gains; ``configs/best.yaml`` has the same keys.
 MODES: dict[ModeName, dict[str, Any]] = {
     "paper": {},
-    "best": {"score": "cosine_iou", "suppression": "none"},
+    "best": {"score": "cosine_iou", "suppression": "none", "merge_exponent": 0.75},
 }

@@ -16,7 +16,8 @@ TITLE = "Runs next to the published figures"
 NOTE = (
     "All figures are percentages; published ones are those of arXiv 2507.02798. Measures 'as published' are computed "
     "as the published code computes them; docs/benchmarks.md says how they differ from ours. 'README' is the figure in "
-    "the authors' README; 'published' next to a run is that of their table of all seeds."
+    "the authors' README; 'published' next to a run is that of their table of all seeds. Runs with settings other "
+    "than the paper's have them in the name of the method, and no published figure next to them."
 )
 
 

@@ -7,10 +7,14 @@ from typing import Any
 
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import read_json
+from no_time_to_train.method.settings import MODES, Settings
 from no_time_to_train.pipeline.run_record import FILE_NAME
 
 #: The name of the method in the tables, unless a run says that its results come from another detector.
 OURS = "No Time To Train"
+
+#: The keys of ``sam2_infer_cfgs`` that the paper's method has one value of. The values are those of the same settings.
+METHOD_KEYS = ("score", "suppression", "merging", "merge_exponent", "prototype", "prompts", "tiles")
 
 #: What the status of a stage may be.
 STATES = ("running", "finished", "failed")
@@ -28,7 +32,7 @@ class Run:
         status: ``finished``, ``failed`` or ``unfinished``.
         reason: Which stage failed and why, or how far an unfinished run has come.
         dataset: The name of the target set in ``metrics.json``, such as ``few_shot_classes``.
-        method: Name of the detector.
+        method: Name of the detector; :data:`OURS` is the paper's method.
         shots: Shots per class, where known.
         seed: Seed of the reference set, where known.
         seconds: Seconds that all its stages took.
@@ -103,7 +107,7 @@ def _read_run(folder: Path, name: str) -> Run:
         folder=name,
         status="unfinished",
         dataset=one_line(_value(labels, "dataset_name", None, _is_name) or folder.name),
-        method=one_line(_value(labels, "method", None, _is_name) or OURS),
+        method=one_line(_value(labels, "method", None, _is_name) or _our_method(sections.get("test", {}))),
         shots=_value(labels, "n_shot", None, lambda value: value is None or _is_integer(value, 1, 10**6)),
         seed=_value(labels, "seed", None, lambda value: value is None or _is_integer(value, -(2**63), 2**63)),
         seconds=sum(
@@ -123,6 +127,21 @@ def _read_run(folder: Path, name: str) -> Run:
     state = "started, but did not end" if status == "running" else "finished; no later stage was started"
     run.reason = one_line(f"{stage}: {state}")[:LONGEST_REASON]
     return run
+
+
+def _our_method(section: dict[str, Any]) -> str:
+    """The name of our method in the tables: that of the paper's, and the settings in which a test stage differs."""
+    settings: Any = section.get("config")
+    for key in ("model", "init_args", "model_cfg", "sam2_infer_cfgs"):
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        return OURS
+    paper = Settings()
+    others = {key: settings[key] for key in METHOD_KEYS if key in settings and settings[key] != getattr(paper, key)}
+    if not others:
+        return OURS
+    mode = next((name for name, values in MODES.items() if values == others), None)
+    return f"{OURS} ({mode or ', '.join(f'{key} {str(value)[:40]}' for key, value in others.items())})"
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
