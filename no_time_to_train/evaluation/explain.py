@@ -1,13 +1,16 @@
 """Why an object was not found: which step of the method lost it.
 
-An object of class c is missed. Of the proposals that cover it, with an IoU of at least the one that a hit needs, each
-was lost for one of the reasons in ``REASONS``, which stand in the order of the method's steps. The proposal that came
-furthest explains the object; of several, the one with the highest IoU. So each missed object has exactly one reason.
+An object is missed. Each proposal that covers it, with an IoU of at least the one that a hit needs, was lost for one of
+the ``REASONS``. The proposal that got furthest explains the object: one that was merged before one that was suppressed,
+and that before one of another class. Of several, the one with the highest score does, and of those the one with the
+highest IoU. So each missed object has exactly one reason. If the proposal that suppressed another one covers the object
+as well, suppression is not to blame.
 
-Only the reasons before "class" need more than the run's own proposals: proposals with any predicted IoU, and, with
-guided prompts, proposals of all points.
+Where no proposal of the run covers the object, wider ones are searched: those with any predicted IoU, and, with guided
+prompts, those of all points.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -73,15 +76,13 @@ REASONS = {
     ),
 }
 
-#: The place of each reason in the order of the steps.
-STEP = {reason: step for step, reason in enumerate(REASONS)}
-
 
 @dataclass
 class MissedObjects:
     """The k objects of one image that are to be explained.
 
     Attributes:
+        names: The names of the memory's C classes.
         classes: The index of each object's class in the memory, in [0, C).
         boxes: float64 [k, 4], x, y, w, h in pixels.
         masks: bool [k, H, W]; None where hits are decided by boxes.
@@ -89,6 +90,7 @@ class MissedObjects:
         width: Width of the image in pixels.
     """
 
+    names: list[str]
     classes: list[int]
     boxes: NDArray[np.float64]
     masks: NDArray[np.bool_] | None
@@ -114,7 +116,7 @@ class Finding:
         predicted_iou: SAM 2's own estimate for this proposal; None where there is none.
         score: The proposal's score for the object's class, before suppression and merging; None likewise.
         final_score: The same after merging; None where the proposal did not get there.
-        taken_for: The index of the class that the proposal is most similar to; None where there is no proposal.
+        taken_for: The class that the proposal is most similar to; None where there is no proposal.
         taken_score: Its score for that class.
         mask: The proposal's mask, bool [H, W]; None where there is none.
     """
@@ -125,7 +127,7 @@ class Finding:
     predicted_iou: float | None = None
     score: float | None = None
     final_score: float | None = None
-    taken_for: int | None = None
+    taken_for: str | None = None
     taken_score: float | None = None
     mask: NDArray[np.bool_] | None = None
 
@@ -172,17 +174,19 @@ def explain_objects(
         The findings in the order of the objects, and the trace of the run's proposals.
     """
     traced = trace(segmenter, proposals)
-    steps = _Steps(traced, min_score)
+    fates_of = Fates(traced, min_score)
     findings: list[Finding] = []
     overlaps = overlap(objects, proposals)
     for class_index, iou in zip(objects.classes, overlaps, strict=True):
         found = Finding("never_proposed")
-        good = [(*steps.reason(row, class_index), row) for row in np.flatnonzero(iou >= min_iou).tolist()]
+        good = np.flatnonzero(iou >= min_iou).tolist()
         if good:
-            found.reason, found.final_score, row = max(good, key=lambda one: (STEP[one[0]], iou[one[2]]))
-            describe(found, iou, row, segmenter, proposals, class_index)
+            fates = {row: fates_of.fate(row, class_index) for row in good}
+            row = max(good, key=lambda row: (fates[row].step, fates[row].score, iou[row]))
+            found.reason, found.final_score = fates[row].reason, fates[row].final_score
+            describe(found, iou, row, segmenter, proposals, objects.names, class_index)
         elif iou.any():
-            describe(found, iou, int(iou.argmax()), segmenter, proposals, class_index)
+            describe(found, iou, int(iou.argmax()), segmenter, proposals, objects.names, class_index)
         findings.append(found)
     for reason, propose in searches:
         missing = [index for index, found in enumerate(findings) if found.reason == "never_proposed"]
@@ -195,9 +199,9 @@ def explain_objects(
             if good:  # the one that a lower threshold brings back first
                 found.reason = reason
                 row = max(good, key=lambda row: float(wider.predicted_iou[row]))
-                describe(found, iou, row, segmenter, wider, class_index)
+                describe(found, iou, row, segmenter, wider, objects.names, class_index)
             elif iou.max(initial=0) > found.best_iou:
-                describe(found, iou, int(iou.argmax()), segmenter, wider, class_index)
+                describe(found, iou, int(iou.argmax()), segmenter, wider, objects.names, class_index)
     return findings, traced
 
 
@@ -208,6 +212,7 @@ def describe(
     row: int,
     segmenter: Segmenter,
     proposals: DescribedProposals,
+    names: list[str],
     class_index: int,
 ) -> None:
     """Set what a finding says about its proposal.
@@ -218,6 +223,7 @@ def describe(
         row: The proposal.
         segmenter: The memory and the settings.
         proposals: All n proposals.
+        names: The names of the memory's classes.
         class_index: The object's class.
     """
     one = torch.tensor([row], device=proposals.vectors.device)
@@ -232,44 +238,67 @@ def describe(
     found.best_iou, found.iou = max(found.best_iou, float(iou.max())), float(iou[row])
     found.predicted_iou = float(proposals.predicted_iou[row])
     found.score = scores[class_index]
-    found.taken_for, found.taken_score = int(named.classes[0]), float(named.scores[0])
+    found.taken_for, found.taken_score = names[int(named.classes[0])], float(named.scores[0])
     found.mask = masks.at_full_size()[0][0].numpy() if masks.areas.all() else None
 
 
-class _Steps:
-    """Looks up at which step a proposal was lost for a class."""
+class Fate(NamedTuple):
+    """What happened to a proposal as a candidate of one class.
+
+    Attributes:
+        step: How far it got: 0 if it took other classes, 1 if suppression dropped it, 2 if it was beyond the number
+            that merging takes, 3 if it was merged.
+        score: Its score for the class at that step.
+        reason: Why it did not find an object that it covers; a key of ``REASONS``.
+        final_score: Its score after merging; None where it did not get there.
+    """
+
+    step: int
+    score: float
+    reason: str
+    final_score: float | None = None
+
+
+class Fates:
+    """Looks up what happened to the proposals of an image.
+
+    Args:
+        traced: The trace of all proposals.
+        min_score: The score that a detection needs.
+    """
 
     def __init__(self, traced: Trace, min_score: float) -> None:
         self.traced, self.min_score = traced, min_score
         candidates = traced.candidates
         pairs = zip(candidates.rows.tolist(), candidates.classes.tolist(), strict=True)
-        self.candidate = {pair: index for index, pair in enumerate(pairs)}
-        self.best = torch.zeros(int(candidates.rows.max()) + 1 if len(candidates) else 0)
-        self.best.scatter_reduce_(0, candidates.rows, candidates.scores, "amax")
+        self.index = {pair: index for index, pair in enumerate(pairs)}
+        self.named = set(candidates.rows[candidates.scores > 0].tolist())
         self.kept = set(traced.kept.tolist())
-        full = len(traced.kept) < int((~traced.merged.isnan()).sum())
-        self.lowest_kept = float(traced.detections.scores.min()) if full else 0.0
+        left_out = len(traced.kept) < int((~traced.merged.isnan()).sum())
+        self.lowest_kept = float(traced.detections.scores.min()) if left_out else 0.0
 
-    def reason(self, row: int, class_index: int) -> tuple[str, float | None]:
-        """Why a proposal is no detection of a class, and its score after merging, None where it did not get there."""
-        index = self.candidate.get((row, class_index))
+    def fate(self, row: int, class_index: int) -> Fate:
+        """What happened to the candidate of a proposal and a class."""
+        index = self.index.get((row, class_index))
         first = 0.0 if index is None else float(self.traced.candidates.scores[index])
         if index is None or first <= 0:
-            return "class" if self.best[row] > 0 else "score", None
+            return Fate(0, 0.0, "class" if row in self.named else "score")
         suppressed, merged = float(self.traced.suppressed[index]), float(self.traced.merged[index])
-        if first < self.min_score:
-            return "score", None if np.isnan(merged) else merged
-        if np.isnan(suppressed) or suppressed < self.min_score:
-            return "suppressed", None if np.isnan(merged) else merged
-        if np.isnan(merged):
-            return "limit", None
-        if merged < self.min_score:
-            return "merged", merged
-        if index in self.kept:
-            return "shared", merged
-        if first > self.lowest_kept >= suppressed:
-            return "suppressed", merged
-        return ("merged" if suppressed > self.lowest_kept else "limit"), merged
+        if math.isnan(suppressed):
+            return Fate(1, first, "score" if first < self.min_score else "suppressed")
+        if math.isnan(merged):
+            return Fate(2, suppressed, self._lowered(first, suppressed, suppressed) or "limit")
+        if index in self.kept and merged >= self.min_score:
+            return Fate(3, merged, "shared", merged)
+        return Fate(3, merged, self._lowered(first, suppressed, merged) or "limit", merged)
+
+    def _lowered(self, first: float, suppressed: float, merged: float) -> str | None:
+        """The step after which the score is too low to be kept; None if it is not, or was so from the beginning."""
+        steps = (first, "score"), (suppressed, "suppressed"), (merged, "merged")
+        for score, reason in steps:
+            if score < self.min_score:
+                return reason
+        return next((reason for score, reason in steps[1:] if score <= self.lowest_kept < first), None)
 
 
 def overlap(objects: MissedObjects, proposals: DescribedProposals) -> NDArray[np.float64]:

@@ -95,7 +95,7 @@ def draw_miss(image: NDArray[np.uint8], annotation: dict[str, Any], mask: dict[s
     for region, color, line in ((None if mask is None else decode_mask(mask), MASK, 4), (object_mask, OBJECT, 2)):
         if region is not None:
             inside = cv2.resize(region[window].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-            draw_outlines(picture, outlines(inside), color, line)
+            draw_outlines(picture, outlines(inside.astype(bool)), color, line)
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="JPEG", quality=85)
     return file.getvalue()

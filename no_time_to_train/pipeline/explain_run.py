@@ -192,6 +192,7 @@ class Rerun:
         ids = [category.id for category in self.stage.categories]
         masks = [annotation_mask(one, item.height, item.width) for one in annotations] if iou_type == "segm" else None
         objects = MissedObjects(
+            [category.name for category in self.stage.categories],
             [ids.index(one["category_id"]) for one in annotations],
             np.array([one.get("bbox", [0] * 4) for one in annotations], float),
             None if masks is None else np.stack(masks),
@@ -241,7 +242,6 @@ class Rerun:
             found: Why it is missed.
         """
         names = {category.id: category.name for category in self.stage.categories}
-        best = None if found.taken_for is None else self.stage.categories[found.taken_for].name
         entry = self.stage.coco.imgs[annotation["image_id"]]
         return {
             "id": annotation["id"],
@@ -249,7 +249,6 @@ class Rerun:
             "file_name": entry["file_name"],
             "class": names[annotation["category_id"]],
             **{key: value for key, value in asdict(found).items() if key != "mask"},
-            "taken_for": best,
             "mask": None if found.mask is None else encode_mask(found.mask),
         }
 
@@ -271,9 +270,6 @@ def read_run(folder: Path) -> tuple[ModelCfg, DatasetCfgs, RunCfg]:
             f"{path} has no finished run of the test stage: --explain needs its configuration and its memory, and "
             "works for results that test or benchmark wrote"
         )
-    for name, known in section.get("files", {}).items():
-        if sha256_if_readable(known["path"]) != known["sha256"]:
-            raise UserError(f"{known['path']} ({name}) is not the file any more with which {folder} was made")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--model_cfg", type=ModelCfg)
     parser.add_argument("--dataset_cfgs", type=DatasetCfgs)
@@ -282,8 +278,12 @@ def read_run(folder: Path) -> tuple[ModelCfg, DatasetCfgs, RunCfg]:
         values = {key: init.get(key) or {} for key in ("model_cfg", "dataset_cfgs")}
         parsed = parser.instantiate_classes(parser.parse_object(values))
         precision = str(config["trainer"].get("precision") or "32-true")
+        files = {str(known["path"]): known["sha256"] for known in section["files"].values()}
     except (ArgumentError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds a configuration that cannot be read: {' '.join(str(error).split())}") from error
+    for file, known in files.items():
+        if sha256_if_readable(file) != known:
+            raise UserError(f"{file} is not the file any more with which {folder} was made: its results need that one")
     compiled = init.get("compile") or init.get("compile_decoder")
     run = RunCfg(
         ckpt_path=config.get("ckpt_path"),
