@@ -38,22 +38,24 @@ from timing.report import table_row
 SHOTS = (1, 5, 10)
 
 #: The settings of each row of the table: what differs from the paper's.
-ROWS: dict[str, dict[str, Any]] = {
-    "the paper": {},
-    "score: cosine_iou": {"score": "cosine_iou"},
-    "suppression: none": {"suppression": "none"},
-    "suppression: soft_nms": {"suppression": "soft_nms"},
-    "merge_exponent: 0 (no merging)": {"merge_exponent": 0.0},
-    "merge_exponent: 1": {"merge_exponent": 1.0},
-    "merging: diffusion": {"merging": "diffusion"},
-    "merging: diffusion, suppression: none": {"merging": "diffusion", "suppression": "none"},
-    "merging: diffusion, merge_exponent: 1": {"merging": "diffusion", "merge_exponent": 1.0},
-    "prototype: normalized_mean": {"prototype": "normalized_mean"},
-    "prototype: best_shot": {"prototype": "best_shot"},
-    "cosine_iou, diffusion, none": {"score": "cosine_iou", "merging": "diffusion", "suppression": "none"},
-    "cosine_iou, none, exponent 1": {"score": "cosine_iou", "suppression": "none", "merge_exponent": 1.0},
-    f"mode best: {', '.join(f'{key} {value}' for key, value in MODES['best'].items())}": MODES["best"],
-}
+ROWS: list[dict[str, Any]] = [
+    {},
+    {"score": "cosine_iou"},
+    {"suppression": "none"},
+    {"suppression": "soft_nms"},
+    {"box_nms_thresh": 0.7},
+    {"merge_exponent": 0.0},
+    {"merge_exponent": 1.0},
+    {"merging": "diffusion"},
+    {"merging": "diffusion", "merge_exponent": 1.0},
+    {"merging": "diffusion", "suppression": "none"},
+    {"prototype": "normalized_mean"},
+    {"prototype": "best_shot"},
+    {"score": "cosine_iou", "suppression": "soft_nms"},
+    {"score": "cosine_iou", "suppression": "none"},
+    {"score": "cosine_iou", "merging": "diffusion", "merge_exponent": 1.0},
+    MODES["best"],
+]
 
 
 class Cell(NamedTuple):
@@ -63,7 +65,7 @@ class Cell(NamedTuple):
     several: bool
 
 
-#: AP in percent, by row and cell.
+#: AP in percent, by the name of the row and by cell.
 Figures = dict[tuple[str, Cell], float]
 
 
@@ -141,6 +143,12 @@ class Scene:
             }
 
 
+def name_of(row: dict[str, Any]) -> str:
+    """The name of a row."""
+    name = ", ".join(f"`{key}: {value}`" for key, value in row.items()) or "the paper"
+    return f"mode `best`: {name}" if row == MODES["best"] else name
+
+
 def some_shots(bank: MemoryBank, shots: int) -> MemoryBank:
     """A memory of the first shots of each class."""
     kept = torch.tensor(sorted(shot for c in range(len(bank.categories)) for shot in bank.shots_of(c)[:shots]))
@@ -158,9 +166,7 @@ def ap(coco: COCO, results: list[dict[str, Any]], bank: MemoryBank) -> float:
 
 
 @torch.inference_mode()
-def measure_seed(
-    seed: int, images: int, folder: Path, rows: dict[str, dict[str, Any]], shots: Sequence[int]
-) -> Figures:
+def measure_seed(seed: int, images: int, folder: Path, rows: list[dict[str, Any]], shots: Sequence[int]) -> Figures:
     """The AP of each row and cell.
 
     Args:
@@ -170,7 +176,7 @@ def measure_seed(
         rows: Like ``ROWS``.
         shots: Numbers of shots, the largest one last.
     """
-    lowest = min(Settings(**row).pred_iou_thresh for row in rows.values())
+    lowest = min(Settings(**row).pred_iou_thresh for row in rows)
     segmenter = segmenter_of(
         folder, images, seed, shots[-1], Settings(points_per_side=POINTS_PER_SIDE, pred_iou_thresh=lowest)
     )
@@ -182,14 +188,14 @@ def measure_seed(
     scenes = [Scene(entry["id"], one) for entry, one in zip(entries, found, strict=True)]
     names = [category.name for category in bank.categories]
     figures: Figures = {}
-    for name, row in rows.items():
+    for row in rows:
         settings = Settings(**row)
         for count in shots:
             every = some_shots(bank, count)
             single = [every.remove([other for other in names if other != name]) for name in names]
             for several, memories in ((False, single), (True, [every])):
                 results = [one for memory in memories for scene in scenes for one in scene.results(memory, settings)]
-                figures[name, Cell(count, several)] = ap(coco, results, every)
+                figures[name_of(row), Cell(count, several)] = ap(coco, results, every)
     return figures
 
 
