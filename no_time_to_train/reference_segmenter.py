@@ -214,7 +214,7 @@ class ReferenceSegmenter:
             raise UserError(f"show a {label} before what is no {label}: the memory has no class {label!r}")
         shown = read_shown_object(image, mask, box, point)
         name = str(image) if isinstance(image, str | Path) else f"a picture of {label}"
-        shot, inside = self._describer.shot(label, shown, negative, name)
+        shot, inside = self.describer.shot(label, shown, negative, name)
         shot.made_with = self.made_with
         self._join(shot)
         return inside
@@ -249,7 +249,7 @@ class ReferenceSegmenter:
         Returns:
             The references in the same order; the pictures have masks now, except where none could be found.
         """
-        return self._describer.find_masks(references)
+        return self.describer.find_masks(references)
 
     def remove(self, label: str) -> None:
         """Forget a class.
@@ -266,6 +266,31 @@ class ReferenceSegmenter:
             self.memory = None
         else:
             self._remember(self.memory.remove([label]))
+
+    def remove_reference(self, number: int) -> None:
+        """Forget one reference. A class without a positive one is forgotten, with its negative ones.
+
+        Args:
+            number: Its place in the memory's ``vectors``, from 0. Those after it move up by one.
+
+        Raises:
+            UserError: The memory has no such reference.
+        """
+        count = 0 if self.memory is None else len(self.memory)
+        if self.memory is None or not 0 <= number < count:
+            raise UserError(f"the memory has no reference {number}: it has {count}")
+        self.set_memory(self.memory.without(number))
+
+    def set_memory(self, memory: MemoryBank | None) -> None:
+        """Replace the memory.
+
+        Args:
+            memory: A post-processed one, made with the same encoder and context ratio; None forgets all classes.
+        """
+        if memory is None:
+            self.memory = None
+        else:
+            self._remember(memory)
 
     def renumber(self, ids: dict[str, int]) -> None:
         """Give the classes category ids, such as those of a ground truth.
@@ -421,6 +446,6 @@ class ReferenceSegmenter:
         self.segmenter.remember(prototypes_of(memory, self.segmenter.settings.prototype), memory.negatives)
 
     @property
-    def _describer(self) -> ReferenceDescriber:
+    def describer(self) -> ReferenceDescriber:
         """What turns references into shots."""
         return ReferenceDescriber(self.segmenter, self.prompts, self.context_ratio, self.precision, self.memory)

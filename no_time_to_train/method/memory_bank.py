@@ -213,6 +213,28 @@ class MemoryBank:
         categories = [category if count else None for category, count in zip(self.categories, counts, strict=True)]
         return part._with_categories(categories) if any(categories) else None
 
+    def without(self, shot: int) -> "MemoryBank | None":
+        """The same bank without one shot, and without its class where no positive shot of it is left.
+
+        Args:
+            shot: Its number in [0, M).
+
+        Returns:
+            The bank, post-processed; None where no class is left.
+        """
+        kept = [other for other in range(len(self)) if other != shot]
+        bank = replace(
+            self,
+            vectors=self.vectors[kept],
+            class_index=self.class_index[kept],
+            weights=self.weights[kept],
+            sources=[self.sources[other] for other in kept],
+            crops=[self.crops[other] for other in kept],
+            negative=self.negative[kept],
+        )
+        categories = [one if count else None for one, count in zip(self.categories, bank.counts.tolist(), strict=True)]
+        return bank._with_categories(categories) if any(categories) else None
+
     def _with_categories(self, categories: Sequence[Category | None]) -> "MemoryBank":
         """A post-processed bank whose classes are replaced one by one; None removes a class and its shots."""
         ordered = sorted(filter(None, categories), key=lambda category: category.id)
