@@ -1,0 +1,364 @@
+"""The settings that differ from the paper's: what each computes, and that all runs take them alike."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torchvision.ops import box_iou, masks_to_boxes
+
+from no_time_to_train import ReferenceSegmenter, Settings
+from no_time_to_train.benchmarks.report.runs import OURS, read_run
+from no_time_to_train.cli import main
+from no_time_to_train.config import Sam2InferCfg
+from no_time_to_train.data.coco_results import to_coco_records
+from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.classify import classify
+from no_time_to_train.method.diffusion import ALPHA, diffuse
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.proposals import Candidates, DescribedProposals
+from no_time_to_train.method.prototypes import Prototypes, prototypes_of
+from no_time_to_train.method.segmenter import Segmenter, keep_best, name_and_merge
+from no_time_to_train.method.settings import MODES
+from no_time_to_train.method.soft_merge import soft_merge
+from no_time_to_train.method.suppress import soft_nms, suppress
+from no_time_to_train.pipeline.proposal_cache import EncodedMasks
+from tests.conftest import Photo, stage_arguments
+from tests.test_stages import Checkpoints, finish, start
+from timing.ablation import Scene
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+KEYS = ("score", "suppression", "merging", "merge_exponent", "prototype")
+
+#: One setting each, and all of ``best``.
+CHANGES: list[dict[str, Any]] = [
+    {"score": "cosine_iou"},
+    {"suppression": "soft_nms"},
+    {"suppression": "none"},
+    {"merging": "diffusion"},
+    {"merge_exponent": 0.0},
+    {"prototype": "best_shot"},
+    MODES["best"],
+]
+
+
+def no_masks(rows: Tensor) -> PackedMasks:
+    raise AssertionError("no mask is needed")
+
+
+def proposals_of(
+    predicted_iou: Tensor, boxes: Tensor | None = None, vectors: Tensor | None = None
+) -> DescribedProposals:
+    n = len(predicted_iou)
+    boxes = torch.tensor([[0, 0, 9, 9]]).repeat(n, 1) if boxes is None else boxes
+    vectors = torch.eye(n) if vectors is None else vectors
+    return DescribedProposals(predicted_iou, boxes, vectors, no_masks)
+
+
+def random_rectangles(n: int, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((n, 60, 70), bool)
+    for mask in masks:
+        y, x = rng.integers(0, (40, 50))
+        mask[y : y + rng.integers(5, 30), x : x + rng.integers(5, 30)] = True
+    return masks
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_diffusion_is_where_the_plain_iteration_ends(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    masks, n = random_rectangles(24, seed), 24
+    scores, classes = torch.rand(n, generator=generator), torch.randint(3, (n,), generator=generator)
+    found = diffuse(scores, classes, PackedMasks.pack(masks), torch.zeros(n, 2), exponent=0.5)
+    assert (found < scores).sum() > n / 3
+    for c in range(3):
+        members = (classes == c).nonzero()[:, 0].tolist()
+        m = len(members)
+        w = np.zeros((m, m))
+        for i in range(m):
+            for j in range(i):
+                mine, better = masks[members[i]], masks[members[j]]
+                w[i, j] = (mine & better).sum() / mine.sum()
+        start = w.max(axis=1)
+        pi = np.zeros(m)
+        for _ in range(500):
+            pi = ALPHA * w @ pi + (1 - ALPHA) * start
+        expected = scores[members].numpy() * np.maximum(0, 1 - pi) ** 0.5
+        np.testing.assert_allclose(found[members].numpy(), expected, atol=1e-6)
+        assert found[members[0]] == scores[members[0]], "no better mask covers the first one"
+
+
+@pytest.mark.parametrize("merge", [soft_merge, diffuse])
+def test_exponent_0_merges_nothing(merge: Callable[..., Tensor]) -> None:
+    masks = PackedMasks.pack(random_rectangles(8, 0))
+    scores = torch.linspace(0.1, 0.9, 8)
+    assert merge(scores, torch.zeros(8, dtype=torch.int64), masks, torch.ones(8, 1), 0.0).equal(scores)
+
+
+def test_soft_nms_is_the_plain_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    n = 40
+    corners = torch.randint(0, 60, (n, 2), generator=generator)
+    boxes = torch.cat([corners, corners + torch.randint(5, 40, (n, 2), generator=generator)], dim=1)
+    scores, classes = torch.rand(n, generator=generator), torch.randint(2, (n,), generator=generator)
+    rows = torch.randperm(n, generator=generator)
+    found = soft_nms(Candidates(rows, scores, classes), proposals_of(torch.ones(n), boxes))
+    for c in range(2):
+        waiting = {i: float(scores[i]) for i in range(n) if classes[i] == c}
+        while waiting:
+            best = max(waiting, key=lambda i: waiting[i])
+            assert float(found.scores[best]) == pytest.approx(waiting.pop(best), abs=1e-6)
+            for i in waiting:
+                iou = float(box_iou(boxes[rows[[best]]].float(), boxes[rows[[i]]].float()))
+                waiting[i] *= float(np.exp(-(iou**2) / 0.5))
+    assert found.classes.equal(classes)
+
+
+def test_soft_nms_keeps_the_best_of_hundreds_of_equal_boxes() -> None:
+    n = 300  # the scores of the last ones fall below the smallest float
+    candidates = Candidates(torch.arange(n), torch.linspace(0.5, 0.9, n), torch.zeros(n, dtype=torch.int64))
+    found = soft_nms(candidates, proposals_of(torch.ones(n)))
+    assert found.scores.argmax() == n - 1
+    assert float(found.scores[-1]) == pytest.approx(0.9)
+    assert found.scores[-2] == pytest.approx(float(candidates.scores[-2]) * np.exp(-2))
+
+
+def test_boxes_without_an_area_do_not_suppress_each_other() -> None:
+    boxes = torch.tensor([[3, 3, 3, 9]]).repeat(2, 1)  # one pixel wide, as the ends are included
+    candidates = Candidates(torch.arange(2), torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64))
+    for suppression in ("nms", "soft_nms"):
+        kept = suppress(candidates, proposals_of(torch.ones(2), boxes), suppression=suppression)
+        assert kept.scores.tolist() == candidates.scores.tolist()
+
+
+def test_without_suppression_all_candidates_with_a_score_remain() -> None:
+    candidates = Candidates(torch.arange(4), torch.tensor([0.9, 0.8, 0.0, 0.7]), torch.zeros(4, dtype=torch.int64))
+    kept = suppress(candidates, proposals_of(torch.ones(4)), suppression="none")
+    assert kept.rows.tolist() == [0, 1, 3]
+
+
+def test_cosine_iou_multiplies_by_the_predicted_iou_and_keeps_the_classes() -> None:
+    predicted_iou = torch.tensor([0.5, 1.02, 0.9])  # SAM 2 may predict more than 1
+    vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [0.2, 1.0], [1.0, 1.0]]), dim=1)
+    prototypes = Prototypes.one_per_class(torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+    proposals = proposals_of(predicted_iou, vectors=vectors)
+    plain, found = classify(proposals, prototypes), classify(proposals, prototypes, score="cosine_iou")
+    assert found.rows.tolist() == plain.rows.tolist() == [1, 2, 0]
+    assert found.classes.equal(plain.classes)
+    torch.testing.assert_close(found.scores, plain.scores * torch.tensor([1.0, 0.9, 0.5]))
+
+
+@pytest.fixture
+def bank() -> MemoryBank:
+    """Two classes, the first with two positive shots and a negative one."""
+    vectors = torch.tensor([[3.0, 0.0], [0.0, 1.0], [5.0, 5.0], [-1.0, 0.0]])
+    found = MemoryBank(
+        [Category(1, "a"), Category(2, "b")],
+        vectors,
+        torch.tensor([0, 0, 0, 1]),
+        torch.ones(4),
+        negative=torch.tensor([False, False, True, False]),
+    )
+    found.postprocess()
+    return found
+
+
+def test_the_kinds_of_prototypes(bank: MemoryBank) -> None:
+    assert prototypes_of(bank).vectors.tolist() == [[1.5, 0.5], [-1.0, 0.0]]
+    assert prototypes_of(bank, "normalized_mean").vectors.tolist() == [[0.5, 0.5], [-1.0, 0.0]]
+    shots = prototypes_of(bank, "best_shot")
+    assert shots.vectors.tolist() == [[3.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]
+    assert shots.classes.tolist() == [0, 0, 1]
+
+
+def test_with_best_shot_the_most_similar_shot_counts(bank: MemoryBank) -> None:
+    proposals = proposals_of(torch.ones(2), vectors=torch.tensor([[0.6, 0.8], [-0.8, 0.6]]))
+    found = classify(proposals, prototypes_of(bank, "best_shot"))
+    assert found.classes.tolist() == [0, 1]
+    torch.testing.assert_close(found.scores, torch.tensor([0.8, 0.8]))
+
+
+@pytest.fixture(scope="module")
+def memory(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("memory")
+    filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
+    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled)])
+    paths = ["--ckpt_path", str(filled), "--out_path", str(processed)]
+    main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
+    return processed
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that all runs share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def arguments(memory: Path, nano_checkpoints: Checkpoints, cache: Path) -> Callable[..., list[str]]:
+    """The command line of the test stage with the shared cache, for the folder of its results and other settings."""
+
+    def of(folder: Path, *options: object, **changes: object) -> list[str]:
+        words = [*stage_arguments("test", nano_checkpoints, folder), "--ckpt_path", str(memory)]
+        words += ["--model.init_args.cache_dir", str(cache), *map(str, options)]
+        for key, value in changes.items():
+            words += [f"--model.init_args.model_cfg.sam2_infer_cfgs.{key}", str(value)]
+        return words
+
+    return of
+
+
+def results(folder: Path) -> bytes:
+    return (folder / "results.json").read_bytes()
+
+
+def test_every_setting_changes_the_results_and_all_use_the_same_proposals(
+    arguments: Callable[..., list[str]], cache: Path, tmp_path: Path
+) -> None:
+    main(arguments(tmp_path / "default"))
+    entries = sorted(cache.iterdir())
+    assert len(entries) == 5
+    main(arguments(tmp_path / "paper", **{key: getattr(Settings(), key) for key in KEYS}))
+    assert results(tmp_path / "paper") == results(tmp_path / "default"), "the defaults are the paper's"
+    found = {results(tmp_path / "default")}
+    for number, change in enumerate(CHANGES):
+        main(arguments(tmp_path / str(number), **change))
+        found.add(results(tmp_path / str(number)))
+        assert read_run(tmp_path / str(number), "run").method != OURS
+    assert len(found) == 1 + len(CHANGES)
+    assert sorted(cache.iterdir()) == entries
+    assert read_run(tmp_path / "paper", "run").method == OURS
+
+
+def test_with_guided_prompts_other_prototypes_are_other_proposals(
+    arguments: Callable[..., list[str]], cache: Path, tmp_path: Path
+) -> None:
+    for prototype in ("mean", "best_shot"):
+        before = set(cache.iterdir())
+        main(arguments(tmp_path / prototype, prompts="guided", prototype=prototype))
+        assert len(set(cache.iterdir()) - before) == 5
+    before = set(cache.iterdir())
+    main(arguments(tmp_path / "score", prompts="guided", score="cosine_iou"))
+    assert set(cache.iterdir()) == before, "the score plays no role for them"
+
+
+def test_best_yaml_is_the_mode_best(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    keys = yaml.safe_load((CONFIGS / "best.yaml").read_text())["model"]["init_args"]["model_cfg"]["sam2_infer_cfgs"]
+    assert keys == MODES["best"]
+    assert asdict(Sam2InferCfg(**keys).settings()) == {**asdict(Settings(**MODES["best"])), "points_per_batch": 64}
+    words = arguments(tmp_path / "yaml")
+    main([*words[:3], "--config", str(CONFIGS / "best.yaml"), *words[3:]])
+    main(arguments(tmp_path / "keys", **keys))
+    assert results(tmp_path / "yaml") == results(tmp_path / "keys")
+    assert read_run(tmp_path / "yaml", "run").method == f"{OURS} (best)"
+
+
+def test_two_processes_give_the_same_and_a_run_with_other_settings_does_not_resume(
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    best = MODES["best"]
+    main(arguments(tmp_path / "one", **best))
+    finish(start(arguments(tmp_path / "two", "--trainer.devices", 2, "--trainer.strategy", "ddp", **best)))
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+    match, calls = Segmenter.match_and_merge, []
+
+    def stopping(self: Segmenter, proposals: DescribedProposals) -> object:
+        calls.append(proposals)
+        if len(calls) == 3:
+            raise UserError("stop")
+        return match(self, proposals)
+
+    monkeypatch.setattr(Segmenter, "match_and_merge", stopping)
+    with pytest.raises(SystemExit):
+        main(arguments(tmp_path / "resumed", **best))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as error:
+        main(arguments(tmp_path / "resumed", **{**best, "merge_exponent": 0.5}))
+    assert error.value.code == 2
+    assert "finished items of a run with another sam2_infer_cfgs" in capsys.readouterr().err
+    main(arguments(tmp_path / "resumed", **best))
+    assert len(calls) == 6, "two of the five images were done"
+    assert results(tmp_path / "resumed") == results(tmp_path / "one")
+
+
+def test_python_and_the_command_take_the_same_mode(photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
+    networks = ["--sam2", nano_checkpoints[0], "--dinov2", nano_checkpoints[1], "--device", "cpu"]
+    words = ["--reference", f"a:{photo.path}:mask={photo.mask_path}", "--images", photo.path, "--points-per-side", 8]
+    scores = {}
+    for mode in ("paper", "best"):
+        out = tmp_path / mode
+        main(["segment", *map(str, [*words, *networks, "--mode", mode, "--score", 0, "--out", out])])
+        record = json.loads((out / "run.json").read_text())["segment"]["settings"]
+        assert {key: record[key] for key in KEYS} == {key: getattr(Settings(**MODES[mode]), key) for key in KEYS}
+        segmenter = ReferenceSegmenter.from_pretrained(
+            *nano_checkpoints,
+            device="cpu",
+            settings=Settings(points_per_side=8, **MODES[mode]),
+        )
+        segmenter.add_reference("a", photo.path, photo.mask_path)
+        scores[mode] = [one["score"] for one in json.loads((out / "results.json").read_text())]
+        found = segmenter.segment(photo.path, score=0)
+        assert scores[mode] == pytest.approx([one.score for one in found], abs=1e-6)
+    assert scores["paper"] != scores["best"]
+
+
+def test_the_scripts_keep_both_modes_apart(tmp_path: Path) -> None:
+    def run(**environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [CONFIGS.parent / "scripts" / "coco_fsod.sh"],
+            cwd=tmp_path,
+            env={**os.environ, "NTTT": "echo", "SHOTS": "1", **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    paper, best = run(), run(MODE="best")
+    assert {path.name for path in (tmp_path / "runs" / "few_shot_classes").iterdir()} == {
+        "1shot_seed33",
+        "1shot_seed33_best",
+    }
+    assert paper.stdout.count("best") == 0
+    assert best.stdout.count("configs/best.yaml") == 3
+    assert run().returncode == run(MODE="best").returncode == 0, "with the same settings, both go on"
+    wrong = run(MODE="worst")
+    assert (wrong.returncode, wrong.stderr) == (2, "error: MODE is worst: choose paper or best\n")
+
+
+@pytest.mark.parametrize("change", [{}, {"suppression": "none", "pred_iou_thresh": 0.6}, MODES["best"]])
+def test_the_ablation_finds_what_the_method_finds(change: dict[str, Any], bank: MemoryBank) -> None:
+    generator, n = torch.Generator().manual_seed(0), 30
+    masks = random_rectangles(n, 0)
+    counts = [encode_mask(mask)["counts"] for mask in masks]
+    proposals = DescribedProposals(
+        torch.rand(n, generator=generator) / 2 + 0.5,
+        masks_to_boxes(torch.from_numpy(masks)).long(),
+        torch.nn.functional.normalize(torch.randn(n, 2, generator=generator), dim=1),
+        EncodedMasks(60, 70, counts),
+    )
+    settings = Settings(**change, max_instances=10)
+    found = list(Scene(7, proposals).results(bank, settings))
+    kept = (proposals.predicted_iou > settings.pred_iou_thresh).nonzero()[:, 0]
+    chosen = DescribedProposals(
+        proposals.predicted_iou[kept],
+        proposals.boxes[kept],
+        proposals.vectors[kept],
+        lambda rows: proposals.upsampled_masks(kept[rows]),
+    )
+    candidates, merged = name_and_merge(chosen, prototypes_of(bank, settings.prototype), settings)
+    expected = to_coco_records(keep_best(candidates.scores, candidates.classes, merged, 10), 7, [1, 2])
+    assert len(found) == 10
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == {key: theirs[key] for key in ours}
