@@ -42,7 +42,7 @@ def create(name: str, **options: Any) -> nn.Module:
 
 @lru_cache
 def measure(name: str) -> tuple[int, int, int]:
-    """What a vision transformer of timm takes and gives.
+    """What a vision transformer of timm takes and gives; its weights take no memory, except with old versions of timm.
 
     Args:
         name: See :func:`create`.
@@ -53,10 +53,19 @@ def measure(name: str) -> tuple[int, int, int]:
     Raises:
         UserError: See :func:`create`.
     """
-    with torch.device("meta"):
-        model: Any = create(name)
-        size = model.patch_embed.img_size[0]
-        tokens = model.forward_features(torch.empty(1, 3, size, size))
+    try:
+        with torch.device("meta"):
+            return _measure(name)
+    except UserError:
+        return _measure(name)  # what old versions of timm cannot create without memory; other errors are raised again
+
+
+@torch.no_grad()
+def _measure(name: str) -> tuple[int, int, int]:
+    """See :func:`measure`."""
+    model: Any = create(name)
+    size = model.patch_embed.img_size[0]
+    tokens = model.forward_features(torch.empty(1, 3, size, size))
     grid = math.isqrt(tokens.shape[1] - model.num_prefix_tokens) if tokens.ndim == 3 else 0
     if not grid or tokens.shape[1] != model.num_prefix_tokens + grid**2:
         raise UserError(f"{name} of timm is not a vision transformer that gives one token per patch: choose another")
