@@ -20,7 +20,7 @@ FLOORS = [
     {"config", "evaluation", "visual"},
     {"reference_segmenter"},
     {"pipeline"},
-    {"benchmarks", "lightning_module"},
+    {"benchmarks", "lightning_module", "app"},
     {"commands", "demo"},
     {"cli"},
 ]

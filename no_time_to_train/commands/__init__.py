@@ -13,6 +13,7 @@ from no_time_to_train.commands.parser import CommandParser, parser_of
 COMMANDS = {
     "demo": ("demo", "demo"),
     "segment": ("segment", "segment"),
+    "app": ("app", "app"),
     "filter": ("filter", "filter"),
     "memory show": ("memory", "show"),
     "memory merge": ("memory", "merge"),

@@ -1,0 +1,169 @@
+"""The functions of the app under names, for programs: ``gradio_client`` and ``curl`` (docs/app.md)."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from no_time_to_train.app.corrections import Item
+from no_time_to_train.app.export import export
+from no_time_to_train.app.workspace import Workspace
+from no_time_to_train.data.images import read_rgb
+from no_time_to_train.data.prompts import check_box, check_label, check_point
+from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import real_path
+
+#: What can be said of an object.
+VERDICTS = ("right", "wrong", "remove")
+
+
+class Endpoints:
+    """The endpoints. A mistake of the caller is an error of one line.
+
+    Args:
+        workspace: The photos.
+        out: The folder of exports.
+    """
+
+    def __init__(self, workspace: Workspace, out: Path) -> None:
+        self.workspace, self.out = workspace, out
+
+    def add(self) -> None:
+        """Add the endpoints to the page that is being built."""
+        reading = (self.segment, self.photos, self.objects)
+        for function in (*reading, self.show, self.judge, self.undo, self.redo, self.export):
+            gr.api(answered(function), api_name=function.__name__)
+
+    def segment(self, photo: gr.FileData, score: float = 0.5) -> dict[str, Any]:
+        """Find the objects of all classes in a photo, which is not kept.
+
+        Args:
+            photo: The image file.
+            score: The lowest score.
+
+        Returns:
+            The content of a COCO file: one image, its annotations with scores, and the categories.
+        """
+        if self.workspace.segmenter.memory is None:
+            raise UserError("the memory is empty: show an object first, or start the app with --memory")
+        path = uploaded(photo)
+        try:
+            pixels = read_rgb(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), path.name)) from error
+        found = self.workspace.segment(pixels, score)
+        height, width = found.image.shape[:2]
+        annotations = [
+            {"id": number, "iscrowd": 0, **record} for number, record in enumerate(found.to_coco(image_id=1), start=1)
+        ]
+        return {
+            "images": [{"id": 1, "file_name": photo.get("orig_name") or "photo", "height": height, "width": width}],
+            "annotations": annotations,
+            "categories": [{"id": one.id, "name": one.name} for one in found.categories],
+        }
+
+    def photos(self) -> dict[str, Any]:
+        """The photos with their numbers of objects by class, and how far the search is."""
+        progress = self.workspace.progress()
+        counts = {name: dict(count) for name, count in self.workspace.counts().items()}
+        return {"photos": counts, "searched": progress.ranked, "of": progress.photos}
+
+    def objects(self, photo: str) -> list[dict[str, Any]]:
+        """The objects that are shown in a photo: class, score, mask as RLE, and whether a person confirmed it."""
+        return [
+            {"label": item.label, "score": item.score, "segmentation": item.mask, "confirmed": item.confirmed}
+            for item in self._items(photo)
+        ]
+
+    def show(
+        self,
+        photo: str,
+        label: str,
+        points: list[list[float]] | None = None,
+        negative_points: list[list[float]] | None = None,
+        box: list[float] | None = None,
+    ) -> dict[str, Any]:
+        """Show an object by points, each x and y in pixels, or by a box x1, y1, x2, y2: it becomes a reference.
+
+        Returns:
+            The mask as RLE.
+        """
+        self._items(photo)
+        if not points and not box:
+            raise UserError("give points on the object, or a box around it")
+        size = self.workspace.pixels(photo).shape[:2]
+        places = [[check_point(point, *size) for point in several or []] for several in (points, negative_points)]
+        mask = self.workspace.masks(photo, *places, None if box is None else check_box(box, *size))[0]
+        self.workspace.show(photo, mask, check_label(label))
+        return encode_mask(mask)
+
+    def judge(self, photo: str, number: int, verdict: str, label: str | None = None) -> list[dict[str, Any]]:
+        """Say what an object is.
+
+        Args:
+            photo: The photo.
+            number: The object's place in the answer of ``objects``, from 0.
+            verdict: ``right``, ``wrong`` or ``remove``; or ``rename``, to another class.
+            label: The other class.
+
+        Returns:
+            The objects of the photo, as ``objects`` gives them.
+        """
+        items = self._items(photo)
+        if type(number) is not int or not 0 <= number < len(items):
+            raise UserError(f"there is no object {number}: photo {photo} has {len(items)}")
+        if verdict == "rename":
+            self.workspace.rename(photo, items[number], check_label(label))
+        elif verdict in VERDICTS:
+            getattr(self.workspace, verdict)(photo, items[number])
+        else:
+            raise UserError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}, rename")
+        self.workspace.rank(photo)
+        return self.objects(photo)
+
+    def undo(self) -> str | None:
+        """Take the last step back, and return its name."""
+        return self.workspace.undo()
+
+    def redo(self) -> str | None:
+        """Do the last undone step again, and return its name."""
+        return self.workspace.redo()
+
+    def export(self, formats: list[str] | None = None) -> str:
+        """Write all results, as the button Export does, and return what was written."""
+        return str(export(self.workspace, self.out, formats or ()))
+
+    def _items(self, photo: str) -> list[Item]:
+        """The objects of a photo that exists."""
+        if photo not in self.workspace.photos:
+            raise UserError(f"there is no photo {photo!r}")
+        return self.workspace.items(photo)
+
+
+def uploaded(photo: Any) -> Path:
+    """The file that was uploaded, and no other file of this computer.
+
+    Raises:
+        UserError: It is none.
+    """
+    path = Path(str(photo.get("path") if isinstance(photo, dict) else None))
+    if not real_path(path).is_relative_to(real_path(get_upload_folder())):
+        raise UserError("upload the photo: gradio_client.handle_file does, see docs/app.md")
+    return path
+
+
+def answered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; a mistake of the caller becomes an error of one line instead of a traceback."""
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return call

@@ -1,0 +1,208 @@
+"""What a person said about their photos: annotations, each step of which can be undone, and all of which is on disk.
+
+A project is a list of steps. Its state is what the first ``done`` of them give, so that undo and redo only move this
+number, and a new step replaces those that were undone. The file is written atomically after every step: a process that
+is killed loses nothing that it has shown as done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from threading import RLock
+from typing import Any, Literal, get_args
+
+from no_time_to_train.data.names import clean_class_name
+from no_time_to_train.data.rle import Rle, check_rle
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json, write_json
+from no_time_to_train.ranges import Fraction, check_number
+
+#: The first value in a project's file. It changes whenever the content of the file does.
+FORMAT = "no-time-to-train project 1"
+
+#: Whether an object of the class is there.
+Verdict = Literal["right", "wrong"]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a person said about one place in a photo.
+
+    Attributes:
+        id: A number that no other annotation of the project has, also not one that was removed.
+        photo: The name of the photo, see ``TargetImage.name``.
+        label: The name of a class.
+        mask: The place, as compressed RLE at the photo's own size.
+        verdict: ``right``: this is an object of the class. ``wrong``: this is none.
+        reference: Whether the memory learns it, as a positive or as a negative reference.
+    """
+
+    id: int
+    photo: str
+    label: str
+    mask: Rle
+    verdict: Verdict = "right"
+    reference: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a person did, which is undone as a whole.
+
+    Attributes:
+        name: What it is, for the person, such as "boat: right".
+        add: Annotations that it adds.
+        remove: The ids of annotations that it removes.
+        thresholds: Lowest scores by class that it sets; None takes one back.
+    """
+
+    name: str
+    add: Sequence[Annotation] = ()
+    remove: Sequence[int] = ()
+    thresholds: Mapping[str, float | None] = field(default_factory=dict)
+
+
+class Project:
+    """The annotations of a folder of photos.
+
+    Any number of threads may use it. One that does a step that depends on the state holds ``lock`` meanwhile.
+
+    Args:
+        path: The project's file. It is read where it exists, and written with the first step.
+
+    Attributes:
+        annotations: The annotations by their ids, in the order in which they were made.
+        thresholds: The lowest scores that a person chose, by class.
+        lock: A reentrant lock.
+
+    Raises:
+        UserError: The file cannot be read, or is not a project's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lock = path, RLock()
+        self._steps: list[Step] = []
+        self._done = 0
+        if path.exists():
+            self._steps, self._done = _from_json(read_json(path), path)
+        self._replay()
+
+    def do(self, step: Step) -> None:
+        """Do a step. Steps that were undone are forgotten.
+
+        Args:
+            step: Its annotations have ids from :meth:`new_id`.
+
+        Raises:
+            UserError: The file cannot be written; the state stays as it was.
+        """
+        with self.lock:
+            self._move([*self._steps[: self._done], step], self._done + 1)
+
+    def undo(self) -> Step | None:
+        """Take the last step back. None where there is none.
+
+        Raises:
+            UserError: See :meth:`do`.
+        """
+        with self.lock:
+            if not self._done:
+                return None
+            self._move(self._steps, self._done - 1)
+            return self._steps[self._done]
+
+    def redo(self) -> Step | None:
+        """Do the last undone step again. None where there is none.
+
+        Raises:
+            UserError: See :meth:`do`.
+        """
+        with self.lock:
+            if self._done == len(self._steps):
+                return None
+            self._move(self._steps, self._done + 1)
+            return self._steps[self._done - 1]
+
+    @property
+    def next_undo(self) -> str | None:
+        """The name of the step that :meth:`undo` takes back."""
+        return self._steps[self._done - 1].name if self._done else None
+
+    @property
+    def next_redo(self) -> str | None:
+        """The name of the step that :meth:`redo` does again."""
+        return self._steps[self._done].name if self._done < len(self._steps) else None
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes that have a reference, in the order in which they were first shown."""
+        shown = (one.label for one in self.annotations.values() if one.verdict == "right" and one.reference)
+        return list(dict.fromkeys(shown))
+
+    def new_id(self) -> int:
+        """An id for an annotation: larger than those of all steps, also of undone ones."""
+        return 1 + max((one.id for step in self._steps for one in step.add), default=0)
+
+    def of_photo(self, photo: str) -> list[Annotation]:
+        """The annotations of one photo."""
+        with self.lock:
+            return [one for one in self.annotations.values() if one.photo == photo]
+
+    def _move(self, steps: list[Step], done: int) -> None:
+        """Write the file, and then change the state."""
+        write_json(self.path, {"format": FORMAT, "done": done, "steps": [asdict(step) for step in steps]}, indent=None)
+        self._steps, self._done = steps, done
+        self._replay()
+
+    def _replay(self) -> None:
+        """The state after the steps that are done."""
+        annotations: dict[int, Annotation] = {}
+        thresholds: dict[str, float] = {}
+        for step in self._steps[: self._done]:
+            for annotation_id in step.remove:
+                annotations.pop(annotation_id, None)
+            annotations |= {one.id: one for one in step.add}
+            thresholds |= {label: score for label, score in step.thresholds.items() if score is not None}
+            for label in (label for label, score in step.thresholds.items() if score is None):
+                thresholds.pop(label, None)
+        self.annotations, self.thresholds = annotations, thresholds
+
+
+def _from_json(content: Any, path: Path) -> tuple[list[Step], int]:
+    """The steps of a project's file, and how many of them are done; every value is checked.
+
+    Raises:
+        UserError: The file is not a project's.
+    """
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+        steps = [_step(step) for step in content["steps"]]
+        done = content["done"]
+        if type(done) is not int or not 0 <= done <= len(steps):
+            raise ValueError(f"{done!r} of its {len(steps)} steps are done")
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+        raise UserError(f"{path} is not a project of this app: {error}; move it away to start a new one") from error
+    return steps, done
+
+
+def _step(content: Any) -> Step:
+    """A step from JSON."""
+    name, remove = content["name"], content["remove"]
+    if not isinstance(name, str) or any(type(one) is not int for one in remove):
+        raise ValueError("a step has no name, or removes what is no id")
+    for score in content["thresholds"].values():
+        check_number("a threshold", score, Fraction | None)
+    thresholds = {clean_class_name(label): score for label, score in content["thresholds"].items()}
+    return Step(name, [_annotation(one) for one in content["add"]], remove, thresholds)
+
+
+def _annotation(content: Any) -> Annotation:
+    """An annotation from JSON."""
+    one = Annotation(**content)
+    check_rle(one.mask)
+    if type(one.id) is not int or type(one.photo) is not str or type(one.reference) is not bool:
+        raise ValueError(f"annotation {one.id!r} has a value of another type")
+    if one.verdict not in get_args(Verdict):
+        raise ValueError(f"annotation {one.id} is {one.verdict!r}")
+    return replace(one, label=clean_class_name(one.label))

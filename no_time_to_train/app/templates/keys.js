@@ -1,0 +1,17 @@
+// Keyboard shortcuts: each presses the button that a click would press.
+const KEYS = {
+  ArrowLeft: "previous", ArrowRight: "next", r: "right", w: "wrong", Delete: "remove", Enter: "save", Escape: "cancel",
+};
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input:not([type=radio]):not([type=checkbox]), textarea");
+  const control = event.ctrlKey || event.metaKey;
+  let name = control || event.altKey ? null : KEYS[event.key];
+  if (control && event.key === "z") name = event.shiftKey ? "redo" : "undo";
+  if (control && event.key === "y") name = "redo";
+  if (!name || (typing && event.key !== "Escape")) return;
+  const button = document.getElementById(name);
+  if (button && button.offsetParent !== null && !button.disabled) {
+    event.preventDefault();
+    button.click();
+  }
+});

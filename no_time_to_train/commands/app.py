@@ -1,0 +1,174 @@
+"""``app``: show objects with a click in the browser, and find them in all photos."""
+
+import glob
+import ipaddress
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from no_time_to_train.errors import UserError, plural
+from no_time_to_train.files import read_json
+from no_time_to_train.method.settings import ContextRatio, PointsPerSide
+from no_time_to_train.networks.registry import Precision, PresetName, find_networks
+from no_time_to_train.pipeline.replace_folder import is_finished
+from no_time_to_train.ranges import Fraction, Positive
+
+#: Point prompts per side: with a GPU, without one (where all photos would take long), and for the nano networks.
+POINTS_WITH_GPU, POINTS_ON_CPU, POINTS_OF_NANO = 32, 16, 24
+
+#: Drawn photos of ``--demo``.
+DRAWN = 12
+
+
+def app(
+    *,
+    images: Sequence[str] = (),
+    out: Path = Path("app"),
+    demo: bool = False,
+    results: Path | None = None,
+    memory: Sequence[Path] = (),
+    references: Path | None = None,
+    score: Fraction = 0.5,
+    preset: PresetName = "fast",
+    sam2: str | None = None,
+    dinov2: str | None = None,
+    nano: bool = False,
+    points_per_side: PointsPerSide | None = None,
+    context_ratio: ContextRatio | None = None,
+    precision: Precision = "float32",
+    device: str | None = None,
+    host: str = "127.0.0.1",
+    port: Positive | None = None,
+    auth: str | None = None,
+    no_auth: bool = False,
+    no_browser: bool = False,
+) -> None:
+    """Show objects with a click in the browser, find them in all photos, and correct what was found.
+
+    Args:
+        images: Folders, globs or images. More photos can be uploaded in the browser.
+        out: Folder of the project and of the exports. The same folder resumes.
+        demo: Try it with nothing to download: drawn scenes and the nano networks.
+        results: Finished folder of segment or of an export: its photos, and its classes to begin with.
+        memory: Memory with classes to begin with, of segment --save-memory or of an export. May be given several times.
+        references: Folder or annotation file with examples to begin with (docs/your_own_objects.md).
+        score: The lowest score of an object, from 0 to 1, of classes for which none is chosen in the browser.
+        preset: accurate, balanced or fast networks (docs/speed.md). Every photo is searched with a grid of points.
+        sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
+        dinov2: DINOv2 by its checkpoint's name or path.
+        nano: Use the two small networks that ship with this package. They know drawn patterns only.
+        points_per_side: Point prompts per side of the grid. Default: 32 with a GPU, 16 without one, 24 with --nano.
+        context_ratio: Context around an example, relative to its longer side. Default: what suits the encoder.
+        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
+        device: Such as cuda:1 or cpu. Default: the GPU if there is one.
+        host: Address to listen on. All others than this computer's own need --auth or --no-auth.
+        port: Port to listen on. Default: the first free one from 7860 on.
+        auth: USER:PASSWORD that the browser asks for.
+        no_auth: Let everybody who reaches --host see and change everything.
+        no_browser: Do not open the browser.
+
+    Examples:
+        no-time-to-train app --demo
+        no-time-to-train app --images photos/ --out boats/
+    """
+    login = check_access(host, auth, no_auth)
+    nano = nano or demo
+    if results is not None:
+        if not is_finished(results):
+            raise UserError(f"--results {results} is no finished folder of segment")
+        memory = [*memory, results / "references.memory"]
+    if not (images or demo or results):
+        raise UserError("which photos? Give --images FOLDER, or --demo to try the app with drawn scenes")
+    if out.is_file():
+        raise UserError(f"--out {out} is a file: give a folder")
+    for path in [*memory, *([references] if references else [])]:
+        if not path.exists():
+            raise UserError(f"not found: {path}")
+    networks = ("nano", None) if nano else (sam2, dinov2)
+    find_networks(*networks, preset=None if nano else preset)
+    if find_spec("gradio") is None:
+        raise UserError("the app needs Gradio: pip install 'no-time-to-train[app]'")
+
+    import torch
+    from filelock import FileLock, Timeout
+
+    from no_time_to_train.app.photos import UPLOADS, find_photos
+    from no_time_to_train.app.server import serve
+    from no_time_to_train.app.workspace import Workspace
+    from no_time_to_train.data.reference_forms import find_references
+    from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+    from no_time_to_train.method.settings import Settings
+    from no_time_to_train.reference_segmenter import ReferenceSegmenter
+
+    folder = out / "app"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"another app is using {out}: close it, or choose another --out") from error
+    if demo and not images:
+        if not (out / "photos").exists():
+            write_coco(out / "photos", NOVEL_CLASSES, DRAWN, 0)
+        images = [str(out / "photos" / "images")]
+    if results is not None:
+        images = [*images, *photos_of(results)]
+    photos = find_photos(images, folder / UPLOADS, folder)
+    examples = find_references(references).references if references else []
+    with_gpu = (device or ("cuda" if torch.cuda.is_available() else "cpu")) != "cpu"
+    side = points_per_side or (POINTS_OF_NANO if nano else POINTS_WITH_GPU if with_gpu else POINTS_ON_CPU)
+    segmenter = ReferenceSegmenter.from_pretrained(
+        *networks,
+        device=device,
+        settings=Settings(points_per_side=side),
+        context_ratio=context_ratio,
+        precision=precision,
+        preset=None if nano else preset,
+    )
+    print(f"{plural(len(photos), 'photo')}; {'nano networks' if nano else f'preset {preset}'}, {side}x{side} points")
+    for path in memory:
+        segmenter.load_memory(path)
+    segmenter.add_references(examples)
+    workspace = Workspace(segmenter, photos, folder, score)
+    serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
+
+
+def photos_of(results: Path) -> list[str]:
+    """The photos of a finished folder of ``segment``; frames of videos are left out.
+
+    Raises:
+        UserError: Its list of images is damaged.
+    """
+    try:
+        entries = [entry for entry in read_json(results / "images.json")["images"] if "video" not in entry]
+        return [glob.escape(str(results / entry["path"])) for entry in entries]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{results / 'images.json'} is not a list of images by segment") from error
+
+
+def check_access(host: str, auth: str | None, no_auth: bool) -> tuple[str, str] | None:
+    """Check who may reach the app.
+
+    Args:
+        host: See :func:`app`.
+        auth: See :func:`app`.
+        no_auth: See :func:`app`.
+
+    Returns:
+        User and password; None where nobody is asked.
+
+    Raises:
+        UserError: The app could be reached from other computers, and nothing says who may use it.
+    """
+    if auth is not None and no_auth:
+        raise UserError("--auth and --no-auth contradict each other: leave one of them out")
+    user, separator, password = (auth or "").partition(":")
+    if auth is not None and not (user and separator and password):
+        raise UserError("--auth is not USER:PASSWORD")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and auth is None and not no_auth:
+        raise UserError(f"--host {host} lets other computers in: give --auth USER:PASSWORD, or --no-auth for everybody")
+    return (user, password) if auth is not None else None

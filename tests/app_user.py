@@ -1,0 +1,129 @@
+"""A simulated user of the app: a browser that clicks on photos, names, corrects, and reads what the page says."""
+
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.browser import CHROMIUM
+
+#: Milliseconds after which the page must have answered, on a busy machine.
+PATIENCE = 60_000
+
+
+def inside(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """(x, y) of the pixel of a mask that is farthest from its outline: where a person clicks."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return float(x - 1), float(y - 1)
+
+
+class User:
+    """A person in front of the app.
+
+    Args:
+        page: A page of playwright.
+        url: The address of the app.
+    """
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page, self.problems, self.elsewhere = page, [], []
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("response", lambda one: self.problems.append(f"{one.status} {one.url}") if one.status >= 400 else None)
+        page.on("request", lambda one: self.elsewhere.append(one.url) if is_elsewhere(one.url, url) else None)
+        page.goto(url)
+        page.locator("#photo img").wait_for()
+
+    @property
+    def title(self) -> str:
+        """What stands above the photo."""
+        return str(self.page.locator("#title").inner_text())
+
+    def wait_for(self, selector: str, text: str) -> None:
+        """Wait until an element says something."""
+        self.page.locator(selector).filter(has_text=text).first.wait_for()
+
+    def open(self, name: str) -> None:
+        """Open a photo by its thumbnail."""
+        if not self.title.startswith(name):
+            self.page.locator("#gallery button", has_text=name).first.click()
+            self.wait_for("#title", name)
+
+    def click(self, x: float, y: float) -> None:
+        """Click on a pixel of the open photo."""
+        picture = self.page.locator("#photo img")
+        picture.scroll_into_view_if_needed()
+        width, height = picture.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+        box = picture.bounding_box()
+        scale = min(box["width"] / width, box["height"] / height)
+        left = box["x"] + (box["width"] - width * scale) / 2
+        top = box["y"] + (box["height"] - height * scale) / 2
+        self.page.mouse.click(left + (x + 0.5) * scale, top + (y + 0.5) * scale)
+
+    def begin(self, x: float, y: float) -> None:
+        """Click where nothing was found, so that an object is being shown."""
+        self.click(x, y)
+        self.page.locator("#save").wait_for(state="visible")
+
+    def save(self, label: str) -> None:
+        """Name the object that is being shown, and save it."""
+        self.page.locator("#label input").fill(label)
+        self.page.keyboard.press("Tab")
+        self.page.locator("#save").click()
+        self.page.locator("#save").wait_for(state="hidden")
+
+    def show(self, x: float, y: float, label: str) -> None:
+        """Show an object by one click."""
+        self.begin(x, y)
+        self.save(label)
+
+    def select(self, x: float, y: float) -> None:
+        """Click on something that was found."""
+        self.click(x, y)
+        self.page.locator("#right").wait_for(state="visible")
+
+    def press(self, button: str) -> None:
+        """Press one of the buttons below the photo, and wait until nothing is selected."""
+        self.page.locator(f"#{button}").click()
+        self.page.locator("#right").wait_for(state="hidden")
+
+
+@contextmanager
+def browser_page(width: int = 1400, height: int = 950, **options: Any) -> Iterator[Any]:
+    """A page of a headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield browser.new_page(viewport={"width": width, "height": height}, **options)
+        finally:
+            browser.close()
+
+
+def is_elsewhere(address: str, url: str) -> bool:
+    """Whether an address is not that of the app."""
+    return not address.startswith((url, "data:", "blob:"))
+
+
+def post(url: str, endpoint: str, data: list[Any], headers: Mapping[str, str] | None = None) -> str:
+    """Call an endpoint as curl does: post, and then read the answer's stream."""
+    body = json.dumps({"data": data}).encode()
+    place = f"{url}gradio_api/call/{endpoint}"
+    request = urllib.request.Request(place, body, {"Content-Type": "application/json", **(headers or {})})
+    with urllib.request.urlopen(request) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{place}/{event}") as stream:
+        return str(stream.read().decode())
+
+
+def files_in(folder: Path) -> set[str]:
+    """The files in a folder and its subfolders."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

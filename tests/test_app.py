@@ -1,0 +1,314 @@
+"""The app in a real browser: show, find, correct, keep and serve."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from no_time_to_train.cli import main
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from tests.app_user import User, browser_page, inside, post
+from tests.browser import CHROMIUM
+
+pytest.importorskip("gradio", reason="the app's extra is not installed")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+#: The photos, and the seed that draws them.
+PHOTOS, SEED = 4, 1
+
+
+@dataclass
+class Truth:
+    """An object that was drawn: its photo, its class and its mask."""
+
+    photo: str
+    label: str
+    mask: NDArray[np.bool_]
+
+
+class App:
+    """The app as a process, as a user starts it."""
+
+    def __init__(self, images: Path, out: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.out, self.url, self.log = out, f"http://127.0.0.1:{port}/", out.parent / f"{out.name}.log"
+        words = ["app", "--nano", "--images", str(images), "--out", str(out), "--points-per-side", "12", "--no-browser"]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "no_time_to_train", *words, "--port", str(port), *options],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            )
+        deadline = time.monotonic() + 120
+        while "in a browser" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+
+    def end(self, how: signal.Signals = signal.SIGINT) -> None:
+        self.process.send_signal(how)
+        self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def truths(tmp_path_factory: pytest.TempPathFactory) -> list[Truth]:
+    folder = tmp_path_factory.mktemp("photos")
+    write_coco(folder, NOVEL_CLASSES, PHOTOS, SEED)
+    coco = read_coco(folder / "instances.json")
+    return [
+        Truth(
+            str(folder / "images" / coco.imgs[one["image_id"]]["file_name"]),
+            coco.cats[one["category_id"]]["name"],
+            coco.annToMask(one).astype(bool),
+        )
+        for one in coco.anns.values()
+    ]
+
+
+@pytest.fixture(scope="module")
+def app(truths: list[Truth], tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    running = App(Path(truths[0].photo).parent, tmp_path_factory.mktemp("app") / "out")
+    yield running
+    running.end()
+    assert "Traceback" not in running.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def user(app: App) -> Iterator[User]:
+    with browser_page() as page:
+        person = User(page, app.url)
+        yield person
+        assert person.problems == []
+        assert person.elsewhere == [], "the page loads nothing from elsewhere"
+
+
+def largest(truths: list[Truth]) -> Truth:
+    return max(truths, key=lambda one: int(one.mask.sum()))
+
+
+def steps(app: App) -> list[str]:
+    """The names of the steps that are done, as the project's file has them."""
+    content = json.loads((app.out / "app" / "project.json").read_text())
+    return [step["name"] for step in content["steps"][: content["done"]]]
+
+
+def objects(app: App, photo: str) -> list[dict[str, Any]]:
+    """The objects that a photo shows."""
+    answer = post(app.url, "objects", [Path(photo).name])
+    return json.loads(answer.split("data: ")[1])[0]
+
+
+@needs_browser
+def test_a_click_and_a_name_find_every_object_of_a_class(user: User, app: App, truths: list[Truth]) -> None:
+    shown = largest(truths)
+    user.open(Path(shown.photo).name)
+    user.show(*inside(shown.mask), shown.label)
+    user.wait_for("#title", shown.label)
+    user.wait_for("#progress", f"{PHOTOS} of {PHOTOS} photos")
+    assert steps(app) == [f"{shown.label}: shown"]
+    confirmed = [one for one in objects(app, shown.photo) if one["confirmed"]]
+    assert [one["label"] for one in confirmed] == [shown.label]
+    user.wait_for("#classes", shown.label)
+
+
+@needs_browser
+def test_wrong_other_class_and_remove_can_be_undone_and_done_again(user: User, app: App, truths: list[Truth]) -> None:
+    shown = largest(truths)
+    user.open(Path(shown.photo).name)
+    before = steps(app)
+    user.select(*inside(shown.mask))
+    user.wait_for("#chosen", "confirmed")
+    user.page.locator("#other input").fill("gravel")
+    user.page.keyboard.press("Tab")
+    user.press("rename")
+    user.wait_for("#title", "gravel")
+    assert steps(app)[len(before) :] == [f"{shown.label} is gravel"]
+    user.page.keyboard.press("Control+z")
+    user.wait_for("#redo", "gravel")
+    assert steps(app) == before
+    user.page.keyboard.press("Control+y")
+    user.wait_for("#undo", "gravel")
+    user.page.keyboard.press("Control+z")
+    user.wait_for("#redo", "gravel")
+    user.select(*inside(shown.mask))
+    user.page.keyboard.press("w")
+    user.page.locator("#right").wait_for(state="hidden")
+    assert steps(app)[len(before) :] == [f"{shown.label}: wrong"]
+    user.page.locator("#undo").click()
+    user.wait_for("#redo", "wrong")
+
+
+@needs_browser
+def test_an_export_is_a_folder_of_segment_with_what_was_confirmed(
+    user: User, app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user.page.get_by_text("Export", exact=True).first.click()
+    user.page.locator("#export").click()
+    user.wait_for("#exported", f"{PHOTOS} images")
+    results = app.out / "results"
+    records = json.loads((results / "results.json").read_text())
+    assert [record["score"] for record in records if record.get("confirmed")] == [1.0]
+    assert len(load_memory(results / "references.memory")) == 1
+    main(["filter", str(results), "--score", "1", "--out", str(results.parent / "filtered")])
+    assert "1 instance" in capsys.readouterr().out
+
+
+@needs_browser
+def test_a_class_name_with_a_script_is_text_everywhere(user: User, app: App, truths: list[Truth]) -> None:
+    name = "<img src=x onerror=document.title='hacked'>"
+    other = min(truths, key=lambda one: -int(one.mask.sum()) if one.photo != largest(truths).photo else 0)
+    user.open(Path(other.photo).name)
+    user.begin(*inside(other.mask))
+    user.save(name)
+    user.wait_for("#classes", "<img")
+    assert user.page.title() == "No Time To Train"
+    user.page.locator("#undo").click()
+    user.wait_for("#redo", "<img")
+
+
+@needs_browser
+def test_uploads_are_photos_and_a_text_named_jpg_is_refused_in_one_line(user: User, app: App, tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "navy").save(tmp_path / "new one.png")
+    (tmp_path / "text.jpg").write_text("hello")
+    user.page.locator("#upload input, input#upload, input[type=file]").first.set_input_files(
+        [str(tmp_path / "text.jpg"), str(tmp_path / "new one.png")]
+    )
+    user.wait_for("#title", "uploads/new one.png")
+    user.wait_for(".toast-body, .toast-wrap", "text.jpg cannot be read")
+    assert [path.name for path in (app.out / "app" / "uploads").iterdir()] == ["new one.png"]
+
+
+@needs_browser
+def test_a_second_tab_has_its_own_photo_and_selection(user: User, app: App, truths: list[Truth]) -> None:
+    user.open(Path(truths[0].photo).name)
+    other = User(user.page.context.new_page(), app.url)
+    other.open(Path(truths[-1].photo).name)
+    other.begin(*inside(truths[-1].mask)) if not objects(app, truths[-1].photo) else None
+    assert user.title.startswith(Path(truths[0].photo).name)
+    assert not user.page.locator("#save").is_visible()
+    other.page.close()
+
+
+def test_the_server_gives_no_other_file_of_this_computer(app: App, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    places = [secret, app.out / "app" / "project.json", app.out / "app" / "thumbnails" / ".." / "project.json"]
+    for place in [*places, Path("/etc/passwd"), Path("pyproject.toml")]:
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(f"{app.url}gradio_api/file={place}")
+        assert error.value.code in (403, 404)
+    answer = post(app.url, "segment", [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, 0.5])
+    assert "event: error" in answer
+    assert "secret.txt" not in answer.replace(str(tmp_path), "")
+
+
+def test_a_file_that_is_too_large_is_refused_while_it_is_sent(app: App) -> None:
+    border = "border"
+    head = f'--{border}\r\nContent-Disposition: form-data; name="files"; filename="large.jpg"\r\n\r\n'
+    body = head.encode() + bytes(51 * 2**20) + f"\r\n--{border}--\r\n".encode()
+    request = urllib.request.Request(
+        f"{app.url}gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={border}"}
+    )
+    with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as error:
+        urllib.request.urlopen(request)
+    assert getattr(error.value, "code", 413) == 413
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "data", "message"),
+    [
+        ("objects", ["../instances.json"], "there is no photo"),
+        ("judge", ["000001.png", 99, "right", None], "there is no object 99"),
+        ("judge", ["000001.png", 0, "maybe", None], "maybe"),
+        ("show", ["000001.png", " ", [[5, 5]], None, None], "blank"),
+        ("show", ["000001.png", "cup", None, None, None], "give points"),
+        ("show", ["000001.png", "cup", [[1e9, 5]], None, None], "not x, y"),
+        ("show", ["000001.png", "cup", None, None, [9, 9, 2, 2]], "ends before it begins"),
+    ],
+)
+def test_a_mistake_in_a_call_is_answered_in_one_line(app: App, endpoint: str, data: list[Any], message: str) -> None:
+    answer = post(app.url, endpoint, data)
+    assert "event: error" in answer
+    assert message in answer
+    assert "Traceback" not in answer
+
+
+def test_photo_in_and_coco_out(app: App, truths: list[Truth]) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(app.url, verbose=False)
+    found = client.predict(photo=handle_file(truths[0].photo), score=0.3, api_name="/segment")
+    assert found["images"][0]["file_name"] == Path(truths[0].photo).name
+    assert {one["name"] for one in found["categories"]} == {largest(truths).label}
+
+
+@needs_browser
+def test_a_killed_app_has_everything_when_it_is_started_again(user: User, app: App, truths: list[Truth]) -> None:
+    before, shown = steps(app), objects(app, largest(truths).photo)
+    app.end(signal.SIGKILL)
+    again = App(Path(truths[0].photo).parent, app.out)
+    try:
+        with browser_page() as page:
+            person = User(page, again.url)
+            person.wait_for("#progress", f"{PHOTOS + 1} of {PHOTOS + 1} photos")
+            assert steps(again) == before
+            assert objects(again, largest(truths).photo) == shown
+    finally:
+        again.end()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--demo", "--host", "0.0.0.0"], "lets other computers in"),
+        (["--demo", "--host", "example.org"], "lets other computers in"),
+        (["--demo", "--auth", "me"], "USER:PASSWORD"),
+        (["--demo", "--auth", "me:secret", "--no-auth"], "contradict"),
+        ([], "which photos"),
+        (["--images", "nowhere"], "checkpoint"),
+        (["--images", "nowhere", "--nano"], "nowhere"),
+        (["--results", "."], "no finished folder"),
+        (["--demo", "--memory", "nowhere.memory"], "not found: nowhere.memory"),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_is_written(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        main(["app", *options])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_second_app_on_the_same_folder_is_refused(
+    app: App, truths: list[Truth], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = App.__new__(App)
+    assert other is not app
+    with pytest.raises(SystemExit):
+        main(["app", "--nano", "--images", str(Path(truths[0].photo).parent), "--out", str(app.out), "--no-browser"])
+    assert "another app is using" in capsys.readouterr().err

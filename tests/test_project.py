@@ -1,0 +1,137 @@
+"""The app's project: steps, undo and redo, all of them on disk; and what is shown of a photo."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from no_time_to_train.app.corrections import Found, Item, correct, doubt
+from no_time_to_train.app.project import Annotation, Project, Step
+from no_time_to_train.data.rle import Rle, encode_mask
+from no_time_to_train.errors import UserError
+from no_time_to_train.pipeline.summary import Thresholds
+
+
+def square(left: int, side: int = 4) -> Rle:
+    mask = np.zeros((10, 30), bool)
+    mask[2 : 2 + side, left : left + side] = True
+    return encode_mask(mask)
+
+
+def boat(number: int, left: int = 0, **changes: object) -> Annotation:
+    return Annotation(**{"id": number, "photo": "sea.jpg", "label": "boat", "mask": square(left), **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project.json")
+
+
+def test_undo_and_redo_go_through_all_steps(project: Project) -> None:
+    project.do(Step("boat: shown", add=[boat(1)]))
+    project.do(Step("boat: wrong", add=[boat(2, 9, verdict="wrong")], remove=[1], thresholds={"boat": 0.4}))
+    assert [project.next_undo, project.next_redo] == ["boat: wrong", None]
+    assert project.undo() == project._steps[1]
+    assert (list(project.annotations), project.thresholds) == ([1], {})
+    assert project.undo() is not None
+    assert (project.undo(), list(project.annotations)) == (None, [])
+    assert [project.redo(), project.redo(), project.redo()] == [*project._steps, None]
+    assert (list(project.annotations), project.thresholds) == ([2], {"boat": 0.4})
+
+
+def test_a_new_step_replaces_the_undone_ones_and_ids_are_not_used_twice(project: Project) -> None:
+    project.do(Step("one", add=[boat(1)]))
+    project.do(Step("two", add=[boat(project.new_id())]))
+    project.undo()
+    assert project.new_id() == 3, "the undone annotation may come back"
+    project.do(Step("three", add=[boat(3)]))
+    assert (list(project.annotations), project.next_redo) == ([1, 3], None)
+
+
+def test_another_process_finds_every_step_that_was_done(project: Project) -> None:
+    project.do(Step("one", add=[boat(1, reference=False)], thresholds={"boat": 0.25}))
+    project.do(Step("two", add=[boat(2, 9)]))
+    project.undo()
+    again = Project(project.path)
+    assert (again.annotations, again.thresholds) == (project.annotations, {"boat": 0.25})
+    assert again.redo() is not None
+    assert again.of_photo("sea.jpg") == [boat(1, reference=False), boat(2, 9)]
+
+
+def test_a_step_that_cannot_be_written_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.do(Step("one", add=[boat(1)]))
+
+    def full(*_: object, **__: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr("no_time_to_train.app.project.write_json", full)
+    with pytest.raises(UserError, match="full"):
+        project.do(Step("two", add=[boat(2)]))
+    assert (list(project.annotations), project.next_undo) == ([1], "one")
+
+
+def test_the_classes_are_those_with_a_positive_reference(project: Project) -> None:
+    others = [boat(2, label="gull", verdict="wrong"), boat(3, label="buoy", reference=False), boat(4, label="cup")]
+    project.do(Step("all", add=[boat(1), *others]))
+    assert project.labels == ["boat", "cup"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "its format is 'other'"),
+        ({"done": 7}, "7 of its 1 steps"),
+        ({"steps": [{"name": 3}]}, "not a project"),
+        ({"steps": 5}, "not a project"),
+        ({"mask": {"size": [2, 2], "counts": "9"}}, "counts cover"),
+        ({"label": "a\u0000b"}, "control character"),
+        ({"verdict": "maybe"}, "'maybe'"),
+        ({"id": "1"}, "another type"),
+        ({"more": 1}, "unexpected keyword"),
+        ({"thresholds": {"boat": 2}}, "threshold"),
+    ],
+)
+def test_a_file_that_is_no_project_is_named_in_one_line(
+    project: Project, change: dict[str, object], message: str
+) -> None:
+    project.do(Step("one", add=[boat(1)]))
+    content = json.loads(project.path.read_text())
+    (key,) = change
+    if key in content:
+        content |= change
+    elif key == "thresholds":
+        content["steps"][0] |= change
+    else:
+        content["steps"][0]["add"][0] |= change
+    project.path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message) as error:
+        Project(project.path)
+    assert str(project.path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_confirmed_object_takes_the_place_of_what_was_found_there() -> None:
+    found = [Found("gull", 0.9, square(0)), Found("boat", 0.8, square(12)), Found("boat", 0.3, square(20))]
+    items = correct(found, [boat(7, 0)], Thresholds(0.5))
+    assert items == [Item("boat", 1.0, square(0), 7), Item("boat", 0.8, square(12))]
+    assert [item.confirmed for item in items] == [True, False]
+
+
+def test_a_wrong_object_is_hidden_as_this_class_only() -> None:
+    found = [Found("gull", 0.9, square(0)), Found("boat", 0.8, square(0)), Found("boat", 0.7, square(12))]
+    items = correct(found, [boat(7, 0, verdict="wrong", reference=False)], Thresholds(0.5))
+    assert items == [Item("gull", 0.9, square(0)), Item("boat", 0.7, square(12))]
+
+
+def test_a_photo_without_instances_or_annotations_shows_nothing() -> None:
+    assert correct([], [], Thresholds()) == []
+    assert correct([], [boat(1)], Thresholds()) == [Item("boat", 1.0, square(0), 1)]
+
+
+def test_doubt_is_largest_where_a_score_is_at_the_threshold() -> None:
+    thresholds = Thresholds(0.9, {"boat": 0.5})
+    near, far = Item("boat", 0.55, square(0)), Item("boat", 0.95, square(12))
+    assert doubt([far, near], thresholds) == pytest.approx(0.95)
+    assert doubt([far], thresholds) < doubt([near], thresholds)
+    assert doubt([Item("boat", 0.5, square(0), annotation=1)], thresholds) == 0
