@@ -438,5 +438,5 @@ def test_a_score_that_is_not_finite_is_an_error(value: float, nano_checkpoints: 
     vit.norm.bias.data[0] = value
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=2))
     segmenter = Segmenter(Encoder(vit), proposer, Prototypes.one_per_class(torch.ones(2, vit.embed_dim)))
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="DINOv2 gives values that are not finite"):
         segmenter.segment(torch.rand(3, 256, 256), 30, 40)

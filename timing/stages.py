@@ -318,23 +318,6 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
     table.compare("second reference set, filled cache", plain, cached, faster)
 
 
-def measure_throughput(segmenter: Segmenter, image: Tensor, table: Table, images: int = 20) -> None:
-    """Measure images per second on a GPU, in float32 and with bf16 autocast.
-
-    Args:
-        segmenter: The networks and prototypes.
-        image: float [3, S, S] in [0, 1].
-        table: Two lines are added below the rows.
-        images: How many times the image is segmented.
-    """
-    table.add_line("")
-    for name, precision in (("float32", None), ("bf16 autocast", torch.bfloat16)):
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision is not None):
-            segmenter.segment(image, HEIGHT, WIDTH)  # the first call is slower
-            measured = measure(lambda: [segmenter.segment(image, HEIGHT, WIDTH) for _ in range(images)], image.device)
-        table.add_line(f"{name}: {images / measured.seconds:.1f} images/s")
-
-
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
@@ -377,8 +360,6 @@ def main(argv: list[str] | None = None) -> None:
         measure_pooling_and_matching(features, segmenter.prototype_vectors, table)
         measure_merging(encoder.dim, device, table)
         measure_whole_image(segmenter, path, device, table)
-        if device.type == "cuda":
-            measure_throughput(segmenter, image, table)
     table.write(options.out)
 
 

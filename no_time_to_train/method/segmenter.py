@@ -176,8 +176,9 @@ class Segmenter(nn.Module):
     def _describe_square(self, square: Tensor, window: Window, height: int, width: int) -> DescribedProposals:
         """The proposals of one square, which shows the whole image or a tile of it."""
         image = as_float(square) if square.dtype == torch.uint8 else square
-        features = check_finite(self.encoder.feature_map(image[None])[0], "DINOv2")
+        features = self.encoder.feature_map(image[None])[0]
         proposals, prompts = self._propose(image, features)
+        check_finite(features, "DINOv2")  # not before, because a GPU's host waits here
         with without_autocast(image):
             proposals = drop_cut(proposals, window, height, width)
             return replace(describe_proposals(proposals, features, window.height, window.width), prompts=prompts)
