@@ -117,7 +117,7 @@ def measure_seed(seed: int, images: int, overlap: float) -> dict[str, dict[str, 
     for row in ROWS:
         settings = replace(Settings(points_per_side=row.points_per_side), tiles=row.tiles, tile_overlap=overlap)
         results, points = find(segmenter, scenes, settings)
-        table[row.name] = {"points": points, **figures(coco, results)}
+        table[row.name] = {"points": points, **figures(coco, list(coco.imgs), results)}
     return table
 
 
@@ -135,7 +135,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds to measure. Tune on others.")
-    parser.add_argument("--images", type=int, default=6, help="Scenes per seed.")
+    parser.add_argument("--images", type=int, default=4, help="Scenes per seed.")
     parser.add_argument("--overlap", type=float, default=Settings().tile_overlap, help="See Settings.tile_overlap.")
     parser.add_argument("--processes", type=int, default=1, help="Seeds that are measured at the same time.")
     args = parser.parse_args()
