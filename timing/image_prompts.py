@@ -21,16 +21,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.plain_pictures import describe_picture, find_objects
 from no_time_to_train.data.rle import encode_mask
-from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files
+from no_time_to_train.demo.run_demo import POINTS_PER_SIDE
 from no_time_to_train.demo.scenes import MAX_SIDE, MIN_SIDE, NOVEL_CLASSES, draw_scene, write_coco
+from no_time_to_train.evaluation.lvis_ap import evaluate_classes
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.recurring import Choice
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
-from timing.guided import figures, scenes
 from timing.report import table_row
 
 #: Pictures of a class. Those of one picture are the first of them.
@@ -135,22 +137,30 @@ def measure_seed(seed: int, images: int) -> tuple[dict[int, list[Found]], dict[t
     ]
     found = [find(segmenter, drawn) for drawn in pictures]
     together = {count: [one for by_count in found for one in by_count[count]] for count in (1, PICTURES)}
+    for count, every in together.items():
+        print(f"seed {seed}, {count} at once: mean IoU {mean(one.iou for one in every):.3f}", flush=True)
     if not images:
         return together, {}
     banks = memories(segmenter, pictures, found)
     with TemporaryDirectory() as folder:
-        write_coco(annotation_files(Path(folder))[1].parent, NOVEL_CLASSES, images, 2 * seed + 1)
-        coco, targets = scenes(Path(folder))
+        coco = read_coco(write_coco(folder, NOVEL_CLASSES, images, 2 * seed + 1))
+        files = {one["id"]: Path(folder) / "images" / one["file_name"] for one in coco.imgs.values()}
+        targets = {image_id: read_rgb(file) for image_id, file in files.items()}
     results: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for target in targets:
-        proposals = segmenter.propose(target.image).proposals
+    for image_id, image in targets.items():
+        proposals = segmenter.propose(image).proposals
         for key, bank in banks.items():
             segmenter.segmenter.remember(prototypes_of(bank))
             instances = segmenter.segmenter.match_and_merge(proposals)
             for mask, score, index in zip(instances.masks, instances.scores, instances.classes, strict=True):
-                record = {"image_id": target.image_id, "category_id": int(index) + 1, "score": float(score)}
+                record = {"image_id": image_id, "category_id": int(index) + 1, "score": float(score)}
                 results[key].append({**record, "segmentation": encode_mask(np.asarray(mask))})
-    return together, {key: figures(coco, records)["AP"] for key, records in results.items()}
+    aps = {}
+    for key, records in results.items():
+        precision, _ = evaluate_classes(coco, records, banks[key].categories, "segm", federated=False)
+        valid = precision[:, :, :, 0]
+        aps[key] = 100 * float(valid[valid > -1].mean())
+    return together, aps
 
 
 def print_tables(

@@ -126,12 +126,13 @@ def find_masks(
             for reference in (references[index] for index in group if not references[index].is_plain):
                 with suppress(UserError):
                     shots = torch.cat([shots, vector(reference).to(shots.device)])
-            choices = find_objects(list(described.values()), shots)
-            for (index, picture), choice in zip(described.items(), choices, strict=True):
+            chosen = find_objects(list(described.values()), shots)
+            for (index, picture), choice in zip(described.items(), chosen, strict=True):
                 with suppress(UserError):
-                    mask = encode_mask(picture.mask(choice))
-                    found[index] = replace(references[index], mask=mask, found=choice)
-                    notice_doubt(str(references[index].image), choice)
+                    found[index] = replace(references[index], mask=encode_mask(picture.mask(choice)), found=choice)
+    for reference in found:  # after the progress bar, so that each notice has its own line
+        if reference.found is not None:
+            notice_doubt(str(reference.image), reference.found)
     return found
 
 

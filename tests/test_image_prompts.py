@@ -1,0 +1,239 @@
+"""References without a mask: the object is found in plain pictures, from the folder of references to the page."""
+
+import base64
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train.cli import main
+from no_time_to_train.commands.reference_option import parse
+from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.reference_forms import Reference, find_references
+from no_time_to_train.method.recurring import Picture, choose_recurring, salience_of
+from tests.conftest import Photo
+from timing.image_prompts import Drawn, draw_picture
+
+POINTS = 16
+SEEDS = [[1001, 5, number, 77] for number in range(3)]
+NONE = torch.zeros(0, 3)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Drawn]:
+    """Three pictures of crosses among other objects. In the first, another object is more salient."""
+    return [draw_picture(np.random.default_rng(seed), 5) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def refs(pictures: list[Drawn], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures as a class folder without masks."""
+    folder = tmp_path_factory.mktemp("refs")
+    (folder / "crosses").mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture.image).save(folder / "crosses" / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def networks() -> ReferenceSegmenter:
+    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=POINTS))
+
+
+@pytest.fixture
+def segmenter(networks: ReferenceSegmenter) -> ReferenceSegmenter:
+    """The networks with an empty memory."""
+    networks.memory = None
+    return networks
+
+
+@pytest.fixture(scope="module")
+def found(networks: ReferenceSegmenter, refs: Path) -> list[Reference]:
+    """The pictures with the masks that were found in them together."""
+    return networks.find_masks(find_references(refs).references)
+
+
+def iou(one: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> float:
+    assert one is not None
+    return float((one & other).sum() / (one | other).sum())
+
+
+def square(top: int, left: int, side: int) -> torch.Tensor:
+    """The logits of a square on a map of 16 x 16."""
+    logits = torch.full((16, 16), -1.0)
+    logits[top : top + side, left : left + side] = 1
+    return logits
+
+
+def picture_of(*proposals: tuple[torch.Tensor, list[float], float]) -> Picture:
+    """A picture of proposals, each a mask, a vector and its salience."""
+    logits, vectors, salience = zip(*proposals, strict=True)
+    lengths = torch.tensor(vectors, dtype=torch.float32).norm(dim=1, keepdim=True)
+    return Picture(torch.tensor(vectors) / lengths, torch.tensor(salience), torch.stack(logits))
+
+
+def test_what_recurs_is_chosen_even_if_something_else_is_more_salient() -> None:
+    first = picture_of((square(0, 0, 6), [1, 0, 0.1], 1.0), (square(9, 9, 5), [0, 1, 0], 0.6))
+    second = picture_of((square(0, 0, 6), [0, 0.1, 1], 1.0), (square(9, 0, 5), [0.1, 1, 0], 0.5))
+    assert [choice.row for choice in choose_recurring([first, second], NONE)] == [1, 1]
+    assert [choose_recurring([one], NONE)[0].row for one in (first, second)] == [0, 0]
+
+
+def test_a_picture_is_compared_with_the_known_shots_of_its_class() -> None:
+    picture = picture_of((square(0, 0, 6), [1, 0, 0], 1.0), (square(9, 9, 5), [0, 1, 0], 0.5))
+    (choice,) = choose_recurring([picture], torch.tensor([[0.0, 7, 1]]))
+    assert choice.row == 1
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (square(4, 4, 8), square(6, 6, 4)),  # larger
+        (square(5, 5, 6), square(1, 1, 6)),  # central
+        (square(1, 1, 5), torch.ones(16, 16)),  # not what the border shows
+    ],
+)
+def test_what_is_large_central_and_off_the_border_is_salient(better: torch.Tensor, worse: torch.Tensor) -> None:
+    vectors = torch.eye(3)[:2]
+    salience = salience_of((torch.stack([worse, better]) > 0).float(), torch.tensor([0.9, 0.9]), vectors)
+    assert salience[1] > salience[0]
+
+
+def test_what_looks_like_the_border_is_less_salient() -> None:
+    frame = torch.ones(16, 16)
+    frame[1:-1, 1:-1] = -1
+    regions = (torch.stack([frame, square(4, 2, 5), square(4, 9, 5)]) > 0).float()
+    salience = salience_of(regions, torch.ones(3), torch.tensor([[1.0, 0], [0.9, 0.436], [0, 1]]))
+    assert salience[2] > salience[1] > salience[0] == 0
+
+
+def test_a_choice_is_doubtful_where_another_region_is_nearly_as_likely() -> None:
+    def choose(salience: float, elsewhere: torch.Tensor) -> bool:
+        picture = picture_of((square(0, 0, 6), [1, 0, 0], 1.0), (elsewhere, [0, 1, 0], salience))
+        return choose_recurring([picture], NONE)[0].doubtful
+
+    assert choose(0.9, square(9, 9, 6))
+    assert not choose(0.5, square(9, 9, 6))
+    assert not choose(0.9, square(0, 0, 5))  # a part of the same object
+
+
+def test_the_recurring_object_of_several_pictures_is_found(
+    segmenter: ReferenceSegmenter, refs: Path, pictures: list[Drawn], found: list[Reference]
+) -> None:
+    for one, picture in zip(found, pictures, strict=True):
+        assert iou(one.read_mask(), picture.mask) > 0.8
+    assert iou(segmenter.add_reference("crosses", pictures[0].image), pictures[0].mask) < 0.5  # alone
+
+
+def test_a_later_picture_is_compared_with_the_references_of_its_class(
+    segmenter: ReferenceSegmenter, pictures: list[Drawn]
+) -> None:
+    segmenter.add_reference("crosses", pictures[2].image, mask=pictures[2].mask)
+    assert iou(segmenter.add_reference("crosses", pictures[0].image), pictures[0].mask) > 0.8
+
+
+def test_guided_prompts_and_tiles_do_not_change_what_is_found(
+    networks: ReferenceSegmenter, pictures: list[Drawn]
+) -> None:
+    plain, masks = networks.segmenter.settings, []
+    try:
+        for settings in (plain, replace(plain, prompts="guided", tiles=2)):
+            networks.memory, networks.segmenter.settings = None, settings
+            masks.append(networks.add_reference("crosses", pictures[2].image))
+    finally:
+        networks.segmenter.settings = plain
+    assert (masks[0] == masks[1]).all()
+
+
+def test_a_whole_image_can_be_the_object(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    mask = segmenter.add_reference("thing", photo.path, mask="whole")
+    assert mask.shape == photo.mask.shape
+    assert mask.all()
+    segmenter.add_reference("thing", photo.path, mask=np.ones(photo.mask.shape, bool))
+    assert segmenter.memory is not None
+    assert torch.equal(*segmenter.memory.vectors)
+    _, read = parse(f"thing:{photo.path}:mask=whole").reference().read()
+    assert read is not None
+    assert read.all()
+
+
+def test_a_doubtful_object_is_said_in_one_line_that_names_the_picture(
+    pictures: list[Drawn], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two equal objects: the picture next to its mirror image."""
+    twice = np.hstack([pictures[1].image, pictures[1].image[:, ::-1]])
+    Image.fromarray(twice).save(tmp_path / "twice.png")
+    reference = f"crosses:{tmp_path / 'twice.png'}"
+    words = ["--nano", "--points-per-side", str(POINTS), "--device", "cpu", "--out", str(tmp_path / "out")]
+    main(["segment", "--check-references", "--reference", reference, *words])
+    (note,) = re.findall("^note: .*$", capsys.readouterr().err, re.MULTILINE)
+    assert f"{tmp_path / 'twice.png'}: it is doubtful which object is meant" in note
+    assert '<span class="doubtful">doubtful</span>' in (tmp_path / "out" / "references.html").read_text()
+
+
+def test_a_picture_in_which_nothing_is_proposed_is_explained(networks: ReferenceSegmenter, photo: Photo) -> None:
+    proposer = networks.segmenter.proposer
+    assert proposer is not None
+    networks.memory, threshold, proposer.pred_iou_thresh = None, proposer.pred_iou_thresh, 2.0
+    try:
+        with pytest.raises(UserError, match="no object was found in the picture: give its mask, a box or a point"):
+            networks.add_reference("thing", photo.path)
+        with pytest.raises(UserError, match=r"reference .*photo\.png \(thing\): no object was found"):
+            networks.add_references([Reference("thing", photo.path)])
+    finally:
+        proposer.pred_iou_thresh = threshold
+
+
+def test_the_page_shows_what_a_run_takes_for_the_object(refs: Path, found: list[Reference], tmp_path: Path) -> None:
+    words = ["--references", str(refs), "--nano", "--points-per-side", str(POINTS), "--device", "cpu"]
+    main(["segment", "--check-references", *words, "--out", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "references.html").read_text()
+    assert page.count("object found in the picture, the next region is") == 3
+    for picture, one in zip(re.findall('base64,([^"]+)"', page), found, strict=True):
+        shown = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR)
+        image, mask = one.read()
+        changed = np.abs(shown[..., ::-1].astype(int) - image).max(axis=2) > 40
+        assert mask is not None
+        outside = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))) == 0
+        assert changed[mask].mean() > 5 * changed[outside].mean()
+
+
+def test_a_run_keeps_the_memory_of_the_masks_that_were_found(
+    segmenter: ReferenceSegmenter, refs: Path, found: list[Reference], tmp_path: Path
+) -> None:
+    words = ["--references", str(refs), "--nano", "--points-per-side", str(POINTS), "--device", "cpu"]
+    main(["segment", *words, "--save-memory", str(tmp_path / "crosses.memory")])
+    for one in found:
+        segmenter.add_reference(one.label, *one.read())
+    assert segmenter.memory is not None
+    assert torch.equal(load_memory(tmp_path / "crosses.memory").vectors, segmenter.memory.vectors)
+
+
+def test_a_folder_of_plain_pictures_may_be_next_to_one_with_masks(refs: Path, photo: Photo, tmp_path: Path) -> None:
+    (tmp_path / "marked").mkdir()
+    (tmp_path / "plain").mkdir()
+    Image.open(photo.path).save(tmp_path / "marked" / "a.png")
+    Image.fromarray(photo.mask).save(tmp_path / "marked" / "a_mask.png")
+    Image.open(photo.path).save(tmp_path / "plain" / "a.png")
+    found = find_references(tmp_path)
+    assert found.form == "one folder per class"
+    assert [(one.label, one.is_plain) for one in found.references] == [("marked", False), ("plain", True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("boat:a.jpg", Reference("boat", Path("a.jpg"))),
+        ("boat:C:\\a.jpg", Reference("boat", Path("C:\\a.jpg"))),
+        ("boat:a.jpg:mask=whole", Reference("boat", Path("a.jpg"), mask="whole")),
+    ],
+)
+def test_a_picture_on_the_command_line(text: str, expected: Reference) -> None:
+    assert parse(text).reference() == expected
