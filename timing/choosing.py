@@ -37,7 +37,7 @@ from no_time_to_train.reference_segmenter import ReferenceSegmenter
 from timing.guided import figures
 
 #: Scenes of the pool, and its instances per class at most.
-SCENES, POOL = 100, 50
+SCENES, POOL = 48, 50
 
 
 class Row(NamedTuple):
@@ -199,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds to measure. Tune on others.")
-    parser.add_argument("--images", type=int, default=60, help="Targets per seed.")
+    parser.add_argument("--images", type=int, default=30, help="Targets per seed.")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="References per class.")
     parser.add_argument("--draws", type=int, default=10, help="Random draws to compare with.")
     parser.add_argument("--processes", type=int, default=1, help="Seeds that are measured at once.")

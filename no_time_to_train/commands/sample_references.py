@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import check_replaceable
 from no_time_to_train.method.settings import PointsPerSide
 from no_time_to_train.networks.registry import PresetName, find_networks
 from no_time_to_train.ranges import Positive, Seed
@@ -85,6 +86,7 @@ def sample_references(
             raise UserError(f"--pool {pool} is smaller than --n-shot {n_shot}: there is nothing to choose from")
         if nano and preset:
             raise UserError("--nano and --preset both choose the networks: leave one of them out")
+        check_replaceable(out)  # before the work that it gets the result of
         find_networks(*(("nano", None) if nano else (sam2, dinov2)), preset=preset)
     else:
         given = {"--cache-dir": cache_dir, "--preset": preset, "--sam2": sam2, "--dinov2": dinov2, "--nano": nano}
@@ -178,9 +180,8 @@ def print_reports(reports: "Sequence[ClassReport]", shots: int) -> None:
         shots: The references per class.
     """
     width = max(len(one.name) for one in reports)
-    print(f"\nexpected AP of the class on the other images of the pool, with {shots} chosen or drawn at random:\n")
+    print(f"\nexpected AP of the class in the pool (leave-one-out), with {shots} chosen or drawn at random:\n")
     print(f"{'class':{width}}  pool  chosen  drawn")
     for one in reports:
-        chosen, drawn = (f"{100 * score:.1f}" if score == score else "-" for score in (one.score, one.drawn))
-        print(f"{one.name:{width}}  {one.pool:4}  {chosen:>6}  {drawn:>5}")
+        print(f"{one.name:{width}}  {one.pool:4}  {100 * one.score:6.1f}  {100 * one.drawn:5.1f}")
     print("\nthe chosen are those with the best figure, so they will do somewhat worse on other images\n")

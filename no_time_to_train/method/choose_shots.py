@@ -2,8 +2,11 @@
 
 The paper draws references at random, and asks how to choose them. Here, the proposals of a pool of annotated images say
 how good a set of shots is: the prototype of the set ranks them, and the average precision of that ranking is the set's
-score. The images of the set's own shots do not count (leave-one-out). A set grows by one shot at a time: the one with
-which its score is best.
+score. A set grows by one shot at a time: the one with which its score is best.
+
+No shot may speak for itself (leave-one-out): the proposals of its own image are ranked by the mean of all other shots
+of the class. Leaving that image out instead would favor shots of images in which nothing can be found, such as
+mislabeled ones.
 """
 
 from dataclasses import dataclass
@@ -123,66 +126,82 @@ class ClassRanking:
     def __init__(self, proposals: PoolProposals, shots: Shots, class_index: int) -> None:
         self.rows = (shots.classes == class_index).nonzero()[:, 0]
         self.vectors = shots.vectors[self.rows]
-        others = [shots.vectors[shots.classes == other].mean(dim=0) for other in shots.classes.unique().tolist()]
-        similarity = proposals.vectors @ F.normalize(torch.stack(others), dim=1).T
+        means = [shots.vectors[shots.classes == one].mean(dim=0) for one in shots.classes.unique().tolist()]
+        similarity = proposals.vectors @ F.normalize(torch.stack(means), dim=1).T
         similarity[:, class_index] = 0
         self.rival = similarity.amax(dim=1)
         self.products = proposals.vectors @ self.vectors.T
+        self.own = proposals.images[:, None] == shots.images[self.rows]
+        self.by_others = self._similarity_without_own()
         of_class = proposals.instance_classes == class_index
-        found = proposals.instances >= 0
-        right = found & of_class[proposals.instances]
+        right = (proposals.instances >= 0) & of_class[proposals.instances]
         self.instances = proposals.instances.where(right, NO_INSTANCE).numpy()
-        images = shots.images[self.rows]
-        self.own = proposals.images[:, None] == images
-        self.own_instances = proposals.instance_images[of_class, None] == images
+        self.wanted = max(int(of_class.sum()), 1)  # 0 where the only shots are crowds
 
     def __len__(self) -> int:
         """The number of shots of the class in the pool."""
         return len(self.rows)
 
     def scores(self, sets: list[list[int]]) -> Tensor:
-        """The leave-one-out score of sets of shots of the class.
+        """The leave-one-out scores of sets of shots of the class.
 
-        It is the average precision of the pool's proposals as candidates of the class: those that are more similar to
-        the set's prototype than to any other class, ranked by that similarity. Proposals of the set's own images do
-        not count. Of several proposals that show one instance, the first counts.
+        A score is the average precision of the pool's proposals as candidates of the class: those that are more similar
+        to the prototype than to any other class, ranked by that similarity. The prototype is the set's mean; in the
+        images of the set's own shots, it is the mean of all shots of the class from other images. Of several proposals
+        that show one instance, the first counts.
 
         Args:
             sets: The shots of each set, as indices in [0, len(self)).
 
         Returns:
-            float64 [len(sets)] in [0, 1]; NaN where no instance is left outside the set's own images.
+            float64 [len(sets)] in [0, 1].
         """
+        member = self._members(sets)
+        lengths = (member.T @ self.vectors).norm(dim=1).clamp(min=1e-12)
+        similarity = (self.products @ member / lengths).where(self.own.float() @ member == 0, self.by_others[:, None])
+        scores = []
+        for column in range(len(sets)):
+            rows = (similarity[:, column] > self.rival).nonzero()[:, 0]
+            order = rows[similarity[rows, column].argsort(descending=True, stable=True)]
+            scores.append(_average_precision(self.instances[order.numpy()], self.wanted))
+        return torch.tensor(scores, dtype=torch.float64)
+
+    def typicality(self, sets: list[list[int]]) -> Tensor:
+        """The cosine similarity of the mean of each set to the mean of all shots of the class: float32 [len(sets)]."""
+        return F.cosine_similarity(self._members(sets).T @ self.vectors, self.vectors.sum(dim=0)[None])
+
+    def _members(self, sets: list[list[int]]) -> Tensor:
+        """Whether each shot is in each set: float32 [len(self), len(sets)] in {0, 1}."""
         member = torch.zeros(len(self), len(sets))
         for column, chosen in enumerate(sets):
             member[chosen, column] = 1
-        similarity = self.products @ member / (member.T @ self.vectors).norm(dim=1).clamp(min=1e-12)
-        candidate = (similarity > self.rival[:, None]) & (self.own.float() @ member == 0)
-        wanted = (self.own_instances.float() @ member == 0).sum(dim=0)
-        found = []
-        for column in range(len(sets)):
-            rows = candidate[:, column].nonzero()[:, 0]
-            order = rows[similarity[rows, column].argsort(descending=True, stable=True)]
-            found.append(_average_precision(self.instances[order.numpy()], int(wanted[column])))
-        return torch.tensor(found, dtype=torch.float64)
+        return member
+
+    def _similarity_without_own(self) -> Tensor:
+        """The similarity of each proposal to the mean of the class's shots from other images: float32 [n]."""
+        own = self.own.float()
+        lengths = (self.vectors.sum(dim=0) - own @ self.vectors).norm(dim=1).clamp(min=1e-12)
+        return (self.products * (1 - own)).sum(dim=1) / lengths
 
 
 def choose_shots(ranking: ClassRanking, count: int) -> Choice:
-    """Choose the shots of a class one by one: each time the one with which the set's score is best.
+    """Choose the shots of a class one by one: each time the one with which the set is best.
 
     Args:
         ranking: The class.
-        count: The number of shots to choose, at most ``len(ranking)``. Of equally good ones, the first is taken.
+        count: The number of shots to choose, at most ``len(ranking)``. Of shots with which the score is the same, the
+            one is taken with which the set is most typical of its class, and of equally typical ones the first.
 
     Returns:
         The choice. The first n shots of a larger choice are the choice of n.
     """
     chosen: list[int] = []
-    score = float("nan")
+    score = 0.0
     while len(chosen) < count:
         left = [shot for shot in range(len(ranking)) if shot not in chosen]
-        scores = ranking.scores([[*chosen, shot] for shot in left])
-        best = int(scores.nan_to_num(-1).argmax())  # the first of several
+        sets = [[*chosen, shot] for shot in left]
+        scores = ranking.scores(sets)
+        best = int(ranking.typicality(sets).where(scores == scores.max(), -2).argmax())  # the first of several
         score = float(scores[best])
         chosen.append(left[best])
     return Choice(ranking.rows[chosen].tolist(), score)
@@ -195,8 +214,6 @@ def _average_precision(instances: NDArray[np.int64], wanted: int) -> float:
         instances: int64 [m], the instance of the class that each candidate shows, or ``NO_INSTANCE``, best first.
         wanted: The number of instances of the class that should be found.
     """
-    if not wanted:
-        return float("nan")
     shown, first = np.unique(instances, return_index=True)
     hits = np.zeros(len(instances), bool)
     hits[first[shown != NO_INSTANCE]] = True

@@ -50,7 +50,7 @@ class ClassReport:
     Attributes:
         name: The class.
         pool: The number of instances that were chosen from.
-        score: The score of those chosen, in [0, 1]; see ``ClassRanking.scores``. NaN where no other instance is left.
+        score: The score of those chosen, in [0, 1]; see ``ClassRanking.scores``.
         drawn: The mean score of as many that are drawn at random.
     """
 
