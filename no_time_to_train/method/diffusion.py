@@ -1,7 +1,7 @@
 """Graph diffusion, an alternative to soft merging: masks that better masks cover lose score, also along chains.
 
-It follows FSOD-VFM (arXiv 2602.03137), whose masks come from another proposer and are not suppressed before; its scores are
-diffused with ``suppression="none"``. Unlike in soft merging, the vectors of the masks play no role.
+It follows FSOD-VFM (arXiv 2602.03137), whose masks come from another proposer and are not suppressed before, as with
+``suppression="none"``. Unlike in soft merging, the vectors of the masks play no role.
 """
 
 import numpy as np
