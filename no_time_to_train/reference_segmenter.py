@@ -23,6 +23,9 @@ from no_time_to_train.data.prompts import IMAGE_TYPES, check_image, check_label
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.shown_objects import read_shown_object
 from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.evaluation.reference_doctor import examine
+from no_time_to_train.evaluation.reference_images import memory_of, shot_images
+from no_time_to_train.evaluation.reference_report import ReferenceReport
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
@@ -250,6 +253,37 @@ class ReferenceSegmenter:
             The references in the same order; the pictures have masks now, except where none could be found.
         """
         return self.describer.find_masks(references)
+
+    def check_references(self, references: Iterable[Reference], each: bool = True) -> ReferenceReport:
+        """Measure what references are worth, by leave-one-out on their own images (docs/references.md).
+
+        The memory stays as it is; the references need not be in it.
+
+        Args:
+            references: From ``data.reference_forms.find_references``, for example.
+            each: Measure what each reference is worth, too; ``thresholds`` of the report alone need less time.
+
+        Raises:
+            UserError: There is no reference, or one cannot be used; the message names it.
+        """
+        describer = replace(self.describer, memory=None)
+        shown = describer.find_masks(list(references))
+        bank, masks = memory_of(shown, describer)
+        bank.made_with = self.made_with
+
+        def propose(image: Path, memory: MemoryBank | None) -> ImageProposals:
+            if memory is not None:  # which only guided prompts look at
+                self._remember(memory)
+            return self.propose(image)
+
+        earlier = self.memory
+        try:
+            images = shot_images(shown, bank, masks, propose)
+            return examine(bank, images, self.segmenter.settings, self.segmenter.encoder, each)
+        finally:
+            self.memory = earlier
+            if earlier is not None:
+                self._remember(earlier)
 
     def remove(self, label: str) -> None:
         """Forget a class.

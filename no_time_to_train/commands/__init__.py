@@ -15,6 +15,7 @@ COMMANDS = {
     "segment": ("segment", "segment"),
     "app": ("app", "app"),
     "filter": ("filter", "filter"),
+    "references check": ("references", "check"),
     "memory show": ("memory", "show"),
     "memory merge": ("memory", "merge"),
     "memory remove": ("memory", "remove"),

@@ -15,7 +15,7 @@ from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, Poin
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
-from no_time_to_train.ranges import Fraction, NonNegative, Positive
+from no_time_to_train.ranges import Fraction, NonNegative, Positive, parse_number
 
 if TYPE_CHECKING:
     from no_time_to_train.data.reference_forms import Reference
@@ -35,7 +35,7 @@ def segment(
     out: Path | None = None,
     overwrite: bool = False,
     format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
-    score: Fraction = 0.5,
+    score: str = "0.5",
     class_score: Sequence[str] = (),
     every: Positive = 30,
     max_pixels: Positive | None = None,
@@ -69,7 +69,8 @@ def segment(
         out: Folder for the results.
         overwrite: Replace finished results in --out, once the new ones are complete.
         format: Label files to write as well, and annotated videos.
-        score: The lowest score of an instance, from 0 to 1. The command filter changes it afterwards.
+        score: The lowest score of an instance, from 0 to 1, or auto: for each class the one with the best expected F1,
+            measured on the images of the examples (docs/references.md). The command filter changes it afterwards.
         class_score: The lowest score of one class: NAME=X. May be given several times.
         every: Of a video, one frame in this many.
         max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
@@ -105,7 +106,10 @@ def segment(
         raise UserError("nothing to do: give --images, and --out for the results, or --save-memory")
     if (images or check_references) and not out:
         raise UserError("--out is missing: the folder to write the results to")
-    thresholds = Thresholds.parse(score, class_score)
+    if score == "auto" and not (references or reference):
+        raise UserError("--score auto measures the examples: give --references or --reference; a memory has no images")
+    lowest = 0.5 if score == "auto" else parse_number("--score", score, Fraction)
+    thresholds = Thresholds.parse(lowest, class_score)
     given = [*(parse(text) for text in reference), *(parse(text, "--negative") for text in negative)]
     check_files({"references": references, "negatives": negatives}, given, memory, images)
     if save_memory:
@@ -181,6 +185,8 @@ def segment(
         print(f"memory: {save_memory}")
     if targets is None or out is None:
         return
+    if score == "auto":
+        thresholds = measured_thresholds(segmenter, examples, thresholds)
     segmenter.renumber(targets.category_ids)
     order = [*targets.category_ids, *(found.category_ids if found else [])]
     summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite)
@@ -191,6 +197,25 @@ def segment(
         print(f"interrupted after {summary}{resumed}; run the same command again to resume")
         sys.exit(130)
     print(f"{summary}{resumed}{summary.advice(out)}; open {out / 'index.html'}")
+
+
+def measured_thresholds(
+    segmenter: "ReferenceSegmenter", examples: Sequence["Reference"], given: Thresholds
+) -> Thresholds:
+    """The thresholds of ``--score auto``; they are printed.
+
+    Args:
+        segmenter: The networks and the memory.
+        examples: The references.
+        given: What ``--class-score`` states, which counts more. Classes that cannot be measured get its ``score``.
+    """
+    shown = {one.label for one in examples if not one.negative}
+    measured = segmenter.check_references([one for one in examples if one.label in shown], each=False).thresholds
+    chosen = {**measured, **given.class_scores}
+    for label in segmenter.classes:
+        why = "" if label in chosen else " (not measured: that needs examples in two images)"
+        print(f"--score auto: {label}: {chosen.get(label, given.score):g}{why}")
+    return Thresholds(given.score, chosen)
 
 
 def check_files(

@@ -12,7 +12,8 @@ from torch import Tensor
 from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.segmenter import LogitMasks
+from no_time_to_train.method.tile_masks import ChosenMasks
+from no_time_to_train.method.upsample import LogitMasks
 
 #: The longer side at which masks are compared, in pixels: SAM 2's own masks have 256.
 SIDE = 512
@@ -26,12 +27,14 @@ class AnnotatedProposals:
         proposals: The proposals. Their masks are no larger than ``SIDE`` and kept as bits, so that they can be ranked
             with many memories in a short time.
         iou: float32 [n, m], the IoU of each proposal with each instance, at that size.
+        inside: float32 [n, m], the share of each proposal that lies inside each instance.
         covered: float32 [n, m], the share of each instance that each proposal covers.
         areas: float32 [m], the area of each instance as a share of the image.
     """
 
     proposals: DescribedProposals
     iou: Tensor
+    inside: Tensor
     covered: Tensor
     areas: Tensor
 
@@ -71,7 +74,8 @@ def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side
     if isinstance(make, LogitMasks):
         make = replace(make, height=max(round(scale * height), 1), width=max(round(scale * width), 1))
     made = make(torch.arange(len(proposals)))
-    masks = made if isinstance(made, PackedMasks) else made.compared
+    masks = made.compared if isinstance(made, ChosenMasks) else made
+    assert isinstance(masks, PackedMasks)
     size = masks.width, masks.height
     small = [cv2.resize(one.astype(np.uint8), size, interpolation=cv2.INTER_AREA) for one in instances]
     truth = PackedMasks.pack(np.array(small, bool).reshape(-1, *size[::-1]))
@@ -83,6 +87,7 @@ def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side
     return AnnotatedProposals(
         replace(proposals, upsampled_masks=KeptMasks(masks)),
         torch.from_numpy(shared / np.maximum(union, 1)).float(),
+        torch.from_numpy(shared / np.maximum(masks.areas[:, None], 1)).float(),
         torch.from_numpy(shared / np.maximum(truth.areas, 1)).float(),
         torch.tensor(areas, dtype=torch.float32),
     )

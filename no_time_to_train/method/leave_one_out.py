@@ -1,11 +1,13 @@
 """Leave-one-out: what a memory finds in an image without the shots that were taken from that image."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from no_time_to_train.method.classify import classify
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.proposals import DescribedProposals
@@ -30,7 +32,11 @@ class Ranked(NamedTuple):
 
 @torch.inference_mode()
 def rank_without(
-    proposals: DescribedProposals, bank: MemoryBank, left_out: Collection[int], settings: Settings
+    proposals: DescribedProposals,
+    bank: MemoryBank,
+    left_out: Collection[int],
+    settings: Settings,
+    only: int | None = None,
 ) -> Ranked:
     """Find the instances of an image with a memory from which some shots are left out.
 
@@ -40,21 +46,42 @@ def rank_without(
         left_out: The numbers of the shots that are left out, in [0, M). A class without any other positive shot finds
             nothing.
         settings: The method's numbers.
+        only: Find only the instances of this class, in less time; its index in the whole memory.
 
     Returns:
         Tensors on the CPU.
     """
+    nothing = Ranked(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     part = bank.keep_shots([shot for shot in range(len(bank)) if shot not in left_out])
     if part is None:
-        return Ranked(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
-    device, negatives = proposals.vectors.device, part.negatives
-    with without_autocast(proposals.vectors):
-        candidates, _ = name_and_merge(
-            proposals,
-            Prototypes(*(tensor.to(device) for tensor in prototypes_of(part, settings.prototype))),
-            settings,
-            None if negatives is None else Negatives(*(tensor.to(device) for tensor in negatives)),
-        )
-    best = candidates.scores.argsort(descending=True, stable=True)[: settings.max_instances]
+        return nothing
     whole = torch.tensor([bank.categories.index(category) for category in part.categories])
-    return Ranked(candidates.rows[best].cpu(), whole[candidates.classes[best].cpu()], candidates.scores[best].cpu())
+    device, negatives = proposals.vectors.device, part.negatives
+    prototypes = Prototypes(*(tensor.to(device) for tensor in prototypes_of(part, settings.prototype)))
+    if negatives is not None:
+        negatives = Negatives(*(tensor.to(device) for tensor in negatives))
+    with without_autocast(proposals.vectors):
+        rows = torch.arange(len(proposals), device=device)
+        if only is not None:
+            named = classify(proposals, prototypes, settings.classes_per_mask, negatives, settings.score)
+            rows = named.rows[whole.to(device)[named.classes] == only].sort().values
+            if not len(rows):
+                return nothing
+        candidates, _ = name_and_merge(some(proposals, rows), prototypes, settings, negatives)
+    best = candidates.scores.argsort(descending=True, stable=True)
+    classes = whole[candidates.classes[best].cpu()]
+    if only is not None:
+        best, classes = best[(classes == only).to(device)], classes[classes == only]
+    best = best[: settings.max_instances]
+    return Ranked(rows[candidates.rows[best]].cpu(), classes[: len(best)], candidates.scores[best].cpu())
+
+
+def some(proposals: DescribedProposals, rows: Tensor) -> DescribedProposals:
+    """Some of the proposals of an image, given by their rows, int64 [m] in [0, n)."""
+    return replace(
+        proposals,
+        predicted_iou=proposals.predicted_iou[rows],
+        boxes=proposals.boxes[rows],
+        vectors=proposals.vectors[rows],
+        upsampled_masks=lambda chosen: proposals.upsampled_masks(rows[chosen]),
+    )

@@ -1,0 +1,266 @@
+"""What was measured about references, and the advice that follows from it, in words."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from no_time_to_train.errors import plural
+from no_time_to_train.evaluation.score_thresholds import Threshold
+from no_time_to_train.method.memory_bank import MemoryBank
+
+#: The format of ``ReferenceReport.to_json``.
+FORMAT = "no-time-to-train reference report 1"
+
+#: Advice is given from these values on: the area of a reference's mask, relative to that of SAM 2's proposal;
+LARGE, SMALL = 2.0, 0.5
+#: the area of an object in pixels of SAM 2's masks, which have 256 x 256;
+TINY = 64
+#: the share of a mask that looks more like its surroundings than like its class;
+MOSTLY_BACKGROUND = 0.5
+#: the change of the expected AP without a reference.
+HARMFUL = 0.02
+
+#: Side of SAM 2's masks in pixels.
+MASK_SIDE = 256
+
+
+@dataclass
+class ShotReport:
+    """What was measured about one reference.
+
+    Attributes:
+        label: The name of its class.
+        image: Its image file.
+        number: Its number among the references of its class, from 1; negative references are counted with them.
+        negative: Whether it shows what the class is not.
+        compared: Whether the class has references in other images, so that something can be said about this one.
+        found: Whether the other references find it as its class; None where it was not compared, or is negative.
+        best_iou: The highest IoU of any of SAM 2's proposals with its mask.
+        iou: The IoU of the mask that it was found with; None where it was not found.
+        score: The score of that mask, likewise.
+        taken_for: The class of the mask on it with the highest score; None where there is none.
+        taken_score: The score of that mask.
+        similarity: The cosine of its vector with its class's prototype without it; None where it has no others.
+        most_similar: The other class whose prototype its vector is most similar to; None where there is no other.
+        similarity_to_it: The cosine with that prototype.
+        area: Its mask's share of the image.
+        mask_ratio: Its mask's area, divided by that of the proposal with the highest IoU.
+        background: Share of its mask that looks more like the surroundings in its crop than like its class; None
+            where its crop shows no surroundings.
+        twin: The number of another reference of its class that is nearly the same; None where there is none.
+        ap_without: How much the expected AP of its class changes without it; None where it is not known.
+        advice: What follows from this, in words.
+    """
+
+    label: str
+    image: str
+    number: int
+    negative: bool
+    compared: bool
+    found: bool | None
+    best_iou: float
+    iou: float | None
+    score: float | None
+    taken_for: str | None
+    taken_score: float | None
+    similarity: float | None
+    most_similar: str | None
+    similarity_to_it: float | None
+    area: float
+    mask_ratio: float | None
+    background: float | None
+    twin: int | None
+    ap_without: float | None = None
+    advice: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ClassReport:
+    """What was measured about one class.
+
+    Attributes:
+        label: Its name.
+        references: The number of its positive references.
+        images: The number of images that they are in.
+        found: The number of references that the others find.
+        threshold: The score threshold with the best expected F1; None where it is not known.
+        ap: The expected AP on the references' images, in [0, 1]; None likewise.
+        advice: What follows from this, in words.
+    """
+
+    label: str
+    references: int
+    images: int
+    found: int
+    threshold: Threshold | None
+    ap: float | None
+    advice: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Confusion:
+    """Two classes that the references tell apart badly.
+
+    Attributes:
+        labels: Their names.
+        share: Share of their references that look more like the other class; None where each has one reference only.
+        similarity: The cosine of their prototypes.
+        advice: What follows from this, in words.
+    """
+
+    labels: tuple[str, str]
+    share: float | None
+    similarity: float
+    advice: str = ""
+
+
+@dataclass
+class ReferenceReport:
+    """What ``ReferenceSegmenter.check_references`` has measured.
+
+    Attributes:
+        classes: One entry per class.
+        shots: One entry per reference, in the order of the classes.
+        confusions: Pairs of classes, the worst first.
+        settings: The method's numbers that they were measured with.
+        memory: The memory that was made of the references, in the order of ``shots``.
+    """
+
+    classes: list[ClassReport]
+    shots: list[ShotReport]
+    confusions: list[Confusion]
+    settings: dict[str, Any]
+    memory: MemoryBank
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score threshold of each class that has one, by its name."""
+        return {one.label: one.threshold.score for one in self.classes if one.threshold is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        parts: dict[str, list[Any]] = {"classes": self.classes, "shots": self.shots, "confusions": self.confusions}
+        entries = {name: [asdict(one) for one in part] for name, part in parts.items()}
+        return {"format": FORMAT, "settings": self.settings, **entries}
+
+
+def with_advice(report: ReferenceReport) -> ReferenceReport:
+    """The same report with advice for each reference, class and pair of classes."""
+    for shot in report.shots:
+        shot.advice = advice_on_shot(shot)
+    for one in report.classes:
+        one.advice = advice_on_class(one)
+    for pair in report.confusions:
+        pair.advice = advice_on_pair(pair)
+    return report
+
+
+def advice_on_shot(shot: ShotReport) -> list[str]:
+    """What to do about a reference, one sentence for each thing that was measured; empty where it is fine."""
+    label, advice = shot.label, []
+    if not shot.negative:
+        own, other = shot.similarity, shot.similarity_to_it
+        if own is not None and other is not None and other > own:
+            advice.append(
+                f"It looks more like {shot.most_similar} ({other:.2f}) than like the other references of {label} "
+                f"({own:.2f}): check its label."
+            )
+        elif shot.taken_for not in (None, label) and shot.compared:
+            advice.append(f"The others find it, but as {shot.taken_for} (score {shot.taken_score:.2f}).")
+        elif shot.found is False and shot.best_iou >= 0.5:
+            advice.append(
+                f"SAM 2 proposes a mask of it, but none of {label} remains on it: it may be too unlike the others, or "
+                "merged into a larger mask."
+            )
+        if shot.background is not None and shot.background >= MOSTLY_BACKGROUND:
+            than = f"the other references of {label}" if own is not None else "the rest of the mask"
+            advice.append(
+                f"{100 * shot.background:.0f} % of its mask looks more like its surroundings than like {than}: does "
+                "the mask mark the object?"
+            )
+    pixels = shot.area * MASK_SIDE**2
+    if pixels < TINY:
+        advice.append(
+            f"It covers {100 * shot.area:.2g} % of its image, {pixels:.0f} of the {MASK_SIDE} x {MASK_SIDE} pixels of "
+            "a mask of SAM 2: crop the image around it, or take a larger one."
+        )
+    if shot.best_iou < 0.5:
+        ratio = shot.mask_ratio
+        if ratio is not None and ratio >= LARGE:
+            why = f"its mask is {ratio:.1f} times as large as what SAM 2 proposes there"
+        elif ratio is not None and ratio <= SMALL:
+            why = f"its mask has {100 * ratio:.0f} % of the area of what SAM 2 proposes there"
+        else:
+            why = "its outline is no object for SAM 2"
+        advice.append(f"No proposal of SAM 2 fits its mask (best IoU {shot.best_iou:.2f}): {why}.")
+    if shot.twin is not None and shot.twin < shot.number:
+        advice.append(
+            f"It is nearly the same as reference {shot.twin}: it adds nothing, and makes the figures too good."
+        )
+    if shot.ap_without is not None and shot.ap_without >= HARMFUL:
+        advice.append(f"Without it, the expected AP of {label} is {100 * shot.ap_without:.1f} higher: leave it out.")
+    return advice
+
+
+def advice_on_class(one: ClassReport) -> list[str]:
+    """What to do about a class; empty where it is fine."""
+    if one.references == 1:
+        return [
+            "One reference cannot be compared with others: its threshold and its AP cannot be known. A second one, in "
+            "another image, would show them."
+        ]
+    if one.images == 1:
+        return ["All references are in one image, and cannot be compared with others: add one of another image."]
+    if one.threshold is None:
+        return ["The references do not find each other: they show different things, or have wrong masks."]
+    if one.found * 2 < one.references:
+        return [
+            f"The references find only {one.found} of {one.references} of each other: add references like those that "
+            "are not found."
+        ]
+    return []
+
+
+def advice_on_pair(pair: Confusion) -> str:
+    """What to do about two classes."""
+    a, b = pair.labels
+    if pair.share is None:
+        return (
+            f"{a} and {b} may be mixed up (similarity {pair.similarity:.2f}): more references of each would show "
+            "whether they are."
+        )
+    return (
+        f"The references cannot tell {a} from {b}: {100 * pair.share:.0f} % of them look more like the other class. "
+        "Make them one class, or add references that show the difference."
+    )
+
+
+def summary_lines(report: ReferenceReport) -> list[str]:
+    """The report as lines for a terminal: a table of the classes, then all advice."""
+    width = max([len(one.label) for one in report.classes] + [5])
+    lines = [f"{'class':<{width}}  references  found  threshold  precision  recall  AP"]
+    for one in report.classes:
+        threshold = one.threshold
+        cells = (
+            ["-"] * 4
+            if threshold is None or one.ap is None
+            else [f"{threshold.score:.2f}"]
+            + [f"{100 * value:.0f} %" for value in (threshold.precision, threshold.recall)]
+            + [f"{100 * one.ap:.0f}"]
+        )
+        found = str(one.found) if one.images > 1 else "-"
+        lines.append(
+            f"{one.label:<{width}}  {one.references:>10}  {found:>5}  {cells[0]:>9}  {cells[1]:>9}  {cells[2]:>6}  "
+            f"{cells[3]:>2}"
+        )
+    lines += [f"{one.label}: {advice}" for one in report.classes for advice in one.advice]
+    lines += [pair.advice for pair in report.confusions]
+    for shot in report.shots:
+        name = f"{'negative of ' if shot.negative else ''}{shot.label}, reference {shot.number} ({shot.image})"
+        lines += [f"{name}: {advice}" for advice in shot.advice]
+    return lines
+
+
+def title_of(report: ReferenceReport) -> str:
+    """What was checked, in a few words."""
+    classes = len(report.classes)
+    return f"{plural(len(report.shots), 'reference')} of {classes} class{'es' * (classes != 1)}"

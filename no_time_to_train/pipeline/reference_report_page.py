@@ -1,0 +1,67 @@
+"""The files of ``references check``: the report as JSON, and as a page with pictures of the references."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from no_time_to_train.data.reference_pictures import decode_crop
+from no_time_to_train.evaluation.reference_report import ReferenceReport, ShotReport, title_of
+from no_time_to_train.files import atomic_write, write_json
+from no_time_to_train.visual.drawing import PALETTE, draw_outlines, outlines
+from no_time_to_train.visual.html import render
+
+
+def write_report(report: ReferenceReport, out: Path) -> Path:
+    """Write ``reference_report.json`` and ``reference_report.html``.
+
+    Args:
+        report: From ``ReferenceSegmenter.check_references``.
+        out: The folder.
+
+    Returns:
+        The page. References with advice come first, those with the most advice before the others.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    write_json(out / "reference_report.json", report.to_json())
+    shots = [
+        {"report": shot, "name": Path(shot.image).name, "picture": picture(report, number), "facts": facts(shot)}
+        for number, shot in enumerate(report.shots)
+    ]
+    shots.sort(key=lambda one: -len(one["report"].advice))  # type: ignore[attr-defined]  # a dict of mixed values
+    page = out / "reference_report.html"
+    with atomic_write(page) as file:
+        file.write(render("reference_report.html", title=title_of(report), report=report, shots=shots).encode())
+    return page
+
+
+def facts(shot: ShotReport) -> str:
+    """What was measured about a reference, in one line."""
+    if shot.negative:
+        parts = ["shows what the class is not"]
+    elif shot.found is None:
+        parts = ["no other reference to compare with"]
+    elif shot.found:
+        parts = [f"found by the others: score {shot.score:.2f}, IoU {shot.iou:.2f}"]
+    else:
+        parts = [f"not found by the others; best IoU of SAM 2 {shot.best_iou:.2f}"]
+    if shot.ap_without is not None:
+        parts.append(f"AP without it {100 * shot.ap_without:+.1f}")
+    if shot.background is not None:
+        parts.append(f"{100 * shot.background:.0f} % like its surroundings")
+    return "; ".join(parts)
+
+
+def picture(report: ReferenceReport, number: int) -> str:
+    """The crop that the encoder sees of a reference, with its outline: a JPEG file in base64."""
+    crop, mask = decode_crop(report.memory.crops[number])
+    pixels = np.ascontiguousarray((255 * crop).byte().permute(1, 2, 0).numpy())
+    color = PALETTE.by_idx(int(report.memory.class_index[number])).as_rgb()
+    draw_outlines(pixels, outlines(mask[0].numpy().astype(np.uint8)), color, line=2)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG", quality=85)
+    return base64.b64encode(file.getvalue()).decode()
