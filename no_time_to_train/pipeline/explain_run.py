@@ -128,7 +128,8 @@ def explain_run(
         misses = [{**miss, "id": ids.get(miss["id"], miss["id"])} for miss in misses]
         annotations = {ids.get(object_id, object_id): one for object_id, one in matches.objects.items()}
         page = out / "explain.html"
-        write_explain_page(page, costs, misses, annotations, coco, rerun.stage.dataset_cfgs.test.root)
+        root, rescales = rerun.stage.dataset_cfgs.test.root, rerun.stage.rescales
+        write_explain_page(page, costs, misses, annotations, coco, root, rescales)
         write_json(out / "explain.json", {**costs, "objects_missed": misses})
     return f"{cost_table(costs)}each object: {out / 'explain.json'}, pictures: {page}\n"
 
