@@ -2,8 +2,8 @@
 
 ``python -m timing.choosing`` draws scenes of eight classes for a pool and for targets, chooses references from the
 pool, draws others from it at random, and finds the objects of the targets with each memory and the nano networks. It
-prints a table, and draws a figure like the paper's Figure 4. The way of choosing was settled on the seeds 777, 1000 and
-1001. Measure on others.
+prints a table, and draws a figure like the paper's Figure 4. The way of choosing was settled on the seeds 777 and
+1000. Measure on others.
 """
 
 import argparse
