@@ -1,0 +1,131 @@
+"""``references check`` and ``segment --score auto``: planted mistakes among references are found by leave-one-out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from no_time_to_train.cli import main
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.evaluation.reference_report import FORMAT
+from no_time_to_train.evaluation.score_thresholds import best_thresholds
+from no_time_to_train.evaluation.shot_scores import ClassScores
+from tests.browser import CHROMIUM, Browser
+
+STRIPES, RINGS = 0, 4
+
+
+def write_references(folder: Path, labels: dict[int, list[str]]) -> None:
+    """Write a reference of a drawn class, by its index, for each label; the labels may be wrong."""
+    rng, waiting = np.random.default_rng(777), {index: list(names) for index, names in labels.items()}
+    number = 0
+    while any(waiting.values()):
+        scene, number = draw_scene(rng, NOVEL_CLASSES[:6], (200, 240)), number + 1
+        for index, mask in zip(scene.labels.tolist(), scene.masks, strict=True):
+            if waiting.get(index) and mask.mean() > 0.04:
+                place = folder / waiting[index].pop(0) / f"{number}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(scene.image).save(place)
+                Image.fromarray(mask).save(place.with_name(f"{number}_mask.png"))
+                break
+
+
+def check(references: Path, out: Path) -> dict:
+    """The JSON of ``references check``."""
+    main([
+        "references", "check", "--nano", "--device", "cpu", "--points-per-side", "10",
+        "--references", str(references), "--out", str(out),
+    ])  # fmt: skip
+    return json.loads((out / "reference_report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three references of stripes, two of rings, and a third of rings that is labeled stripes."""
+    folder = tmp_path_factory.mktemp("wrong")
+    write_references(folder / "refs", {STRIPES: ["stripes"] * 3, RINGS: ["rings", "rings", "stripes"]})
+    check(folder / "refs", folder / "out")
+    return folder
+
+
+def test_a_reference_with_the_label_of_another_class_is_found(wrong: Path) -> None:
+    report = json.loads((wrong / "out/reference_report.json").read_text())
+    rings = {path.name for path in (wrong / "refs/rings").glob("*.png")}
+    advised = [one for one in report["shots"] if any("check its label" in text for text in one["advice"])]
+    assert [one["label"] for one in advised] == ["stripes"]
+    assert advised[0]["most_similar"] == "rings"
+    assert Path(advised[0]["image"]).name not in rings
+    assert not report["confusions"]
+
+
+def test_the_report_has_an_entry_per_class_and_per_reference(wrong: Path) -> None:
+    report = json.loads((wrong / "out/reference_report.json").read_text())
+    assert report["format"] == FORMAT
+    assert [(one["label"], one["references"]) for one in report["classes"]] == [("rings", 2), ("stripes", 4)]
+    assert len(report["shots"]) == 6
+    for one in report["classes"]:
+        assert all(0 <= one["threshold"][key] <= 1 for key in ("score", "precision", "precision_at_least", "recall"))
+    assert all(one["best_iou"] > 0 and 0 <= one["background"] <= 1 for one in report["shots"])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_page_shows_every_reference_with_its_advice_first(wrong: Path, tmp_path: Path) -> None:
+    browser = Browser(tmp_path, width=400)
+    try:
+        browser.open(wrong / "out/reference_report.html")
+        captions = browser.texts("figcaption")
+        assert len(captions) == 6
+        assert "check its label" in captions[0]
+        assert browser.run("document.documentElement.scrollWidth") <= 400
+        assert not browser.errors
+    finally:
+        browser.close()
+
+
+def test_two_classes_that_are_the_same_are_found(tmp_path: Path) -> None:
+    write_references(tmp_path / "refs", {STRIPES: ["one", "two"] * 3, RINGS: ["rings"] * 3})
+    report = check(tmp_path / "refs", tmp_path / "out")
+    assert [sorted(one["labels"]) for one in report["confusions"]] == [["one", "two"]]
+
+
+def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_references(tmp_path / "refs", {STRIPES: ["stripes"], RINGS: ["rings"]})
+    report = check(tmp_path / "refs", tmp_path / "out")
+    assert [one["threshold"] for one in report["classes"]] == [None, None]
+    assert [one["found"] for one in report["shots"]] == [None, None]
+    assert "One reference cannot be compared with others" in capsys.readouterr().out
+
+
+def test_automatic_thresholds_are_used_and_kept_for_filter(wrong: Path, tmp_path: Path, capsys) -> None:
+    image = next((wrong / "refs/rings").glob("*[0-9].png"))
+    main([
+        "segment", "--nano", "--device", "cpu", "--points-per-side", "10", "--references", str(wrong / "refs"),
+        "--images", str(image), "--out", str(tmp_path / "out"), "--score", "auto", "--class-score", "rings=0.2",
+    ])  # fmt: skip
+    printed = capsys.readouterr().out
+    report = json.loads((wrong / "out/reference_report.json").read_text())
+    expected = next(one["threshold"]["score"] for one in report["classes"] if one["label"] == "stripes")
+    assert f"--score auto: stripes: {expected:g}" in printed
+    info = json.loads((tmp_path / "out/images.json").read_text())["info"]
+    assert info["class_scores"] == {"rings": 0.2, "stripes": expected}
+
+
+def test_automatic_thresholds_need_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["segment", "--memory", "m", "--score", "auto", "--images", "x", "--out", str(tmp_path / "out")])
+    assert "--score auto measures the examples" in capsys.readouterr().err
+
+
+def test_objects_that_nobody_annotated_do_not_raise_the_threshold() -> None:
+    shots = dict(enumerate([0.8, 0.75, 0.7, 0.65, 0.78]))
+    low = [0.1, 0.2, 0.25, 0.3, 0.15, 0.28]
+    (alone,) = best_thresholds([ClassScores(shots, [], low)])
+    (among,) = best_thresholds([ClassScores(shots, [], [*low, 0.82, 0.76, 0.71, 0.69])])
+    assert alone is not None
+    assert among is not None
+    assert abs(alone.score - among.score) <= 0.05
+    assert 0.3 < among.score < 0.65
+    assert among.objects == pytest.approx(9, abs=0.5)
+    assert among.precision > 0.9 > among.precision_at_least

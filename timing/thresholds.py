@@ -1,0 +1,93 @@
+"""The thresholds that references give, against the best ones, on drawn scenes: ``python -m timing.thresholds``.
+
+Draws scenes as the demo does, measures the references of all eight classes with ``check_references``, and prints the mean
+F1 of the classes on the targets: at the measured thresholds, at the threshold of each class that is best on the targets
+themselves (the oracle), and at 0.5. What is assumed in ``evaluation/score_thresholds.py`` was chosen on seed 777.
+"""
+
+import argparse
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from no_time_to_train.data.annotated_proposals import annotate
+from no_time_to_train.data.coco import annotation_mask, read_coco
+from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_sets import read_references
+from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files, write_inputs
+from no_time_to_train.evaluation.shot_scores import FOUND_IOU
+from no_time_to_train.method.leave_one_out import rank_without
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.reference_segmenter import ReferenceSegmenter
+
+
+def f1(scores: NDArray[np.float64], right: NDArray[np.bool_], objects: int, threshold: float) -> float:
+    """The F1 of a class at a threshold."""
+    kept = scores >= threshold
+    return float(2 * right[kept].sum() / max(int(kept.sum()) + objects, 1))
+
+
+def measure(seed: int, shots: int, images: int, folder: Path) -> list[float]:
+    """The mean F1 of the classes at the measured thresholds, at the best ones, and at 0.5."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        write_inputs(folder, shots, images, seed)
+    reference_file, target_file = annotation_files(folder)
+    coco, targets = read_coco(reference_file), read_coco(target_file)
+    examples = []
+    for category_id, entries in sorted(read_references(folder / "references.json").items()):
+        for annotation in (coco.anns[entry["ann_ids"][0]] for entry in entries):
+            entry = coco.imgs[annotation["image_id"]]
+            mask = encode_mask(annotation_mask(annotation, entry["height"], entry["width"]))
+            image = reference_file.parent / "images" / entry["file_name"]
+            examples.append(Reference(coco.cats[category_id]["name"], image, mask))
+    segmenter = ReferenceSegmenter.from_pretrained("nano", settings=Settings(points_per_side=POINTS_PER_SIDE))
+    report = segmenter.check_references(examples, each=False)
+    labels = [category.name for category in report.memory.categories]
+    scores: list[list[float]] = [[] for _ in labels]
+    right: list[list[bool]] = [[] for _ in labels]
+    objects = [0] * len(labels)
+    for image_id, entry in targets.imgs.items():
+        annotations = targets.imgToAnns[image_id]
+        classes = [labels.index(targets.cats[one["category_id"]]["name"]) for one in annotations]
+        masks = [annotation_mask(one, entry["height"], entry["width"]) for one in annotations]
+        found = annotate(segmenter.propose(target_file.parent / "images" / entry["file_name"]), masks)
+        ranked = rank_without(found.proposals, report.memory, [], segmenter.segmenter.settings)
+        waiting = set(range(len(classes)))
+        for row, index, score in zip(ranked.rows, ranked.classes.tolist(), ranked.scores.tolist(), strict=True):
+            hits = [one for one in waiting if classes[one] == index and found.iou[row, one] >= FOUND_IOU]
+            scores[index].append(score)
+            right[index].append(bool(hits))
+            waiting -= {max(hits, key=lambda one: float(found.iou[row, one]))} if hits else set()
+        for index in classes:
+            objects[index] += 1
+    figures = []
+    for label, values, hit, count in zip(labels, scores, right, objects, strict=True):
+        arrays = np.array(values), np.array(hit, bool)
+        best = max((f1(*arrays, count, value) for value in values), default=0.0)
+        figures.append([f1(*arrays, count, report.thresholds.get(label, 0.5)), best, f1(*arrays, count, 0.5)])
+    means: list[float] = np.mean(figures, axis=0).tolist()
+    return means
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds to measure. Tune on others.")
+    parser.add_argument("--shots", type=int, nargs="+", default=[5, 10], help="References per class.")
+    parser.add_argument("--images", type=int, default=40, help="Targets per seed.")
+    args = parser.parse_args()
+    print("| shots | seed | F1 measured | F1 oracle | F1 at 0.5 |\n| ---: | ---: | ---: | ---: | ---: |")
+    for shots in args.shots:
+        for seed in args.seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                cells = [f"{value:.3f}" for value in measure(seed, shots, args.images, Path(folder) / "demo")]
+            print(f"| {shots} | {seed} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
