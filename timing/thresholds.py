@@ -1,8 +1,8 @@
 """The thresholds that references give, against the best ones, on drawn scenes: ``python -m timing.thresholds``.
 
-Draws scenes as the demo does, measures the references of all eight classes with ``check_references``, and prints the mean
-F1 of the classes on the targets: at the measured thresholds, at the threshold of each class that is best on the targets
-themselves (the oracle), and at 0.5. What is assumed in ``evaluation/score_thresholds.py`` was chosen on seed 777.
+Draws scenes as the demo does, measures the references of all eight classes with ``check_references``, and prints the
+mean F1 of the classes on the targets: at the measured thresholds, at the threshold of each class that is best on the
+targets themselves (the oracle), and at 0.5. What is assumed in ``evaluation/score_thresholds.py`` was chosen on seed 777.
 """
 
 import argparse
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.annotated_proposals import annotate
-from no_time_to_train.data.coco import annotation_mask, read_coco
+from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_sets import read_references
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import annotation_mask, encode_mask
 from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files, write_inputs
 from no_time_to_train.evaluation.shot_scores import FOUND_IOU
 from no_time_to_train.method.leave_one_out import rank_without
