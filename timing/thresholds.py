@@ -2,7 +2,7 @@
 
 Draws scenes as the demo does, measures the references of all eight classes with ``check_references``, and prints the
 mean F1 of the classes on the targets: at the measured thresholds, at the threshold of each class that is best on the
-targets themselves (the oracle), and at 0.5. What is assumed in ``evaluation/score_thresholds.py`` was chosen on seed 777.
+targets themselves (the oracle), and at 0.5. ``evaluation/score_thresholds.py`` was tuned on seed 777.
 """
 
 import argparse
