@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 from gradio.utils import get_upload_folder
 
 from no_time_to_train.app.corrections import Item
@@ -36,7 +37,7 @@ class Endpoints:
         """Add the endpoints to the page that is being built."""
         reading = (self.segment, self.photos, self.objects)
         for function in (*reading, self.show, self.judge, self.undo, self.redo, self.export):
-            gr.api(answered(function), api_name=function.__name__)
+            api(answered(function), api_name=function.__name__)
 
     def segment(self, photo: gr.FileData, score: float = 0.5) -> dict[str, Any]:
         """Find the objects of all classes in a photo, which is not kept.
@@ -50,18 +51,18 @@ class Endpoints:
         """
         if self.workspace.segmenter.memory is None:
             raise UserError("the memory is empty: show an object first, or start the app with --memory")
-        path = uploaded(photo)
+        path, name = uploaded(photo)
         try:
             pixels = read_rgb(path)
         except UserError as error:
-            raise UserError(str(error).replace(str(path), path.name)) from error
+            raise UserError(str(error).replace(str(path), name)) from error
         found = self.workspace.segment(pixels, score)
         height, width = found.image.shape[:2]
         annotations = [
             {"id": number, "iscrowd": 0, **record} for number, record in enumerate(found.to_coco(image_id=1), start=1)
         ]
         return {
-            "images": [{"id": 1, "file_name": photo.get("orig_name") or "photo", "height": height, "width": width}],
+            "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
             "annotations": annotations,
             "categories": [{"id": one.id, "name": one.name} for one in found.categories],
         }
@@ -96,8 +97,8 @@ class Endpoints:
         if not points and not box:
             raise UserError("give points on the object, or a box around it")
         size = self.workspace.pixels(photo).shape[:2]
-        places = [[check_point(point, *size) for point in several or []] for several in (points, negative_points)]
-        mask = self.workspace.masks(photo, *places, None if box is None else check_box(box, *size))[0]
+        on, off = ([check_point(point, *size) for point in several or []] for several in (points, negative_points))
+        mask = self.workspace.masks(photo, on, off, None if box is None else check_box(box, *size))[0]
         self.workspace.show(photo, mask, check_label(label))
         return encode_mask(mask)
 
@@ -144,8 +145,8 @@ class Endpoints:
         return self.workspace.items(photo)
 
 
-def uploaded(photo: Any) -> Path:
-    """The file that was uploaded, and no other file of this computer.
+def uploaded(photo: Any) -> tuple[Path, str]:
+    """The file that was uploaded, and no other file of this computer; and the name that it had.
 
     Raises:
         UserError: It is none.
@@ -153,7 +154,7 @@ def uploaded(photo: Any) -> Path:
     path = Path(str(photo.get("path") if isinstance(photo, dict) else None))
     if not real_path(path).is_relative_to(real_path(get_upload_folder())):
         raise UserError("upload the photo: gradio_client.handle_file does, see docs/app.md")
-    return path
+    return path, str(photo.get("orig_name") or path.name)
 
 
 def answered(function: Callable[..., Any]) -> Callable[..., Any]:

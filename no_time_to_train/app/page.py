@@ -240,8 +240,8 @@ class Page:
             hint = "" if workspace.classes else " <span class='hint'>Click on an object that you want to find.</span>"
             title = f"<b>{html.escape(view.photo)}</b> {html.escape(count(items))}{hint}"
         drafting = view.masks is not None or view.corner is not None
-        masks = [] if view.masks is None else range(len(view.masks))
-        choices = [(f"{view.masks[index].mean():.1%} of the photo", index) for index in masks]
+        masks = [] if view.masks is None else list(view.masks)
+        choices = [(f"{mask.mean():.1%} of the photo", index) for index, mask in enumerate(masks)]
         undo, redo = project.next_undo, project.next_redo
         return [
             view,
@@ -360,7 +360,8 @@ class Page:
         drafting = view.masks is not None or view.corner is not None
         if not drafting and (item := self.workspace.item_at(view.photo, x, y)) is not None:
             return self.show(View(view.photo, selected=item))
-        view = View(view.photo, None, list(view.points), list(view.negative_points), view.corner, view.box)
+        photo = view.photo
+        view = View(photo, None, list(view.points), list(view.negative_points), view.corner, view.box)
         if drafting and click == BOX:
             if view.corner is None:
                 view.corner = x, y
@@ -371,7 +372,7 @@ class Page:
             view.negative_points.append((x, y))
         else:
             view.points.append((x, y))
-        view.masks = self.workspace.masks(view.photo, view.points, view.negative_points, view.box)
+        view.masks = self.workspace.masks(photo, view.points, view.negative_points, view.box)
         return self.show(view)
 
     def choose_mask(self, view: View, index: int) -> list[Any]:

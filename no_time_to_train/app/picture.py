@@ -10,7 +10,7 @@ from PIL import Image
 
 from no_time_to_train.app.corrections import Item
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.visual.drawing import PALETTE, draw_instances, draw_outlines, outlines, save_picture
+from no_time_to_train.visual.drawing import PALETTE, Picture, draw_instances, draw_outlines, outlines, save_picture
 
 #: Longest side of the picture in pixels.
 SIDE = 1200
@@ -53,7 +53,7 @@ def draw(
     height, width = pixels.shape[:2]
     scale = scale_of(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    picture = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels.copy()
+    picture: Picture = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8).copy()
     masks = [_scaled(decode_mask(item.mask), picture) for item in items]
     numbers = [list(classes).index(item.label) if item.label in classes else len(classes) for item in items]
     labels = [f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}" for item in items]

@@ -288,13 +288,13 @@ class Workspace:
         """Take the last step back. Returns its name; None where there is none."""
         step = self.project.undo()
         self.learn()
-        return step and step.name
+        return None if step is None else step.name
 
     def redo(self) -> str | None:
         """Do the last undone step again. Returns its name; None where there is none."""
         step = self.project.redo()
         self.learn()
-        return step and step.name
+        return None if step is None else step.name
 
     def _denial(self, name: str, item: Item) -> Annotation:
         return Annotation(0, name, item.label, item.mask, "wrong")
