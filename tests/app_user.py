@@ -87,7 +87,7 @@ class User:
     def select(self, x: float, y: float) -> None:
         """Click on something that was found."""
         self.click(x, y)
-        self.page.locator("#right").wait_for(state="visible")
+        self.page.locator("#right").wait_for(state="visible", timeout=PATIENCE / 2)
 
     def press(self, button: str) -> None:
         """Press one of the buttons below the photo, and wait until nothing is selected."""

@@ -192,7 +192,7 @@ class Page:
 
         on(page.load, self.load)
         on(page.load, self.lists, self.sort, self.order, self.thresholds, outputs=lists)
-        seen = [self.view, self.title, self.picture, self.table, self.progress, self.stop]
+        seen = [self.title, self.picture, self.table, self.progress, self.stop]
         on(self.timer.tick, self.tick, outputs=seen)
         on(self.timer.tick, self.lists, self.sort, self.order, self.thresholds, outputs=lists)
         on(self.sort.change, self.lists, self.sort, self.order, self.thresholds, outputs=lists)
@@ -316,9 +316,12 @@ class Page:
         return self.show(View(name))
 
     def tick(self, view: View) -> list[Any]:
-        """Follow the search; the photo is drawn again only where something else is found in it."""
+        """Follow the search; the photo is drawn again only where something else is found in it.
+
+        The view is no output: a click may have replaced it meanwhile.
+        """
         new = view.photo is not None and self.workspace.items(view.photo) != view.items
-        shown = self.show(view)[:3] if new else [gr.skip()] * 3
+        shown = self.show(view)[1:3] if new else [gr.skip()] * 2
         return [*shown, self.class_table(), *self.search_state()]
 
     def add_photos(self, view: View, files: list[str]) -> list[Any]:
