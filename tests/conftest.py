@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
+from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from tests.seeded_weights import seeded_state_dict
@@ -84,6 +85,17 @@ def stage_arguments(test_mode: str, checkpoints: tuple[Path, Path], save_dir: Pa
     for key, value in options.items():
         arguments += [f"--model.init_args.{key}", str(value)]
     return [*arguments, "--trainer.logger.save_dir", str(save_dir), "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def memory(nano_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A post-processed memory of the test data's references, by the stages with networks of the nano shapes."""
+    folder = tmp_path_factory.mktemp("memory")
+    filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
+    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled)])
+    paths = ["--ckpt_path", str(filled), "--out_path", str(processed)]
+    main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
+    return processed
 
 
 @pytest.fixture(scope="session")

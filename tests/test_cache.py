@@ -27,16 +27,6 @@ def option(cache: Path) -> list[str]:
     return ["--model.init_args.cache_dir", str(cache)]
 
 
-@pytest.fixture(scope="module")
-def memory(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("memory")
-    filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
-    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled)])
-    paths = ["--ckpt_path", str(filled), "--out_path", str(processed)]
-    main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
-    return processed
-
-
 @pytest.fixture
 def arguments(memory: Path, nano_checkpoints: Checkpoints) -> Callable[..., list[str]]:
     """The command line of the test stage, for the folder of its results."""

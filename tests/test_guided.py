@@ -88,16 +88,6 @@ def test_what_all_patches_share_plays_no_role() -> None:
     assert 0 < len(shifted) < 144
 
 
-@pytest.fixture(scope="module")
-def memory(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("memory")
-    filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
-    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled)])
-    paths = ["--ckpt_path", str(filled), "--out_path", str(processed)]
-    main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
-    return processed
-
-
 @pytest.fixture
 def arguments(memory: Path, nano_checkpoints: Checkpoints) -> Callable[..., list[str]]:
     """The command line of the test stage with guided prompts, for the folder of its results."""

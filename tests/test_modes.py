@@ -189,16 +189,6 @@ def test_with_best_shot_the_most_similar_shot_counts(bank: MemoryBank) -> None:
 
 
 @pytest.fixture(scope="module")
-def memory(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("memory")
-    filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
-    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled)])
-    paths = ["--ckpt_path", str(filled), "--out_path", str(processed)]
-    main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
-    return processed
-
-
-@pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that all runs share."""
     return tmp_path_factory.mktemp("cache")

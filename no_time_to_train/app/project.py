@@ -73,6 +73,7 @@ class Project:
     Attributes:
         annotations: The annotations by their ids, in the order in which they were made.
         thresholds: The lowest scores that a person chose, by class.
+        version: Changes whenever the state does.
         lock: A reentrant lock.
 
     Raises:
@@ -82,7 +83,7 @@ class Project:
     def __init__(self, path: Path) -> None:
         self.path, self.lock = path, RLock()
         self._steps: list[Step] = []
-        self._done = 0
+        self._done = self.version = 0
         if path.exists():
             self._steps, self._done = _from_json(read_json(path), path)
         self._replay()
@@ -153,6 +154,7 @@ class Project:
         write_json(self.path, {"format": FORMAT, "done": done, "steps": [asdict(step) for step in steps]}, indent=None)
         self._steps, self._done = steps, done
         self._replay()
+        self.version += 1  # last: what was derived from a half-changed state is derived again
 
     def _replay(self) -> None:
         """The state after the steps that are done."""

@@ -19,7 +19,7 @@ from no_time_to_train.app.corrections import Found, Item, correct, doubt, same_o
 from no_time_to_train.app.project import Annotation, Project, Step
 from no_time_to_train.app.shots import Shots
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.rle import Rle, decode_mask, encode_mask
+from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import remove_leftovers_in
@@ -51,6 +51,8 @@ class Photo:
         proposed: Whether the cache has its proposals.
         found: What was found in it, at any score.
         memory: The number of the memory that it was found with; -1 before.
+        items: The objects to show.
+        items_of: The memory and the project's version that they belong to.
         problem: Why it cannot be read; empty where it can.
     """
 
@@ -58,6 +60,8 @@ class Photo:
     proposed: bool = False
     found: list[Found] = field(default_factory=list)
     memory: int = -1
+    items: list[Item] = field(default_factory=list)
+    items_of: tuple[int, int] | None = None
     problem: str = ""
 
 
@@ -148,12 +152,16 @@ class Workspace:
     def items(self, name: str) -> list[Item]:
         """The objects to show in a photo."""
         with self.state:
-            return correct(self.photos[name].found, self.project.of_photo(name), self.thresholds)
+            photo, state = self.photos[name], (self.photos[name].memory, self.project.version)
+            if photo.items_of != state:  # the page asks every second, for all photos
+                photo.items = correct(photo.found, self.project.of_photo(name), self.thresholds)
+                photo.items_of = state
+            return photo.items
 
     def item_at(self, name: str, x: int, y: int) -> Item | None:
         """The smallest object that is shown at a pixel of a photo; None where there is none."""
         there = [item for item in self.items(name) if decode_mask(item.mask)[y, x]]
-        return min(there, key=lambda item: int(decode_mask(item.mask).sum()), default=None)
+        return min(there, key=lambda item: mask_area(item.mask), default=None)
 
     def counts(self) -> dict[str, Counter[str]]:
         """The number of objects of each class, by photo."""

@@ -4,11 +4,11 @@ It follows FSOD-VFM (arXiv 2602.03137), whose masks come from another proposer a
 ``suppression="none"``. Unlike in soft merging, the vectors of the masks play no role.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from no_time_to_train.method.packed_masks import Masks
+from no_time_to_train.method.soft_merge import lower_covered
 
 #: a, how much of what covers a mask is passed on to the masks that this one covers: the value of FSOD-VFM.
 ALPHA = 0.3
@@ -36,14 +36,7 @@ def diffuse(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, expo
     Returns:
         float [n], the new scores.
     """
-    merged = scores.clone()
-    for class_index in classes.unique():
-        members = (classes == class_index).nonzero()[:, 0]
-        shared = masks[members.cpu().numpy()].intersections()
-        covered = torch.from_numpy(shared / np.diagonal(shared)[:, None]).tril(diagonal=-1)
-        diffused = steady_state(covered).to(scores)
-        merged[members] *= (1 - diffused).clamp(min=0) ** exponent
-    return merged
+    return lower_covered(scores, classes, masks, lambda _, covered: steady_state(covered).to(scores), exponent)
 
 
 def steady_state(covered: Tensor) -> Tensor:
