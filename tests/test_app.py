@@ -1,12 +1,9 @@
 """The app in a real browser: show, find, correct, keep and serve."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,8 +20,8 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from tests.app_user import User, browser_page, inside, post
-from tests.browser import CHROMIUM
+from timing.app_user import App, User, browser_page, inside, post
+from timing.browser import CHROMIUM
 
 pytest.importorskip("gradio", reason="the app's extra is not installed")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -40,33 +37,6 @@ class Truth:
     photo: str
     label: str
     mask: NDArray[np.bool_]
-
-
-class App:
-    """The app as a process, as a user starts it."""
-
-    def __init__(self, images: Path, out: Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.out, self.url, self.log = out, f"http://127.0.0.1:{port}/", out.parent / f"{port}.log"
-        words = ["app", "--nano", "--images", str(images), "--out", str(out), "--points-per-side", "12", "--no-browser"]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "no_time_to_train", *words, "--port", str(port), *options],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-            )
-        deadline = time.monotonic() + 120
-        while "in a browser" not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.2)
-
-    def end(self, how: signal.Signals = signal.SIGINT) -> None:
-        self.process.send_signal(how)
-        self.process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +56,7 @@ def truths(tmp_path_factory: pytest.TempPathFactory) -> list[Truth]:
 
 @pytest.fixture(scope="module")
 def app(truths: list[Truth], tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    running = App(Path(truths[0].photo).parent, tmp_path_factory.mktemp("app") / "out")
+    running = App(Path(truths[0].photo).parent, tmp_path_factory.mktemp("app") / "out", "--points-per-side", "12")
     yield running
     running.end()
     assert "/no_time_to_train/app/" not in running.log.read_text(), "a traceback of this package"
@@ -305,7 +275,7 @@ def test_a_second_app_on_the_same_folder_is_refused(app: App, truths: list[Truth
 def test_a_killed_app_has_everything_when_it_is_started_again(user: User, app: App, truths: list[Truth]) -> None:
     before, shown = steps(app), objects(app, largest(truths).photo)
     app.end(signal.SIGKILL)
-    again = App(Path(truths[0].photo).parent, app.out)
+    again = App(Path(truths[0].photo).parent, app.out, "--points-per-side", "12")
     try:
         person = User(user.page.context.browser.new_page(), again.url)
         person.wait_for("#progress", f"{PHOTOS + 1} of {PHOTOS + 1} photos")

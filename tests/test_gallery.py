@@ -19,8 +19,8 @@ from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.visual.drawing import PALETTE, draw_instances, instance_colors
 from no_time_to_train.visual.gallery import Gallery
 from no_time_to_train.visual.labels import place_labels
-from tests.browser import CHROMIUM, Browser
 from timing import gallery as speed
+from timing.browser import CHROMIUM, Browser
 
 CATEGORIES = [Category(1, "<i>boat"), Category(2, "it's 鳥")]
 

@@ -12,7 +12,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.evaluation.reference_report import FORMAT
 from no_time_to_train.evaluation.score_thresholds import best_thresholds
 from no_time_to_train.evaluation.shot_scores import ClassScores
-from tests.browser import CHROMIUM, Browser
+from timing.browser import CHROMIUM, Browser
 
 STRIPES, RINGS = 0, 4
 

@@ -13,7 +13,7 @@ from no_time_to_train.data.instances import Instances
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.visual.gallery import Gallery
-from tests.browser import Browser
+from timing.browser import Browser
 
 #: Moves the slider through STEPS values, and returns the milliseconds that each took: script and layout.
 DRAG = """(async () => {

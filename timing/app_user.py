@@ -1,6 +1,12 @@
-"""A simulated user of the app: a browser that clicks on photos, names, corrects, and reads what the page says."""
+"""The app as a process, and a simulated user: a browser that clicks on photos, names, corrects, and reads the page."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +17,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.browser import CHROMIUM
+from timing.browser import CHROMIUM
 
 #: Milliseconds after which the page must have answered, on a busy machine.
 PATIENCE = 60_000
+
+#: Seconds after which the app must have started, on a busy machine.
+STARTING = 120
 
 
 def inside(mask: NDArray[np.bool_]) -> tuple[float, float]:
@@ -22,6 +31,56 @@ def inside(mask: NDArray[np.bool_]) -> tuple[float, float]:
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)
     y, x = np.unravel_index(depth.argmax(), depth.shape)
     return float(x - 1), float(y - 1)
+
+
+class App:
+    """The app as a process, as a user starts it; a context that ends it.
+
+    Args:
+        images: The folder of photos.
+        out: The folder of the project; what the process prints goes to a file next to it.
+        options: Further options of the command.
+
+    Raises:
+        RuntimeError: It ended, or did not start in time.
+    """
+
+    def __init__(self, images: Path, out: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.out, self.url, self.log = out, f"http://127.0.0.1:{port}/", out.parent / f"{port}.log"
+        words = ["app", "--nano", "--images", str(images), "--out", str(out), "--no-browser", "--port", str(port)]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "no_time_to_train", *words, *options],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            )
+        deadline = time.monotonic() + STARTING
+        while "in a browser" not in self.log.read_text():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.end(signal.SIGKILL)
+                raise RuntimeError(f"the app did not start: {self.log.read_text()}")
+            time.sleep(0.2)
+
+    def __enter__(self) -> "App":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.end()
+
+    def end(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the process, in any case after a minute."""
+        self.process.send_signal(how)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
 
 class User:
