@@ -27,7 +27,8 @@ test-floors: .venv/ready
 	.uv/bin/uv pip install --quiet --python .floors --resolution lowest-direct --editable ".[dev]"
 	.floors/bin/no-time-to-train demo --n-shot 1 --images 2 --out .floors/demo
 	OMP_NUM_THREADS=1 .floors/bin/python -m pytest tests/test_method.py tests/test_reference_forms.py \
-	  tests/test_label_files.py tests/test_instances.py tests/test_evaluation.py tests/test_authors_config.py
+	  tests/test_label_files.py tests/test_instances.py tests/evaluation tests/test_authors_config.py \
+	  tests/test_encoders.py tests/test_app.py
 
 check: .venv/ready
 	.venv/bin/ruff check .

@@ -2,15 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import pytest
-import timm
 import torch
 from torch import Tensor
 
 from no_time_to_train.networks.build import build_vit
-from no_time_to_train.networks.encoders import ENCODERS
 from tests.seeded_weights import seeded_state_dict
 
 Weights = Mapping[str, Tensor]
@@ -24,12 +20,6 @@ SMALLEST = {"dinov3_small": 64, "PE-Spatial-T16-512": 64, "clip_b32": 128, "tips
 
 #: Blocks of every network in these tests, which have the real widths.
 DEPTH = 2
-
-
-def needs(name: str) -> Any:
-    """A parameter that is skipped where the installed timm is too old to have the model."""
-    model = (ENCODERS[name].timm if name in ENCODERS else name.removeprefix("timm:")).partition(".")[0]
-    return pytest.param(name, marks=pytest.mark.skipif(not timm.is_model(model), reason=f"timm lacks {model}"))
 
 
 def seeded(name: str, size: int) -> Weights:

@@ -38,7 +38,6 @@ from tests.encoder_weights import (
     OFFICIAL,
     SMALLEST,
     TINY,
-    needs,
     official_dinov3,
     official_pe,
     seeded,
@@ -60,7 +59,7 @@ def shallow() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=[needs(name) for name in SMALLEST])
+@pytest.fixture(scope="module", params=list(SMALLEST))
 def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Encoder]:
     """The smallest network of a family with an input of 4 x 4 patches: its name, timm's file, and the encoder."""
     name = request.param
@@ -98,7 +97,7 @@ class TestTokens:
         expected = encoder.vit.forward_features((image - mean) / std)[:, encoder.vit.num_prefix_tokens :]
         torch.testing.assert_close(encoder(image), expected)
 
-    @pytest.mark.parametrize("name", [needs(name) for name in ENCODERS])
+    @pytest.mark.parametrize("name", list(ENCODERS))
     def test_the_table_agrees_with_timm(self, name: str) -> None:
         info = ENCODERS[name]
         size, patch, width = timm_models.measure(info.timm)
@@ -107,7 +106,7 @@ class TestTokens:
         assert info.size % patch == 0
         assert info.timm_page == timm_models.hub_page(info.timm)
 
-    @pytest.mark.parametrize("name", [needs("dinov3_7b"), needs("dinov3_small_plus")])
+    @pytest.mark.parametrize("name", ["dinov3_7b", "dinov3_small_plus"])
     def test_a_dinov3_has_the_map_of_a_dinov2(self, name: str) -> None:
         with torch.device("meta"):
             encoder = Encoder(build_vit(name))
@@ -129,7 +128,7 @@ class TestCheckpoints:
         close = {"rtol": 1e-2, "atol": 1e-2} if name.startswith("clip") else {"rtol": 1e-4, "atol": 1e-5}  # half
         torch.testing.assert_close(official(image), encoder(image), **close)
 
-    @pytest.mark.parametrize("name", [needs("dinov3_small"), needs("dinov3_small_plus")])
+    @pytest.mark.parametrize("name", ["dinov3_small", "dinov3_small_plus"])
     def test_a_dinov3_equals_that_of_transformers(self, name: str, tmp_path: Path) -> None:
         transformers = pytest.importorskip("transformers", reason="not a dependency; pip install transformers")
         weights = seeded(name, 96)
@@ -150,7 +149,7 @@ class TestCheckpoints:
             expected = theirs(ours.normalize(image)).last_hidden_state[:, 5:]
         torch.testing.assert_close(ours(image), expected, rtol=1e-4, atol=1e-4)
 
-    @pytest.mark.parametrize("name", [needs("clip_b32")])
+    @pytest.mark.parametrize("name", ["clip_b32"])
     def test_a_clip_equals_that_of_open_clip(self, name: str, tmp_path: Path) -> None:
         open_clip = pytest.importorskip("open_clip", reason="not a dependency; pip install open_clip_torch")
         config = open_clip.get_model_config("ViT-B-32-quickgelu")
@@ -165,12 +164,12 @@ class TestCheckpoints:
             _, expected = theirs.visual(ours.normalize(image))
         torch.testing.assert_close(ours(image), expected, rtol=1e-4, atol=1e-4)
 
-    @pytest.mark.parametrize("name", [needs("PE-Spatial-T16-512")])
+    @pytest.mark.parametrize("name", ["PE-Spatial-T16-512"])
     def test_position_embeddings_are_resampled(self, name: str, tmp_path: Path) -> None:
         torch.save(official_pe(seeded(name, 64)), tmp_path / "official.pt")
         assert build_encoder(name, 96, checkpoint=tmp_path / "official.pt").grid == 6
 
-    @pytest.mark.parametrize("name", [needs("dinov3_small")])
+    @pytest.mark.parametrize("name", ["dinov3_small"])
     def test_biases_of_dinov3_are_not_lost(self, name: str, tmp_path: Path) -> None:
         """timm has variants with and without them; their value decides."""
         for bias in (0.0, 0.5):
@@ -187,7 +186,7 @@ class TestCheckpoints:
         with pytest.raises(UserError, match=r"a\.safetensors lacks the key 'blocks\.1\.mlp\.fc2\.bias': it belongs"):
             build_encoder(name, encoder.size, checkpoint=tmp_path / "a.safetensors")
 
-    @pytest.mark.parametrize("name", [needs(name) for name in ENCODERS if name.startswith(("dinov3", "tipsv2"))])
+    @pytest.mark.parametrize("name", [name for name in ENCODERS if name.startswith(("dinov3", "tipsv2"))])
     def test_tensors_show_the_network_and_the_name_of_the_file_where_they_do_not(
         self, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -87,7 +87,7 @@ def app(
     networks = ("nano", None) if nano else (sam2, dinov2)
     find_networks(*networks, preset=None if nano else preset)
     if find_spec("gradio") is None:
-        raise UserError("the app needs Gradio: pip install 'gradio>=6'")
+        raise UserError("the app needs Gradio: pip install 'gradio>=6.30'")
 
     import torch
     from filelock import FileLock, Timeout
