@@ -37,7 +37,7 @@ check: .venv/ready
 	.venv/bin/python scripts/config_table.py --check
 
 # Each dependency has a version for the oldest and the newest Python on each system; three have no wheels anywhere.
-RESOLVE = .uv/bin/uv pip compile pyproject.toml --extra heif --quiet --only-binary :all: --no-binary sam2 \
+RESOLVE = .uv/bin/uv pip compile pyproject.toml --extra heif --extra app --quiet --only-binary :all: --no-binary sam2 \
   --no-binary iopath --no-binary antlr4-python3-runtime
 check-versions: .venv/ready
 	set -e; for system in linux macos windows; do \
