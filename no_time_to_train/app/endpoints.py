@@ -69,7 +69,7 @@ class Endpoints:
 
     def photos(self) -> dict[str, Any]:
         """The photos with their numbers of objects by class, and how far the search is."""
-        progress = self.workspace.progress()
+        progress = self.workspace.search.progress()
         counts = {name: dict(count) for name, count in self.workspace.counts().items()}
         return {"photos": counts, "searched": progress.ranked, "of": progress.photos}
 
@@ -96,9 +96,9 @@ class Endpoints:
         self._items(photo)
         if not points and not box:
             raise UserError("give points on the object, or a box around it")
-        size = self.workspace.pixels(photo).shape[:2]
+        size = self.workspace.opened.pixels(photo).shape[:2]
         on, off = ([check_point(point, *size) for point in several or []] for several in (points, negative_points))
-        mask = self.workspace.masks(photo, on, off, None if box is None else check_box(box, *size))[0]
+        mask = self.workspace.opened.masks(photo, on, off, None if box is None else check_box(box, *size))[0]
         self.workspace.show(photo, mask, check_label(label))
         return encode_mask(mask)
 
@@ -123,7 +123,7 @@ class Endpoints:
             getattr(self.workspace, verdict)(photo, items[number])
         else:
             raise UserError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}, rename")
-        self.workspace.rank(photo)
+        self.workspace.search.rank(photo)
         return self.objects(photo)
 
     def undo(self) -> str | None:

@@ -51,7 +51,7 @@ def export(workspace: Workspace, out: Path, formats: Sequence[str] = ()) -> Summ
                 }
                 for item, (x, y, w, h) in zip(items, boxes, strict=True)
             ]
-            output.add(photo.target, workspace.pixels(name), records)
+            output.add(photo.target, workspace.opened.pixels(name), records)
         if not summary.images:
             raise UserError("no photo was searched yet: wait for the first one")
         output.finish()

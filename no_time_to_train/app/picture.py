@@ -1,22 +1,17 @@
 """The picture of a photo with what is found in it, small enough for a browser."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from no_time_to_train.app.corrections import Item
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.visual.drawing import PALETTE, Picture, draw_instances, draw_outlines, outlines, save_picture
+from no_time_to_train.visual.drawing import PALETTE, Picture, draw_instances, draw_outlines, outlines
 
 #: Longest side of the picture in pixels.
 SIDE = 1200
-
-#: Longest side of a thumbnail in pixels.
-THUMBNAIL = 240
 
 #: The color of an object that a person is showing.
 DRAFT = (255, 200, 0)
@@ -72,17 +67,6 @@ def draw(
             cv2.circle(picture, center, 6, (255, 255, 255), -1, cv2.LINE_AA)
             cv2.circle(picture, center, 4, color, -1, cv2.LINE_AA)
     return picture
-
-
-def write_thumbnail(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write a photo's thumbnail, a JPEG file.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    small = Image.fromarray(pixels)
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=2)
-    save_picture(np.asarray(small), path)
 
 
 def _scaled(mask: NDArray[np.bool_], picture: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -145,9 +145,8 @@ class Project:
         return 1 + max((one.id for step in self._steps for one in step.add), default=0)
 
     def of_photo(self, photo: str) -> list[Annotation]:
-        """The annotations of one photo."""
-        with self.lock:
-            return [one for one in self.annotations.values() if one.photo == photo]
+        """The annotations of one photo. Needs no lock: a new state replaces the old one."""
+        return self._by_photo.get(photo, [])
 
     def _move(self, steps: list[Step], done: int) -> None:
         """Write the file, and then change the state."""
@@ -167,7 +166,10 @@ class Project:
             thresholds |= {label: score for label, score in step.thresholds.items() if score is not None}
             for label in (label for label, score in step.thresholds.items() if score is None):
                 thresholds.pop(label, None)
-        self.annotations, self.thresholds = annotations, thresholds
+        by_photo: dict[str, list[Annotation]] = {}
+        for one in annotations.values():
+            by_photo.setdefault(one.photo, []).append(one)
+        self.annotations, self.thresholds, self._by_photo = annotations, thresholds, by_photo
 
 
 def _from_json(content: Any, path: Path) -> tuple[list[Step], int]:

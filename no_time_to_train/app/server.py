@@ -44,7 +44,7 @@ def serve(
     """
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="no-time-to-train-")  # components read it as they are built
     page = Page(workspace, out, folder).build()
-    workspace.start()
+    workspace.search.start()
     script = (TEMPLATES / "keys.js").read_text(encoding="utf-8")
     page.queue(default_concurrency_limit=8).launch(
         server_name=host,
@@ -72,6 +72,6 @@ def serve(
         try:
             page.block_thread()
         finally:
-            workspace.close()
+            workspace.search.close()
             shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     return page

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class Shots:
     """
 
     def __init__(self, segmenter: ReferenceSegmenter, path: Path) -> None:
-        self.segmenter, self.path = segmenter, path
+        self.segmenter, self.path, self.lock = segmenter, path, RLock()
         self.bank = load_memory(path) if path.exists() else None
         if self.bank is not None and self.bank.made_with != segmenter.made_with:
             self.bank = None
@@ -45,17 +46,18 @@ class Shots:
         Raises:
             UserError: A photo cannot be read, or the file cannot be written.
         """
-        missing = {key_of(one): one for one in annotations if one.reference and key_of(one) not in self.rows}
-        for key, one in missing.items():
-            shown = read_shown_object(pixels(one.photo), decode_mask(one.mask))
-            shot, _ = self.segmenter.describer.shot(one.label, shown, negative=False, name=one.photo)
-            if self.bank is None:
-                self.bank = MemoryBank.empty([Category(1, "shots")], shot.vectors.shape[1])
-                self.bank.made_with = self.segmenter.made_with
-            self.bank.add(0, shot.vectors[0], shot.weights[0], {"img_id": key, "ann_ids": [0]}, shot.crops[0])
-            self.rows[key] = len(self.bank) - 1
-        if missing and self.bank is not None:
-            save_memory(self.bank, self.path)
+        with self.lock:
+            missing = {key_of(one): one for one in annotations if one.reference and key_of(one) not in self.rows}
+            for key, one in missing.items():
+                shown = read_shown_object(pixels(one.photo), decode_mask(one.mask))
+                shot, _ = self.segmenter.describer.shot(one.label, shown, negative=False, name=one.photo)
+                if self.bank is None:
+                    self.bank = MemoryBank.empty([Category(1, "shots")], shot.vectors.shape[1])
+                    self.bank.made_with = self.segmenter.made_with
+                self.bank.add(0, shot.vectors[0], shot.weights[0], {"img_id": key, "ann_ids": [0]}, shot.crops[0])
+                self.rows[key] = len(self.bank) - 1
+            if missing and self.bank is not None:
+                save_memory(self.bank, self.path)
 
     def memory(self, loaded: MemoryBank | None, annotations: Iterable[Annotation]) -> MemoryBank | None:
         """The memory of loaded classes and of annotations that are described.
@@ -86,6 +88,21 @@ class Shots:
             negative=torch.tensor([one.verdict == "wrong" for one in references]),
         )
         return MemoryBank.join([shown] if loaded is None else [loaded, shown])
+
+
+def shown_in(bank: MemoryBank, annotations: Iterable[Annotation]) -> dict[int, Annotation]:
+    """The annotations that shots of a memory were made of, by the shot's number.
+
+    Args:
+        bank: From :meth:`Shots.memory`. Within each class, the shots that were loaded come first.
+        annotations: The annotations that it was made of.
+    """
+    found: dict[int, Annotation] = {}
+    for index, category in enumerate(bank.categories):
+        shown = [one for one in annotations if one.reference and one.label == category.name]
+        numbers = (bank.class_index == index).nonzero()[:, 0].tolist()
+        found |= zip(numbers[len(numbers) - len(shown) :], shown, strict=True)
+    return found
 
 
 def key_of(annotation: Annotation) -> str:

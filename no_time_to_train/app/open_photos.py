@@ -1,0 +1,81 @@
+"""The photos that are open: their pixels, and what the networks need to answer a click, stay in memory."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import RLock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from no_time_to_train.app.search import Photo
+from no_time_to_train.errors import UserError
+from no_time_to_train.networks.box_prompts import PromptedImage
+from no_time_to_train.networks.devices import computing_in
+from no_time_to_train.reference_segmenter import ReferenceSegmenter
+
+#: Photos whose pixels, and features for clicks, stay in memory.
+KEPT_PHOTOS = 4
+
+
+class OpenPhotos:
+    """Pixels of photos, and masks of what is clicked on.
+
+    Args:
+        segmenter: The networks.
+        photos: The photos by name.
+    """
+
+    def __init__(self, segmenter: ReferenceSegmenter, photos: Mapping[str, Photo]) -> None:
+        self.segmenter, self.photos, self.lock = segmenter, photos, RLock()
+        self.kept: OrderedDict[str, tuple[NDArray[np.uint8], PromptedImage | None]] = OrderedDict()
+
+    def pixels(self, name: str) -> NDArray[np.uint8]:
+        """The pixels of a photo, uint8 [H, W, 3] RGB.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        return self._photo(name)[0]
+
+    def masks(
+        self,
+        name: str,
+        points: Sequence[tuple[float, float]] = (),
+        negative_points: Sequence[tuple[float, float]] = (),
+        box: Sequence[float] | None = None,
+    ) -> NDArray[np.bool_]:
+        """The masks of the object that a person clicks on; see ``PromptedImage.masks``.
+
+        Returns:
+            bool [n, H, W], n is 3 for a single point and 1 otherwise; none is empty.
+
+        Raises:
+            UserError: The photo cannot be read, or there is nothing.
+        """
+        pixels, prompted = self._photo(name)
+        if prompted is None:
+            with computing_in(self.segmenter.precision, self.segmenter.device):  # also while the search computes
+                prompted = PromptedImage(self.segmenter.prompts, pixels)
+            with self.lock:
+                self.kept[name] = pixels, prompted
+        with computing_in(self.segmenter.precision, self.segmenter.device):
+            masks, _ = prompted.masks(points, negative_points, box)
+        masks = masks[masks.any(axis=(1, 2))]
+        if not len(masks):
+            raise UserError("nothing was found there: click on the middle of the object, or give a box")
+        return masks
+
+    def _photo(self, name: str) -> tuple[NDArray[np.uint8], PromptedImage | None]:
+        """The pixels of a photo, and its features where it was clicked on."""
+        with self.lock:
+            if name not in self.photos:
+                raise UserError(f"there is no photo {name!r}")
+            if name in self.kept:
+                self.kept.move_to_end(name)
+                return self.kept[name]
+        pixels = self.photos[name].target.read()
+        with self.lock:
+            self.kept[name] = pixels, None
+            if len(self.kept) > KEPT_PHOTOS:
+                self.kept.popitem(last=False)
+            return self.kept[name]

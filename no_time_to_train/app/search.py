@@ -1,0 +1,264 @@
+"""The search in the background: the networks see each photo once, and photos are ranked when the memory changes."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Condition, RLock, Thread
+
+from no_time_to_train.app.corrections import Found
+from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.targets import TargetImage
+from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.pipeline.proposal_cache import ProposalCache
+from no_time_to_train.pipeline.segment_images import hash_tensors
+from no_time_to_train.reference_segmenter import ReferenceSegmenter
+
+#: Bytes of vectors that stay in memory; the proposals of other photos are read from the cache again.
+KEPT_BYTES = 2**28
+
+
+@dataclass
+class Photo:
+    """A photo and what is known of it.
+
+    Attributes:
+        target: Its name and its file.
+        key: The name of its entry in the cache; None before it was looked for.
+        proposed: Whether the cache has its proposals.
+        found: What was found in it, at any score.
+        memory: The number of the memory that it was found with; -1 before.
+        problem: Why it cannot be read; empty where it can.
+    """
+
+    target: TargetImage
+    key: str | None = None
+    proposed: bool = False
+    found: list[Found] = field(default_factory=list)
+    memory: int = -1
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the search is.
+
+    Attributes:
+        photos: The number of photos.
+        proposed: Photos that the networks have seen.
+        ranked: Photos that were ranked with the present memory.
+        seconds_left: Estimate of the time until all are ranked; None before the first photo.
+        running: Whether the search runs; it stops where a person says so.
+    """
+
+    photos: int
+    proposed: int
+    ranked: int
+    seconds_left: float | None
+    running: bool
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.ranked == self.photos
+
+
+class Search:
+    """Searches photos in a thread of its own.
+
+    All methods may be called from any thread.
+
+    Args:
+        segmenter: The networks and the memory.
+        photos: The photos.
+        folder: The folder of the proposals.
+        afterwards: What is done in the thread once all photos are ranked with a memory.
+
+    Attributes:
+        photos: The photos by name.
+        state: Held while what is known changes, and notified then.
+        networks: Held while the networks compute.
+        ranking: Held while the memory changes, and while a photo is ranked with it.
+        memory: The number of the present memory.
+        changes: Grows whenever something becomes known.
+    """
+
+    def __init__(
+        self,
+        segmenter: ReferenceSegmenter,
+        photos: Sequence[TargetImage],
+        folder: Path,
+        afterwards: Callable[[], None],
+    ) -> None:
+        self.segmenter, self.afterwards = segmenter, afterwards
+        self.photos = {target.name: Photo(target) for target in photos}
+        networks = {name: hash_tensors(one.state_dict()) for name, one in segmenter.segmenter.named_children()}
+        settings = segmenter.segmenter.settings
+        made_with = {
+            **networks,
+            "settings": [settings.points_per_side, settings.pred_iou_thresh],
+            **segmenter.made_with,
+        }
+        self.cache = ProposalCache(folder, {**made_with, "precision": segmenter.precision})
+        self.kept: dict[str, DescribedProposals] = {}
+        self.kept_bytes = 0
+        self.state, self.networks, self.ranking = Condition(RLock()), RLock(), RLock()
+        self.first: str | None = None
+        self.memory = self.settled = self.changes = 0
+        self.seconds: list[float] = []
+        self.running, self.closed = True, False
+        self.thread = Thread(target=self._search, name="search", daemon=True)
+
+    def start(self) -> None:
+        """Start the search."""
+        self.thread.start()
+
+    def run(self, running: bool) -> None:
+        """Stop the search, or let it continue."""
+        with self.state:
+            self.running = running
+            self.changed()
+
+    def close(self) -> None:
+        """End the search."""
+        with self.state:
+            self.closed = True
+            self.changed()
+        if self.thread.ident is not None:
+            self.thread.join()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the search is done. Returns whether it is."""
+        with self.state:
+            return self.state.wait_for(lambda: self.progress().done, seconds)
+
+    def changed(self) -> None:
+        """Say that something became known; the caller holds ``state``."""
+        self.changes += 1
+        self.state.notify_all()
+
+    def progress(self) -> Progress:
+        """How far the search is."""
+        with self.state:
+            readable = [photo for photo in self.photos.values() if not photo.problem]
+            proposed = sum(photo.proposed for photo in readable)
+            ranked = sum(self._is_ranked(photo) for photo in readable)
+            each = sum(self.seconds[-10:]) / len(self.seconds[-10:]) if self.seconds else None
+            left = None if each is None else each * (len(readable) - proposed)
+            return Progress(len(readable), proposed, ranked, left, self.running and not self.closed)
+
+    def add(self, target: TargetImage) -> None:
+        """Add a photo, whose name no other one has."""
+        with self.state:
+            self.photos[target.name] = Photo(target)
+            self.changed()
+
+    def open(self, name: str) -> None:
+        """Search this photo before all others."""
+        with self.state:
+            self.first = name
+            self.state.notify_all()
+
+    def set_memory(self, bank: MemoryBank | None) -> None:
+        """Rank all photos with another memory."""
+        with self.ranking, self.state:
+            self.segmenter.set_memory(bank)
+            self.memory += 1
+            self.changed()
+
+    def rank(self, name: str) -> bool:
+        """Rank a photo with the present memory. Returns whether it could be: the cache must have its proposals."""
+        photo = self.photos[name]
+        proposals = self.proposals(name)
+        if proposals is None:
+            return False
+        with self.ranking:
+            number, memory = self.memory, self.segmenter.memory
+            found = self.segmenter.segmenter.match_and_merge(proposals) if memory is not None else None
+        results = []
+        if found is not None and memory is not None:
+            for index, score, mask in zip(found.classes.tolist(), found.scores.tolist(), found.masks, strict=True):
+                results.append(Found(memory.categories[index].name, score, encode_mask(mask.numpy())))
+        with self.state:
+            photo.found, photo.memory = results, number
+            self.changed()
+        return True
+
+    def proposals(self, name: str) -> DescribedProposals | None:
+        """The proposals of a photo, from memory or from the cache; None where they have to be made."""
+        with self.state:
+            if name in self.kept:
+                return self.kept[name]
+        entry = self.cache.read(self._key(name))
+        if entry is None:
+            return None
+        return self._keep(name, entry.proposals)
+
+    def _search(self) -> None:
+        """Rank what can be ranked, the open photo first; propose masks where the cache has none."""
+        while True:
+            with self.state:
+                self.state.wait_for(lambda: self.closed or (self.running and not self._is_settled()))
+                if self.closed:
+                    return
+                number = self.memory
+                names = [*filter(None, [self.first]), *self.photos]
+                waiting = [name for name in names if not self._is_ranked(self.photos[name])]
+            if not waiting:
+                with suppress(UserError, MemoryError, OSError, RuntimeError):  # it is no condition of anything else
+                    self.afterwards()
+                with self.state:
+                    self.settled = number
+                    self.changed()
+                continue
+            name = next((name for name in waiting if self.photos[name].proposed), waiting[0])
+            if self.first in waiting:
+                name = self.first
+            try:
+                if not self.rank(name):
+                    self._propose(name)
+            except (UserError, MemoryError, OSError, RuntimeError) as error:
+                with self.state:
+                    self.photos[name].problem = one_line(error) or type(error).__name__
+                    self.changed()
+
+    def _propose(self, name: str) -> None:
+        """Let the networks propose the masks of a photo, and keep them in the cache."""
+        photo, begin = self.photos[name], time.monotonic()
+        pixels = photo.target.read()
+        with self.networks:
+            proposals = self.segmenter.propose(pixels).proposals
+        entry = self.cache.write(self._key(name), proposals, *pixels.shape[:2])
+        self._keep(name, entry.proposals)
+        with self.state:
+            self.seconds.append(time.monotonic() - begin)
+
+    def _keep(self, name: str, proposals: DescribedProposals) -> DescribedProposals:
+        """The proposals on the device. They stay in memory while there is room: all photos are ranked in turn.
+
+        Those of the photos that were used last would always be dropped just before they are needed again.
+        """
+        proposals = proposals.to(self.segmenter.device)
+        with self.state:
+            self.photos[name].proposed = True
+            size = proposals.vectors.nbytes
+            if name not in self.kept and self.kept_bytes + size <= KEPT_BYTES:
+                self.kept[name], self.kept_bytes = proposals, self.kept_bytes + size
+        return proposals
+
+    def _key(self, name: str) -> str:
+        """The name of a photo's entry in the cache. The file is read once: its hash is a part of it."""
+        photo = self.photos[name]
+        if photo.key is None:
+            assert photo.target.path is not None
+            photo.key = self.cache.key(photo.target.path)
+        return photo.key
+
+    def _is_ranked(self, photo: Photo) -> bool:
+        return bool(photo.problem) or photo.memory == self.memory
+
+    def _is_settled(self) -> bool:
+        return self.settled == self.memory and all(self._is_ranked(photo) for photo in self.photos.values())

@@ -1,0 +1,121 @@
+"""The lowest scores that nobody has to choose: per class, by leave-one-out over its shots (docs/references.md)."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from no_time_to_train.app.project import Annotation
+from no_time_to_train.app.shots import shown_in
+from no_time_to_train.data.annotated_proposals import KeptMasks, annotate
+from no_time_to_train.data.image_proposals import ImageProposals
+from no_time_to_train.data.rle import decode_mask
+from no_time_to_train.evaluation.score_thresholds import best_thresholds
+from no_time_to_train.evaluation.shot_scores import ShotImage, score_shots
+from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.packed_masks import Masks, PackedMasks
+from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.settings import Settings
+
+#: The longer side at which masks are compared, in pixels.
+SIDE = 256
+
+#: Photos whose small masks stay in memory, some megabytes each.
+KEPT_PHOTOS = 40
+
+
+@dataclass(frozen=True)
+class SmallMasks:
+    """Masks of proposals, made small one by one: those of a large photo would not fit into memory together.
+
+    Attributes:
+        make: Returns the masks of some proposals at the photo's size.
+        height: Height of the small masks in pixels.
+        width: Width of the small masks in pixels.
+    """
+
+    make: Callable[[Tensor], Masks]
+    height: int
+    width: int
+
+    def __call__(self, rows: Tensor) -> PackedMasks:
+        """The masks of some proposals, int64 [m] in [0, n)."""
+        small = np.zeros((len(rows), self.height, self.width), bool)
+        for number, row in enumerate(rows.split(1)):
+            mask = np.asarray(self.make(row).at_full_size()[0][0], np.float32)
+            small[number] = cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_AREA) >= 0.5
+        return PackedMasks.pack(small)
+
+
+class AutomaticThresholds:
+    """Finds the lowest score of each class by leave-one-out over the photos in which it was shown.
+
+    Args:
+        proposals: Returns the proposals of a photo; None where it has none yet.
+        settings: The method's numbers.
+    """
+
+    def __init__(self, proposals: Callable[[str], DescribedProposals | None], settings: Settings) -> None:
+        self.proposals, self.settings = proposals, settings
+        self.small: OrderedDict[str, DescribedProposals] = OrderedDict()
+
+    def measure(
+        self, bank: MemoryBank, annotations: Iterable[Annotation], is_outdated: Callable[[], bool]
+    ) -> Mapping[str, float] | None:
+        """The lowest scores.
+
+        Args:
+            bank: The memory.
+            annotations: The annotations that it was made of.
+            is_outdated: Whether nobody needs the result any more, asked before each photo.
+
+        Returns:
+            Scores by class, of classes that have enough shots in different photos; None where it is outdated.
+        """
+        shots: dict[str, dict[int, Annotation]] = {}
+        for number, one in shown_in(bank, list(annotations)).items():
+            shots.setdefault(one.photo, {})[number] = one
+        outdated = False
+
+        def images() -> Iterator[ShotImage]:
+            nonlocal outdated
+            for name, of_photo in shots.items():
+                outdated = outdated or is_outdated()
+                if not outdated and (image := self._image(name, of_photo)) is not None:
+                    yield image
+
+        scores = score_shots(bank, images(), self.settings)
+        if outdated:
+            return None
+        found = zip(bank.categories, best_thresholds(scores.classes), strict=True)
+        return {category.name: threshold.score for category, threshold in found if threshold is not None}
+
+    def _image(self, name: str, shots: Mapping[int, Annotation]) -> ShotImage | None:
+        """A photo with its shots; None where it has no proposals."""
+        masks = [decode_mask(one.mask) for one in shots.values()]
+        height, width = masks[0].shape
+        small = self._small(name, height, width)
+        if small is None:
+            return None
+        no_pixels = np.broadcast_to(np.uint8(0), (height, width, 3))  # only their number is asked for
+        return ShotImage(name, annotate(ImageProposals(no_pixels, None, small), masks), list(shots))
+
+    def _small(self, name: str, height: int, width: int) -> DescribedProposals | None:
+        """The proposals of a photo with small masks."""
+        if name in self.small:
+            self.small.move_to_end(name)
+            return self.small[name]
+        proposals = self.proposals(name)
+        if proposals is None:
+            return None
+        scale = min(SIDE / max(height, width), 1)
+        size = max(round(scale * height), 1), max(round(scale * width), 1)
+        masks = SmallMasks(proposals.upsampled_masks, *size)(torch.arange(len(proposals)))
+        self.small[name] = replace(proposals, upsampled_masks=KeptMasks(masks))
+        if len(self.small) > KEPT_PHOTOS:
+            self.small.popitem(last=False)
+        return self.small[name]
