@@ -68,10 +68,14 @@ class Endpoints:
         }
 
     def photos(self) -> dict[str, Any]:
-        """The photos with their numbers of objects by class, and how far the search is."""
-        progress = self.workspace.search.progress()
+        """The photos with their numbers of objects by class, and how far the search is.
+
+        ``settled`` says whether the lowest scores were found as well, so that nothing changes before the next step.
+        """
+        search = self.workspace.search
+        settled, progress = search.is_settled(), search.progress()
         counts = {name: dict(count) for name, count in self.workspace.counts().items()}
-        return {"photos": counts, "searched": progress.ranked, "of": progress.photos}
+        return {"photos": counts, "searched": progress.ranked, "of": progress.photos, "settled": settled}
 
     def objects(self, photo: str) -> list[dict[str, Any]]:
         """The objects that are shown in a photo: class, score, mask as RLE, and whether a person confirmed it."""

@@ -201,7 +201,7 @@ class Search:
         """Rank what can be ranked, the open photo first; propose masks where the cache has none."""
         while True:
             with self.state:
-                self.state.wait_for(lambda: self.closed or (self.running and not self._is_settled()))
+                self.state.wait_for(lambda: self.closed or (self.running and not self.is_settled()))
                 if self.closed:
                     return
                 number = self.memory
@@ -260,5 +260,6 @@ class Search:
     def _is_ranked(self, photo: Photo) -> bool:
         return bool(photo.problem) or photo.memory == self.memory
 
-    def _is_settled(self) -> bool:
+    def is_settled(self) -> bool:
+        """Whether all photos are ranked, and what is done afterwards is done."""
         return self.settled == self.memory and all(self._is_ranked(photo) for photo in self.photos.values())
