@@ -1,0 +1,223 @@
+"""Reference sets: which instances are sampled, of which classes, and the files that they are written to."""
+
+import json
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from no_time_to_train.cli import main
+from no_time_to_train.data.class_splits import select_categories
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.reference_sets import (
+    check_references,
+    coco_to_references,
+    read_references,
+    sample_references,
+    write_references,
+)
+from no_time_to_train.errors import UserError, UserNotice
+from tests.conftest import DATA
+
+
+def annotations(*entries: dict[str, Any]) -> dict[str, Any]:
+    """A COCO file with these annotations, which are good references except for the values given."""
+    base = {"bbox": [20, 20, 40, 40], "iscrowd": 0, "category_id": 3}
+    images = [{"id": image_id, "width": 100, "height": 100, "file_name": f"{image_id}.png"} for image_id in range(9)]
+    return {
+        "images": images,
+        "categories": [{"id": 3, "name": "disc"}],
+        "annotations": [{**base, "id": index, "image_id": index, **entry} for index, entry in enumerate(entries)],
+    }
+
+
+def sampled(tmp_path: Path, data: dict[str, Any], shots: int, **options: bool) -> list[int]:
+    """The ids of the annotations that are sampled from a COCO file."""
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(data))
+    coco = read_coco(path)
+    references = sample_references(coco, select_categories(coco, path), shots, seed=1, **options)
+    return sorted(shot["ann_ids"][0] for shot in references[3])
+
+
+def test_sampling_skips_bad_references(tmp_path: Path) -> None:
+    data = annotations(
+        {},
+        {"iscrowd": 1},
+        {"bbox": [20, 20, 31, 40]},
+        {"bbox": [9, 20, 40, 40]},
+        {"bbox": [20, 20, 71, 40]},
+        {"image_id": 0},
+        {"isimpossible": 1},
+    )
+    assert sampled(tmp_path, data, 2) in ([0, 6], [5, 6])
+    with pytest.raises(UserError, match="has 1 instances"):
+        sampled(tmp_path, data, 2, skip_impossible=True)
+
+
+def test_sampling_for_lvis_fills_up(tmp_path: Path) -> None:
+    small = {"bbox": [20, 20, 5, 5]}
+    assert sampled(tmp_path, annotations({}, small), 3, fill_up=True) == [0, 0, 0]
+    assert sampled(tmp_path, annotations(small, small), 3, fill_up=True) in ([0, 0, 1], [0, 1, 1])
+
+
+def test_sampling_for_lvis_takes_the_first_others_of_a_class_without_good_references(tmp_path: Path) -> None:
+    """They may be in the same image, and all are candidates, crowds too."""
+    small: dict[str, Any] = {"bbox": [20, 20, 5, 5], "image_id": 4}
+    entries: list[dict[str, Any]] = [small, small, {"iscrowd": 1, "image_id": 4}, small, {**small, "image_id": 5}]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(annotations(*entries)))
+    coco = read_coco(path)
+    for seed in range(9):
+        expected = list(range(5))
+        random.Random(seed).shuffle(expected)
+        references = sample_references(coco, select_categories(coco, path), 3, seed, fill_up=True)
+        assert [shot["ann_ids"] for shot in references[3]] == [[ann_id] for ann_id in expected[:3]]
+    references = sample_references(coco, select_categories(coco, path), 7, 0, fill_up=True)
+    found = [shot["ann_ids"][0] for shot in references[3]]
+    assert sorted(found[:5]) == list(range(5))
+    assert found[5:] == found[:2]
+
+
+def test_references_by_rule_prefer_large_objects_that_touch_no_border(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    entries = []
+    for image_id in range(9):
+        x, y = rng.choice([0, 5, 12, 15, 18, 20], 2).tolist()
+        w, h = rng.integers(28, 66, 2).tolist()
+        entries += [{"image_id": image_id, "bbox": [x, y, w, h], "area": w * h}] * 2
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(annotations(*entries)))
+    coco = read_coco(path)
+    references = sample_references(coco, select_categories(coco, path), 2, 0, heuristics=True)
+
+    areas = [entry["area"] for entry in entries]
+    low, high = np.quantile(areas, 0.25), np.quantile(areas, 0.75)
+    scores = []
+    for ann_id, entry in enumerate(entries):
+        x, y, w, h = entry["bbox"]
+        inside = x > 0 and y > 0 and x + w < 100 and y + h < 100
+        group = 2 if w * h >= high else 1 if w * h >= low else 0
+        scores.append((-(1000 * inside + 100 * group + w * h / max(areas)), ann_id))
+    good = [ann_id for _, ann_id in sorted(scores) if min(entries[ann_id]["bbox"][:2]) >= 10]
+    good = [i for i in good if min(entries[i]["bbox"][2:]) >= 32 and sum(entries[i]["bbox"][::2]) <= 90]
+    good = [i for i in good if sum(entries[i]["bbox"][1::2]) <= 90]
+    assert [shot["ann_ids"][0] for shot in references[3]] == good[::2][:2]  # the twins are in the same images
+    assert references == sample_references(coco, select_categories(coco, path), 2, 1, heuristics=True)
+
+
+def test_the_sets_of_cdfsod_as_published_repeat_the_first_instance_of_an_image(tmp_path: Path) -> None:
+    data = annotations(*[{"image_id": image_id} for image_id in (4, 5, 4, 6, 4)], *[{"category_id": 7}] * 2)
+    data["categories"] += [{"id": 7, "name": "star"}, {"id": 8, "name": "none"}]
+    data["annotations"][5]["image_id"], data["annotations"][6]["image_id"] = 1, 2
+    path, out = tmp_path / "5_shot.json", tmp_path / "refs.pkl"
+    path.write_text(json.dumps(data))
+    main(["coco-to-references", str(path), str(out), "5", "--as-published"])
+    star = [{"img_id": 1, "ann_ids": [5]}, {"img_id": 2, "ann_ids": [6]}]
+    random.seed(42)
+    expected = {
+        3: [{"img_id": 4, "ann_ids": [0, 2, 4]}] * 3 + [{"img_id": i, "ann_ids": [a]} for i, a in ((5, 1), (6, 3))],
+        7: star + random.choices(star, k=3),
+    }
+    assert read_references(out) == expected
+    main(["coco-to-references", str(path), str(out), "4", "--as-published"])
+    assert [len(shots) for shots in read_references(out).values()] == [5, 4]
+
+
+def test_a_class_with_fewer_shots_than_asked_for_is_used_with_a_notice() -> None:
+    coco = read_coco(DATA / "references.json")
+    categories = select_categories(coco, "references.json")
+    references = coco_to_references(coco)
+    references[7].pop()
+    with pytest.warns(UserNotice, match=r"fewer shots than memory_length \(2\).*: \S+ \(1\)$"):
+        chosen = check_references(references, coco, "references.json", categories, shots=2)
+    assert [len(shots) for shots in chosen.values()] == [2, 1, 2]
+    del references[7]
+    with pytest.raises(UserError, match="has no shots of class"):
+        check_references(references, coco, "references.json", categories, shots=2)
+
+
+def lvis_file(tmp_path: Path) -> COCO:
+    categories = [{"id": i, "name": name, "frequency": f} for i, (name, f) in enumerate(zip("abc", "rcf", strict=True))]
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps({"images": [], "categories": categories}))
+    return read_coco(path)
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        *[(f"lvis{part}", "abc") for part in ("", "_minival")],
+        *[(f"lvis{part}_rare", "a") for part in ("", "_minival")],
+        ("lvis_minival_common", "b"),
+        ("lvis_minival_frequent", "c"),
+    ],
+)
+def test_lvis_splits_have_the_authors_names(tmp_path: Path, split: str, names: str) -> None:
+    assert "".join(one.name for one in select_categories(lvis_file(tmp_path), "lvis.json", split)) == names
+    with pytest.raises(UserError, match=r"did you mean .*'lvis_minival_rare'"):
+        select_categories(lvis_file(tmp_path), "lvis.json", "lvis_minval_rare")
+
+
+def test_coco_is_the_split_of_its_80_classes() -> None:
+    coco = read_coco(DATA / "sampling" / "instances.json")
+    assert select_categories(coco, "x", "coco") == select_categories(coco, "x", "default_classes")
+
+
+def test_a_split_wins_over_names_with_a_notice_where_they_differ(tmp_path: Path) -> None:
+    coco = lvis_file(tmp_path)
+    with pytest.warns(UserNotice, match="those of class_split are used"):
+        assert [one.name for one in select_categories(coco, "x", "lvis_rare", "b,c")] == ["a"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [one.name for one in select_categories(coco, "x", "lvis_rare", ["a"])] == ["a"]
+
+
+def test_underscores_stand_for_spaces_in_names_of_classes() -> None:
+    coco = read_coco(DATA / "sampling" / "instances.json")
+    found = select_categories(coco, "x", cat_names="traffic_light, stop sign")
+    assert [one.name for one in found] == ["traffic light", "stop sign"]
+
+
+def test_names_of_data_sets_choose_the_file_and_the_seed_is_42(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "lvis_minival_rare": "data/lvis/annotations/lvis_v1_train.json",
+        "pascal_voc_split_2": "data/pascal-voc/annotations/voc0712_trainval_masks.json",
+        "coco": "data/coco/annotations/instances_train2017.json",
+    }
+    for split, file in files.items():
+        with pytest.raises(SystemExit):
+            main(["sample-references", "--dataset", split, "--n-shot", "1", "--out", "refs.json"])
+        assert f"file not found: {file}" in capsys.readouterr().err
+    target = tmp_path / files["coco"]
+    target.parent.mkdir(parents=True)
+    target.write_bytes((DATA / "sampling" / "instances.json").read_bytes())
+    sampling = ["sample-references", "--dataset", "few_shot_classes", "--n-shot", "2"]
+    main([*sampling, "--out", "default.json"])
+    main([*sampling, "--seed", "42", "--out", "seed42.json"])
+    assert Path("default.json").read_text() == Path("seed42.json").read_text()
+
+
+def test_a_reference_set_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    coco = read_coco(DATA / "references.json")
+    references = coco_to_references(coco)
+    assert [len(shots) for shots in references.values()] == [2, 2, 2]
+    for name in ("refs.json", "refs.pkl", "refs.pickle"):
+        write_references(references, tmp_path / name)
+        assert read_references(tmp_path / name) == references
+
+
+def test_an_entry_with_several_annotations_uses_the_first() -> None:
+    coco = read_coco(DATA / "references.json")
+    categories = select_categories(coco, "references.json", cat_names="disc")
+    references = check_references(
+        {3: [{"img_id": 101, "ann_ids": [1, 2]}]}, coco, "references.json", categories, shots=None
+    )
+    assert references[3][0]["ann_ids"][0] == 1
