@@ -6,7 +6,7 @@ import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, mask_of_point
+from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.registry import default_checkpoint
 
@@ -42,7 +42,7 @@ def test_prompts_give_the_masks_of_the_predictor_itself(sam2: Sam2Boxes) -> None
 def test_the_masks_of_one_point_come_in_descending_predicted_iou(sam2: Sam2Boxes) -> None:
     masks, predicted_iou = PromptedImage(sam2, SCENE.image).masks([(X, Y)])
     assert list(predicted_iou) == sorted(predicted_iou, reverse=True)
-    assert np.array_equal(masks[0], mask_of_point(sam2, SCENE.image, (X, Y)))
+    assert len(masks) == len(predicted_iou) == 3
 
 
 def test_images_keep_their_features_whatever_other_image_is_prompted(

@@ -36,8 +36,7 @@ def test_each_form_is_detected_and_read(name: str, photo: Photo, tmp_path: Path)
         assert reference.read_mask() is None
         np.testing.assert_allclose(reference.box, box(photo), atol=1e-3)
     else:
-        assert reference.point is not None
-        x, y = reference.point
+        ((x, y),) = reference.points
         assert photo.mask[int(y), int(x)]
 
 
@@ -64,7 +63,7 @@ def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path)
     ("text", "expected"),
     [
         ("boat:a b.jpg:box=10,20,200.5,180", Reference("boat", Path("a b.jpg"), box=(10, 20, 200.5, 180))),
-        ("boat:a.jpg:point=3,4", Reference("boat", Path("a.jpg"), point=(3, 4))),
+        ("boat:a.jpg:point=3,4", Reference("boat", Path("a.jpg"), points=((3, 4),))),
         ("boat:C:\\a.jpg:mask=C:\\m.png", Reference("boat", Path("C:\\a.jpg"), mask=Path("C:\\m.png"))),
     ],
 )

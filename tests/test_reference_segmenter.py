@@ -167,7 +167,7 @@ def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, t
 @pytest.mark.parametrize(
     ("prompt", "complaint"),
     [
-        ({"mask": "whole", "point": (12, 12)}, "a point is used without a mask or a box"),
+        ({"mask": "whole", "point": (12, 12)}, "a point is used without a mask"),
         ({"mask": np.ones((5, 9))}, r"the mask is 9x5 pixels, its image \d+x\d+: is it the mask of another image\?"),
         ({"mask": np.zeros((5, 9))}, "the mask is empty"),
         ({"mask": "gone.png"}, "image not found: gone.png"),
@@ -183,8 +183,13 @@ def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, t
         ({"point": [3]}, r"point \[3\] is not x, y: give two numbers"),
         ({"point": [[3, 5]]}, "is not x, y"),
         ({"point": (float("inf"), 5)}, "is not x, y"),
-        ({"box": (9, 9, 20, 20), "point": (12, 12)}, "a point is used without a mask or a box"),
-        ({"mask": np.ones((90, 120)), "point": (12, 12)}, "a point is used without a mask or a box"),
+        ({"points": 5}, r"points 5 are not a list: give \[\(x, y\), ...\]"),
+        ({"points": (3, 5)}, "point 3 is not x, y"),
+        ({"points": [(3, 5), (-1, 5)]}, "point -1,5 .* lies outside"),
+        ({"points": [(3, 5)], "negative_points": [(5000, 5)]}, "point 5000,5 .* lies outside"),
+        ({"negative_points": [(12, 12)]}, "give a point on the object or a box as well"),
+        ({"mask": np.ones((90, 120)), "point": (12, 12)}, "a point is used without a mask"),
+        ({"mask": np.ones((90, 120)), "negative_points": [(12, 12)]}, "a point is used without a mask"),
         ({"mask": 5}, "an object of type int is not an image: give a path, a PIL image, an array or a tensor"),
     ],
 )

@@ -1,6 +1,6 @@
-"""References on the command line: ``LABEL:IMAGE:box=X1,Y1,X2,Y2``, ``:point=X,Y``, ``:mask=FILE`` or ``:mask=whole``.
+"""References on the command line: ``LABEL:IMAGE``, and ``:box=X1,Y1,X2,Y2``, ``:point=X,Y`` and so on for the object.
 
-``LABEL:IMAGE`` is a picture in which the object is found.
+``LABEL:IMAGE`` alone is a picture in which the object is found.
 
 ``--reference`` shows what a class is, ``--negative`` what it is not.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from no_time_to_train.data.reference_forms import Reference
 
 #: How many numbers a box and a point have.
-NUMBERS = {"box": 4, "point": 2}
+NUMBERS = {"box": 4, "point": 2, "negative_point": 2}
 
 
 @dataclass(frozen=True)
@@ -27,28 +27,37 @@ class ReferenceOption:
         label: The name of the object's class.
         image: The image file.
         mask: The mask file, or "whole"; None where the value has none.
-        numbers: The numbers of the box or the point; empty where the value has neither.
+        box: x1, y1, x2, y2 in pixels; None where the value has none.
+        points: x, y in pixels of each point on the object.
+        negative_points: x, y in pixels of each point outside the object.
         option: The option.
     """
 
     label: str
     image: Path
     mask: Path | Literal["whole"] | None = None
-    numbers: tuple[float, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    negative_points: tuple[tuple[float, float], ...] = ()
     option: Literal["--reference", "--negative"] = "--reference"
 
     def reference(self) -> "Reference":
-        """The reference that the value describes."""
+        """The reference that the value describes.
+
+        Raises:
+            UserError: What marks the object does not go together.
+        """
+        from no_time_to_train.data.prompts import check_together
         from no_time_to_train.data.reference_forms import Reference
 
+        try:
+            check_together(self.mask, self.box, self.points, self.negative_points)
+        except UserError as error:
+            raise UserError(f"{self.option} {self.label}:{self.image}: {error}") from error
         negative = self.option == "--negative"
-        if self.mask is not None or not self.numbers:
-            return Reference(self.label, self.image, mask=self.mask, negative=negative)
-        if len(self.numbers) == NUMBERS["point"]:
-            x, y = self.numbers
-            return Reference(self.label, self.image, point=(x, y), negative=negative)
-        x1, y1, x2, y2 = self.numbers
-        return Reference(self.label, self.image, box=(x1, y1, x2, y2), negative=negative)
+        return Reference(
+            self.label, self.image, self.mask, self.box, self.points, self.negative_points, negative=negative
+        )
 
 
 def parse(text: str, option: Literal["--reference", "--negative"] = "--reference") -> ReferenceOption:
@@ -61,21 +70,34 @@ def parse(text: str, option: Literal["--reference", "--negative"] = "--reference
     Raises:
         UserError: The value does not have one of the forms.
     """
-    found = re.fullmatch(r"(?P<label>[^:]+):(?P<image>.+?)(:(?P<kind>box|mask|point)=(?P<value>.+))?", text)
-    if found is None or (found["kind"] is None and re.search(r":\w*=", text)):
+    label, _, rest = text.partition(":")
+    image, *marks = re.split(r":(\w+)=", rest)
+    mask: Path | Literal["whole"] | None = None
+    numbers: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in NUMBERS}
+    for kind, value in zip(marks[::2], marks[1::2], strict=True):
+        if kind == "mask" and value and mask is None:
+            mask = "whole" if value == "whole" else Path(value)
+        elif kind in NUMBERS and not (kind == "box" and numbers[kind]):
+            numbers[kind].append(_numbers(text, option, kind, value))
+        else:
+            image = ""
+    if not (label and image):
         raise UserError(
             f"{option} {text}: write LABEL:IMAGE, LABEL:IMAGE:box=X1,Y1,X2,Y2, LABEL:IMAGE:point=X,Y, "
-            "LABEL:IMAGE:mask=FILE or LABEL:IMAGE:mask=whole"
+            "LABEL:IMAGE:mask=FILE or LABEL:IMAGE:mask=whole; points may follow each other and a box, and "
+            "negative_point=X,Y is outside the object"
         )
-    label, image, kind, value = found.group("label", "image", "kind", "value")
-    if kind is None:
-        return ReferenceOption(label, Path(image), option=option)
-    if kind == "mask":
-        return ReferenceOption(label, Path(image), mask="whole" if value == "whole" else Path(value), option=option)
+    box = next(((x1, y1, x2, y2) for x1, y1, x2, y2 in numbers["box"]), None)
+    points, negative_points = (tuple((x, y) for x, y in numbers[kind]) for kind in ("point", "negative_point"))
+    return ReferenceOption(label, Path(image), mask, box, points, negative_points, option)
+
+
+def _numbers(text: str, option: str, kind: str, value: str) -> tuple[float, ...]:
+    """The numbers of a box or a point."""
     try:
         numbers = tuple(float(number) for number in value.split(","))
     except ValueError:
         numbers = ()
     if len(numbers) != NUMBERS[kind]:
         raise UserError(f"{option} {text}: {kind} needs {NUMBERS[kind]} numbers in pixels, not {value!r}")
-    return ReferenceOption(label, Path(image), numbers=numbers, option=option)
+    return numbers

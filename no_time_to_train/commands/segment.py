@@ -186,7 +186,7 @@ def segment(
     if targets is None or out is None:
         return
     if score == "auto":
-        thresholds = measured_thresholds(segmenter, examples, thresholds)
+        thresholds = measured_thresholds(segmenter, thresholds)
     segmenter.renumber(targets.category_ids)
     order = [*targets.category_ids, *(found.category_ids if found else [])]
     summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite)
@@ -199,19 +199,14 @@ def segment(
     print(f"{summary}{resumed}{summary.advice(out)}; open {out / 'index.html'}")
 
 
-def measured_thresholds(
-    segmenter: "ReferenceSegmenter", examples: Sequence["Reference"], given: Thresholds
-) -> Thresholds:
+def measured_thresholds(segmenter: "ReferenceSegmenter", given: Thresholds) -> Thresholds:
     """The thresholds of ``--score auto``; they are printed.
 
     Args:
         segmenter: The networks and the memory.
-        examples: The references.
         given: What ``--class-score`` states, which counts more. Classes that cannot be measured get its ``score``.
     """
-    shown = {one.label for one in examples if not one.negative}
-    measured = segmenter.check_references([one for one in examples if one.label in shown], each=False).thresholds
-    chosen = {**measured, **given.class_scores}
+    chosen = {**segmenter.measure_thresholds(), **given.class_scores}
     for label in segmenter.classes:
         why = "" if label in chosen else " (not measured: that needs examples in two images)"
         print(f"--score auto: {label}: {chosen.get(label, given.score):g}{why}")

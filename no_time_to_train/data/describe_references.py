@@ -11,7 +11,7 @@ from torch import Tensor
 from no_time_to_train.data.plain_pictures import PlainPicture, describe_picture, find_masks, find_objects, notice_doubt
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_pictures import encode_crop
-from no_time_to_train.data.shown_objects import ShownObject, read_shown_object
+from no_time_to_train.data.shown_objects import ShownObject, read_reference
 from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
@@ -58,16 +58,7 @@ class ReferenceDescriber:
         Raises:
             UserError: No object was found.
         """
-        mask = shown.mask
-        if shown.is_plain:
-            picture = self.picture(shown.pixels)
-            (choice,) = find_objects([picture], self.known_shots(label, negative))
-            mask = picture.mask(choice)
-            notice_doubt(name, choice)
-        elif mask is None:
-            precision = self.precision if isinstance(self.prompts, Sam2Boxes) else "float32"  # all SAM's code allows
-            with computing_in(precision, self.device):
-                mask = shown.mask_of_prompt(self.prompts)
+        mask = self.mask(label, shown, negative, name)
         size = self.segmenter.encoder.size
         crop, mask_crop = crop_reference(shown.pixels, mask, shown.crop_box(mask), size, self.context_ratio)
         with computing_in(self.precision, self.device):
@@ -75,6 +66,20 @@ class ReferenceDescriber:
         shot = MemoryBank.empty([Category(1, label)], len(vector))
         shot.add(0, vector.cpu(), weight.cpu(), crop=encode_crop(crop, mask_crop), negative=negative)
         return shot, mask
+
+    def mask(self, label: str, shown: ShownObject, negative: bool, name: str) -> NDArray[np.bool_]:
+        """The mask of an object, bool [H, W]; see :meth:`shot`."""
+        if shown.is_plain:
+            picture = self.picture(shown.pixels)
+            (choice,) = find_objects([picture], self.known_shots(label, negative))
+            mask = picture.mask(choice)
+            notice_doubt(name, choice)
+            return mask
+        if shown.mask is None:
+            precision = self.precision if isinstance(self.prompts, Sam2Boxes) else "float32"  # all SAM's code allows
+            with computing_in(precision, self.device):
+                return shown.mask_of_prompt(self.prompts)
+        return shown.mask
 
     def picture(self, pixels: NDArray[np.uint8]) -> PlainPicture:
         """What may be the object in a picture; see :func:`~no_time_to_train.data.plain_pictures.describe_picture`."""
@@ -87,7 +92,7 @@ class ReferenceDescriber:
             return self.picture(reference.read()[0])
 
         def vector(reference: Reference) -> Tensor:
-            shown = read_shown_object(*reference.read(), reference.box, reference.point)
+            shown = read_reference(reference)
             return self.shot(reference.label, shown, reference.negative, str(reference.image))[0].vectors
 
         return find_masks(references, describe, vector, self.known_shots)

@@ -33,7 +33,7 @@ def bank_from_content(content: dict[str, Any]) -> MemoryBank:
         ValueError: A field is missing, unknown or of another type, shapes do not fit together, a number is not finite,
             or a tensor is larger than the file.
     """
-    for key in content.keys() - {field.name for field in fields(MemoryBank)}:
+    for key in content.keys() - {field.name for field in fields(MemoryBank) if field.name != "images"}:
         raise ValueError(f"this version does not know its {key!r}")
     content = {"prototypes": None, "made_with": {}, "sources": [], "crops": [], **content}
     for key in ("categories", "sources", "crops"):
@@ -67,6 +67,7 @@ def bank_from_content(content: dict[str, Any]) -> MemoryBank:
         made_with=_made_with(content["made_with"]),
         sources=content["sources"],
         crops=[_picture(crop, number) for number, crop in enumerate(content["crops"])],
+        images=[],
         **tensors,
     )
     if len(bank.sources) != shots or len(bank.crops) != shots:

@@ -31,6 +31,7 @@ def save_memory(bank: MemoryBank, path: str | Path) -> None:
         UserError: The file cannot be written.
     """
     content = {**vars(bank), "format": FORMAT, "categories": [asdict(category) for category in bank.categories]}
+    del content["images"]
     if bank.negatives is None:
         del content["negative"]
     archive = BytesIO()  # torch raises its own error where it meets a full disk

@@ -1,7 +1,8 @@
-"""Checks of what the user says about objects: an image, a class, a box, a point, and numbers that go with them."""
+"""Checks of what the user says about objects: an image, a class, a box, points, and numbers that go with them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -10,7 +11,14 @@ from torch import Tensor
 from no_time_to_train.data.images import ImageInput
 from no_time_to_train.data.names import clean_class_name
 from no_time_to_train.data.rle import are_coordinates
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.ranges import Fraction, check_number
+
+#: The lowest score of an instance: of any class, of each class by name, or measured on the references' own images.
+LowestScore = float | Mapping[str, float] | Literal["auto"]
+
+#: The lowest score of an instance where nothing else is said.
+USUAL_SCORE = 0.5
 
 #: The types of an image and of a mask.
 IMAGE_TYPES = str | Path | Image.Image | np.ndarray | Tensor
@@ -66,8 +74,57 @@ def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, flo
     return x1, y1, x2, y2
 
 
+def check_together(mask: object, box: object, points: Sequence[object], negative_points: Sequence[object]) -> None:
+    """Check that what marks an object in an image goes together.
+
+    Args:
+        mask: Its mask; None where there is none.
+        box: The box around it; None where there is none.
+        points: The points on it.
+        negative_points: The points outside it.
+
+    Raises:
+        UserError: It does not.
+    """
+    if mask is not None and (len(points) or len(negative_points)):
+        raise UserError("a point is used without a mask: leave one of them out")
+    if len(negative_points) and not len(points) and box is None:
+        raise UserError("a negative point says what the object is not: give a point on the object or a box as well")
+
+
+def list_points(points: object) -> list[Sequence[float]]:
+    """The points that a user gave as any sequence or array [n, 2], as a list.
+
+    Raises:
+        UserError: They are neither.
+    """
+    if not isinstance(points, Iterable) or isinstance(points, str):
+        raise UserError(f"points {points!r} are not a list: give [(x, y), ...] in pixels")
+    return list(points)
+
+
+def lowest_scores(score: float | Mapping[str, float], labels: Sequence[str]) -> dict[str, float]:
+    """Check the lowest score of an instance, and return that of each class.
+
+    Args:
+        score: One for all classes; or some classes' by name, where the others get ``USUAL_SCORE``.
+        labels: The names of the classes.
+
+    Raises:
+        UserError: A score is not a number from 0 to 1, or there is no class of its name.
+    """
+    if not isinstance(score, Mapping):
+        check_number("score", score, Fraction)
+        return dict.fromkeys(labels, float(score))
+    for label, lowest in score.items():
+        if label not in labels:
+            raise UserError(f"score: there is no class {label!r}{suggest(str(label), labels)}")
+        check_number(f"score of {label}", lowest, Fraction)
+    return {label: float(score.get(label, USUAL_SCORE)) for label in labels}
+
+
 def check_point(point: Sequence[float], height: int, width: int) -> tuple[float, float]:
-    """Check a point on an object.
+    """Check a point on an object or outside it.
 
     Args:
         point: x, y in pixels.

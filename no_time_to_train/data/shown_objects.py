@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
-from no_time_to_train.data.prompts import check_box, check_image, check_point, join_numbers
-from no_time_to_train.data.reference_forms.reference import WHOLE
+from no_time_to_train.data.prompts import check_box, check_image, check_point, check_together, join_numbers
+from no_time_to_train.data.reference_forms.reference import WHOLE, Point, Reference
 from no_time_to_train.errors import UserError
-from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, mask_of_point, mask_or_box
+from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamBoxes, mask_or_box
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,20 @@ class ShownObject:
         pixels: uint8 [H, W, 3] RGB, the image.
         mask: bool [H, W], the object; None where it has to be made.
         box: x1, y1, x2, y2 in pixels, ends excluded; None where none was given.
-        point: x, y in pixels; None where none was given.
+        points: x, y in pixels of each point on the object.
+        negative_points: x, y in pixels of each point outside the object.
     """
 
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
     box: tuple[float, float, float, float] | None
-    point: Sequence[float] | None
+    points: tuple[Point, ...] = ()
+    negative_points: tuple[Point, ...] = ()
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing marks the object."""
-        return self.mask is None and self.box is None and self.point is None
+        return self.mask is None and self.box is None and not self.points
 
     def crop_box(self, mask: NDArray[np.bool_]) -> list[float]:
         """What the reference is cropped around: its box, or else that of its mask; COCO's x, y, w, h in pixels."""
@@ -43,7 +45,7 @@ class ShownObject:
         return [x1, y1, x2 - x1, y2 - y1]
 
     def mask_of_prompt(self, prompts: Sam2Boxes | SamBoxes) -> NDArray[np.bool_]:
-        """Make the mask of the object in the box or at the point.
+        """Make the mask of the object that the box and the points show.
 
         Args:
             prompts: The network that makes it.
@@ -52,33 +54,34 @@ class ShownObject:
             bool [H, W], not empty.
 
         Raises:
-            UserError: The point lies outside the image, or nothing was found there.
+            UserError: Nothing was found at the points.
         """
-        if self.box is not None:
+        if self.box is not None and not self.points and not self.negative_points:
             corners = np.array([self.box], np.float32)
             return mask_or_box(prompts(self.pixels, corners)[0], corners[0])
-        assert self.point is not None
-        x, y = check_point(self.point, *self.pixels.shape[:2])
-        mask = mask_of_point(prompts, self.pixels, (x, y))
-        if not mask.any():
-            raise UserError(f"nothing was found at point {join_numbers((x, y))}: give a box around the object")
-        return mask
+        masks, _ = PromptedImage(prompts, self.pixels).masks(self.points, self.negative_points, self.box)
+        if not len(masks):
+            if self.box is not None:
+                raise UserError(f"nothing was found at the points in box {join_numbers(self.box)}: leave the points out")
+            places = " and ".join(map(join_numbers, self.points))
+            raise UserError(f"nothing was found at point {places}: give a box around the object")
+        return np.asarray(masks[0])
 
 
 def read_shown_object(
     image: ImageInput,
     mask: MaskInput | None = None,
     box: Sequence[float] | None = None,
-    point: Sequence[float] | None = None,
+    points: Sequence[Sequence[float]] = (),
+    negative_points: Sequence[Sequence[float]] = (),
 ) -> ShownObject:
     """Read a reference and check that its parts fit together; see ``ReferenceSegmenter.add_reference``.
 
     Raises:
-        UserError: The image or the mask cannot be read, they do not fit together, the box is not one or lies outside
-            the image, or there are too many prompts.
+        UserError: The image or the mask cannot be read, they do not fit together, the box or a point is not one or lies
+            outside the image, or the prompts do not go together.
     """
-    if point is not None and not (mask is None and box is None):
-        raise UserError("a point is used without a mask or a box: leave one of them out")
+    check_together(mask, box, points, negative_points)
     whole = isinstance(mask, str) and mask == WHOLE
     inside = None if mask is None or whole else as_mask(check_image(mask))
     pixels = as_rgb(check_image(image), None if inside is None else inside.shape)
@@ -91,4 +94,11 @@ def read_shown_object(
             f"the mask is {inside.shape[1]}x{inside.shape[0]} pixels, its image {width}x{height}: "
             "is it the mask of another image?"
         )
-    return ShownObject(pixels, inside, corners, point)
+    checked = [tuple(check_point(one, height, width) for one in some) for some in (points, negative_points)]
+    return ShownObject(pixels, inside, corners, *checked)
+
+
+def read_reference(reference: Reference) -> ShownObject:
+    """Read a reference of any form; see :func:`read_shown_object`."""
+    image, mask = reference.read()
+    return read_shown_object(image, mask, reference.box, reference.points, reference.negative_points)

@@ -41,6 +41,8 @@ class MemoryBank:
         crops: For each shot, its picture as a PNG file, uint8 [bytes], transparent outside the mask; None where no
             picture was kept.
         negative: bool [M], whether each shot is a negative one of its class. Default: none is.
+        images: For each shot, the image that it was taken from with its mask there, for leave-one-out; None where that
+            is not known. Memory files do not have them.
     """
 
     categories: list[Category]
@@ -52,10 +54,12 @@ class MemoryBank:
     sources: list[Any] = field(default_factory=list)
     crops: list[Any] = field(default_factory=list)
     negative: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    images: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sources = self.sources or [None] * len(self)
         self.crops = self.crops or [None] * len(self)
+        self.images = self.images or [None] * len(self)
         if not len(self.negative):
             self.negative = torch.zeros(len(self), dtype=torch.bool)
 
@@ -117,6 +121,7 @@ class MemoryBank:
         source: dict[str, Any] | None = None,
         crop: Tensor | None = None,
         negative: bool = False,
+        image: Any = None,
     ) -> None:
         """Add one shot. Prototypes are out of date until :meth:`postprocess` is called.
 
@@ -127,12 +132,14 @@ class MemoryBank:
             source: See the class's attributes.
             crop: See the class's attributes.
             negative: Whether the shot shows what the class is not.
+            image: See the class's attributes.
         """
         self.vectors = torch.cat([self.vectors, vector[None]])
         self.class_index = torch.cat([self.class_index, torch.tensor([class_index])])
         self.weights = torch.cat([self.weights, weight[None]])
         self.sources.append(source)
         self.crops.append(crop)
+        self.images.append(image)
         self.negative = torch.cat([self.negative, torch.tensor([negative])])
         self.prototypes = None
 
@@ -169,6 +176,7 @@ class MemoryBank:
             sources=[source for bank in banks for source in bank.sources],
             crops=[crop for bank in banks for crop in bank.crops],
             negative=torch.cat([bank.negative for bank in banks]),
+            images=[image for bank in banks for image in bank.images],
         )
         return joined._with_categories(joined.categories)
 
@@ -199,16 +207,7 @@ class MemoryBank:
         Args:
             shots: Their numbers, in [0, M). Classes without a positive shot among them are left out.
         """
-        chosen = torch.tensor(sorted(shots), dtype=torch.int64)
-        part = replace(
-            self,
-            vectors=self.vectors[chosen],
-            class_index=self.class_index[chosen],
-            weights=self.weights[chosen],
-            sources=[self.sources[shot] for shot in chosen.tolist()],
-            crops=[self.crops[shot] for shot in chosen.tolist()],
-            negative=self.negative[chosen],
-        )
+        part = self._choose(torch.tensor(sorted(shots), dtype=torch.int64))
         counts = part.counts.tolist()
         categories = [category if count else None for category, count in zip(self.categories, counts, strict=True)]
         return part._with_categories(categories) if any(categories) else None
@@ -222,18 +221,20 @@ class MemoryBank:
         Returns:
             The bank, post-processed; None where no class is left.
         """
-        kept = [other for other in range(len(self)) if other != shot]
-        bank = replace(
+        return self.keep_shots([other for other in range(len(self)) if other != shot])
+
+    def _choose(self, shots: Tensor) -> "MemoryBank":
+        """The same bank with some of its shots, int64 [m], in this order. Prototypes and categories stay."""
+        return replace(
             self,
-            vectors=self.vectors[kept],
-            class_index=self.class_index[kept],
-            weights=self.weights[kept],
-            sources=[self.sources[other] for other in kept],
-            crops=[self.crops[other] for other in kept],
-            negative=self.negative[kept],
+            vectors=self.vectors[shots],
+            class_index=self.class_index[shots],
+            weights=self.weights[shots],
+            sources=[self.sources[shot] for shot in shots],
+            crops=[self.crops[shot] for shot in shots],
+            negative=self.negative[shots],
+            images=[self.images[shot] for shot in shots],
         )
-        categories = [one if count else None for one, count in zip(self.categories, bank.counts.tolist(), strict=True)]
-        return bank._with_categories(categories) if any(categories) else None
 
     def _with_categories(self, categories: Sequence[Category | None]) -> "MemoryBank":
         """A post-processed bank whose classes are replaced one by one; None removes a class and its shots."""
@@ -242,16 +243,7 @@ class MemoryBank:
         class_index = new_index[self.class_index]
         shots = class_index.argsort(stable=True)
         shots = shots[class_index[shots] >= 0]
-        bank = replace(
-            self,
-            categories=ordered,
-            vectors=self.vectors[shots],
-            class_index=class_index[shots],
-            weights=self.weights[shots],
-            sources=[self.sources[shot] for shot in shots],
-            crops=[self.crops[shot] for shot in shots],
-            negative=self.negative[shots],
-        )
+        bank = replace(self._choose(shots), categories=ordered, class_index=class_index[shots])
         bank.postprocess()
         return bank
 

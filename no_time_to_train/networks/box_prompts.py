@@ -153,8 +153,8 @@ class PromptedImage:
             box: x1, y1, x2, y2 in pixels, around the object.
 
         Returns:
-            bool [n, H, W], where n is 3 or 1, in descending order of their predicted IoU; masks may be empty. And the
-            predicted IoUs, float32 [n].
+            bool [n, H, W], where n is at most 3 or 1, in descending order of their predicted IoU; none is empty. And
+            the predicted IoUs, float32 [n].
         """
         places = np.array([*points, *negative_points], np.float32).reshape(-1, 2)
         several = len(places) == 1 and box is None
@@ -167,24 +167,8 @@ class PromptedImage:
         )
         masks, predicted_iou = masks_of(predicted, self.network), np.asarray(predicted[1], np.float32)
         best = np.argsort(-predicted_iou, kind="stable")
+        best = best[masks[best].any(axis=(1, 2))]
         return masks[best], predicted_iou[best]
-
-
-def mask_of_point(
-    segmenter: Sam2Boxes | SamBoxes, image: NDArray[np.uint8], point: tuple[float, float]
-) -> NDArray[np.bool_]:
-    """The mask of the object at a point: of the three that the network returns, the one with the best predicted IoU.
-
-    Args:
-        segmenter: SAM 2 or SAM.
-        image: uint8 [H, W, 3] RGB.
-        point: (x, y) in pixels.
-
-    Returns:
-        bool [H, W]. It may be empty.
-    """
-    masks, _ = PromptedImage(segmenter, image).masks([point])
-    return np.asarray(masks[0])
 
 
 def mask_or_box(mask: NDArray[np.bool_], box: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from no_time_to_train.data.reference_forms.reference import WHOLE, Reference
+from no_time_to_train.data.shown_objects import read_reference
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import atomic_write
 from no_time_to_train.reference_segmenter import ReferenceSegmenter
@@ -50,11 +51,10 @@ def write_references_page(
     problems = []
     for reference in tqdm(references, desc="references", unit=" object"):
         try:
-            image, mask = reference.read()
+            shown = read_reference(reference)
+            image, mask = shown.pixels, shown.mask
             if mask is None:
-                mask = segmenter().add_reference(reference.label, image, box=reference.box, point=reference.point)
-            if mask.shape != image.shape[:2]:
-                raise UserError(f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its image another size")
+                mask = segmenter().describer.mask(reference.label, shown, reference.negative, str(reference.image))
         except UserError as error:
             problems.append(f"{reference.image} ({reference.label}): {error}")
             continue
@@ -84,7 +84,10 @@ def _origin(reference: Reference) -> str:
         return f"object found in the picture, the next region is {100 * (1 - reference.found.lead):.0f} % as likely"
     if reference.mask is not None:
         return "the whole image" if reference.mask == WHOLE else "mask as given"
-    return "mask made from the box" if reference.box is not None else "mask made from the point"
+    prompts = ["the box"] if reference.box is not None else []
+    prompts += [plural(len(reference.points), "point")] if reference.points else []
+    prompts += [plural(len(reference.negative_points), "negative point")] if reference.negative_points else []
+    return f"mask made from {' and '.join(prompts)}"
 
 
 def _picture(reference: Reference, image: NDArray[np.uint8], mask: NDArray[np.bool_], number: int) -> bytes:
@@ -100,9 +103,10 @@ def _picture(reference: Reference, image: NDArray[np.uint8], mask: NDArray[np.bo
     if reference.mask is None and reference.box is not None:
         x1, y1, x2, y2 = (round(scale * value) for value in reference.box)
         cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), (255, 255, 255), 1)
-    elif reference.point is not None:
-        x, y = (round(scale * value) for value in reference.point)
-        cv2.circle(picture, (x, y), 6, (255, 255, 255), 2, cv2.LINE_AA)
+    for points, thickness in ((reference.points, 2), (reference.negative_points, cv2.FILLED)):
+        for point in points:
+            x, y = (round(scale * value) for value in point)
+            cv2.circle(picture, (x, y), 6, (255, 255, 255), thickness, cv2.LINE_AA)
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="JPEG", quality=85)
     return file.getvalue()

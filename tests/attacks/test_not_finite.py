@@ -15,7 +15,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, mask_of_point, masks_of
+from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamBoxes, masks_of
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 
 #: Parts of SAM 2 whose values do not pass through each other.
@@ -57,7 +57,7 @@ def test_masks_of_prompts_that_are_not_finite_are_an_error(part: Callable[[SAM2B
     with pytest.raises(UserError, match="SAM 2 gives values that are not finite: is its checkpoint damaged"):
         segmenter(image, np.array([[1, 1, 20, 20]], np.float32))
     with pytest.raises(UserError, match="SAM 2 gives values that are not finite: is its checkpoint damaged"):
-        mask_of_point(segmenter, image, (5, 5))
+        PromptedImage(segmenter, image).masks([(5, 5)])
 
 
 class FakeSamPredictor:

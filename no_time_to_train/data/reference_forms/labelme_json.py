@@ -30,7 +30,7 @@ def read(path: Path) -> list[Reference]:
     """The objects of a file.
 
     Polygons, circles and masks become masks, rectangles become boxes, and points stay points. Masks with the same label
-    and the same group id are one object.
+    and the same group id are one object, and so are points.
 
     Raises:
         UserError: The file is broken, its image is missing, or a shape is a line.
@@ -39,7 +39,7 @@ def read(path: Path) -> list[Reference]:
     image = find_image(str(content.get("imagePath") or ""), path.parent)
     height, width = annotated_size(image, content.get("imageHeight"), content.get("imageWidth"))
     references: list[Reference] = []
-    groups: dict[tuple[str, Any], int] = {}  # of masks: label and group id -> index of their reference
+    groups: dict[tuple[str, Any, bool], int] = {}  # label, group id and whether it is of points -> index of reference
     for index, shape in enumerate(content["shapes"]):
         try:
             reference = _read_shape(shape, image, height, width)
@@ -49,17 +49,20 @@ def read(path: Path) -> list[Reference]:
         if reference is None:
             kind = shape.get("shape_type")
             raise UserError(f"{path}: shape {index} is a {kind}: draw a polygon, rectangle, circle, mask or point")
-        group = (reference.label, group_id)
-        if reference.mask is None or group_id is None:
+        group = (reference.label, group_id, bool(reference.points))
+        if reference.box is not None or group_id is None:
             references.append(reference)
         elif group not in groups:
             groups[group] = len(references)
             references.append(reference)
+        elif reference.points:
+            earlier = references[groups[group]]
+            references[groups[group]] = replace(earlier, points=(*earlier.points, *reference.points))
         else:
-            earlier, added = references[groups[group]].read_mask(), reference.read_mask()
-            assert earlier is not None
+            union, added = references[groups[group]].read_mask(), reference.read_mask()
+            assert union is not None
             assert added is not None
-            references[groups[group]] = replace(reference, mask=encode_mask(earlier | added))
+            references[groups[group]] = replace(reference, mask=encode_mask(union | added))
     return references
 
 
@@ -73,7 +76,7 @@ def _read_shape(shape: dict[str, Any], image: Path, height: int, width: int) -> 
         raise ValueError("a coordinate is not a number, or far outside any image")
     kind = shape.get("shape_type") or "polygon"
     if kind == "point":
-        return Reference(label, image, point=(points[0, 0], points[0, 1]), size=size)
+        return Reference(label, image, points=((points[0, 0], points[0, 1]),), size=size)
     if kind == "rectangle":
         (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
         return Reference(label, image, box=(x1, y1, x2, y2), size=size)

@@ -20,10 +20,13 @@ WHOLE: Literal["whole"] = "whole"
 #: x1, y1, x2, y2 in pixels, ends excluded.
 Box = tuple[float, float, float, float]
 
+#: x, y in pixels.
+Point = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Reference:
-    """One object: its class, its image, and its mask, a box around it, a point on it, or nothing more.
+    """One object: its class, its image, and its mask, a box around it, points on it, or nothing more.
 
     Attributes:
         label: The name of its class.
@@ -31,7 +34,8 @@ class Reference:
         mask: A mask file (the image itself where it is a transparent cut-out) or an RLE; "whole" where all of the image
             shows the object; None where SAM 2 makes the mask.
         box: The box around the object. Where there is a mask as well, the reference is cropped around the box.
-        point: x, y in pixels.
+        points: Points on the object. SAM 2 makes the mask from them, or from them and the box.
+        negative_points: Points outside the object, which correct what the others show.
         size: Height and width of the image as the annotation states them; None where it does not.
         negative: Whether the object shows what the class is not.
         found: How sure the mask is, where it was found in a plain picture (``ReferenceSegmenter.find_masks``).
@@ -41,7 +45,8 @@ class Reference:
     image: Path
     mask: Path | Rle | Literal["whole"] | None = None
     box: Box | None = None
-    point: tuple[float, float] | None = None
+    points: tuple[Point, ...] = ()
+    negative_points: tuple[Point, ...] = ()
     size: tuple[int, int] | None = None
     negative: bool = False
     found: Choice | None = None
@@ -49,7 +54,7 @@ class Reference:
     @property
     def is_plain(self) -> bool:
         """Whether it is a picture in which nothing marks the object."""
-        return self.mask is None and self.box is None and self.point is None
+        return self.mask is None and self.box is None and not self.points
 
     def read_mask(self) -> NDArray[np.bool_] | None:
         """The object's mask, bool [H, W]; None where the annotation has none, or where it is the whole image.

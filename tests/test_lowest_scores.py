@@ -1,0 +1,96 @@
+"""Lowest scores from Python: one per class, and measured on the references' own images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train.data.images import read_rgb
+from no_time_to_train.data.reference_forms import find_references
+from no_time_to_train.errors import UserNotice
+from tests.test_reference_doctor import RINGS, STRIPES, write_references
+
+
+@pytest.fixture(scope="module")
+def networks() -> ReferenceSegmenter:
+    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=6))
+
+
+@pytest.fixture
+def segmenter(networks: ReferenceSegmenter) -> ReferenceSegmenter:
+    """The networks with an empty memory."""
+    networks.set_memory(None)
+    return networks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three references of stripes, and one of rings."""
+    folder = tmp_path_factory.mktemp("references")
+    write_references(folder, {STRIPES: ["stripes"] * 3, RINGS: ["rings"]})
+    return folder
+
+
+def test_each_class_has_a_lowest_score_of_its_own(segmenter: ReferenceSegmenter, folder: Path) -> None:
+    segmenter.add_references(find_references(folder).references)
+    image = next((folder / "rings").glob("*[0-9].png"))
+    proposals = segmenter.propose(image)
+    everything = segmenter.rank(proposals, score=0)
+    assert set(everything.labels) == {"rings", "stripes"}
+    found = segmenter.rank(proposals, score={"rings": 0})
+    expected = [one for one in everything if one.label == "rings" or one.score >= 0.5]
+    assert list(found) == expected
+    assert list(next(segmenter.segment_many([image], {"rings": 0}, progress=False))) == expected
+
+
+def test_an_unknown_class_of_a_score_is_named(segmenter: ReferenceSegmenter, folder: Path) -> None:
+    segmenter.add_references(find_references(folder).references)
+    with pytest.raises(UserError, match="score: there is no class 'ring'; did you mean 'rings'"):
+        segmenter.segment(np.zeros((9, 9), np.uint8), {"ring": 0.3})
+    with pytest.raises(UserError, match="score of rings must be a number"):
+        segmenter.segment(np.zeros((9, 9), np.uint8), {"rings": 3})
+
+
+def test_automatic_scores_are_those_of_check_references(segmenter: ReferenceSegmenter, folder: Path) -> None:
+    references = find_references(folder).references
+    expected = segmenter.check_references(references, each=False).thresholds
+    for reference in references:  # arrays have no file to be read again
+        image, mask = reference.read()
+        segmenter.add_reference(reference.label, image, mask)
+    memory = segmenter.memory
+    assert segmenter.measure_thresholds() == expected
+    assert segmenter.memory is memory
+    assert expected.keys() == {"stripes"}
+    image = read_rgb(references[0].image)
+    with pytest.warns(UserNotice, match="'auto': rings: 0.5 "):
+        found = segmenter.segment(image, score="auto")
+    assert list(found) == list(segmenter.segment(image, score=expected))
+
+
+def test_automatic_scores_follow_the_memory(segmenter: ReferenceSegmenter, folder: Path) -> None:
+    segmenter.add_references(find_references(folder).references)
+    assert segmenter.measure_thresholds().keys() == {"stripes"}
+    segmenter.remove("stripes")
+    assert segmenter.measure_thresholds() == {}
+    with pytest.raises(UserError, match=r"cannot be measured for rings: .*in two images; add some, or give the score"):
+        segmenter.segment(np.zeros((9, 9), np.uint8), score="auto")
+
+
+def test_a_memory_file_has_no_images_to_measure(segmenter: ReferenceSegmenter, folder: Path, tmp_path: Path) -> None:
+    segmenter.add_references(find_references(folder).references[:1])
+    segmenter.save_memory(tmp_path / "a.memory")
+    segmenter.set_memory(None)
+    segmenter.load_memory(tmp_path / "a.memory")
+    with pytest.raises(UserError, match="score 'auto' measures the references on their own images, which a memory"):
+        segmenter.segment(np.zeros((9, 9), np.uint8), score="auto")
+
+
+def test_an_image_that_changed_since_it_was_shown_is_named(segmenter: ReferenceSegmenter, tmp_path: Path) -> None:
+    write_references(tmp_path, {STRIPES: ["stripes"] * 2})
+    references = find_references(tmp_path).references
+    segmenter.add_references(references)
+    Image.new("RGB", (20, 30)).save(references[1].image)
+    with pytest.raises(UserError, match="has another size than when it was shown"):
+        segmenter.measure_thresholds()
