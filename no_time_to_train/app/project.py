@@ -148,6 +148,10 @@ class Project:
         """The annotations of one photo. Needs no lock: a new state replaces the old one."""
         return self._by_photo.get(photo, [])
 
+    def ever_had(self, annotation: Annotation) -> bool:
+        """Whether any step, also an undone one, added this annotation; its id does not count."""
+        return any(replace(one, id=annotation.id) == annotation for step in self._steps for one in step.add)
+
     def _move(self, steps: list[Step], done: int) -> None:
         """Write the file, and then change the state."""
         write_json(self.path, {"format": FORMAT, "done": done, "steps": [asdict(step) for step in steps]}, indent=None)

@@ -51,7 +51,8 @@ def app(
         demo: Try it with nothing to download: drawn scenes and the nano networks.
         results: Finished folder of segment or of an export: its photos, and its classes to begin with.
         memory: Memory with classes to begin with, of segment --save-memory or of an export. May be given several times.
-        references: Folder or annotation file with examples to begin with (docs/your_own_objects.md).
+        references: Folder or annotation file with examples to begin with (docs/your_own_objects.md). Those in the
+            photos themselves appear there as confirmed.
         score: The lowest score of an object, from 0 to 1, of classes for which none is chosen in the browser.
         preset: accurate, balanced or fast networks (docs/speed.md). Every photo is searched with a grid of points.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
@@ -93,6 +94,7 @@ def app(
     from filelock import FileLock, Timeout
 
     from no_time_to_train.app.photos import UPLOADS, find_photos
+    from no_time_to_train.app.references import confirm, take_annotations
     from no_time_to_train.app.server import serve
     from no_time_to_train.app.workspace import Workspace
     from no_time_to_train.data.reference_forms import find_references
@@ -128,8 +130,11 @@ def app(
     print(f"{plural(len(photos), 'photo')}; {'nano networks' if nano else f'preset {preset}'}, {side}x{side} points")
     for path in memory:
         segmenter.load_memory(path)
-    segmenter.add_references(examples)
+    annotations, others = take_annotations(examples, photos, segmenter)
+    segmenter.add_references(others)
     workspace = Workspace(segmenter, photos, folder, score)
+    if references:
+        confirm(workspace, annotations, references)
     serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
 
 

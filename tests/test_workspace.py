@@ -1,0 +1,144 @@
+"""The app without a browser: references that are objects in the photos, and lowest scores that nobody has to choose."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from no_time_to_train.app.photos import find_photos
+from no_time_to_train.app.project import Annotation
+from no_time_to_train.app.references import confirm, take_annotations
+from no_time_to_train.app.workspace import Workspace
+from no_time_to_train.data.reference_forms import Reference, find_references
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.reference_segmenter import ReferenceSegmenter
+
+#: The photos, and the seed that draws them.
+PHOTOS, SEED = 3, 777
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    write_coco(folder, NOVEL_CLASSES, PHOTOS, SEED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def references(folder: Path) -> list[Reference]:
+    return find_references(folder / "instances.json").references
+
+
+@pytest.fixture
+def workspace(folder: Path, tmp_path: Path) -> Iterator[Workspace]:
+    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=12))
+    photos = find_photos([str(folder / "images")], tmp_path / "uploads", tmp_path)
+    found = Workspace(segmenter, photos, tmp_path / "app")
+    yield found
+    found.search.close()
+
+
+def settle(workspace: Workspace) -> None:
+    """Wait until all photos are ranked with the present memory, and the lowest scores were looked for."""
+    search = workspace.search
+    if search.thread.ident is None:
+        search.start()
+    with search.state:
+        assert search.state.wait_for(lambda: search.settled == search.memory and search.progress().done, 120)
+
+
+def photos_of(workspace: Workspace) -> list:
+    return [photo.target for photo in workspace.photos.values()]
+
+
+def confirmed(workspace: Workspace) -> int:
+    return sum(item.confirmed for name in workspace.photos for item in workspace.items(name))
+
+
+def test_references_in_the_photos_are_confirmed_in_one_step_and_the_others_stay_references(
+    workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere.png"
+    shutil.copy(references[0].image, elsewhere)
+    with elsewhere.open("ab") as file:
+        file.write(b" ")  # an image of its own
+    boxed = Reference(references[1].label, references[1].image, box=(10, 10, 60, 60))
+    plain = Reference("boat", references[0].image)
+    away = Reference(references[0].label, elsewhere, references[0].mask)
+    given = [*references, boxed, plain, away]
+    annotations, others = take_annotations(given, photos_of(workspace), workspace.segmenter)
+    assert others == [plain, away]
+    confirm(workspace, annotations, folder / "instances.json")
+    assert confirmed(workspace) == len(references) + 1
+    assert workspace.project.next_undo == f"{len(references) + 1} references of instances.json"
+    workspace.undo()
+    assert (confirmed(workspace), workspace.classes) == (0, [])
+    confirm(workspace, annotations, folder / "instances.json")
+    assert confirmed(workspace) == 0, "the person took them back"
+
+
+def test_what_the_person_said_about_an_object_counts_more_than_a_reference(
+    workspace: Workspace, references: list[Reference], folder: Path
+) -> None:
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    workspace.do("gravel: shown", [Annotation(0, annotations[0].photo, "gravel", annotations[0].mask)])
+    confirm(workspace, annotations, folder)
+    assert workspace.items(annotations[0].photo)[0].label == "gravel"
+    assert confirmed(workspace) == len(references)
+
+
+def test_a_copy_of_a_photo_counts_as_the_photo(
+    workspace: Workspace, references: list[Reference], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.png"
+    shutil.copy(references[0].image, copy)
+    one = Reference(references[0].label, copy, references[0].mask)
+    annotations, others = take_annotations([one], photos_of(workspace), workspace.segmenter)
+    assert ([one.photo for one in annotations], others) == ([references[0].image.name], [])
+
+
+def test_lowest_scores_begin_at_the_automatic_ones_and_a_chosen_one_stays(
+    workspace: Workspace, references: list[Reference], folder: Path
+) -> None:
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    photos_by_class: dict[str, set[str]] = {}
+    for one in annotations:
+        photos_by_class.setdefault(one.label, set()).add(one.photo)
+    several = {label for label, photos in photos_by_class.items() if len(photos) > 1}
+    confirm(workspace, annotations[:1], folder)
+    settle(workspace)
+    assert workspace.automatic == {}, "one reference shows nothing"
+    assert workspace.thresholds.of(annotations[0].label) == workspace.score
+    confirm(workspace, annotations, folder)
+    settle(workspace)
+    assert workspace.automatic
+    assert workspace.automatic.keys() <= several
+    label, score = next(iter(workspace.automatic.items()))
+    assert workspace.thresholds.of(label) == score
+    workspace.set_threshold(label, 0.97)
+    assert workspace.thresholds.of(label) == 0.97
+    workspace.undo()
+    workspace.undo()
+    settle(workspace)
+    assert workspace.automatic == {}
+    workspace.redo()
+    workspace.redo()
+    settle(workspace)
+    assert workspace.thresholds.of(label) == 0.97
+    workspace.set_threshold(label, None)
+    assert workspace.thresholds.of(label) == score
+
+
+def test_classes_that_were_loaded_keep_the_default_score(
+    workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path
+) -> None:
+    workspace.segmenter.add_references(references)
+    loaded = Workspace(workspace.segmenter, photos_of(workspace), tmp_path / "other")
+    try:
+        settle(loaded)
+        assert loaded.automatic == {}
+        assert len(loaded.classes) > 1
+    finally:
+        loaded.search.close()
