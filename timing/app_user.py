@@ -26,6 +26,13 @@ PATIENCE = 60_000
 STARTING = 120
 
 
+#: Whether another picture than this is drawn.
+DRAWN = """before => {
+  const image = document.querySelector("#photo img");
+  return image !== null && image.src !== before && image.complete && image.naturalWidth > 0;
+}"""
+
+
 def inside(mask: NDArray[np.bool_]) -> tuple[float, float]:
     """(x, y) of the pixel of a mask that is farthest from its outline: where a person clicks."""
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)
@@ -112,8 +119,10 @@ class User:
     def open(self, name: str) -> None:
         """Open a photo by its thumbnail."""
         if not self.title.startswith(name):
+            before = self.page.locator("#photo img").get_attribute("src")
             self.page.locator("#gallery button", has_text=name).first.click()
             self.wait_for("#title", name)
+            self.page.wait_for_function(DRAWN, arg=before)
 
     def click(self, x: float, y: float) -> None:
         """Click on a pixel of the open photo."""
@@ -131,12 +140,30 @@ class User:
         self.click(x, y)
         self.page.locator("#save").wait_for(state="visible")
 
+    def name(self, field: str, label: str) -> None:
+        """Type the name of a class: in the field ``label`` of a new object, or ``other`` of what was found."""
+        self.page.locator(f"#{field} input").fill(label)
+        self.page.keyboard.press("Tab")
+
     def save(self, label: str) -> None:
         """Name the object that is being shown, and save it."""
-        self.page.locator("#label input").fill(label)
-        self.page.keyboard.press("Tab")
-        self.page.locator("#save").click()
-        self.page.locator("#save").wait_for(state="hidden")
+        self.name("label", label)
+        self.press("save")
+
+    def choose_mask(self, share: float) -> None:
+        """Choose of several masks the one that covers most nearly this share of the photo."""
+        choices = self.page.locator("#choice label")
+        shares = [float(text.split("%")[0]) / 100 for text in choices.all_inner_texts()]
+        if shares:
+            choices.nth(min(range(len(shares)), key=lambda number: abs(shares[number] - share))).click()
+
+    def draw_box(self, left: float, top: float, right: float, bottom: float) -> None:
+        """Give the object that is being shown by a box instead: two of its corners, in pixels."""
+        self.page.locator("#click label", has_text="box").click()
+        for x, y in ((left, top), (right, bottom)):
+            before = self.page.locator("#photo img").get_attribute("src")
+            self.click(x, y)
+            self.page.wait_for_function(DRAWN, arg=before)
 
     def show(self, x: float, y: float, label: str) -> None:
         """Show an object by one click."""
@@ -149,9 +176,10 @@ class User:
         self.page.locator("#right").wait_for(state="visible", timeout=PATIENCE / 2)
 
     def press(self, button: str) -> None:
-        """Press one of the buttons below the photo, and wait until nothing is selected."""
+        """Press one of the buttons below the photo, and wait until nothing is selected or being shown."""
         self.page.locator(f"#{button}").click()
-        self.page.locator("#right").wait_for(state="hidden")
+        for other in ("#right", "#save"):
+            self.page.locator(other).wait_for(state="hidden")
 
 
 @contextmanager
@@ -183,6 +211,13 @@ def post(url: str, endpoint: str, data: list[Any], headers: Mapping[str, str] | 
         return str(stream.read().decode())
 
 
-def files_in(folder: Path) -> set[str]:
-    """The files in a folder and its subfolders."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+def ask(url: str, endpoint: str, *data: Any) -> Any:
+    """The answer of an endpoint.
+
+    Raises:
+        RuntimeError: It is an error.
+    """
+    answer = post(url, endpoint, list(data))
+    if "event: complete" not in answer:
+        raise RuntimeError(f"{endpoint}: {answer}")
+    return json.loads(answer.rsplit("data: ", 1)[1])[0]
