@@ -49,7 +49,7 @@ class Actions:
             hint = "" if workspace.classes else "<span class='hint'>Click on an object that you want to find.</span>"
             title = f"<b>{html.escape(view.photo)}</b> {html.escape(count(items))}{hint}"
         masks = [] if view.masks is None else list(view.masks)
-        choices = [(f"{mask.mean():.1%} of the photo", index) for index, mask in enumerate(masks)]
+        choices = [(f"{mask.mean():.1%}", index) for index, mask in enumerate(masks)]
         undo, redo = project.next_undo, project.next_redo
         return [
             view,

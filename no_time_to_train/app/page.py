@@ -25,8 +25,11 @@ THUMBNAILS = "thumbnails"
 #: Formats of the export besides COCO, CSV, masks, the gallery and the memory, which are always written.
 FORMATS = ("labelme", "yolo", "cvat-coco")
 
-#: What stands below the slider of a class.
-ORIGINS = {"automatic": "automatic", "chosen": "chosen by you", "default": "default: show more to get an automatic one"}
+#: What stands above the slider of a class, by the origin of its score.
+ORIGINS = {"automatic": "{}: automatic", "chosen": "{}: chosen by you", "default": "{}"}
+
+#: What stands below the sliders where a class has the default.
+MORE = "<p class='hint'>A class gets an automatic score once it was shown in two photos or more.</p>"
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -52,7 +55,7 @@ class Page:
         with gr.Blocks(title="No Time To Train", analytics_enabled=False, fill_width=True) as page:
             self.view, self.shelf, self.scores = gr.State(View()), gr.State(Shelf()), gr.State([])
             with gr.Row(elem_id="columns"):
-                with gr.Column(scale=1, min_width=220, elem_id="photos"):
+                with gr.Column(scale=1, min_width=250, elem_id="photos"):
                     self.build_photos()
                 with gr.Column(scale=4, min_width=320, elem_id="middle"):
                     self.title = gr.HTML(elem_id="title")
@@ -90,17 +93,17 @@ class Page:
             self.next = gr.Button("Next", size="sm", elem_id="next")
             self.undo = gr.Button("Undo", size="sm", elem_id="undo")
             self.redo = gr.Button("Redo", size="sm", elem_id="redo")
-        with gr.Group(visible=False, elem_id="drafting") as self.drafting:
+        with gr.Column(visible=False, elem_id="drafting") as self.drafting:
             with gr.Row():
                 self.click = gr.Radio([ADD, TAKE, BOX], value=ADD, label="A click on the photo", elem_id="click")
-                self.choice = gr.Radio([], label="Which of these?", elem_id="choice")
+                self.choice = gr.Radio([], label="Which mask? Its share of the photo:", elem_id="choice")
             with gr.Row():
                 self.label = gr.Dropdown(
                     [], label="Name of the class", allow_custom_value=True, elem_id="label", info="choose or type one"
                 )
                 self.save = gr.Button("Save as a reference", variant="primary", elem_id="save")
                 self.cancel = gr.Button("Cancel", elem_id="cancel")
-        with gr.Group(visible=False, elem_id="judging") as self.judging:
+        with gr.Column(visible=False, elem_id="judging") as self.judging:
             self.chosen = gr.HTML(elem_id="chosen")
             with gr.Row():
                 self.right = gr.Button("Right", variant="primary", elem_id="right")
@@ -130,7 +133,7 @@ class Page:
         for label, score, origin in scores:
             with gr.Row(elem_classes="score"):
                 slider = gr.Slider(
-                    0, 1, value=score, step=0.01, label=label, info=ORIGINS[origin], interactive=True, buttons=[],
+                    0, 1, value=score, step=0.01, label=ORIGINS[origin].format(label), interactive=True, buttons=[],
                     min_width=140, scale=4, key=f"score {label}", preserved_by_key=[],
                 )  # fmt: skip
                 reset = gr.Button(
@@ -141,6 +144,8 @@ class Page:
             take_back = lambda view, label=label: self.actions.set_threshold(view, label, None)  # noqa: E731
             self.on(slider.release, choose, slider)
             self.on(reset.click, take_back)
+        if any(score.origin == "default" for score in scores):
+            gr.HTML(MORE)
 
     def on(self, event: Callable[..., Any], function: Callable[..., Any], *inputs: Any, outputs: Any = None) -> None:
         """Let a function follow an event; it takes the view and the values of the inputs."""
