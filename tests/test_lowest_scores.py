@@ -1,5 +1,6 @@
-"""Lowest scores from Python: one per class, and measured on the references' own images."""
+"""Lowest scores: one per class, and measured on the references' own images; from Python and by the commands."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train.cli import main
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserNotice
@@ -94,3 +96,20 @@ def test_an_image_that_changed_since_it_was_shown_is_named(segmenter: ReferenceS
     Image.new("RGB", (20, 30)).save(references[1].image)
     with pytest.raises(UserError, match="has another size than when it was shown"):
         segmenter.measure_thresholds()
+
+
+def test_references_check_has_the_thresholds_of_segment_with_the_same_options(folder: Path, tmp_path: Path) -> None:
+    image = next((folder / "rings").glob("*[0-9].png"))
+    options = [
+        "--nano", "--device", "cpu", "--points-per-side", "4", "--references", str(folder),
+        "--mode", "best", "--tiles", "2", "--debias", "2",
+        "--negative", f"stripes:{image}:box=5,5,60,60", "--max-pixels", "100000", "--out",
+    ]  # fmt: skip
+    main(["references", "check", *options, str(tmp_path / "checked")])
+    main(["segment", "--images", str(image), "--score", "auto", *options, str(tmp_path / "out")])
+    report = json.loads((tmp_path / "checked/reference_report.json").read_text())
+    expected = {one["label"]: one["threshold"]["score"] for one in report["classes"] if one["threshold"]}
+    info = json.loads((tmp_path / "out/images.json").read_text())["info"]
+    assert expected == info["class_scores"]
+    assert expected.keys() == {"stripes"}
+    assert any(one["negative"] for one in report["shots"])

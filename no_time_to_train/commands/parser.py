@@ -1,5 +1,6 @@
 """Parsers made from typed functions: options from the signature, help from the docstring.
 
+A parameter whose type is a dataclass stands for the options that are its fields, so that commands can share them.
 Parameters before ``*`` in the signature are positional arguments, keyword-only ones are options. A parameter whose help
 begins with "Kept for compatibility" is accepted and not shown. Nothing here imports torch.
 """
@@ -8,6 +9,7 @@ import argparse
 import inspect
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -37,7 +39,15 @@ WIDTH = 110
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that reports mistakes as a :class:`UserError` and accepts ``_`` for ``-`` and the ``ALIASES``."""
+    """A parser that reports mistakes as a :class:`UserError` and accepts ``_`` for ``-`` and the ``ALIASES``.
+
+    Attributes:
+        shared: The parameters that stand for several options, with their dataclasses.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.shared: dict[str, type[Any]] = {}
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -58,7 +68,10 @@ class CommandParser(argparse.ArgumentParser):
         for option in (argument.partition("=")[0] for argument in argv):
             if option.startswith("--") and option not in self._option_string_actions:
                 raise UserError(f"{self.prog}: there is no option {option}{suggest(option, self.options())}")
-        return vars(self.parse_intermixed_args(argv))
+        values = vars(self.parse_intermixed_args(argv))
+        for name, kind in self.shared.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return values
 
     def options(self) -> list[str]:
         """The options as they are spelled."""
@@ -87,7 +100,6 @@ def parser_of(command: str, function: Callable[..., Any]) -> CommandParser:
         function: Its parameters have type hints, and its docstring describes them in Google style.
     """
     documentation = parse_docstring(inspect.getdoc(function) or "", DocstringStyle.GOOGLE)
-    descriptions = {parameter.arg_name: parameter.description or "" for parameter in documentation.params}
     parser = CommandParser(
         prog=f"no-time-to-train {command}",
         description="\n\n".join(filter(None, [documentation.short_description, documentation.long_description])),
@@ -97,12 +109,23 @@ def parser_of(command: str, function: Callable[..., Any]) -> CommandParser:
         add_help=False,
     )
     parser.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-    hints = get_type_hints(function, include_extras=True)
-    for name, parameter in inspect.signature(function).parameters.items():
-        help_text = " ".join(descriptions[name].split()).replace("%", "%%")
-        positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-        _add(parser, name, hints[name], parameter.default, positional, help_text)
+    _add_all(parser, function, documentation)
     return parser
+
+
+def _add_all(parser: CommandParser, function: Callable[..., Any], documentation: Docstring) -> None:
+    """Add all parameters of a function, or of a dataclass whose fields are options, to a parser."""
+    hints = get_type_hints(function, include_extras=True)
+    descriptions = {parameter.arg_name: parameter.description or "" for parameter in documentation.params}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints[name]
+        if is_dataclass(hint) and isinstance(hint, type):
+            parser.shared[name] = hint
+            _add_all(parser, hint, parse_docstring(inspect.getdoc(hint) or "", DocstringStyle.GOOGLE))
+            continue
+        help_text = " ".join(descriptions[name].split()).replace("%", "%%")
+        is_option = is_dataclass(function) or parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        _add(parser, name, hint, parameter.default, not is_option, help_text)
 
 
 def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: bool, help_text: str) -> None:

@@ -62,7 +62,7 @@ class ShownObject:
         masks, _ = PromptedImage(prompts, self.pixels).masks(self.points, self.negative_points, self.box)
         if not len(masks):
             if self.box is not None:
-                raise UserError(f"nothing was found at the points in box {join_numbers(self.box)}: leave the points out")
+                raise UserError(f"nothing was found in box {join_numbers(self.box)}: leave the points out")
             places = " and ".join(map(join_numbers, self.points))
             raise UserError(f"nothing was found at point {places}: give a box around the object")
         return np.asarray(masks[0])

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from no_time_to_train.commands.benchmark import configure, write_page
+from no_time_to_train.commands.options import ExampleOptions, NetworkOptions
 from no_time_to_train.commands.segment import segment
 from no_time_to_train.commands.test import run_stages
 from no_time_to_train.data.reference_sets import read_references
@@ -98,10 +99,9 @@ def run_segment(out: Path) -> None:
     print("\nFor your own photos, with the official networks instead of --nano:")
     print(f"$ no-time-to-train segment {shlex.join(words)}", flush=True)
     segment(
-        nano=True,
-        references=out / "examples.json",
-        points_per_side=POINTS_PER_SIDE,
+        examples=ExampleOptions(references=out / "examples.json"),
+        images=images,
         out=out / "segment",
         overwrite=True,
-        images=images,
+        networks=NetworkOptions(nano=True, points_per_side=POINTS_PER_SIDE),
     )
