@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from timing.browser import CHROMIUM
 
 #: Milliseconds after which the page must have answered, on a busy machine.
 PATIENCE = 60_000
+
+#: Milliseconds after which the page has drawn again what it knows already.
+MOMENT = 300
 
 #: Seconds after which the app must have started, on a busy machine.
 STARTING = 120
@@ -38,6 +41,11 @@ def inside(mask: NDArray[np.bool_]) -> tuple[float, float]:
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)
     y, x = np.unravel_index(depth.argmax(), depth.shape)
     return float(x - 1), float(y - 1)
+
+
+def heed_interrupts() -> None:
+    """Let SIGINT end this process: a shell that starts jobs in the background lets them ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class App:
@@ -64,6 +72,7 @@ class App:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+                preexec_fn=heed_interrupts,
             )
         deadline = time.monotonic() + STARTING
         while "in a browser" not in self.log.read_text():
@@ -117,8 +126,13 @@ class User:
         self.page.locator(selector).filter(has_text=text).first.wait_for()
 
     def open(self, name: str) -> None:
-        """Open a photo by its thumbnail."""
-        if not self.title.startswith(name):
+        """Open a photo by its thumbnail, unless it is open."""
+        from playwright.sync_api import TimeoutError
+
+        title = self.page.locator("#title").filter(has_text=name)
+        with suppress(TimeoutError):  # what stands there is empty for a moment while the page draws it again
+            title.wait_for(timeout=MOMENT)
+        if not title.is_visible():
             before = self.page.locator("#photo img").get_attribute("src")
             self.page.locator("#gallery button", has_text=name).first.click()
             self.wait_for("#title", name)

@@ -7,8 +7,8 @@ and does in Chromium what a person does who knows what was drawn:
    outline. Of three masks, the person takes the one of the object's size. Where the mask is not that of the object
    (IoU below 0.75), the person undoes it and draws a box around the object; where that does not help either, they take
    the next object. Where something else was found already, the person names it by its class.
-2. Ten corrections. In turn, the person corrects the mask of the highest score that is wrong, and shows the largest
-   object that was missed (``app_person.worst``).
+2. Ten corrections (``app_person.worst``): twice the largest object that was missed, then the mask of the highest score
+   that is wrong or of another class, and so on.
 
 The AP is that of masks, by pycocotools, of all results at any score that the app exports. An object that a person
 confirmed has the score 1 there, and what they called wrong is gone, as the user of the app has it; with ten corrections
@@ -45,6 +45,7 @@ from no_time_to_train.evaluation.coco_ap import run_evaluator, summary
 from no_time_to_train.files import read_json
 from no_time_to_train.method.memory_bank import Category
 from timing.app_person import (
+    GOOD,
     Drawn,
     Kind,
     Mistake,
@@ -55,9 +56,6 @@ from timing.app_person import (
     worst,
 )
 from timing.app_user import App, User, ask, browser_page, inside
-
-#: A mask is that of an object from this IoU on; with less, a person does not save it.
-GOOD = 0.75
 
 #: Seconds between two looks at how far the search is, and the longest that a person waits.
 EVERY, PATIENCE = 0.05, 600
