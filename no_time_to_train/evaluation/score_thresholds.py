@@ -1,14 +1,21 @@
 """The score threshold of a class with the best F1, estimated from its references alone.
 
 Few references of a class are known, and the rest of their images is not annotated: a mask of the class there may be
-right or wrong. So the scores of these masks are taken for a mixture of two normal distributions. That of right masks
-lies around the median score of the shots, which is drawn a little towards that of all classes; that of wrong masks is
-fitted to the masks that are certainly wrong, and begins at lower scores. Expectation and maximization alternate: how
-likely each unknown mask is right, then how many are right and where the wrong ones lie. A mask that scores more than
-the median shot is right. With tp(t) and fp(t) the expected numbers of right and wrong masks with a score of at least t,
-and n the number of objects,
+right or wrong. Only scores of at least half the median score of the shots count, because no threshold is lower. They
+are taken for a mixture of two distributions:
 
-    F1(t) = 2 tp(t) / (n + tp(t) + fp(t)).
+- Scores of right masks are normal. Their standard deviation is a fixed share of the median shot's score.
+- Scores of wrong masks are exponential: they begin at the lowest score that counts, and higher ones are rarer.
+
+Expectation and maximization alternate: how likely each mask outside the shots is right; then the share and the mean of
+right masks, and the mean of wrong ones. Masks that are certainly right or wrong stay so. With tp(t) and fp(t) the
+expected numbers of right and wrong masks with a score of at least t, and n the number of objects,
+
+    F1(t) = 2 tp(t) / (n + tp(t) + k fp(t)).
+
+An image of references shows the class because it was chosen for that, so objects are rarer in other images, and wrong
+masks are not. Where objects are spread at random, an image that was chosen for one of them shows one object more than
+any image does; k = n / (n - number of shots) makes up for that.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,16 +32,16 @@ GRID = torch.linspace(0, 1, 101)
 #: Shots of a class that others were compared with, from which its threshold is estimated.
 FEWEST_SHOTS = 2
 
-#: What is assumed before any score is seen, and how many scores that counts for (timing/thresholds.py):
-#: the median of all classes for that of one,
-POOLED = 2
+#: The following are relative to the median score of a class's shots (docs/references.md says how they were chosen):
+#: the lowest score that counts,
+LOWEST = 0.5
 #: the standard deviation of the scores of right masks,
-RIGHT_SPREAD, RIGHT_COUNT = 0.13, 10
-#: and the scores of wrong masks: their mean relative to the median shot's, and their standard deviation.
-WRONG_MEAN, WRONG_SPREAD, WRONG_COUNT = 0.4, 0.17, 20
+RIGHT_SPREAD = 0.18
+#: and how far the scores of wrong masks are above the lowest on average, before any is seen. This counts for so many.
+WRONG_MEAN, WRONG_COUNT = 0.15, 20
 
-#: A shot that is further from the median than this counts as this far, because masks may fail in many ways.
-FURTHEST = 0.2
+#: The largest k: objects of some classes are alone in their images, and no rarer elsewhere.
+RAREST = 2
 
 #: Rounds of expectation and maximization; it has converged long before.
 ROUNDS = 30
@@ -73,56 +80,41 @@ def best_thresholds(scores: Sequence[ClassScores]) -> list[Threshold | None]:
     Returns:
         None for a class of which fewer than ``FEWEST_SHOTS`` shots could be compared with others, or none was found.
     """
-    medians = [_median_shot(one) for one in scores]
-    known = torch.tensor([median for median in medians if median is not None])
-    pooled = float(known.quantile(0.5)) if len(known) else None
-    found: list[Threshold | None] = []
-    for one, median in zip(scores, medians, strict=True):
-        if median is None or pooled is None:
-            found.append(None)
-            continue
-        n = sum(score > 0 for score in one.found.values())
-        found.append(_best_threshold(one, (n * median + POOLED * pooled) / (n + POOLED)))
-    return found
+    return [_best_threshold(one) for one in scores]
 
 
-def _median_shot(scores: ClassScores) -> float | None:
-    """The median score of the shots of a class; of those that were found, where most were not."""
+def _best_threshold(scores: ClassScores) -> Threshold | None:
+    """The threshold of a class, see :func:`best_thresholds`."""
     shots = torch.tensor(list(scores.found.values()))
-    if len(shots) < FEWEST_SHOTS or not shots.any():
+    found = shots[shots > 0]
+    if len(shots) < FEWEST_SHOTS or not len(found):
         return None
-    median = float(shots.quantile(0.5))
-    return median if median > 0 else float(shots[shots > 0].quantile(0.5))
-
-
-def _best_threshold(scores: ClassScores, middle: float) -> Threshold:
-    """The threshold of a class whose right masks have the mean score ``middle``."""
-    shots = torch.tensor(list(scores.found.values()))
-    found, wrong, unknown = shots[shots > 0], torch.tensor(scores.wrong), torch.tensor(scores.unknown)
-    squares = ((found - middle) ** 2).clamp(max=FURTHEST**2).sum()
-    spread = ((squares + RIGHT_COUNT * RIGHT_SPREAD**2) / (len(found) + RIGHT_COUNT)).sqrt()
-    share, low, width = 0.5, torch.tensor(WRONG_MEAN * middle), torch.tensor(WRONG_SPREAD)
+    median = float(shots.quantile(0.5)) or float(found.quantile(0.5))  # of those found, where most are not
+    lowest, spread = LOWEST * median, RIGHT_SPREAD * median
+    wrong, unknown = (torch.tensor(one)[torch.tensor(one) >= lowest] for one in (scores.wrong, scores.unknown))
+    middle, tail, share = torch.tensor(median), torch.tensor(WRONG_MEAN * median), 0.5
     for _ in range(ROUNDS):
-        is_right = share * _density(unknown, middle, spread)
-        is_wrong = (1 - share) * _density(unknown, low, width)
-        right = torch.where(unknown >= middle, 1, is_right / (is_right + is_wrong).clamp(min=1e-30))
+        is_right = share * torch.exp(-(((unknown - middle) / spread) ** 2) / 2) / (spread * (2 * torch.pi) ** 0.5)
+        is_wrong = (1 - share) * torch.exp((lowest - unknown) / tail) / tail
+        right = is_right / (is_right + is_wrong)
         share = float((right.sum() + 1) / (len(unknown) + 2))
-        count = len(wrong) + (1 - right).sum() + WRONG_COUNT
-        low = (wrong.sum() + ((1 - right) * unknown).sum() + WRONG_COUNT * WRONG_MEAN * middle) / count
-        squares = ((wrong - low) ** 2).sum() + ((1 - right) * (unknown - low) ** 2).sum()
-        width = ((squares + WRONG_COUNT * WRONG_SPREAD**2) / count).sqrt()
+        middle = (len(found) * median + (right * unknown).sum()) / (len(found) + right.sum())
+        wrongs = len(wrong) + (1 - right).sum()
+        above = (wrong - lowest).sum() + ((1 - right) * (unknown - lowest)).sum()
+        tail = (above + WRONG_COUNT * WRONG_MEAN * median) / (wrongs + WRONG_COUNT)
     rights = len(found) + right.sum()
     objects = rights * len(shots) / len(found)
+    rarer = (objects / (objects - len(shots)).clamp(min=1e-9)).clamp(max=RAREST)
     tp = rights * torch.special.ndtr((middle - GRID) / spread)
-    fp = (len(wrong) + (1 - right).sum()) * torch.special.ndtr((low - GRID) / width)
-    f1 = 2 * tp / (objects + tp + fp)
+    fp = rarer * wrongs * torch.exp((lowest - GRID) / tail)
+    f1 = torch.where(lowest <= GRID, 2 * tp / (objects + tp + fp), 0)
     best = int(f1.argmax())
-    above = _above(scores.found.values())[best]
-    everything = above + _above(scores.wrong)[best] + _above(scores.unknown)[best]
+    known = _above(scores.found.values())[best]
+    rest = rarer * (_above(scores.wrong)[best] + _above(scores.unknown)[best])
     return Threshold(
         score=round(float(GRID[best]), 2),
         precision=float(tp[best] / (tp + fp)[best]),
-        precision_at_least=float(above / everything.clamp(min=1e-9)),
+        precision_at_least=float(known / (known + rest).clamp(min=1e-9)),
         recall=float(tp[best] / objects),
         f1=float(f1[best]),
         objects=float(objects),
@@ -146,11 +138,6 @@ def expected_ap(scores: ClassScores, objects: float) -> float:
     envelope = precision.cummax(dim=0).values  # the best precision at the recall of each threshold or a higher one
     places = (shots * (len(GRID) - 1)).round().long().clamp(max=len(GRID) - 1)
     return float(torch.where(shots > 0, envelope[places], 0).mean())
-
-
-def _density(values: Tensor, mean: Tensor | float, spread: Tensor) -> Tensor:
-    """The normal density, without its constant factor."""
-    return torch.exp(-(((values - mean) / spread) ** 2) / 2) / spread
 
 
 def _above(values: Iterable[float]) -> Tensor:
