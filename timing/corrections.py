@@ -23,7 +23,9 @@ import argparse
 import contextlib
 import io
 import shutil
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -311,6 +313,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=40, help="Scenes per seed.")
     parser.add_argument("--corrections", type=int, default=10, help="Corrections per seed.")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the app and the browser are ended, too
     courses = {}
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
