@@ -128,6 +128,23 @@ def test_wrong_other_class_and_remove_can_be_undone_and_done_again(user: User, a
 
 
 @needs_browser
+def test_the_slider_of_a_class_takes_keys_and_can_be_reset(user: User, app: App, truths: list[Truth]) -> None:
+    before, label = steps(app), largest(truths).label
+    slider = "#scores input[type=range]"
+    user.page.locator(slider).focus()
+    user.page.keyboard.press("ArrowRight")
+    user.wait_for("#undo", f"{label}: from 0.51 on")
+    user.page.get_by_role("button", name="Reset").click()
+    user.wait_for("#undo", "automatic score")
+    user.page.wait_for_function(f"document.querySelector('{slider}').value === '0.5'")
+    for _ in range(2):
+        text = user.page.locator("#undo").inner_text()
+        user.page.locator("#undo").click()
+        user.wait_for("#redo", text.removeprefix("Undo "))
+    assert steps(app) == before
+
+
+@needs_browser
 def test_an_export_is_a_folder_of_segment_with_what_was_confirmed(
     user: User, app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:

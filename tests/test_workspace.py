@@ -1,14 +1,17 @@
 """The app without a browser: references that are objects in the photos, and lowest scores that nobody has to choose."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from no_time_to_train.app.photos import find_photos
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.app.references import confirm, take_annotations
+from no_time_to_train.app.thumbnails import Thumbnails
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
@@ -142,3 +145,31 @@ def test_classes_that_were_loaded_keep_the_default_score(
         assert len(loaded.classes) > 1
     finally:
         loaded.search.close()
+
+
+def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_changed(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    gr = pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf
+
+    for number in range(AT_ONCE + 2):
+        Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number:03}.png")
+    many = Workspace(
+        workspace.segmenter, find_photos([str(tmp_path)], tmp_path / "app", tmp_path / "app"), tmp_path / "app"
+    )
+    thumbnails = Thumbnails(tmp_path / "app" / "thumbnails", many.photos)
+    lists, shelf, skip = Lists(many, thumbnails), Shelf(), [gr.skip()] * 5
+    gallery, text, back, more, _ = lists.update(shelf, "000.png")
+    assert (len(gallery["value"]), text["value"]) == (AT_ONCE, f"1 to {AT_ONCE} of {AT_ONCE + 2}")
+    assert (gallery["selected_index"], back["interactive"], more["interactive"]) == (0, False, True)
+    deadline = time.monotonic() + 60
+    while thumbnails.made < AT_ONCE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    gallery, *_ = lists.update(shelf, "000.png")
+    assert {Path(file).name for file, _ in gallery["value"]} == {f"{number:03}.jpg" for number in range(AT_ONCE)}
+    assert lists.update(shelf, "000.png") == skip
+    gallery, text, *_ = lists.update(shelf, f"{AT_ONCE:03}.png")
+    assert [caption for _, caption in gallery["value"]] == [f"{AT_ONCE + number:03}.png" for number in range(2)]
+    assert text["value"] == f"{AT_ONCE + 1} to {AT_ONCE + 2} of {AT_ONCE + 2}", "the open photo is brought into view"
+    many.search.close()

@@ -126,7 +126,7 @@ class Actions:
             self.workspace.add_photo(target)
             first = first or target.name
         if problems:
-            gr.Warning(html.escape("; ".join(problems)), title="")
+            gr.Warning(html.escape("; ".join(problems)), title="Not added")
         return self.show(view) if first is None else self.open(first)
 
     # Showing and judging objects.
@@ -208,7 +208,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except UserError as error:
-            gr.Warning(html.escape(str(error)), title="")
+            gr.Warning(html.escape(str(error)), title="Not done")
             return gr.skip()
 
     return call

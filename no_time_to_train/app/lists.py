@@ -84,7 +84,7 @@ class Lists:
             shelf.first = shelf.names.index(photo) // AT_ONCE * AT_ONCE
         shelf.photo, shelf.first = photo, max(min(shelf.first, (len(shelf.names) - 1) // AT_ONCE * AT_ONCE), 0)
         names = shelf.names[shelf.first : shelf.first + AT_ONCE]
-        captions = [f"{name}\n{count_text(workspace.shown(name).counts)}".strip() for name in names]
+        captions = [f"{name}\n{self._found(name)}".strip() for name in names]
         pictures = [(str(self.thumbnails.file(name)), text) for name, text in zip(names, captions, strict=True)]
         shown = pictures, names.index(photo) if photo in names else None, shelf.first, len(shelf.names)
         lists: list[Any] = [gr.skip()] * 4
@@ -103,6 +103,12 @@ class Lists:
             return [*lists, gr.skip()]
         shelf.scores = scores
         return [*lists, scores]
+
+    def _found(self, name: str) -> str:
+        """What a photo's caption says below its name."""
+        if self.workspace.photos[name].problem:
+            return "cannot be read"
+        return count_text(self.workspace.shown(name).counts)
 
     def scores(self) -> list[LowestScore]:
         """The lowest score of each class."""

@@ -26,7 +26,7 @@ THUMBNAILS = "thumbnails"
 FORMATS = ("labelme", "yolo", "cvat-coco")
 
 #: What stands above the slider of a class, by the origin of its score.
-ORIGINS = {"automatic": "{}: automatic", "chosen": "{}: chosen by you", "default": "{}"}
+ORIGINS = {"automatic": "{}: automatic", "chosen": "{}: chosen", "default": "{}"}
 
 #: What stands below the sliders where a class has the default.
 MORE = "<p class='hint'>A class gets an automatic score once it was shown in two photos or more.</p>"
@@ -137,7 +137,7 @@ class Page:
                     min_width=140, scale=4, key=f"score {label}", preserved_by_key=[],
                 )  # fmt: skip
                 reset = gr.Button(
-                    "Automatic", size="sm", min_width=80, scale=0, visible=origin == "chosen", key=f"reset {label}",
+                    "Reset", size="sm", min_width=70, scale=0, visible=origin == "chosen", key=f"reset {label}",
                     preserved_by_key=[],
                 )  # fmt: skip
             choose = lambda view, score, label=label: self.actions.set_threshold(view, label, score)  # noqa: E731

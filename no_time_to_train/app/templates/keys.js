@@ -15,3 +15,11 @@ document.addEventListener("keydown", (event) => {
     button.click();
   }
 });
+// Gradio takes a slider's value where the mouse lets go of it, or where the number next to it loses the focus.
+document.addEventListener("keyup", (event) => {
+  if (event.target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) {
+    event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+  } else if (event.target.matches("input[type=number]") && event.key === "Enter") {
+    event.target.blur();
+  }
+});
