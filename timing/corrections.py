@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,7 @@ def measure(
     classes: Sequence[PatternClass] = NOVEL_CLASSES,
     points_per_side: int = 24,
     held_out: bool = True,
+    start: Callable[..., AbstractContextManager[Any]] = App,
 ) -> Course:
     """Let a person show one object of each class of one seed, and correct mistakes.
 
@@ -248,13 +250,14 @@ def measure(
         classes: The classes.
         points_per_side: See ``Settings``.
         held_out: Whether to measure the memory on other scenes.
+        start: Starts the app, as ``App`` does; what it returns has a ``url``.
     """
     write_coco(folder / "photos", classes, images, 2 * seed + 1)
     coco = read_coco(folder / "photos" / "instances.json")
     drawn = drawn_objects(coco)
     course, options, out = Course(len(drawn)), ("--points-per-side", str(points_per_side)), folder / "app"
     results = out / "results"
-    with App(folder / "photos" / "images", out, *options) as app, browser_page() as page:
+    with start(folder / "photos" / "images", out, *options) as app, browser_page() as page:
         person = Person(User(page, app.url), app.url, drawn)
         person.settle()
 
