@@ -10,8 +10,6 @@ from PIL import Image
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.evaluation.reference_report import FORMAT
-from no_time_to_train.evaluation.score_thresholds import best_thresholds
-from no_time_to_train.evaluation.shot_scores import ClassScores
 from timing.browser import CHROMIUM, Browser
 
 STRIPES, RINGS = 0, 4
@@ -116,16 +114,3 @@ def test_automatic_thresholds_need_references(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["segment", "--memory", "m", "--score", "auto", "--images", "x", "--out", str(tmp_path / "out")])
     assert "--score auto measures the examples" in capsys.readouterr().err
-
-
-def test_objects_that_nobody_annotated_do_not_raise_the_threshold() -> None:
-    shots = dict(enumerate([0.8, 0.75, 0.7, 0.65, 0.78]))
-    low = [0.1, 0.2, 0.25, 0.3, 0.15, 0.28]
-    (alone,) = best_thresholds([ClassScores(shots, [], low)])
-    (among,) = best_thresholds([ClassScores(shots, [], [*low, 0.82, 0.76, 0.71, 0.69])])
-    assert alone is not None
-    assert among is not None
-    assert abs(alone.score - among.score) <= 0.05
-    assert 0.3 < among.score < 0.65
-    assert among.objects == pytest.approx(9, abs=0.5)
-    assert among.precision > 0.9 > among.precision_at_least
