@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as rle
 from torch import Tensor
 
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import decode_crop, encode_crop, encode_mask
 from no_time_to_train.method import plain
 from no_time_to_train.method.mask_decoder import MaskDecoder
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
@@ -62,7 +62,15 @@ def test_packed_masks_unpack_and_intersect_exactly(seed: int, height: int, width
 def test_masks_are_encoded_as_by_pycocotools(seed: int, height: int, width: int) -> None:
     for mask in blobs(np.random.default_rng(seed), 5, height, width).numpy():
         expected = rle.encode(np.asfortranarray(mask, np.uint8))
-        assert encode_mask(mask) == {"size": expected["size"], "counts": expected["counts"].decode()}
+        encoded = {"size": expected["size"], "counts": expected["counts"].decode()}
+        assert encode_mask(mask) == encoded
+        crop, top, left = decode_crop(encoded)
+        part = np.zeros_like(mask)
+        part[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+        np.testing.assert_array_equal(part, mask)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        y, x = (int(places[0]) if len(places) else 0 for places in (rows, columns))
+        assert encode_crop(mask[y:, x:], y, x, height, width) == encoded
 
 
 @settings(deadline=None)

@@ -23,6 +23,7 @@ from no_time_to_train.method.target_image import resize_to_square, target_square
 from no_time_to_train.method.tile_masks import TileMasks
 from no_time_to_train.method.tiles import FINER, Window, drop_cut, join, tile_windows, to_frame
 from no_time_to_train.method.upsample import upsample
+from no_time_to_train.pipeline.output_folder import save_mask
 from tests.conftest import DATA, Photo, stage_arguments
 from tests.test_stages import Checkpoints, finish, start
 
@@ -222,8 +223,14 @@ def test_a_large_image_gives_the_same_instances_with_bounded_memory(
     assert isinstance(loaded.detections.masks, MaskCrops)
     assert loaded.to_coco() == best.to_coco()
     drawn = np.asarray(loaded.plot())
+    save_mask(loaded, tmp_path / "crops.png")
     monkeypatch.setattr(mask_crops, "DENSE_BYTES", 2**30)
-    np.testing.assert_array_equal(drawn, Instances.load(tmp_path / "best.json").plot())
+    dense = Instances.load(tmp_path / "best.json")
+    assert isinstance(dense.detections.masks, torch.Tensor)
+    np.testing.assert_array_equal(drawn, dense.plot())
+    np.testing.assert_array_equal(loaded.areas, dense.masks.sum(axis=(1, 2)))
+    save_mask(dense, tmp_path / "dense.png")
+    assert (tmp_path / "crops.png").read_bytes() == (tmp_path / "dense.png").read_bytes()
 
 
 @pytest.fixture(scope="module")

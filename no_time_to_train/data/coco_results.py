@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.data.rle import decode_mask, encode_mask
+from no_time_to_train.data.rle import decode_crop, encode_crop
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.mask_crops import collect
+from no_time_to_train.method.mask_crops import collect, crop_of
 
 
 def to_coco_records(detections: Detections, image_id: ImageId, category_ids: list[int]) -> list[dict[str, Any]]:
@@ -23,13 +23,14 @@ def to_coco_records(detections: Detections, image_id: ImageId, category_ids: lis
         usual + 1, as in the published code; its ``segmentation`` is compressed RLE.
     """
     found = detections.cpu()
+    height, width = found.masks.shape[1:]
     return [
         {
             "image_id": image_id,
             "category_id": category_ids[class_index],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
-            "segmentation": encode_mask(found.masks[index].numpy()),
+            "segmentation": encode_crop(*crop_of(found.masks, index), height, width),
         }
         for index, (class_index, (x1, y1, x2, y2), score) in enumerate(
             zip(found.classes.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True)
@@ -48,11 +49,18 @@ def from_coco_records(records: list[dict[str, Any]], category_ids: list[int], he
 
     Returns:
         The detections on the CPU, in the order of the records.
+
+    Raises:
+        ValueError: A mask is no RLE of this size.
     """
-    masks = (decode_mask(record["segmentation"]) for record in records)
+    for number, record in enumerate(records, start=1):
+        h, w = record["segmentation"]["size"]
+        if (h, w) != (height, width):
+            raise ValueError(f"mask {number} is {w}x{h}, its image {width}x{height}")
+    crops = (decode_crop(record["segmentation"]) for record in records)
     boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.int64).view(-1, 4)
     return Detections(
-        collect(masks, len(records), height, width),
+        collect(crops, len(records), height, width),
         torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
         torch.tensor([record["score"] for record in records]),
         torch.tensor([category_ids.index(record["category_id"]) for record in records], dtype=torch.int64),

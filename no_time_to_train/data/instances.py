@@ -19,7 +19,7 @@ from no_time_to_train.data.rle import check_size, mask_area
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.mask_crops import MaskCrops
+from no_time_to_train.method.mask_crops import MaskCrops, crop_of
 from no_time_to_train.method.memory_bank import Category
 
 if TYPE_CHECKING:
@@ -134,6 +134,12 @@ class Instances(Sequence[Instance]):
         return self.detections.masks.numpy()
 
     @property
+    def areas(self) -> NDArray[np.int64]:
+        """int64 [n], the pixels of each mask."""
+        masks = self.detections.masks
+        return np.array([np.count_nonzero(crop_of(masks, index)[0]) for index in range(len(self))], np.int64)
+
+    @property
     def labels(self) -> NDArray[np.str_]:
         """str [n], the names of the classes."""
         return np.array([self.categories[index].name for index in self.class_ids], dtype=str)
@@ -176,7 +182,7 @@ class Instances(Sequence[Instance]):
         return None if self._image is None else self.plot()._repr_png_()
 
     def _captions(self) -> list[str]:
-        return [f"{one.label} {one.score:.2f}" for one in self]
+        return [f"{label} {score:.2f}" for label, score in zip(self.labels, self.scores.tolist(), strict=True)]
 
     def plot(self) -> Image.Image:
         """Draw each mask with its outline, label and score over the image."""
@@ -225,8 +231,7 @@ class Instances(Sequence[Instance]):
         except ImportError as error:
             raise UserError("to_pandas needs the pandas package: pip install pandas") from error
         corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
-        area = np.array([one.mask.sum() for one in self], np.int64)
-        return pd.DataFrame({"label": self.labels.astype(object), "score": self.scores, **corners, "area": area})
+        return pd.DataFrame({"label": self.labels.astype(object), "score": self.scores, **corners, "area": self.areas})
 
     def save(self, path: str | Path) -> None:
         """Write the instances to a JSON file: COCO annotations of one image, each with a score.

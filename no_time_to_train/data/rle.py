@@ -32,19 +32,33 @@ SMALL = 0.25
 
 def encode_mask(mask: NDArray[np.bool_]) -> Rle:
     """The compressed RLE of a mask, bool [H, W], ready for JSON."""
-    height, width = mask.shape
-    rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask.any(axis=0)) if len(rows) else rows
-    top, bottom = rows.min(initial=height), rows.max(initial=-1) + 1
-    left, right = columns.min(initial=width), columns.max(initial=-1) + 1
-    if not 0 < bottom - top < height or (bottom - top) * (right - left) > SMALL * mask.size:
-        return _for_json(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
+    return encode_crop(mask, 0, 0, *mask.shape)
+
+
+def encode_crop(crop: NDArray[np.bool_], top: int, left: int, height: int, width: int) -> Rle:
+    """The compressed RLE of a mask of which only a part is given.
+
+    Args:
+        crop: bool [h, w], a part of the mask outside which it is empty.
+        top: The first row of the part in the mask.
+        left: The first column of the part in the mask.
+        height: Height of the mask in pixels.
+        width: Width of the mask in pixels.
+    """
+    rows = np.flatnonzero(crop.any(axis=1))
+    columns = np.flatnonzero(crop.any(axis=0)) if len(rows) else rows
+    y1, y2 = rows.min(initial=height), rows.max(initial=-1) + 1
+    x1, x2 = columns.min(initial=width), columns.max(initial=-1) + 1
+    if not 0 < y2 - y1 < height or (y2 - y1) * (x2 - x1) > SMALL * height * width:
+        mask = np.zeros((height, width), np.uint8, order="F")
+        mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+        return _for_json(coco_mask.encode(mask))
     # Runs go down the columns. Below each column of the box a False ends its last run.
-    box = np.zeros((right - left, bottom - top + 1), bool)
-    box[:, :-1] = mask[top:bottom, left:right].T
+    box = np.zeros((x2 - x1, y2 - y1 + 1), bool)
+    box[:, :-1] = crop[y1:y2, x1:x2].T
     column, row = np.divmod(np.flatnonzero(np.diff(box.ravel(), prepend=False)), box.shape[1])
-    changes = (left + column) * height + top + row
-    counts = np.diff(changes, prepend=0, append=mask.size).tolist()
+    changes = (left + x1 + column) * height + top + y1 + row
+    counts = np.diff(changes, prepend=0, append=height * width).tolist()
     return encode_runs({"counts": counts if counts[-1] else counts[:-1], "size": [height, width]})
 
 
@@ -57,6 +71,30 @@ def decode_mask(encoded: Rle) -> NDArray[np.bool_]:
     check_rle(encoded)
     mask: NDArray[np.bool_] = coco_mask.decode(encoded).astype(bool)
     return mask
+
+
+def decode_crop(encoded: Rle) -> tuple[NDArray[np.bool_], int, int]:
+    """The columns of a mask that are not empty, of a compressed RLE.
+
+    Time and memory go with these columns, not with the whole mask.
+
+    Returns:
+        bool [height, w], and the first row and column in the mask: 0 and the column.
+
+    Raises:
+        ValueError: See :func:`check_rle`.
+    """
+    check_rle(encoded)
+    height = encoded["size"][0]
+    ends = _run_lengths(encoded["counts"]).cumsum()
+    first, last = ends[:-1:2], ends[1::2]  # of the runs inside the mask
+    filled = np.flatnonzero(first < last)
+    if not len(filled):
+        return np.zeros((0, 0), bool), 0, 0
+    left, right = int(first[filled[0]]) // height, -(-int(last[filled[-1]]) // height)
+    changes = np.diff(ends.clip(left * height, right * height), prepend=left * height)
+    pixels = np.repeat(np.arange(len(changes)) % 2 == 1, changes)
+    return pixels.reshape(right - left, height).T, 0, left
 
 
 def encode_polygons(polygons: list[list[float]], height: int, width: int) -> Rle:

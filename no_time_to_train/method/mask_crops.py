@@ -71,11 +71,15 @@ class MaskCrops:
             chosen = rows.tolist()
             windows, bits = ([of_all[row] for row in chosen] for of_all in (self.windows, self.bits))
             return MaskCrops(self.height, self.width, windows, bits)
-        top, left, h, w = self.windows[int(rows)]
+        crop, top, left = self.crop(int(rows))
         mask = torch.zeros(self.height, self.width, dtype=torch.bool)
-        crop = np.unpackbits(self.bits[int(rows)], axis=1, count=w).view(np.bool_)
-        mask[top : top + h, left : left + w] = torch.from_numpy(crop)
+        mask[top : top + crop.shape[0], left : left + crop.shape[1]] = torch.from_numpy(crop)
         return mask
+
+    def crop(self, index: int) -> tuple[NDArray[np.bool_], int, int]:
+        """The part that a mask occupies, bool [h, w], and its first row and column in the image."""
+        top, left, _, w = self.windows[index]
+        return np.unpackbits(self.bits[index], axis=1, count=w).view(np.bool_), top, left
 
     def cpu(self) -> "MaskCrops":
         """The same masks, which are on the CPU already."""
@@ -93,30 +97,40 @@ class MaskCrops:
         return self.dense().numpy()
 
 
-def collect(masks: Iterable[NDArray[np.bool_]], count: int, height: int, width: int) -> Tensor | MaskCrops:
+def crop_of(masks: Tensor | NDArray[np.bool_] | MaskCrops, index: int) -> tuple[NDArray[np.bool_], int, int]:
+    """A part of a mask outside which it is empty: of crops the smallest, otherwise the mask itself.
+
+    Args:
+        masks: bool [n, H, W] on the CPU, or crops.
+        index: The mask.
+
+    Returns:
+        bool [h, w], and its first row and column in the image.
+    """
+    return masks.crop(index) if isinstance(masks, MaskCrops) else (np.asarray(masks[index]), 0, 0)
+
+
+def collect(
+    parts: Iterable[tuple[NDArray[np.bool_], int, int]], count: int, height: int, width: int
+) -> Tensor | MaskCrops:
     """Masks in the form that fits into memory.
 
     Args:
-        masks: bool [H, W] each.
+        parts: For each mask bool [h, w], a part outside which it is empty, and its first row and column in the image.
         count: Their number.
         height: H in pixels.
         width: W in pixels.
 
     Returns:
         bool [n, H, W], or crops where those would take more than ``DENSE_BYTES``.
-
-    Raises:
-        ValueError: A mask has another size.
     """
     dense = torch.zeros(count, height, width, dtype=torch.bool) if fits(count, height, width) else None
     crops = MaskCrops(height, width)
-    for row, mask in enumerate(masks):
-        if mask.shape != (height, width):
-            raise ValueError(f"mask {row + 1} is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height}")
+    for row, (crop, top, left) in enumerate(parts):
         if dense is None:
-            crops.append(mask)
+            crops.append(crop, top, left)
         else:
-            dense[row] = torch.from_numpy(mask)
+            dense[row, top : top + crop.shape[0], left : left + crop.shape[1]] = torch.from_numpy(crop)
     return crops if dense is None else dense
 
 

@@ -19,6 +19,7 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.files import atomic_write, spreadsheet_cell, write_json
+from no_time_to_train.method.mask_crops import crop_of
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
@@ -122,10 +123,10 @@ class OutputFolder:
         self.gallery.add(target.name, overlay, with_more)
 
         seconds = "" if target.seconds is None else f"{target.seconds:.3f}"
-        for number, instance in enumerate(instances, start=1):
-            box, area = instance.box, int(instance.mask.sum())
-            score = f"{instance.score:.4f}"
-            self.rows.append([target.name, number, instance.label, score, *box, area, seconds])
+        columns = (instances.labels, instances.scores, instances.boxes, instances.areas)
+        values = zip(*(column.tolist() for column in columns), strict=True)
+        for number, (label, score, box, area) in enumerate(values, start=1):
+            self.rows.append([target.name, number, label, f"{score:.4f}", *box, area, seconds])
         self.all_results += records
         self.results += [record for record, kept in zip(records, counts, strict=True) if kept]
         self.images.append(self._entry(target, labeled, *image.shape[:2]))
@@ -210,7 +211,8 @@ def save_mask(instances: Instances, path: Path) -> None:
     """
     numbers = np.zeros(instances.image.shape[:2], np.uint8)
     for index in reversed(range(len(instances))):
-        numbers[instances[index].mask] = index + 1
+        crop, top, left = crop_of(instances.detections.masks, index)
+        numbers[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = index + 1
     picture = Image.fromarray(numbers).convert("P")
     colors = [channel for index in range(255) for channel in PALETTE.by_idx(index).as_rgb()]
     picture.putpalette([0, 0, 0, *colors])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from no_time_to_train.files import atomic_write
-from no_time_to_train.method.mask_crops import MaskCrops
+from no_time_to_train.method.mask_crops import MaskCrops, crop_of
 from no_time_to_train.visual.labels import fitting_labels, load_font, text_size
 
 #: An RGB picture: uint8 [H, W, 3].
@@ -77,17 +77,21 @@ def draw_instances(
     Returns:
         uint8 [H, W, 3] RGB.
     """
-    filled = np.flatnonzero([mask.any() for mask in masks])
-    if not len(filled):
+    found: dict[int, NDArray[np.int64]] = {}
+    for index in range(len(masks)):
+        crop, top, left = crop_of(masks, index)
+        if crop.any():
+            found[index] = sv.mask_to_xyxy(crop[None])[0].astype(np.int64) + np.array([left, top, left, top])
+    if not found:
         return image
     height, width = image.shape[:2]
-    boxes = np.concatenate([sv.mask_to_xyxy(np.asarray(masks[index])[None]) for index in filled.tolist()])
+    filled, boxes = list(found), np.stack(list(found.values()))
     chosen = instance_colors(boxes) if by_instance else classes[filled]
     colors = [PALETTE.by_idx(int(index)).as_rgb() for index in chosen]
     picture = np.ascontiguousarray(image).copy()
     line = max(round((height * width) ** 0.5 / 450), 1)
     for position in reversed(range(len(filled))):
-        _draw_mask(picture, np.asarray(masks[int(filled[position])]), boxes[position], colors[position], line)
+        _draw_mask(picture, *crop_of(masks, filled[position]), boxes[position], colors[position], line)
 
     size = label_size(height, width)
     numbers = [str(index + 1) for index in filled]
@@ -104,11 +108,17 @@ def draw_instances(
 
 
 def _draw_mask(
-    picture: Picture, mask: NDArray[np.bool_], box: NDArray[np.int64], color: tuple[int, int, int], line: int
+    picture: Picture,
+    crop: NDArray[np.bool_],
+    top: int,
+    left: int,
+    box: NDArray[np.int64],
+    color: tuple[int, int, int],
+    line: int,
 ) -> None:
     """Draw one mask, whose first and last column and row are the box, into a picture, in place."""
     x1, y1, x2, y2 = box.tolist()
-    inside = mask[y1 : y2 + 1, x1 : x2 + 1]
+    inside = crop[y1 - top : y2 + 1 - top, x1 - left : x2 + 1 - left]
     patch = picture[y1 : y2 + 1, x1 : x2 + 1]
     patch[inside] = np.rint((1 - FILL) * patch[inside] + FILL * np.array(color)).astype(np.uint8)
     draw_outlines(picture, [contour + np.array([x1, y1], np.int32) for contour in outlines(inside)], color, line)
