@@ -58,12 +58,14 @@ def target_squares(
         return resize_to_square(image, size)
     height, width = stated or image.shape[:2]
     y, x = image.shape[0] / height, image.shape[1] / width
-    _, *others = tile_windows(height, width, tiles, overlap)
-    squares = [resize_to_square(image, size)]
-    for top, left, h, w in others:
-        box = (left * x, top * y, (left + w) * x, (top + h) * y)
-        squares.append(_as_tensor(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box)))
-    return torch.stack(squares)
+    picture = Image.fromarray(image)  # once, because it is a copy
+    boxes = [
+        (left * x, top * y, (left + w) * x, (top + h) * y)
+        for top, left, h, w in tile_windows(height, width, tiles, overlap)[1:]
+    ]
+    return torch.stack(
+        [_as_tensor(picture.resize((size, size), Image.Resampling.BICUBIC, box)) for box in (None, *boxes)]
+    )
 
 
 def as_float(square: Tensor) -> Tensor:
