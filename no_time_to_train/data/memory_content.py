@@ -33,7 +33,7 @@ def bank_from_content(content: dict[str, Any]) -> MemoryBank:
         ValueError: A field is missing, unknown or of another type, shapes do not fit together, a number is not finite,
             or a tensor is larger than the file.
     """
-    for key in content.keys() - {field.name for field in fields(MemoryBank) if field.name != "images"}:
+    for key in content.keys() - {field.name for field in fields(MemoryBank)}:
         raise ValueError(f"this version does not know its {key!r}")
     content = {"prototypes": None, "made_with": {}, "sources": [], "crops": [], **content}
     for key in ("categories", "sources", "crops"):
