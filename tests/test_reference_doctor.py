@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.evaluation.reference_doctor import confusions, similarities
 from no_time_to_train.evaluation.reference_report import FORMAT
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.settings import Settings
 from timing.browser import CHROMIUM, Browser
 
 STRIPES, RINGS = 0, 4
@@ -86,6 +90,19 @@ def test_two_classes_that_are_the_same_are_found(tmp_path: Path) -> None:
     write_references(tmp_path / "refs", {STRIPES: ["one", "two"] * 3, RINGS: ["rings"] * 3})
     report = check(tmp_path / "refs", tmp_path / "out")
     assert [sorted(one["labels"]) for one in report["confusions"]] == [["one", "two"]]
+
+
+def test_one_wrong_reference_confuses_no_classes() -> None:
+    dots, rings, wrong = torch.eye(3).unbind()
+    vectors = torch.stack([dots, rings, rings, rings, dots - wrong])
+    bank = MemoryBank(
+        [Category(1, "dots"), Category(2, "rings")], vectors, torch.tensor([0, 1, 1, 1, 1]), torch.ones(5)
+    )
+    bank.postprocess()
+    assert not confusions(bank, similarities(bank, Settings()))
+    bank.vectors[3] = dots
+    bank.postprocess()
+    assert [one.labels for one in confusions(bank, similarities(bank, Settings()))] == [("dots", "rings")]
 
 
 def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

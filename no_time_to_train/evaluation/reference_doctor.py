@@ -26,9 +26,9 @@ from no_time_to_train.method.settings import Settings
 #: Two classes are told apart where the mean margin of their references is this many standard errors above 0.
 CLEAR = 2
 
-#: The least share of the references of two confused classes that look more like the other class. It is about one half
-#: for two classes that are the same; one wrong reference alone confuses no classes.
-MIXED = 0.25
+#: The least share of the references of two confused classes that look more like the other class, and their least
+#: number. The share is about one half for two classes that are the same; one wrong reference alone confuses no classes.
+MIXED, FEWEST_MIXED = 0.25, 2
 
 #: The cosine of two prototypes from which classes of one reference each may be mixed up.
 SIMILAR = 0.5
@@ -112,8 +112,9 @@ def confusions(bank: MemoryBank, similarity: Tensor) -> list[Confusion]:
                 found.append(Confusion(labels, None, cosine))
         else:
             clear = CLEAR * float(margins.std()) / len(margins) ** 0.5
-            share = float((margins <= 0).float().mean())
-            if float(margins.mean()) < clear and share >= MIXED:
+            mixed = int((margins <= 0).sum())
+            share = mixed / len(margins)
+            if float(margins.mean()) < clear and share >= MIXED and mixed >= FEWEST_MIXED:
                 found.append(Confusion(labels, share, cosine))
     return sorted(found, key=lambda one: (one.share is None, -(one.share or 0), -one.similarity))
 

@@ -159,10 +159,11 @@ def advice_on_shot(shot: ShotReport) -> list[str]:
     label, advice = shot.label, []
     if not shot.negative:
         own, other = shot.similarity, shot.similarity_to_it
+        mostly_background = shot.background is not None and shot.background >= MOSTLY_BACKGROUND
         if own is not None and other is not None and other > own:
             advice.append(
-                f"It looks more like {shot.most_similar} ({other:.2f}) than like the other references of {label} "
-                f"({own:.2f}): check its label."
+                f"It looks more like {shot.most_similar} (similarity {other:.2f}) than like the other references of "
+                f"{label} ({own:.2f}): check {'its mask and ' * mostly_background}its label."
             )
         elif shot.taken_for not in (None, label) and shot.compared:
             advice.append(f"The others find it, but as {shot.taken_for} (score {shot.taken_score:.2f}).")
@@ -171,7 +172,7 @@ def advice_on_shot(shot: ShotReport) -> list[str]:
                 f"SAM 2 proposes a mask of it, but none of {label} remains on it: it may be too unlike the others, or "
                 "merged into a larger mask."
             )
-        if shot.background is not None and shot.background >= MOSTLY_BACKGROUND:
+        if shot.background is not None and mostly_background:
             than = f"the other references of {label}" if own is not None else "the rest of the mask"
             advice.append(
                 f"{100 * shot.background:.0f} % of its mask looks more like its surroundings than like {than}: does "
@@ -190,14 +191,17 @@ def advice_on_shot(shot: ShotReport) -> list[str]:
         elif ratio is not None and ratio <= SMALL:
             why = f"its mask has {100 * ratio:.0f} % of the area of what SAM 2 proposes there"
         else:
-            why = "its outline is no object for SAM 2"
+            why = "SAM 2 sees no object with this outline"
         advice.append(f"No proposal of SAM 2 fits its mask (best IoU {shot.best_iou:.2f}): {why}.")
     if shot.twin is not None and shot.twin < shot.number:
         advice.append(
             f"It is nearly the same as reference {shot.twin}: it adds nothing, and makes the figures too good."
         )
     if shot.ap_without is not None and shot.ap_without >= HARMFUL:
-        advice.append(f"Without it, the expected AP of {label} is {100 * shot.ap_without:.1f} higher: leave it out.")
+        advice.append(
+            f"Without it, the expected AP of {label} is {100 * shot.ap_without:.1f} points higher: correct it, or "
+            "leave it out."
+        )
     return advice
 
 
@@ -205,8 +209,8 @@ def advice_on_class(one: ClassReport) -> list[str]:
     """What to do about a class; empty where it is fine."""
     if one.references == 1:
         return [
-            "One reference cannot be compared with others: its threshold and its AP cannot be known. A second one, in "
-            "another image, would show them."
+            "One reference cannot be compared with others: its threshold and its AP cannot be known. Add one in "
+            "another image."
         ]
     if one.images == 1:
         return ["All references are in one image, and cannot be compared with others: add one of another image."]

@@ -48,11 +48,11 @@ def facts(shot: ShotReport) -> str:
     elif shot.found:
         parts = [f"found by the others: score {shot.score:.2f}, IoU {shot.iou:.2f}"]
     else:
-        parts = [f"not found by the others; best IoU of SAM 2 {shot.best_iou:.2f}"]
+        parts = [f"not found by the others; the best mask of SAM 2 has IoU {shot.best_iou:.2f}"]
     if shot.ap_without is not None:
-        parts.append(f"AP without it {100 * shot.ap_without:+.1f}")
+        parts.append(f"expected AP of {shot.label} without it: {100 * shot.ap_without:+.1f} points")
     if shot.background is not None:
-        parts.append(f"{100 * shot.background:.0f} % like its surroundings")
+        parts.append(f"{100 * shot.background:.0f} % of the mask looks like its surroundings")
     return "; ".join(parts)
 
 
