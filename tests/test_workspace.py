@@ -12,6 +12,7 @@ from no_time_to_train.app.photos import find_photos
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.app.references import confirm, take_annotations
 from no_time_to_train.app.thumbnails import Thumbnails
+from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
@@ -151,6 +152,7 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
     workspace: Workspace, tmp_path: Path
 ) -> None:
     gr = pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train.app.actions import Actions
     from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf
 
     for number in range(AT_ONCE + 2):
@@ -172,4 +174,6 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
     gallery, text, *_ = lists.update(shelf, f"{AT_ONCE:03}.png")
     assert [caption for _, caption in gallery["value"]] == [f"{AT_ONCE + number:03}.png" for number in range(2)]
     assert text["value"] == f"{AT_ONCE + 1} to {AT_ONCE + 2} of {AT_ONCE + 2}", "the open photo is brought into view"
+    _, text, *_ = Actions(many, lists, folder, folder).turn(View(f"{AT_ONCE + 1:03}.png"), shelf, by=-1)
+    assert text["value"] == f"1 to {AT_ONCE} of {AT_ONCE + 2}", "the person's turn counts more"
     many.search.close()

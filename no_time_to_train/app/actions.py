@@ -95,12 +95,12 @@ class Actions:
 
     def sort(self, view: View, shelf: Shelf, order: str) -> list[Any]:
         """Sort the photos, and show the first ones."""
-        shelf.sort, shelf.first = order, 0
+        shelf.sort, shelf.first, shelf.photo = order, 0, view.photo
         return self.lists.update(shelf, view.photo)
 
     def turn(self, view: View, shelf: Shelf, by: int) -> list[Any]:
         """Show the next photos of the list, or those before."""
-        shelf.first = max(shelf.first + by * AT_ONCE, 0)
+        shelf.first, shelf.photo = max(shelf.first + by * AT_ONCE, 0), view.photo
         return self.lists.update(shelf, view.photo)
 
     def choose_photo(self, view: View, shelf: Shelf, event: gr.SelectData) -> list[Any]:

@@ -86,14 +86,19 @@ class Lists:
         names = shelf.names[shelf.first : shelf.first + AT_ONCE]
         captions = [f"{name}\n{self._found(name)}".strip() for name in names]
         pictures = [(str(self.thumbnails.file(name)), text) for name, text in zip(names, captions, strict=True)]
-        shown = pictures, names.index(photo) if photo in names else None, shelf.first, len(shelf.names)
+        place = names.index(photo) if photo in names else None
+        shown = pictures, place, shelf.first, len(shelf.names)
         lists: list[Any] = [gr.skip()] * 4
         if shown != shelf.shown:
             shelf.shown = shown
             several = len(shelf.names) > AT_ONCE
             last = shelf.first + len(names)
             lists = [
-                gr.update(value=pictures, selected_index=shown[1]),
+                gr.update(
+                    value=pictures,
+                    selected_index=place,  # None leaves Gradio's mark where it was: the class hides it
+                    elem_classes=["unmarked"] if place is None else [],
+                ),
                 gr.update(value=f"{shelf.first + 1} to {last} of {len(shelf.names)}", visible=several),
                 gr.update(visible=several, interactive=shelf.first > 0),
                 gr.update(visible=several, interactive=last < len(shelf.names)),
