@@ -102,7 +102,7 @@ def test_references_check_has_the_thresholds_of_segment_with_the_same_options(fo
     image = next((folder / "rings").glob("*[0-9].png"))
     options = [
         "--nano", "--device", "cpu", "--points-per-side", "4", "--references", str(folder),
-        "--mode", "best", "--tiles", "2", "--debias", "2",
+        "--mode", "best", "--debias", "2",
         "--negative", f"stripes:{image}:box=5,5,60,60", "--max-pixels", "100000", "--out",
     ]  # fmt: skip
     main(["references", "check", *options, str(tmp_path / "checked")])
