@@ -118,7 +118,8 @@ class User:
 
     @property
     def title(self) -> str:
-        """What stands above the photo."""
+        """What stands above the photo; the page may be drawing it again."""
+        self.page.locator("#title b").wait_for()
         return str(self.page.locator("#title").inner_text())
 
     def wait_for(self, selector: str, text: str) -> None:
