@@ -8,9 +8,10 @@ from pathlib import Path
 from threading import Condition, RLock, Thread
 
 from no_time_to_train.app.corrections import Found
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import encode_crop
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.method.mask_crops import crop_of
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.proposal_cache import ProposalCache
@@ -177,11 +178,13 @@ class Search:
             return False
         with self.ranking:
             number, memory = self.memory, self.segmenter.memory
-            found = self.segmenter.segmenter.match_and_merge(proposals) if memory is not None else None
+            found = self.segmenter.segmenter.match_and_merge(proposals).cpu() if memory is not None else None
         results = []
         if found is not None and memory is not None:
-            for index, score, mask in zip(found.classes.tolist(), found.scores.tolist(), found.masks, strict=True):
-                results.append(Found(memory.categories[index].name, score, encode_mask(mask.numpy())))
+            height, width = found.masks.shape[1:]
+            for row, (index, score) in enumerate(zip(found.classes.tolist(), found.scores.tolist(), strict=True)):
+                mask = encode_crop(*crop_of(found.masks, row), height, width)
+                results.append(Found(memory.categories[index].name, score, mask))
         with self.state:
             photo.found, photo.memory = results, number
             self.changed()
