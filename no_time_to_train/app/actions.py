@@ -70,13 +70,13 @@ class Actions:
     def tick(self, view: View, shelf: Shelf) -> list[Any]:
         """Follow the search; nothing is sent where nothing has changed.
 
-        The photo is drawn again only where something else is found in it. The view is no output: a click may have
-        replaced it meanwhile.
+        The photo is drawn again only where something else is found in it, and once after each click: a tick that began
+        before the click may be answered after it, with another photo. The view is no output, for the same reason.
         """
         state = self.workspace.state
         if state == view.state:
             return [*[gr.skip()] * 5, *self.lists.update(shelf, view.photo)]
-        new = view.photo is not None and self.workspace.items(view.photo) != view.items
+        new = view.photo is not None and (view.state is None or self.workspace.items(view.photo) != view.items)
         shown = self.show(view)[1:3] if new else [gr.skip()] * 2
         view.state = state
         return [*shown, self.lists.class_table(), *self.lists.search_state(), *self.lists.update(shelf, view.photo)]

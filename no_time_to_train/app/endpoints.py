@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
+from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 
 from no_time_to_train.app.corrections import Item
@@ -15,11 +17,14 @@ from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import encode_mask
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import real_path
 
 #: What can be said of an object.
 VERDICTS = ("right", "wrong", "remove")
+
+#: The answer to the path of any other file of this computer.
+NOT_UPLOADED = "upload the photo: gradio_client.handle_file does, see docs/app.md"
 
 
 class Endpoints:
@@ -149,6 +154,29 @@ class Endpoints:
         return self.workspace.items(photo)
 
 
+class Blocks(gr.Blocks):
+    """Gradio's page, in which a call may leave out values that have a default, and is answered in one line otherwise.
+
+    Gradio itself answers a call of too few values, or with a file that was not uploaded, with no reason at all, and
+    prints a traceback.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> list[Any]:
+        """The values that a function gets for those that the caller sent."""
+        parameters = list(signature(block_fn.fn).parameters.values())[: len(block_fn.inputs)]
+        left_out = parameters[len(inputs) :]
+        if any(one.default is one.empty for one in left_out):
+            names = ", ".join(one.name for one in parameters)
+            raise gr.Error(f"{block_fn.name} takes {names}: got {len(inputs)} values", print_exception=False)
+        values = [*inputs, *(one.default for one in left_out)]
+        try:
+            return await super().preprocess_data(block_fn, values, *arguments, **options)
+        except InvalidPathError:
+            raise gr.Error(NOT_UPLOADED, print_exception=False) from None
+        except ValueError as error:
+            raise gr.Error(one_line(error), print_exception=False) from None
+
+
 def uploaded(photo: Any) -> tuple[Path, str]:
     """The file that was uploaded, and no other file of this computer; and the name that it had.
 
@@ -157,7 +185,7 @@ def uploaded(photo: Any) -> tuple[Path, str]:
     """
     path = Path(str(photo.get("path") if isinstance(photo, dict) else None))
     if not real_path(path).is_relative_to(real_path(get_upload_folder())):
-        raise UserError("upload the photo: gradio_client.handle_file does, see docs/app.md")
+        raise UserError(NOT_UPLOADED)
     return path, str(photo.get("orig_name") or path.name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from no_time_to_train.app.actions import ADD, BOX, TAKE, Actions, guarded
-from no_time_to_train.app.endpoints import Endpoints
+from no_time_to_train.app.endpoints import Blocks, Endpoints
 from no_time_to_train.app.lists import ORDERS, Lists, LowestScore, Shelf
 from no_time_to_train.app.photos import UPLOADS
 from no_time_to_train.app.thumbnails import Thumbnails
@@ -52,7 +52,7 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """The page, to be launched."""
-        with gr.Blocks(title="No Time To Train", analytics_enabled=False, fill_width=True) as page:
+        with Blocks(title="No Time To Train", analytics_enabled=False, fill_width=True) as page:
             self.view, self.shelf, self.scores = gr.State(View()), gr.State(Shelf()), gr.State([])
             with gr.Row(elem_id="columns"):
                 with gr.Column(scale=1, min_width=250, elem_id="photos"):
