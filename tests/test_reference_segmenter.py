@@ -10,7 +10,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,7 +21,7 @@ import no_time_to_train
 from no_time_to_train import Instances, MemoryBank, ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.images import as_mask, as_rgb, read_rgb
+from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
@@ -388,79 +387,3 @@ def test_instances_are_a_sequence_that_notebooks_show(instances: Instances) -> N
         instances[12]
     picture = Image.open(io.BytesIO(instances._repr_png_()))
     assert (np.asarray(picture) == np.asarray(instances.plot())).all()
-
-
-class TestAwkwardImages:
-    """``as_rgb`` and ``as_mask`` on the files of cameras, microscopes and drawing programs."""
-
-    def test_exif_rotation_is_applied(self, tmp_path: Path) -> None:
-        pixels = np.zeros((40, 60, 3), np.uint8)
-        pixels[:20, :30] = 255  # upper left as stored
-        exif = Image.Exif()
-        exif[0x0112] = 6  # to be rotated clockwise
-        path = tmp_path / "photo.png"
-        Image.fromarray(pixels).save(path, exif=exif)
-        shown = as_rgb(path)
-        assert shown.shape == (60, 40, 3)
-        assert shown[5, 35].tolist() == [255, 255, 255]
-        assert shown[5, 5].tolist() == [0, 0, 0]
-
-    def test_the_size_that_an_annotation_states_decides_whether_exif_is_applied(self, tmp_path: Path) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        Image.new("RGB", (60, 40)).save(tmp_path / "photo.jpg", exif=exif)
-        assert as_rgb(tmp_path / "photo.jpg", size=(40, 60)).shape == (40, 60, 3)
-        assert as_rgb(tmp_path / "photo.jpg", size=(60, 40)).shape == (60, 40, 3)
-
-    @pytest.mark.parametrize("name", ["with a space.png", "船とかもめ.png", "ünï#?&'\".png"])
-    def test_any_file_name_is_read(self, tmp_path: Path, name: str) -> None:
-        Image.new("RGB", (6, 4), "red").save(tmp_path / name)
-        assert as_rgb(tmp_path / name)[0, 0].tolist() == [255, 0, 0]
-
-    @pytest.mark.parametrize("ending", ["png", "tif"])
-    def test_16_bit_images_keep_their_contrast(self, tmp_path: Path, ending: str) -> None:
-        values = np.linspace(300, 4095, 50 * 40).reshape(40, 50).astype(np.uint16)  # the 12 bits of a microscope
-        cv2.imwrite(str(tmp_path / f"cells.{ending}"), values)
-        shown = as_rgb(tmp_path / f"cells.{ending}")
-        assert shown.shape == (40, 50, 3)
-        assert (shown.min(), shown.max()) == (0, 255)
-        assert np.ptp(shown, axis=2).max() == 0
-        assert (shown == as_rgb(values)).all()
-
-    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
-    def test_every_mode_becomes_rgb(self, mode: str) -> None:
-        if mode == "I;16":
-            image = Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6))
-        else:
-            image = Image.radial_gradient("L").resize((6, 4)).convert("LA" if mode == "PA" else mode).convert(mode)
-        shown = as_rgb(image)
-        assert shown.shape == (4, 6, 3)
-        assert shown.dtype == np.uint8
-        assert shown.std() > 0
-
-    def test_transparent_pixels_become_white(self) -> None:
-        assert as_rgb(Image.new("RGBA", (6, 4), (200, 0, 0, 0))).min() == 255
-
-    def test_gray_arrays_and_tensors_are_images(self) -> None:
-        gray = np.arange(24, dtype=np.uint8).reshape(4, 6)
-        for form in (gray, gray[..., None], torch.from_numpy(gray), torch.from_numpy(gray)[None]):
-            assert (as_rgb(form) == gray[..., None]).all()
-
-    @pytest.mark.parametrize(
-        "image", [np.zeros((3, 4, 6), np.uint8), np.full((4, 6, 3), 200.0), np.zeros((4, 6), np.int64), np.zeros(5)]
-    )
-    def test_an_array_that_is_not_an_image_is_refused(self, image: Any) -> None:
-        with pytest.raises(UserError, match="an image of"):
-            as_rgb(image)
-
-    def test_all_kinds_of_mask_files_are_read_alike(self, tmp_path: Path) -> None:
-        inside = np.zeros((40, 60), bool)
-        inside[10:30, 20:50] = True
-        zeros = np.zeros_like(inside, np.uint8)
-        palette = Image.fromarray(inside.astype(np.uint8)).convert("P")
-        cut_out = Image.fromarray(np.dstack([zeros, zeros, zeros, 255 * inside.astype(np.uint8)]))
-        for picture in (Image.fromarray(inside), Image.fromarray(inside.astype(np.uint8)), palette, cut_out):
-            picture.save(tmp_path / "mask.png")
-            assert (as_mask(tmp_path / "mask.png") == inside).all()
-        Image.fromarray(255 * inside.astype(np.uint8)).save(tmp_path / "mask.jpg")
-        assert (as_mask(tmp_path / "mask.jpg") != inside).mean() < 0.01
