@@ -129,6 +129,21 @@ def test_wrong_other_class_and_remove_can_be_undone_and_done_again(user: User, a
 
 
 @needs_browser
+def test_what_was_found_can_be_outlined_again(user: User, app: App, truths: list[Truth]) -> None:
+    shown = largest(truths)
+    user.open(Path(shown.photo).name)
+    before, count = steps(app), len(objects(app, shown.photo))
+    user.select(*inside(shown.mask))
+    user.page.keyboard.press("o")
+    user.page.locator("#save").wait_for(state="visible")
+    user.save(shown.label)
+    assert steps(app)[len(before) :] == [f"{shown.label}: shown"]
+    assert len(objects(app, shown.photo)) == count, "the new mask takes the place of the old one"
+    user.page.locator("#undo").click()
+    user.wait_for("#redo", "shown")
+
+
+@needs_browser
 def test_the_slider_of_a_class_takes_keys_and_can_be_reset(user: User, app: App, truths: list[Truth]) -> None:
     import playwright.sync_api as playwright
 

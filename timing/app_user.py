@@ -35,6 +35,14 @@ DRAWN = """before => {
   return image !== null && image.src !== before && image.complete && image.naturalWidth > 0;
 }"""
 
+#: The size of the picture, and its place on the page; null while it is being replaced.
+PLACED = """() => {
+  const image = document.querySelector("#photo img");
+  const place = image === null ? { width: 0 } : image.getBoundingClientRect();
+  if (!place.width || !image.complete || !image.naturalWidth) return null;
+  return [image.naturalWidth, image.naturalHeight, place.x, place.y, place.width, place.height];
+}"""
+
 
 def inside(mask: NDArray[np.bool_]) -> tuple[float, float]:
     """(x, y) of the pixel of a mask that is farthest from its outline: where a person clicks."""
@@ -147,13 +155,11 @@ class User:
 
     def click(self, x: float, y: float) -> None:
         """Click on a pixel of the open photo."""
-        picture = self.page.locator("#photo img")
-        picture.scroll_into_view_if_needed()
-        width, height = picture.evaluate("image => [image.naturalWidth, image.naturalHeight]")
-        box = picture.bounding_box()
-        scale = min(box["width"] / width, box["height"] / height)
-        left = box["x"] + (box["width"] - width * scale) / 2
-        top = box["y"] + (box["height"] - height * scale) / 2
+        self.page.locator("#photo img").scroll_into_view_if_needed()
+        width, height, x0, y0, shown_width, shown_height = self.page.wait_for_function(PLACED).json_value()
+        scale = min(shown_width / width, shown_height / height)
+        left = x0 + (shown_width - width * scale) / 2
+        top = y0 + (shown_height - height * scale) / 2
         self.page.mouse.click(left + (x + 0.5) * scale, top + (y + 0.5) * scale)
 
     def begin(self, x: float, y: float) -> None:

@@ -141,7 +141,7 @@ class Actions:
             min(max(int(place / scale), 0), side - 1) for place, side in zip(event.index, (width, height), strict=True)
         )
         if not view.drafting and (item := self.workspace.item_at(view.photo, x, y)) is not None:
-            return self.show(View(view.photo, selected=item))
+            return self.show(View(view.photo, selected=item, clicked=(x, y)))
         photo, drafting = view.photo, view.drafting
         view = View(photo, None, list(view.points), list(view.negative_points), view.corner, view.box)
         if drafting and click == BOX:
@@ -161,6 +161,13 @@ class Actions:
         """Choose one of three masks."""
         view.chosen = index
         return self.show(view)
+
+    def outline(self, view: View) -> list[Any]:
+        """Show the object where something was found: its mask may be bad, or may hide another object."""
+        if view.photo is None or view.clicked is None:
+            return self.show(view)
+        masks = self.workspace.opened.masks(view.photo, [view.clicked])
+        return self.show(View(view.photo, points=[view.clicked], masks=masks))
 
     def save_draft(self, view: View, label: str | None) -> list[Any]:
         """Make the object a reference."""

@@ -109,6 +109,7 @@ class Page:
                 self.right = gr.Button("Right", variant="primary", elem_id="right")
                 self.wrong = gr.Button("Wrong", variant="stop", elem_id="wrong")
                 self.remove = gr.Button("Remove", elem_id="remove")
+                self.outline = gr.Button("Outline again", elem_id="outline")
             with gr.Row():
                 self.other = gr.Dropdown([], label="It is a", allow_custom_value=True, elem_id="other")
                 self.rename = gr.Button("Other class", elem_id="rename")
@@ -181,6 +182,7 @@ class Page:
         on(self.cancel.click, lambda view: do.show(view.only_photo()))
         for button, verdict in ((self.right, "right"), (self.wrong, "wrong"), (self.remove, "remove")):
             on(button.click, partial(do.judge, verdict=verdict))
+        on(self.outline.click, do.outline)
         on(self.rename.click, lambda view, label: do.judge(view, "rename", check_label(label)), self.other)
         on(self.undo.click, partial(do.step_back, way="undo"))
         on(self.redo.click, partial(do.step_back, way="redo"))

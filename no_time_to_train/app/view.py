@@ -25,6 +25,7 @@ class View:
         chosen: The number of the chosen one.
         items: The objects that are drawn.
         state: The workspace's state that the page follows; None where it has to look.
+        clicked: Where the selected object was clicked on, (x, y) in pixels of the photo.
     """
 
     photo: str | None = None
@@ -37,6 +38,7 @@ class View:
     chosen: int = 0
     items: list[Item] = field(default_factory=list)
     state: tuple[int, ...] | None = None
+    clicked: tuple[float, float] | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:

@@ -1,6 +1,6 @@
 // Keyboard shortcuts: each presses the button that a click would press.
 const KEYS = {
-  ArrowLeft: "previous", ArrowRight: "next", r: "right", w: "wrong", Delete: "remove", Enter: "save", Escape: "cancel",
+  ArrowLeft: "previous", ArrowRight: "next", r: "right", w: "wrong", o: "outline", Delete: "remove", Enter: "save", Escape: "cancel",
 };
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input:not([type=radio]):not([type=checkbox]), textarea");
