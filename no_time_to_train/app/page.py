@@ -106,10 +106,10 @@ class Page:
         with gr.Column(visible=False, elem_id="judging") as self.judging:
             self.chosen = gr.HTML(elem_id="chosen")
             with gr.Row():
-                self.right = gr.Button("Right", variant="primary", elem_id="right")
-                self.wrong = gr.Button("Wrong", variant="stop", elem_id="wrong")
-                self.remove = gr.Button("Remove", elem_id="remove")
-                self.outline = gr.Button("Outline again", elem_id="outline")
+                self.right = gr.Button("Right", variant="primary", min_width=110, elem_id="right")
+                self.wrong = gr.Button("Wrong", variant="stop", min_width=110, elem_id="wrong")
+                self.remove = gr.Button("Remove", min_width=110, elem_id="remove")
+                self.outline = gr.Button("Outline again", min_width=110, elem_id="outline")
             with gr.Row():
                 self.other = gr.Dropdown([], label="It is a", allow_custom_value=True, elem_id="other")
                 self.rename = gr.Button("Other class", elem_id="rename")
