@@ -177,3 +177,16 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
     _, text, *_ = Actions(many, lists, folder, folder).turn(View(f"{AT_ONCE + 1:03}.png"), shelf, by=-1)
     assert text["value"] == f"1 to {AT_ONCE} of {AT_ONCE + 2}", "the person's turn counts more"
     many.search.close()
+
+
+def test_a_photo_is_drawn_once_more_after_it_was_opened(workspace: Workspace, tmp_path: Path) -> None:
+    """An answer about the photo that was open before may come late, and would otherwise stay."""
+    gr = pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train.app.actions import Actions
+    from no_time_to_train.app.lists import Lists, Shelf
+
+    lists, shelf = Lists(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos)), Shelf()
+    actions = Actions(workspace, lists, tmp_path, tmp_path)
+    view, title, *_ = actions.open(next(iter(workspace.photos)))
+    assert actions.tick(view, shelf)[0] == title
+    assert actions.tick(view, shelf)[:2] == [gr.skip()] * 2
