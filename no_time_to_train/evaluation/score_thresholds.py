@@ -111,10 +111,11 @@ def _best_threshold(scores: ClassScores) -> Threshold | None:
     best = int(f1.argmax())
     known = _above(scores.found.values())[best]
     rest = rarer * (_above(scores.wrong)[best] + _above(scores.unknown)[best])
+    precision = float(tp[best] / (tp + fp)[best])
     return Threshold(
         score=round(float(GRID[best]), 2),
-        precision=float(tp[best] / (tp + fp)[best]),
-        precision_at_least=float(known / (known + rest).clamp(min=1e-9)),
+        precision=precision,
+        precision_at_least=min(float(known / (known + rest).clamp(min=1e-9)), precision),  # counts, not the mixture
         recall=float(tp[best] / objects),
         f1=float(f1[best]),
         objects=float(objects),
