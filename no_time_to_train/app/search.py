@@ -178,7 +178,7 @@ class Search:
             return False
         with self.ranking:
             number, memory = self.memory, self.segmenter.memory
-            found = self.segmenter.segmenter.match_and_merge(proposals).cpu() if memory is not None else None
+            found = self.segmenter.segmenter.match_and_merge(proposals) if memory is not None else None
         results = []
         if found is not None and memory is not None:
             height, width = found.masks.shape[1:]
