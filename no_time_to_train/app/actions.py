@@ -191,7 +191,7 @@ class Actions:
 
     # All photos.
 
-    def set_threshold(self, view: View, label: str, score: float | None) -> list[Any]:
+    def set_threshold(self, label: str, view: View, score: float | None = None) -> list[Any]:
         """Choose the lowest score of a class; None takes the automatic one again."""
         self.workspace.set_threshold(label, score)
         return self.show(view)

@@ -141,10 +141,9 @@ class Page:
                     "Reset", size="sm", min_width=70, scale=0, visible=origin == "chosen", key=f"reset {label}",
                     preserved_by_key=[],
                 )  # fmt: skip
-            choose = lambda view, score, label=label: self.actions.set_threshold(view, label, score)  # noqa: E731
-            take_back = lambda view, label=label: self.actions.set_threshold(view, label, None)  # noqa: E731
+            choose = partial(self.actions.set_threshold, label)
             self.on(slider.release, choose, slider)
-            self.on(reset.click, take_back)
+            self.on(reset.click, choose)
         if any(score.origin == "default" for score in scores):
             gr.HTML(MORE)
 

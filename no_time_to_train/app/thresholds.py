@@ -2,12 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.app.shots import shown_in
@@ -17,7 +16,7 @@ from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.evaluation.score_thresholds import best_thresholds
 from no_time_to_train.evaluation.shot_scores import ShotImage, score_shots
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.packed_masks import Masks, PackedMasks
+from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import Settings
 
@@ -26,29 +25,6 @@ SIDE = 256
 
 #: Photos whose small masks stay in memory, some megabytes each.
 KEPT_PHOTOS = 40
-
-
-@dataclass(frozen=True)
-class SmallMasks:
-    """Masks of proposals, made small one by one: those of a large photo would not fit into memory together.
-
-    Attributes:
-        make: Returns the masks of some proposals at the photo's size.
-        height: Height of the small masks in pixels.
-        width: Width of the small masks in pixels.
-    """
-
-    make: Callable[[Tensor], Masks]
-    height: int
-    width: int
-
-    def __call__(self, rows: Tensor) -> PackedMasks:
-        """The masks of some proposals, int64 [m] in [0, n)."""
-        small = np.zeros((len(rows), self.height, self.width), bool)
-        for number, row in enumerate(rows.split(1)):
-            mask = np.asarray(self.make(row).at_full_size()[0][0], np.float32)
-            small[number] = cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_AREA) >= 0.5
-        return PackedMasks.pack(small)
 
 
 class AutomaticThresholds:
@@ -114,8 +90,23 @@ class AutomaticThresholds:
             return None
         scale = min(SIDE / max(height, width), 1)
         size = max(round(scale * height), 1), max(round(scale * width), 1)
-        masks = SmallMasks(proposals.upsampled_masks, *size)(torch.arange(len(proposals)))
+        masks = small_masks(proposals, *size)
         self.small[name] = replace(proposals, upsampled_masks=KeptMasks(masks))
         if len(self.small) > KEPT_PHOTOS:
             self.small.popitem(last=False)
         return self.small[name]
+
+
+def small_masks(proposals: DescribedProposals, height: int, width: int) -> PackedMasks:
+    """The masks of all proposals, made small one by one: those of a large photo would not fit into memory together.
+
+    Args:
+        proposals: The proposals of a photo.
+        height: Height of the small masks in pixels.
+        width: Width of the small masks in pixels.
+    """
+    small = np.zeros((len(proposals), height, width), bool)
+    for number, row in enumerate(torch.arange(len(proposals)).split(1)):
+        mask = np.asarray(proposals.upsampled_masks(row).at_full_size()[0][0], np.float32)
+        small[number] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) >= 0.5
+    return PackedMasks.pack(small)
