@@ -44,7 +44,7 @@ def take_annotations(
             shown = read_reference(reference)
             mask = shown.mask
             if mask is None:
-                _, mask = segmenter.describer.shot(reference.label, shown, reference.negative, str(reference.image))
+                mask = segmenter.describer.mask(reference.label, shown, reference.negative, str(reference.image))
             upright = mask.shape == shown_size(reference.image)
         except UserError as error:
             raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error
