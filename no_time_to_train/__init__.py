@@ -26,11 +26,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.data.instances import Instance, Instances
     from no_time_to_train.errors import UserError
     from no_time_to_train.method.memory_bank import MemoryBank
     from no_time_to_train.method.settings import Settings
-    from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
     __version__: str
 else:
@@ -39,7 +39,7 @@ else:
         "Instance": "data.instances",
         "Instances": "data.instances",
         "MemoryBank": "method.memory_bank",
-        "ReferenceSegmenter": "reference_segmenter",
+        "ReferenceSegmenter": "api.reference_segmenter",
         "Settings": "method.settings",
         "UserError": "errors",
     }

@@ -374,9 +374,6 @@ def check_precision(name: str, value: object) -> None:
     Args:
         name: What the precision is called, for the message.
         value: A value of ``Trainer(precision=...)``; None is Lightning's default.
-
-    Raises:
-        UserError: They cannot.
     """
     if value is not None and not any(str(value) in (new, *old) for new, old in PRECISIONS.items()):
         raise UserError(f"{name} {value} is not supported: choose one of {', '.join(PRECISIONS)}")

@@ -29,10 +29,6 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
     Readers see either the old content or the complete new one. Missing folders are created. Where ``path`` is a
     symbolic link, the file that it points to is replaced, and the link stays.
-
-    Raises:
-        UserError: See :func:`check_replaceable`; the folder cannot be written to, or the disk is full. The old content
-            of ``path`` remains.
     """
     check_replaceable(path)
     target = real_path(path)
@@ -56,11 +52,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def check_replaceable(path: str | Path) -> None:
-    """Check that a file may be written to a path, before the work whose result it gets.
-
-    Raises:
-        UserError: It is something other than a file: a folder, a device such as ``/dev/null``, a pipe or a socket.
-    """
+    """Check that a file may be written to a path, before the work whose result it gets."""
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
@@ -103,11 +95,7 @@ def remove_leftovers_in(folder: str | Path) -> None:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Read a file.
-
-    Raises:
-        UserError: It is missing, no file (opening a pipe or a device would wait forever), or unreadable.
-    """
+    """Read a file."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -118,11 +106,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file in UTF-8.
-
-    Raises:
-        UserError: See :func:`read_bytes`; or it is not UTF-8.
-    """
+    """Read a text file in UTF-8."""
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -130,11 +114,7 @@ def read_text(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: See :func:`read_text`; or it is not valid JSON.
-    """
+    """Read a JSON file."""
     text = read_text(path)
     try:
         return json.loads(text)
@@ -158,11 +138,7 @@ def check_yaml(text: str) -> None:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file of plain data, without aliases.
-
-    Raises:
-        UserError: See :func:`read_text`; or it is not valid YAML.
-    """
+    """Read a YAML file of plain data, without aliases."""
     text = read_text(path)
     try:
         check_yaml(text)
@@ -178,9 +154,6 @@ def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
         path: The file.
         content: Any value that JSON can hold.
         indent: Spaces per level; None writes everything on one line, as suits large files.
-
-    Raises:
-        UserError: See :func:`atomic_write`.
     """
     text = json.dumps(content, ensure_ascii=False, indent=indent)
     with atomic_write(path) as file:

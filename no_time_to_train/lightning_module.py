@@ -84,9 +84,6 @@ class NoTimeToTrain(pl.LightningModule):
         Args:
             run: What this run reads and writes.
             first: Whether this is the first rank.
-
-        Raises:
-            UserError: An input is missing or does not fit, or see ``Journal.start_attempt``.
         """
         run = replace(run, compile=self.compile_encoders, compile_decoder=self.compile_decoder)
         self.stage = STAGES[self.test_mode](self.model_cfg, self.dataset_cfgs, run)
@@ -95,11 +92,7 @@ class NoTimeToTrain(pl.LightningModule):
             self.attempt = self.journal.start_attempt(self.depends_on())
 
     def build(self) -> None:
-        """Build the stage's networks.
-
-        Raises:
-            UserError: A checkpoint does not fit.
-        """
+        """Build the stage's networks."""
         self.segmenter = self.stage.build()
         if self.compile_encoders and self.segmenter is not None:
             self.segmenter.compile_encoders()
@@ -111,9 +104,6 @@ class NoTimeToTrain(pl.LightningModule):
 
         Args:
             stage: Lightning's own name for what the trainer does: always "test".
-
-        Raises:
-            UserError: See ``Journal.join_attempt``.
         """
         if self.trainer.is_global_zero:
             self.stage.remove_leftovers()
@@ -172,11 +162,7 @@ class NoTimeToTrain(pl.LightningModule):
         self.journal.add(index, work() if callable(work) else work)
 
     def on_test_end(self) -> None:
-        """Wait for the last item and for all ranks, then make the output on the first one.
-
-        Raises:
-            UserError: A rank has failed, or the output cannot be written.
-        """
+        """Wait for the last item and for all ranks, then make the output on the first one."""
         assert self.worker is not None
         with self._reported_failures():
             self.worker.finish()

@@ -76,9 +76,6 @@ def check_number(name: str, value: object, hint: Any) -> None:
         name: What the number is called, for the message.
         value: The number, or None where the type hint allows it.
         hint: The type hint that declares the range. Without a range, nothing is checked.
-
-    Raises:
-        UserError: The value is not in the range, or not a number of its type.
     """
     declared = range_of(hint)
     if declared is None or (value is None and type(None) in get_args(hint)):
@@ -96,9 +93,6 @@ def check_choice(name: str, value: object, hint: Any) -> None:
         name: What the value is called, for the message.
         value: The value, or None where the type hint allows it.
         hint: The type hint that declares the values: a ``Literal``, or a ``Literal | None``.
-
-    Raises:
-        UserError: It is another one.
     """
     literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
     known = [choice for literal in literals for choice in get_args(literal)]
@@ -110,12 +104,7 @@ def parse_number(name: str, text: str, hint: Any) -> float:
     """The number that a text states.
 
     Args:
-        name: See :func:`check_number`.
         text: The text.
-        hint: See :func:`check_number`; it declares a range.
-
-    Raises:
-        UserError: The text is not a number of this type, or the number is not in the range.
     """
     declared = range_of(hint)
     assert declared is not None
@@ -132,9 +121,6 @@ def check_fields(instance: Any) -> None:
 
     Args:
         instance: The dataclass's instance.
-
-    Raises:
-        UserError: A number is not in its range; the message names the field.
     """
     hints = get_type_hints(type(instance), include_extras=True)
     for field in fields(instance):

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 from timing.app_person import Drawn, Mistake, Shown, mistakes, worst
 from timing.browser import CHROMIUM
 

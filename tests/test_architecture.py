@@ -18,10 +18,12 @@ FLOORS = [
     {"networks"},
     {"data"},
     {"config", "evaluation", "visual"},
-    {"reference_segmenter"},
+    {"analysis"},
+    {"api"},
     {"pipeline"},
     {"benchmarks", "lightning_module", "app"},
-    {"commands", "demo"},
+    {"demo"},
+    {"commands"},
     {"cli"},
 ]
 

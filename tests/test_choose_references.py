@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.cli import main
-from no_time_to_train.data.reference_sets import read_references
-from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from no_time_to_train.method.choose_shots import (
+from no_time_to_train.analysis.best_references import (
     NO_INSTANCE,
     ClassRanking,
     PoolProposals,
@@ -23,6 +20,9 @@ from no_time_to_train.method.choose_shots import (
     distinct_proposals,
     shown_instances,
 )
+from no_time_to_train.cli import main
+from no_time_to_train.data.reference_sets import read_references
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.method.segmenter import Segmenter
 from timing import choosing
 

@@ -30,8 +30,8 @@ from no_time_to_train.networks.registry import (
     find_network,
     find_networks,
 )
+from no_time_to_train.pipeline.find_instances_stage import TestStage
 from no_time_to_train.pipeline.stage import RunCfg
-from no_time_to_train.pipeline.test_stage import TestStage
 from tests.conftest import DATA, Photo
 from tests.encoder_weights import (
     DEPTH,

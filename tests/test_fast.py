@@ -10,10 +10,10 @@ from torch import Tensor
 
 from no_time_to_train.data.rle import decode_crop, encode_crop, encode_mask
 from no_time_to_train.method import plain
-from no_time_to_train.method.mask_decoder import MaskDecoder
+from no_time_to_train.method.beyond.negatives import Negatives
+from no_time_to_train.method.fast.mask_decoder import MaskDecoder
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
-from no_time_to_train.method.negatives import Negatives
-from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.prototypes import Prototypes

@@ -12,7 +12,7 @@ from no_time_to_train import ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
 from no_time_to_train.method import segmenter as segmenter_module
-from no_time_to_train.method.guided import choose_points, levels
+from no_time_to_train.method.beyond.guided import choose_points, levels
 from no_time_to_train.method.mask_proposals import point_grid
 from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train.analysis.recurring import Picture, choose_recurring, salience_of
 from no_time_to_train.cli import main
 from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import Reference, find_references
-from no_time_to_train.method.recurring import Picture, choose_recurring, salience_of
 from tests.conftest import Photo
 from timing.image_prompts import Drawn, draw_picture
 

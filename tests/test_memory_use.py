@@ -8,7 +8,7 @@ import pytest
 
 from no_time_to_train.cli import main
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.pipeline.test_stage import TestStage as Stage
+from no_time_to_train.pipeline.find_instances_stage import TestStage as Stage
 from tests.conftest import DATA, stage_arguments
 
 

@@ -16,10 +16,10 @@ from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.classify import best_classes, classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 from no_time_to_train.method.fill_memory import crop_window, patch_weights
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals

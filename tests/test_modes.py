@@ -22,10 +22,10 @@ from no_time_to_train.config import Sam2InferCfg
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.beyond.diffusion import ALPHA, diffuse
 from no_time_to_train.method.classify import classify
-from no_time_to_train.method.diffusion import ALPHA, diffuse
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
 from no_time_to_train.method.prototypes import Prototypes, prototypes_of
 from no_time_to_train.method.segmenter import Segmenter, keep_best, name_and_merge

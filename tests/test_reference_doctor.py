@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from no_time_to_train.analysis.measure_references import confusions, similarities
+from no_time_to_train.analysis.reference_report import FORMAT
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.evaluation.reference_doctor import confusions, similarities
-from no_time_to_train.evaluation.reference_report import FORMAT
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.settings import Settings
 from timing.browser import CHROMIUM, Browser

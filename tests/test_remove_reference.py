@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserError
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 SCENE = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (90, 120))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from no_time_to_train.evaluation.score_thresholds import Threshold, best_thresholds
-from no_time_to_train.evaluation.shot_scores import ClassScores
+from no_time_to_train.analysis.reference_scores import ClassScores
+from no_time_to_train.analysis.score_thresholds import Threshold, best_thresholds
 from timing.thresholds import f1
 
 SHOTS = dict(enumerate([0.8, 0.75, 0.7, 0.65, 0.78]))

@@ -15,13 +15,13 @@ from no_time_to_train import Instances, ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import MAX_SIDE, NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserError
-from no_time_to_train.method import mask_crops, tile_masks
-from no_time_to_train.method.mask_crops import MaskCrops
+from no_time_to_train.method.beyond.tile_masks import TileMasks
+from no_time_to_train.method.beyond.tiles import FINER, Window, drop_cut, join, tile_windows, to_frame
+from no_time_to_train.method.fast import mask_crops, tile_masks
+from no_time_to_train.method.fast.mask_crops import MaskCrops
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.target_image import resize_to_square, target_squares, target_tensor
-from no_time_to_train.method.tile_masks import TileMasks
-from no_time_to_train.method.tiles import FINER, Window, drop_cut, join, tile_windows, to_frame
 from no_time_to_train.method.upsample import upsample
 from no_time_to_train.pipeline.output_folder import save_mask
 from tests.conftest import DATA, Photo, stage_arguments

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.photos import find_photos
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.app.references import confirm, take_annotations
@@ -17,7 +18,6 @@ from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 #: The photos, and the seed that draws them.
 PHOTOS, SEED = 3, 777

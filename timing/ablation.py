@@ -23,8 +23,8 @@ from torch import Tensor
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files
 from no_time_to_train.evaluation.lvis_ap import evaluate_classes
+from no_time_to_train.method.fast.packed_masks import Masks
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.packed_masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import name_and_merge

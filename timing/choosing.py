@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from pycocotools.coco import COCO
 from torch import Tensor
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.coco_results import to_coco_records
@@ -33,7 +34,6 @@ from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.choose_references import choose_references, read_proposals
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 from timing.guided import figures
 
 #: Scenes of the pool, and its instances per class at most.

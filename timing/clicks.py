@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.actions import ADD, Actions
 from no_time_to_train.app.lists import Lists
 from no_time_to_train.app.photos import find_photos
@@ -35,7 +36,6 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes
 from no_time_to_train.networks.build import build_dinov2, build_sam2
 from no_time_to_train.networks.registry import DINOV2_NAMES, PRESETS, SAM2_NAMES, encoder_input_size
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 from timing.stages import seeded
 
 #: Heights and widths of the photos that are clicked on.

@@ -4,11 +4,11 @@ import contextlib
 import io
 from pathlib import Path
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.run_demo import annotation_files, write_inputs
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 def segmenter_of(folder: Path, images: int, seed: int, shots: int, settings: Settings) -> ReferenceSegmenter:

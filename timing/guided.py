@@ -2,8 +2,8 @@
 
 ``python -m timing.guided`` draws scenes as the demo does (``scripts/evaluate_nano.py``: 5 references per class), finds
 their objects with the nano networks, with a memory of one class at a time and with one of all eight classes, and writes
-a table to its section of ``timing/RESULTS.md``. The rule of ``method/guided.py`` was tuned on the seeds 777 and 1000 to
-1009. Measure on others.
+a table to its section of ``timing/RESULTS.md``. The rule of ``guided.py`` was tuned on the seeds 777 and 1000 to 1009.
+Measure on others.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files
 from no_time_to_train.evaluation.coco_ap import load_results
-from no_time_to_train.method.guided import SEVERAL_CLASSES, choose_points
+from no_time_to_train.method.beyond.guided import SEVERAL_CLASSES, choose_points
 from no_time_to_train.method.mask_proposals import point_grid
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.prototypes import Prototypes

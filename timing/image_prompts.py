@@ -5,7 +5,7 @@ which is the largest of the scene, takes 5 % of it or more, and has its center i
 objects of other classes, at random, are the distractors. It finds the object in each picture alone and in five pictures
 together with the nano networks, and compares the masks with the drawn ones. Then it shows the nano networks one picture
 or five of each class, with the drawn mask, with a box, as a plain picture and as a whole, and measures the mask AP of
-the demo's targets with all eight classes in the memory. The numbers of ``method/recurring.py`` were chosen on the seeds
+the demo's targets with all eight classes in the memory. The numbers of ``recurring.py`` were chosen on the seeds
 777 and 1000 to 1005. Measure on others.
 """
 
@@ -21,18 +21,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from no_time_to_train.analysis.recurring import Choice
+from no_time_to_train.api.find_masks import describe_picture, find_objects
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.plain_pictures import describe_picture, find_objects
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.demo.run_demo import POINTS_PER_SIDE
 from no_time_to_train.demo.scenes import MAX_SIDE, MIN_SIDE, NOVEL_CLASSES, draw_scene, write_coco
 from no_time_to_train.evaluation.lvis_ap import evaluate_classes
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.prototypes import prototypes_of
-from no_time_to_train.method.recurring import Choice
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 from timing.report import table_row
 
 #: Pictures of a class. Those of one picture are the first of them.

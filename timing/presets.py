@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.method.beyond.guided import choose_points
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.guided import choose_points
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.settings import Settings

@@ -23,8 +23,8 @@ from no_time_to_train.method import plain as plain_method
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
-from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.prototypes import Prototypes

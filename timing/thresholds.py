@@ -2,7 +2,7 @@
 
 Draws scenes as the demo does, measures the references of all eight classes with ``check_references``, and prints the
 mean F1 of the classes on the targets: at the measured thresholds, at the threshold of each class that is best on the
-targets themselves (the oracle), and at 0.5. ``evaluation/score_thresholds.py`` was tuned on the seeds 777 and 1000 to
+targets themselves (the oracle), and at 0.5. ``analysis/score_thresholds.py`` was tuned on the seeds 777 and 1000 to
 1009. Measure on others.
 """
 
@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.annotated_proposals import annotate
+from no_time_to_train.analysis.annotated_proposals import annotate
+from no_time_to_train.analysis.leave_one_out import rank_without
+from no_time_to_train.analysis.reference_scores import FOUND_IOU
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.data.rle import annotation_mask, encode_mask
 from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files, write_inputs
-from no_time_to_train.evaluation.shot_scores import FOUND_IOU
-from no_time_to_train.method.leave_one_out import rank_without
 from no_time_to_train.method.settings import MODES, ModeName, Settings
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 def f1(scores: NDArray[np.float64], right: NDArray[np.bool_], objects: int, threshold: float) -> float:

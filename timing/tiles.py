@@ -2,7 +2,7 @@
 
 ``python -m timing.tiles`` draws scenes of 1,280 x 1,280 pixels with objects of 2 to 5 percent of the side, finds them
 with the nano networks and a memory of all eight classes (5 references each, from scenes of the demo), and prints a
-table. The overlap and the rule for cut objects (``method/tiles.py``) were chosen on the seeds 777, 1000, 1002 and
+table. The overlap and the rule for cut objects (``beyond/tiles.py``) were chosen on the seeds 777, 1000, 1002 and
 1003. Measure on others.
 """
 

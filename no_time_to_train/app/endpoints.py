@@ -178,11 +178,7 @@ class Blocks(gr.Blocks):
 
 
 def uploaded(photo: Any) -> tuple[Path, str]:
-    """The file that was uploaded, and no other file of this computer; and the name that it had.
-
-    Raises:
-        UserError: It is none.
-    """
+    """The file that was uploaded, and no other file of this computer; and the name that it had."""
     path = Path(str(photo.get("path") if isinstance(photo, dict) else None))
     if not real_path(path).is_relative_to(real_path(get_upload_folder())):
         raise UserError(NOT_UPLOADED)

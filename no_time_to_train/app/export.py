@@ -21,13 +21,9 @@ def export(workspace: Workspace, out: Path, formats: Sequence[str] = ()) -> Summ
     Args:
         workspace: The photos.
         out: The folder. Results that an earlier export or ``segment`` wrote are replaced at the end.
-        formats: See ``OutputFolder``.
 
     Returns:
         What was written.
-
-    Raises:
-        UserError: Nothing was shown yet, no photo was searched, or the folder cannot be written to.
     """
     memory = workspace.segmenter.memory
     if memory is None:

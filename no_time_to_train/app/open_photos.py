@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.search import Photo
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.box_prompts import PromptedImage
 from no_time_to_train.networks.devices import computing_in
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 #: Photos whose pixels, and features for clicks, stay in memory.
 KEPT_PHOTOS = 4
@@ -34,11 +34,7 @@ class OpenPhotos:
         self.kept: OrderedDict[str, tuple[NDArray[np.uint8], PromptedImage | None]] = OrderedDict()
 
     def pixels(self, name: str) -> NDArray[np.uint8]:
-        """The pixels of a photo, uint8 [H, W, 3] RGB.
-
-        Raises:
-            UserError: It cannot be read.
-        """
+        """The pixels of a photo, uint8 [H, W, 3] RGB."""
         return self._photo(name)[0]
 
     def masks(
@@ -52,9 +48,6 @@ class OpenPhotos:
 
         Returns:
             bool [n, H, W], n is 3 for a single point and 1 otherwise; none is empty.
-
-        Raises:
-            UserError: The photo cannot be read, or there is nothing.
         """
         pixels, prompted = self._photo(name)
         height, width = pixels.shape[:2]

@@ -24,9 +24,6 @@ def find_photos(images: Sequence[str], uploads: Path, out: Path) -> list[TargetI
 
     Returns:
         The photos, whose names and stems are unique.
-
-    Raises:
-        UserError: ``images`` name nothing.
     """
     found = [target for target in find_targets(images, 1, out).images if target.path is not None] if images else []
     stored = sorted(path for path in uploads.glob("*") if is_image(path))
@@ -48,9 +45,6 @@ def store_upload(file: Path, uploads: Path) -> TargetImage:
 
     Returns:
         The copy as a photo. Its name has nothing of a path, and is not that of another upload.
-
-    Raises:
-        UserError: The file is no image that can be read, or the copy cannot be written.
     """
     read_rgb(file)
     name = clean_name(Path(clean_name(file.name)).name).lstrip(".") or "image"

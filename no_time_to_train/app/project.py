@@ -75,9 +75,6 @@ class Project:
         thresholds: The lowest scores that a person chose, by class.
         version: Changes whenever the state does.
         lock: A reentrant lock.
-
-    Raises:
-        UserError: The file cannot be read, or is not a project's.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,19 +90,12 @@ class Project:
 
         Args:
             step: Its annotations have ids from :meth:`new_id`.
-
-        Raises:
-            UserError: The file cannot be written; the state stays as it was.
         """
         with self.lock:
             self._move([*self._steps[: self._done], step], self._done + 1)
 
     def undo(self) -> Step | None:
-        """Take the last step back. None where there is none.
-
-        Raises:
-            UserError: See :meth:`do`.
-        """
+        """Take the last step back. None where there is none."""
         with self.lock:
             if not self._done:
                 return None
@@ -113,11 +103,7 @@ class Project:
             return self._steps[self._done]
 
     def redo(self) -> Step | None:
-        """Do the last undone step again. None where there is none.
-
-        Raises:
-            UserError: See :meth:`do`.
-        """
+        """Do the last undone step again. None where there is none."""
         with self.lock:
             if self._done == len(self._steps):
                 return None
@@ -177,11 +163,7 @@ class Project:
 
 
 def _from_json(content: Any, path: Path) -> tuple[list[Step], int]:
-    """The steps of a project's file, and how many of them are done; every value is checked.
-
-    Raises:
-        UserError: The file is not a project's.
-    """
+    """The steps of a project's file, and how many of them are done; every value is checked."""
     try:
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")

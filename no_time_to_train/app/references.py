@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from no_time_to_train.api.prompted_references import read_reference
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.corrections import same_object
 from no_time_to_train.app.project import Annotation, Verdict
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.rle import encode_mask
-from no_time_to_train.data.shown_objects import read_reference
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import sha256
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 def take_annotations(
@@ -29,9 +29,6 @@ def take_annotations(
     Returns:
         The annotations, whose ids are 0; and the other references: those of other images, and plain pictures, in which
         nobody marked the object.
-
-    Raises:
-        UserError: A reference cannot be read or used; the message names it.
     """
     names = _photos_of({reference.image for reference in references if not reference.is_plain}, photos)
     annotations, others = [], []

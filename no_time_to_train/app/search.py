@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, RLock, Thread
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.corrections import Found
 from no_time_to_train.data.rle import encode_crop
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, one_line
-from no_time_to_train.method.mask_crops import crop_of
+from no_time_to_train.method.fast.mask_crops import crop_of
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.proposal_cache import ProposalCache
 from no_time_to_train.pipeline.segment_images import hash_tensors
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 #: Bytes of vectors that stay in memory; the proposals of other photos are read from the cache again.
 KEPT_BYTES = 2**28

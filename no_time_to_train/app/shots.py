@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from no_time_to_train.api.prompted_references import read_shown_object
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.data.shown_objects import read_shown_object
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 class Shots:
@@ -24,9 +24,6 @@ class Shots:
         segmenter: The networks.
         path: The file of the shots: a memory of one class, whatever classes the shots are of. One that was made with
             another encoder is not used.
-
-    Raises:
-        UserError: The file cannot be read.
     """
 
     def __init__(self, segmenter: ReferenceSegmenter, path: Path) -> None:
@@ -42,9 +39,6 @@ class Shots:
         Args:
             annotations: The annotations; those that are no references need no shot.
             pixels: Reads a photo by its name.
-
-        Raises:
-            UserError: A photo cannot be read, or the file cannot be written.
         """
         with self.lock:
             missing = {key_of(one): one for one in annotations if one.reference and key_of(one) not in self.rows}

@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import torch
 
+from no_time_to_train.analysis.annotated_proposals import KeptMasks, annotate
+from no_time_to_train.analysis.reference_scores import ShotImage, score_shots
+from no_time_to_train.analysis.score_thresholds import best_thresholds
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.app.shots import shown_in
-from no_time_to_train.data.annotated_proposals import KeptMasks, annotate
 from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.evaluation.score_thresholds import best_thresholds
-from no_time_to_train.evaluation.shot_scores import ShotImage, score_shots
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import Settings
 

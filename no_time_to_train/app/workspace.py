@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.corrections import Item, correct, doubt, same_object
 from no_time_to_train.app.open_photos import OpenPhotos
 from no_time_to_train.app.project import Annotation, Project, Step
@@ -25,7 +26,6 @@ from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.summary import Thresholds
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 #: How far below its threshold an object may be and still make a photo doubtful.
 DOUBTFUL = 0.1
@@ -65,9 +65,6 @@ class Workspace:
         search: The search in the background.
         opened: The photos that are open.
         automatic: The lowest scores that the shots of a class show.
-
-    Raises:
-        UserError: The folder's files cannot be read.
     """
 
     def __init__(
@@ -172,9 +169,6 @@ class Workspace:
             name: The photo.
             mask: The object, bool [H, W], not empty.
             label: Its class.
-
-        Raises:
-            UserError: The label is blank, or a file cannot be written.
         """
         encoded = encode_mask(mask)
         self.do(f"{label}: shown", [Annotation(0, name, label, encoded)], self._same(name, encoded))
@@ -221,12 +215,7 @@ class Workspace:
         """Do a step and learn from it.
 
         Args:
-            name: See ``Step``.
             add: Annotations, which get ids.
-            remove: See ``Step``.
-
-        Raises:
-            UserError: A photo cannot be read, or a file cannot be written.
         """
         with self.project.lock:
             first = self.project.new_id()

@@ -93,6 +93,7 @@ def app(
     import torch
     from filelock import FileLock, Timeout
 
+    from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.app.photos import UPLOADS, find_photos
     from no_time_to_train.app.references import confirm, take_annotations
     from no_time_to_train.app.server import serve
@@ -100,7 +101,6 @@ def app(
     from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
     from no_time_to_train.method.settings import Settings
-    from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
     folder = out / "app"
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,11 +139,7 @@ def app(
 
 
 def photos_of(results: Path) -> list[str]:
-    """The photos of a finished folder of ``segment``; frames of videos are left out.
-
-    Raises:
-        UserError: Its list of images is damaged.
-    """
+    """The photos of a finished folder of ``segment``; frames of videos are left out."""
     try:
         entries = [entry for entry in read_json(results / "images.json")["images"] if "video" not in entry]
         return [glob.escape(str(results / entry["path"])) for entry in entries]
@@ -154,16 +150,8 @@ def photos_of(results: Path) -> list[str]:
 def check_access(host: str, auth: str | None, no_auth: bool) -> tuple[str, str] | None:
     """Check who may reach the app.
 
-    Args:
-        host: See :func:`app`.
-        auth: See :func:`app`.
-        no_auth: See :func:`app`.
-
     Returns:
         User and password; None where nobody is asked.
-
-    Raises:
-        UserError: The app could be reached from other computers, and nothing says who may use it.
     """
     if auth is not None and no_auth:
         raise UserError("--auth and --no-auth contradict each other: leave one of them out")

@@ -64,9 +64,6 @@ def translate(content: dict[str, Any], where: str) -> tuple[dict[str, Any], list
 
     Returns:
         The translated content, and the keys that have no meaning here and were left out.
-
-    Raises:
-        UserError: The configuration is for another model, or a value would change results and is not supported.
     """
     content = deepcopy(content)
     model, ignored = content.get("model"), []
@@ -112,9 +109,6 @@ def remove_without_meaning(stage: dict[str, Any], where: str) -> list[str]:
 
     Returns:
         The removed keys.
-
-    Raises:
-        UserError: The value of such a key would change results.
     """
     removed = []
     for key, harmless in WITHOUT_MEANING.items():

@@ -95,9 +95,6 @@ def configure(
     """Write the reference set ``references.json`` and the stages' configuration ``config.yaml`` into a folder.
 
     The arguments are those of :func:`benchmark`.
-
-    Raises:
-        UserError: A file is missing or broken.
     """
     for path in (references, targets):
         if not path.is_file():
@@ -175,9 +172,6 @@ def write_page(
     """Write ``index.html`` with the targets, what was found in them, the ground truth and the AP.
 
     The arguments are those of :func:`benchmark`, and the page's heading.
-
-    Raises:
-        UserError: A file of the run is missing, or the page cannot be written.
     """
     from no_time_to_train.data.coco import read_coco
     from no_time_to_train.pipeline.results_page import write_results_page
@@ -195,9 +189,6 @@ def find_images(coco: "COCO", json_file: Path, option: str) -> Path:
         coco: The annotation file.
         json_file: Its path.
         option: The option that names the folder instead, for the message.
-
-    Raises:
-        UserError: None of ``IMAGE_FOLDERS`` has the first image.
     """
     entries: list[dict[str, Any]] = list(coco.imgs.values())
     if not entries:

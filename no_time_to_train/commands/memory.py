@@ -89,9 +89,6 @@ def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> No
         path: Its file, for messages.
         dinov2: The encoder's checkpoint; None for its usual place.
         folder: Where the pictures are written.
-
-    Raises:
-        UserError: The memory keeps no pictures or is damaged, or the encoder cannot be read.
     """
     import torch
 

@@ -14,8 +14,8 @@ from no_time_to_train.pipeline.summary import count_labels
 from no_time_to_train.ranges import NonNegative
 
 if TYPE_CHECKING:
+    from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.data.reference_forms import FoundReferences, Reference
-    from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,7 @@ class ExampleOptions:
     negative: Sequence[str] = ()
 
     def parse(self) -> list[ReferenceOption]:
-        """The values of ``--reference`` and ``--negative``, without any slow import.
-
-        Raises:
-            UserError: A value does not have one of the forms, or a file does not exist.
-        """
+        """The values of ``--reference`` and ``--negative``, without any slow import."""
         for path in (self.references, self.negatives):
             if path and not path.exists():
                 raise UserError(f"{'references' if path is self.references else 'negatives'} not found: {path}")
@@ -61,9 +57,6 @@ class ExampleOptions:
 
         Returns:
             The examples; and what ``--references`` holds, if it was given.
-
-        Raises:
-            UserError: An annotation or a memory cannot be read, or a negative one names a class that nothing shows.
         """
         from no_time_to_train.data.reference_forms import find_references
 
@@ -122,9 +115,6 @@ class NetworkOptions:
 
         Args:
             needed: Whether the checkpoints have to be there.
-
-        Raises:
-            UserError: Two options contradict each other, a name is unknown, or checkpoints are missing.
         """
         if self.nano and self.preset:
             raise UserError("--nano and --preset both choose the networks: leave one of them out")
@@ -137,12 +127,9 @@ class NetworkOptions:
 
         Args:
             memories: Memory files.
-
-        Raises:
-            UserError: See ``ReferenceSegmenter.from_pretrained`` and ``ReferenceSegmenter.load_memory``.
         """
+        from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
         from no_time_to_train.method.settings import Settings
-        from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
         built = ReferenceSegmenter.from_pretrained(
             *self._names,
@@ -175,9 +162,6 @@ def check_negatives(examples: Iterable["Reference"], memories: Iterable[Path]) -
     Args:
         examples: The references.
         memories: The values of ``--memory``.
-
-    Raises:
-        UserError: One names another class, or a memory cannot be read.
     """
     from no_time_to_train.data.memory_files import load_memory
 

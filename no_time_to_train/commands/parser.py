@@ -60,9 +60,6 @@ class CommandParser(argparse.ArgumentParser):
 
         Returns:
             The arguments of the command's function by name.
-
-        Raises:
-            UserError: An argument is missing, unknown or invalid.
         """
         argv = [self._spelled(argument) for argument in argv]
         for option in (argument.partition("=")[0] for argument in argv):

@@ -42,11 +42,7 @@ class ReferenceOption:
     option: Literal["--reference", "--negative"] = "--reference"
 
     def reference(self) -> "Reference":
-        """The reference that the value describes.
-
-        Raises:
-            UserError: What marks the object does not go together.
-        """
+        """The reference that the value describes."""
         from no_time_to_train.data.prompts import check_together
         from no_time_to_train.data.reference_forms import Reference
 
@@ -66,9 +62,6 @@ def parse(text: str, option: Literal["--reference", "--negative"] = "--reference
     Args:
         text: The value.
         option: The option.
-
-    Raises:
-        UserError: The value does not have one of the forms.
     """
     label, _, rest = text.partition(":")
     image, *marks = re.split(r":(\w+)=", rest)

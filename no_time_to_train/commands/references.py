@@ -31,8 +31,8 @@ def check(*, examples: ExampleOptions, out: Path, max_pixels: Positive | None = 
         check_replaceable(out / name)
     networks.check()
 
+    from no_time_to_train.analysis.reference_report import summary_lines
     from no_time_to_train.data.images import allow_pixels
-    from no_time_to_train.evaluation.reference_report import summary_lines
     from no_time_to_train.pipeline.reference_report_page import write_report
 
     if max_pixels:

@@ -116,9 +116,9 @@ def sample_references(
         at_least=n_shot,
     )
     if choose == "best":
+        from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
         from no_time_to_train.method.settings import Settings
         from no_time_to_train.pipeline.choose_references import choose_references
-        from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
         candidates = reference_sets.check_references(references, coco, json_file, categories, None)
         cache_dir = cache_dir or out.with_name(f"{out.stem}_proposals")
@@ -149,9 +149,6 @@ def draw_references(
         categories: The classes.
         references: Their shots.
         picture: The PNG file to write.
-
-    Raises:
-        UserError: An image cannot be read, or the picture cannot be written.
     """
     from no_time_to_train.data.datasets import ReferenceDataset
     from no_time_to_train.visual.drawing import save_picture

@@ -16,8 +16,8 @@ from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, Positive, parse_number
 
 if TYPE_CHECKING:
+    from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.data.reference_forms import Reference
-    from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 def segment(
@@ -145,9 +145,6 @@ def check_files(memories: Iterable[Path], images: Iterable[str]) -> None:
     Args:
         memories: The values of ``--memory``.
         images: The values of ``--images``.
-
-    Raises:
-        UserError: Something does not exist.
     """
     for path in memories:
         if not path.is_file():
@@ -158,11 +155,7 @@ def check_files(memories: Iterable[Path], images: Iterable[str]) -> None:
 
 
 def check_memory_path(path: Path, out: Path | None) -> None:
-    """Check that a memory can be written to a path.
-
-    Raises:
-        UserError: Its folder does not exist, it is not a file, or it lies in the folder of the results.
-    """
+    """Check that a memory can be written to a path."""
     if not path.parent.is_dir():
         raise UserError(f"--save-memory {path}: there is no folder {path.parent}; create it first")
     check_replaceable(path)
@@ -178,7 +171,7 @@ def show_references(examples: Sequence["Reference"], out: Path, build: Callable[
         out: The folder of the page.
         build: Builds the networks, if they are needed.
     """
-    from no_time_to_train.pipeline.check_references import write_references_page
+    from no_time_to_train.pipeline.show_references import write_references_page
 
     page = out / REFERENCES_PAGE
     problems = write_references_page(examples, page, build)

@@ -75,11 +75,7 @@ class StageCLI(LightningCLI):
             seed_everything(config.seed, verbose=False)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Create the Trainer.
-
-        Raises:
-            UserError: Its options contradict each other, or leave out items.
-        """
+        """Create the Trainer."""
         if self.config[self.subcommand].trainer.enable_progress_bar is False:
             self.trainer_defaults["callbacks"] = []
         try:
@@ -188,9 +184,6 @@ def check_named_files(value: Any, folder: Path, seen: set[Path]) -> None:
         value: The configuration, or a part of it.
         folder: The folder of its file, which relative paths refer to.
         seen: The YAML files that include this one.
-
-    Raises:
-        UserError: A path is a pipe, which would wait forever, or a YAML file is not plain data or includes itself.
     """
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
@@ -211,9 +204,6 @@ def run_stage(argv: list[str]) -> None:
 
     Args:
         argv: The arguments after ``no-time-to-train test``.
-
-    Raises:
-        UserError: The configuration or an input is wrong.
     """
     for word in argv:
         value = word.partition("=")[2] if word.startswith("--") else word

@@ -81,9 +81,6 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
         folder: Folder of the run; memories and results go there.
         stages: The stages to run, in this order.
         options: Further options, for every stage.
-
-    Raises:
-        UserError: An option is wrong, or a stage fails.
     """
     memory, prototypes = str(folder / "memory.ckpt"), str(folder / "memory_postprocessed.ckpt")
     paths = {
@@ -109,9 +106,6 @@ def check_arguments(argv: list[str]) -> None:
 
     Args:
         argv: The arguments after ``no-time-to-train test``.
-
-    Raises:
-        UserError: An option or a key does not exist, a number is out of its range, or a file is missing.
     """
     options = [argument.partition("=")[0] for argument in argv if argument.startswith("--")]
     for option in options:

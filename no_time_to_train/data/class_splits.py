@@ -37,9 +37,6 @@ def select_categories(
 
     Returns:
         The classes in ascending order of their category ids.
-
-    Raises:
-        UserError: A name is unknown, or there are no classes.
     """
     by_name = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
     names = list(by_name)
@@ -73,9 +70,6 @@ def split_names(class_split: str, coco: COCO, json_file: str | Path) -> list[str
             Minival has the same classes, so ``lvis_minival``, ``lvis_minival_rare`` and so on mean the same.
         coco: The annotation file.
         json_file: Its path, for messages.
-
-    Raises:
-        UserError: The split is unknown, or the file has no class of the group.
     """
     categories = coco.dataset.get("categories", [])
     name = class_split.replace("lvis_minival", "lvis")

@@ -38,9 +38,6 @@ def read_coco(path: str | Path) -> COCO:
 
     Returns:
         The indexed file. Its ``dataset`` holds the repaired content.
-
-    Raises:
-        UserError: The file is missing, is not JSON, or is not in COCO's format.
     """
     data = read_json(path)
     check_sections(data, path)
@@ -89,9 +86,6 @@ def check_sections(data: Any, path: str | Path) -> None:
     Args:
         data: The content of an annotation file; ``annotations`` and ``categories`` may be absent.
         path: The file, for messages.
-
-    Raises:
-        UserError: A section or a key is missing or of another type.
     """
     problem = f"{path} is not a COCO annotation file"
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):

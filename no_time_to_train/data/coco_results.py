@@ -7,7 +7,7 @@ import torch
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import decode_crop, encode_crop
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.mask_crops import collect, crop_of
+from no_time_to_train.method.fast.mask_crops import collect, crop_of
 
 
 def to_coco_records(detections: Detections, image_id: ImageId, category_ids: list[int]) -> list[dict[str, Any]]:
@@ -44,8 +44,6 @@ def from_coco_records(records: list[dict[str, Any]], category_ids: list[int], he
     Args:
         records: All records of one image.
         category_ids: The COCO category id of each class index.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
 
     Returns:
         The detections on the CPU, in the order of the records.

@@ -98,9 +98,6 @@ def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = F
 
     Returns:
         uint8 [H, W, 3] RGB, as stored: EXIF orientation is not applied.
-
-    Raises:
-        UserError: The image cannot be read, or its size is not the one that the entry states.
     """
     path = Path(root) / entry["file_name"]
     image = read_rgb(path)
@@ -124,9 +121,6 @@ def stated_size(
 
     Returns:
         Height and width; the image's own where the entry states none.
-
-    Raises:
-        UserError: The entry states another size, and ``rescale`` is not set or the aspect ratio is another, too.
     """
     stated = (entry.get("height", height), entry.get("width", width))
     if (height, width) == stated:
@@ -157,7 +151,6 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         categories: The classes in ascending order of their ids.
         references: The checked shots of each class (see ``reference_sets.check_references``).
         size: Side of the crops in pixels: the encoder's input.
-        context_ratio: See ``fill_memory.crop_window``.
         rescale: Rescale the annotations of images that have another size than the file states; see
             :func:`stated_size`.
 
@@ -231,8 +224,6 @@ class TargetDataset(Dataset[Target | BadImage]):
         size: Side of the square in pixels: SAM 2's input.
         rescale: Of an image that has another size than the file states, return results at the stated size, as they
             are scored; see :func:`stated_size`.
-        tiles: See ``target_image.target_squares``.
-        tile_overlap: See ``target_image.target_squares``.
 
     Attributes:
         entries: The images' entries in the annotation file.

@@ -63,7 +63,6 @@ def unique_stems(names: Sequence[str], taken: Iterable[str] = (), folders: Itera
     No stem with a suffix is a folder of the names.
 
     Args:
-        names: See :func:`unique_names`.
         taken: Stems that none of them may have.
         folders: Folders that there will be besides those of the names.
     """

@@ -57,9 +57,6 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
 
     Returns:
         uint8 [H, W, 3] RGB.
-
-    Raises:
-        UserError: See :func:`open_image`.
     """
     return to_rgb(open_image(path))
 
@@ -69,10 +66,6 @@ def open_image(path: str | Path) -> Image.Image:
 
     Args:
         path: The file.
-
-    Raises:
-        UserError: The file is missing, a pipe or a device, truncated, not an image, or so large that it may be a
-            decompression bomb.
     """
     with _clear_errors(path):
         image = _open(Path(path))
@@ -86,9 +79,6 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     Args:
         content: The content of an image file.
         name: What messages call it.
-
-    Raises:
-        UserError: See :func:`open_image`.
     """
     with _clear_errors(name):
         image = _open(BytesIO(content))
@@ -111,11 +101,7 @@ def _formats() -> list[str]:
 
 
 def stored_size(path: Path) -> tuple[int, int]:
-    """The height and width in pixels of an image as it is stored. Only the file's header is read.
-
-    Raises:
-        UserError: The file is missing or not an image.
-    """
+    """The height and width in pixels of an image as it is stored. Only the file's header is read."""
     with _clear_errors(path), _open(path) as image:
         return image.height, image.width
 
@@ -124,9 +110,6 @@ def shown_size(path: Path) -> tuple[int, int]:
     """The height and width in pixels of an image as it is shown, with EXIF orientation applied.
 
     Only the file's header is read.
-
-    Raises:
-        UserError: The file is missing or not an image.
     """
     with _clear_errors(path), _open(path) as image:
         width, height = image.size
@@ -205,14 +188,10 @@ def as_rgb(image: ImageInput, size: tuple[int, int] | None = None) -> NDArray[np
     """The pixels of an image in any form, upright.
 
     Args:
-        image: See ``ImageInput``.
         size: Of a file or a PIL image, see :func:`upright`.
 
     Returns:
         uint8 [H, W, 3] RGB.
-
-    Raises:
-        UserError: The file cannot be read, or the array's shape, type or values are not those of an image.
     """
     if isinstance(image, str | Path):
         image = open_image(image)
@@ -288,14 +267,8 @@ def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
     palette; otherwise the pixels brighter than half of the brightest one, so that masks of 0 and 1, of 0 and 255, and
     blurred by JPEG read alike.
 
-    Args:
-        mask: See ``MaskInput``.
-
     Returns:
         bool [H, W].
-
-    Raises:
-        UserError: The file cannot be read, the array is not one mask, or nothing is inside.
     """
     name = str(mask) if isinstance(mask, str | Path) else "the mask"
     if isinstance(mask, str | Path):

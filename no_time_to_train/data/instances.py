@@ -19,7 +19,7 @@ from no_time_to_train.data.rle import check_size, mask_area
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.mask_crops import MaskCrops, crop_of
+from no_time_to_train.method.fast.mask_crops import MaskCrops, crop_of
 from no_time_to_train.method.memory_bank import Category
 
 if TYPE_CHECKING:
@@ -108,11 +108,7 @@ class Instances(Sequence[Instance]):
 
     @property
     def image(self) -> NDArray[np.uint8]:
-        """The image, uint8 [H, W, 3] RGB, turned upright as its EXIF orientation says.
-
-        Raises:
-            UserError: The instances were loaded without their image.
-        """
+        """The image, uint8 [H, W, 3] RGB, turned upright as its EXIF orientation says."""
         if self._image is None:
             where = f" {self.path} was not found" if self.path else " is not known"
             raise UserError(f"the image of these instances{where}: give it as image= in Instances.load")
@@ -221,11 +217,7 @@ class Instances(Sequence[Instance]):
         return [instance.to_polygons() for instance in self]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Convert to a table with one row per instance: label, score, x1, y1, x2, y2, and area in pixels.
-
-        Raises:
-            UserError: The ``pandas`` package is not installed.
-        """
+        """Convert to a table with one row per instance: label, score, x1, y1, x2, y2, and area in pixels."""
         try:
             import pandas as pd
         except ImportError as error:
@@ -241,9 +233,6 @@ class Instances(Sequence[Instance]):
 
         Args:
             path: The file to write.
-
-        Raises:
-            UserError: The file cannot be written.
         """
         height, width = self.detections.masks.shape[1:]
         image = {"id": 1, "file_name": _relative(self.path, Path(path).parent), "height": height, "width": width}
@@ -270,9 +259,6 @@ class Instances(Sequence[Instance]):
             path: The file.
             image: Their image, for :meth:`plot`; None reads the file that the instances were found in. Where that is
                 missing, everything but the image can be used.
-
-        Raises:
-            UserError: A file cannot be read, or the image has another size than the masks.
         """
         content = read_json(path)
         try:

@@ -25,11 +25,7 @@ FORMAT_1 = "no-time-to-train memory bank 1"
 
 
 def save_memory(bank: MemoryBank, path: str | Path) -> None:
-    """Write a memory file atomically.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
+    """Write a memory file atomically."""
     content = {**vars(bank), "format": FORMAT, "categories": [asdict(category) for category in bank.categories]}
     del content["images"]
     if bank.negatives is None:
@@ -41,11 +37,7 @@ def save_memory(bank: MemoryBank, path: str | Path) -> None:
 
 
 def load_memory(path: str | Path) -> MemoryBank:
-    """Read a memory file of this version or of version 0.1. Reading it cannot run code (``weights_only=True``).
-
-    Raises:
-        UserError: The file is missing, unreadable, damaged, or not a memory bank.
-    """
+    """Read a memory file of this version or of version 0.1. Reading it cannot run code (``weights_only=True``)."""
     if not Path(path).is_file():
         raise UserError(f"memory not found: {path}; fill_memory and segment --save-memory write memories")
     try:
@@ -68,9 +60,6 @@ def recorded(bank: MemoryBank, path: str | Path, key: str) -> Any:
         bank: The memory.
         path: Where it was read, for messages.
         key: The setting, such as ``encoder``.
-
-    Raises:
-        UserError: It does not record this setting.
     """
     if key not in bank.made_with:
         raise UserError(f"memory {path} does not record the {key} that it was made with: make it again")
@@ -86,9 +75,6 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
         made_with: This run's settings, the name of the encoder among them; those that the bank does not record are not
             compared.
         categories: This run's classes; an empty list accepts any.
-
-    Raises:
-        UserError: Something differs; the message names it.
     """
     for key, value in {**USUAL, **made_with}.items():
         made = bank.made_with.get(key, USUAL.get(key, value))
@@ -117,9 +103,6 @@ def join_memories(banks: dict[Path, MemoryBank]) -> MemoryBank:
 
     Args:
         banks: By the path that each was read from.
-
-    Raises:
-        UserError: Two were made with different encoders or settings.
     """
     (first, bank), *others = banks.items()
     for path, other in others:

@@ -47,9 +47,6 @@ def clean_class_names(names: Iterable[object], where: str | Path) -> dict[str, s
 
     Returns:
         The cleaned name by the name in the file.
-
-    Raises:
-        UserError: See :func:`clean_class_name`.
     """
     try:
         cleaned = {str(name): clean_class_name(name) for name in names}

@@ -25,11 +25,7 @@ IMAGE_TYPES = str | Path | Image.Image | np.ndarray | Tensor
 
 
 def check_image(image: object) -> ImageInput:
-    """Check that an image or a mask is of a type that can be one, and return it.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Check that an image or a mask is of a type that can be one, and return it."""
     if not isinstance(image, IMAGE_TYPES):
         kind = "None" if image is None else f"an object of type {type(image).__name__}"
         raise UserError(f"{kind} is not an image: give a path, a PIL image, an array or a tensor")
@@ -37,11 +33,7 @@ def check_image(image: object) -> ImageInput:
 
 
 def check_label(label: object) -> str:
-    """Check that a label is the name of a class, and return it without spaces around it.
-
-    Raises:
-        UserError: It is not; see :func:`~no_time_to_train.data.names.clean_class_name`.
-    """
+    """Check that a label is the name of a class, and return it without spaces around it."""
     try:
         return clean_class_name(label)
     except ValueError as error:
@@ -53,14 +45,9 @@ def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, flo
 
     Args:
         box: x1, y1, x2, y2 in pixels, ends excluded. It may reach over the image's border.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
 
     Returns:
         The box as four floats.
-
-    Raises:
-        UserError: These are not four numbers, or the box holds no pixel of the image.
     """
     numbers = _numbers(box)
     if len(numbers) != 4:
@@ -82,9 +69,6 @@ def check_together(mask: object, box: object, points: Sequence[object], negative
         box: The box around it; None where there is none.
         points: The points on it.
         negative_points: The points outside it.
-
-    Raises:
-        UserError: It does not.
     """
     if mask is not None and (len(points) or len(negative_points)):
         raise UserError("a point is used without a mask: leave one of them out")
@@ -93,11 +77,7 @@ def check_together(mask: object, box: object, points: Sequence[object], negative
 
 
 def list_points(points: object) -> list[Sequence[float]]:
-    """The points that a user gave as any sequence or array [n, 2], as a list.
-
-    Raises:
-        UserError: They are neither.
-    """
+    """The points that a user gave as any sequence or array [n, 2], as a list."""
     if not isinstance(points, Iterable) or isinstance(points, str):
         raise UserError(f"points {points!r} are not a list: give [(x, y), ...] in pixels")
     return list(points)
@@ -109,9 +89,6 @@ def lowest_scores(score: float | Mapping[str, float], labels: Sequence[str]) -> 
     Args:
         score: One for all classes; or some classes' by name, where the others get ``USUAL_SCORE``.
         labels: The names of the classes.
-
-    Raises:
-        UserError: A score is not a number from 0 to 1, or there is no class of its name.
     """
     if not isinstance(score, Mapping):
         check_number("score", score, Fraction)
@@ -128,14 +105,9 @@ def check_point(point: Sequence[float], height: int, width: int) -> tuple[float,
 
     Args:
         point: x, y in pixels.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
 
     Returns:
         The point as two floats.
-
-    Raises:
-        UserError: These are not two numbers, or the point lies outside the image.
     """
     numbers = _numbers(point)
     if len(numbers) != 2:

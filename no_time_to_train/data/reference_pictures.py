@@ -32,9 +32,6 @@ def decode_crop(png: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The crop, float32 [3, S, S] RGB in [0, 1], and its mask, float32 [1, S, S] in {0, 1}.
-
-    Raises:
-        UserError: The file is damaged.
     """
     try:
         decoded = cv2.imdecode(png.numpy(), cv2.IMREAD_UNCHANGED)

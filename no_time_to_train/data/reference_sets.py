@@ -52,9 +52,6 @@ def read_references(path: str | Path) -> ReferenceSet:
 
     Args:
         path: A pickle where it ends in ``.pkl`` or ``.pickle``, otherwise JSON.
-
-    Raises:
-        UserError: The file is missing or broken, holds more than plain data, or is not a reference set.
     """
     path = Path(path)
     content = _read_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
@@ -90,9 +87,6 @@ def write_references(references: ReferenceSet, path: str | Path) -> None:
     Args:
         references: The reference set.
         path: Written as a pickle where it ends in ``.pkl`` or ``.pickle``, otherwise as JSON.
-
-    Raises:
-        UserError: The file cannot be written.
     """
     if Path(path).suffix in (".pkl", ".pickle"):
         with atomic_write(path) as file:
@@ -117,10 +111,6 @@ def check_references(
 
     Returns:
         The chosen shots. Their image ids are of the type that the annotation file has.
-
-    Raises:
-        UserError: A class has no shot, an image or an annotation does not exist, or an annotation belongs to another
-            image or class, or has no mask or box.
     """
     chosen: ReferenceSet = {}
     few, other_type = [], image_ids_of_other_type(coco)
@@ -234,9 +224,6 @@ def sample_references(
 
     Returns:
         ``shots`` references of each class.
-
-    Raises:
-        UserError: A class has too few good references, or an image states no height and width.
     """
     at_least = shots if at_least is None else at_least
     generator = random.Random(seed)
@@ -286,9 +273,6 @@ def is_good_reference(annotation: dict[str, Any], coco: COCO) -> bool:
     Args:
         annotation: An annotation of the file.
         coco: The annotation file.
-
-    Raises:
-        UserError: The annotation's image states no height and width.
     """
     margin = _margin(annotation, coco)
     return margin >= 10 and min(annotation["bbox"][2:]) >= 32 and not annotation.get("iscrowd")
@@ -307,9 +291,6 @@ def rank_by_heuristics(annotations: list[dict[str, Any]], coco: COCO) -> list[di
 
     Returns:
         The annotations, the highest score first.
-
-    Raises:
-        UserError: An image states no height and width.
     """
     areas = [float(annotation.get("area", 0)) for annotation in annotations]
     quartiles = np.percentile(areas, [25, 75])
@@ -325,11 +306,7 @@ def rank_by_heuristics(annotations: list[dict[str, Any]], coco: COCO) -> list[di
 
 
 def _margin(annotation: dict[str, Any], coco: COCO) -> float:
-    """The distance in pixels from an annotation's box to the nearest border of its image; -inf without a box.
-
-    Raises:
-        UserError: The image states no height and width.
-    """
+    """The distance in pixels from an annotation's box to the nearest border of its image; -inf without a box."""
     if not annotation.get("bbox"):
         return float("-inf")
     image = coco.imgs[annotation["image_id"]]

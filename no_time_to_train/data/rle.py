@@ -102,8 +102,6 @@ def encode_polygons(polygons: list[list[float]], height: int, width: int) -> Rle
 
     Args:
         polygons: Each is x1, y1, x2, y2, ... in pixels.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
 
     Raises:
         ValueError: A polygon has fewer than three points, which pycocotools would take for a box; or see
@@ -186,7 +184,6 @@ def check_polygons(polygons: Any, height: int | None = None, width: int | None =
     Args:
         polygons: Each is x1, y1, x2, y2, ... in pixels. Points may lie outside the image.
         height: Height of the image in pixels; None where it is unknown.
-        width: Width of the image in pixels.
 
     Raises:
         ValueError: It is not; the message says why.
@@ -240,14 +237,9 @@ def annotation_mask(annotation: dict[str, Any], height: int, width: int) -> NDAr
 
     Args:
         annotation: Its ``segmentation`` holds polygons, compressed RLE or uncompressed RLE.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
 
     Returns:
         bool [height, width].
-
-    Raises:
-        UserError: The segmentation is unusable or of another size.
     """
     where = f"annotation {annotation['id']}" if "id" in annotation else f"a result of image {annotation['image_id']}"
     try:

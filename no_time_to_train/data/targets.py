@@ -80,9 +80,6 @@ def find_targets(arguments: Sequence[str], every: int, out: Path | None = None) 
             without annotations.
         every: Of a video, the frames whose number is divisible by this.
         out: Files in this folder are not targets, because an earlier run wrote them.
-
-    Raises:
-        UserError: Nothing is found, or a file is neither an image, a video nor a COCO file.
     """
     if len(arguments) == 1 and arguments[0].lower().endswith(".json"):
         return _listed_targets(Path(arguments[0]))

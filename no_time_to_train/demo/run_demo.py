@@ -33,9 +33,6 @@ def run_demo(out: Path, shots: int, images: int, seed: int) -> None:
         shots: References per class, 1 or more.
         images: Target images, 1 or more.
         seed: Seed of the scenes and of the choice of references, 0 or more.
-
-    Raises:
-        UserError: ``out`` has other content.
     """
     write_inputs(out, shots, images, seed)
     run_stages(out)
@@ -50,17 +47,7 @@ def annotation_files(out: Path) -> tuple[Path, Path]:
 
 
 def write_inputs(out: Path, shots: int, images: int, seed: int) -> None:
-    """Draw the references and the targets, choose the reference set, and write the configuration of the stages.
-
-    Args:
-        out: See :func:`run_demo`.
-        shots: See :func:`run_demo`.
-        images: See :func:`run_demo`.
-        seed: See :func:`run_demo`.
-
-    Raises:
-        UserError: See :func:`run_demo`.
-    """
+    """Draw the references and the targets, choose the reference set, and write the configuration of the stages."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists())):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
     print(f"drawing {images} targets, and {shots} references of each class; the networks have never seen these classes")
@@ -78,9 +65,6 @@ def run_segment(out: Path) -> None:
 
     Args:
         out: Folder of a demo whose inputs are written.
-
-    Raises:
-        UserError: A file cannot be written.
     """
     references, targets = annotation_files(out)
     chosen = {shot["ann_ids"][0] for shots in read_references(out / "references.json").values() for shot in shots}

@@ -148,9 +148,6 @@ def write_coco(out_dir: str | Path, classes: Sequence[PatternClass], num_images:
     Returns:
         The path of ``instances.json``. Ids start at 1; segmentations are the visible parts as compressed RLE, boxes
         (x, y, w, h) and areas are theirs, in pixels.
-
-    Raises:
-        UserError: A file cannot be written.
     """
     out_dir = Path(out_dir)
     images: list[dict[str, Any]] = []

@@ -117,11 +117,7 @@ def lvis_figures(
 
 
 def check_lvis(coco: COCO) -> None:
-    """Check that the ground truth has the fields that LVIS's protocol needs.
-
-    Raises:
-        UserError: An image or a category lacks one.
-    """
+    """Check that the ground truth has the fields that LVIS's protocol needs."""
     for kind, entries, keys in (
         ("image", coco.dataset["images"], ("neg_category_ids", "not_exhaustive_category_ids")),
         ("category", coco.dataset["categories"], ("frequency",)),
@@ -173,7 +169,6 @@ def evaluate_in_parts(
         results: COCO result records.
         categories: C classes.
         iou_type: "bbox" or "segm".
-        federated: See :func:`evaluate_classes`.
         classes_at_once: Classes evaluated at once.
 
     Returns:

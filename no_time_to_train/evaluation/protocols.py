@@ -45,9 +45,6 @@ def evaluate(
     Returns:
         The metrics as ``metrics.json`` holds them, fractions in [0, 1] with None where there is no ground truth; and
         the tables as text. Both are empty where the ground truth has no annotation of the classes.
-
-    Raises:
-        UserError: The ground truth or the results lack what the protocol needs.
     """
     if protocol == "lvis" and errors:
         raise UserError("errors cannot be analyzed with LVIS, where not every class is verified in every image")
@@ -78,9 +75,6 @@ def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
         coco: Ground truth.
         categories: The classes that count. Annotations of other classes are not checked.
         protocol: A key of ``PROTOCOLS``.
-
-    Raises:
-        UserError: The protocol is unknown, or an entry lacks something.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"there is no protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")

@@ -23,10 +23,6 @@ def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:
     Returns:
         The records, each with a ``bbox``, which is taken from the mask where the file has none. Masks are compressed
         RLE.
-
-    Raises:
-        UserError: The file is unreadable, or a record is malformed, or its image or category is not in the ground
-            truth.
     """
     records = read_json(path)
     if not isinstance(records, list):

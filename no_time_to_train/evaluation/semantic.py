@@ -40,9 +40,6 @@ def semantic_iou(
     Returns:
         ``{"mIoU": mean over the classes that have ground truth, "mIoU_as_published": see :func:`published_miou`,
         "background": IoU, "threshold": ..., "per_class": {name: IoU}}``, and a table as text.
-
-    Raises:
-        UserError: An annotation or a result has no usable mask.
     """
     label = {category.id: index for index, category in enumerate(categories, start=1)}  # 0 is the background
     predictions = predictions_by_image(results, label, threshold)
@@ -85,9 +82,6 @@ def published_miou(coco: COCO, results: list[dict[str, Any]], categories: list[C
     Returns:
         The mean IoU over those of the labels 0 to 19 that occur in the ground truth or in the results: the classes
         of the fold at higher positions do not count. None where there are no images.
-
-    Raises:
-        UserError: An annotation or a result has no usable mask.
     """
     chosen = {category.id for category in categories}
     positions = {category["id"]: position for position, category in enumerate(coco.dataset["categories"])}
@@ -113,9 +107,6 @@ def predictions_by_image(
         results: COCO result records.
         label: The label of each category id. Results of other categories are left out.
         threshold: The lowest score of a result that counts.
-
-    Raises:
-        UserError: One of them has no mask.
     """
     by_image = defaultdict(list)
     for record in results:
@@ -140,9 +131,6 @@ def count_pixels(
 
     Returns:
         int64 [L, L]: true label, predicted label.
-
-    Raises:
-        UserError: A mask is unusable.
     """
     pixels = np.zeros((size, size), np.int64)
     for image_id, image in coco.imgs.items():
@@ -172,9 +160,6 @@ def paint(image: dict[str, Any], entries: Iterable[dict[str, Any]], label: dict[
 
     Returns:
         int64 [H, W]; 0 where there is no mask.
-
-    Raises:
-        UserError: A mask is unusable.
     """
     labels = np.zeros((image["height"], image["width"]), np.int64)
     for entry in entries:

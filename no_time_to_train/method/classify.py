@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.method.negatives import Negatives, lower_by_negatives
+from no_time_to_train.method.beyond.negatives import Negatives, lower_by_negatives
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
 from no_time_to_train.method.prototypes import Prototypes, per_class
 from no_time_to_train.method.settings import Score
@@ -24,8 +24,6 @@ def classify(
     Args:
         proposals: The n proposals of one image.
         prototypes: The prototypes of the memory.
-        classes_per_mask: See :func:`best_classes`.
-        negatives: See :func:`best_classes`.
         score: ``cosine`` is the paper's; ``cosine_iou`` multiplies the similarity by the predicted IoU, so that of two
             masks that are as similar the one with the better outline wins. The classes stay the same.
 

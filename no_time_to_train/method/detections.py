@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from no_time_to_train.method.mask_crops import MaskCrops
+from no_time_to_train.method.fast.mask_crops import MaskCrops
 
 
 @dataclass

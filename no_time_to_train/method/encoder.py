@@ -87,9 +87,6 @@ class Encoder(nn.Module):
 
         Args:
             count: How many directions; 0 removes none, as in the paper.
-
-        Raises:
-            UserError: The tokens of the encoder have fewer directions.
         """
         most = min(self.grid**2, self.dim) - 1
         if count > most:

@@ -19,8 +19,6 @@ def crop_window(bbox: list[float], height: int, width: int, context_ratio: float
 
     Args:
         bbox: COCO box of the instance: x, y, w, h in pixels.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
         context_ratio: The window's side is the box's longer side times ``1 + context_ratio``.
 
     Returns:
@@ -52,14 +50,10 @@ def crop_reference(
         mask: bool [H, W], the instance.
         bbox: COCO box of the instance: x, y, w, h in pixels.
         size: Side of the square in pixels: the encoder's input.
-        context_ratio: See :func:`crop_window`.
 
     Returns:
         The crop, float32 [3, size, size], in [0, 1] except for bicubic overshoot, which is kept as it is; and the
         crop's mask, float32 [1, h, w] in {0, 1}, at the size of the crop before resizing.
-
-    Raises:
-        UserError: No pixel of the mask lies in the window.
     """
     x1, y1, x2, y2 = crop_window(bbox, mask.shape[0], mask.shape[1], context_ratio)
     mask_crop = mask[y1:y2, x1:x2]

@@ -12,9 +12,6 @@ def check_finite(values: Tensor, source: str, file: str = "checkpoint") -> Tenso
         values: float tensor. A sum of many numbers checks all of them, because it is not finite if one of them is not.
         source: What the values are from, such as ``SAM 2``.
         file: The kind of its file.
-
-    Raises:
-        UserError: A value is not finite.
     """
     if not values.isfinite().all():
         raise UserError(f"{source} gives values that are not finite: is its {file} damaged?")

@@ -9,10 +9,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from no_time_to_train.errors import UserNotice
-from no_time_to_train.method.cpu_threads import map_on_threads
 from no_time_to_train.method.encoder import Normalize
+from no_time_to_train.method.fast.cpu_threads import map_on_threads
+from no_time_to_train.method.fast.mask_decoder import MaskDecoder
 from no_time_to_train.method.finite import check_finite
-from no_time_to_train.method.mask_decoder import MaskDecoder
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.settings import Settings
 
@@ -95,15 +95,10 @@ class MaskProposer(nn.Module):
         """Decode point prompts on an encoded image, in batches that fit the device's memory.
 
         Args:
-            embedding: See :meth:`encode`.
-            high_res_features: See :meth:`encode`.
             points: float [n, 2], (x, y) in pixels of the input, each one positive prompt.
 
         Returns:
             The proposals whose predicted IoU is above the threshold, in the order of the points.
-
-        Raises:
-            UserError: A logit or a predicted IoU is not finite.
         """
         shared = self.decoder.share(embedding, high_res_features)
         at_once = self.points_per_batch

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.method.negatives import Negatives
+from no_time_to_train.method.beyond.negatives import Negatives
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,7 @@ class MemoryBank:
         return self._per_class(self.vectors * self.weights[:, None]) / self._per_class(self.weights)[:, None]
 
     def postprocess(self) -> None:
-        """Stage 2: the prototype of a class is the plain mean of its positive shots' vectors, not normalized.
-
-        Raises:
-            UserError: A class has no positive shot.
-        """
+        """Stage 2: the prototype of a class is the plain mean of its positive shots' vectors, not normalized."""
         for category, count in zip(self.categories, self.counts.tolist(), strict=True):
             if not count:
                 raise UserError(f"the memory holds no reference of class {category.name!r}: fill it first")
@@ -129,10 +125,7 @@ class MemoryBank:
             class_index: The shot's class, in [0, C).
             vector: float32 [D], see ``fill_memory.instance_vector``.
             weight: float32 scalar, the sum of its mask weights.
-            source: See the class's attributes.
-            crop: See the class's attributes.
             negative: Whether the shot shows what the class is not.
-            image: See the class's attributes.
         """
         self.vectors = torch.cat([self.vectors, vector[None]])
         self.class_index = torch.cat([self.class_index, torch.tensor([class_index])])
@@ -187,11 +180,7 @@ class MemoryBank:
         return self._with_categories([Category(ids[name] if name in ids else next(free), name) for name in names])
 
     def remove(self, names: Sequence[str]) -> "MemoryBank":
-        """The same bank without the classes of these names.
-
-        Raises:
-            UserError: There is no such class, or no class would be left.
-        """
+        """The same bank without the classes of these names."""
         known = [category.name for category in self.categories]
         for name in names:
             if name not in known:

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, masks_to_boxes
 
+from no_time_to_train.method.beyond.negatives import NEGATIVE_SCALE, Negatives
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
-from no_time_to_train.method.negatives import NEGATIVE_SCALE, Negatives
 from no_time_to_train.method.proposals import Proposals
 
 
@@ -33,8 +33,6 @@ def segment(
         proposer: SAM 2.
         prototypes: float [C, D], not normalized.
         image: float [3, S, S] in [0, 1], where S is SAM 2's input size.
-        height: The image's own height in pixels.
-        width: The image's own width in pixels.
         negatives: The negative shots; None where there are none.
 
     Returns:

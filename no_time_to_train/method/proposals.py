@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.packed_masks import Masks
+from no_time_to_train.method.fast.packed_masks import Masks
 
 
 @dataclass

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
+from no_time_to_train.method.beyond.diffusion import diffuse
+from no_time_to_train.method.beyond.guided import choose_points
+from no_time_to_train.method.beyond.negatives import Negatives
+from no_time_to_train.method.beyond.tiles import Window, drop_cut, join, tile_windows
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.diffusion import diffuse
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.fast.packed_masks import Masks
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
 from no_time_to_train.method.finite import check_finite
-from no_time_to_train.method.guided import choose_points
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
-from no_time_to_train.method.negatives import Negatives
-from no_time_to_train.method.packed_masks import Masks
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Candidates, DescribedProposals, Proposals
 from no_time_to_train.method.prototypes import Prototypes
@@ -30,7 +31,6 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
 from no_time_to_train.method.target_image import as_float
-from no_time_to_train.method.tiles import Window, drop_cut, join, tile_windows
 from no_time_to_train.method.upsample import LogitMasks
 
 #: The ways of merging by their names in the settings.
@@ -84,12 +84,7 @@ class Segmenter(nn.Module):
         return None if vectors is None or classes is None else Negatives(vectors, classes)
 
     def remember(self, prototypes: Prototypes, negatives: Negatives | None = None) -> None:
-        """Replace the memory; the tensors are moved to the device of the networks.
-
-        Args:
-            prototypes: See the class's arguments.
-            negatives: See the class's arguments.
-        """
+        """Replace the memory; the tensors are moved to the device of the networks."""
         device = self.encoder.normalize.mean.device
         self.prototype_vectors, self.prototype_classes = (tensor.to(device) for tensor in prototypes)
         self.negative_vectors = None if negatives is None else negatives.vectors.to(device)
@@ -120,9 +115,6 @@ class Segmenter(nn.Module):
 
         Returns:
             The instance's vector, float32 [D], and the sum of its mask weights, a float32 scalar.
-
-        Raises:
-            UserError: The encoder returns a value that is not finite.
         """
         weights = patch_weights(mask, self.encoder.size, self.encoder.grid)
         tokens = check_finite(self.encoder(crop[None])[0], "DINOv2")
@@ -136,13 +128,9 @@ class Segmenter(nn.Module):
             image: float [3, S, S] in [0, 1], where S is SAM 2's input size (see ``target_image.target_tensor``). With
                 tiles, uint8 [k, 3, S, S] (see ``target_image.target_squares``).
             height: The image's own height in pixels, which masks and boxes refer to.
-            width: The image's own width in pixels.
 
         Returns:
             At most ``settings.max_instances`` instances in descending order of score.
-
-        Raises:
-            UserError: A network returns a value that is not finite.
         """
         proposals = self.describe(image, height, width)
         return replace(self.match_and_merge(proposals), prompts=proposals.prompts)
@@ -153,16 +141,8 @@ class Segmenter(nn.Module):
 
         With guided prompts, the prototypes decide which points are decoded.
 
-        Args:
-            image: See :meth:`segment`.
-            height: See :meth:`segment`.
-            width: See :meth:`segment`.
-
         Returns:
             The image's proposals with their mask vectors.
-
-        Raises:
-            UserError: A network returns a value that is not finite.
         """
         if self.settings.tiles == 1:
             return self._describe_square(image, Window(0, 0, height, width), height, width)
@@ -206,9 +186,6 @@ class Segmenter(nn.Module):
 
         Args:
             proposals: From :meth:`describe`.
-
-        Returns:
-            See :meth:`segment`.
         """
         check_finite(self.prototype_vectors, "the memory", "file")
         with without_autocast(self.prototype_vectors):
@@ -244,8 +221,6 @@ def describe_proposals(proposals: Proposals, features: Tensor, height: int, widt
     Args:
         proposals: The proposals of one image.
         features: float [D, g, g], the image's feature map, not normalized.
-        height: The image's own height in pixels.
-        width: The image's own width in pixels.
 
     Returns:
         The proposals with boxes and mask vectors.

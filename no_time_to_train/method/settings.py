@@ -17,7 +17,7 @@ PointsPerSide = Annotated[int, Range(1, 256)]
 #: The number of classes that a proposal may be assigned to; -1 means all of them.
 ClassesPerMask = Annotated[int, Range(1, also=-1)]
 
-#: Which points of the grid are decoded: all, as in the paper, or those that resemble the memory (``method/guided.py``).
+#: Which points of the grid are decoded: all, as in the paper, or those that resemble the memory (``beyond/guided.py``).
 Prompts = Literal["grid", "guided"]
 
 #: Tiles per side of an image; 1 means none. More would see less than a 13th of the side each.
@@ -35,7 +35,7 @@ Score = Literal["cosine", "cosine_iou"]
 #: What happens to similar boxes of one class (``method/suppress.py``): the paper's NMS, Soft-NMS, or nothing.
 Suppression = Literal["nms", "soft_nms", "none"]
 
-#: How covered masks lose score: the paper's soft merging, or graph diffusion (``method/diffusion.py``).
+#: How covered masks lose score: the paper's soft merging, or graph diffusion (``method/beyond/diffusion.py``).
 Merging = Literal["soft", "diffusion"]
 
 #: What the shots of a class become (``method/prototypes.py``): the paper's mean, or an alternative.
@@ -70,12 +70,9 @@ class Settings:
             resemble a class of the memory.
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
         prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
-        tiles: N: the networks see the image as a whole and N x N overlapping tiles of it (``method/tiles.py``). 1 means
+        tiles: N: the networks see the image as a whole and N x N overlapping tiles of it (``beyond/tiles.py``). 1 means
             the whole image only, as in the paper.
         tile_overlap: The share of a tile's side that it has in common with the next one.
-
-    Raises:
-        UserError: A number is not in its range.
     """
 
     points_per_side: PointsPerSide = 32

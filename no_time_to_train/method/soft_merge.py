@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.packed_masks import Masks
+from no_time_to_train.method.fast.packed_masks import Masks
 
 
 def soft_merge(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, exponent: float = 0.5) -> Tensor:
@@ -22,7 +22,6 @@ def soft_merge(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, e
         classes: int64 [n].
         masks: n masks, none empty.
         vectors: float [n, D] mask vectors, L2-normalized.
-        exponent: See the equation; 0.5 in the paper.
 
     Returns:
         float [n], the new scores.

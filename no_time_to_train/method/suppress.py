@@ -54,7 +54,6 @@ def soft_nms(candidates: Candidates, proposals: DescribedProposals, sigma: float
     Args:
         candidates: In any order.
         proposals: The proposals that the candidates' rows refer to.
-        sigma: See the equation.
 
     Returns:
         The same candidates with new scores.

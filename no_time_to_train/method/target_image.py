@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from no_time_to_train.method.tiles import tile_windows
+from no_time_to_train.method.beyond.tiles import tile_windows
 
 
 def target_tensor(image: NDArray[np.uint8], size: int) -> Tensor:

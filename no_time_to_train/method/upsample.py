@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 
 #: Pixels upsampled at once: 2**24 of float32 are 64 MiB.
 UPSAMPLED_AT_ONCE = 2**24
@@ -36,8 +36,6 @@ def upsample(logits: Tensor, height: int, width: int) -> PackedMasks:
 
     Args:
         logits: float [n, h, w].
-        height: The image's own height in pixels.
-        width: The image's own width in pixels.
 
     Returns:
         n masks, ``upsampled logits > 0``; some may be empty.

@@ -112,9 +112,6 @@ def masks_of(predicted: tuple[Any, Any, Any], network: str) -> NDArray[np.bool_]
 
     Returns:
         bool [n, ..., H, W].
-
-    Raises:
-        UserError: A logit or a predicted IoU is not finite, so that the masks mean nothing.
     """
     logits, predicted_iou = (torch.as_tensor(values) for values in predicted[:2])
     check_finite(torch.stack([values.sum(dtype=torch.float32) for values in (logits, predicted_iou)]), network)
@@ -190,8 +187,6 @@ def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.b
 
     Args:
         box: float32 [4], xyxy in pixels.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
 
     Returns:
         bool [height, width].
@@ -204,11 +199,7 @@ def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.b
 
 
 def import_sam() -> Any:
-    """The ``segment_anything`` module.
-
-    Raises:
-        UserError: The package is not installed.
-    """
+    """The ``segment_anything`` module."""
     try:
         import segment_anything
     except ImportError as error:
@@ -224,9 +215,6 @@ def build_sam(checkpoint: str | Path) -> Any:
 
     Returns:
         A ``segment_anything.modeling.Sam``, whose parameters need no gradients.
-
-    Raises:
-        UserError: The package is not installed, or the checkpoint is missing, unreadable or of another network.
     """
     registry = import_sam().sam_model_registry
     shapes = read_shapes(checkpoint)
@@ -255,9 +243,6 @@ def build_box_segmenter(
         sam2_ckpt_path: Checkpoint of that SAM 2. Default: see ``registry.default_checkpoint``.
         sam_checkpoint: Official checkpoint of SAM ViT-B, ViT-L or ViT-H, to use instead of SAM 2.
         device: Such as ``cuda:1`` or ``cpu``. Default: the GPU if there is one.
-
-    Raises:
-        UserError: See :func:`build_sam` and ``build.build_sam2``; or the device cannot be used.
     """
     if sam_checkpoint is not None:
         sam = build_sam(sam_checkpoint)

@@ -54,9 +54,6 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
 
     Returns:
         The network, whose parameters need no gradients.
-
-    Raises:
-        UserError: The name is unknown, or the checkpoint is missing, unreadable or of another network.
     """
     name = sam2_cfg_file.removesuffix(".yaml")
     if name not in SAM2_NAMES.values():
@@ -82,18 +79,8 @@ def build_encoder(
 ) -> Encoder:
     """Build an encoder with its normalization and, where it is asked for, without what encodes positions.
 
-    Args:
-        name: See :func:`build_vit`.
-        img_size: See :func:`build_vit`.
-        patch_size: See :func:`build_vit`.
-        checkpoint: See :func:`build_vit`.
-        debias: See ``Encoder.remove_positions``.
-
     Returns:
         The encoder on the CPU.
-
-    Raises:
-        UserError: See :func:`build_vit` and ``Encoder.remove_positions``.
     """
     encoder = Encoder(build_vit(name, img_size, patch_size, checkpoint))
     encoder.remove_positions(debias)
@@ -112,13 +99,9 @@ def build_dinov2(
         name: Network name, a value of ``DINOV2_NAMES`` such as ``dinov2_large``.
         img_size: Side of the square input in pixels, a multiple of 14.
         patch_size: Side of a patch in pixels: 14, as in every DINOv2.
-        checkpoint: See :func:`build_vit`.
 
     Returns:
         The network, whose parameters need no gradients.
-
-    Raises:
-        UserError: See :func:`build_vit`.
     """
     model = build_vit(name, img_size, patch_size, checkpoint)
     assert isinstance(model, VisionTransformer)
@@ -147,10 +130,6 @@ def build_vit(
 
     Returns:
         The network, whose parameters need no gradients.
-
-    Raises:
-        UserError: The name is unknown, a size is impossible, or the checkpoint is missing, unreadable or of another
-            network.
     """
     check_name(name, list(ENCODER_NAMES.values()))
     check_encoder_sizes(name, img_size, patch_size)

@@ -31,9 +31,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Returns:
         Tensors by name. Where a file holds them under ``model``, as SAM 2's official ones do, or under ``state_dict``,
         these are returned.
-
-    Raises:
-        UserError: The file is missing, broken, or not a dict of tensors.
     """
     check_exist(path)
     with _clear_errors(path):
@@ -49,14 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_shapes(path: str | Path) -> Shapes:
-    """The shapes of a checkpoint's tensors by name, without reading their values.
-
-    Args:
-        path: See :func:`read_checkpoint`.
-
-    Raises:
-        UserError: See :func:`read_checkpoint`.
-    """
+    """The shapes of a checkpoint's tensors by name, without reading their values."""
     check_exist(path)
     with _clear_errors(path):
         if is_safetensors(path):
@@ -111,9 +101,6 @@ def recognize(network: Network, names: dict[str, str]) -> str:
     Args:
         network: The network, whose name may be None.
         names: The networks that it may be: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
-
-    Raises:
-        UserError: The checkpoint is missing or broken, or belongs to none of these networks.
     """
     if network.name is not None:
         return network.name
@@ -141,10 +128,6 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path
         model: The network, which is changed in place.
         weights: Tensors by their names in the network.
         path: The file that the weights come from, for messages.
-
-    Raises:
-        UserError: A name is missing, unexpected, or has another shape. The message states the file and the name, and
-            the network that the file belongs to.
     """
     expected = model.state_dict()
     reshaped = {key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape}

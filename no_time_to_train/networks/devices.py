@@ -16,9 +16,6 @@ def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
     Args:
         device: Such as "cuda:1" or "cpu"; None takes the GPU if there is one.
         networks: The networks, which are moved in place.
-
-    Raises:
-        UserError: The device does not exist or cannot be used.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

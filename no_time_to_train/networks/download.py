@@ -42,9 +42,6 @@ def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> 
 
     Returns:
         The path of the file, which has its official name.
-
-    Raises:
-        UserError: The name is unknown, or the download failed; see :func:`fetch_file`.
     """
     if name not in CHECKPOINTS:
         raise UserError(f"no checkpoint is called {name!r}; choose one of {', '.join(CHECKPOINTS)}")
@@ -73,10 +70,6 @@ def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: st
 
     Returns:
         ``target``.
-
-    Raises:
-        UserError: The file cannot be downloaded or written, its length is wrong, or ``check`` rejects it. Then
-            ``target`` has not been created.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"cannot download {url!r}: the address must begin with http:// or https://")
@@ -99,11 +92,7 @@ def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: st
 
 
 def _is_there(target: Path, check: Callable[[Path], object]) -> bool:
-    """Whether ``target`` exists and passes the check.
-
-    Raises:
-        UserError: It exists and does not pass the check.
-    """
+    """Whether ``target`` exists and passes the check."""
     if not target.exists():
         return False
     try:
@@ -115,11 +104,7 @@ def _is_there(target: Path, check: Callable[[Path], object]) -> bool:
 
 
 def _check_or_delete(check: Callable[[Path], object], part: Path, url: str, target: Path, kind: str) -> None:
-    """Check a complete download, and delete it if it does not pass.
-
-    Raises:
-        UserError: It does not pass.
-    """
+    """Check a complete download, and delete it if it does not pass."""
     try:
         check(part)
     except UserError as error:
@@ -186,7 +171,6 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
 
     Raises:
         _Interrupted: ``part`` is still incomplete.
-        UserError: Another request would not help.
     """
     have = part.stat().st_size if part.exists() else 0  # bytes
     version = _left_version(etag) if have else ""
@@ -245,11 +229,7 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
 
 @contextmanager
 def _network(url: str) -> Iterator[None]:
-    """Raise any failure of the connection as _Interrupted, so that every other OSError is one of the disk.
-
-    Raises:
-        UserError: The address, or one that it redirects to, is not valid.
-    """
+    """Raise any failure of the connection as _Interrupted, so that every other OSError is one of the disk."""
     try:
         yield
     except (OSError, HTTPException) as error:

@@ -109,9 +109,6 @@ def info_of(name: str) -> EncoderInfo | None:
     Args:
         name: Network name: a key of ``ENCODERS``, or ``timm:`` and the name of a vision transformer of timm, for which
             timm is imported.
-
-    Raises:
-        UserError: timm has no such vision transformer.
     """
     if not name.startswith(TIMM):
         return ENCODERS.get(name)
@@ -127,9 +124,6 @@ def check_name(name: str, known: list[str]) -> None:
     Args:
         name: Network name.
         known: The names besides ``timm:NAME``.
-
-    Raises:
-        UserError: None has.
     """
     if name not in known and not name.startswith(TIMM):
         raise UserError(

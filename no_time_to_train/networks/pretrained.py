@@ -46,12 +46,7 @@ def build_pretrained(
     preset: PresetName | None = None,
     debias: int = 0,
 ) -> Pretrained:
-    """Build the networks from their checkpoints; see ``ReferenceSegmenter.from_pretrained``.
-
-    Raises:
-        UserError: A name is unknown, checkpoints are missing (all of them are named), damaged or of another network,
-            or the device cannot be used.
-    """
+    """Build the networks from their checkpoints; see ``ReferenceSegmenter.from_pretrained``."""
     more = [sam_checkpoint] if sam_checkpoint else []
     proposing, encoding = find_networks(sam2, dinov2, *more, preset=preset)
     sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, ENCODER_NAMES)

@@ -42,9 +42,6 @@ def identify(shapes: Shapes) -> str | None:
 
     The result rests on a few tensors. Whether the others are there, too, shows when the checkpoint is loaded.
 
-    Args:
-        shapes: See ``Shapes``.
-
     Returns:
         A network name such as ``sam2_hiera_l`` or ``dinov2_large``; ``sam_vit_b``, ``sam_vit_l`` or ``sam_vit_h``; or
         None where it is none of these. The tensors of CLIP, of PE-Spatial and of most models of timm do not show which
@@ -67,7 +64,6 @@ def _vision_transformer(shapes: Shapes, stem: Sequence[int]) -> str | None:
     """The name of the vision transformer with these tensors, as their authors or timm call them.
 
     Args:
-        shapes: See ``Shapes``.
         stem: The shape of the patch embedding's weight.
     """
     names = [name for name in ("register_tokens", "reg_token", "storage_tokens") if name in shapes]
@@ -91,11 +87,7 @@ def encoder_width(name: str) -> int | None:
 
 
 def describe(shapes: Shapes) -> str:
-    """What a checkpoint is, for people: the description of its network, or what else can be said of it.
-
-    Args:
-        shapes: See ``Shapes``.
-    """
+    """What a checkpoint is, for people: the description of its network, or what else can be said of it."""
     name = identify(shapes)
     if name is None and any(map(TRANSFORMERS.search, shapes)):
         return "a model of Hugging Face transformers, which names tensors differently (take the authors' own file)"

@@ -181,9 +181,6 @@ def check_exist(*paths: str | Path, otherwise: str = "", command: str | None = N
         paths: The checkpoints.
         otherwise: What else the user may do, for the message about official files.
         command: The command that downloads official files. Default: one that names those that are missing.
-
-    Raises:
-        UserError: Some do not exist. The message names all of them, and the command that downloads the official ones.
     """
     missing = list(dict.fromkeys(str(path) for path in paths if not Path(path).is_file()))
     if missing:
@@ -226,9 +223,6 @@ def check_encoder_sizes(name: str, img_size: int | None, patch_size: int | None)
         name: Network name.
         img_size: Side of its square input in pixels; None is not checked.
         patch_size: Side of a patch in pixels; None is not checked.
-
-    Raises:
-        UserError: The patches are of another size, or the input is not a multiple of it.
     """
     if img_size is None and patch_size is None:
         return
@@ -278,9 +272,6 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
             a checkpoint, whatever its name. Of an encoder also ``timm:`` and the name of a vision transformer of timm;
             and NAME=PATH, for files whose tensors do not show which network they belong to.
         names: The names to choose from: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
-
-    Raises:
-        UserError: This is neither a name of a network nor a path.
     """
     text, path = str(name_or_path), Path(name_or_path)
     name, given, file = text.partition("=")
@@ -331,15 +322,11 @@ def find_networks(
     Args:
         sam2: See :func:`find_network`; or "nano" for the two networks that ship with this package. None takes the
             preset's.
-        dinov2: See :func:`find_network`; None takes the preset's, or with "nano" the nano network.
         more: Further checkpoints that must exist.
         preset: A name in ``PRESETS``; None takes ``accurate``.
 
     Returns:
         SAM 2 and the encoder.
-
-    Raises:
-        UserError: A name is unknown, or a checkpoint does not exist.
     """
     check_choice("preset", preset, PresetName | None)
     chosen = PRESETS[preset or "accurate"]

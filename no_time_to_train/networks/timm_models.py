@@ -20,9 +20,6 @@ def create(name: str, **options: Any) -> nn.Module:
 
     Returns:
         The network with random weights, in eval mode.
-
-    Raises:
-        UserError: timm has no such model or it takes no such options, or it gives no tokens of patches.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
@@ -44,14 +41,8 @@ def create(name: str, **options: Any) -> nn.Module:
 def measure(name: str) -> tuple[int, int, int]:
     """What a vision transformer of timm takes and gives; its weights take no memory, except with old versions of timm.
 
-    Args:
-        name: See :func:`create`.
-
     Returns:
         The side of its input as it was trained, the side of a patch, both in pixels, and the width of a token.
-
-    Raises:
-        UserError: See :func:`create`.
     """
     try:
         with torch.device("meta"):
@@ -73,10 +64,6 @@ def _measure(name: str) -> tuple[int, int, int]:
 
 
 def hub_page(name: str) -> str | None:
-    """The page with the weights of a model of timm; None where there is none.
-
-    Args:
-        name: See :func:`create`.
-    """
+    """The page with the weights of a model of timm; None where there is none."""
     config = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
     return f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else None

@@ -39,11 +39,7 @@ class AnnotatedVideos:
         self.frames.setdefault(stem, []).append((frame.seconds, overlay))
 
     def finish(self) -> None:
-        """Write the videos.
-
-        Raises:
-            UserError: A file cannot be written.
-        """
+        """Write the videos."""
         for stem, frames in self.frames.items():
             _write_video(self.folder / f"{stem}.mp4", frames)
 

@@ -32,9 +32,6 @@ class BadImages:
 
         Returns:
             The image's record.
-
-        Raises:
-            UserError: It must not be skipped.
         """
         if self.policy == "stop":
             raise UserError(f"{reason} (--on_bad_image skip continues without it)")
@@ -48,9 +45,6 @@ class BadImages:
 
         Returns:
             Lines for the user.
-
-        Raises:
-            UserError: The file cannot be written.
         """
         if self.policy == "stop":
             return []

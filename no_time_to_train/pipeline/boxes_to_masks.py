@@ -61,9 +61,6 @@ def boxes_to_masks(
 
     Returns:
         The number of annotations that got masks.
-
-    Raises:
-        UserError: The file, an image or a box is missing or broken, or the output cannot be written.
     """
     coco, out_path = read_coco(json_file), Path(out_path)
     check_replaceable(out_path)
@@ -117,10 +114,6 @@ def choose_annotations(coco: COCO, json_file: str | Path, references: ReferenceS
     Args:
         coco: The annotation file.
         json_file: Its path, for messages.
-        references: See :func:`boxes_to_masks`.
-
-    Raises:
-        UserError: The file does not have an annotation of the reference set, or one of them has no box.
     """
     wanted = references and {ann_id for shots in references.values() for shot in shots for ann_id in shot["ann_ids"]}
     for ann_id in (wanted or set()) - coco.anns.keys():
@@ -142,7 +135,6 @@ def masks_of_boxes(
         image: uint8 [H, W, 3] RGB.
         annotations: The image's annotations, whose boxes are used.
         segmenter: The network.
-        as_published: See :func:`boxes_to_masks`.
     """
     boxes = np.array([annotation["bbox"] for annotation in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]

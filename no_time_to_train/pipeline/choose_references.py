@@ -18,12 +18,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 from tqdm import tqdm
 
-from no_time_to_train.data.coco import index_coco
-from no_time_to_train.data.datasets import BadImage, ReferenceDataset, check_images_exist
-from no_time_to_train.data.reference_sets import ReferenceSet
-from no_time_to_train.data.rle import Rle, annotation_mask, check_rle, encode_mask
-from no_time_to_train.errors import UserError, plural
-from no_time_to_train.method.choose_shots import (
+from no_time_to_train.analysis.best_references import (
     NO_INSTANCE,
     ClassRanking,
     PoolProposals,
@@ -32,12 +27,17 @@ from no_time_to_train.method.choose_shots import (
     distinct_proposals,
     shown_instances,
 )
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.data.coco import index_coco
+from no_time_to_train.data.datasets import BadImage, ReferenceDataset, check_images_exist
+from no_time_to_train.data.reference_sets import ReferenceSet
+from no_time_to_train.data.rle import Rle, annotation_mask, check_rle, encode_mask
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.target_image import as_float
 from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, EncodedMasks, ProposalCache
 from no_time_to_train.pipeline.segment_images import hash_tensors
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 #: Random draws from the pool whose mean score is reported next to that of the choice.
 DRAWS = 10
@@ -82,9 +82,6 @@ def choose_references(
 
     Returns:
         The reference set, and a report per class.
-
-    Raises:
-        UserError: An image is missing or cannot be read, or the cache cannot be written.
     """
     used = {shot["img_id"] for entries in pool.values() for shot in entries}
     images = [entry for image_id, entry in coco.imgs.items() if image_id in used]
@@ -123,15 +120,7 @@ def pool_proposals(
     """The distinct proposals of the pool's images and the annotated instances that they show.
 
     Args:
-        coco: See :func:`choose_references`.
         images: The entries of the pool's images in the annotation file.
-        image_dir: See :func:`choose_references`.
-        categories: See :func:`choose_references`.
-        segmenter: See :func:`choose_references`.
-        cache_dir: See :func:`choose_references`.
-
-    Raises:
-        UserError: See :func:`choose_references`.
     """
     class_of = {category.id: index for index, category in enumerate(categories)}
     vectors, instances, classes = [], [], []
@@ -157,9 +146,6 @@ def read_proposals(
         image_dir: Folder of the images.
         segmenter: The networks.
         cache_dir: Folder of the proposal cache.
-
-    Raises:
-        UserError: An image cannot be read, or the cache cannot be written.
     """
     networks, proposer = segmenter.segmenter, segmenter.segmenter.proposer
     assert proposer is not None

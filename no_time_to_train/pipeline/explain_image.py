@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
+from no_time_to_train.analysis.explain import Finding, MissedObjects, explain_objects, wider_settings, with_settings
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.evaluation.error_analysis import find_matches
-from no_time_to_train.evaluation.explain import Finding, MissedObjects, explain_objects, wider_settings, with_settings
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.ranges import Fraction, check_number
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 
 def explain_image(
@@ -31,17 +31,12 @@ def explain_image(
 
     Args:
         segmenter: The networks and the memory.
-        image: See ``ReferenceSegmenter.add_reference``.
         truth: The objects in the image: the label and the mask of each.
         score: The score that an instance needs, in [0, 1].
         iou: The IoU with an object that an instance needs to find it, in [0, 1].
 
     Returns:
         For each object, why it is missed, or None where it is found. Objects and instances are matched as by COCO.
-
-    Raises:
-        UserError: The memory is empty or lacks a label, the image or a mask cannot be read or they do not fit together,
-            or a number is out of its range.
     """
     check_number("iou", iou, Fraction)
     for label in (label for label, _ in truth):

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 
+from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.data.datasets import read_listed_image
 from no_time_to_train.data.rle import annotation_mask, decode_mask
-from no_time_to_train.evaluation.explain import REASONS
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.drawing import draw_outlines, outlines
 from no_time_to_train.visual.html import render
@@ -47,10 +47,6 @@ def write_explain_page(
         annotations: Their annotations, by the ids in ``misses``.
         coco: The ground truth.
         root: Folder of the images.
-        rescale: See ``datasets.read_listed_image``.
-
-    Raises:
-        UserError: An image cannot be read, or the page cannot be written.
     """
     by_reason = defaultdict(list)
     for miss in sorted(misses, key=lambda miss: -annotations[miss["id"]]["area"]):

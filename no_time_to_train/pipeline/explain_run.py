@@ -18,6 +18,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
+from no_time_to_train.analysis.explain import (
+    Finding,
+    MissedObjects,
+    explain_objects,
+    wider_settings,
+    with_settings,
+)
+from no_time_to_train.analysis.miss_costs import cost_table, miss_costs
 from no_time_to_train.config import PRECISIONS, DatasetCfgs, ModelCfg
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.datasets import BadImage
@@ -25,14 +33,6 @@ from no_time_to_train.data.rle import annotation_mask, encode_mask
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.evaluation.coco_ap import VocEval
 from no_time_to_train.evaluation.error_analysis import find_matches
-from no_time_to_train.evaluation.explain import (
-    Finding,
-    MissedObjects,
-    explain_objects,
-    wider_settings,
-    with_settings,
-)
-from no_time_to_train.evaluation.miss_costs import cost_table, miss_costs
 from no_time_to_train.evaluation.protocols import renumber_annotations
 from no_time_to_train.files import sha256_if_readable, write_json
 from no_time_to_train.method.memory_bank import Category
@@ -40,10 +40,10 @@ from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import to_device
 from no_time_to_train.pipeline.explain_page import write_explain_page
+from no_time_to_train.pipeline.find_instances_stage import TestStage
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.pipeline.stage import RunCfg
-from no_time_to_train.pipeline.test_stage import TestStage
 
 #: The difference between two scores that another device or precision may make.
 TOLERANCE = 0.01
@@ -79,9 +79,6 @@ def explain_run(
 
     Returns:
         The table of the reasons.
-
-    Raises:
-        UserError: The folder has no finished run, or a file of the run has changed; or a class is not in the memory.
     """
     if protocol == "lvis":
         raise UserError("misses cannot be explained with LVIS, where not every class is verified in every image")
@@ -143,9 +140,6 @@ class Rerun:
 
     Attributes:
         stage: The run's stage, with its own settings.
-
-    Raises:
-        UserError: The folder has no finished run, or a file of the run is missing or has changed.
     """
 
     def __init__(self, folder: Path, gt: Path) -> None:
@@ -178,8 +172,6 @@ class Rerun:
             image_id: The image.
             annotations: The objects that are missed in it.
             iou_type: "bbox" or "segm".
-            min_iou: See :func:`explain_run`.
-            min_score: See :func:`explain_run`.
             scores: The scores of the image in the results file.
 
         Returns:
@@ -219,9 +211,6 @@ class Rerun:
             stage: The stage with the settings of the proposals.
             segmenter: The segmenter with the same settings.
             index: The image's place in the annotation file.
-
-        Raises:
-            UserError: The image cannot be read any more, or the cache cannot be written.
         """
         item = stage.dataset[index]
         if isinstance(item, BadImage):
@@ -259,9 +248,6 @@ def read_run(folder: Path) -> tuple[ModelCfg, DatasetCfgs, RunCfg]:
 
     Args:
         folder: The run's folder.
-
-    Raises:
-        UserError: The folder has no finished run of the test stage, or a file of the run has changed.
     """
     path = folder / FILE_NAME
     section = read_sections(path).get("test", {})

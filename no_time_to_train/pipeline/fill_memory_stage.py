@@ -60,10 +60,6 @@ class FillMemoryStage(Stage):
             coco: The references' annotations.
             root: Folder of the images.
             references: The shots; classes may be missing.
-            context_ratio: See ``fill_memory.crop_window``.
-
-        Raises:
-            UserError: An image is missing.
         """
         check_images_exist(root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
         size = self.model_cfg.encoder_cfg.input_size

@@ -41,10 +41,6 @@ def filter_results(
 
     Returns:
         What the results hold.
-
-    Raises:
-        UserError: ``folder`` holds no complete results, an image is missing, a threshold is wrong, or ``out`` cannot be
-            written.
     """
     for name in ("all_results.json", "images.json", "references.memory"):
         if not (folder / name).is_file():

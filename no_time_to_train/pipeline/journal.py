@@ -64,14 +64,7 @@ class Journal:
 
     @contextmanager
     def run(self, depends_on: dict[str, Any]) -> Iterator[None]:
-        """An attempt by a single process: the journal is removed if the block succeeds, and closed if it fails.
-
-        Args:
-            depends_on: See :meth:`start_attempt`.
-
-        Raises:
-            UserError: See :meth:`start_attempt`.
-        """
+        """An attempt by a single process: the journal is removed if the block succeeds, and closed if it fails."""
         attempt = self.start_attempt(depends_on)
         try:
             self.join_attempt(attempt, rank=0)
@@ -89,10 +82,6 @@ class Journal:
 
         Returns:
             The attempt's number, from 1, which all processes need to join it.
-
-        Raises:
-            UserError: The output is a device or the like, another run holds the lock, the journal has finished items of
-                a run that depends on something else, or the folder cannot be written to.
         """
         if not self.output.is_dir():  # pictures go to a folder
             check_replaceable(self.output)
@@ -145,9 +134,6 @@ class Journal:
         Args:
             attempt: The number that :meth:`start_attempt` returned to the first process.
             rank: This process's number, which no other process of the attempt has.
-
-        Raises:
-            UserError: This process does not see the folder, or cannot write to it.
         """
         if not self.folder.is_dir():
             raise UserError(f"rank {rank} does not see {self.folder}: all nodes must share that disk")
@@ -159,11 +145,7 @@ class Journal:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
 
     def leave_attempt(self) -> None:
-        """Close this process's file, so that the first process sees all its lines, on another node, too.
-
-        Raises:
-            UserError: The lines cannot be written.
-        """
+        """Close this process's file, so that the first process sees all its lines, on another node, too."""
         assert self.file is not None
         try:
             os.fsync(self.file)
@@ -186,9 +168,6 @@ class Journal:
         Args:
             index: The item's index. A process adds items in ascending order.
             record: What the output needs of the item, as JSON values.
-
-        Raises:
-            UserError: The record cannot be written, because the disk is full, for example.
         """
         assert self.file is not None
         content = json.dumps(record).encode()
@@ -220,9 +199,6 @@ class Journal:
         Args:
             count: The number of items of the run.
             unit: What the items are, for the message.
-
-        Raises:
-            UserError: The record of an item is missing, because the folder was removed or a file in it was changed.
         """
         finished, wanted = self.finished(), set(range(count))
         if missing := sorted(wanted - finished):

@@ -19,7 +19,7 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.files import atomic_write, spreadsheet_cell, write_json
-from no_time_to_train.method.mask_crops import crop_of
+from no_time_to_train.method.fast.mask_crops import crop_of
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
@@ -95,9 +95,6 @@ class OutputFolder:
             image: Its pixels, uint8 [H, W, 3] RGB.
             records: COCO result records of all instances that the method returned, in descending order of score. Their
                 image id is replaced.
-
-        Raises:
-            UserError: A file cannot be written.
         """
         if self.gallery is None:
             self.gallery = Gallery(self.out, self.memory)
@@ -138,11 +135,7 @@ class OutputFolder:
             self.summary.best = best if self.summary.best is None else max(self.summary.best, best)
 
     def finish(self) -> None:
-        """Write the files of all images that were added, if there are any.
-
-        Raises:
-            UserError: A file cannot be written.
-        """
+        """Write the files of all images that were added, if there are any."""
         if self.gallery is None:
             return
         save_memory(self.memory, self.out / "references.memory")
@@ -205,9 +198,6 @@ def save_mask(instances: Instances, path: Path) -> None:
     Args:
         instances: What was found in the image. A pixel holds the number of its instance, from 1, the best on top, or 0.
         path: The file.
-
-    Raises:
-        UserError: The file cannot be written.
     """
     numbers = np.zeros(instances.image.shape[:2], np.uint8)
     for index in reversed(range(len(instances))):
@@ -221,11 +211,7 @@ def save_mask(instances: Instances, path: Path) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    """Write a CSV file in UTF-8.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
+    """Write a CSV file in UTF-8."""
     with atomic_write(path) as file:
         table = TextIOWrapper(file, encoding="utf-8", newline="")
         csv.writer(table).writerows(map(spreadsheet_cell, row) for row in rows)

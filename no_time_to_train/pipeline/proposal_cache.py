@@ -27,9 +27,9 @@ from no_time_to_train.data.images import stored_size
 from no_time_to_train.data.rle import check_rle, encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, sha256
-from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.beyond.tile_masks import TileMasks
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.tile_masks import TileMasks
 
 #: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
 FORMAT = "no-time-to-train proposals 2"
@@ -97,11 +97,7 @@ class ProposalCache:
         self.made_with = json.dumps([FORMAT, made_with], sort_keys=True)
 
     def key(self, image: Path) -> str:
-        """The name of the entry of an image file, which depends on the file's content and not on its name.
-
-        Raises:
-            UserError: The file cannot be read.
-        """
+        """The name of the entry of an image file, which depends on the file's content and not on its name."""
         try:
             content = sha256(image)
         except OSError as error:
@@ -142,14 +138,9 @@ class ProposalCache:
         Args:
             key: From :meth:`key`.
             proposals: The image's proposals.
-            height: The image's own height in pixels.
-            width: The image's own width in pixels.
 
         Returns:
             The entry as :meth:`read` will return it.
-
-        Raises:
-            UserError: The file cannot be written.
         """
         body = _to_bytes(proposals, height, width)
         with atomic_write(self._path(key)) as file:
@@ -169,8 +160,6 @@ class CachedTargetDataset(TargetDataset):
         size: Side of the square in pixels: SAM 2's input.
         cache: The cache.
         rescale: See ``TargetDataset``. Such an image has an entry of its own per stated size.
-        tiles: See ``TargetDataset``.
-        tile_overlap: See ``TargetDataset``.
     """
 
     def __init__(

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from no_time_to_train.analysis.reference_report import ReferenceReport, ShotReport, title_of
 from no_time_to_train.data.reference_pictures import decode_crop
-from no_time_to_train.evaluation.reference_report import ReferenceReport, ShotReport, title_of
 from no_time_to_train.files import atomic_write, write_json
 from no_time_to_train.visual.drawing import PALETTE, draw_outlines, outlines
 from no_time_to_train.visual.html import render
@@ -23,9 +23,6 @@ def write_report(report: ReferenceReport, out: Path) -> Path:
 
     Returns:
         The page. References with advice come first, those with the most advice before the others.
-
-    Raises:
-        UserError: A file cannot be written.
     """
     write_json(out / "reference_report.json", report.to_json())
     shots = [

@@ -78,10 +78,6 @@ def check_output(out: Path, overwrite: bool) -> None:
     Args:
         out: The folder.
         overwrite: Whether finished results in it may be replaced.
-
-    Raises:
-        UserError: It is a file, it holds anything that no run wrote, it holds finished results that may not be
-            replaced, or it cannot be written to.
     """
     if not real_path(out).name:
         raise UserError(f"{out} cannot be written: choose a folder in it")
@@ -108,13 +104,6 @@ def output_of_run(out: Path, overwrite: bool) -> Iterator[Path]:
 
     This is ``out`` itself unless it is finished. Then it is ``.NAME.new`` next to it, which replaces ``out`` if the
     block succeeds; if not, ``out`` stays as it was, and the same command finds in ``.NAME.new`` what is done.
-
-    Args:
-        out: See :func:`check_output`.
-        overwrite: See :func:`check_output`.
-
-    Raises:
-        UserError: See :func:`check_output`; or the finished folder cannot be replaced.
     """
     check_output(out, overwrite)
     if not is_finished(out):
@@ -133,15 +122,7 @@ def output_of_run(out: Path, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def new_output(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder, which takes the place of ``out`` if the block succeeds, and is removed if it fails.
-
-    Args:
-        out: See :func:`check_output`.
-        overwrite: See :func:`check_output`.
-
-    Raises:
-        UserError: See :func:`check_output`; ``out`` is unfinished, or cannot be replaced.
-    """
+    """A new folder, which takes the place of ``out`` if the block succeeds, and is removed if it fails."""
     check_output(out, overwrite)
     if journal_folder(out).exists():
         raise UserError(f"{out} is unfinished: run its segment command again first, or choose another --out")
@@ -157,11 +138,7 @@ def new_output(out: Path, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keep other processes from replacing a folder, put back one that a killed process moved, and remove leftovers.
-
-    Raises:
-        UserError: Another process is replacing the folder.
-    """
+    """Keep other processes from replacing a folder, put back one that a killed process moved, and remove leftovers."""
     lock = FileLock(_sibling(out, "lock"))
     try:
         real_path(out).parent.mkdir(parents=True, exist_ok=True)

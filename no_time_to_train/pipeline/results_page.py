@@ -46,9 +46,6 @@ def write_results_page(
 
     Returns:
         The page.
-
-    Raises:
-        UserError: A file of the run or an image cannot be read, or the page cannot be written.
     """
     bank = load_memory(out / "memory_postprocessed.ckpt")
     add_pictures(bank, references, reference_dir)

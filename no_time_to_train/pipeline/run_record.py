@@ -40,9 +40,6 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
 
     Returns:
         The section. What the block adds to it is recorded when the block ends.
-
-    Raises:
-        UserError: ``run.json`` is damaged or cannot be written.
     """
     path = folder / FILE_NAME
     remove_leftovers(path)
@@ -74,10 +71,6 @@ def record_refused(folder: Path, stage: str, error: UserError, **about: Any) -> 
         folder: The run's folder.
         stage: Name of the section.
         error: Why it was refused.
-        about: See :func:`record_stage`.
-
-    Raises:
-        UserError: ``run.json`` is damaged or cannot be written.
     """
     path = folder / FILE_NAME
     sections = read_sections(path)
@@ -93,11 +86,7 @@ def of_this_process() -> dict[str, Any]:
 
 
 def read_sections(path: Path) -> dict[str, dict[str, Any]]:
-    """The sections of a ``run.json`` by stage; none where the file does not exist.
-
-    Raises:
-        UserError: The file is damaged.
-    """
+    """The sections of a ``run.json`` by stage; none where the file does not exist."""
     sections = read_json(path) if path.exists() else {}
     if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise UserError(f"{path} is not the record of a run: delete it")
@@ -105,11 +94,7 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_sections(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a ``run.json`` as ASCII, because paths may hold bytes that are not UTF-8.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """Write a ``run.json`` as ASCII, because paths may hold bytes that are not UTF-8."""
     with atomic_write(path) as file:
         file.write(json.dumps(sections, indent=1).encode() + b"\n")
 

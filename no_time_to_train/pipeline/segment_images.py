@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.images import hash_pixels
 from no_time_to_train.data.targets import TargetImage, Targets
@@ -25,7 +26,6 @@ from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 
 #: Changed when the instances of a journal of an earlier version would not be what this one finds.
 JOURNAL_FORMAT = 2
@@ -50,16 +50,10 @@ def segment_images(
         targets: The images.
         out: The folder.
         thresholds: The lowest scores of instances.
-        formats: See :class:`OutputFolder`.
-        order: See :class:`OutputFolder`.
         overwrite: Whether finished results in the folder may be replaced.
 
     Returns:
         What was done.
-
-    Raises:
-        UserError: The folder cannot be written to, holds other files or finished results, or holds the journal of a run
-            with other objects or settings; or no image could be read.
     """
     assert segmenter.memory is not None
     summary = Summary()
@@ -125,9 +119,6 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
 
     The thresholds, the frames and the images that are chosen are not in it: all files are written again from the
     instances, which the journal has at any score.
-
-    Args:
-        segmenter: See :func:`segment_images`.
     """
     assert segmenter.memory is not None
     settings = asdict(segmenter.segmenter.settings)

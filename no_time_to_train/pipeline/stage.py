@@ -83,9 +83,6 @@ class Stage(ABC):
         output: The file or folder that the stage writes.
         metrics: What the stage measured, by name; set by :meth:`finish`.
         record: What ``run.json`` records of the finished run, as JSON values; set by :meth:`finish`.
-
-    Raises:
-        UserError: An input is missing or does not fit.
     """
 
     unit: str
@@ -133,9 +130,6 @@ class Stage(ABC):
             The item's record, as JSON values: what :meth:`finish` needs of it. Or a function that returns it, which
             needs no network: it runs in a thread while the networks work on the next item. Those functions run one at
             a time, in the order of the items.
-
-        Raises:
-            UserError: The item cannot be processed.
         """
 
     def end(self) -> None:
@@ -151,9 +145,6 @@ class Stage(ABC):
 
         Returns:
             A message for the user.
-
-        Raises:
-            UserError: The output cannot be written.
         """
 
     @property
@@ -185,9 +176,6 @@ def required(value: str | None, option: str, what: str) -> Path:
         value: The option's value.
         option: The option's name, for the message.
         what: What the option is for, for the message.
-
-    Raises:
-        UserError: The option is missing.
     """
     if not value:
         raise UserError(f"{option} is missing: {what}")

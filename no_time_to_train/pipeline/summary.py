@@ -25,11 +25,7 @@ class Thresholds:
 
     @classmethod
     def parse(cls, score: float, class_scores: Sequence[str]) -> "Thresholds":
-        """The thresholds that ``--score X --class-score NAME=X ...`` state.
-
-        Raises:
-            UserError: The score of a class is not a number in [0, 1], or a name is missing.
-        """
+        """The thresholds that ``--score X --class-score NAME=X ...`` state."""
         parsed = {}
         for text in class_scores:
             name, _, number = text.rpartition("=")
@@ -43,11 +39,7 @@ class Thresholds:
         return self.class_scores.get(label, self.score)
 
     def check_names(self, labels: Iterable[str]) -> None:
-        """Check that all classes with a threshold of their own exist.
-
-        Raises:
-            UserError: One does not.
-        """
+        """Check that all classes with a threshold of their own exist."""
         known = list(labels)
         for name in self.class_scores:
             if name not in known:

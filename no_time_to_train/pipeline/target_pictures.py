@@ -61,9 +61,6 @@ class TargetPictures:
         Args:
             image_id: The image's id in its annotation file.
             results: The image's COCO result records.
-
-        Raises:
-            UserError: An earlier picture failed, see :meth:`draw`.
         """
         self.path(image_id).unlink(missing_ok=True)
         if len(self.waiting) == MAX_WAITING:
@@ -71,24 +68,12 @@ class TargetPictures:
         self.waiting.append(self.pool.submit(self.draw, image_id, results))
 
     def draw_missing(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
-        """Draw an image unless its picture exists: a run can be killed between a record and its picture.
-
-        Args:
-            image_id: See :meth:`submit`.
-            results: See :meth:`submit`.
-
-        Raises:
-            UserError: See :meth:`draw`.
-        """
+        """Draw an image unless its picture exists: a run can be killed between a record and its picture."""
         if not self.path(image_id).exists():
             self.draw(image_id, results)
 
     def close(self) -> None:
-        """Wait for all pictures.
-
-        Raises:
-            UserError: One of them failed, see :meth:`draw`.
-        """
+        """Wait for all pictures."""
         self.pool.shutdown()
         for picture in self.waiting:
             picture.result()
@@ -98,15 +83,7 @@ class TargetPictures:
         return self.folder / self.files[image_id]
 
     def draw(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
-        """Draw an image now.
-
-        Args:
-            image_id: See :meth:`submit`.
-            results: See :meth:`submit`.
-
-        Raises:
-            UserError: The image cannot be read, or the picture cannot be written.
-        """
+        """Draw an image now."""
         image = read_listed_image(self.root, self.coco.imgs[image_id], self.rescale)
         truth = [
             annotation

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from no_time_to_train.files import atomic_write
-from no_time_to_train.method.mask_crops import MaskCrops, crop_of
+from no_time_to_train.method.fast.mask_crops import MaskCrops, crop_of
 from no_time_to_train.visual.labels import fitting_labels, load_font, text_size
 
 #: An RGB picture: uint8 [H, W, 3].
@@ -227,9 +227,6 @@ def save_picture(picture: Picture, path: Path) -> None:
         picture: uint8 [H, W, 3] RGB.
         path: The file. The suffix ``.png`` makes a PNG file, any other a JPEG file, which is scaled down where the
             format has no room for all pixels.
-
-    Raises:
-        UserError: The file cannot be written.
     """
     image, png = Image.fromarray(picture), path.suffix == ".png"
     if not png and max(image.size) > JPEG_SIDE:

@@ -16,7 +16,7 @@ from PIL import Image
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.reference_pictures import decode_crop
 from no_time_to_train.files import atomic_write
-from no_time_to_train.method.mask_crops import crop_of
+from no_time_to_train.method.fast.mask_crops import crop_of
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.visual.drawing import INSTANCE_COLORS, PALETTE, Picture, instance_colors, outlines, save_picture
 from no_time_to_train.visual.html import render
@@ -41,9 +41,6 @@ class Gallery:
     Args:
         out: Folder of the page. Its pictures go to ``previews``, ``references`` and ``thumbnails`` in it.
         memory: The memory, with the pictures of its references.
-
-    Raises:
-        UserError: A picture cannot be written.
     """
 
     def __init__(self, out: Path, memory: MemoryBank) -> None:
@@ -71,9 +68,6 @@ class Gallery:
                 the image get the same ``NAME``.
             instances: What was found in the image, with the instances below the threshold that the page begins with.
             truth: The ground truth, which the page can show as dashed outlines.
-
-        Raises:
-            UserError: A picture cannot be written.
         """
         height, width = instances.image.shape[:2]
         picture = Image.fromarray(instances.image)
@@ -114,9 +108,6 @@ class Gallery:
             score: The threshold that the page begins with. By default, it begins with all instances.
             class_scores: The thresholds of classes, by name, that have one of their own.
             facts: What the page states besides, such as measures: names and values.
-
-        Raises:
-            UserError: The file cannot be written.
         """
         data = {
             "classes": self.classes,

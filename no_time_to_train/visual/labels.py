@@ -41,8 +41,6 @@ def fitting_labels(
         labels: The text of each object.
         numbers: What stands in for the labels where they have no room, or where no font has their characters.
         size: Size of the text in pixels.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
 
     Returns:
         The texts, and for each the left and upper edge of its place in pixels, or None where it has no room.
@@ -62,8 +60,6 @@ def place_labels(
     Args:
         boxes: int64 [n, 4] xyxy in pixels: the objects, the most important first.
         sizes: Width and height of each label in pixels.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
         inside: Prefer the middle of an object that is large enough to a place next to it.
 
     Returns:

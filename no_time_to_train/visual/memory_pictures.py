@@ -32,9 +32,6 @@ def reference_sheet(references: ReferenceDataset, categories: list[Category]) ->
     Args:
         references: The references, in crops of ``TILE`` pixels or more.
         categories: Their classes in ascending order of the ids.
-
-    Raises:
-        UserError: An image or a mask cannot be read.
     """
     rows: list[tuple[str, list[Picture]]] = [(category.name, []) for category in categories]
     for index in range(len(references)):

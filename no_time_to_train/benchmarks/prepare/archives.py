@@ -41,10 +41,6 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
         archive: The archive.
         folder: Folder to unpack to, created if it is missing.
         wanted: Whether the member of this name is unpacked.
-
-    Raises:
-        UserError: The archive is broken, a member is a link or a device or would be written outside ``folder``, or the
-            disk has too little free space.
     """
     with open_archive(archive, folder) as members:
         chosen = [member for member in members if wanted(member.name) and not _is_unpacked(member, folder)]
@@ -65,9 +61,6 @@ def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Mem
     Args:
         archive: The archive.
         folder: Folder that the archive will be unpacked to; all members are checked for it. None checks nothing.
-
-    Raises:
-        UserError: See :func:`unpack`. This includes errors of the block in which the archive is open.
     """
     try:
         if zipfile.is_zipfile(archive):

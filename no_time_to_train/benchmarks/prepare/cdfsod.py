@@ -28,11 +28,7 @@ SOURCE = (
 
 
 def parts(options: PrepareOptions) -> Parts:
-    """The steps of each set: ``cdfsod/<SET>`` as published, and ``cdfsod/<SET>/prepared/*.json``.
-
-    Raises:
-        UserError: ``options.sets`` names an unknown set.
-    """
+    """The steps of each set: ``cdfsod/<SET>`` as published, and ``cdfsod/<SET>/prepared/*.json``."""
     for name in options.sets:
         if name not in SETS:
             raise UserError(f"--sets: CD-FSOD has no set {name!r}; choose from {', '.join(SETS)}")
@@ -94,9 +90,6 @@ def convert(original: Path, name: str, prepared: Path) -> None:
         original: The published annotation file.
         name: The set.
         prepared: The annotation file to write.
-
-    Raises:
-        UserError: The file is broken or lacks a class of the set's class split, or images are missing.
     """
     data = read_annotations(original, {}, subset=True)
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
@@ -117,9 +110,6 @@ def add_folders(data: dict[str, Any], original: Path, candidates: tuple[str, ...
         data: The content of the annotation file, which is changed.
         original: Its path.
         candidates: The folders in which an image may be.
-
-    Raises:
-        UserError: Images are missing.
     """
     folder = original.parent.parent
     missing = []

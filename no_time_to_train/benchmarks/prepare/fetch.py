@@ -46,9 +46,6 @@ def download_archive(archive: Archive, downloads: Path) -> Path:
 
     Returns:
         The path of the archive.
-
-    Raises:
-        UserError: No address has it, or the file is broken.
     """
     target = downloads / archive.file_name
     check = partial(check_archive, md5=archive.md5)
@@ -66,9 +63,6 @@ def check_archive(path: Path, md5: str | None) -> None:
     Args:
         path: The file.
         md5: Its expected checksum. Without one, the file only has to open as a zip or tar archive.
-
-    Raises:
-        UserError: The file is something else.
     """
     if md5 is None:
         with open_archive(path):
@@ -92,8 +86,6 @@ def archive_step(
     """The step that downloads an archive, unpacks it, and deletes it unless ``options.keep_archives``.
 
     Args:
-        name: See :class:`Step`.
-        problem: See :class:`Step`.
         archive: The archive.
         folder: Folder to unpack it to.
         wanted: Whether the member of this name is unpacked.

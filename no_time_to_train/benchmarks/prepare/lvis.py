@@ -58,9 +58,6 @@ def convert(split: str, output: Path, options: PrepareOptions) -> None:
         split: ``train`` or ``val``.
         output: The annotation file to write.
         options: The options of the command.
-
-    Raises:
-        UserError: The archive cannot be downloaded, or does not contain LVIS's annotations.
     """
     path = download_archive(ARCHIVES[split], options.downloads)
     name = ARCHIVES[split].file_name.removesuffix(".zip")
@@ -99,10 +96,6 @@ def convert_minival(val: Path, minival: Path, subset: bool) -> None:
     Args:
         val: The annotation file of LVIS val.
         minival: The annotation file to write.
-        subset: See :func:`read_annotations`.
-
-    Raises:
-        UserError: See :func:`read_annotations`.
     """
     data = read_annotations(val, COUNTS["val"], subset)
     images = [image for image in data["images"] if image["file_name"].startswith("val2017/")]

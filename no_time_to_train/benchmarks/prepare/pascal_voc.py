@@ -42,11 +42,7 @@ class ImageSet:
         return devkit / self.year / "ImageSets" / "Main" / f"{self.name}.txt"
 
     def image_names(self, devkit: Path) -> list[str]:
-        """The names of the images, without a suffix, in the published order.
-
-        Raises:
-            UserError: The list is missing or broken.
-        """
+        """The names of the images, without a suffix, in the published order."""
         names = read_text(self.listing(devkit)).split()
         for name in names:
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
@@ -143,11 +139,6 @@ def converted_problem(path: Path, counts: dict[str, int], subset: bool) -> str |
 
     Args:
         path: The annotation file.
-        counts: See :func:`verify.read_annotations`.
-        subset: See :func:`verify.read_annotations`.
-
-    Raises:
-        UserError: The file exists and is wrong, or an earlier version made it, whose boxes and ids were others.
     """
     if not path.is_file():
         return f"{path} is missing"
@@ -171,9 +162,6 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
         devkit: The folder ``VOCdevkit``.
         image_sets: The image sets.
         output: The COCO file to write.
-
-    Raises:
-        UserError: A file is broken or has an unknown class.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

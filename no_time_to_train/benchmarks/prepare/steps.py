@@ -69,9 +69,6 @@ def run_parts(parts: Parts, check: bool) -> None:
     Args:
         parts: The parts of the data set.
         check: Change nothing, and only print which steps are done.
-
-    Raises:
-        UserError: A step failed or, with ``check``, something is missing.
     """
     if check:
         return check_steps([step for steps in parts.values() for step in steps])
@@ -93,11 +90,7 @@ def run_parts(parts: Parts, check: bool) -> None:
 
 
 def check_steps(steps: list[Step]) -> None:
-    """Print one line per step that says whether it is done.
-
-    Raises:
-        UserError: Something is missing.
-    """
+    """Print one line per step that says whether it is done."""
     missing = 0
     for step in steps:
         try:
@@ -127,7 +120,6 @@ def masks_step(
         boxes: COCO annotation file with boxes.
         image_dir: Folder of its images.
         options: The options of the command.
-        problem: See :class:`Step`; called with the path of the file with masks.
     """
     masks = boxes.with_name(f"{boxes.stem}_masks.json")
     return Step(

@@ -16,9 +16,6 @@ def read_annotations(path: Path, counts: dict[str, int], subset: bool) -> dict[s
         path: The annotation file.
         counts: The published number of entries per section (``images``, ``annotations``).
         subset: Accept other numbers.
-
-    Raises:
-        UserError: The file is missing, is not a COCO annotation file, or has other numbers.
     """
     data: dict[str, Any] = read_json(path)
     check_sections(data, path)
@@ -44,11 +41,6 @@ def annotations_problem(path: Path, counts: dict[str, int], subset: bool) -> str
 
     Args:
         path: The annotation file.
-        counts: See :func:`read_annotations`.
-        subset: See :func:`read_annotations`.
-
-    Raises:
-        UserError: The file exists and is wrong; see :func:`read_annotations`.
     """
     if not path.is_file():
         return f"{path} is missing"

@@ -54,9 +54,6 @@ def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
 
     Returns:
         The files written, the two pages first.
-
-    Raises:
-        UserError: A file cannot be written.
     """
     sections = build_sections(runs)
     contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": html(sections).encode()}

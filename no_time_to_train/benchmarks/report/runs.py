@@ -60,9 +60,6 @@ def find_runs(folder: str | Path) -> list[Run]:
     """Read every run under a folder, at any depth, in the order of their paths.
 
     A damaged ``run.json`` or ``metrics.json`` makes a failed run, not an exception.
-
-    Raises:
-        UserError: The folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -93,7 +90,6 @@ def _read_run(folder: Path, name: str) -> Run:
     """See :func:`read_run`.
 
     Raises:
-        UserError: A file cannot be read, or ``metrics.json`` is damaged.
         ValueError: ``run.json`` is damaged.
     """
     sections = read_json(folder / FILE_NAME)
@@ -145,11 +141,7 @@ def _our_method(section: dict[str, Any]) -> str:
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
-    """The figures of a run.
-
-    Raises:
-        UserError: The file cannot be read, or a figure is no fraction.
-    """
+    """The figures of a run."""
     metrics = read_json(path)
     if not isinstance(metrics, dict):
         raise UserError(f"{path} is not a file of metrics")

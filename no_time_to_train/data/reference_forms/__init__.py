@@ -32,9 +32,6 @@ def find_references(path: Path) -> FoundReferences:
 
     Returns:
         At least one reference, and the name of the form.
-
-    Raises:
-        UserError: There is no reference, or a file is missing or broken.
     """
     if not path.exists():
         raise UserError(f"references not found: {path}")

@@ -24,12 +24,7 @@ def is_form_of(root: Path) -> bool:
 
 
 def read(root: Path) -> list[Reference]:
-    """The references in the folders of ``root``; a folder's name is that of its class.
-
-    Raises:
-        UserError: An image has neither a mask nor transparent pixels, although others in its folder have; or a mask has
-            no image.
-    """
+    """The references in the folders of ``root``; a folder's name is that of its class."""
     references = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         images = sorted(path for path in folder.iterdir() if is_image(path))
@@ -50,10 +45,6 @@ def read(root: Path) -> list[Reference]:
 
 
 def is_cut_out(path: Path) -> bool:
-    """Whether an image has transparent pixels.
-
-    Raises:
-        UserError: The image cannot be read.
-    """
+    """Whether an image has transparent pixels."""
     image = open_image(path)
     return image.has_transparency_data and bool((np.asarray(image.convert("RGBA"))[..., 3] < 128).any())

@@ -25,9 +25,6 @@ def read(path: Path, coco: COCO) -> list[Reference]:
     Args:
         path: The file.
         coco: Its content.
-
-    Raises:
-        UserError: An image is missing or has another size, or an annotation has neither a mask nor a box.
     """
     images: dict[ImageId, tuple[Path, tuple[int, int]]] = {}
     references = []

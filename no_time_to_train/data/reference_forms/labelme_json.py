@@ -31,9 +31,6 @@ def read(path: Path) -> list[Reference]:
 
     Polygons, circles and masks become masks, rectangles become boxes, and points stay points. Masks with the same label
     and the same group id are one object, and so are points.
-
-    Raises:
-        UserError: The file is broken, its image is missing, or a shape is a line.
     """
     content = read_json(path)
     image = find_image(str(content.get("imagePath") or ""), path.parent)

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from no_time_to_train.analysis.recurring import Choice
 from no_time_to_train.data.images import as_mask, as_rgb, shown_size, stored_size
 from no_time_to_train.data.names import check_file_name
 from no_time_to_train.data.rle import Rle, decode_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.recurring import Choice
 
 #: In place of a mask: the whole image shows the object.
 WHOLE: Literal["whole"] = "whole"
@@ -57,21 +57,13 @@ class Reference:
         return self.mask is None and self.box is None and not self.points
 
     def read_mask(self) -> NDArray[np.bool_] | None:
-        """The object's mask, bool [H, W]; None where the annotation has none, or where it is the whole image.
-
-        Raises:
-            UserError: The mask file cannot be read, or marks nothing.
-        """
+        """The object's mask, bool [H, W]; None where the annotation has none, or where it is the whole image."""
         if self.mask is None or self.mask == WHOLE:
             return None
         return as_mask(self.mask) if isinstance(self.mask, Path) else decode_mask(self.mask)
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-        """The image, uint8 [H, W, 3] RGB, and the object's mask, bool [H, W]; None where the reference has none.
-
-        Raises:
-            UserError: A file cannot be read, or the image does not have the size that the annotation states.
-        """
+        """The image, uint8 [H, W, 3] RGB, and the object's mask, bool [H, W]; None where the reference has none."""
         mask = self.read_mask()
         image = as_rgb(self.image, self.size if mask is None else mask.shape)
         height, width = image.shape[:2]
@@ -110,9 +102,6 @@ def annotated_size(image: Path, height: float | None, width: float | None) -> tu
         image: The image file.
         height: The height that the annotation states; None or 0 where it states none.
         width: The width that the annotation states.
-
-    Raises:
-        UserError: The image cannot be read, or has another size.
     """
     shown = shown_size(image)
     if not height or not width:
@@ -130,9 +119,6 @@ def find_image(name: str, folder: Path) -> Path:
         name: As the annotation gives it: often a path on the annotator's computer, with slashes or backslashes.
         folder: The folder of the annotation file. The image lies in it or up to two folders below it; or, where the
             folder is one of ``ANNOTATION_FOLDERS``, up to two folders below its parent.
-
-    Raises:
-        UserError: No image has this name, or several have it, or no file can have it.
     """
     try:
         check_file_name(name)

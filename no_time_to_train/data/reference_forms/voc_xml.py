@@ -22,9 +22,6 @@ def read(path: Path) -> list[Reference]:
     """The objects of a file.
 
     VOC counts pixels from 1 and includes both ends of a box; the boxes returned count from 0 and exclude the end.
-
-    Raises:
-        UserError: The file is broken, or its image is missing.
     """
     try:
         element = fromstring(read_bytes(path))

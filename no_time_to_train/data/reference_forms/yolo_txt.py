@@ -28,9 +28,6 @@ def read(path: Path, names: dict[int, str], root: Path) -> list[Reference]:
         path: The file with the names of the classes.
         names: The names; see :func:`read_names`.
         root: The folder of the images and label files.
-
-    Raises:
-        UserError: A line is broken, or an image cannot be read.
     """
     references = []
     for image in sorted(filter(is_image, root.rglob("*"))):
@@ -58,11 +55,7 @@ def read(path: Path, names: dict[int, str], root: Path) -> list[Reference]:
 
 
 def read_names(path: Path) -> dict[int, str]:
-    """The names of the classes by index; ``names`` in ``data.yaml`` is a list or a mapping.
-
-    Raises:
-        UserError: The file cannot be read, or has no ``names``.
-    """
+    """The names of the classes by index; ``names`` in ``data.yaml`` is a list or a mapping."""
     try:
         names = read_yaml(path)["names"]
         pairs = list(names.items() if isinstance(names, dict) else enumerate(names))

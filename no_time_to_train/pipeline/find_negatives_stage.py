@@ -19,8 +19,8 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import remove_leftovers, write_json
 from no_time_to_train.method.fill_memory import crop_window
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.pipeline.find_instances_stage import TestStage, write_results
 from no_time_to_train.pipeline.stage import required
-from no_time_to_train.pipeline.test_stage import TestStage, write_results
 
 #: The largest box IoU of a false positive with the annotations of its class (the published code's value).
 FALSE_POSITIVE_IOU = 0.1

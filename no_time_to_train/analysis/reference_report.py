@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from no_time_to_train.analysis.score_thresholds import Threshold
 from no_time_to_train.errors import plural
-from no_time_to_train.evaluation.score_thresholds import Threshold
 from no_time_to_train.method.memory_bank import MemoryBank
 
 #: The format of ``ReferenceReport.to_json``.

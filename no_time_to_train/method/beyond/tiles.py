@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from no_time_to_train.method.beyond.tile_masks import TileMasks
 from no_time_to_train.method.proposals import DescribedProposals, Proposals
-from no_time_to_train.method.tile_masks import TileMasks
 from no_time_to_train.method.upsample import LogitMasks
 
 #: Steps per pixel of SAM 2's masks in the frame that the boxes of all squares share. A pixel of a tile is at least one.
@@ -40,8 +40,6 @@ def tile_windows(height: int, width: int, tiles: int, overlap: float) -> list[Wi
     Tiles that coincide, as in an image of fewer pixels than tiles, are taken once.
 
     Args:
-        height: The image's height in pixels.
-        width: The image's width in pixels.
         tiles: N, tiles per side; 1 means none.
         overlap: The share of a tile's side that it has in common with the next tile.
 
@@ -65,8 +63,6 @@ def drop_cut(proposals: Proposals, window: Window, height: int, width: int) -> P
     Args:
         proposals: The proposals of one square.
         window: The part of the image that the square shows.
-        height: The image's height in pixels.
-        width: The image's width in pixels.
     """
     if (window.height, window.width) == (height, width):
         return proposals
@@ -90,8 +86,6 @@ def join(parts: Iterable[tuple[Window, DescribedProposals]], height: int, width:
     Args:
         parts: What each square shows, and its proposals with the masks' logits. They are taken one by one, and only the
             part of the logits around each mask is kept.
-        height: The image's height in pixels.
-        width: The image's width in pixels.
 
     Returns:
         All proposals. Their boxes are in a frame of ``FINER`` steps per pixel of SAM 2's masks of the whole image.
@@ -117,8 +111,6 @@ def to_frame(boxes: Tensor, window: Window, height: int, width: int, side: int) 
     Args:
         boxes: int64 [n, 4], xyxy pixel indices at SAM 2's mask size; x2 and y2 are included.
         window: The part of the image that the square shows.
-        height: The image's height in pixels.
-        width: The image's width in pixels.
         side: SAM 2's mask size.
 
     Returns:

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from no_time_to_train.data.plain_pictures import PlainPicture, describe_picture, find_masks, find_objects, notice_doubt
+from no_time_to_train.api.find_masks import PlainPicture, describe_picture, find_masks, find_objects, notice_doubt
+from no_time_to_train.api.prompted_references import ShownObject, read_reference
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_pictures import encode_crop
-from no_time_to_train.data.shown_objects import ShownObject, read_reference
 from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
@@ -54,9 +54,6 @@ class ReferenceDescriber:
 
         Returns:
             A memory with this one shot; and the object's mask, bool [H, W].
-
-        Raises:
-            UserError: No object was found.
         """
         mask = self.mask(label, shown, negative, name)
         size = self.segmenter.encoder.size
@@ -82,7 +79,7 @@ class ReferenceDescriber:
         return shown.mask
 
     def picture(self, pixels: NDArray[np.uint8]) -> PlainPicture:
-        """What may be the object in a picture; see :func:`~no_time_to_train.data.plain_pictures.describe_picture`."""
+        """What may be the object in a picture; see :func:`~no_time_to_train.api.find_masks.describe_picture`."""
         return describe_picture(self.segmenter, pixels, self.precision)
 
     def find_masks(self, references: Sequence[Reference]) -> list[Reference]:

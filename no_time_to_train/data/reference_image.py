@@ -39,11 +39,7 @@ class OwnImage:
         return cls(f"an image with the hash {hash_pixels(pixels)}", encode_mask(mask), pixels)
 
     def read(self) -> NDArray[np.uint8]:
-        """Its pixels, uint8 [H, W, 3] RGB.
-
-        Raises:
-            UserError: The file cannot be read, or has another size than the mask.
-        """
+        """Its pixels, uint8 [H, W, 3] RGB."""
         height, width = self.mask["size"]
         pixels = as_rgb(Path(self.name), (height, width)) if self.pixels is None else self.pixels
         if pixels.shape[:2] != (height, width):

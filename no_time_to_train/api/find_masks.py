@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from no_time_to_train.analysis.recurring import Choice, Picture, choose_recurring, salient
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.method.recurring import Choice, Picture, choose_recurring, salient
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.method.upsample import LogitMasks, upsample
@@ -39,11 +39,7 @@ class PlainPicture:
     width: int
 
     def mask(self, choice: Choice) -> NDArray[np.bool_]:
-        """The mask of a proposal at the picture's own size, bool [H, W].
-
-        Raises:
-            UserError: It is empty there.
-        """
+        """The mask of a proposal at the picture's own size, bool [H, W]."""
         logits = self.proposals.logits[[choice.row]]
         mask: NDArray[np.bool_] = upsample(logits, self.height, self.width).unpack()[0]
         if not mask.any():
@@ -59,9 +55,6 @@ def describe_picture(segmenter: Segmenter, pixels: NDArray[np.uint8], precision:
         segmenter: The networks and the method.
         pixels: uint8 [H, W, 3] RGB.
         precision: What the networks compute in.
-
-    Raises:
-        UserError: SAM 2 proposes nothing in it.
     """
     assert segmenter.proposer is not None
     plain = replace(segmenter.settings, prompts="grid", tiles=1)
@@ -78,7 +71,7 @@ def describe_picture(segmenter: Segmenter, pixels: NDArray[np.uint8], precision:
 
 @torch.inference_mode()
 def find_objects(pictures: Sequence[PlainPicture], known: Tensor) -> list[Choice]:
-    """Choose the object in each picture of one class; see :func:`~no_time_to_train.method.recurring.choose_recurring`.
+    """Choose the object in each picture of one class; see ``recurring.choose_recurring``.
 
     Args:
         pictures: The pictures.

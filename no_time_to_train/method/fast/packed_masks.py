@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import masks_to_boxes
 
-from no_time_to_train.method.mask_crops import MaskCrops
+from no_time_to_train.method.fast.mask_crops import MaskCrops
 
 #: Side of a tile in pixels. A row of a tile is one machine word.
 SIDE = 32

@@ -27,14 +27,14 @@ from no_time_to_train.files import (
     sha256_if_readable,
     write_json,
 )
-from no_time_to_train.method.guided import LEVEL_STEP, SEVERAL_CLASSES
+from no_time_to_train.method.beyond.guided import LEVEL_STEP, SEVERAL_CLASSES
+from no_time_to_train.method.beyond.negatives import Negatives
+from no_time_to_train.method.beyond.tiles import BORDER, FINER
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.method.tiles import BORDER, FINER
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.registry import sam2_input_size
 from no_time_to_train.pipeline.bad_images import BadImages
@@ -205,9 +205,6 @@ class TestStage(Stage):
 
         Returns:
             The image's record.
-
-        Raises:
-            UserError: The cache or a picture cannot be written.
         """
         proposals = self.as_stored(item, described).to(segmenter.prototype_vectors.device)
         detections = segmenter.match_and_merge(proposals)
@@ -222,15 +219,7 @@ class TestStage(Stage):
         }
 
     def as_stored(self, item: Target, described: DescribedProposals | None) -> DescribedProposals:
-        """The proposals of an image, as the cache stores them where there is one; it is written where it lacks them.
-
-        Args:
-            item: See :meth:`follow`.
-            described: See :meth:`follow`.
-
-        Raises:
-            UserError: The cache cannot be written.
-        """
+        """The proposals of an image, as the cache stores them where there is one; it is written where it lacks them."""
         if described is None:
             assert item.proposals is not None
             return item.proposals
@@ -296,9 +285,6 @@ def write_results(path: Path, results: Iterable[dict[str, Any]]) -> int:
 
     Returns:
         The number of records.
-
-    Raises:
-        UserError: The file cannot be written.
     """
     count = 0
     with atomic_write(path) as file:

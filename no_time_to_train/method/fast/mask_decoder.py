@@ -20,7 +20,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from no_time_to_train.method.two_way_transformer import ImageTokens, SharedAttention, SharedTransformer
+from no_time_to_train.method.fast.two_way_transformer import ImageTokens, SharedAttention, SharedTransformer
 
 #: Image tokens, of all prompts together, that a CPU attends to at once and that it upscales at once: their maps (2 MB
 #: and 1 MB) stay in its cache.
@@ -114,10 +114,6 @@ class MaskDecoder(nn.Module):
 
     def run_compiled(self, points: Tensor, shared: SharedMaps) -> tuple[Tensor, Tensor]:
         """:meth:`decode_all`, compiled. Batches are padded to a power of two, so that few sizes are translated.
-
-        Args:
-            points: See :meth:`forward`.
-            shared: See :meth:`forward`.
 
         Returns:
             Logits [n, 4 H, 4 W] and predicted IoUs [n].

@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from no_time_to_train.data.annotated_proposals import annotate
-from no_time_to_train.data.describe_references import ReferenceDescriber
+from no_time_to_train.analysis.annotated_proposals import annotate
+from no_time_to_train.analysis.reference_scores import ShotImage, left_out_shots
+from no_time_to_train.api.describe_references import ReferenceDescriber
+from no_time_to_train.api.prompted_references import read_reference
 from no_time_to_train.data.image_proposals import ImageProposals
-from no_time_to_train.data.own_images import OwnImage
 from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_image import OwnImage
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.data.shown_objects import read_reference
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.shot_scores import ShotImage, left_out_shots
 from no_time_to_train.method.memory_bank import MemoryBank
 
 
@@ -24,9 +24,6 @@ def memory_of(references: Sequence[Reference], describer: ReferenceDescriber) ->
     Args:
         references: The references; at least one is positive.
         describer: Describes them.
-
-    Raises:
-        UserError: A reference cannot be read or used; the message names it.
     """
     shots: list[MemoryBank] = []
     for reference in references:
@@ -48,9 +45,6 @@ def shot_images(
     Args:
         bank: The memory, with the image of each shot.
         propose: Takes an image, and the memory that guided prompts may know: that without the image's own shots.
-
-    Raises:
-        UserError: An image cannot be read again.
     """
     shots: dict[str, list[int]] = {}
     for number, image in enumerate(bank.images):

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from no_time_to_train.data.class_memory import ClassMemory
+from no_time_to_train.analysis.measure_references import examine
+from no_time_to_train.analysis.reference_images import memory_of, shot_images
+from no_time_to_train.analysis.reference_report import ReferenceReport
+from no_time_to_train.api.class_memory import ClassMemory
 from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.instances import Instances
@@ -28,9 +31,6 @@ from no_time_to_train.data.prompts import (
 )
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.evaluation.reference_doctor import examine
-from no_time_to_train.evaluation.reference_images import memory_of, shot_images
-from no_time_to_train.evaluation.reference_report import ReferenceReport
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
@@ -131,8 +131,6 @@ class ReferenceSegmenter(ClassMemory):
             sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points with SAM
                 instead of SAM 2, as the paper does. Needs the ``segment-anything`` package.
             settings: The method's numbers; None takes the paper's with the preset's prompts.
-            context_ratio: See :class:`ReferenceSegmenter`.
-            precision: See :class:`ReferenceSegmenter`.
             preset: "accurate", the networks and prompts of the paper; "balanced" or "fast", smaller networks and guided
                 prompts (docs/speed.md). What the other arguments give overrides it. None takes "accurate".
             debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md);
@@ -140,10 +138,6 @@ class ReferenceSegmenter(ClassMemory):
 
         Returns:
             A segmenter with an empty memory.
-
-        Raises:
-            UserError: A name is unknown, checkpoints are missing (all of them are named), damaged or of another
-                network, the device cannot be used, or the context ratio is not in its range.
         """
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
@@ -168,9 +162,6 @@ class ReferenceSegmenter(ClassMemory):
         Args:
             references: From ``data.reference_forms.find_references``, for example.
             each: Measure what each reference is worth, too; ``thresholds`` of the report alone need less time.
-
-        Raises:
-            UserError: There is no reference, or one cannot be used; the message names it.
         """
         describer = replace(self.describer, memory=None)
         return self._examine(memory_of(describer.find_masks(list(references)), describer), each)
@@ -185,9 +176,6 @@ class ReferenceSegmenter(ClassMemory):
         Returns:
             The scores by class. A class of which nothing can be known is missing: that takes references in two images,
             and a memory file holds no images.
-
-        Raises:
-            UserError: The memory is empty, or was loaded from files only; or an image cannot be read again.
         """
         memory, settings = self._require_memory(), self.segmenter.settings
         if self._measured is None or self._measured[0] is not memory or self._measured[1] != settings:
@@ -236,10 +224,6 @@ class ReferenceSegmenter(ClassMemory):
         Returns:
             The instances in descending order of score, at most ``settings.max_instances`` (100); for a list of images,
             a list of these.
-
-        Raises:
-            UserError: The memory is empty, an image cannot be read, a score is not a number from 0 to 1 or of no class,
-                or "auto" can measure no class.
         """
         if isinstance(image, Tensor) and image.ndim == 4:
             image = list(image)
@@ -257,15 +241,11 @@ class ReferenceSegmenter(ClassMemory):
 
         Args:
             images: Images as in :meth:`add_reference`, such as ``sorted(Path("photos").glob("*.jpg"))``.
-            score: See :meth:`segment`.
             progress: Show a progress bar.
 
         Returns:
             An iterator over the instances of each image, in the order of the images. ``path`` of the instances says
             which file they were found in. One more image has been read than the iterator has returned.
-
-        Raises:
-            UserError: See :meth:`segment`. An image that cannot be read ends the iteration after those before it.
         """
         if not isinstance(images, Iterable) or (isinstance(images, IMAGE_TYPES) and getattr(images, "ndim", 3) < 4):
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
@@ -279,15 +259,9 @@ class ReferenceSegmenter(ClassMemory):
         This is nearly all the work. :meth:`rank` does the rest in a fraction of a second, again and again where the
         memory changes. ``segment(image)`` is ``rank(propose(image))``.
 
-        Args:
-            image: See :meth:`add_reference`.
-
         Returns:
             The proposals. They do not depend on the memory, except with ``Settings(prompts="guided")``, which proposes
             masks only where the image resembles a class of the memory: propose again once the memory has changed.
-
-        Raises:
-            UserError: The image cannot be read; or the prompts are guided and the memory is empty.
         """
         assert self.segmenter.proposer is not None
         pixels = as_rgb(check_image(image))
@@ -304,13 +278,6 @@ class ReferenceSegmenter(ClassMemory):
 
         Args:
             proposals: From :meth:`propose`.
-            score: See :meth:`segment`.
-
-        Returns:
-            See :meth:`segment`.
-
-        Raises:
-            UserError: See :meth:`segment`.
         """
         memory, lowest = self._require_memory(), self._lowest(score)
         found = self.segmenter.match_and_merge(proposals.proposals)

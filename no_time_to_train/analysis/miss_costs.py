@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.evaluation.coco_ap import mean_of_known
 from no_time_to_train.evaluation.error_analysis import Matches, ap50_by_class, assign_kinds
-from no_time_to_train.evaluation.explain import REASONS
 
 #: Reasons that every table shows. Others are shown where an object has them.
 ALWAYS = ("never_proposed", "predicted_iou", "class", "score", "suppressed", "merged", "limit")

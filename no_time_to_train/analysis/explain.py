@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from no_time_to_train.analysis.trace import Trace, trace
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter, without_autocast
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.method.trace import Trace, trace
 
 #: Pixels of masks, one byte each, that exist at once while they are compared with objects.
 PIXELS_AT_ONCE = 2**26

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.negatives import Negatives
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.prototypes import Prototypes, prototypes_of
 from no_time_to_train.method.segmenter import name_and_merge, without_autocast

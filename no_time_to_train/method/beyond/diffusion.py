@@ -7,7 +7,7 @@ It follows FSOD-VFM (arXiv 2602.03137), whose masks come from another proposer a
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.packed_masks import Masks
+from no_time_to_train.method.fast.packed_masks import Masks
 from no_time_to_train.method.soft_merge import lower_covered
 
 #: a, how much of what covers a mask is passed on to the masks that this one covers: the value of FSOD-VFM.
@@ -31,7 +31,6 @@ def diffuse(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, expo
         classes: int64 [n].
         masks: n masks, none empty.
         vectors: float [n, D] mask vectors, which are not used.
-        exponent: See the equation; 0.5 in FSOD-VFM.
 
     Returns:
         float [n], the new scores.

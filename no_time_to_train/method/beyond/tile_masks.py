@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.method.mask_crops import MaskCrops, fits
-from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.fast.mask_crops import MaskCrops, fits
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 
 #: Masks of an image with more pixels than this are compared with each other at a size of about as many.
 COMPARED_PIXELS = 2**22
@@ -78,8 +78,6 @@ class TileMasks:
         """The masks that :meth:`to_tensors` wrote.
 
         Args:
-            height: The image's height in pixels.
-            width: The image's width in pixels.
             tensors: Its tensors, and perhaps others.
 
         Raises:

@@ -52,9 +52,6 @@ class ShownObject:
 
         Returns:
             bool [H, W], not empty.
-
-        Raises:
-            UserError: Nothing was found at the points.
         """
         if self.box is not None and not self.points and not self.negative_points:
             corners = np.array([self.box], np.float32)
@@ -75,12 +72,7 @@ def read_shown_object(
     points: Sequence[Sequence[float]] = (),
     negative_points: Sequence[Sequence[float]] = (),
 ) -> ShownObject:
-    """Read a reference and check that its parts fit together; see ``ReferenceSegmenter.add_reference``.
-
-    Raises:
-        UserError: The image or the mask cannot be read, they do not fit together, the box or a point is not one or lies
-            outside the image, or the prompts do not go together.
-    """
+    """Read a reference and check that its parts fit together; see ``ReferenceSegmenter.add_reference``."""
     check_together(mask, box, points, negative_points)
     whole = isinstance(mask, str) and mask == WHOLE
     inside = None if mask is None or whole else as_mask(check_image(mask))

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.data.reference_pictures import decode_crop
-from no_time_to_train.evaluation.reference_report import (
+from no_time_to_train.analysis.reference_report import (
     ClassReport,
     Confusion,
     ReferenceReport,
     ShotReport,
     with_advice,
 )
-from no_time_to_train.evaluation.score_thresholds import FEWEST_SHOTS, best_thresholds, expected_ap
-from no_time_to_train.evaluation.shot_scores import ShotImage, Verdict, score_shots
+from no_time_to_train.analysis.reference_scores import ShotImage, Verdict, score_shots
+from no_time_to_train.analysis.score_thresholds import FEWEST_SHOTS, best_thresholds, expected_ap
+from no_time_to_train.data.reference_pictures import decode_crop
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import patch_weights
 from no_time_to_train.method.memory_bank import MemoryBank

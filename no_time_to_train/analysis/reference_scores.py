@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.nn import functional as F
 
-from no_time_to_train.data.annotated_proposals import AnnotatedProposals
-from no_time_to_train.method.leave_one_out import Ranked, rank_without
+from no_time_to_train.analysis.annotated_proposals import AnnotatedProposals
+from no_time_to_train.analysis.leave_one_out import Ranked, rank_without
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.settings import Settings
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from no_time_to_train.data.image_proposals import ImageProposals
-from no_time_to_train.method.packed_masks import PackedMasks
+from no_time_to_train.method.beyond.tile_masks import ChosenMasks
+from no_time_to_train.method.fast.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.tile_masks import ChosenMasks
 from no_time_to_train.method.upsample import LogitMasks
 
 #: The longer side at which masks are compared, in pixels: SAM 2's own masks have 256.

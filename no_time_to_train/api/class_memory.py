@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from no_time_to_train.data.describe_references import ReferenceDescriber
+from no_time_to_train.api.describe_references import ReferenceDescriber
+from no_time_to_train.api.prompted_references import ShownObject, read_reference, read_shown_object
 from no_time_to_train.data.images import ImageInput, MaskInput
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
-from no_time_to_train.data.own_images import OwnImage
 from no_time_to_train.data.prompts import check_label, list_points
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.data.shown_objects import ShownObject, read_reference, read_shown_object
+from no_time_to_train.data.reference_image import OwnImage
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.prototypes import prototypes_of
@@ -103,11 +103,6 @@ class ClassMemory:
 
         Returns:
             The object's mask, bool [H, W].
-
-        Raises:
-            UserError: The label is blank, or not known where the reference is negative; the image or the mask cannot be
-                read, they do not fit together, the prompt lies outside the image or marks nothing, the prompts do not
-                go together, or no object was found.
         """
         label = check_label(label)
         on_it = [*([] if point is None else [point]), *list_points(points)]
@@ -134,9 +129,6 @@ class ClassMemory:
         Args:
             references: From ``data.reference_forms.find_references``, for example. Plain pictures among them get their
                 masks from :meth:`find_masks`.
-
-        Raises:
-            UserError: See :meth:`add_reference`; the message names the reference.
         """
         references = self.find_masks(list(references))
         for reference in tqdm(references, desc="references", unit=" object", disable=not references):
@@ -165,9 +157,6 @@ class ClassMemory:
 
         Args:
             label: Its name.
-
-        Raises:
-            UserError: The memory has no such class.
         """
         if self.memory is None or label not in self.classes:
             raise UserError(f"the memory has no class {label!r}{suggest(str(label), self.classes)}")
@@ -181,9 +170,6 @@ class ClassMemory:
 
         Args:
             number: Its place in the memory's ``vectors``, from 0. Those after it move up by one.
-
-        Raises:
-            UserError: The memory has no such reference.
         """
         count = 0 if self.memory is None else len(self.memory)
         if self.memory is None or not 0 <= number < count:
@@ -214,9 +200,6 @@ class ClassMemory:
 
         Args:
             path: The file.
-
-        Raises:
-            UserError: The memory is empty, or the file cannot be written.
         """
         if self.memory is None:
             raise UserError("the memory is empty: add a reference first")
@@ -227,9 +210,6 @@ class ClassMemory:
 
         Args:
             path: A file that :meth:`save_memory` or a stage of the command line wrote.
-
-        Raises:
-            UserError: The file cannot be read, or was made with another encoder or context ratio.
         """
         loaded = load_memory(path)
         check_fits(loaded, path, self.made_with, [])

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from no_time_to_train.evaluation.shot_scores import ClassScores
+from no_time_to_train.analysis.reference_scores import ClassScores
 
 #: Thresholds that are compared, in steps of 0.01.
 GRID = torch.linspace(0, 1, 101)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from no_time_to_train.api.prompted_references import read_reference
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.reference_forms.reference import WHOLE, Reference
-from no_time_to_train.data.shown_objects import read_reference
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import atomic_write
-from no_time_to_train.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.visual.drawing import FILL, PALETTE, draw_outlines, outlines
 from no_time_to_train.visual.html import render
 
@@ -38,9 +38,6 @@ def write_references_page(
 
     Returns:
         One line for each reference that cannot be used.
-
-    Raises:
-        UserError: The networks cannot be built, or the page cannot be written.
     """
     segmenter = cache(build)
     if any(reference.is_plain for reference in references):

@@ -1,0 +1,1 @@
+"""What uses the method to judge references, thresholds and missed objects."""

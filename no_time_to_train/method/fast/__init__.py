@@ -1,0 +1,1 @@
+"""What makes the method fast, and changes none of its results."""
