@@ -4,7 +4,7 @@ The keys are those of the paper's code, and the defaults are the paper's numbers
 ``scripts/config_table.py --write`` makes the table of keys in docs/configuration.md from the docstrings below.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import InitVar, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -17,12 +17,12 @@ from no_time_to_train.method.settings import (
     PointsPerSide,
     Prompts,
     PromptThreshold,
-    PrototypeKind,
     Score,
     Settings,
     Suppression,
     TileOverlap,
     Tiles,
+    check_prototype,
 )
 from no_time_to_train.networks.registry import (
     check_encoder_sizes,
@@ -60,8 +60,6 @@ class Sam2InferCfg:
             ``none`` keeps all.
         merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
-        prototype: What a mask is compared with: ``mean`` of a class's shots, as in the paper; ``normalized_mean``, the
-            mean of the shots of length 1; ``best_shot``, the most similar shot.
         prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
             resemble a class of the memory (docs/speed.md).
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
@@ -85,15 +83,16 @@ class Sam2InferCfg:
     suppression: Suppression = "nms"
     merging: Merging = "soft"
     merge_exponent: MergeExponent = 0.5
-    prototype: PrototypeKind = "mean"
     prompts: Prompts = "grid"
     prompt_threshold: PromptThreshold = 0.0
     prompt_budget: Fraction = 0.15
     tiles: Tiles = 1
     tile_overlap: TileOverlap = 0.2
+    prototype: InitVar[str] = "mean"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, prototype: str) -> None:
         check_fields(self)
+        check_prototype(prototype)
 
     def settings(self) -> Settings:
         """The numbers of the method, under the names that the method gives them."""
@@ -108,7 +107,6 @@ class Sam2InferCfg:
             suppression=self.suppression,
             merging=self.merging,
             merge_exponent=self.merge_exponent,
-            prototype=self.prototype,
             prompts=self.prompts,
             prompt_threshold=self.prompt_threshold,
             prompt_budget=self.prompt_budget,

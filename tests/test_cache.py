@@ -171,4 +171,4 @@ def test_an_entry_holds_what_was_written(tmp_path: Path, n: int) -> None:
     assert torch.equal(twin.boxes, proposals.boxes)
     torch.testing.assert_close(twin.vectors, proposals.vectors, atol=1e-3, rtol=0)
     rows = torch.arange(n).flip(0)
-    np.testing.assert_array_equal(twin.upsampled_masks(rows).unpack(), proposals.upsampled_masks(rows).unpack())
+    np.testing.assert_array_equal(twin.upsampled_masks(rows).dense(), proposals.upsampled_masks(rows).dense())

@@ -18,9 +18,8 @@ from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.method.beyond.negatives import Negatives
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from tests.evaluation.records import annotation, average_precision, detection
@@ -38,7 +37,7 @@ def rectangle(x1: int, y1: int, x2: int, y2: int) -> NDArray[np.bool_]:
 def proposals(*each: tuple[Box, float, tuple[float, ...]]) -> DescribedProposals:
     """Rectangles with their predicted IoUs and their similarities to the classes."""
     masks = np.array([rectangle(*box) for box, _, _ in each], bool).reshape(-1, SIDE, SIDE)
-    packed = PackedMasks.pack(masks)
+    packed = Masks.pack(masks)
     similarities = torch.tensor([similarity for _, _, similarity in each], dtype=torch.float32)
     rest = (1 - (similarities**2).sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
     return DescribedProposals(
@@ -51,7 +50,7 @@ def proposals(*each: tuple[Box, float, tuple[float, ...]]) -> DescribedProposals
 
 def segmenter_of(classes: int = 2, **settings: Any) -> Segmenter:
     """A segmenter without networks, whose class c has the c-th unit vector as its prototype."""
-    prototypes = Prototypes.one_per_class(torch.eye(classes + 1)[:classes])
+    prototypes = torch.eye(classes + 1)[:classes]
     return Segmenter(torch.nn.Identity(), None, prototypes, Settings(**settings))  # type: ignore[arg-type]
 
 
@@ -108,7 +107,7 @@ def test_a_mask_that_is_more_similar_to_another_class(classes_per_mask: int) -> 
 def suppressing(similarity: tuple[float, float]) -> DescribedProposals:
     """A mask of the object, after one with a box that is similar and a region that is not."""
     found = proposals(((10, 10, 30, 22), 0.9, similarity), (OBJECT, 0.8, RIGHT))
-    masks = PackedMasks.pack(np.array([rectangle(10, 10, 30, 12), rectangle(*OBJECT)]))
+    masks = Masks.pack(np.array([rectangle(10, 10, 30, 12), rectangle(*OBJECT)]))
     found.upsampled_masks = lambda rows: masks[rows.numpy()]
     return found
 
@@ -168,7 +167,7 @@ def test_nms_is_not_to_blame_if_what_it_kept_covers_the_object_as_well() -> None
 def test_hits_may_be_decided_by_boxes() -> None:
     ring = rectangle(*OBJECT) & ~rectangle(12, 12, 28, 28)
     found = proposals((OBJECT, 0.9, WRONG))
-    masks = PackedMasks.pack(ring[None])
+    masks = Masks.pack(ring[None])
     found.upsampled_masks = lambda rows: masks[rows.numpy()]
     assert explain([OBJECT], segmenter_of(), found)[0].reason == "never_proposed"
     assert explain([OBJECT], segmenter_of(), found, by_boxes=True)[0].reason == "class"

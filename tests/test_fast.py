@@ -12,11 +12,10 @@ from no_time_to_train.data.rle import decode_crop, encode_crop, encode_mask
 from no_time_to_train.method import plain
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.fast.mask_decoder import MaskDecoder
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Proposals
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
@@ -50,8 +49,8 @@ def blobs(rng: np.random.Generator, n: int, height: int, width: int) -> Tensor:
 @given(seeds, sizes, sizes, st.integers(0, 12))
 def test_packed_masks_unpack_and_intersect_exactly(seed: int, height: int, width: int, n: int) -> None:
     masks = blobs(np.random.default_rng(seed), n, height, width).numpy()
-    packed = PackedMasks.pack(masks)
-    np.testing.assert_array_equal(packed.unpack(), masks)
+    packed = Masks.pack(masks)
+    np.testing.assert_array_equal(packed.dense(), masks)
     pixels = masks.reshape(n, height * width).astype(np.int64)
     np.testing.assert_array_equal(packed.areas, pixels.sum(axis=1))
     np.testing.assert_array_equal(packed.intersections(), pixels @ pixels.T)
@@ -83,7 +82,7 @@ def test_soft_merging_equals_plain_soft_merging(seed: int, height: int, width: i
     vectors = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(n, 8))).float(), dim=1)
     scores = torch.from_numpy(rng.random(n)).float()
     classes = torch.from_numpy(rng.integers(class_count, size=n))
-    fast = soft_merge(scores, classes, PackedMasks.pack(masks.numpy()), vectors)
+    fast = soft_merge(scores, classes, Masks.pack(masks.numpy()), vectors)
     torch.testing.assert_close(fast, plain.soft_merge(scores, classes, masks, vectors), atol=1e-4, rtol=0)
 
 
@@ -114,9 +113,7 @@ def test_matching_and_merging_equal_plain_matching_and_merging(
     if with_negatives:
         vectors = torch.from_numpy(rng.normal(size=(5, 16))).float()
         negatives = Negatives(vectors, torch.from_numpy(rng.integers(class_count, size=5)))
-    segmenter = Segmenter(
-        torch.nn.Identity(), prototypes=Prototypes.one_per_class(prototypes), settings=Settings(), negatives=negatives
-    )
+    segmenter = Segmenter(torch.nn.Identity(), prototypes=prototypes, settings=Settings(), negatives=negatives)
     fast = segmenter.match_and_merge(describe_proposals(proposals, features, height, width))
     expected = plain.match_and_merge(proposals, features, prototypes, height, width, negatives)
     torch.testing.assert_close(fast.scores, expected.scores, atol=1e-4, rtol=0)
@@ -129,9 +126,9 @@ def test_matching_and_merging_equal_plain_matching_and_merging(
 
 def test_upsampling_in_parts_equals_upsampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(5, 16, 16, generator=torch.Generator().manual_seed(0))
-    whole = upsample(logits, 50, 70).unpack()
+    whole = upsample(logits, 50, 70).dense()
     monkeypatch.setattr("no_time_to_train.method.upsample.UPSAMPLED_AT_ONCE", 2 * 50 * 70)
-    np.testing.assert_array_equal(upsample(logits, 50, 70).unpack(), whole)
+    np.testing.assert_array_equal(upsample(logits, 50, 70).dense(), whole)
 
 
 @pytest.fixture(scope="module")

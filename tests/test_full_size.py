@@ -7,7 +7,6 @@ import pytest
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
@@ -22,7 +21,7 @@ def test_sam2_l_and_dinov2_l_load_official_checkpoints_and_segment_an_image(tmp_
     proposer = MaskProposer(build_sam2("sam2_hiera_l", sam2_path), Settings(points_per_side=4, pred_iou_thresh=0))
     image = read_rgb(DATA / "images" / "scene_2.png")
     prototypes = encoder.feature_map(target_tensor(image, 518)[None])[0, :, ::12, ::12].flatten(1).T
-    segmenter = Segmenter(encoder, proposer, Prototypes.one_per_class(prototypes), Settings())
+    segmenter = Segmenter(encoder, proposer, prototypes, Settings())
     detections = segmenter.segment(target_tensor(image, 1024), *image.shape[:2])
     assert len(detections) > 0
     assert detections.masks.shape[1:] == image.shape[:2]

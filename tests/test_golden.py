@@ -20,7 +20,6 @@ from no_time_to_train.method.fill_memory import crop_reference, patch_weights
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import Proposals
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
@@ -104,7 +103,7 @@ def test_sam2_proposals_equal_the_published_ones(proposer: MaskProposer, golden:
 def test_results_from_stand_in_proposals_equal_the_published_ones(
     encoder: Encoder, bank: MemoryBank, golden: Golden, golden_results: dict[str, list[dict[str, Any]]]
 ) -> None:
-    segmenter = Segmenter(encoder, prototypes=Prototypes.one_per_class(bank.prototypes))
+    segmenter = Segmenter(encoder, prototypes=bank.prototypes)
     results = []
     for image_id in range(103, 108):
         image, height, width = target(image_id)
@@ -131,7 +130,7 @@ def test_results_end_to_end_equal_the_published_ones(
     golden: Golden,
     golden_results: dict[str, list[dict[str, Any]]],
 ) -> None:
-    segmenter = Segmenter(encoder, proposer, Prototypes.one_per_class(bank.prototypes), Settings())
+    segmenter = Segmenter(encoder, proposer, bank.prototypes, Settings())
     results = []
     for image_id in range(103, 108):
         image, height, width = target(image_id)

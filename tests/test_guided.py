@@ -14,7 +14,6 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.method import segmenter as segmenter_module
 from no_time_to_train.method.beyond.guided import choose_points, levels
 from no_time_to_train.method.mask_proposals import point_grid
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter
 from tests.conftest import Photo, stage_arguments
 from tests.test_stages import Checkpoints, finish, start
@@ -24,9 +23,7 @@ WHOLE = ("--prompt_threshold", -1, "--prompt_budget", 1)
 
 
 def choose(features: Tensor, prototypes: Tensor, side: int, threshold: float = -1.0, budget: float = 1.0) -> list[int]:
-    return choose_points(
-        features, Prototypes.one_per_class(prototypes), point_grid(side, SIZE), SIZE, threshold, budget
-    ).tolist()
+    return choose_points(features, prototypes, point_grid(side, SIZE), SIZE, threshold, budget).tolist()
 
 
 def random_map(side: int, classes: int, dim: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -16,12 +16,11 @@ from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.classify import best_classes, classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import crop_window, patch_weights
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import Proposals
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
@@ -119,10 +118,10 @@ def test_a_crop_window_is_clipped_at_the_border() -> None:
 def test_cls_num_per_mask_keeps_the_best_classes() -> None:
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.8, 0.1, -1.0]]), dim=1)
     prototypes = 5 * torch.eye(4)
-    scores, classes = best_classes(vectors, Prototypes.one_per_class(prototypes), classes_per_mask=2)
+    scores, classes = best_classes(vectors, prototypes, classes_per_mask=2)
     assert classes.tolist() == [[0, 1]]
     torch.testing.assert_close(scores, vectors[:, :2])
-    scores, classes = best_classes(vectors, Prototypes.one_per_class(prototypes), classes_per_mask=-1)
+    scores, classes = best_classes(vectors, prototypes, classes_per_mask=-1)
     assert classes[0, :2].tolist() == [0, 1]
     assert (scores[0, 2:] == 0).all()  # 0.1 is below 0.6 times the best; negative cosines are clamped
     assert scores[0, 1] > 0
@@ -140,7 +139,7 @@ def test_suppression_ranks_by_predicted_iou_within_each_class() -> None:
     features[0, :, :2], features[1, :, 2:] = 1, 1  # the left half looks like class 0, the right half like class 1
     logits = torch.stack([square(0, 0, 7), square(0, 0, 8), square(10, 4, 5), square(0, 0, 0)])
     proposals = describe_proposals(Proposals(logits, torch.tensor([0.6, 0.9, 0.7, 0.99])), features, 16, 16)
-    candidates = suppress(classify(proposals, Prototypes.one_per_class(torch.eye(2))), proposals)
+    candidates = suppress(classify(proposals, torch.eye(2)), proposals)
     assert candidates.classes.tolist() == [0, 1]
     assert candidates.rows.tolist() == [1, 2]
 
@@ -148,7 +147,7 @@ def test_suppression_ranks_by_predicted_iou_within_each_class() -> None:
 def test_soft_merging_lowers_scores_of_masks_covered_by_better_ones_of_their_class() -> None:
     regions = torch.stack([square(0, 0, 8), square(0, 0, 4), square(4, 4, 8), square(0, 0, 8)]) > 0
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0], [1, 1], [1, 0]]), dim=1)
-    scores = soft_merge(torch.ones(4), torch.tensor([0, 0, 0, 1]), PackedMasks.pack(regions.numpy()), vectors)
+    scores = soft_merge(torch.ones(4), torch.tensor([0, 0, 0, 1]), Masks.pack(regions.numpy()), vectors)
     np.testing.assert_allclose(scores, [1, 0, (1 - 0.25 * 0.5**0.5) ** 0.5, 1], rtol=1e-6)
 
 
@@ -167,7 +166,7 @@ class FlatEncoder(torch.nn.Module):
 
 
 def test_an_image_without_proposals_has_no_instances() -> None:
-    segmenter = Segmenter(FlatEncoder(), NoProposals(), Prototypes.one_per_class(torch.eye(2)), Settings())  # type: ignore[arg-type]
+    segmenter = Segmenter(FlatEncoder(), NoProposals(), torch.eye(2), Settings())  # type: ignore[arg-type]
     detections = segmenter.segment(torch.zeros(3, 64, 64), 40, 50)
     assert len(detections) == 0
     assert to_coco_records(detections, 1, [3, 7]) == []
@@ -224,6 +223,6 @@ def test_a_score_that_is_not_finite_is_an_error(value: float, nano_checkpoints: 
     vit = build_dinov2("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
     vit.norm.bias.data[0] = value
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=2))
-    segmenter = Segmenter(Encoder(vit), proposer, Prototypes.one_per_class(torch.ones(2, vit.embed_dim)))
+    segmenter = Segmenter(Encoder(vit), proposer, torch.ones(2, vit.embed_dim))
     with pytest.raises(UserError, match="DINOv2 gives values that are not finite"):
         segmenter.segment(torch.rand(3, 256, 256), 30, 40)

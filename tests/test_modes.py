@@ -24,11 +24,10 @@ from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.diffusion import ALPHA, diffuse
 from no_time_to_train.method.classify import classify
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
-from no_time_to_train.method.prototypes import Prototypes, prototypes_of
-from no_time_to_train.method.segmenter import Segmenter, keep_best, name_and_merge
+from no_time_to_train.method.segmenter import Segmenter, classify_and_merge, keep_best
 from no_time_to_train.method.settings import MODES
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import soft_nms, suppress
@@ -52,7 +51,7 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-def no_masks(rows: Tensor) -> PackedMasks:
+def no_masks(rows: Tensor) -> Masks:
     raise AssertionError("no mask is needed")
 
 
@@ -79,7 +78,7 @@ def test_diffusion_is_where_the_plain_iteration_ends(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     masks, n = random_rectangles(24, seed), 24
     scores, classes = torch.rand(n, generator=generator), torch.randint(3, (n,), generator=generator)
-    found = diffuse(scores, classes, PackedMasks.pack(masks), torch.zeros(n, 2), exponent=0.5)
+    found = diffuse(scores, classes, Masks.pack(masks), torch.zeros(n, 2), exponent=0.5)
     assert (found < scores).sum() > n / 3
     for c in range(3):
         members = (classes == c).nonzero()[:, 0].tolist()
@@ -100,7 +99,7 @@ def test_diffusion_is_where_the_plain_iteration_ends(seed: int) -> None:
 
 @pytest.mark.parametrize("merge", [soft_merge, diffuse])
 def test_exponent_0_merges_nothing(merge: Callable[..., Tensor]) -> None:
-    masks = PackedMasks.pack(random_rectangles(8, 0))
+    masks = Masks.pack(random_rectangles(8, 0))
     scores = torch.linspace(0.1, 0.9, 8)
     assert merge(scores, torch.zeros(8, dtype=torch.int64), masks, torch.ones(8, 1), 0.0).equal(scores)
 
@@ -150,7 +149,7 @@ def test_without_suppression_all_candidates_with_a_score_remain() -> None:
 def test_cosine_iou_multiplies_by_the_predicted_iou_and_keeps_the_classes() -> None:
     predicted_iou = torch.tensor([0.5, 1.02, 0.9])  # SAM 2 may predict more than 1
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [0.2, 1.0], [1.0, 1.0]]), dim=1)
-    prototypes = Prototypes.one_per_class(torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+    prototypes = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
     proposals = proposals_of(predicted_iou, vectors=vectors)
     plain, found = classify(proposals, prototypes), classify(proposals, prototypes, score="cosine_iou")
     assert found.rows.tolist() == plain.rows.tolist() == [1, 2, 0]
@@ -347,7 +346,7 @@ def test_the_ablation_finds_what_the_method_finds(change: dict[str, Any], bank: 
         proposals.vectors[kept],
         lambda rows: proposals.upsampled_masks(kept[rows]),
     )
-    candidates, merged = name_and_merge(chosen, prototypes_of(bank, settings.prototype), settings)
+    candidates, merged = classify_and_merge(chosen, prototypes_of(bank, settings.prototype), settings)
     expected = to_coco_records(keep_best(candidates.scores, candidates.classes, merged, 10), 7, [1, 2])
     assert len(found) == 10
     for ours, theirs in zip(found, expected, strict=True):

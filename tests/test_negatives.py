@@ -22,7 +22,6 @@ from no_time_to_train.evaluation import evaluate
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.classify import best_classes
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.pipeline.stages import STAGES
 from tests.conftest import Photo
 
@@ -75,17 +74,13 @@ def test_a_negative_lowers_the_scores_of_its_class_before_the_best_class_is_chos
     vectors = torch.nn.functional.normalize(torch.randn(999, 6, generator=random), dim=1)
     prototypes, shots = torch.randn(5, 6, generator=random), torch.randn(4, 6, generator=random)
     classes = torch.tensor([2, 0, 2, 4])
-    scores, labels = best_classes(
-        vectors, Prototypes.one_per_class(prototypes), classes_per_mask, Negatives(shots, classes)
-    )
+    scores, labels = best_classes(vectors, prototypes, classes_per_mask, Negatives(shots, classes))
     expected = torch.tensor(
         scores_by_hand(vectors, prototypes, {0: [shots[1]], 2: [shots[0], shots[2]], 4: [shots[3]]})
     )
     torch.testing.assert_close(scores, expected.sort(dim=1, descending=True).values[:, :classes_per_mask])
     torch.testing.assert_close(expected.gather(1, labels), scores)
-    assert (labels[:, 0] != best_classes(vectors, Prototypes.one_per_class(prototypes))[1][:, 0]).any(), (
-        "some mask takes another class"
-    )
+    assert (labels[:, 0] != best_classes(vectors, prototypes)[1][:, 0]).any(), "some mask takes another class"
 
 
 def test_prototypes_and_counts_come_from_the_positive_shots() -> None:
@@ -124,7 +119,7 @@ def test_a_memory_without_negatives_is_written_and_used_as_before(tmp_path: Path
     assert "negative" not in torch.load(tmp_path / "a.memory", weights_only=True)
     assert bank.prototypes is not None
     vectors = torch.nn.functional.normalize(torch.randn(9, 3, generator=torch.Generator().manual_seed(1)), dim=1)
-    scores, _ = best_classes(vectors, Prototypes.one_per_class(bank.prototypes), negatives=bank.negatives)
+    scores, _ = best_classes(vectors, bank.prototypes, negatives=bank.negatives)
     cosines = vectors @ torch.nn.functional.normalize(bank.prototypes, dim=1).T
     assert torch.equal(scores, cosines.clamp(min=0))
 

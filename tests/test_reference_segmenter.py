@@ -79,7 +79,7 @@ def test_the_stages_and_this_class_give_the_same_results(
 
     coco = read_coco(DATA / "references.json")
     for class_index, category in enumerate(staged.categories):
-        for shot in (staged.sources[index] for index in staged.shots_of(class_index)):
+        for shot in (staged.sources[index] for index in staged.references_of(class_index)):
             annotation = coco.anns[shot["ann_ids"][0]]
             image = read_rgb(DATA / "images" / coco.imgs[shot["img_id"]]["file_name"])
             x, y, w, h = annotation["bbox"]

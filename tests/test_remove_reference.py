@@ -24,7 +24,7 @@ def test_the_memory_is_that_without_the_reference(segmenter: ReferenceSegmenter)
     assert before is not None
     assert segmenter.memory is not None
     assert segmenter.memory.vectors.equal(before.vectors)
-    assert segmenter.segmenter.prototype_vectors.equal(before.prototypes)  # type: ignore[arg-type]
+    assert segmenter.segmenter.prototypes.equal(before.prototypes)  # type: ignore[arg-type]
 
 
 def test_a_class_goes_with_its_last_positive_reference(segmenter: ReferenceSegmenter) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from no_time_to_train.method.beyond.tile_masks import MaskLogits
+from no_time_to_train.method.fast.mask_crops import MaskCrops
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -15,10 +17,8 @@ from no_time_to_train import Instances, ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import MAX_SIDE, NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.beyond.tile_masks import TileMasks
 from no_time_to_train.method.beyond.tiles import FINER, Window, drop_cut, join, tile_windows, to_frame
 from no_time_to_train.method.fast import mask_crops, tile_masks
-from no_time_to_train.method.fast.mask_crops import MaskCrops
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.target_image import resize_to_square, target_squares, target_tensor
@@ -102,7 +102,7 @@ def test_the_mask_of_a_square_is_that_of_its_upsampled_logits_at_its_place(heigh
     window = Window(3, 2, height, width)
     logits = torch.stack([blob(0, 0, 16, 16), blob(3, 5, 9, 7), blob(10, 0, 11, 16), blob(15, 15, 16, 16)])
     expected = np.zeros((4, height + 5, width + 5), bool)
-    expected[:, 3 : 3 + height, 2 : 2 + width] = upsample(logits, height, width).unpack()
+    expected[:, 3 : 3 + height, 2 : 2 + width] = upsample(logits, height, width).dense()
     described = describe_proposals(Proposals(logits, torch.ones(4)), torch.randn(8, 4, 4), height, width)
     masks = join([(window, described)], height + 5, width + 5).upsampled_masks(torch.tensor([3, 0, 1, 2]))
     order = np.array([1, 2, 3, 0])
@@ -118,13 +118,13 @@ def test_the_mask_of_a_square_is_that_of_its_upsampled_logits_at_its_place(heigh
 
 
 def test_stored_masks_are_those_that_were_joined_and_forged_ones_are_refused() -> None:
-    masks = TileMasks(60, 80)
+    masks = MaskLogits(60, 80)
     logits = torch.stack([blob(3, 5, 9, 7), blob(15, 0, 16, 3)]).half().float()
     masks.add((0, 0, 60, 80), logits, torch.tensor([[5, 3, 6, 8], [0, 15, 2, 15]]))
     masks.add((10, 20, 30, 40), logits[:1], torch.tensor([[5, 3, 6, 8]]))
     tensors = masks.to_tensors()
     rows = torch.arange(3)
-    twin = TileMasks.from_tensors(60, 80, tensors)(rows).at_full_size()
+    twin = MaskLogits.from_tensors(60, 80, tensors)(rows).at_full_size()
     for ours, theirs in zip(twin, masks(rows).at_full_size(), strict=True):
         assert torch.equal(ours, theirs)  # type: ignore[arg-type]  # tensors, of so few pixels
     forged = {
@@ -135,7 +135,7 @@ def test_stored_masks_are_those_that_were_joined_and_forged_ones_are_refused() -
     for name, values in forged.items():
         for value in values:
             with pytest.raises(ValueError, match="a mask"):
-                TileMasks.from_tensors(60, 80, {**tensors, name: value})
+                MaskLogits.from_tensors(60, 80, {**tensors, name: value})
 
 
 class Shown:

@@ -12,25 +12,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pycocotools.coco import COCO
-from torch import Tensor
 
 from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.rle import encode_crop
 from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, annotation_files
 from no_time_to_train.evaluation.lvis_ap import evaluate_classes
-from no_time_to_train.method.fast.packed_masks import Masks
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.prototypes import prototypes_of
-from no_time_to_train.method.segmenter import name_and_merge
+from no_time_to_train.method.segmenter import classify_and_merge
 from no_time_to_train.method.settings import MODES, Settings
 from no_time_to_train.pipeline.choose_references import read_proposals
-from no_time_to_train.pipeline.proposal_cache import EncodedMasks
 from timing.drawn_scenes import segmenter_of
 from timing.report import table_row
 
@@ -49,8 +44,6 @@ ROWS: list[dict[str, Any]] = [
     {"merging": "diffusion"},
     {"merging": "diffusion", "merge_exponent": 1.0},
     {"merging": "diffusion", "suppression": "none"},
-    {"prototype": "normalized_mean"},
-    {"prototype": "best_shot"},
     {"score": "cosine_iou", "suppression": "soft_nms"},
     {"score": "cosine_iou", "suppression": "none"},
     {"score": "cosine_iou", "merging": "diffusion", "merge_exponent": 1.0},
@@ -69,34 +62,6 @@ class Cell(NamedTuple):
 Figures = dict[tuple[str, Cell], float]
 
 
-class CountedMasks:
-    """The masks of an image of which nothing but the pixels that they share is kept.
-
-    Args:
-        shared: float32 [n, n], the number of pixels that each pair of masks shares.
-        rows: int64 [m], the masks that are meant.
-    """
-
-    def __init__(self, shared: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        self.shared, self.rows = shared, rows
-
-    def __getitem__(self, indices: NDArray[np.int64]) -> "CountedMasks":
-        return CountedMasks(self.shared, self.rows[indices])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def areas(self) -> NDArray[np.float64]:
-        return np.diagonal(self.shared)[self.rows].astype(np.float64)
-
-    def intersections(self) -> NDArray[np.float64]:
-        return self.shared[np.ix_(self.rows, self.rows)].astype(np.float64)
-
-    def at_full_size(self) -> NoReturn:
-        raise NotImplementedError("only the pixels that masks share are known")
-
-
 class Scene:
     """A scene whose proposals are known.
 
@@ -106,12 +71,10 @@ class Scene:
     """
 
     def __init__(self, image_id: int, proposals: DescribedProposals) -> None:
-        assert isinstance(proposals.upsampled_masks, EncodedMasks)
-        masks = proposals.upsampled_masks
-        size = [masks.height, masks.width]
         self.image_id, self.proposals = image_id, proposals
-        self.encoded = [{"size": size, "counts": counts} for counts in masks.counts]
-        self.shared = masks(torch.arange(len(proposals))).intersections().astype(np.float32)
+        self.masks = proposals.upsampled_masks(torch.arange(len(proposals)))
+        height, width = self.masks.shape[1:]
+        self.encoded = [encode_crop(*self.masks.crop(row), height, width) for row in range(len(proposals))]
 
     def results(self, bank: MemoryBank, settings: Settings) -> Iterator[dict[str, Any]]:
         """The COCO result records of the instances that are found.
@@ -123,17 +86,15 @@ class Scene:
         whole = self.proposals
         rows = (whole.predicted_iou > settings.pred_iou_thresh).nonzero()[:, 0]
 
-        def counted(some: Tensor) -> Masks:
-            return CountedMasks(self.shared, rows[some].numpy())
-
         chosen = replace(
             whole,
             predicted_iou=whole.predicted_iou[rows],
             boxes=whole.boxes[rows],
             vectors=whole.vectors[rows],
-            upsampled_masks=counted,
+            upsampled_masks=lambda some: self.masks[rows[some]],
         )
-        candidates, _ = name_and_merge(chosen, prototypes_of(bank, settings.prototype), settings)
+        assert bank.prototypes is not None
+        candidates, _ = classify_and_merge(chosen, bank.prototypes, settings)
         for best in candidates.scores.argsort(descending=True, stable=True)[: settings.max_instances].tolist():
             yield {
                 "image_id": self.image_id,
@@ -151,7 +112,7 @@ def name_of(row: dict[str, Any]) -> str:
 
 def some_shots(bank: MemoryBank, shots: int) -> MemoryBank:
     """A memory of the first shots of each class."""
-    kept = torch.tensor(sorted(shot for c in range(len(bank.categories)) for shot in bank.shots_of(c)[:shots]))
+    kept = torch.tensor(sorted(shot for c in range(len(bank.categories)) for shot in bank.references_of(c)[:shots]))
     index = bank.class_index[kept]
     smaller = MemoryBank(bank.categories, bank.vectors[kept], index, bank.weights[kept])
     smaller.postprocess()

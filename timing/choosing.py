@@ -31,7 +31,6 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.choose_references import choose_references, read_proposals
 from timing.guided import figures
@@ -76,7 +75,7 @@ class Targets:
 
     def ap(self, vectors: Tensor) -> float:
         """The mask AP in percent with the prototypes of all classes, float32 [C, D]."""
-        self.segmenter.remember(Prototypes.one_per_class(vectors))
+        self.segmenter.remember(vectors)
         ids = list(range(1, 1 + len(vectors)))
         results = []
         for image_id, proposals in self.proposals.items():

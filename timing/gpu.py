@@ -20,7 +20,6 @@ from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.mask_proposals import point_grid
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals, without_autocast
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
@@ -45,7 +44,7 @@ class Bench:
     def __init__(self, segmenter: Segmenter, scene: np.ndarray, repeats: int) -> None:
         assert segmenter.proposer is not None
         self.segmenter, self.proposer, self.repeats = segmenter, segmenter.proposer, repeats
-        self.device = segmenter.prototype_vectors.device
+        self.device = segmenter.prototypes.device
         self.image: Tensor = target_tensor(scene, self.proposer.size).to(self.device)
 
     def segment(self) -> Detections:
@@ -129,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (HEIGHT, WIDTH)).image
     bench = Bench(segmenter, scene, options.repeats)
     tokens = segmenter.encoder.feature_map(bench.image[None])[0].flatten(1).T
-    segmenter.remember(Prototypes.one_per_class(tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous()))
+    segmenter.remember(tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous())
     section = Section(
         "On a GPU",
         "python -m timing.gpu",

@@ -32,8 +32,7 @@ from no_time_to_train.evaluation.coco_ap import load_results
 from no_time_to_train.method.beyond.guided import SEVERAL_CLASSES, choose_points
 from no_time_to_train.method.mask_proposals import point_grid
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.prototypes import Prototypes
-from no_time_to_train.method.segmenter import Segmenter, describe_proposals, name_and_merge
+from no_time_to_train.method.segmenter import Segmenter, classify_and_merge, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
 from timing.drawn_scenes import segmenter_of
@@ -147,11 +146,11 @@ class Decoder:
             whole.vectors[rows],
             lambda chosen: whole.upsampled_masks(rows[chosen]),
         )
-        candidates, masks = name_and_merge(chosen, Prototypes.one_per_class(prototypes), settings)
+        candidates, masks = classify_and_merge(chosen, prototypes, settings)
         for index in candidates.scores.argsort(descending=True, stable=True)[: settings.max_instances].tolist():
             row = int(rows[candidates.rows[index]])
             if (side, row) not in self.encoded_masks:
-                (mask,), _ = masks[np.array([index])].at_full_size()
+                mask = masks[index]
                 self.encoded_masks[side, row] = encode_mask(mask.numpy())
             yield int(candidates.classes[index]), float(candidates.scores[index]), self.encoded_masks[side, row]
 
@@ -165,7 +164,7 @@ def measure(segmenter: Segmenter, targets: Iterable[Target]) -> Table:
         targets: The images.
     """
     table: Table = defaultdict(Measured)
-    count = len(segmenter.prototype_vectors)
+    count = len(segmenter.prototypes)
     memories = [*([one] for one in range(count)), list(range(count))]
     for target in targets:
         decoder = Decoder(segmenter, target)
@@ -176,7 +175,7 @@ def measure(segmenter: Segmenter, targets: Iterable[Target]) -> Table:
                 chosen[m, r] = torch.arange(len(points))
                 if row.budget is not None:
                     prototypes, threshold = (
-                        Prototypes.one_per_class(segmenter.prototype_vectors[memory]),
+                        segmenter.prototypes[memory],
                         segmenter.settings.prompt_threshold,
                     )
                     chosen[m, r] = choose_points(
@@ -192,7 +191,7 @@ def measure(segmenter: Segmenter, targets: Iterable[Target]) -> Table:
             row = rows_of(len(memory))[r]
             measured = table[row.name, len(memory) > 1]
             measured.points.append(len(indices))
-            for class_index, score, rle in decoder.instances(row.side, indices, segmenter.prototype_vectors[memory]):
+            for class_index, score, rle in decoder.instances(row.side, indices, segmenter.prototypes[memory]):
                 category = memory[class_index] + 1
                 measured.results.append(
                     {"image_id": target.image_id, "category_id": category, "score": score, "segmentation": rle}

@@ -31,7 +31,6 @@ from no_time_to_train.demo.run_demo import POINTS_PER_SIDE
 from no_time_to_train.demo.scenes import MAX_SIDE, MIN_SIDE, NOVEL_CLASSES, draw_scene, write_coco
 from no_time_to_train.evaluation.lvis_ap import evaluate_classes
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.settings import Settings
 from timing.report import table_row
 
@@ -150,7 +149,8 @@ def measure_seed(seed: int, images: int) -> tuple[dict[int, list[Found]], dict[t
     for image_id, image in targets.items():
         proposals = segmenter.propose(image).proposals
         for key, bank in banks.items():
-            segmenter.segmenter.remember(prototypes_of(bank))
+            assert bank.prototypes is not None
+            segmenter.segmenter.remember(bank.prototypes)
             instances = segmenter.segmenter.match_and_merge(proposals)
             for mask, score, index in zip(instances.masks, instances.scores, instances.classes, strict=True):
                 record = {"image_id": image_id, "category_id": int(index) + 1, "score": float(score)}

@@ -18,7 +18,6 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.beyond.guided import choose_points
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.build import build_dinov2, build_sam2
@@ -80,7 +79,7 @@ def prompts_of(features: Tensor, mask: np.ndarray, points: Tensor, size: int, se
     inside = torch.from_numpy(mask)[None, None].float().to(features.device)
     weights = torch.nn.functional.adaptive_avg_pool2d(inside, features.shape[1:])[0, 0]
     prototype = (features * weights).sum(dim=(1, 2))[None] / weights.sum()
-    memory = Prototypes.one_per_class(prototype)
+    memory = prototype
     return len(choose_points(features, memory, points, size, settings.prompt_threshold, settings.prompt_budget))
 
 

@@ -23,11 +23,10 @@ from no_time_to_train.method import plain as plain_method
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
@@ -131,7 +130,7 @@ def seeded_segmenter(sam2: str, encoder: str, img_size: int, settings: Settings)
     """
     described = Encoder(seeded(build_dinov2(encoder, img_size)))
     proposer = MaskProposer(seeded(build_sam2(sam2)), settings)
-    return Segmenter(described, proposer, Prototypes.one_per_class(torch.zeros(CLASSES, described.dim)), settings)
+    return Segmenter(described, proposer, torch.zeros(CLASSES, described.dim), settings)
 
 
 def ellipses(count: int, height: int, width: int) -> Tensor:
@@ -222,8 +221,8 @@ def measure_pooling_and_matching(features: Tensor, prototypes: Tensor, table: Ta
 
     def match() -> tuple[Tensor, Tensor, Tensor]:
         boxes = masks_to_boxes(regions).long()
-        proposals = DescribedProposals(predicted_iou, boxes, vectors, lambda rows: PackedMasks.pack(np.array([])))
-        candidates = suppress(classify(proposals, Prototypes.one_per_class(prototypes)), proposals)
+        proposals = DescribedProposals(predicted_iou, boxes, vectors, lambda rows: Masks.pack(np.array([])))
+        candidates = suppress(classify(proposals, prototypes), proposals)
         return candidates.rows, candidates.scores, candidates.classes
 
     plain_match, our_match = measure_both(match_plainly, match, device, REPEATS)
@@ -249,7 +248,7 @@ def measure_merging(dim: int, device: torch.device, table: Table) -> None:
     classes = torch.zeros(len(regions), dtype=torch.int64, device=device)
     plain, ours = measure_both(
         lambda: plain_method.soft_merge(scores, classes, regions, vectors),
-        lambda: soft_merge(scores, classes, PackedMasks.pack(regions.cpu().numpy()), vectors),
+        lambda: soft_merge(scores, classes, Masks.pack(regions.cpu().numpy()), vectors),
         device,
         REPEATS,
     )
@@ -284,9 +283,7 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
         image = load()
         proposals = plain_method.propose(proposer, image, PLAIN_BATCH)
         features = plain_method.encode(segmenter.encoder, image)
-        return with_records(
-            plain_method.match_and_merge(proposals, features, segmenter.prototype_vectors, HEIGHT, WIDTH)
-        )
+        return with_records(plain_method.match_and_merge(proposals, features, segmenter.prototypes, HEIGHT, WIDTH))
 
     proposals: list[DescribedProposals] = []
 
@@ -306,7 +303,7 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
     (entry,) = cache.folder.iterdir()
     stored = f"{len(proposals.pop())} proposals, {entry.stat().st_size / 1e6:.2f} MB"
     table.compare("filling the cache, in addition", None, filling, stored)
-    segmenter.prototype_vectors = segmenter.prototype_vectors.flip(1)
+    segmenter.prototypes = segmenter.prototypes.flip(1)
 
     def segment_from_cache() -> Detections:
         entry = cache.read(cache.key(path))
@@ -354,10 +351,10 @@ def main(argv: list[str] | None = None) -> None:
         image = target_tensor(read_rgb(path), proposer.size).to(device)
         features = encoder.feature_map(image[None])[0]
         tokens = features.flatten(1).T
-        segmenter.remember(Prototypes.one_per_class(tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous()))
+        segmenter.remember(tokens[:: len(tokens) // CLASSES][:CLASSES].contiguous())
         measure_encoders(segmenter, image, table)
         measure_decoder(proposer, image, options.decoder_points, table)
-        measure_pooling_and_matching(features, segmenter.prototype_vectors, table)
+        measure_pooling_and_matching(features, segmenter.prototypes, table)
         measure_merging(encoder.dim, device, table)
         measure_whole_image(segmenter, path, device, table)
     table.write(options.out)

@@ -25,9 +25,9 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.rle import encode_mask, mask_box
 from no_time_to_train.demo.scenes import MAX_SIDE, NOVEL_CLASSES, Scene, draw_scene
+from no_time_to_train.method.beyond.tiles import target_squares
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.method.target_image import target_squares
 from timing.guided import build, figures
 
 #: Height and width of a scene in pixels.

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from no_time_to_train.data.image_proposals import ImageProposals
-from no_time_to_train.method.beyond.tile_masks import ChosenMasks
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.upsample import LogitMasks
 
 #: The longer side at which masks are compared, in pixels: SAM 2's own masks have 256.
 SIDE = 512
@@ -42,21 +40,6 @@ class AnnotatedProposals:
         return len(self.proposals)
 
 
-class KeptMasks:
-    """Masks that were made once, as ``DescribedProposals.upsampled_masks``.
-
-    Args:
-        masks: All n masks of an image.
-    """
-
-    def __init__(self, masks: PackedMasks) -> None:
-        self.masks = masks
-
-    def __call__(self, rows: Tensor) -> PackedMasks:
-        """The masks of some proposals, int64 [m] in [0, n)."""
-        return self.masks[rows.cpu().numpy()]
-
-
 def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side: int = SIDE) -> AnnotatedProposals:
     """Compare the proposals of an image with its annotated instances.
 
@@ -69,23 +52,19 @@ def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side
         The proposals, ready to be ranked.
     """
     proposals, (height, width) = image.proposals, image.pixels.shape[:2]
-    scale = min(side / max(height, width), 1)
-    make = proposals.upsampled_masks
-    if isinstance(make, LogitMasks):
-        make = replace(make, height=max(round(scale * height), 1), width=max(round(scale * width), 1))
-    made = make(torch.arange(len(proposals)))
-    masks = made.compared if isinstance(made, ChosenMasks) else made
-    assert isinstance(masks, PackedMasks)
-    size = masks.width, masks.height
-    small = [cv2.resize(one.astype(np.uint8), size, interpolation=cv2.INTER_AREA) for one in instances]
-    truth = PackedMasks.pack(np.array(small, bool).reshape(-1, *size[::-1]))
-    shared = np.zeros((len(masks), len(truth)))
-    for index, tiles in enumerate(truth.tiles):
-        shared[:, index] = np.bitwise_count(masks.tiles & tiles).sum(axis=(1, 2, 3))
+    rows, size = torch.arange(len(proposals)), (height, width)
+    if proposals.logits is None:
+        masks = proposals.upsampled_masks(rows)
+    else:
+        size = proposals.logits.compared_size(side)
+        masks = proposals.logits.at_size(rows, *size)
+    small = [cv2.resize(one.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) for one in instances]
+    truth = Masks.pack(np.array(small, bool).reshape(-1, *size))
+    shared = Masks.join([masks, truth]).intersections()[: len(masks), len(masks) :]
     union = masks.areas[:, None] + truth.areas - shared
     areas = [one.mean() for one in instances]
     return AnnotatedProposals(
-        replace(proposals, upsampled_masks=KeptMasks(masks)),
+        replace(proposals, upsampled_masks=masks.__getitem__, logits=None),
         torch.from_numpy(shared / np.maximum(union, 1)).float(),
         torch.from_numpy(shared / np.maximum(masks.areas[:, None], 1)).float(),
         torch.from_numpy(shared / np.maximum(truth.areas, 1)).float(),

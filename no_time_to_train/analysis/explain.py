@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from no_time_to_train.analysis.trace import Trace, trace
-from no_time_to_train.method.classify import classify
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.segmenter import Segmenter, without_autocast
+from no_time_to_train.method.segmenter import Segmenter, score, without_autocast
 from no_time_to_train.method.settings import Settings
 
 #: Pixels of masks, one byte each, that exist at once while they are compared with objects.
@@ -148,7 +147,7 @@ def wider_settings(settings: Settings) -> dict[str, Settings]:
 def with_settings(segmenter: Segmenter, settings: Settings) -> Segmenter:
     """A segmenter with the same networks and memory, and other settings."""
     assert segmenter.proposer is not None
-    proposer = MaskProposer(segmenter.proposer.sam2, settings).to(segmenter.prototype_vectors.device)
+    proposer = MaskProposer(segmenter.proposer.sam2, settings).to(segmenter.prototypes.device)
     return Segmenter(segmenter.encoder, proposer, segmenter.prototypes, settings, segmenter.negatives)
 
 
@@ -228,18 +227,16 @@ def describe(
     """
     one = torch.tensor([row], device=proposals.vectors.device)
     tensors = {name: getattr(proposals, name)[one] for name in ("predicted_iou", "boxes", "vectors")}
-    classes = int(segmenter.prototype_classes.max()) + 1
-    with without_autocast(segmenter.prototype_vectors):
-        named = classify(
-            replace(proposals, **tensors), segmenter.prototypes, classes, segmenter.negatives, segmenter.settings.score
-        )
+    with without_autocast(segmenter.prototypes):
+        every = replace(segmenter.settings, classes_per_mask=len(segmenter.prototypes))
+        named = score(replace(proposals, **tensors), segmenter.prototypes, every, segmenter.negatives)
     scores = dict(zip(named.classes.tolist(), named.scores.tolist(), strict=True))
     masks = proposals.upsampled_masks(one)
     found.best_iou, found.iou = max(found.best_iou, float(iou.max())), float(iou[row])
     found.predicted_iou = float(proposals.predicted_iou[row])
     found.score = scores[class_index]
     found.taken_for, found.taken_score = names[int(named.classes[0])], float(named.scores[0])
-    found.mask = masks.at_full_size()[0][0].numpy() if masks.areas.all() else None
+    found.mask = proposals.at_full_size(one, masks)[0] if masks.areas.all() else None
 
 
 class Fate(NamedTuple):
@@ -295,10 +292,10 @@ class Fates:
     def _lowered(self, first: float, suppressed: float, merged: float) -> str | None:
         """The step after which the score is too low to be kept; None if it is not, or was so from the beginning."""
         steps = (first, "score"), (suppressed, "suppressed"), (merged, "merged")
-        for score, reason in steps:
-            if score < self.min_score:
+        for value, reason in steps:
+            if value < self.min_score:
                 return reason
-        return next((reason for score, reason in steps[1:] if score <= self.lowest_kept < first), None)
+        return next((reason for value, reason in steps[1:] if value <= self.lowest_kept < first), None)
 
 
 def overlap(objects: MissedObjects, proposals: DescribedProposals) -> NDArray[np.float64]:
@@ -311,15 +308,15 @@ def overlap(objects: MissedObjects, proposals: DescribedProposals) -> NDArray[np
         filled = np.flatnonzero(areas)
         if not len(filled):
             continue
-        regions, boxes = masks[filled].at_full_size()
         columns = rows.numpy()[filled]
+        regions = proposals.at_full_size(rows[filled], masks[filled])
         if objects.masks is None:
-            corners = boxes.numpy().astype(float)
+            corners = regions.boxes.numpy().astype(float)
             sides = corners[:, 2:] - corners[:, :2]  # as in the results, without + 1
             found = np.concatenate([corners[:, :2], sides], axis=1)
             ious[:, columns] = coco_mask.iou(found, objects.boxes, [0] * len(objects.boxes)).T
             continue
-        dense = regions.numpy()
+        dense = regions.dense()
         for index, mask in enumerate(objects.masks):
             x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
             shared = np.count_nonzero(dense[:, y : y + h, x : x + w] & mask[y : y + h, x : x + w], axis=(1, 2))

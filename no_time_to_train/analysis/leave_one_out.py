@@ -7,12 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.beyond.negatives import Negatives
-from no_time_to_train.method.classify import classify
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.prototypes import Prototypes, prototypes_of
-from no_time_to_train.method.segmenter import name_and_merge, without_autocast
+from no_time_to_train.method.segmenter import classify_and_merge, score, without_autocast
 from no_time_to_train.method.settings import Settings
 
 
@@ -52,22 +49,21 @@ def rank_without(
         Tensors on the CPU.
     """
     nothing = Ranked(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
-    part = bank.keep_shots([shot for shot in range(len(bank)) if shot not in left_out])
+    part = bank.keep_references([shot for shot in range(len(bank)) if shot not in left_out])
     if part is None:
         return nothing
     whole = torch.tensor([bank.categories.index(category) for category in part.categories])
-    device, negatives = proposals.vectors.device, part.negatives
-    prototypes = Prototypes(*(tensor.to(device) for tensor in prototypes_of(part, settings.prototype)))
-    if negatives is not None:
-        negatives = Negatives(*(tensor.to(device) for tensor in negatives))
+    assert part.prototypes is not None
+    device = proposals.vectors.device
+    prototypes, negatives = part.prototypes.to(device), part.negatives and part.negatives.to(device)
     with without_autocast(proposals.vectors):
         rows = torch.arange(len(proposals), device=device)
         if only is not None:
-            named = classify(proposals, prototypes, settings.classes_per_mask, negatives, settings.score)
+            named = score(proposals, prototypes, settings, negatives)
             rows = named.rows[whole.to(device)[named.classes] == only].sort().values
             if not len(rows):
                 return nothing
-        candidates, _ = name_and_merge(some(proposals, rows), prototypes, settings, negatives)
+        candidates, _ = classify_and_merge(some(proposals, rows), prototypes, settings, negatives)
     best = candidates.scores.argsort(descending=True, stable=True)
     classes = whole[candidates.classes[best].cpu()]
     if only is not None:
@@ -84,4 +80,5 @@ def some(proposals: DescribedProposals, rows: Tensor) -> DescribedProposals:
         boxes=proposals.boxes[rows],
         vectors=proposals.vectors[rows],
         upsampled_masks=lambda chosen: proposals.upsampled_masks(rows[chosen]),
+        logits=None,
     )

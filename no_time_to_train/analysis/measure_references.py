@@ -50,14 +50,14 @@ def examine(
         each: Measure what each reference is worth, too; thresholds alone need less time.
     """
     scores = score_shots(bank, images, settings, each)
-    similarity = similarities(bank, settings)
+    similarity = similarities(bank)
     shots = [
         _shot_report(bank, shot, scores.verdicts[shot], similarity, _background(bank, shot, encoder) if each else None)
         for shot in range(len(bank))
     ]
     classes = []
     for index, (category, threshold) in enumerate(zip(bank.categories, best_thresholds(scores.classes), strict=True)):
-        positive = bank.shots_of(index)
+        positive = bank.references_of(index)
         ap = None if threshold is None else expected_ap(scores.classes[index], threshold.objects)
         where = {scores.verdicts[shot].image for shot in positive}
         found = sum(bool(shots[shot].found) for shot in positive)
@@ -69,7 +69,7 @@ def examine(
     return with_advice(ReferenceReport(classes, shots, confusions(bank, similarity), asdict(settings), bank))
 
 
-def similarities(bank: MemoryBank, settings: Settings) -> Tensor:
+def similarities(bank: MemoryBank) -> Tensor:
     """The cosine of each shot's vector with each class's prototype, which is made without the shot.
 
     Returns:
@@ -78,12 +78,9 @@ def similarities(bank: MemoryBank, settings: Settings) -> Tensor:
     vectors, found = F.normalize(bank.vectors, dim=1), torch.full((len(bank), len(bank.categories)), torch.nan)
     for shot in range(len(bank)):
         for index in range(len(bank.categories)):
-            others = [one for one in bank.shots_of(index) if one != shot]
-            if others and settings.prototype == "best_shot":
-                found[shot, index] = (vectors[others] @ vectors[shot]).max()
-            elif others:
-                chosen = bank.vectors if settings.prototype == "mean" else vectors
-                found[shot, index] = F.normalize(chosen[others].mean(dim=0), dim=0) @ vectors[shot]
+            others = [one for one in bank.references_of(index) if one != shot]
+            if others:
+                found[shot, index] = F.normalize(bank.vectors[others].mean(dim=0), dim=0) @ vectors[shot]
     return found
 
 
@@ -102,7 +99,7 @@ def confusions(bank: MemoryBank, similarity: Tensor) -> list[Confusion]:
     found = []
     for a, b in combinations(range(len(bank.categories)), 2):
         margins = torch.cat(
-            [similarity[bank.shots_of(x), x] - similarity[bank.shots_of(x), y] for x, y in ((a, b), (b, a))]
+            [similarity[bank.references_of(x), x] - similarity[bank.references_of(x), y] for x, y in ((a, b), (b, a))]
         )
         margins = margins[~margins.isnan()]
         labels = bank.categories[a].name, bank.categories[b].name
@@ -167,7 +164,7 @@ def _background(bank: MemoryBank, shot: int, encoder: Encoder) -> float | None:
     if not outside.any():
         return None
     tokens = encoder(crop[None].to(encoder.normalize.mean.device))[0].float().cpu()
-    others = [one for one in bank.shots_of(int(bank.class_index[shot])) if one != shot]
+    others = [one for one in bank.references_of(int(bank.class_index[shot])) if one != shot]
     own = bank.vectors[others].mean(dim=0) if others else bank.vectors[shot]
     tokens = F.normalize(tokens, dim=1)
     around = F.normalize(tokens[outside].mean(dim=0), dim=0)

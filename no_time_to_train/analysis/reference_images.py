@@ -51,7 +51,7 @@ def shot_images(
         shots.setdefault(image.name, []).append(number)
     for name, numbers in tqdm(shots.items(), desc="checking references", unit=" image"):
         left_out, _ = left_out_shots(bank, numbers)
-        part = bank.keep_shots([shot for shot in range(len(bank)) if shot not in left_out])
+        part = bank.keep_references([shot for shot in range(len(bank)) if shot not in left_out])
         proposals = propose(bank.images[numbers[0]].read(), part)
         instances = [decode_mask(bank.images[number].mask) for number in numbers]
         yield ShotImage(name, annotate(proposals, instances), numbers)

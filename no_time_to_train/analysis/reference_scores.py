@@ -110,7 +110,7 @@ def left_out_shots(bank: MemoryBank, shots: Sequence[int], dropped: int | None =
         The numbers of the shots, and the indices of the classes.
     """
     out = {*shots, *([] if dropped is None else [dropped])}
-    kept = {index for index in range(len(bank.categories)) if out.issuperset(bank.shots_of(index))}
+    kept = {index for index in range(len(bank.categories)) if out.issuperset(bank.references_of(index))}
     return {shot for shot in out if int(bank.class_index[shot]) not in kept}, kept
 
 
@@ -193,13 +193,11 @@ def expected_gains(
         dropped: A shot that does not count as one of its class; None counts all.
 
     Returns:
-        float32 [C], 1 where nothing of a class is left out, or where prototypes are no means.
+        float32 [C], 1 where nothing of a class is left out.
     """
     gains = torch.ones(len(bank.categories))
-    if settings.prototype == "best_shot":
-        return gains
     for index in range(len(gains)):
-        shots = [shot for shot in bank.shots_of(index) if shot != dropped]
+        shots = [shot for shot in bank.references_of(index) if shot != dropped]
         rest = len([shot for shot in shots if shot not in left_out])
         if 0 < rest < len(shots):
             vectors = F.normalize(bank.vectors[shots], dim=1)

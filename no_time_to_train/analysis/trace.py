@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
-from no_time_to_train.method.segmenter import MERGE, Segmenter, drop_empty, keep_best, without_autocast
+from no_time_to_train.method.segmenter import SUPPRESS, Segmenter, keep_best, merge, score, without_autocast
 from no_time_to_train.method.suppress import suppress
 
 
@@ -44,23 +43,19 @@ def trace(segmenter: Segmenter, proposals: DescribedProposals) -> Trace:
         Tensors on the CPU.
     """
     settings = segmenter.settings
-    with without_autocast(segmenter.prototype_vectors):
-        candidates = classify(
-            proposals, segmenter.prototypes, settings.classes_per_mask, segmenter.negatives, settings.score
-        )
-        threshold, way = settings.box_nms_thresh, settings.suppression
+    with without_autocast(segmenter.prototypes):
+        candidates = score(proposals, segmenter.prototypes, settings, segmenter.negatives)
+        threshold, way = settings.box_nms_thresh, SUPPRESS[settings.suppression]
         every = suppress(candidates, proposals, threshold, max(len(candidates), 1), way)
         taken = suppress(candidates, proposals, threshold, settings.max_instances, way)
-        taken, masks = drop_empty(taken, proposals.upsampled_masks(taken.rows))
-        vectors = proposals.vectors[taken.rows]
-        scores = MERGE[settings.merging](taken.scores, taken.classes, masks, vectors, settings.merge_exponent)
-        detections = keep_best(scores, taken.classes, masks, settings.max_instances)
-    best = scores.argsort(descending=True, stable=True)[: settings.max_instances]
+        taken, masks = merge(proposals, taken, settings)
+        detections = keep_best(proposals, taken, masks, settings.max_instances)
+    best = taken.scores.argsort(descending=True, stable=True)[: settings.max_instances]
     places = _places(taken, candidates)
     return Trace(
         Candidates(candidates.rows.cpu(), candidates.scores.cpu(), candidates.classes.cpu()),
         _spread(every.scores, _places(every, candidates), len(candidates)),
-        _spread(scores, places, len(candidates)),
+        _spread(taken.scores, places, len(candidates)),
         places[best].cpu(),
         detections,
     )

@@ -21,7 +21,6 @@ from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_image import OwnImage
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
@@ -184,7 +183,8 @@ class ClassMemory:
         """
         self.memory = memory
         if memory is not None:
-            self.segmenter.remember(prototypes_of(memory, self.segmenter.settings.prototype), memory.negatives)
+            assert memory.prototypes is not None
+            self.segmenter.remember(memory.prototypes, memory.negatives)
 
     def renumber(self, ids: dict[str, int]) -> None:
         """Give the classes category ids, such as those of a ground truth.

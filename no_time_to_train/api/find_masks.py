@@ -17,7 +17,7 @@ from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.method.upsample import LogitMasks, upsample
+from no_time_to_train.method.upsample import upsample
 from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.networks.registry import Precision
 
@@ -41,7 +41,7 @@ class PlainPicture:
     def mask(self, choice: Choice) -> NDArray[np.bool_]:
         """The mask of a proposal at the picture's own size, bool [H, W]."""
         logits = self.proposals.logits[[choice.row]]
-        mask: NDArray[np.bool_] = upsample(logits, self.height, self.width).unpack()[0]
+        mask: NDArray[np.bool_] = upsample(logits, self.height, self.width)[0]
         if not mask.any():
             raise UserError(NOT_FOUND)
         return mask
@@ -65,8 +65,8 @@ def describe_picture(segmenter: Segmenter, pixels: NDArray[np.uint8], precision:
         described = Segmenter(segmenter.encoder, segmenter.proposer, settings=plain).describe(square, height, width)
     if not len(described):
         raise UserError(NOT_FOUND)
-    assert isinstance(described.upsampled_masks, LogitMasks)
-    return PlainPicture(salient(described, described.upsampled_masks.logits), height, width)
+    assert described.logits is not None
+    return PlainPicture(salient(described, torch.stack(described.logits.crops)), height, width)
 
 
 @torch.inference_mode()

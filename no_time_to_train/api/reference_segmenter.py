@@ -31,10 +31,10 @@ from no_time_to_train.data.prompts import (
 )
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.method.beyond.tiles import target_squares
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
-from no_time_to_train.method.target_image import target_squares
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
 from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained
@@ -179,7 +179,7 @@ class ReferenceSegmenter(ClassMemory):
         """
         memory, settings = self._require_memory(), self.segmenter.settings
         if self._measured is None or self._measured[0] is not memory or self._measured[1] != settings:
-            known = memory.keep_shots([shot for shot, image in enumerate(memory.images) if image is not None])
+            known = memory.keep_references([shot for shot, image in enumerate(memory.images) if image is not None])
             if known is None:
                 raise UserError(
                     "score 'auto' measures the references on their own images, which a memory file does not have: add "
@@ -285,7 +285,7 @@ class ReferenceSegmenter(ClassMemory):
         if not kept.all():  # else a copy of all masks would only take memory
             found = found[kept]
         found = replace(found, prompts=proposals.proposals.prompts)
-        return Instances(proposals.pixels, memory.categories, found.cpu(), proposals.path)
+        return Instances(proposals.pixels, memory.categories, found, proposals.path)
 
     def _lowest(self, score: LowestScore) -> dict[str, float]:
         """The lowest score of each class; see :meth:`segment`."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.app.corrections import Item
 from no_time_to_train.data.rle import decode_mask
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.visual.drawing import PALETTE, Picture, draw_instances, draw_outlines, outlines
 
 #: Longest side of the picture in pixels.
@@ -53,7 +54,7 @@ def draw(
     numbers = [list(classes).index(item.label) if item.label in classes else len(classes) for item in items]
     labels = [f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}" for item in items]
     if items:
-        picture = draw_instances(picture, np.stack(masks), np.array(numbers), labels).copy()
+        picture = draw_instances(picture, Masks.pack(np.stack(masks)), np.array(numbers), labels).copy()
     for item, mask, number in zip(items, masks, numbers, strict=True):
         if item == selected:
             draw_outlines(picture, outlines(mask), PALETTE.by_idx(number).as_rgb(), line=5)

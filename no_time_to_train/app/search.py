@@ -12,7 +12,6 @@ from no_time_to_train.app.corrections import Found
 from no_time_to_train.data.rle import encode_crop
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, one_line
-from no_time_to_train.method.fast.mask_crops import crop_of
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.proposal_cache import ProposalCache
@@ -181,9 +180,8 @@ class Search:
             found = self.segmenter.segmenter.match_and_merge(proposals) if memory is not None else None
         results = []
         if found is not None and memory is not None:
-            height, width = found.masks.shape[1:]
             for row, (index, score) in enumerate(zip(found.classes.tolist(), found.scores.tolist(), strict=True)):
-                mask = encode_crop(*crop_of(found.masks, row), height, width)
+                mask = encode_crop(*found.masks.crop(row), found.masks.height, found.masks.width)
                 results.append(Found(memory.categories[index].name, score, mask))
         with self.state:
             photo.found, photo.memory = results, number

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import torch
 
-from no_time_to_train.analysis.annotated_proposals import KeptMasks, annotate
+from no_time_to_train.analysis.annotated_proposals import annotate
 from no_time_to_train.analysis.reference_scores import ShotImage, score_shots
 from no_time_to_train.analysis.score_thresholds import best_thresholds
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.app.shots import shown_in
 from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import Settings
@@ -91,13 +91,13 @@ class AutomaticThresholds:
         scale = min(SIDE / max(height, width), 1)
         size = max(round(scale * height), 1), max(round(scale * width), 1)
         masks = small_masks(proposals, *size)
-        self.small[name] = replace(proposals, upsampled_masks=KeptMasks(masks))
+        self.small[name] = replace(proposals, upsampled_masks=masks.__getitem__, logits=None)
         if len(self.small) > KEPT_PHOTOS:
             self.small.popitem(last=False)
         return self.small[name]
 
 
-def small_masks(proposals: DescribedProposals, height: int, width: int) -> PackedMasks:
+def small_masks(proposals: DescribedProposals, height: int, width: int) -> Masks:
     """The masks of all proposals, made small one by one: those of a large photo would not fit into memory together.
 
     Args:
@@ -107,6 +107,6 @@ def small_masks(proposals: DescribedProposals, height: int, width: int) -> Packe
     """
     small = np.zeros((len(proposals), height, width), bool)
     for number, row in enumerate(torch.arange(len(proposals)).split(1)):
-        mask = np.asarray(proposals.upsampled_masks(row).at_full_size()[0][0], np.float32)
+        mask = proposals.at_full_size(row, proposals.upsampled_masks(row))[0].astype(np.float32)
         small[number] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) >= 0.5
-    return PackedMasks.pack(small)
+    return Masks.pack(small)

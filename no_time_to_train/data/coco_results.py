@@ -7,14 +7,14 @@ import torch
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import decode_crop, encode_crop
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.fast.mask_crops import collect, crop_of
+from no_time_to_train.method.fast.masks import Masks
 
 
 def to_coco_records(detections: Detections, image_id: ImageId, category_ids: list[int]) -> list[dict[str, Any]]:
     """COCO result records of an image's detections, in their order.
 
     Args:
-        detections: On any device.
+        detections: What was found.
         image_id: The image's id in its annotation file.
         category_ids: The COCO category id of each class index.
 
@@ -22,18 +22,17 @@ def to_coco_records(detections: Detections, image_id: ImageId, category_ids: lis
         One record per detection. Its ``bbox`` is [x1, y1, x2 - x1, y2 - y1] from the mask's pixel indices, without the
         usual + 1, as in the published code; its ``segmentation`` is compressed RLE.
     """
-    found = detections.cpu()
-    height, width = found.masks.shape[1:]
+    masks = detections.masks
     return [
         {
             "image_id": image_id,
             "category_id": category_ids[class_index],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
-            "segmentation": encode_crop(*crop_of(found.masks, index), height, width),
+            "segmentation": encode_crop(*masks.crop(index), masks.height, masks.width),
         }
         for index, (class_index, (x1, y1, x2, y2), score) in enumerate(
-            zip(found.classes.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True)
+            zip(detections.classes.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)
         )
     ]
 
@@ -46,7 +45,7 @@ def from_coco_records(records: list[dict[str, Any]], category_ids: list[int], he
         category_ids: The COCO category id of each class index.
 
     Returns:
-        The detections on the CPU, in the order of the records.
+        The detections, in the order of the records.
 
     Raises:
         ValueError: A mask is no RLE of this size.
@@ -58,7 +57,7 @@ def from_coco_records(records: list[dict[str, Any]], category_ids: list[int], he
     crops = (decode_crop(record["segmentation"]) for record in records)
     boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.int64).view(-1, 4)
     return Detections(
-        collect(crops, len(records), height, width),
+        Masks.from_crops(crops, height, width),
         torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
         torch.tensor([record["score"] for record in records]),
         torch.tensor([category_ids.index(record["category_id"]) for record in records], dtype=torch.int64),

@@ -17,11 +17,11 @@ from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.beyond.tiles import target_squares
 from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import CONTEXT_RATIO
-from no_time_to_train.method.target_image import target_squares
 
 #: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
 #: the image counts as rescaled. A larger one means another image, or one that was turned.

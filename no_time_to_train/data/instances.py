@@ -19,7 +19,6 @@ from no_time_to_train.data.rle import check_size, mask_area
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.fast.mask_crops import MaskCrops, crop_of
 from no_time_to_train.method.memory_bank import Category
 
 if TYPE_CHECKING:
@@ -105,6 +104,7 @@ class Instances(Sequence[Instance]):
         path: Path | None = None,
     ) -> None:
         self._image, self.categories, self.detections, self.path = image, categories, detections, path
+        self._dense: NDArray[np.bool_] | None = None
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -127,13 +127,14 @@ class Instances(Sequence[Instance]):
     @property
     def masks(self) -> NDArray[np.bool_]:
         """bool [n, H, W] at the image's own size. ``self[i].mask`` makes one where all are too large for the memory."""
-        return self.detections.masks.numpy()
+        if self._dense is None:
+            self._dense = self.detections.masks.dense()
+        return self._dense
 
     @property
     def areas(self) -> NDArray[np.int64]:
         """int64 [n], the pixels of each mask."""
-        masks = self.detections.masks
-        return np.array([np.count_nonzero(crop_of(masks, index)[0]) for index in range(len(self))], np.int64)
+        return self.detections.masks.areas.astype(np.int64)
 
     @property
     def labels(self) -> NDArray[np.str_]:
@@ -167,7 +168,7 @@ class Instances(Sequence[Instance]):
             raise IndexError("instances are chosen by one index, a slice, a list of indices, or a bool for each")
         x1, y1, x2, y2 = found.boxes[rows].tolist()
         label = self.categories[int(found.classes[rows])].name
-        return Instance(label, float(found.scores[rows]), (x1, y1, x2, y2), found.masks[int(rows)].numpy())
+        return Instance(label, float(found.scores[rows]), (x1, y1, x2, y2), found.masks[int(rows)])
 
     def __repr__(self) -> str:
         height, width = self.detections.masks.shape[1:]
@@ -185,8 +186,8 @@ class Instances(Sequence[Instance]):
         from no_time_to_train.visual.drawing import draw_instances
 
         by_instance = len(self.categories) == 1
-        masks = self.detections.masks if isinstance(self.detections.masks, MaskCrops) else self.masks
-        return Image.fromarray(draw_instances(self.image, masks, self.class_ids, self._captions(), by_instance))
+        drawn = draw_instances(self.image, self.detections.masks, self.class_ids, self._captions(), by_instance)
+        return Image.fromarray(drawn)
 
     def to_coco(self, image_id: ImageId = 1) -> list[dict[str, Any]]:
         """Convert to COCO result records; ``categories`` holds the names of their category ids.

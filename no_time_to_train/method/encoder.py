@@ -14,6 +14,19 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
+def check_finite(values: Tensor, source: str, file: str = "checkpoint") -> Tensor:
+    """Return the values, or raise an error where one is NaN or infinite: scores would be wrong without any sign of it.
+
+    Args:
+        values: float tensor. A sum of many numbers checks all of them, because it is not finite if one of them is not.
+        source: What the values are from, such as ``SAM 2``.
+        file: The kind of its file.
+    """
+    if not values.isfinite().all():
+        raise UserError(f"{source} gives values that are not finite: is its {file} damaged?")
+    return values
+
+
 class Normalize(nn.Module):
     """Normalization of [B, 3, H, W] images in [0, 1].
 

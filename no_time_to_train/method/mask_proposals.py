@@ -9,10 +9,9 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from no_time_to_train.errors import UserNotice
-from no_time_to_train.method.encoder import Normalize
+from no_time_to_train.method.encoder import Normalize, check_finite
 from no_time_to_train.method.fast.cpu_threads import map_on_threads
 from no_time_to_train.method.fast.mask_decoder import MaskDecoder
-from no_time_to_train.method.finite import check_finite
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.settings import Settings
 

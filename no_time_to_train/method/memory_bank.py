@@ -26,23 +26,23 @@ class Category:
 
 @dataclass
 class MemoryBank:
-    """The references of C classes: M shots (instances) in all, described by vectors of width D.
+    """The references of C classes: M in all, described by vectors of width D.
 
-    A negative shot shows what a class is not. Each class needs at least one positive shot.
+    A negative reference shows what a class is not. Each class needs at least one positive reference.
 
     Attributes:
         categories: The classes in ascending order of their ids.
-        vectors: float32 [M, D], one vector per shot, not normalized.
-        class_index: int64 [M] in [0, C), the class of each shot.
-        weights: float32 [M], the sum of each shot's mask weights; positive.
+        vectors: float32 [M, D], one vector per reference, not normalized.
+        class_index: int64 [M] in [0, C), the class of each reference.
+        weights: float32 [M], the sum of each reference's mask weights; positive.
         prototypes: float32 [C, D], what proposals are compared with, not normalized; None before stage 2.
         made_with: What the vectors depend on besides the references, such as the encoder's name and input size.
-        sources: For each shot, the entry of the reference set that it was made from; None where there is no such set.
-        crops: For each shot, its picture as a PNG file, uint8 [bytes], transparent outside the mask; None where no
+        sources: For each reference, the entry of the reference set that it was made from; None where there is no set.
+        crops: For each reference, its picture as a PNG file, uint8 [bytes], transparent outside the mask; None where no
             picture was kept.
-        negative: bool [M], whether each shot is a negative one of its class. Default: none is.
-        images: For each shot, the image that it was taken from with its mask there, for leave-one-out; None where that
-            is not known. Memory files do not have them.
+        negative: bool [M], whether each reference is a negative one of its class. Default: none is.
+        images: For each reference, the image that it was taken from with its mask there, for leave-one-out; None where
+            that is not known. Memory files do not have them.
     """
 
     categories: list[Category]
@@ -65,49 +65,43 @@ class MemoryBank:
 
     @classmethod
     def empty(cls, categories: list[Category], dim: int) -> "MemoryBank":
-        """A bank without shots, for vectors of width ``dim``."""
+        """A bank without references, for vectors of width ``dim``."""
         return cls(categories, torch.zeros(0, dim), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 
     def __len__(self) -> int:
-        """M, the number of shots, positive and negative."""
+        """M, the number of references, positive and negative."""
         return len(self.vectors)
 
     def __repr__(self) -> str:
         counts = zip(self.categories, self.counts.tolist(), self.negative_counts.tolist(), strict=True)
-        shots = [f"{c.name}: {n}" + (f" and {negatives} negative" if negatives else "") for c, n, negatives in counts]
-        return f"MemoryBank({{{', '.join(shots)}}})"
+        counted = [f"{c.name}: {n}" + (f" and {negatives} negative" if negatives else "") for c, n, negatives in counts]
+        return f"MemoryBank({{{', '.join(counted)}}})"
 
     @property
     def counts(self) -> Tensor:
-        """The number of positive shots per class: int64 [C]."""
+        """The number of positive references per class: int64 [C]."""
         return torch.bincount(self.class_index[~self.negative], minlength=len(self.categories))
 
     @property
     def negative_counts(self) -> Tensor:
-        """The number of negative shots per class: int64 [C]."""
+        """The number of negative references per class: int64 [C]."""
         return torch.bincount(self.class_index[self.negative], minlength=len(self.categories))
 
     @property
     def negatives(self) -> Negatives | None:
-        """The negative shots; None where there are none."""
+        """The negative references; None where there are none."""
         negative = self.negative
         return Negatives(self.vectors[negative], self.class_index[negative]) if negative.any() else None
 
-    @property
-    def class_averages(self) -> Tensor:
-        """Per class, the mean token over the pixels of its positive shots, weighted by mask area: float32 [C, D]."""
-        return self._per_class(self.vectors * self.weights[:, None]) / self._per_class(self.weights)[:, None]
-
     def postprocess(self) -> None:
-        """Stage 2: the prototype of a class is the plain mean of its positive shots' vectors, not normalized."""
+        """Stage 2: the prototype of a class is the plain mean of its positive references' vectors, not normalized."""
         for category, count in zip(self.categories, self.counts.tolist(), strict=True):
             if not count:
                 raise UserError(f"the memory holds no reference of class {category.name!r}: fill it first")
-        self.prototypes = self.mean_per_class(self.vectors)
-
-    def mean_per_class(self, values: Tensor) -> Tensor:
-        """The plain means of one value per shot over the positive shots of each class: [C, ...] from [M, ...]."""
-        return self._per_class(values) / self.counts[:, None]
+        positive = ~self.negative
+        sums = self.vectors.new_zeros(len(self.categories), self.vectors.shape[1])
+        sums.index_add_(0, self.class_index[positive], self.vectors[positive])
+        self.prototypes = sums / self.counts[:, None]
 
     def add(
         self,
@@ -119,13 +113,13 @@ class MemoryBank:
         negative: bool = False,
         image: Any = None,
     ) -> None:
-        """Add one shot. Prototypes are out of date until :meth:`postprocess` is called.
+        """Add one reference. Prototypes are out of date until :meth:`postprocess` is called.
 
         Args:
-            class_index: The shot's class, in [0, C).
+            class_index: Its class, in [0, C).
             vector: float32 [D], see ``fill_memory.instance_vector``.
             weight: float32 scalar, the sum of its mask weights.
-            negative: Whether the shot shows what the class is not.
+            negative: Whether the reference shows what the class is not.
         """
         self.vectors = torch.cat([self.vectors, vector[None]])
         self.class_index = torch.cat([self.class_index, torch.tensor([class_index])])
@@ -136,17 +130,17 @@ class MemoryBank:
         self.negative = torch.cat([self.negative, torch.tensor([negative])])
         self.prototypes = None
 
-    def shots_of(self, class_index: int) -> list[int]:
-        """The numbers of the positive shots of one class, in [0, M)."""
+    def references_of(self, class_index: int) -> list[int]:
+        """The numbers of the positive references of one class, in [0, M)."""
         return ((self.class_index == class_index) & ~self.negative).nonzero()[:, 0].tolist()
 
     def crops_of(self, class_index: int) -> list[Tensor]:
-        """The pictures that were kept of one class's positive shots."""
-        return [self.crops[shot] for shot in self.shots_of(class_index) if self.crops[shot] is not None]
+        """The pictures that were kept of one class's positive references."""
+        return [self.crops[one] for one in self.references_of(class_index) if self.crops[one] is not None]
 
     @classmethod
     def join(cls, banks: Sequence["MemoryBank"]) -> "MemoryBank":
-        """One post-processed bank with the shots of all.
+        """One post-processed bank with the references of all.
 
         Classes of the same name become one class. A class whose id is taken gets the next free id.
 
@@ -190,53 +184,48 @@ class MemoryBank:
             raise UserError("no class would be left: delete the file instead")
         return self._with_categories(kept)
 
-    def keep_shots(self, shots: Sequence[int]) -> "MemoryBank | None":
-        """The same bank with only some of its shots; None where no class has a positive one among them.
+    def keep_references(self, references: Sequence[int]) -> "MemoryBank | None":
+        """The same bank with only some of its references; None where no class has a positive one among them.
 
         Args:
-            shots: Their numbers, in [0, M). Classes without a positive shot among them are left out.
+            references: Their numbers, in [0, M). Classes without a positive reference among them are left out.
         """
-        part = self._choose(torch.tensor(sorted(shots), dtype=torch.int64))
+        part = self._choose(torch.tensor(sorted(references), dtype=torch.int64))
         counts = part.counts.tolist()
         categories = [category if count else None for category, count in zip(self.categories, counts, strict=True)]
         return part._with_categories(categories) if any(categories) else None
 
-    def without(self, shot: int) -> "MemoryBank | None":
-        """The same bank without one shot, and without its class where no positive shot of it is left.
+    def without(self, reference: int) -> "MemoryBank | None":
+        """The same bank without one reference, and without its class where no positive reference of it is left.
 
         Args:
-            shot: Its number in [0, M).
+            reference: Its number in [0, M).
 
         Returns:
             The bank, post-processed; None where no class is left.
         """
-        return self.keep_shots([other for other in range(len(self)) if other != shot])
+        return self.keep_references([other for other in range(len(self)) if other != reference])
 
-    def _choose(self, shots: Tensor) -> "MemoryBank":
-        """The same bank with some of its shots, int64 [m], in this order. Prototypes and categories stay."""
+    def _choose(self, chosen: Tensor) -> "MemoryBank":
+        """The same bank with some of its references, int64 [m], in this order. Prototypes and categories stay."""
         return replace(
             self,
-            vectors=self.vectors[shots],
-            class_index=self.class_index[shots],
-            weights=self.weights[shots],
-            sources=[self.sources[shot] for shot in shots],
-            crops=[self.crops[shot] for shot in shots],
-            negative=self.negative[shots],
-            images=[self.images[shot] for shot in shots],
+            vectors=self.vectors[chosen],
+            class_index=self.class_index[chosen],
+            weights=self.weights[chosen],
+            sources=[self.sources[one] for one in chosen.tolist()],
+            crops=[self.crops[one] for one in chosen.tolist()],
+            negative=self.negative[chosen],
+            images=[self.images[one] for one in chosen.tolist()],
         )
 
     def _with_categories(self, categories: Sequence[Category | None]) -> "MemoryBank":
-        """A post-processed bank whose classes are replaced one by one; None removes a class and its shots."""
+        """A post-processed bank whose classes are replaced one by one; None removes a class and its references."""
         ordered = sorted(filter(None, categories), key=lambda category: category.id)
         new_index = torch.tensor([-1 if category is None else ordered.index(category) for category in categories])
         class_index = new_index[self.class_index]
-        shots = class_index.argsort(stable=True)
-        shots = shots[class_index[shots] >= 0]
-        bank = replace(self._choose(shots), categories=ordered, class_index=class_index[shots])
+        order = class_index.argsort(stable=True)
+        order = order[class_index[order] >= 0]
+        bank = replace(self._choose(order), categories=ordered, class_index=class_index[order])
         bank.postprocess()
         return bank
-
-    def _per_class(self, values: Tensor) -> Tensor:
-        """Sums over the positive shots of each class: [C, ...] from [M, ...]."""
-        sums = values.new_zeros(len(self.categories), *values.shape[1:])
-        return sums.index_add_(0, self.class_index[~self.negative], values[~self.negative])

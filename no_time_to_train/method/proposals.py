@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.fast.packed_masks import Masks
+from no_time_to_train.method.fast.mask_logits import MaskLogits
+from no_time_to_train.method.fast.masks import Masks
 
 
 @dataclass
@@ -39,9 +40,10 @@ class DescribedProposals:
         boxes: int64 [n, 4], xyxy pixel indices of the regions at SAM 2's mask size (256); x2 and y2 are included. With
             tiles, in a finer frame of the whole image (``tiles.join``).
         vectors: float32 [n, D] mask vectors, L2-normalized.
-        upsampled_masks: Makes the masks of some proposals, given as int64 [m] row numbers, at the image's own size.
-            Most proposals are suppressed before their masks are needed.
+        upsampled_masks: Makes the masks of some proposals, given as int64 [m] row numbers, for merging. Most proposals
+            are suppressed before their masks are needed.
         prompts: The number of points that were decoded.
+        logits: What the masks are made from; None where they were read or made before, at the image's own size.
     """
 
     predicted_iou: Tensor
@@ -49,9 +51,14 @@ class DescribedProposals:
     vectors: Tensor
     upsampled_masks: Callable[[Tensor], Masks]
     prompts: int = 0
+    logits: MaskLogits | None = None
 
     def __len__(self) -> int:
         return len(self.predicted_iou)
+
+    def at_full_size(self, rows: Tensor, masks: Masks) -> Masks:
+        """The masks of some proposals at the image's own size; ``masks`` are those that were made for merging."""
+        return masks if self.logits is None else self.logits.at_full_size(rows, masks)
 
     def to(self, device: torch.device) -> "DescribedProposals":
         """The same proposals with their tensors on a device."""

@@ -16,24 +16,24 @@ from torchvision.ops import masks_to_boxes
 from no_time_to_train.method.beyond.diffusion import diffuse
 from no_time_to_train.method.beyond.guided import choose_points
 from no_time_to_train.method.beyond.negatives import Negatives
+from no_time_to_train.method.beyond.soft_nms import soft_nms
 from no_time_to_train.method.beyond.tiles import Window, drop_cut, join, tile_windows
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.fast.packed_masks import Masks
+from no_time_to_train.method.encoder import Encoder, check_finite
+from no_time_to_train.method.fast.mask_logits import MaskLogits
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
-from no_time_to_train.method.finite import check_finite
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Candidates, DescribedProposals, Proposals
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
-from no_time_to_train.method.suppress import suppress
+from no_time_to_train.method.suppress import nms, suppress
 from no_time_to_train.method.target_image import as_float
-from no_time_to_train.method.upsample import LogitMasks
 
-#: The ways of merging by their names in the settings.
+#: The ways of suppressing and merging by their names in the settings.
+SUPPRESS = {"nms": nms, "soft_nms": soft_nms, "none": lambda candidates, proposals, threshold: candidates}
 MERGE = {"soft": soft_merge, "diffusion": diffuse}
 
 
@@ -43,13 +43,12 @@ class Segmenter(nn.Module):
     Args:
         encoder: DINOv2, which describes what is inside a mask.
         proposer: SAM 2, which proposes masks; None where only references are described.
-        prototypes: The memory's prototypes (``prototypes_of``); None where only references are described.
+        prototypes: float32 [C, D], those of the memory, not normalized; None where only references are described.
         settings: The method's numbers.
-        negatives: The negative shots of the memory (``MemoryBank.negatives``); None where it has none.
+        negatives: Those of the memory (``MemoryBank.negatives``); None where it has none.
     """
 
-    prototype_vectors: Tensor
-    prototype_classes: Tensor
+    prototypes: Tensor
     negative_vectors: Tensor | None
     negative_classes: Tensor | None
 
@@ -57,7 +56,7 @@ class Segmenter(nn.Module):
         self,
         encoder: Encoder,
         proposer: MaskProposer | None = None,
-        prototypes: Prototypes | None = None,
+        prototypes: Tensor | None = None,
         settings: Settings | None = None,
         negatives: Negatives | None = None,
     ) -> None:
@@ -65,30 +64,22 @@ class Segmenter(nn.Module):
         self.encoder = encoder
         self.proposer = proposer
         self.settings = settings or Settings()
-        vectors, classes = prototypes or (None, None)
-        self.register_buffer("prototype_vectors", vectors, persistent=False)
-        self.register_buffer("prototype_classes", classes, persistent=False)
+        self.register_buffer("prototypes", prototypes, persistent=False)
         vectors, classes = negatives or (None, None)
         self.register_buffer("negative_vectors", vectors, persistent=False)
         self.register_buffer("negative_classes", classes, persistent=False)
 
     @property
-    def prototypes(self) -> Prototypes:
-        """The prototypes of the memory."""
-        return Prototypes(self.prototype_vectors, self.prototype_classes)
-
-    @property
     def negatives(self) -> Negatives | None:
-        """The negative shots of the memory; None where it has none."""
+        """The negative references of the memory; None where it has none."""
         vectors, classes = self.negative_vectors, self.negative_classes
         return None if vectors is None or classes is None else Negatives(vectors, classes)
 
-    def remember(self, prototypes: Prototypes, negatives: Negatives | None = None) -> None:
+    def remember(self, prototypes: Tensor, negatives: Negatives | None = None) -> None:
         """Replace the memory; the tensors are moved to the device of the networks."""
         device = self.encoder.normalize.mean.device
-        self.prototype_vectors, self.prototype_classes = (tensor.to(device) for tensor in prototypes)
-        self.negative_vectors = None if negatives is None else negatives.vectors.to(device)
-        self.negative_classes = None if negatives is None else negatives.classes.to(device)
+        self.prototypes = prototypes.to(device)
+        self.negative_vectors, self.negative_classes = negatives.to(device) if negatives else (None, None)
 
     def compile_encoders(self) -> None:
         """Let ``torch.compile`` translate both image encoders at their first call, which takes minutes."""
@@ -126,7 +117,7 @@ class Segmenter(nn.Module):
 
         Args:
             image: float [3, S, S] in [0, 1], where S is SAM 2's input size (see ``target_image.target_tensor``). With
-                tiles, uint8 [k, 3, S, S] (see ``target_image.target_squares``).
+                tiles, uint8 [k, 3, S, S] (see ``tiles.target_squares``).
             height: The image's own height in pixels, which masks and boxes refer to.
 
         Returns:
@@ -144,9 +135,9 @@ class Segmenter(nn.Module):
         Returns:
             The image's proposals with their mask vectors.
         """
-        if self.settings.tiles == 1:
-            return self._describe_square(image, Window(0, 0, height, width), height, width)
         windows = tile_windows(height, width, self.settings.tiles, self.settings.tile_overlap)
+        if len(windows) == 1:
+            return self._describe_square(image if image.ndim == 3 else image[0], windows[0], height, width)
         parts = (
             (window, self._describe_square(square, window, height, width))
             for square, window in zip(image, windows, strict=True)
@@ -170,7 +161,7 @@ class Segmenter(nn.Module):
         if settings.prompts == "grid":
             return proposer(image), settings.points_per_side**2
         points = point_grid(settings.points_per_side, proposer.size).to(image.device)
-        check_finite(self.prototype_vectors, "the memory", "file")
+        check_finite(self.prototypes, "the memory", "file")
         with without_autocast(image):
             chosen = choose_points(
                 features, self.prototypes, points, proposer.size, settings.prompt_threshold, settings.prompt_budget
@@ -187,31 +178,53 @@ class Segmenter(nn.Module):
         Args:
             proposals: From :meth:`describe`.
         """
-        check_finite(self.prototype_vectors, "the memory", "file")
-        with without_autocast(self.prototype_vectors):
-            candidates, masks = name_and_merge(proposals, self.prototypes, self.settings, self.negatives)
-            return keep_best(candidates.scores, candidates.classes, masks, self.settings.max_instances)
+        check_finite(self.prototypes, "the memory", "file")
+        with without_autocast(self.prototypes):
+            candidates, masks = classify_and_merge(proposals, self.prototypes, self.settings, self.negatives)
+            return keep_best(proposals, candidates, masks, self.settings.max_instances)
 
 
-def name_and_merge(
-    proposals: DescribedProposals, prototypes: Prototypes, settings: Settings, negatives: Negatives | None = None
+def classify_and_merge(
+    proposals: DescribedProposals, prototypes: Tensor, settings: Settings, negatives: Negatives | None = None
 ) -> tuple[Candidates, Masks]:
     """Classify, suppress, upsample, merge: all of :meth:`Segmenter.match_and_merge` except keeping the best.
 
     Args:
         proposals: The proposals of one image.
-        prototypes: The prototypes of the memory.
-        settings: The method's numbers.
-        negatives: The negative shots of the memory.
+        prototypes: float [C, D], not normalized.
 
     Returns:
         The candidates with their final scores, in descending order of predicted IoU, and the mask of each.
     """
-    candidates = classify(proposals, prototypes, settings.classes_per_mask, negatives, settings.score)
-    candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances, settings.suppression)
-    candidates, masks = drop_empty(candidates, proposals.upsampled_masks(candidates.rows))
-    vectors, merge = proposals.vectors[candidates.rows], MERGE[settings.merging]
-    scores = merge(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
+    lower = SUPPRESS[settings.suppression]
+    candidates = score(proposals, prototypes, settings, negatives)
+    candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances, lower)
+    return merge(proposals, candidates, settings)
+
+
+def score(
+    proposals: DescribedProposals, prototypes: Tensor, settings: Settings, negatives: Negatives | None = None
+) -> Candidates:
+    """Classify, with the negatives, and with the score of the settings.
+
+    The score ``cosine_iou`` is the similarity times the predicted IoU, so that of two masks that are as similar the one
+    with the better outline wins. The classes stay the same.
+    """
+    adjust = None if negatives is None else negatives.lower
+    candidates = classify(proposals, prototypes, settings.classes_per_mask, adjust)
+    if settings.score == "cosine_iou":
+        scores = candidates.scores * proposals.predicted_iou[candidates.rows].clamp(0, 1)
+        return replace(candidates, scores=scores)
+    return candidates
+
+
+def merge(proposals: DescribedProposals, candidates: Candidates, settings: Settings) -> tuple[Candidates, Masks]:
+    """Upsample and merge. Candidates whose mask is empty are dropped; the published code yields NaN there."""
+    masks = proposals.upsampled_masks(candidates.rows)
+    filled = np.flatnonzero(masks.areas)
+    masks, candidates = masks[filled], candidates[torch.from_numpy(filled).to(candidates.rows.device)]
+    lower, vectors = MERGE[settings.merging], proposals.vectors[candidates.rows]
+    scores = lower(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
     return replace(candidates, scores=scores), masks
 
 
@@ -229,25 +242,15 @@ def describe_proposals(proposals: Proposals, features: Tensor, height: int, widt
     filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
     if len(filled) < len(proposals):  # else a copy of all logits would only take memory
         proposals, regions = proposals[filled], regions[filled]
-    return DescribedProposals(
-        proposals.predicted_iou,
-        masks_to_boxes(regions).long(),
-        pool(features, regions),
-        LogitMasks(proposals.logits, height, width),
-    )
+    boxes, logits = masks_to_boxes(regions).long(), MaskLogits.of_image(proposals.logits, height, width)
+    return DescribedProposals(proposals.predicted_iou, boxes, pool(features, regions), logits, logits=logits)
 
 
-def drop_empty(candidates: Candidates, masks: Masks) -> tuple[Candidates, Masks]:
-    """Drop candidates whose mask is empty at the image's own size; the published code yields NaN there."""
-    filled = np.flatnonzero(masks.areas)
-    return candidates[torch.from_numpy(filled).to(candidates.rows.device)], masks[filled]
-
-
-def keep_best(scores: Tensor, classes: Tensor, masks: Masks, max_instances: int) -> Detections:
+def keep_best(proposals: DescribedProposals, candidates: Candidates, masks: Masks, max_instances: int) -> Detections:
     """The candidates of the highest scores, with boxes of their masks, on the CPU (docs/method.md, 3.9)."""
-    best = scores.argsort(descending=True, stable=True)[:max_instances].cpu()
-    regions, boxes = masks[best.numpy()].at_full_size()
-    return Detections(regions, boxes, scores.cpu()[best], classes.cpu()[best])
+    best = candidates.scores.argsort(descending=True, stable=True)[:max_instances].cpu()
+    kept = proposals.at_full_size(candidates.rows.cpu()[best], masks[best])
+    return Detections(kept, kept.boxes, candidates.scores.cpu()[best], candidates.classes.cpu()[best])
 
 
 def without_autocast(like: Tensor) -> torch.autocast:

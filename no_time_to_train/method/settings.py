@@ -1,8 +1,9 @@
 """The numbers of the method. The paper uses the same values on every data set."""
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Annotated, Any, Literal
 
+from no_time_to_train.errors import UserError
 from no_time_to_train.ranges import Fraction, Positive, Range, check_fields
 
 #: The paper's context around a reference, the same on every data set.
@@ -32,14 +33,11 @@ PromptThreshold = Annotated[float, Range(-1, 1)]
 #: The score of a candidate: its similarity to the class, as in the paper, or that times its predicted IoU.
 Score = Literal["cosine", "cosine_iou"]
 
-#: What happens to similar boxes of one class (``method/suppress.py``): the paper's NMS, Soft-NMS, or nothing.
+#: What happens to similar boxes of one class: the paper's NMS, Soft-NMS (``beyond/soft_nms.py``), or nothing.
 Suppression = Literal["nms", "soft_nms", "none"]
 
-#: How covered masks lose score: the paper's soft merging, or graph diffusion (``method/beyond/diffusion.py``).
+#: How covered masks lose score: the paper's soft merging, or graph diffusion (``beyond/diffusion.py``).
 Merging = Literal["soft", "diffusion"]
-
-#: What the shots of a class become (``method/prototypes.py``): the paper's mean, or an alternative.
-PrototypeKind = Literal["mean", "normalized_mean", "best_shot"]
 
 #: Exponent of the share of a mask that no better mask covers; 0 merges nothing.
 MergeExponent = Annotated[float, Range(0, 100)]
@@ -64,8 +62,6 @@ class Settings:
             ``none`` keeps all.
         merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
-        prototype: What a mask is compared with: ``mean`` of a class's shots, as in the paper; ``normalized_mean``, the
-            mean of the shots of length 1; ``best_shot``, the most similar shot.
         prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
             resemble a class of the memory.
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
@@ -85,15 +81,23 @@ class Settings:
     suppression: Suppression = "nms"
     merging: Merging = "soft"
     merge_exponent: MergeExponent = 0.5
-    prototype: PrototypeKind = "mean"
     prompts: Prompts = "grid"
     prompt_threshold: PromptThreshold = 0.0
     prompt_budget: Fraction = 0.15
     tiles: Tiles = 1
     tile_overlap: TileOverlap = 0.2
 
-    def __post_init__(self) -> None:
+    prototype: InitVar[str] = "mean"
+
+    def __post_init__(self, prototype: str) -> None:
         check_fields(self)
+        check_prototype(prototype)
+
+
+def check_prototype(kind: object) -> None:
+    """Refuse the kinds of prototypes that version 0.2 had besides the paper's mean."""
+    if kind != "mean":
+        raise UserError(f"prototype {kind!r} was removed, because it gained nothing: leave out the key prototype")
 
 
 #: A choice among the settings below, by name.

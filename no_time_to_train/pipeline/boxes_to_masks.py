@@ -21,6 +21,7 @@ from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_replaceable, remove_leftovers, sha256, write_json
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.networks.box_prompts import BoxSegmenter, mask_or_box, rectangle
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.visual.drawing import draw_instances, save_picture
@@ -32,7 +33,7 @@ Polygons = list[list[float]]
 JOURNAL_FORMAT = 2
 
 #: What an annotation gets, by its id: its mask as ``segmentation``, and its ``area`` in pixels.
-Masks = dict[int, dict[str, Any]]
+MadeMasks = dict[int, dict[str, Any]]
 
 
 def boxes_to_masks(
@@ -84,7 +85,7 @@ def boxes_to_masks(
         remove_leftovers(out_path)
         done = {record["image"]: record for record in journal.records()}
         numbers = itertools.count(1 + max(journal.done, default=-1))
-        made: Masks = {}
+        made: MadeMasks = {}
         for image_id, members in tqdm(by_image.items(), desc="masks", unit=" image"):
             image = read_listed_image(image_dir, coco.imgs[image_id])
             identity = {"image": image_id, "pixels": hash_pixels(image)}
@@ -127,7 +128,7 @@ def choose_annotations(coco: COCO, json_file: str | Path, references: ReferenceS
 
 def masks_of_boxes(
     image: NDArray[np.uint8], annotations: list[dict[str, Any]], segmenter: BoxSegmenter, as_published: bool = False
-) -> Masks:
+) -> MadeMasks:
     """Make the masks of an image's boxes. Where one is empty or lies outside its box, print a
     warning and take the box itself.
 
@@ -138,7 +139,7 @@ def masks_of_boxes(
     """
     boxes = np.array([annotation["bbox"] for annotation in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    masks: Masks = {}
+    masks: MadeMasks = {}
     for annotation, box, mask in zip(annotations, boxes, segmenter(image, boxes), strict=True):
         used = mask_or_box(mask, box)
         segmentation: Rle | Polygons = published_polygons(used) if as_published else encode_mask(used)
@@ -170,7 +171,7 @@ def published_polygons(mask: NDArray[np.bool_]) -> Polygons:
 
 
 def draw_masks(
-    image: NDArray[np.uint8], annotations: list[dict[str, Any]], masks: Masks, coco: COCO
+    image: NDArray[np.uint8], annotations: list[dict[str, Any]], masks: MadeMasks, coco: COCO
 ) -> NDArray[np.uint8]:
     """Draw the masks made for an image.
 
@@ -187,4 +188,4 @@ def draw_masks(
     pixels = np.array([annotation_mask(annotation, *image.shape[:2]) for annotation in made])
     classes = [annotation["category_id"] for annotation in annotations]
     labels = [coco.cats[one]["name"] if one in coco.cats else str(one) for one in classes]
-    return draw_instances(image, pixels, np.array(classes), labels)
+    return draw_instances(image, Masks.pack(pixels), np.array(classes), labels)

@@ -31,12 +31,12 @@ from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceDataset, check_images_exist
 from no_time_to_train.data.reference_sets import ReferenceSet
-from no_time_to_train.data.rle import Rle, annotation_mask, check_rle, encode_mask
+from no_time_to_train.data.rle import annotation_mask, encode_crop, encode_mask
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.target_image import as_float
-from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, EncodedMasks, ProposalCache
+from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache
 from no_time_to_train.pipeline.segment_images import hash_tensors
 
 #: Random draws from the pool whose mean score is reported next to that of the choice.
@@ -195,14 +195,8 @@ def _match(proposals: DescribedProposals, annotations: list[dict[str, Any]]) -> 
         annotations: The annotations of the image; the instances are those that are no crowds.
     """
     rows = distinct_proposals(proposals.boxes, proposals.predicted_iou)
-    masks = proposals.upsampled_masks
-    assert isinstance(masks, EncodedMasks)
-    found: list[Rle] = [{"size": [masks.height, masks.width], "counts": masks.counts[row]} for row in rows.tolist()]
-    try:
-        for mask in found:
-            check_rle(mask)
-    except ValueError as error:
-        raise UserError(f"the cache holds a mask that no run wrote ({error}): delete its folder") from error
+    masks = proposals.upsampled_masks(rows)
+    found = [encode_crop(*masks.crop(index), masks.height, masks.width) for index in range(len(masks))]
     crowd = np.array([bool(one.get("iscrowd")) for one in annotations], bool)
     truth = [encode_mask(annotation_mask(one, masks.height, masks.width)) for one in annotations]
     iou = torch.zeros(len(found), len(truth), dtype=torch.float64)

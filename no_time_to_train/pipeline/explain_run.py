@@ -215,7 +215,7 @@ class Rerun:
         item = stage.dataset[index]
         if isinstance(item, BadImage):
             raise UserError(item.reason)
-        device = segmenter.prototype_vectors.device
+        device = segmenter.prototypes.device
         described = None
         if item.proposals is None:
             assert item.image is not None

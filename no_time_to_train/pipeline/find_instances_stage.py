@@ -33,7 +33,6 @@ from no_time_to_train.method.beyond.tiles import BORDER, FINER
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.prototypes import prototypes_of
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.registry import sam2_input_size
@@ -67,7 +66,7 @@ class TestStage(Stage):
         bank = load_memory(self.memory)
         if bank.prototypes is None:
             raise UserError(f"memory {self.memory} is not post-processed: run test_mode postprocess_memory on it first")
-        self.prototypes = prototypes_of(bank, self.model_cfg.sam2_infer_cfgs.prototype)
+        self.prototypes = bank.prototypes
         self.categories = bank.categories
         self.negatives = self.choose_negatives(bank)
         self.coco = self.read_targets(bank)
@@ -172,7 +171,7 @@ class TestStage(Stage):
     def guided_by(self) -> list[Any]:
         """What guided prompts depend on: the prototypes, and all numbers of the rule."""
         cfg = self.model_cfg.sam2_infer_cfgs
-        prototypes = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in self.prototypes)).hexdigest()
+        prototypes = hashlib.sha256(self.prototypes.numpy().tobytes()).hexdigest()
         return [prototypes, cfg.prompt_threshold, cfg.prompt_budget, LEVEL_STEP, SEVERAL_CLASSES]
 
     def remove_leftovers(self) -> None:
@@ -206,7 +205,7 @@ class TestStage(Stage):
         Returns:
             The image's record.
         """
-        proposals = self.as_stored(item, described).to(segmenter.prototype_vectors.device)
+        proposals = self.as_stored(item, described).to(segmenter.prototypes.device)
         detections = segmenter.match_and_merge(proposals)
         results = to_coco_records(detections, item.image_id, [category.id for category in self.categories])
         if self.model_cfg.test.online_vis:

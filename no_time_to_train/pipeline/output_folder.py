@@ -19,7 +19,6 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.files import atomic_write, spreadsheet_cell, write_json
-from no_time_to_train.method.fast.mask_crops import crop_of
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
@@ -201,7 +200,7 @@ def save_mask(instances: Instances, path: Path) -> None:
     """
     numbers = np.zeros(instances.image.shape[:2], np.uint8)
     for index in reversed(range(len(instances))):
-        crop, top, left = crop_of(instances.detections.masks, index)
+        crop, top, left = instances.detections.masks.crop(index)
         numbers[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = index + 1
     picture = Image.fromarray(numbers).convert("P")
     colors = [channel for index in range(255) for channel in PALETTE.by_idx(index).as_rgb()]

@@ -8,8 +8,9 @@ reads the cache gives the same bytes.
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +25,11 @@ from torch.nn import functional as F
 
 from no_time_to_train.data.datasets import Target, TargetDataset, stated_size
 from no_time_to_train.data.images import stored_size
-from no_time_to_train.data.rle import check_rle, encode_mask
+from no_time_to_train.data.rle import check_rle, encode_crop
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, sha256
-from no_time_to_train.method.beyond.tile_masks import TileMasks
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.mask_logits import MaskLogits
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
 
 #: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
@@ -49,38 +50,25 @@ class CacheEntry(NamedTuple):
     proposals: DescribedProposals
 
 
-@dataclass
-class EncodedMasks:
-    """Masks that are decoded when they are needed.
+def decode_masks(height: int, width: int, counts: list[str], rows: Tensor) -> Masks:
+    """Some of the masks of an entry.
 
-    Attributes:
-        height: Height of the masks in pixels.
-        width: Width of the masks in pixels.
+    Args:
         counts: The ``counts`` of each mask's compressed RLE.
+        rows: int64 [m] in [0, n), the masks that are needed.
     """
-
-    height: int
-    width: int
-    counts: list[str]
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def __call__(self, rows: Tensor) -> PackedMasks:
-        """The masks of some proposals, int64 [m] in [0, n)."""
-        size = [self.height, self.width]
-        parts = [PackedMasks.pack(np.zeros((0, *size), bool))]
-        for part in rows.cpu().split(max(DENSE_AT_ONCE // (self.height * self.width), 1)):
-            if len(part):
-                encoded = [{"size": size, "counts": self.counts[row]} for row in part.tolist()]
-                try:
-                    for mask in encoded:
-                        check_rle(mask)
-                except ValueError as error:
-                    raise UserError(f"the cache holds a mask that no run wrote ({error}): delete its folder") from error
-                dense = coco_mask.decode(encoded)
-                parts.append(PackedMasks.pack(dense.transpose(2, 0, 1).view(bool)))  # from [H, W, m]
-        return PackedMasks.join(parts)
+    parts = [Masks.pack(np.zeros((0, height, width), bool))]
+    for part in rows.cpu().split(max(DENSE_AT_ONCE // (height * width), 1)):
+        if len(part):
+            encoded = [{"size": [height, width], "counts": counts[row]} for row in part.tolist()]
+            try:
+                for mask in encoded:
+                    check_rle(mask)
+            except ValueError as error:
+                raise UserError(f"the cache holds a mask that no run wrote ({error}): delete its folder") from error
+            dense = coco_mask.decode(encoded)
+            parts.append(Masks.pack(dense.transpose(2, 0, 1).view(bool)))  # from [H, W, m]
+    return Masks.join(parts)
 
 
 class ProposalCache:
@@ -194,7 +182,7 @@ class CachedTargetDataset(TargetDataset):
 
 def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
     """The body of an entry: safetensors, which cannot run code."""
-    masks = proposals.upsampled_masks
+    masks = proposals.logits
     return safetensors.torch.save(
         {
             "size": torch.tensor([height, width]),
@@ -202,7 +190,7 @@ def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
             "predicted_iou": proposals.predicted_iou.cpu(),
             "boxes": proposals.boxes.to(torch.int16).cpu(),
             "vectors": proposals.vectors.half().cpu(),
-            **(masks.to_tensors() if isinstance(masks, TileMasks) else _encode_masks(proposals, height, width)),
+            **(masks.to_tensors() if masks is not None and masks.tiled else _encode_masks(proposals, height, width)),
         }
     )
 
@@ -211,9 +199,10 @@ def _encode_masks(proposals: DescribedProposals, height: int, width: int) -> dic
     """The masks of an image without tiles as compressed RLE."""
     rows = torch.arange(len(proposals), device=proposals.boxes.device)
     masks = [
-        encode_mask(mask)["counts"]
+        encode_crop(*made.crop(index), height, width)["counts"]
         for part in rows.split(max(DENSE_AT_ONCE // (height * width), 1))
-        for mask in proposals.upsampled_masks(part).at_full_size()[0].numpy()
+        for made in [proposals.upsampled_masks(part)]
+        for index in range(len(made))
     ]
     return {"masks": torch.frombuffer(bytearray((" ".join(masks) + " ").encode()), dtype=torch.uint8)}
 
@@ -221,13 +210,16 @@ def _encode_masks(proposals: DescribedProposals, height: int, width: int) -> dic
 def _from_bytes(body: bytes) -> CacheEntry:
     tensors = safetensors.torch.load(body)
     height, width = tensors["size"].tolist()
-    masks: EncodedMasks | TileMasks
+    masks: Callable[[Tensor], Masks]
+    logits = None
     if "masks" in tensors:
-        masks = EncodedMasks(height, width, tensors["masks"].numpy().tobytes().decode().split())
+        counts = tensors["masks"].numpy().tobytes().decode().split()
+        masks, count = partial(decode_masks, height, width, counts), len(counts)
     else:
-        masks = TileMasks.from_tensors(height, width, tensors)
+        masks = logits = MaskLogits.from_tensors(height, width, tensors)
+        count = len(logits)
     shapes = [tensors["predicted_iou"].shape, tensors["boxes"].shape[:1], tensors["vectors"].shape[:1]]
-    if set(map(tuple, shapes)) != {(len(masks),)} or tensors["boxes"].shape[1:] != (4,):
+    if set(map(tuple, shapes)) != {(count,)} or tensors["boxes"].shape[1:] != (4,):
         raise ValueError("the numbers of masks, boxes and vectors differ")
     proposals = DescribedProposals(
         tensors["predicted_iou"],
@@ -235,6 +227,7 @@ def _from_bytes(body: bytes) -> CacheEntry:
         F.normalize(tensors["vectors"].float(), dim=1),
         masks,
         int(tensors["prompts"]),
+        logits,
     )
     return CacheEntry(height, width, proposals)
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
-from torchvision.ops import masks_to_boxes
 
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.coco_results import from_coco_records
@@ -19,6 +18,7 @@ from no_time_to_train.data.reference_pictures import encode_crop
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.files import read_json
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.pipeline.target_pictures import picture_files
 from no_time_to_train.visual.drawing import save_picture
@@ -86,12 +86,12 @@ def ground_truth(image: NDArray[np.uint8], annotations: list[dict[str, Any]], ca
     ids = [category.id for category in categories]
     chosen = [one for one in annotations if one["category_id"] in ids and one.get("segmentation")]
     masks = np.array([annotation_mask(one, *image.shape[:2]) for one in chosen], bool)
-    regions = torch.from_numpy(masks.reshape(-1, *image.shape[:2]))
-    filled = regions.any(dim=(1, 2))
+    regions = Masks.pack(masks.reshape(-1, *image.shape[:2]))
+    filled = torch.from_numpy(regions.areas > 0)
     classes = torch.tensor([ids.index(one["category_id"]) for one in chosen], dtype=torch.int64)
     regions, classes = regions[filled], classes[filled]
     scores = torch.ones(len(classes))
-    return Instances(image, categories, Detections(regions, masks_to_boxes(regions).long(), scores, classes))
+    return Instances(image, categories, Detections(regions, regions.boxes, scores, classes))
 
 
 def add_pictures(bank: MemoryBank, references: COCO, reference_dir: Path) -> None:
@@ -103,12 +103,12 @@ def add_pictures(bank: MemoryBank, references: COCO, reference_dir: Path) -> Non
         reference_dir: Folder of their images.
     """
     shots: dict[int, Any] = {
-        category.id: [bank.sources[shot] for shot in bank.shots_of(index)]
+        category.id: [bank.sources[shot] for shot in bank.references_of(index)]
         for index, category in enumerate(bank.categories)
     }
     context_ratio = bank.made_with["context_ratio"]
     crops = ReferenceDataset(references, reference_dir, bank.categories, shots, REFERENCE_SIDE, context_ratio)
-    positive = [shot for index in range(len(bank.categories)) for shot in bank.shots_of(index)]
+    positive = [shot for index in range(len(bank.categories)) for shot in bank.references_of(index)]
     for index, shot in enumerate(positive):
         crop = crops[index]
         if isinstance(crop, ReferenceCrop):  # an image may have gone since

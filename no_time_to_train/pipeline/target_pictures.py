@@ -13,6 +13,7 @@ from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.datasets import read_listed_image
 from no_time_to_train.data.file_names import clean_name, unique_names
 from no_time_to_train.data.rle import annotation_mask
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import draw_instances, save_picture, side_by_side
 
@@ -99,7 +100,8 @@ class TargetPictures:
         """The image with the masks of annotations or results over it."""
         masks = [annotation_mask(record, *image.shape[:2]) for record in records]
         classes = [list(self.names).index(record["category_id"]) for record in records]
-        return draw_instances(image, np.array(masks).reshape(-1, *image.shape[:2]), np.array(classes, int), labels)
+        packed = Masks.pack(np.array(masks, bool).reshape(-1, *image.shape[:2]))
+        return draw_instances(image, packed, np.array(classes, int), labels)
 
 
 def picture_files(coco: COCO, by_file_name: bool = False) -> dict[ImageId, str]:

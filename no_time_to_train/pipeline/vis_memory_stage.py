@@ -36,7 +36,7 @@ class VisMemoryStage(Stage):
         check_fits(self.bank, self.memory, self.encoder_settings(), [])
         coco = read_coco(json_file)
         references: dict[int, Any] = {
-            category.id: list(filter(None, (self.bank.sources[shot] for shot in self.bank.shots_of(index))))
+            category.id: list(filter(None, (self.bank.sources[shot] for shot in self.bank.references_of(index))))
             for index, category in enumerate(self.bank.categories)
         }
         references = check_references(references, coco, json_file, self.bank.categories, shots=None)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from no_time_to_train.files import atomic_write
-from no_time_to_train.method.fast.mask_crops import MaskCrops, crop_of
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.visual.labels import fitting_labels, load_font, text_size
 
 #: An RGB picture: uint8 [H, W, 3].
@@ -57,7 +57,7 @@ FILL = 0.25
 
 def draw_instances(
     image: Picture,
-    masks: NDArray[np.bool_] | MaskCrops,
+    masks: Masks,
     classes: NDArray[np.int64],
     labels: list[str],
     by_instance: bool = False,
@@ -69,7 +69,7 @@ def draw_instances(
 
     Args:
         image: uint8 [H, W, 3] RGB; it is not changed.
-        masks: bool [n, H, W]. Empty masks are not drawn.
+        masks: n masks. Empty masks are not drawn.
         classes: int64 [n], the class of each mask, which chooses its color.
         labels: The text of each mask.
         by_instance: Choose the colors so that neighbors differ, whatever their classes.
@@ -77,21 +77,18 @@ def draw_instances(
     Returns:
         uint8 [H, W, 3] RGB.
     """
-    found: dict[int, NDArray[np.int64]] = {}
-    for index in range(len(masks)):
-        crop, top, left = crop_of(masks, index)
-        if crop.any():
-            found[index] = sv.mask_to_xyxy(crop[None])[0].astype(np.int64) + np.array([left, top, left, top])
-    if not found:
+    filled = np.flatnonzero(masks.areas)
+    if not len(filled):
         return image
     height, width = image.shape[:2]
-    filled, boxes = list(found), np.stack(list(found.values()))
+    masks = masks[filled]
+    boxes = masks.boxes.numpy()
     chosen = instance_colors(boxes) if by_instance else classes[filled]
     colors = [PALETTE.by_idx(int(index)).as_rgb() for index in chosen]
     picture = np.ascontiguousarray(image).copy()
     line = max(round((height * width) ** 0.5 / 450), 1)
     for position in reversed(range(len(filled))):
-        _draw_mask(picture, *crop_of(masks, filled[position]), boxes[position], colors[position], line)
+        _draw_mask(picture, *masks.crop(position), colors[position], line)
 
     size = label_size(height, width)
     numbers = [str(index + 1) for index in filled]
@@ -112,16 +109,13 @@ def _draw_mask(
     crop: NDArray[np.bool_],
     top: int,
     left: int,
-    box: NDArray[np.int64],
     color: tuple[int, int, int],
     line: int,
 ) -> None:
-    """Draw one mask, whose first and last column and row are the box, into a picture, in place."""
-    x1, y1, x2, y2 = box.tolist()
-    inside = crop[y1 - top : y2 + 1 - top, x1 - left : x2 + 1 - left]
-    patch = picture[y1 : y2 + 1, x1 : x2 + 1]
-    patch[inside] = np.rint((1 - FILL) * patch[inside] + FILL * np.array(color)).astype(np.uint8)
-    draw_outlines(picture, [contour + np.array([x1, y1], np.int32) for contour in outlines(inside)], color, line)
+    """Draw the part of a mask in its box into a picture, in place."""
+    patch = picture[top : top + crop.shape[0], left : left + crop.shape[1]]
+    patch[crop] = np.rint((1 - FILL) * patch[crop] + FILL * np.array(color)).astype(np.uint8)
+    draw_outlines(picture, [contour + np.array([left, top], np.int32) for contour in outlines(crop)], color, line)
 
 
 def draw_outlines(picture: Picture, contours: list[NDArray[np.int32]], color: tuple[int, int, int], line: int) -> None:

@@ -16,7 +16,6 @@ from PIL import Image
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.reference_pictures import decode_crop
 from no_time_to_train.files import atomic_write
-from no_time_to_train.method.fast.mask_crops import crop_of
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.visual.drawing import INSTANCE_COLORS, PALETTE, Picture, instance_colors, outlines, save_picture
 from no_time_to_train.visual.html import render
@@ -127,8 +126,7 @@ class Gallery:
         records = []
         values = zip(instances.labels, instances.scores.tolist(), instances.boxes.tolist(), tints.tolist(), strict=True)
         for index, (label, score, (x1, y1, x2, y2), tint) in enumerate(values):
-            crop, top, left = crop_of(instances.detections.masks, index)
-            inside = crop[y1 - top : y2 + 1 - top, x1 - left : x2 + 1 - left]
+            inside, top, left = instances.detections.masks.crop(index)
             box = [scale * x1, scale * y1, scale * (x2 + 1 - x1), scale * (y2 + 1 - y1)]
             records.append(
                 {
@@ -136,7 +134,7 @@ class Gallery:
                     "score": round(score, 7),  # the digits that float32 has
                     "tint": tint,
                     "box": [round(value) for value in box],
-                    "outline": _svg_path(inside, x1, y1, scale),
+                    "outline": _svg_path(inside, left, top, scale),
                 }
             )
         return records

@@ -12,7 +12,6 @@ from torch import Tensor
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer
-from no_time_to_train.method.prototypes import Prototypes
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamBoxes, masks_of
@@ -100,6 +99,6 @@ def test_a_prototype_that_is_not_finite_is_an_error() -> None:
     vit = build_dinov2("dinov2_nano", 224)
     prototypes = torch.ones(2, vit.embed_dim)
     prototypes[1, 3] = float("nan")
-    segmenter = Segmenter(Encoder(vit), None, Prototypes.one_per_class(prototypes))
+    segmenter = Segmenter(Encoder(vit), None, prototypes)
     with pytest.raises(UserError, match="the memory gives values that are not finite: is its file damaged"):
         segmenter.match_and_merge(None)  # type: ignore[arg-type]  # refused before the proposals are used

@@ -7,8 +7,8 @@ It follows FSOD-VFM (arXiv 2602.03137), whose masks come from another proposer a
 import torch
 from torch import Tensor
 
-from no_time_to_train.method.fast.packed_masks import Masks
-from no_time_to_train.method.soft_merge import lower_covered
+from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.method.soft_merge import covered_shares
 
 #: a, how much of what covers a mask is passed on to the masks that this one covers: the value of FSOD-VFM.
 ALPHA = 0.3
@@ -35,7 +35,11 @@ def diffuse(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, expo
     Returns:
         float [n], the new scores.
     """
-    return lower_covered(scores, classes, masks, lambda _, covered: steady_state(covered).to(scores), exponent)
+    merged = scores.clone()
+    for class_index in classes.unique():
+        members = (classes == class_index).nonzero()[:, 0]
+        merged[members] *= (1 - steady_state(covered_shares(masks[members])).to(scores)).clamp(min=0) ** exponent
+    return merged
 
 
 def steady_state(covered: Tensor) -> Tensor:

@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.method.prototypes import Prototypes
-
 #: How much larger the divisor of similarity plus 1 is from one level of the grid to the next. With one class, the AP of
 #: the tuning scenes is 0.2 lower at 0, because similar points that lie close together use up the budget, and 0.9 lower
 #: at 0.3, because fewer points reach the threshold.
@@ -29,7 +27,7 @@ SEVERAL_CLASSES = 2
 
 
 def choose_points(
-    features: Tensor, prototypes: Prototypes, points: Tensor, size: int, threshold: float, budget: float
+    features: Tensor, prototypes: Tensor, points: Tensor, size: int, threshold: float, budget: float
 ) -> Tensor:
     """The points of a grid that are worth decoding.
 
@@ -45,7 +43,7 @@ def choose_points(
 
     Args:
         features: float [D, g, g], the image's feature map, not normalized.
-        prototypes: The prototypes of the memory. Negative references play no role.
+        prototypes: float [C, D], not normalized. Negative references play no role.
         points: float [n * n, 2], (x, y) in pixels, from ``mask_proposals.point_grid``.
         size: Side of the image that the points refer to, in pixels.
         threshold: The lowest similarity in [-1, 1]; -1 keeps all points.
@@ -55,10 +53,9 @@ def choose_points(
     Returns:
         int64 [m], the chosen points in ascending order; none where no point reaches the threshold.
     """
-    priority = (1 + similarity(features, prototypes.vectors, points, size)) / (
-        1 + LEVEL_STEP * levels(len(points)).to(points)
-    )
-    share = min(budget * (SEVERAL_CLASSES if prototypes.classes.any() else 1), 1)
+    distance = 1 + LEVEL_STEP * levels(len(points)).to(points)
+    priority = (1 + similarity(features, prototypes, points, size)) / distance
+    share = min(budget * (SEVERAL_CLASSES if len(prototypes) > 1 else 1), 1)
     best = priority.argsort(descending=True, stable=True)[: max(int(share * len(points)), 1)]
     return best[priority[best] >= 1 + threshold].sort().values
 

@@ -11,29 +11,31 @@ NEGATIVE_SCALE = 0.8
 
 
 class Negatives(NamedTuple):
-    """The negative shots of a memory.
+    """The negative references of a memory.
 
     Attributes:
-        vectors: float32 [K, D], one vector per negative shot, not normalized.
+        vectors: float32 [K, D], one vector per negative reference, not normalized.
         classes: int64 [K] in [0, C), the class that each is not.
     """
 
     vectors: Tensor
     classes: Tensor
 
+    def to(self, device: torch.device) -> "Negatives":
+        """The same on a device."""
+        return Negatives(self.vectors.to(device), self.classes.to(device))
 
-def lower_by_negatives(similarity: Tensor, vectors: Tensor, negatives: Negatives) -> Tensor:
-    """Lower the similarities to a class where one of its negatives is more similar than its prototype.
+    def lower(self, similarity: Tensor, vectors: Tensor) -> Tensor:
+        """Lower the similarities to a class where one of its negatives is more similar than its prototype.
 
-    Args:
-        similarity: float [n, C] in [0, 1], the similarity of each mask to each class.
-        vectors: float [n, D], the vectors of the masks, L2-normalized.
-        negatives: The negative shots. A class without any keeps its similarities.
+        Args:
+            similarity: float [n, C] in [0, 1], the similarity of each mask to each class.
+            vectors: float [n, D], the vectors of the masks, L2-normalized.
 
-    Returns:
-        float [n, C] in [0, 1].
-    """
-    cosines = vectors @ F.normalize(negatives.vectors, dim=1).T
-    classes = negatives.classes.expand(len(vectors), -1)
-    nearest = torch.zeros_like(similarity).scatter_reduce_(1, classes, cosines, "amax")
-    return similarity * torch.exp(-(nearest - similarity).clamp(min=0) / NEGATIVE_SCALE)
+        Returns:
+            float [n, C] in [0, 1]; the similarities to a class without negatives stay.
+        """
+        cosines = vectors @ F.normalize(self.vectors, dim=1).T
+        classes = self.classes.expand(len(vectors), -1)
+        nearest = torch.zeros_like(similarity).scatter_reduce_(1, classes, cosines, "amax")
+        return similarity * torch.exp(-(nearest - similarity).clamp(min=0) / NEGATIVE_SCALE)

@@ -9,14 +9,17 @@ the overlap. Mask vectors are pooled from the features of the mask's own square.
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from no_time_to_train.method.beyond.tile_masks import TileMasks
+from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.proposals import DescribedProposals, Proposals
-from no_time_to_train.method.upsample import LogitMasks
+from no_time_to_train.method.target_image import resize_to_square
 
 #: Steps per pixel of SAM 2's masks in the frame that the boxes of all squares share. A pixel of a tile is at least one.
 FINER = 16
@@ -57,6 +60,32 @@ def _spans(length: int, tiles: int, overlap: float) -> list[tuple[int, int]]:
     return [(round(index * (length - side) / max(tiles - 1, 1)), side) for index in range(tiles)]
 
 
+def target_squares(
+    image: NDArray[np.uint8], size: int, tiles: int = 1, overlap: float = 0.0, stated: tuple[int, int] | None = None
+) -> Tensor:
+    """All squares of an image that ``Segmenter.describe`` needs: one, or with tiles one and those of the tiles.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        size: Side of a square in pixels.
+        tiles: ``Settings.tiles``.
+        overlap: ``Settings.tile_overlap``.
+        stated: Height and width of the results in pixels, where they are not those of the image.
+
+    Returns:
+        uint8 [3, size, size]; with tiles, uint8 [k, 3, size, size] in the order of :func:`tile_windows`.
+    """
+    if tiles == 1:
+        return resize_to_square(image, size)
+    height, width = stated or image.shape[:2]
+    y, x = image.shape[0] / height, image.shape[1] / width
+    boxes = [
+        (left * x, top * y, (left + w) * x, (top + h) * y)
+        for top, left, h, w in tile_windows(height, width, tiles, overlap)[1:]
+    ]
+    return torch.stack([resize_to_square(image, size, box) for box in (None, *boxes)])
+
+
 def drop_cut(proposals: Proposals, window: Window, height: int, width: int) -> Proposals:
     """Drop proposals that a border of their tile cuts off. A border of the image cuts off nothing.
 
@@ -90,18 +119,18 @@ def join(parts: Iterable[tuple[Window, DescribedProposals]], height: int, width:
     Returns:
         All proposals. Their boxes are in a frame of ``FINER`` steps per pixel of SAM 2's masks of the whole image.
     """
-    masks, joined = TileMasks(height, width), []
+    masks, joined = MaskLogits(height, width), []
     for window, part in parts:
-        assert isinstance(part.upsampled_masks, LogitMasks)
-        logits = part.upsampled_masks.logits
-        masks.add(window, logits, part.boxes)
-        joined.append((part, to_frame(part.boxes, window, height, width, logits.shape[-1])))
+        assert part.logits is not None
+        masks.add(window, part.logits, part.boxes)
+        joined.append((replace(part, logits=None), to_frame(part.boxes, window, height, width, masks.squares[-1][4])))
     return DescribedProposals(
         torch.cat([part.predicted_iou for part, _ in joined]),
         torch.cat([boxes for _, boxes in joined]),
         torch.cat([part.vectors for part, _ in joined]),
         masks,
         sum(part.prompts for part, _ in joined),
+        masks,
     )
 
 

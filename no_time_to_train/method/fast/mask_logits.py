@@ -1,7 +1,7 @@
-"""The masks of an image and its tiles, in memory that does not grow with masks times pixels of the image."""
+"""SAM 2's logits, from which masks are made when they are needed: most proposals are suppressed before."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.method.fast.mask_crops import MaskCrops, fits
-from no_time_to_train.method.fast.packed_masks import PackedMasks
+from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.method.upsample import UPSAMPLED_AT_ONCE, upsample
 
-#: Masks of an image with more pixels than this are compared with each other at a size of about as many.
+#: With tiles, masks of an image with more pixels than this are compared at a size of about as many.
 COMPARED_PIXELS = 2**22
-
-#: Pixels of a mask that are upsampled at once: 2**24 of float32 are 64 MiB.
-UPSAMPLED_AT_ONCE = 2**24
 
 #: The largest logit that is stored: that of float16.
 LARGEST = 65504.0
@@ -28,10 +25,10 @@ MOST_LOGITS = 4096
 
 
 @dataclass
-class TileMasks:
-    """Masks that are upsampled when they are needed, each from the square that it was proposed in.
+class MaskLogits:
+    """n masks that are upsampled when they are needed, each from the square that it was proposed in.
 
-    Of SAM 2's logits only the part around each region is kept.
+    In the paper, one square shows the whole image. With tiles, of each mask only the logits around its region are kept.
 
     Attributes:
         height: The image's height in pixels.
@@ -47,20 +44,85 @@ class TileMasks:
     places: list[tuple[int, int, int]] = field(default_factory=list)
     crops: list[Tensor] = field(default_factory=list)
 
-    def add(self, window: tuple[int, int, int, int], logits: Tensor, boxes: Tensor) -> None:
+    @classmethod
+    def of_image(cls, logits: Tensor, height: int, width: int) -> "MaskLogits":
+        """Masks of one square that shows the whole image, float32 [n, s, s]."""
+        square = (0, 0, height, width, logits.shape[-1])
+        return cls(height, width, [square], [(0, 0, 0)] * len(logits), list(logits))
+
+    @property
+    def tiled(self) -> bool:
+        """Whether there are tiles."""
+        return len(self.squares) > 1
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __call__(self, rows: Tensor) -> Masks:
+        """The masks of some proposals, int64 [m] in [0, n), as merging compares them.
+
+        They have the image's own size, except with tiles in a large image: there every k-th pixel is taken.
+        """
+        return self.at_size(rows, *self.compared_size())
+
+    def at_full_size(self, rows: Tensor, compared: Masks) -> Masks:
+        """The masks of some proposals at the image's own size; ``compared`` are the same as calling gives them."""
+        if compared.shape[1:] == (self.height, self.width):
+            return compared
+        return self.at_size(rows, self.height, self.width)
+
+    def compared_size(self, side: int | None = None) -> tuple[int, int]:
+        """Height and width at which masks are compared.
+
+        Args:
+            side: The longer side where less is enough; with tiles, which show small objects, it is not.
+        """
+        shrink = 1.0
+        if self.tiled:
+            shrink = min(math.sqrt(COMPARED_PIXELS / (self.height * self.width)), 1)
+            return max(int(self.height * shrink), 1), max(int(self.width * shrink), 1)
+        if side is not None:
+            shrink = min(side / max(self.height, self.width), 1)
+        return max(round(self.height * shrink), 1), max(round(self.width * shrink), 1)
+
+    def at_size(self, rows: Tensor, height: int, width: int) -> Masks:
+        """The masks of some proposals, int64 [m], at another size."""
+        if not self.tiled:
+            side = self.squares[0][4]
+            crops = [self.crops[row] for row in rows.tolist()]
+            return upsample(torch.stack(crops) if crops else torch.zeros(0, side, side), height, width)
+        ys, xs = (
+            ((torch.arange(short) + 0.5) * (long / short)).long()
+            for short, long in ((height, self.height), (width, self.width))
+        )
+        return Masks.from_crops(self._regions(rows, ys, xs), height, width)
+
+    def _regions(self, rows: Tensor, ys: Tensor, xs: Tensor) -> Iterator[tuple[NDArray[np.bool_], int, int]]:
+        """The part of each mask that may be filled, in chosen rows and columns of the image, both ascending."""
+        for row in rows.tolist():
+            crop = self.crops[row]
+            square, top, left = self.places[row]
+            window_top, window_left, height, width, side = self.squares[square]
+            first_y, up_y = _upsampling(ys - window_top, height, top, crop.shape[0], side, crop)
+            first_x, up_x = _upsampling(xs - window_left, width, left, crop.shape[1], side, crop)
+            wide = crop @ up_x.T
+            parts = up_y.split(max(UPSAMPLED_AT_ONCE // max(len(up_x), 1), 1))
+            yield torch.cat([(part @ wide > 0).cpu() for part in parts]).numpy(), first_y, first_x
+
+    def add(self, window: tuple[int, int, int, int], square: "MaskLogits", boxes: Tensor) -> None:
         """Add the masks of one square.
 
         Args:
             window: Top, left, height and width in pixels of what the square shows.
-            logits: float32 [n, s, s].
+            square: The whole logits of its masks.
             boxes: int64 [n, 4], xyxy pixel indices of the regions ``logits > 0``; x2 and y2 are included.
         """
-        side = logits.shape[-1]
+        side = square.squares[0][4]
         reach_y, reach_x = (2 * math.ceil(side / length) for length in window[2:])  # of a logit in the upsampled mask
-        for row, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        for logits, (x1, y1, x2, y2) in zip(square.crops, boxes.tolist(), strict=True):
             top, left = max(y1 - reach_y, 0), max(x1 - reach_x, 0)
             self.places.append((len(self.squares), top, left))
-            self.crops.append(logits[row, top : y2 + 1 + reach_y, left : x2 + 1 + reach_x].clone())
+            self.crops.append(logits[top : y2 + 1 + reach_y, left : x2 + 1 + reach_x].clone())
         self.squares.append((*window, side))
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -74,7 +136,7 @@ class TileMasks:
         }
 
     @classmethod
-    def from_tensors(cls, height: int, width: int, tensors: Mapping[str, Tensor]) -> "TileMasks":
+    def from_tensors(cls, height: int, width: int, tensors: Mapping[str, Tensor]) -> "MaskLogits":
         """The masks that :meth:`to_tensors` wrote.
 
         Args:
@@ -88,6 +150,7 @@ class TileMasks:
         whole = torch.tensor([height, width])
         square, corner, shape = places[:, 0], places[:, 1:3], places[:, 3:]
         bad = [
+            len(squares) < 2,
             (squares < torch.tensor([0, 0, 1, 1, 1])).any() or (squares[:, 4] > MOST_LOGITS).any(),
             (squares[:, :2] + squares[:, 2:4] > whole).any(),
             (square < 0).any() or (square >= len(squares)).any(),
@@ -100,43 +163,6 @@ class TileMasks:
         crops = [part.view(*size) for part, size in zip(logits, shape.tolist(), strict=True)]
         corners = [(first, top, left) for first, top, left in places[:, :3].tolist()]
         return cls(height, width, [(a, b, c, d, e) for a, b, c, d, e in squares.tolist()], corners, crops)
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def __call__(self, rows: Tensor) -> "ChosenMasks":
-        """The masks of some proposals, int64 [m] in [0, n)."""
-        shrink = min(math.sqrt(COMPARED_PIXELS / (self.height * self.width)), 1)
-        height, width = (max(int(length * shrink), 1) for length in (self.height, self.width))
-        chosen = rows.cpu().numpy()
-        ys, xs = (
-            ((torch.arange(short) + 0.5) * (long / short)).long()
-            for short, long in ((height, self.height), (width, self.width))
-        )
-        compared = PackedMasks.empty(len(chosen), height, width)
-        for index, row in enumerate(chosen.tolist()):
-            compared.paste(index, *self.region(row, ys, xs))
-        return ChosenMasks(self, chosen, compared)
-
-    def region(self, row: int, ys: Tensor, xs: Tensor) -> tuple[NDArray[np.bool_], int, int]:
-        """The part of a mask that may be filled, in chosen rows and columns of the image.
-
-        Args:
-            row: The mask.
-            ys: int64 [H], ascending rows of the image.
-            xs: int64 [W], ascending columns of the image.
-
-        Returns:
-            bool [h, w], and the indices of its first row in ``ys`` and of its first column in ``xs``.
-        """
-        crop = self.crops[row]
-        square, top, left = self.places[row]
-        window_top, window_left, height, width, side = self.squares[square]
-        first_y, up_y = _upsampling(ys - window_top, height, top, crop.shape[0], side, crop)
-        first_x, up_x = _upsampling(xs - window_left, width, left, crop.shape[1], side, crop)
-        wide = crop @ up_x.T
-        parts = up_y.split(max(UPSAMPLED_AT_ONCE // max(len(up_x), 1), 1))
-        return torch.cat([(part @ wide > 0).cpu() for part in parts]).numpy(), first_y, first_x
 
 
 def _upsampling(pixels: Tensor, length: int, start: int, count: int, side: int, like: Tensor) -> tuple[int, Tensor]:
@@ -155,51 +181,12 @@ def _upsampling(pixels: Tensor, length: int, start: int, count: int, side: int, 
     """
     reached = torch.tensor([start * length // side, -(-(start + count) * length // side)])
     first, end = torch.searchsorted(pixels, reached).tolist()
-    matrix = _upsampling_matrix(side, length, like.device)
+    matrix = _antialiased(side, length, like.device)
     return first, matrix[pixels[first:end].to(like.device), start : start + count]
 
 
 @lru_cache(maxsize=4)
-def _upsampling_matrix(short: int, long: int, device: torch.device) -> Tensor:
+def _antialiased(short: int, long: int, device: torch.device) -> Tensor:
     """Upsampling along one axis as ``upsample`` does it: float32 [long, short]."""
     identity = torch.eye(short, device=device)[None, None]
     return F.interpolate(identity, (long, short), mode="bilinear", antialias=True)[0, 0]
-
-
-@dataclass
-class ChosenMasks:
-    """Some of the masks of an image and its tiles.
-
-    Attributes:
-        masks: All masks.
-        rows: int64 [m], which of them.
-        compared: The same m masks at the size at which they are compared: every k-th pixel in a large image.
-    """
-
-    masks: TileMasks
-    rows: NDArray[np.int64]
-    compared: PackedMasks
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, indices: NDArray[np.int64]) -> "ChosenMasks":
-        return ChosenMasks(self.masks, self.rows[indices], self.compared[indices])
-
-    @property
-    def areas(self) -> NDArray[np.float64]:
-        """See ``PackedMasks.areas``."""
-        return self.compared.areas
-
-    def intersections(self) -> NDArray[np.float64]:
-        """See ``PackedMasks.intersections``."""
-        return self.compared.intersections()
-
-    def at_full_size(self) -> tuple[Tensor | MaskCrops, Tensor]:
-        """See ``Masks.at_full_size``."""
-        masks = self.masks
-        ys, xs = torch.arange(masks.height), torch.arange(masks.width)
-        crops = MaskCrops(masks.height, masks.width)
-        for row in self.rows.tolist():
-            crops.append(*masks.region(row, ys, xs))
-        return (crops.dense() if fits(*crops.shape) else crops), crops.boxes
