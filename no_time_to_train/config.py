@@ -4,7 +4,7 @@ The keys are those of the paper's code, and the defaults are the paper's numbers
 ``scripts/config_table.py --write`` makes the table of keys in docs/configuration.md from the docstrings below.
 """
 
-from dataclasses import InitVar, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -67,6 +67,7 @@ class Sam2InferCfg:
         tiles: N: the networks see the image as a whole and N x N overlapping tiles of it, for small objects
             (docs/beyond_the_paper.md). 1 means the whole image only, as in the paper.
         tile_overlap: The share of a tile's side that it has in common with the next one.
+        prototype: Kept for compatibility; only ``mean``.
     """
 
     points_per_side: PointsPerSide = 32
@@ -88,11 +89,11 @@ class Sam2InferCfg:
     prompt_budget: Fraction = 0.15
     tiles: Tiles = 1
     tile_overlap: TileOverlap = 0.2
-    prototype: InitVar[str] = "mean"
+    prototype: str = "mean"
 
-    def __post_init__(self, prototype: str) -> None:
+    def __post_init__(self) -> None:
         check_fields(self)
-        check_prototype(prototype)
+        check_prototype(self.prototype)
 
     def settings(self) -> Settings:
         """The numbers of the method, under the names that the method gives them."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.segment_images import segment_images
@@ -51,7 +52,7 @@ class StandIn:
         boxes = torch.tensor([[2, 5 * index, 8, 5 * index + 3] for index in range(3)])
         scores, classes = torch.tensor([one for one, _ in FOUND]), torch.tensor([one for _, one in FOUND])
         classes = classes.clamp(max=len(self.memory.categories) - 1)
-        return Instances(image, self.memory.categories, Detections(masks, boxes, scores, classes))
+        return Instances(image, self.memory.categories, Detections(Masks.pack(masks), boxes, scores, classes))
 
 
 def run(

@@ -15,6 +15,7 @@ from PIL import Image
 
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.visual.drawing import PALETTE, draw_instances, instance_colors
 from no_time_to_train.visual.gallery import Gallery
@@ -44,7 +45,7 @@ def instances_of(image: NDArray[np.uint8], found: list[tuple[int, float]]) -> In
     scores = torch.tensor([score for _, score in found])
     classes = torch.tensor([index for index, _ in found], dtype=torch.int64)
     corners = torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4)
-    return Instances(image, CATEGORIES, Detections(torch.from_numpy(masks), corners, scores, classes))
+    return Instances(image, CATEGORIES, Detections(Masks.pack(masks), corners, scores, classes))
 
 
 def write_gallery(out: Path, found: dict[str, list[tuple[int, float]]], **finish: Any) -> Path:
@@ -293,7 +294,7 @@ def test_large_images_get_smaller_pictures_and_keep_their_holes(tmp_path: Path) 
     mask[0, 100:900, 200:1200] = True
     mask[0, 300:700, 400:900] = False
     box = torch.tensor([[200, 100, 1199, 899]])
-    ring = Detections(torch.from_numpy(mask), box, torch.tensor([0.9]), torch.tensor([0]))
+    ring = Detections(Masks.pack(mask), box, torch.tensor([0.9]), torch.tensor([0]))
     gallery = Gallery(tmp_path, MemoryBank.empty(CATEGORIES, 4))
     gallery.add("large.png", "overlays/large.jpg", Instances(image, CATEGORIES, ring))
     assert Image.open(tmp_path / "thumbnails/large.jpg").size == (640, 256)
@@ -335,21 +336,22 @@ def test_overlays_are_crisp_and_lightly_filled() -> None:
     image = np.full((200, 300, 3), 100, np.uint8)
     masks = np.zeros((2, 200, 300), bool)
     masks[0, 60:160, 20:120] = masks[1, 60:160, 121:221] = True
-    drawn = draw_instances(image, masks, np.array([0, 0]), ["boat 0.90", "boat 0.80"])
+    packed = Masks.pack(masks)
+    drawn = draw_instances(image, packed, np.array([0, 0]), ["boat 0.90", "boat 0.80"])
     assert (image == 100).all()
     red = np.array(PALETTE.by_idx(0).as_rgb())
     assert np.abs(drawn[110, 70] - (75 + 0.25 * red)).max() <= 1
     assert np.abs(drawn[110, 20] - red).max() <= 25
     assert (drawn[110, 19] > 200).all()
     assert (drawn[190] == 100).all()
-    by_instance = draw_instances(image, masks, np.array([0, 0]), ["boat 0.90", "boat 0.80"], by_instance=True)
+    by_instance = draw_instances(image, packed, np.array([0, 0]), ["boat 0.90", "boat 0.80"], by_instance=True)
     assert (by_instance[110, 70] == drawn[110, 70]).all()
     assert (by_instance[110, 170] != drawn[110, 170]).any()
-    ours = Detections(torch.from_numpy(masks), torch.zeros(2, 4), torch.tensor([0.9, 0.8]), torch.tensor([0, 0]))
+    ours = Detections(Masks.pack(masks), torch.zeros(2, 4), torch.tensor([0.9, 0.8]), torch.tensor([0, 0]))
     alone = Instances(image, [Category(1, "boat")], ours)
     assert (np.asarray(alone.plot()) == by_instance).all()
-    assert draw_instances(image, masks[:0], np.zeros(0, int), []) is image
-    assert (draw_instances(image, masks, np.array([0, 1]), ["鳥", "\U0010fffe"])[150, 40] == drawn[150, 40]).all()
+    assert draw_instances(image, packed[:0], np.zeros(0, int), []) is image
+    assert (draw_instances(image, packed, np.array([0, 1]), ["鳥", "\U0010fffe"])[150, 40] == drawn[150, 40]).all()
 
 
 def test_numbers_stand_inside_objects_that_are_large_enough() -> None:

@@ -15,7 +15,10 @@ from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import check_references, read_references, sample_references
 from no_time_to_train.data.rle import annotation_mask
+from no_time_to_train.method import plain
+from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import crop_reference, patch_weights
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -27,6 +30,9 @@ from no_time_to_train.networks.build import build_dinov2, build_sam2
 from tests.conftest import DATA, assert_same_results
 
 Golden = dict[str, Any]
+
+#: The targets, with most of the instances, that the page looks at: it takes seconds for each.
+PAGE_IMAGES = (104, 107)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,6 @@ def target(image_id: int) -> tuple[Tensor, int, int]:
 def test_memory_equals_the_published_one(bank: MemoryBank, golden: Golden) -> None:
     assert [category.id for category in bank.categories] == golden["category_ids"].tolist()
     np.testing.assert_allclose(bank.vectors.view(3, 2, -1), golden["mem_instance_avg"], atol=1e-4)
-    np.testing.assert_allclose(bank.class_averages, golden["mem_class_avg"], atol=1e-4)
     np.testing.assert_allclose(bank.prototypes, golden["mem_instance_avg"].mean(axis=1), atol=1e-4)
 
 
@@ -93,10 +98,22 @@ def test_encoder_features_equal_the_published_ones(encoder: Encoder, golden: Gol
 @torch.inference_mode()
 def test_sam2_proposals_equal_the_published_ones(proposer: MaskProposer, golden: Golden) -> None:
     np.testing.assert_array_equal(point_grid(8, 1024), golden["sam_points"])
-    proposer.iou_thr, proposer.points_per_batch = -1, 30  # a batch that does not divide the grid loses no point
+    proposer.pred_iou_thresh, proposer.points_per_batch = -1, 30  # a batch that does not divide the grid loses no point
     proposals = proposer(target(103)[0])
     np.testing.assert_allclose(proposals.predicted_iou, golden["sam_iou"], atol=1e-5)
     np.testing.assert_allclose(proposals.logits[:8], golden["sam_logits_first8"], atol=1e-2)
+
+
+@torch.inference_mode()
+def test_the_threshold_drops_the_proposals_below_it(proposer: MaskProposer, golden: Golden) -> None:
+    """All stored predicted IoUs are above 0.4, so the threshold is set between two of them."""
+    proposer.pred_iou_thresh = float(np.sort(golden["sam_iou"])[31:33].mean())
+    kept = golden["sam_iou"] > proposer.pred_iou_thresh
+    assert kept.sum() == 32
+    proposals = proposer(target(103)[0])
+    np.testing.assert_allclose(proposals.predicted_iou, golden["sam_iou"][kept], atol=1e-5)
+    first = kept[:8]
+    np.testing.assert_allclose(proposals.logits[: first.sum()], golden["sam_logits_first8"][first], atol=1e-2)
 
 
 @torch.inference_mode()
@@ -136,6 +153,40 @@ def test_results_end_to_end_equal_the_published_ones(
         image, height, width = target(image_id)
         results += to_coco_records(segmenter.segment(image, height, width), image_id, golden["category_ids"].tolist())
     assert_same_results(results, golden_results["results_end_to_end"])
+
+
+@torch.inference_mode()
+def test_the_page_equals_the_published_code(
+    encoder: Encoder, proposer: MaskProposer, golden: Golden, golden_results: dict[str, list[dict[str, Any]]]
+) -> None:
+    """``plain.py`` alone, from the image files on."""
+    coco, references = read_coco(DATA / "references.json"), read_references(DATA / "references.pkl")
+    vectors = []
+    for category_id in sorted(references):
+        chosen = [coco.anns[one["ann_ids"][0]] for one in references[category_id]]
+        sources = [(one, coco.imgs[one["image_id"]]) for one in chosen]
+        vectors.append(
+            torch.stack(
+                [
+                    plain.fill(
+                        encoder.vit,
+                        read_rgb(DATA / "images" / image["file_name"]),
+                        annotation_mask(annotation, image["height"], image["width"]),
+                        annotation["bbox"],
+                    )
+                    for annotation, image in sources
+                ]
+            )
+        )
+    np.testing.assert_allclose(torch.stack(vectors), golden["mem_instance_avg"], atol=1e-4)
+    results = []
+    for image_id in PAGE_IMAGES:
+        pixels = read_rgb(DATA / "images" / read_coco(DATA / "targets.json").imgs[image_id]["file_name"])
+        found = plain.segment(encoder.vit, proposer.sam2, plain.average(vectors), pixels, points_per_side=8)
+        detections = Detections(Masks.pack(found.masks), *found[1:])
+        results += to_coco_records(detections, image_id, golden["category_ids"].tolist())
+    expected = [one for one in golden_results["results_end_to_end"] if one["image_id"] in PAGE_IMAGES]
+    assert_same_results(results, expected)
 
 
 def test_sampled_references_equal_the_papers() -> None:

@@ -16,6 +16,7 @@ from no_time_to_train import Instances, UserError
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
 
 CATEGORIES = [Category(1, "boat"), Category(4, "gull")]
@@ -40,7 +41,7 @@ def instances(image: Path) -> Instances:
     masks[3, 39, 59] = True
     boxes = masks_to_boxes(torch.from_numpy(masks)).long()
     scores = torch.tensor([0.95, 0.7, 0.4, 1 / 3])
-    detections = Detections(torch.from_numpy(masks), boxes, scores, torch.tensor([1, 0, 1, 0]))
+    detections = Detections(Masks.pack(masks), boxes, scores, torch.tensor([1, 0, 1, 0]))
     return Instances(np.asarray(Image.open(image)), CATEGORIES, detections, image)
 
 

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.label_files import FORMATS, LabeledImage
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
 from tests.conftest import Photo
 
@@ -31,7 +32,7 @@ def instances(photo: Photo) -> Instances:
     masks = torch.from_numpy(np.stack([photo.mask, parts, pixel]))
     boxes = torch.tensor([[0, 0, 1, 1], [5, 5, 118, 84], [0, 0, 0, 0]])
     scores = torch.tensor([0.9, 0.8, 0.7])
-    detections = Detections(masks, boxes, scores, torch.tensor([0, 1, 1]))
+    detections = Detections(Masks.pack(masks), boxes, scores, torch.tensor([0, 1, 1]))
     return Instances(np.asarray(Image.open(photo.path)), CATEGORIES, detections)
 
 

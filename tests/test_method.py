@@ -40,7 +40,6 @@ def test_a_prototype_is_the_mean_of_the_shots_of_its_class() -> None:
     assert bank.counts.tolist() == [1, 2]
     assert bank.prototypes is not None
     assert bank.prototypes.tolist() == [[1, 0], [1, 2]]
-    assert bank.class_averages.tolist() == [[1, 0], [0.5, 3]]
 
 
 def test_a_class_without_references_is_named() -> None:
@@ -173,9 +172,9 @@ def test_an_image_without_proposals_has_no_instances() -> None:
 
 
 def test_results_are_coco_records() -> None:
-    masks = torch.zeros(1, 20, 30, dtype=torch.bool)
+    masks = np.zeros((1, 20, 30), bool)
     masks[0, 5:10, 3:20] = True
-    detections = Detections(masks, torch.tensor([[3, 5, 19, 9]]), torch.tensor([0.5]), torch.tensor([1]))
+    detections = Detections(Masks.pack(masks), torch.tensor([[3, 5, 19, 9]]), torch.tensor([0.5]), torch.tensor([1]))
     (record,) = to_coco_records(detections, 42, [3, 7])
     assert (record["image_id"], record["category_id"], record["bbox"]) == (42, 7, [3, 5, 16, 4])
     assert record["segmentation"]["size"] == [20, 30]

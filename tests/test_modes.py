@@ -20,24 +20,24 @@ from no_time_to_train.benchmarks.report.runs import OURS, read_run
 from no_time_to_train.cli import main
 from no_time_to_train.config import Sam2InferCfg
 from no_time_to_train.data.coco_results import to_coco_records
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.diffusion import ALPHA, diffuse
+from no_time_to_train.method.beyond.soft_nms import soft_nms
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
-from no_time_to_train.method.segmenter import Segmenter, classify_and_merge, keep_best
+from no_time_to_train.method.segmenter import SUPPRESS, Segmenter, classify_and_merge, keep_best, score
 from no_time_to_train.method.settings import MODES
 from no_time_to_train.method.soft_merge import soft_merge
-from no_time_to_train.method.suppress import soft_nms, suppress
-from no_time_to_train.pipeline.proposal_cache import EncodedMasks
+from no_time_to_train.method.suppress import suppress
 from tests.conftest import Photo, stage_arguments
 from tests.test_stages import Checkpoints, finish, start
 from timing.ablation import Scene
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-KEYS = ("score", "suppression", "merging", "merge_exponent", "prototype")
+KEYS = ("score", "suppression", "merging", "merge_exponent")
 
 #: One setting each, and all of ``best``.
 CHANGES: list[dict[str, Any]] = [
@@ -46,7 +46,6 @@ CHANGES: list[dict[str, Any]] = [
     {"suppression": "none"},
     {"merging": "diffusion"},
     {"merge_exponent": 0.0},
-    {"prototype": "best_shot"},
     MODES["best"],
 ]
 
@@ -136,13 +135,13 @@ def test_boxes_without_an_area_do_not_suppress_each_other() -> None:
     boxes = torch.tensor([[3, 3, 3, 9]]).repeat(2, 1)  # one pixel wide, as the ends are included
     candidates = Candidates(torch.arange(2), torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64))
     for suppression in ("nms", "soft_nms"):
-        kept = suppress(candidates, proposals_of(torch.ones(2), boxes), suppression=suppression)
+        kept = suppress(candidates, proposals_of(torch.ones(2), boxes), lower=SUPPRESS[suppression])
         assert kept.scores.tolist() == candidates.scores.tolist()
 
 
 def test_without_suppression_all_candidates_with_a_score_remain() -> None:
     candidates = Candidates(torch.arange(4), torch.tensor([0.9, 0.8, 0.0, 0.7]), torch.zeros(4, dtype=torch.int64))
-    kept = suppress(candidates, proposals_of(torch.ones(4)), suppression="none")
+    kept = suppress(candidates, proposals_of(torch.ones(4)), lower=SUPPRESS["none"])
     assert kept.rows.tolist() == [0, 1, 3]
 
 
@@ -151,7 +150,7 @@ def test_cosine_iou_multiplies_by_the_predicted_iou_and_keeps_the_classes() -> N
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [0.2, 1.0], [1.0, 1.0]]), dim=1)
     prototypes = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
     proposals = proposals_of(predicted_iou, vectors=vectors)
-    plain, found = classify(proposals, prototypes), classify(proposals, prototypes, score="cosine_iou")
+    plain, found = classify(proposals, prototypes), score(proposals, prototypes, Settings(score="cosine_iou"))
     assert found.rows.tolist() == plain.rows.tolist() == [1, 2, 0]
     assert found.classes.equal(plain.classes)
     torch.testing.assert_close(found.scores, plain.scores * torch.tensor([1.0, 0.9, 0.5]))
@@ -172,19 +171,17 @@ def bank() -> MemoryBank:
     return found
 
 
-def test_the_kinds_of_prototypes(bank: MemoryBank) -> None:
-    assert prototypes_of(bank).vectors.tolist() == [[1.5, 0.5], [-1.0, 0.0]]
-    assert prototypes_of(bank, "normalized_mean").vectors.tolist() == [[0.5, 0.5], [-1.0, 0.0]]
-    shots = prototypes_of(bank, "best_shot")
-    assert shots.vectors.tolist() == [[3.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]
-    assert shots.classes.tolist() == [0, 0, 1]
-
-
-def test_with_best_shot_the_most_similar_shot_counts(bank: MemoryBank) -> None:
-    proposals = proposals_of(torch.ones(2), vectors=torch.tensor([[0.6, 0.8], [-0.8, 0.6]]))
-    found = classify(proposals, prototypes_of(bank, "best_shot"))
-    assert found.classes.tolist() == [0, 1]
-    torch.testing.assert_close(found.scores, torch.tensor([0.8, 0.8]))
+@pytest.mark.parametrize("kind", ["best_shot", "normalized_mean"])
+def test_a_removed_kind_of_prototype_is_refused_and_the_mean_is_not(
+    kind: str, arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Settings(prototype="mean") == Settings()
+    with pytest.raises(UserError, match=f"prototype '{kind}' was removed"):
+        Settings(prototype=kind)
+    with pytest.raises(SystemExit) as error:
+        main(arguments(tmp_path / "out", prototype=kind))
+    assert error.value.code == 2
+    assert "was removed" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -230,11 +227,17 @@ def test_every_setting_changes_the_results_and_all_use_the_same_proposals(
 
 
 def test_with_guided_prompts_other_prototypes_are_other_proposals(
-    arguments: Callable[..., list[str]], cache: Path, tmp_path: Path
+    arguments: Callable[..., list[str]], memory: Path, cache: Path, tmp_path: Path
 ) -> None:
-    for prototype in ("mean", "best_shot"):
+    other = load_memory(memory)
+    other.vectors = other.vectors.flip(1)
+    other.postprocess()
+    save_memory(other, tmp_path / "other.ckpt")
+    for path in (memory, tmp_path / "other.ckpt"):
         before = set(cache.iterdir())
-        main(arguments(tmp_path / prototype, prompts="guided", prototype=prototype))
+        words = arguments(tmp_path / path.stem, prompts="guided")
+        words[words.index("--ckpt_path") + 1] = str(path)
+        main(words)
         assert len(set(cache.iterdir()) - before) == 5
     before = set(cache.iterdir())
     main(arguments(tmp_path / "score", prompts="guided", score="cosine_iou"))
@@ -330,24 +333,18 @@ def test_the_scripts_keep_both_modes_apart(tmp_path: Path) -> None:
 def test_the_ablation_finds_what_the_method_finds(change: dict[str, Any], bank: MemoryBank) -> None:
     generator, n = torch.Generator().manual_seed(0), 30
     masks = random_rectangles(n, 0)
-    counts = [encode_mask(mask)["counts"] for mask in masks]
     proposals = DescribedProposals(
         torch.rand(n, generator=generator) / 2 + 0.5,
         masks_to_boxes(torch.from_numpy(masks)).long(),
         torch.nn.functional.normalize(torch.randn(n, 2, generator=generator), dim=1),
-        EncodedMasks(60, 70, counts),
+        Masks.pack(masks).__getitem__,
     )
     settings = Settings(**change, max_instances=10)
     found = list(Scene(7, proposals).results(bank, settings))
     kept = (proposals.predicted_iou > settings.pred_iou_thresh).nonzero()[:, 0]
-    chosen = DescribedProposals(
-        proposals.predicted_iou[kept],
-        proposals.boxes[kept],
-        proposals.vectors[kept],
-        lambda rows: proposals.upsampled_masks(kept[rows]),
-    )
-    candidates, merged = classify_and_merge(chosen, prototypes_of(bank, settings.prototype), settings)
-    expected = to_coco_records(keep_best(candidates.scores, candidates.classes, merged, 10), 7, [1, 2])
+    chosen = proposals[kept]
+    assert bank.prototypes is not None
+    expected = to_coco_records(keep_best(chosen, *classify_and_merge(chosen, bank.prototypes, settings), 10), 7, [1, 2])
     assert len(found) == 10
     for ours, theirs in zip(found, expected, strict=True):
         assert ours == {key: theirs[key] for key in ours}

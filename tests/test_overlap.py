@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from no_time_to_train.method.fast.packed_masks import pack_bits
+from no_time_to_train.method.fast.masks import pack_bits
 
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main

@@ -26,6 +26,7 @@ from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.settings import CONTEXT_RATIO
 from no_time_to_train.networks.registry import default_context_ratio
@@ -364,7 +365,7 @@ def instances() -> Instances:
     """Twelve instances of two classes."""
     masks = torch.eye(12, dtype=torch.bool).repeat_interleave(5, 0).repeat_interleave(5, 1).view(12, 5, 60)
     boxes = masks_to_boxes(masks).long()
-    detections = Detections(masks, boxes, torch.linspace(0.95, 0.4, 12), torch.tensor([0, 1] * 6))
+    detections = Detections(Masks.pack(masks), boxes, torch.linspace(0.95, 0.4, 12), torch.tensor([0, 1] * 6))
     return Instances(np.full((5, 60, 3), 200, np.uint8), [Category(1, "boat"), Category(4, "gull")], detections)
 
 

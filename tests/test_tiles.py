@@ -7,23 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from no_time_to_train.method.beyond.tile_masks import MaskLogits
-from no_time_to_train.method.fast.mask_crops import MaskCrops
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import masks_to_boxes
 
 from no_time_to_train import Instances, ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import MAX_SIDE, NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.beyond.tiles import FINER, Window, drop_cut, join, tile_windows, to_frame
-from no_time_to_train.method.fast import mask_crops, tile_masks
+from no_time_to_train.method.beyond.tiles import FINER, Window, target_squares, tile_windows, to_frame, uncut
+from no_time_to_train.method.fast import mask_logits
+from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
-from no_time_to_train.method.target_image import resize_to_square, target_squares, target_tensor
+from no_time_to_train.method.target_image import resize_to_square, target_tensor
 from no_time_to_train.method.upsample import upsample
-from no_time_to_train.pipeline.output_folder import save_mask
 from tests.conftest import DATA, Photo, stage_arguments
 from tests.test_stages import Checkpoints, finish, start
 
@@ -75,10 +74,10 @@ def test_a_tile_is_seen_as_a_square_of_its_own_and_one_tile_as_today() -> None:
 
 def test_masks_at_an_inner_border_are_dropped_and_those_at_the_border_of_the_image_stay() -> None:
     logits = torch.stack([blob(0, 4, 5, 8), blob(4, 0, 8, 5), blob(4, 4, 16, 8), blob(4, 4, 8, 16), blob(4, 4, 8, 8)])
-    proposals = Proposals(logits, torch.arange(5.0))
+    boxes = masks_to_boxes(logits > 0).long()
 
-    def kept(window: Window) -> list[float]:
-        return drop_cut(proposals, window, 100, 100).predicted_iou.tolist()
+    def kept(window: Window) -> list[int]:
+        return uncut(boxes, SIDE, window, 100, 100).tolist()
 
     assert kept(Window(0, 0, 100, 100)) == [0, 1, 2, 3, 4]
     assert kept(Window(0, 0, 60, 60)) == [0, 1, 4], "upper left: cut off below and on the right"
@@ -104,15 +103,18 @@ def test_the_mask_of_a_square_is_that_of_its_upsampled_logits_at_its_place(heigh
     expected = np.zeros((4, height + 5, width + 5), bool)
     expected[:, 3 : 3 + height, 2 : 2 + width] = upsample(logits, height, width).dense()
     described = describe_proposals(Proposals(logits, torch.ones(4)), torch.randn(8, 4, 4), height, width)
-    masks = join([(window, described)], height + 5, width + 5).upsampled_masks(torch.tensor([3, 0, 1, 2]))
+    assert described.logits is not None
+    every = MaskLogits(height + 5, width + 5)
+    every.add(window, described.logits, torch.arange(4), described.boxes)
+    masks = every(torch.tensor([3, 0, 1, 2]))
     order = np.array([1, 2, 3, 0])
     filled = masks[order].areas > 0
     np.testing.assert_array_equal(masks[order].areas, expected.sum(axis=(1, 2)))
-    found, boxes = masks[order[filled]].at_full_size()
-    np.testing.assert_array_equal(found.numpy(), expected[filled])
-    pixels = expected[filled].reshape(len(boxes), -1).astype(float)
-    np.testing.assert_array_equal(masks[order[filled]].intersections(), pixels @ pixels.T)
-    for box, mask in zip(boxes.tolist(), expected[filled], strict=True):
+    found = masks[order[filled]]
+    np.testing.assert_array_equal(found, expected[filled])
+    pixels = expected[filled].reshape(len(found), -1).astype(float)
+    np.testing.assert_array_equal(found.intersections(), pixels @ pixels.T)
+    for box, mask in zip(found.boxes.tolist(), expected[filled], strict=True):
         ys, xs = mask.nonzero()
         assert box == [xs.min(), ys.min(), xs.max(), ys.max()]
 
@@ -120,13 +122,16 @@ def test_the_mask_of_a_square_is_that_of_its_upsampled_logits_at_its_place(heigh
 def test_stored_masks_are_those_that_were_joined_and_forged_ones_are_refused() -> None:
     masks = MaskLogits(60, 80)
     logits = torch.stack([blob(3, 5, 9, 7), blob(15, 0, 16, 3)]).half().float()
-    masks.add((0, 0, 60, 80), logits, torch.tensor([[5, 3, 6, 8], [0, 15, 2, 15]]))
-    masks.add((10, 20, 30, 40), logits[:1], torch.tensor([[5, 3, 6, 8]]))
+    masks.add(
+        (0, 0, 60, 80),
+        MaskLogits.of_image(logits, 60, 80),
+        torch.arange(2),
+        torch.tensor([[5, 3, 6, 8], [0, 15, 2, 15]]),
+    )
+    masks.add((10, 20, 30, 40), MaskLogits.of_image(logits[:1], 30, 40), torch.arange(1), torch.tensor([[5, 3, 6, 8]]))
     tensors = masks.to_tensors()
     rows = torch.arange(3)
-    twin = MaskLogits.from_tensors(60, 80, tensors)(rows).at_full_size()
-    for ours, theirs in zip(twin, masks(rows).at_full_size(), strict=True):
-        assert torch.equal(ours, theirs)  # type: ignore[arg-type]  # tensors, of so few pixels
+    np.testing.assert_array_equal(MaskLogits.from_tensors(60, 80, tensors)(rows), masks(rows))
     forged = {
         "squares": [torch.tensor([[0, 0, 61, 80, 16]] * 2), torch.tensor([[0, 0, 60, 80, 2**40]] * 2)],
         "places": [tensors["places"] * 2, tensors["places"] - 3, torch.zeros(3, 5)],
@@ -167,8 +172,7 @@ def test_one_tile_gives_what_the_method_gives(shown: Shown, photo: Photo) -> Non
     for name in ("predicted_iou", "boxes", "vectors"):
         assert torch.equal(getattr(found, name), getattr(expected, name))
     rows = torch.arange(len(found))
-    ours, theirs = (one.upsampled_masks(rows).at_full_size()[0] for one in (found, expected))
-    assert torch.equal(ours, theirs)  # type: ignore[arg-type]  # tensors, of so few pixels
+    np.testing.assert_array_equal(found.upsampled_masks(rows), expected.upsampled_masks(rows))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 2), (5, 300)])
@@ -203,34 +207,21 @@ def test_tiles_find_objects_that_are_too_small_for_the_whole_image() -> None:
     assert recall[1] >= 4 > recall[0] + 1
 
 
-def test_a_large_image_gives_the_same_instances_with_bounded_memory(
+def test_masks_of_a_large_image_are_compared_at_a_smaller_size_and_returned_at_its_own(
     shown: Shown, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dense = shown(tiles=2).segment(photo.path, score=0)
-    monkeypatch.setattr(tile_masks, "COMPARED_PIXELS", 90 * 120 // 4)
-    monkeypatch.setattr(mask_crops, "DENSE_BYTES", 90 * 120)
+    whole = shown(tiles=2).segment(photo.path, score=0)
+    monkeypatch.setattr(mask_logits, "COMPARED_PIXELS", 90 * 120 // 4)
     found = shown(tiles=2).segment(photo.path, score=0)
-    assert isinstance(found.detections.masks, MaskCrops)
-    assert len(found) == len(dense) > 1
-    np.testing.assert_allclose(found.scores, dense.scores, atol=0.1)
-    np.testing.assert_array_equal(found[0].mask, dense[0].mask)
-    np.testing.assert_array_equal(found[0].box, dense[0].box)
-    best = found[:2]
-    assert isinstance(best.detections.masks, MaskCrops)
-    np.testing.assert_array_equal(best.masks, found.masks[:2])
-    best.save(tmp_path / "best.json")
+    assert len(found) == len(whole) > 1
+    np.testing.assert_allclose(found.scores, whole.scores, atol=0.1)
+    np.testing.assert_array_equal(found[0].mask, whole[0].mask)
+    np.testing.assert_array_equal(found[0].box, whole[0].box)
+    np.testing.assert_array_equal(found.areas, found.masks.sum(axis=(1, 2)))
+    found[:2].save(tmp_path / "best.json")
     loaded = Instances.load(tmp_path / "best.json")
-    assert isinstance(loaded.detections.masks, MaskCrops)
-    assert loaded.to_coco() == best.to_coco()
-    drawn = np.asarray(loaded.plot())
-    save_mask(loaded, tmp_path / "crops.png")
-    monkeypatch.setattr(mask_crops, "DENSE_BYTES", 2**30)
-    dense = Instances.load(tmp_path / "best.json")
-    assert isinstance(dense.detections.masks, torch.Tensor)
-    np.testing.assert_array_equal(drawn, dense.plot())
-    np.testing.assert_array_equal(loaded.areas, dense.masks.sum(axis=(1, 2)))
-    save_mask(dense, tmp_path / "dense.png")
-    assert (tmp_path / "crops.png").read_bytes() == (tmp_path / "dense.png").read_bytes()
+    np.testing.assert_array_equal(loaded.masks, found.masks[:2])
+    assert loaded.to_coco() == found[:2].to_coco()
 
 
 @pytest.fixture(scope="module")

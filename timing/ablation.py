@@ -86,13 +86,7 @@ class Scene:
         whole = self.proposals
         rows = (whole.predicted_iou > settings.pred_iou_thresh).nonzero()[:, 0]
 
-        chosen = replace(
-            whole,
-            predicted_iou=whole.predicted_iou[rows],
-            boxes=whole.boxes[rows],
-            vectors=whole.vectors[rows],
-            upsampled_masks=lambda some: self.masks[rows[some]],
-        )
+        chosen = replace(whole, upsampled_masks=self.masks.__getitem__)[rows]
         assert bank.prototypes is not None
         candidates, _ = classify_and_merge(chosen, bank.prototypes, settings)
         for best in candidates.scores.argsort(descending=True, stable=True)[: settings.max_instances].tolist():

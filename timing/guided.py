@@ -140,18 +140,12 @@ class Decoder:
         rows = torch.tensor([self.known[side][point] for point in points.tolist() if point in self.known[side]])
         rows = rows.long()
         whole, settings = self.described[side], self.settings
-        chosen = DescribedProposals(
-            whole.predicted_iou[rows],
-            whole.boxes[rows],
-            whole.vectors[rows],
-            lambda chosen: whole.upsampled_masks(rows[chosen]),
-        )
-        candidates, masks = classify_and_merge(chosen, prototypes, settings)
+        candidates, masks = classify_and_merge(whole[rows], prototypes, settings)
         for index in candidates.scores.argsort(descending=True, stable=True)[: settings.max_instances].tolist():
             row = int(rows[candidates.rows[index]])
             if (side, row) not in self.encoded_masks:
                 mask = masks[index]
-                self.encoded_masks[side, row] = encode_mask(mask.numpy())
+                self.encoded_masks[side, row] = encode_mask(mask)
             yield int(candidates.classes[index]), float(candidates.scores[index]), self.encoded_masks[side, row]
 
 

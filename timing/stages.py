@@ -102,8 +102,7 @@ def difference_of_detections(ours: Detections, plain: Detections) -> float:
     Raises:
         SystemExit: One of the two has a detection that the other does not have.
     """
-    ours, plain = ours.cpu(), plain.cpu()
-    pixels, others = (found.masks.flatten(1).float() for found in (ours, plain))
+    pixels, others = (torch.from_numpy(found.masks.dense()).flatten(1).float() for found in (ours, plain))
     common = pixels @ others.T
     iou = common / (pixels.sum(dim=1)[:, None] + others.sum(dim=1) - common)
     same = (iou > 0.999) & (ours.classes[:, None] == plain.classes) & (ours.boxes[:, None] == plain.boxes).all(dim=2)
@@ -164,7 +163,7 @@ def measure_encoders(segmenter: Segmenter, image: Tensor, table: Table) -> None:
     plain, ours = measure_both(encode, encode, image.device, REPEATS - 1)
     table.compare("SAM 2 image encoder", plain, ours, largest_difference(ours.result[0], plain.result[0]))
     plain_map, our_map = measure_both(
-        lambda: plain_method.encode(encoder, image),
+        lambda: plain_method.encode(encoder.vit, image),
         lambda: encoder.feature_map(image[None])[0],
         image.device,
         REPEATS - 1,
@@ -190,10 +189,9 @@ def measure_decoder(proposer: MaskProposer, image: Tensor, count: int, table: Ta
         image.device,
         REPEATS,
     )
-    kept = plain.result[plain.result.predicted_iou > proposer.pred_iou_thresh]
-    table.compare(
-        f"mask decoder, {len(points)} points", plain, ours, largest_difference(ours.result.logits, kept.logits)
-    )
+    kept = plain.result.logits[plain.result.predicted_iou > proposer.pred_iou_thresh]
+    difference = largest_difference(ours.result.logits, kept)
+    table.compare(f"mask decoder, {len(points)} points", plain, ours, difference)
 
 
 def measure_pooling_and_matching(features: Tensor, prototypes: Tensor, table: Table) -> None:
@@ -221,7 +219,7 @@ def measure_pooling_and_matching(features: Tensor, prototypes: Tensor, table: Ta
 
     def match() -> tuple[Tensor, Tensor, Tensor]:
         boxes = masks_to_boxes(regions).long()
-        proposals = DescribedProposals(predicted_iou, boxes, vectors, lambda rows: Masks.pack(np.array([])))
+        proposals = DescribedProposals(predicted_iou, boxes, vectors, Masks.pack(np.zeros((0, 1, 1), bool)).__getitem__)
         candidates = suppress(classify(proposals, prototypes), proposals)
         return candidates.rows, candidates.scores, candidates.classes
 
@@ -248,7 +246,7 @@ def measure_merging(dim: int, device: torch.device, table: Table) -> None:
     classes = torch.zeros(len(regions), dtype=torch.int64, device=device)
     plain, ours = measure_both(
         lambda: plain_method.soft_merge(scores, classes, regions, vectors),
-        lambda: soft_merge(scores, classes, Masks.pack(regions.cpu().numpy()), vectors),
+        lambda: soft_merge(scores, classes, Masks.pack(regions.cpu()), vectors),
         device,
         REPEATS,
     )
@@ -280,10 +278,16 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
         return found
 
     def segment_plainly() -> Detections:
-        image = load()
-        proposals = plain_method.propose(proposer, image, PLAIN_BATCH)
-        features = plain_method.encode(segmenter.encoder, image)
-        return with_records(plain_method.match_and_merge(proposals, features, segmenter.prototypes, HEIGHT, WIDTH))
+        found = plain_method.segment(
+            segmenter.encoder.vit,
+            proposer.sam2,
+            segmenter.prototypes,
+            read_rgb(path),
+            points_per_side=proposer.points_per_side,
+            pred_iou_thresh=proposer.pred_iou_thresh,
+        )
+        boxes, scores, classes = (each.cpu() for each in found[1:])
+        return with_records(Detections(Masks.pack(found.masks.cpu()), boxes, scores, classes))
 
     proposals: list[DescribedProposals] = []
 

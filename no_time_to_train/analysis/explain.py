@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from no_time_to_train.analysis.trace import Trace, trace
+from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.segmenter import Segmenter, score, without_autocast
+from no_time_to_train.method.segmenter import Segmenter, score
 from no_time_to_train.method.settings import Settings
 
 #: Pixels of masks, one byte each, that exist at once while they are compared with objects.
@@ -226,10 +227,9 @@ def describe(
         class_index: The object's class.
     """
     one = torch.tensor([row], device=proposals.vectors.device)
-    tensors = {name: getattr(proposals, name)[one] for name in ("predicted_iou", "boxes", "vectors")}
     with without_autocast(segmenter.prototypes):
         every = replace(segmenter.settings, classes_per_mask=len(segmenter.prototypes))
-        named = score(replace(proposals, **tensors), segmenter.prototypes, every, segmenter.negatives)
+        named = score(proposals[one], segmenter.prototypes, every, segmenter.negatives)
     scores = dict(zip(named.classes.tolist(), named.scores.tolist(), strict=True))
     masks = proposals.upsampled_masks(one)
     found.best_iou, found.iou = max(found.best_iou, float(iou.max())), float(iou[row])

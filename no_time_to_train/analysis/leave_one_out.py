@@ -1,15 +1,15 @@
 """Leave-one-out: what a memory finds in an image without the shots that were taken from that image."""
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.segmenter import classify_and_merge, score, without_autocast
+from no_time_to_train.method.segmenter import classify_and_merge, score
 from no_time_to_train.method.settings import Settings
 
 
@@ -63,22 +63,10 @@ def rank_without(
             rows = named.rows[whole.to(device)[named.classes] == only].sort().values
             if not len(rows):
                 return nothing
-        candidates, _ = classify_and_merge(some(proposals, rows), prototypes, settings, negatives)
+        candidates, _ = classify_and_merge(proposals[rows], prototypes, settings, negatives)
     best = candidates.scores.argsort(descending=True, stable=True)
     classes = whole[candidates.classes[best].cpu()]
     if only is not None:
         best, classes = best[(classes == only).to(device)], classes[classes == only]
     best = best[: settings.max_instances]
     return Ranked(rows[candidates.rows[best]].cpu(), classes[: len(best)], candidates.scores[best].cpu())
-
-
-def some(proposals: DescribedProposals, rows: Tensor) -> DescribedProposals:
-    """Some of the proposals of an image, given by their rows, int64 [m] in [0, n)."""
-    return replace(
-        proposals,
-        predicted_iou=proposals.predicted_iou[rows],
-        boxes=proposals.boxes[rows],
-        vectors=proposals.vectors[rows],
-        upsampled_masks=lambda chosen: proposals.upsampled_masks(rows[chosen]),
-        logits=None,
-    )

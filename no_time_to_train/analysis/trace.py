@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
-from no_time_to_train.method.segmenter import SUPPRESS, Segmenter, keep_best, merge, score, without_autocast
+from no_time_to_train.method.segmenter import SUPPRESS, Segmenter, keep_best, merge, score
 from no_time_to_train.method.suppress import suppress
 
 

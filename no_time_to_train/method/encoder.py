@@ -27,6 +27,11 @@ def check_finite(values: Tensor, source: str, file: str = "checkpoint") -> Tenso
     return values
 
 
+def without_autocast(like: Tensor) -> torch.autocast:
+    """A context in which the device of ``like`` computes in float32: autocast is for the networks only."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 class Normalize(nn.Module):
     """Normalization of [B, 3, H, W] images in [0, 1].
 
@@ -87,7 +92,7 @@ class Encoder(nn.Module):
         tokens = tokens[:, self.vit.num_prefix_tokens :].float()
         if not self.debias:
             return tokens
-        with torch.autocast(tokens.device.type, enabled=False):
+        with without_autocast(tokens):
             return tokens - (tokens @ self.positions.T) @ self.positions
 
     @torch.no_grad()

@@ -123,4 +123,4 @@ class MaskProposer(nn.Module):
                 )
         logits, predicted_iou = zip(*batches, strict=True)
         check_finite(torch.stack([part.sum(dtype=torch.float32) for part in (*logits, *predicted_iou)]), "SAM 2")
-        return Proposals(torch.cat(logits).float(), torch.cat(predicted_iou).float())
+        return Proposals(torch.cat(logits).float(), torch.cat(predicted_iou).float(), len(points))

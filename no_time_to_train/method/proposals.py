@@ -17,16 +17,18 @@ class Proposals:
     Attributes:
         logits: float32 [n, h, w], where h = w = a quarter of SAM 2's input (256); a mask's region is ``logits > 0``.
         predicted_iou: float32 [n], SAM 2's own estimate of each mask's IoU with the object.
+        prompts: The number of points that were decoded.
     """
 
     logits: Tensor
     predicted_iou: Tensor
+    prompts: int = 0
 
     def __len__(self) -> int:
         return len(self.predicted_iou)
 
     def __getitem__(self, index: Tensor) -> "Proposals":
-        return Proposals(self.logits[index], self.predicted_iou[index])
+        return Proposals(self.logits[index], self.predicted_iou[index], self.prompts)
 
 
 @dataclass
@@ -55,6 +57,17 @@ class DescribedProposals:
 
     def __len__(self) -> int:
         return len(self.predicted_iou)
+
+    def __getitem__(self, rows: Tensor) -> "DescribedProposals":
+        """Some of the proposals, int64 [m], ready for merging."""
+        return replace(
+            self,
+            predicted_iou=self.predicted_iou[rows],
+            boxes=self.boxes[rows],
+            vectors=self.vectors[rows],
+            upsampled_masks=lambda chosen: self.upsampled_masks(rows[chosen]),
+            logits=None,
+        )
 
     def at_full_size(self, rows: Tensor, masks: Masks) -> Masks:
         """The masks of some proposals at the image's own size; ``masks`` are those that were made for merging."""

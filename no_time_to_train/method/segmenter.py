@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
 from no_time_to_train.method.beyond.diffusion import diffuse
-from no_time_to_train.method.beyond.guided import choose_points
+from no_time_to_train.method.beyond.guided import propose_guided
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.beyond.soft_nms import soft_nms
-from no_time_to_train.method.beyond.tiles import Window, drop_cut, join, tile_windows
+from no_time_to_train.method.beyond.tiles import describe_tiles
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.encoder import Encoder, check_finite
+from no_time_to_train.method.encoder import Encoder, check_finite, without_autocast
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
-from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
+from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Candidates, DescribedProposals, Proposals
 from no_time_to_train.method.settings import Settings
@@ -98,14 +98,11 @@ class Segmenter(nn.Module):
 
     @torch.inference_mode()
     def describe_reference(self, crop: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage 1: the vector of a reference instance (docs/method.md, 1).
+        """Stage 1: the vector of a reference, float32 [D], and the sum of its mask weights (docs/method.md, 1).
 
         Args:
             crop: float [3, S, S] in [0, 1], where S is the encoder's input size (see ``fill_memory.crop_reference``).
             mask: float [1, h, w] in {0, 1}, at the size of the crop before resizing.
-
-        Returns:
-            The instance's vector, float32 [D], and the sum of its mask weights, a float32 scalar.
         """
         weights = patch_weights(mask, self.encoder.size, self.encoder.grid)
         tokens = check_finite(self.encoder(crop[None])[0], "DINOv2")
@@ -119,9 +116,6 @@ class Segmenter(nn.Module):
             image: float [3, S, S] in [0, 1], where S is SAM 2's input size (see ``target_image.target_tensor``). With
                 tiles, uint8 [k, 3, S, S] (see ``tiles.target_squares``).
             height: The image's own height in pixels, which masks and boxes refer to.
-
-        Returns:
-            At most ``settings.max_instances`` instances in descending order of score.
         """
         proposals = self.describe(image, height, width)
         return replace(self.match_and_merge(proposals), prompts=proposals.prompts)
@@ -131,53 +125,29 @@ class Segmenter(nn.Module):
         """Encode, propose, pool: what both networks say about an image, whatever the references.
 
         With guided prompts, the prototypes decide which points are decoded.
-
-        Returns:
-            The image's proposals with their mask vectors.
         """
-        windows = tile_windows(height, width, self.settings.tiles, self.settings.tile_overlap)
-        if len(windows) == 1:
-            return self._describe_square(image if image.ndim == 3 else image[0], windows[0], height, width)
-        parts = (
-            (window, self._describe_square(square, window, height, width))
-            for square, window in zip(image, windows, strict=True)
-        )
-        return join(parts, height, width)
+        if self.settings.tiles > 1:
+            tiles, overlap = self.settings.tiles, self.settings.tile_overlap
+            return describe_tiles(self._describe_square, image, height, width, tiles, overlap)
+        return self._describe_square(image, height, width)
 
-    def _describe_square(self, square: Tensor, window: Window, height: int, width: int) -> DescribedProposals:
-        """The proposals of one square, which shows the whole image or a tile of it."""
+    def _describe_square(self, square: Tensor, height: int, width: int) -> DescribedProposals:
+        """The proposals of one square, which shows the whole image or a tile of this size."""
+        assert self.proposer is not None
         image = as_float(square) if square.dtype == torch.uint8 else square
         features = self.encoder.feature_map(image[None])[0]
-        proposals, prompts = self._propose(image, features)
+        if self.settings.prompts == "grid":
+            proposals = self.proposer(image)
+        else:
+            check_finite(self.prototypes, "the memory", "file")
+            proposals = propose_guided(self.proposer, image, features, self.prototypes, self.settings)
         check_finite(features, "DINOv2")  # not before, because a GPU's host waits here
         with without_autocast(image):
-            proposals = drop_cut(proposals, window, height, width)
-            return replace(describe_proposals(proposals, features, window.height, window.width), prompts=prompts)
-
-    def _propose(self, image: Tensor, features: Tensor) -> tuple[Proposals, int]:
-        """The proposals of an image with the feature map ``features``, and the number of points that were decoded."""
-        proposer, settings = self.proposer, self.settings
-        assert proposer is not None
-        if settings.prompts == "grid":
-            return proposer(image), settings.points_per_side**2
-        points = point_grid(settings.points_per_side, proposer.size).to(image.device)
-        check_finite(self.prototypes, "the memory", "file")
-        with without_autocast(image):
-            chosen = choose_points(
-                features, self.prototypes, points, proposer.size, settings.prompt_threshold, settings.prompt_budget
-            )
-        if not len(chosen):
-            side = proposer.size // 4
-            return Proposals(features.new_zeros(0, side, side), features.new_zeros(0)), 0
-        return proposer.decode(*proposer.encode(image), points[chosen]), len(chosen)
+            return describe_proposals(proposals, features, height, width)
 
     @torch.inference_mode()
     def match_and_merge(self, proposals: DescribedProposals) -> Detections:
-        """Classify, suppress, upsample, merge, keep the best: the proposals of an image become its instances.
-
-        Args:
-            proposals: From :meth:`describe`.
-        """
+        """Classify, suppress, upsample, merge, keep the best: the proposals of an image become its instances."""
         check_finite(self.prototypes, "the memory", "file")
         with without_autocast(self.prototypes):
             candidates, masks = classify_and_merge(proposals, self.prototypes, self.settings, self.negatives)
@@ -187,11 +157,7 @@ class Segmenter(nn.Module):
 def classify_and_merge(
     proposals: DescribedProposals, prototypes: Tensor, settings: Settings, negatives: Negatives | None = None
 ) -> tuple[Candidates, Masks]:
-    """Classify, suppress, upsample, merge: all of :meth:`Segmenter.match_and_merge` except keeping the best.
-
-    Args:
-        proposals: The proposals of one image.
-        prototypes: float [C, D], not normalized.
+    """All of :meth:`Segmenter.match_and_merge` except keeping the best.
 
     Returns:
         The candidates with their final scores, in descending order of predicted IoU, and the mask of each.
@@ -232,18 +198,15 @@ def describe_proposals(proposals: Proposals, features: Tensor, height: int, widt
     """Pool the features inside each proposal. Proposals with an empty region are dropped.
 
     Args:
-        proposals: The proposals of one image.
         features: float [D, g, g], the image's feature map, not normalized.
-
-    Returns:
-        The proposals with boxes and mask vectors.
     """
     regions = proposals.logits > 0
     filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
     if len(filled) < len(proposals):  # else a copy of all logits would only take memory
         proposals, regions = proposals[filled], regions[filled]
     boxes, logits = masks_to_boxes(regions).long(), MaskLogits.of_image(proposals.logits, height, width)
-    return DescribedProposals(proposals.predicted_iou, boxes, pool(features, regions), logits, logits=logits)
+    vectors = pool(features, regions)
+    return DescribedProposals(proposals.predicted_iou, boxes, vectors, logits, proposals.prompts, logits)
 
 
 def keep_best(proposals: DescribedProposals, candidates: Candidates, masks: Masks, max_instances: int) -> Detections:
@@ -251,8 +214,3 @@ def keep_best(proposals: DescribedProposals, candidates: Candidates, masks: Mask
     best = candidates.scores.argsort(descending=True, stable=True)[:max_instances].cpu()
     kept = proposals.at_full_size(candidates.rows.cpu()[best], masks[best])
     return Detections(kept, kept.boxes, candidates.scores.cpu()[best], candidates.classes.cpu()[best])
-
-
-def without_autocast(like: Tensor) -> torch.autocast:
-    """A context in which the device of ``like`` computes in float32: autocast is for the networks only."""
-    return torch.autocast(like.device.type, enabled=False)

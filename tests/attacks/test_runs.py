@@ -23,11 +23,12 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.lightning_module import ItemLoader, reason_of
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.postprocess_memory_stage import PostprocessMemoryStage
-from no_time_to_train.pipeline.proposal_cache import ABANDONED, EncodedMasks, ProposalCache, _checksum, _to_bytes
+from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _checksum, _to_bytes
 from no_time_to_train.pipeline.run_record import record_stage
 
 CONFIG = "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args:\n    test_mode: test\n"
@@ -290,9 +291,8 @@ class TestCache:
         import safetensors.torch
 
         cache = ProposalCache(folder, {})
-        proposals = DescribedProposals(
-            torch.ones(1), torch.zeros(1, 4).long(), torch.ones(1, 8), EncodedMasks(10, 10, ["0T3"])
-        )
+        masks = Masks.pack(np.ones((1, 10, 10), bool))
+        proposals = DescribedProposals(torch.ones(1), torch.zeros(1, 4).long(), torch.ones(1, 8), masks.__getitem__)
         tensors = {**safetensors.torch.load(_to_bytes(proposals, 10, 10)), **changes}
         body = safetensors.torch.save(tensors)
         folder.mkdir(exist_ok=True)

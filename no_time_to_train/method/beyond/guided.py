@@ -16,6 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from no_time_to_train.method.encoder import without_autocast
+from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
+from no_time_to_train.method.proposals import Proposals
+from no_time_to_train.method.settings import Settings
+
 #: How much larger the divisor of similarity plus 1 is from one level of the grid to the next. With one class, the AP of
 #: the tuning scenes is 0.2 lower at 0, because similar points that lie close together use up the budget, and 0.9 lower
 #: at 0.3, because fewer points reach the threshold.
@@ -24,6 +29,21 @@ LEVEL_STEP = 0.1
 #: Where the memory has several classes, the budget is this many times as large. More classes find similar points nearly
 #: everywhere, so the budget does not grow further.
 SEVERAL_CLASSES = 2
+
+
+def propose_guided(
+    proposer: MaskProposer, image: Tensor, features: Tensor, prototypes: Tensor, settings: Settings
+) -> Proposals:
+    """The proposals at those points of the grid that :func:`choose_points` chooses; the image is float [3, S, S]."""
+    points = point_grid(settings.points_per_side, proposer.size).to(image.device)
+    with without_autocast(image):
+        chosen = choose_points(
+            features, prototypes, points, proposer.size, settings.prompt_threshold, settings.prompt_budget
+        )
+    if not len(chosen):
+        side = proposer.size // 4
+        return Proposals(features.new_zeros(0, side, side), features.new_zeros(0))
+    return proposer.decode(*proposer.encode(image), points[chosen])
 
 
 def choose_points(

@@ -8,7 +8,7 @@ the overlap. Mask vectors are pooled from the features of the mask's own square.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from no_time_to_train.method.fast.mask_logits import MaskLogits
-from no_time_to_train.method.proposals import DescribedProposals, Proposals
+from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.target_image import resize_to_square
 
 #: Steps per pixel of SAM 2's masks in the frame that the boxes of all squares share. A pixel of a tile is at least one.
@@ -86,35 +86,48 @@ def target_squares(
     return torch.stack([resize_to_square(image, size, box) for box in (None, *boxes)])
 
 
-def drop_cut(proposals: Proposals, window: Window, height: int, width: int) -> Proposals:
-    """Drop proposals that a border of their tile cuts off. A border of the image cuts off nothing.
+def describe_tiles(
+    describe: Callable[[Tensor, int, int], DescribedProposals],
+    squares: Tensor,
+    height: int,
+    width: int,
+    tiles: int,
+    overlap: float,
+) -> DescribedProposals:
+    """The proposals of an image and its tiles.
 
     Args:
-        proposals: The proposals of one square.
+        describe: The proposals of one square and the height and width of what it shows.
+        squares: uint8 [k, 3, size, size] from :func:`target_squares`.
+    """
+    windows = tile_windows(height, width, tiles, overlap)
+    if len(windows) == 1:
+        return describe(squares[0], height, width)
+    shown = zip(squares, windows, strict=True)
+    return join(((window, describe(square, *window[2:])) for square, window in shown), height, width)
+
+
+def uncut(boxes: Tensor, side: int, window: Window, height: int, width: int) -> Tensor:
+    """The proposals that no border of their tile cuts off: int64 [m]. A border of the image cuts off nothing.
+
+    Args:
+        boxes: int64 [n, 4], xyxy pixel indices at SAM 2's mask size; x2 and y2 are included.
+        side: SAM 2's mask size.
         window: The part of the image that the square shows.
     """
-    if (window.height, window.width) == (height, width):
-        return proposals
-    regions = proposals.logits > 0
-    rows, columns = regions.any(dim=2), regions.any(dim=1)
-    cut = torch.zeros(len(proposals), dtype=torch.bool, device=regions.device)
-    if window.top > 0:
-        cut |= rows[:, :BORDER].any(dim=1)
-    if window.left > 0:
-        cut |= columns[:, :BORDER].any(dim=1)
-    if window.top + window.height < height:
-        cut |= rows[:, -BORDER:].any(dim=1)
-    if window.left + window.width < width:
-        cut |= columns[:, -BORDER:].any(dim=1)
-    return proposals[~cut]
+    x1, y1, x2, y2 = boxes.unbind(dim=1)
+    cut = ((y1 < BORDER) & (window.top > 0)) | ((x1 < BORDER) & (window.left > 0))
+    cut |= (y2 >= side - BORDER) & (window.top + window.height < height)
+    cut |= (x2 >= side - BORDER) & (window.left + window.width < width)
+    return (~cut).nonzero()[:, 0]
 
 
 def join(parts: Iterable[tuple[Window, DescribedProposals]], height: int, width: int) -> DescribedProposals:
     """Join the proposals of an image and of its tiles.
 
     Args:
-        parts: What each square shows, and its proposals with the masks' logits. They are taken one by one, and only the
-            part of the logits around each mask is kept.
+        parts: What each square shows, and its proposals with the masks' logits. They are taken one by one. Of those
+            that no border of their tile cuts off, the part of the logits around each mask is kept.
 
     Returns:
         All proposals. Their boxes are in a frame of ``FINER`` steps per pixel of SAM 2's masks of the whole image.
@@ -122,14 +135,18 @@ def join(parts: Iterable[tuple[Window, DescribedProposals]], height: int, width:
     masks, joined = MaskLogits(height, width), []
     for window, part in parts:
         assert part.logits is not None
-        masks.add(window, part.logits, part.boxes)
-        joined.append((replace(part, logits=None), to_frame(part.boxes, window, height, width, masks.squares[-1][4])))
+        side = part.logits.squares[0][4]
+        rows = uncut(part.boxes, side, window, height, width)
+        kept = part[rows]
+        masks.add(window, part.logits, rows, kept.boxes)
+        kept.boxes = to_frame(kept.boxes, window, height, width, side)
+        joined.append(replace(kept, upsampled_masks=masks))
     return DescribedProposals(
-        torch.cat([part.predicted_iou for part, _ in joined]),
-        torch.cat([boxes for _, boxes in joined]),
-        torch.cat([part.vectors for part, _ in joined]),
+        torch.cat([part.predicted_iou for part in joined]),
+        torch.cat([part.boxes for part in joined]),
+        torch.cat([part.vectors for part in joined]),
         masks,
-        sum(part.prompts for part, _ in joined),
+        sum(part.prompts for part in joined),
         masks,
     )
 

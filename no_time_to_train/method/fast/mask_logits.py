@@ -36,6 +36,7 @@ class MaskLogits:
         squares: Top, left, height and width in pixels of what each square shows, and the side of its logits.
         places: For each mask, its square, and the first row and column of its part of the logits.
         crops: That part of each mask, float32 [h, w]. All other logits count as negative.
+        tiled: Whether there are tiles. Without them, each part is the whole square.
     """
 
     height: int
@@ -43,17 +44,13 @@ class MaskLogits:
     squares: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     places: list[tuple[int, int, int]] = field(default_factory=list)
     crops: list[Tensor] = field(default_factory=list)
+    tiled: bool = True
 
     @classmethod
     def of_image(cls, logits: Tensor, height: int, width: int) -> "MaskLogits":
         """Masks of one square that shows the whole image, float32 [n, s, s]."""
         square = (0, 0, height, width, logits.shape[-1])
-        return cls(height, width, [square], [(0, 0, 0)] * len(logits), list(logits))
-
-    @property
-    def tiled(self) -> bool:
-        """Whether there are tiles."""
-        return len(self.squares) > 1
+        return cls(height, width, [square], [(0, 0, 0)] * len(logits), list(logits), tiled=False)
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -109,20 +106,21 @@ class MaskLogits:
             parts = up_y.split(max(UPSAMPLED_AT_ONCE // max(len(up_x), 1), 1))
             yield torch.cat([(part @ wide > 0).cpu() for part in parts]).numpy(), first_y, first_x
 
-    def add(self, window: tuple[int, int, int, int], square: "MaskLogits", boxes: Tensor) -> None:
-        """Add the masks of one square.
+    def add(self, window: tuple[int, int, int, int], square: "MaskLogits", rows: Tensor, boxes: Tensor) -> None:
+        """Add some masks of one square.
 
         Args:
             window: Top, left, height and width in pixels of what the square shows.
             square: The whole logits of its masks.
-            boxes: int64 [n, 4], xyxy pixel indices of the regions ``logits > 0``; x2 and y2 are included.
+            rows: int64 [m], the masks.
+            boxes: int64 [m, 4], xyxy pixel indices of their regions ``logits > 0``; x2 and y2 are included.
         """
         side = square.squares[0][4]
         reach_y, reach_x = (2 * math.ceil(side / length) for length in window[2:])  # of a logit in the upsampled mask
-        for logits, (x1, y1, x2, y2) in zip(square.crops, boxes.tolist(), strict=True):
+        for row, (x1, y1, x2, y2) in zip(rows.tolist(), boxes.tolist(), strict=True):
             top, left = max(y1 - reach_y, 0), max(x1 - reach_x, 0)
             self.places.append((len(self.squares), top, left))
-            self.crops.append(logits[top : y2 + 1 + reach_y, left : x2 + 1 + reach_x].clone())
+            self.crops.append(square.crops[row][top : y2 + 1 + reach_y, left : x2 + 1 + reach_x].clone())
         self.squares.append((*window, side))
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -150,7 +148,6 @@ class MaskLogits:
         whole = torch.tensor([height, width])
         square, corner, shape = places[:, 0], places[:, 1:3], places[:, 3:]
         bad = [
-            len(squares) < 2,
             (squares < torch.tensor([0, 0, 1, 1, 1])).any() or (squares[:, 4] > MOST_LOGITS).any(),
             (squares[:, :2] + squares[:, 2:4] > whole).any(),
             (square < 0).any() or (square >= len(squares)).any(),

@@ -116,26 +116,25 @@ class Masks:
 
     def crop(self, index: int) -> tuple[NDArray[np.bool_], int, int]:
         """The part of a mask in its box, bool [h, w], and its first row and column; [0, 0] of an empty mask."""
-        tiles = slice(*np.searchsorted(self.owners, [index, index + 1]))
-        rows, columns = np.divmod(self.places[tiles], max(self.columns, 1))
-        top, left = rows.min(initial=self.height), columns.min(initial=self.width)
-        grid = np.zeros(
-            (max(rows.max(initial=-1) + 1 - top, 0), SIDE, max(columns.max(initial=-1) + 1 - left, 0)), "u4"
-        )
-        grid[rows - top, :, columns - left] = self.words[tiles]
+        first, end = np.searchsorted(self.owners, [index, index + 1])
+        if first == end:
+            return np.zeros((0, 0), bool), 0, 0
+        rows, columns = np.divmod(self.places[first:end], self.columns)
+        top, left = rows.min(), columns.min()
+        grid = np.zeros((rows.max() + 1 - top, SIDE, columns.max() + 1 - left), np.uint32)
+        grid[rows - top, :, columns - left] = self.words[first:end]
         pixels = np.unpackbits(grid.view(np.uint8).reshape(len(grid) * SIDE, -1), axis=1).view(np.bool_)
         ys, xs = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-        if not len(ys):
-            return np.zeros((0, 0), bool), 0, 0
         inside = pixels[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
         return inside, int(top * SIDE + ys[0]), int(left * SIDE + xs[0])
 
     def dense(self) -> NDArray[np.bool_]:
         """All masks, bool [n, H, W], which takes n * H * W bytes."""
         rows, columns = np.divmod(self.places, max(self.columns, 1))
-        grid = np.zeros((self.count, -(-self.height // SIDE), SIDE, self.columns), np.uint32)
+        lines = -(-self.height // SIDE)
+        grid = np.zeros((self.count, lines, SIDE, self.columns), np.uint32)
         grid[self.owners, rows, :, columns] = self.words
-        bits = grid.view(np.uint8).reshape(self.count, -1, 4 * self.columns)[:, : self.height]
+        bits = grid.view(np.uint8).reshape(self.count, lines * SIDE, 4 * self.columns)[:, : self.height]
         return np.unpackbits(bits, axis=2, count=self.width).view(np.bool_)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
