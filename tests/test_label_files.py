@@ -1,107 +1,287 @@
-"""Label files, drawn as the tools that read them draw: LabelMe with PIL, YOLO with OpenCV, COCO with pycocotools."""
+"""Label files, drawn as the tools that read them draw: no pixel of a mask is lost, and none is added."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
-import torch
+import supervision as sv
 import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.label_files import FORMATS, LabeledImage
-from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
+from no_time_to_train.data.outlines import outlines
 from no_time_to_train.method.memory_bank import Category
-from tests.conftest import Photo
 
-CATEGORIES = [Category(3, "boat"), Category(8, "鳥: 'gull'")]
+Mask = NDArray[np.bool_]
+HEIGHT, WIDTH = 60, 90
+CATEGORIES = [Category(8, "鳥: 'gull'"), Category(3, "boat")]
 NAME, STEM = "sub/фото 1.png", "sub/фото 1_2"
 
 
+def rectangle(top: int, left: int, height: int, width: int) -> Mask:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+MASKS = {
+    "a square of 20 pixels": rectangle(20, 20, 20, 20),
+    "a square of 10 pixels at the border": rectangle(50, 80, 10, 10),
+    "one row": rectangle(5, 3, 1, 30),
+    "one column": rectangle(5, 3, 30, 1),
+    "one pixel": rectangle(0, 0, 1, 1),
+    "a hole": rectangle(10, 10, 30, 30) & ~rectangle(15, 15, 8, 9) & ~rectangle(30, 20, 2, 2),
+    "three parts": rectangle(5, 5, 20, 25) | rectangle(40, 20, 20, 21) | rectangle(1, 60, 15, 29),
+    "a staircase": np.tri(HEIGHT, WIDTH, dtype=bool),
+    "everything": rectangle(0, 0, HEIGHT, WIDTH),
+}
+
+
+def box_of(mask: Mask) -> tuple[float, float, float, float]:
+    ys, xs = np.nonzero(mask)
+    return float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)
+
+
+OBJECTS = [LabeledObject("boat", box_of(mask), mask, 0.75) for mask in MASKS.values()]
+
+
 @pytest.fixture
-def instances(photo: Photo) -> Instances:
-    """An instance in one part, one in three parts, and one of a single pixel."""
-    parts, pixel = np.zeros((2, *photo.mask.shape), bool)
-    parts[5:25, 5:30] = parts[40:60, 20:41] = parts[70:85, 90:119] = True
-    pixel[0, 0] = True
-    masks = torch.from_numpy(np.stack([photo.mask, parts, pixel]))
-    boxes = torch.tensor([[0, 0, 1, 1], [5, 5, 118, 84], [0, 0, 0, 0]])
-    scores = torch.tensor([0.9, 0.8, 0.7])
-    detections = Detections(Masks.pack(masks), boxes, scores, torch.tensor([0, 1, 1]))
-    return Instances(np.asarray(Image.open(photo.path)), CATEGORIES, detections)
+def image(tmp_path: Path) -> LabeledImage:
+    path = tmp_path / "photos" / NAME
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (WIDTH, HEIGHT), "gray").save(path)
+    return LabeledImage(NAME, STEM, path, 5, HEIGHT, WIDTH)
 
 
-def write(form: str, photo: Photo, instances: Instances, out: Path) -> Path:
-    files = FORMATS[form](out, CATEGORIES[::-1])
-    files.add(LabeledImage(NAME, STEM, photo.path, 5), instances)
+def write(form: str, image: LabeledImage, objects: list[LabeledObject], out: Path, link: bool = False) -> Path:
+    files = FORMATS[form](out, CATEGORIES, link)
+    files.add(image, objects)
     files.finish()
     return out / form
 
 
-def assert_same_mask(drawn: NDArray[np.generic], mask: NDArray[np.bool_]) -> None:
-    """The masks agree; a single pixel may be drawn as four."""
-    union, both = (drawn.astype(bool) | mask).sum(), (drawn.astype(bool) & mask).sum()
-    assert both >= 0.93 * union or (mask.sum() == 1 and union <= 4)
+def drawn_by_coco(polygons: list[list[float]]) -> Mask:
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, HEIGHT, WIDTH))).astype(bool)
 
 
-def test_labelme_files_have_the_keys_of_labelme(photo: Photo, instances: Instances, tmp_path: Path) -> None:
-    path = write("labelme", photo, instances, tmp_path) / f"{STEM}.json"
+def drawn_by_pil(points: list[list[float]]) -> Mask:
+    """As labelme.utils.shape_to_mask does."""
+    picture = Image.new("L", (WIDTH, HEIGHT))
+    corners = [(x, y) for x, y in points]
+    if len(corners) == 1:
+        ImageDraw.Draw(picture).point(corners, fill=1)
+    else:
+        ImageDraw.Draw(picture).polygon(corners, outline=1, fill=1)
+    return np.asarray(picture).astype(bool)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_outlines_give_back_any_mask(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((HEIGHT, WIDTH)) < rng.random()
+    mask |= cv2.GaussianBlur(rng.random((HEIGHT, WIDTH)), (0, 0), 3) > 0.5
+    mask[0, 0] = True
+    assert (drawn_by_coco([part.ravel().tolist() for part in outlines(mask, "edges")]) == mask).all()
+    centers = outlines(mask, "centers")
+    assert (np.logical_or.reduce([drawn_by_pil(part.tolist()) for part in centers]) == mask).all()
+
+
+@pytest.mark.parametrize("form", ["coco", "cvat-coco"])
+def test_pycocotools_reads_the_masks(form: str, image: LabeledImage, tmp_path: Path) -> None:
+    folder = write(form, image, OBJECTS, tmp_path)
+    path = folder / {"coco": "annotations.json", "cvat-coco": "annotations/instances_default.json"}[form]
+    coco = COCO(path)
+    assert coco.imgs[5]["file_name"] == NAME
+    assert [category["name"] for category in coco.dataset["categories"]] == [one.name for one in CATEGORIES]
+    for annotation, one in zip(coco.imgToAnns[5], OBJECTS, strict=True):
+        assert one.mask is not None
+        assert coco.cats[annotation["category_id"]]["name"] == "boat"
+        assert (coco.annToMask(annotation) == one.mask).all()
+        assert annotation["area"] == one.mask.sum()
+        x, y, w, h = annotation["bbox"]
+        assert (x, y, x + w, y + h) == one.box
+
+
+def test_labelme_draws_the_masks(image: LabeledImage, tmp_path: Path) -> None:
+    path = write("labelme", image, OBJECTS, tmp_path) / f"{STEM}.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     keys = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
     assert content.keys() == keys
-    assert (path.parent / content["imagePath"]).resolve() == photo.path
-    assert (content["imageHeight"], content["imageWidth"]) == photo.mask.shape
-    groups = [shape["group_id"] for shape in content["shapes"]]
-    assert groups == [None, 1, 1, 1, None]
-    pictures = {index: Image.new("1", photo.mask.shape[::-1]) for index in range(3)}
-    for shape in content["shapes"]:
-        index = shape["group_id"] if shape["group_id"] is not None else (0 if shape["label"] == "boat" else 2)
-        assert shape.keys() == {"label", "points", "group_id", "description", "shape_type", "flags", "mask"}
-        assert shape["label"] == instances[index].label
-        ImageDraw.Draw(pictures[index]).polygon([tuple(point) for point in shape["points"]], outline=1, fill=1)
-    for index, picture in pictures.items():
-        assert_same_mask(np.asarray(picture), instances[index].mask)
+    assert (path.parent / content["imagePath"]).resolve() == image.path
+    shapes = iter(content["shapes"])
+    for mask in MASKS.values():
+        parts = [next(shapes) for _ in outlines(mask, "centers")]
+        assert len({shape["group_id"] for shape in parts}) == 1
+        assert (np.logical_or.reduce([drawn_by_pil(shape["points"]) for shape in parts]) == mask).all()
 
 
-def test_yolo_files_follow_the_format(photo: Photo, instances: Instances, tmp_path: Path) -> None:
-    folder = write("yolo", photo, instances, tmp_path)
+def test_ultralytics_draws_the_masks(image: LabeledImage, tmp_path: Path) -> None:
+    folder = write("yolo", image, OBJECTS, tmp_path)
     data = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))
-    # ultralytics (check_det_dataset): without a "path", the splits are relative to the folder of data.yaml.
+    # check_det_dataset: without a "path", the splits are relative to the folder of data.yaml.
     assert "path" not in data
     assert folder / data["train"] == folder / data["val"] == folder / "images"
-    names = data["names"]
-    assert list(names.values()) == [category.name for category in CATEGORIES[::-1]]
-    # ultralytics (img2label_paths): labels/ in place of the last images/, and .txt in place of the suffix.
-    assert Image.open(folder / f"images/{STEM}.png").size == photo.mask.shape[::-1]
+    # img2label_paths: labels/ in place of the last images/, and .txt in place of the suffix.
+    assert Image.open(folder / f"images/{STEM}.png").size == (WIDTH, HEIGHT)
     lines = (folder / f"labels/{STEM}.txt").read_text().splitlines()
-    for line, instance in zip(lines, instances, strict=True):
+    for line, (name, mask) in zip(lines, MASKS.items(), strict=True):
         index, *numbers = line.split(" ")
-        assert names[int(index)] == instance.label
+        assert data["names"][int(index)] == "boat"
         points = np.array(numbers, float).reshape(-1, 2)
         assert len(points) >= 3
         assert ((points >= 0) & (points <= 1)).all()
-        corners = (points * photo.mask.shape[::-1]).astype(np.int32)
-        drawn = cv2.fillPoly(np.zeros(photo.mask.shape, np.uint8), [corners], 1).astype(bool)
-        assert (instance.mask & ~drawn).sum() <= 0.03 * instance.mask.sum()
-        # Outside the mask there are only the lines between its parts, which OpenCV draws one pixel wide.
-        assert not cv2.erode((drawn & ~instance.mask).astype(np.uint8), np.ones((3, 3))).any()
+        corners = (points * (WIDTH, HEIGHT)).astype(np.int32)  # polygon2mask
+        drawn = cv2.fillPoly(np.zeros(mask.shape, np.uint8), [corners], 1).astype(bool)
+        if name == "three parts":  # joined by lines, which OpenCV draws one pixel wide
+            assert not (mask & ~drawn).any()
+            assert not cv2.erode((drawn & ~mask).astype(np.uint8), np.ones((3, 3))).any()
+        else:
+            assert (drawn == mask).all()
 
 
-def test_pycocotools_reads_what_cvat_imports(photo: Photo, instances: Instances, tmp_path: Path) -> None:
-    folder = write("cvat-coco", photo, instances, tmp_path)
-    coco = COCO(folder / "annotations/instances_default.json")
-    assert coco.imgs[5]["file_name"] == NAME
-    assert [category["name"] for category in coco.dataset["categories"]] == [one.name for one in CATEGORIES[::-1]]
-    assert Image.open(folder / "images/default" / NAME).size == photo.mask.shape[::-1]
-    for annotation, instance in zip(coco.imgToAnns[5], instances, strict=True):
-        assert coco.cats[annotation["category_id"]]["name"] == instance.label
-        assert annotation["area"] == instance.mask.sum()
-        drawn, mask = coco.annToMask(annotation), instance.mask
-        # Outlines run through the centers of pixels, so half a pixel is lost at the edge.
-        assert (drawn & ~cv2.dilate(mask.astype(np.uint8), np.ones((3, 3)))).sum() == 0
-        assert (cv2.erode(mask.astype(np.uint8), np.ones((3, 3))) & ~drawn.astype(bool)).sum() == 0
+def test_voc_has_boxes_from_one_and_masks_as_pictures(image: LabeledImage, tmp_path: Path) -> None:
+    objects = [OBJECTS[0], LabeledObject(CATEGORIES[0].name, (10, 10, 30, 31), rectangle(10, 10, 21, 20), 0.5)]
+    folder = write("voc", image, objects, tmp_path)
+    root = ElementTree.parse(folder / f"Annotations/{STEM}.xml").getroot()
+    assert (folder / "JPEGImages" / str(root.findtext("filename"))).is_file()
+    corners = [
+        [int(str(box.findtext(name))) for name in ("xmin", "ymin", "xmax", "ymax")] for box in root.iter("bndbox")
+    ]
+    assert corners == [[21, 21, 40, 40], [11, 11, 30, 31]]
+    numbers = np.asarray(Image.open(folder / f"SegmentationObject/{STEM}.png"))
+    assert (numbers == np.where(rectangle(20, 20, 20, 20), 1, 2 * rectangle(10, 10, 21, 20))).all()
+    classes = Image.open(folder / f"SegmentationClass/{STEM}.png")
+    assert (np.asarray(classes) == np.where(numbers == 1, 2, numbers > 0)).all()
+    names = dict(line.split(":")[:2] for line in (folder / "labelmap.txt").read_text().splitlines()[3:])
+    assert names == {"boat": "0,128,0"}
+    assert (folder / "ImageSets/Segmentation/default.txt").read_text() == f"{STEM}\n"
+
+
+def test_a_picture_of_more_than_255_objects_keeps_their_numbers(image: LabeledImage, tmp_path: Path) -> None:
+    masks = [rectangle(row, column, 1, 2) for row in range(0, HEIGHT, 4) for column in range(0, WIDTH - 2, 4)]
+    folder = write("voc", image, [LabeledObject("boat", box_of(mask), mask, 0.5) for mask in masks], tmp_path)
+    numbers = np.asarray(Image.open(folder / f"SegmentationObject/{STEM}.png"))
+    assert len(masks) > 255
+    assert [numbers[mask].tolist() for mask in masks] == [[number, number] for number in range(1, len(masks) + 1)]
+
+
+def test_cvat_reads_polygons_and_masks(image: LabeledImage, tmp_path: Path) -> None:
+    root = ElementTree.parse(write("cvat", image, OBJECTS, tmp_path) / "annotations.xml").getroot()
+    (node,) = root.findall("image")
+    assert node.attrib == {"id": "0", "name": NAME, "width": str(WIDTH), "height": str(HEIGHT)}
+    for shape, mask in zip(node, MASKS.values(), strict=True):
+        assert shape.get("label") == "boat"
+        if shape.tag == "polygon":
+            points = [float(value) for point in shape.attrib["points"].split(";") for value in point.split(",")]
+            drawn = drawn_by_coco([points])
+        else:
+            left, top, width, height = (int(shape.attrib[name]) for name in ("left", "top", "width", "height"))
+            runs = [int(run) for run in shape.attrib["rle"].split(",")]
+            inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+            drawn = np.zeros_like(mask)
+            drawn[top : top + height, left : left + width] = inside
+        assert (drawn == mask).all()
+
+
+def decode_brush(encoded: list[int]) -> NDArray[np.uint8]:
+    """The values of Label Studio's encoding, read bit by bit as its own decoder does."""
+    bits = "".join(f"{byte:08b}" for byte in encoded)
+    at = 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        return int(bits[at - count : at], 2)
+
+    count, word = take(32), take(5) + 1
+    sizes = [take(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < count:
+        is_run, size = take(1), sizes[take(2)]
+        length = take(size) + 1
+        values += [take(word)] * length if is_run else [take(word) for _ in range(length)]
+    return np.array(values, np.uint8)
+
+
+def test_label_studio_reads_brushes_with_scores(image: LabeledImage, tmp_path: Path) -> None:
+    folder = write("label-studio", image, OBJECTS, tmp_path)
+    (task,) = json.loads((folder / "tasks.json").read_text())
+    assert task["data"]["image"].startswith("/data/local-files/?d=images/sub/")
+    for result, mask in zip(task["predictions"][0]["result"], MASKS.values(), strict=True):
+        assert (result["original_width"], result["original_height"], result["score"]) == (WIDTH, HEIGHT, 0.75)
+        assert result["value"]["brushlabels"] == ["boat"]
+        pixels = decode_brush(result["value"]["rle"]).reshape(HEIGHT, WIDTH, 4)
+        assert (pixels == 255 * mask[:, :, None]).all()
+    view = ElementTree.parse(folder / "labeling_config.xml").getroot()
+    assert {(node.tag, node.get("name")) for node in view} == {
+        ("Image", "image"), ("BrushLabels", "brush"), ("RectangleLabels", "box"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_objects_that_are_boxes_stay_boxes(form: str, image: LabeledImage, tmp_path: Path) -> None:
+    folder = write(form, image, [LabeledObject("boat", (9, 6, 45, 36))], tmp_path)
+
+    def load(name: str) -> Any:
+        return json.loads((folder / name).read_text())
+
+    if form == "labelme":
+        (shape,) = load(f"{STEM}.json")["shapes"]
+        assert (shape["shape_type"], shape["points"]) == ("rectangle", [[9, 6], [45, 36]])
+    elif form == "yolo":
+        numbers = [float(number) for number in (folder / f"labels/{STEM}.txt").read_text().split()]
+        assert numbers == [1, 0.3, 0.35, 0.4, 0.5]
+    elif form in ("coco", "cvat-coco"):
+        (annotation,) = load("annotations.json" if form == "coco" else "annotations/instances_default.json")[
+            "annotations"
+        ]
+        assert (annotation["bbox"], annotation["segmentation"]) == ([9, 6, 36, 30], [])
+    elif form == "voc":
+        box = ElementTree.parse(folder / f"Annotations/{STEM}.xml").getroot().find("object/bndbox")
+        assert box is not None
+        assert [node.text for node in box] == ["10", "7", "45", "36"]
+    elif form == "cvat":
+        node = ElementTree.parse(folder / "annotations.xml").getroot().find("image/box")
+        assert node is not None
+        assert [float(node.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr")] == [9, 6, 45, 36]
+    else:
+        (result,) = load("tasks.json")[0]["annotations"][0]["result"]
+        value = result["value"]
+        assert [value[name] for name in ("x", "y", "width", "height")] == pytest.approx([10, 10, 40, 50])
+
+
+@pytest.mark.parametrize("form", ["yolo", "coco", "cvat-coco", "voc", "cvat", "label-studio"])
+def test_a_folder_that_is_copied_elsewhere_has_its_images(form: str, image: LabeledImage, tmp_path: Path) -> None:
+    folder = write(form, image, OBJECTS[:1], tmp_path)
+    shutil.move(folder, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "photos")
+    (picture,) = [path for path in (tmp_path / "elsewhere").rglob("*фото*.png") if "Segmentation" not in str(path)]
+    assert not picture.is_symlink()
+    assert Image.open(picture).size == (WIDTH, HEIGHT)
+
+
+def test_links_are_made_where_they_are_wanted(image: LabeledImage, tmp_path: Path) -> None:
+    folder = write("coco", image, OBJECTS[:1], tmp_path, link=True)
+    assert (folder / "images" / NAME).readlink() == image.path
+
+
+def test_supervision_loads_what_it_can_load(image: LabeledImage, tmp_path: Path) -> None:
+    objects = [OBJECTS[0]]
+    coco, yolo, voc = (write(form, image, objects, tmp_path) for form in ("coco", "yolo", "voc"))
+    loaded = [
+        sv.DetectionDataset.from_coco(str(coco / "images"), str(coco / "annotations.json"), force_masks=True),
+        sv.DetectionDataset.from_yolo(str(yolo / "images/sub"), str(yolo / "labels/sub"), str(yolo / "data.yaml")),
+        sv.DetectionDataset.from_pascal_voc(str(voc / "JPEGImages/sub"), str(voc / "Annotations/sub")),
+    ]
+    for data in loaded:
+        ((_, _, found),) = list(data)
+        assert data.classes[found.class_id[0]] == "boat"
+        assert np.abs(found.xyxy[0] - (20, 20, 40, 40)).max() <= 1

@@ -1,0 +1,17 @@
+"""Objects as the files of labelling tools: to be corrected there, or to train with."""
+
+from no_time_to_train.data.label_files.coco_files import CocoFiles, CvatCocoFiles
+from no_time_to_train.data.label_files.cvat_files import CvatFiles
+from no_time_to_train.data.label_files.label_studio_files import LabelStudioFiles
+from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
+from no_time_to_train.data.label_files.labelme_files import LabelMeFiles
+from no_time_to_train.data.label_files.voc_files import VocFiles
+from no_time_to_train.data.label_files.yolo_files import YoloFiles
+
+__all__ = ["FORMATS", "LabelFiles", "LabeledImage", "LabeledObject"]
+
+#: The formats by name.
+FORMATS: dict[str, type[LabelFiles]] = {
+    files.form: files
+    for files in (LabelMeFiles, YoloFiles, CvatCocoFiles, CocoFiles, VocFiles, CvatFiles, LabelStudioFiles)
+}

@@ -1,0 +1,100 @@
+"""What every format of label files needs: the objects of an image, and a place for the image."""
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from no_time_to_train.data.coco import ImageId
+from no_time_to_train.method.memory_bank import Category
+
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """An image of which labels are written.
+
+    Attributes:
+        name: The image's name, a relative path.
+        stem: What its label files are called, without a suffix: a relative path that no other image has.
+        path: The image file.
+        image_id: The image's COCO id.
+        height: In pixels.
+        width: In pixels.
+    """
+
+    name: str
+    stem: str
+    path: Path
+    image_id: ImageId
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class LabeledObject:
+    """An object in an image.
+
+    Attributes:
+        label: The name of its class.
+        box: x1, y1, x2, y2 in pixels, ends excluded.
+        mask: bool [H, W], not empty; None where only the box is known.
+        score: In [0, 1]; None for an annotation.
+    """
+
+    label: str
+    box: tuple[float, float, float, float]
+    mask: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
+    score: float | None = None
+
+    @property
+    def corners(self) -> NDArray[np.float64]:
+        """The corners of the box, float64 [4, 2], along the edges of pixels."""
+        x1, y1, x2, y2 = self.box
+        return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], float)
+
+
+class LabelFiles(ABC):
+    """The files of one format.
+
+    Args:
+        out: The output folder. The files go to a folder in it that has the name of the format.
+        categories: The classes, in the order that the files give them.
+        link: Make symbolic links to the images. Otherwise each image is a hard link or, on another disk, a copy, so
+            that the folder can be copied and moved.
+    """
+
+    #: The name of the format, which is the name of its folder.
+    form: ClassVar[str]
+
+    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
+        self.folder, self.categories, self.link = out / self.form, list(categories), link
+        self.names = [category.name for category in categories]
+
+    @abstractmethod
+    def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
+        """Write the objects of one image, the best last to be drawn over."""
+
+    def finish(self) -> None:  # noqa: B027 (not every format has a last step)
+        """Write what needs all images. This is called after an interrupt as well."""
+
+    def place_image(self, image: LabeledImage, place: str) -> Path:
+        """Put the image where the format expects it, and replace what is there."""
+        target = self.folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            (target.symlink_to if self.link else target.hardlink_to)(image.path.resolve())
+        except OSError:  # another disk, or a system without links
+            shutil.copyfile(image.path, target)
+        return target
+
+
+def relative(path: Path, folder: Path) -> str:
+    """The path of a file relative to a folder, with slashes."""
+    return Path(os.path.relpath(path, folder)).as_posix()

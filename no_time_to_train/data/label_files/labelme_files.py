@@ -1,0 +1,41 @@
+"""LabelMe: one JSON file per image."""
+
+from collections.abc import Sequence
+
+from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles, relative
+from no_time_to_train.data.outlines import outlines
+from no_time_to_train.files import write_json
+
+
+class LabelMeFiles(LabelFiles):
+    """``STEM.json`` per image. The parts of an object are shapes with one group id. The images stay where they are."""
+
+    form = "labelme"
+
+    def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
+        path = self.folder / f"{image.stem}.json"
+        shapes = []
+        for group, one in enumerate(objects):
+            parts = [one.corners[::2]] if one.mask is None else outlines(one.mask, "centers")
+            shapes += [
+                {
+                    "label": one.label,
+                    "points": part.tolist(),
+                    "group_id": group if len(parts) > 1 else None,
+                    "description": "" if one.score is None else f"score {one.score:.3f}",
+                    "shape_type": "rectangle" if one.mask is None else "polygon",
+                    "flags": {},
+                    "mask": None,
+                }
+                for part in parts
+            ]
+        content = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": relative(image.path, path.parent),
+            "imageData": None,
+            "imageHeight": image.height,
+            "imageWidth": image.width,
+        }
+        write_json(path, content)

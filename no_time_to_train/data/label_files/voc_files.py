@@ -1,0 +1,83 @@
+"""Pascal VOC: one XML file per image with boxes, and masks as pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
+from no_time_to_train.files import atomic_write
+from no_time_to_train.method.memory_bank import Category
+
+
+class VocFiles(LabelFiles):
+    """The folders of Pascal VOC, and ``labelmap.txt``, with which CVAT imports them as "Segmentation mask 1.1".
+
+    Where masks overlap, a pixel belongs to the best object. Pictures of more than 255 objects have 16 bits.
+    """
+
+    form = "voc"
+
+    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
+        super().__init__(out, categories, link)
+        self.stems: list[str] = []
+
+    def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
+        root = ElementTree.Element("annotation")
+        place = self.place_image(image, f"JPEGImages/{image.stem}{image.path.suffix}")
+        _add(root, {"folder": "JPEGImages", "filename": place.relative_to(self.folder / "JPEGImages").as_posix()})
+        _add(ElementTree.SubElement(root, "size"), {"width": image.width, "height": image.height, "depth": 3})
+        _add(root, {"segmented": int(any(one.mask is not None for one in objects))})
+        for one in objects:
+            node = ElementTree.SubElement(root, "object")
+            _add(node, {"name": one.label, "pose": "Unspecified", "truncated": 0, "difficult": 0})
+            x1, y1, x2, y2 = one.box  # VOC counts from 1, and includes the last pixel
+            box = {"xmin": f"{x1 + 1:g}", "ymin": f"{y1 + 1:g}", "xmax": f"{x2:g}", "ymax": f"{y2:g}"}
+            _add(ElementTree.SubElement(node, "bndbox"), box)
+        ElementTree.indent(root)
+        with atomic_write(self.folder / "Annotations" / f"{image.stem}.xml") as file:
+            ElementTree.ElementTree(root).write(file, encoding="utf-8")
+        classes, numbers = (np.zeros((image.height, image.width), np.uint16) for _ in range(2))
+        for number, one in reversed(list(enumerate(objects, 1))):
+            if one.mask is not None:
+                classes[one.mask], numbers[one.mask] = self.names.index(one.label) + 1, number
+        for folder, picture in (("SegmentationClass", classes), ("SegmentationObject", numbers)):
+            save_numbers(picture, self.folder / folder / f"{image.stem}.png")
+        self.stems.append(image.stem)
+
+    def finish(self) -> None:
+        names = ["background", *self.names]
+        rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(names, voc_colors(), strict=False)]
+        files = {
+            "labelmap.txt": ["# label:color_rgb:parts:actions", *rows],
+            "ImageSets/Segmentation/default.txt": self.stems,
+        }
+        for name, lines in files.items():
+            with atomic_write(self.folder / name) as file:
+                file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def _add(node: ElementTree.Element, values: dict[str, object]) -> None:
+    for name, value in values.items():
+        ElementTree.SubElement(node, name).text = str(value)
+
+
+def voc_colors() -> list[tuple[int, int, int]]:
+    """The 256 colors of Pascal VOC's palette: the bits of a number, dealt out to red, green and blue from the top."""
+    numbers = np.arange(256)
+    channels = [sum(((numbers >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
+    return [(int(r), int(g), int(b)) for r, g, b in zip(*channels, strict=True)]
+
+
+def save_numbers(numbers: NDArray[np.uint16], path: Path) -> None:
+    """Write whole numbers per pixel as a PNG file: with VOC's palette, or in gray with 16 bits if one is above 255."""
+    if numbers.max(initial=0) > 255:
+        picture = Image.fromarray(numbers)
+    else:
+        picture = Image.fromarray(numbers.astype(np.uint8)).convert("P")
+        picture.putpalette([channel for color in voc_colors() for channel in color])
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")
