@@ -4,20 +4,23 @@ import hashlib
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from typing import IO, Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.files import atomic_write
 
 #: Whether the extra "heif" is installed.
 HAS_HEIF = find_spec("pillow_heif") is not None
@@ -38,6 +41,9 @@ IMAGE_ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tif
 
 #: The formats that are read, whatever the file's ending. Pillow knows others: it hands EPS to Ghostscript, a program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM", "AVIF", "HEIF")
+
+#: Those whose files may hold several pages or frames.
+FRAMES = ("TIFF", "GIF", "WEBP")
 
 #: Endings of images that can be read only with more -> what to do so that they can.
 NEEDS = {
@@ -69,8 +75,16 @@ def open_image(path: str | Path) -> Image.Image:
     """
     with _clear_errors(path):
         image = _open(Path(path))
-        image.load()
+        frames = getattr(image, "n_frames", 1) if image.format in FRAMES else 1
+        image = _load(image)
+    if frames > 1:
+        _notice_frames(str(path), frames)
     return image
+
+
+@cache  # once per file, however often it is read
+def _notice_frames(path: str, frames: int) -> None:
+    warnings.warn(f"image {path} has {frames} pages or frames: only the first is used", UserNotice, stacklevel=3)
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
@@ -81,9 +95,35 @@ def decode_image(content: bytes, name: str) -> Image.Image:
         name: What messages call it.
     """
     with _clear_errors(name):
-        image = _open(BytesIO(content))
+        return _load(_open(BytesIO(content)))
+
+
+def _load(image: Image.Image) -> Image.Image:
+    """Decode the pixels of an image. Colors of 16 bits keep their brightest bits, where PIL keeps the upper eight."""
+    if ";16" not in str([part[3] for part in getattr(image, "tile", [])]) or not image.mode.startswith("RGB"):
         image.load()
-    return image
+        return image
+    source: IO[bytes] = image.fp  # type: ignore[attr-defined]  # that of the file which is open
+    source.seek(0)
+    pixels = cv2.imdecode(np.frombuffer(source.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        image.load()
+        return image
+    order = [2, 1, 0, 3][: pixels.shape[2]]  # from BGR
+    deep = Image.fromarray(_brightest_bits(pixels)[..., order])
+    deep.getexif().update(image.getexif())
+    is_turned = image.format == "TIFF"  # PIL turns a TIFF as it loads it
+    image.close()
+    return ImageOps.exif_transpose(deep) if is_turned else deep
+
+
+def _brightest_bits(colors: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colors of up to 16 bits, [H, W, C], with the 8 bits from the highest that any of them uses."""
+    used = max(int(colors[..., :3].max(initial=0)).bit_length(), 8)
+    scaled = (colors >> (used - 8)).astype(np.uint8)
+    if colors.shape[2] == 4:
+        scaled[..., 3] = colors[..., 3] >> 8
+    return scaled
 
 
 def _open(file: Path | BytesIO) -> Image.Image:
@@ -113,7 +153,8 @@ def shown_size(path: Path) -> tuple[int, int]:
     """
     with _clear_errors(path), _open(path) as image:
         width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 swap height and width
+        # 5 to 8 swap height and width. PIL has done so for a TIFF already.
+        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     return (width, height) if turned else (height, width)
 
 
@@ -254,7 +295,7 @@ def _from_array(image: NDArray[np.generic] | Tensor) -> Image.Image:
             raise UserError(f"an image of {image.dtype} has values {values}: floats must be in [0, 1]")
         image = np.rint(255 * image).astype(np.uint8)
     elif image.dtype == np.uint16 and image.ndim == 3:  # gray values of 16 bits are for to_rgb
-        image = (image.astype(np.uint16) >> 8).astype(np.uint8)
+        image = _brightest_bits(image.astype(np.uint16))
     elif image.dtype not in (np.uint8, np.uint16):
         raise UserError(f"an image of {image.dtype} cannot be used: give uint8, uint16, or floats in [0, 1]")
     return Image.fromarray(np.ascontiguousarray(image))
@@ -309,3 +350,20 @@ def _bright(values: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Where values are above half of the largest one."""
     bright: NDArray[np.bool_] = values > values.max(initial=0) / 2
     return bright
+
+
+def save_numbers(numbers: NDArray[np.uint16], path: Path, palette: Sequence[int]) -> None:
+    """Write a number per pixel as a PNG file.
+
+    Args:
+        numbers: uint16 [H, W]. If one is above 255, the file has 16 bits and no palette.
+        path: The file.
+        palette: Red, green and blue of each number from 1 to 255; 0 is black.
+    """
+    if numbers.max(initial=0) > 255:
+        picture = Image.fromarray(numbers)
+    else:
+        picture = Image.fromarray(numbers.astype(np.uint8)).convert("P")
+        picture.putpalette([0, 0, 0, *palette])
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")

@@ -1,6 +1,6 @@
 """Outlines of masks from which tools draw exactly these masks again, holes included."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ def outlines(mask: NDArray[np.bool_], along: Literal["edges", "centers"]) -> lis
     return found
 
 
-def _corners(contour: NDArray[np.int32], along: str) -> NDArray[np.int32]:
+def _corners(contour: NDArray[Any], along: str) -> NDArray[np.int32]:
     """The points of a closed contour, as corners of pixels where it follows edges."""
     points = (contour + 1) // 2 if along == "edges" else contour
     return points[(points != np.roll(points, 1, axis=0)).any(axis=1)] if len(points) > 1 else points

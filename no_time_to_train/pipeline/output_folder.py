@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from no_time_to_train.data.coco_results import from_coco_records
-from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.label_files import FORMATS, LabeledImage
+from no_time_to_train.data.images import save_numbers
+from no_time_to_train.data.instances import Instance, Instances
+from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.files import atomic_write, spreadsheet_cell, write_json
@@ -111,9 +111,11 @@ class OutputFolder:
         overlay = f"overlays/{target.stem}.jpg"
         save_picture(np.asarray(instances.plot()), self.out / overlay)
         save_mask(instances, self.out / "masks" / f"{target.stem}.png")
-        labeled = LabeledImage(target.name, target.stem, self._file_of(target, image), image_id)
-        for files in self.label_files:
-            files.add(labeled, instances)
+        labeled = LabeledImage(target.name, target.stem, self._file_of(target, image), image_id, *image.shape[:2])
+        if self.label_files:
+            objects = [labeled_object(instance) for instance in instances]
+            for files in self.label_files:
+                files.add(labeled, objects)
         if self.videos is not None and target.video is not None:
             self.videos.add(target, self.out / overlay)
         self.gallery.add(target.name, overlay, with_more)
@@ -192,21 +194,23 @@ class OutputFolder:
 
 
 def save_mask(instances: Instances, path: Path) -> None:
-    """Write an image's masks as a PNG file with a palette.
+    """Write an image's masks as a PNG file: with a palette, or of 16 bits where there are more than 255.
 
     Args:
         instances: What was found in the image. A pixel holds the number of its instance, from 1, the best on top, or 0.
         path: The file.
     """
-    numbers = np.zeros(instances.image.shape[:2], np.uint8)
+    numbers = np.zeros(instances.image.shape[:2], np.uint16)
     for index in reversed(range(len(instances))):
         crop, top, left = instances.detections.masks.crop(index)
         numbers[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = index + 1
-    picture = Image.fromarray(numbers).convert("P")
-    colors = [channel for index in range(255) for channel in PALETTE.by_idx(index).as_rgb()]
-    picture.putpalette([0, 0, 0, *colors])
-    with atomic_write(path) as file:
-        picture.save(file, format="PNG")
+    save_numbers(numbers, path, [channel for index in range(255) for channel in PALETTE.by_idx(index).as_rgb()])
+
+
+def labeled_object(instance: Instance) -> LabeledObject:
+    """An instance as label files take it: the end of its box is excluded there."""
+    x1, y1, x2, y2 = instance.box
+    return LabeledObject(instance.label, (x1, y1, x2 + 1, y2 + 1), instance.mask, instance.score)
 
 
 def write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:

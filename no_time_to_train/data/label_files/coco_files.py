@@ -29,8 +29,14 @@ class CocoFiles(LabelFiles):
         for one in objects:
             x1, y1, x2, y2 = one.box
             number = len(self.data["annotations"]) + 1
-            annotation = {"id": number, "image_id": image.image_id, "category_id": ids[one.label], "iscrowd": 0}
+            annotation: dict[str, Any] = {
+                "id": number,
+                "image_id": image.image_id,
+                "category_id": ids[one.label],
+                "iscrowd": 0,
+            }
             annotation |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "segmentation": []}
+            annotation["iscrowd"] = 0
             if one.mask is not None:
                 encoded = encode_mask(one.mask)
                 annotation |= {"bbox": mask_box(encoded), "area": mask_area(encoded)}

@@ -1,6 +1,7 @@
 """LabelMe: one JSON file per image."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles, relative
 from no_time_to_train.data.outlines import outlines
@@ -29,7 +30,7 @@ class LabelMeFiles(LabelFiles):
                 }
                 for part in parts
             ]
-        content = {
+        content: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,

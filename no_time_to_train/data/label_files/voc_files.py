@@ -1,13 +1,12 @@
 """Pascal VOC: one XML file per image with boxes, and masks as pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
+from no_time_to_train.data.images import save_numbers
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category
@@ -24,6 +23,7 @@ class VocFiles(LabelFiles):
     def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
         super().__init__(out, categories, link)
         self.stems: list[str] = []
+        self.palette = [channel for color in voc_colors()[1:] for channel in color]
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
         root = ElementTree.Element("annotation")
@@ -45,7 +45,7 @@ class VocFiles(LabelFiles):
             if one.mask is not None:
                 classes[one.mask], numbers[one.mask] = self.names.index(one.label) + 1, number
         for folder, picture in (("SegmentationClass", classes), ("SegmentationObject", numbers)):
-            save_numbers(picture, self.folder / folder / f"{image.stem}.png")
+            save_numbers(picture, self.folder / folder / f"{image.stem}.png", self.palette)
         self.stems.append(image.stem)
 
     def finish(self) -> None:
@@ -60,7 +60,7 @@ class VocFiles(LabelFiles):
                 file.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def _add(node: ElementTree.Element, values: dict[str, object]) -> None:
+def _add(node: ElementTree.Element, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         ElementTree.SubElement(node, name).text = str(value)
 
@@ -70,14 +70,3 @@ def voc_colors() -> list[tuple[int, int, int]]:
     numbers = np.arange(256)
     channels = [sum(((numbers >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
     return [(int(r), int(g), int(b)) for r, g, b in zip(*channels, strict=True)]
-
-
-def save_numbers(numbers: NDArray[np.uint16], path: Path) -> None:
-    """Write whole numbers per pixel as a PNG file: with VOC's palette, or in gray with 16 bits if one is above 255."""
-    if numbers.max(initial=0) > 255:
-        picture = Image.fromarray(numbers)
-    else:
-        picture = Image.fromarray(numbers.astype(np.uint8)).convert("P")
-        picture.putpalette([channel for color in voc_colors() for channel in color])
-    with atomic_write(path) as file:
-        picture.save(file, format="PNG")
