@@ -11,7 +11,7 @@ from torch import Tensor
 from no_time_to_train import ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
-from no_time_to_train.method import segmenter as segmenter_module
+from no_time_to_train.method.beyond import guided
 from no_time_to_train.method.beyond.guided import choose_points, levels
 from no_time_to_train.method.mask_proposals import point_grid
 from no_time_to_train.method.segmenter import Segmenter
@@ -175,7 +175,7 @@ def test_points_are_chosen_in_float32(monkeypatch: pytest.MonkeyPatch, photo: Ph
         autocast.append(torch.is_autocast_enabled("cpu"))
         return choose_points(*arguments)  # type: ignore[arg-type]  # what it was given
 
-    monkeypatch.setattr(segmenter_module, "choose_points", recorded)
+    monkeypatch.setattr(guided, "choose_points", recorded)
     segmenter = ReferenceSegmenter.from_pretrained(
         "nano", device="cpu", settings=Settings(points_per_side=8, prompts="guided")
     )

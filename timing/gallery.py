@@ -11,6 +11,7 @@ import torch
 
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.visual.gallery import Gallery
 from timing.browser import Browser
@@ -57,7 +58,7 @@ def write_gallery(out: Path, images: int, instances: int, classes: int = 8) -> P
             cv2.ellipse(mask, (x, y), axes, angle, 0, 360, 1, -1)
         boxes = [[*np.argwhere(m.T).min(axis=0), *np.argwhere(m.T).max(axis=0)] for m in masks]
         detections = Detections(
-            torch.from_numpy(masks.astype(bool)),
+            Masks.pack(masks.astype(bool)),
             torch.tensor(np.array(boxes)),
             torch.from_numpy(np.sort(rng.random(instances, np.float32))[::-1].copy()),
             torch.from_numpy(rng.integers(0, classes, instances)),

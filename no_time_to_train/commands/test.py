@@ -14,6 +14,7 @@ from no_time_to_train.commands.authors_config import translate
 from no_time_to_train.config import RUN_OPTIONS, check_precision, configuration_keys
 from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.files import read_yaml
+from no_time_to_train.method.settings import check_prototype
 from no_time_to_train.ranges import check_number, parse_number, range_of
 
 #: The stages of the method, in their order.
@@ -186,6 +187,8 @@ def check_value(option: str, text: str) -> None:
         known = configuration_keys()
         for key in keys[1:] if keys[:1] == ["init_args"] else keys:
             known = known.get(key) if isinstance(known, dict) else None
+    if keys[-1:] == ["prototype"]:
+        check_prototype(text)
     if isinstance(known, dict):
         with suppress(yaml.YAMLError):  # else the path of a file
             content = yaml.safe_load(text)
@@ -203,6 +206,8 @@ def check_nested(content: dict[str, Any], known: dict[str, Any], parents: list[s
         name = f"{where}: {'.'.join([*parents, str(key)])}"
         check_keys([str(key)], known, name)
         below = known.get(key)
+        if key == "prototype":
+            check_prototype(value)
         if isinstance(below, dict):
             if isinstance(value, dict):
                 check_nested(value, below, [*parents, str(key)], where)

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.method.fast.masks import Masks, pack_bits
+from no_time_to_train.method.fast.masks import Masks
 
 #: Pixels upsampled at once: 2**24 of float32 are 64 MiB.
 UPSAMPLED_AT_ONCE = 2**24
@@ -23,5 +23,5 @@ def upsample(logits: Tensor, height: int, width: int) -> Masks:
     for part in logits[:, None].split(max(UPSAMPLED_AT_ONCE // (height * width), 1)):
         if len(part):
             upsampled = F.interpolate(part, (height, width), mode="bilinear", antialias=True)[:, 0]
-            parts.append(Masks.from_bits(pack_bits(upsampled > 0), width))
+            parts.append(Masks.pack(upsampled > 0))
     return Masks.join(parts)

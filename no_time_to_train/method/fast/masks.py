@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -39,13 +39,10 @@ class Masks:
 
     @classmethod
     def pack(cls, masks: NDArray[np.bool_] | Tensor) -> "Masks":
-        """Pack masks given as bool [n, H, W] on the CPU."""
-        return cls.from_bits(np.packbits(np.asarray(masks), axis=2), masks.shape[2])
-
-    @classmethod
-    def from_bits(cls, bits: NDArray[np.uint8], width: int) -> "Masks":
-        """Masks from the result of ``numpy.packbits``, uint8 [n, H, ceil(W / 8)]."""
-        n, height = bits.shape[:2]
+        """Pack masks given as bool [n, H, W]. Those on a GPU become bits there: an eighth of the bytes to copy."""
+        on_cpu = getattr(masks, "is_cpu", True)
+        bits = np.packbits(np.asarray(masks), axis=2) if on_cpu else pack_bits(cast(Tensor, masks)).cpu().numpy()
+        n, height, width = masks.shape
         rows, columns = -(-height // SIDE), -(-width // SIDE)
         padded = np.zeros((n, rows * SIDE, columns * SIDE // 8), np.uint8)
         padded[:, :height, : bits.shape[2]] = bits
@@ -189,14 +186,15 @@ class Masks:
         return np.minimum(self.height - SIDE * rows, SIDE) * np.minimum(self.width - SIDE * columns, SIDE)
 
 
-def pack_bits(masks: Tensor) -> NDArray[np.uint8]:
-    """``numpy.packbits`` of masks bool [n, H, W] on any device: on a GPU, an eighth of the bytes have to be copied.
+def pack_bits(masks: Tensor) -> Tensor:
+    """The same as ``numpy.packbits``, on any device.
+
+    Args:
+        masks: bool [n, H, W].
 
     Returns:
         uint8 [n, H, ceil(W / 8)], the first pixel of 8 in the highest bit.
     """
-    if masks.is_cpu:
-        return np.packbits(masks.numpy(), axis=2)
     padded = F.pad(masks.to(torch.uint8), (0, -masks.shape[2] % 8)).unflatten(2, (-1, 8))
     values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
-    return (padded * values).sum(dim=3, dtype=torch.uint8).cpu().numpy()
+    return (padded * values).sum(dim=3, dtype=torch.uint8)
