@@ -19,10 +19,6 @@ def classify(
 ) -> Candidates:
     """Give every proposal its best class, or its best few, with the cosine similarity as score.
 
-    Args:
-        proposals: The n proposals of one image.
-        prototypes: float [C, D], not normalized.
-
     Returns:
         n * k candidates in descending order of predicted IoU; scores may be 0.
     """

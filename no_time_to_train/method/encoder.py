@@ -17,8 +17,9 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 def check_finite(values: Tensor, source: str, file: str = "checkpoint") -> Tensor:
     """Return the values, or raise an error where one is NaN or infinite: scores would be wrong without any sign of it.
 
+    A sum of many numbers checks all of them, because it is not finite if one of them is not.
+
     Args:
-        values: float tensor. A sum of many numbers checks all of them, because it is not finite if one of them is not.
         source: What the values are from, such as ``SAM 2``.
         file: The kind of its file.
     """
@@ -33,12 +34,7 @@ def without_autocast(like: Tensor) -> torch.autocast:
 
 
 class Normalize(nn.Module):
-    """Normalization of [B, 3, H, W] images in [0, 1].
-
-    Args:
-        mean: The mean of each channel. Default: ImageNet's.
-        std: The standard deviation of each channel. Default: ImageNet's.
-    """
+    """Normalization of [B, 3, H, W] images in [0, 1] by the mean and the standard deviation of each channel."""
 
     mean: Tensor
     std: Tensor
@@ -80,10 +76,7 @@ class Encoder(nn.Module):
         self.register_buffer("positions", torch.empty(0, self.dim), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Patch tokens after the final norm.
-
-        Args:
-            images: float [B, 3, size, size] in [0, 1].
+        """Patch tokens after the final norm, of images float [B, 3, size, size] in [0, 1].
 
         Returns:
             float32 [B, P, D], also under autocast, in row-major order of the patches and not L2-normalized.
@@ -100,11 +93,8 @@ class Encoder(nn.Module):
         """From now on, remove the directions in which the tokens of a blank image differ: they only encode positions.
 
         This is the positional debiasing of INSID3 (Cuttano et al., CVPR 2026): of the tokens of a black image, each of
-        length 1 and minus their mean, the most important left singular vectors are projected out of every token. Call
-        it on the CPU, after the weights have been loaded.
-
-        Args:
-            count: How many directions; 0 removes none, as in the paper.
+        length 1 and minus their mean, the most important left singular vectors are projected out of every token.
+        Call it on the CPU, after the weights have been loaded.
         """
         most = min(self.grid**2, self.dim) - 1
         if count > most:
@@ -116,13 +106,6 @@ class Encoder(nn.Module):
             self.debias, self.positions = count, rows.float().contiguous()
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """The feature map of target images (docs/method.md, 3.2).
-
-        Args:
-            images: float [B, 3, S, S] in [0, 1], squares of any size S.
-
-        Returns:
-            float32 [B, D, grid, grid].
-        """
+        """The feature map, float32 [B, D, grid, grid], of images float [B, 3, S, S] in [0, 1] (docs/method.md, 3.2)."""
         tokens = self(F.interpolate(images, self.size, mode="bicubic", antialias=False))
         return tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))

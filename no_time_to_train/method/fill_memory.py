@@ -15,14 +15,12 @@ from no_time_to_train.method.settings import CONTEXT_RATIO
 
 
 def crop_window(bbox: list[float], height: int, width: int, context_ratio: float) -> tuple[int, int, int, int]:
-    """The window around a reference instance, clipped to the image.
+    """The window around a reference, clipped to the image: x1, y1, x2, y2 in pixels; x2 and y2 are excluded.
 
     Args:
         bbox: COCO box of the instance: x, y, w, h in pixels.
-        context_ratio: The window's side is the box's longer side times ``1 + context_ratio``.
-
-    Returns:
-        x1, y1, x2, y2 in pixels; x2 and y2 are excluded. At the border of the image the window is not square.
+        context_ratio: The window's side is the box's longer side times ``1 + context_ratio``. At the border of the
+            image the window is not square.
     """
     x, y, w, h = bbox
     x1, y1, x2, y2 = int(x), int(y), int(x + w), int(y + h)
@@ -43,7 +41,7 @@ def crop_reference(
     size: int,
     context_ratio: float = CONTEXT_RATIO,
 ) -> tuple[Tensor, Tensor]:
-    """Crop a reference instance with some context and resize the crop to a square, ignoring its aspect ratio.
+    """Crop a reference with some context and resize the crop to a square, ignoring its aspect ratio.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -71,8 +69,6 @@ def patch_weights(mask: Tensor, size: int, grid: int) -> Tensor:
 
     Args:
         mask: float32 [1, h, w] in {0, 1}, not empty, at the size of the crop before resizing.
-        size: Side of the encoder's input in pixels.
-        grid: Patches per side.
 
     Returns:
         float32 [grid * grid] in [0, 1], in row-major order, with a positive sum.
@@ -84,15 +80,7 @@ def patch_weights(mask: Tensor, size: int, grid: int) -> Tensor:
 
 
 def instance_vector(tokens: Tensor, weights: Tensor) -> Tensor:
-    """The mean of an instance's patch tokens, weighted by its mask.
-
-    Args:
-        tokens: float [P, D], not normalized.
-        weights: float [P] in [0, 1] with a positive sum, from :func:`patch_weights`.
-
-    Returns:
-        float [D], not normalized.
-    """
+    """The mean [D] of an instance's patch tokens [P, D], weighted by its mask, [P] with a positive sum."""
     return weights @ tokens / weights.sum()
 
 

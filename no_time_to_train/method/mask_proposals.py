@@ -20,17 +20,10 @@ POINTS_PER_BATCH = 1024
 
 
 def point_grid(points_per_side: int, size: int) -> Tensor:
-    """Point prompts on a square grid over a square image.
+    """Point prompts on a square grid over a square image: float32 [n * n, 2], (x, y) in pixels; x varies slowest.
 
     The points already lie half a pixel off, and SAM 2's prompt encoder adds another half. The published figures were
     measured with both.
-
-    Args:
-        points_per_side: n, points per side of the grid.
-        size: Side of the image in pixels.
-
-    Returns:
-        float32 [n * n, 2], (x, y) in pixels; x varies slowest.
     """
     coordinates = torch.linspace(0, size - 1, points_per_side) + 0.5
     return torch.cartesian_prod(coordinates, coordinates)
@@ -38,10 +31,6 @@ def point_grid(points_per_side: int, size: int) -> Tensor:
 
 class MaskProposer(nn.Module):
     """The frozen SAM 2: for an image, the best of three masks at every point of a grid.
-
-    Args:
-        sam2: The network.
-        settings: ``points_per_side``, ``points_per_batch`` and ``pred_iou_thresh`` are used.
 
     Attributes:
         size: Side of the input in pixels (1024).
@@ -61,14 +50,7 @@ class MaskProposer(nn.Module):
         self.pred_iou_thresh = settings.pred_iou_thresh
 
     def forward(self, image: Tensor) -> Proposals:
-        """Propose masks.
-
-        Args:
-            image: float [3, size, size] in [0, 1].
-
-        Returns:
-            The proposals whose predicted IoU is above the threshold, in the order of the grid's points.
-        """
+        """The proposals in an image, float [3, size, size] in [0, 1], in the order of the grid's points."""
         return self.decode(*self.encode(image), point_grid(self.points_per_side, self.size).to(image.device))
 
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -76,12 +58,9 @@ class MaskProposer(nn.Module):
 
         ``SAM2ImagePredictor`` adds ``no_mem_embed``; the paper's figures come without it.
 
-        Args:
-            image: float [3, size, size] in [0, 1].
-
         Returns:
-            The embedding [1, C, size / 16, size / 16]; and the two finer maps that the mask decoder adds, at 1/4 and
-            1/8 of the size.
+            The embedding [1, C, size / 16, size / 16]; and the two finer maps that the mask decoder adds, at 1/4 and 1/8
+            of the size.
         """
         backbone = self.sam2.forward_image(self.normalize(image[None]))
         _, features, _, sizes = self.sam2._prepare_backbone_features(backbone)
@@ -91,13 +70,9 @@ class MaskProposer(nn.Module):
         return embedding, high_res
 
     def decode(self, embedding: Tensor, high_res_features: list[Tensor], points: Tensor) -> Proposals:
-        """Decode point prompts on an encoded image, in batches that fit the device's memory.
+        """Decode points, float [n, 2], (x, y) in pixels of the input, in batches that fit the device's memory.
 
-        Args:
-            points: float [n, 2], (x, y) in pixels of the input, each one positive prompt.
-
-        Returns:
-            The proposals whose predicted IoU is above the threshold, in the order of the points.
+        Each point is one positive prompt. Proposals whose predicted IoU is not above the threshold are left out.
         """
         shared = self.decoder.share(embedding, high_res_features)
         at_once = self.points_per_batch

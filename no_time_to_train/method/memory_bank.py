@@ -117,9 +117,9 @@ class MemoryBank:
 
         Args:
             class_index: Its class, in [0, C).
-            vector: float32 [D], see ``fill_memory.instance_vector``.
+            vector: float32 [D], from ``fill_memory.instance_vector``.
             weight: float32 scalar, the sum of its mask weights.
-            negative: Whether the reference shows what the class is not.
+            negative: Whether it shows what the class is not.
         """
         self.vectors = torch.cat([self.vectors, vector[None]])
         self.class_index = torch.cat([self.class_index, torch.tensor([class_index])])
@@ -140,12 +140,9 @@ class MemoryBank:
 
     @classmethod
     def join(cls, banks: Sequence["MemoryBank"]) -> "MemoryBank":
-        """One post-processed bank with the references of all.
+        """One post-processed bank with the references of all, which were made with the same encoder and settings.
 
         Classes of the same name become one class. A class whose id is taken gets the next free id.
-
-        Args:
-            banks: At least one, all made with the same encoder and settings; ``made_with`` is the first one's.
         """
         merged: dict[str, Category] = {}
         for category in (category for bank in banks for category in bank.categories):
@@ -185,10 +182,9 @@ class MemoryBank:
         return self._with_categories(kept)
 
     def keep_references(self, references: Sequence[int]) -> "MemoryBank | None":
-        """The same bank with only some of its references; None where no class has a positive one among them.
+        """The same bank with only some of its references, given by their numbers in [0, M).
 
-        Args:
-            references: Their numbers, in [0, M). Classes without a positive reference among them are left out.
+        Classes without a positive reference among them are left out; None where no class has one.
         """
         part = self._choose(torch.tensor(sorted(references), dtype=torch.int64))
         counts = part.counts.tolist()
@@ -196,14 +192,7 @@ class MemoryBank:
         return part._with_categories(categories) if any(categories) else None
 
     def without(self, reference: int) -> "MemoryBank | None":
-        """The same bank without one reference, and without its class where no positive reference of it is left.
-
-        Args:
-            reference: Its number in [0, M).
-
-        Returns:
-            The bank, post-processed; None where no class is left.
-        """
+        """The same bank without one reference, and its class where no other is left; None where no class is left."""
         return self.keep_references([other for other in range(len(self)) if other != reference])
 
     def _choose(self, chosen: Tensor) -> "MemoryBank":

@@ -3,7 +3,7 @@
 :meth:`Segmenter.segment` is stage 3 of the paper. It reads in two halves, because the first one does not depend on the
 memory (except with guided prompts) and its result can be stored for the next reference set: :meth:`Segmenter.describe`
 (encode, propose, pool) and :meth:`Segmenter.match_and_merge` (classify, suppress, upsample, merge, keep the best).
-``plain.py`` is the same on one page, without any savings.
+``plain.py`` is the paper on one page, without any savings.
 """
 
 from dataclasses import replace

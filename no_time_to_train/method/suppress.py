@@ -28,7 +28,6 @@ def suppress(
 
     Args:
         candidates: In descending order of predicted IoU.
-        proposals: The proposals that the candidates' rows refer to.
         box_nms_thresh: Box IoU above which the lower-ranked candidate of a class is dropped.
         max_instances: Instances wanted in the end. The best eight times as many candidates remain.
         lower: What happens to similar boxes.

@@ -11,15 +11,7 @@ Box = tuple[float, float, float, float]
 
 
 def target_tensor(image: NDArray[np.uint8], size: int) -> Tensor:
-    """The square of an image, as the networks take it.
-
-    Args:
-        image: uint8 [H, W, 3] RGB.
-        size: Side of the square in pixels: SAM 2's input (1024).
-
-    Returns:
-        float32 [3, size, size] in [0, 1].
-    """
+    """The square of an image uint8 [H, W, 3] RGB, as the networks take it: float32 [3, size, size] in [0, 1]."""
     return as_float(resize_to_square(image, size))
 
 
@@ -29,7 +21,7 @@ def resize_to_square(image: NDArray[np.uint8], size: int, box: Box | None = None
     Args:
         image: uint8 [H, W, 3] RGB.
         size: Side of the square in pixels.
-        box: The part of the image that is resized: x1, y1, x2, y2 in pixels. None is all of it.
+        box: The part of the image that is resized. None is all of it.
 
     Returns:
         uint8 [3, size, size].

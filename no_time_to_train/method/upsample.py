@@ -11,13 +11,9 @@ UPSAMPLED_AT_ONCE = 2**24
 
 
 def upsample(logits: Tensor, height: int, width: int) -> Masks:
-    """Upsample logits, a few masks at a time, so that the float maps of all of them never exist at once.
+    """The n masks ``upsampled logits > 0`` of logits float [n, h, w]; some may be empty.
 
-    Args:
-        logits: float [n, h, w].
-
-    Returns:
-        n masks, ``upsampled logits > 0``; some may be empty.
+    A few are upsampled at a time, so that the float maps of all of them never exist at once.
     """
     parts = [Masks.pack(np.zeros((0, height, width), bool))]
     for part in logits[:, None].split(max(UPSAMPLED_AT_ONCE // (height * width), 1)):

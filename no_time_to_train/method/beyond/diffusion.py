@@ -24,16 +24,8 @@ def diffuse(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, expo
         pi   = (1 - a) (I - a W)^-1 w
         score_i <- score_i * max(0, 1 - pi_i) ^ exponent
 
-    W is strictly lower triangular, so that pi is the solution of one triangular system.
-
-    Args:
-        scores: float [n], in descending rank of the masks.
-        classes: int64 [n].
-        masks: n masks, none empty.
-        vectors: float [n, D] mask vectors, which are not used.
-
-    Returns:
-        float [n], the new scores.
+    W is strictly lower triangular, so that pi is the solution of one triangular system. The arguments are those of
+    ``soft_merge``; the vectors are not used.
     """
     merged = scores.clone()
     for class_index in classes.unique():
@@ -43,14 +35,7 @@ def diffuse(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, expo
 
 
 def steady_state(covered: Tensor) -> Tensor:
-    """Where the diffusion ends: the fixed point of ``pi <- a W pi + (1 - a) w``, see :func:`diffuse`.
-
-    Args:
-        covered: float64 [n, n], W, strictly lower triangular.
-
-    Returns:
-        float64 [n], pi.
-    """
+    """The fixed point, float64 [n], of ``pi <- a W pi + (1 - a) w``, from W, strictly lower triangular."""
     start = covered.amax(dim=1, keepdim=True)
     graph = torch.eye(len(covered), dtype=covered.dtype) - ALPHA * covered
     return (1 - ALPHA) * torch.linalg.solve_triangular(graph, start, upper=False, unitriangular=True)[:, 0]

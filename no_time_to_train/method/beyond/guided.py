@@ -56,19 +56,17 @@ def choose_points(
        nothing about where an object is.
     2. It is interpolated at the points.
     3. Coverage: (similarity + 1) is divided by (1 + ``LEVEL_STEP`` * level). The level of a point is 0 on every fourth
-       row and column of the grid, 1 on every other second one, 2 on the centers of their squares, and 3 elsewhere
-       (:func:`levels`). So of equally similar points those are chosen first that lie far apart.
+       row and column of the grid, 1 on every other second one, 2 on the centers of their squares, and 3 elsewhere. So
+       of equally similar points those are chosen first that lie far apart.
     4. The points with at least the threshold remain, and of them the highest, as many as the budget allows. Ties are
        broken by the points' order.
 
     Args:
         features: float [D, g, g], the image's feature map, not normalized.
         prototypes: float [C, D], not normalized. Negative references play no role.
-        points: float [n * n, 2], (x, y) in pixels, from ``mask_proposals.point_grid``.
-        size: Side of the image that the points refer to, in pixels.
-        threshold: The lowest similarity in [-1, 1]; -1 keeps all points.
-        budget: The largest share of the points in [0, 1], if there is one class, but at least one point; 1 keeps all
-            points.
+        points: float [n * n, 2], (x, y) in pixels of a square of this size, from ``mask_proposals.point_grid``.
+        threshold: In [-1, 1]; -1 keeps all points.
+        budget: The largest share of the points in [0, 1], if there is one class, but at least one point.
 
     Returns:
         int64 [m], the chosen points in ascending order; none where no point reaches the threshold.
@@ -81,11 +79,7 @@ def choose_points(
 
 
 def similarity(features: Tensor, prototypes: Tensor, points: Tensor, size: int) -> Tensor:
-    """Steps 1 and 2 of :func:`choose_points`.
-
-    Returns:
-        float [n * n] in [-1, 1].
-    """
+    """Steps 1 and 2 of :func:`choose_points`: float [n * n] in [-1, 1]."""
     tokens = features.flatten(1).T
     mean = tokens.mean(dim=0)
     cosines = F.normalize(prototypes - mean, dim=1) @ F.normalize(tokens - mean, dim=1).T  # [C, g * g]
@@ -95,14 +89,7 @@ def similarity(features: Tensor, prototypes: Tensor, points: Tensor, size: int) 
 
 
 def levels(count: int) -> Tensor:
-    """The level of each point of a square grid, see :func:`choose_points`.
-
-    Args:
-        count: n * n, the number of points.
-
-    Returns:
-        int64 [n * n] in [0, 3].
-    """
+    """The level of each of n * n points of a square grid, int64 in [0, 3]; see :func:`choose_points`."""
     index = torch.arange(math.isqrt(count))
     row, column = index[:, None], index
     level = torch.where((row + column) % 2 == 0, 2, 3)

@@ -29,11 +29,8 @@ class Negatives(NamedTuple):
         """Lower the similarities to a class where one of its negatives is more similar than its prototype.
 
         Args:
-            similarity: float [n, C] in [0, 1], the similarity of each mask to each class.
+            similarity: float [n, C] in [0, 1]; those to a class without negatives stay.
             vectors: float [n, D], the vectors of the masks, L2-normalized.
-
-        Returns:
-            float [n, C] in [0, 1]; the similarities to a class without negatives stay.
         """
         cosines = vectors @ F.normalize(self.vectors, dim=1).T
         classes = self.classes.expand(len(vectors), -1)

@@ -10,18 +10,10 @@ SIGMA = 0.5
 
 
 def soft_nms(candidates: Candidates, proposals: DescribedProposals, box_nms_thresh: float = 0.5) -> Candidates:
-    """Soft-NMS with a Gaussian: boxes that a better one overlaps lose score.
+    """Soft-NMS with a Gaussian: boxes that a better one overlaps lose score. The threshold is not used.
 
     Per class, the candidate with the highest score is taken, and the scores of all that are not taken yet are
     multiplied by ``exp(-IoU^2 / sigma)``, until all are taken.
-
-    Args:
-        candidates: In any order.
-        proposals: The proposals that the candidates' rows refer to.
-        box_nms_thresh: Not used.
-
-    Returns:
-        The same candidates with new scores.
     """
     lowered = candidates.scores.clone()
     for class_index in candidates.classes.unique():

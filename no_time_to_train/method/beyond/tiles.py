@@ -38,16 +38,13 @@ class Window(NamedTuple):
 
 
 def tile_windows(height: int, width: int, tiles: int, overlap: float) -> list[Window]:
-    """The parts of an image that the networks see.
+    """The parts of an image that the networks see: the whole image, then the tiles row by row.
 
     Tiles that coincide, as in an image of fewer pixels than tiles, are taken once.
 
     Args:
-        tiles: N, tiles per side; 1 means none.
+        tiles: Tiles per side; 1 means none.
         overlap: The share of a tile's side that it has in common with the next tile.
-
-    Returns:
-        The whole image, then the tiles row by row.
     """
     whole = Window(0, 0, height, width)
     rows, columns = (_spans(length, tiles, overlap) for length in (height, width))
@@ -67,9 +64,6 @@ def target_squares(
 
     Args:
         image: uint8 [H, W, 3] RGB.
-        size: Side of a square in pixels.
-        tiles: ``Settings.tiles``.
-        overlap: ``Settings.tile_overlap``.
         stated: Height and width of the results in pixels, where they are not those of the image.
 
     Returns:
@@ -111,9 +105,7 @@ def uncut(boxes: Tensor, side: int, window: Window, height: int, width: int) -> 
     """The proposals that no border of their tile cuts off: int64 [m]. A border of the image cuts off nothing.
 
     Args:
-        boxes: int64 [n, 4], xyxy pixel indices at SAM 2's mask size; x2 and y2 are included.
-        side: SAM 2's mask size.
-        window: The part of the image that the square shows.
+        boxes: int64 [n, 4], xyxy pixel indices at SAM 2's mask size ``side``; x2 and y2 are included.
     """
     x1, y1, x2, y2 = boxes.unbind(dim=1)
     cut = ((y1 < BORDER) & (window.top > 0)) | ((x1 < BORDER) & (window.left > 0))
@@ -126,8 +118,8 @@ def join(parts: Iterable[tuple[Window, DescribedProposals]], height: int, width:
     """Join the proposals of an image and of its tiles.
 
     Args:
-        parts: What each square shows, and its proposals with the masks' logits. They are taken one by one. Of those
-            that no border of their tile cuts off, the part of the logits around each mask is kept.
+        parts: What each square shows, and its proposals. They are taken one by one. Of those that no border of their
+            tile cuts off, the part of the logits around each mask is kept.
 
     Returns:
         All proposals. Their boxes are in a frame of ``FINER`` steps per pixel of SAM 2's masks of the whole image.
@@ -152,16 +144,9 @@ def join(parts: Iterable[tuple[Window, DescribedProposals]], height: int, width:
 
 
 def to_frame(boxes: Tensor, window: Window, height: int, width: int, side: int) -> Tensor:
-    """Boxes of one square in the frame of the whole image; see :func:`join`.
+    """Boxes of one square in the frame of the whole image, in steps of it; see :func:`join`.
 
-    Args:
-        boxes: int64 [n, 4], xyxy pixel indices at SAM 2's mask size; x2 and y2 are included.
-        window: The part of the image that the square shows.
-        side: SAM 2's mask size.
-
-    Returns:
-        int64 [n, 4], likewise, in steps of the frame. They cover the pixels of the boxes and nothing else, rounded
-        outward.
+    They cover the pixels of the boxes, int64 [n, 4] at SAM 2's mask size ``side``, and nothing else, rounded outward.
     """
     start = boxes.new_tensor([window.left, window.top]) * side
     step = boxes.new_tensor([window.width, window.height])

@@ -17,12 +17,7 @@ T = TypeVar("T")
 def map_on_threads(work: Callable[[S], T], items: Iterable[S]) -> list[T]:
     """Apply a function that computes on the CPU to items, as many at a time as torch has threads.
 
-    Args:
-        work: The function. Each call computes on one thread, in the caller's modes (inference, autocast).
-        items: The items.
-
-    Returns:
-        The results, in the items' order.
+    Each call computes on one thread, in the caller's modes (inference, autocast). The results are in the items' order.
     """
     threads = torch.get_num_threads()
     if threads == 1:

@@ -66,14 +66,11 @@ class MaskDecoder(nn.Module):
         self.compiled: Callable[[Tensor, SharedMaps], tuple[Tensor, Tensor]] | None = None
 
     def share(self, embedding: Tensor, high_res_features: list[Tensor]) -> SharedMaps:
-        """Compute what the prompts of an image share.
+        """Compute what the prompts of an image share, for any number of calls of :meth:`forward`.
 
         Args:
             embedding: [1, C, H, W], where N = H * W.
             high_res_features: [1, C / 8, 4 H, 4 W] and [1, C / 4, 2 H, 2 W].
-
-        Returns:
-            The shared maps, for any number of calls of :meth:`forward`.
         """
         tokens = embedding[0].flatten(1).T + self.prompt_encoder.no_mask_embed.weight
         position = self.prompt_encoder.get_dense_pe()[0].flatten(1).T.contiguous()
@@ -96,7 +93,6 @@ class MaskDecoder(nn.Module):
 
         Args:
             points: float [n, 2], (x, y) in pixels of SAM 2's input.
-            shared: From :meth:`share`.
             pred_iou_thresh: Points whose best predicted IoU is not above this yield no mask.
 
         Returns:
@@ -113,11 +109,7 @@ class MaskDecoder(nn.Module):
         return self.upscale(image, mask_tokens[kept], output[kept], shared), predicted_iou[kept]
 
     def run_compiled(self, points: Tensor, shared: SharedMaps) -> tuple[Tensor, Tensor]:
-        """:meth:`decode_all`, compiled. Batches are padded to a power of two, so that few sizes are translated.
-
-        Returns:
-            Logits [n, 4 H, 4 W] and predicted IoUs [n].
-        """
+        """:meth:`decode_all`, compiled. Batches are padded to a power of two, so that few sizes are translated."""
         if self.compiled is None:  # now, because the network is on its device by the first call
             mode = "reduce-overhead" if points.is_cuda else None
             self.compiled = torch.compile(self.decode_all, dynamic=False, mode=mode)
@@ -129,11 +121,7 @@ class MaskDecoder(nn.Module):
         return logits[:count], predicted_iou[:count]
 
     def decode_all(self, prompts: Tensor, shared: SharedMaps) -> tuple[Tensor, Tensor]:
-        """Make the masks of all prompts, whatever their predicted IoU, so that all shapes are known in advance.
-
-        Args:
-            prompts: [n, T, C], from :meth:`prompt_tokens`.
-            shared: From :meth:`share`.
+        """Make the masks of all prompts [n, T, C], so that all shapes are known in advance.
 
         Returns:
             Logits [n, 4 H, 4 W] and predicted IoUs [n].
@@ -152,15 +140,10 @@ class MaskDecoder(nn.Module):
         return torch.cat([torch.cat(own).expand(len(points), -1, -1), prompts], dim=1)
 
     def attend(self, prompts: Tensor, shared: SharedMaps) -> tuple[ImageTokens, Tensor, Tensor, Tensor]:
-        """Run the transformer, and select the best of the three multi-mask outputs of each prompt.
-
-        Args:
-            prompts: [n, T, C], from :meth:`prompt_tokens`.
-            shared: From :meth:`share`.
+        """Run the transformer on prompts [n, T, C], and select the best of the three multi-mask outputs of each.
 
         Returns:
-            The image tokens, the mask token [n, C] and the index int64 [n] of the selected output, and its predicted
-            IoU [n].
+            The image tokens; of the selected output the mask token [n, C], its index int64 [n] and its predicted IoU [n].
         """
         tokens, image = self.transformer(prompts, shared.attention)
         iou_token = int(self.decoder.pred_obj_scores)
@@ -170,16 +153,11 @@ class MaskDecoder(nn.Module):
         return image, tokens[every, iou_token + 1 + output], output, predicted_iou
 
     def upscale(self, image: ImageTokens, mask_tokens: Tensor, output: Tensor, shared: SharedMaps) -> Tensor:
-        """Upscale image tokens fourfold and compute one mask per prompt.
+        """Upscale the image tokens of m prompts fourfold, and compute one mask per prompt: logits [m, 4 H, 4 W].
 
         Args:
-            image: The image tokens of m prompts.
             mask_tokens: [m, C], the mask token of each prompt's selected output.
             output: int64 [m], the index of the selected output among the decoder's four.
-            shared: From :meth:`share`.
-
-        Returns:
-            Logits [m, 4 H, 4 W].
         """
         decoder = self.decoder
         upscale_1, norm, activation_1, upscale_2, activation_2 = decoder.output_upscaling

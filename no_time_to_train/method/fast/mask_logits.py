@@ -137,9 +137,6 @@ class MaskLogits:
     def from_tensors(cls, height: int, width: int, tensors: Mapping[str, Tensor]) -> "MaskLogits":
         """The masks that :meth:`to_tensors` wrote.
 
-        Args:
-            tensors: Its tensors, and perhaps others.
-
         Raises:
             KeyError: A tensor is missing.
             ValueError: The tensors do not fit together.
@@ -168,13 +165,10 @@ def _upsampling(pixels: Tensor, length: int, start: int, count: int, side: int, 
     Args:
         pixels: int64 [P], ascending pixels, relative to the first of the square.
         length: The pixels that the square shows.
-        start: The first of the logits.
-        count: The number of logits.
-        side: The number of logits of the square.
-        like: A tensor on the device.
+        start: The first of the ``count`` logits among the ``side`` of the square.
 
     Returns:
-        The index of the first pixel that is reached, and float32 [p, count].
+        The index of the first pixel that is reached, and float32 [p, count] on the device of ``like``.
     """
     reached = torch.tensor([start * length // side, -(-(start + count) * length // side)])
     first, end = torch.searchsorted(pixels, reached).tolist()

@@ -187,14 +187,7 @@ class Masks:
 
 
 def pack_bits(masks: Tensor) -> Tensor:
-    """The same as ``numpy.packbits``, on any device.
-
-    Args:
-        masks: bool [n, H, W].
-
-    Returns:
-        uint8 [n, H, ceil(W / 8)], the first pixel of 8 in the highest bit.
-    """
+    """The same as ``numpy.packbits`` of masks bool [n, H, W] along W, on any device: uint8 [n, H, ceil(W / 8)]."""
     padded = F.pad(masks.to(torch.uint8), (0, -masks.shape[2] % 8)).unflatten(2, (-1, 8))
     values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
     return (padded * values).sum(dim=3, dtype=torch.uint8)

@@ -127,15 +127,7 @@ class SharedTransformer(nn.Module):
         self.final_norm: nn.LayerNorm = transformer.norm_final_attn
 
     def share(self, tokens: Tensor, position: Tensor) -> SharedAttention:
-        """Compute what the prompts of an image share.
-
-        Args:
-            tokens: [N, C], the image tokens.
-            position: [N, C], their positional encoding.
-
-        Returns:
-            The shared maps, for any number of calls of :meth:`forward`.
-        """
+        """Compute what the prompts of an image share, from its tokens and their positional encoding, both [N, C]."""
         first, second, final = self.first, self.second, self.final_attention
         read_0, write_0 = first.cross_attn_token_to_image, first.cross_attn_image_to_token
         read_1, write_1 = second.cross_attn_token_to_image, second.cross_attn_image_to_token
@@ -170,15 +162,7 @@ class SharedTransformer(nn.Module):
         )
 
     def forward(self, prompts: Tensor, shared: SharedAttention) -> tuple[Tensor, ImageTokens]:
-        """Let the prompts' tokens and the image tokens attend to each other.
-
-        Args:
-            prompts: [n, T, C], the tokens of each prompt.
-            shared: From :meth:`share`.
-
-        Returns:
-            The prompts' tokens [n, T, C], and their image tokens.
-        """
+        """Let the prompts' tokens [n, T, C] and the image tokens attend to each other; both are returned."""
         first, second = self.first, self.second
         tokens = first.norm1(first.self_attn(prompts, prompts, prompts))
         tokens = first.norm2(tokens + self.read_shared(tokens + prompts, shared))
@@ -196,11 +180,7 @@ class SharedTransformer(nn.Module):
         return self.final_norm(tokens + attended), image
 
     def read_shared(self, queries: Tensor, shared: SharedAttention) -> Tensor:
-        """The first attention from tokens [n, T, C] to the image, whose keys and values all prompts share.
-
-        Returns:
-            [n, T, C].
-        """
+        """The first attention from tokens [n, T, C] to the image, whose keys and values are shared: [n, T, C]."""
         attention = self.first.cross_attn_token_to_image
         count, length, _ = queries.shape
         heads = split_heads(attention.q_proj(queries.flatten(0, 1)), attention.num_heads)  # [h, n T, d]
@@ -208,11 +188,7 @@ class SharedTransformer(nn.Module):
         return attention.out_proj(attended.transpose(0, 1).flatten(1)).unflatten(0, (count, length))
 
     def write_first(self, tokens: Tensor, prompts: Tensor, shared: SharedAttention) -> ImageTokens:
-        """The first layer's attention from the image to tokens [n, T, C], and the norm: what tokens write to the image.
-
-        Returns:
-            The image tokens of each prompt.
-        """
+        """The first layer's attention from the image to tokens [n, T, C], and the norm."""
         attention = self.first.cross_attn_image_to_token
         keys = scaled_heads(attention.k_proj(tokens + prompts), attention)
         values = split_heads(attention.v_proj(tokens), attention.num_heads)
@@ -221,11 +197,7 @@ class SharedTransformer(nn.Module):
         return normalize(ImageTokens(tokens.new_ones(1, 1, 1), weights, rows, [values]), shared.norm_0)
 
     def write_second(self, tokens: Tensor, prompts: Tensor, image: ImageTokens, shared: SharedAttention) -> ImageTokens:
-        """The second layer's attention from the image to tokens [n, T, C], and the norm.
-
-        Returns:
-            The image tokens of each prompt.
-        """
+        """The second layer's attention from the image to tokens [n, T, C], and the norm."""
         attention = self.second.cross_attn_image_to_token
         keys = scaled_heads(attention.k_proj(tokens + prompts), attention)
         values = split_heads(attention.v_proj(tokens), attention.num_heads)
@@ -242,18 +214,7 @@ class SharedTransformer(nn.Module):
 
 
 def read(attention: Attention, tokens: Tensor, image: ImageTokens, keys: Projection, values: Projection) -> Tensor:
-    """Attention from the prompts' tokens to their image tokens.
-
-    Args:
-        attention: The module whose weights are used.
-        tokens: [n, T, C].
-        image: The image tokens.
-        keys: Their keys.
-        values: Their values.
-
-    Returns:
-        [n, T, C].
-    """
+    """Attention from the prompts' tokens [n, T, C] to their image tokens, with keys and values of these: [n, T, C]."""
     heads = attention.num_heads
     queries = scaled_heads(attention.q_proj(tokens), attention)
     weights = attention_weights(similarities(queries, keys, image), dim=-1)  # [n, h T, N]
@@ -264,11 +225,7 @@ def read(attention: Attention, tokens: Tensor, image: ImageTokens, keys: Project
 
 
 def similarities(vectors: Tensor, projection: Projection, image: ImageTokens) -> Tensor:
-    """The products of vectors [n, h, T, d] with the projected image tokens, plus an amount for each vector.
-
-    Returns:
-        [n, h T, N].
-    """
+    """The products [n, h T, N] of vectors [n, h, T, d] with projected image tokens, plus an amount per vector."""
     rows = split_heads(image.rows @ projection.matrix, len(projection.base))  # [n, h, r, d]
     of_base = multiply(vectors, projection.base)
     shared = torch.addcmul(multiply(vectors, projection.constant), of_base, image.scale)
