@@ -59,8 +59,8 @@ class MaskProposer(nn.Module):
         ``SAM2ImagePredictor`` adds ``no_mem_embed``; the paper's figures come without it.
 
         Returns:
-            The embedding [1, C, size / 16, size / 16]; and the two finer maps that the mask decoder adds, at 1/4 and 1/8
-            of the size.
+            The embedding [1, C, size / 16, size / 16]; and the two finer maps that the decoder adds, at 1/4 and 1/8 of
+            the size.
         """
         backbone = self.sam2.forward_image(self.normalize(image[None]))
         _, features, _, sizes = self.sam2._prepare_backbone_features(backbone)
