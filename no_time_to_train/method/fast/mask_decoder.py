@@ -143,7 +143,7 @@ class MaskDecoder(nn.Module):
         """Run the transformer on prompts [n, T, C], and select the best of the three multi-mask outputs of each.
 
         Returns:
-            The image tokens; and of the selected output the mask token [n, C], the index int64 [n], the predicted IoU [n].
+            The image tokens; of the selected output the mask token [n, C] and index int64 [n]; its predicted IoU [n].
         """
         tokens, image = self.transformer(prompts, shared.attention)
         iou_token = int(self.decoder.pred_obj_scores)
