@@ -21,7 +21,7 @@ FLOORS = [
     {"analysis"},
     {"api"},
     {"pipeline"},
-    {"benchmarks", "lightning_module", "app"},
+    {"benchmarks", "lightning_module", "stage_cli", "app"},
     {"demo"},
     {"commands"},
     {"cli"},

@@ -11,8 +11,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from no_time_to_train.commands import COMMANDS, build_parser
-from no_time_to_train.commands.stage_cli import run_stage
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.stage_cli import run_stage
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

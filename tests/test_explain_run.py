@@ -12,8 +12,8 @@ from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
 from no_time_to_train.analysis.explain import REASONS
+from no_time_to_train.benchmarks.own_data_set import run_stages
 from no_time_to_train.cli import main
-from no_time_to_train.commands.test import run_stages
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.demo.run_demo import annotation_files, write_inputs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene

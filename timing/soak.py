@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from no_time_to_train.commands.test import STAGES, run_stages
+from no_time_to_train.benchmarks.own_data_set import STAGES, run_stages
 from no_time_to_train.demo.run_demo import CONFIG, write_inputs
 from timing.measure import process_status
 

@@ -1,11 +1,12 @@
-"""``sample-references``: draw the paper's reference sets, or choose the best references of a pool."""
+"""``sample``: draw the paper's reference sets, or choose the best references of a pool."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from no_time_to_train.commands.options import check_files
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_replaceable
-from no_time_to_train.method.settings import PointsPerSide
+from no_time_to_train.method.settings import PointsPerSide, Settings
 from no_time_to_train.networks.registry import PresetName, find_networks
 from no_time_to_train.ranges import Positive, Seed
 
@@ -26,7 +27,7 @@ SOURCES = {
 }
 
 
-def sample_references(
+def sample(
     *,
     split: str | None = None,
     cat_names: str | None = None,
@@ -46,7 +47,7 @@ def sample_references(
     sam2: str | None = None,
     dinov2: str | None = None,
     nano: bool = False,
-    points_per_side: PointsPerSide = 32,
+    points_per_side: PointsPerSide = Settings.points_per_side,
     device: str | None = None,
 ) -> None:
     """Draw a reference set of N shots per class, equal to the paper's for the same seed; or choose the best shots.
@@ -76,8 +77,8 @@ def sample_references(
         device: With --choose best, such as cuda:1 or cpu. Default: the GPU if there is one.
 
     Examples:
-        no-time-to-train sample-references --split few_shot_classes --n-shot 30 --seed 33 --out refs.pkl
-        no-time-to-train sample-references --n-shot 5 --choose best --json-file my.json --image-dir my/ --out refs.json
+        no-time-to-train sample --split few_shot_classes --n-shot 30 --seed 33 --out refs.pkl
+        no-time-to-train sample --n-shot 5 --choose best --json-file my.json --image-dir my/ --out refs.json
     """
     if heuristics and choose == "best":
         raise UserError("--heuristics and --choose best are two ways to choose: leave one of them out")
@@ -93,16 +94,18 @@ def sample_references(
         for option in (option for option, value in given.items() if value):
             raise UserError(f"{option} is for --choose best: without it, no network is used")
 
+    if json_file is None and (split or "").startswith("cdfsod"):
+        raise UserError(
+            "references of CD-FSOD are provided by the benchmark: use references from-coco, or give --json-file"
+        )
+    source = next(source for start, source in SOURCES.items() if (split or "").startswith(start))
+    json_file, image_dir = json_file or Path(source[0]), image_dir or Path(source[1])
+    check_files(json_file)
+
     from no_time_to_train.data import reference_sets
     from no_time_to_train.data.class_splits import select_categories
     from no_time_to_train.data.coco import read_coco
 
-    if json_file is None and (split or "").startswith("cdfsod"):
-        raise UserError(
-            "references of CD-FSOD are provided by the benchmark: use coco-to-references, or give --json-file"
-        )
-    source = next(source for start, source in SOURCES.items() if (split or "").startswith(start))
-    json_file, image_dir = json_file or Path(source[0]), image_dir or Path(source[1])
     coco = read_coco(json_file)
     categories = select_categories(coco, json_file, split, cat_names)
     references = reference_sets.sample_references(
@@ -117,7 +120,6 @@ def sample_references(
     )
     if choose == "best":
         from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-        from no_time_to_train.method.settings import Settings
         from no_time_to_train.pipeline.choose_references import choose_references
 
         candidates = reference_sets.check_references(references, coco, json_file, categories, None)
@@ -141,15 +143,7 @@ def sample_references(
 def draw_references(
     coco: "COCO", image_dir: Path, categories: "list[Category]", references: "ReferenceSet", picture: Path
 ) -> None:
-    """Draw the references of a set into one picture.
-
-    Args:
-        coco: The annotation file.
-        image_dir: Folder of its images.
-        categories: The classes.
-        references: Their shots.
-        picture: The PNG file to write.
-    """
+    """Draw the references of a set into one picture."""
     from no_time_to_train.data.datasets import ReferenceDataset
     from no_time_to_train.visual.drawing import save_picture
     from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
@@ -170,12 +164,7 @@ def say_pool(pool: "ReferenceSet", cache_dir: Path) -> None:
 
 
 def print_reports(reports: "Sequence[ClassReport]", shots: int) -> None:
-    """Print what is expected of the references of each class.
-
-    Args:
-        reports: One per class.
-        shots: The references per class.
-    """
+    """Print what is expected of the references of each class."""
     width = max(len(one.name) for one in reports)
     print(f"\nexpected AP of the class in the pool (leave-one-out), with {shots} chosen or drawn at random:\n")
     print(f"{'class':{width}}  pool  chosen  drawn")
