@@ -1,7 +1,7 @@
 """The typed configuration of the stages: what ``configs/*.yaml`` and ``--model.init_args.*`` may contain.
 
 The keys are those of the paper's code, and the defaults are the paper's numbers, which never change between data sets.
-Where ``Settings`` has another name for a number, ``PUBLISHED`` translates it.
+Where ``Settings`` has another name for a number, ``PUBLISHED_NAMES`` translates it.
 ``scripts/config_table.py --write`` makes the table of keys in docs/configuration.md from the docstrings below.
 """
 
@@ -35,7 +35,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class StageSettings(Settings):
-    """The numbers of the method, and those that only the stages have.
+    """Numbers that only the stages have, besides those of the method.
 
     Attributes:
         kmeans_k: k-means centers per class in the pictures of ``vis_memory``.
@@ -52,23 +52,23 @@ class StageSettings(Settings):
     negative_score_thr: Fraction = 0.0
     prototype: str = "mean"
 
-    def __post_init__(self, prototype: str = "") -> None:
+    def __post_init__(self, prototype: str = "") -> None:  # noqa: RUF033  # a field here, which old records have
         super().__post_init__(self.prototype)
 
 
 #: Names of ``Settings`` -> the paper's names for them, which configurations, caches and records have.
-PUBLISHED = {
+PUBLISHED_NAMES = {
     "points_per_batch": "testing_point_bs",
     "pred_iou_thresh": "iou_thr",
     "box_nms_thresh": "nms_thr",
     "max_instances": "num_out_instance",
     "classes_per_mask": "cls_num_per_mask",
 }
-OURS = {published: ours for ours, published in PUBLISHED.items()}
+OUR_NAMES = {published: ours for ours, published in PUBLISHED_NAMES.items()}
 
 
 def renamed(content: Any, names: dict[str, str]) -> Any:
-    """A configuration, or a part of it, with other names for keys, such as ``OURS`` or ``PUBLISHED``."""
+    """A configuration, or a part of it, with other names for keys, such as ``OUR_NAMES`` or ``PUBLISHED_NAMES``."""
     if isinstance(content, dict):
         return {names.get(key, key): renamed(value, names) for key, value in content.items()}
     return [renamed(part, names) for part in content] if isinstance(content, list) else content
@@ -113,7 +113,7 @@ class MemoryBankCfg(Checked):
     """Checks of the memory bank's size.
 
     Attributes:
-        length: Shots per class at most; also taken from the reference set where ``memory_length`` is not given.
+        length: References per class at most; also taken from the reference set where ``memory_length`` is not given.
             Default: as many as the reference set has.
         length_negative: Negative references per class at most, in ``test_support`` and ``fill_memory_neg``. Default:
             all.
@@ -210,7 +210,7 @@ class ReferenceDatasetCfg(DatasetCfg):
 
     Attributes:
         memory_pkl: The reference set, JSON or pickle.
-        memory_length: Shots per class taken from the reference set; a class with fewer is used with those. Default:
+        memory_length: References per class taken from the reference set; a class with fewer has those. Default:
             ``memory_bank_cfg.length``, or all.
         context_ratio: The crop's side is the box's longer side times one plus this. Default: 0.2, or 4 for
             ``dinov2_nano``.
@@ -350,6 +350,6 @@ def configuration_keys() -> dict[str, Any]:
         if not is_dataclass(hint):
             return hint
         hints = get_type_hints(hint, include_extras=True)
-        return {PUBLISHED.get(key.name, key.name): keys_of(hints[key.name]) for key in fields(hint)}
+        return {PUBLISHED_NAMES.get(key.name, key.name): keys_of(hints[key.name]) for key in fields(hint)}
 
     return {name: keys_of(hint) for name, hint in STAGE_KEYS.items()}

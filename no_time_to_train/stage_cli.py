@@ -15,7 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from no_time_to_train.config import OURS, PUBLISHED, RunOptions, renamed
+from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_yaml, read_yaml
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
@@ -31,7 +31,7 @@ load_yaml = get_loader("yaml")
 def load_checked_yaml(text: str) -> Any:
     """What jsonargparse reads YAML with, after :func:`check_yaml`; the paper's names of numbers become ours."""
     check_yaml(text)
-    return renamed(load_yaml(text), OURS)
+    return renamed(load_yaml(text), OUR_NAMES)
 
 
 set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
@@ -46,7 +46,7 @@ class StageParser(LightningArgumentParser):
     def dump(self, *arguments: Any, **options: Any) -> str:
         """A configuration as YAML, in which numbers have the names that the paper's configurations have."""
         text: str = super().dump(*arguments, **options)
-        return re.sub(rf"\b({'|'.join(PUBLISHED)}):", lambda found: f"{PUBLISHED[found[1]]}:", text)
+        return re.sub(rf"\b({'|'.join(PUBLISHED_NAMES)}):", lambda found: f"{PUBLISHED_NAMES[found[1]]}:", text)
 
 
 class StageCLI(LightningCLI):
@@ -207,7 +207,7 @@ def run_stage(argv: list[str]) -> None:
         argv: The options of a run as :class:`RunOptions` spells them, and those of the configuration.
     """
     number = re.compile(r"(--model\.(?:init_args\.)?model_cfg\.sam2_infer_cfgs\.)(\w+)")
-    argv = [number.sub(lambda found: found[1] + OURS.get(found[2], found[2]), word, count=1) for word in argv]
+    argv = [number.sub(lambda found: found[1] + OUR_NAMES.get(found[2], found[2]), word, count=1) for word in argv]
     for word in argv:
         value = word.partition("=")[2] if word.startswith("--") else word
         with suppress(yaml.YAMLError):  # jsonargparse reports it

@@ -44,7 +44,7 @@ def options_of(**infer: object) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("run")
-    write_inputs(folder, shots=1, images=2, seed=1003)
+    write_inputs(folder, n_shot=1, images=2, seed=1003)
     run_stages(folder, options=[*options_of(**LOSSY), "--model.cache_dir", str(folder / "cache")])
     return Run(folder, annotation_files(folder)[1])
 

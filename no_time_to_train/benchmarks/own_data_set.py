@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: The stages of the method, in their order.
 STAGES = ("fill_memory", "postprocess_memory", "test")
 
+#: The stages' configuration, in the folder of a benchmark or a demo.
+CONFIG = "config.yaml"
+
 #: Where the images of an annotation file may be, relative to its folder.
 IMAGE_FOLDERS = (".", "images", "..", "../images")
 
@@ -68,7 +71,7 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
         "test": ["--ckpt_path", prototypes],
     }
     for stage in stages:
-        arguments = ["--config", str(folder / "config.yaml"), "--model.test_mode", stage, *paths[stage], *options]
+        arguments = ["--config", str(folder / CONFIG), "--model.test_mode", stage, *paths[stage], *options]
         print(f"\n$ no-time-to-train test {shlex.join(arguments)}", flush=True)
         run_stage(arguments)
 
@@ -152,7 +155,7 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
             "logger": {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(out)}},
         },
     }
-    with atomic_write(out / "config.yaml") as file:
+    with atomic_write(out / CONFIG) as file:
         file.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
 
 

@@ -26,8 +26,8 @@ class ReferenceOptions:
     Attributes:
         references: Folder or annotation file with references of the objects (docs/your_own_objects.md).
         reference: One reference: LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE; :mask=whole if all of the
-            image shows the object; LABEL:IMAGE to have the object found. More :point=X,Y and :negative_point=X,Y correct a
-            point or a box. May be given several times.
+            image shows the object; LABEL:IMAGE to have the object found. More :point=X,Y and :negative_point=X,Y
+            correct a point or a box. May be given several times.
         negatives: Folder or annotation file like --references, with what looks like the objects and is none: under the
             name of the class that it is not.
         negative: One such reference, written like --reference. May be given several times.

@@ -47,7 +47,7 @@ WIDTH = 110
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that reports mistakes as a :class:`UserError` and accepts ``_`` for ``-`` and the ``ALIASES``.
+    """A parser that reports mistakes as a :class:`UserError`, and accepts ``_`` for ``-`` and the ``ALIASES``.
 
     Attributes:
         shared: The parameters that stand for several options, with their dataclasses.
@@ -95,17 +95,21 @@ class CommandParser(argparse.ArgumentParser):
 
     def _is_configuration(self, argument: str) -> bool:
         """Whether an argument is an option of the configuration, such as ``--model.test_mode=test``."""
-        return bool(self.words) and re.split("[.=]", argument)[0].replace("-c", "_c") in CONFIGURATION
+        return bool(self.words) and re.split("[.=]", argument)[0] in CONFIGURATION
 
     def _spelled(self, argument: str) -> str:
-        """An argument with its option spelled as here."""
+        """An argument with its option spelled as here; one that does not exist stays as it is."""
         name, equals, value = argument.partition("=")
         if not name.startswith("--") or self._is_configuration(name):
             return argument
-        name = name.replace("_", "-")
-        if name not in self._option_string_actions and ALIASES.get(name) in self._option_string_actions:
-            name = ALIASES[name]
-        return name + equals + value
+        spelled = self.flag(name[2:])
+        if spelled not in self._option_string_actions:
+            spelled = ALIASES.get(spelled, "")
+        return spelled + equals + value if spelled in self._option_string_actions else argument
+
+    def flag(self, name: str) -> str:
+        """The option of a parameter: with dashes, or in ``test`` with underscores, as in the paper's commands."""
+        return f"--{name.replace('-', '_')}" if self.words else f"--{name.replace('_', '-')}"
 
 
 def split_options(argv: list[str]) -> list[list[str]]:
@@ -166,7 +170,7 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
     options: dict[str, Any] = {"help": argparse.SUPPRESS if help_text.startswith(HIDDEN) else help_text}
     if not required:
         options["default"] = default
-    flag = f"--{name.replace('_', '-')}"
+    flag = parser.flag(name)
     if hint is bool:
         parser.add_argument(flag, action="store_true", **options)
         return

@@ -50,7 +50,7 @@ def sample(
     points_per_side: PointsPerSide = Settings.points_per_side,
     device: str | None = None,
 ) -> None:
-    """Draw a reference set of N shots per class, equal to the paper's for the same seed; or choose the best shots.
+    """Draw a reference set of N references per class, equal to the paper's for the same seed; or choose the best ones.
 
     Args:
         split: Class split or data set, such as few_shot_classes, coco or lvis. Default: all classes of the file.

@@ -57,13 +57,12 @@ def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> No
 
 
 def name_and_value(part: list[str]) -> tuple[str, str | None]:
-    """An option as the stages spell it, with underscores, and its value.
+    """An option and its value.
 
     Args:
         part: The option and the words after it.
     """
     name, equals, value = part[0].partition("=")
-    name = name if "." in name else f"--{name[2:].replace('-', '_')}"
     given = [value] * bool(equals) + part[1:]
     if len(given) > 1:
         raise UserError(f"unrecognized arguments: {' '.join(given[1:])} (see no-time-to-train test --help)")
@@ -81,8 +80,8 @@ def check_configuration(option: str, text: str | None) -> None:
     value: Any = None
     with suppress(yaml.YAMLError):  # else the path of a file, or a mistake that jsonargparse reports
         value = yaml.safe_load(text or "")
-    if name == "trainer" and keys and keys[0] not in (known := trainer_options()):
-        raise UserError(f"{option}: Lightning's Trainer has no option {keys[0]!r}{suggest(keys[0], known)}")
+    if name == "trainer" and keys and keys[0] not in (options := trainer_options()):
+        raise UserError(f"{option}: Lightning's Trainer has no option {keys[0]!r}{suggest(keys[0], options)}")
     if option == "--trainer.precision":
         check_precision(option, value)
     if name == "model" and text != "None":  # as jsonargparse prints null

@@ -10,14 +10,10 @@ from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
-
-#: The stages' configuration. A folder that has this file was written by the demo.
-CONFIG = "config.yaml"
 
 #: Scenes for the references: this many per shot, and some more, so that every class has enough instances.
 SCENES_PER_SHOT, MORE_SCENES = 8, 16
@@ -29,18 +25,18 @@ POINTS_PER_SIDE = 24
 SEGMENTED = 4
 
 
-def run_demo(out: Path, shots: int, images: int, seed: int) -> None:
+def run_demo(out: Path, n_shot: int, images: int, seed: int) -> None:
     """Draw scenes of the novel classes, run the three stages on them, write ``index.html``, and run ``segment``.
 
     Args:
-        out: Folder for everything: a new one, an empty one, or one of an earlier demo, which is replaced.
-        shots: References per class, 1 or more.
-        images: Target images, 1 or more.
-        seed: Seed of the scenes and of the choice of references, 0 or more.
+        out: Folder for everything. An earlier demo in it is replaced.
+        n_shot: References per class.
+        images: Target images.
+        seed: Seed of the scenes and of the choice of references.
     """
-    write_inputs(out, shots, images, seed)
+    write_inputs(out, n_shot, images, seed)
     run_stages(out)
-    write_page(out, f"Drawn scenes, {shots} shots", *annotation_files(out), BenchmarkOptions())
+    write_page(out, f"Drawn scenes, {n_shot} shots", *annotation_files(out), BenchmarkOptions())
     run_segment(out)
     print(f"\nopen {out / 'index.html'} and {out / 'segment' / 'index.html'} in a browser")
 
@@ -50,18 +46,18 @@ def annotation_files(out: Path) -> tuple[Path, Path]:
     return out / "references" / "instances.json", out / "targets" / "instances.json"
 
 
-def write_inputs(out: Path, shots: int, images: int, seed: int) -> None:
+def write_inputs(out: Path, n_shot: int, images: int, seed: int) -> None:
     """Draw the references and the targets, choose the reference set, and write the configuration of the stages."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists())):
-        raise UserError(f"{out} holds something that is not a demo: choose another --out")
-    print(f"drawing {images} targets, and {shots} references of each class; the networks have never seen these classes")
+    print(
+        f"drawing {images} targets, and {n_shot} references of each class; the networks have never seen these classes"
+    )
     for folder in ("overlays", "previews", "thumbnails"):  # an earlier demo may have had more targets
         for picture in (out / folder).glob("*.jpg"):
             picture.unlink()
     references, targets = annotation_files(out)
-    write_coco(references.parent, NOVEL_CLASSES, SCENES_PER_SHOT * shots + MORE_SCENES, 2 * seed)
+    write_coco(references.parent, NOVEL_CLASSES, SCENES_PER_SHOT * n_shot + MORE_SCENES, 2 * seed)
     write_coco(targets.parent, NOVEL_CLASSES, images, 2 * seed + 1)
-    options = BenchmarkOptions(n_shot=shots, seed=seed, nano=True, points_per_side=POINTS_PER_SIDE)
+    options = BenchmarkOptions(n_shot=n_shot, seed=seed, nano=True, points_per_side=POINTS_PER_SIDE)
     configure(references, targets, out, options)
 
 

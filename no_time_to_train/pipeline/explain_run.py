@@ -26,7 +26,7 @@ from no_time_to_train.analysis.explain import (
     with_settings,
 )
 from no_time_to_train.analysis.miss_costs import cost_table, miss_costs
-from no_time_to_train.config import OURS, PRECISIONS, DatasetCfgs, ModelCfg, renamed
+from no_time_to_train.config import OUR_NAMES, PRECISIONS, DatasetCfgs, ModelCfg, renamed
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.datasets import BadImage
 from no_time_to_train.data.rle import annotation_mask, encode_mask
@@ -263,7 +263,7 @@ def read_run(folder: Path) -> tuple[ModelCfg, DatasetCfgs, RunCfg]:
     try:
         init = config["model"]["init_args"]
         values = {key: init.get(key) or {} for key in ("model_cfg", "dataset_cfgs")}
-        parsed = parser.instantiate_classes(parser.parse_object(renamed(values, OURS)))
+        parsed = parser.instantiate_classes(parser.parse_object(renamed(values, OUR_NAMES)))
         precision = str(config["trainer"].get("precision") or "32-true")
         files = {str(known["path"]): known["sha256"] for known in section["files"].values()}
     except (ArgumentError, KeyError, TypeError, AttributeError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pycocotools.coco import COCO
 
-from no_time_to_train.config import PUBLISHED, renamed
+from no_time_to_train.config import PUBLISHED_NAMES, renamed
 from no_time_to_train.data.class_splits import class_splits, select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.coco_results import to_coco_records
@@ -133,7 +133,7 @@ class TestStage(Stage):
         return Segmenter(self.build_encoder(), proposer, self.prototypes, settings, self.negatives)
 
     def depends_on(self) -> dict[str, Any]:
-        settings = renamed(asdict(self.model_cfg.sam2_infer_cfgs), PUBLISHED)
+        settings = renamed(asdict(self.model_cfg.sam2_infer_cfgs), PUBLISHED_NAMES)
         for name in ("testing_point_bs", "kmeans_k", "n_pca_components", "negative_score_thr"):  # change no result
             del settings[name]
         settings["with_negative_refs"] = self.negatives is not None
