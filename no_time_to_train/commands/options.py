@@ -72,56 +72,81 @@ class ReferenceOptions:
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """The networks, and the settings that masks and scores depend on.
+class NetworkChoice:
+    """The networks, and how densely masks are proposed.
 
     Attributes:
-        preset: accurate is the paper's choice, and the default; balanced and fast take smaller networks and guided
-            prompts (docs/speed.md). The options --sam2, --dinov2 and --prompts override it.
-        mode: paper scores and merges masks as the paper does; best has settings that found more on drawn scenes
-            (docs/beyond_the_paper.md). Its scores are lower: see --threshold of segment.
+        preset: accurate is the paper's choice, and the default; balanced and fast take smaller networks and, where
+            --prompts is an option, guided prompts (docs/speed.md). Other options override it.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         dinov2: DINOv2 or another encoder by its checkpoint's name or path, or NAME=PATH (docs/encoders.md).
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
-        debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md).
-        sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
-        context_ratio: Context around a reference, relative to its longer side. Default: what suits the encoder.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
-        tiles: For small objects: look at the image as a whole and at N x N overlapping tiles of it (N * N + 1 times the
-            work; docs/beyond_the_paper.md).
-        prompts: grid decodes all points; guided only those whose surroundings resemble a reference, which is faster.
-        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
     """
 
     preset: PresetName | None = None
-    mode: ModeName = "paper"
     sam2: str | None = None
     dinov2: str | None = None
     nano: bool = False
-    debias: NonNegative = 0
-    sam_checkpoint: Path | None = None
-    context_ratio: ContextRatio | None = None
     points_per_side: PointsPerSide = Settings.points_per_side
-    tiles: Tiles = Settings.tiles
-    prompts: Prompts | None = None
-    precision: Precision = "float32"
     device: str | None = None
 
-    def check(self, needed: bool = True) -> None:
-        """Check the choice of networks without any slow import, and where they are needed, their checkpoints."""
+    @property
+    def names(self) -> tuple[str | None, str | None]:
+        """The names of SAM 2 and of the encoder; None takes the preset's."""
+        return ("nano", None) if self.nano else (self.sam2, self.dinov2)
+
+    def check(self, *others: Path, needed: bool = True) -> None:
+        """Check the choice without any slow import; where the networks are needed, also that their files exist.
+
+        Args:
+            others: Further checkpoints.
+        """
         if self.nano and self.preset:
             raise UserError("--nano and --preset both choose the networks: leave one of them out")
         if needed:
-            sam = [self.sam_checkpoint] if self.sam_checkpoint else []
-            find_networks(*self._names, *sam, preset=self.preset)
+            find_networks(*self.names, *others, preset=self.preset)
 
-    def build(self, memories: Sequence[Path] = ()) -> "ReferenceSegmenter":
-        """Build the networks, and load memories."""
+    def build(self) -> "ReferenceSegmenter":
+        """Build the networks."""
         from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 
-        built = ReferenceSegmenter.from_pretrained(
-            *self._names,
+        settings = Settings(points_per_side=self.points_per_side)
+        return ReferenceSegmenter.from_pretrained(
+            *self.names, device=self.device, settings=settings, preset=self.preset
+        )
+
+
+@dataclass(frozen=True)
+class NetworkOptions(NetworkChoice):
+    """The networks, and the settings that masks and scores depend on.
+
+    Attributes:
+        mode: paper scores and merges masks as the paper does; best has settings that found more on drawn scenes
+            (docs/beyond_the_paper.md). Its scores are lower: see --threshold of segment.
+        debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md).
+        sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
+        context_ratio: Context around a reference, relative to its longer side. Default: what suits the encoder.
+        tiles: For small objects: look at the image as a whole and at N x N overlapping tiles of it (N * N + 1 times the
+            work; docs/beyond_the_paper.md).
+        prompts: grid decodes all points; guided only those whose surroundings resemble a reference, which is faster.
+        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
+    """
+
+    mode: ModeName = "paper"
+    debias: NonNegative = 0
+    sam_checkpoint: Path | None = None
+    context_ratio: ContextRatio | None = None
+    tiles: Tiles = Settings.tiles
+    prompts: Prompts | None = None
+    precision: Precision = "float32"
+
+    def build(self) -> "ReferenceSegmenter":
+        from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+
+        return ReferenceSegmenter.from_pretrained(
+            *self.names,
             device=self.device,
             sam_checkpoint=self.sam_checkpoint,
             settings=Settings(
@@ -135,14 +160,6 @@ class NetworkOptions:
             preset=self.preset,
             debias=self.debias,
         )
-        for path in memories:
-            built.load_memory(path)
-        return built
-
-    @property
-    def _names(self) -> tuple[str | None, str | None]:
-        """The names of SAM 2 and of the encoder; None takes the preset's."""
-        return ("nano", None) if self.nano else (self.sam2, self.dinov2)
 
 
 def check_files(*paths: Path) -> None:

@@ -147,7 +147,9 @@ def parser_of(command: str, function: Callable[..., Any]) -> CommandParser:
 def _add_all(parser: CommandParser, function: Callable[..., Any], documentation: Docstring) -> None:
     """Add all parameters of a function, or of a dataclass whose fields are options, to a parser."""
     hints = get_type_hints(function, include_extras=True)
-    descriptions = {parameter.arg_name: parameter.description or "" for parameter in documentation.params}
+    bases = function.__bases__ if isinstance(function, type) else ()  # a dataclass inherits options
+    inherited = [parse_docstring(base.__doc__ or "", DocstringStyle.GOOGLE) for base in bases]
+    descriptions = {one.arg_name: one.description or "" for part in (*inherited, documentation) for one in part.params}
     for name, parameter in inspect.signature(function).parameters.items():
         hint = hints[name]
         if hint == list[str]:

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from no_time_to_train.commands.options import check_files
+from no_time_to_train.commands.options import NetworkChoice, check_files
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_replaceable
-from no_time_to_train.method.settings import PointsPerSide, Settings
-from no_time_to_train.networks.registry import PresetName, find_networks
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
@@ -43,12 +41,7 @@ def sample(
     image_dir: Path | None = None,
     pool: Positive = 50,
     cache_dir: Path | None = None,
-    preset: PresetName | None = None,
-    sam2: str | None = None,
-    dinov2: str | None = None,
-    nano: bool = False,
-    points_per_side: PointsPerSide = Settings.points_per_side,
-    device: str | None = None,
+    networks: NetworkChoice,
 ) -> None:
     """Draw a reference set of N references per class, equal to the paper's for the same seed; or choose the best ones.
 
@@ -69,12 +62,7 @@ def sample(
         pool: With --choose best, the instances per class to choose from, each from another image. They are drawn.
         cache_dir: With --choose best, the folder of the proposal cache, with which a killed run resumes. Default: a
             folder next to --out, which may be deleted afterwards.
-        preset: With --choose best, the networks of a preset: accurate, balanced or fast.
-        sam2: With --choose best, SAM 2 by its checkpoint's name or path (download --list shows the names).
-        dinov2: With --choose best, DINOv2 by its checkpoint's name or path.
-        nano: With --choose best, use the two small networks that ship with this package.
-        points_per_side: With --choose best, point prompts per side of the grid.
-        device: With --choose best, such as cuda:1 or cpu. Default: the GPU if there is one.
+        networks: The networks, with --choose best.
 
     Examples:
         no-time-to-train sample --split few_shot_classes --n-shot 30 --seed 33 --out refs.pkl
@@ -85,14 +73,14 @@ def sample(
     if choose == "best":
         if pool < n_shot:
             raise UserError(f"--pool {pool} is smaller than --n-shot {n_shot}: there is nothing to choose from")
-        if nano and preset:
-            raise UserError("--nano and --preset both choose the networks: leave one of them out")
         check_replaceable(out)  # before the work that it gets the result of
-        find_networks(*(("nano", None) if nano else (sam2, dinov2)), preset=preset)
+        networks.check()
     else:
-        given = {"--cache-dir": cache_dir, "--preset": preset, "--sam2": sam2, "--dinov2": dinov2, "--nano": nano}
-        for option in (option for option, value in given.items() if value):
-            raise UserError(f"{option} is for --choose best: without it, no network is used")
+        for name in ("preset", "sam2", "dinov2", "nano"):
+            if getattr(networks, name):
+                raise UserError(f"--{name} is for --choose best: without it, no network is used")
+        if cache_dir:
+            raise UserError("--cache-dir is for --choose best: without it, no network is used")
 
     if json_file is None and (split or "").startswith("cdfsod"):
         raise UserError(
@@ -119,20 +107,14 @@ def sample(
         at_least=n_shot,
     )
     if choose == "best":
-        from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
         from no_time_to_train.pipeline.choose_references import choose_references
 
         candidates = reference_sets.check_references(references, coco, json_file, categories, None)
         cache_dir = cache_dir or out.with_name(f"{out.stem}_proposals")
         say_pool(candidates, cache_dir)
-        segmenter = ReferenceSegmenter.from_pretrained(
-            "nano" if nano else sam2,
-            None if nano else dinov2,
-            device=device,
-            settings=Settings(points_per_side=points_per_side),
-            preset=preset,
+        references, reports = choose_references(
+            coco, image_dir, categories, candidates, n_shot, networks.build(), cache_dir
         )
-        references, reports = choose_references(coco, image_dir, categories, candidates, n_shot, segmenter, cache_dir)
         print_reports(reports, n_shot)
     reference_sets.write_references(references, out)
     print(f"{len(references)} classes, {n_shot} references each: {out}")

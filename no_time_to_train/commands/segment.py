@@ -4,7 +4,6 @@ import glob
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -85,7 +84,8 @@ def segment(
         check_memory_path(save_memory, out)
     if out:
         check_output(out, overwrite or show_references)
-    networks.check(needed=not show_references)  # which needs them only where a reference has no mask
+    more = [networks.sam_checkpoint] if networks.sam_checkpoint else []
+    networks.check(*more, needed=not show_references)  # which needs them only where a reference has no mask
 
     from no_time_to_train.data.images import allow_pixels
     from no_time_to_train.data.targets import find_targets
@@ -100,9 +100,11 @@ def segment(
     from no_time_to_train.pipeline.segment_images import segment_images
 
     if show_references and out is not None:
-        write_page(examples, out, partial(networks.build, memory))
+        write_page(examples, out, networks.build)
         return
-    segmenter = networks.build(memory)
+    segmenter = networks.build()
+    for path in memory:
+        segmenter.load_memory(path)
     if segmenter.device.type == "cpu" and not (networks.nano or networks.sam2 or networks.dinov2):
         preset = networks.preset or "accurate"
         others = "balanced and fast take less time" if preset == "accurate" else "accurate takes more time"
