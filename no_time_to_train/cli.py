@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from no_time_to_train.commands import COMMANDS, build_parser, function_of
+from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
 from no_time_to_train.errors import UserError, UserNotice, one_line, suggest
 
 
@@ -40,35 +40,32 @@ def run(argv: list[str]) -> None:
         Path.cwd()
     except OSError as error:
         raise UserError("the current folder has been removed: change to another one") from error
-    command, *rest = argv or ["--help"]
+    command, rest = split_command(argv)
+    actions = [name.split()[1] for name in COMMANDS if name.startswith(f"{command} ")]
     if command == "--version":
         from no_time_to_train import __version__
 
         print(f"no-time-to-train {__version__}")
-        return
-    groups = {name.split()[0] for name in COMMANDS if " " in name}
-    if command in groups and rest and f"{command} {rest[0]}" in COMMANDS:
-        command, rest = f"{command} {rest[0]}", rest[1:]
-    if command in ("-h", "--help") or (command in groups and rest in ([], ["-h"], ["--help"])):
-        print(usage(command if command in groups else ""))
-    elif command == "test":
-        function_of("test")(rest)
+    elif command in ("", "-h", "--help") or (actions and rest in ([], ["-h"], ["--help"])):
+        print(usage(command if actions else ""))
     elif command in COMMANDS:
         function_of(command)(**build_parser(command).parse_command(rest))
-    elif command in groups:
-        actions = [name.split()[1] for name in COMMANDS if name.startswith(f"{command} ")]
+    elif actions:
         raise UserError(f"{command} {rest[0]}: choose one of {', '.join(actions)}")
     else:
-        raise UserError(f"there is no command {command!r}{suggest(command, COMMANDS)}")
+        raise UserError(f"there is no command {command!r}{suggest(command, [*COMMANDS, *OLD_NAMES])}")
 
 
-def usage(group: str = "") -> str:
+def usage(first: str = "") -> str:
     """What ``--help`` prints without a command, or with only the first word of one."""
-    names = [name for name in COMMANDS if name.startswith(group)]
-    width = max(map(len, names))
-    rows = [f"  {name:<{width}}  {(function_of(name).__doc__ or '').strip().splitlines()[0]}" for name in names]
-    head = f"usage: no-time-to-train {f'{group} ACTION' if group else 'COMMAND'} ..."
-    return "\n".join([head, "", *rows, "", f"no-time-to-train {group or 'COMMAND'} --help shows the options."])
+    called = f"{first} ACTION" if first else "COMMAND"
+    groups = {title: [name for name in names if name.startswith(first)] for title, names in GROUPS.items()}
+    width = max(len(name) for names in groups.values() for name in names)
+    lines = [f"usage: no-time-to-train {called} ..."]
+    for title, names in groups.items():
+        lines += ["", f"{title}:"] * bool(names)
+        lines += [f"  {name:<{width}}  {(function_of(name).__doc__ or '').strip().splitlines()[0]}" for name in names]
+    return "\n".join([*lines, "", f"no-time-to-train {called} --help shows the options."])
 
 
 def is_first_process() -> bool:

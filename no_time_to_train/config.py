@@ -1,6 +1,7 @@
 """The typed configuration of the stages: what ``configs/*.yaml`` and ``--model.init_args.*`` may contain.
 
 The keys are those of the paper's code, and the defaults are the paper's numbers, which never change between data sets.
+Where ``Settings`` has another name for a number, ``PUBLISHED_NAMES`` translates it.
 ``scripts/config_table.py --write`` makes the table of keys in docs/configuration.md from the docstrings below.
 """
 
@@ -9,21 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import (
-    ClassesPerMask,
-    ContextRatio,
-    MergeExponent,
-    Merging,
-    PointsPerSide,
-    Prompts,
-    PromptThreshold,
-    Score,
-    Settings,
-    Suppression,
-    TileOverlap,
-    Tiles,
-    check_prototype,
-)
+from no_time_to_train.method.settings import ContextRatio, Settings
 from no_time_to_train.networks.registry import (
     check_encoder_sizes,
     default_checkpoint,
@@ -39,85 +26,56 @@ LARGEST_SIZE = 4096
 
 
 @dataclass
-class Sam2InferCfg:
-    """How masks are proposed, classified, suppressed and merged.
-
-    Attributes:
-        points_per_side: Point prompts per side of the square grid.
-        testing_point_bs: Prompts decoded at once. Affects speed and memory only, never results.
-        iou_thr: Proposals with a predicted IoU at or below this are dropped.
-        nms_thr: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
-        num_out_instance: Instances returned per image at most.
-        kmeans_k: k-means centers per class in the pictures of ``vis_memory``.
-        n_pca_components: Principal components per class in the pictures of ``vis_memory``.
-        cls_num_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
-        with_negative_refs: Whether negative references lower scores; ``true`` is an error where the memory has none.
-            Default: where the memory has some.
-        negative_score_thr: The lowest score of a false positive that ``test_support`` takes as a negative reference.
-        score: ``cosine`` is the similarity to the class, as in the paper; ``cosine_iou`` is that times predicted IoU
-            (docs/beyond_the_paper.md).
-        suppression: ``nms`` drops similar boxes of a class, as in the paper; ``soft_nms`` lowers their scores instead;
-            ``none`` keeps all.
-        merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM.
-        merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
-        prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
-            resemble a class of the memory (docs/speed.md).
-        prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
-        prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
-        tiles: N: the networks see the image as a whole and N x N overlapping tiles of it, for small objects
-            (docs/beyond_the_paper.md). 1 means the whole image only, as in the paper.
-        tile_overlap: The share of a tile's side that it has in common with the next one.
-        prototype: Kept for compatibility; only ``mean``.
-    """
-
-    points_per_side: PointsPerSide = 32
-    testing_point_bs: Positive = 64
-    iou_thr: Fraction = 0.4
-    nms_thr: Fraction = 0.5
-    num_out_instance: Positive = 100
-    kmeans_k: Positive = 4
-    n_pca_components: Positive = 3
-    cls_num_per_mask: ClassesPerMask = 1
-    with_negative_refs: bool | None = None
-    negative_score_thr: Fraction = 0.0
-    score: Score = "cosine"
-    suppression: Suppression = "nms"
-    merging: Merging = "soft"
-    merge_exponent: MergeExponent = 0.5
-    prompts: Prompts = "grid"
-    prompt_threshold: PromptThreshold = 0.0
-    prompt_budget: Fraction = 0.15
-    tiles: Tiles = 1
-    tile_overlap: TileOverlap = 0.2
-    prototype: str = "mean"
+class Checked:
+    """A part of a configuration whose numbers are checked when it is created."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_prototype(self.prototype)
 
-    def settings(self) -> Settings:
-        """The numbers of the method, under the names that the method gives them."""
-        return Settings(
-            points_per_side=self.points_per_side,
-            points_per_batch=self.testing_point_bs,
-            pred_iou_thresh=self.iou_thr,
-            box_nms_thresh=self.nms_thr,
-            max_instances=self.num_out_instance,
-            classes_per_mask=self.cls_num_per_mask,
-            score=self.score,
-            suppression=self.suppression,
-            merging=self.merging,
-            merge_exponent=self.merge_exponent,
-            prompts=self.prompts,
-            prompt_threshold=self.prompt_threshold,
-            prompt_budget=self.prompt_budget,
-            tiles=self.tiles,
-            tile_overlap=self.tile_overlap,
-        )
+
+@dataclass(frozen=True)
+class StageSettings(Settings):
+    """Numbers that only the stages have, besides those of the method.
+
+    Attributes:
+        kmeans_k: k-means centers per class in the pictures of ``vis_memory``.
+        n_pca_components: Principal components per class in the pictures of ``vis_memory``.
+        with_negative_refs: Whether negative references lower scores; ``true`` is an error where the memory has none.
+            Default: where the memory has some.
+        negative_score_thr: The lowest score of a false positive that ``test_support`` takes as a negative reference.
+        prototype: Kept for compatibility; only ``mean``.
+    """
+
+    kmeans_k: Positive = 4
+    n_pca_components: Positive = 3
+    with_negative_refs: bool | None = None
+    negative_score_thr: Fraction = 0.0
+    prototype: str = "mean"
+
+    def __post_init__(self, prototype: str = "") -> None:  # noqa: RUF033  # a field here, which old records have
+        super().__post_init__(self.prototype)
+
+
+#: Names of ``Settings`` -> the paper's names for them, which configurations, caches and records have.
+PUBLISHED_NAMES = {
+    "points_per_batch": "testing_point_bs",
+    "pred_iou_thresh": "iou_thr",
+    "box_nms_thresh": "nms_thr",
+    "max_instances": "num_out_instance",
+    "classes_per_mask": "cls_num_per_mask",
+}
+OUR_NAMES = {published: ours for ours, published in PUBLISHED_NAMES.items()}
+
+
+def renamed(content: Any, names: dict[str, str]) -> Any:
+    """A configuration, or a part of it, with other names for keys, such as ``OUR_NAMES`` or ``PUBLISHED_NAMES``."""
+    if isinstance(content, dict):
+        return {names.get(key, key): renamed(value, names) for key, value in content.items()}
+    return [renamed(part, names) for part in content] if isinstance(content, list) else content
 
 
 @dataclass
-class EncoderCfg:
+class EncoderCfg(Checked):
     """The encoder that describes masks.
 
     Attributes:
@@ -136,7 +94,7 @@ class EncoderCfg:
     debias: NonNegative = 0
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check_encoder_sizes(self.name, self.img_size, self.patch_size)
 
     @property
@@ -151,11 +109,11 @@ class EncoderCfg:
 
 
 @dataclass
-class MemoryBankCfg:
+class MemoryBankCfg(Checked):
     """Checks of the memory bank's size.
 
     Attributes:
-        length: Shots per class at most; also taken from the reference set where ``memory_length`` is not given.
+        length: References per class at most; also taken from the reference set where ``memory_length`` is not given.
             Default: as many as the reference set has.
         length_negative: Negative references per class at most, in ``test_support`` and ``fill_memory_neg``. Default:
             all.
@@ -166,12 +124,9 @@ class MemoryBankCfg:
     length_negative: Positive | None = None
     category_num: Positive | None = None
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclass
-class VisualizationCfg:
+class VisualizationCfg(Checked):
     """Pictures of the test stage.
 
     Attributes:
@@ -183,9 +138,6 @@ class VisualizationCfg:
     online_vis: bool = False
     vis_thr: Fraction = 0.5
     imgs_path: str | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass
@@ -211,7 +163,7 @@ class ModelCfg:
     sam2_cfg_file: str = "sam2_hiera_l"
     sam2_ckpt_path: str | None = None
     encoder_ckpt_path: str | None = None
-    sam2_infer_cfgs: Sam2InferCfg = field(default_factory=Sam2InferCfg)
+    sam2_infer_cfgs: StageSettings = field(default_factory=StageSettings)
     encoder_cfg: EncoderCfg = field(default_factory=EncoderCfg)
     memory_bank_cfg: MemoryBankCfg = field(default_factory=MemoryBankCfg)
     test: VisualizationCfg = field(default_factory=VisualizationCfg)
@@ -230,7 +182,7 @@ class ModelCfg:
 
 
 @dataclass
-class DatasetCfg:
+class DatasetCfg(Checked):
     """A data set in COCO's format, and the classes taken from it.
 
     Attributes:
@@ -241,6 +193,7 @@ class DatasetCfg:
         cat_names: The classes by name, as a list or separated by commas. Where ``class_split`` is given, too, it is
             used.
         name: Kept for compatibility: the old name of ``protocol``.
+        image_size: Kept for compatibility; images and crops are resized to the size of the networks' inputs.
     """
 
     root: str = ""
@@ -248,6 +201,7 @@ class DatasetCfg:
     class_split: str | None = None
     cat_names: list[str] | str | None = None
     name: Protocol | None = None
+    image_size: Positive | None = None
 
 
 @dataclass
@@ -256,20 +210,15 @@ class ReferenceDatasetCfg(DatasetCfg):
 
     Attributes:
         memory_pkl: The reference set, JSON or pickle.
-        memory_length: Shots per class taken from the reference set; a class with fewer is used with those. Default:
+        memory_length: References per class taken from the reference set; a class with fewer has those. Default:
             ``memory_bank_cfg.length``, or all.
         context_ratio: The crop's side is the box's longer side times one plus this. Default: 0.2, or 4 for
             ``dinov2_nano``.
-        image_size: Kept for compatibility; crops have the size of the encoder's input.
     """
 
     memory_pkl: str = ""
     memory_length: Positive | None = None
     context_ratio: ContextRatio | None = None
-    image_size: Positive | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass
@@ -279,15 +228,13 @@ class TargetDatasetCfg(DatasetCfg):
     Attributes:
         protocol: How results are scored: ``coco``, ``voc``, ``lvis`` or ``semantic`` (docs/benchmarks.md).
         semantic_threshold: With ``semantic``, the lowest score of an instance that counts.
-        image_size: Kept for compatibility; images are resized to the size of SAM 2's input.
     """
 
     protocol: Protocol = "coco"
     semantic_threshold: Fraction = 0.5
-    image_size: Positive | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         self.protocol = self.name or self.protocol
 
 
@@ -296,15 +243,7 @@ class SupportDatasetCfg(DatasetCfg):
     """The images in which false positives are looked for, in the mode test_support.
 
     Without a ``json_file``, these are the images of the memory's references, in the files of ``fill_memory``.
-
-    Attributes:
-        image_size: Kept for compatibility; images are resized to the size of SAM 2's input.
     """
-
-    image_size: Positive | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass
@@ -323,7 +262,7 @@ class DatasetCfgs:
 
 
 @dataclass
-class DataLoadCfgs:
+class DataLoadCfgs(Checked):
     """How images are loaded.
 
     Attributes:
@@ -332,39 +271,65 @@ class DataLoadCfgs:
 
     workers: NonNegative = 4
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+
+@dataclass
+class RunOptions(Checked):
+    """Options of a run of a stage, besides its configuration.
+
+    Attributes:
+        ckpt_path: Memory to read (all but fill_memory).
+        out_path: Memory to write (fill_memory..., postprocess_memory...), or folder (vis_memory).
+        export_result: COCO results to write (test). Default: results.json in the logger's folder.
+        out_neg_json: Annotations of negative references: test_support writes, fill_memory_neg reads them.
+        out_neg_pkl: Their reference set, JSON or pickle, likewise.
+        out_support_res: COCO results to write, JSON (test_support). Default: none.
+        n_shot: Sets memory_bank_cfg.length and memory_length.
+        coco_semantic_split: Sets both class splits to this fold of COCO-20i, and the protocol to semantic.
+        seed: Seeds everything; recorded in metrics.json.
+        on_bad_image: What to do with a target image that cannot be read.
+        max_bad: Stop if more images than this are skipped.
+        size_mismatch: What to do with an image of another size than the annotation file states: stop (or with
+            --on_bad_image skip, skip it), or rescale its annotations.
+    """
+
+    ckpt_path: str | None = None
+    out_path: str | None = None
+    export_result: str | None = None
+    out_neg_json: str | None = None
+    out_neg_pkl: str | None = None
+    out_support_res: str | None = None
+    n_shot: Positive | None = None
+    coco_semantic_split: Annotated[int, Range(1, 4)] | None = None
+    seed: Seed | None = None
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    max_bad: NonNegative | None = None
+    size_mismatch: Literal["stop", "rescale"] = "stop"
 
 
-#: The arguments of the LightningModule, ``model.init_args`` in a configuration -> the dataclass of their keys.
-STAGE_KEYS: dict[str, type[Any] | None] = {
-    "test_mode": None,
+TestMode = Literal[
+    "fill_memory",
+    "postprocess_memory",
+    "vis_memory",
+    "test",
+    "test_support",
+    "fill_memory_neg",
+    "postprocess_memory_neg",
+]
+
+#: The arguments of the LightningModule, ``model.init_args`` in a configuration -> their types.
+STAGE_KEYS: dict[str, Any] = {
+    "test_mode": TestMode,
     "model_cfg": ModelCfg,
     "dataset_cfgs": DatasetCfgs,
     "data_load_cfgs": DataLoadCfgs,
-    "cache_dir": None,
-    "compile": None,
-    "compile_decoder": None,
+    "cache_dir": str | None,
+    "compile": bool,
+    "compile_decoder": bool,
 }
 
 #: The precisions of Lightning's Trainer that the networks run in, as it calls them now and has called them. In the
 #: others some layers get two types of numbers and fail.
 PRECISIONS = {"32-true": ("32",), "16-mixed": ("16",), "bf16-mixed": ("bf16",)}
-
-#: Options of a run besides the keys of its configuration -> their types (documented in ``commands/test.py``).
-RUN_OPTIONS: dict[str, Any] = {
-    "out_path": str | None,
-    "export_result": str | None,
-    "out_neg_json": str | None,
-    "out_neg_pkl": str | None,
-    "out_support_res": str | None,
-    "n_shot": Positive | None,
-    "coco_semantic_split": Annotated[int, Range(1, 4)] | None,
-    "seed": Seed | None,
-    "on_bad_image": Literal["stop", "skip"],
-    "max_bad": NonNegative | None,
-    "size_mismatch": Literal["stop", "rescale"],
-}
 
 
 def check_precision(name: str, value: object) -> None:
@@ -381,11 +346,10 @@ def check_precision(name: str, value: object) -> None:
 def configuration_keys() -> dict[str, Any]:
     """The keys of a configuration, nested as in YAML: a dict where a key holds further keys, else its type hint."""
 
-    def keys_of(cls: type[Any]) -> dict[str, Any]:
-        hints = get_type_hints(cls, include_extras=True)
-        return {
-            key.name: keys_of(hints[key.name]) if is_dataclass(hints[key.name]) else hints[key.name]
-            for key in fields(cls)
-        }
+    def keys_of(hint: Any) -> Any:
+        if not is_dataclass(hint):
+            return hint
+        hints = get_type_hints(hint, include_extras=True)
+        return {PUBLISHED_NAMES.get(key.name, key.name): keys_of(hints[key.name]) for key in fields(hint)}
 
-    return {name: cls and keys_of(cls) for name, cls in STAGE_KEYS.items()}
+    return {name: keys_of(hint) for name, hint in STAGE_KEYS.items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg
+from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg, TestMode
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import notice_slow_bfloat16
@@ -49,15 +49,7 @@ class NoTimeToTrain(pl.LightningModule):
 
     def __init__(
         self,
-        test_mode: Literal[
-            "fill_memory",
-            "postprocess_memory",
-            "vis_memory",
-            "test",
-            "test_support",
-            "fill_memory_neg",
-            "postprocess_memory_neg",
-        ],
+        test_mode: TestMode,
         model_cfg: ModelCfg,
         dataset_cfgs: DatasetCfgs,
         data_load_cfgs: DataLoadCfgs | None = None,

@@ -100,6 +100,23 @@ def check_choice(name: str, value: object, hint: Any) -> None:
         raise UserError(f"{name} must be one of {', '.join(known)}, not {short_repr(value)}")
 
 
+def check_value(name: str, value: object, hint: Any) -> None:
+    """Check a value of a configuration: a number in a range, one of a few texts, or true or false.
+
+    Args:
+        hint: Its type hint. Nothing is checked where it is another one.
+    """
+    parts = (hint, *get_args(hint))
+    if range_of(hint) and isinstance(value, str):
+        parse_number(name, value, hint)
+    elif range_of(hint):
+        check_number(name, value, hint)
+    elif any(get_origin(part) is Literal for part in parts):
+        check_choice(name, value, hint)
+    elif bool in parts and not (isinstance(value, bool) or (value is None and type(None) in parts)):
+        raise UserError(f"{name} must be true or false, not {short_repr(value)}")
+
+
 def parse_number(name: str, text: str, hint: Any) -> float:
     """The number that a text states.
 

@@ -11,7 +11,7 @@ for fold in ${FOLDS:-1 2 3 4}; do
   classes=coco_semantic_split_$fold
   for shots in ${SHOTS:-1 5}; do
     pipeline "$classes" "$shots" "$SEED" \
-      sample-references --dataset "$classes" --json-file "$train" --n-shot "$shots" --seed "$SEED" --out-path @OUT -- \
+      sample --dataset "$classes" --json-file "$train" --n-shot "$shots" --seed "$SEED" --out-path @OUT -- \
       --coco_semantic_split "$fold"
   done
 done

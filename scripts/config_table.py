@@ -119,10 +119,12 @@ def _rows(kind: type, parent: str) -> Iterator[tuple[str, Row]]:
     nested = [entry.name for entry in fields(kind) if is_dataclass(hints[entry.name])]
     for entry in fields(kind):
         if entry.name not in nested:
-            owner = next(base for base in reversed(kind.__mro__) if entry.name in getattr(base, "__annotations__", {}))
+            owner = next(base for base in kind.__mro__ if entry.name in getattr(base, "__annotations__", {}))
             documentation = _parsed(inspect.getdoc(owner))
             title = (documentation.short_description or "").removesuffix(".")
-            yield title, _row(parent, entry.name, entry.default, hints[entry.name], documentation)
+            row = _row(parent, entry.name, entry.default, hints[entry.name], documentation)
+            row.name = config.PUBLISHED_NAMES.get(row.name, row.name)
+            yield title, row
     for name in nested:
         yield from _rows(hints[name], f"{parent}.{name}")
 

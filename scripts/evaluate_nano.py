@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from nano_dinov2 import evaluate_dinov2
 from nano_sam2 import evaluate_sam2
 
-from no_time_to_train.commands.test import run_stages
+from no_time_to_train.benchmarks.own_data_set import run_stages
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo.run_demo import write_inputs
 from no_time_to_train.files import read_json, write_json

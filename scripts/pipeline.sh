@@ -97,7 +97,7 @@ stages() {
   local mode=--model.init_args.test_mode
   local filling=(--model.init_args.dataset_cfgs.fill_memory.memory_pkl "$folder/references.json" --seed "$seed")
   # Of a set that the benchmark provides, all shots are used.
-  if [[ ${references[0]} == sample-references ]]; then filling+=(--n_shot "$shots"); fi
+  if [[ ${references[0]} == sample ]]; then filling+=(--n_shot "$shots"); fi
   local filled=$folder/memory.ckpt memory=$folder/memory_postprocessed.ckpt
   local settings=("$(cksum <"$CONFIG")" "$shots" "$seed" "${references[*]}" "$*" "${overrides[*]}")
   if [[ $MODE != paper ]]; then settings+=("$MODE" "$(cksum <"$configs/$MODE.yaml")"); fi

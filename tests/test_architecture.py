@@ -21,7 +21,7 @@ FLOORS = [
     {"analysis"},
     {"api"},
     {"pipeline"},
-    {"benchmarks", "lightning_module", "app"},
+    {"benchmarks", "lightning_module", "stage_cli", "app"},
     {"demo"},
     {"commands"},
     {"cli"},
@@ -69,17 +69,28 @@ def test_the_method_knows_nothing_of_the_rest_of_the_package() -> None:
     assert not outside
 
 
+#: The package's pictures and results convert into each other: Instances.plot draws, the gallery shows Instances.
+ALLOWED = {(f"{PACKAGE}.data.instances", f"{PACKAGE}.visual.drawing")}
+
+#: All other imports of a module from another room: from the package itself, only its public names.
+BETWEEN_ROOMS = {
+    (name, imported)
+    for name, imports in IMPORTS.items()
+    for imported in imports
+    if room(name) != room(imported) and PACKAGE not in (name, imported)
+} - ALLOWED
+
+
 def test_no_room_imports_from_a_room_above_it() -> None:
     floor = {name: number for number, rooms in enumerate(FLOORS) for name in rooms}
-    upward = {
-        (name, imported)
-        for name, imports in IMPORTS.items()
-        for imported in imports
-        if room(name) in floor and room(imported) in floor and floor[room(imported)] > floor[room(name)]
-    }
-    # The package's pictures and results convert into each other: Instances.plot draws, the gallery shows Instances.
-    allowed = {(f"{PACKAGE}.data.instances", f"{PACKAGE}.visual.drawing")}
-    assert upward <= allowed
+    assert {room(name) for name in MODULES} - {"", "__main__"} == floor.keys()
+    above = floor | {"__main__": len(FLOORS)}
+    assert not {(name, imported) for name, imported in BETWEEN_ROOMS if above[room(imported)] > above[room(name)]}
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    rooms = {(room(name), room(imported)) for name, imported in BETWEEN_ROOMS}
+    assert not {pair for pair in rooms if pair[::-1] in rooms}
 
 
 def test_no_modules_import_each_other() -> None:
@@ -127,6 +138,12 @@ def modules_after(code: str) -> set[str]:
         ["segment", "--references", "nowhere", "--images", "nowhere", "--out", "nowhere"],
         ["test", "--config", "nowhere.yaml"],
         ["test", "--config", "configs/custom_sam2l.yaml", "--model.model_cfg.sam2_cfg", "sam2_hiera_l"],
+        ["test", "--config", "configs/custom_sam2l.yaml", "--trainer.devicess", "2"],
+        ["memory", "show", "nowhere"],
+        ["sample-references", "--n-shot", "1", "--out", "nowhere.json", "--json-file", "nowhere.json"],
+        ["boxes-to-masks", "nowhere.json", "--image-dir", "."],
+        ["report", "nowhere"],
+        ["demo", "--out", "configs"],
     ],
 )
 def test_help_and_mistakes_in_options_and_paths_import_nothing_slow(arguments: list[str]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from no_time_to_train import cli
 from no_time_to_train.commands.authors_config import is_known, protocol_of, translate
-from no_time_to_train.commands.test import test as run_test
 from no_time_to_train.config import ModelCfg
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.networks.registry import default_checkpoint
@@ -97,7 +97,7 @@ def print_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with pytest.raises(SystemExit) as ended:
-                run_test([*given, *options, "--print_config"])
+                cli.run(["test", *given, *options, "--print_config"])
         assert ended.value.code in (None, 0)
         notices = [str(one.message) for one in caught if issubclass(one.category, UserNotice)]
         return yaml.safe_load(capsys.readouterr().out), notices
@@ -172,7 +172,7 @@ def refused(config: dict[str, Any], tmp_path: Path) -> str:
     path = tmp_path / "theirs.yaml"
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(UserError) as error:
-        run_test(["--config", str(path), "--print_config"])
+        cli.run(["test", "--config", str(path), "--print_config"])
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     return str(error.value)

@@ -10,9 +10,9 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from no_time_to_train.commands import COMMANDS, build_parser
-from no_time_to_train.commands.stage_cli import run_stage
+from no_time_to_train.commands import COMMANDS, build_parser, split_command
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.stage_cli import run_stage
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -72,8 +72,7 @@ def test_each_command_in_the_documents_parses(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    length = 2 if " ".join(command[:2]) in COMMANDS else 1
-    name, arguments = " ".join(command[:length]), command[length:]
+    name, arguments = split_command(command)
     assert name in COMMANDS
     if name == "test":
         with pytest.raises(SystemExit) as ended:  # prints the configuration, with all options applied, and runs nothing

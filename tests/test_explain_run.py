@@ -12,8 +12,8 @@ from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
 from no_time_to_train.analysis.explain import REASONS
+from no_time_to_train.benchmarks.own_data_set import run_stages
 from no_time_to_train.cli import main
-from no_time_to_train.commands.test import run_stages
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.demo.run_demo import annotation_files, write_inputs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
@@ -44,7 +44,7 @@ def options_of(**infer: object) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("run")
-    write_inputs(folder, shots=1, images=2, seed=1003)
+    write_inputs(folder, n_shot=1, images=2, seed=1003)
     run_stages(folder, options=[*options_of(**LOSSY), "--model.cache_dir", str(folder / "cache")])
     return Run(folder, annotation_files(folder)[1])
 

@@ -142,7 +142,16 @@ def test_each_class_has_its_threshold_and_the_command_says_so(opened: Browser) -
     opened.click("#command button")
     copied = opened.run("window.copied")
     assert copied == opened.text("#command code")
-    command = ["no-time-to-train", "filter", "my out/", "--score", "0.3", "--class-score", "it's 鳥=0.75"]
+    command = [
+        "no-time-to-train",
+        "results",
+        "filter",
+        "my out/",
+        "--threshold",
+        "0.3",
+        "--class-score",
+        "it's 鳥=0.75",
+    ]
     assert shlex.split(copied) == command
     opened.click("#class-thresholds .slider:nth-child(2) .reset")
     assert totals(opened) == ("6 instances in 3 of 4 images", ["3", "3"])

@@ -89,7 +89,18 @@ def test_a_mistake_in_these_options_is_one_line(photo: Photo, capsys: pytest.Cap
         (["--preset", "fast", "--nano"], "leave one of them out"),
     ):
         with pytest.raises(SystemExit) as error:
-            main(["segment", "--memory", str(photo.path), "--images", str(photo.path), "--out", "out", *options])
+            main(
+                [
+                    "segment",
+                    "--reference",
+                    f"x:{photo.path}:point=1,1",
+                    "--images",
+                    str(photo.path),
+                    "--out",
+                    "out",
+                    *options,
+                ]
+            )
         assert error.value.code == 2
         assert reason in capsys.readouterr().err.splitlines()[-1]
 

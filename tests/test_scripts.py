@@ -126,7 +126,7 @@ def test_pascal_voc(script: Script, tmp_path: Path) -> None:
 
 def test_cdfsod_continues_after_a_failed_run(script: Script, tmp_path: Path) -> None:
     small_sets.write_cdfsod(tmp_path / "data", ["FISH", "UODD"])
-    done = script("cdfsod_all.sh", SHOTS="1")
+    done = script("cdfsod.sh", SHOTS="1")
     assert done.returncode == 1
     assert "error: file not found: data/cdfsod/ArTaxOr/prepared/1_shot_masks.json" in done.stdout
     report = (tmp_path / "runs" / "report.md").read_text()
@@ -135,9 +135,9 @@ def test_cdfsod_continues_after_a_failed_run(script: Script, tmp_path: Path) -> 
     references = json.loads((tmp_path / "runs" / "cdfsod_UODD" / "1shot_seed33" / "references.json").read_text())
     assert references["1"] == 2 * [{"img_id": 1, "ann_ids": [1, 4]}], "as published"
     assert "note: the published masks of references are made by SAM ViT-H" in done.stdout
-    assert script("cdfsod_FISH.sh", SHOTS="1").stdout.count("already done") == 4
+    assert script("cdfsod.sh", SHOTS="1", DATASETS="FISH").stdout.count("already done") == 4
     (tmp_path / "data" / "cdfsod" / "FISH" / "train" / "000001.png").unlink()
-    failed = script("cdfsod_FISH.sh", SHOTS="1", RESULTS_DIR="elsewhere")
+    failed = script("cdfsod.sh", SHOTS="1", DATASETS="FISH", RESULTS_DIR="elsewhere")
     assert failed.returncode == 1
     assert "fill_memory: image not found" in (tmp_path / "elsewhere" / "report.md").read_text()
 
@@ -178,14 +178,12 @@ def test_lvis(script: Script, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*.sh") if path.name != "pipeline.sh"))
 def test_a_dry_run_prints_the_commands_and_leaves_nothing(script: Script, tmp_path: Path, name: str) -> None:
-    arguments = ["FISH"] if name == "cdfsod.sh" else []
     environment = {"SHOTS": "1", "SEEDS": "7", "GPUS": "3", "RESULTS_DIR": "my runs", "NTTT": "no-time-to-train"}
-    done = script(name, *arguments, "--dry-run", **environment)
+    done = script(name, "--dry-run", **environment)
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
-    count = {"cdfsod_all.sh": 6, "pascal_voc.sh": 3, "coco_semantic.sh": 4}.get(name, 1)
-    reports = 6 if name == "cdfsod_all.sh" else 1
-    assert sum(line.startswith("no-time-to-train ") for line in lines) == 4 * count + reports
+    count = {"cdfsod.sh": 6, "pascal_voc.sh": 3, "coco_semantic.sh": 4}.get(name, 1)
+    assert sum(line.startswith("no-time-to-train ") for line in lines) == 4 * count + 1
     assert sum("--trainer.devices 3" in line for line in lines) == 2 * count
     assert all("my\\ runs" in line for line in lines if line.startswith("no-time-to-train "))
     assert not list(tmp_path.iterdir())

@@ -234,7 +234,7 @@ def test_a_broken_video_is_reported(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "nothing to look for: give --references"),
-        (["--memory", "m", "--check-references"], "--check-references shows examples"),
+        (["--memory", "m", "--check-references"], "--show-references needs references"),
         (["--memory", "m"], "nothing to do: give --images"),
         (["--memory", "m", "--images", "x"], "--out is missing"),
         (
@@ -242,7 +242,7 @@ def test_a_broken_video_is_reported(tmp_path: Path) -> None:
             "empty holds no references: give a folder",
         ),
         (["--references", "gone", "--images", "x", "--out", "y"], "references not found: gone"),
-        (["--memory", "gone.memory", "--images", "x", "--out", "y"], "memory not found: gone.memory; segment --save-"),
+        (["--memory", "gone.memory", "--images", "x", "--out", "y"], "memory not found: gone.memory"),
         (["--reference", "thing:gone.png:mask={text}", "--save-memory", "y"], "file not found: gone.png"),
         (
             ["--reference", "{image}:mask={other}", "--save-memory", "/nonexist/a.memory"],
@@ -252,8 +252,14 @@ def test_a_broken_video_is_reported(tmp_path: Path) -> None:
         (["--reference", "{image}:mask={other}", "--save-memory", "a", "--out", "."], "gets its own references.memory"),
         (["--reference", "{image}:mask={other}", "--images", "{empty}", "--out", "{text}"], "a.txt is a file"),
         (["--reference", "{image}:mask={other}", "--images", "{empty}", "--out", "y"], "hold no image and no video"),
-        (["--memory", "{text}", "--images", "gone*.jpg", "--out", "y"], "there is no such file or folder"),
-        (["--memory", "{text}", "--images", "{text}", "--out", "y"], "not an image or a video by its ending"),
+        (
+            ["--reference", "{image}:mask={other}", "--images", "gone*.jpg", "--out", "y"],
+            "there is no such file or folder",
+        ),
+        (
+            ["--reference", "{image}:mask={other}", "--images", "{text}", "--out", "y"],
+            "not an image or a video by its ending",
+        ),
         (["--reference", "{image}:mask={other}", "--save-memory", "y"], "is it the mask of another image?"),
         (["--reference", "{image}:box=900,900,950,950", "--save-memory", "y"], "holds no pixel of the 120x90 image"),
     ],

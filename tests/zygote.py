@@ -21,7 +21,7 @@ from pathlib import Path
 
 #: What commands import only once they run.
 PRELOADED = (
-    "commands.stage_cli",
+    "stage_cli",
     "benchmarks.prepare.steps",
     "benchmarks.report.pages",
     "demo.run_demo",

@@ -1,4 +1,4 @@
-"""References chosen from a pool (``sample-references --choose best``) against the paper's draws, on drawn scenes.
+"""References chosen from a pool (``sample --choose best``) against the paper's draws, on drawn scenes.
 
 ``python -m timing.choosing`` draws scenes of eight classes for a pool and for targets, chooses references from the
 pool, draws others from it at random, and finds the objects of the targets with each memory and the nano networks. It

@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from no_time_to_train.commands.test import STAGES, run_stages
-from no_time_to_train.demo.run_demo import CONFIG, write_inputs
+from no_time_to_train.benchmarks.own_data_set import CONFIG, STAGES, run_stages
+from no_time_to_train.demo.run_demo import write_inputs
 from timing.measure import process_status
 
 #: The memory of the last tenth over that of the second, at most. The first tenth does not count: caches still fill.
@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
-        write_inputs(out, shots=5, images=options.images, seed=0)
+        write_inputs(out, n_shot=5, images=options.images, seed=0)
         grid = ["--model.init_args.model_cfg.sam2_infer_cfgs.points_per_side", str(options.points_per_side)]
         run_stages(out, STAGES[:2])
         command = ["test", "--config", str(out / CONFIG), "--ckpt_path", str(out / "memory_postprocessed.ckpt"), *grid]

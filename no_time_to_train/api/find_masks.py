@@ -139,7 +139,7 @@ def notice_doubt(name: str, choice: Choice) -> None:
     if choice.doubtful:
         warnings.warn(
             f"{name}: it is doubtful which object is meant, because another region is {100 * (1 - choice.lead):.0f} % "
-            "as likely as the one that was chosen; look at it (segment --check-references), and give a box, a point or "
+            "as likely as the one that was chosen; look at it (segment --show-references), and give a box, a point or "
             "a mask if it is wrong",
             UserNotice,
             stacklevel=2,

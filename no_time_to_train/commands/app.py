@@ -28,7 +28,7 @@ def app(
     results: Path | None = None,
     memory: Sequence[Path] = (),
     references: Path | None = None,
-    score: Fraction = 0.5,
+    threshold: Fraction = 0.5,
     preset: PresetName = "fast",
     sam2: str | None = None,
     dinov2: str | None = None,
@@ -51,15 +51,15 @@ def app(
         demo: Try it with nothing to download: drawn scenes and the nano networks.
         results: Finished folder of segment or of an export: its photos, and its classes to begin with.
         memory: Memory with classes to begin with, of segment --save-memory or of an export. May be given several times.
-        references: Folder or annotation file with examples to begin with (docs/your_own_objects.md). Those in the
+        references: Folder or annotation file with references to begin with (docs/your_own_objects.md). Those in the
             photos themselves appear there as confirmed.
-        score: The lowest score of an object, from 0 to 1, of classes for which none is chosen in the browser.
+        threshold: The lowest score of an object, from 0 to 1, of classes for which none is chosen in the browser.
         preset: accurate, balanced or fast networks (docs/speed.md). Every photo is searched with a grid of points.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         dinov2: DINOv2 by its checkpoint's name or path.
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
         points_per_side: Point prompts per side of the grid. Default: 32 with a GPU, 16 without one, 24 with --nano.
-        context_ratio: Context around an example, relative to its longer side. Default: what suits the encoder.
+        context_ratio: Context around a reference, relative to its longer side. Default: what suits the encoder.
         precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
         host: Address to listen on. All others than this computer's own need --auth or --no-auth.
@@ -132,7 +132,7 @@ def app(
         segmenter.load_memory(path)
     annotations, others = take_annotations(examples, photos, segmenter)
     segmenter.add_references(others)
-    workspace = Workspace(segmenter, photos, folder, score)
+    workspace = Workspace(segmenter, photos, folder, threshold)
     if references:
         confirm(workspace, annotations, references)
     serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)

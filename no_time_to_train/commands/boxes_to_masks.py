@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from no_time_to_train.commands.options import check_files
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.registry import (
     CHECKPOINTS,
@@ -68,9 +69,6 @@ def boxes_to_masks(
     Examples:
         no-time-to-train boxes-to-masks refs.json --image-dir photos --out refs_masks.json --pictures masks/
     """
-    from no_time_to_train.data.reference_sets import read_references
-    from no_time_to_train.pipeline import boxes_to_masks as pipeline
-
     boxes = json_file or input_json
     if boxes is None:
         raise UserError("give the COCO annotations with boxes (see no-time-to-train boxes-to-masks --help)")
@@ -78,6 +76,11 @@ def boxes_to_masks(
     if visualize and pictures is None:
         pictures = boxes.with_name(f"{boxes.stem}_with_SAM_segm")
     build = mask_maker(sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
+    check_files(boxes)
+
+    from no_time_to_train.data.reference_sets import read_references
+    from no_time_to_train.pipeline import boxes_to_masks as pipeline
+
     chosen = read_references(references) if references else None
     made = pipeline.boxes_to_masks(
         boxes, image_dir, out, build, chosen, pictures, as_published=as_published or input_json is not None
@@ -88,7 +91,7 @@ def boxes_to_masks(
 def mask_maker(
     sam2: str, sam_checkpoint: Path | None, device: str | None, sam2_cfg_file: str | None, sam2_ckpt_path: Path | None
 ) -> "Callable[[], BoxSegmenter]":
-    """What builds the network that the options choose, when it is needed. See :func:`boxes_to_masks`."""
+    """What builds the network that the options choose, when it is needed."""
     if sam2_cfg_file or sam2_ckpt_path:
         name = (sam2_cfg_file or "sam2_hiera_l").removesuffix(".yaml")
         network = Network(name, sam2_ckpt_path or default_checkpoint(name))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from no_time_to_train.commands.options import check_files
 from no_time_to_train.config import Protocol
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
@@ -53,6 +54,8 @@ def evaluate(
         no-time-to-train evaluate --gt instances_val2017.json --results results.json --split few_shot_classes
         no-time-to-train evaluate --gt demo/targets/instances.json --results demo/results.json --explain
     """
+    check_files(gt, results)
+
     from no_time_to_train import evaluation
     from no_time_to_train.data.class_splits import select_categories
     from no_time_to_train.data.coco import read_coco

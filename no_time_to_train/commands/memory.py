@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from no_time_to_train.commands.options import check_memories
 from no_time_to_train.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def show(memory: Path, *, pictures: Path | None = None, dinov2: str | None = Non
     Examples:
         no-time-to-train memory show boat.memory --pictures pictures/
     """
+    check_memories([memory])
+
     from no_time_to_train.data.memory_files import load_memory
 
     bank = load_memory(memory)
@@ -51,6 +54,8 @@ def merge(memories: Sequence[Path], *, out: Path) -> None:
     Examples:
         no-time-to-train memory merge boat.memory bird.memory --out both.memory
     """
+    check_memories(memories)
+
     from no_time_to_train.data.memory_files import join_memories, load_memory
 
     _save(join_memories({path: load_memory(path) for path in memories}), out)
@@ -67,6 +72,8 @@ def remove(memory: Path, classes: Sequence[str], *, out: Path) -> None:
     Examples:
         no-time-to-train memory remove both.memory boat --out bird.memory
     """
+    check_memories([memory])
+
     from no_time_to_train.data.memory_files import load_memory
 
     _save(load_memory(memory).remove(classes), out)
@@ -82,14 +89,7 @@ def _save(bank: "MemoryBank", out: Path) -> None:
 
 
 def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> None:
-    """Draw each class's references with their k-means regions and principal components.
-
-    Args:
-        bank: The memory.
-        path: Its file, for messages.
-        dinov2: The encoder's checkpoint; None for its usual place.
-        folder: Where the pictures are written.
-    """
+    """Draw each class's references with their k-means regions and principal components."""
     import torch
 
     from no_time_to_train.data.memory_files import recorded

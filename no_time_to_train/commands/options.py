@@ -1,14 +1,15 @@
-"""Options that commands share: the examples of the objects, and the networks with their settings."""
+"""Options that commands share: the references of the objects, and the networks with their settings."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import is_zipfile
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, PointsPerSide, Prompts, Tiles
+from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.summary import count_labels
 from no_time_to_train.ranges import NonNegative
@@ -19,17 +20,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ExampleOptions:
-    """Examples of the objects.
+class ReferenceOptions:
+    """References of the objects.
 
     Attributes:
-        references: Folder or annotation file with examples of the objects (docs/your_own_objects.md).
-        reference: One example: LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE; :mask=whole if all of the image
-            shows the object; LABEL:IMAGE to have the object found. More :point=X,Y and :negative_point=X,Y correct a
-            point or a box. May be given several times.
+        references: Folder or annotation file with references of the objects (docs/your_own_objects.md).
+        reference: One reference: LABEL:IMAGE:box=X1,Y1,X2,Y2 or :point=X,Y or :mask=FILE; :mask=whole if all of the
+            image shows the object; LABEL:IMAGE to have the object found. More :point=X,Y and :negative_point=X,Y
+            correct a point or a box. May be given several times.
         negatives: Folder or annotation file like --references, with what looks like the objects and is none: under the
             name of the class that it is not.
-        negative: One such example, written like --reference. May be given several times.
+        negative: One such reference, written like --reference. May be given several times.
     """
 
     references: Path | None = None
@@ -50,89 +51,102 @@ class ExampleOptions:
         return given
 
     def read(self, memories: Sequence[Path] = ()) -> "tuple[list[Reference], FoundReferences | None]":
-        """Read all examples, and print what was found in folders.
+        """All references, and what the folder ``--references`` holds; what was found in folders is printed.
 
         Args:
-            memories: Memory files with further classes.
-
-        Returns:
-            The examples; and what ``--references`` holds, if it was given.
+            memories: Memory files with further classes, which negative references may name.
         """
         from no_time_to_train.data.reference_forms import find_references
 
         found = find_references(self.references) if self.references else None
         if found:
             print(f"references: {found.form} in {self.references}: {counts(one.label for one in found.references)}")
-        examples = [*(found.references if found else []), *(one.reference() for one in self.parse())]
+        given = [*(found.references if found else []), *(one.reference() for one in self.parse())]
         if self.negatives:
             negatives = find_references(self.negatives)
             labels = counts(one.label for one in negatives.references)
             print(f"negatives: {negatives.form} in {self.negatives}: {labels}")
-            examples += [replace(one, negative=True) for one in negatives.references]
-        check_negatives(examples, memories)
-        return examples, found
+            given += [replace(one, negative=True) for one in negatives.references]
+        check_negatives(given, memories)
+        return given, found
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """The networks, and the settings that masks and scores depend on.
+class NetworkChoice:
+    """The networks, and how densely masks are proposed.
 
     Attributes:
-        preset: accurate is the paper's choice, and the default; balanced and fast take smaller networks and guided
-            prompts (docs/speed.md). The options --sam2, --dinov2 and --prompts override it.
-        mode: paper scores and merges masks as the paper does; best has settings that found more on drawn scenes
-            (docs/beyond_the_paper.md). Its scores are lower: see --score of segment.
+        preset: accurate is the paper's choice, and the default; balanced and fast take smaller networks and, where
+            --prompts is an option, guided prompts (docs/speed.md). Other options override it.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         dinov2: DINOv2 or another encoder by its checkpoint's name or path, or NAME=PATH (docs/encoders.md).
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
-        debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md).
-        sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
-        context_ratio: Context around an example, relative to its longer side. Default: what suits the encoder.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
-        tiles: For small objects: look at the image as a whole and at N x N overlapping tiles of it (N * N + 1 times the
-            work; docs/beyond_the_paper.md).
-        prompts: grid decodes all points; guided only those whose surroundings resemble an example, which is faster.
-        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
     """
 
     preset: PresetName | None = None
-    mode: ModeName = "paper"
     sam2: str | None = None
     dinov2: str | None = None
     nano: bool = False
-    debias: NonNegative = 0
-    sam_checkpoint: Path | None = None
-    context_ratio: ContextRatio | None = None
-    points_per_side: PointsPerSide = 32
-    tiles: Tiles = 1
-    prompts: Prompts | None = None
-    precision: Precision = "float32"
+    points_per_side: PointsPerSide = Settings.points_per_side
     device: str | None = None
 
-    def check(self, needed: bool = True) -> None:
-        """Check the choice of networks, without any slow import.
+    @property
+    def names(self) -> tuple[str | None, str | None]:
+        """The names of SAM 2 and of the encoder; None takes the preset's."""
+        return ("nano", None) if self.nano else (self.sam2, self.dinov2)
+
+    def check(self, *others: Path, needed: bool = True) -> None:
+        """Check the choice without any slow import; where the networks are needed, also that their files exist.
 
         Args:
-            needed: Whether the checkpoints have to be there.
+            others: Further checkpoints.
         """
         if self.nano and self.preset:
             raise UserError("--nano and --preset both choose the networks: leave one of them out")
         if needed:
-            sam = [self.sam_checkpoint] if self.sam_checkpoint else []
-            find_networks(*self._names, *sam, preset=self.preset)
+            find_networks(*self.names, *others, preset=self.preset)
 
-    def build(self, memories: Sequence[Path] = ()) -> "ReferenceSegmenter":
-        """Build the networks, and load memories.
-
-        Args:
-            memories: Memory files.
-        """
+    def build(self) -> "ReferenceSegmenter":
+        """Build the networks."""
         from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-        from no_time_to_train.method.settings import Settings
 
-        built = ReferenceSegmenter.from_pretrained(
-            *self._names,
+        settings = Settings(points_per_side=self.points_per_side)
+        return ReferenceSegmenter.from_pretrained(
+            *self.names, device=self.device, settings=settings, preset=self.preset
+        )
+
+
+@dataclass(frozen=True)
+class NetworkOptions(NetworkChoice):
+    """The networks, and the settings that masks and scores depend on.
+
+    Attributes:
+        mode: paper scores and merges masks as the paper does; best has settings that found more on drawn scenes
+            (docs/beyond_the_paper.md). Its scores are lower: see --threshold of segment.
+        debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md).
+        sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
+        context_ratio: Context around a reference, relative to its longer side. Default: what suits the encoder.
+        tiles: For small objects: look at the image as a whole and at N x N overlapping tiles of it (N * N + 1 times the
+            work; docs/beyond_the_paper.md).
+        prompts: grid decodes all points; guided only those whose surroundings resemble a reference, which is faster.
+        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
+    """
+
+    mode: ModeName = "paper"
+    debias: NonNegative = 0
+    sam_checkpoint: Path | None = None
+    context_ratio: ContextRatio | None = None
+    tiles: Tiles = Settings.tiles
+    prompts: Prompts | None = None
+    precision: Precision = "float32"
+
+    def build(self) -> "ReferenceSegmenter":
+        from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+
+        return ReferenceSegmenter.from_pretrained(
+            *self.names,
             device=self.device,
             sam_checkpoint=self.sam_checkpoint,
             settings=Settings(
@@ -146,29 +160,32 @@ class NetworkOptions:
             preset=self.preset,
             debias=self.debias,
         )
-        for path in memories:
-            built.load_memory(path)
-        return built
-
-    @property
-    def _names(self) -> tuple[str | None, str | None]:
-        """The names of SAM 2 and of the encoder; None takes the preset's."""
-        return ("nano", None) if self.nano else (self.sam2, self.dinov2)
 
 
-def check_negatives(examples: Iterable["Reference"], memories: Iterable[Path]) -> None:
-    """Check that each negative reference names a class of the positive ones or of a memory.
+def check_files(*paths: Path) -> None:
+    """Check that files exist, without the slow imports that reading them takes."""
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
 
-    Args:
-        examples: The references.
-        memories: The values of ``--memory``.
-    """
+
+def check_memories(paths: Iterable[Path]) -> None:
+    """Check that memory files exist and are archives, without the slow imports that reading them takes."""
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"memory not found: {path}; fill_memory and segment --save-memory write memories")
+        if not is_zipfile(path):
+            raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank")
+
+
+def check_negatives(references: Iterable["Reference"], memories: Iterable[Path]) -> None:
+    """Check that each negative reference names a class of the positive ones or of a memory."""
     from no_time_to_train.data.memory_files import load_memory
 
-    wanted = [one for one in examples if one.negative]
+    wanted = [one for one in references if one.negative]
     if not wanted:
         return
-    known = {one.label for one in examples if not one.negative}
+    known = {one.label for one in references if not one.negative}
     known |= {category.name for path in memories for category in load_memory(path).categories}
     for one in wanted:
         if one.label not in known:

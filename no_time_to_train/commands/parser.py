@@ -1,12 +1,15 @@
 """Parsers made from typed functions: options from the signature, help from the docstring.
 
-A parameter whose type is a dataclass stands for the options that are its fields, so that commands can share them.
+A parameter whose type is a dataclass stands for the options that are its fields, so that commands can share them. A
+parameter of type ``list[str]`` gets the whole command line; the options ``--model.KEY`` and ``--trainer.KEY`` are not
+checked then.
 Parameters before ``*`` in the signature are positional arguments, keyword-only ones are options. A parameter whose help
 begins with "Kept for compatibility" is accepted and not shown. Nothing here imports torch.
 """
 
 import argparse
 import inspect
+import re
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
@@ -27,7 +30,12 @@ ALIASES = {
     "--img-dir": "--image-dir",
     "--dataset": "--split",
     "--shots": "--n-shot",
+    "--score": "--threshold",
+    "--check-references": "--show-references",
 }
+
+#: Options of the command ``test`` whose keys and values ``commands/test.py`` checks.
+CONFIGURATION = ("--model", "--trainer", "--print_config")
 
 HIDDEN = "Kept for compatibility"
 
@@ -39,15 +47,17 @@ WIDTH = 110
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that reports mistakes as a :class:`UserError` and accepts ``_`` for ``-`` and the ``ALIASES``.
+    """A parser that reports mistakes as a :class:`UserError`, and accepts ``_`` for ``-`` and the ``ALIASES``.
 
     Attributes:
         shared: The parameters that stand for several options, with their dataclasses.
+        words: The parameter that gets the whole command line; "" if there is none.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.shared: dict[str, type[Any]] = {}
+        self.words = ""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -62,31 +72,55 @@ class CommandParser(argparse.ArgumentParser):
             The arguments of the command's function by name.
         """
         argv = [self._spelled(argument) for argument in argv]
-        for option in (argument.partition("=")[0] for argument in argv):
+        own = [word for option in split_options(argv) if not self._is_configuration(option[0]) for word in option]
+        for option in (argument.partition("=")[0] for argument in own):
             if option.startswith("--") and option not in self._option_string_actions:
-                raise UserError(f"{self.prog}: there is no option {option}{suggest(option, self.options())}")
-        values = vars(self.parse_intermixed_args(argv))
+                near = suggest(option.partition(".")[0], self.options())
+                raise UserError(f"{self.prog}: there is no option {option}{near}")
+        values = vars(self.parse_intermixed_args(own))
+        if self.words:
+            values[self.words] = argv
         for name, kind in self.shared.items():
             values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
         return values
 
     def options(self) -> list[str]:
         """The options as they are spelled."""
-        return [
+        known = [
             option
             for option, action in self._option_string_actions.items()
             if option.startswith("--") and action.help != argparse.SUPPRESS
         ]
+        return [*known, *CONFIGURATION] if self.words else known
+
+    def _is_configuration(self, argument: str) -> bool:
+        """Whether an argument is an option of the configuration, such as ``--model.test_mode=test``."""
+        return bool(self.words) and re.split("[.=]", argument)[0] in CONFIGURATION
 
     def _spelled(self, argument: str) -> str:
-        """An argument with its option spelled as here."""
+        """An argument with its option spelled as here; one that does not exist stays as it is."""
         name, equals, value = argument.partition("=")
-        if not name.startswith("--"):
+        if not name.startswith("--") or self._is_configuration(name):
             return argument
-        name = name.replace("_", "-")
-        if name not in self._option_string_actions and ALIASES.get(name) in self._option_string_actions:
-            name = ALIASES[name]
-        return name + equals + value
+        spelled = self.flag(name[2:])
+        if spelled not in self._option_string_actions:
+            spelled = ALIASES.get(spelled, "")
+        return spelled + equals + value if spelled in self._option_string_actions else argument
+
+    def flag(self, name: str) -> str:
+        """The option of a parameter: with dashes, or in ``test`` with underscores, as in the paper's commands."""
+        return f"--{name.replace('-', '_')}" if self.words else f"--{name.replace('_', '-')}"
+
+
+def split_options(argv: list[str]) -> list[list[str]]:
+    """A command line in parts that begin with an option each; the first one may begin with another word."""
+    parts: list[list[str]] = []
+    for word in argv:
+        if word.startswith("--") or not parts:
+            parts.append([word])
+        else:
+            parts[-1].append(word)
+    return parts
 
 
 def parser_of(command: str, function: Callable[..., Any]) -> CommandParser:
@@ -113,9 +147,14 @@ def parser_of(command: str, function: Callable[..., Any]) -> CommandParser:
 def _add_all(parser: CommandParser, function: Callable[..., Any], documentation: Docstring) -> None:
     """Add all parameters of a function, or of a dataclass whose fields are options, to a parser."""
     hints = get_type_hints(function, include_extras=True)
-    descriptions = {parameter.arg_name: parameter.description or "" for parameter in documentation.params}
+    bases = function.__bases__ if isinstance(function, type) else ()  # a dataclass inherits options
+    inherited = [parse_docstring(base.__doc__ or "", DocstringStyle.GOOGLE) for base in bases]
+    descriptions = {one.arg_name: one.description or "" for part in (*inherited, documentation) for one in part.params}
     for name, parameter in inspect.signature(function).parameters.items():
         hint = hints[name]
+        if hint == list[str]:
+            parser.words = name
+            continue
         if is_dataclass(hint) and isinstance(hint, type):
             parser.shared[name] = hint
             _add_all(parser, hint, parse_docstring(inspect.getdoc(hint) or "", DocstringStyle.GOOGLE))
@@ -133,7 +172,7 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
     options: dict[str, Any] = {"help": argparse.SUPPRESS if help_text.startswith(HIDDEN) else help_text}
     if not required:
         options["default"] = default
-    flag = f"--{name.replace('_', '-')}"
+    flag = parser.flag(name)
     if hint is bool:
         parser.add_argument(flag, action="store_true", **options)
         return

@@ -1,35 +1,37 @@
-"""``references check``: what each reference is worth, and which scores to expect."""
+"""``references measure`` and ``references from-coco``: what references are worth, and where they come from."""
 
 from pathlib import Path
 
-from no_time_to_train.commands.options import ExampleOptions, NetworkOptions
+from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_files
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_replaceable
 from no_time_to_train.ranges import Positive
 
 
-def check(*, examples: ExampleOptions, out: Path, max_pixels: Positive | None = None, networks: NetworkOptions) -> None:
+def measure(
+    *, references: ReferenceOptions, out: Path, max_pixels: Positive | None = None, networks: NetworkOptions
+) -> None:
     """Measure what references are worth: each is looked for with the others of its class (docs/references.md).
 
     Writes reference_report.json and reference_report.html, and prints a table. Its thresholds are those of segment
-    --score auto with the same options.
+    --threshold auto with the same options.
 
     Args:
-        examples: Examples of the objects.
+        references: References of the objects.
         out: Folder for the two files.
         max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
         networks: The networks and their settings.
 
     Examples:
-        no-time-to-train references check --references refs/ --out report/
-        no-time-to-train references check --nano --references refs/ --mode best --points-per-side 24 --out report/
+        no-time-to-train references measure --references refs/ --out report/
+        no-time-to-train references measure --nano --references refs/ --mode best --points-per-side 24 --out report/
     """
-    if not (examples.references or examples.reference):
-        raise UserError("nothing to check: give --references FOLDER or --reference LABEL:IMAGE:box=...")
-    examples.parse()
+    if not (references.references or references.reference):
+        raise UserError("nothing to measure: give --references FOLDER or --reference LABEL:IMAGE:box=...")
+    references.parse()
     for name in ("reference_report.json", "reference_report.html"):
         check_replaceable(out / name)
-    networks.check()
+    networks.check(*([networks.sam_checkpoint] if networks.sam_checkpoint else []))
 
     from no_time_to_train.analysis.reference_report import summary_lines
     from no_time_to_train.data.images import allow_pixels
@@ -37,8 +39,31 @@ def check(*, examples: ExampleOptions, out: Path, max_pixels: Positive | None = 
 
     if max_pixels:
         allow_pixels(max_pixels)
-    references, _ = examples.read()
-    report = networks.build().check_references(references)
+    given, _ = references.read()
+    report = networks.build().check_references(given)
     page = write_report(report, out)
     print("\n".join(summary_lines(report)))
     print(f"open {page}")
+
+
+def from_coco(json_file: Path, out: Path, n_shot: Positive | None = None, *, as_published: bool = False) -> None:
+    """Take the first N annotations of every class of a COCO file as a reference set.
+
+    Args:
+        json_file: COCO annotations of the references.
+        out: Reference set to write, .json or .pkl.
+        n_shot: References per class. Default: all.
+        as_published: As in the paper's results on CD-FSOD: of each image, repeat the first instance of a class once per
+            instance; where a class has fewer than N, repeat some at random.
+
+    Examples:
+        no-time-to-train references from-coco refs.json refs.pkl 5
+    """
+    check_files(json_file)
+
+    from no_time_to_train.data.coco import read_coco
+    from no_time_to_train.data.reference_sets import coco_to_references, write_references
+
+    references = coco_to_references(read_coco(json_file), n_shot, as_published)
+    write_references(references, out)
+    print(f"{len(references)} classes, {sum(map(len, references.values()))} references: {out}")

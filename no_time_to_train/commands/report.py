@@ -15,14 +15,19 @@ def report(folder: Path, *, out: Path | None = None) -> None:
     Examples:
         no-time-to-train report runs/
     """
+    if not folder.is_dir():
+        raise UserError(f"folder not found: {folder}")
+
     from collections import Counter
 
-    from no_time_to_train.benchmarks.report.pages import write_report
     from no_time_to_train.benchmarks.report.runs import find_runs
 
     runs = find_runs(folder)
     if not runs:
         raise UserError(f"{folder} holds no run: no folder in it has a run.json")
+
+    from no_time_to_train.benchmarks.report.pages import write_report
+
     paths = write_report(runs, out or folder)
     count = Counter(run.status for run in runs)
     print(", ".join(f"{count[status]} {status}" for status in ("finished", "failed", "unfinished")))

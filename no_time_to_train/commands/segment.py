@@ -4,11 +4,10 @@ import glob
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from no_time_to_train.commands.options import ExampleOptions, NetworkOptions
+from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
 from no_time_to_train.files import check_replaceable, real_path
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
@@ -22,15 +21,15 @@ if TYPE_CHECKING:
 
 def segment(
     *,
-    examples: ExampleOptions,
+    references: ReferenceOptions,
     memory: Sequence[Path] = (),
     save_memory: Path | None = None,
-    check_references: bool = False,
+    show_references: bool = False,
     images: Sequence[str] = (),
     out: Path | None = None,
     overwrite: bool = False,
     format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
-    score: str = "0.5",
+    threshold: str = "0.5",
     class_score: Sequence[str] = (),
     every: Positive = 30,
     max_pixels: Positive | None = None,
@@ -39,16 +38,16 @@ def segment(
     """Find your own objects: show a few of them, and get every one like them in your pictures.
 
     Args:
-        examples: Examples of the objects.
+        references: References of the objects.
         memory: Memory kept from an earlier run. May be given several times.
-        save_memory: Keep the examples in this memory file for the next run.
-        check_references: Only write a page with the masks of the examples, references.html in --out, and end.
+        save_memory: Keep the references in this memory file for the next run.
+        show_references: Only write a page with the masks of the references, references.html in --out, and end.
         images: Folders, globs, images, videos, or one COCO annotation file.
         out: Folder for the results.
         overwrite: Replace finished results in --out, once the new ones are complete.
         format: Label files to write as well, and annotated videos.
-        score: The lowest score of an instance, from 0 to 1, or auto: for each class the one with the best expected F1,
-            measured on the images of the examples (docs/references.md). The command filter changes it afterwards.
+        threshold: The lowest score of an instance, from 0 to 1, or auto: for each class the one with the best expected
+            F1, measured on the images of the references (docs/references.md). results filter changes it afterwards.
         class_score: The lowest score of one class: NAME=X. May be given several times.
         every: Of a video, one frame in this many.
         max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
@@ -59,50 +58,58 @@ def segment(
         no-time-to-train segment --reference boat:photo.jpg:box=10,20,200,180 --images photos/ --out out/
         no-time-to-train segment --reference boat:1.jpg --reference boat:2.jpg --images photos/ --out out/
         no-time-to-train segment --references refs/ --negatives not/ --images photos/ --out out/
-        no-time-to-train segment --references refs/ --check-references --out out/
+        no-time-to-train segment --references refs/ --show-references --out out/
     """
-    shown = examples.references or examples.reference
-    if not (shown or memory):
+    positive = references.references or references.reference
+    if not (positive or memory):
         raise UserError("nothing to look for: give --references FOLDER, --reference LABEL:IMAGE:box=..., or --memory")
-    if check_references and not (shown or examples.negatives or examples.negative):
-        raise UserError("--check-references shows examples: give --references FOLDER or --reference")
-    if not (save_memory or images or check_references):
+    if show_references and not (positive or references.negatives or references.negative):
+        raise UserError("--show-references needs references: give --references FOLDER or --reference")
+    if not (save_memory or images or show_references):
         raise UserError("nothing to do: give --images, and --out for the results, or --save-memory")
-    if (images or check_references) and not out:
+    if (images or show_references) and not out:
         raise UserError("--out is missing: the folder to write the results to")
-    if score == "auto" and not shown:
-        raise UserError("--score auto measures the examples: give --references or --reference; a memory has no images")
-    lowest = 0.5 if score == "auto" else parse_number("--score", score, Fraction)
-    thresholds = Thresholds.parse(lowest, class_score)
-    examples.parse()
-    check_files(memory, images)
+    if threshold == "auto" and not positive:
+        raise UserError(
+            "--threshold auto measures the references: give --references or --reference; a memory has no images"
+        )
+    given = Thresholds().score if threshold == "auto" else parse_number("--threshold", threshold, Fraction)
+    thresholds = Thresholds.parse(given, class_score)
+    references.parse()
+    check_memories(memory)
+    for argument in images:
+        if not Path(argument).exists() and next(glob.iglob(argument, recursive=True), None) is None:  # noqa: PTH207
+            raise UserError(f"--images {argument}: there is no such file or folder")
     if save_memory:
         check_memory_path(save_memory, out)
     if out:
-        check_output(out, overwrite or check_references)
-    networks.check(needed=not check_references)  # which needs them only where a reference has no mask
+        check_output(out, overwrite or show_references)
+    more = [networks.sam_checkpoint] if networks.sam_checkpoint else []
+    networks.check(*more, needed=not show_references)  # which needs them only where a reference has no mask
 
     from no_time_to_train.data.images import allow_pixels
     from no_time_to_train.data.targets import find_targets
 
     if max_pixels:
         allow_pixels(max_pixels)
-    references, found = examples.read(memory)
-    targets = find_targets(images, every, out) if images and not check_references else None
+    examples, found = references.read(memory)
+    targets = find_targets(images, every, out) if images and not show_references else None
     if targets is not None:
         print(f"targets: {targets.description}")
 
     from no_time_to_train.pipeline.segment_images import segment_images
 
-    if check_references and out is not None:
-        show_references(references, out, partial(networks.build, memory))
+    if show_references and out is not None:
+        write_page(examples, out, networks.build)
         return
-    segmenter = networks.build(memory)
+    segmenter = networks.build()
+    for path in memory:
+        segmenter.load_memory(path)
     if segmenter.device.type == "cpu" and not (networks.nano or networks.sam2 or networks.dinov2):
         preset = networks.preset or "accurate"
         others = "balanced and fast take less time" if preset == "accurate" else "accurate takes more time"
         print(f"no GPU: preset {preset} on the CPU; {others} (--preset, docs/speed.md)")
-    segmenter.add_references(references)
+    segmenter.add_references(examples)
     segmenter.renumber(found.category_ids if found else {})
     thresholds.check_names(segmenter.classes)
     notice_similar(segmenter.classes)
@@ -111,7 +118,7 @@ def segment(
         print(f"memory: {save_memory}")
     if targets is None or out is None:
         return
-    if score == "auto":
+    if threshold == "auto":
         thresholds = measured_thresholds(segmenter, thresholds)
     segmenter.renumber(targets.category_ids)
     order = [*targets.category_ids, *(found.category_ids if found else [])]
@@ -126,7 +133,7 @@ def segment(
 
 
 def measured_thresholds(segmenter: "ReferenceSegmenter", given: Thresholds) -> Thresholds:
-    """The thresholds of ``--score auto``; they are printed.
+    """The thresholds of ``--threshold auto``; they are printed.
 
     Args:
         segmenter: The networks and the memory.
@@ -134,24 +141,9 @@ def measured_thresholds(segmenter: "ReferenceSegmenter", given: Thresholds) -> T
     """
     chosen = {**segmenter.measure_thresholds(), **given.class_scores}
     for label in segmenter.classes:
-        why = "" if label in chosen else " (not measured: that needs examples in two images)"
-        print(f"--score auto: {label}: {chosen.get(label, given.score):g}{why}")
+        why = "" if label in chosen else " (not measured: that needs references in two images)"
+        print(f"--threshold auto: {label}: {chosen.get(label, given.score):g}{why}")
     return Thresholds(given.score, chosen)
-
-
-def check_files(memories: Iterable[Path], images: Iterable[str]) -> None:
-    """Check that everything that is to be read exists.
-
-    Args:
-        memories: The values of ``--memory``.
-        images: The values of ``--images``.
-    """
-    for path in memories:
-        if not path.is_file():
-            raise UserError(f"memory not found: {path}; segment --save-memory writes one")
-    for argument in images:
-        if not Path(argument).exists() and next(glob.iglob(argument, recursive=True), None) is None:  # noqa: PTH207
-            raise UserError(f"--images {argument}: there is no such file or folder")
 
 
 def check_memory_path(path: Path, out: Path | None) -> None:
@@ -163,7 +155,7 @@ def check_memory_path(path: Path, out: Path | None) -> None:
         raise UserError(f"--save-memory {path}: {out} gets its own references.memory; choose a place outside it")
 
 
-def show_references(examples: Sequence["Reference"], out: Path, build: Callable[[], "ReferenceSegmenter"]) -> None:
+def write_page(examples: Sequence["Reference"], out: Path, build: Callable[[], "ReferenceSegmenter"]) -> None:
     """Write the page of the references, and end with an error where some of them cannot be used.
 
     Args:

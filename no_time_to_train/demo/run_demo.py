@@ -1,19 +1,19 @@
 """The demo: draw scenes, and do with them and the nano networks what a user does with an own data set."""
 
 import shlex
+from collections import Counter
 from pathlib import Path
 
-from no_time_to_train.commands.benchmark import configure, write_page
-from no_time_to_train.commands.options import ExampleOptions, NetworkOptions
-from no_time_to_train.commands.segment import segment
-from no_time_to_train.commands.test import run_stages
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, configure, run_stages, write_page
+from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_sets import read_references
+from no_time_to_train.data.targets import find_targets
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
-
-#: The stages' configuration. A folder that has this file was written by the demo.
-CONFIG = "config.yaml"
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.pipeline.segment_images import segment_images
+from no_time_to_train.pipeline.summary import Thresholds, count_labels
 
 #: Scenes for the references: this many per shot, and some more, so that every class has enough instances.
 SCENES_PER_SHOT, MORE_SCENES = 8, 16
@@ -25,18 +25,18 @@ POINTS_PER_SIDE = 24
 SEGMENTED = 4
 
 
-def run_demo(out: Path, shots: int, images: int, seed: int) -> None:
+def run_demo(out: Path, n_shot: int, images: int, seed: int) -> None:
     """Draw scenes of the novel classes, run the three stages on them, write ``index.html``, and run ``segment``.
 
     Args:
-        out: Folder for everything: a new one, an empty one, or one of an earlier demo, which is replaced.
-        shots: References per class, 1 or more.
-        images: Target images, 1 or more.
-        seed: Seed of the scenes and of the choice of references, 0 or more.
+        out: Folder for everything. An earlier demo in it is replaced.
+        n_shot: References per class.
+        images: Target images.
+        seed: Seed of the scenes and of the choice of references.
     """
-    write_inputs(out, shots, images, seed)
+    write_inputs(out, n_shot, images, seed)
     run_stages(out)
-    write_page(out, f"Drawn scenes, {shots} shots", *annotation_files(out))
+    write_page(out, f"Drawn scenes, {n_shot} shots", *annotation_files(out), BenchmarkOptions())
     run_segment(out)
     print(f"\nopen {out / 'index.html'} and {out / 'segment' / 'index.html'} in a browser")
 
@@ -46,18 +46,19 @@ def annotation_files(out: Path) -> tuple[Path, Path]:
     return out / "references" / "instances.json", out / "targets" / "instances.json"
 
 
-def write_inputs(out: Path, shots: int, images: int, seed: int) -> None:
+def write_inputs(out: Path, n_shot: int, images: int, seed: int) -> None:
     """Draw the references and the targets, choose the reference set, and write the configuration of the stages."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists())):
-        raise UserError(f"{out} holds something that is not a demo: choose another --out")
-    print(f"drawing {images} targets, and {shots} references of each class; the networks have never seen these classes")
+    print(
+        f"drawing {images} targets, and {n_shot} references of each class; the networks have never seen these classes"
+    )
     for folder in ("overlays", "previews", "thumbnails"):  # an earlier demo may have had more targets
         for picture in (out / folder).glob("*.jpg"):
             picture.unlink()
     references, targets = annotation_files(out)
-    write_coco(references.parent, NOVEL_CLASSES, SCENES_PER_SHOT * shots + MORE_SCENES, 2 * seed)
+    write_coco(references.parent, NOVEL_CLASSES, SCENES_PER_SHOT * n_shot + MORE_SCENES, 2 * seed)
     write_coco(targets.parent, NOVEL_CLASSES, images, 2 * seed + 1)
-    configure(references, targets, out, n_shot=shots, seed=seed, nano=True, points_per_side=POINTS_PER_SIDE)
+    options = BenchmarkOptions(n_shot=n_shot, seed=seed, nano=True, points_per_side=POINTS_PER_SIDE)
+    configure(references, targets, out, options)
 
 
 def run_segment(out: Path) -> None:
@@ -82,10 +83,15 @@ def run_segment(out: Path) -> None:
     words += ["--out", str(out / "segment"), "--overwrite", "--images", *images]
     print("\nFor your own photos, with the official networks instead of --nano:")
     print(f"$ no-time-to-train segment {shlex.join(words)}", flush=True)
-    segment(
-        examples=ExampleOptions(references=out / "examples.json"),
-        images=images,
-        out=out / "segment",
-        overwrite=True,
-        networks=NetworkOptions(nano=True, points_per_side=POINTS_PER_SIDE),
-    )
+    folder, found = out / "segment", find_references(out / "examples.json")
+    labels = count_labels(Counter(one.label for one in found.references))
+    print(f"references: {found.form} in {out / 'examples.json'}: {labels}")
+    photos = find_targets(images, 1, folder)
+    print(f"targets: {photos.description}")
+    segmenter = ReferenceSegmenter.from_pretrained("nano", settings=Settings(points_per_side=POINTS_PER_SIDE))
+    segmenter.add_references(found.references)
+    segmenter.renumber(found.category_ids)
+    summary = segment_images(segmenter, photos, folder, Thresholds(), order=list(found.category_ids), overwrite=True)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    print(f"{summary}{summary.advice(folder)}; open {folder / 'index.html'}")

@@ -45,13 +45,13 @@ MergeExponent = Annotated[float, Range(0, 100)]
 
 @dataclass(frozen=True)
 class Settings:
-    """How masks are proposed, classified, suppressed and merged, with the paper's values as defaults.
+    """How masks are proposed, classified, suppressed and merged.
 
     Attributes that SAM 2's automatic mask generator has, too, have its names.
 
     Attributes:
         points_per_side: Point prompts per side of the square grid.
-        points_per_batch: Prompts that a GPU decodes at once. Affects speed and memory only, never results. None is
+        points_per_batch: Prompts that a GPU decodes at once. Affects speed and memory only, never results. Default:
             1,024, or as many as fit into its memory.
         pred_iou_thresh: Proposals with a predicted IoU at or below this are dropped.
         box_nms_thresh: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
@@ -63,11 +63,11 @@ class Settings:
         merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
         prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
-            resemble a class of the memory.
+            resemble a class of the memory (docs/speed.md).
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
         prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
-        tiles: N: the networks see the image as a whole and N x N overlapping tiles of it (``beyond/tiles.py``). 1 means
-            the whole image only, as in the paper.
+        tiles: N: the networks see the image as a whole and N x N overlapping tiles of it, for small objects
+            (docs/beyond_the_paper.md). 1 means the whole image only, as in the paper.
         tile_overlap: The share of a tile's side that it has in common with the next one.
     """
 

@@ -1,4 +1,4 @@
-"""Choose the references with the best leave-one-out score in a pool: the run of ``sample-references --choose best``.
+"""Choose the references with the best leave-one-out score in a pool: the run of ``sample --choose best``.
 
 The networks see each image of the pool once. Their proposals are kept in a cache, with which a run that was killed, or
 one for another number of shots, continues.

@@ -26,7 +26,7 @@ from no_time_to_train.analysis.explain import (
     with_settings,
 )
 from no_time_to_train.analysis.miss_costs import cost_table, miss_costs
-from no_time_to_train.config import PRECISIONS, DatasetCfgs, ModelCfg
+from no_time_to_train.config import OUR_NAMES, PRECISIONS, DatasetCfgs, ModelCfg, renamed
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.datasets import BadImage
 from no_time_to_train.data.rle import annotation_mask, encode_mask
@@ -151,8 +151,8 @@ class Rerun:
         self.segmenter = self.stage.build()
         to_device(None, self.segmenter)
         self.wider = {}
-        for reason, settings in wider_settings(infer.settings()).items():
-            cfg = replace(infer, iou_thr=settings.pred_iou_thresh, prompts=settings.prompts)
+        for reason, settings in wider_settings(infer).items():
+            cfg = replace(infer, pred_iou_thresh=settings.pred_iou_thresh, prompts=settings.prompts)
             stage = TestStage(replace(model_cfg, sam2_infer_cfgs=cfg), dataset_cfgs, run)
             self.wider[reason] = stage, with_settings(self.segmenter, settings)
         self.index = {entry["id"]: index for index, entry in enumerate(self.stage.dataset.entries)}
@@ -263,7 +263,7 @@ def read_run(folder: Path) -> tuple[ModelCfg, DatasetCfgs, RunCfg]:
     try:
         init = config["model"]["init_args"]
         values = {key: init.get(key) or {} for key in ("model_cfg", "dataset_cfgs")}
-        parsed = parser.instantiate_classes(parser.parse_object(values))
+        parsed = parser.instantiate_classes(parser.parse_object(renamed(values, OUR_NAMES)))
         precision = str(config["trainer"].get("precision") or "32-true")
         files = {str(known["path"]): known["sha256"] for known in section["files"].values()}
     except (ArgumentError, KeyError, TypeError, AttributeError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pycocotools.coco import COCO
 
+from no_time_to_train.config import PUBLISHED_NAMES, renamed
 from no_time_to_train.data.class_splits import class_splits, select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.coco_results import to_coco_records
@@ -127,12 +128,12 @@ class TestStage(Stage):
 
     def build(self) -> Segmenter:
         cfg = self.model_cfg
-        settings = cfg.sam2_infer_cfgs.settings()
+        settings = cfg.sam2_infer_cfgs
         proposer = MaskProposer(build_sam2(cfg.sam2_cfg_file, cfg.sam2_checkpoint), settings)
         return Segmenter(self.build_encoder(), proposer, self.prototypes, settings, self.negatives)
 
     def depends_on(self) -> dict[str, Any]:
-        settings = asdict(self.model_cfg.sam2_infer_cfgs)
+        settings = renamed(asdict(self.model_cfg.sam2_infer_cfgs), PUBLISHED_NAMES)
         for name in ("testing_point_bs", "kmeans_k", "n_pca_components", "negative_score_thr"):  # change no result
             del settings[name]
         settings["with_negative_refs"] = self.negatives is not None
@@ -154,7 +155,7 @@ class TestStage(Stage):
             "sam2": [cfg.sam2_cfg_file.removesuffix(".yaml"), sha256_if_readable(cfg.sam2_checkpoint)],
             "encoder": [encoder.name, encoder.input_size, sha256_if_readable(cfg.encoder_checkpoint)],
             "points_per_side": cfg.sam2_infer_cfgs.points_per_side,
-            "iou_thr": cfg.sam2_infer_cfgs.iou_thr,
+            "iou_thr": cfg.sam2_infer_cfgs.pred_iou_thresh,
             "precision": self.run.precision,
             **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
             **({"compile_decoder": True} if self.run.compile_decoder else {}),

@@ -1,4 +1,4 @@
-"""The files of ``references check``: the report as JSON, and as a page with pictures of the references."""
+"""The files of ``references measure``: the report as JSON, and as a page with pictures of the references."""
 
 import base64
 import io

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from no_time_to_train.config import DatasetCfgs, ModelCfg, check_precision
+from no_time_to_train.config import DatasetCfgs, ModelCfg, RunOptions, check_precision
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers
 from no_time_to_train.method.encoder import Encoder
@@ -26,45 +26,27 @@ OR_NANO = (
 
 
 @dataclass
-class RunCfg:
+class RunCfg(RunOptions):
     """What one run reads and writes, besides its configuration.
 
     Attributes:
-        ckpt_path: Memory to read (all stages but the first).
-        out_path: Memory to write (stages 1 and 2), or folder of the pictures (``vis_memory``).
-        export_result: COCO results to write (stage 3); None means ``results.json`` in ``save_dir``.
-        out_neg_json: Annotations of negative references, which ``test_support`` writes and ``fill_memory_neg`` reads.
-        out_neg_pkl: The reference set of negatives, likewise.
-        out_support_res: COCO results of ``test_support`` to write; None means none.
         save_dir: Folder of the run.
         cache_dir: Folder of the proposal cache (stage 3); None means no cache.
         precision: The trainer's precision, in which the networks run.
         compile: Whether ``torch.compile`` translates the image encoders.
         compile_decoder: Whether it translates SAM 2's mask decoder.
-        on_bad_image: Whether a target image that cannot be read stops the run or is skipped.
-        max_bad: How many such images may be skipped; None means any number.
-        size_mismatch: Whether an image of another size than the annotation file states counts as one that cannot be
-            used, or its annotations are rescaled (see ``data.datasets.stated_size``).
         labels: Recorded in ``metrics.json`` as they are, such as the seed.
     """
 
-    ckpt_path: str | None = None
-    out_path: str | None = None
-    export_result: str | None = None
-    out_neg_json: str | None = None
-    out_neg_pkl: str | None = None
-    out_support_res: str | None = None
     save_dir: str = "."
     cache_dir: str | None = None
     precision: str = "32-true"
     compile: bool = False
     compile_decoder: bool = False
-    on_bad_image: Literal["stop", "skip"] = "stop"
-    max_bad: int | None = None
-    size_mismatch: Literal["stop", "rescale"] = "stop"
     labels: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_precision("precision", self.precision)
 
 

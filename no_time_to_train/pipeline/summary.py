@@ -25,7 +25,7 @@ class Thresholds:
 
     @classmethod
     def parse(cls, score: float, class_scores: Sequence[str]) -> "Thresholds":
-        """The thresholds that ``--score X --class-score NAME=X ...`` state."""
+        """The thresholds that ``--threshold X --class-score NAME=X ...`` state."""
         parsed = {}
         for text in class_scores:
             name, _, number = text.rpartition("=")
@@ -103,7 +103,7 @@ class Summary:
         """
         if self.found or self.best is None:
             return ""
-        return f"; {filter_command(out)} --score {math.floor(100 * self.best.score) / 100:g} shows it"
+        return f"; {filter_command(out)} --threshold {math.floor(100 * self.best.score) / 100:g} shows it"
 
 
 def count_labels(found: Mapping[str, int]) -> str:
@@ -113,4 +113,4 @@ def count_labels(found: Mapping[str, int]) -> str:
 
 def filter_command(out: Path) -> str:
     """The command that filters the results in a folder, without its options."""
-    return shlex.join(["no-time-to-train", "filter", str(out)])
+    return shlex.join(["no-time-to-train", "results", "filter", str(out)])

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from jsonargparse import set_parsing_settings
 from PIL import Image
 
-from no_time_to_train.commands.stage_cli import IMPORTABLE, StageParser
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset
@@ -34,6 +33,7 @@ from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.lightning_module import NoTimeToTrain
+from no_time_to_train.stage_cli import IMPORTABLE, StageParser
 from tests.attacks.test_cases import READERS, write_case
 from tests.conftest import DATA
 

@@ -6,15 +6,17 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions
 from no_time_to_train.cli import main
 from no_time_to_train.commands import COMMANDS, function_of
+from no_time_to_train.commands.options import NetworkOptions
 from no_time_to_train.config import (
-    RUN_OPTIONS,
     DataLoadCfgs,
     EncoderCfg,
     MemoryBankCfg,
     ReferenceDatasetCfg,
-    Sam2InferCfg,
+    RunOptions,
+    StageSettings,
     TargetDatasetCfg,
     VisualizationCfg,
     configuration_keys,
@@ -29,8 +31,8 @@ CONFIG = str(Path(__file__).parents[2] / "configs" / "custom_sam2l.yaml")
 #: A command with what it cannot do without -> options, values, and the range that the message states.
 COMMAND_LINES: dict[str, list[tuple[str, str, str]]] = {
     "segment --references . --images . --out nowhere": [
-        ("--score", "1.5", "0 to 1"),
-        ("--score", "nan", "0 to 1"),
+        ("--threshold", "1.5", "0 to 1"),
+        ("--threshold", "nan", "0 to 1"),
         ("--class-score", "boat=-1", "0 to 1"),
         ("--class-score", "boat=inf", "0 to 1"),
         ("--every", "0", "1 or more"),
@@ -41,8 +43,8 @@ COMMAND_LINES: dict[str, list[tuple[str, str, str]]] = {
         ("--points-per-side", "0", "1 to 256"),
         ("--points-per-side", "100000", "1 to 256"),
     ],
-    "filter .": [
-        ("--score", "2", "0 to 1"),
+    "results filter .": [
+        ("--threshold", "2", "0 to 1"),
         ("--class-score", "boat=nan", "0 to 1"),
         ("--max-pixels", "0", "1 or more"),
     ],
@@ -56,7 +58,7 @@ COMMAND_LINES: dict[str, list[tuple[str, str, str]]] = {
         ("--images", "0", "1 or more"),
         ("--seed", "-1", "0 to 4294967295"),
     ],
-    "sample-references --n-shot 1 --out refs.json": [
+    "sample --n-shot 1 --out refs.json": [
         ("--n-shot", "0", "1 or more"),
         ("--n-shot", "many", "1 or more"),
         ("--seed", "4294967296", "0 to 4294967295"),
@@ -71,7 +73,6 @@ COMMAND_LINES: dict[str, list[tuple[str, str, str]]] = {
         ("--seed", "-1", "0 to 4294967295"),
         ("--coco_semantic_split", "5", "1 to 4"),
         ("--max_bad", "-1", "0 or more"),
-        ("--max-bad", "-1", "0 or more"),
     ],
 }
 
@@ -119,7 +120,7 @@ def test_an_option_outside_its_range_is_refused(
 ) -> None:
     name, _, number = value.rpartition("=")
     line = refusal(capsys, *command.split(), f"{option}={value}")
-    named = f"{option} {name}".strip().replace("--max-bad", "--max_bad")
+    named = f"{option} {name}".strip()
     assert line.startswith(f"error: {named} must be a ")
     assert f"number ({allowed}), not " in line
     assert number in line
@@ -165,7 +166,7 @@ def test_keys_given_as_yaml_on_the_command_line_are_checked_as_well(capsys: pyte
         (Settings, "max_instances", 2.5),
         (Settings, "classes_per_mask", 0),
         (Settings, "merge_exponent", float("inf")),
-        (Sam2InferCfg, "cls_num_per_mask", 0),
+        (StageSettings, "kmeans_k", 0),
         (EncoderCfg, "img_size", 500),
         (MemoryBankCfg, "length", 0),
         (VisualizationCfg, "vis_thr", 2),
@@ -189,14 +190,48 @@ def leaves(keys: dict[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tupl
 
 
 def test_every_number_has_a_range() -> None:
-    numbers = dict(leaves(configuration_keys())) | {f"--{name}": kind for name, kind in RUN_OPTIONS.items()}
-    for command in COMMANDS:
-        hints = get_type_hints(function_of(command), include_extras=True)
-        numbers |= {f"{command} {name}": hint for name, hint in hints.items()}
+    numbers = dict(leaves(configuration_keys()))
+    shared = (NetworkOptions, BenchmarkOptions, RunOptions)
+    for function in (*map(function_of, COMMANDS), *shared):
+        numbers |= {
+            f"{function.__name__} {name}": hint for name, hint in get_type_hints(function, include_extras=True).items()
+        }
     without = {name for name, hint in numbers.items() if not range_of(hint) and {int, float} & {hint, *get_args(hint)}}
     # accepted from the authors' commands, and without effect
-    assert without == {"boxes-to-masks batch_size", "boxes-to-masks max_boxes_per_image"}
+    assert without == {"boxes_to_masks batch_size", "boxes_to_masks max_boxes_per_image"}
     assert {key for key, hint in leaves(configuration_keys()) if range_of(hint)} >= KEYS.keys()
+
+
+CHOICES = {
+    "test_mode": ("tst", "one of fill_memory, "),
+    "compile": ("maybe", "true or false"),
+    "model_cfg.sam2_infer_cfgs.with_negative_refs": ("3", "true or false"),
+    "model_cfg.sam2_infer_cfgs.merging": ("hard", "one of soft, diffusion"),
+    "dataset_cfgs.test.protocol": ("cocoo", "one of coco, "),
+}
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_a_key_that_is_none_of_its_choices_is_refused(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value, allowed = CHOICES[key]
+    line = refusal(capsys, "test", "--config", CONFIG, f"--model.{key}", value)
+    assert line.startswith(f"error: --model.{key} must be {allowed}")
+    path, content = tmp_path / "config.yaml", value
+    for part in reversed(["model", "init_args", *key.split(".")]):
+        content = f"{{{part}: {content}}}"
+    path.write_text(content)
+    line = refusal(capsys, "test", "--config", str(path))
+    assert line.startswith(f"error: configuration {path}: {key} must be {allowed}")
+
+
+def test_sizes_that_do_not_fit_each_other_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["test", "--config", CONFIG, "--model.model_cfg.encoder_cfg.img_size", "500"])
+    error = capsys.readouterr().err
+    assert "error: img_size must be a whole number of patches" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true", "64", "transformer-engine", "half"])

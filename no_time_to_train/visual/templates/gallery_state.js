@@ -94,7 +94,7 @@ function sorted() {
 /** The parts of the command line that keeps the chosen thresholds, quoted for a POSIX shell. */
 function commandParts() {
   const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`);
-  const parts = [data.command.trim(), "--score", String(chosen.threshold)];
+  const parts = [data.command.trim(), "--threshold", String(chosen.threshold)];
   classes.forEach((one, index) => {
     const own = chosen.classThresholds[index];
     if (own === null) return;

@@ -1,12 +1,11 @@
-"""``sample-references``: draw the paper's reference sets, or choose the best references of a pool."""
+"""``sample``: draw the paper's reference sets, or choose the best references of a pool."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from no_time_to_train.commands.options import NetworkChoice, check_files
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_replaceable
-from no_time_to_train.method.settings import PointsPerSide
-from no_time_to_train.networks.registry import PresetName, find_networks
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ SOURCES = {
 }
 
 
-def sample_references(
+def sample(
     *,
     split: str | None = None,
     cat_names: str | None = None,
@@ -42,14 +41,9 @@ def sample_references(
     image_dir: Path | None = None,
     pool: Positive = 50,
     cache_dir: Path | None = None,
-    preset: PresetName | None = None,
-    sam2: str | None = None,
-    dinov2: str | None = None,
-    nano: bool = False,
-    points_per_side: PointsPerSide = 32,
-    device: str | None = None,
+    networks: NetworkChoice,
 ) -> None:
-    """Draw a reference set of N shots per class, equal to the paper's for the same seed; or choose the best shots.
+    """Draw a reference set of N references per class, equal to the paper's for the same seed; or choose the best ones.
 
     Args:
         split: Class split or data set, such as few_shot_classes, coco or lvis. Default: all classes of the file.
@@ -68,41 +62,38 @@ def sample_references(
         pool: With --choose best, the instances per class to choose from, each from another image. They are drawn.
         cache_dir: With --choose best, the folder of the proposal cache, with which a killed run resumes. Default: a
             folder next to --out, which may be deleted afterwards.
-        preset: With --choose best, the networks of a preset: accurate, balanced or fast.
-        sam2: With --choose best, SAM 2 by its checkpoint's name or path (download --list shows the names).
-        dinov2: With --choose best, DINOv2 by its checkpoint's name or path.
-        nano: With --choose best, use the two small networks that ship with this package.
-        points_per_side: With --choose best, point prompts per side of the grid.
-        device: With --choose best, such as cuda:1 or cpu. Default: the GPU if there is one.
+        networks: The networks, with --choose best.
 
     Examples:
-        no-time-to-train sample-references --split few_shot_classes --n-shot 30 --seed 33 --out refs.pkl
-        no-time-to-train sample-references --n-shot 5 --choose best --json-file my.json --image-dir my/ --out refs.json
+        no-time-to-train sample --split few_shot_classes --n-shot 30 --seed 33 --out refs.pkl
+        no-time-to-train sample --n-shot 5 --choose best --json-file my.json --image-dir my/ --out refs.json
     """
     if heuristics and choose == "best":
         raise UserError("--heuristics and --choose best are two ways to choose: leave one of them out")
     if choose == "best":
         if pool < n_shot:
             raise UserError(f"--pool {pool} is smaller than --n-shot {n_shot}: there is nothing to choose from")
-        if nano and preset:
-            raise UserError("--nano and --preset both choose the networks: leave one of them out")
         check_replaceable(out)  # before the work that it gets the result of
-        find_networks(*(("nano", None) if nano else (sam2, dinov2)), preset=preset)
+        networks.check()
     else:
-        given = {"--cache-dir": cache_dir, "--preset": preset, "--sam2": sam2, "--dinov2": dinov2, "--nano": nano}
-        for option in (option for option, value in given.items() if value):
-            raise UserError(f"{option} is for --choose best: without it, no network is used")
+        for name in ("preset", "sam2", "dinov2", "nano"):
+            if getattr(networks, name):
+                raise UserError(f"--{name} is for --choose best: without it, no network is used")
+        if cache_dir:
+            raise UserError("--cache-dir is for --choose best: without it, no network is used")
+
+    if json_file is None and (split or "").startswith("cdfsod"):
+        raise UserError(
+            "references of CD-FSOD are provided by the benchmark: use references from-coco, or give --json-file"
+        )
+    source = next(source for start, source in SOURCES.items() if (split or "").startswith(start))
+    json_file, image_dir = json_file or Path(source[0]), image_dir or Path(source[1])
+    check_files(json_file)
 
     from no_time_to_train.data import reference_sets
     from no_time_to_train.data.class_splits import select_categories
     from no_time_to_train.data.coco import read_coco
 
-    if json_file is None and (split or "").startswith("cdfsod"):
-        raise UserError(
-            "references of CD-FSOD are provided by the benchmark: use coco-to-references, or give --json-file"
-        )
-    source = next(source for start, source in SOURCES.items() if (split or "").startswith(start))
-    json_file, image_dir = json_file or Path(source[0]), image_dir or Path(source[1])
     coco = read_coco(json_file)
     categories = select_categories(coco, json_file, split, cat_names)
     references = reference_sets.sample_references(
@@ -116,21 +107,14 @@ def sample_references(
         at_least=n_shot,
     )
     if choose == "best":
-        from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-        from no_time_to_train.method.settings import Settings
         from no_time_to_train.pipeline.choose_references import choose_references
 
         candidates = reference_sets.check_references(references, coco, json_file, categories, None)
         cache_dir = cache_dir or out.with_name(f"{out.stem}_proposals")
         say_pool(candidates, cache_dir)
-        segmenter = ReferenceSegmenter.from_pretrained(
-            "nano" if nano else sam2,
-            None if nano else dinov2,
-            device=device,
-            settings=Settings(points_per_side=points_per_side),
-            preset=preset,
+        references, reports = choose_references(
+            coco, image_dir, categories, candidates, n_shot, networks.build(), cache_dir
         )
-        references, reports = choose_references(coco, image_dir, categories, candidates, n_shot, segmenter, cache_dir)
         print_reports(reports, n_shot)
     reference_sets.write_references(references, out)
     print(f"{len(references)} classes, {n_shot} references each: {out}")
@@ -141,15 +125,7 @@ def sample_references(
 def draw_references(
     coco: "COCO", image_dir: Path, categories: "list[Category]", references: "ReferenceSet", picture: Path
 ) -> None:
-    """Draw the references of a set into one picture.
-
-    Args:
-        coco: The annotation file.
-        image_dir: Folder of its images.
-        categories: The classes.
-        references: Their shots.
-        picture: The PNG file to write.
-    """
+    """Draw the references of a set into one picture."""
     from no_time_to_train.data.datasets import ReferenceDataset
     from no_time_to_train.visual.drawing import save_picture
     from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
@@ -170,12 +146,7 @@ def say_pool(pool: "ReferenceSet", cache_dir: Path) -> None:
 
 
 def print_reports(reports: "Sequence[ClassReport]", shots: int) -> None:
-    """Print what is expected of the references of each class.
-
-    Args:
-        reports: One per class.
-        shots: The references per class.
-    """
+    """Print what is expected of the references of each class."""
     width = max(len(one.name) for one in reports)
     print(f"\nexpected AP of the class in the pool (leave-one-out), with {shots} chosen or drawn at random:\n")
     print(f"{'class':{width}}  pool  chosen  drawn")

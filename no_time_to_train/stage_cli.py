@@ -1,10 +1,12 @@
-"""Lightning's command line over the typed configuration: what ``no-time-to-train test`` runs."""
+"""Runs a stage of the method from its configuration, which Lightning's parser turns into typed objects."""
 
 import logging
+import re
 import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_origin
+from typing import Any, NoReturn, get_type_hints
 
 import torch
 import yaml
@@ -13,7 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from no_time_to_train.config import RUN_OPTIONS
+from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_yaml, read_yaml
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
@@ -27,9 +29,9 @@ load_yaml = get_loader("yaml")
 
 
 def load_checked_yaml(text: str) -> Any:
-    """What jsonargparse reads YAML with, after :func:`check_yaml`."""
+    """What jsonargparse reads YAML with, after :func:`check_yaml`; the paper's names of numbers become ours."""
     check_yaml(text)
-    return load_yaml(text)
+    return renamed(load_yaml(text), OUR_NAMES)
 
 
 set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
@@ -41,17 +43,24 @@ class StageParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(" ".join(message.split()))
 
+    def dump(self, *arguments: Any, **options: Any) -> str:
+        """A configuration as YAML, in which numbers have the names that the paper's configurations have."""
+        text: str = super().dump(*arguments, **options)
+        return re.sub(rf"\b({'|'.join(PUBLISHED_NAMES)}):", lambda found: f"{PUBLISHED_NAMES[found[1]]}:", text)
+
 
 class StageCLI(LightningCLI):
-    """Runs one stage. It adds the options of a run, which ``commands/test.py`` documents, to the configuration's."""
+    """Runs one stage. It adds the options of a run to those of the configuration."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {"test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name, kind in RUN_OPTIONS.items():
-            parser.add_argument(f"--{name}", type=kind, default="stop" if get_origin(kind) is Literal else None)
+        hints = get_type_hints(RunOptions, include_extras=True)
+        for option in fields(RunOptions):
+            if option.name != "ckpt_path":  # Lightning has it
+                parser.add_argument(f"--{option.name}", type=hints[option.name], default=option.default)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: a memory holds no hyperparameters of the model."""
@@ -102,18 +111,10 @@ class StageCLI(LightningCLI):
         loggers = self.trainer.loggers
         labels = {key: config[key] for key in ("seed", "n_shot", "coco_semantic_split")}
         run = RunCfg(
-            ckpt_path=ckpt_path,
-            out_path=config.out_path,
-            export_result=config.export_result,
-            out_neg_json=config.out_neg_json,
-            out_neg_pkl=config.out_neg_pkl,
-            out_support_res=config.out_support_res,
+            **{option.name: config[option.name] for option in fields(RunOptions)} | {"ckpt_path": ckpt_path},
             save_dir=str((loggers and loggers[0].save_dir) or self.trainer.default_root_dir),
             cache_dir=model.cache_dir,
             precision=str(self.trainer.precision),
-            on_bad_image=config.on_bad_image,
-            max_bad=config.max_bad,
-            size_mismatch=config.size_mismatch,
             labels={key: value for key, value in labels.items() if value is not None},
         )
         first = self.trainer.is_global_zero
@@ -203,8 +204,10 @@ def run_stage(argv: list[str]) -> None:
     """Run a stage of the method.
 
     Args:
-        argv: The arguments after ``no-time-to-train test``.
+        argv: The options of a run as :class:`RunOptions` spells them, and those of the configuration.
     """
+    number = re.compile(r"(--model\.(?:init_args\.)?model_cfg\.sam2_infer_cfgs\.)(\w+)")
+    argv = [number.sub(lambda found: found[1] + OUR_NAMES.get(found[2], found[2]), word, count=1) for word in argv]
     for word in argv:
         value = word.partition("=")[2] if word.startswith("--") else word
         with suppress(yaml.YAMLError):  # jsonargparse reports it
@@ -219,13 +222,18 @@ def run_stage(argv: list[str]) -> None:
         config_read_mode_fsspec_enabled=False,  # Lightning enables it: a configuration could then name a URL to fetch
         config_read_mode_urls_enabled=False,
     )
-    StageCLI(
-        NoTimeToTrain,
-        subclass_mode_model=True,
-        save_config_callback=None,
-        seed_everything_default=False,
-        trainer_defaults={"callbacks": [ProgressBar()], "enable_checkpointing": False},
-        parser_class=StageParser,
-        auto_configure_optimizers=False,
-        args=["test", *argv],
-    )
+    try:
+        StageCLI(
+            NoTimeToTrain,
+            subclass_mode_model=True,
+            save_config_callback=None,
+            seed_everything_default=False,
+            trainer_defaults={"callbacks": [ProgressBar()], "enable_checkpointing": False},
+            parser_class=StageParser,
+            auto_configure_optimizers=False,
+            args=["test", *argv],
+        )
+    except ValueError as error:
+        if isinstance(error.__cause__, UserError):  # a part of the configuration refused its values
+            raise error.__cause__ from None
+        raise

@@ -1,4 +1,4 @@
-"""``filter``: other thresholds for results that ``segment`` wrote, without running it again."""
+"""``results filter``: other thresholds for results that ``segment`` wrote, without running it again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from no_time_to_train.ranges import Fraction, Positive
 def filter(
     results: Path,
     *,
-    score: Fraction | None = None,
+    threshold: Fraction | None = None,
     class_score: Sequence[str] = (),
     format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
     out: Path | None = None,
@@ -28,7 +28,7 @@ def filter(
 
     Args:
         results: The --out folder of segment.
-        score: The lowest score of an instance, from 0 to 1. Default: as before.
+        threshold: The lowest score of an instance, from 0 to 1. Default: as before.
         class_score: The lowest score of one class: NAME=X. May be given several times.
         format: Label files and videos to write as well. Default: those that the folder has.
         out: Folder for the filtered results. Default: they replace those in the folder.
@@ -36,12 +36,12 @@ def filter(
         max_pixels: Read images of up to this many pixels.
 
     Examples:
-        no-time-to-train filter out/ --score 0.37 --class-score boat=0.5
-        no-time-to-train filter out/ --score 0.37 --format yolo --out better/
+        no-time-to-train results filter out/ --threshold 0.37 --class-score boat=0.5
+        no-time-to-train results filter out/ --threshold 0.37 --format yolo --out better/
     """
     if not results.is_dir():
         raise UserError(f"there is no folder {results}: give the --out folder of segment")
-    Thresholds.parse(score or 0, class_score)
+    Thresholds.parse(threshold or 0, class_score)
     in_place = out is None or real_path(out) == real_path(results)
     target = results if out is None else out
     check_output(target, overwrite or in_place)
@@ -51,5 +51,5 @@ def filter(
 
     if max_pixels:
         allow_pixels(max_pixels)
-    summary = filter_results(results, target, score, class_score, format, overwrite or in_place)
+    summary = filter_results(results, target, threshold, class_score, format, overwrite or in_place)
     print(f"{summary}{summary.advice(target)}; open {target / 'index.html'}")

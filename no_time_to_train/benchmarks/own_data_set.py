@@ -1,0 +1,188 @@
+"""The three stages, the scores and a page on an own COCO data set: what ``benchmark`` and ``demo`` run."""
+
+import shlex
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.method.settings import PointsPerSide, Settings
+from no_time_to_train.networks.registry import ENCODER_NAMES, SAM2_NAMES, find_networks
+from no_time_to_train.ranges import Positive, Seed
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+#: The stages of the method, in their order.
+STAGES = ("fill_memory", "postprocess_memory", "test")
+
+#: The stages' configuration, in the folder of a benchmark or a demo.
+CONFIG = "config.yaml"
+
+#: Where the images of an annotation file may be, relative to its folder.
+IMAGE_FOLDERS = (".", "images", "..", "../images")
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """The references, the classes and the networks of a benchmark.
+
+    Attributes:
+        n_shot: References per class. Default: all annotations.
+        seed: Choose the references at random with this seed, by the paper's rules. Default: the first ones of the file.
+        cat_names: Classes by name, separated by commas. Default: all classes of the references.
+        reference_dir: Folder of the references' images. Default: the annotation file's folder, or images next to it.
+        image_dir: Folder of the targets' images. Default: likewise.
+        sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
+        dinov2: DINOv2 or another encoder by its checkpoint's name or path (docs/encoders.md).
+        nano: Use the two small networks that ship with this package. They know drawn patterns only.
+        points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
+        device: cuda or cpu. Default: the GPU if there is one.
+    """
+
+    n_shot: Positive | None = None
+    seed: Seed | None = None
+    cat_names: str | None = None
+    reference_dir: Path | None = None
+    image_dir: Path | None = None
+    sam2: str = "sam2_hiera_large"
+    dinov2: str = "dinov2_vitl14"
+    nano: bool = False
+    points_per_side: PointsPerSide = Settings.points_per_side
+    device: str | None = None
+
+
+def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = ()) -> None:
+    """Run several stages with the configuration ``folder/config.yaml``, and print their commands.
+
+    Args:
+        folder: Folder of the run; memories and results go there.
+        stages: The stages to run, in this order.
+        options: Further options, for every stage.
+    """
+    from no_time_to_train.stage_cli import run_stage
+
+    memory, prototypes = str(folder / "memory.ckpt"), str(folder / "memory_postprocessed.ckpt")
+    paths = {
+        "fill_memory": ["--out_path", memory],
+        "postprocess_memory": ["--ckpt_path", memory, "--out_path", prototypes],
+        "test": ["--ckpt_path", prototypes],
+    }
+    for stage in stages:
+        arguments = ["--config", str(folder / CONFIG), "--model.test_mode", stage, *paths[stage], *options]
+        print(f"\n$ no-time-to-train test {shlex.join(arguments)}", flush=True)
+        run_stage(arguments)
+
+
+def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
+    """Run the three stages, score the results and write the page.
+
+    Args:
+        references: COCO annotations with masks.
+        targets: COCO annotations of the images to search, with the ground truth.
+        out: Folder for everything that is written.
+    """
+    configure(references, targets, out, options)
+    labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
+    words = [str(word) for option, value in labels.items() if value is not None for word in (option, value)]
+    run_stages(out, STAGES[:2])
+    run_stages(out, STAGES[2:], words)
+    write_page(out, targets.stem, references, targets, options)
+
+
+def configure(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
+    """Write the reference set ``references.json`` and the stages' configuration ``config.yaml`` into a folder."""
+    for path in (references, targets):
+        if not path.is_file():
+            raise UserError(f"file not found: {path}")
+    if options.seed is not None and options.n_shot is None:
+        raise UserError("--seed chooses among the annotations: give --n-shot as well")
+    proposing, encoding = find_networks(*(("nano", None) if options.nano else (options.sam2, options.dinov2)))
+
+    import yaml
+
+    from no_time_to_train.data import reference_sets
+    from no_time_to_train.data.class_splits import select_categories
+    from no_time_to_train.data.coco import read_coco
+    from no_time_to_train.files import atomic_write
+    from no_time_to_train.networks.checkpoints import recognize
+
+    coco = read_coco(references)
+    categories = select_categories(coco, references, cat_names=options.cat_names)
+    if options.seed is None:
+        chosen = reference_sets.coco_to_references(coco, options.n_shot)
+    else:
+        chosen = reference_sets.sample_references(coco, categories, options.n_shot or 0, options.seed)
+    names = [category.name for category in categories if chosen.get(category.id)]
+    if not names:
+        raise UserError(f"{references} has no annotation of the classes")
+    if without := [category.name for category in categories if category.name not in names]:
+        warnings.warn(f"classes without a reference are left out: {', '.join(without)}", UserNotice, stacklevel=2)
+    reference_sets.write_references(chosen, out / "references.json")
+    config = {
+        "model": {
+            "class_path": "no_time_to_train.lightning_module.NoTimeToTrain",
+            "init_args": {
+                "test_mode": "test",
+                "model_cfg": {
+                    "sam2_cfg_file": recognize(proposing, SAM2_NAMES),
+                    "sam2_ckpt_path": str(proposing.checkpoint),
+                    "encoder_cfg": {"name": recognize(encoding, ENCODER_NAMES)},
+                    "encoder_ckpt_path": str(encoding.checkpoint),
+                    "sam2_infer_cfgs": {"points_per_side": options.points_per_side},
+                    "dataset_name": targets.stem,
+                },
+                "dataset_cfgs": {
+                    "fill_memory": {
+                        "root": str(options.reference_dir or find_images(coco, references, "--reference-dir")),
+                        "json_file": str(references),
+                        "memory_pkl": str(out / "references.json"),
+                        "cat_names": names,
+                    },
+                    "test": {
+                        "root": str(options.image_dir or find_images(read_coco(targets), targets, "--image-dir")),
+                        "json_file": str(targets),
+                        "cat_names": list(names),  # a copy, because YAML would write the same list as an alias
+                    },
+                },
+            },
+        },
+        "trainer": {
+            "accelerator": {"cuda": "gpu", None: "auto"}.get(options.device, options.device),
+            "devices": 1,
+            "logger": {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(out)}},
+        },
+    }
+    with atomic_write(out / CONFIG) as file:
+        file.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+
+
+def write_page(out: Path, title: str, references: Path, targets: Path, options: BenchmarkOptions) -> None:
+    """Write ``index.html`` with the targets, what was found in them, the ground truth and the AP."""
+    from no_time_to_train.data.coco import read_coco
+    from no_time_to_train.pipeline.results_page import write_results_page
+
+    shown, searched = read_coco(references), read_coco(targets)
+    reference_dir = options.reference_dir or find_images(shown, references, "--reference-dir")
+    image_dir = options.image_dir or find_images(searched, targets, "--image-dir")
+    write_results_page(out, title, shown, reference_dir, searched, image_dir)
+
+
+def find_images(coco: "COCO", json_file: Path, option: str) -> Path:
+    """The folder that the file names of an annotation file are relative to, by its first image.
+
+    Args:
+        coco: The annotation file.
+        json_file: Its path.
+        option: The option that names the folder instead, for the message.
+    """
+    entries: list[dict[str, Any]] = list(coco.imgs.values())
+    if not entries:
+        raise UserError(f"{json_file} lists no images")
+    for folder in IMAGE_FOLDERS:
+        root = json_file.parent / folder
+        if (root / entries[0]["file_name"]).is_file():
+            return root
+    raise UserError(f"{json_file}: image {entries[0]['file_name']} was not found near the file: give {option} FOLDER")

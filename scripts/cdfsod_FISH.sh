@@ -1,4 +1,0 @@
-#!/usr/bin/env bash
-# CD-FSOD on FISH, with 1, 5 and 10 shots. See pipeline.sh for the variables.
-set -euo pipefail
-exec "$(dirname "${BASH_SOURCE[0]}")/cdfsod.sh" FISH "$@"
