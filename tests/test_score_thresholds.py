@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from no_time_to_train.analysis.reference_scores import ClassScores
+
 from no_time_to_train.analysis.score_thresholds import Threshold, best_thresholds
 from timing.thresholds import f1
 

@@ -32,8 +32,8 @@ def check(*, examples: ExampleOptions, out: Path, max_pixels: Positive | None = 
     networks.check()
 
     from no_time_to_train.analysis.reference_report import summary_lines
+    from no_time_to_train.analysis.reference_report_page import write_report
     from no_time_to_train.data.images import allow_pixels
-    from no_time_to_train.pipeline.reference_report_page import write_report
 
     if max_pixels:
         allow_pixels(max_pixels)

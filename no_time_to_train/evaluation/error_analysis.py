@@ -273,7 +273,7 @@ def ap_by_class(
 
 
 def error_tables(metrics: dict[str, Any], confusions: int = 10) -> str:
-    """The tables of an error analysis: the number and gain of each kind, and the most frequent confusions of classes."""
+    """The tables of an error analysis: each kind's number and gain, and the most frequent confusions of classes."""
     rows = [f"ERRORS ({metrics['iou_type']}, AP50 {100 * metrics['AP50']:.1f}):", f" {'kind':<10}  {'n':>7}  gain"]
     rows += [f" {kind:<10}  {metrics['count'][kind]:>7}  {100 * metrics['gain'][kind]:4.1f}" for kind in KINDS]
     pairs = [

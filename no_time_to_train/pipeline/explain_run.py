@@ -25,6 +25,7 @@ from no_time_to_train.analysis.explain import (
     wider_settings,
     with_settings,
 )
+from no_time_to_train.analysis.explain_page import write_explain_page
 from no_time_to_train.analysis.miss_costs import cost_table, miss_costs
 from no_time_to_train.config import PRECISIONS, DatasetCfgs, ModelCfg
 from no_time_to_train.data.coco import ImageId
@@ -39,7 +40,6 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.pipeline.explain_page import write_explain_page
 from no_time_to_train.pipeline.find_instances_stage import TestStage
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
