@@ -18,7 +18,6 @@ from no_time_to_train.data.coco import read_coco
 from no_time_to_train.demo.run_demo import annotation_files, write_inputs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.mask_proposals import MaskProposer
-from no_time_to_train.pipeline.explain_image import explain_image
 from no_time_to_train.pipeline.explain_run import Rerun
 
 
@@ -144,12 +143,12 @@ def test_python_explains_the_objects_of_one_image(tmp_path: Path) -> None:
     segmenter.add_reference("thing", scene.image, mask=scene.masks[largest])
     nothing = np.zeros((160, 160), bool)
     nothing[:, :5] = True  # a strip of the background
-    found, missed = explain_image(segmenter, scene.image, [("thing", scene.masks[largest]), ("thing", nothing)])
+    found, missed = segmenter.explain(scene.image, [("thing", scene.masks[largest]), ("thing", nothing)])
     assert found is None
     assert missed is not None
     assert (missed.reason, missed.best_iou < 0.5) == ("never_proposed", True)
     with pytest.raises(UserError, match="did you mean 'thing'"):
-        explain_image(segmenter, scene.image, [("thingy", scene.masks[largest])])
+        segmenter.explain(scene.image, [("thingy", scene.masks[largest])])
 
 
 def test_what_cannot_be_explained_is_said_in_one_line(

@@ -2,7 +2,7 @@
 
 An image is searched with a memory that lacks the references taken from it. What is found there is one of three: a
 reference; certainly wrong, because it lies on a reference of another class, on a part of one, or on one that was found
-already; or of unknown truth, because references are annotated one object at a time, and the rest of their images is not.
+already; or of unknown truth, because references are annotated one object at a time, and the rest of an image is not.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator

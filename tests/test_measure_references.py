@@ -1,4 +1,4 @@
-"""``references check`` and ``segment --score auto``: planted mistakes among references are found by leave-one-out."""
+"""``references measure`` and ``segment --score auto``: planted mistakes among references are found by leave-one-out."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,6 @@ from no_time_to_train.analysis.reference_report import FORMAT
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.method.settings import Settings
 from timing.browser import CHROMIUM, Browser
 
 STRIPES, RINGS = 0, 4
@@ -99,10 +98,10 @@ def test_one_wrong_reference_confuses_no_classes() -> None:
         [Category(1, "dots"), Category(2, "rings")], vectors, torch.tensor([0, 1, 1, 1, 1]), torch.ones(5)
     )
     bank.postprocess()
-    assert not confusions(bank, similarities(bank, Settings()))
+    assert not confusions(bank, similarities(bank))
     bank.vectors[3] = dots
     bank.postprocess()
-    assert [one.labels for one in confusions(bank, similarities(bank, Settings()))] == [("dots", "rings")]
+    assert [one.labels for one in confusions(bank, similarities(bank))] == [("dots", "rings")]
 
 
 def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
