@@ -41,16 +41,16 @@ def planted_pool(wrong: int = 0) -> tuple[PoolProposals, PoolReferences]:
     def near(axis: int) -> Tensor:
         return F.one_hot(torch.tensor(axis), 8).float() + 0.3 * torch.randn(8, generator=generator)
 
-    vectors, instances, classes, shots = [], [], [], []
+    vectors, instances, classes, described = [], [], [], []
     for image in range(IMAGES):
         looks = [1 if (image, label) == (wrong, 0) else label for label in range(CLASSES)]
         vectors.append(F.normalize(torch.stack([near(axis) for axis in [*looks, CLASSES]]), dim=1))
         instances.append(torch.tensor([*range(CLASSES), NO_INSTANCE]))
         classes.append(torch.arange(CLASSES))
-        shots += [near(axis) for axis in looks]
+        described += [near(axis) for axis in looks]
     proposals = PoolProposals.join(vectors, instances, classes)
     return proposals, PoolReferences(
-        torch.stack(shots), proposals.instance_classes, torch.arange(IMAGES).repeat_interleave(CLASSES)
+        torch.stack(described), proposals.instance_classes, torch.arange(IMAGES).repeat_interleave(CLASSES)
     )
 
 
@@ -71,7 +71,7 @@ def test_a_larger_choice_begins_with_the_smaller_and_is_the_same_each_time() -> 
     assert [one[0], two[0]] == [five[0][:1], five[0][:2]]
 
 
-def test_of_equally_good_shots_the_first_is_chosen() -> None:
+def test_of_equally_good_references_the_first_is_chosen() -> None:
     proposals, references = planted_pool(wrong=-1)
     same = references._replace(vectors=F.one_hot(references.classes, 8).float())
     perfect = PoolProposals(
@@ -85,7 +85,7 @@ def test_of_equally_good_shots_the_first_is_chosen() -> None:
     assert score == 1
 
 
-def test_a_shot_that_finds_only_its_own_image_is_worth_nothing() -> None:
+def test_a_reference_that_finds_only_its_own_image_is_worth_nothing() -> None:
     odd, usual, other = torch.eye(3)
     proposals = PoolProposals.join(
         [odd[None], usual[None], usual[None]], [torch.tensor([0])] * 3, [torch.tensor([0])] * 2 + [torch.tensor([0])]
@@ -108,7 +108,7 @@ def test_proposals_that_resemble_another_class_more_do_not_count() -> None:
     assert ClassRanking(proposals, references, 0).scores([[0]]).tolist() == pytest.approx([1 / 3])
 
 
-def test_the_only_shot_of_a_class_is_chosen_with_a_score_of_0() -> None:
+def test_the_only_reference_of_a_class_is_chosen_with_a_score_of_0() -> None:
     references = PoolReferences(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
     proposals = PoolProposals.join([torch.eye(2)], [torch.tensor([0, 1])], [torch.tensor([0, 1])])
     assert choose_best(ClassRanking(proposals, references, 0), 1) == ([0], 0)

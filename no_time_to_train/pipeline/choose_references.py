@@ -1,7 +1,7 @@
 """Choose the references with the best leave-one-out score in a pool: the run of ``sample-references --choose best``.
 
 The networks see each image of the pool once. Their proposals are kept in a cache, with which a run that was killed, or
-one for another number of shots, continues.
+one for another number of references, continues.
 """
 
 import random
@@ -64,7 +64,7 @@ def choose_references(
     image_dir: str | Path,
     categories: Sequence[Category],
     pool: ReferenceSet,
-    shots: int,
+    n_shot: int,
     segmenter: ReferenceSegmenter,
     cache_dir: str | Path,
 ) -> tuple[ReferenceSet, list[ClassChoice]]:
@@ -73,11 +73,11 @@ def choose_references(
     Args:
         coco: The annotation file of the pool.
         categories: The classes, in ascending order of their ids.
-        pool: The instances to choose from, at least ``shots`` of each class; see ``reference_sets.check_references``.
-        shots: The number of references per class.
+        pool: The instances to choose from, at least ``n_shot`` of each class; see ``reference_sets.check_references``.
+        n_shot: The number of references per class.
         segmenter: The networks. Its memory is not used.
     """
-    used = {shot["img_id"] for entries in pool.values() for shot in entries}
+    used = {entry["img_id"] for entries in pool.values() for entry in entries}
     images = [entry for image_id, entry in coco.imgs.items() if image_id in used]
     number = {entry["id"]: index for index, entry in enumerate(images)}
     check_images_exist(image_dir, coco, number)
@@ -88,16 +88,16 @@ def choose_references(
     candidates = PoolReferences(
         torch.stack([_describe(dataset, index, segmenter) for index in tqdm(range(len(dataset)), "references")]),
         torch.tensor([class_index for class_index, _ in dataset.shots]),
-        torch.tensor([number[shot["img_id"]] for _, shot in dataset.shots]),
+        torch.tensor([number[entry["img_id"]] for _, entry in dataset.shots]),
     )
     references: ReferenceSet = {}
     reports = []
     for index, category in enumerate(tqdm(categories, "choosing", unit=" class")):
         ranking = ClassRanking(proposals, candidates, index)
-        rows, score = choose_best(ranking, shots)
+        rows, score = choose_best(ranking, n_shot)
         references[category.id] = [dataset.shots[row][1] for row in rows]
         generator = random.Random(0)
-        drawn = [generator.sample(range(len(ranking)), shots) for _ in range(DRAWS)]
+        drawn = [generator.sample(range(len(ranking)), n_shot) for _ in range(DRAWS)]
         mean = float(ranking.scores(drawn).mean())
         reports.append(ClassChoice(category.name, len(ranking), score, mean))
     return references, reports
