@@ -112,7 +112,7 @@ def choose_recurring(pictures: Sequence[Picture], known: Tensor) -> list[Choice]
     """The proposal of each picture that shows the object of all of them.
 
     Its score is its salience times a power of its agreement with the other pictures. The agreement with one picture is
-    the largest product of similarity and salience over the proposals there; that with a known reference is the similarity.
+    the largest product of similarity and salience over the proposals there; that with a known reference is similarity.
 
     Args:
         pictures: The pictures of a class, each with at least one proposal.
