@@ -15,8 +15,8 @@ from no_time_to_train.analysis.best_references import (
     NO_INSTANCE,
     ClassRanking,
     PoolProposals,
-    Shots,
-    choose_shots,
+    PoolReferences,
+    choose_best,
     distinct_proposals,
     shown_instances,
 )
@@ -30,7 +30,7 @@ from timing import choosing
 CLASSES, IMAGES = 3, 8
 
 
-def planted_pool(wrong: int = 0) -> tuple[PoolProposals, Shots]:
+def planted_pool(wrong: int = 0) -> tuple[PoolProposals, PoolReferences]:
     """A pool in which each instance has a proposal near its class's own axis, and each image one of the background.
 
     Args:
@@ -41,57 +41,59 @@ def planted_pool(wrong: int = 0) -> tuple[PoolProposals, Shots]:
     def near(axis: int) -> Tensor:
         return F.one_hot(torch.tensor(axis), 8).float() + 0.3 * torch.randn(8, generator=generator)
 
-    vectors, instances, classes, shots = [], [], [], []
+    vectors, instances, classes, described = [], [], [], []
     for image in range(IMAGES):
         looks = [1 if (image, label) == (wrong, 0) else label for label in range(CLASSES)]
         vectors.append(F.normalize(torch.stack([near(axis) for axis in [*looks, CLASSES]]), dim=1))
         instances.append(torch.tensor([*range(CLASSES), NO_INSTANCE]))
         classes.append(torch.arange(CLASSES))
-        shots += [near(axis) for axis in looks]
+        described += [near(axis) for axis in looks]
     proposals = PoolProposals.join(vectors, instances, classes)
-    return proposals, Shots(torch.stack(shots), proposals.instance_classes, proposals.instance_images)
+    return proposals, PoolReferences(
+        torch.stack(described), proposals.instance_classes, torch.arange(IMAGES).repeat_interleave(CLASSES)
+    )
 
 
 @pytest.mark.parametrize("wrong", [0, 3, IMAGES - 1])
 def test_a_mislabeled_instance_is_not_chosen(wrong: int) -> None:
-    proposals, shots = planted_pool(wrong)
-    ranking = ClassRanking(proposals, shots, 0)
-    chosen = choose_shots(ranking, IMAGES // 2).shots
+    proposals, references = planted_pool(wrong)
+    ranking = ClassRanking(proposals, references, 0)
+    chosen, _ = choose_best(ranking, IMAGES // 2)
     assert len(set(chosen)) == IMAGES // 2
-    assert wrong not in shots.images[chosen]
-    assert (shots.classes[chosen] == 0).all()
+    assert wrong not in references.images[chosen]
+    assert (references.classes[chosen] == 0).all()
 
 
 def test_a_larger_choice_begins_with_the_smaller_and_is_the_same_each_time() -> None:
-    proposals, shots = planted_pool()
-    chosen = [choose_shots(ClassRanking(proposals, shots, 2), count) for count in (1, 2, 5, 5)]
-    assert chosen[2] == chosen[3]
-    assert chosen[0].shots == chosen[2].shots[:1]
-    assert chosen[1].shots == chosen[2].shots[:2]
+    proposals, references = planted_pool()
+    one, two, five, again = (choose_best(ClassRanking(proposals, references, 2), count) for count in (1, 2, 5, 5))
+    assert five == again
+    assert [one[0], two[0]] == [five[0][:1], five[0][:2]]
 
 
-def test_of_equally_good_shots_the_first_is_chosen() -> None:
-    proposals, shots = planted_pool(wrong=-1)
-    same = shots._replace(vectors=F.one_hot(shots.classes, 8).float())
+def test_of_equally_good_references_the_first_is_chosen() -> None:
+    proposals, references = planted_pool(wrong=-1)
+    same = references._replace(vectors=F.one_hot(references.classes, 8).float())
     perfect = PoolProposals(
         F.one_hot(torch.where(proposals.instances < 0, CLASSES, proposals.instances % CLASSES), 8).float(),
         proposals.images,
         proposals.instances,
         proposals.instance_classes,
-        proposals.instance_images,
     )
-    choice = choose_shots(ClassRanking(perfect, same, 0), 3)
-    assert shots.images[choice.shots].tolist() == [0, 1, 2]
-    assert choice.score == 1
+    chosen, score = choose_best(ClassRanking(perfect, same, 0), 3)
+    assert references.images[chosen].tolist() == [0, 1, 2]
+    assert score == 1
 
 
-def test_a_shot_that_finds_only_its_own_image_is_worth_nothing() -> None:
+def test_a_reference_that_finds_only_its_own_image_is_worth_nothing() -> None:
     odd, usual, other = torch.eye(3)
     proposals = PoolProposals.join(
         [odd[None], usual[None], usual[None]], [torch.tensor([0])] * 3, [torch.tensor([0])] * 2 + [torch.tensor([0])]
     )
-    shots = Shots(torch.stack([odd, usual, usual, other]), torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 2]))
-    scores = ClassRanking(proposals, shots, 0).scores([[0], [1], [0, 1]])
+    references = PoolReferences(
+        torch.stack([odd, usual, usual, other]), torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 2])
+    )
+    scores = ClassRanking(proposals, references, 0).scores([[0], [1], [0, 1]])
     assert scores.tolist() == pytest.approx([0, 2 / 3, 2 / 3])
 
 
@@ -102,15 +104,14 @@ def test_proposals_that_resemble_another_class_more_do_not_count() -> None:
         [torch.zeros(0, dtype=torch.int64), torch.tensor([0, 1])],
         [torch.tensor([0]), torch.tensor([0, 0])],
     )
-    shots = Shots(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
-    assert ClassRanking(proposals, shots, 0).scores([[0]]).tolist() == pytest.approx([1 / 3])
+    references = PoolReferences(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
+    assert ClassRanking(proposals, references, 0).scores([[0]]).tolist() == pytest.approx([1 / 3])
 
 
-def test_the_only_shot_of_a_class_is_chosen_with_a_score_of_0() -> None:
-    shots = Shots(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
+def test_the_only_reference_of_a_class_is_chosen_with_a_score_of_0() -> None:
+    references = PoolReferences(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
     proposals = PoolProposals.join([torch.eye(2)], [torch.tensor([0, 1])], [torch.tensor([0, 1])])
-    choice = choose_shots(ClassRanking(proposals, shots, 0), 1)
-    assert choice == ([0], 0)
+    assert choose_best(ClassRanking(proposals, references, 0), 1) == ([0], 0)
 
 
 def test_a_proposal_shows_the_instance_that_it_overlaps_most() -> None:

@@ -144,12 +144,14 @@ def test_python_explains_the_objects_of_one_image(tmp_path: Path) -> None:
     segmenter.add_reference("thing", scene.image, mask=scene.masks[largest])
     nothing = np.zeros((160, 160), bool)
     nothing[:, :5] = True  # a strip of the background
-    found, missed = explain_image(segmenter, scene.image, [("thing", scene.masks[largest]), ("thing", nothing)])
+    found, missed = segmenter.explain(scene.image, [("thing", scene.masks[largest]), ("thing", nothing)])
     assert found is None
     assert missed is not None
     assert (missed.reason, missed.best_iou < 0.5) == ("never_proposed", True)
+    with pytest.warns(DeprecationWarning, match="ReferenceSegmenter.explain"):
+        assert explain_image(segmenter, scene.image, [("thing", scene.masks[largest])]) == [None]
     with pytest.raises(UserError, match="did you mean 'thing'"):
-        explain_image(segmenter, scene.image, [("thingy", scene.masks[largest])])
+        segmenter.explain(scene.image, [("thingy", scene.masks[largest])])
 
 
 def test_what_cannot_be_explained_is_said_in_one_line(

@@ -12,7 +12,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserNotice
-from tests.test_reference_doctor import RINGS, STRIPES, write_references
+from tests.test_measure_references import RINGS, STRIPES, write_references
 
 
 @pytest.fixture(scope="module")

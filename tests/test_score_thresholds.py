@@ -6,18 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from no_time_to_train.analysis.reference_scores import ClassScores
-from no_time_to_train.analysis.score_thresholds import Threshold, best_thresholds
+from no_time_to_train.analysis.score_thresholds import ClassScores, Threshold, best_thresholds
 from timing.thresholds import f1
 
-SHOTS = dict(enumerate([0.8, 0.75, 0.7, 0.65, 0.78]))
+REFERENCES = dict(enumerate([0.8, 0.75, 0.7, 0.65, 0.78]))
 LOW = [0.1, 0.2, 0.25, 0.3, 0.15, 0.28]
 
 
 def threshold(wrong: list[float], unknown: list[float], scale: float = 1) -> Threshold:
-    """The threshold of a class with the scores of ``SHOTS`` and others, all multiplied by ``scale``."""
-    shots = {number: scale * score for number, score in SHOTS.items()}
-    (found,) = best_thresholds([ClassScores(shots, *([scale * score for score in one] for one in (wrong, unknown)))])
+    """The threshold of a class with the scores of ``REFERENCES`` and others, all multiplied by ``scale``."""
+    references = {number: scale * score for number, score in REFERENCES.items()}
+    (found,) = best_thresholds(
+        [ClassScores(references, *([scale * score for score in one] for one in (wrong, unknown)))]
+    )
     assert found is not None
     return found
 

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.analysis.annotated_proposals import annotate
-from no_time_to_train.analysis.leave_one_out import rank_without
-from no_time_to_train.analysis.reference_scores import FOUND_IOU
+from no_time_to_train.analysis.leave_one_out import FOUND_IOU, rank_without
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_forms.reference import Reference

@@ -47,9 +47,6 @@ def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side
         image: The image's proposals, from ``ReferenceSegmenter.propose``.
         instances: The mask of each annotated instance, bool [H, W].
         side: The longer side at which masks are compared, in pixels; less takes less memory.
-
-    Returns:
-        The proposals, ready to be ranked.
     """
     proposals, (height, width) = image.proposals, image.pixels.shape[:2]
     rows, size = torch.arange(len(proposals)), (height, width)

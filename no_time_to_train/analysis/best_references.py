@@ -1,12 +1,12 @@
 """Which instances of a pool make the best references: those whose prototype finds the others of their class.
 
 The paper draws references at random, and asks how to choose them. Here, the proposals of a pool of annotated images say
-how good a set of shots is: the prototype of the set ranks them, and the average precision of that ranking is the set's
-score. A set grows by one shot at a time: the one with which its score is best.
+how good a set of references is: the prototype of the set ranks them, and the average precision of that ranking is the
+set's score. A set grows by one reference at a time: the one with which its score is best.
 
-No shot may speak for itself (leave-one-out): the proposals of its own image are ranked by the mean of all other shots
-of the class. Leaving that image out instead would favor shots of images in which nothing can be found, such as
-mislabeled ones.
+No reference may speak for itself (leave-one-out): the proposals of its own image are ranked by the mean of all other
+references of the class. Leaving that image out instead would favor references of images in which nothing can be found,
+such as mislabeled ones.
 """
 
 from dataclasses import dataclass
@@ -14,23 +14,22 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import nms
+
+from no_time_to_train.analysis.leave_one_out import FOUND_IOU, prototype_without
+from no_time_to_train.evaluation.coco_ap import average_precision
 
 #: Box IoU above which only the proposal of the higher predicted IoU counts. One proposal per object is enough to rank
 #: them, and takes a tenth of the time and memory.
 DISTINCT_IOU = 0.5
 
-#: IoU with an annotated instance from which a proposal shows it.
-FOUND_IOU = 0.5
-
 #: A proposal that shows no annotated instance.
 NO_INSTANCE = -1
 
 
-class Shots(NamedTuple):
+class PoolReferences(NamedTuple):
     """The K instances of a pool that may become references.
 
     Attributes:
@@ -53,14 +52,12 @@ class PoolProposals:
         images: int64 [n], the number of each proposal's image.
         instances: int64 [n] in [0, G), the instance that each proposal shows, or ``NO_INSTANCE``.
         instance_classes: int64 [G] in [0, C).
-        instance_images: int64 [G], the number of each instance's image.
     """
 
     vectors: Tensor
     images: Tensor
     instances: Tensor
     instance_classes: Tensor
-    instance_images: Tensor
 
     @classmethod
     def join(cls, vectors: list[Tensor], instances: list[Tensor], classes: list[Tensor]) -> "PoolProposals":
@@ -73,19 +70,8 @@ class PoolProposals:
         """
         starts = np.cumsum([0, *map(len, classes)]).tolist()
         moved = [torch.where(one >= 0, one + start, one) for one, start in zip(instances, starts, strict=False)]
-        return cls(torch.cat(vectors), _numbers(vectors), torch.cat(moved), torch.cat(classes), _numbers(classes))
-
-
-class Choice(NamedTuple):
-    """The shots that were chosen for a class.
-
-    Attributes:
-        shots: Their rows in the pool's shots, in the order in which they were chosen.
-        score: Their score, in [0, 1]; see :meth:`ClassRanking.scores`.
-    """
-
-    shots: list[int]
-    score: float
+        images = torch.arange(len(vectors)).repeat_interleave(torch.tensor([len(one) for one in vectors]))
+        return cls(torch.cat(vectors), images, torch.cat(moved), torch.cat(classes))
 
 
 def distinct_proposals(boxes: Tensor, predicted_iou: Tensor) -> Tensor:
@@ -115,43 +101,44 @@ def shown_instances(iou: Tensor) -> Tensor:
 
 
 class ClassRanking:
-    """How well sets of shots of one class rank the proposals of a pool.
+    """How well sets of references of one class rank the proposals of a pool.
 
     Args:
-        proposals: The pool's proposals.
-        shots: The pool's shots, of all classes. The other classes are represented by the mean of their shots.
+        pool: The references of all classes. The other classes are represented by the mean of theirs.
         class_index: The class, in [0, C).
     """
 
-    def __init__(self, proposals: PoolProposals, shots: Shots, class_index: int) -> None:
-        self.rows = (shots.classes == class_index).nonzero()[:, 0]
-        self.vectors = shots.vectors[self.rows]
-        means = [shots.vectors[shots.classes == one].mean(dim=0) for one in shots.classes.unique().tolist()]
+    def __init__(self, proposals: PoolProposals, pool: PoolReferences, class_index: int) -> None:
+        self.rows = (pool.classes == class_index).nonzero()[:, 0]
+        self.vectors = pool.vectors[self.rows]
+        means = [pool.vectors[pool.classes == one].mean(dim=0) for one in pool.classes.unique().tolist()]
         similarity = proposals.vectors @ F.normalize(torch.stack(means), dim=1).T
         similarity[:, class_index] = 0
         self.rival = similarity.amax(dim=1)
         self.products = proposals.vectors @ self.vectors.T
-        self.own = proposals.images[:, None] == shots.images[self.rows]
-        self.by_others = self._similarity_without_own()
+        self.own = proposals.images[:, None] == pool.images[self.rows]
+        self.by_others = torch.zeros(len(proposals.vectors))
+        for image in pool.images[self.rows].unique().tolist():  # elsewhere, no set has a reference of its own
+            of_image = (pool.images[self.rows] == image).nonzero()[:, 0].tolist()
+            others, inside = prototype_without(self.vectors, range(len(self)), of_image), proposals.images == image
+            if others is not None:
+                self.by_others[inside] = proposals.vectors[inside] @ F.normalize(others, dim=0)
         of_class = proposals.instance_classes == class_index
         right = (proposals.instances >= 0) & of_class[proposals.instances]
         self.instances = proposals.instances.where(right, NO_INSTANCE).numpy()
-        self.wanted = max(int(of_class.sum()), 1)  # 0 where the only shots are crowds
+        self.wanted = max(int(of_class.sum()), 1)  # 0 where the only references are crowds
 
     def __len__(self) -> int:
-        """The number of shots of the class in the pool."""
+        """The number of references of the class in the pool."""
         return len(self.rows)
 
     def scores(self, sets: list[list[int]]) -> Tensor:
-        """The leave-one-out scores of sets of shots of the class.
+        """The leave-one-out scores of sets of references of the class, as indices in [0, len(self)).
 
         A score is the average precision of the pool's proposals as candidates of the class: those that are more similar
         to the prototype than to any other class, ranked by that similarity. The prototype is the set's mean; in the
-        images of the set's own shots, it is the mean of all shots of the class from other images. Of several proposals
-        that show one instance, the first counts.
-
-        Args:
-            sets: The shots of each set, as indices in [0, len(self)).
+        images of the set's own references, it is the mean of all references of the class from other images. Of several
+        proposals that show one instance, the first counts.
 
         Returns:
             float64 [len(sets)] in [0, 1].
@@ -163,67 +150,44 @@ class ClassRanking:
         for column in range(len(sets)):
             rows = (similarity[:, column] > self.rival).nonzero()[:, 0]
             order = rows[similarity[rows, column].argsort(descending=True, stable=True)]
-            scores.append(_average_precision(self.instances[order.numpy()], self.wanted))
+            instances = self.instances[order.numpy()]
+            shown, first = np.unique(instances, return_index=True)
+            hits = np.zeros(len(instances), bool)
+            hits[first[shown != NO_INSTANCE]] = True
+            hits = hits[hits | (instances == NO_INSTANCE)]
+            places = np.full(self.wanted, len(hits))  # of the instances; those not found are beyond the last
+            places[: hits.sum()] = np.flatnonzero(hits)
+            scores.append(average_precision(hits.cumsum() / np.arange(1, len(hits) + 1), places))
         return torch.tensor(scores, dtype=torch.float64)
 
     def typicality(self, sets: list[list[int]]) -> Tensor:
-        """The cosine similarity of the mean of each set to the mean of all shots of the class: float32 [len(sets)]."""
+        """The cosine similarity of the mean of each set to that of all references of the class: float32 [len(sets)]."""
         return F.cosine_similarity(self._members(sets).T @ self.vectors, self.vectors.sum(dim=0)[None])
 
     def _members(self, sets: list[list[int]]) -> Tensor:
-        """Whether each shot is in each set: float32 [len(self), len(sets)] in {0, 1}."""
+        """Whether each reference is in each set: float32 [len(self), len(sets)] in {0, 1}."""
         member = torch.zeros(len(self), len(sets))
         for column, chosen in enumerate(sets):
             member[chosen, column] = 1
         return member
 
-    def _similarity_without_own(self) -> Tensor:
-        """The similarity of each proposal to the mean of the class's shots from other images: float32 [n]."""
-        own = self.own.float()
-        lengths = (self.vectors.sum(dim=0) - own @ self.vectors).norm(dim=1).clamp(min=1e-12)
-        return (self.products * (1 - own)).sum(dim=1) / lengths
 
+def choose_best(ranking: ClassRanking, count: int) -> tuple[list[int], float]:
+    """Choose the references of a class one by one: each time the one with which the set is best.
 
-def choose_shots(ranking: ClassRanking, count: int) -> Choice:
-    """Choose the shots of a class one by one: each time the one with which the set is best.
-
-    Args:
-        ranking: The class.
-        count: The number of shots to choose, at most ``len(ranking)``. Of shots with which the score is the same, the
-            one is taken with which the set is most typical of its class, and of equally typical ones the first.
+    Of references with which the score is the same, the one is taken with which the set is most typical of its class,
+    and of equally typical ones the first. So the first n of a larger choice are the choice of n.
 
     Returns:
-        The choice. The first n shots of a larger choice are the choice of n.
+        The rows of ``count`` references in the pool, in the order in which they were chosen, and their score.
     """
     chosen: list[int] = []
     score = 0.0
     while len(chosen) < count:
-        left = [shot for shot in range(len(ranking)) if shot not in chosen]
-        sets = [[*chosen, shot] for shot in left]
+        left = [one for one in range(len(ranking)) if one not in chosen]
+        sets = [[*chosen, one] for one in left]
         scores = ranking.scores(sets)
         best = int(ranking.typicality(sets).where(scores == scores.max(), -2).argmax())  # the first of several
         score = float(scores[best])
         chosen.append(left[best])
-    return Choice(ranking.rows[chosen].tolist(), score)
-
-
-def _average_precision(instances: NDArray[np.int64], wanted: int) -> float:
-    """The average precision of a ranking.
-
-    Args:
-        instances: int64 [m], the instance of the class that each candidate shows, or ``NO_INSTANCE``, best first.
-        wanted: The number of instances of the class that should be found.
-    """
-    shown, first = np.unique(instances, return_index=True)
-    hits = np.zeros(len(instances), bool)
-    hits[first[shown != NO_INSTANCE]] = True
-    hits = hits[hits | (instances == NO_INSTANCE)]
-    precision = hits.cumsum() / np.arange(1, len(hits) + 1)
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(best_from_here[hits].sum() / wanted)
-
-
-def _numbers(parts: list[Tensor]) -> Tensor:
-    """The number of the part that each entry of the joined parts is from."""
-    lengths = torch.tensor([len(part) for part in parts])
-    return torch.arange(len(parts)).repeat_interleave(lengths)
+    return ranking.rows[chosen].tolist(), score

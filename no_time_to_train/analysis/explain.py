@@ -11,8 +11,9 @@ prompts, those of all points.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -20,8 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.analysis.trace import Trace, trace
+from no_time_to_train.data.coco import index_coco
+from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
@@ -33,13 +40,7 @@ PIXELS_AT_ONCE = 2**26
 
 
 class Reason(NamedTuple):
-    """A reason why an object is missed.
-
-    Attributes:
-        title: A few words for tables.
-        meaning: One sentence.
-        part: The part of the method that lost the object.
-    """
+    """A reason why an object is missed: a title for tables, a sentence, and the part of the method that lost it."""
 
     title: str
     meaning: str
@@ -86,8 +87,6 @@ class MissedObjects:
         classes: The index of each object's class in the memory, in [0, C).
         boxes: float64 [k, 4], x, y, w, h in pixels.
         masks: bool [k, H, W]; None where hits are decided by boxes.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
     """
 
     names: list[str]
@@ -152,6 +151,59 @@ def with_settings(segmenter: Segmenter, settings: Settings) -> Segmenter:
     return Segmenter(segmenter.encoder, proposer, segmenter.prototypes, settings, segmenter.negatives)
 
 
+def explain_image(
+    truth: Sequence[tuple[str, NDArray[np.bool_]]],
+    found: Instances,
+    segmenter: Segmenter,
+    propose: Callable[[Segmenter], DescribedProposals],
+    min_iou: float,
+    min_score: float,
+) -> list[Finding | None]:
+    """Say of each object of an image why it is not among the instances that were found there.
+
+    Args:
+        truth: The label and the mask, bool [H, W], of each object.
+        propose: The proposals of the image by a segmenter with other settings.
+        min_iou: The IoU with an object that a hit needs.
+        min_score: The score that an instance needs.
+
+    Returns:
+        For each object, why it is missed, or None where it is found. Objects and instances are matched as by COCO.
+    """
+    names, (height, width) = [category.name for category in found.categories], found.image.shape[:2]
+    for label, _ in truth:
+        if label not in names:
+            raise UserError(f"the memory has no class {label!r}{suggest(label, names)}")
+    masks = np.array([mask for _, mask in truth], bool).reshape(-1, height, width)
+    classes = [names.index(label) for label, _ in truth]
+    annotations = [
+        {
+            "id": index,
+            "image_id": 1,
+            "category_id": found.categories[class_index].id,
+            "bbox": list(cv2.boundingRect(mask.view(np.uint8))),
+            "segmentation": encode_mask(mask),
+            "area": float(mask.sum()),
+            "iscrowd": 0,
+        }
+        for index, (class_index, mask) in enumerate(zip(classes, masks, strict=True), start=1)
+    ]
+    images = [{"id": 1, "height": height, "width": width}]
+    categories = [{"id": category.id, "name": category.name} for category in found.categories]
+    coco = index_coco({"images": images, "categories": categories, "annotations": annotations})
+    matches = find_matches(coco, found.to_coco(1), found.categories, "segm", COCOeval, hit=min_iou)
+    missed = sorted(index - 1 for index in matches.objects.keys() - matches.hit_objects)
+    boxes = np.array([one["bbox"] for one in annotations], float).reshape(-1, 4)
+    objects = MissedObjects(names, classes, boxes, masks, height, width).some(missed)
+    searches = [
+        (reason, partial(propose, with_settings(segmenter, settings)))
+        for reason, settings in wider_settings(segmenter.settings).items()
+    ]
+    explained, _ = explain_objects(objects, segmenter, propose(segmenter), searches, min_iou, min_score)
+    findings = dict(zip(missed, explained, strict=True))
+    return [findings.get(index) for index in range(len(truth))]
+
+
 def explain_objects(
     objects: MissedObjects,
     segmenter: Segmenter,
@@ -164,7 +216,6 @@ def explain_objects(
 
     Args:
         objects: The objects that are missed.
-        segmenter: The memory and the settings of the run.
         proposals: The run's proposals, on the device of the networks.
         searches: Wider proposals, which are made only where an object is in none of those before.
         min_iou: The IoU with an object that a hit needs.
@@ -175,33 +226,27 @@ def explain_objects(
     """
     traced = trace(segmenter, proposals)
     fates_of = Fates(traced, min_score)
-    findings: list[Finding] = []
-    overlaps = overlap(objects, proposals)
-    for class_index, iou in zip(objects.classes, overlaps, strict=True):
-        found = Finding("never_proposed")
-        good = np.flatnonzero(iou >= min_iou).tolist()
-        if good:
-            fates = {row: fates_of.fate(row, class_index) for row in good}
-            row = max(good, key=lambda row: (fates[row].step, fates[row].score, iou[row]))
-            found.reason, found.final_score = fates[row].reason, fates[row].final_score
-            describe(found, iou, row, segmenter, proposals, objects.names, class_index)
-        elif iou.any():
-            describe(found, iou, int(iou.argmax()), segmenter, proposals, objects.names, class_index)
-        findings.append(found)
-    for reason, propose in searches:
+    findings = [Finding("never_proposed") for _ in objects.classes]
+    every: list[Search] = [("", lambda: proposals), *searches]
+    for reason, propose in every:
         missing = [index for index, found in enumerate(findings) if found.reason == "never_proposed"]
         if not missing:
             break
-        wider = propose()
-        for index, iou in zip(missing, overlap(objects.some(missing), wider), strict=True):
+        searched = propose()
+        for index, iou in zip(missing, overlap(objects.some(missing), searched), strict=True):
             found, class_index = findings[index], objects.classes[index]
             good = np.flatnonzero(iou >= min_iou).tolist()
-            if good:  # the one that a lower threshold brings back first
+            row = int(iou.argmax()) if len(iou) else 0
+            if good and not reason:  # a proposal of the run: the one that got furthest
+                fates = {row: fates_of.fate(row, class_index) for row in good}
+                row = max(good, key=lambda row: (fates[row].step, fates[row].score, iou[row]))
+                found.reason, found.final_score = fates[row].reason, fates[row].final_score
+            elif good:  # the one that a lower threshold brings back first
+                row = max(good, key=lambda row: float(searched.predicted_iou[row]))
                 found.reason = reason
-                row = max(good, key=lambda row: float(wider.predicted_iou[row]))
-                describe(found, iou, row, segmenter, wider, objects.names, class_index)
-            elif iou.max(initial=0) > found.best_iou:
-                describe(found, iou, int(iou.argmax()), segmenter, wider, objects.names, class_index)
+            elif iou.max(initial=0) <= found.best_iou:
+                continue
+            describe(found, iou, row, segmenter, searched, objects.names, class_index)
     return findings, traced
 
 
@@ -218,24 +263,21 @@ def describe(
     """Set what a finding says about its proposal.
 
     Args:
-        found: The finding, which is changed.
         iou: float64 [n], the IoU of the object with each proposal.
         row: The proposal.
-        segmenter: The memory and the settings.
-        proposals: All n proposals.
         names: The names of the memory's classes.
         class_index: The object's class.
     """
     one = torch.tensor([row], device=proposals.vectors.device)
     with without_autocast(segmenter.prototypes):
         every = replace(segmenter.settings, classes_per_mask=len(segmenter.prototypes))
-        named = score(proposals[one], segmenter.prototypes, every, segmenter.negatives)
-    scores = dict(zip(named.classes.tolist(), named.scores.tolist(), strict=True))
+        classified = score(proposals[one], segmenter.prototypes, every, segmenter.negatives)
+    scores = dict(zip(classified.classes.tolist(), classified.scores.tolist(), strict=True))
     masks = proposals.upsampled_masks(one)
     found.best_iou, found.iou = max(found.best_iou, float(iou.max())), float(iou[row])
     found.predicted_iou = float(proposals.predicted_iou[row])
     found.score = scores[class_index]
-    found.taken_for, found.taken_score = names[int(named.classes[0])], float(named.scores[0])
+    found.taken_for, found.taken_score = names[int(classified.classes[0])], float(classified.scores[0])
     found.mask = proposals.at_full_size(one, masks)[0] if masks.areas.all() else None
 
 
@@ -257,12 +299,7 @@ class Fate(NamedTuple):
 
 
 class Fates:
-    """Looks up what happened to the proposals of an image.
-
-    Args:
-        traced: The trace of all proposals.
-        min_score: The score that a detection needs.
-    """
+    """Looks up what happened to the proposals of an image; a detection needs a score of ``min_score``."""
 
     def __init__(self, traced: Trace, min_score: float) -> None:
         self.traced, self.min_score = traced, min_score

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from no_time_to_train.analysis.leave_one_out import MeasuredImage, leave_one_out, prototype_without
 from no_time_to_train.analysis.reference_report import (
     ClassReport,
     Confusion,
+    MeasuredReference,
     ReferenceReport,
-    ShotReport,
     with_advice,
 )
-from no_time_to_train.analysis.reference_scores import ShotImage, Verdict, score_shots
-from no_time_to_train.analysis.score_thresholds import FEWEST_SHOTS, best_thresholds, expected_ap
+from no_time_to_train.analysis.score_thresholds import FEWEST_REFERENCES, best_thresholds, expected_ap
 from no_time_to_train.data.reference_pictures import decode_crop
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import patch_weights
@@ -38,49 +38,51 @@ SAME = 0.995
 
 
 def examine(
-    bank: MemoryBank, images: Iterable[ShotImage], settings: Settings, encoder: Encoder, each: bool = True
+    bank: MemoryBank, images: Iterable[MeasuredImage], settings: Settings, encoder: Encoder, each: bool = True
 ) -> ReferenceReport:
     """Measure what a set of references is worth.
 
     Args:
         bank: The memory that was made of the references.
         images: Their images. One is needed at a time.
-        settings: The method's numbers.
         encoder: Describes the surroundings of each reference.
         each: Measure what each reference is worth, too; thresholds alone need less time.
     """
-    scores = score_shots(bank, images, settings, each)
+    measured = leave_one_out(bank, images, settings, each)
     similarity = similarities(bank)
-    shots = [
-        _shot_report(bank, shot, scores.verdicts[shot], similarity, _background(bank, shot, encoder) if each else None)
-        for shot in range(len(bank))
-    ]
+    references = [measured.references[number] for number in range(len(bank))]
+    for number, reference in enumerate(references):
+        _compare(reference, bank, number, similarity)
+        reference.background = _background(bank, number, encoder) if each else None
     classes = []
-    for index, (category, threshold) in enumerate(zip(bank.categories, best_thresholds(scores.classes), strict=True)):
-        positive = bank.references_of(index)
-        ap = None if threshold is None else expected_ap(scores.classes[index], threshold.objects)
-        where = {scores.verdicts[shot].image for shot in positive}
-        found = sum(bool(shots[shot].found) for shot in positive)
-        classes.append(ClassReport(category.name, len(positive), len(where), found, threshold, ap))
-        for shot, without in scores.without.items():
-            if int(bank.class_index[shot]) == index and threshold is not None and ap is not None:
-                known = len(without.found) >= FEWEST_SHOTS
-                shots[shot].ap_without = expected_ap(without, threshold.objects) - ap if known else None
-    return with_advice(ReferenceReport(classes, shots, confusions(bank, similarity), asdict(settings), bank))
+    thresholds = best_thresholds(measured.classes)
+    for index, (category, scores, threshold) in enumerate(
+        zip(bank.categories, measured.classes, thresholds, strict=True)
+    ):
+        positive = [references[number] for number in bank.references_of(index)]
+        ap = None if threshold is None else expected_ap(scores, threshold.objects)
+        images_of_class = len({one.image for one in positive})
+        found = sum(bool(one.found) for one in positive)
+        classes.append(ClassReport(category.name, len(positive), images_of_class, found, threshold, ap))
+        for number, without in measured.without.items():
+            known = int(bank.class_index[number]) == index and len(without.found) >= FEWEST_REFERENCES
+            if known and threshold is not None and ap is not None:
+                references[number].ap_without = expected_ap(without, threshold.objects) - ap
+    return with_advice(ReferenceReport(classes, references, confusions(bank, similarity), asdict(settings), bank))
 
 
 def similarities(bank: MemoryBank) -> Tensor:
-    """The cosine of each shot's vector with each class's prototype, which is made without the shot.
+    """The cosine of each reference's vector with each class's prototype, which is made without it.
 
     Returns:
-        float32 [M, C]; NaN where a class has no other positive shot.
+        float32 [M, C]; NaN where a class has no other positive reference.
     """
     vectors, found = F.normalize(bank.vectors, dim=1), torch.full((len(bank), len(bank.categories)), torch.nan)
-    for shot in range(len(bank)):
+    for number in range(len(bank)):
         for index in range(len(bank.categories)):
-            others = [one for one in bank.references_of(index) if one != shot]
-            if others:
-                found[shot, index] = F.normalize(bank.vectors[others].mean(dim=0), dim=0) @ vectors[shot]
+            prototype = prototype_without(bank.vectors, bank.references_of(index), [number])
+            if prototype is not None:
+                found[number, index] = F.normalize(prototype, dim=0) @ vectors[number]
     return found
 
 
@@ -89,10 +91,6 @@ def confusions(bank: MemoryBank, similarity: Tensor) -> list[Confusion]:
 
     The margin of a reference is how much more similar it is to its own class, without itself, than to the other class.
     Two classes are told apart where the mean margin of their references is clearly above 0.
-
-    Args:
-        bank: The whole memory.
-        similarity: From :func:`similarities`.
     """
     assert bank.prototypes is not None
     prototypes = F.normalize(bank.prototypes, dim=1)
@@ -104,7 +102,7 @@ def confusions(bank: MemoryBank, similarity: Tensor) -> list[Confusion]:
         margins = margins[~margins.isnan()]
         labels = bank.categories[a].name, bank.categories[b].name
         cosine = float(prototypes[a] @ prototypes[b])
-        if len(margins) < 2 * FEWEST_SHOTS:
+        if len(margins) < 2 * FEWEST_REFERENCES:
             if cosine >= SIMILAR:
                 found.append(Confusion(labels, None, cosine))
         else:
@@ -116,57 +114,36 @@ def confusions(bank: MemoryBank, similarity: Tensor) -> list[Confusion]:
     return sorted(found, key=lambda one: (one.share is None, -(one.share or 0), -one.similarity))
 
 
-def _shot_report(
-    bank: MemoryBank, shot: int, verdict: Verdict, similarity: Tensor, background: float | None
-) -> ShotReport:
-    """What was measured about one shot."""
-    labels = [category.name for category in bank.categories]
-    index, negative = int(bank.class_index[shot]), bool(bank.negative[shot])
-    same_class = [one for one in range(len(bank)) if int(bank.class_index[one]) == index]
-    others = similarity[shot].clone()
+def _compare(reference: MeasuredReference, bank: MemoryBank, number: int, similarity: Tensor) -> None:
+    """Set what the vectors of the references say about one of them."""
+    index = int(bank.class_index[number])
+    others = similarity[number].clone()
+    if not others[index].isnan():
+        reference.similarity = float(others[index])
     others[index] = torch.nan
-    nearest = None if others.isnan().all() else int(others.nan_to_num(-2).argmax())
-    cosines = F.normalize(bank.vectors[same_class], dim=1) @ F.normalize(bank.vectors[shot], dim=0)
-    twins = [n for n, one in enumerate(same_class) if one != shot and cosines[n] >= SAME]
-    return ShotReport(
-        label=labels[index],
-        image=verdict.image,
-        number=same_class.index(shot) + 1,
-        negative=negative,
-        compared=verdict.compared,
-        found=verdict.score is not None if verdict.compared and not negative else None,
-        best_iou=verdict.best_iou,
-        iou=verdict.iou,
-        score=verdict.score,
-        taken_for=None if verdict.taken_for is None else labels[verdict.taken_for],
-        taken_score=verdict.taken_score,
-        similarity=None if similarity[shot, index].isnan() else float(similarity[shot, index]),
-        most_similar=None if nearest is None else labels[nearest],
-        similarity_to_it=None if nearest is None else float(others[nearest]),
-        area=verdict.area,
-        mask_ratio=verdict.mask_ratio,
-        background=background,
-        twin=twins[0] + 1 if twins else None,
-    )
+    if not others.isnan().all():
+        nearest = int(others.nan_to_num(-2).argmax())
+        reference.most_similar = bank.categories[nearest].name
+        reference.similarity_to_it = float(others[nearest])
+    of_class = [one for one in range(len(bank)) if int(bank.class_index[one]) == index]
+    cosines = F.normalize(bank.vectors[of_class], dim=1) @ F.normalize(bank.vectors[number], dim=0)
+    same = [place for place, one in enumerate(of_class, 1) if one != number and cosines[place - 1] >= SAME]
+    reference.same_as = same[0] if same else None
 
 
 @torch.inference_mode()
-def _background(bank: MemoryBank, shot: int, encoder: Encoder) -> float | None:
-    """Share of a shot's mask whose tokens are more similar to the mean token outside the mask than to its class.
-
-    Its class is the prototype of its other shots; or its own vector, where it has no others.
-    """
-    if bank.crops[shot] is None:
+def _background(bank: MemoryBank, number: int, encoder: Encoder) -> float | None:
+    """Share of a reference's mask whose tokens are more like those outside than like the class without it."""
+    if bank.crops[number] is None:
         return None
-    crop, mask = decode_crop(bank.crops[shot])
+    crop, mask = decode_crop(bank.crops[number])
     weights = patch_weights(mask, encoder.size, encoder.grid)
     outside = weights == 0
     if not outside.any():
         return None
     tokens = encoder(crop[None].to(encoder.normalize.mean.device))[0].float().cpu()
-    others = [one for one in bank.references_of(int(bank.class_index[shot])) if one != shot]
-    own = bank.vectors[others].mean(dim=0) if others else bank.vectors[shot]
+    own = prototype_without(bank.vectors, bank.references_of(int(bank.class_index[number])), [number])
     tokens = F.normalize(tokens, dim=1)
     around = F.normalize(tokens[outside].mean(dim=0), dim=0)
-    like_around = tokens @ around > tokens @ F.normalize(own, dim=0)
+    like_around = tokens @ around > tokens @ F.normalize(bank.vectors[number] if own is None else own, dim=0)
     return float((weights * like_around).sum() / weights.sum())

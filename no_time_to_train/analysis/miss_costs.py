@@ -7,12 +7,10 @@ none no longer counts. Gains do not add up, because AP is not linear.
 """
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 from no_time_to_train.analysis.explain import REASONS
-from no_time_to_train.evaluation.coco_ap import mean_of_known
-from no_time_to_train.evaluation.error_analysis import Matches, ap50_by_class, assign_kinds
+from no_time_to_train.evaluation.error_analysis import Matches, assign_kinds, corrected_ap
 
 #: Reasons that every table shows. Others are shown where an object has them.
 ALWAYS = ("never_proposed", "predicted_iou", "class", "score", "suppressed", "merged", "limit")
@@ -22,10 +20,9 @@ def miss_costs(matches: Matches, reasons: dict[int, str], names: dict[int, str],
     """Count the reasons, and compute what each costs.
 
     Args:
-        matches: The hits of the run, from ``error_analysis.find_matches``. Its detections get their kinds of errors.
+        matches: The hits of the run. Its detections get their kinds of errors.
         reasons: The reason of each missed object by its id.
         names: The names of the classes by category id.
-        hit: The IoU with an object that a hit needs.
 
     Returns:
         ``{"objects": n, "misses": n, "AP": ..., "gain": AP gained without any miss, "reasons": {reason: {"count": n,
@@ -59,32 +56,13 @@ def miss_costs(matches: Matches, reasons: dict[int, str], names: dict[int, str],
 
 
 def ap_if_found(matches: Matches, found: set[int], names: dict[int, str]) -> float:
-    """The mean AP over classes if some missed objects were found.
-
-    Args:
-        matches: Detections with kinds of errors.
-        found: The ids of the objects.
-        names: The names of the classes by category id.
-    """
-    hit: set[int] = set()
-    detections = []
-    for detection in sorted(matches.detections, key=lambda detection: -detection.score):
-        if detection.target is None or detection.target not in found:
-            detections.append(detection)
-        elif detection.target not in hit:
-            hit.add(detection.target)
-            category_id = matches.objects[detection.target]["category_id"]
-            detections.append(replace(detection, category_id=category_id, is_hit=True))
-    objects = [annotation for object_id, annotation in matches.objects.items() if object_id not in found - hit]
-    return mean_of_known(ap50_by_class(detections, objects, names).values()) or 0.0
+    """The mean AP over classes if some missed objects, given by their ids, were found."""
+    without_detection = found - {detection.target for detection in matches.detections}
+    return corrected_ap(matches, lambda detection: detection.target in found, without_detection, names)
 
 
 def cost_table(costs: dict[str, Any]) -> str:
-    """The table of the reasons.
-
-    Args:
-        costs: From :func:`miss_costs`, with "iou" and "score", what a hit needs.
-    """
+    """The table of the reasons; ``costs`` has "iou" and "score", too, which a hit needs."""
     measure = f"AP{round(100 * costs['iou'])}"
     least = f", score {costs['score']:g}" if costs["score"] else ""
     rows = [

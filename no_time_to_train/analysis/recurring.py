@@ -71,15 +71,7 @@ class Choice(NamedTuple):
 
 
 def salient(proposals: DescribedProposals, logits: Tensor) -> Picture:
-    """The most salient proposals of a picture.
-
-    Args:
-        proposals: The n proposals of the whole picture.
-        logits: float32 [n, h, w], their masks.
-
-    Returns:
-        At most ``KEPT`` of them.
-    """
+    """The most salient proposals of a picture, at most ``KEPT``; ``logits`` are their masks, float32 [n, h, w]."""
     regions = (logits > 0).float()
     salience = salience_of(regions, proposals.predicted_iou, proposals.vectors)
     kept = nms(proposals.boxes.float(), salience, SAME_BOX)[:KEPT]
@@ -120,19 +112,16 @@ def choose_recurring(pictures: Sequence[Picture], known: Tensor) -> list[Choice]
     """The proposal of each picture that shows the object of all of them.
 
     Its score is its salience times a power of its agreement with the other pictures. The agreement with one picture is
-    the largest product of similarity and salience over the proposals there; that with a known shot is the similarity.
+    the largest product of similarity and salience over the proposals there; that with a known reference is similarity.
 
     Args:
         pictures: The pictures of a class, each with at least one proposal.
-        known: float [k, D], the vectors of shots of the class whose masks are known.
-
-    Returns:
-        One choice per picture.
+        known: float [k, D], the vectors of references of the class whose masks are known.
     """
     known = F.normalize(known, dim=1)
     choices = []
     for picture in pictures:
-        agreement = [picture.vectors @ shot for shot in known]
+        agreement = [picture.vectors @ reference for reference in known]
         for other in pictures:
             if other is not picture:
                 agreement.append((picture.vectors @ other.vectors.T * other.salience).amax(dim=1))

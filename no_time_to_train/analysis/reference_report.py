@@ -10,6 +10,9 @@ from no_time_to_train.method.memory_bank import MemoryBank
 #: The format of ``ReferenceReport.to_json``.
 FORMAT = "no-time-to-train reference report 1"
 
+#: The keys of this format that are not named as the attributes.
+KEYS = {"same_as": "twin"}
+
 #: Advice is given from these values on: the area of a reference's mask, relative to that of SAM 2's proposal;
 LARGE, SMALL = 2.0, 0.5
 #: the area of an object in pixels of SAM 2's masks, which have 256 x 256;
@@ -24,7 +27,7 @@ MASK_SIDE = 256
 
 
 @dataclass
-class ShotReport:
+class MeasuredReference:
     """What was measured about one reference.
 
     Attributes:
@@ -43,10 +46,10 @@ class ShotReport:
         most_similar: The other class whose prototype its vector is most similar to; None where there is no other.
         similarity_to_it: The cosine with that prototype.
         area: Its mask's share of the image.
-        mask_ratio: Its mask's area, divided by that of the proposal with the highest IoU.
+        mask_ratio: Its mask's area, divided by that of the proposal with the highest IoU; None where none overlaps it.
         background: Share of its mask that looks more like the surroundings in its crop than like its class; None
             where its crop shows no surroundings.
-        twin: The number of another reference of its class that is nearly the same; None where there is none.
+        same_as: The number of another reference of its class that is nearly the same; None where there is none.
         ap_without: How much the expected AP of its class changes without it; None where it is not known.
         advice: What follows from this, in words.
     """
@@ -56,19 +59,19 @@ class ShotReport:
     number: int
     negative: bool
     compared: bool
-    found: bool | None
-    best_iou: float
-    iou: float | None
-    score: float | None
-    taken_for: str | None
-    taken_score: float | None
-    similarity: float | None
-    most_similar: str | None
-    similarity_to_it: float | None
-    area: float
-    mask_ratio: float | None
-    background: float | None
-    twin: int | None
+    found: bool | None = None
+    best_iou: float = 0.0
+    iou: float | None = None
+    score: float | None = None
+    taken_for: str | None = None
+    taken_score: float | None = None
+    similarity: float | None = None
+    most_similar: str | None = None
+    similarity_to_it: float | None = None
+    area: float = 0.0
+    mask_ratio: float | None = None
+    background: float | None = None
+    same_as: int | None = None
     ap_without: float | None = None
     advice: list[str] = field(default_factory=list)
 
@@ -78,7 +81,6 @@ class ClassReport:
     """What was measured about one class.
 
     Attributes:
-        label: Its name.
         references: The number of its positive references.
         images: The number of images that they are in.
         found: The number of references that the others find.
@@ -118,15 +120,13 @@ class ReferenceReport:
     """What ``ReferenceSegmenter.check_references`` has measured.
 
     Attributes:
-        classes: One entry per class.
-        shots: One entry per reference, in the order of the classes.
+        references: In the order of the classes.
         confusions: Pairs of classes, the worst first.
-        settings: The method's numbers that they were measured with.
-        memory: The memory that was made of the references, in the order of ``shots``.
+        memory: The memory that was made of the references, in the same order.
     """
 
     classes: list[ClassReport]
-    shots: list[ShotReport]
+    references: list[MeasuredReference]
     confusions: list[Confusion]
     settings: dict[str, Any]
     memory: MemoryBank
@@ -138,15 +138,19 @@ class ReferenceReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
-        parts: dict[str, list[Any]] = {"classes": self.classes, "shots": self.shots, "confusions": self.confusions}
-        entries = {name: [asdict(one) for one in part] for name, part in parts.items()}
-        return {"format": FORMAT, "settings": self.settings, **entries}
+        return {
+            "format": FORMAT,
+            "settings": self.settings,
+            "classes": [asdict(one) for one in self.classes],
+            "shots": [{KEYS.get(key, key): value for key, value in asdict(one).items()} for one in self.references],
+            "confusions": [asdict(one) for one in self.confusions],
+        }
 
 
 def with_advice(report: ReferenceReport) -> ReferenceReport:
     """The same report with advice for each reference, class and pair of classes."""
-    for shot in report.shots:
-        shot.advice = advice_on_shot(shot)
+    for reference in report.references:
+        reference.advice = advice_on_reference(reference)
     for one in report.classes:
         one.advice = advice_on_class(one)
     for pair in report.confusions:
@@ -154,52 +158,52 @@ def with_advice(report: ReferenceReport) -> ReferenceReport:
     return report
 
 
-def advice_on_shot(shot: ShotReport) -> list[str]:
+def advice_on_reference(one: MeasuredReference) -> list[str]:
     """What to do about a reference, one sentence for each thing that was measured; empty where it is fine."""
-    label, advice = shot.label, []
-    if not shot.negative:
-        own, other = shot.similarity, shot.similarity_to_it
-        mostly_background = shot.background is not None and shot.background >= MOSTLY_BACKGROUND
+    label, advice = one.label, []
+    if not one.negative:
+        own, other = one.similarity, one.similarity_to_it
+        mostly_background = one.background is not None and one.background >= MOSTLY_BACKGROUND
         if own is not None and other is not None and other > own:
             advice.append(
-                f"It looks more like {shot.most_similar} (similarity {other:.2f}) than like the other references of "
+                f"It looks more like {one.most_similar} (similarity {other:.2f}) than like the other references of "
                 f"{label} ({own:.2f}): check {'its mask and ' * mostly_background}its label."
             )
-        elif shot.taken_for not in (None, label) and shot.compared:
-            advice.append(f"The others find it, but as {shot.taken_for} (score {shot.taken_score:.2f}).")
-        elif shot.found is False and shot.best_iou >= 0.5:
+        elif one.taken_for not in (None, label) and one.compared:
+            advice.append(f"The others find it, but as {one.taken_for} (score {one.taken_score:.2f}).")
+        elif one.found is False and one.best_iou >= 0.5:
             advice.append(
                 f"SAM 2 proposes a mask of it, but none of {label} remains on it: it may be too unlike the others, or "
                 "merged into a larger mask."
             )
-        if shot.background is not None and mostly_background:
+        if one.background is not None and mostly_background:
             than = f"the other references of {label}" if own is not None else "the rest of the mask"
             advice.append(
-                f"{100 * shot.background:.0f} % of its mask looks more like its surroundings than like {than}: does "
+                f"{100 * one.background:.0f} % of its mask looks more like its surroundings than like {than}: does "
                 "the mask mark the object?"
             )
-    pixels = shot.area * MASK_SIDE**2
+    pixels = one.area * MASK_SIDE**2
     if pixels < TINY:
         advice.append(
-            f"It covers {100 * shot.area:.2g} % of its image, {pixels:.0f} of the {MASK_SIDE} x {MASK_SIDE} pixels of "
+            f"It covers {100 * one.area:.2g} % of its image, {pixels:.0f} of the {MASK_SIDE} x {MASK_SIDE} pixels of "
             "a mask of SAM 2: crop the image around it, or take a larger one."
         )
-    if shot.best_iou < 0.5:
-        ratio = shot.mask_ratio
+    if one.best_iou < 0.5:
+        ratio = one.mask_ratio
         if ratio is not None and ratio >= LARGE:
             why = f"its mask is {ratio:.1f} times as large as what SAM 2 proposes there"
         elif ratio is not None and ratio <= SMALL:
             why = f"its mask has {100 * ratio:.0f} % of the area of what SAM 2 proposes there"
         else:
             why = "SAM 2 sees no object with this outline"
-        advice.append(f"No proposal of SAM 2 fits its mask (best IoU {shot.best_iou:.2f}): {why}.")
-    if shot.twin is not None and shot.twin < shot.number:
+        advice.append(f"No proposal of SAM 2 fits its mask (best IoU {one.best_iou:.2f}): {why}.")
+    if one.same_as is not None and one.same_as < one.number:
         advice.append(
-            f"It is nearly the same as reference {shot.twin}: it adds nothing, and makes the figures too good."
+            f"It is nearly the same as reference {one.same_as}: it adds nothing, and makes the figures too good."
         )
-    if shot.ap_without is not None and shot.ap_without >= HARMFUL:
+    if one.ap_without is not None and one.ap_without >= HARMFUL:
         advice.append(
-            f"Without it, the expected AP of {label} is {100 * shot.ap_without:.1f} points higher: correct it, or "
+            f"Without it, the expected AP of {label} is {100 * one.ap_without:.1f} points higher: correct it, or "
             "leave it out."
         )
     return advice
@@ -258,13 +262,13 @@ def summary_lines(report: ReferenceReport) -> list[str]:
         )
     lines += [f"{one.label}: {advice}" for one in report.classes for advice in one.advice]
     lines += [pair.advice for pair in report.confusions]
-    for shot in report.shots:
-        name = f"{'negative of ' if shot.negative else ''}{shot.label}, reference {shot.number} ({shot.image})"
-        lines += [f"{name}: {advice}" for advice in shot.advice]
+    for reference in report.references:
+        name = f"{reference.label}, reference {reference.number} ({reference.image})"
+        lines += [f"{'negative of ' * reference.negative}{name}: {advice}" for advice in reference.advice]
     return lines
 
 
 def title_of(report: ReferenceReport) -> str:
     """What was checked, in a few words."""
     classes = len(report.classes)
-    return f"{plural(len(report.shots), 'reference')} of {classes} class{'es' * (classes != 1)}"
+    return f"{plural(len(report.references), 'reference')} of {classes} class{'es' * (classes != 1)}"

@@ -1,38 +1,38 @@
 """The score threshold of a class with the best F1, estimated from its references alone.
 
 Few references of a class are known, and the rest of their images is not annotated: a mask of the class there may be
-right or wrong. Only scores of at least half the median score of the shots count, because no threshold is lower. They
-are taken for a mixture of two distributions:
+right or wrong. Only scores of at least half the references' median score count, because no threshold is lower. They are
+taken for a mixture of two distributions:
 
-- Scores of right masks are normal. Their standard deviation is a fixed share of the median shot's score.
+- Scores of right masks are normal. Their standard deviation is a fixed share of the references' median score.
 - Scores of wrong masks are exponential: they begin at the lowest score that counts, and higher ones are rarer.
 
-Expectation and maximization alternate: how likely each mask outside the shots is right; then the share and the mean of
-right masks, and the mean of wrong ones. Masks that are certainly right or wrong stay so. With tp(t) and fp(t) the
-expected numbers of right and wrong masks with a score of at least t, and n the number of objects,
+Expectation and maximization alternate: how likely each mask outside the references is right; then the share and the
+mean of right masks, and the mean of wrong ones. Masks that are certainly right or wrong stay so. With tp(t) and fp(t)
+the expected numbers of right and wrong masks with a score of at least t, and n the number of objects,
 
     F1(t) = 2 tp(t) / (n + tp(t) + k fp(t)).
 
 An image of references shows the class because it was chosen for that, so objects are rarer in other images, and wrong
 masks are not. Where objects are spread at random, an image that was chosen for one of them shows one object more than
-any image does; k = n / (n - number of shots) makes up for that.
+any image does; k = n / (n - number of references) makes up for that.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from no_time_to_train.analysis.reference_scores import ClassScores
+from no_time_to_train.evaluation.coco_ap import average_precision
 
 #: Thresholds that are compared, in steps of 0.01.
 GRID = torch.linspace(0, 1, 101)
 
-#: Shots of a class that others were compared with, from which its threshold is estimated.
-FEWEST_SHOTS = 2
+#: References of a class that others were compared with, from which its threshold is estimated.
+FEWEST_REFERENCES = 2
 
-#: The following are relative to the median score of a class's shots (docs/references.md says how they were chosen):
+#: The following are relative to the references' median score (docs/references.md says how they were chosen):
 #: the lowest score that counts,
 LOWEST = 0.5
 #: the standard deviation of the scores of right masks,
@@ -48,6 +48,21 @@ ROUNDS = 30
 
 #: Standard deviation of the kernel that smooths counts of masks.
 BANDWIDTH = 0.05
+
+
+@dataclass
+class ClassScores:
+    """The scores of a class in all images of references, at any score.
+
+    Attributes:
+        found: For each positive reference that could be left out, its score; 0 where the others did not find it.
+        wrong: The scores of masks that are certainly not of the class.
+        unknown: The scores of masks outside all references.
+    """
+
+    found: dict[int, float] = field(default_factory=dict)
+    wrong: list[float] = field(default_factory=list)
+    unknown: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,22 +89,18 @@ class Threshold:
 def best_thresholds(scores: Sequence[ClassScores]) -> list[Threshold | None]:
     """The threshold with the best expected F1 of each class.
 
-    Args:
-        scores: The scores of each class.
-
-    Returns:
-        None for a class of which fewer than ``FEWEST_SHOTS`` shots could be compared with others, or none was found.
+    It is None for a class of which fewer than ``FEWEST_REFERENCES`` could be compared with others, or none was found.
     """
     return [_best_threshold(one) for one in scores]
 
 
 def _best_threshold(scores: ClassScores) -> Threshold | None:
-    """The threshold of a class, see :func:`best_thresholds`."""
-    shots = torch.tensor(list(scores.found.values()))
-    found = shots[shots > 0]
-    if len(shots) < FEWEST_SHOTS or not len(found):
+    """The threshold of a class."""
+    references = torch.tensor(list(scores.found.values()))
+    found = references[references > 0]
+    if len(references) < FEWEST_REFERENCES or not len(found):
         return None
-    median = float(shots.quantile(0.5)) or float(found.quantile(0.5))  # of those found, where most are not
+    median = float(references.quantile(0.5)) or float(found.quantile(0.5))  # of those found, where most are not
     lowest, spread = LOWEST * median, RIGHT_SPREAD * median
     wrong, unknown = (torch.tensor(one)[torch.tensor(one) >= lowest] for one in (scores.wrong, scores.unknown))
     middle, tail, share = torch.tensor(median), torch.tensor(WRONG_MEAN * median), 0.5
@@ -103,8 +114,8 @@ def _best_threshold(scores: ClassScores) -> Threshold | None:
         above = (wrong - lowest).sum() + ((1 - right) * (unknown - lowest)).sum()
         tail = (above + WRONG_COUNT * WRONG_MEAN * median) / (wrongs + WRONG_COUNT)
     rights = len(found) + right.sum()
-    objects = rights * len(shots) / len(found)
-    rarer = (objects / (objects - len(shots)).clamp(min=1e-9)).clamp(max=RAREST)
+    objects = rights * len(references) / len(found)
+    rarer = (objects / (objects - len(references)).clamp(min=1e-9)).clamp(max=RAREST)
     tp = rights * torch.special.ndtr((middle - GRID) / spread)
     fp = rarer * wrongs * torch.exp((lowest - GRID) / tail)
     f1 = torch.where(lowest <= GRID, 2 * tp / (objects + tp + fp), 0)
@@ -123,22 +134,18 @@ def _best_threshold(scores: ClassScores) -> Threshold | None:
 
 
 def expected_ap(scores: ClassScores, objects: float) -> float:
-    """The AP that a class is expected to have on its references' images.
+    """The AP that a class is expected to have on its references' images, where it has n ``objects``.
 
-    With r(t) the share of the shots found with a score of at least t, D(t) the number of masks of the class with such a
-    score, and n the number of objects, the precision is n r(t) / D(t).
-
-    Args:
-        scores: The scores of the class.
-        objects: n, see :class:`Threshold`.
+    With r(t) the share of the references found with a score of at least t, and D(t) the number of masks of the class
+    with such a score, the precision is n r(t) / D(t).
     """
-    shots = torch.tensor(list(scores.found.values()))
-    known = _above(shots.tolist())
+    references = torch.tensor(list(scores.found.values()))
+    known = _above(references.tolist())
     everything = known + _above(scores.wrong) + _above(scores.unknown)
-    precision = (objects * known / len(shots) / everything.clamp(min=1e-9)).clamp(max=1)
-    envelope = precision.cummax(dim=0).values  # the best precision at the recall of each threshold or a higher one
-    places = (shots * (len(GRID) - 1)).round().long().clamp(max=len(GRID) - 1)
-    return float(torch.where(shots > 0, envelope[places], 0).mean())
+    precision = (objects * known / len(references) / everything.clamp(min=1e-9)).clamp(max=1)
+    steps = len(GRID) - 1
+    places = steps - (references * steps).round().long().clamp(max=steps)  # of the thresholds, the highest first
+    return average_precision(precision.flip(0).numpy(), places.where(references > 0, len(GRID)).numpy())
 
 
 def _above(values: Iterable[float]) -> Tensor:

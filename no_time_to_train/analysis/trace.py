@@ -34,14 +34,9 @@ class Trace:
 
 @torch.inference_mode()
 def trace(segmenter: Segmenter, proposals: DescribedProposals) -> Trace:
-    """Classify, suppress, upsample, merge and keep the best, as ``Segmenter.match_and_merge`` does.
+    """Classify, suppress, upsample, merge and keep the best by the steps of ``Segmenter.match_and_merge``.
 
-    Args:
-        segmenter: The memory and the settings; the networks are not used.
-        proposals: From ``Segmenter.describe``, on the device of the networks.
-
-    Returns:
-        Tensors on the CPU.
+    The networks are not used. The tensors of the trace are on the CPU.
     """
     settings = segmenter.settings
     with without_autocast(segmenter.prototypes):

@@ -11,7 +11,9 @@ from torch import Tensor
 from no_time_to_train.api.find_masks import PlainPicture, describe_picture, find_masks, find_objects, notice_doubt
 from no_time_to_train.api.prompted_references import ShownObject, read_reference
 from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_image import OwnImage
 from no_time_to_train.data.reference_pictures import encode_crop
+from no_time_to_train.errors import UserError
 from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
@@ -101,3 +103,17 @@ class ReferenceDescriber:
             return torch.zeros(0, self.segmenter.encoder.dim, device=self.device)
         of_class = self.memory.class_index == labels.index(label)
         return self.memory.vectors[of_class & (self.memory.negative == negative)].to(self.device)
+
+
+def memory_of(references: Sequence[Reference], describer: ReferenceDescriber) -> MemoryBank:
+    """The memory of some references, at least one positive, with their images."""
+    banks: list[MemoryBank] = []
+    for reference in references:
+        try:
+            shown = read_reference(reference)
+            bank, mask = describer.shot(reference.label, shown, reference.negative, str(reference.image))
+        except UserError as error:
+            raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error
+        bank.images = [OwnImage.of(str(reference.image), shown.pixels, mask)]
+        banks.append(bank)
+    return MemoryBank.join(banks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # help() then shows ImageInput rather than all that it stands for
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from no_time_to_train.analysis.explain import Finding, explain_image
+from no_time_to_train.analysis.leave_one_out import measured_images
 from no_time_to_train.analysis.measure_references import examine
-from no_time_to_train.analysis.reference_images import memory_of, shot_images
 from no_time_to_train.analysis.reference_report import ReferenceReport
 from no_time_to_train.api.class_memory import ClassMemory
+from no_time_to_train.api.describe_references import memory_of
 from no_time_to_train.data.image_proposals import ImageProposals
-from no_time_to_train.data.images import ImageInput, as_rgb
+from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.prompts import (
     IMAGE_TYPES,
@@ -33,6 +36,7 @@ from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.beyond.tiles import target_squares
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
@@ -40,7 +44,7 @@ from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName
 from no_time_to_train.overlap import follow
-from no_time_to_train.ranges import NonNegative, check_choice, check_number
+from no_time_to_train.ranges import Fraction, NonNegative, check_choice, check_number
 
 
 class ReferenceSegmenter(ClassMemory):
@@ -199,7 +203,7 @@ class ReferenceSegmenter(ClassMemory):
 
         try:
             bank.made_with = self.made_with
-            return examine(bank, shot_images(bank, propose), self.segmenter.settings, self.segmenter.encoder, each)
+            return examine(bank, measured_images(bank, propose), self.segmenter.settings, self.segmenter.encoder, each)
         finally:
             self.set_memory(earlier)
 
@@ -286,6 +290,31 @@ class ReferenceSegmenter(ClassMemory):
             found = found[kept]
         found = replace(found, prompts=proposals.proposals.prompts)
         return Instances(proposals.pixels, memory.categories, found, proposals.path)
+
+    def explain(
+        self, image: ImageInput, truth: Sequence[tuple[str, MaskInput]], threshold: float = 0.5, iou: float = 0.5
+    ) -> list[Finding | None]:
+        """Say of each object of an image why it was not found.
+
+        Args:
+            image: An image as in :meth:`add_reference`.
+            truth: The objects in the image: the label and the mask of each.
+            threshold: The score that an instance needs, in [0, 1].
+            iou: The IoU with an object that an instance needs to find it, in [0, 1].
+
+        Returns:
+            For each object, why it is missed, or None where it is found. Objects and instances are matched as by COCO.
+        """
+        check_number("iou", iou, Fraction)
+        proposals = self.propose(image)
+
+        def propose(wider: Segmenter) -> DescribedProposals:
+            other = copy.copy(self)
+            other.segmenter = wider
+            return proposals.proposals if wider is self.segmenter else other.propose(image).proposals
+
+        masks = [(label, as_mask(mask)) for label, mask in truth if mask is not None]
+        return explain_image(masks, self.rank(proposals, threshold), self.segmenter, propose, iou, threshold)
 
     def _lowest(self, score: LowestScore) -> dict[str, float]:
         """The lowest score of each class; see :meth:`segment`."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from no_time_to_train.analysis.annotated_proposals import annotate
-from no_time_to_train.analysis.reference_scores import ShotImage, score_shots
+from no_time_to_train.analysis.leave_one_out import MeasuredImage, leave_one_out
 from no_time_to_train.analysis.score_thresholds import best_thresholds
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.app.shots import shown_in
@@ -57,20 +57,20 @@ class AutomaticThresholds:
             shots.setdefault(one.photo, {})[number] = one
         outdated = False
 
-        def images() -> Iterator[ShotImage]:
+        def images() -> Iterator[MeasuredImage]:
             nonlocal outdated
             for name, of_photo in shots.items():
                 outdated = outdated or is_outdated()
                 if not outdated and (image := self._image(name, of_photo)) is not None:
                     yield image
 
-        scores = score_shots(bank, images(), self.settings)
+        scores = leave_one_out(bank, images(), self.settings)
         if outdated:
             return None
         found = zip(bank.categories, best_thresholds(scores.classes), strict=True)
         return {category.name: threshold.score for category, threshold in found if threshold is not None}
 
-    def _image(self, name: str, shots: Mapping[int, Annotation]) -> ShotImage | None:
+    def _image(self, name: str, shots: Mapping[int, Annotation]) -> MeasuredImage | None:
         """A photo with its shots; None where it has no proposals."""
         masks = [decode_mask(one.mask) for one in shots.values()]
         height, width = masks[0].shape
@@ -78,7 +78,7 @@ class AutomaticThresholds:
         if small is None:
             return None
         no_pixels = np.broadcast_to(np.uint8(0), (height, width, 3))  # only their number is asked for
-        return ShotImage(name, annotate(ImageProposals(no_pixels, None, small), masks), list(shots))
+        return MeasuredImage(name, annotate(ImageProposals(no_pixels, None, small), masks), list(shots))
 
     def _small(self, name: str, height: int, width: int) -> DescribedProposals | None:
         """The proposals of a photo with small masks."""

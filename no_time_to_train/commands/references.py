@@ -34,8 +34,8 @@ def measure(
     networks.check(*([networks.sam_checkpoint] if networks.sam_checkpoint else []))
 
     from no_time_to_train.analysis.reference_report import summary_lines
+    from no_time_to_train.analysis.reference_report_page import write_report
     from no_time_to_train.data.images import allow_pixels
-    from no_time_to_train.pipeline.reference_report_page import write_report
 
     if max_pixels:
         allow_pixels(max_pixels)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from no_time_to_train.data.reference_sets import ReferenceSet
     from no_time_to_train.method.memory_bank import Category
-    from no_time_to_train.pipeline.choose_references import ClassReport
+    from no_time_to_train.pipeline.choose_references import ClassChoice
 
 #: Beginning of a split's name -> where ``prepare`` puts the annotations that references are drawn from, and the images.
 SOURCES = {
@@ -145,7 +145,7 @@ def say_pool(pool: "ReferenceSet", cache_dir: Path) -> None:
     )
 
 
-def print_reports(reports: "Sequence[ClassReport]", shots: int) -> None:
+def print_reports(reports: "Sequence[ClassChoice]", shots: int) -> None:
     """Print what is expected of the references of each class."""
     width = max(len(one.name) for one in reports)
     print(f"\nexpected AP of the class in the pool (leave-one-out), with {shots} chosen or drawn at random:\n")

@@ -44,11 +44,6 @@ class VocEval(COCOeval):  # type: ignore[misc]  # pycocotools has no type hints
 def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
     """COCO's AP of boxes, and of masks where all ground truth and all results have one.
 
-    Args:
-        coco: Ground truth.
-        results: COCO result records.
-        categories: The classes that count.
-
     Returns:
         ``{"bbox": {"AP": ..., ..., "per_class": {name: AP}}, "segm": ...}``, and the tables as text.
     """
@@ -68,11 +63,6 @@ def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]
     The published evaluation is COCO's, where the overlap with a difficult object (``iscrowd``) is divided by the
     detection's area: every detection inside one is ignored.
 
-    Args:
-        coco: Ground truth.
-        results: COCO result records.
-        categories: The classes that count.
-
     Returns:
         ``{"bbox": {"AP50": ..., "nAP50_as_published": ..., ..., "per_class": {name: AP50}}}`` with COCO's other
         figures, and the tables as text.
@@ -86,16 +76,7 @@ def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]
 
 
 def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> list[str]:
-    """What can be scored.
-
-    Args:
-        coco: Ground truth.
-        results: COCO result records.
-        categories: The classes that count.
-
-    Returns:
-        "bbox" where all ground truth of the classes and all results have boxes, and "segm" where all have masks.
-    """
+    """What can be scored: "bbox" where all ground truth of the classes and all results have boxes, "segm" likewise."""
     chosen = {category.id for category in categories}
     truth = [annotation for annotation in coco.anns.values() if annotation["category_id"] in chosen]
     return [
@@ -112,18 +93,7 @@ def run_evaluator(
     categories: list[Category],
     iou_type: str,
 ) -> tuple[COCOeval, str]:
-    """Run one of pycocotools' evaluators.
-
-    Args:
-        evaluator_class: The evaluator.
-        coco: Ground truth.
-        results: COCO result records.
-        categories: The classes that count.
-        iou_type: "bbox" or "segm".
-
-    Returns:
-        The evaluator after its ``summarize``, and its table as text.
-    """
+    """Run one of pycocotools' evaluators for "bbox" or "segm": the evaluator, and its table as text."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = evaluator_class(coco, load_results(coco, results, iou_type), iou_type)
         evaluator.params.catIds = [category.id for category in categories]
@@ -136,28 +106,14 @@ def run_evaluator(
 
 
 def load_results(coco: COCO, results: list[dict[str, Any]], iou_type: str) -> COCO:
-    """Load results for an evaluator.
-
-    Args:
-        coco: Ground truth.
-        results: COCO result records. They are not changed.
-        iou_type: "bbox" or "segm".
-
-    Returns:
-        The results in pycocotools' form.
-    """
+    """Results, which are not changed, in pycocotools' form for "bbox" or "segm"."""
     if not results:  # which pycocotools does not accept
         return index_coco({**coco.dataset, "annotations": []})
     return coco.loadRes(boxes_or_masks(results, iou_type))
 
 
 def boxes_or_masks(results: list[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
-    """Copies of results, into which evaluators may write.
-
-    Args:
-        results: COCO result records.
-        iou_type: "bbox" keeps only the boxes, "segm" only the masks, so that the area is that of what is scored.
-    """
+    """Copies of results into which evaluators may write, with boxes or masks only: their area is what is scored."""
     dropped = "segmentation" if iou_type == "bbox" else "bbox"
     return [{key: copy.copy(record[key]) for key in record if key != dropped} for record in results]
 
@@ -171,22 +127,24 @@ def summary(evaluator: COCOeval) -> dict[str, float | None]:
 def ap_per_class(
     evaluator: COCOeval, categories: list[Category], first_threshold_only: bool = False
 ) -> dict[str, float | None]:
-    """The AP of each class.
-
-    Args:
-        evaluator: An evaluator after its ``accumulate``.
-        categories: Its classes.
-        first_threshold_only: Take the AP at the first IoU threshold, 0.5, instead of the mean over all thresholds.
-
-    Returns:
-        AP by class name; None for classes without ground truth.
-    """
+    """The AP of each class by its name, or that at an IoU of 0.5 only; None for classes without ground truth."""
     precision = evaluator.eval["precision"]  # [IoU thresholds, recalls, classes, area ranges, detections per image]
     thresholds = slice(1) if first_threshold_only else slice(None)
     return {
         category.name: mean_of_valid(precision[thresholds, :, index, 0, -1])
         for index, category in enumerate(categories)
     }
+
+
+def average_precision(precision: NDArray[np.floating], places: NDArray[np.integer]) -> float:
+    """The mean, over some recalls, of the best precision at that recall or a higher one.
+
+    Args:
+        precision: float [m], the precision down to each detection or threshold, best first.
+        places: int [r] in [0, m], where each recall is reached; m where it is not.
+    """
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.append(best, best.dtype.type(0))[places].mean())
 
 
 def mean_of_valid(values: NDArray[np.float64]) -> float | None:
@@ -202,12 +160,7 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
 
 
 def format_table(figures: dict[str, float | None], header: tuple[str, str] | None = None) -> str:
-    """A table of figures in percent.
-
-    Args:
-        figures: Fractions in [0, 1] by name. None is written as "-".
-        header: The titles of the two columns.
-    """
+    """A table of fractions in percent by name, with "-" for None, and the titles of its two columns."""
     width = max(map(len, figures), default=0)
     rows = [header] if header else []
     rows += [(name, "-" if value is None else f"{100 * value:.1f}") for name, value in figures.items()]

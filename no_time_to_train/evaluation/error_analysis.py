@@ -21,7 +21,7 @@ The gain of a kind is the AP50 after the errors of this kind alone are corrected
 import contextlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.evaluation.coco_ap import load_results, mean_of_known
+from no_time_to_train.evaluation.coco_ap import average_precision, load_results, mean_of_known
 from no_time_to_train.method.memory_bank import Category
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
@@ -49,9 +49,6 @@ class ScoredDetection:
     """A detection and how it was judged.
 
     Attributes:
-        category_id: Its class.
-        image_id: Its image.
-        score: Its score.
         record: Its result record, with ``bbox`` or compressed ``segmentation``.
         is_hit: Whether it hits an object of its class.
         kind: Its kind of error; empty for a hit.
@@ -121,32 +118,24 @@ def analyze_errors(
 ) -> tuple[dict[str, Any], str]:
     """Sort the errors of a detector by kind, and compute what each kind costs.
 
-    Args:
-        coco: Ground truth.
-        results: COCO result records.
-        categories: The classes that count.
-        iou_type: "bbox" or "segm".
-        evaluator_class: The evaluator that finds the hits.
-
     Returns:
         ``{"iou_type": ..., "AP50": ..., "gain": {kind: AP50 gained}, "count": {kind: n}, "per_class": {name: {"AP50":
-        ..., kind: n}}, "confusion": {true class: {predicted class or "missed": n}}}``, and the tables as text. See
-        :func:`confusions` for "confusion".
+        ..., kind: n}}, "confusion": {true class: {predicted class or "missed": n}}}``, and the tables as text.
     """
     matches = find_matches(coco, results, categories, iou_type, evaluator_class)
     names = {category.id: category.name for category in categories}
     confusion: dict[str, Counter[str]] = {name: Counter() for name in names.values()}
     for image in matches.images():
         assign_kinds(image)
-        for true, predicted in confusions(image):
+        for true, predicted in true_and_predicted(image):
             confusion[names[true]][names.get(predicted, "missed")] += 1
     counts = count_errors(matches, names)
-    ap50 = ap50_by_class(matches.detections, matches.objects.values(), names)
+    ap50 = ap_by_class(matches.detections, matches.objects.values(), names)
     mean = mean_of_known(ap50.values()) or 0.0
     metrics = {
         "iou_type": iou_type,
         "AP50": mean,
-        "gain": {kind: (mean_of_known(corrected_ap50(matches, kind, names).values()) or 0.0) - mean for kind in KINDS},
+        "gain": {kind: ap_without(matches, kind, names) - mean for kind in KINDS},
         "count": {kind: sum(row[kind] for row in counts.values()) for kind in KINDS},
         "per_class": {names[category_id]: {"AP50": ap, **counts[category_id]} for category_id, ap in ap50.items()},
         "confusion": {name: dict(row.most_common()) for name, row in confusion.items()},
@@ -162,19 +151,7 @@ def find_matches(
     evaluator_class: type[COCOeval],
     hit: float = HIT,
 ) -> Matches:
-    """Let one of pycocotools' evaluators find the hits.
-
-    Args:
-        coco: Ground truth.
-        results: COCO result records.
-        categories: The classes that count.
-        iou_type: "bbox" or "segm".
-        evaluator_class: The evaluator.
-        hit: The IoU with an object that a hit needs.
-
-    Returns:
-        Detections and objects, without kinds of errors.
-    """
+    """Let one of pycocotools' evaluators find the hits, which need an IoU of ``hit``; errors get no kinds here."""
     with contextlib.redirect_stdout(io.StringIO()):
         loaded = load_results(coco, results, iou_type)
         evaluator = evaluator_class(coco, loaded, iou_type)
@@ -199,12 +176,7 @@ def find_matches(
 
 
 def assign_kinds(image: ImageMatches, hit: float = HIT) -> None:
-    """Set the kind of error of each detection in an image, and the target of errors of class and location.
-
-    Args:
-        image: The detections and objects of an image.
-        hit: The IoU with an object that a hit needs.
-    """
+    """Set the kind of error of each detection in an image, and the target of errors of class and location."""
     classes = np.array([annotation["category_id"] for annotation in image.objects])
     for detection, iou in zip(image.detections, image.iou, strict=True):
         if detection.is_hit:
@@ -224,7 +196,7 @@ def assign_kinds(image: ImageMatches, hit: float = HIT) -> None:
             detection.kind = "background"
 
 
-def confusions(image: ImageMatches) -> Iterator[tuple[int, int]]:
+def true_and_predicted(image: ImageMatches) -> Iterator[tuple[int, int]]:
     """The true category id of each object in an image, and the predicted one, or -1 where nothing hits the object.
 
     Each object is matched with the detection of the highest score that hits it, whatever its class.
@@ -241,15 +213,7 @@ def confusions(image: ImageMatches) -> Iterator[tuple[int, int]]:
 
 
 def count_errors(matches: Matches, names: dict[int, str]) -> dict[int, dict[str, int]]:
-    """The number of errors of each kind in each class.
-
-    Args:
-        matches: Detections with kinds of errors.
-        names: The names of the classes by category id.
-
-    Returns:
-        ``{category id: {kind: n}}``. Missed objects count for their own class, other errors for the predicted class.
-    """
+    """The number of errors of each kind in each class: missed objects in their own, others in the predicted one."""
     counts = {category_id: dict.fromkeys(KINDS, 0) for category_id in names}
     for detection in matches.detections:
         if detection.kind:
@@ -259,67 +223,57 @@ def count_errors(matches: Matches, names: dict[int, str]) -> dict[int, dict[str,
     return counts
 
 
-def corrected_ap50(matches: Matches, kind: str, names: dict[int, str]) -> ApByClass:
-    """The AP50 of each class after all errors of a kind are corrected.
+def ap_without(matches: Matches, kind: str, names: dict[int, str]) -> float:
+    """The mean AP50 over classes after all errors of one of ``KINDS`` are corrected."""
+    removed = matches.missed_objects() if kind == "missed" else set()
+    return corrected_ap(matches, lambda detection: detection.kind == kind, removed, names)
+
+
+def corrected_ap(
+    matches: Matches, is_corrected: Callable[[ScoredDetection], bool], removed: set[int], names: dict[int, str]
+) -> float:
+    """The mean AP over classes after some errors are corrected.
+
+    Of these errors, the one with the highest score becomes a hit of its target, unless that is hit already; the others
+    are removed.
 
     Args:
         matches: Detections with kinds of errors.
-        kind: One of ``KINDS``.
+        removed: Ids of objects that do not count.
         names: The names of the classes by category id.
     """
-    removed = matches.missed_objects() if kind == "missed" else set()
     objects = [annotation for object_id, annotation in matches.objects.items() if object_id not in removed]
     hit_objects = set(matches.hit_objects)
     detections = []
     for detection in sorted(matches.detections, key=lambda detection: -detection.score):
-        if detection.kind != kind:
+        if not is_corrected(detection):
             detections.append(detection)
         elif detection.target is not None and detection.target not in hit_objects:
             hit_objects.add(detection.target)
             category_id = matches.objects[detection.target]["category_id"]
             detections.append(replace(detection, category_id=category_id, is_hit=True))
-    return ap50_by_class(detections, objects, names)
+    return mean_of_known(ap_by_class(detections, objects, names).values()) or 0.0
 
 
-def ap50_by_class(
+def ap_by_class(
     detections: Iterable[ScoredDetection], objects: Iterable[dict[str, Any]], names: dict[int, str]
 ) -> ApByClass:
-    """The AP50 of each class, as pycocotools computes it.
-
-    Args:
-        detections: The detections.
-        objects: The annotations.
-        names: The names of the classes by category id.
-    """
+    """The AP of each class at 101 recalls, as pycocotools computes it."""
     counts = Counter(annotation["category_id"] for annotation in objects)
-    by_class = defaultdict(list)
+    hits = defaultdict(list)
     for detection in sorted(detections, key=lambda detection: -detection.score):
-        by_class[detection.category_id].append(detection.is_hit)
-    return {i: average_precision(by_class[i], counts[i]) if counts[i] else None for i in names}
-
-
-def average_precision(hits: list[bool], objects: int) -> float:
-    """AP interpolated at 101 recalls: the mean of the best precision at each recall or a higher one.
-
-    Args:
-        hits: Whether each detection is a hit, in descending order of score.
-        objects: The number of objects, at least 1.
-    """
-    found = np.cumsum(hits, dtype=float)
-    recall = found / objects
-    precision = found / np.arange(1, len(hits) + 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
-    return float(np.append(best, 0.0)[at].mean())
+        hits[detection.category_id].append(detection.is_hit)
+    found: ApByClass = dict.fromkeys(names)
+    for category_id in counts.keys() & names.keys():
+        right = np.cumsum(hits[category_id], dtype=float)
+        precision = right / np.arange(1, len(right) + 1)
+        places = np.searchsorted(right / counts[category_id], np.linspace(0, 1, 101), side="left")
+        found[category_id] = average_precision(precision, places)
+    return found
 
 
 def error_tables(metrics: dict[str, Any], confusions: int = 10) -> str:
-    """The tables of an error analysis: the number and gain of each kind, and the most frequent confusions of classes.
-
-    Args:
-        metrics: From :func:`analyze_errors`.
-        confusions: Confusions to list at most.
-    """
+    """The tables of an error analysis: each kind's number and gain, and the most frequent confusions of classes."""
     rows = [f"ERRORS ({metrics['iou_type']}, AP50 {100 * metrics['AP50']:.1f}):", f" {'kind':<10}  {'n':>7}  gain"]
     rows += [f" {kind:<10}  {metrics['count'][kind]:>7}  {100 * metrics['gain'][kind]:4.1f}" for kind in KINDS]
     pairs = [

@@ -46,11 +46,9 @@ def lvis_ap(
     too. The AP as published is plain COCO AP: every image counts for every class.
 
     Args:
-        coco: Ground truth in LVIS's format; see :func:`check_lvis`.
         results: COCO result records. The best 300 of each image count; as published, the best 100 of each image and
             class.
-        categories: The classes that count.
-        classes_at_once: Classes evaluated at once. Affects memory only, never results.
+        classes_at_once: Affects memory only, never results.
 
     Returns:
         ``{"bbox": {"AP": ..., "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300",
@@ -63,13 +61,10 @@ def lvis_ap(
     metrics: Metrics = {}
     tables = ""
     for iou_type in scorable_iou_types(coco, results, categories):
-        federated, plain = (
-            evaluate_in_parts(coco, records, categories, iou_type, is_federated, classes_at_once)
-            for records, is_federated in ((best, True), (results, False))
-        )
-        precision, recall = federated
+        precision, recall = evaluate_classes(coco, best, categories, iou_type, True, classes_at_once)
+        plain, _ = evaluate_classes(coco, results, categories, iou_type, False, classes_at_once)
         figures = lvis_figures(precision, recall, frequencies)
-        figures["AP_as_published"] = mean_of_valid(plain[0][:, :, :, 0])
+        figures["AP_as_published"] = mean_of_valid(plain[:, :, :, 0])
         per_class = {c.name: mean_of_valid(precision[:, :, i, 0]) for i, c in enumerate(categories)}
         metrics[iou_type] = {**figures, "per_class": per_class}
         tables += f"{iou_type.upper()} RESULTS (LVIS):\n{format_table(figures)}\n"
@@ -92,16 +87,7 @@ def with_numbered_images(coco: COCO, results: list[dict[str, Any]]) -> tuple[COC
 def lvis_figures(
     precision: NDArray[np.float64], recall: NDArray[np.float64], frequencies: list[str]
 ) -> dict[str, float | None]:
-    """LVIS's summary figures.
-
-    Args:
-        precision: float [10, 101, C, 4], see :func:`evaluate_classes`.
-        recall: float [10, C, 4], likewise.
-        frequencies: The ``frequency`` of each class: "r", "c" or "f".
-
-    Returns:
-        Fractions in [0, 1] by name; None where there is no ground truth.
-    """
+    """LVIS's summary figures from those of :func:`evaluate_classes`, and the ``frequency`` of each class."""
     figures = {
         "AP": mean_of_valid(precision[:, :, :, 0]),
         "AP50": mean_of_valid(precision[0, :, :, 0]),
@@ -144,53 +130,23 @@ def verified_results(coco: COCO, results: list[dict[str, Any]]) -> list[dict[str
     """The results whose class is verified to be present in their image, or to be absent from it.
 
     The evaluator ignores the others too, but fails on an image that has no verified ones.
-
-    Args:
-        coco: Ground truth in LVIS's format.
-        results: COCO result records.
     """
     verified = {(a["image_id"], a["category_id"]) for a in coco.dataset["annotations"]}
     verified.update((image["id"], c) for image in coco.dataset["images"] for c in image["neg_category_ids"])
     return [record for record in results if (record["image_id"], record["category_id"]) in verified]
 
 
-def evaluate_in_parts(
+def evaluate_classes(
     coco: COCO,
     results: list[dict[str, Any]],
     categories: list[Category],
     iou_type: str,
     federated: bool,
-    classes_at_once: int,
+    at_once: int = CLASSES_AT_ONCE,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Run the evaluator on all classes, some at a time.
+    """Run the evaluator on C classes, some at a time.
 
     Args:
-        coco: Ground truth in LVIS's format.
-        results: COCO result records.
-        categories: C classes.
-        iou_type: "bbox" or "segm".
-        classes_at_once: Classes evaluated at once.
-
-    Returns:
-        Precision and recall; see :func:`evaluate_classes`.
-    """
-    parts = [
-        evaluate_classes(coco, results, categories[start : start + classes_at_once], iou_type, federated)
-        for start in range(0, len(categories), classes_at_once)
-    ]
-    precision, recall = zip(*parts, strict=True)
-    return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
-
-
-def evaluate_classes(
-    coco: COCO, results: list[dict[str, Any]], categories: list[Category], iou_type: str, federated: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Run the evaluator on some classes.
-
-    Args:
-        coco: Ground truth in LVIS's format.
-        results: COCO result records.
-        categories: C classes.
         iou_type: "bbox" or "segm".
         federated: Whether an image counts only for the classes that are verified in it; else by COCO's rules.
 
@@ -198,13 +154,17 @@ def evaluate_classes(
         Precision, float [10 IoU thresholds, 101 recalls, C, 4 area ranges], and recall, float [10, C, 4]; -1 where
         there is no ground truth.
     """
-    chosen = {category.id for category in categories}
-    truth = [copy.copy(a) for a in coco.dataset["annotations"] if a["category_id"] in chosen]
-    lvis = LvisCOCO({**coco.dataset, "annotations": truth})
-    detections = boxes_or_masks([record for record in results if record["category_id"] in chosen], iou_type)
-    evaluator = COCOeval_faster(lvis, lvis.loadRes(detections), iou_type, lvis_style=federated)
-    evaluator.params.catIds = sorted(chosen)
-    evaluator.params.maxDets = [MAX_DETECTIONS if federated else PLAIN_MAX_DETECTIONS]
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return evaluator.eval["precision"][..., -1], evaluator.eval["recall"][..., -1]
+    precision, recall = [], []
+    for start in range(0, len(categories), at_once):
+        chosen = {category.id for category in categories[start : start + at_once]}
+        truth = [copy.copy(a) for a in coco.dataset["annotations"] if a["category_id"] in chosen]
+        lvis = LvisCOCO({**coco.dataset, "annotations": truth})
+        detections = boxes_or_masks([record for record in results if record["category_id"] in chosen], iou_type)
+        evaluator = COCOeval_faster(lvis, lvis.loadRes(detections), iou_type, lvis_style=federated)
+        evaluator.params.catIds = sorted(chosen)
+        evaluator.params.maxDets = [MAX_DETECTIONS if federated else PLAIN_MAX_DETECTIONS]
+        evaluator.evaluate()
+        evaluator.accumulate()
+        precision.append(evaluator.eval["precision"][..., -1])
+        recall.append(evaluator.eval["recall"][..., -1])
+    return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)

@@ -69,13 +69,7 @@ def evaluate(
 
 
 def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
-    """Check that the ground truth has what a protocol needs, and fill in missing areas from the masks.
-
-    Args:
-        coco: Ground truth.
-        categories: The classes that count. Annotations of other classes are not checked.
-        protocol: A key of ``PROTOCOLS``.
-    """
+    """Check that annotations of the classes have what a protocol needs, and fill in missing areas from the masks."""
     if protocol not in PROTOCOLS:
         raise UserError(f"there is no protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
     if protocol == "lvis":

@@ -32,8 +32,6 @@ def semantic_iou(
     Where ground truth overlaps, the smallest object wins. Crowds are pixels of their class.
 
     Args:
-        coco: Ground truth with masks.
-        results: COCO result records with masks.
         categories: The classes of the fold. Everything else is background.
         threshold: The lowest score of a result that counts.
 
@@ -74,11 +72,6 @@ def published_miou(coco: COCO, results: list[dict[str, Any]], categories: list[C
     label 0 too, so it is one with the class at position 0. Where results overlap, the lowest score wins; where ground
     truth overlaps, the later annotation of the file wins. Crowds are left out. Results count from a score of 0.5.
 
-    Args:
-        coco: Ground truth with masks.
-        results: COCO result records with masks.
-        categories: The classes of the fold. Everything else is background.
-
     Returns:
         The mean IoU over those of the labels 0 to 19 that occur in the ground truth or in the results: the classes
         of the fold at higher positions do not count. None where there are no images.
@@ -101,13 +94,7 @@ def published_miou(coco: COCO, results: list[dict[str, Any]], categories: list[C
 def predictions_by_image(
     results: list[dict[str, Any]], label: dict[int, int], threshold: float
 ) -> dict[ImageId, list[dict[str, Any]]]:
-    """The results that count, by image id, in the order of the file.
-
-    Args:
-        results: COCO result records.
-        label: The label of each category id. Results of other categories are left out.
-        threshold: The lowest score of a result that counts.
-    """
+    """The results of the categories that have a label, by image id, in the order of the file."""
     by_image = defaultdict(list)
     for record in results:
         if record["category_id"] in label and record["score"] >= threshold:
@@ -120,17 +107,12 @@ def predictions_by_image(
 def count_pixels(
     coco: COCO, truth: ByImage, predictions: ByImage, label: dict[int, int], size: int
 ) -> NDArray[np.int64]:
-    """Count the pixels of all images by their true and their predicted label.
+    """Count the pixels of all images by their true and their predicted label: int64 [size, size].
 
     Args:
-        coco: Ground truth, for the images and their sizes.
         truth: Annotations by image id, in the order in which they are painted.
-        predictions: Results by image id, in the order in which they are painted.
-        label: The label of each category id, from 0 to ``size - 1``.
-        size: Number of labels, L.
-
-    Returns:
-        int64 [L, L]: true label, predicted label.
+        predictions: Results, likewise.
+        label: The label of each category id, in [0, size).
     """
     pixels = np.zeros((size, size), np.int64)
     for image_id, image in coco.imgs.items():
@@ -151,16 +133,7 @@ def _of_classes(coco: COCO, image_id: ImageId, label: dict[int, int]) -> list[di
 
 
 def paint(image: dict[str, Any], entries: Iterable[dict[str, Any]], label: dict[int, int]) -> NDArray[np.int64]:
-    """Paint masks into a map of labels. Later masks cover earlier ones.
-
-    Args:
-        image: The image's entry in ``images``.
-        entries: COCO annotations or results with masks.
-        label: The label of each category id.
-
-    Returns:
-        int64 [H, W]; 0 where there is no mask.
-    """
+    """Paint masks into a map of labels, int64 [H, W], 0 where there is none. Later masks cover earlier ones."""
     labels = np.zeros((image["height"], image["width"]), np.int64)
     for entry in entries:
         labels[annotation_mask(entry, *labels.shape)] = label[entry["category_id"]]

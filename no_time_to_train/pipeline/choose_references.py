@@ -1,7 +1,7 @@
 """Choose the references with the best leave-one-out score in a pool: the run of ``sample --choose best``.
 
 The networks see each image of the pool once. Their proposals are kept in a cache, with which a run that was killed, or
-one for another number of shots, continues.
+one for another number of references, continues.
 """
 
 import random
@@ -22,8 +22,8 @@ from no_time_to_train.analysis.best_references import (
     NO_INSTANCE,
     ClassRanking,
     PoolProposals,
-    Shots,
-    choose_shots,
+    PoolReferences,
+    choose_best,
     distinct_proposals,
     shown_instances,
 )
@@ -44,11 +44,10 @@ DRAWS = 10
 
 
 @dataclass(frozen=True)
-class ClassReport:
+class ClassChoice:
     """What is expected of the references that were chosen for a class.
 
     Attributes:
-        name: The class.
         pool: The number of instances that were chosen from.
         score: The score of those chosen, in [0, 1]; see ``ClassRanking.scores``.
         drawn: The mean score of as many that are drawn at random.
@@ -65,25 +64,20 @@ def choose_references(
     image_dir: str | Path,
     categories: Sequence[Category],
     pool: ReferenceSet,
-    shots: int,
+    n_shot: int,
     segmenter: ReferenceSegmenter,
     cache_dir: str | Path,
-) -> tuple[ReferenceSet, list[ClassReport]]:
+) -> tuple[ReferenceSet, list[ClassChoice]]:
     """Choose the references of each class whose prototype ranks the proposals of the pool's images best.
 
     Args:
         coco: The annotation file of the pool.
-        image_dir: Folder of its images.
         categories: The classes, in ascending order of their ids.
-        pool: The instances to choose from, at least ``shots`` of each class; see ``reference_sets.check_references``.
-        shots: The number of references per class.
+        pool: The instances to choose from, at least ``n_shot`` of each class; see ``reference_sets.check_references``.
+        n_shot: The number of references per class.
         segmenter: The networks. Its memory is not used.
-        cache_dir: Folder of the proposal cache.
-
-    Returns:
-        The reference set, and a report per class.
     """
-    used = {shot["img_id"] for entries in pool.values() for shot in entries}
+    used = {entry["img_id"] for entries in pool.values() for entry in entries}
     images = [entry for image_id, entry in coco.imgs.items() if image_id in used]
     number = {entry["id"]: index for index, entry in enumerate(images)}
     check_images_exist(image_dir, coco, number)
@@ -91,21 +85,21 @@ def choose_references(
     dataset = ReferenceDataset(
         coco, image_dir, list(categories), pool, segmenter.segmenter.encoder.size, segmenter.context_ratio
     )
-    candidates = Shots(
+    candidates = PoolReferences(
         torch.stack([_describe(dataset, index, segmenter) for index in tqdm(range(len(dataset)), "references")]),
         torch.tensor([class_index for class_index, _ in dataset.shots]),
-        torch.tensor([number[shot["img_id"]] for _, shot in dataset.shots]),
+        torch.tensor([number[entry["img_id"]] for _, entry in dataset.shots]),
     )
     references: ReferenceSet = {}
     reports = []
     for index, category in enumerate(tqdm(categories, "choosing", unit=" class")):
         ranking = ClassRanking(proposals, candidates, index)
-        chosen = choose_shots(ranking, shots)
-        references[category.id] = [dataset.shots[row][1] for row in chosen.shots]
+        rows, score = choose_best(ranking, n_shot)
+        references[category.id] = [dataset.shots[row][1] for row in rows]
         generator = random.Random(0)
-        drawn = [generator.sample(range(len(ranking)), shots) for _ in range(DRAWS)]
+        drawn = [generator.sample(range(len(ranking)), n_shot) for _ in range(DRAWS)]
         mean = float(ranking.scores(drawn).mean())
-        reports.append(ClassReport(category.name, len(ranking), chosen.score, mean))
+        reports.append(ClassChoice(category.name, len(ranking), score, mean))
     return references, reports
 
 
@@ -117,11 +111,7 @@ def pool_proposals(
     segmenter: ReferenceSegmenter,
     cache_dir: str | Path,
 ) -> PoolProposals:
-    """The distinct proposals of the pool's images and the annotated instances that they show.
-
-    Args:
-        images: The entries of the pool's images in the annotation file.
-    """
+    """The distinct proposals of the pool's images, given by their entries, and the instances that they show."""
     class_of = {category.id: index for index, category in enumerate(categories)}
     vectors, instances, classes = [], [], []
     for entry, proposals in zip(images, read_proposals(images, image_dir, segmenter, cache_dir), strict=True):
@@ -139,14 +129,7 @@ def pool_proposals(
 def read_proposals(
     images: list[dict[str, Any]], image_dir: str | Path, segmenter: ReferenceSegmenter, cache_dir: str | Path
 ) -> Iterator[DescribedProposals]:
-    """The proposals of each image as the cache stores them; it is written where it lacks them.
-
-    Args:
-        images: The entries of the images in their annotation file.
-        image_dir: Folder of the images.
-        segmenter: The networks.
-        cache_dir: Folder of the proposal cache.
-    """
+    """The proposals of each image, given by its entry, as the cache stores them; what it lacks is added to it."""
     networks, proposer = segmenter.segmenter, segmenter.segmenter.proposer
     assert proposer is not None
     cache = ProposalCache(cache_dir, proposals_depend_on(segmenter))
@@ -188,11 +171,7 @@ def proposals_depend_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
 def _match(proposals: DescribedProposals, annotations: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
     """The rows of an image's distinct proposals, and the instance that each shows.
 
-    Proposals that lie in a crowd are left out: they are neither right nor wrong.
-
-    Args:
-        proposals: The proposals of an image, from the cache.
-        annotations: The annotations of the image; the instances are those that are no crowds.
+    Crowds are no instances, and proposals that lie in one are left out: they are neither right nor wrong.
     """
     rows = distinct_proposals(proposals.boxes, proposals.predicted_iou)
     masks = proposals.upsampled_masks(rows)
@@ -208,7 +187,7 @@ def _match(proposals: DescribedProposals, annotations: list[dict[str, Any]]) -> 
 
 
 def _describe(dataset: ReferenceDataset, index: int, segmenter: ReferenceSegmenter) -> Tensor:
-    """The vector of a shot of the pool: float32 [D], on the CPU."""
+    """The vector of a reference of the pool: float32 [D], on the CPU."""
     reference = dataset[index]
     if isinstance(reference, BadImage):
         raise UserError(reference.reason)

@@ -25,6 +25,7 @@ from no_time_to_train.analysis.explain import (
     wider_settings,
     with_settings,
 )
+from no_time_to_train.analysis.explain_page import write_explain_page
 from no_time_to_train.analysis.miss_costs import cost_table, miss_costs
 from no_time_to_train.config import OUR_NAMES, PRECISIONS, DatasetCfgs, ModelCfg, renamed
 from no_time_to_train.data.coco import ImageId
@@ -39,7 +40,6 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.pipeline.explain_page import write_explain_page
 from no_time_to_train.pipeline.find_instances_stage import TestStage
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
@@ -67,12 +67,9 @@ def explain_run(
 
     Args:
         results_file: The run's results, next to its ``run.json``.
-        out: Folder of the two files.
         coco: Ground truth, as ``evaluate`` leaves it.
-        gt: Its file.
         results: The content of the results file.
         categories: The classes that count.
-        protocol: How the results are scored.
         iou_type: "segm" where hits are decided by masks, "bbox" where by boxes.
         min_iou: The IoU with an object that a hit needs.
         min_score: The score that a detection needs.
@@ -132,15 +129,7 @@ def explain_run(
 
 
 class Rerun:
-    """The networks and the memory of a finished run of the test stage.
-
-    Args:
-        folder: The run's folder.
-        gt: The annotation file that lists the images.
-
-    Attributes:
-        stage: The run's stage, with its own settings.
-    """
+    """The networks, the memory and the stage of a finished run; the annotation file ``gt`` lists its images."""
 
     def __init__(self, folder: Path, gt: Path) -> None:
         model_cfg, dataset_cfgs, run = read_run(folder)
@@ -166,17 +155,7 @@ class Rerun:
         min_score: float,
         scores: list[float],
     ) -> dict[str, Any]:
-        """The record of one image.
-
-        Args:
-            image_id: The image.
-            annotations: The objects that are missed in it.
-            iou_type: "bbox" or "segm".
-            scores: The scores of the image in the results file.
-
-        Returns:
-            The missed objects as JSON values, and whether the scores are other ones now.
-        """
+        """The record of one image: its missed objects, and whether its scores in the results file are others now."""
         index = self.index[image_id]
         item = self.stage.dataset[index]
         if isinstance(item, BadImage):
@@ -205,13 +184,7 @@ class Rerun:
 
     @torch.inference_mode()
     def propose(self, stage: TestStage, segmenter: Segmenter, index: int) -> DescribedProposals:
-        """The proposals of an image, from the cache where it has them.
-
-        Args:
-            stage: The stage with the settings of the proposals.
-            segmenter: The segmenter with the same settings.
-            index: The image's place in the annotation file.
-        """
+        """The proposals of an image by a stage and its segmenter, from the cache where it has them."""
         item = stage.dataset[index]
         if isinstance(item, BadImage):
             raise UserError(item.reason)
@@ -225,12 +198,7 @@ class Rerun:
         return stage.as_stored(item, described).to(device)
 
     def miss(self, annotation: dict[str, Any], found: Finding) -> dict[str, Any]:
-        """A missed object as JSON values.
-
-        Args:
-            annotation: The object.
-            found: Why it is missed.
-        """
+        """A missed object as JSON values."""
         names = {category.id: category.name for category in self.stage.categories}
         entry = self.stage.coco.imgs[annotation["image_id"]]
         return {
@@ -244,11 +212,7 @@ class Rerun:
 
 
 def read_run(folder: Path) -> tuple[ModelCfg, DatasetCfgs, RunCfg]:
-    """Read the configuration of a finished run of the test stage, and check that its files are what they were.
-
-    Args:
-        folder: The run's folder.
-    """
+    """Read the configuration of a finished run of the test stage, and check that its files are what they were."""
     path = folder / FILE_NAME
     section = read_sections(path).get("test", {})
     config = section.get("config")

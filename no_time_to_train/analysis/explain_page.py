@@ -38,14 +38,12 @@ def write_explain_page(
     root: str,
     rescale: bool = False,
 ) -> None:
-    """Write the page.
+    """Write the page, which contains the pictures.
 
     Args:
-        page: The HTML file, which contains the pictures.
         costs: From ``miss_costs``, with "iou" and "score", what a hit needs.
         misses: The missed objects, as ``explain.json`` holds them.
         annotations: Their annotations, by the ids in ``misses``.
-        coco: The ground truth.
         root: Folder of the images.
     """
     by_reason = defaultdict(list)
@@ -68,10 +66,7 @@ def write_explain_page(
 def draw_miss(image: NDArray[np.uint8], annotation: dict[str, Any], mask: dict[str, Any] | None) -> bytes:
     """A JPEG file of the surroundings of a missed object, with its outline and that of the mask that explains it.
 
-    Args:
-        image: uint8 [H, W, 3] RGB.
-        annotation: The object; its box is drawn where it has no mask.
-        mask: The mask as compressed RLE; None draws none.
+    The object's box is drawn where it has no mask. The image is RGB, uint8 [H, W, 3]; the mask is compressed RLE.
     """
     height, width = image.shape[:2]
     x, y, w, h = annotation["bbox"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from no_time_to_train.analysis.reference_report import ReferenceReport, ShotReport, title_of
+from no_time_to_train.analysis.reference_report import MeasuredReference, ReferenceReport, title_of
 from no_time_to_train.data.reference_pictures import decode_crop
 from no_time_to_train.files import atomic_write, write_json
 from no_time_to_train.visual.drawing import PALETTE, draw_outlines, outlines
@@ -15,41 +15,36 @@ from no_time_to_train.visual.html import render
 
 
 def write_report(report: ReferenceReport, out: Path) -> Path:
-    """Write ``reference_report.json`` and ``reference_report.html``.
+    """Write ``reference_report.json`` and ``reference_report.html`` into a folder, and return the page.
 
-    Args:
-        report: From ``ReferenceSegmenter.check_references``.
-        out: The folder.
-
-    Returns:
-        The page. References with advice come first, those with the most advice before the others.
+    On the page, references with the most advice come first.
     """
     write_json(out / "reference_report.json", report.to_json())
-    shots = [
-        {"report": shot, "name": Path(shot.image).name, "picture": picture(report, number), "facts": facts(shot)}
-        for number, shot in enumerate(report.shots)
+    entries = [
+        {"report": one, "name": Path(one.image).name, "picture": picture(report, number), "facts": facts(one)}
+        for number, one in enumerate(report.references)
     ]
-    shots.sort(key=lambda one: -len(one["report"].advice))  # type: ignore[attr-defined]  # a dict of mixed values
+    entries.sort(key=lambda one: -len(one["report"].advice))  # type: ignore[attr-defined]  # a dict of mixed values
     page = out / "reference_report.html"
     with atomic_write(page) as file:
-        file.write(render("reference_report.html", title=title_of(report), report=report, shots=shots).encode())
+        file.write(render("reference_report.html", title=title_of(report), report=report, entries=entries).encode())
     return page
 
 
-def facts(shot: ShotReport) -> str:
+def facts(one: MeasuredReference) -> str:
     """What was measured about a reference, in one line."""
-    if shot.negative:
+    if one.negative:
         parts = ["shows what the class is not"]
-    elif shot.found is None:
+    elif one.found is None:
         parts = ["no other reference to compare with"]
-    elif shot.found:
-        parts = [f"found by the others: score {shot.score:.2f}, IoU {shot.iou:.2f}"]
+    elif one.found:
+        parts = [f"found by the others: score {one.score:.2f}, IoU {one.iou:.2f}"]
     else:
-        parts = [f"not found by the others; the best mask of SAM 2 has IoU {shot.best_iou:.2f}"]
-    if shot.ap_without is not None:
-        parts.append(f"expected AP of {shot.label} without it: {100 * shot.ap_without:+.1f} points")
-    if shot.background is not None:
-        parts.append(f"{100 * shot.background:.0f} % of the mask looks like its surroundings")
+        parts = [f"not found by the others; the best mask of SAM 2 has IoU {one.best_iou:.2f}"]
+    if one.ap_without is not None:
+        parts.append(f"expected AP of {one.label} without it: {100 * one.ap_without:+.1f} points")
+    if one.background is not None:
+        parts.append(f"{100 * one.background:.0f} % of the mask looks like its surroundings")
     return "; ".join(parts)
 
 

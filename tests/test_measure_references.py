@@ -1,4 +1,4 @@
-"""``references check`` and ``segment --score auto``: planted mistakes among references are found by leave-one-out."""
+"""``references measure`` and ``segment --score auto``: planted mistakes among references are found by leave-one-out."""
 
 import json
 from pathlib import Path
