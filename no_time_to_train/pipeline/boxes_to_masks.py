@@ -1,7 +1,6 @@
 """Make masks from the boxes of a COCO file, for data sets that have none."""
 
 import hashlib
-import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,19 +82,17 @@ def boxes_to_masks(
         }
     ):
         remove_leftovers(out_path)
-        done = {record["image"]: record for record in journal.records()}
-        numbers = itertools.count(1 + max(journal.done, default=-1))
         made: MadeMasks = {}
         for image_id, members in tqdm(by_image.items(), desc="masks", unit=" image"):
             image = read_listed_image(image_dir, coco.imgs[image_id])
-            identity = {"image": image_id, "pixels": hash_pixels(image)}
-            record = done.get(image_id, {})
-            if not identity.items() <= record.items():
+            key = f"{image_id!r} {hash_pixels(image)}"
+            record = journal.get(key)
+            if record is None:
                 masks = masks_of_boxes(image, members, segmenter, as_published)
                 if pictures is not None:
                     save_picture(draw_masks(image, members, masks, coco), Path(pictures) / names[image_id])
-                record = {**identity, "masks": list(masks.items())}
-                journal.add(next(numbers), record)
+                record = {"masks": list(masks.items())}
+                journal.add(key, record)
             made.update(record["masks"])
         for annotation in annotations:
             annotation |= made[annotation["id"]]
