@@ -56,15 +56,7 @@ class BadImages:
     skipped: list[dict[str, Any]] = field(default_factory=list)
 
     def skip(self, image_id: ImageId, reason: str) -> dict[str, Any]:
-        """Add an image.
-
-        Args:
-            image_id: The image's id in its annotation file.
-            reason: One line that says what is wrong.
-
-        Returns:
-            The image's record.
-        """
+        """Add an image with one line that says what is wrong, and return its record."""
         if self.policy == "stop":
             raise UserError(f"{reason} (--on_bad_image skip continues without it)")
         self.skipped.append({"image_id": image_id, "skipped": reason})
@@ -73,11 +65,7 @@ class BadImages:
         return self.skipped[-1]
 
     def write(self, path: Path) -> list[str]:
-        """Write the list of skipped images, if skipping is allowed.
-
-        Returns:
-            Lines for the user.
-        """
+        """Write the list of skipped images, if skipping is allowed, and return lines for the user."""
         if self.policy == "stop":
             return []
         write_json(path, self.skipped)
@@ -146,11 +134,7 @@ class FindInstancesStage(Stage):
         )
 
     def read_targets(self, bank: MemoryBank) -> COCO:
-        """Read the list of target images.
-
-        Args:
-            bank: The memory.
-        """
+        """Read the list of target images."""
         return read_coco(self.json_file)
 
     def choose_negatives(self, bank: MemoryBank) -> Negatives | None:
@@ -217,15 +201,10 @@ class FindInstancesStage(Stage):
 
     @torch.inference_mode()
     def follow(self, item: Target, described: DescribedProposals | None, segmenter: Segmenter) -> dict[str, Any]:
-        """All that the networks are not needed for.
+        """The record of an image, without the networks.
 
         Args:
-            item: The image.
-            described: What the networks say about it; None where the cache has it.
-            segmenter: The networks.
-
-        Returns:
-            The image's record.
+            described: What the networks say about the image; None where the cache has it.
         """
         proposals = self.as_stored(item, described).to(segmenter.prototypes.device)
         detections = segmenter.match_and_merge(proposals)
@@ -298,15 +277,7 @@ class FindInstancesStage(Stage):
 
 
 def write_results(path: Path, results: Iterable[dict[str, Any]]) -> int:
-    """Write COCO result records as a JSON list, one record per line, without holding all of them in memory.
-
-    Args:
-        path: The file.
-        results: The records.
-
-    Returns:
-        The number of records.
-    """
+    """Write COCO result records as a JSON list, one per line, not all in memory at once. Returns their number."""
     count = 0
     with atomic_write(path) as file:
         file.write(b"[")

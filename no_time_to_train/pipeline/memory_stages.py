@@ -55,13 +55,7 @@ class FillMemoryStage(Stage):
         self.set_dataset(coco, cfg.root, references, context_ratio)
 
     def set_dataset(self, coco: COCO, root: str, references: ReferenceSet, context_ratio: float) -> None:
-        """Set the items, which are the checked shots of a reference set, and what their vectors depend on.
-
-        Args:
-            coco: The references' annotations.
-            root: Folder of the images.
-            references: The shots; classes may be missing.
-        """
+        """Set the items, which are checked references (classes may be missing), and what their vectors depend on."""
         check_images_exist(root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
         size = self.model_cfg.encoder_cfg.input_size
         shots = {category.id: references.get(category.id, []) for category in self.categories}

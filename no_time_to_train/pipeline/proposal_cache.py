@@ -159,15 +159,7 @@ class ProposalCache:
                     path.unlink()
 
     def write(self, key: str, proposals: DescribedProposals, height: int, width: int) -> CacheEntry:
-        """Write an entry atomically.
-
-        Args:
-            key: From :meth:`key`.
-            proposals: The image's proposals.
-
-        Returns:
-            The entry as :meth:`read` will return it.
-        """
+        """Write an entry atomically, and return it as :meth:`read` will."""
         body = _to_bytes(proposals, height, width)
         self.entries.write(key, body)
         return _from_bytes(body)
@@ -176,12 +168,7 @@ class ProposalCache:
 class CachedTargetDataset(TargetDataset):
     """Target images whose proposals are read from a cache where it has them.
 
-    Args:
-        coco: Annotation file of the targets.
-        root: Folder of the images.
-        size: Side of the square in pixels: SAM 2's input.
-        cache: The cache.
-        rescale: See ``TargetDataset``. Such an image has an entry of its own per stated size.
+    An image that is rescaled has an entry of its own per stated size.
     """
 
     def __init__(

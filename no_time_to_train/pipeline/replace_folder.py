@@ -74,12 +74,7 @@ def foreign_files(out: Path) -> Iterator[str]:
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-    """Check that results may be written to a folder.
-
-    Args:
-        out: The folder.
-        overwrite: Whether finished results in it may be replaced.
-    """
+    """Check that results may be written to a folder; ``overwrite`` allows it where finished results are in it."""
     if not real_path(out).name:
         raise UserError(f"{out} cannot be written: choose a folder in it")
     if _sibling(out, "old").exists() and not out.exists():

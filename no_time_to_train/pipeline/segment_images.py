@@ -44,14 +44,7 @@ def segment_images(
     networks do not see again the images that its journal holds. Finished results are replaced as a whole, at the end.
 
     Args:
-        segmenter: The networks and the memory.
-        targets: The images.
-        out: The folder.
-        thresholds: The lowest scores of instances.
         overwrite: Whether finished results in the folder may be replaced.
-
-    Returns:
-        What was done.
     """
     assert segmenter.memory is not None
     summary = Summary()
