@@ -20,9 +20,28 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.overlap import Worker
+from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
+from no_time_to_train.pipeline.find_negatives_stage import FindNegativesStage
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.stage import RunCfg
-from no_time_to_train.pipeline.stages import STAGES
+from no_time_to_train.pipeline.memory_stages import (
+    FillMemoryNegStage,
+    FillMemoryStage,
+    PostprocessMemoryNegStage,
+    PostprocessMemoryStage,
+)
+from no_time_to_train.pipeline.stage import RunCfg, Stage
+from no_time_to_train.pipeline.vis_memory_stage import VisMemoryStage
+
+#: The stages by the name of their test mode.
+STAGES: dict[str, type[Stage]] = {
+    "fill_memory": FillMemoryStage,
+    "postprocess_memory": PostprocessMemoryStage,
+    "vis_memory": VisMemoryStage,
+    "test": FindInstancesStage,
+    "test_support": FindNegativesStage,
+    "fill_memory_neg": FillMemoryNegStage,
+    "postprocess_memory_neg": PostprocessMemoryNegStage,
+}
 
 #: Seconds without an item after which a run ends, because the disk with the images does not answer, or a process that
 #: loads them has been killed unnoticed (Lightning removes torch's handler where one process runs several stages).
@@ -65,7 +84,8 @@ class NoTimeToTrain(pl.LightningModule):
         self.cache_dir = cache_dir
         self.compile_encoders, self.compile_decoder = compile, compile_decoder
         self.segmenter: Segmenter | None = None
-        self.attempt = 0
+        self.attempt = ""
+        self.done: list[int] = []
         self.worker: Worker[None] | None = None
 
     def prepare(self, run: RunCfg, first: bool = True) -> None:
@@ -81,7 +101,7 @@ class NoTimeToTrain(pl.LightningModule):
         self.stage = STAGES[self.test_mode](self.model_cfg, self.dataset_cfgs, run)
         self.journal = Journal(self.stage.output)
         if first:
-            self.attempt = self.journal.start_attempt(self.depends_on())
+            self.attempt = self.journal.start(self.depends_on())
 
     def build(self) -> None:
         """Build the stage's networks."""
@@ -99,13 +119,14 @@ class NoTimeToTrain(pl.LightningModule):
         """
         if self.trainer.is_global_zero:
             self.stage.remove_leftovers()
-        attempt = self.trainer.strategy.broadcast(self.attempt)
-        self.journal.join_attempt(attempt, self.trainer.global_rank)
+        self.journal.join(self.trainer.strategy.broadcast(self.attempt))
+        done = self.journal.done(len(self.stage.dataset)) if self.trainer.is_global_zero else []
+        self.done = self.trainer.strategy.broadcast(done)  # before any rank adds an item
         self.worker = Worker()
         if self.stage.networks and self.stage.run.precision.startswith("bf16") and self.trainer.is_global_zero:
             notice_slow_bfloat16(self.trainer.strategy.root_device)
-        if self.journal.done and self.trainer.is_global_zero:
-            print(f"resuming: {self._progress(self.journal.done)}", flush=True)
+        if self.done and self.trainer.is_global_zero:
+            print(f"resuming: {self._progress(len(self.done))}", flush=True)
 
     def depends_on(self) -> dict[str, Any]:
         """What the records depend on: the stage, how its networks run, and its inputs."""
@@ -119,7 +140,8 @@ class NoTimeToTrain(pl.LightningModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The items that this rank has to process, one at a time, because images differ in size."""
-        sampler = RankSampler(self.stage.dataset, self.trainer.world_size, self.trainer.global_rank, self.journal)
+        ranks, rank = self.trainer.world_size, self.trainer.global_rank
+        sampler = RankSampler(self.stage.dataset, ranks, rank, self.journal, set(self.done))
         self.indices = sampler.indices
         workers = min(self.data_load_cfgs.workers, len(sampler), os.cpu_count() or 1)
         return ItemLoader(self._reported_failures, self.stage.dataset, sampler, workers)
@@ -159,15 +181,13 @@ class NoTimeToTrain(pl.LightningModule):
         with self._reported_failures():
             self.worker.finish()
             self.stage.end()
-            self.journal.leave_attempt()
         self.trainer.strategy.barrier()  # no rank can fail any more
         failure = self.journal.failure
         self.trainer.strategy.barrier()  # all ranks have read it, so the first one may remove the journal
         if failure is not None:
             raise UserError(failure)
         if self.trainer.is_global_zero:
-            self.journal.check_complete(len(self.stage.dataset), self.stage.unit)
-            message = self.stage.finish(self.journal.records())
+            message = self.stage.finish(self.journal.records(len(self.stage.dataset), self.stage.unit))
             for logger in self.loggers:
                 logger.log_metrics(self.stage.metrics)
             self.journal.remove()
@@ -190,12 +210,12 @@ class NoTimeToTrain(pl.LightningModule):
             self.worker.close()
         if not self.journal.holds_lock:
             return
-        if done := self.journal.finished():
+        if done := len(self.journal.items):
             print(f"{self._progress(done)}; run the same command again to resume", flush=True)
         self.journal.close()
 
-    def _progress(self, done: set[int]) -> str:
-        return f"{len(done)} of {len(self.stage.dataset)} {self.stage.unit} are done"
+    def _progress(self, done: int) -> str:
+        return f"{done} of {len(self.stage.dataset)} {self.stage.unit} are done"
 
 
 class RankSampler(DistributedSampler[int]):
@@ -209,15 +229,16 @@ class RankSampler(DistributedSampler[int]):
         dataset: The items.
         num_replicas: The number of ranks.
         rank: This rank.
-        journal: The journal, which knows the items that are done and whether a rank has failed.
+        journal: The journal, which knows whether a rank has failed.
+        done: The items that earlier attempts have finished.
 
     Attributes:
         indices: The items of this rank, in ascending order; empty where it has none.
     """
 
-    def __init__(self, dataset: Any, num_replicas: int, rank: int, journal: Journal) -> None:
+    def __init__(self, dataset: Any, num_replicas: int, rank: int, journal: Journal, done: set[int]) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = [index for index in range(len(dataset)) if index not in journal.done][rank::num_replicas]
+        self.indices = [index for index in range(len(dataset)) if index not in done][rank::num_replicas]
         self.journal = journal
 
     def __len__(self) -> int:

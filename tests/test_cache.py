@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from no_time_to_train import ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import describe_proposals
-from no_time_to_train.pipeline.proposal_cache import ProposalCache
+from no_time_to_train.pipeline.proposal_cache import ProposalCache, hash_networks, proposals_depend_on
 from tests.conftest import DATA, assert_same_results, stage_arguments
 from tests.test_stages import Checkpoints, finish, start
 
@@ -144,6 +145,17 @@ def test_an_image_of_another_size_than_stated_is_still_an_error(
     assert "the annotation file says" in capsys.readouterr().err
 
 
+def test_the_key_has_all_that_proposals_depend_on_and_nothing_else(nano_checkpoints: Checkpoints) -> None:
+    def key(debias: int = 0, precision: str = "float32", **settings: Any) -> str:
+        built = ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", debias=debias).segmenter
+        return json.dumps(proposals_depend_on(hash_networks(built), Settings(**settings), precision))
+
+    others = [key(debias=3), key(precision="bfloat16"), key(tiles=2), key(tiles=2, tile_overlap=0.3)]
+    others += [key(points_per_side=4), key(pred_iou_thresh=0.3)]
+    assert len({key(), *others}) == 7
+    assert key() == key(max_instances=5, points_per_batch=3, merge_exponent=1.0)
+
+
 def test_two_processes_fill_one_cache(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     for process in [start(arguments(tmp_path / name, *option(cache))) for name in ("a", "b")]:
@@ -166,9 +178,9 @@ def test_an_entry_holds_what_was_written(tmp_path: Path, n: int) -> None:
     stored = cache.read("key")
     assert stored is not None
     assert stored[:2] == (20, 30)
-    twin = stored.proposals
-    assert torch.equal(twin.predicted_iou, proposals.predicted_iou)
-    assert torch.equal(twin.boxes, proposals.boxes)
-    torch.testing.assert_close(twin.vectors, proposals.vectors, atol=1e-3, rtol=0)
+    read = stored.proposals
+    assert torch.equal(read.predicted_iou, proposals.predicted_iou)
+    assert torch.equal(read.boxes, proposals.boxes)
+    torch.testing.assert_close(read.vectors, proposals.vectors, atol=1e-3, rtol=0)
     rows = torch.arange(n).flip(0)
-    np.testing.assert_array_equal(twin.upsampled_masks(rows).dense(), proposals.upsampled_masks(rows).dense())
+    np.testing.assert_array_equal(read.upsampled_masks(rows).dense(), proposals.upsampled_masks(rows).dense())

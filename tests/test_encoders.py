@@ -30,7 +30,7 @@ from no_time_to_train.networks.registry import (
     find_network,
     find_networks,
 )
-from no_time_to_train.pipeline.find_instances_stage import TestStage
+from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
 from no_time_to_train.pipeline.stage import RunCfg
 from tests.conftest import DATA, Photo
 from tests.encoder_weights import (
@@ -339,7 +339,7 @@ class TestDebias:
             )
             targets = TargetDatasetCfg(str(DATA / "images"), str(DATA / "targets.json"))
             run = RunCfg(str(tmp_path / f"memory{debias}"), save_dir=str(tmp_path))
-            stage = TestStage(model_cfg, DatasetCfgs(test=targets), run)
+            stage = FindInstancesStage(model_cfg, DatasetCfgs(test=targets), run)
             keys.append((stage.proposals_depend_on(), stage.depends_on()["networks"]))
         assert "debias" not in keys[0][0]  # so that older caches stay valid
         assert keys[1][0]["debias"] == keys[1][1]["debias"] == 3

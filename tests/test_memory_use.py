@@ -8,7 +8,7 @@ import pytest
 
 from no_time_to_train.cli import main
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.pipeline.find_instances_stage import TestStage as Stage
+from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
 from tests.conftest import DATA, stage_arguments
 
 
@@ -25,14 +25,14 @@ def test_a_run_needs_no_more_memory_for_more_images(
     main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *paths])
 
     in_use: list[int] = []  # pages, after each image
-    step = Stage.step
+    step = FindInstancesStage.step
 
-    def watched(self: Stage, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
+    def watched(self: FindInstancesStage, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
         record = step(self, item, segmenter)
         in_use.append(int(Path("/proc/self/statm").read_text().split()[1]))
         return record
 
-    monkeypatch.setattr(Stage, "step", watched)
+    monkeypatch.setattr(FindInstancesStage, "step", watched)
     options = [
         *("--ckpt_path", memory, "--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
         *("--model.init_args.model_cfg.test.online_vis", "True"),

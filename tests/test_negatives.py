@@ -19,10 +19,10 @@ from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_sets import coco_to_references, read_references, write_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.evaluation import evaluate
+from no_time_to_train.lightning_module import STAGES
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.classify import best_classes
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.pipeline.stages import STAGES
 from tests.conftest import Photo
 
 CONFIG = Path(__file__).parents[1] / "configs" / "custom_sam2l.yaml"

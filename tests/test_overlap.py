@@ -14,7 +14,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.method.fast.masks import pack_bits
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.overlap import Worker, read_ahead
-from no_time_to_train.pipeline.find_instances_stage import TestStage as Stage
+from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
 from tests.conftest import Photo, stage_arguments
 from tests.test_stages import Checkpoints
 
@@ -108,16 +108,16 @@ def test_an_error_in_the_thread_of_a_stage_ends_the_run_in_one_line_and_keeps_th
     run = [*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", memory[1]]
     main(run)
     expected = (tmp_path / "results.json").read_bytes()
-    follow, seen = Stage.follow, []
+    follow, seen = FindInstancesStage.follow, []
 
-    def failing(self: Stage, item: Any, *arguments: Any) -> Any:
+    def failing(self: FindInstancesStage, item: Any, *arguments: Any) -> Any:
         seen.append(item.image_id)
         if len(seen) == 3:
             raise UserError("the third image is too much")
         return follow(self, item, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stage, "follow", failing)
+        patch.setattr(FindInstancesStage, "follow", failing)
         with pytest.raises(SystemExit) as error:
             main(run)
     assert error.value.code == 2

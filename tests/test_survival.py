@@ -100,8 +100,7 @@ def test_when_one_of_several_processes_dies_the_run_ends_and_any_number_of_proce
 ) -> None:
     run = arguments("test", nano_checkpoints, tmp_path, undisturbed)
     process = start([*run, "--trainer.devices", "2"])
-    lines = tmp_path / ".results.json.run" / "1-1.lines"
-    while not (lines.exists() and lines.stat().st_size):
+    while not list(tmp_path.glob(".results.json.run/*.item")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "run_lightning"], capture_output=True, text=True)
@@ -183,7 +182,7 @@ def test_a_full_disk_is_one_line_and_old_files_stay(
     (tmp_path / "results.json").write_text("of an earlier run")
     run = arguments("test", nano_checkpoints, tmp_path, undisturbed)
     size = (undisturbed / "results.json").stat().st_size
-    for room in (size // 3, size - 100):
+    for room in (size // 20, size // 3, size - 100):
         assert "cannot be written" in failure(command(run, LARGEST_FILE=str(room)))
         assert (tmp_path / "results.json").read_text() == "of an earlier run"
     assert command(run).returncode == 0
@@ -201,26 +200,42 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 class TestJournal:
     """The journal by itself."""
 
-    def test_lines_that_were_cut_or_changed_are_done_again(self, tmp_path: Path) -> None:
+    def test_items_that_were_cut_changed_or_renamed_are_done_again(self, tmp_path: Path) -> None:
         journal = started(tmp_path, {})
-        for index in range(4):
+        files = []
+        for index in range(5):
             journal.add(index, {"value": index})
+            files += [path for path in journal.folder.glob("*.item") if path not in files]
         journal.close()
-        (path,) = journal.folder.glob("*.lines")
-        lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(lines[0] + lines[1].replace(b"1}", b"7}") + lines[2] + lines[3][:-2])
+        content = files[1].read_bytes()
+        files[1].write_bytes(content.replace(b"1}", b"7}"))
+        files[3].write_bytes(files[3].read_bytes()[:-2])
+        shutil.copy(files[2], files[4])
         again = started(tmp_path, {})
-        assert again.done == {0, 2}
-        for index in (1, 3):
+        assert again.done(5) == [0, 2]
+        with pytest.raises(UserError, match=r"lacks 3 of 5 images \(number 2, 4, 5\)"):
+            again.records(5, "images")
+        for index in (1, 3, 4):
             again.add(index, {"value": index})
-        assert list(again.records()) == [{"value": index} for index in range(4)]
+        assert files[1].read_bytes() == content
+        assert list(again.records(5)) == [{"value": index} for index in range(5)]
 
-    def test_an_item_that_two_attempts_have_finished_counts_once(self, tmp_path: Path) -> None:
-        journal = started(tmp_path, {})
+    def test_items_are_never_those_of_other_work(self, tmp_path: Path) -> None:
+        journal = started(tmp_path, {"memory": "a"})
         journal.add(0, {})
-        journal.join_attempt(2, rank=1)
-        journal.add(0, {})
-        assert list(journal.records()) == [{}]
+        journal.close()
+        journal.work_file.unlink()
+        other = started(tmp_path, {"memory": "b"})
+        assert other.done(1) == []
+        other.close()
+        journal.work_file.unlink()
+        assert started(tmp_path, {"memory": "a"}).done(1) == [0]
+
+    def test_a_journal_of_an_earlier_version_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / ".results.json.run").mkdir()
+        (tmp_path / ".results.json.run" / "1-0.lines").touch()
+        with pytest.raises(UserError, match="of an earlier version: delete it"):
+            started(tmp_path, {})
 
     def test_two_runs_cannot_write_the_same_output(self, tmp_path: Path) -> None:
         first = started(tmp_path, {})
@@ -237,7 +252,7 @@ class TestJournal:
         for depends_on, difference in (({"memory": "c"}, '"c"'), ({}, "null")):
             with pytest.raises(UserError, match=f'memory: "b" there, {difference} here'):
                 started(tmp_path, depends_on)
-        assert started(tmp_path, {"memory": "b"}).done == {0}
+        assert started(tmp_path, {"memory": "b"}).done(1) == [0]
 
     def test_a_failed_run_leaves_a_journal_only_if_something_is_finished(self, tmp_path: Path) -> None:
         journal = Journal(tmp_path / "results.json")
@@ -253,14 +268,14 @@ class TestJournal:
             with pytest.raises(KeyboardInterrupt):
                 interrupted_after(items)
         with journal.run({}):
-            assert journal.done == {0}
+            assert journal.done(2) == [0]
         assert not list(tmp_path.iterdir())
 
 
 def started(folder: Path, depends_on: dict[str, str]) -> Journal:
     """The journal of a run of one process that has just started."""
     journal = Journal(folder / "results.json")
-    journal.join_attempt(journal.start_attempt(depends_on), rank=0)
+    journal.join(journal.start(depends_on))
     return journal
 
 

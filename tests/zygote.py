@@ -3,8 +3,7 @@
 Run with a socket's path and a command line, this file is the client: it has the command run in its own folder, with its
 own environment and output, and ends with the command's exit status. Tests of the scripts, which call many commands, use
 it. ``DIE_AFTER`` in the environment kills the command after so many seconds, ``INTERRUPT_AFTER`` presses Ctrl-C;
-``LARGEST_FILE`` simulates a disk that is
-full after so many bytes.
+``LARGEST_FILE`` simulates a disk that is full after so many bytes.
 """
 
 import array

@@ -58,12 +58,12 @@ def main() -> None:
         if options.address_space:
             resource.setrlimit(resource.RLIMIT_AS, (options.address_space << 30,) * 2)  # the run inherits it
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        journal = out / ".results.json.run" / "1-0.lines"
+        journal = out / ".results.json.run"
         samples: list[tuple[int, int]] = []
         while process.poll() is None:
             time.sleep(1)
             try:
-                done = journal.read_bytes().count(b"\n")
+                done = sum(1 for _ in journal.glob("*.item"))
                 samples.append((done, memory_of(process.pid)))
             except OSError:  # the run has not started to write, or has just ended
                 continue

@@ -14,8 +14,7 @@ from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.pipeline.proposal_cache import ProposalCache
-from no_time_to_train.pipeline.segment_images import hash_tensors
+from no_time_to_train.pipeline.proposal_cache import ProposalCache, hash_networks, proposals_depend_on
 
 #: Bytes of vectors that stay in memory; the proposals of other photos are read from the cache again.
 KEPT_BYTES = 2**28
@@ -95,14 +94,9 @@ class Search:
     ) -> None:
         self.segmenter, self.afterwards = segmenter, afterwards
         self.photos = {target.name: Photo(target) for target in photos}
-        networks = {name: hash_tensors(one.state_dict()) for name, one in segmenter.segmenter.named_children()}
-        settings = segmenter.segmenter.settings
-        made_with = {
-            **networks,
-            "settings": [settings.points_per_side, settings.pred_iou_thresh],
-            **segmenter.made_with,
-        }
-        self.cache = ProposalCache(folder, {**made_with, "precision": segmenter.precision})
+        networks = hash_networks(segmenter.segmenter)
+        depends_on = proposals_depend_on(networks, segmenter.segmenter.settings, segmenter.precision)
+        self.cache = ProposalCache(folder, depends_on)
         self.kept: dict[str, DescribedProposals] = {}
         self.kept_bytes = 0
         self.state, self.networks, self.ranking = Condition(RLock()), RLock(), RLock()

@@ -17,23 +17,14 @@ SLOWEST, FASTEST = 0.01, 240.0
 
 
 class AnnotatedVideos:
-    """Writes ``video/STEM.mp4`` per video: the overlays of the frames that were searched, at the video's speed.
-
-    Args:
-        out: The output folder.
-    """
+    """Writes ``video/STEM.mp4`` per video: the overlays of the frames that were searched, at the video's speed."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / "video"
         self.frames: dict[str, list[tuple[float, Path]]] = {}
 
     def add(self, frame: TargetImage, overlay: Path) -> None:
-        """Add a frame.
-
-        Args:
-            frame: The frame.
-            overlay: The picture that stands for it in the video.
-        """
+        """Add a frame and the picture that stands for it in the video."""
         assert frame.seconds is not None
         stem = frame.stem.rpartition("/")[0]
         self.frames.setdefault(stem, []).append((frame.seconds, overlay))
@@ -45,13 +36,7 @@ class AnnotatedVideos:
 
 
 def _write_video(path: Path, frames: list[tuple[float, Path]]) -> None:
-    """Write pictures as a video.
-
-    Args:
-        path: The MP4 file.
-        frames: When each picture is shown, in seconds, and its file. Pictures of another size than the first one are
-            scaled to it.
-    """
+    """Write pictures, each with its time in seconds, as an MP4 file. All are scaled to the size of the first one."""
     seconds = frames[-1][0] - frames[0][0]
     rate = (len(frames) - 1) / seconds if seconds > 0 else 1.0
     rate = min(max(rate, SLOWEST), FASTEST)  # broken files state any time

@@ -1,7 +1,6 @@
 """Make masks from the boxes of a COCO file, for data sets that have none."""
 
 import hashlib
-import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,9 +50,6 @@ def boxes_to_masks(
     ``journal``).
 
     Args:
-        json_file: COCO annotation file.
-        image_dir: Folder of its images.
-        out_path: The file to write.
         build: Builds the network. It is called once the inputs are checked.
         references: Reference set; only its annotations get masks. Default: all annotations.
         pictures: Folder for one picture per image of the masks that this call makes. Default: no pictures.
@@ -83,19 +79,17 @@ def boxes_to_masks(
         }
     ):
         remove_leftovers(out_path)
-        done = {record["image"]: record for record in journal.records()}
-        numbers = itertools.count(1 + max(journal.done, default=-1))
         made: MadeMasks = {}
         for image_id, members in tqdm(by_image.items(), desc="masks", unit=" image"):
             image = read_listed_image(image_dir, coco.imgs[image_id])
-            identity = {"image": image_id, "pixels": hash_pixels(image)}
-            record = done.get(image_id, {})
-            if not identity.items() <= record.items():
+            key = f"{image_id!r} {hash_pixels(image)}"
+            record = journal.get(key)
+            if record is None:
                 masks = masks_of_boxes(image, members, segmenter, as_published)
                 if pictures is not None:
                     save_picture(draw_masks(image, members, masks, coco), Path(pictures) / names[image_id])
-                record = {**identity, "masks": list(masks.items())}
-                journal.add(next(numbers), record)
+                record = {"masks": list(masks.items())}
+                journal.add(key, record)
             made.update(record["masks"])
         for annotation in annotations:
             annotation |= made[annotation["id"]]
@@ -110,12 +104,7 @@ def picture_names(coco: COCO) -> dict[ImageId, str]:
 
 
 def choose_annotations(coco: COCO, json_file: str | Path, references: ReferenceSet | None) -> list[dict[str, Any]]:
-    """The annotations that get masks.
-
-    Args:
-        coco: The annotation file.
-        json_file: Its path, for messages.
-    """
+    """The annotations that get masks."""
     wanted = references and {ann_id for shots in references.values() for shot in shots for ann_id in shot["ann_ids"]}
     for ann_id in (wanted or set()) - coco.anns.keys():
         raise UserError(f"the reference set names annotation {ann_id}, which {json_file} does not have")
@@ -130,12 +119,7 @@ def masks_of_boxes(
     image: NDArray[np.uint8], annotations: list[dict[str, Any]], segmenter: BoxSegmenter, as_published: bool = False
 ) -> MadeMasks:
     """Make the masks of an image's boxes. Where one is empty or lies outside its box, print a
-    warning and take the box itself.
-
-    Args:
-        image: uint8 [H, W, 3] RGB.
-        annotations: The image's annotations, whose boxes are used.
-        segmenter: The network.
+    warning and take the box itself. The image is uint8 [H, W, 3] RGB.
     """
     boxes = np.array([annotation["bbox"] for annotation in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
@@ -159,12 +143,7 @@ def published_polygons(mask: NDArray[np.bool_]) -> Polygons:
 
     Holes are filled. Contours of at most 4 coordinates are dropped: single pixels and straight lines of one pixel's
     width. The vertices are the centers of pixels, so a mask that is made from the polygons lacks pixels of its border.
-
-    Args:
-        mask: bool [H, W].
-
-    Returns:
-        The polygons; empty where no region is left.
+    The list is empty where no region is left.
     """
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [contour.ravel().tolist() for contour in contours if contour.size > 4]
@@ -173,17 +152,7 @@ def published_polygons(mask: NDArray[np.bool_]) -> Polygons:
 def draw_masks(
     image: NDArray[np.uint8], annotations: list[dict[str, Any]], masks: MadeMasks, coco: COCO
 ) -> NDArray[np.uint8]:
-    """Draw the masks made for an image.
-
-    Args:
-        image: uint8 [H, W, 3] RGB.
-        annotations: The image's annotations.
-        masks: The masks of these annotations.
-        coco: The annotation file, for the names of the classes.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
-    """
+    """Draw the masks made for an image: uint8 [H, W, 3] RGB, like the image itself."""
     made = [{**annotation, **masks[annotation["id"]]} for annotation in annotations]
     pixels = np.array([annotation_mask(annotation, *image.shape[:2]) for annotation in made])
     classes = [annotation["category_id"] for annotation in annotations]

@@ -36,8 +36,13 @@ from no_time_to_train.errors import UserError, plural
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.target_image import as_float
-from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache
-from no_time_to_train.pipeline.segment_images import hash_tensors
+from no_time_to_train.networks.devices import computing_in
+from no_time_to_train.pipeline.proposal_cache import (
+    CachedTargetDataset,
+    ProposalCache,
+    hash_networks,
+    proposals_depend_on,
+)
 
 #: Random draws from the pool whose mean score is reported next to that of the choice.
 DRAWS = 10
@@ -132,9 +137,13 @@ def read_proposals(
     """The proposals of each image, given by its entry, as the cache stores them; what it lacks is added to it."""
     networks, proposer = segmenter.segmenter, segmenter.segmenter.proposer
     assert proposer is not None
-    cache = ProposalCache(cache_dir, proposals_depend_on(segmenter))
+    settings, memory = networks.settings, segmenter.memory
+    prototypes = None if memory is None else memory.prototypes
+    depends_on = proposals_depend_on(hash_networks(networks), settings, segmenter.precision, prototypes)
+    cache = ProposalCache(cache_dir, depends_on)
     cache.remove_leftovers()
-    dataset = CachedTargetDataset(index_coco({"images": images}), image_dir, proposer.size, cache)
+    tiling = settings.tiles, settings.tile_overlap
+    dataset = CachedTargetDataset(index_coco({"images": images}), image_dir, proposer.size, cache, False, *tiling)
     cached = 0
     progress = tqdm(range(len(images)), "pool", unit=" image")
     for index in progress:
@@ -147,7 +156,8 @@ def read_proposals(
             yield target.proposals
             continue
         assert target.image is not None
-        found = networks.describe(as_float(target.image).to(segmenter.device), target.height, target.width)
+        with computing_in(segmenter.precision, segmenter.device):
+            found = networks.describe(as_float(target.image).to(segmenter.device), target.height, target.width)
         stored = cache.write(target.cache_key, found, target.height, target.width).proposals
         if index == cached:  # the first that the cache lacked
             seconds, left = time.perf_counter() - start, len(images) - index - 1
@@ -155,17 +165,6 @@ def read_proposals(
         yield stored
     if cached:
         print(f"the proposals of {plural(cached, 'image')} were in {cache_dir}")
-
-
-def proposals_depend_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
-    """What the proposals of an image depend on besides its pixels, as JSON values."""
-    networks = segmenter.segmenter
-    return {
-        "networks": {name: hash_tensors(network.state_dict()) for name, network in networks.named_children()},
-        "points_per_side": networks.settings.points_per_side,
-        "iou_thr": networks.settings.pred_iou_thresh,
-        "precision": segmenter.precision,
-    }
 
 
 def _match(proposals: DescribedProposals, annotations: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
@@ -192,7 +191,8 @@ def _describe(dataset: ReferenceDataset, index: int, segmenter: ReferenceSegment
     if isinstance(reference, BadImage):
         raise UserError(reference.reason)
     crop, mask = reference.crop.to(segmenter.device), reference.mask.to(segmenter.device)
-    return segmenter.segmenter.describe_reference(crop, mask)[0].cpu()
+    with computing_in(segmenter.precision, segmenter.device):
+        return segmenter.segmenter.describe_reference(crop, mask)[0].cpu()
 
 
 def _duration(seconds: float) -> str:

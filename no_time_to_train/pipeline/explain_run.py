@@ -40,7 +40,7 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.pipeline.find_instances_stage import TestStage
+from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.pipeline.stage import RunCfg
@@ -104,10 +104,10 @@ def explain_run(
     }
     with journal.run(depends_on):
         for index, image_id in enumerate(tqdm(missed, desc="explain", unit=" image")):
-            if index not in journal.done:
+            if journal.get(index) is None:
                 explained = rerun.explain(image_id, missed[image_id], iou_type, min_iou, min_score, scores[image_id])
                 journal.add(index, explained)
-        records = list(journal.records())
+        records = list(journal.records(len(missed)))
         if differing := sum(record["differs"] for record in records):
             warnings.warn(
                 f"the scores of {plural(differing, 'image')} in {results_file} are not those that the run's networks "
@@ -135,14 +135,14 @@ class Rerun:
         model_cfg, dataset_cfgs, run = read_run(folder)
         dataset_cfgs.test.json_file = str(gt)
         infer = model_cfg.sam2_infer_cfgs
-        self.stage = TestStage(model_cfg, dataset_cfgs, run)
+        self.stage = FindInstancesStage(model_cfg, dataset_cfgs, run)
         self.precision = run.precision
         self.segmenter = self.stage.build()
         to_device(None, self.segmenter)
         self.wider = {}
         for reason, settings in wider_settings(infer).items():
             cfg = replace(infer, pred_iou_thresh=settings.pred_iou_thresh, prompts=settings.prompts)
-            stage = TestStage(replace(model_cfg, sam2_infer_cfgs=cfg), dataset_cfgs, run)
+            stage = FindInstancesStage(replace(model_cfg, sam2_infer_cfgs=cfg), dataset_cfgs, run)
             self.wider[reason] = stage, with_settings(self.segmenter, settings)
         self.index = {entry["id"]: index for index, entry in enumerate(self.stage.dataset.entries)}
 
@@ -183,7 +183,7 @@ class Rerun:
         return {"misses": misses, "differs": differs}
 
     @torch.inference_mode()
-    def propose(self, stage: TestStage, segmenter: Segmenter, index: int) -> DescribedProposals:
+    def propose(self, stage: FindInstancesStage, segmenter: Segmenter, index: int) -> DescribedProposals:
         """The proposals of an image by a stage and its segmenter, from the cache where it has them."""
         item = stage.dataset[index]
         if isinstance(item, BadImage):

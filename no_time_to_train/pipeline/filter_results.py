@@ -31,8 +31,7 @@ def filter_results(
     """Write all files of a folder of results again, from all instances that the method returned.
 
     Args:
-        folder: The folder that ``segment`` wrote.
-        out: The folder to write, which may be the same.
+        out: The folder to write, which may be ``folder``.
         score: The lowest score of an instance; None keeps that of the folder.
         class_scores: The lowest scores of classes; see ``Thresholds.parse``. Others keep those of the folder, unless
             ``score`` is given.

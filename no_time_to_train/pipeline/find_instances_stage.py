@@ -1,19 +1,18 @@
 """Stage 3: find the instances of the memory's classes in the target images (docs/method.md, 3), and score them."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pycocotools.coco import COCO
 
 from no_time_to_train.config import PUBLISHED_NAMES, renamed
 from no_time_to_train.data.class_splits import class_splits, select_categories
-from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist
 from no_time_to_train.data.file_names import clean_name
@@ -28,17 +27,14 @@ from no_time_to_train.files import (
     sha256_if_readable,
     write_json,
 )
-from no_time_to_train.method.beyond.guided import LEVEL_STEP, SEVERAL_CLASSES
 from no_time_to_train.method.beyond.negatives import Negatives
-from no_time_to_train.method.beyond.tiles import BORDER, FINER
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.registry import sam2_input_size
-from no_time_to_train.pipeline.bad_images import BadImages
-from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache
+from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache, proposals_depend_on
 from no_time_to_train.pipeline.stage import Stage, required
 from no_time_to_train.pipeline.target_pictures import TargetPictures
 
@@ -46,10 +42,40 @@ from no_time_to_train.pipeline.target_pictures import TargetPictures
 LOGGED = ("AP", "AP50", "mIoU", "AP_as_published", "nAP50_as_published", "mIoU_as_published")
 
 
-class TestStage(Stage):
+@dataclass
+class BadImages:
+    """What to do with images that cannot be read, and which ones there were.
+
+    Attributes:
+        policy: ``stop`` ends the run at the first one, ``skip`` continues without it.
+        limit: How many may be skipped; None means any number.
+        skipped: The records of the skipped images.
+    """
+
+    policy: Literal["stop", "skip"]
+    limit: int | None
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+
+    def skip(self, image_id: ImageId, reason: str) -> dict[str, Any]:
+        """Add an image with one line that says what is wrong, and return its record."""
+        if self.policy == "stop":
+            raise UserError(f"{reason} (--on_bad_image skip continues without it)")
+        self.skipped.append({"image_id": image_id, "skipped": reason})
+        if self.limit is not None and len(self.skipped) > self.limit:
+            raise UserError(f"more than --max_bad {self.limit} images cannot be read; one of them: {reason}")
+        return self.skipped[-1]
+
+    def write(self, path: Path) -> list[str]:
+        """Write the list of skipped images, if skipping is allowed, and return lines for the user."""
+        if self.policy == "stop":
+            return []
+        write_json(path, self.skipped)
+        return [f"{len(self.skipped)} images were skipped: {path}", *(record["skipped"] for record in self.skipped)]
+
+
+class FindInstancesStage(Stage):
     """Stage 3: find the instances of the memory's classes in the target images, write COCO results and score them."""
 
-    __test__ = False  # not a test case, whatever its name says to pytest
     unit = "images"
     networks = ("sam2", "encoder")
     section = "test"  # of dataset_cfgs, for messages
@@ -109,11 +135,7 @@ class TestStage(Stage):
         )
 
     def read_targets(self, bank: MemoryBank) -> COCO:
-        """Read the list of target images.
-
-        Args:
-            bank: The memory.
-        """
+        """Read the list of target images."""
         return read_coco(self.json_file)
 
     def choose_negatives(self, bank: MemoryBank) -> Negatives | None:
@@ -149,31 +171,15 @@ class TestStage(Stage):
 
     def proposals_depend_on(self) -> dict[str, Any]:
         """What the proposals of an image depend on besides its pixels."""
-        cfg = self.model_cfg
-        encoder = cfg.encoder_cfg
-        return {
+        cfg, encoder = self.model_cfg, self.model_cfg.encoder_cfg
+        networks = {
             "sam2": [cfg.sam2_cfg_file.removesuffix(".yaml"), sha256_if_readable(cfg.sam2_checkpoint)],
             "encoder": [encoder.name, encoder.input_size, sha256_if_readable(cfg.encoder_checkpoint)],
-            "points_per_side": cfg.sam2_infer_cfgs.points_per_side,
-            "iou_thr": cfg.sam2_infer_cfgs.pred_iou_thresh,
-            "precision": self.run.precision,
             **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
             **({"compile_decoder": True} if self.run.compile_decoder else {}),
             **({"debias": encoder.debias} if encoder.debias else {}),
-            **({"tiles": self.tiled_by()} if cfg.sam2_infer_cfgs.tiles > 1 else {}),
-            **({"guided": self.guided_by()} if cfg.sam2_infer_cfgs.prompts == "guided" else {}),
         }
-
-    def tiled_by(self) -> list[Any]:
-        """What tiles depend on: all numbers of the rule."""
-        cfg = self.model_cfg.sam2_infer_cfgs
-        return [cfg.tiles, cfg.tile_overlap, BORDER, FINER]
-
-    def guided_by(self) -> list[Any]:
-        """What guided prompts depend on: the prototypes, and all numbers of the rule."""
-        cfg = self.model_cfg.sam2_infer_cfgs
-        prototypes = hashlib.sha256(self.prototypes.numpy().tobytes()).hexdigest()
-        return [prototypes, cfg.prompt_threshold, cfg.prompt_budget, LEVEL_STEP, SEVERAL_CLASSES]
+        return proposals_depend_on(networks, cfg.sam2_infer_cfgs, self.run.precision, self.prototypes)
 
     def remove_leftovers(self) -> None:
         for path in (self.output, self.metrics_file, self.skipped_file):
@@ -196,15 +202,10 @@ class TestStage(Stage):
 
     @torch.inference_mode()
     def follow(self, item: Target, described: DescribedProposals | None, segmenter: Segmenter) -> dict[str, Any]:
-        """All that the networks are not needed for.
+        """The record of an image, without the networks.
 
         Args:
-            item: The image.
-            described: What the networks say about it; None where the cache has it.
-            segmenter: The networks.
-
-        Returns:
-            The image's record.
+            described: What the networks say about the image; None where the cache has it.
         """
         proposals = self.as_stored(item, described).to(segmenter.prototypes.device)
         detections = segmenter.match_and_merge(proposals)
@@ -277,15 +278,7 @@ class TestStage(Stage):
 
 
 def write_results(path: Path, results: Iterable[dict[str, Any]]) -> int:
-    """Write COCO result records as a JSON list, one record per line, without holding all of them in memory.
-
-    Args:
-        path: The file.
-        results: The records.
-
-    Returns:
-        The number of records.
-    """
+    """Write COCO result records as a JSON list, one per line, not all in memory at once. Returns their number."""
     count = 0
     with atomic_write(path) as file:
         file.write(b"[")

@@ -19,14 +19,14 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import remove_leftovers, write_json
 from no_time_to_train.method.fill_memory import crop_window
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.pipeline.find_instances_stage import TestStage, write_results
+from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, write_results
 from no_time_to_train.pipeline.stage import required
 
 #: The largest box IoU of a false positive with the annotations of its class (the published code's value).
 FALSE_POSITIVE_IOU = 0.1
 
 
-class TestSupportStage(TestStage):
+class FindNegativesStage(FindInstancesStage):
     """Stage 3 on the images of the references, whose false positives become a negative reference set.
 
     The detections of an image are compared with all annotations of their class there, not with the references only.

@@ -90,7 +90,6 @@ class OutputFolder:
         """Write the files of one image.
 
         Args:
-            target: The image.
             image: Its pixels, uint8 [H, W, 3] RGB.
             records: COCO result records of all instances that the method returned, in descending order of score. Their
                 image id is replaced.

@@ -8,7 +8,7 @@ reads the cache gives the same bytes.
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,17 +20,21 @@ import torch
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from no_time_to_train.data.datasets import Target, TargetDataset, stated_size
 from no_time_to_train.data.images import stored_size
 from no_time_to_train.data.rle import check_rle, encode_crop
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, sha256
+from no_time_to_train.files import sha256
+from no_time_to_train.method.beyond.guided import LEVEL_STEP, SEVERAL_CLASSES
+from no_time_to_train.method.beyond.tiles import BORDER, FINER
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.pipeline.entries import Entries
 
 #: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
 FORMAT = "no-time-to-train proposals 2"
@@ -71,17 +75,58 @@ def decode_masks(height: int, width: int, counts: list[str], rows: Tensor) -> Ma
     return Masks.join(parts)
 
 
+def proposals_depend_on(
+    networks: Mapping[str, Any], settings: Settings, precision: str, prototypes: Tensor | None = None
+) -> dict[str, Any]:
+    """All that the proposals of an image depend on besides its pixels, as JSON values: what every cache is made with.
+
+    Args:
+        networks: What identifies the networks and how they compute, as JSON values; see :func:`hash_networks`.
+        precision: What the networks compute in.
+        prototypes: float [C, D], which guided prompts depend on.
+    """
+    tiled = {"tiles": [settings.tiles, settings.tile_overlap, BORDER, FINER]}
+    guided: dict[str, Any] = {}
+    if settings.prompts == "guided" and prototypes is not None:
+        rule = [settings.prompt_threshold, settings.prompt_budget, LEVEL_STEP, SEVERAL_CLASSES]
+        guided = {"guided": [hash_tensors({"prototypes": prototypes}), *rule]}
+    return {
+        **networks,
+        "points_per_side": settings.points_per_side,
+        "iou_thr": settings.pred_iou_thresh,
+        "precision": precision,
+        **(tiled if settings.tiles > 1 else {}),  # only then, so that older caches stay valid
+        **guided,
+    }
+
+
+def hash_networks(segmenter: nn.Module) -> dict[str, str]:
+    """The SHA-256 of each network of a segmenter, with the directions that ``debias`` removes."""
+    return {
+        name: hash_tensors({**dict(network.named_parameters()), **dict(network.named_buffers())})
+        for name, network in segmenter.named_children()
+    }
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of tensors by name, whatever device they are on."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 class ProposalCache:
     """A folder with one entry per image, shared by any number of processes and runs.
 
     Args:
         folder: Created with the first entry.
-        made_with: Everything besides the image that the proposals depend on, as JSON values: networks, checkpoints,
-            settings. It is part of every key.
+        made_with: What :func:`proposals_depend_on` returned. It is part of every key.
     """
 
     def __init__(self, folder: str | Path, made_with: dict[str, Any]) -> None:
-        self.folder = Path(folder)
+        self.entries = Entries(Path(folder), ".proposals")
         self.made_with = json.dumps([FORMAT, made_with], sort_keys=True)
 
     def key(self, image: Path) -> str:
@@ -98,15 +143,8 @@ class ProposalCache:
         Whoever can write to the folder can forge an entry with its checksum. Such a one can make results wrong; it
         cannot run code, because safetensors holds numbers only, and masks are checked before they are decoded.
         """
-        path = self._path(key)
-        try:
-            if not path.is_file():  # opening a pipe would wait forever
-                return None
-            content = path.read_bytes()
-        except OSError:
-            return None
-        check, body = content[:32], content[32:]
-        if check != _checksum(key, body):
+        body = self.entries.read(key)
+        if body is None:
             return None
         try:
             return _from_bytes(body)
@@ -115,39 +153,22 @@ class ProposalCache:
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed runs: those that no run can be writing any more."""
-        for path in self.folder.glob(".*.tmp"):
+        for path in self.entries.folder.glob(".*.tmp"):
             with suppress(OSError):  # another run may remove it as well
                 if time.time() - path.lstat().st_mtime > ABANDONED:
                     path.unlink()
 
     def write(self, key: str, proposals: DescribedProposals, height: int, width: int) -> CacheEntry:
-        """Write an entry atomically.
-
-        Args:
-            key: From :meth:`key`.
-            proposals: The image's proposals.
-
-        Returns:
-            The entry as :meth:`read` will return it.
-        """
+        """Write an entry atomically, and return it as :meth:`read` will."""
         body = _to_bytes(proposals, height, width)
-        with atomic_write(self._path(key)) as file:
-            file.write(_checksum(key, body) + body)
+        self.entries.write(key, body)
         return _from_bytes(body)
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.proposals"
 
 
 class CachedTargetDataset(TargetDataset):
     """Target images whose proposals are read from a cache where it has them.
 
-    Args:
-        coco: Annotation file of the targets.
-        root: Folder of the images.
-        size: Side of the square in pixels: SAM 2's input.
-        cache: The cache.
-        rescale: See ``TargetDataset``. Such an image has an entry of its own per stated size.
+    An image that is rescaled has an entry of its own per stated size.
     """
 
     def __init__(
@@ -230,8 +251,3 @@ def _from_bytes(body: bytes) -> CacheEntry:
         logits,
     )
     return CacheEntry(height, width, proposals)
-
-
-def _checksum(key: str, body: bytes) -> bytes:
-    """The 32 bytes before the body of an entry."""
-    return hashlib.sha256(key.encode() + body).digest()

@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import read_json, real_path
+from no_time_to_train.pipeline.journal import acquire, journal_folder
 
 #: The files that all results have. A folder with all of them, and without a journal, is finished.
 RESULTS = ("results.json", "images.json", "instances.csv", "index.html")
@@ -50,19 +51,19 @@ WRITTEN = (
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
 
 
-def journal_folder(out: Path) -> Path:
-    """The folder of the journal of an unfinished run (``Journal(out / "results.json").folder``)."""
-    return out / ".results.json.run"
+def has_journal(out: Path) -> bool:
+    """Whether a run that writes results to a folder is unfinished."""
+    return journal_folder(out / "results.json").exists()
 
 
 def is_finished(out: Path) -> bool:
     """Whether a folder holds the results of a run that has ended."""
-    return all((out / name).is_file() for name in RESULTS) and not journal_folder(out).exists()
+    return all((out / name).is_file() for name in RESULTS) and not has_journal(out)
 
 
 def foreign_files(out: Path) -> Iterator[str]:
     """The files in a folder, relative to it, that no run wrote. Hidden ones do not count."""
-    written = WRITTEN if is_finished(out) or journal_folder(out).exists() else (REFERENCES_PAGE,)
+    written = WRITTEN if is_finished(out) or has_journal(out) else (REFERENCES_PAGE,)
     for folder, subfolders, files in os.walk(out):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for file in sorted(files):
@@ -73,12 +74,7 @@ def foreign_files(out: Path) -> Iterator[str]:
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-    """Check that results may be written to a folder.
-
-    Args:
-        out: The folder.
-        overwrite: Whether finished results in it may be replaced.
-    """
+    """Check that results may be written to a folder; ``overwrite`` allows it where finished results are in it."""
     if not real_path(out).name:
         raise UserError(f"{out} cannot be written: choose a folder in it")
     if _sibling(out, "old").exists() and not out.exists():
@@ -124,7 +120,7 @@ def output_of_run(out: Path, overwrite: bool) -> Iterator[Path]:
 def new_output(out: Path, overwrite: bool) -> Iterator[Path]:
     """A new folder, which takes the place of ``out`` if the block succeeds, and is removed if it fails."""
     check_output(out, overwrite)
-    if journal_folder(out).exists():
+    if has_journal(out):
         raise UserError(f"{out} is unfinished: run its segment command again first, or choose another --out")
     with _locked(out):
         new = _sibling(out, "filtered")
@@ -140,13 +136,7 @@ def new_output(out: Path, overwrite: bool) -> Iterator[Path]:
 def _locked(out: Path) -> Iterator[None]:
     """Keep other processes from replacing a folder, put back one that a killed process moved, and remove leftovers."""
     lock = FileLock(_sibling(out, "lock"))
-    try:
-        real_path(out).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"another run is writing {out}: wait until it ends, or choose another --out") from error
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from error
+    acquire(lock, out)
     try:
         _restore(out)
         for ending in ("filtered", "old"):

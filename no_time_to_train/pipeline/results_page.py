@@ -38,14 +38,6 @@ def write_results_page(
 
     Args:
         out: The run's folder, with ``memory_postprocessed.ckpt``, ``results.json`` and perhaps ``metrics.json``.
-        title: The page's heading.
-        references: Annotation file of the references.
-        reference_dir: Folder of their images.
-        targets: Annotation file of the targets.
-        image_dir: Folder of their images.
-
-    Returns:
-        The page.
     """
     bank = load_memory(out / "memory_postprocessed.ckpt")
     add_pictures(bank, references, reference_dir)
@@ -76,13 +68,7 @@ def write_results_page(
 
 
 def ground_truth(image: NDArray[np.uint8], annotations: list[dict[str, Any]], categories: list[Category]) -> Instances:
-    """The annotated instances of an image that have a mask, with score 1.
-
-    Args:
-        image: uint8 [H, W, 3] RGB.
-        annotations: The image's annotations; those of other classes are left out.
-        categories: The classes.
-    """
+    """The annotated instances of an image, uint8 [H, W, 3] RGB, that have a mask of one of the classes; score 1."""
     ids = [category.id for category in categories]
     chosen = [one for one in annotations if one["category_id"] in ids and one.get("segmentation")]
     masks = np.array([annotation_mask(one, *image.shape[:2]) for one in chosen], bool)
@@ -95,13 +81,7 @@ def ground_truth(image: NDArray[np.uint8], annotations: list[dict[str, Any]], ca
 
 
 def add_pictures(bank: MemoryBank, references: COCO, reference_dir: Path) -> None:
-    """Add the pictures of its shots to a memory that has none.
-
-    Args:
-        bank: A memory whose shots come from a reference set; it is changed in place.
-        references: Annotation file of the references.
-        reference_dir: Folder of their images.
-    """
+    """Add the pictures of its references, which come from a reference set, to a memory that has none, in place."""
     shots: dict[int, Any] = {
         category.id: [bank.sources[shot] for shot in bank.references_of(index)]
         for index, category in enumerate(bank.categories)

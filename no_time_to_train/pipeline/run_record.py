@@ -32,8 +32,6 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
     """Record the stage that the block runs in ``folder/run.json``.
 
     Args:
-        folder: The run's folder.
-        stage: Name of the section.
         files: Files that the stage depends on, by name. They are recorded with their SHA-256. Files that do not exist
             are left out: the stage reports them.
         about: Anything else to record, as JSON values, such as the configuration.
@@ -65,13 +63,7 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
 
 
 def record_refused(folder: Path, stage: str, error: UserError, **about: Any) -> None:
-    """Record a stage whose inputs were refused, unless the folder has a record of another attempt that did not fail.
-
-    Args:
-        folder: The run's folder.
-        stage: Name of the section.
-        error: Why it was refused.
-    """
+    """Record a stage whose inputs were refused, unless the folder has a record of another attempt that did not fail."""
     path = folder / FILE_NAME
     sections = read_sections(path)
     if sections.get(stage, {"status": "failed"}).get("status") == "failed":
@@ -123,14 +115,9 @@ def git_commit(folder: Path) -> str | None:
 
 
 def fingerprint(path: str, sections: dict[str, Any]) -> dict[str, Any]:
-    """What identifies the content of a file.
+    """A file's path, size in bytes, time of modification and SHA-256.
 
-    Args:
-        path: The file.
-        sections: The sections of ``run.json``. The SHA-256 is taken from them where path, size and time are the same.
-
-    Returns:
-        The file's path, size in bytes, time of modification and SHA-256.
+    The SHA-256 is taken from the sections of ``run.json`` where path, size and time are the same.
     """
     stat = Path(path).stat()
     identity = {"path": path, "bytes": stat.st_size, "modified": stat.st_mtime}

@@ -1,8 +1,6 @@
 """Find the objects of a memory in many images: the run behind ``no-time-to-train segment``."""
 
-import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
@@ -23,6 +20,7 @@ from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.output_folder import OutputFolder
+from no_time_to_train.pipeline.proposal_cache import hash_networks, hash_tensors
 from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
@@ -46,14 +44,7 @@ def segment_images(
     networks do not see again the images that its journal holds. Finished results are replaced as a whole, at the end.
 
     Args:
-        segmenter: The networks and the memory.
-        targets: The images.
-        out: The folder.
-        thresholds: The lowest scores of instances.
         overwrite: Whether finished results in the folder may be replaced.
-
-    Returns:
-        What was done.
     """
     assert segmenter.memory is not None
     summary = Summary()
@@ -88,29 +79,34 @@ def segment_images(
 def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journal, output: OutputFolder) -> None:
     """Find the objects in all targets, or take from the journal what an earlier run found, and write their files."""
     summary = output.summary
-    done = {record["name"]: record for record in journal.records()}
-    numbers = itertools.count(1 + max(journal.done, default=-1))
 
-    def follow(target: TargetImage, image: NDArray[np.uint8], proposals: ImageProposals | None) -> None:
-        """All that the networks are not needed for. Where there are no proposals, the record is taken from the journal.
+    def follow(
+        target: TargetImage,
+        image: NDArray[np.uint8],
+        key: str,
+        record: dict[str, Any] | None,
+        proposals: ImageProposals | None,
+    ) -> None:
+        """All that the networks are not needed for. Where there are no proposals, the journal had the record.
 
-        It runs in the worker's thread, and nothing else uses the journal, the folder and the summary meanwhile.
+        It runs in the worker's thread, and nothing else uses the folder and the summary meanwhile.
         """
-        if proposals is None:
-            record = done[target.name]
-            summary.done_before += 1
-        else:
+        if proposals is not None:
             found = segmenter.rank(proposals, score=0)
-            record = {**identity(target, image), "results": found.to_coco(), "prompts": found.detections.prompts}
-            journal.add(next(numbers), record)
+            record = {"results": found.to_coco(), "prompts": found.detections.prompts}
+            journal.add(key, record)
+        else:
+            summary.done_before += 1
+        assert record is not None
         summary.prompts += record["prompts"]
         output.add(target, image, record["results"])
 
     images = tqdm(read_ahead(_read(targets.images, summary)), total=targets.count, desc="segment", unit=" image")
     with Worker[None]() as worker:
         for target, image in images:
-            known = identity(target, image).items() <= done.get(target.name, {}).items()
-            worker.start(partial(follow, target, image, None if known else segmenter.propose(image)))
+            key = f"{target.name} {hash_pixels(image)}"
+            record = journal.get(key)
+            worker.start(partial(follow, target, image, key, record, None if record else segmenter.propose(image)))
         worker.finish()
 
 
@@ -127,31 +123,10 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
         "format of the journal": JOURNAL_FORMAT,
         "objects": {category.name: category.id for category in segmenter.memory.categories},
         "references": hash_tensors({name: one for name, one in vars(segmenter.memory).items() if torch.is_tensor(one)}),
-        "networks": {
-            name: hash_tensors(network.state_dict()) for name, network in segmenter.segmenter.named_children()
-        },
+        "networks": hash_networks(segmenter.segmenter),
         "settings": settings,
         "precision": segmenter.precision,
     }
-
-
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of tensors by name, whatever device they are on."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def identity(target: TargetImage, image: NDArray[np.uint8]) -> dict[str, Any]:
-    """What identifies an image in the journal: its name and its pixels.
-
-    Args:
-        target: The image.
-        image: Its pixels, uint8 [H, W, 3].
-    """
-    return {"name": target.name, "pixels": hash_pixels(image)}
 
 
 def _read(targets: Iterable[TargetImage], summary: Summary) -> Iterator[tuple[TargetImage, NDArray[np.uint8]]]:

@@ -31,7 +31,6 @@ def write_references_page(
     """Write a page with the mask of each reference, in its image.
 
     Args:
-        references: The references.
         page: The HTML file, which contains the pictures.
         build: Builds the networks. It is called only if a reference has no mask. Plain pictures get the masks that
             ``ReferenceSegmenter.add_references`` finds.

@@ -53,11 +53,6 @@ class RunCfg(RunOptions):
 class Stage(ABC):
     """One stage of the method.
 
-    Args:
-        model_cfg: The networks and the method's numbers.
-        dataset_cfgs: The references and the targets.
-        run: What this run reads and writes.
-
     Attributes:
         unit: What the items are, for the progress bar.
         networks: The networks that the stage builds: "sam2", "encoder", both or none.
@@ -102,16 +97,10 @@ class Stage(ABC):
 
     @abstractmethod
     def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any] | Callable[[], dict[str, Any]]:
-        """Process one item.
+        """Process one item: its record, as JSON values, which is what :meth:`finish` needs of it.
 
-        Args:
-            item: An item of ``dataset``.
-            segmenter: What :meth:`build` returned, on this process's device.
-
-        Returns:
-            The item's record, as JSON values: what :meth:`finish` needs of it. Or a function that returns it, which
-            needs no network: it runs in a thread while the networks work on the next item. Those functions run one at
-            a time, in the order of the items.
+        Or a function that returns the record without a network: it runs in a thread while the networks work on the next
+        item. Those functions run one at a time, in the order of the items.
         """
 
     def end(self) -> None:
@@ -120,13 +109,9 @@ class Stage(ABC):
 
     @abstractmethod
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
-        """Make the output. Only the first process calls this, after all have ended.
+        """Make the output from the records of all items, in their order, and return a message for the user.
 
-        Args:
-            records: The records of all items, in the items' order.
-
-        Returns:
-            A message for the user.
+        Only the first process calls this, after all have ended.
         """
 
     @property
@@ -152,13 +137,7 @@ class Stage(ABC):
 
 
 def required(value: str | None, option: str, what: str) -> Path:
-    """The path that an option gives.
-
-    Args:
-        value: The option's value.
-        option: The option's name, for the message.
-        what: What the option is for, for the message.
-    """
+    """The path that an option gives; ``what`` says in the message what the option is for."""
     if not value:
         raise UserError(f"{option} is missing: {what}")
     return Path(value)

@@ -31,10 +31,6 @@ class TargetPictures:
     """Draws targets into a folder, one picture per image.
 
     Args:
-        folder: Where to write the pictures.
-        coco: Annotation file of the targets.
-        root: Folder of the images.
-        categories: The memory's classes.
         score: The lowest score that is drawn.
         by_file_name: Call the pictures like the images, instead of ``IMAGE_ID.jpg``.
         rescale: Draw an image of another size than the annotation file states at the stated size.
@@ -57,12 +53,7 @@ class TargetPictures:
         self.pool = ThreadPoolExecutor(THREADS)
 
     def submit(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
-        """Draw an image in the background. The picture of an earlier run is removed at once.
-
-        Args:
-            image_id: The image's id in its annotation file.
-            results: The image's COCO result records.
-        """
+        """Draw an image in the background. The picture of an earlier run is removed at once."""
         self.path(image_id).unlink(missing_ok=True)
         if len(self.waiting) == MAX_WAITING:
             self.waiting.popleft().result()
@@ -105,14 +96,10 @@ class TargetPictures:
 
 
 def picture_files(coco: COCO, by_file_name: bool = False) -> dict[ImageId, str]:
-    """The names of pictures of the images of an annotation file.
+    """The names of images' pictures by image id: relative paths that stay inside their folder and differ.
 
     Args:
-        coco: The annotation file.
         by_file_name: Take the name of the image, instead of its id.
-
-    Returns:
-        By image id, relative paths that stay inside their folder and differ.
     """
     names = [
         clean_name(entry["file_name"] if by_file_name else f"{image_id}.jpg") for image_id, entry in coco.imgs.items()

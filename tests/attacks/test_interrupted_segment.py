@@ -21,7 +21,7 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.filter_results import filter_results
 from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import new_output, output_of_run
-from no_time_to_train.pipeline.segment_images import depends_on, segment_images
+from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
 from tests.stand_in import StandIn, files_of, run
 
@@ -128,7 +128,7 @@ CHANGES: dict[str, Callable[[StandIn], object]] = {
     "objects": lambda one: one.memory.categories.__setitem__(0, Category(7, "cup")),
     "references": lambda one: one.memory.vectors.mul_(2),
     "references (negative)": lambda one: one.memory.negative.logical_not_(),
-    "networks.encoder": lambda one: one.segmenter["encoder"].weight.data.mul_(2),
+    "networks.encoder": lambda one: one.segmenter["encoder"].weight.data[0, 0].add_(torch.finfo().eps),
     "networks.proposer": lambda one: one.segmenter["proposer"].bias.data.add_(1),
     "precision": lambda one: setattr(one, "precision", "bfloat16"),
     "networks.encoder (precision)": lambda one: one.segmenter["encoder"].half(),
@@ -161,12 +161,6 @@ def test_an_image_whose_pixels_changed_is_segmented_again(photos: Path, tmp_path
     segmenter = StandIn()
     assert run(tmp_path / "out", photos, segmenter).done_before == 2
     assert segmenter.seen == 2
-
-
-def test_all_weights_are_in_the_journal() -> None:
-    first, second = StandIn(), StandIn()
-    second.segmenter["encoder"].weight.data[0, 0] += torch.finfo(torch.float32).eps
-    assert depends_on(first)["networks"]["encoder"] != depends_on(second)["networks"]["encoder"]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -58,7 +58,7 @@ def test_what_is_not_a_file_is_refused_and_stays(kind: str, tmp_path: Path, monk
 def test_a_run_whose_output_is_a_pipe_is_refused_before_its_work(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "out.json")
     with pytest.raises(UserError, match="a device, a pipe or a socket"):
-        Journal(tmp_path / "out.json").start_attempt({})
+        Journal(tmp_path / "out.json").start({})
     assert [one.name for one in tmp_path.iterdir()] == ["out.json"]
 
 

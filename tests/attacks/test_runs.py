@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from no_time_to_train.lightning_module import ItemLoader, reason_of
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.pipeline.entries import checksum
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.postprocess_memory_stage import PostprocessMemoryStage
-from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _checksum, _to_bytes
+from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _to_bytes
 from no_time_to_train.pipeline.run_record import record_stage
 
 CONFIG = "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args:\n    test_mode: test\n"
@@ -152,12 +152,14 @@ def test_options_that_leave_out_items_are_refused(
 def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_run_finishes(
     run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(self: PostprocessMemoryStage, *_: Any) -> dict[str, Any]:
-        shutil.rmtree(tmp_path / "out" / ".prototypes.ckpt.run")
-        return {}
+    add = Journal.add
+
+    def add_and_remove(self: Journal, *item: Any) -> None:
+        add(self, *item)
+        shutil.rmtree(self.folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PostprocessMemoryStage, "step", step)
+        patch.setattr(Journal, "add", add_and_remove)
         line = refusal(run, capsys)
     assert "lacks 1 of 1 memories (number 1)" in line
     assert "run the same command again" in line.lower()
@@ -174,12 +176,11 @@ def test_a_second_run_that_is_refused_leaves_the_record_and_the_logs_of_the_firs
 ) -> None:
     out = tmp_path / "out"
     journal = Journal(out / "prototypes.ckpt")
-    attempt = journal.start_attempt({"of": "the first"})
+    journal.join(journal.start({"of": "the first"}))
     with record_stage(out, "postprocess_memory", {}, of="the first"):
         record = (out / "run.json").read_bytes()
         assert "another run is writing" in refusal(run, capsys)
         assert (out / "run.json").read_bytes() == record
-        journal.join_attempt(attempt, rank=0)
         journal.add(0, {})
         journal.close()
         assert "holds 1 finished items of a run with another" in refusal(run, capsys)
@@ -201,54 +202,22 @@ def test_a_damaged_record_of_a_run_is_one_line_or_is_ignored(
 class TestJournal:
     """The journal's folder."""
 
-    def journal(self, folder: Path, items: int, depends_on: dict[str, Any] | None = None) -> Journal:
-        """A journal in which a run has finished some items."""
-        journal = Journal(folder / "results.json")
-        journal.join_attempt(journal.start_attempt(depends_on or {}), rank=0)
-        for index in range(items):
-            journal.add(index, {"item": index})
-        journal.leave_attempt()
-        return journal
-
-    def test_a_complete_journal_passes(self, tmp_path: Path) -> None:
-        self.journal(tmp_path, 3).check_complete(3)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (lambda folder: shutil.rmtree(folder), r"lacks 3 of 3 images \(number 1, 2, 3\)"),
-            (lambda folder: (folder / "1-0.lines").unlink(), "lacks 3 of 3"),
-            (lambda folder: flip_a_byte(folder / "1-0.lines"), r"lacks 1 of 3 images \(number 3\)"),
-        ],
-        ids=["no folder", "no file of a rank", "one byte"],
-    )
-    def test_what_is_missing_is_named_before_an_output_is_made(
-        self, tmp_path: Path, change: Callable[[Path], None], message: str
-    ) -> None:
-        journal = self.journal(tmp_path, 3)
-        change(journal.folder)
-        with pytest.raises(UserError, match=message):
-            journal.check_complete(3, "images")
-
-    def test_more_items_than_the_run_has_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="holds 1 more than 2 items: delete it"):
-            self.journal(tmp_path, 3).check_complete(2)
-
     def test_other_files_in_the_folder_are_ignored(self, tmp_path: Path) -> None:
-        self.journal(tmp_path, 2).close()
-        folder = tmp_path / ".results.json.run"
-        for name in ("x-1.lines", "-.lines", "1-1.lines.bak", "9" * 30 + "-0.lines", ".nfs00001"):
-            (folder / name).write_text("0 ffff {}\n")
-        (folder / "7-0.lines").mkdir()
-        os.mkfifo(folder / "8-0.lines")
-        os.mkfifo(folder / "8.failure")
-        (folder / "2-0.lines").write_bytes(b"9" * 5000 + b" 0 {}\n" + bytes(100))
-        journal = self.journal(tmp_path, 3)
-        assert journal.done == {0, 1}
+        journal = Journal(tmp_path / "results.json")
+        journal.join(journal.start({}))
+        for index in range(2):
+            journal.add(index, {"item": index})
+        for name in ("x.item", "-.item", ".nfs00001", f"{'9' * 200}.item"):
+            (journal.folder / name).write_text("0 ffff {}\n")
+        (journal.folder / "7.item").mkdir()
+        os.mkfifo(journal.folder / "8.item")
+        os.mkfifo(journal.folder / "8.failure")
+        journal.close()
+        journal.join(journal.start({}))
         assert journal.failure is None
-        assert [record["item"] for record in journal.records()] == [0, 1, 2]
+        assert [record["item"] for record in journal.records(2)] == [0, 1]
         journal.remove()
-        assert not folder.exists()
+        assert not journal.folder.exists()
 
     @pytest.mark.parametrize("name", ["", "lock", "work.json"])
     @pytest.mark.parametrize("kind", ["file", "folder", "pipe", "link", "broken link"])
@@ -265,22 +234,9 @@ class TestJournal:
             kind, lambda: path.symlink_to(elsewhere)
         )()
         with pytest.raises(UserError, match="is in the way"):
-            Journal(tmp_path / "results.json").start_attempt({})
+            Journal(tmp_path / "results.json").start({})
         if kind == "link" and is_ours == "file":
             assert elsewhere.read_text() == "{}"
-
-    def test_items_without_what_they_depend_on_are_not_believed(self, tmp_path: Path) -> None:
-        self.journal(tmp_path, 2, {"memory": "a"}).close()
-        (tmp_path / ".results.json.run" / "work.json").unlink()
-        with pytest.raises(UserError, match=r"work.json is missing: delete .* to start over"):
-            self.journal(tmp_path, 0, {"memory": "b"})
-
-
-def flip_a_byte(path: Path) -> None:
-    """Change the last byte before the end of a file's last line."""
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1
-    path.write_bytes(content)
 
 
 class TestCache:
@@ -296,7 +252,7 @@ class TestCache:
         tensors = {**safetensors.torch.load(_to_bytes(proposals, 10, 10)), **changes}
         body = safetensors.torch.save(tensors)
         folder.mkdir(exist_ok=True)
-        (folder / "key.proposals").write_bytes(_checksum("key", body) + body)
+        (folder / "key.proposals").write_bytes(checksum("key", body) + body)
         return cache
 
     @pytest.mark.parametrize("kind", ["folder", "pipe"])
@@ -317,7 +273,7 @@ class TestCache:
             self.forged(tmp_path, **changes)
             assert cache.read("key") is None
         body = b"no safetensors"
-        (tmp_path / "key.proposals").write_bytes(_checksum("key", body) + body)
+        (tmp_path / "key.proposals").write_bytes(checksum("key", body) + body)
         assert cache.read("key") is None
 
     def test_a_forged_mask_is_refused_before_it_is_decoded(self, tmp_path: Path) -> None:

@@ -116,18 +116,6 @@ def test_names_do_not_depend_on_images_that_are_skipped(tmp_path: Path) -> None:
         assert stems[Path(os.path.normpath(tmp_path / "out" / image["path"]))] == image["stem"]
 
 
-def test_fifteen_images_of_one_name_get_fifteen_masks(tmp_path: Path) -> None:
-    entries = []
-    for index in range(15):
-        put(tmp_path, b"%d/photo.png" % index)
-        entries.append({"id": index, "file_name": f"{index}/photo.png"})
-    (tmp_path / "targets.json").write_text(json.dumps({"images": entries, "annotations": [], "categories": []}))
-    run(tmp_path / "out", tmp_path / "targets.json")
-    run(tmp_path / "globbed", tmp_path / "*/photo.png")
-    for out in ("out", "globbed"):
-        assert len(list((tmp_path / out / "masks").rglob("*.png"))) == 15
-
-
 def test_what_is_no_image_is_skipped_and_reported(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     put(photos, b"a.png")
