@@ -50,7 +50,6 @@ class Sam2Boxes:
     """A :class:`BoxSegmenter` that uses SAM 2 with the sam2 package's own predictor.
 
     Args:
-        sam2: The network.
         name: Identifies the network and its weights.
     """
 
@@ -108,7 +107,6 @@ def masks_of(predicted: tuple[Any, Any, Any], network: str) -> NDArray[np.bool_]
 
     Args:
         predicted: The masks' logits at the image's size, float [n, ..., H, W]; the predicted IoUs; and further values.
-        network: The network, for the message.
 
     Returns:
         bool [n, ..., H, W].

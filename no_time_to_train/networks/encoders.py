@@ -133,12 +133,7 @@ def check_name(name: str, known: list[str]) -> None:
 
 
 def where_to_get(file: str, folder: str) -> str | None:
-    """Where to get a missing checkpoint, for a message; None for files of other networks.
-
-    Args:
-        file: The file's name.
-        folder: Where it should be.
-    """
+    """Where to get a missing checkpoint, for a message; None for files of other networks."""
     if file not in NAME_OF_FILE:
         if folder != "checkpoints" or not file.endswith(".safetensors"):
             return None

@@ -50,7 +50,6 @@ def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
 
     Args:
         runs: The runs, from ``runs.find_runs``.
-        out_dir: Folder for the files.
 
     Returns:
         The files written, the two pages first.

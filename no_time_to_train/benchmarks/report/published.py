@@ -103,7 +103,6 @@ def published_run(run: Run, measure: str) -> Published | None:
     """The figure that the published table of all seeds gives for a single run of our method.
 
     Args:
-        run: The run, whose shots and seed choose the figure.
         measure: Place of the measure in ``metrics.json``, such as ``bbox/AP``.
 
     Returns:
@@ -122,7 +121,6 @@ def readme_figure(run: Run, measure: str) -> Published | None:
     At 30 shots it differs from that of :func:`published_run`: 36.8 and 34.2 instead of 37.3 and 34.7.
 
     Args:
-        run: The run, whose shots and seed choose the figure.
         measure: Place of the measure in ``metrics.json``, such as ``bbox/AP``.
 
     Returns:
@@ -139,7 +137,6 @@ def published_over_seeds(dataset: str, shots: int | None, measure: str) -> Publi
 
     Args:
         dataset: Name of the data set, as in ``metrics.json``.
-        shots: Number of shots per class.
         measure: ``bbox/AP`` or ``segm/AP``.
 
     Returns:

@@ -74,7 +74,6 @@ def read_run(folder: Path, name: str) -> Run:
     counts only where nothing was scored.
 
     Args:
-        folder: Folder of the run.
         name: What :attr:`Run.folder` becomes.
     """
     name = one_line(name)

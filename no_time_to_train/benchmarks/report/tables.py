@@ -61,10 +61,6 @@ class Point:
 def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
     """Average the runs that differ in the seed only.
 
-    Args:
-        benchmark: The benchmark.
-        runs: Its finished runs.
-
     Returns:
         One point per data set, method, number of shots and measure, in this order.
     """
@@ -85,10 +81,6 @@ def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
 
 def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
     """List every finished run of a benchmark next to the published figures of its shots and seed.
-
-    Args:
-        benchmark: The benchmark.
-        runs: Its finished runs.
 
     Returns:
         The table, without the columns that would be empty.
@@ -113,7 +105,6 @@ def seed_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
     """List mean and standard deviation over seeds.
 
     Args:
-        benchmark: The benchmark.
         found: Its points, from :func:`points`.
 
     Returns:
@@ -138,7 +129,6 @@ def mean_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
     Only the measure that was published is compared. The means of the others are shown next to it.
 
     Args:
-        benchmark: The benchmark.
         found: Its points, from :func:`points`.
 
     Returns:
