@@ -49,9 +49,6 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
         sam2_cfg_file: Network name, a value of ``SAM2_NAMES`` such as ``sam2_hiera_l``, with or without ``.yaml``.
         checkpoint: The official checkpoint, or a safetensors file with the official names of the weights. None leaves
             the weights as they are initialized.
-
-    Returns:
-        The network, whose parameters need no gradients.
     """
     name = sam2_cfg_file.removesuffix(".yaml")
     if name not in SAM2_NAMES.values():
@@ -93,9 +90,6 @@ def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | N
             (``registry.encoder_input_size``).
         checkpoint: The official checkpoint; or one of timm, a safetensors file or what ``torch.save`` wrote, with the
             official names of the weights or with timm's. None leaves the weights as they are initialized.
-
-    Returns:
-        The network, whose parameters need no gradients.
     """
     check_name(name, list(ENCODER_NAMES.values()))
     check_encoder_sizes(name, img_size, None)
@@ -118,11 +112,9 @@ def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | N
 
 
 def _without_zero_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-    """A DINOv3 without the biases of queries, keys and values that are 0, and whether it has others.
-
-    The official networks have such biases in their code. Where training has left them at 0, timm has none, and where
-    it has not, timm has another variant of the model. The bias of the keys has no effect, and neither code uses it.
-    """
+    """A DINOv3 without the biases of queries, keys and values that are 0, and whether it has others."""
+    # The official networks have such biases in their code. Where training has left them at 0, timm has none, and where
+    # it has not, timm has another variant of the model. The bias of the keys has no effect, and neither code uses it.
     ends = (".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")
     biases = {name: value for name, value in weights.items() if name.endswith(ends)}
     used = [part for value in biases.values() for part in (value.chunk(3)[::2] if value.numel() % 3 == 0 else [value])]
@@ -132,12 +124,7 @@ def _without_zero_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor],
 
 
 def _convert(weights: dict[str, Tensor], model: nn.Module, with_head: bool) -> dict[str, Any]:
-    """Rename weights to timm's names and resample position embeddings, with the function that timm has for the model.
-
-    Args:
-        weights: As they were read.
-        with_head: Whether to leave out the head for classification that files of timm have.
-    """
+    """Rename weights to timm's names and resample position embeddings, with the model's own function in timm."""
     module = sys.modules[type(model).__module__]
     rename: Any = getattr(module, "checkpoint_filter_fn", vision_transformer.checkpoint_filter_fn)
     try:

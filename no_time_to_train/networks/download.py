@@ -1,7 +1,7 @@
 """Download files, and the official checkpoints by name: resumed after an interruption, and put in place atomically.
 
-The functions of huggingface_hub and torch.hub are not used. ``http_get`` sends no If-Range: where the file on the server
-has changed, it joins two versions, and torch opens them as one checkpoint. That of torch.hub does not resume.
+The functions of huggingface_hub and torch.hub are not used. ``http_get`` sends no If-Range: where the file on the
+server has changed, it joins two versions, and torch opens them as one checkpoint. That of torch.hub does not resume.
 """
 
 import os
@@ -42,9 +42,6 @@ def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> 
     Args:
         name: Checkpoint name, a key of ``CHECKPOINTS``.
         url: HTTP(S) address to download from instead of the official one.
-
-    Returns:
-        The path of the file, which has its official name.
     """
     if name not in CHECKPOINTS:
         raise UserError(f"no checkpoint is called {name!r}; choose one of {', '.join(CHECKPOINTS)}")
@@ -170,11 +167,7 @@ def _fetch(url: str, part: Path, etag: Path, target: Path) -> None:
 
 
 def _request(url: str, part: Path, etag: Path, target: Path) -> None:
-    """Append to ``part`` the bytes that it lacks, or replace its content if the server cannot resume.
-
-    Raises:
-        _Interrupted: ``part`` is still incomplete.
-    """
+    """Append to ``part`` the bytes that it lacks, or replace its content if the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0  # bytes
     version = _valid_version(etag.read_text("ascii", "replace")) if have and etag.exists() else ""
     headers = {"User-Agent": "no-time-to-train"}

@@ -119,12 +119,7 @@ def info_of(name: str) -> EncoderInfo | None:
 
 
 def check_name(name: str, known: list[str]) -> None:
-    """Check that an encoder has this name.
-
-    Args:
-        name: Network name.
-        known: The names besides ``timm:NAME``.
-    """
+    """Check that an encoder has a name in ``known``, or is one of timm."""
     if name not in known and not name.startswith(TIMM):
         raise UserError(
             f"encoder_cfg.name: no encoder is called {name!r}; choose one of {', '.join(known)}, or {TIMM}NAME "

@@ -85,10 +85,7 @@ def _members(opened: zipfile.ZipFile | tarfile.TarFile, archive: Path, folder: P
 
 
 def _check(name: str, plain: bool, archive: Path, folder: Path) -> None:
-    """Refuse a member that is no ``plain`` file or folder, or that would be written outside ``folder``.
-
-    A name can lead outside by itself or through a symbolic link in ``folder``.
-    """
+    """Refuse a member that is no ``plain`` file or folder, or that would be written outside ``folder``."""
     if not plain:
         raise UserError(f"archive {archive} is refused: {name!r} is a link or a device")
     parts = PurePosixPath(name)

@@ -38,11 +38,7 @@ class Archive:
 
 
 def download_archive(archive: Archive, downloads: Path) -> Path:
-    """Download an archive from the first address that has it, unless it is already there.
-
-    Returns:
-        The path of the archive.
-    """
+    """Download an archive from the first address that has it, unless it is already there."""
     target = downloads / archive.file_name
     check = partial(check_archive, md5=archive.md5)
     for url in archive.urls[:-1]:

@@ -46,7 +46,6 @@ class Step:
     """One step, which makes one piece of a data set.
 
     Attributes:
-        name: Name of the piece, for messages.
         problem: Returns in a few words what is missing, or None when the piece is complete. Raises a UserError where
             existing files are wrong; they are never overwritten.
         make: Makes the piece; None where the user has to provide it.

@@ -20,12 +20,7 @@ README_FIGURES = {
 
 @dataclass(frozen=True)
 class Published:
-    """A published figure in percent.
-
-    Attributes:
-        mean: The figure.
-        std: Its standard deviation where it is a mean over seeds.
-    """
+    """A published figure in percent, and its standard deviation where it is a mean over seeds."""
 
     mean: float
     std: float | None = None
