@@ -151,7 +151,6 @@ def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
     """Write a JSON file atomically.
 
     Args:
-        path: The file.
         content: Any value that JSON can hold.
         indent: Spaces per level; None writes everything on one line, as suits large files.
     """

@@ -55,7 +55,6 @@ def follow(items: Iterable[S], first: Callable[[S], M], second: Callable[[M], T]
     """Do two steps per item, where the second step for an item and the first for the next run at the same time.
 
     Args:
-        items: The items.
         first: Runs in the caller's thread.
         second: Runs in a thread of its own, on what ``first`` returned, which is freed afterwards.
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from no_time_to_train.demo.scenes import Scene
 from no_time_to_train.files import atomic_write
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.networks.registry import DINOV2_NANO, SAM2_NANO
 
 #: Scenes per step.
@@ -89,7 +89,7 @@ def build(name: str, views: Views | None) -> Recipe:
         guide = EncoderGuide(sam2.hidden_dim)
         trained = nn.ModuleList([sam2, guide])
         return Recipe(sam2, trained, lambda batch: sam2_loss(sam2, guide, batch), sam2_example, lambda: None)
-    vit = build_dinov2(name, views.size)
+    vit = build_vit(name, views.size)
     start_as_waves(vit)
     head = Classifier(vit.embed_dim)
     trained = nn.ModuleList([vit, head])

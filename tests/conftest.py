@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_sam2, build_vit
 from tests.seeded_weights import seeded_state_dict
 
 DATA = Path(__file__).parent / "data"
@@ -26,7 +26,7 @@ def save_seeded_checkpoints(
     sam2_path, dinov2_path = folder / f"{sam2}.pt", folder / f"{dinov2}.pth"
     shapes = {name: value.shape for name, value in build_sam2(sam2).state_dict().items()}
     torch.save({"model": seeded_state_dict(shapes, 0)}, sam2_path)
-    vit = build_dinov2(dinov2)
+    vit = build_vit(dinov2)
     shapes = {name: value.shape for name, value in vit.state_dict().items()}
     shapes["mask_token"] = torch.Size([1, vit.embed_dim])  # the official checkpoints have it
     torch.save(seeded_state_dict(shapes, 0), dinov2_path)

@@ -26,7 +26,7 @@ from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_sam2, build_vit
 from tests.conftest import DATA, assert_same_results
 
 Golden = dict[str, Any]
@@ -37,7 +37,7 @@ PAGE_IMAGES = (104, 107)
 
 @pytest.fixture(scope="module")
 def encoder(checkpoints: tuple[Path, Path]) -> Encoder:
-    return Encoder(build_dinov2("dinov2_small", checkpoint=checkpoints[1]))
+    return Encoder(build_vit("dinov2_small", checkpoint=checkpoints[1]))
 
 
 @pytest.fixture

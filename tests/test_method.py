@@ -25,7 +25,7 @@ from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.visual.token_analysis import kmeans, principal_components
 
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
@@ -219,7 +219,7 @@ def test_a_full_gpu_halves_the_prompts_at_once_with_one_notice_and_the_same_resu
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_score_that_is_not_finite_is_an_error(value: float, nano_checkpoints: tuple[Path, Path]) -> None:
-    vit = build_dinov2("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
+    vit = build_vit("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
     vit.norm.bias.data[0] = value
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=2))
     segmenter = Segmenter(Encoder(vit), proposer, torch.ones(2, vit.embed_dim))

@@ -34,7 +34,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.networks.registry import DINOV2_NAMES, PRESETS, SAM2_NAMES, encoder_input_size
 from timing.stages import seeded
 
@@ -47,7 +47,7 @@ def fast_networks() -> ReferenceSegmenter:
     preset = PRESETS["fast"]
     name, settings = DINOV2_NAMES[preset.dinov2], Settings()
     sam2 = seeded(build_sam2(SAM2_NAMES[preset.sam2]))
-    encoder = Encoder(seeded(build_dinov2(name, encoder_input_size(name))))
+    encoder = Encoder(seeded(build_vit(name, encoder_input_size(name))))
     segmenter = Segmenter(encoder, MaskProposer(sam2, settings), None, settings)
     return ReferenceSegmenter(segmenter, Sam2Boxes(sam2, "seeded"), name)
 

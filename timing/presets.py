@@ -20,7 +20,7 @@ from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.networks.registry import DINOV2_NAMES, PRESETS, SAM2_NAMES, Preset, encoder_input_size
 from timing.measure import measure_both
@@ -48,7 +48,7 @@ def measure_preset(
     """
     settings = Settings(prompts=preset.prompts)
     sam2, dinov2 = SAM2_NAMES[preset.sam2], DINOV2_NAMES[preset.dinov2]
-    encoder = Encoder(seeded(build_dinov2(dinov2, encoder_input_size(dinov2)))).to(device)
+    encoder = Encoder(seeded(build_vit(dinov2, encoder_input_size(dinov2)))).to(device)
     proposer = MaskProposer(seeded(build_sam2(sam2)), settings).to(device)
     scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (HEIGHT, WIDTH))
     image = target_tensor(scene.image, proposer.size).to(device)

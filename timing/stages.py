@@ -32,7 +32,7 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.pipeline.proposal_cache import ProposalCache
 from tests.seeded_weights import seeded_state_dict
 from timing.measure import Measured, measure, measure_both
@@ -127,7 +127,7 @@ def seeded_segmenter(sam2: str, encoder: str, img_size: int, settings: Settings)
         img_size: Side of the encoder's input in pixels.
         settings: The method's numbers.
     """
-    described = Encoder(seeded(build_dinov2(encoder, img_size)))
+    described = Encoder(seeded(build_vit(encoder, img_size)))
     proposer = MaskProposer(seeded(build_sam2(sam2)), settings)
     return Segmenter(described, proposer, torch.zeros(CLASSES, described.dim), settings)
 

@@ -50,7 +50,6 @@ class Sam2Boxes:
     """A :class:`BoxSegmenter` that uses SAM 2 with the sam2 package's own predictor.
 
     Args:
-        sam2: The network.
         name: Identifies the network and its weights.
     """
 
@@ -64,7 +63,7 @@ class Sam2Boxes:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Make one mask per box; see :class:`BoxSegmenter`."""
+        """Make one mask per box, bool [n, H, W], of an image uint8 [H, W, 3] and boxes float32 [n, 4] xyxy."""
         self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
         found = []
         for start in range(0, len(boxes), BATCH):
@@ -90,7 +89,7 @@ class SamBoxes:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Make one mask per box; see :class:`BoxSegmenter`."""
+        """Make one mask per box, bool [n, H, W], of an image uint8 [H, W, 3] and boxes float32 [n, 4] xyxy."""
         self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
         prompts = torch.as_tensor(boxes, device=self.predictor.device)
         prompts = self.predictor.transform.apply_boxes_torch(prompts, image.shape[:2])
@@ -108,7 +107,6 @@ def masks_of(predicted: tuple[Any, Any, Any], network: str) -> NDArray[np.bool_]
 
     Args:
         predicted: The masks' logits at the image's size, float [n, ..., H, W]; the predicted IoUs; and further values.
-        network: The network, for the message.
 
     Returns:
         bool [n, ..., H, W].
@@ -174,9 +172,6 @@ def mask_or_box(mask: NDArray[np.bool_], box: NDArray[np.float32]) -> NDArray[np
     Args:
         mask: bool [H, W].
         box: float32 [4], xyxy in pixels.
-
-    Returns:
-        bool [H, W], not empty: ``mask`` itself, or see :func:`rectangle`.
     """
     whole = rectangle(box, *mask.shape)
     return mask if (mask & whole).any() else whole

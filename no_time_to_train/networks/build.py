@@ -21,9 +21,7 @@ from no_time_to_train.networks.registry import (
     DINOV2_NANO,
     DINOV2_NANO_SHAPE,
     ENCODER_NAMES,
-    IMG_SIZE,
     NANO_FOLDER,
-    PATCH_SIZE,
     SAM2_NAMES,
     SAM2_NANO,
     TIMM_NAMES,
@@ -51,9 +49,6 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
         sam2_cfg_file: Network name, a value of ``SAM2_NAMES`` such as ``sam2_hiera_l``, with or without ``.yaml``.
         checkpoint: The official checkpoint, or a safetensors file with the official names of the weights. None leaves
             the weights as they are initialized.
-
-    Returns:
-        The network, whose parameters need no gradients.
     """
     name = sam2_cfg_file.removesuffix(".yaml")
     if name not in SAM2_NAMES.values():
@@ -71,46 +66,15 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
 
 
 def build_encoder(
-    name: str,
-    img_size: int | None = None,
-    patch_size: int | None = None,
-    checkpoint: str | Path | None = None,
-    debias: int = 0,
+    name: str, img_size: int | None = None, checkpoint: str | Path | None = None, debias: int = 0
 ) -> Encoder:
-    """Build an encoder with its normalization and, where it is asked for, without what encodes positions.
-
-    Returns:
-        The encoder on the CPU.
-    """
-    encoder = Encoder(build_vit(name, img_size, patch_size, checkpoint))
+    """Build an encoder on the CPU with its normalization, and where it is asked for without what encodes positions."""
+    encoder = Encoder(build_vit(name, img_size, checkpoint))
     encoder.remove_positions(debias)
     return encoder
 
 
-def build_dinov2(
-    name: str, img_size: int = IMG_SIZE, patch_size: int = PATCH_SIZE, checkpoint: str | Path | None = None
-) -> VisionTransformer:
-    """Build a DINOv2; see :func:`build_vit`.
-
-    D is 384, 768, 1024 or 1536 for ``small``, ``base``, ``large`` or ``giant``, as timm defines them, and 192 for
-    ``dinov2_nano`` (``DINOV2_NANO_SHAPE``). T is 1, or 5 with ``_reg``.
-
-    Args:
-        name: Network name, a value of ``DINOV2_NAMES`` such as ``dinov2_large``.
-        img_size: Side of the square input in pixels, a multiple of 14.
-        patch_size: Side of a patch in pixels: 14, as in every DINOv2.
-
-    Returns:
-        The network, whose parameters need no gradients.
-    """
-    model = build_vit(name, img_size, patch_size, checkpoint)
-    assert isinstance(model, VisionTransformer)
-    return model
-
-
-def build_vit(
-    name: str, img_size: int | None = None, patch_size: int | None = None, checkpoint: str | Path | None = None
-) -> nn.Module:
+def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | None = None) -> nn.Module:
     """Build the vision transformer of an encoder without a head, in eval mode on the CPU; all are models of timm.
 
     Its ``forward_features`` takes images, float [B, 3, img_size, img_size], RGB in [0, 1] normalized with the mean and
@@ -124,15 +88,11 @@ def build_vit(
         img_size: Side of the square input in pixels, a multiple of the patch size. A checkpoint's position embeddings
             belong to the size at which the network was trained, and are resampled to this one. None takes the default
             (``registry.encoder_input_size``).
-        patch_size: Side of a patch in pixels, which is checked; None checks nothing.
         checkpoint: The official checkpoint; or one of timm, a safetensors file or what ``torch.save`` wrote, with the
             official names of the weights or with timm's. None leaves the weights as they are initialized.
-
-    Returns:
-        The network, whose parameters need no gradients.
     """
     check_name(name, list(ENCODER_NAMES.values()))
-    check_encoder_sizes(name, img_size, patch_size)
+    check_encoder_sizes(name, img_size, None)
     img_size = img_size or encoder_input_size(name)
     weights = None if checkpoint is None else read_checkpoint(checkpoint)
     info = info_of(name)
@@ -152,11 +112,9 @@ def build_vit(
 
 
 def _without_zero_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-    """A DINOv3 without the biases of queries, keys and values that are 0, and whether it has others.
-
-    The official networks have such biases in their code. Where training has left them at 0, timm has none, and where
-    it has not, timm has another variant of the model. The bias of the keys has no effect, and neither code uses it.
-    """
+    """A DINOv3 without the biases of queries, keys and values that are 0, and whether it has others."""
+    # The official networks have such biases in their code. Where training has left them at 0, timm has none, and where
+    # it has not, timm has another variant of the model. The bias of the keys has no effect, and neither code uses it.
     ends = (".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")
     biases = {name: value for name, value in weights.items() if name.endswith(ends)}
     used = [part for value in biases.values() for part in (value.chunk(3)[::2] if value.numel() % 3 == 0 else [value])]
@@ -166,13 +124,7 @@ def _without_zero_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor],
 
 
 def _convert(weights: dict[str, Tensor], model: nn.Module, with_head: bool) -> dict[str, Any]:
-    """Rename weights to timm's names and resample position embeddings, with the function that timm has for the model.
-
-    Args:
-        weights: As they were read.
-        model: The network.
-        with_head: Whether to leave out the head for classification that files of timm have.
-    """
+    """Rename weights to timm's names and resample position embeddings, with the model's own function in timm."""
     module = sys.modules[type(model).__module__]
     rename: Any = getattr(module, "checkpoint_filter_fn", vision_transformer.checkpoint_filter_fn)
     try:

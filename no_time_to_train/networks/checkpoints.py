@@ -59,9 +59,6 @@ def read_shapes(path: str | Path) -> Shapes:
 def load_pickle(path: str | Path) -> Any:
     """Read what ``torch.save`` wrote, without running code, and without memory for more than the file holds.
 
-    Args:
-        path: The file.
-
     Returns:
         Its content on the CPU. The tensors are parts of the open file where it is a zip archive, and may claim more
         values than there are; see :func:`is_plain`.
@@ -127,7 +124,6 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path
     Args:
         model: The network, which is changed in place.
         weights: Tensors by their names in the network.
-        path: The file that the weights come from, for messages.
     """
     expected = model.state_dict()
     reshaped = {key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape}

@@ -15,7 +15,6 @@ def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
 
     Args:
         device: Such as "cuda:1" or "cpu"; None takes the GPU if there is one.
-        networks: The networks, which are moved in place.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -30,7 +29,6 @@ def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
 
     Args:
         precision: "float32" or "bfloat16".
-        device: Where the networks are.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 

@@ -1,4 +1,8 @@
-"""Download files, and the official checkpoints by name: resumed after an interruption, and put in place atomically."""
+"""Download files, and the official checkpoints by name: resumed after an interruption, and put in place atomically.
+
+The functions of huggingface_hub and torch.hub are not used. ``http_get`` sends no If-Range: where the file on the
+server has changed, it joins two versions, and torch opens them as one checkpoint. That of torch.hub does not resume.
+"""
 
 import os
 import re
@@ -37,11 +41,7 @@ def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> 
 
     Args:
         name: Checkpoint name, a key of ``CHECKPOINTS``.
-        folder: Where to put the file. Created if it does not exist.
         url: HTTP(S) address to download from instead of the official one.
-
-    Returns:
-        The path of the file, which has its official name.
     """
     if name not in CHECKPOINTS:
         raise UserError(f"no checkpoint is called {name!r}; choose one of {', '.join(CHECKPOINTS)}")
@@ -167,13 +167,9 @@ def _fetch(url: str, part: Path, etag: Path, target: Path) -> None:
 
 
 def _request(url: str, part: Path, etag: Path, target: Path) -> None:
-    """Append to ``part`` the bytes that it lacks, or replace its content if the server cannot resume.
-
-    Raises:
-        _Interrupted: ``part`` is still incomplete.
-    """
+    """Append to ``part`` the bytes that it lacks, or replace its content if the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0  # bytes
-    version = _left_version(etag) if have else ""
+    version = _valid_version(etag.read_text("ascii", "replace")) if have and etag.exists() else ""
     headers = {"User-Agent": "no-time-to-train"}
     if version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
@@ -190,9 +186,7 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
                 ) from error
             response = error  # the server has no bytes after those in ``part``
     with response, part.open("ab") as file:
-        span = re.fullmatch(
-            r"bytes (?:([0-9]{1,18})-[0-9]+|\*)/([0-9]{1,18})", response.headers.get("Content-Range", "")
-        )
+        span = RANGE.fullmatch(response.headers.get("Content-Range", ""))
         begin, total = (int(span[1] or span[2]), int(span[2])) if span else (None, None)
         if response.status == 200:
             if response.headers.get_content_type() == "text/html":
@@ -246,14 +240,9 @@ def _answer(error: HTTPError) -> str:
 def _version(headers: Message) -> str:
     """What If-Range may name: the strong ETag, or else the date of the last change, or else nothing."""
     tag = str(headers.get("ETag", ""))
-    version = tag if tag and not tag.startswith("W/") else str(headers.get("Last-Modified", ""))
-    return version if VERSION.fullmatch(version) else ""
+    return _valid_version(tag if tag and not tag.startswith("W/") else str(headers.get("Last-Modified", "")))
 
 
-def _left_version(etag: Path) -> str:
-    """The version that an earlier call left in a file; nothing where it left none that a header may contain."""
-    if not etag.exists():
-        return ""
-    with etag.open(encoding="ascii", errors="replace", newline="") as file:
-        version = file.read(1001)
+def _valid_version(version: str) -> str:
+    """A version that a header may contain; nothing in the place of any other."""
     return version if VERSION.fullmatch(version) else ""

@@ -119,12 +119,7 @@ def info_of(name: str) -> EncoderInfo | None:
 
 
 def check_name(name: str, known: list[str]) -> None:
-    """Check that an encoder has this name.
-
-    Args:
-        name: Network name.
-        known: The names besides ``timm:NAME``.
-    """
+    """Check that an encoder has a name in ``known``, or is one of timm."""
     if name not in known and not name.startswith(TIMM):
         raise UserError(
             f"encoder_cfg.name: no encoder is called {name!r}; choose one of {', '.join(known)}, or {TIMM}NAME "
@@ -133,12 +128,7 @@ def check_name(name: str, known: list[str]) -> None:
 
 
 def where_to_get(file: str, folder: str) -> str | None:
-    """Where to get a missing checkpoint, for a message; None for files of other networks.
-
-    Args:
-        file: The file's name.
-        folder: Where it should be.
-    """
+    """Where to get a missing checkpoint, for a message; None for files of other networks."""
     if file not in NAME_OF_FILE:
         if folder != "checkpoints" or not file.endswith(".safetensors"):
             return None

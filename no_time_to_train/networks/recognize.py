@@ -61,11 +61,7 @@ def identify(shapes: Shapes) -> str | None:
 
 
 def _vision_transformer(shapes: Shapes, stem: Sequence[int]) -> str | None:
-    """The name of the vision transformer with these tensors, as their authors or timm call them.
-
-    Args:
-        stem: The shape of the patch embedding's weight.
-    """
+    """The name of the vision transformer with these tensors, as their authors or timm call them."""
     names = [name for name in ("register_tokens", "reg_token", "storage_tokens") if name in shapes]
     registers = shapes[names[0]][1] if names else 0
     if stem[-1] == PATCH_SIZE and "blocks.0.ls1.gamma" in shapes:

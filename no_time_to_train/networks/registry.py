@@ -178,7 +178,6 @@ def check_exist(*paths: str | Path, otherwise: str = "", command: str | None = N
     """Check that checkpoints exist, before anything slow is imported or read.
 
     Args:
-        paths: The checkpoints.
         otherwise: What else the user may do, for the message about official files.
         command: The command that downloads official files. Default: one that names those that are missing.
     """
@@ -210,12 +209,6 @@ def encoder_input_size(name: str) -> int:
     return NANO_IMG_SIZE if name == DINOV2_NANO else IMG_SIZE
 
 
-def encoder_patch_size(name: str) -> int:
-    """The side in pixels of a patch of the encoder with this network name."""
-    info = info_of(name)
-    return info.patch if info else PATCH_SIZE
-
-
 def check_encoder_sizes(name: str, img_size: int | None, patch_size: int | None) -> None:
     """Check that an encoder can have an input of this size.
 
@@ -226,7 +219,8 @@ def check_encoder_sizes(name: str, img_size: int | None, patch_size: int | None)
     """
     if img_size is None and patch_size is None:
         return
-    patch = encoder_patch_size(name)
+    info = info_of(name)
+    patch = info.patch if info else PATCH_SIZE
     if patch_size not in (None, patch):
         raise UserError(f"patch_size is {patch_size}, but the patches of {name} are {patch} pixels wide: leave it out")
     if img_size is not None and (img_size <= 0 or img_size % patch):

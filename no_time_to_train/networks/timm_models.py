@@ -17,9 +17,6 @@ def create(name: str, **options: Any) -> nn.Module:
     Args:
         name: Its name in timm, with or without the tag of its weights, which decides the normalization.
         options: Such as ``img_size``.
-
-    Returns:
-        The network with random weights, in eval mode.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):

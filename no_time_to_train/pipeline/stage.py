@@ -133,7 +133,7 @@ class Stage(ABC):
     def build_encoder(self) -> Encoder:
         """Build the configured encoder, on the CPU."""
         cfg = self.model_cfg.encoder_cfg
-        return build_encoder(cfg.name, cfg.input_size, cfg.patch_size, self.model_cfg.encoder_checkpoint, cfg.debias)
+        return build_encoder(cfg.name, cfg.input_size, self.model_cfg.encoder_checkpoint, cfg.debias)
 
 
 def required(value: str | None, option: str, what: str) -> Path:

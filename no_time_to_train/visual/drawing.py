@@ -18,30 +18,9 @@ Picture = NDArray[np.uint8]
 #: The colors of classes. The first twelve are dark enough for a white label; the others take a black one.
 PALETTE = sv.ColorPalette.from_hex(
     [
-        "#d62728",
-        "#1f77b4",
-        "#288528",
-        "#9146b8",
-        "#b9590a",
-        "#0b7f7f",
-        "#c2207f",
-        "#7a5230",
-        "#3b4cc0",
-        "#5f7a0d",
-        "#a6194b",
-        "#4d4d4d",
-        "#ff9a3d",
-        "#54b4f0",
-        "#6fcf5c",
-        "#d08cf0",
-        "#ff7f79",
-        "#3fd0bd",
-        "#ff85c8",
-        "#c9a27e",
-        "#93a0ff",
-        "#c3c934",
-        "#e2b714",
-        "#9fb0bd",
+        *("#d62728", "#1f77b4", "#288528", "#9146b8", "#b9590a", "#0b7f7f", "#c2207f", "#7a5230"),
+        *("#3b4cc0", "#5f7a0d", "#a6194b", "#4d4d4d", "#ff9a3d", "#54b4f0", "#6fcf5c", "#d08cf0"),
+        *("#ff7f79", "#3fd0bd", "#ff85c8", "#c9a27e", "#93a0ff", "#c3c934", "#e2b714", "#9fb0bd"),
     ]
 )
 
@@ -71,7 +50,6 @@ def draw_instances(
         image: uint8 [H, W, 3] RGB; it is not changed.
         masks: n masks. Empty masks are not drawn.
         classes: int64 [n], the class of each mask, which chooses its color.
-        labels: The text of each mask.
         by_instance: Choose the colors so that neighbors differ, whatever their classes.
 
     Returns:
@@ -188,7 +166,6 @@ def side_by_side(left: Picture, right: Picture, titles: tuple[str, str]) -> Pict
     Args:
         left: uint8 [H, W1, 3] RGB.
         right: uint8 [H, W2, 3] RGB.
-        titles: The titles of the left and the right picture.
 
     Returns:
         uint8 [H + 26, W1 + 6 + W2, 3] RGB, white between and above the pictures.

@@ -39,7 +39,6 @@ class Gallery:
 
     Args:
         out: Folder of the page. Its pictures go to ``previews``, ``references`` and ``thumbnails`` in it.
-        memory: The memory, with the pictures of its references.
     """
 
     def __init__(self, out: Path, memory: MemoryBank) -> None:
@@ -62,7 +61,6 @@ class Gallery:
         """Add an image.
 
         Args:
-            name: Name of the image, as the page shows it.
             overlay: Path of the image's overlay picture, ``FOLDER/NAME``, relative to the page. The page's pictures of
                 the image get the same ``NAME``.
             instances: What was found in the image, with the instances below the threshold that the page begins with.
@@ -101,7 +99,6 @@ class Gallery:
         """Write ``index.html``.
 
         Args:
-            title: The page's title and heading.
             command: A command line that filters the results, such as ``no-time-to-train filter out/``. The page adds
                 the options for the chosen thresholds, and offers the whole line for copying.
             score: The threshold that the page begins with. By default, it begins with all instances.
@@ -157,8 +154,6 @@ def _svg_path(mask: NDArray[np.bool_], x: int, y: int, scale: float) -> str:
 
     Args:
         mask: bool [h, w], the part of the image's mask in its box.
-        x: The left column of the box in the image.
-        y: The upper row of the box in the image.
         scale: Units per pixel.
     """
     pieces = []

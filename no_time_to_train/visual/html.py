@@ -23,7 +23,6 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: File name of the template, such as ``gallery.html``.
-        values: The template's variables.
 
     Returns:
         A complete HTML page. What UTF-8 cannot hold, bytes of a foreign file name, is a question mark in it.

@@ -38,7 +38,6 @@ def fitting_labels(
 
     Args:
         boxes: int64 [n, 4] xyxy in pixels: the objects, the most important first.
-        labels: The text of each object.
         numbers: What stands in for the labels where they have no room, or where no font has their characters.
         size: Size of the text in pixels.
 
@@ -104,7 +103,6 @@ def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont | None:
 
     Args:
         size: Size in pixels.
-        text: The text; every font has those of the empty text.
     """
     characters = {character for character in text if not character.isspace()}
     return next((font for font in _fonts(size) if all(_has(font, character) for character in characters)), None)

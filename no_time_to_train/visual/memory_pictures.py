@@ -51,7 +51,6 @@ def class_sheet(
     same color means the same in every tile of a row of regions.
 
     Args:
-        name: Name of the class.
         crops: The crop, float [3, S, S] in [0, 1], and the mask, float [1, h, w] in {0, 1}, of each reference.
         tokens: float [P, D], the patch tokens of each reference, of a square grid in row-major order.
         weights: float [P], the mask weight of each token; tokens of positive weight are inside the mask.
@@ -78,7 +77,6 @@ def crop_tile(crop: Tensor, mask: Tensor, class_index: int = 0) -> Picture:
     Args:
         crop: float [3, S, S] RGB; values outside [0, 1] are clipped.
         mask: float [1, h, w] in {0, 1}, of any size.
-        class_index: The class, which chooses the outline's color.
 
     Returns:
         uint8 [TILE, TILE, 3] RGB.

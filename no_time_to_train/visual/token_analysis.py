@@ -16,7 +16,6 @@ def kmeans(tokens: Tensor, k: int, iterations: int = 20) -> Tensor:
 
     Args:
         tokens: float [n, D], n > 0.
-        k: Number of centers.
         iterations: Updates of the centers.
 
     Returns:
@@ -40,7 +39,6 @@ def principal_components(tokens: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
     Args:
         tokens: float [m, D].
-        n: Number of components.
 
     Returns:
         The mean, float [D], and the components, float [min(n, m, D), D], orthonormal, in descending order of variance.

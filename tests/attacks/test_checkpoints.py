@@ -4,7 +4,6 @@ import io
 import json
 import pickle
 import random
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,29 +17,13 @@ from torch import nn
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, recognize
 from no_time_to_train.networks.registry import SAM2_NAMES, Network
+from tests.prepare.sites import tar_of, zip_of
 
 
 def saved(content: Any, zipped: bool = True) -> bytes:
     """The bytes that ``torch.save`` writes."""
     file = io.BytesIO()
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
-    return file.getvalue()
-
-
-def zip_of(**members: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def tar_of(name: str, content: bytes) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        archive.addfile(info, io.BytesIO(content))
     return file.getvalue()
 
 
@@ -77,9 +60,9 @@ FILES: dict[str, bytes] = {
     "half of a file": saved(WEIGHTS)[:700],
     "half of an old file": saved(WEIGHTS, zipped=False)[:300],
     "half of a safetensors file": save_safetensors(WEIGHTS)[:-5],
-    "a zip archive of something else": zip_of(readme=b"hello"),
-    "a zip archive of a broken pickle": zip_of(**{"x/data.pkl": b"\x80\x02X", "x/version": b"3"}),
-    "a tar archive": tar_of("weights", b"hello"),
+    "a zip archive of something else": zip_of({"readme": b"hello"}),
+    "a zip archive of a broken pickle": zip_of({"x/data.pkl": b"\x80\x02X", "x/version": b"3"}),
+    "a tar archive": tar_of({"weights": b"hello"}),
     "more values than are stored": more_values_than_stored(),
     "a list": saved([torch.ones(2, 2)]),
     "a number": saved(5),

@@ -1,10 +1,9 @@
 """Servers and left files that lie about a download: it ends with the file or with an error of one line, and stops."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks import download as module
 from no_time_to_train.networks.download import fetch_file
+from tests.web import serving
 
 CONTENT = bytes(range(256)) * 8
 
@@ -25,19 +25,11 @@ class Answers:
     later: bytes | None = None
     requests: list[str] = field(default_factory=list)
 
-
-class Handler(BaseHTTPRequestHandler):
-    answers: Answers
-
-    def do_GET(self) -> None:
-        answers = self.answers
-        content = answers.first if not answers.requests or answers.later is None else answers.later
-        answers.requests.append(str(self.headers))
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        content = self.first if not self.requests or self.later is None else self.later
+        self.requests.append(str(request.headers))
         with suppress(ConnectionError):
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output clean."""
+            request.wfile.write(content)
 
 
 @pytest.fixture
@@ -45,14 +37,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
     monkeypatch.setattr(module, "PAUSE", 0.0)
     monkeypatch.setattr(module, "TIMEOUT", 2.0)
     answers = Answers()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("AnswersHandler", (Handler,), {"answers": answers}))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    answers.url = f"http://127.0.0.1:{server.server_port}/file"
-    yield answers
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(answers.answer) as address:
+        answers.url = f"{address}/file"
+        yield answers
 
 
 def response(*headers: bytes, status: bytes = b"200 OK", body: bytes = CONTENT) -> bytes:

@@ -15,7 +15,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamBoxes, masks_of
-from no_time_to_train.networks.build import build_dinov2, build_sam2
+from no_time_to_train.networks.build import build_sam2, build_vit
 
 #: Parts of SAM 2 whose values do not pass through each other.
 PARTS: dict[str, Callable[[SAM2Base], Tensor]] = {
@@ -96,7 +96,7 @@ def test_logits_of_large_areas_do_not_overflow() -> None:
 
 
 def test_a_prototype_that_is_not_finite_is_an_error() -> None:
-    vit = build_dinov2("dinov2_nano", 224)
+    vit = build_vit("dinov2_nano", 224)
     prototypes = torch.ones(2, vit.embed_dim)
     prototypes[1, 3] = float("nan")
     segmenter = Segmenter(Encoder(vit), None, prototypes)

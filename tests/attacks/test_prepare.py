@@ -179,11 +179,15 @@ BROKEN_VOC: dict[str, tuple[bytes, bytes, str]] = {
     "a list that is no text": (b"\xff\xfe", XML.encode(), "trainval.txt cannot be read"),
     "a name that leads outside": (b"../../../x", XML.encode(), "trainval.txt is not a list of images"),
     "a name of 10,000 characters": (b"a" * 10_000, XML.encode(), "trainval.txt is not a list of images"),
+    "an empty box": (b"1", XML.replace("<xmax>9", "<xmax>0").encode(), "the box of a dog is empty"),
+    "an unknown class": (b"1", XML.replace("dog", "ghost").encode(), "unknown class 'ghost'"),
+    "half of the XML": (b"1", XML[:60].encode(), r"1\.xml is not a VOC annotation: (no element found|unclosed)"),
+    "no size": (b"1", b"<annotation/>", "size/width is missing"),
     "an infinite box": (b"1", XML.replace("<xmax>9", "<xmax>inf").encode(), "empty or infinite"),
     "a box of NaN": (b"1", XML.replace("<xmax>9", "<xmax>nan").encode(), "empty or infinite"),
     "an unknown encoding": (b"1", b'<?xml version="1.0" encoding="x-none"?>' + XML.encode(), "not a VOC annotation"),
     "half a character": (b"1", b'<?xml version="1.0" encoding="utf-8"?>\xff' + XML.encode(), "not a VOC annotation"),
-    "an entity": (b"1", b'<!DOCTYPE a [<!ENTITY b "c">]>' + XML.encode(), "not a VOC annotation"),
+    "an entity": (b"1", b'<!DOCTYPE a [<!ENTITY b "c">]>' + XML.encode(), "not a VOC annotation: .*Entit"),
     "a size of 5,000 digits": (b"1", XML.replace("60", "9" * 5000).encode(), "not a VOC annotation"),
 }
 

@@ -1,32 +1,23 @@
 """What the tests of ``prepare`` share."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from no_time_to_train.benchmarks.prepare import coco2017
 from no_time_to_train.cli import main
-from tests.prepare.sites import Handler, Site, coco_file, picture
+from tests.prepare.sites import Site, coco_file, picture
+from tests.web import serving
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path / "site")
     site.folder.mkdir()
-    handler = type("SiteHandler", (Handler,), {"asked": site.asked})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site.folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    site.url = f"http://127.0.0.1:{server.server_port}"
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(site.answer) as site.url:
+        yield site
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from no_time_to_train.benchmarks.prepare import pascal_voc
 from no_time_to_train.benchmarks.prepare.fetch import Archive
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.errors import UserError
 from tests.prepare.sites import Site, files_in, load, picture
 
 VocObject = tuple[str, int | None, tuple[float, ...]]
@@ -141,26 +140,6 @@ def test_references_drawn_from_voc_are_those_of_the_published_conversion(tmp_pat
                 expected[category_id].append({"img_id": image_id, "ann_ids": [ann_id]})
     assert drawn == expected
     assert list(drawn) == list(expected)
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (voc_xml([("dog", 0, (5, 6, 4, 8))]), "the box of a dog is empty"),
-        (voc_xml([("ghost", 0, (5, 6, 7, 8))]), "unknown class 'ghost'"),
-        (b"<annotation><size>", "no element found|unclosed"),
-        (b'<!DOCTYPE a [<!ENTITY x "y">]><annotation/>', "Entit"),
-        (b"<annotation/>", "size/width is missing"),
-    ],
-)
-def test_message_names_the_broken_voc_annotation(tmp_path: Path, content: bytes, complaint: str) -> None:
-    for name, data in (("ImageSets/Main/test.txt", b"000001\n"), ("Annotations/000001.xml", content)):
-        path = tmp_path / "VOC2007" / name
-        path.parent.mkdir(parents=True)
-        path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"000001\.xml is not a VOC annotation: .*({complaint})"):
-        pascal_voc.convert(tmp_path, [pascal_voc.ImageSet("VOC2007", "test")], tmp_path / "out.json")
-    assert not (tmp_path / "out.json").exists()
 
 
 def test_archive_with_a_wrong_checksum_is_not_unpacked(

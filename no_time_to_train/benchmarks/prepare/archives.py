@@ -1,4 +1,8 @@
-"""Zip and tar archives, unpacked so that no member can be written outside the chosen folder."""
+"""Zip and tar archives, unpacked so that no member can be written outside the chosen folder.
+
+Python's own filter, ``tarfile.data_filter``, is not used: some versions of Python 3.10 and 3.11 lack it, and zipfile
+has none, so the check of :func:`_check` would be needed all the same.
+"""
 
 import shutil
 import stat
@@ -6,29 +10,21 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError
 
 
-@dataclass(frozen=True)
-class Member:
-    """A regular file in an archive.
-
-    Attributes:
-        name: Its path in the archive.
-        size: Its unpacked size in bytes.
-        open: Opens it for reading.
-    """
+class Member(NamedTuple):
+    """A regular file in an archive: its path there, its unpacked size in bytes, and what opens it for reading."""
 
     name: str
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], Any]
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
@@ -38,8 +34,6 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
     right size are skipped, so that an interrupted run resumes.
 
     Args:
-        archive: The archive.
-        folder: Folder to unpack to, created if it is missing.
         wanted: Whether the member of this name is unpacked.
     """
     with open_archive(archive, folder) as members:
@@ -59,16 +53,11 @@ def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Mem
     """Open a zip or tar archive and list its regular files.
 
     Args:
-        archive: The archive.
         folder: Folder that the archive will be unpacked to; all members are checked for it. None checks nothing.
     """
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                yield _zip_members(zipped, archive, folder)
-        else:
-            with tarfile.open(archive) as tarred:
-                yield _tar_members(tarred, archive, folder)
+        with zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive) as opened:
+            yield list(_members(opened, archive, folder))
     except UserError:
         raise
     except OSError as error:
@@ -78,38 +67,25 @@ def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Mem
         raise UserError(f"archive {archive} is broken ({reason}): delete it and run the same command again") from error
 
 
-def _zip_members(zipped: zipfile.ZipFile, archive: Path, folder: Path | None) -> list[Member]:
-    members = []
-    for info in zipped.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
+def _members(opened: zipfile.ZipFile | tarfile.TarFile, archive: Path, folder: Path | None) -> Iterator[Member]:
+    """The regular files of an open archive; every member is checked where there is a folder."""
+    if isinstance(opened, zipfile.ZipFile):
+        for zipped in opened.infolist():
+            kind = stat.S_IFMT(zipped.external_attr >> 16)  # 0 where the archive was not made on Unix
+            if folder:
+                _check(zipped.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), archive, folder)
+            if not zipped.is_dir():
+                yield Member(zipped.filename, zipped.file_size, partial(opened.open, zipped))
+        return
+    for tarred in opened.getmembers():
         if folder:
-            _check(info.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), archive, folder)
-        if not info.is_dir():
-            members.append(Member(info.filename, info.file_size, partial(zipped.open, info)))
-    return members
-
-
-def _tar_members(tarred: tarfile.TarFile, archive: Path, folder: Path | None) -> list[Member]:
-    members = []
-    for info in tarred.getmembers():
-        if folder:
-            _check(info.name, info.isreg() or info.isdir(), archive, folder)
-        if info.isreg():
-            members.append(Member(info.name, info.size, partial(_open_tarred, tarred, info)))
-    return members
-
-
-def _open_tarred(tarred: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    file = tarred.extractfile(info)
-    assert file is not None  # a regular file
-    return file
+            _check(tarred.name, tarred.isreg() or tarred.isdir(), archive, folder)
+        if tarred.isreg():
+            yield Member(tarred.name, tarred.size, partial(opened.extractfile, tarred))
 
 
 def _check(name: str, plain: bool, archive: Path, folder: Path) -> None:
-    """Refuse a member that is no ``plain`` file or folder, or that would be written outside ``folder``.
-
-    A name can lead outside by itself or through a symbolic link in ``folder``.
-    """
+    """Refuse a member that is no ``plain`` file or folder, or that would be written outside ``folder``."""
     if not plain:
         raise UserError(f"archive {archive} is refused: {name!r} is a link or a device")
     parts = PurePosixPath(name)

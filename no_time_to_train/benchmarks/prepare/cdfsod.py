@@ -36,12 +36,7 @@ def parts(options: PrepareOptions) -> Parts:
 
 
 def set_steps(name: str, options: PrepareOptions) -> list[Step]:
-    """The steps that prepare one set.
-
-    Args:
-        name: The set.
-        options: The options of the command.
-    """
+    """The steps that prepare one set."""
     folder = options.root / "cdfsod" / name
     files = [*(f"{shots}_shot" for shots in SHOTS), "test"]
     originals = {file: folder / "annotations" / f"{file}.json" for file in files}
@@ -69,12 +64,7 @@ def set_steps(name: str, options: PrepareOptions) -> list[Step]:
 
 
 def find_archive(name: str, options: PrepareOptions) -> Path | None:
-    """The archive of a set that the user has saved, or None.
-
-    Args:
-        name: The set.
-        options: The options of the command.
-    """
+    """The archive of a set that the user has saved, or None."""
     for folder in (options.root / "cdfsod", options.downloads):
         for ending in (".zip", ".tar", ".tar.gz", ".tgz"):
             path = folder / f"{name}{ending}"
@@ -84,13 +74,7 @@ def find_archive(name: str, options: PrepareOptions) -> Path | None:
 
 
 def convert(original: Path, name: str, prepared: Path) -> None:
-    """Write an annotation file of a set with file names relative to the set's folder.
-
-    Args:
-        original: The published annotation file.
-        name: The set.
-        prepared: The annotation file to write.
-    """
+    """Write an annotation file of a set with file names relative to the set's folder."""
     data = read_annotations(original, {}, subset=True)
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     unknown = sorted(set(class_splits()[f"cdfsod_{name}"]) - set(categories.values()))
@@ -108,8 +92,6 @@ def add_folders(data: dict[str, Any], original: Path, candidates: tuple[str, ...
 
     Args:
         data: The content of the annotation file, which is changed.
-        original: Its path.
-        candidates: The folders in which an image may be.
     """
     folder = original.parent.parent
     missing = []
@@ -128,8 +110,6 @@ def warn_of_few_shots(data: dict[str, Any], categories: dict[int, str], original
     """Print a warning for each class that has fewer annotations than the name of the file states.
 
     Args:
-        data: The content of the annotation file.
-        categories: The names of the classes by their ids.
         original: The path of the file: ``<shots>_shot.json``.
     """
     shots = int(original.stem.removesuffix("_shot"))

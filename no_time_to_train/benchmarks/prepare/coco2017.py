@@ -47,11 +47,8 @@ def images_step(name: str, split: str, files: dict[Path, dict[str, int]], option
     """The step that downloads the images of a split.
 
     Args:
-        name: Name of the step, for messages.
-        split: The split, which is also the name of its folder.
         files: The annotation files that list the images, with their published counts. They name an image
             ``000000000139.jpg`` or ``val2017/000000000139.jpg``; images of other splits are ignored.
-        options: The options of the command.
     """
     folder = options.root / "coco" / split
 

@@ -38,15 +38,7 @@ class Archive:
 
 
 def download_archive(archive: Archive, downloads: Path) -> Path:
-    """Download an archive from the first address that has it, unless it is already there.
-
-    Args:
-        archive: The archive.
-        downloads: Folder to save it in.
-
-    Returns:
-        The path of the archive.
-    """
+    """Download an archive from the first address that has it, unless it is already there."""
     target = downloads / archive.file_name
     check = partial(check_archive, md5=archive.md5)
     for url in archive.urls[:-1]:
@@ -61,7 +53,6 @@ def check_archive(path: Path, md5: str | None) -> None:
     """Check that a file is the complete archive.
 
     Args:
-        path: The file.
         md5: Its expected checksum. Without one, the file only has to open as a zip or tar archive.
     """
     if md5 is None:
@@ -86,10 +77,7 @@ def archive_step(
     """The step that downloads an archive, unpacks it, and deletes it unless ``options.keep_archives``.
 
     Args:
-        archive: The archive.
-        folder: Folder to unpack it to.
         wanted: Whether the member of this name is unpacked.
-        options: The options of the command.
     """
 
     def make() -> None:

@@ -56,8 +56,6 @@ def convert(split: str, output: Path, options: PrepareOptions) -> None:
 
     Args:
         split: ``train`` or ``val``.
-        output: The annotation file to write.
-        options: The options of the command.
     """
     path = download_archive(ARCHIVES[split], options.downloads)
     name = ARCHIVES[split].file_name.removesuffix(".zip")
@@ -91,12 +89,7 @@ def add_file_names(data: dict[str, Any]) -> None:
 
 
 def convert_minival(val: Path, minival: Path, subset: bool) -> None:
-    """Write the part of LVIS val in COCO's val2017, which no detector trained on COCO has seen, with its masks.
-
-    Args:
-        val: The annotation file of LVIS val.
-        minival: The annotation file to write.
-    """
+    """Write the part of LVIS val in COCO's val2017, which no detector trained on COCO has seen, with its masks."""
     data = read_annotations(val, COUNTS["val"], subset)
     images = [image for image in data["images"] if image["file_name"].startswith("val2017/")]
     ids = {image["id"] for image in images}

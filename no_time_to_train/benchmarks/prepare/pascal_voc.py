@@ -118,7 +118,6 @@ def image_set_problem(devkit: Path, image_set: ImageSet) -> str | None:
 
     Args:
         devkit: The folder ``VOCdevkit``.
-        image_set: The image set.
     """
     listing = image_set.listing(devkit)
     if not listing.is_file():
@@ -135,11 +134,7 @@ def image_set_problem(devkit: Path, image_set: ImageSet) -> str | None:
 
 
 def converted_problem(path: Path, counts: dict[str, int], subset: bool) -> str | None:
-    """What a step says about a converted file: that it is missing, or None.
-
-    Args:
-        path: The annotation file.
-    """
+    """What a step says about a converted file: that it is missing, or None."""
     if not path.is_file():
         return f"{path} is missing"
     images = read_annotations(path, counts, subset)["images"]
@@ -160,8 +155,6 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
 
     Args:
         devkit: The folder ``VOCdevkit``.
-        image_sets: The image sets.
-        output: The COCO file to write.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -46,7 +46,6 @@ class Step:
     """One step, which makes one piece of a data set.
 
     Attributes:
-        name: Name of the piece, for messages.
         problem: Returns in a few words what is missing, or None when the piece is complete. Raises a UserError where
             existing files are wrong; they are never overwritten.
         make: Makes the piece; None where the user has to provide it.
@@ -67,7 +66,6 @@ def run_parts(parts: Parts, check: bool) -> None:
     """Do every step that is not done yet.
 
     Args:
-        parts: The parts of the data set.
         check: Change nothing, and only print which steps are done.
     """
     if check:
@@ -116,10 +114,7 @@ def masks_step(
     The masks are stored as polygons, as those that the published results were computed with.
 
     Args:
-        name: Name of the annotation file, for messages.
         boxes: COCO annotation file with boxes.
-        image_dir: Folder of its images.
-        options: The options of the command.
     """
     masks = boxes.with_name(f"{boxes.stem}_masks.json")
     return Step(

@@ -13,9 +13,7 @@ def read_annotations(path: Path, counts: dict[str, int], subset: bool) -> dict[s
     """Read a COCO annotation file and compare its numbers of entries with the published ones.
 
     Args:
-        path: The annotation file.
         counts: The published number of entries per section (``images``, ``annotations``).
-        subset: Accept other numbers.
     """
     data: dict[str, Any] = read_json(path)
     check_sections(data, path)
@@ -37,11 +35,7 @@ def read_annotations(path: Path, counts: dict[str, int], subset: bool) -> dict[s
 
 
 def annotations_problem(path: Path, counts: dict[str, int], subset: bool) -> str | None:
-    """What a step says about an annotation file: that it is missing, or None.
-
-    Args:
-        path: The annotation file.
-    """
+    """What a step says about an annotation file: that it is missing, or None."""
     if not path.is_file():
         return f"{path} is missing"
     read_annotations(path, counts, subset)
@@ -53,8 +47,6 @@ def missing_message(missing: list[str], total: int, folder: Path) -> str | None:
 
     Args:
         missing: File names of the missing images.
-        total: The number of images that should exist.
-        folder: Folder of the images.
     """
     if not missing:
         return None

@@ -50,10 +50,6 @@ def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
 
     Args:
         runs: The runs, from ``runs.find_runs``.
-        out_dir: Folder for the files.
-
-    Returns:
-        The files written, the two pages first.
     """
     sections = build_sections(runs)
     contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": html(sections).encode()}

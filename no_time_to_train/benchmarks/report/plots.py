@@ -27,7 +27,6 @@ def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
     """Draw the first two measures of a benchmark, one panel each.
 
     Args:
-        benchmark: The benchmark.
         found: Its points, from ``summary.points``.
 
     Returns:

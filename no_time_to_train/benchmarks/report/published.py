@@ -20,12 +20,7 @@ README_FIGURES = {
 
 @dataclass(frozen=True)
 class Published:
-    """A published figure in percent.
-
-    Attributes:
-        mean: The figure.
-        std: Its standard deviation where it is a mean over seeds.
-    """
+    """A published figure in percent, and its standard deviation where it is a mean over seeds."""
 
     mean: float
     std: float | None = None
@@ -103,7 +98,6 @@ def published_run(run: Run, measure: str) -> Published | None:
     """The figure that the published table of all seeds gives for a single run of our method.
 
     Args:
-        run: The run, whose shots and seed choose the figure.
         measure: Place of the measure in ``metrics.json``, such as ``bbox/AP``.
 
     Returns:
@@ -122,7 +116,6 @@ def readme_figure(run: Run, measure: str) -> Published | None:
     At 30 shots it differs from that of :func:`published_run`: 36.8 and 34.2 instead of 37.3 and 34.7.
 
     Args:
-        run: The run, whose shots and seed choose the figure.
         measure: Place of the measure in ``metrics.json``, such as ``bbox/AP``.
 
     Returns:
@@ -139,7 +132,6 @@ def published_over_seeds(dataset: str, shots: int | None, measure: str) -> Publi
 
     Args:
         dataset: Name of the data set, as in ``metrics.json``.
-        shots: Number of shots per class.
         measure: ``bbox/AP`` or ``segm/AP``.
 
     Returns:

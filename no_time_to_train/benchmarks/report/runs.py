@@ -74,7 +74,6 @@ def read_run(folder: Path, name: str) -> Run:
     counts only where nothing was scored.
 
     Args:
-        folder: Folder of the run.
         name: What :attr:`Run.folder` becomes.
     """
     name = one_line(name)
@@ -87,11 +86,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    """See :func:`read_run`.
-
-    Raises:
-        ValueError: ``run.json`` is damaged.
-    """
+    """See :func:`read_run`."""
     sections = read_json(folder / FILE_NAME)
     if not isinstance(sections, dict) or not sections or not all(isinstance(one, dict) for one in sections.values()):
         raise ValueError("it does not hold the stages of a run")

@@ -20,13 +20,7 @@ from no_time_to_train.files import spreadsheet_cell
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts.
-
-    Attributes:
-        caption: What the table shows.
-        header: Titles of the columns.
-        rows: The cells, row by row.
-    """
+    """A table of texts: what it shows, the titles of its columns, and its cells row by row."""
 
     caption: str
     header: list[str]
@@ -38,9 +32,6 @@ class Point:
     """A measure of one data set, method and number of shots, over seeds. Figures are in percent.
 
     Attributes:
-        dataset: Name of the data set, as in ``metrics.json``.
-        method: Name of the detector.
-        shots: Shots per class, where known.
         measure: Place of the measure in ``metrics.json``.
         runs: Number of runs, which differ in the seed only.
         mean: Mean over the runs.
@@ -61,10 +52,6 @@ class Point:
 def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
     """Average the runs that differ in the seed only.
 
-    Args:
-        benchmark: The benchmark.
-        runs: Its finished runs.
-
     Returns:
         One point per data set, method, number of shots and measure, in this order.
     """
@@ -84,15 +71,7 @@ def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
 
 
 def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
-    """List every finished run of a benchmark next to the published figures of its shots and seed.
-
-    Args:
-        benchmark: The benchmark.
-        runs: Its finished runs.
-
-    Returns:
-        The table, without the columns that would be empty.
-    """
+    """List every finished run of a benchmark next to the published figures of its shots and seed."""
     header = ["data set", "method", "shots", "seed"]
     for title in benchmark.measures:
         header += [title, "published", "difference"]
@@ -113,7 +92,6 @@ def seed_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
     """List mean and standard deviation over seeds.
 
     Args:
-        benchmark: The benchmark.
         found: Its points, from :func:`points`.
 
     Returns:
@@ -138,7 +116,6 @@ def mean_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
     Only the measure that was published is compared. The means of the others are shown next to it.
 
     Args:
-        benchmark: The benchmark.
         found: Its points, from :func:`points`.
 
     Returns:
@@ -169,15 +146,8 @@ def points_csv(found: list[Point]) -> str:
     writer.writerow([*columns, "published_mean", "published_std", "difference"])
     for p in found:
         std = "" if p.std is None else f"{p.std:.2f}"
-        row = [
-            spreadsheet_cell(p.dataset),
-            spreadsheet_cell(p.method),
-            _text(p.shots),
-            p.measure,
-            p.runs,
-            f"{p.mean:.2f}",
-            std,
-        ]
+        names = spreadsheet_cell(p.dataset), spreadsheet_cell(p.method)
+        row = [*names, _text(p.shots), p.measure, p.runs, f"{p.mean:.2f}", std]
         if p.published:
             published_std = "" if p.published.std is None else p.published.std
             row += [p.published.mean, published_std, f"{p.mean - p.published.mean:.2f}"]
