@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from no_time_to_train.method.fast.masks import pack_bits
 
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main
+from no_time_to_train.method.fast.masks import pack_bits
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.find_instances_stage import TestStage as Stage
