@@ -9,7 +9,7 @@ PYTHON ?= python3
 	.uv/bin/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
-.PHONY: demo test slow-test test-floors check check-versions benchmark lock
+.PHONY: demo test slow-test test-floors check check-versions docs benchmark lock
 demo: .venv/ready
 	.venv/bin/no-time-to-train demo
 
@@ -46,6 +46,17 @@ check-versions: .venv/ready
 	    $(RESOLVE) --python-platform $$system --python-version $$python >/dev/null; \
 	  done; \
 	done
+
+# The documentation site in .site, with the versions of the group docs in pyproject.toml. It fails on a broken link.
+.docs-env/ready: pyproject.toml
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet uv==0.13.8
+	.uv/bin/uv venv --quiet --clear --python $(PYTHON) .docs-env
+	.uv/bin/uv pip install --quiet --python .docs-env --group docs
+	touch $@
+
+docs: .docs-env/ready
+	NO_MKDOCS_2_WARNING=1 .docs-env/bin/mkdocs build --strict --quiet
 
 # About twenty minutes on two cores, if nothing else runs. Writes timing/RESULTS.md.
 benchmark: .venv/ready

@@ -21,11 +21,10 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from tests.browser import needs_browser
 from timing.app_user import App, User, browser_page, inside, post
-from timing.browser import CHROMIUM
 
 pytest.importorskip("gradio", reason="the app's extra is not installed")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 #: The photos, and the seed that draws them.
 PHOTOS, SEED = 4, 1

@@ -14,8 +14,8 @@ from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.method.settings import Settings
+from tests.browser import needs_browser
 from timing.app_person import Drawn, Mistake, Shown, mistakes, worst
-from timing.browser import CHROMIUM
 
 #: Point prompts per side, and the seed of the scenes.
 POINTS, SEED = 12, 1003
@@ -46,7 +46,7 @@ def app_in_this_process(images: Path, out: Path, *_: str) -> Iterator[SimpleName
         shutil.rmtree(os.environ["GRADIO_TEMP_DIR"])
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_browser
 def test_corrections_in_the_browser_raise_the_ap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="the app's extra is not installed")
     from timing.corrections import measure

@@ -20,8 +20,9 @@ from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.visual.drawing import PALETTE, draw_instances, instance_colors
 from no_time_to_train.visual.gallery import Gallery
 from no_time_to_train.visual.labels import place_labels
+from tests.browser import needs_browser
 from timing import gallery as speed
-from timing.browser import CHROMIUM, Browser
+from timing.browser import Browser
 
 CATEGORIES = [Category(1, "<i>boat"), Category(2, "it's 鳥")]
 
@@ -32,8 +33,6 @@ FOUND: dict[str, list[tuple[int, float]]] = {
     "a.png": [(0, 0.95)],
     "empty.png": [],
 }
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
 
 def instances_of(image: NDArray[np.uint8], found: list[tuple[int, float]]) -> Instances:
@@ -96,7 +95,7 @@ def test_the_page_loads_nothing_from_the_internet(page: Path) -> None:
     assert thumbnails == {f"thumbnails/{name.removesuffix('.png')}.jpg" for name in FOUND}
 
 
-@needs_chromium
+@needs_browser
 def test_chips_and_slider_select_what_is_shown(opened: Browser) -> None:
     assert totals(opened) == ("5 instances in 3 of 4 images", ["2", "3"])
     opened.set("#threshold input", 0.75)
@@ -120,7 +119,7 @@ def cell_color(browser: Browser, figure: int, x: int, y: int) -> list[int]:
     )
 
 
-@needs_chromium
+@needs_browser
 def test_outlines_follow_the_threshold(opened: Browser) -> None:
     blue = [*PALETTE.by_idx(1).as_rgb(), 64]
     assert cell_color(opened, 2, 50, 30) == pytest.approx(blue, abs=2)
@@ -131,7 +130,7 @@ def test_outlines_follow_the_threshold(opened: Browser) -> None:
     assert cell_color(opened, 2, 20, 30)[3] == 64
 
 
-@needs_chromium
+@needs_browser
 def test_each_class_has_its_threshold_and_the_command_says_so(opened: Browser) -> None:
     assert opened.text("#command code") == "no-time-to-train filter 'my out'/ --score 0.5"
     opened.click("#class-thresholds summary")
@@ -158,14 +157,14 @@ def test_each_class_has_its_threshold_and_the_command_says_so(opened: Browser) -
     assert "--class-score" not in opened.text("#command code")
 
 
-@needs_chromium
+@needs_browser
 def test_the_page_begins_with_the_thresholds_of_the_results(browser: Browser, tmp_path: Path) -> None:
     browser.open(write_gallery(tmp_path, FOUND, score=0.4, class_scores={"<i>boat": 0.92}))
     assert totals(browser) == ("4 instances in 3 of 4 images", ["1", "3"])
     assert shlex.split(browser.text("#command code"))[3:] == ["--score", "0.4", "--class-score", "<i>boat=0.92"]
 
 
-@needs_chromium
+@needs_browser
 def test_images_are_sorted_and_searched_by_name(opened: Browser) -> None:
     last = "b 10 <b>#?%41.png"
     assert names(opened) == ["a.png", "b 2.png", last]
@@ -182,7 +181,7 @@ def test_images_are_sorted_and_searched_by_name(opened: Browser) -> None:
     assert names(opened) == [last]
 
 
-@needs_chromium
+@needs_browser
 def test_the_lightbox_has_live_outlines_and_obeys_keys(opened: Browser) -> None:
     opened.click("figure:nth-child(2) .frame")
     assert (opened.text("#viewer-name"), opened.text("#viewer-place")) == ("b 2.png", "2 of 3")
@@ -206,7 +205,7 @@ def test_the_lightbox_has_live_outlines_and_obeys_keys(opened: Browser) -> None:
     assert opened.run("document.activeElement.getAttribute('aria-label')") == "Open b 2.png"
 
 
-@needs_chromium
+@needs_browser
 def test_the_pictures_of_every_image_load(opened: Browser) -> None:
     opened.click("#empty")
     opened.click("figure:nth-child(1) .frame")
@@ -217,7 +216,7 @@ def test_the_pictures_of_every_image_load(opened: Browser) -> None:
     assert opened.run(loaded) == len(FOUND)
 
 
-@needs_chromium
+@needs_browser
 def test_names_are_text(opened: Browser) -> None:
     assert opened.text("h1") == "<b>Boats"
     assert opened.text("dt") == "mask <AP>"
@@ -225,7 +224,7 @@ def test_names_are_text(opened: Browser) -> None:
     assert opened.run("document.querySelectorAll('b, i').length") == 0
 
 
-@needs_chromium
+@needs_browser
 def test_ground_truth_and_colors_are_switched(opened: Browser) -> None:
     neighbors = [(4, 20, 30), (4, 50, 30)]  # of one class
     assert cell_color(opened, *neighbors[0]) == cell_color(opened, *neighbors[1])
@@ -244,7 +243,7 @@ def test_ground_truth_and_colors_are_switched(opened: Browser) -> None:
     opened.press("Escape")
 
 
-@needs_chromium
+@needs_browser
 def test_an_empty_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
     browser.open(write_gallery(tmp_path / "high", FOUND, score=0.99))
     assert "The best score is 0.95: <i>boat in a.png." in browser.text("#nothing")
@@ -265,7 +264,7 @@ def test_an_empty_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None
     assert browser.errors == []
 
 
-@needs_chromium
+@needs_browser
 @pytest.mark.parametrize("width", [390, 1280, 2560])
 def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path, width: int) -> None:
     page = write_gallery(tmp_path, {f"{'long name ' * 30}{'x' * 200}.png"[-200:]: [(0, 0.9)]}, title="y" * 300)
@@ -284,7 +283,7 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path, widt
         browser.media("light")
 
 
-@needs_chromium
+@needs_browser
 def test_the_measurement_of_speed_runs(browser: Browser, tmp_path: Path) -> None:
     opened, moves = speed.measure(browser, speed.write_gallery(tmp_path, images=3, instances=2), steps=5)
     assert opened > 0

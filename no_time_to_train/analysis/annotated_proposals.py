@@ -48,10 +48,11 @@ def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side
         instances: The mask of each annotated instance, bool [H, W].
         side: The longer side at which masks are compared, in pixels; less takes less memory.
     """
-    proposals, (height, width) = image.proposals, image.pixels.shape[:2]
-    rows, size = torch.arange(len(proposals)), (height, width)
+    proposals = image.proposals
+    rows = torch.arange(len(proposals))
     if proposals.logits is None:
         masks = proposals.upsampled_masks(rows)
+        size = masks.height, masks.width  # the app's masks are smaller than its photos
     else:
         size = proposals.logits.compared_size(side)
         masks = proposals.logits.at_size(rows, *size)

@@ -22,14 +22,7 @@ ADD, TAKE, BOX = "add to the object", "take away", "box: two corners"
 
 
 class Actions:
-    """The functions behind the page. Each takes what the browser shows, and returns components.
-
-    Args:
-        workspace: The photos.
-        lists: Makes the lists.
-        out: The folder of exports.
-        uploads: The folder of uploaded photos.
-    """
+    """The functions behind the page. Each takes what the browser shows, and returns components."""
 
     def __init__(self, workspace: Workspace, lists: Lists, out: Path, uploads: Path) -> None:
         self.workspace, self.lists, self.out, self.uploads = workspace, lists, out, uploads
@@ -192,7 +185,7 @@ class Actions:
     # All photos.
 
     def set_threshold(self, label: str, view: View, score: float | None = None) -> list[Any]:
-        """Choose the lowest score of a class; None takes the automatic one again."""
+        """Choose the threshold of a class; None takes the automatic one again."""
         self.workspace.set_threshold(label, score)
         return self.show(view)
 

@@ -19,7 +19,6 @@ class Found(NamedTuple):
     """An instance that the method found.
 
     Attributes:
-        label: The name of its class.
         score: In [0, 1].
         mask: Compressed RLE at the photo's own size.
     """
@@ -34,7 +33,6 @@ class Item:
     """An object that is shown in a photo.
 
     Attributes:
-        label: The name of its class.
         score: In [0, 1]; 1 where a person confirmed it.
         mask: Compressed RLE at the photo's own size.
         annotation: The id of the annotation that confirms it; None where nobody did.
@@ -58,9 +56,7 @@ def correct(found: Sequence[Found], annotations: Sequence[Annotation], threshold
     wrong is not shown, as long as it is found as that class. The rest is shown from the score of its class on.
 
     Args:
-        found: What the method found in the photo at any score.
         annotations: What a person said about the photo.
-        thresholds: The lowest scores.
 
     Returns:
         The confirmed objects in the order in which they were confirmed, and then the others in descending score.
@@ -83,7 +79,6 @@ def doubt(items: Sequence[Item], thresholds: Thresholds) -> float:
 
     Args:
         items: From :func:`correct`, with low thresholds, so that objects that just miss their threshold count as well.
-        thresholds: The lowest scores.
     """
     return max((1 - abs(item.score - thresholds.of(item.label)) for item in items if not item.confirmed), default=0.0)
 

@@ -49,7 +49,7 @@ class Endpoints:
 
         Args:
             photo: The image file.
-            score: The lowest score.
+            score: The threshold.
 
         Returns:
             The content of a COCO file: one image, its annotations with scores, and the categories.
@@ -75,7 +75,7 @@ class Endpoints:
     def photos(self) -> dict[str, Any]:
         """The photos with their numbers of objects by class, and how far the search is.
 
-        ``settled`` says whether the lowest scores were found as well, so that nothing changes before the next step.
+        ``settled`` says whether the thresholds were found as well, so that nothing changes before the next step.
         """
         search = self.workspace.search
         settled, progress = search.is_settled(), search.progress()

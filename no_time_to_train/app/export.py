@@ -18,10 +18,6 @@ def export(workspace: Workspace, out: Path, formats: Sequence[str] = ()) -> Summ
 
     An object that a person confirmed has the score 1 and ``"confirmed": true`` in the COCO results.
 
-    Args:
-        workspace: The photos.
-        out: The folder. Results that an earlier export or ``segment`` wrote are replaced at the end.
-
     Returns:
         What was written.
     """

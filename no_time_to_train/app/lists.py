@@ -20,14 +20,8 @@ ORDERS = {"name": "name", "most objects": "count", "most doubtful": "doubt"}
 AT_ONCE = 60
 
 
-class LowestScore(NamedTuple):
-    """The lowest score of a class, as its slider shows it.
-
-    Attributes:
-        label: The class.
-        score: Its lowest score.
-        origin: Where the score comes from: ``chosen`` by a person, ``automatic``, or ``default``.
-    """
+class ClassThreshold(NamedTuple):
+    """The threshold of a class, as its slider shows it; ``origin``: ``chosen``, ``automatic`` or ``default``."""
 
     label: str
     score: float
@@ -36,17 +30,7 @@ class LowestScore(NamedTuple):
 
 @dataclass
 class Shelf:
-    """What the lists of one browser show.
-
-    Attributes:
-        sort: The order, one of ``ORDERS``.
-        names: All photos in this order.
-        first: The place of the first one that is shown.
-        photo: The photo that was open when the lists were made.
-        state: What they were made of.
-        shown: The files and captions that are shown, and which is marked.
-        scores: The lowest scores that are shown.
-    """
+    """What the lists of one browser show."""
 
     sort: str = "name"
     names: list[str] = field(default_factory=list)
@@ -54,27 +38,17 @@ class Shelf:
     photo: str | None = None
     state: tuple[Any, ...] | None = None
     shown: Any = None
-    scores: list[LowestScore] | None = None
+    scores: list[ClassThreshold] | None = None
 
 
 class Lists:
-    """Makes the lists.
-
-    Args:
-        workspace: The photos.
-        thumbnails: Their thumbnails.
-    """
+    """Makes the lists."""
 
     def __init__(self, workspace: Workspace, thumbnails: Thumbnails) -> None:
         self.workspace, self.thumbnails = workspace, thumbnails
 
     def update(self, shelf: Shelf, photo: str | None) -> list[Any]:
-        """The gallery, what stands below it, and the lowest scores; each is skipped where it has not changed.
-
-        Args:
-            shelf: What is shown; it is changed.
-            photo: The open photo, which is brought into view where another one was open.
-        """
+        """The gallery, what stands below it, and the thresholds; each is skipped where it has not changed."""
         workspace = self.workspace
         state = (*workspace.state, self.thumbnails.made, shelf.sort, shelf.first, photo)
         if state == shelf.state:
@@ -115,12 +89,12 @@ class Lists:
             return "cannot be read"
         return count_text(self.workspace.shown(name).counts)
 
-    def scores(self) -> list[LowestScore]:
-        """The lowest score of each class."""
+    def scores(self) -> list[ClassThreshold]:
+        """The threshold of each class."""
         workspace, thresholds = self.workspace, self.workspace.thresholds
         chosen, automatic = workspace.project.thresholds, workspace.automatic
         return [
-            LowestScore(
+            ClassThreshold(
                 label,
                 thresholds.of(label),
                 "chosen" if label in chosen else "automatic" if label in automatic else "default",

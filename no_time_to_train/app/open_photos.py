@@ -22,12 +22,7 @@ SIDE = 1536
 
 
 class OpenPhotos:
-    """Pixels of photos, and masks of what is clicked on.
-
-    Args:
-        segmenter: The networks.
-        photos: The photos by name.
-    """
+    """Pixels of photos, and masks of what is clicked on."""
 
     def __init__(self, segmenter: ReferenceSegmenter, photos: Mapping[str, Photo]) -> None:
         self.segmenter, self.photos, self.lock = segmenter, photos, RLock()

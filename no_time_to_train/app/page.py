@@ -9,7 +9,7 @@ import gradio as gr
 
 from no_time_to_train.app.actions import ADD, BOX, TAKE, Actions, guarded
 from no_time_to_train.app.endpoints import Blocks, Endpoints
-from no_time_to_train.app.lists import ORDERS, Lists, LowestScore, Shelf
+from no_time_to_train.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train.app.photos import UPLOADS
 from no_time_to_train.app.thumbnails import Thumbnails
 from no_time_to_train.app.view import View
@@ -35,13 +35,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Page:
-    """Builds the page.
-
-    Args:
-        workspace: The photos.
-        out: The folder of exports.
-        folder: The folder of the app's own files.
-    """
+    """Builds the page."""
 
     def __init__(self, workspace: Workspace, out: Path, folder: Path) -> None:
         self.workspace, self.out = workspace, out
@@ -127,7 +121,7 @@ class Page:
             self.exported = gr.HTML(elem_id="exported")
         gr.HTML((TEMPLATES / "keys.html").read_text(encoding="utf-8"))
 
-    def build_sliders(self, scores: list[LowestScore]) -> None:
+    def build_sliders(self, scores: list[ClassThreshold]) -> None:
         """One slider per class, and a button that gives it back its automatic value."""
         if not scores:
             gr.HTML("<p class='hint'>Each class gets a slider here.</p>")

@@ -19,7 +19,6 @@ def find_photos(images: Sequence[str], uploads: Path, out: Path) -> list[TargetI
 
     Args:
         images: Folders, globs, images, or one COCO file. Videos are left out.
-        uploads: The folder of uploaded photos, which may not exist yet.
         out: The folder of the app, whose other files are no photos.
 
     Returns:
@@ -38,10 +37,6 @@ def find_photos(images: Sequence[str], uploads: Path, out: Path) -> list[TargetI
 
 def store_upload(file: Path, uploads: Path) -> TargetImage:
     """Check an uploaded file, and copy it to the folder of uploads.
-
-    Args:
-        file: The file, under the name that the browser gave it.
-        uploads: The folder.
 
     Returns:
         The copy as a photo. Its name has nothing of a path, and is not that of another upload.

@@ -36,12 +36,8 @@ def draw(
 
     Args:
         pixels: The photo, uint8 [H, W, 3] RGB.
-        items: The objects. Confirmed ones are marked with a check.
-        classes: The names of the classes, which give the colors.
-        selected: The object that is drawn with a thick outline.
         draft: The mask of an object that a person is showing, bool [H, W].
         points: (x, y) in pixels of the photo, clicks on that object.
-        negative_points: Clicks next to it.
 
     Returns:
         uint8 [h, w, 3] RGB, with sides of at most 1,200 pixels.

@@ -29,12 +29,8 @@ class Annotation:
     """What a person said about one place in a photo.
 
     Attributes:
-        id: A number that no other annotation of the project has, also not one that was removed.
-        photo: The name of the photo, see ``TargetImage.name``.
-        label: The name of a class.
         mask: The place, as compressed RLE at the photo's own size.
         verdict: ``right``: this is an object of the class. ``wrong``: this is none.
-        reference: Whether the memory learns it, as a positive or as a negative reference.
     """
 
     id: int
@@ -50,8 +46,6 @@ class Step:
     """One thing that a person did, which is undone as a whole.
 
     Attributes:
-        name: What it is, for the person, such as "boat: right".
-        add: Annotations that it adds.
         remove: The ids of annotations that it removes.
         thresholds: Lowest scores by class that it sets; None takes one back.
     """
@@ -67,13 +61,8 @@ class Project:
 
     Any number of threads may use it. One that does a step that depends on the state holds ``lock`` meanwhile.
 
-    Args:
-        path: The project's file. It is read where it exists, and written with the first step.
-
     Attributes:
         annotations: The annotations by their ids, in the order in which they were made.
-        thresholds: The lowest scores that a person chose, by class.
-        version: Changes whenever the state does.
         lock: A reentrant lock.
     """
 

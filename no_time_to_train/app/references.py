@@ -21,11 +21,6 @@ def take_annotations(
 ) -> tuple[list[Annotation], list[Reference]]:
     """Make annotations of those references that mark an object in one of the photos.
 
-    Args:
-        references: The references.
-        photos: The photos. A copy with the same content counts as the photo.
-        segmenter: Makes the masks of references with a box or a point.
-
     Returns:
         The annotations, whose ids are 0; and the other references: those of other images, and plain pictures, in which
         nobody marked the object.
@@ -60,9 +55,7 @@ def confirm(workspace: Workspace, annotations: Sequence[Annotation], source: Pat
     person has removed them since, and objects about which the person said something.
 
     Args:
-        workspace: The photos.
         annotations: From :func:`take_annotations`.
-        source: Where the references are.
     """
     project = workspace.project
     new = [

@@ -25,12 +25,8 @@ class Photo:
     """A photo and what is known of it.
 
     Attributes:
-        target: Its name and its file.
         key: The name of its entry in the cache; None before it was looked for.
-        proposed: Whether the cache has its proposals.
-        found: What was found in it, at any score.
         memory: The number of the memory that it was found with; -1 before.
-        problem: Why it cannot be read; empty where it can.
     """
 
     target: TargetImage
@@ -46,11 +42,7 @@ class Progress:
     """How far the search is.
 
     Attributes:
-        photos: The number of photos.
-        proposed: Photos that the networks have seen.
-        ranked: Photos that were ranked with the present memory.
         seconds_left: Estimate of the time until all are ranked; None before the first photo.
-        running: Whether the search runs; it stops where a person says so.
     """
 
     photos: int
@@ -71,18 +63,12 @@ class Search:
     All methods may be called from any thread.
 
     Args:
-        segmenter: The networks and the memory.
-        photos: The photos.
-        folder: The folder of the proposals.
         afterwards: What is done in the thread once all photos are ranked with a memory.
 
     Attributes:
-        photos: The photos by name.
         state: Held while what is known changes, and notified then.
         networks: Held while the networks compute.
         ranking: Held while the memory changes, and while a photo is ranked with it.
-        memory: The number of the present memory.
-        changes: Grows whenever something becomes known.
     """
 
     def __init__(

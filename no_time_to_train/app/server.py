@@ -30,14 +30,7 @@ def serve(
     """Serve the app until Ctrl-C.
 
     Args:
-        workspace: The photos; its search is started.
-        out: The folder of exports.
-        folder: The folder of the app's own files.
-        host: The address to listen on.
         port: The port; None takes the first free one from 7860 on.
-        auth: User and password.
-        browser: Whether to open the page in the browser.
-        block: Whether to wait for Ctrl-C; otherwise the caller closes the page.
 
     Returns:
         The page.

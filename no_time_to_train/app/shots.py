@@ -21,7 +21,6 @@ class Shots:
     """The shots of annotations. A shot depends on the photo and the mask only, so that undo and redo need no networks.
 
     Args:
-        segmenter: The networks.
         path: The file of the shots: a memory of one class, whatever classes the shots are of. One that was made with
             another encoder is not used.
     """
@@ -34,12 +33,7 @@ class Shots:
         self.rows = {} if self.bank is None else {source["img_id"]: row for row, source in enumerate(self.bank.sources)}
 
     def describe(self, annotations: Iterable[Annotation], pixels: Callable[[str], NDArray[np.uint8]]) -> None:
-        """Let the networks describe the references that have no shot yet, and write the file.
-
-        Args:
-            annotations: The annotations; those that are no references need no shot.
-            pixels: Reads a photo by its name.
-        """
+        """Let the networks describe the references that have no shot yet, and write the file."""
         with self.lock:
             missing = {key_of(one): one for one in annotations if one.reference and key_of(one) not in self.rows}
             for key, one in missing.items():
@@ -58,7 +52,6 @@ class Shots:
 
         Args:
             loaded: Classes that were loaded; None where there are none.
-            annotations: The annotations. Negative ones of classes without a positive one are left out.
 
         Returns:
             The memory, whose classes keep their ids as long as the order in which they were shown stays the same; None
@@ -89,7 +82,6 @@ def shown_in(bank: MemoryBank, annotations: Iterable[Annotation]) -> dict[int, A
 
     Args:
         bank: From :meth:`Shots.memory`. Within each class, the shots that were loaded come first.
-        annotations: The annotations that it was made of.
     """
     found: dict[int, Annotation] = {}
     for index, category in enumerate(bank.categories):

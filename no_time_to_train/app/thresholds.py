@@ -1,4 +1,4 @@
-"""The lowest scores that nobody has to choose: per class, by leave-one-out over its shots (docs/references.md)."""
+"""The thresholds that nobody has to choose: per class, by leave-one-out over its shots (docs/references.md)."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,11 +28,10 @@ KEPT_PHOTOS = 40
 
 
 class AutomaticThresholds:
-    """Finds the lowest score of each class by leave-one-out over the photos in which it was shown.
+    """Finds the threshold of each class by leave-one-out over the photos in which it was shown.
 
     Args:
         proposals: Returns the proposals of a photo; None where it has none yet.
-        settings: The method's numbers.
     """
 
     def __init__(self, proposals: Callable[[str], DescribedProposals | None], settings: Settings) -> None:
@@ -42,12 +41,7 @@ class AutomaticThresholds:
     def measure(
         self, bank: MemoryBank, annotations: Iterable[Annotation], is_outdated: Callable[[], bool]
     ) -> Mapping[str, float] | None:
-        """The lowest scores.
-
-        Args:
-            bank: The memory.
-            annotations: The annotations that it was made of.
-            is_outdated: Whether nobody needs the result any more, asked before each photo.
+        """The thresholds.
 
         Returns:
             Scores by class, of classes that have enough shots in different photos; None where it is outdated.
@@ -101,7 +95,6 @@ def small_masks(proposals: DescribedProposals, height: int, width: int) -> Masks
     """The masks of all proposals, made small one by one: those of a large photo would not fit into memory together.
 
     Args:
-        proposals: The proposals of a photo.
         height: Height of the small masks in pixels.
         width: Width of the small masks in pixels.
     """

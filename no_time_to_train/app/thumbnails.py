@@ -21,15 +21,7 @@ GRAY = 128
 
 
 class Thumbnails:
-    """Thumbnails of photos, in a folder.
-
-    Args:
-        folder: The folder, which is created.
-        photos: The photos by name.
-
-    Attributes:
-        made: The number of thumbnails that were made.
-    """
+    """Thumbnails of photos, in a folder."""
 
     def __init__(self, folder: Path, photos: Mapping[str, Photo]) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,15 +15,9 @@ class View:
     """The open photo of one browser, and what is begun in it.
 
     Attributes:
-        photo: The open photo.
-        selected: The object that was clicked on.
         points: Clicks on an object that is being shown, (x, y) in pixels of the photo.
-        negative_points: Clicks next to it.
-        corner: The first corner of a box.
         box: The box, x1, y1, x2, y2 in pixels.
         masks: The masks to choose from, bool [n, H, W]; None where no object is being shown.
-        chosen: The number of the chosen one.
-        items: The objects that are drawn.
         state: The workspace's state that the page follows; None where it has to look.
         clicked: Where the selected object was clicked on, (x, y) in pixels of the photo.
     """

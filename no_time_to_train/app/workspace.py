@@ -33,14 +33,7 @@ DOUBTFUL = 0.1
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of a photo.
-
-    Attributes:
-        state: What it was derived from.
-        items: The objects.
-        counts: The number of objects of each class.
-        doubt: See :func:`~no_time_to_train.app.corrections.doubt`.
-    """
+    """What is shown of a photo."""
 
     state: tuple[int, ...]
     items: list[Item]
@@ -56,15 +49,11 @@ class Workspace:
     Args:
         segmenter: The networks. Its memory, if it has one, holds classes that were loaded, to which those of the
             project are added. Prompts on a grid only: guided ones depend on the memory.
-        photos: The photos.
         folder: Where the project, the proposals and the shots are kept. One process at a time uses it.
-        score: The lowest score of classes for which nobody chose one, and whose shots do not show one.
+        score: The threshold of classes for which nobody chose one, and whose shots do not show one.
 
     Attributes:
         project: What the person said.
-        search: The search in the background.
-        opened: The photos that are open.
-        automatic: The lowest scores that the shots of a class show.
     """
 
     def __init__(
@@ -98,7 +87,7 @@ class Workspace:
 
     @property
     def thresholds(self) -> Thresholds:
-        """The lowest scores: the person's choice, or else what the shots show, or else the default."""
+        """The thresholds: the person's choice, or else what the shots show, or else the default."""
         return Thresholds(self.score, {**self.automatic, **self.project.thresholds})
 
     @property
@@ -137,11 +126,7 @@ class Workspace:
         return {name: self.shown(name).counts for name in list(self.photos)}
 
     def ordered(self, by: str) -> list[str]:
-        """The names of the photos.
-
-        Args:
-            by: ``name``; ``count``, most objects first; or ``doubt``, the least certain first.
-        """
+        """The names of the photos."""
         names = sorted(self.photos)
         if by == "count":
             names.sort(key=lambda name: -self.shown(name).counts.total())
@@ -166,9 +151,7 @@ class Workspace:
         """Show an object: it is confirmed, and becomes a reference of its class.
 
         Args:
-            name: The photo.
             mask: The object, bool [H, W], not empty.
-            label: Its class.
         """
         encoded = encode_mask(mask)
         self.do(f"{label}: shown", [Annotation(0, name, label, encoded)], self._same(name, encoded))
@@ -194,7 +177,7 @@ class Workspace:
         self.do(f"{item.label}: removed", denial, self._same(name, item.mask))
 
     def set_threshold(self, label: str, score: float | None) -> None:
-        """Choose the lowest score of a class; None takes the automatic one again, or the default."""
+        """Choose the threshold of a class; None takes the automatic one again, or the default."""
         if self.project.thresholds.get(label) != score:
             name = f"{label}: automatic score" if score is None else f"{label}: from {score:.2f} on"
             self.project.do(Step(name, thresholds={label: score}))
@@ -234,7 +217,7 @@ class Workspace:
                 self.search.set_memory(bank)
 
     def _find_thresholds(self) -> None:
-        """Find the lowest scores that the shots show, once all photos are ranked."""
+        """Find the thresholds that the shots show, once all photos are ranked."""
         with self.project.lock:
             number, bank, annotations = self.search.memory, self.segmenter.memory, self.project.annotations.values()
         found: Mapping[str, float] | None = {}
