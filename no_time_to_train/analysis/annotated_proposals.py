@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.method.beyond.tile_masks import ChosenMasks
 from no_time_to_train.method.fast.packed_masks import PackedMasks
 from no_time_to_train.method.proposals import DescribedProposals
@@ -57,18 +56,24 @@ class KeptMasks:
         return self.masks[rows.cpu().numpy()]
 
 
-def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side: int = SIDE) -> AnnotatedProposals:
+def annotate(
+    proposals: DescribedProposals,
+    size: tuple[int, int],
+    instances: Sequence[NDArray[np.bool_]],
+    side: int = SIDE,
+) -> AnnotatedProposals:
     """Compare the proposals of an image with its annotated instances.
 
     Args:
-        image: The image's proposals, from ``ReferenceSegmenter.propose``.
+        proposals: The image's proposals.
+        size: The image's height and width in pixels.
         instances: The mask of each annotated instance, bool [H, W].
         side: The longer side at which masks are compared, in pixels; less takes less memory.
 
     Returns:
         The proposals, ready to be ranked.
     """
-    proposals, (height, width) = image.proposals, image.pixels.shape[:2]
+    height, width = size
     scale = min(side / max(height, width), 1)
     make = proposals.upsampled_masks
     if isinstance(make, LogitMasks):
@@ -76,9 +81,9 @@ def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side
     made = make(torch.arange(len(proposals)))
     masks = made.compared if isinstance(made, ChosenMasks) else made
     assert isinstance(masks, PackedMasks)
-    size = masks.width, masks.height
-    small = [cv2.resize(one.astype(np.uint8), size, interpolation=cv2.INTER_AREA) for one in instances]
-    truth = PackedMasks.pack(np.array(small, bool).reshape(-1, *size[::-1]))
+    reduced = masks.width, masks.height
+    small = [cv2.resize(one.astype(np.uint8), reduced, interpolation=cv2.INTER_AREA) for one in instances]
+    truth = PackedMasks.pack(np.array(small, bool).reshape(-1, *reduced[::-1]))
     shared = np.zeros((len(masks), len(truth)))
     for index, tiles in enumerate(truth.tiles):
         shared[:, index] = np.bitwise_count(masks.tiles & tiles).sum(axis=(1, 2, 3))

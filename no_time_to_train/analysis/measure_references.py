@@ -17,7 +17,7 @@ from no_time_to_train.analysis.reference_report import (
 )
 from no_time_to_train.analysis.reference_scores import ShotImage, Verdict, score_shots
 from no_time_to_train.analysis.score_thresholds import FEWEST_SHOTS, best_thresholds, expected_ap
-from no_time_to_train.data.reference_pictures import decode_crop
+from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import patch_weights
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -161,7 +161,7 @@ def _background(bank: MemoryBank, shot: int, encoder: Encoder) -> float | None:
     """
     if bank.crops[shot] is None:
         return None
-    crop, mask = decode_crop(bank.crops[shot])
+    crop, mask = decode_picture(bank.crops[shot])
     weights = patch_weights(mask, encoder.size, encoder.grid)
     outside = weights == 0
     if not outside.any():

@@ -1,6 +1,6 @@
 """The images of references, one at a time, with their proposals and the shots that were taken from them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,37 +8,13 @@ from tqdm import tqdm
 
 from no_time_to_train.analysis.annotated_proposals import annotate
 from no_time_to_train.analysis.reference_scores import ShotImage, left_out_shots
-from no_time_to_train.api.describe_references import ReferenceDescriber
-from no_time_to_train.api.prompted_references import read_reference
-from no_time_to_train.data.image_proposals import ImageProposals
-from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.data.reference_image import OwnImage
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import MemoryBank
-
-
-def memory_of(references: Sequence[Reference], describer: ReferenceDescriber) -> MemoryBank:
-    """The memory of some references, with their images.
-
-    Args:
-        references: The references; at least one is positive.
-        describer: Describes them.
-    """
-    shots: list[MemoryBank] = []
-    for reference in references:
-        try:
-            shown = read_reference(reference)
-            shot, mask = describer.shot(reference.label, shown, reference.negative, str(reference.image))
-        except UserError as error:
-            raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error
-        shot.images = [OwnImage.of(str(reference.image), shown.pixels, mask)]
-        shots.append(shot)
-    return MemoryBank.join(shots)
+from no_time_to_train.method.proposals import DescribedProposals
 
 
 def shot_images(
-    bank: MemoryBank, propose: Callable[[NDArray[np.uint8], MemoryBank | None], ImageProposals]
+    bank: MemoryBank, propose: Callable[[NDArray[np.uint8], MemoryBank], DescribedProposals]
 ) -> Iterator[ShotImage]:
     """Propose masks in each image that the shots of a memory were taken from, with a progress bar.
 
@@ -52,6 +28,7 @@ def shot_images(
     for name, numbers in tqdm(shots.items(), desc="checking references", unit=" image"):
         left_out, _ = left_out_shots(bank, numbers)
         part = bank.keep_shots([shot for shot in range(len(bank)) if shot not in left_out])
-        proposals = propose(bank.images[numbers[0]].read(), part)
+        assert part is not None  # each class keeps a reference
+        pixels = bank.images[numbers[0]].read()
         instances = [decode_mask(bank.images[number].mask) for number in numbers]
-        yield ShotImage(name, annotate(proposals, instances), numbers)
+        yield ShotImage(name, annotate(propose(pixels, part), pixels.shape[:2], instances), numbers)

@@ -115,7 +115,7 @@ class Confusion:
 
 @dataclass
 class ReferenceReport:
-    """What ``ReferenceSegmenter.check_references`` has measured.
+    """What ``ReferenceSegmenter.measure_references`` has measured.
 
     Attributes:
         classes: One entry per class.

@@ -38,7 +38,7 @@ def check(*, examples: ExampleOptions, out: Path, max_pixels: Positive | None = 
     if max_pixels:
         allow_pixels(max_pixels)
     references, _ = examples.read()
-    report = networks.build().check_references(references)
+    report = networks.build().measure_references(references)
     page = write_report(report, out)
     print("\n".join(summary_lines(report)))
     print(f"open {page}")

@@ -120,7 +120,7 @@ def sample_references(
         from no_time_to_train.method.settings import Settings
         from no_time_to_train.pipeline.choose_references import choose_references
 
-        candidates = reference_sets.check_references(references, coco, json_file, categories, None)
+        candidates = reference_sets.validate_references(references, coco, json_file, categories, None)
         cache_dir = cache_dir or out.with_name(f"{out.stem}_proposals")
         say_pool(candidates, cache_dir)
         segmenter = ReferenceSegmenter.from_pretrained(

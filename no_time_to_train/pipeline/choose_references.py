@@ -75,7 +75,7 @@ def choose_references(
         coco: The annotation file of the pool.
         image_dir: Folder of its images.
         categories: The classes, in ascending order of their ids.
-        pool: The instances to choose from, at least ``shots`` of each class; see ``reference_sets.check_references``.
+        pool: The instances to choose from, at least ``shots`` of each class (``validate_references``).
         shots: The number of references per class.
         segmenter: The networks. Its memory is not used.
         cache_dir: Folder of the proposal cache.

@@ -43,7 +43,7 @@ def explain_image(
         if label not in segmenter.classes:
             raise UserError(f"the memory has no class {label!r}{suggest(label, segmenter.classes)}")
     proposals = segmenter.propose(image)
-    found = segmenter.rank(proposals, score)
+    found = segmenter.classify(proposals, score)
     height, width = proposals.pixels.shape[:2]
     masks = np.array([as_mask(mask) for _, mask in truth if mask is not None], bool).reshape(-1, height, width)
     classes = [segmenter.classes.index(label) for label, _ in truth]

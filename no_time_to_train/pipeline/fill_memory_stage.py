@@ -10,7 +10,7 @@ from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
 from no_time_to_train.data.memory_files import save_memory
-from no_time_to_train.data.reference_sets import ReferenceSet, check_references, read_references
+from no_time_to_train.data.reference_sets import ReferenceSet, read_references, validate_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256_if_readable
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -50,7 +50,7 @@ class FillMemoryStage(Stage):
                 f"{len(self.categories)} classes"
             )
         references = read_references(self.memory_pkl)
-        references = check_references(references, coco, self.json_file, self.categories, self.shots)
+        references = validate_references(references, coco, self.json_file, self.categories, self.shots)
         self.set_dataset(coco, cfg.root, references, context_ratio)
 
     def set_dataset(self, coco: COCO, root: str, references: ReferenceSet, context_ratio: float) -> None:

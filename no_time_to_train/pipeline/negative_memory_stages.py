@@ -5,7 +5,7 @@ from typing import Any
 
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.memory_files import check_fits, load_memory, recorded, save_memory
-from no_time_to_train.data.reference_sets import check_references, read_references
+from no_time_to_train.data.reference_sets import read_references, validate_references
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import sha256_if_readable
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -31,7 +31,7 @@ class FillMemoryNegStage(FillMemoryStage):
         if not chosen:
             raise UserError(f"{self.memory_pkl} has no shots of the classes of {self.memory}: there is nothing to add")
         negatives = {category.id: references[category.id][: self.shots] for category in chosen}
-        negatives = check_references(negatives, coco, self.json_file, chosen, shots=None)
+        negatives = validate_references(negatives, coco, self.json_file, chosen, shots=None)
         context_ratio = recorded(self.bank, self.memory, "context_ratio")
         self.set_dataset(coco, support.root or filled.root, negatives, context_ratio)
 

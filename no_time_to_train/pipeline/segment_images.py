@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from no_time_to_train.api.image_proposals import ImageProposals
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.images import hash_pixels
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
@@ -100,7 +100,7 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
             record = done[target.name]
             summary.done_before += 1
         else:
-            found = segmenter.rank(proposals, score=0)
+            found = segmenter.classify(proposals, threshold=0)
             record = {**identity(target, image), "results": found.to_coco(), "prompts": found.detections.prompts}
             journal.add(next(numbers), record)
         summary.prompts += record["prompts"]
