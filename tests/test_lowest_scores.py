@@ -49,9 +49,9 @@ def test_each_class_has_a_lowest_score_of_its_own(segmenter: ReferenceSegmenter,
 
 def test_an_unknown_class_of_a_score_is_named(segmenter: ReferenceSegmenter, folder: Path) -> None:
     segmenter.add_references(find_references(folder).references)
-    with pytest.raises(UserError, match="score: there is no class 'ring'; did you mean 'rings'"):
+    with pytest.raises(UserError, match="threshold: there is no class 'ring'; did you mean 'rings'"):
         segmenter.segment(np.zeros((9, 9), np.uint8), {"ring": 0.3})
-    with pytest.raises(UserError, match="score of rings must be a number"):
+    with pytest.raises(UserError, match="threshold of rings must be a number"):
         segmenter.segment(np.zeros((9, 9), np.uint8), {"rings": 3})
 
 
@@ -76,7 +76,7 @@ def test_automatic_scores_follow_the_memory(segmenter: ReferenceSegmenter, folde
     assert segmenter.measure_thresholds().keys() == {"stripes"}
     segmenter.remove("stripes")
     assert segmenter.measure_thresholds() == {}
-    with pytest.raises(UserError, match=r"cannot be measured for rings: .*in two images; add some, or give the score"):
+    with pytest.raises(UserError, match=r"cannot be measured for rings: .*in two images; add some, or give the threshold"):
         segmenter.segment(np.zeros((9, 9), np.uint8), threshold="auto")
 
 
@@ -85,7 +85,7 @@ def test_a_memory_file_has_no_images_to_measure(segmenter: ReferenceSegmenter, f
     segmenter.save_memory(tmp_path / "a.memory")
     segmenter.set_memory(None)
     segmenter.load_memory(tmp_path / "a.memory")
-    with pytest.raises(UserError, match="score 'auto' measures the references on their own images, which a memory"):
+    with pytest.raises(UserError, match="threshold 'auto' measures the references on their own images, which a memory"):
         segmenter.segment(np.zeros((9, 9), np.uint8), threshold="auto")
 
 
