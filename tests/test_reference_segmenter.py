@@ -218,7 +218,7 @@ def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo
 @pytest.mark.parametrize("score", [5, -0.1, float("nan"), None, "0.5", np.ones(2)])
 def test_a_score_is_a_number_from_0_to_1(segmenter: ReferenceSegmenter, photo: Photo, score: Any) -> None:
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
-    with pytest.raises(UserError, match=r"score must be a number \(0 to 1\), not "):
+    with pytest.raises(UserError, match=r"threshold must be a number \(0 to 1\), not "):
         segmenter.segment(photo.path, threshold=score)
 
 
@@ -247,7 +247,7 @@ def test_many_images_are_segmented_one_after_the_other(
     with pytest.raises(UserError, match="the memory is empty"):
         segmenter.segment_many([photo.path])  # at once, not when the first image is asked for
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
-    with pytest.raises(UserError, match=r"score must be a number \(0 to 1\), not "):
+    with pytest.raises(UserError, match=r"threshold must be a number \(0 to 1\), not "):
         segmenter.segment_many([photo.path], threshold=5)
     for one in (str(photo.path), photo.path, Image.open(photo.path), read_rgb(photo.path), None):
         with pytest.raises(UserError, match=rf"images is one {type(one).__name__}: give a list of images"):
