@@ -104,7 +104,7 @@ def test_the_nano_networks_find_from_python_what_the_stages_find(demo: tuple[Pat
     torch.testing.assert_close(segmenter.memory.prototypes, staged.prototypes, atol=1e-4, rtol=0)
     chosen = list(targets.imgs.values())[:3]
     images = [out / "targets/images" / entry["file_name"] for entry in chosen]
-    found = zip(chosen, segmenter.segment_many(images, score=0.0, progress=False), strict=True)
+    found = zip(chosen, segmenter.segment_many(images, threshold=0.0, progress=False), strict=True)
     results = [record for entry, instances in found for record in instances.to_coco(entry["id"])]
     expected = [one for one in read_json(out / "results.json") if one["image_id"] in {one["id"] for one in chosen}]
     assert len(expected) > 3

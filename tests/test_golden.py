@@ -13,7 +13,7 @@ from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.reference_sets import check_references, read_references, sample_references
+from no_time_to_train.data.reference_sets import read_references, sample_references, validate_references
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.method import plain
 from no_time_to_train.method.detections import Detections
@@ -50,7 +50,7 @@ def bank(encoder: Encoder) -> MemoryBank:
     """The memory of the reference set, through stages 1 and 2."""
     coco = read_coco(DATA / "references.json")
     categories = select_categories(coco, "references.json")
-    references = check_references(
+    references = validate_references(
         read_references(DATA / "references.pkl"), coco, "references.json", categories, shots=2
     )
     segmenter, bank = Segmenter(encoder), MemoryBank.empty(categories, encoder.dim)

@@ -224,7 +224,7 @@ def test_a_folder_of_plain_pictures_may_be_next_to_one_with_masks(refs: Path, ph
     Image.open(photo.path).save(tmp_path / "plain" / "a.png")
     found = find_references(tmp_path)
     assert found.form == "one folder per class"
-    assert [(one.label, one.is_plain) for one in found.references] == [("marked", False), ("plain", True)]
+    assert [(one.label, one.is_unmarked) for one in found.references] == [("marked", False), ("plain", True)]
 
 
 @pytest.mark.parametrize(

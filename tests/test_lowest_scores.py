@@ -39,9 +39,9 @@ def test_each_class_has_a_lowest_score_of_its_own(segmenter: ReferenceSegmenter,
     segmenter.add_references(find_references(folder).references)
     image = next((folder / "rings").glob("*[0-9].png"))
     proposals = segmenter.propose(image)
-    everything = segmenter.rank(proposals, score=0)
+    everything = segmenter.classify(proposals, threshold=0)
     assert set(everything.labels) == {"rings", "stripes"}
-    found = segmenter.rank(proposals, score={"rings": 0})
+    found = segmenter.classify(proposals, threshold={"rings": 0})
     expected = [one for one in everything if one.label == "rings" or one.score >= 0.5]
     assert list(found) == expected
     assert list(next(segmenter.segment_many([image], {"rings": 0}, progress=False))) == expected
@@ -49,9 +49,9 @@ def test_each_class_has_a_lowest_score_of_its_own(segmenter: ReferenceSegmenter,
 
 def test_an_unknown_class_of_a_score_is_named(segmenter: ReferenceSegmenter, folder: Path) -> None:
     segmenter.add_references(find_references(folder).references)
-    with pytest.raises(UserError, match="score: there is no class 'ring'; did you mean 'rings'"):
+    with pytest.raises(UserError, match="threshold: there is no class 'ring'; did you mean 'rings'"):
         segmenter.segment(np.zeros((9, 9), np.uint8), {"ring": 0.3})
-    with pytest.raises(UserError, match="score of rings must be a number"):
+    with pytest.raises(UserError, match="threshold of rings must be a number"):
         segmenter.segment(np.zeros((9, 9), np.uint8), {"rings": 3})
 
 
@@ -67,8 +67,8 @@ def test_automatic_scores_are_those_of_check_references(segmenter: ReferenceSegm
     assert expected.keys() == {"stripes"}
     image = read_rgb(references[0].image)
     with pytest.warns(UserNotice, match="'auto': rings: 0.5 "):
-        found = segmenter.segment(image, score="auto")
-    assert list(found) == list(segmenter.segment(image, score=expected))
+        found = segmenter.segment(image, threshold="auto")
+    assert list(found) == list(segmenter.segment(image, threshold=expected))
 
 
 def test_automatic_scores_follow_the_memory(segmenter: ReferenceSegmenter, folder: Path) -> None:
@@ -76,8 +76,8 @@ def test_automatic_scores_follow_the_memory(segmenter: ReferenceSegmenter, folde
     assert segmenter.measure_thresholds().keys() == {"stripes"}
     segmenter.remove("stripes")
     assert segmenter.measure_thresholds() == {}
-    with pytest.raises(UserError, match=r"cannot be measured for rings: .*in two images; add some, or give the score"):
-        segmenter.segment(np.zeros((9, 9), np.uint8), score="auto")
+    with pytest.raises(UserError, match="cannot be measured for rings: .*in two images; add some"):
+        segmenter.segment(np.zeros((9, 9), np.uint8), threshold="auto")
 
 
 def test_a_memory_file_has_no_images_to_measure(segmenter: ReferenceSegmenter, folder: Path, tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_memory_file_has_no_images_to_measure(segmenter: ReferenceSegmenter, f
     segmenter.save_memory(tmp_path / "a.memory")
     segmenter.set_memory(None)
     segmenter.load_memory(tmp_path / "a.memory")
-    with pytest.raises(UserError, match="score 'auto' measures the references on their own images, which a memory"):
-        segmenter.segment(np.zeros((9, 9), np.uint8), score="auto")
+    with pytest.raises(UserError, match="threshold 'auto' measures the references on their own images, which a memory"):
+        segmenter.segment(np.zeros((9, 9), np.uint8), threshold="auto")
 
 
 def test_an_image_that_changed_since_it_was_shown_is_named(segmenter: ReferenceSegmenter, tmp_path: Path) -> None:

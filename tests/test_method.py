@@ -11,7 +11,7 @@ from torch import Tensor
 
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.memory_files import load_memory, save_memory
-from no_time_to_train.data.reference_pictures import encode_crop
+from no_time_to_train.data.reference_image import encode_picture
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.classify import best_classes, classify
 from no_time_to_train.method.detections import Detections
@@ -66,7 +66,7 @@ def test_a_memory_of_version_0_1_is_read(tmp_path: Path) -> None:
     """Format 1 pads the shots of every class to the same number, and keeps references and pictures by category id."""
     vectors, weights = torch.rand(2, 3, 4), torch.tensor([[5.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
     shots = {3: [{"img_id": 1, "ann_ids": [10]}, {"img_id": 2, "ann_ids": [20]}], 7: [{"img_id": 9, "ann_ids": [90]}]}
-    picture = encode_crop(torch.zeros(3, 2, 2), torch.ones(1, 2, 2))
+    picture = encode_picture(torch.zeros(3, 2, 2), torch.ones(1, 2, 2))
     content = {
         "format": "no-time-to-train memory bank 1",
         "categories": [{"id": 3, "name": "disc"}, {"id": 7, "name": "star"}],

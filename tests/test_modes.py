@@ -303,7 +303,7 @@ def test_python_and_the_command_take_the_same_mode(photo: Photo, nano_checkpoint
         )
         segmenter.add_reference("a", photo.path, photo.mask_path)
         scores[mode] = [one["score"] for one in json.loads((out / "results.json").read_text())]
-        found = segmenter.segment(photo.path, score=0)
+        found = segmenter.segment(photo.path, threshold=0)
         assert scores[mode] == pytest.approx([one.score for one in found], abs=1e-6)
     assert scores["paper"] != scores["best"]
 

@@ -315,11 +315,11 @@ def test_python_and_segment_find_the_same_with_negatives(
     with pytest.raises(UserError, match="show a thing before what is no thing"):
         segmenter.add_reference("thing", other, mask=ground, negative=True)
     segmenter.add_reference("thing", photo.path, mask=photo.mask)
-    without = segmenter.segment(photo.path, score=0.0)
+    without = segmenter.segment(photo.path, threshold=0.0)
     segmenter.add_reference("thing", other, mask=ground, negative=True)
     segmenter.add_reference("thing", photo.path, box=(60, 5, 110, 40), negative=True)
     assert "memory=MemoryBank({thing: 1 and 2 negative})" in repr(segmenter)
-    found = segmenter.segment(photo.path, score=0.0)
+    found = segmenter.segment(photo.path, threshold=0.0)
     assert found.scores.tolist() == pytest.approx([one["score"] for one in results])
     assert found.scores.tolist() != without.scores.tolist()
 
@@ -332,7 +332,7 @@ def test_python_and_segment_find_the_same_with_negatives(
     segmenter.remove("thing")
     assert segmenter.memory is None
     segmenter.load_memory(out / "references.memory")
-    assert segmenter.segment(photo.path, score=0.0).scores.tolist() == found.scores.tolist()
+    assert segmenter.segment(photo.path, threshold=0.0).scores.tolist() == found.scores.tolist()
 
 
 def test_a_negative_of_an_unknown_class_is_an_error_that_names_it(
@@ -365,7 +365,7 @@ def test_the_ap_of_a_class_rises_when_what_is_confused_with_it_is_its_negative(s
         results = []
         for image_id, entry in targets.imgs.items():
             image = tmp_path / "targets" / "images" / entry["file_name"]
-            results += segmenter.segment(image, score=0.0).to_coco(image_id)
+            results += segmenter.segment(image, threshold=0.0).to_coco(image_id)
         metrics, _ = evaluate(targets, results, [Category(1, "checks")])
         return float(metrics["segm"]["AP"] or 0)
 

@@ -62,20 +62,20 @@ def segmenter(nano_checkpoints: Checkpoints, photo: Photo) -> ReferenceSegmenter
 def test_segmenting_is_ranking_what_was_proposed_and_another_memory_needs_no_network(
     segmenter: ReferenceSegmenter, photo: Photo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = segmenter.segment(photo.path, score=0.2)
+    expected = segmenter.segment(photo.path, threshold=0.2)
     proposals = segmenter.propose(photo.path)
     assert (len(proposals) > 0, proposals.path) == (True, photo.path)
     segmenter.add_reference("other", photo.path, mask=~photo.mask)
-    with_both = segmenter.segment(photo.path, score=0.0)
+    with_both = segmenter.segment(photo.path, threshold=0.0)
     monkeypatch.setattr(Segmenter, "describe", lambda *_: fail())
-    assert segmenter.rank(proposals, 0.0).to_coco() == with_both.to_coco()
+    assert segmenter.classify(proposals, 0.0).to_coco() == with_both.to_coco()
     segmenter.remove("other")
-    ranked = segmenter.rank(proposals, 0.2)
+    ranked = segmenter.classify(proposals, 0.2)
     assert ranked.to_coco() == expected.to_coco()
     assert ranked.detections.prompts == 36
     segmenter.memory = None
     with pytest.raises(UserError, match="the memory is empty"):
-        segmenter.rank(proposals)
+        segmenter.classify(proposals)
 
 
 def test_guided_proposals_need_a_memory(nano_checkpoints: Checkpoints, photo: Photo) -> None:
@@ -86,17 +86,17 @@ def test_guided_proposals_need_a_memory(nano_checkpoints: Checkpoints, photo: Ph
 
 
 def test_the_images_before_one_that_cannot_be_read_are_returned(segmenter: ReferenceSegmenter, photo: Photo) -> None:
-    found = segmenter.segment_many([photo.path, "gone.png"], score=0.0, progress=False)
-    assert next(found).to_coco() == segmenter.segment(photo.path, score=0.0).to_coco()
+    found = segmenter.segment_many([photo.path, "gone.png"], threshold=0.0, progress=False)
+    assert next(found).to_coco() == segmenter.segment(photo.path, threshold=0.0).to_coco()
     with pytest.raises(UserError, match="image not found"):
         next(found)
 
 
 def test_the_memory_may_change_between_two_images(segmenter: ReferenceSegmenter, photo: Photo) -> None:
-    found = segmenter.segment_many([photo.path] * 2, score=0.0, progress=False)
+    found = segmenter.segment_many([photo.path] * 2, threshold=0.0, progress=False)
     assert set(next(found).labels) == {"thing"}
     segmenter.add_reference("other", photo.path, mask=~photo.mask)
-    assert next(found).to_coco() == segmenter.segment(photo.path, score=0.0).to_coco()
+    assert next(found).to_coco() == segmenter.segment(photo.path, threshold=0.0).to_coco()
 
 
 def test_an_error_in_the_thread_of_a_stage_ends_the_run_in_one_line_and_keeps_the_images_before(

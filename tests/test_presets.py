@@ -132,7 +132,7 @@ def test_all_networks_compute_in_the_chosen_precision_and_the_results_are_close(
             layer.register_forward_hook(lambda _, __, out, seen=types[name]: seen.add(out.dtype))
         segmenter.add_reference("thing", photo.path, box=(20, 20, 60, 60))
         assert all(types.values()), "the reference's box needs all three"
-        found = segmenter.segment(photo.path, score=0.0)
+        found = segmenter.segment(photo.path, threshold=0.0)
         assert all(seen == {getattr(torch, precision)} for seen in types.values()), types
         assert segmenter.memory is not None
         assert segmenter.memory.vectors.dtype == torch.float32

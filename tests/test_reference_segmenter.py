@@ -54,7 +54,7 @@ def same(ours: Instances, theirs: Instances) -> bool:
 
 def test_a_reference_finds_instances_with_label_score_box_and_mask(segmenter: ReferenceSegmenter, photo: Photo) -> None:
     segmenter.add_reference("café", photo.path, mask=photo.mask_path)
-    found = segmenter.segment(photo.path, score=0.0)
+    found = segmenter.segment(photo.path, threshold=0.0)
     assert len(found) > 0
     for instance in found:
         assert instance.label == "café"
@@ -64,7 +64,7 @@ def test_a_reference_finds_instances_with_label_score_box_and_mask(segmenter: Re
         rows, columns = np.nonzero(instance.mask)
         assert instance.box == (columns.min(), rows.min(), columns.max(), rows.max())
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-    assert [one.score for one in segmenter.segment(photo.path, score=found[0].score)] == [found[0].score]
+    assert [one.score for one in segmenter.segment(photo.path, threshold=found[0].score)] == [found[0].score]
 
 
 def test_the_stages_and_this_class_give_the_same_results(
@@ -94,7 +94,7 @@ def test_the_stages_and_this_class_give_the_same_results(
     targets = read_coco(DATA / "targets.json")
     results = []
     for image_id, entry in targets.imgs.items():
-        results += segmenter.segment(DATA / "images" / entry["file_name"], score=0.0).to_coco(image_id)
+        results += segmenter.segment(DATA / "images" / entry["file_name"], threshold=0.0).to_coco(image_id)
 
     assert_same_results(results, json.loads(paths[2].read_text()))
 
@@ -106,10 +106,10 @@ def test_a_path_an_array_a_tensor_and_a_pil_image_are_the_same_image(
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     segmenter.add_reference("thing", pixels, mask=photo.mask)
     forms: list[Any] = [str(photo.path), Image.open(photo.path), pixels, tensor, tensor.float() / 255]
-    expected, *others = segmenter.segment(forms, score=0.0)
+    expected, *others = segmenter.segment(forms, threshold=0.0)
     assert len(others) == 4
     assert all(same(other, expected) for other in others)
-    assert same(segmenter.segment(tensor[None], score=0.0)[0], expected)
+    assert same(segmenter.segment(tensor[None], threshold=0.0)[0], expected)
 
 
 def test_a_box_or_a_point_gets_its_mask_from_sam2(segmenter: ReferenceSegmenter, photo: Photo) -> None:
@@ -127,7 +127,7 @@ def test_a_box_or_a_point_gets_its_mask_from_sam2(segmenter: ReferenceSegmenter,
 
 def test_instances_go_to_coco_supervision_and_a_picture(segmenter: ReferenceSegmenter, photo: Photo) -> None:
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
-    found = segmenter.segment(photo.path, score=0.0)
+    found = segmenter.segment(photo.path, threshold=0.0)
     records = found.to_coco(image_id=7)
     for record, instance in zip(records, found, strict=True):
         assert record["image_id"] == 7
@@ -219,8 +219,8 @@ def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo
 @pytest.mark.parametrize("score", [5, -0.1, float("nan"), None, "0.5", np.ones(2)])
 def test_a_score_is_a_number_from_0_to_1(segmenter: ReferenceSegmenter, photo: Photo, score: Any) -> None:
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
-    with pytest.raises(UserError, match=r"score must be a number \(0 to 1\), not "):
-        segmenter.segment(photo.path, score=score)
+    with pytest.raises(UserError, match=r"threshold must be a number \(0 to 1\), not "):
+        segmenter.segment(photo.path, threshold=score)
 
 
 def test_a_box_may_be_an_array_and_reach_over_the_border(segmenter: ReferenceSegmenter, photo: Photo) -> None:
@@ -248,15 +248,15 @@ def test_many_images_are_segmented_one_after_the_other(
     with pytest.raises(UserError, match="the memory is empty"):
         segmenter.segment_many([photo.path])  # at once, not when the first image is asked for
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
-    with pytest.raises(UserError, match=r"score must be a number \(0 to 1\), not "):
-        segmenter.segment_many([photo.path], score=5)
+    with pytest.raises(UserError, match=r"threshold must be a number \(0 to 1\), not "):
+        segmenter.segment_many([photo.path], threshold=5)
     for one in (str(photo.path), photo.path, Image.open(photo.path), read_rgb(photo.path), None):
         with pytest.raises(UserError, match=rf"images is one {type(one).__name__}: give a list of images"):
             segmenter.segment_many(one)  # type: ignore[arg-type]
     read = []
     images = (read.append(number) or photo.path for number in range(3))
-    found = segmenter.segment_many(images, score=0.0)
-    assert same(next(found), segmenter.segment(photo.path, score=0.0))
+    found = segmenter.segment_many(images, threshold=0.0)
+    assert same(next(found), segmenter.segment(photo.path, threshold=0.0))
     assert read == [0, 1]  # the networks work on the next image
     assert [instances.path for instances in found] == [photo.path, photo.path]
     assert "image/s" in capsys.readouterr().err
@@ -275,7 +275,7 @@ def test_classes_are_listed_and_removed(segmenter: ReferenceSegmenter, photo: Ph
         segmenter.remove("tow")
     segmenter.remove("one")
     assert segmenter.classes == ["two"]
-    assert {instance.label for instance in segmenter.segment(photo.path, score=0.0)} <= {"two"}
+    assert {instance.label for instance in segmenter.segment(photo.path, threshold=0.0)} <= {"two"}
     segmenter.remove("two")
     assert segmenter.classes == []
     with pytest.raises(UserError, match="the memory has no class 'two'"):

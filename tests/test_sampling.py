@@ -14,10 +14,10 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_sets import (
-    check_references,
     coco_to_references,
     read_references,
     sample_references,
+    validate_references,
     write_references,
 )
 from no_time_to_train.errors import UserError, UserNotice
@@ -134,11 +134,11 @@ def test_a_class_with_fewer_shots_than_asked_for_is_used_with_a_notice() -> None
     references = coco_to_references(coco)
     references[7].pop()
     with pytest.warns(UserNotice, match=r"fewer shots than memory_length \(2\).*: \S+ \(1\)$"):
-        chosen = check_references(references, coco, "references.json", categories, shots=2)
+        chosen = validate_references(references, coco, "references.json", categories, shots=2)
     assert [len(shots) for shots in chosen.values()] == [2, 1, 2]
     del references[7]
     with pytest.raises(UserError, match="has no shots of class"):
-        check_references(references, coco, "references.json", categories, shots=2)
+        validate_references(references, coco, "references.json", categories, shots=2)
 
 
 def lvis_file(tmp_path: Path) -> COCO:
@@ -217,7 +217,7 @@ def test_a_reference_set_is_the_same_after_writing_and_reading(tmp_path: Path) -
 def test_an_entry_with_several_annotations_uses_the_first() -> None:
     coco = read_coco(DATA / "references.json")
     categories = select_categories(coco, "references.json", cat_names="disc")
-    references = check_references(
+    references = validate_references(
         {3: [{"img_id": 101, "ann_ids": [1, 2]}]}, coco, "references.json", categories, shots=None
     )
     assert references[3][0]["ann_ids"][0] == 1

@@ -9,7 +9,7 @@ import pytest
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.reference_sets import check_references, read_references
+from no_time_to_train.data.reference_sets import read_references, validate_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.evaluation.results_file import read_results
@@ -102,7 +102,7 @@ def test_reference_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command
         small_sets.write(renamed(small_sets.draw_coco(tmp_path, ["a", "b"], 3), rename), tmp_path / "coco.json")
         main([*command, f"refs.{suffix}"])
         references = read_references(f"refs.{suffix}")
-        check_references(references, read_coco("coco.json"), "coco.json", [Category(1, "a"), Category(2, "b")], 1)
+        validate_references(references, read_coco("coco.json"), "coco.json", [Category(1, "a"), Category(2, "b")], 1)
         sets.append(references)
     numbers, strings = sets
     assert strings == {c: [{**shot, "img_id": f"{shot['img_id']:03d}"} for shot in numbers[c]] for c in numbers}

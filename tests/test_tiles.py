@@ -178,16 +178,16 @@ def test_one_tile_gives_what_the_method_gives(shown: Shown, photo: Photo) -> Non
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 2), (5, 300)])
 def test_tiny_images_have_tiles(shown: Shown, photo: Photo, shape: tuple[int, int]) -> None:
     pixels: NDArray[np.uint8] = np.asarray(Image.open(photo.path).resize(shape[::-1]))
-    found = shown(tiles=3, points_per_side=2).segment(pixels, score=0)
+    found = shown(tiles=3, points_per_side=2).segment(pixels, threshold=0)
     assert found.masks.shape[1:] == shape
     assert found.masks.any(axis=(1, 2)).all()
     assert found.detections.prompts == 4 * len(tile_windows(*shape, 3, 0.2))
 
 
 def test_guided_prompts_have_a_budget_per_square(shown: Shown, photo: Photo) -> None:
-    found = shown(tiles=2, prompts="guided", prompt_budget=0.1).segment(photo.path, score=0)
+    found = shown(tiles=2, prompts="guided", prompt_budget=0.1).segment(photo.path, threshold=0)
     assert 0 < found.detections.prompts <= 5 * 6
-    nothing = shown(tiles=2, prompts="guided", prompt_threshold=1).segment(photo.path, score=0)
+    nothing = shown(tiles=2, prompts="guided", prompt_threshold=1).segment(photo.path, threshold=0)
     assert len(nothing) == nothing.detections.prompts == 0
 
 
@@ -200,7 +200,7 @@ def test_tiles_find_objects_that_are_too_small_for_the_whole_image() -> None:
         segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
         for mask in example.masks[:3]:
             segmenter.add_reference("stripes", example.image, mask)
-        found = segmenter.segment(scene.image, score=0.3).masks
+        found = segmenter.segment(scene.image, threshold=0.3).masks
         shared = (found[:, None] & scene.masks).sum(axis=(2, 3))
         either = (found[:, None] | scene.masks).sum(axis=(2, 3))
         recall.append(int((shared / either > 0.6).any(axis=0).sum()))
@@ -210,9 +210,9 @@ def test_tiles_find_objects_that_are_too_small_for_the_whole_image() -> None:
 def test_masks_of_a_large_image_are_compared_at_a_smaller_size_and_returned_at_its_own(
     shown: Shown, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = shown(tiles=2).segment(photo.path, score=0)
+    whole = shown(tiles=2).segment(photo.path, threshold=0)
     monkeypatch.setattr(mask_logits, "COMPARED_PIXELS", 90 * 120 // 4)
-    found = shown(tiles=2).segment(photo.path, score=0)
+    found = shown(tiles=2).segment(photo.path, threshold=0)
     assert len(found) == len(whole) > 1
     np.testing.assert_allclose(found.scores, whole.scores, atol=0.1)
     np.testing.assert_array_equal(found[0].mask, whole[0].mask)

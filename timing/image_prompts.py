@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from no_time_to_train.analysis.recurring import Choice
-from no_time_to_train.api.find_masks import describe_picture, find_objects
+from no_time_to_train.analysis.recurring import Choice, choose_recurring
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
@@ -86,12 +85,14 @@ def draw_picture(rng: np.random.Generator, label: int) -> Drawn:
 
 def find(segmenter: ReferenceSegmenter, pictures: Sequence[Drawn]) -> dict[int, list[Found]]:
     """The masks that are found in each picture of a class: by 1, in each alone; by ``PICTURES``, in all together."""
-    described = [describe_picture(segmenter.segmenter, picture.image, "float32") for picture in pictures]
+    described = [segmenter.describer.propose(picture.image) for picture in pictures]
     none = torch.zeros(0, segmenter.segmenter.encoder.dim)
-    choices = {
-        1: [choice for one in described for choice in find_objects([one], none)],
-        PICTURES: find_objects(described, none),
-    }
+    proposals = [one.proposals for one in described]
+    with torch.inference_mode():
+        choices = {
+            1: [choice for one in proposals for choice in choose_recurring([one], none)],
+            PICTURES: choose_recurring(proposals, none),
+        }
     found: dict[int, list[Found]] = {}
     for count, chosen in choices.items():
         masks = [one.mask(choice) for one, choice in zip(described, chosen, strict=True)]

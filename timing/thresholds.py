@@ -1,6 +1,6 @@
 """The thresholds that references give, against the best ones, on drawn scenes: ``python -m timing.thresholds``.
 
-Draws scenes as the demo does, measures the references of all eight classes with ``check_references``, and prints the
+Draws scenes as the demo does, measures the references of all eight classes with ``measure_references``, and prints the
 mean F1 of the classes on the targets: at the measured thresholds, at the threshold of each class that is best on the
 targets themselves (the oracle), and at 0.5. ``analysis/score_thresholds.py`` was tuned on the seeds 777 and 1000 to
 1009. Measure on others.
@@ -63,7 +63,7 @@ def measure(seed: int, shots: Sequence[int], images: int, mode: ModeName, folder
     for count in shots:
         with contextlib.redirect_stdout(io.StringIO()):
             write_inputs(folder, count, images, seed)  # with the same targets each time
-        reports.append(segmenter.check_references(references_of(folder), each=False))
+        reports.append(segmenter.measure_references(references_of(folder), each=False))
     _, target_file = annotation_files(folder)
     targets = read_coco(target_file)
     labels = [category.name for category in reports[0].memory.categories]
@@ -74,7 +74,8 @@ def measure(seed: int, shots: Sequence[int], images: int, mode: ModeName, folder
         annotations = targets.imgToAnns[image_id]
         classes = [labels.index(targets.cats[one["category_id"]]["name"]) for one in annotations]
         masks = [annotation_mask(one, entry["height"], entry["width"]) for one in annotations]
-        found = annotate(segmenter.propose(target_file.parent / "images" / entry["file_name"]), masks)
+        image = segmenter.propose(target_file.parent / "images" / entry["file_name"])
+        found = annotate(image.proposals, image.pixels.shape[:2], masks)
         for index in classes:
             objects[index] += 1
         for number, report in enumerate(reports):

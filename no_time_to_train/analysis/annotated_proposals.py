@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
 
@@ -40,15 +39,17 @@ class AnnotatedProposals:
         return len(self.proposals)
 
 
-def annotate(image: ImageProposals, instances: Sequence[NDArray[np.bool_]], side: int = SIDE) -> AnnotatedProposals:
+def annotate(
+    proposals: DescribedProposals, size: tuple[int, int], instances: Sequence[NDArray[np.bool_]], side: int = SIDE
+) -> AnnotatedProposals:
     """Compare the proposals of an image with its annotated instances.
 
     Args:
-        image: The image's proposals, from ``ReferenceSegmenter.propose``.
+        proposals: The image's proposals.
+        size: The image's height and width in pixels.
         instances: The mask of each annotated instance, bool [H, W].
         side: The longer side at which masks are compared, in pixels; less takes less memory.
     """
-    proposals = image.proposals
     rows = torch.arange(len(proposals))
     if proposals.logits is None:
         masks = proposals.upsampled_masks(rows)

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from no_time_to_train.analysis.annotated_proposals import AnnotatedProposals, annotate
 from no_time_to_train.analysis.reference_report import MeasuredReference
 from no_time_to_train.analysis.score_thresholds import ClassScores
-from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -79,7 +78,7 @@ class Ranked(NamedTuple):
 
 
 def measured_images(
-    bank: MemoryBank, propose: Callable[[NDArray[np.uint8], MemoryBank | None], ImageProposals]
+    bank: MemoryBank, propose: Callable[[NDArray[np.uint8], MemoryBank], DescribedProposals]
 ) -> Iterator[MeasuredImage]:
     """Propose masks in each image that the references of a memory were taken from, with a progress bar.
 
@@ -93,9 +92,10 @@ def measured_images(
     for name, numbers in tqdm(in_image.items(), desc="checking references", unit=" image"):
         out, _ = left_out(bank, numbers)
         part = bank.keep_references([one for one in range(len(bank)) if one not in out])
-        proposals = propose(bank.images[numbers[0]].read(), part)
+        assert part is not None  # each class keeps a reference
+        pixels = bank.images[numbers[0]].read()
         instances = [decode_mask(bank.images[number].mask) for number in numbers]
-        yield MeasuredImage(name, annotate(proposals, instances), numbers)
+        yield MeasuredImage(name, annotate(propose(pixels, part), pixels.shape[:2], instances), numbers)
 
 
 def leave_one_out(

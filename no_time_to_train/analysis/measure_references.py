@@ -17,7 +17,7 @@ from no_time_to_train.analysis.reference_report import (
     with_advice,
 )
 from no_time_to_train.analysis.score_thresholds import FEWEST_REFERENCES, best_thresholds, expected_ap
-from no_time_to_train.data.reference_pictures import decode_crop
+from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import patch_weights
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -136,7 +136,7 @@ def _background(bank: MemoryBank, number: int, encoder: Encoder) -> float | None
     """Share of a reference's mask whose tokens are more like those outside than like the class without it."""
     if bank.crops[number] is None:
         return None
-    crop, mask = decode_crop(bank.crops[number])
+    crop, mask = decode_picture(bank.crops[number])
     weights = patch_weights(mask, encoder.size, encoder.grid)
     outside = weights == 0
     if not outside.any():

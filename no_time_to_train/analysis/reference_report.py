@@ -117,7 +117,7 @@ class Confusion:
 
 @dataclass
 class ReferenceReport:
-    """What ``ReferenceSegmenter.check_references`` has measured.
+    """What ``ReferenceSegmenter.measure_references`` has measured.
 
     Attributes:
         references: In the order of the classes.

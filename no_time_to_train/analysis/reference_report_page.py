@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from no_time_to_train.analysis.reference_report import MeasuredReference, ReferenceReport, title_of
-from no_time_to_train.data.reference_pictures import decode_crop
+from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.files import atomic_write, write_json
 from no_time_to_train.visual.drawing import PALETTE, draw_outlines, outlines
 from no_time_to_train.visual.html import render
@@ -50,7 +50,7 @@ def facts(one: MeasuredReference) -> str:
 
 def picture(report: ReferenceReport, number: int) -> str:
     """The crop that the encoder sees of a reference, with its outline: a JPEG file in base64."""
-    crop, mask = decode_crop(report.memory.crops[number])
+    crop, mask = decode_picture(report.memory.crops[number])
     pixels = np.ascontiguousarray((255 * crop).byte().permute(1, 2, 0).numpy())
     color = PALETTE.by_idx(int(report.memory.class_index[number])).as_rgb()
     draw_outlines(pixels, outlines(mask[0].numpy().astype(np.uint8)), color, line=2)

@@ -1,6 +1,7 @@
-"""What a user shows as a reference: an image, and what marks the object in it."""
+"""References as users give them: an image, and what marks the object in it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +16,7 @@ from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamB
 
 
 @dataclass(frozen=True)
-class ShownObject:
+class PromptedReference:
     """A reference whose parts were read and fit together.
 
     Attributes:
@@ -33,7 +34,7 @@ class ShownObject:
     negative_points: tuple[Point, ...] = ()
 
     @property
-    def is_plain(self) -> bool:
+    def is_unmarked(self) -> bool:
         """Whether nothing marks the object."""
         return self.mask is None and self.box is None and not self.points
 
@@ -45,14 +46,7 @@ class ShownObject:
         return [x1, y1, x2 - x1, y2 - y1]
 
     def mask_of_prompt(self, prompts: Sam2Boxes | SamBoxes) -> NDArray[np.bool_]:
-        """Make the mask of the object that the box and the points show.
-
-        Args:
-            prompts: The network that makes it.
-
-        Returns:
-            bool [H, W], not empty.
-        """
+        """The mask that a network makes of the box and the points, bool [H, W], not empty."""
         if self.box is not None and not self.points and not self.negative_points:
             corners = np.array([self.box], np.float32)
             return mask_or_box(prompts(self.pixels, corners)[0], corners[0])
@@ -65,14 +59,14 @@ class ShownObject:
         return np.asarray(masks[0])
 
 
-def read_shown_object(
+def read_prompted(
     image: ImageInput,
     mask: MaskInput | None = None,
     box: Sequence[float] | None = None,
     points: Sequence[Sequence[float]] = (),
     negative_points: Sequence[Sequence[float]] = (),
-) -> ShownObject:
-    """Read a reference and check that its parts fit together; see ``ReferenceSegmenter.add_reference``."""
+) -> PromptedReference:
+    """Read what ``ReferenceSegmenter.add_reference`` was given, and check that its parts fit together."""
     check_together(mask, box, points, negative_points)
     whole = isinstance(mask, str) and mask == WHOLE
     inside = None if mask is None or whole else as_mask(check_image(mask))
@@ -87,10 +81,19 @@ def read_shown_object(
             "is it the mask of another image?"
         )
     checked = [tuple(check_point(one, height, width) for one in some) for some in (points, negative_points)]
-    return ShownObject(pixels, inside, corners, *checked)
+    return PromptedReference(pixels, inside, corners, *checked)
 
 
-def read_reference(reference: Reference) -> ShownObject:
-    """Read a reference of any form; see :func:`read_shown_object`."""
+def read_reference(reference: Reference) -> PromptedReference:
+    """Read a reference of any form."""
     image, mask = reference.read()
-    return read_shown_object(image, mask, reference.box, reference.points, reference.negative_points)
+    return read_prompted(image, mask, reference.box, reference.points, reference.negative_points)
+
+
+@contextmanager
+def naming(reference: Reference) -> Iterator[None]:
+    """Let mistakes in a reference name its image and its class."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations  # help() then shows ImageInput rather than all that it stands for
 
-import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -17,37 +16,37 @@ from torch import Tensor
 from tqdm import tqdm
 
 from no_time_to_train.analysis.explain import Finding, explain_image
-from no_time_to_train.analysis.leave_one_out import measured_images
-from no_time_to_train.analysis.measure_references import examine
 from no_time_to_train.analysis.reference_report import ReferenceReport
-from no_time_to_train.api.class_memory import ClassMemory
-from no_time_to_train.api.describe_references import memory_of
-from no_time_to_train.data.image_proposals import ImageProposals
+from no_time_to_train.api.class_thresholds import (
+    USUAL_THRESHOLD,
+    MeasuredThresholds,
+    Threshold,
+    class_thresholds,
+    measure_bank,
+    renamed,
+)
+from no_time_to_train.api.describe_references import ReferenceDescriber
+from no_time_to_train.api.image_proposals import ImageProposals, propose
+from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.prompts import (
-    IMAGE_TYPES,
-    USUAL_SCORE,
-    LowestScore,
-    check_image,
-    lowest_scores,
-)
+from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
+from no_time_to_train.data.prompts import IMAGE_TYPES, check_image, check_label, list_points
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.method.beyond.tiles import target_squares
+from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
-from no_time_to_train.networks.devices import computing_in, notice_slow_bfloat16
+from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained
-from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName
+from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
 from no_time_to_train.ranges import Fraction, NonNegative, check_choice, check_number
 
 
-class ReferenceSegmenter(ClassMemory):
+class ReferenceSegmenter:
     """Finds objects like the ones that it was shown.
 
     Two frozen networks do the work: SAM 2 proposes masks, and DINOv2 describes what is inside them. Nothing is trained.
@@ -63,17 +62,14 @@ class ReferenceSegmenter(ClassMemory):
             segmenter.add_reference("boat", "ref.jpg", mask="ref_mask.png")
             segmenter.add_reference("boat", "ref.jpg", box=(10, 20, 200, 180))  # SAM 2 makes the mask
 
-            found = segmenter.segment("photo.jpg", score=0.5)
+            found = segmenter.segment("photo.jpg", threshold=0.5)
             for instance in found:
                 print(instance.label, instance.score, instance.box, instance.mask.shape)
             found.plot().save("found.jpg")
 
-        Keep the memory in a file::
+        Keep the memory in a file, which a later program adds to the classes that it knows, without the images::
 
             segmenter.save_memory("boats.memory")
-
-        A later program adds it to the classes that it knows, without the images::
-
             segmenter.load_memory("boats.memory")
 
     ``from_pretrained("nano")`` needs no download. Its two small networks know drawn patterns only; use them to try the
@@ -90,11 +86,8 @@ class ReferenceSegmenter(ClassMemory):
             with the precision that images are segmented with; SAM always computes in float32.
 
     Attributes:
-        memory: The classes that were shown so far; None before the first. Set it to None to forget them all.
+        memory: The references that were shown so far; None before the first. Set it to None to forget them all.
         made_with: What the memory's vectors depend on besides the references.
-        segmenter: The networks and the method.
-        prompts: The network that makes masks from boxes and points.
-        sam2_checkpoint: The file of SAM 2's weights, if there is one.
     """
 
     def __init__(
@@ -106,9 +99,19 @@ class ReferenceSegmenter(ClassMemory):
         context_ratio: float | None = None,
         precision: Precision = "float32",
     ) -> None:
-        super().__init__(segmenter, prompts, encoder_name, context_ratio, precision)
-        self.sam2_checkpoint = sam2_checkpoint
-        self._measured: tuple[MemoryBank, Settings, dict[str, float]] | None = None
+        if context_ratio is None:
+            context_ratio = default_context_ratio(encoder_name)
+        check_number("context_ratio", context_ratio, ContextRatio)
+        self.segmenter, self.prompts, self.sam2_checkpoint = segmenter, prompts, sam2_checkpoint
+        self.context_ratio, self.precision = context_ratio, precision
+        self.memory: MemoryBank | None = None
+        self.made_with: dict[str, Any] = {
+            "encoder": encoder_name,
+            "img_size": segmenter.encoder.size,
+            "context_ratio": context_ratio,
+            **({"debias": segmenter.encoder.debias} if segmenter.encoder.debias else {}),
+        }
+        self._measured = MeasuredThresholds()
 
     @classmethod
     def from_pretrained(
@@ -123,7 +126,7 @@ class ReferenceSegmenter(ClassMemory):
         preset: PresetName | None = None,
         debias: int = 0,
     ) -> ReferenceSegmenter:
-        """Build the networks from their checkpoints.
+        """Build the networks from their checkpoints; the memory is empty.
 
         Args:
             sam2: The name or path of a SAM 2 checkpoint (``no-time-to-train download --list`` shows the names), or
@@ -139,9 +142,6 @@ class ReferenceSegmenter(ClassMemory):
                 prompts (docs/speed.md). What the other arguments give overrides it. None takes "accurate".
             debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md);
                 0 removes none, as in the paper.
-
-        Returns:
-            A segmenter with an empty memory.
         """
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
@@ -158,7 +158,162 @@ class ReferenceSegmenter(ClassMemory):
         dinov2 = CHECKPOINT_OF.get(str(encoder), encoder)
         return f"ReferenceSegmenter(sam2={sam2!r}, dinov2={dinov2!r}, device='{self.device}', memory={self.memory!r})"
 
-    def check_references(self, references: Iterable[Reference], each: bool = True) -> ReferenceReport:
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.segmenter.encoder.normalize.mean.device
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes in the memory, in ascending order of their ids."""
+        return [] if self.memory is None else [category.name for category in self.memory.categories]
+
+    @property
+    def describer(self) -> ReferenceDescriber:
+        """What turns references into vectors; it compares images without a mask with the memory."""
+        return ReferenceDescriber(self.segmenter, self.prompts, self.context_ratio, self.precision, self.memory)
+
+    def add_reference(
+        self,
+        label: str,
+        image: ImageInput,
+        mask: MaskInput | None = None,
+        box: Sequence[float] | None = None,
+        point: Sequence[float] | None = None,
+        negative: bool = False,
+        points: Sequence[Sequence[float]] = (),
+        negative_points: Sequence[Sequence[float]] = (),
+    ) -> NDArray[np.bool_]:
+        """Show one object: an image, and the object's mask, a box around it, points on it, or nothing.
+
+        A mask may come with a box, and a box with points. With nothing, the object is found
+        (docs/your_own_objects.md): it is compared with the references of its class so far. :meth:`add_references`
+        compares all images with each other, which finds more objects. A :class:`UserNotice` says where the choice is
+        doubtful.
+
+        A negative reference is an object that resembles the class and is not of it; masks that are more like it than
+        like the class get a lower score.
+
+        Args:
+            label: The name of the object's class. A name that the memory knows gets one more reference.
+            image: A path, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4], or a tensor [H, W] or [3, H, W]; RGB,
+                as integers of 8 or 16 bits or as floats in [0, 1]. The pixels of what is not a file are kept for
+                :meth:`measure_thresholds`, as long as the reference is in the memory.
+            mask: The object's mask at the image's size: a path, a PIL image, or an array or tensor [H, W], in which the
+                object is brighter than the rest; or "whole" for all of the image. Without it, SAM 2 makes one.
+            box: x1, y1, x2, y2 in pixels, ends excluded. The reference is cropped around it.
+            point: x, y in pixels of a point on the object; the same as one in ``points``. Of a part, an object and a
+                group at a single point, the mask with the best predicted IoU counts.
+            negative: Show what the class is not. The class must be known.
+            points: x, y in pixels of points on the object.
+            negative_points: x, y in pixels of points outside the object, next to points on it or a box.
+
+        Returns:
+            The object's mask, bool [H, W].
+        """
+        label = check_label(label)
+        on_it = [*([] if point is None else [point]), *list_points(points)]
+        prompted = read_prompted(image, mask, box, on_it, list_points(negative_points))
+        return self._add(label, prompted, negative, str(image) if isinstance(image, str | Path) else None)
+
+    def add_references(self, references: Iterable[Reference]) -> None:
+        """Show several objects, with a progress bar.
+
+        Args:
+            references: From ``data.reference_forms.find_references``, for example. Images without a mask among them get
+                theirs from :meth:`find_masks`.
+        """
+        references = self.find_masks(list(references))
+        for reference in tqdm(references, desc="references", unit=" object", disable=not references):
+            with naming(reference):
+                label, prompted = check_label(reference.label), read_reference(reference)
+                self._add(label, prompted, reference.negative, str(reference.image))
+
+    def _add(self, label: str, prompted: PromptedReference, negative: bool, path: str | None) -> NDArray[np.bool_]:
+        """Add a reference to the memory, and return its mask; ``path`` is the file of its image."""
+        if negative and label not in self.classes:
+            raise UserError(f"show a {label} before what is no {label}: the memory has no class {label!r}")
+        bank, mask = self.describer.describe_prompted(label, prompted, negative, path)
+        bank.made_with = self.made_with
+        (image,) = bank.images
+        same = [] if self.memory is None else [one for one in self.memory.images if one and one.name == image.name]
+        if same:  # one copy of the pixels is kept
+            bank.images = [replace(image, pixels=same[0].pixels)]
+        self._join(bank)
+        return mask
+
+    def find_masks(self, references: Sequence[Reference]) -> list[Reference]:
+        """Find the objects of those references that are images without a mask, and leave the memory as it is.
+
+        The images of a class are compared with each other, with the references of the class that have a mask, a box
+        or a point, and with those in the memory.
+
+        Returns:
+            The references in the same order; these images have masks now, except where none could be found.
+        """
+        return self.describer.find_masks(references).references
+
+    def remove(self, label: str) -> None:
+        """Forget a class."""
+        if self.memory is None or label not in self.classes:
+            raise UserError(f"the memory has no class {label!r}{suggest(str(label), self.classes)}")
+        self.set_memory(None if len(self.classes) == 1 else self.memory.remove([label]))
+
+    def remove_reference(self, number: int) -> None:
+        """Forget one reference. A class without a positive one is forgotten, with its negative ones.
+
+        Args:
+            number: Its place in the memory's ``vectors``, from 0. Those after it move up by one.
+        """
+        count = 0 if self.memory is None else len(self.memory)
+        if self.memory is None or not 0 <= number < count:
+            raise UserError(f"the memory has no reference {number}: it has {count}")
+        self.set_memory(self.memory.without(number))
+
+    def set_memory(self, memory: MemoryBank | None) -> None:
+        """Replace the memory.
+
+        Args:
+            memory: A post-processed one, made with the same encoder and context ratio; None forgets all classes.
+        """
+        self.memory = memory
+        if memory is not None:
+            assert memory.prototypes is not None
+            self.segmenter.remember(memory.prototypes, memory.negatives)
+
+    def renumber(self, ids: dict[str, int]) -> None:
+        """Give the classes category ids, such as those of a ground truth.
+
+        Args:
+            ids: Category ids by class name. Other classes of the memory get the ids after the largest one.
+        """
+        if self.memory is not None and ids:
+            self.set_memory(self.memory.renumber(ids))
+
+    def save_memory(self, path: str | Path) -> None:
+        """Write the memory to a file: vectors and pictures of the references, and no weights of the networks."""
+        if self.memory is None:
+            raise UserError("the memory is empty: add a reference first")
+        save_memory(self.memory, path)
+
+    def load_memory(self, path: str | Path) -> None:
+        """Add the classes of a memory file to the known ones. A class that both know gets the references of both."""
+        loaded = load_memory(path)
+        check_fits(loaded, path, self.made_with, [])
+        loaded.made_with = self.made_with
+        self._join(loaded)
+
+    def _join(self, bank: MemoryBank) -> None:
+        """Add the classes and references of a bank to the memory."""
+        self.set_memory(MemoryBank.join([bank] if self.memory is None else [self.memory, bank]))
+
+    def _require_memory(self) -> MemoryBank:
+        """The memory, which must not be empty."""
+        if self.memory is None:
+            raise UserError("the memory is empty: add a reference or load a memory first")
+        return self.memory
+
+    def measure_references(self, references: Iterable[Reference], each: bool = True) -> ReferenceReport:
         """Measure what references are worth, by leave-one-out on their own images (docs/references.md).
 
         The memory stays as it is; the references need not be in it.
@@ -168,83 +323,75 @@ class ReferenceSegmenter(ClassMemory):
             each: Measure what each reference is worth, too; ``thresholds`` of the report alone need less time.
         """
         describer = replace(self.describer, memory=None)
-        return self._examine(memory_of(describer.find_masks(list(references)), describer), each)
+        found = describer.find_masks(list(references)).references
+        bank = MemoryBank.join([describer.describe(reference) for reference in found])
+        bank.made_with = self.made_with
+        return measure_bank(bank, self.segmenter, self.precision, each)
 
     def measure_thresholds(self) -> dict[str, float]:
-        """The score of each class with the best F1 that is to be expected: what ``score="auto"`` takes.
+        """The threshold of each class with the best F1 that is to be expected: what ``threshold="auto"`` takes.
 
-        It is measured by leave-one-out on the images that the references in the memory were taken from, as in
-        :meth:`check_references`. The networks look at these images once; after that, the result is known until the
-        memory changes.
+        It is measured as in :meth:`measure_references`, on the images that the references in the memory were taken
+        from. The networks look at these images once; after that, the result is known until the memory changes.
 
         Returns:
-            The scores by class. A class of which nothing can be known is missing: that takes references in two images,
-            and a memory file holds no images.
+            The thresholds by class. A class of which nothing can be known is missing: that takes references in two
+            images, and a memory file holds no images.
         """
-        memory, settings = self._require_memory(), self.segmenter.settings
-        if self._measured is None or self._measured[0] is not memory or self._measured[1] != settings:
-            known = memory.keep_references([shot for shot, image in enumerate(memory.images) if image is not None])
-            if known is None:
-                raise UserError(
-                    "score 'auto' measures the references on their own images, which a memory file does not have: add "
-                    "references, or give the score as a number"
-                )
-            self._measured = memory, settings, self._examine(known, each=False).thresholds
-        return dict(self._measured[2])
-
-    def _examine(self, bank: MemoryBank, each: bool) -> ReferenceReport:
-        """Measure what the shots of a bank are worth; it has their images. The memory stays as it is."""
-        earlier = self.memory
-
-        def propose(pixels: NDArray[np.uint8], memory: MemoryBank | None) -> ImageProposals:
-            if memory is not None:  # which only guided prompts look at
-                self.set_memory(memory)
-            return self.propose(pixels)
-
-        try:
-            bank.made_with = self.made_with
-            return examine(bank, measured_images(bank, propose), self.segmenter.settings, self.segmenter.encoder, each)
-        finally:
-            self.set_memory(earlier)
+        return self._measured.of(self._require_memory(), self.segmenter, self.precision)
 
     @overload
     def segment(  # type: ignore[overload-overlap]  # a str is a Sequence as well, and the first match counts
-        self, image: ImageInput, score: LowestScore = ...
+        self, image: ImageInput, threshold: Threshold = ..., *, score: Threshold | None = ...
     ) -> Instances: ...
 
     @overload
-    def segment(self, image: Sequence[ImageInput], score: LowestScore = ...) -> list[Instances]: ...
+    def segment(
+        self, image: Sequence[ImageInput], threshold: Threshold = ..., *, score: Threshold | None = ...
+    ) -> list[Instances]: ...
 
     def segment(
-        self, image: ImageInput | Sequence[ImageInput], score: LowestScore = USUAL_SCORE
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        threshold: Threshold = USUAL_THRESHOLD,
+        *,
+        score: Threshold | None = None,
     ) -> Instances | list[Instances]:
         """Find the objects of the memory's classes in an image, or in each of several.
 
         Args:
             image: An image as in :meth:`add_reference`, or a list of images. A tensor [B, 3, H, W] counts as a list.
-            score: Instances with a lower score, in [0, 1], are left out. A mapping has the scores of some classes by
-                name; 0.5 counts for the others. "auto" takes :meth:`measure_thresholds`.
+            threshold: Instances with a lower score, in [0, 1], are left out. A mapping has the thresholds of some
+                classes by name; 0.5 counts for the others. "auto" takes :meth:`measure_thresholds`.
+            score: The old name of ``threshold``.
 
         Returns:
             The instances in descending order of score, at most ``settings.max_instances`` (100); for a list of images,
             a list of these.
         """
+        threshold = renamed(threshold, score)
         if isinstance(image, Tensor) and image.ndim == 4:
             image = list(image)
         if isinstance(image, IMAGE_TYPES) or not isinstance(image, Iterable):
-            lowest = self._lowest(score)
-            return self.rank(self.propose(image), lowest)
-        return list(self.segment_many(image, score, progress=False))
+            thresholds = self._thresholds(threshold)
+            return self.classify(self.propose(image), thresholds)
+        return list(self.segment_many(image, threshold, progress=False))
 
     def segment_many(
-        self, images: Iterable[ImageInput], score: LowestScore = USUAL_SCORE, progress: bool = True
+        self,
+        images: Iterable[ImageInput],
+        threshold: Threshold = USUAL_THRESHOLD,
+        progress: bool = True,
+        *,
+        score: Threshold | None = None,
     ) -> Iterator[Instances]:
         """Find the objects in many images, one after the other, so that only two have to fit into memory.
 
-        While a thread ranks the proposals of an image, the networks work on the next one.
+        While a thread classifies the proposals of an image, the networks work on the next one.
 
         Args:
             images: Images as in :meth:`add_reference`, such as ``sorted(Path("photos").glob("*.jpg"))``.
+            threshold: As in :meth:`segment`; ``score`` is its old name.
             progress: Show a progress bar.
 
         Returns:
@@ -253,39 +400,32 @@ class ReferenceSegmenter(ClassMemory):
         """
         if not isinstance(images, Iterable) or (isinstance(images, IMAGE_TYPES) and getattr(images, "ndim", 3) < 4):
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
-        lowest = self._lowest(score)
+        thresholds = self._thresholds(renamed(threshold, score))
         images = tqdm(images, "segment", unit=" image", disable=not progress)
-        return follow(images, self.propose, partial(self.rank, score=lowest))
+        return follow(images, self.propose, partial(self.classify, threshold=thresholds))
 
     def propose(self, image: ImageInput) -> ImageProposals:
         """Run the networks on an image: masks, and a vector for each of them.
 
-        This is nearly all the work. :meth:`rank` does the rest in a fraction of a second, again and again where the
-        memory changes. ``segment(image)`` is ``rank(propose(image))``.
+        This is nearly all the work. :meth:`classify` does the rest in a fraction of a second, again and again where the
+        memory changes. ``segment(image)`` is ``classify(propose(image))``.
 
         Returns:
             The proposals. They do not depend on the memory, except with ``Settings(prompts="guided")``, which proposes
             masks only where the image resembles a class of the memory: propose again once the memory has changed.
         """
-        assert self.segmenter.proposer is not None
         pixels = as_rgb(check_image(image))
         if self.segmenter.settings.prompts == "guided":
             self._require_memory()
-        settings = self.segmenter.settings
-        squares = target_squares(pixels, self.segmenter.proposer.size, settings.tiles, settings.tile_overlap)
-        with computing_in(self.precision, self.device):
-            proposals = self.segmenter.describe(squares.to(self.device), *pixels.shape[:2])
-        return ImageProposals(pixels, Path(image) if isinstance(image, str | Path) else None, proposals)
+        path = Path(image) if isinstance(image, str | Path) else None
+        return ImageProposals(pixels, path, propose(pixels, self.segmenter, self.precision))
 
-    def rank(self, proposals: ImageProposals, score: LowestScore = USUAL_SCORE) -> Instances:
-        """Find the instances of the memory's classes among the proposals of an image.
-
-        Args:
-            proposals: From :meth:`propose`.
-        """
-        memory, lowest = self._require_memory(), self._lowest(score)
+    def classify(self, proposals: ImageProposals, threshold: Threshold = USUAL_THRESHOLD) -> Instances:
+        """Find the instances of the memory's classes among the proposals of an image, from :meth:`propose`."""
+        memory, thresholds = self._require_memory(), self._thresholds(threshold)
         found = self.segmenter.match_and_merge(proposals.proposals)
-        kept = found.scores >= torch.tensor([lowest[category.name] for category in memory.categories])[found.classes]
+        lowest = torch.tensor([thresholds[category.name] for category in memory.categories])
+        kept = found.scores >= lowest[found.classes]
         if not kept.all():  # else a copy of all masks would only take memory
             found = found[kept]
         found = replace(found, prompts=proposals.proposals.prompts)
@@ -297,7 +437,6 @@ class ReferenceSegmenter(ClassMemory):
         """Say of each object of an image why it was not found.
 
         Args:
-            image: An image as in :meth:`add_reference`.
             truth: The objects in the image: the label and the mask of each.
             threshold: The score that an instance needs, in [0, 1].
             iou: The IoU with an object that an instance needs to find it, in [0, 1].
@@ -306,29 +445,26 @@ class ReferenceSegmenter(ClassMemory):
             For each object, why it is missed, or None where it is found. Objects and instances are matched as by COCO.
         """
         check_number("iou", iou, Fraction)
+        masks = [(label, as_mask(mask)) for label, mask in truth]
         proposals = self.propose(image)
 
-        def propose(wider: Segmenter) -> DescribedProposals:
-            other = copy.copy(self)
-            other.segmenter = wider
-            return proposals.proposals if wider is self.segmenter else other.propose(image).proposals
+        def propose_by(other: Segmenter) -> DescribedProposals:
+            return proposals.proposals if other is self.segmenter else propose(proposals.pixels, other, self.precision)
 
-        masks = [(label, as_mask(mask)) for label, mask in truth if mask is not None]
-        return explain_image(masks, self.rank(proposals, threshold), self.segmenter, propose, iou, threshold)
+        found = self.classify(proposals, threshold)
+        return explain_image(masks, found, self.segmenter, propose_by, iou, threshold)
 
-    def _lowest(self, score: LowestScore) -> dict[str, float]:
-        """The lowest score of each class; see :meth:`segment`."""
+    def _thresholds(self, threshold: Threshold) -> dict[str, float]:
+        """The threshold of each class."""
         self._require_memory()
-        if not isinstance(score, str) or score != "auto":
-            return lowest_scores(score, self.classes)
-        measured = self.measure_thresholds()
-        missing = [label for label in self.classes if label not in measured]
-        if not measured:
-            raise UserError(
-                f"score 'auto' cannot be measured for {', '.join(missing)}: that needs references of a class in two "
-                "images; add some, or give the score as a number"
-            )
-        if missing:
-            why = "not measured: that needs references in two images"
-            warnings.warn(f"score 'auto': {', '.join(missing)}: {USUAL_SCORE:g} ({why})", UserNotice, stacklevel=3)
-        return lowest_scores(measured, self.classes)
+        return class_thresholds(threshold, self.classes, self.measure_thresholds)
+
+    def rank(self, proposals: ImageProposals, score: Threshold = USUAL_THRESHOLD) -> Instances:
+        """The old name of :meth:`classify`."""
+        warnings.warn("rank is called classify now, and its score threshold", DeprecationWarning, stacklevel=2)
+        return self.classify(proposals, score)
+
+    def check_references(self, references: Iterable[Reference], each: bool = True) -> ReferenceReport:
+        """The old name of :meth:`measure_references`."""
+        warnings.warn("check_references is called measure_references now", DeprecationWarning, stacklevel=2)
+        return self.measure_references(references, each)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from no_time_to_train.data.file_names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.images import as_rgb, is_image, read_rgb
+from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.targets import TargetImage, find_targets
 from no_time_to_train.files import atomic_write
 

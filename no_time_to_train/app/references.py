@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from no_time_to_train.api.prompted_references import read_reference
+from no_time_to_train.api.prompted_references import naming, read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.corrections import same_object
 from no_time_to_train.app.project import Annotation, Verdict
@@ -12,7 +12,7 @@ from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.data.targets import TargetImage
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import plural
 from no_time_to_train.files import sha256
 
 
@@ -22,24 +22,21 @@ def take_annotations(
     """Make annotations of those references that mark an object in one of the photos.
 
     Returns:
-        The annotations, whose ids are 0; and the other references: those of other images, and plain pictures, in which
-        nobody marked the object.
+        The annotations, whose ids are 0; and the other references: those of other images, and images without a mask.
     """
-    names = _photos_of({reference.image for reference in references if not reference.is_plain}, photos)
+    names = _photos_of({reference.image for reference in references if not reference.is_unmarked}, photos)
     annotations, others = [], []
     for reference in references:
         name = names.get(reference.image)
-        if name is None or reference.is_plain:
+        if name is None or reference.is_unmarked:
             others.append(reference)
             continue
-        try:
+        with naming(reference):
             shown = read_reference(reference)
             mask = shown.mask
             if mask is None:
                 mask = segmenter.describer.mask(reference.label, shown, reference.negative, str(reference.image))
             upright = mask.shape == shown_size(reference.image)
-        except UserError as error:
-            raise UserError(f"reference {reference.image} ({reference.label}): {error}") from error
         if upright:
             verdict: Verdict = "wrong" if reference.negative else "right"
             annotations.append(Annotation(0, name, reference.label, encode_mask(mask), verdict))

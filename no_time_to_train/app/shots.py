@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from no_time_to_train.api.prompted_references import read_shown_object
+from no_time_to_train.api.prompted_references import read_prompted
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.data.memory_files import load_memory, save_memory
@@ -37,8 +37,8 @@ class Shots:
         with self.lock:
             missing = {key_of(one): one for one in annotations if one.reference and key_of(one) not in self.rows}
             for key, one in missing.items():
-                shown = read_shown_object(pixels(one.photo), decode_mask(one.mask))
-                shot, _ = self.segmenter.describer.shot(one.label, shown, negative=False, name=one.photo)
+                shown = read_prompted(pixels(one.photo), decode_mask(one.mask))
+                shot, _ = self.segmenter.describer.describe_prompted(one.label, shown, negative=False, path=one.photo)
                 if self.bank is None:
                     self.bank = MemoryBank.empty([Category(1, "shots")], shot.vectors.shape[1])
                     self.bank.made_with = self.segmenter.made_with

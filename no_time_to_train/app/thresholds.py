@@ -13,7 +13,6 @@ from no_time_to_train.analysis.leave_one_out import MeasuredImage, leave_one_out
 from no_time_to_train.analysis.score_thresholds import best_thresholds
 from no_time_to_train.app.project import Annotation
 from no_time_to_train.app.shots import shown_in
-from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -71,8 +70,7 @@ class AutomaticThresholds:
         small = self._small(name, height, width)
         if small is None:
             return None
-        no_pixels = np.broadcast_to(np.uint8(0), (height, width, 3))  # only their number is asked for
-        return MeasuredImage(name, annotate(ImageProposals(no_pixels, None, small), masks), list(shots))
+        return MeasuredImage(name, annotate(small, (height, width), masks), list(shots))
 
     def _small(self, name: str, height: int, width: int) -> DescribedProposals | None:
         """The proposals of a photo with small masks."""

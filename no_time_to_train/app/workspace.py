@@ -145,7 +145,7 @@ class Workspace:
         with self.search.networks:
             proposals = self.segmenter.propose(image)
         with self.search.ranking:
-            return self.segmenter.rank(proposals, score)
+            return self.segmenter.classify(proposals, score)
 
     def show(self, name: str, mask: NDArray[np.bool_], label: str) -> None:
         """Show an object: it is confirmed, and becomes a reference of its class.

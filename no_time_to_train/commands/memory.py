@@ -93,7 +93,7 @@ def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> No
     import torch
 
     from no_time_to_train.data.memory_files import recorded
-    from no_time_to_train.data.reference_pictures import decode_crop
+    from no_time_to_train.data.reference_image import decode_picture
     from no_time_to_train.method.fill_memory import patch_weights
     from no_time_to_train.networks.build import build_encoder
     from no_time_to_train.networks.encoders import TIMM
@@ -111,7 +111,7 @@ def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> No
     network = find_network(dinov2 or CHECKPOINT_OF.get(name, name), ENCODER_NAMES)
     encoder = build_encoder(name, size, checkpoint=network.checkpoint, debias=debias)
     for index, category in enumerate(bank.categories):
-        crops = [decode_crop(png) for png in bank.crops_of(index)]
+        crops = [decode_picture(png) for png in bank.crops_of(index)]
         if crops:
             with torch.inference_mode():
                 tokens = [encoder(crop[None])[0] for crop, _ in crops]

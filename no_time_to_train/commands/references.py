@@ -40,7 +40,7 @@ def measure(
     if max_pixels:
         allow_pixels(max_pixels)
     given, _ = references.read()
-    report = networks.build().check_references(given)
+    report = networks.build().measure_references(given)
     page = write_report(report, out)
     print("\n".join(summary_lines(report)))
     print(f"open {page}")

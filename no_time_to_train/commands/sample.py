@@ -109,7 +109,7 @@ def sample(
     if choose == "best":
         from no_time_to_train.pipeline.choose_references import choose_references
 
-        candidates = reference_sets.check_references(references, coco, json_file, categories, None)
+        candidates = reference_sets.validate_references(references, coco, json_file, categories, None)
         cache_dir = cache_dir or out.with_name(f"{out.stem}_proposals")
         say_pool(candidates, cache_dir)
         references, reports = choose_references(

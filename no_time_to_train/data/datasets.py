@@ -149,7 +149,7 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         coco: Annotation file of the references.
         root: Folder of the images.
         categories: The classes in ascending order of their ids.
-        references: The checked shots of each class (see ``reference_sets.check_references``).
+        references: The checked shots of each class (see ``reference_sets.validate_references``).
         size: Side of the crops in pixels: the encoder's input.
         rescale: Rescale the annotations of images that have another size than the file states; see
             :func:`stated_size`.

@@ -1,11 +1,13 @@
-"""Names in annotations, of classes and of image files: cleaned or refused where they are read."""
+"""Names of classes and of image files: cleaned or refused where they are read, and unique where they are written."""
 
+import hashlib
 import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 from no_time_to_train.errors import UserError, UserNotice
 
@@ -14,6 +16,13 @@ LONGEST_NAME = 200
 
 #: The longest part of a path and the longest path that systems allow, in bytes.
 LONGEST_PART, LONGEST_PATH = 255, 4095
+
+#: The longest part of a path and the longest path that are written, in bytes. The names of files that are written for
+#: an image get a number and a suffix, and lie in the folder of the results.
+LONGEST_WRITTEN_PART, LONGEST_WRITTEN_PATH = 200, 1000
+
+#: What counts as the suffix of a name: ``.jpg``, but not ``.001``.
+SUFFIX = r"\.[A-Za-z][A-Za-z0-9]{1,4}$"
 
 #: What is removed around a name: spaces, and characters without a width such as the mark at the beginning of a file.
 AROUND = r"[\s\ufeff\u200b\u200e\u200f\u2060]+"
@@ -33,7 +42,7 @@ def clean_class_name(name: object) -> str:
         raise ValueError(f"the name of a class is blank: {name!r}")
     if len(cleaned) > LONGEST_NAME:
         raise ValueError(f"the name of a class has {len(cleaned)} characters, more than {LONGEST_NAME}")
-    if not _is_text(cleaned):
+    if not is_printable(cleaned):
         raise ValueError(f"the name of a class has a control character or is not Unicode: {name!a}")
     return cleaned
 
@@ -77,6 +86,110 @@ def check_file_name(name: str) -> None:
         raise ValueError(f"the file name {name[:40]}... is longer than names of files can be")
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name has no control character, no lone surrogate, and no separator of lines."""
+def is_printable(name: str) -> bool:
+    """Whether a text has no control character, no lone surrogate, and no separator of lines."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
+
+
+def clean_name(name: str) -> str:
+    """A file name as a relative path that stays inside its folder, and that every file and page can contain.
+
+    Bytes that are not UTF-8 and control characters are written as in a URL: ``%FF``. Long names are cut, and get a part
+    of their hash.
+
+    Args:
+        name: A path of any system: it may be absolute, begin with a drive, or contain ``..``.
+
+    Returns:
+        A path with slashes, without a drive, a root, ``.`` or ``..``.
+    """
+    parts = re.sub(r"^[A-Za-z]:", "", name.replace("\\", "/")).split("/")
+    return clean_characters("/".join(part for part in parts if part.strip() not in ("", ".", "..")) or "image")
+
+
+def clean_characters(path: str) -> str:
+    """A relative path whose parts every file and page can contain, and that is not too long; see :func:`clean_name`.
+
+    Args:
+        path: The path, with slashes.
+    """
+    written = re.sub(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _as_in_url, path)
+    cleaned = "/".join(_cut(part) for part in written.split("/"))
+    return cleaned if len(cleaned.encode()) <= LONGEST_WRITTEN_PATH else f"{_hash(path)}/{cleaned.rpartition('/')[2]}"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names that differ: a second ``photo.jpg`` becomes ``photo_2.jpg``.
+
+    Names that some systems take for the same file count as equal: those that differ only in case, or in how an accent
+    is encoded. So do the name of a file and that of a folder.
+
+    Args:
+        names: Relative paths. The first of equal names stays as it is.
+    """
+    return _unique(names, lambda name, number: str(_numbered(PurePosixPath(name), number)), _folders(names))
+
+
+def unique_stems(names: Sequence[str], taken: Iterable[str] = (), folders: Iterable[str] = ()) -> list[str]:
+    """Names without their suffixes that differ: after ``photo.jpg``, ``photo.png`` becomes ``photo_2``.
+
+    No stem with a suffix is a folder of the names.
+
+    Args:
+        taken: Stems that none of them may have.
+        folders: Folders that there will be besides those of the names.
+    """
+    stems = [re.sub(SUFFIX, "", name) for name in names]
+    like_files = {folder for folder in {*_folders(names), *folders} if re.search(SUFFIX, folder)}
+    taken = {*taken, *(re.sub(SUFFIX, "", folder) for folder in like_files)}
+    return _unique(stems, lambda stem, number: f"{stem}_{number}", taken)
+
+
+def _numbered(path: PurePosixPath, number: int) -> PurePosixPath:
+    return path.with_name(f"{path.stem}_{number}{path.suffix}")
+
+
+def _unique(names: Sequence[str], numbered: Callable[[str, int], str], taken: Iterable[str]) -> list[str]:
+    """The names, those that another name or ``taken`` has with the first number that makes them unique."""
+    used = {_key(name) for name in taken}
+    unique: list[str | None] = []
+    for name in names:
+        unique.append(None if _key(name) in used else name)
+        used.add(_key(name))
+    numbers: Counter[str] = Counter()  # of equal names, so that the search for the next one is short
+    for index, name in enumerate(names):
+        while unique[index] is None:
+            numbers[name] += 1
+            candidate = numbered(name, numbers[name] + 1)
+            if _key(candidate) not in used:
+                used.add(_key(candidate))
+                unique[index] = candidate
+    return [name for name in unique if name is not None]
+
+
+def _key(name: str) -> str:
+    """What is equal for names that some systems take for the same file."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """The folders of relative paths, with the folders that these are in."""
+    return {str(folder) for name in names for folder in PurePosixPath(name).parents}
+
+
+def _as_in_url(character: re.Match[str]) -> str:
+    """A character as in a URL; a lone surrogate, which stands for a byte of a file name, as this byte."""
+    return "".join(f"%{byte:02X}" for byte in character[0].encode("utf-8", "surrogateescape"))
+
+
+def _cut(part: str) -> str:
+    """A part of a path that is too long, with a part of its hash in the place of its end; its suffix stays."""
+    if len(part.encode()) <= LONGEST_WRITTEN_PART:
+        return part
+    suffix = re.search(SUFFIX, part)
+    end = f"~{_hash(part)}{suffix[0] if suffix else ''}"
+    return part.encode()[: LONGEST_WRITTEN_PART - len(end)].decode(errors="ignore") + end
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

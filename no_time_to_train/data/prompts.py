@@ -1,8 +1,7 @@
-"""Checks of what the user says about objects: an image, a class, a box, points, and numbers that go with them."""
+"""Checks of what users say about objects: an image, a class, a box and points."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -11,14 +10,7 @@ from torch import Tensor
 from no_time_to_train.data.images import ImageInput
 from no_time_to_train.data.names import clean_class_name
 from no_time_to_train.data.rle import are_coordinates
-from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.ranges import Fraction, check_number
-
-#: The lowest score of an instance: of any class, of each class by name, or measured on the references' own images.
-LowestScore = float | Mapping[str, float] | Literal["auto"]
-
-#: The lowest score of an instance where nothing else is said.
-USUAL_SCORE = 0.5
+from no_time_to_train.errors import UserError
 
 #: The types of an image and of a mask.
 IMAGE_TYPES = str | Path | Image.Image | np.ndarray | Tensor
@@ -81,23 +73,6 @@ def list_points(points: object) -> list[Sequence[float]]:
     if not isinstance(points, Iterable) or isinstance(points, str):
         raise UserError(f"points {points!r} are not a list: give [(x, y), ...] in pixels")
     return list(points)
-
-
-def lowest_scores(score: float | Mapping[str, float], labels: Sequence[str]) -> dict[str, float]:
-    """Check the lowest score of an instance, and return that of each class.
-
-    Args:
-        score: One for all classes; or some classes' by name, where the others get ``USUAL_SCORE``.
-        labels: The names of the classes.
-    """
-    if not isinstance(score, Mapping):
-        check_number("score", score, Fraction)
-        return dict.fromkeys(labels, float(score))
-    for label, lowest in score.items():
-        if label not in labels:
-            raise UserError(f"score: there is no class {label!r}{suggest(str(label), labels)}")
-        check_number(f"score of {label}", lowest, Fraction)
-    return {label: float(score.get(label, USUAL_SCORE)) for label in labels}
 
 
 def check_point(point: Sequence[float], height: int, width: int) -> tuple[float, float]:

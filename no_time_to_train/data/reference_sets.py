@@ -95,7 +95,7 @@ def write_references(references: ReferenceSet, path: str | Path) -> None:
         write_json(path, references)
 
 
-def check_references(
+def validate_references(
     references: ReferenceSet, coco: COCO, json_file: str | Path, categories: list[Category], shots: int | None
 ) -> ReferenceSet:
     """Choose the shots of some classes, and check them against the annotation file.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.datasets import stated_size
-from no_time_to_train.data.file_names import clean_characters, clean_name, unique_names, unique_stems
 from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image
+from no_time_to_train.data.names import clean_characters, clean_name, unique_names, unique_stems
 from no_time_to_train.data.reference_forms.reference import find_image
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import real_path

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.datasets import check_images_exist, read_listed_image
-from no_time_to_train.data.file_names import clean_characters, clean_name, unique_stems
 from no_time_to_train.data.images import hash_pixels
+from no_time_to_train.data.names import clean_characters, clean_name, unique_stems
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError

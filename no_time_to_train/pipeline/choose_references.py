@@ -78,7 +78,7 @@ def choose_references(
     Args:
         coco: The annotation file of the pool.
         categories: The classes, in ascending order of their ids.
-        pool: The instances to choose from, at least ``n_shot`` of each class; see ``reference_sets.check_references``.
+        pool: The instances to choose from, at least ``n_shot`` of each class.
         n_shot: The number of references per class.
         segmenter: The networks. Its memory is not used.
     """

@@ -15,8 +15,8 @@ from no_time_to_train.data.class_splits import class_splits, select_categories
 from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist
-from no_time_to_train.data.file_names import clean_name
 from no_time_to_train.data.memory_files import check_fits, load_memory
+from no_time_to_train.data.names import clean_name
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.files import (

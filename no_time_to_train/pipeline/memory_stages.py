@@ -11,7 +11,7 @@ from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
 from no_time_to_train.data.memory_files import check_fits, load_memory, recorded, save_memory
-from no_time_to_train.data.reference_sets import ReferenceSet, check_references, read_references
+from no_time_to_train.data.reference_sets import ReferenceSet, read_references, validate_references
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import sha256_if_readable
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -51,7 +51,7 @@ class FillMemoryStage(Stage):
                 f"{len(self.categories)} classes"
             )
         references = read_references(self.memory_pkl)
-        references = check_references(references, coco, self.json_file, self.categories, self.shots)
+        references = validate_references(references, coco, self.json_file, self.categories, self.shots)
         self.set_dataset(coco, cfg.root, references, context_ratio)
 
     def set_dataset(self, coco: COCO, root: str, references: ReferenceSet, context_ratio: float) -> None:
@@ -157,7 +157,7 @@ class FillMemoryNegStage(FillMemoryStage):
         if not chosen:
             raise UserError(f"{self.memory_pkl} has no shots of the classes of {self.memory}: there is nothing to add")
         negatives = {category.id: references[category.id][: self.shots] for category in chosen}
-        negatives = check_references(negatives, coco, self.json_file, chosen, shots=None)
+        negatives = validate_references(negatives, coco, self.json_file, chosen, shots=None)
         context_ratio = recorded(self.bank, self.memory, "context_ratio")
         self.set_dataset(coco, support.root or filled.root, negatives, context_ratio)
 

@@ -14,7 +14,7 @@ from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.datasets import ReferenceCrop, ReferenceDataset, read_listed_image
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import load_memory
-from no_time_to_train.data.reference_pictures import encode_crop
+from no_time_to_train.data.reference_image import encode_picture
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.files import read_json
 from no_time_to_train.method.detections import Detections
@@ -92,4 +92,4 @@ def add_pictures(bank: MemoryBank, references: COCO, reference_dir: Path) -> Non
     for index, shot in enumerate(positive):
         crop = crops[index]
         if isinstance(crop, ReferenceCrop):  # an image may have gone since
-            bank.crops[shot] = encode_crop(crop.crop, crop.mask)
+            bank.crops[shot] = encode_picture(crop.crop, crop.mask)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from no_time_to_train.api.image_proposals import ImageProposals
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.data.image_proposals import ImageProposals
 from no_time_to_train.data.images import hash_pixels
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
@@ -92,7 +92,7 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
         It runs in the worker's thread, and nothing else uses the folder and the summary meanwhile.
         """
         if proposals is not None:
-            found = segmenter.rank(proposals, score=0)
+            found = segmenter.classify(proposals, threshold=0)
             record = {"results": found.to_coco(), "prompts": found.detections.prompts}
             journal.add(key, record)
         else:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from no_time_to_train.analysis.recurring import Choice
 from no_time_to_train.api.prompted_references import read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.reference_forms.reference import WHOLE, Reference
@@ -32,20 +33,21 @@ def write_references_page(
 
     Args:
         page: The HTML file, which contains the pictures.
-        build: Builds the networks. It is called only if a reference has no mask. Plain pictures get the masks that
-            ``ReferenceSegmenter.add_references`` finds.
+        build: Builds the networks. It is called only if a reference has no mask. Images without a mask get those
+            that ``ReferenceSegmenter.add_references`` finds.
 
     Returns:
         One line for each reference that cannot be used.
     """
     segmenter = cache(build)
-    if any(reference.is_plain for reference in references):
-        references = segmenter().find_masks(references)
+    choices: dict[int, Choice] = {}
+    if any(reference.is_unmarked for reference in references):
+        references, choices = segmenter().describer.find_masks(references)
     elif any(reference.mask is None for reference in references):
         segmenter()
     classes: dict[str, list[dict[str, Any]]] = {reference.label: [] for reference in references}
     problems = []
-    for reference in tqdm(references, desc="references", unit=" object"):
+    for index, reference in enumerate(tqdm(references, desc="references", unit=" object")):
         try:
             shown = read_reference(reference)
             image, mask = shown.pixels, shown.mask
@@ -59,8 +61,8 @@ def write_references_page(
             {
                 "name": reference.image.name,
                 "negative": reference.negative,
-                "origin": _origin(reference),
-                "doubtful": reference.found is not None and reference.found.doubtful,
+                "origin": _origin(reference, choices.get(index)),
+                "doubtful": index in choices and choices[index].doubtful,
                 "share": f"{100 * mask.mean():.2g} %",
                 "picture": base64.b64encode(_picture(reference, image, mask, number)).decode(),
             }
@@ -74,10 +76,10 @@ def write_references_page(
     return problems
 
 
-def _origin(reference: Reference) -> str:
-    """Where the mask of a reference comes from, for the page."""
-    if reference.found is not None:
-        return f"object found in the picture, the next region is {100 * (1 - reference.found.lead):.0f} % as likely"
+def _origin(reference: Reference, choice: Choice | None) -> str:
+    """Where the mask of a reference comes from, for the page; ``choice`` is made where it was found in the image."""
+    if choice is not None:
+        return f"object found in the picture, the next region is {100 * (1 - choice.lead):.0f} % as likely"
     if reference.mask is not None:
         return "the whole image" if reference.mask == WHOLE else "mask as given"
     prompts = ["the box"] if reference.box is not None else []

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.datasets import read_listed_image
-from no_time_to_train.data.file_names import clean_name, unique_names
+from no_time_to_train.data.names import clean_name, unique_names
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
 from no_time_to_train.data.memory_files import check_fits, load_memory, recorded
-from no_time_to_train.data.reference_sets import check_references
+from no_time_to_train.data.reference_sets import validate_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import remove_leftovers, sha256_if_readable
 from no_time_to_train.method.fill_memory import patch_weights
@@ -39,7 +39,7 @@ class VisMemoryStage(Stage):
             category.id: list(filter(None, (self.bank.sources[shot] for shot in self.bank.references_of(index))))
             for index, category in enumerate(self.bank.categories)
         }
-        references = check_references(references, coco, json_file, self.bank.categories, shots=None)
+        references = validate_references(references, coco, json_file, self.bank.categories, shots=None)
         check_images_exist(cfg.root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
         size, context_ratio = self.model_cfg.encoder_cfg.input_size, recorded(self.bank, self.memory, "context_ratio")
         shots = ReferenceDataset(coco, cfg.root, self.bank.categories, references, size, context_ratio, self.rescales)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.reference_pictures import decode_crop
+from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.visual.drawing import INSTANCE_COLORS, PALETTE, Picture, instance_colors, outlines, save_picture
@@ -50,7 +50,7 @@ class Gallery:
                 "name": category.name,
                 "color": PALETTE.by_idx(index).as_hex(),
                 "references": [
-                    self._save(crop_tile(*decode_crop(crop), index), f"references/{category.id}_{number}.jpg")
+                    self._save(crop_tile(*decode_picture(crop), index), f"references/{category.id}_{number}.jpg")
                     for number, crop in enumerate(memory.crops_of(index), start=1)
                 ],
             }

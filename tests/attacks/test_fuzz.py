@@ -28,7 +28,7 @@ from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.reference_sets import check_references, read_references, sample_references
+from no_time_to_train.data.reference_sets import read_references, sample_references, validate_references
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
@@ -186,7 +186,7 @@ def test_reference_sets(content: bytes, tmp_path: Path, outcomes: Outcomes) -> N
     path.write_bytes(content)
     coco = read_coco(DATA / "references.json")
     with outcomes.of("reading"):
-        check_references(read_references(path), coco, path, select_categories(coco, "references.json"), None)
+        validate_references(read_references(path), coco, path, select_categories(coco, "references.json"), None)
 
 
 @fuzz

@@ -13,7 +13,7 @@ import torch
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import check_fits, join_memories, load_memory, save_memory
-from no_time_to_train.data.reference_pictures import decode_crop, encode_crop
+from no_time_to_train.data.reference_image import decode_picture, encode_picture
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 
@@ -24,7 +24,7 @@ Change = Callable[[Content], object]
 def valid() -> Content:
     """The content of a memory file of two classes with two shots each."""
     bank = MemoryBank.empty([Category(3, "disc"), Category(7, "star")], dim=4)
-    picture = encode_crop(torch.rand(3, 8, 8), torch.ones(1, 8, 8))
+    picture = encode_picture(torch.rand(3, 8, 8), torch.ones(1, 8, 8))
     for shot in range(4):
         bank.add(shot // 2, torch.rand(4), torch.tensor(1.0), {"img_id": shot, "ann_ids": [shot]}, picture.clone())
     bank.made_with = {"encoder": "dinov2_small", "img_size": 518, "context_ratio": 0.2}
@@ -176,7 +176,7 @@ def test_a_compressed_memory_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_picture_in_a_memory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="picture of a reference in the memory is damaged"):
-        decode_crop(png(8, 8))
+        decode_picture(png(8, 8))
 
 
 def test_a_memory_that_does_not_say_what_it_was_made_with_is_not_drawn(
@@ -200,7 +200,7 @@ def test_reading_a_memory_keeps_no_part_of_the_file_open(tmp_path: Path) -> None
         file.truncate(0)
     assert torch.equal(bank.vectors, before)
     assert bank.crops[0] is not None
-    assert decode_crop(bank.crops[0])[0].shape == (3, 8, 8)
+    assert decode_picture(bank.crops[0])[0].shape == (3, 8, 8)
 
 
 VALUES = [

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.cli import main
-from no_time_to_train.data.file_names import clean_name, unique_names, unique_stems
+from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos

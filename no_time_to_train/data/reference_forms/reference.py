@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.analysis.recurring import Choice
 from no_time_to_train.data.images import as_mask, as_rgb, shown_size, stored_size
 from no_time_to_train.data.names import check_file_name
 from no_time_to_train.data.rle import Rle, decode_mask
@@ -38,7 +37,6 @@ class Reference:
         negative_points: Points outside the object, which correct what the others show.
         size: Height and width of the image as the annotation states them; None where it does not.
         negative: Whether the object shows what the class is not.
-        found: How sure the mask is, where it was found in a plain picture (``ReferenceSegmenter.find_masks``).
     """
 
     label: str
@@ -49,11 +47,10 @@ class Reference:
     negative_points: tuple[Point, ...] = ()
     size: tuple[int, int] | None = None
     negative: bool = False
-    found: Choice | None = None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it is a picture in which nothing marks the object."""
+    def is_unmarked(self) -> bool:
+        """Whether it is an image without a mask, a box or points."""
         return self.mask is None and self.box is None and not self.points
 
     def read_mask(self) -> NDArray[np.bool_] | None:
