@@ -76,7 +76,7 @@ def test_automatic_scores_follow_the_memory(segmenter: ReferenceSegmenter, folde
     assert segmenter.measure_thresholds().keys() == {"stripes"}
     segmenter.remove("stripes")
     assert segmenter.measure_thresholds() == {}
-    with pytest.raises(UserError, match="cannot be measured for rings: .*in two images; add some"):
+    with pytest.raises(UserError, match="cannot be measured for rings"):
         segmenter.segment(np.zeros((9, 9), np.uint8), threshold="auto")
 
 
