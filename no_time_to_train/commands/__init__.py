@@ -19,6 +19,7 @@ GROUPS = {
         "memory merge": "memory",
         "memory remove": "memory",
         "results filter": "results",
+        "convert": "convert",
     },
     "Reproduce the paper": {
         "prepare": "prepare",

@@ -32,7 +32,8 @@ def evaluate(
     The scores are those of the test stage for its own results, and go to metrics.json.
 
     Args:
-        gt: Ground truth, a COCO annotation file.
+        gt: Ground truth: a COCO annotation file; or annotations in any form that segment --references takes, for results
+            of segment, which have an images.json next to them.
         results: COCO results file.
         split: Class split, such as few_shot_classes. Default: all classes.
         cat_names: Classes by name, separated by commas, instead of a split.
@@ -54,11 +55,11 @@ def evaluate(
         no-time-to-train evaluate --gt instances_val2017.json --results results.json --split few_shot_classes
         no-time-to-train evaluate --gt demo/targets/instances.json --results demo/results.json --explain
     """
-    check_files(gt, results)
+    check_files(*([] if gt.is_dir() else [gt]), results)
 
     from no_time_to_train import evaluation
     from no_time_to_train.data.class_splits import select_categories
-    from no_time_to_train.data.coco import read_coco
+    from no_time_to_train.data.convert import read_ground_truth
     from no_time_to_train.evaluation.results_file import read_results
     from no_time_to_train.pipeline.run_record import record_stage
 
@@ -67,7 +68,7 @@ def evaluate(
     labels = {"dataset_name": dataset_name or split or gt.stem, **{k: v for k, v in optional.items() if v is not None}}
     files = {"gt": str(gt), "results": str(results)}
     with record_stage(folder, "evaluate", files, protocol=protocol, labels=labels):
-        coco = read_coco(gt)
+        coco = read_ground_truth(gt, results)
         categories = select_categories(coco, gt, split, cat_names)
         found = read_results(results, coco)
         metrics, tables = evaluation.evaluate(coco, found, categories, protocol, semantic_threshold, errors)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from zipfile import is_zipfile
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
@@ -12,11 +12,14 @@ from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.summary import count_labels
-from no_time_to_train.ranges import NonNegative
+from no_time_to_train.ranges import NonNegative, Positive
 
 if TYPE_CHECKING:
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.data.reference_forms import FoundReferences, Reference
+
+#: The formats of label files, as in ``data.label_files.FORMATS``.
+LabelFormat = Literal["labelme", "yolo", "coco", "voc", "cvat", "cvat-coco", "label-studio"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class NetworkChoice:
         dinov2: DINOv2 or another encoder by its checkpoint's name or path, or NAME=PATH (docs/encoders.md).
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
+        max_instances: The most instances of an image. A notice says where an image has that many.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
     """
 
@@ -90,6 +94,7 @@ class NetworkChoice:
     dinov2: str | None = None
     nano: bool = False
     points_per_side: PointsPerSide = Settings.points_per_side
+    max_instances: Positive = Settings.max_instances
     device: str | None = None
 
     @property
@@ -112,7 +117,7 @@ class NetworkChoice:
         """Build the networks."""
         from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 
-        settings = Settings(points_per_side=self.points_per_side)
+        settings = Settings(points_per_side=self.points_per_side, max_instances=self.max_instances)
         return ReferenceSegmenter.from_pretrained(
             *self.names, device=self.device, settings=settings, preset=self.preset
         )
@@ -151,6 +156,7 @@ class NetworkOptions(NetworkChoice):
             sam_checkpoint=self.sam_checkpoint,
             settings=Settings(
                 points_per_side=self.points_per_side,
+                max_instances=self.max_instances,
                 tiles=self.tiles,
                 prompts=self.prompts or PRESETS[self.preset or "accurate"].prompts,
                 **MODES[self.mode],

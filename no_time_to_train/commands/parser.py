@@ -31,6 +31,8 @@ ALIASES = {
     "--dataset": "--split",
     "--shots": "--n-shot",
     "--score": "--threshold",
+    "--pred-json": "--results",
+    "--class-split": "--split",
     "--check-references": "--show-references",
 }
 

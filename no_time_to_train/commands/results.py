@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from no_time_to_train.commands.options import LabelFormat
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import real_path
 from no_time_to_train.pipeline.replace_folder import check_output
@@ -16,7 +17,8 @@ def filter(
     *,
     threshold: Fraction | None = None,
     class_score: Sequence[str] = (),
-    format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
+    format: Sequence[Literal[LabelFormat, "video"]] = (),
+    link: bool = False,
     out: Path | None = None,
     overwrite: bool = False,
     max_pixels: Positive | None = None,
@@ -31,6 +33,7 @@ def filter(
         threshold: The lowest score of an instance, from 0 to 1. Default: as before.
         class_score: The lowest score of one class: NAME=X. May be given several times.
         format: Label files and videos to write as well. Default: those that the folder has.
+        link: With --format, make symbolic links to the images. Default: hard links, or copies on another disk.
         out: Folder for the filtered results. Default: they replace those in the folder.
         overwrite: Replace finished results in --out.
         max_pixels: Read images of up to this many pixels.
@@ -51,5 +54,5 @@ def filter(
 
     if max_pixels:
         allow_pixels(max_pixels)
-    summary = filter_results(results, target, threshold, class_score, format, overwrite or in_place)
+    summary = filter_results(results, target, threshold, class_score, format, overwrite or in_place, link)
     print(f"{summary}{summary.advice(target)}; open {target / 'index.html'}")

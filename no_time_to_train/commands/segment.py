@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories
+from no_time_to_train.commands.options import LabelFormat, NetworkOptions, ReferenceOptions, check_memories
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
 from no_time_to_train.files import check_replaceable, real_path
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
@@ -26,9 +26,11 @@ def segment(
     save_memory: Path | None = None,
     show_references: bool = False,
     images: Sequence[str] = (),
+    image_dir: Path | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-    format: Sequence[Literal["labelme", "yolo", "cvat-coco", "video"]] = (),
+    format: Sequence[Literal[LabelFormat, "video"]] = (),
+    link: bool = False,
     threshold: str = "0.5",
     class_score: Sequence[str] = (),
     every: Positive = 30,
@@ -43,9 +45,11 @@ def segment(
         save_memory: Keep the references in this memory file for the next run.
         show_references: Only write a page with the masks of the references, references.html in --out, and end.
         images: Folders, globs, images, videos, or one COCO annotation file.
+        image_dir: The folder of the images that a COCO file lists. Default: they are looked for near the file.
         out: Folder for the results.
         overwrite: Replace finished results in --out, once the new ones are complete.
-        format: Label files to write as well, and annotated videos.
+        format: Label files to write as well, and annotated videos (docs/formats.md).
+        link: With --format, make symbolic links to the images. Default: hard links, or copies on another disk.
         threshold: The lowest score of an instance, from 0 to 1, or auto: for each class the one with the best expected
             F1, measured on the images of the references (docs/references.md). results filter changes it afterwards.
         class_score: The lowest score of one class: NAME=X. May be given several times.
@@ -82,6 +86,8 @@ def segment(
             raise UserError(f"--images {argument}: there is no such file or folder")
     if save_memory:
         check_memory_path(save_memory, out)
+    if image_dir and not image_dir.is_dir():
+        raise UserError(f"--image-dir {image_dir}: there is no such folder")
     if out:
         check_output(out, overwrite or show_references)
     more = [networks.sam_checkpoint] if networks.sam_checkpoint else []
@@ -93,7 +99,7 @@ def segment(
     if max_pixels:
         allow_pixels(max_pixels)
     examples, found = references.read(memory)
-    targets = find_targets(images, every, out) if images and not show_references else None
+    targets = find_targets(images, every, out, image_dir) if images and not show_references else None
     if targets is not None:
         print(f"targets: {targets.description}")
 
@@ -122,9 +128,15 @@ def segment(
         thresholds = measured_thresholds(segmenter, thresholds)
     segmenter.renumber(targets.category_ids)
     order = [*targets.category_ids, *(found.category_ids if found else [])]
-    summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite)
+    summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite, link)
     for reason in summary.skipped:
         print(f"skipped: {one_line(reason)}", file=sys.stderr)
+    if summary.full:
+        print(
+            f"note: {plural(summary.full, 'image')} with {networks.max_instances} instances, which is the most that "
+            f"--max-instances allows: there may be more; run again with --max-instances {4 * networks.max_instances}",
+            file=sys.stderr,
+        )
     resumed = f" ({summary.done_before} of the images by the run before)" if summary.done_before else ""
     if summary.interrupted:
         print(f"interrupted after {summary}{resumed}; run the same command again to resume")

@@ -26,7 +26,13 @@ from no_time_to_train.pipeline.summary import Summary, Thresholds
 
 
 def filter_results(
-    folder: Path, out: Path, score: float | None, class_scores: Sequence[str], formats: Sequence[str], overwrite: bool
+    folder: Path,
+    out: Path,
+    score: float | None,
+    class_scores: Sequence[str],
+    formats: Sequence[str],
+    overwrite: bool,
+    link: bool = False,
 ) -> Summary:
     """Write all files of a folder of results again, from all instances that the method returned.
 
@@ -60,7 +66,7 @@ def filter_results(
     chosen.check_names(order)
     formats = formats or [name for name in (*FORMATS, "video") if (folder / name).is_dir()]
     with new_output(out, overwrite) as new:
-        output = OutputFolder(new, memory, chosen, formats, order, shown_as=out)
+        output = OutputFolder(new, memory, chosen, formats, order, shown_as=out, link=link)
         for target in tqdm(targets, desc="filter", unit=" image"):
             assert target.image_id is not None
             output.add(target, target.read(), records[target.image_id])

@@ -59,6 +59,7 @@ class OutputFolder:
         order: Names of classes in the order that the files shall give them; others follow by id.
         shown_as: The folder's path as the user gave it; by default, ``out``.
         summary: Where to count what is added.
+        link: Make symbolic links to images in the label files' folders.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class OutputFolder:
         order: Sequence[str] = (),
         shown_as: Path | None = None,
         summary: Summary | None = None,
+        link: bool = False,
     ) -> None:
         self.out, self.memory, self.thresholds = out, memory, thresholds
         self.shown_as = shown_as or out
@@ -82,12 +84,12 @@ class OutputFolder:
         self.all_results: list[dict[str, Any]] = []
         self.rows: list[list[Any]] = []
         self.counts: list[Counter[str]] = []
-        self.label_files = [FORMATS[name](out, self.ordered) for name in formats if name in FORMATS]
+        self.label_files = [FORMATS[name](out, self.ordered, link) for name in formats if name in FORMATS]
         self.videos = AnnotatedVideos(out) if "video" in formats else None
         self.gallery: Gallery | None = None
 
-    def add(self, target: TargetImage, image: NDArray[np.uint8], records: list[dict[str, Any]]) -> None:
-        """Write the files of one image.
+    def add(self, target: TargetImage, image: NDArray[np.uint8], records: list[dict[str, Any]]) -> int:
+        """Write the files of one image, and return the number of its instances that count.
 
         Args:
             image: Its pixels, uint8 [H, W, 3] RGB.
@@ -133,6 +135,7 @@ class OutputFolder:
         if records:
             best = Best(records[0]["score"], labels[0], target.name)
             self.summary.best = best if self.summary.best is None else max(self.summary.best, best)
+        return len(instances)
 
     def finish(self) -> None:
         """Write the files of all images that were added, if there are any."""

@@ -45,6 +45,18 @@ WRITTEN = (
     "yolo/*.cache",
     "cvat-coco/annotations/instances_default.json",
     "cvat-coco/images/*",
+    "coco/annotations.json",
+    "coco/images/*",
+    "voc/labelmap.txt",
+    "voc/Annotations/*.xml",
+    "voc/ImageSets/Segmentation/default.txt",
+    "voc/JPEGImages/*",
+    "voc/Segmentation*/*.png",
+    "cvat/annotations.xml",
+    "cvat/images/*",
+    "label-studio/tasks.json",
+    "label-studio/labeling_config.xml",
+    "label-studio/images/*",
 )
 
 #: Files that systems put into any folder that a person opens.

@@ -37,6 +37,7 @@ def segment_images(
     formats: Sequence[str] = (),
     order: Sequence[str] = (),
     overwrite: bool = False,
+    link: bool = False,
 ) -> Summary:
     """Find the objects of a memory in the targets, and write them to a folder (see :class:`OutputFolder`).
 
@@ -54,7 +55,7 @@ def segment_images(
             with journal.run(depends_on(segmenter)):
                 remove_leftovers_in(folder)
                 earlier = written_files(folder)
-                output = OutputFolder(folder, segmenter.memory, thresholds, formats, order, out, summary)
+                output = OutputFolder(folder, segmenter.memory, thresholds, formats, order, out, summary, link)
                 try:
                     _segment_all(segmenter, targets, journal, output)
                 except KeyboardInterrupt:
@@ -99,7 +100,8 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
             summary.done_before += 1
         assert record is not None
         summary.prompts += record["prompts"]
-        output.add(target, image, record["results"])
+        counted = output.add(target, image, record["results"])
+        summary.full += counted >= segmenter.segmenter.settings.max_instances
 
     images = tqdm(read_ahead(_read(targets.images, summary)), total=targets.count, desc="segment", unit=" image")
     with Worker[None]() as worker:

@@ -76,6 +76,7 @@ class Summary:
         interrupted: Whether Ctrl-C stopped the run.
         done_before: Number of images that an earlier, unfinished run had done.
         prompts: Number of points that were decoded for all images together.
+        full: Number of images with as many instances as an image may have, so that there may be more.
     """
 
     images: int = 0
@@ -85,6 +86,7 @@ class Summary:
     interrupted: bool = False
     done_before: int = 0
     prompts: int = 0
+    full: int = 0
 
     def __str__(self) -> str:
         """Images and instances, with the best score where no instance counts."""

@@ -1,0 +1,164 @@
+"""Annotations in any form of references, as label files of another tool, and as ground truth of COCO."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from no_time_to_train.data.coco import index_coco, read_coco
+from no_time_to_train.data.images import shown_size
+from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
+from no_time_to_train.data.names import unique_stems
+from no_time_to_train.data.reference_forms import FoundReferences, Reference, coco_json, find_references
+from no_time_to_train.data.reference_forms.reference import WHOLE
+from no_time_to_train.data.rle import encode_mask, mask_area, mask_box
+from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.files import read_json
+from no_time_to_train.method.memory_bank import Category
+
+
+def convert(source: Path, form: str, out: Path, link: bool = False) -> tuple[FoundReferences, Path]:
+    """Write annotations as the label files of a tool.
+
+    Args:
+        source: A folder or an annotation file, as for ``find_references``.
+        form: A key of ``label_files.FORMATS``.
+        out: The folder in which the folder of the format is written.
+        link: Make symbolic links to the images instead of hard links or copies.
+
+    Returns:
+        What was read, and the folder that was written.
+    """
+    found = find_references(source)
+    files = FORMATS[form](out, categories_of(found), link)
+    images = by_image(found)
+    names = image_names(list(images))
+    stems = unique_stems(list(names.values()))
+    try:
+        for number, (path, stem) in enumerate(zip(images, stems, strict=True), start=1):
+            height, width = size_of(images[path])
+            objects = list(labeled_objects(images[path], height, width))
+            files.add(LabeledImage(names[path], stem, path, number, height, width), objects)
+        files.finish()
+    except BaseException:  # also Ctrl-C: half a data set would be taken for a whole one
+        shutil.rmtree(files.folder, ignore_errors=True)
+        raise
+    return found, files.folder
+
+
+def read_ground_truth(path: Path, results: Path) -> Any:
+    """Ground truth in any form of references, as pycocotools' ``COCO``.
+
+    Args:
+        path: A COCO file; or a folder or file in another form, whose images and classes are matched by their names with
+            those of ``images.json``, which ``segment`` writes next to its results.
+        results: The results file.
+    """
+    if path.is_file() and path.suffix.lower() == ".json" and coco_json.is_form_of(read_json(path)):
+        return read_coco(path)
+    found = find_references(path)
+    listed = results.parent / "images.json"
+    if not listed.is_file():
+        raise UserError(
+            f"{path} is in the form {found.form}, whose images have no ids: that needs the images.json that segment "
+            f"writes next to its results, and {results.parent} has none; give a COCO file, or convert --to coco first"
+        )
+    entries = read_json(listed)
+    images = by_image(found)
+    places = {os.path.realpath(results.parent / entry["path"]): entry for entry in entries["images"]}
+    bases: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries["images"]:
+        bases.setdefault(Path(entry["file_name"]).name, []).append(entry)
+    ids = {category["name"]: category["id"] for category in entries["categories"]}
+    free = iter(range(1 + max(ids.values(), default=0), 10**9))
+    annotations: list[dict[str, Any]] = []
+    missing = []
+    for image, references in images.items():
+        same_name = bases.get(image.name, [])
+        entry = places.get(os.path.realpath(image)) or (same_name[0] if len(same_name) == 1 else None)
+        if entry is None:
+            missing.append(image.name)
+            continue
+        for one in labeled_objects(references, *size_of(references)):
+            if one.label not in ids:
+                ids[one.label] = next(free)
+            number = len(annotations) + 1
+            annotations.append(
+                {"id": number, "image_id": entry["id"], "category_id": ids[one.label], **coco_object(one)}
+            )
+    if not annotations:
+        raise UserError(f"{path} annotates none of the images of {listed}: are they the same images?")
+    if missing:
+        text = f"{plural(len(missing), 'annotated image')} not among the results: {', '.join(missing[:3])}"
+        warnings.warn(text, UserNotice, stacklevel=2)
+    categories = [{"id": number, "name": name} for name, number in ids.items()]
+    sizes = [{name: entry[name] for name in ("id", "file_name", "height", "width")} for entry in entries["images"]]
+    return index_coco({"images": sizes, "annotations": annotations, "categories": categories})
+
+
+def coco_object(one: LabeledObject) -> dict[str, Any]:
+    """The keys of a COCO annotation that say where an object is."""
+    x1, y1, x2, y2 = one.box
+    if one.mask is None:
+        area, box, segmentation = (x2 - x1) * (y2 - y1), [x1, y1, x2 - x1, y2 - y1], [[x1, y1, x2, y1, x2, y2, x1, y2]]
+        return {"bbox": box, "area": area, "segmentation": segmentation, "iscrowd": 0}
+    encoded = encode_mask(one.mask)
+    return {"bbox": mask_box(encoded), "area": mask_area(encoded), "segmentation": encoded, "iscrowd": 0}
+
+
+def by_image(found: FoundReferences) -> dict[Path, list[Reference]]:
+    """The references in each image. Those that mark no area are left out, with a notice."""
+    images: dict[Path, list[Reference]] = {}
+    without = 0
+    for reference in found.references:
+        if reference.mask is None and reference.box is None:
+            without += 1
+        else:
+            images.setdefault(reference.image, []).append(reference)
+    if not images:
+        raise UserError(f"the annotations ({found.form}) have neither masks nor boxes: there is nothing to convert")
+    if without:
+        text = f"{plural(without, 'object')} without a mask or a box left out: SAM 2 makes masks for them in segment"
+        warnings.warn(text, UserNotice, stacklevel=2)
+    return images
+
+
+def labeled_objects(references: list[Reference], height: int, width: int) -> Iterator[LabeledObject]:
+    """The objects of one image, whose masks are read one at a time."""
+    for reference in references:
+        mask = np.ones((height, width), bool) if reference.mask == WHOLE else reference.read_mask()
+        box = reference.box
+        if mask is not None:
+            ys, xs = np.nonzero(mask)
+            box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
+        assert box is not None
+        yield LabeledObject(reference.label, box, mask)
+
+
+def size_of(references: list[Reference]) -> tuple[int, int]:
+    """The height and width in pixels of the image of some references, as their annotations see it."""
+    for reference in references:
+        if reference.size is not None:
+            return reference.size
+        mask = reference.read_mask()
+        if mask is not None:
+            return mask.shape[0], mask.shape[1]
+    return shown_size(references[0].image)
+
+
+def image_names(images: list[Path]) -> dict[Path, str]:
+    """The names of images: their paths relative to the folder that they have in common."""
+    common = Path(os.path.commonpath([image.absolute().parent for image in images]))
+    return {image: image.absolute().relative_to(common).as_posix() for image in images}
+
+
+def categories_of(found: FoundReferences) -> list[Category]:
+    """The classes with their ids; those of a form without ids are numbered from 1, as they come."""
+    ids: Mapping[str, int] = found.category_ids
+    free = iter(range(1 + max(ids.values(), default=0), 10**9))
+    labels = dict.fromkeys([*ids, *(reference.label for reference in found.references)])
+    return [Category(ids[label] if label in ids else next(free), label) for label in labels]
