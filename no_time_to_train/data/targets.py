@@ -18,7 +18,7 @@ from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.datasets import stated_size
 from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image
 from no_time_to_train.data.names import clean_characters, clean_name, unique_names, unique_stems
-from no_time_to_train.data.reference_forms.reference import find_image
+from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import real_path
 
@@ -206,7 +206,8 @@ def _listed_targets(json_file: Path) -> Targets:
         raise UserError(f"{json_file} lists no images")
     entries = list(coco.imgs.values())
     names = unique_names([clean_name(entry["file_name"]) for entry in entries])
-    paths = [find_image(entry["file_name"], json_file.parent) for entry in entries]
+    files = ImageFiles(json_file.parent, [entry["file_name"] for entry in entries])
+    paths = [files.find(entry["file_name"]) for entry in entries]
     images = [
         TargetImage(name, stem, partial(_read_listed, path, entry), path, entry["id"])
         for name, stem, path, entry in zip(names, unique_stems(names), paths, entries, strict=True)

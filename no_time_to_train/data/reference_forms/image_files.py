@@ -1,0 +1,131 @@
+"""The image files that annotations name: found by their path, or else by as much of it as a folder on this disk has."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from no_time_to_train.data.images import is_image
+from no_time_to_train.data.names import check_file_name
+from no_time_to_train.errors import UserError
+
+#: Names of folders that hold annotation files only. Their images lie in sibling folders.
+ANNOTATION_FOLDERS = {"annotations", "annotation", "ann", "labels", "json", "xml"}
+
+#: Names of folders that say nothing about the images in them.
+COMMON_FOLDERS = {
+    *(
+        "images",
+        "image",
+        "imgs",
+        "img",
+        "jpegimages",
+        "photos",
+        "pictures",
+        "data",
+        "dataset",
+        "upload",
+        "obj_train_data",
+    ),
+    *("train", "training", "val", "valid", "validation", "test", "testing", "default", "train2017", "val2017"),
+}
+
+#: What Label Studio puts before the name of an uploaded file.
+UPLOADED = r"^[0-9a-f]{8}-"
+
+
+class ImageFiles:
+    """The images of the annotations in one folder.
+
+    They lie in the folder or below it; or, where it is one of ``ANNOTATION_FOLDERS``, below its parent.
+
+    Args:
+        folder: The folder of the annotation files.
+        names: The names of all images that the annotations list. Of those that differ only in their folders, each
+            needs a file in its own.
+    """
+
+    def __init__(self, folder: Path, names: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self.places = [folder, folder.parent] if folder.name.lower() in ANNOTATION_FOLDERS else [folder]
+        bases = Counter(PurePosixPath(name).name for name in set(map(_with_slashes, names)))
+        self._repeated = {base for base, count in bases.items() if count > 1}
+
+    @cached_property
+    def _index(self) -> dict[str, list[Path]]:
+        """The images below the last place, by their names and by their names without an ending, in small letters."""
+        index: dict[str, list[Path]] = defaultdict(list)
+        seen: set[str] = set()
+        for folder, folders, files in os.walk(self.places[-1], followlinks=True):
+            real = os.path.realpath(folder)
+            folders[:] = (
+                [] if real in seen else sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+            )
+            for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
+                if is_image(path):
+                    index[path.name.lower()].append(path)
+                    index[f"/{path.stem.lower()}"].append(path)
+            seen.add(real)
+        return index
+
+    def find(self, name: str) -> Path:
+        """The file of an image.
+
+        Args:
+            name: As the annotation gives it: often a path on the annotator's computer, with slashes or backslashes.
+        """
+        try:
+            check_file_name(name)
+        except ValueError as error:
+            raise UserError(f"an annotation in {self.folder} is of no image: {error}") from error
+        name = _with_slashes(name)
+        for tried in (name, _without_prefix(name)) if PurePosixPath(name).name else ():
+            if found := self._find(tried):
+                return found
+        raise UserError(
+            f"image {name or '(no name)'}, which is annotated in {self.folder}, was not found: put it into that folder"
+        )
+
+    def _find(self, name: str) -> Path | None:
+        path = PurePosixPath(name)
+        for place in self.places:
+            for candidate in (place / name, *([] if path.name in self._repeated else [place / path.name])):
+                if candidate.is_file():
+                    return candidate
+        found = self._index.get(path.name.lower()) or self._index.get(f"/{path.stem.lower()}", [])
+        shared = {file: _shared_parts(file, path) for file in found}
+        best = [file for file in found if shared[file] == max(shared.values())]
+        if best and shared[best[0]] == 0 and self._is_elsewhere(path, best[0]):
+            return None
+        if len(best) > 1:
+            raise UserError(f"image {name}, which is annotated in {self.folder}, was found twice: {best[0]}, {best[1]}")
+        return best[0] if best else None
+
+    def _is_elsewhere(self, name: PurePosixPath, file: Path) -> bool:
+        """Whether a file of the same name is another image: that of ``cam1`` is not that of ``cam2``."""
+        folder, actual = name.parent.name.lower(), file.parent.relative_to(self.places[-1]).name.lower()
+        if not folder or folder == "..":
+            return False
+        if name.name in self._repeated:
+            return True
+        is_relative = not name.is_absolute() and ":" not in name.parts[0] and name.parts[0] != ".."
+        return is_relative and bool(actual) and folder not in COMMON_FOLDERS and actual not in COMMON_FOLDERS
+
+
+def _with_slashes(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("file://")
+
+
+def _without_prefix(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_name(re.sub(UPLOADED, "", path.name) or path.name))
+
+
+def _shared_parts(file: Path, name: PurePosixPath) -> int:
+    """How many folders of a name the file has, too, from the last one up."""
+    pairs = zip(reversed(file.parent.parts), reversed(name.parent.parts), strict=False)
+    return next(
+        (count for count, (one, other) in enumerate(pairs) if one.lower() != other.lower()), len(name.parent.parts)
+    )
