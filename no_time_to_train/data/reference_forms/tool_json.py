@@ -174,7 +174,7 @@ def _read_createml(path: Path, content: Any, folder: Folder) -> list[Reference]:
 
 
 def _is_createml(content: Any) -> bool:
-    entries = content if isinstance(content, list) and content else [None]
+    entries: list[Any] = content if isinstance(content, list) and content else [None]
     return all(_has(one, annotations=list) and ("image" in one or "imagefilename" in one) for one in entries)
 
 
