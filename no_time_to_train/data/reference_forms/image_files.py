@@ -32,6 +32,9 @@ COMMON_FOLDERS = {
     *("train", "training", "val", "valid", "validation", "test", "testing", "default", "train2017", "val2017"),
 }
 
+#: Names of folders that hold masks under the names of the images.
+MASKS = {"segmentationclass", "segmentationobject", "masks", "mask"}
+
 #: What Label Studio puts before the name of an uploaded file.
 UPLOADED = r"^[0-9a-f]{8}-"
 
@@ -60,9 +63,7 @@ class ImageFiles:
         seen: set[str] = set()
         for folder, folders, files in os.walk(self.places[-1], followlinks=True):
             real = os.path.realpath(folder)
-            folders[:] = (
-                [] if real in seen else sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            )
+            folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
             for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
                 if is_image(path):
                     index[path.name.lower()].append(path)
@@ -129,3 +130,7 @@ def _shared_parts(file: Path, name: PurePosixPath) -> int:
     return next(
         (count for count, (one, other) in enumerate(pairs) if one.lower() != other.lower()), len(name.parent.parts)
     )
+
+
+def _may_hold_images(folder: str) -> bool:
+    return not folder.startswith((".", "__MACOSX")) and folder.lower() not in MASKS

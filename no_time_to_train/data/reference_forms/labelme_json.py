@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from no_time_to_train.data.images import decode_image
 from no_time_to_train.data.reference_forms.folder import Folder
@@ -47,7 +48,7 @@ def _read_shape(shape: dict[str, Any], canvas: Canvas) -> Reference | str | None
     label, points = shape["label"], shape["points"]
     kind = shape.get("shape_type") or "polygon"
     if kind in POLYGONS:
-        return canvas.polygon(label, points)
+        return _draw(canvas.polygon(label, points), points, canvas)
     if kind == "rectangle":
         (x1, y1), (x2, y2) = np.min(points, axis=0), np.max(points, axis=0)
         return canvas.box(label, x1, y1, x2, y2)
@@ -60,6 +61,13 @@ def _read_shape(shape: dict[str, Any], canvas: Canvas) -> Reference | str | None
         part = np.asarray(decode_image(base64.b64decode(shape["mask"]), "of the mask")).astype(bool)
         return canvas.mask(label, part, *points[0])
     return str(kind)
+
+
+def _draw(polygon: Reference, points: list[list[float]], canvas: Canvas) -> Reference:
+    """A polygon as LabelMe draws it: its outline belongs to it."""
+    image = Image.new("1", (canvas.width, canvas.height))
+    ImageDraw.Draw(image).polygon([(x, y) for x, y in points], outline=1, fill=1)
+    return canvas.mask(polygon.label, np.asarray(image)) or polygon
 
 
 def _group_id(shape: dict[str, Any]) -> int | str | None:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import encode_mask
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import read_text
 
 NAME = "mask images"
@@ -172,9 +173,11 @@ def find(folder: Folder) -> FoundReferences | None:
 
 def _read_voc(folder: Folder) -> list[Reference]:
     """The objects in ``SegmentationObject``, each of the class that most of it has in ``SegmentationClass``."""
-    references = []
-    names = read_names(folder) or {_voc_color(number): name for number, name in enumerate(VOC_NAMES, start=1)}
+    references: list[Reference] = []
     masks = [one for one in folder.ending(".png") if one.parent.name == CLASSES]
+    if not masks:
+        return references
+    names = read_names(folder) or {_voc_color(number): name for number, name in enumerate(VOC_NAMES, start=1)}
     photos = [one for one in folder.images if one.parent.name not in (CLASSES, OBJECTS)]
     for image, path in ((image, path) for image, paths in pair(photos, masks, "").items() for path in paths):
         instances = path.parent.parent / OBJECTS / path.name
@@ -205,7 +208,6 @@ def _voc_color(number: int) -> tuple[int, int, int]:
 
 def _read_pairs(folder: Folder) -> list[Reference]:
     """The objects in masks beside images: ``NAME_mask.png`` with ``_classes.csv``, or in a folder of masks."""
-    names = read_names(folder)
     images = folder.images
     beside = {path.parent for path in folder.files if path.name == "_classes.csv"}
     masks = [
@@ -214,6 +216,12 @@ def _read_pairs(folder: Folder) -> list[Reference]:
     masks += [one for one in images if one.parent in beside and one.stem.endswith("_mask")]
     if not masks or _are_class_folders(masks, folder):
         return []
+    names = read_names(folder)
+    if not names:
+        advice = "put classes.txt next to them, or images and masks into CLASS/images and CLASS/masks"
+        warnings.warn(
+            f"{folder.root}: its masks name no class: it is called 'object'; {advice}", UserNotice, stacklevel=2
+        )
     photos = [one for one in images if one not in set(masks)]
     references = []
     for image, files in pair(photos, masks, rf"|[ _.-].*|{MASK_ENDING}").items():

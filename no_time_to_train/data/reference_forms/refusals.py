@@ -102,26 +102,26 @@ def explain(folder: Folder) -> str | None:
 def _explain_folders(folder: Folder) -> str | None:
     """What the names of folders with images, or the lists next to them, say against class folders."""
     parts = [path.relative_to(folder.root).parts for path in folder.images]
-    tops = {names[0].lower() for names in parts if len(names) > 1}
+    tops = {names[0].lower(): names[0] for names in parts if len(names) > 1}
+    if parts and all(map(_is_split_class, parts)):
+        names = sorted(tops.values())
+        return f"it holds class folders in {', '.join(names)}: give one of these, such as {folder.root / names[0]}"
     for path in folder.ending(".txt"):
         if path.name.lower() in (*yolo_txt.SIDE_FILES, "labelmap.txt"):
             return (
                 f"{path} belongs to annotations, of which none were found: put them into {folder.root}, or move it away"
             )
-    structure = sorted(tops & STRUCTURE)
-    if structure or (tops and tops <= COMMON_FOLDERS):
-        name = (structure or sorted(tops))[0]
+    structure = sorted(tops.keys() & STRUCTURE)
+    if structure or (tops and tops.keys() <= COMMON_FOLDERS):
+        name = tops[(structure or sorted(tops))[0]]
         return (
             f"{folder.root / name} is named like a part of a data set, not like a class, and no annotations were "
             "found: put them next to it, or give the folder the name of its class"
         )
-    if _are_split_classes(parts):
-        return (
-            f"it holds class folders in {', '.join(sorted(tops))}: give one of these, such as {folder.root / min(tops)}"
-        )
     return None
 
 
-def _are_split_classes(parts: list[tuple[str, ...]]) -> bool:
-    """Whether images lie in folders such as ``train/CLASS``."""
-    return bool(parts) and all(len(names) == 3 and names[0].lower() in COMMON_FOLDERS for names in parts)
+def _is_split_class(parts: tuple[str, ...]) -> bool:
+    """Whether an image lies in a folder such as ``train/CLASS``."""
+    inner = parts[1].lower() if len(parts) == 3 else ""
+    return parts[0].lower() in COMMON_FOLDERS and bool(inner) and inner not in COMMON_FOLDERS | MASK_FOLDERS

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from supervision.dataset.formats.yolo import yolo_annotations_to_detections
 
 from no_time_to_train.data.images import shown_size
@@ -137,6 +138,9 @@ def _read_labels(image: Path, labels: Path, classes: Classes, folder: Folder) ->
             values, is_polygon = _parse(line, classes)
             _check(values[1:], height, width, is_polygon)
             index = int(line.split()[0])
+            if is_polygon:  # ultralytics cuts the fractions off; rounding to six digits made some a little smaller
+                corners = np.reshape(values[1:], (-1, 2)) * (width, height)
+                values[1:] = (np.floor(corners + 0.01) / (width, height)).ravel().tolist()
             text = " ".join(map(str, [index, *values[1:]]))
             found = yolo_annotations_to_detections([text], (width, height), with_masks=is_polygon)
             label = classes.names[index]
@@ -179,9 +183,8 @@ def _check(numbers: list[float], height: int, width: int, is_polygon: bool) -> N
     elif not are_coordinates(pixels):
         raise ValueError("a coordinate is not a number, or far outside the image")
     if max(map(abs, numbers)) > 2:
-        raise ValueError(
-            f"{max(numbers, key=abs):g} is no share of the image's sides from 0 to 1: divide pixels by them"
-        )
+        far = max(numbers, key=abs)
+        raise ValueError(f"{far:g} is no share of a side of the image: divide pixels by its width or height")
 
 
 def label_file(image: Path) -> Path:
