@@ -129,6 +129,7 @@ def _find_xml(folder: Folder) -> FoundReferences | None:
     for name, is_form_of, read in XML_FORMS:
         if chosen := [(path, root) for path, root in roots if is_form_of(root)]:
             return _read_each(name, chosen, read, folder)
+    roots = [(path, root) for path, root in roots if root.tag != "View"]  # Label Studio's interface
     if roots:
         raise UserError(
             f"{roots[0][0]} is not a Pascal VOC annotation: its root is <{roots[0][1].tag}>, not <annotation>"

@@ -11,7 +11,10 @@ from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError
 
 #: Files without annotations that people and tools put next to them.
-SIDE_FILES = ("readme", "license", "licence", "changelog", "thumbs.db", "desktop.ini")
+SIDE_FILES = (
+    *("readme", "license", "licence", "changelog", "thumbs.db", "desktop.ini"),
+    *("labelmap.txt", "labeling_config.xml", "meta.json", "obj_class_to_machine_color.json"),
+)
 
 
 class Folder:
@@ -47,17 +50,16 @@ class Folder:
 
     def unused(self) -> tuple[Path, ...]:
         """The files that were not understood."""
-        return tuple(
-            path for path in self.files if path not in self._used and not path.name.lower().startswith(SIDE_FILES)
-        )
+        left = [path for path in self.files if path not in self._used and "ImageSets" not in path.parts]
+        return tuple(path for path in left if not path.name.lower().startswith(SIDE_FILES))
 
     def list_images(self, folder: Path, names: Iterable[str]) -> None:
         """Say which images the annotations in a folder list, before the first of them is looked for."""
-        self._finders[folder] = ImageFiles(folder, names)
+        self._finders[folder] = ImageFiles(folder, names, self.root)
 
     def find_image(self, name: object, folder: Path) -> Path:
         """The file of an image that an annotation in a folder names."""
-        finder = self._finders.setdefault(folder, ImageFiles(folder))
+        finder = self._finders.setdefault(folder, ImageFiles(folder, root=self.root))
         image = finder.find(str(name or ""))
         self.use(image)
         return image

@@ -4,7 +4,6 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from no_time_to_train.data.images import is_image
@@ -42,26 +41,31 @@ UPLOADED = r"^[0-9a-f]{8}-"
 class ImageFiles:
     """The images of the annotations in one folder.
 
-    They lie in the folder or below it; or, where it is one of ``ANNOTATION_FOLDERS``, below its parent.
+    They lie in the folder or below it; or, where it is one of ``ANNOTATION_FOLDERS``, below its parent; or below a
+    root.
 
     Args:
         folder: The folder of the annotation files.
+        root: A folder above it, where all references are.
         names: The names of all images that the annotations list. Of those that differ only in their folders, each
             needs a file in its own.
     """
 
-    def __init__(self, folder: Path, names: Iterable[str] = ()) -> None:
+    def __init__(self, folder: Path, names: Iterable[str] = (), root: Path | None = None) -> None:
         self.folder = folder
-        self.places = [folder, folder.parent] if folder.name.lower() in ANNOTATION_FOLDERS else [folder]
+        parents = [folder.parent] if folder.name.lower() in ANNOTATION_FOLDERS else []
+        self.places = list(dict.fromkeys([folder, *parents, *([root] if root else [])]))
+        self._indexes: dict[Path, dict[str, list[Path]]] = {}
         bases = Counter(PurePosixPath(name).name for name in set(map(_with_slashes, names)))
         self._repeated = {base for base, count in bases.items() if count > 1}
 
-    @cached_property
-    def _index(self) -> dict[str, list[Path]]:
-        """The images below the last place, by their names and by their names without an ending, in small letters."""
+    def _index(self, place: Path) -> dict[str, list[Path]]:
+        """The images below a place, by their names and by their names without an ending, in small letters."""
+        if place in self._indexes:
+            return self._indexes[place]
         index: dict[str, list[Path]] = defaultdict(list)
         seen: set[str] = set()
-        for folder, folders, files in os.walk(self.places[-1], followlinks=True):
+        for folder, folders, files in os.walk(place, followlinks=True):
             real = os.path.realpath(folder)
             folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
             for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
@@ -69,6 +73,7 @@ class ImageFiles:
                     index[path.name.lower()].append(path)
                     index[f"/{path.stem.lower()}"].append(path)
             seen.add(real)
+        self._indexes[place] = index
         return index
 
     def find(self, name: str) -> Path:
@@ -95,18 +100,23 @@ class ImageFiles:
             for candidate in (place / name, *([] if path.name in self._repeated else [place / path.name])):
                 if candidate.is_file():
                     return candidate
-        found = self._index.get(path.name.lower()) or self._index.get(f"/{path.stem.lower()}", [])
-        shared = {file: _shared_parts(file, path) for file in found}
-        best = [file for file in found if shared[file] == max(shared.values())]
-        if best and shared[best[0]] == 0 and self._is_elsewhere(path, best[0]):
-            return None
-        if len(best) > 1:
-            raise UserError(f"image {name}, which is annotated in {self.folder}, was found twice: {best[0]}, {best[1]}")
-        return best[0] if best else None
+        for place in self.places:
+            index = self._index(place)
+            found = index.get(path.name.lower()) or index.get(f"/{path.stem.lower()}", [])
+            shared = {file: _shared_parts(file, path) for file in found}
+            best = [file for file in found if shared[file] == max(shared.values())]
+            if not best or (shared[best[0]] == 0 and self._is_elsewhere(path, best[0].parent.relative_to(place).name)):
+                continue
+            if len(best) > 1:
+                raise UserError(
+                    f"image {name}, which is annotated in {self.folder}, was found twice: {best[0]}, {best[1]}"
+                )
+            return best[0]
+        return None
 
-    def _is_elsewhere(self, name: PurePosixPath, file: Path) -> bool:
+    def _is_elsewhere(self, name: PurePosixPath, actual: str) -> bool:
         """Whether a file of the same name is another image: that of ``cam1`` is not that of ``cam2``."""
-        folder, actual = name.parent.name.lower(), file.parent.relative_to(self.places[-1]).name.lower()
+        folder, actual = name.parent.name.lower(), actual.lower()
         if not folder or folder == "..":
             return False
         if name.name in self._repeated:

@@ -15,13 +15,16 @@ from no_time_to_train.errors import UserError
 
 NAME = "Label Studio json"
 
+#: The keys of a task under which its annotations stand: now, in old versions, and as predictions to be corrected.
+ANNOTATIONS = ("annotations", "completions", "predictions")
+
 
 def is_form_of(content: Any) -> bool:
     """Whether this is the content of an export: a list of tasks, or one annotation with its task."""
     first = content[0] if isinstance(content, list) and content else content
     if not isinstance(first, dict):
         return False
-    is_task = isinstance(first.get("data"), dict) and any(key in first for key in ("annotations", "completions"))
+    is_task = isinstance(first.get("data"), dict) and any(key in first for key in ANNOTATIONS)
     return is_task or {"result", "task"} <= first.keys() or bool(_minimal_regions(first))
 
 
@@ -73,7 +76,7 @@ def _regions(task: dict[str, Any], folder: Folder) -> list[dict[str, Any]]:
     """The regions of a task, with ``value``."""
     if minimal := _minimal_regions(task):
         return [{**region, "value": region, "id": index} for index, region in enumerate(minimal)]
-    annotations = [task] if "result" in task else task.get("annotations") or task.get("completions") or []
+    annotations = [task] if "result" in task else next(filter(None, map(task.get, ANNOTATIONS)), [])
     kept = [one for one in annotations if isinstance(one, dict) and not one.get("was_cancelled")]
     kept.sort(key=lambda one: not one.get("ground_truth"))
     if len(kept) > 1:

@@ -11,7 +11,7 @@ from supervision.dataset.formats.pascal_voc import detections_from_xml_obj
 
 from no_time_to_train.data.images import is_image
 from no_time_to_train.data.reference_forms.folder import Folder
-from no_time_to_train.data.reference_forms.mask_images import OBJECTS, read_colors
+from no_time_to_train.data.reference_forms.mask_images import CLASSES, OBJECTS, read_colors
 from no_time_to_train.data.reference_forms.reference import Box, Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
 from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
@@ -55,11 +55,13 @@ def _counts_from_0(element: Element, objects: list[Element]) -> bool:
 
 def _object_masks(path: Path, folder: Folder) -> list[NDArray[np.bool_]]:
     """The masks of an image in ``SegmentationObject``, next to the folder of the XML files; boxes find their own."""
-    png = path.parent.parent / OBJECTS / f"{path.stem}.png"
-    if not png.is_file():
+    parts = path.with_suffix(".png").parts
+    at = max((index for index, part in enumerate(parts) if part == "Annotations"), default=len(parts) - 2)
+    objects, classes = (Path(*parts[:at], name, *parts[at + 1 :]) for name in (OBJECTS, CLASSES))
+    if not objects.is_file():
         return []
-    folder.use(png, *png.parent.parent.glob(f"SegmentationClass/{glob.escape(path.stem)}.png"))
-    return list(read_colors(png).values())
+    folder.use(objects, classes)
+    return list(read_colors(objects).values())
 
 
 def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -> Reference:
