@@ -109,9 +109,9 @@ def read_bytes(path: str | Path) -> bytes:
 def read_text(path: str | Path) -> str:
     """Read a text file in UTF-8, or in UTF-16 that says so by its first bytes."""
     content = read_bytes(path)
-    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    is_utf16 = len(content) > 2 and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode(encoding)
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} cannot be read: {error}; it may be in GBK or another old encoding: save it as UTF-8 (in Python: "

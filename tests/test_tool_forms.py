@@ -127,6 +127,10 @@ REFUSED = {
     "panoptic": (with_json({"images": [], "annotations": [{"segments_info": []}]}), "looks like COCO panoptic"),
     "video": (video, "looks like 'CVAT for video': export 'CVAT for images 1.1'"),
     "TFRecord": (with_file("boats.tfrecord"), r"boats\.tfrecord looks like TFRecord"),
+    "brush labels as PNG": (
+        plain("task-1-annotation-2-by-1-tag-boat-0.png"),
+        "looks like brush labels of Label Studio",
+    ),
     "unknown table": (with_file("_classes.csv"), r"_classes\.csv is a table whose columns are unknown"),
     "list of classes": (with_file("labelmap.txt"), r"labelmap\.txt belongs to annotations, of which none were found"),
     "VIA without a class": (

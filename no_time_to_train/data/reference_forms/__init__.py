@@ -18,11 +18,11 @@ from no_time_to_train.data.names import clean_class_names
 from no_time_to_train.data.reference_forms import (
     class_folders,
     coco_json,
+    csv_boxes,
     label_studio,
     labelme_json,
     mask_images,
     refusals,
-    tables,
     tool_json,
     tool_xml,
     via_json,
@@ -70,12 +70,13 @@ def find_references(path: Path) -> FoundReferences:
     folder = Folder(path)
     if unreadable := describe_unreadable(folder.files):
         warnings.warn(f"--references {path}: {unreadable}", UserNotice, stacklevel=2)
-    found = yolo_txt.find(folder) or _find_json(folder) or _find_xml(folder) or tables.find(folder)
+    found = yolo_txt.find(folder) or _find_json(folder) or _find_xml(folder) or csv_boxes.find(folder)
     if found is None and path.is_dir():
         found = mask_images.find(folder)
-        if found is None and (reason := refusals.explain(folder)):
-            raise UserError(f"{path} holds no references that can be read: {reason}")
-        found = found or class_folders.find(folder)
+    if found is None and (reason := refusals.explain(folder)):
+        raise UserError(f"{path} holds no references that can be read: {reason}")
+    if found is None and path.is_dir():
+        found = class_folders.find(folder)
     if found is None:
         raise UserError(
             f"{path} holds no references: give a folder with one folder per class (images with NAME_mask.png, "

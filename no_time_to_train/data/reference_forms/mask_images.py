@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.images import open_image
+from no_time_to_train.data.images import as_mask, open_image
 from no_time_to_train.data.names import clean_class_names
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS
@@ -152,7 +152,7 @@ def objects(image: Path, mask: Path, label: str | Mapping[Key, str]) -> list[Ref
         label: The class of all objects, or that of each value or color; that of a mask in two tones is 1.
     """
     masks = read_masks(mask)
-    if masks is None:
+    if masks is None or (isinstance(label, str) and len(masks) == 1 and np.array_equal(as_mask(mask), *masks.values())):
         return [Reference(label if isinstance(label, str) else _name(1, label, mask), image, mask=mask)]
     named = [(label if isinstance(label, str) else _name(key, label, mask), one) for key, one in masks.items()]
     return [Reference(name, image, encode_mask(one), size=one.shape) for name, one in named if name]

@@ -1,5 +1,6 @@
 """Forms that are known and not read: what they look like, and the way out."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,9 @@ def explain(folder: Folder) -> str | None:
         if path.suffix.lower() in ENDINGS:
             advice = "unpack it" if path.suffix.lower() == ".zip" else "export COCO instead, or move it away"
             return f"{path} looks like {ENDINGS[path.suffix.lower()]}, which is not read: {advice}"
+    for path in folder.images:
+        if re.match(r"task-\d+-annotation-\d+", path.name):
+            return f"{path} looks like brush labels of Label Studio, which do not say their images: export JSON instead"
     for path in folder.ending(".csv"):
         return f"{path} is a table whose columns are unknown here (it may be Roboflow's classes): export COCO instead"
     for path in folder.ending(".xml"):
