@@ -59,8 +59,8 @@ def test_shapes_without_an_area_and_unused_files_are_counted(tmp_path: Path) -> 
         found = find_references(tmp_path)
     assert found.skipped == {"line": 1, "linestrip": 1}
     assert found.unused == (tmp_path / "unmarked.png",)
-    assert found.describe().startswith("LabelMe json: 1 polygon, 1 rectangle")
-    assert found.describe().endswith("; 1 file not used: unmarked.png")
+    assert found.describe(tmp_path).startswith(f"LabelMe json in {tmp_path}: 1 circle, 1 oriented_rectangle, ")
+    assert found.describe(tmp_path).endswith("; 1 file not used: unmarked.png")
 
 
 def without(write_folder: Callable[[Path], None], *names: str) -> Callable[[Path], None]:
@@ -160,6 +160,13 @@ def test_folders_of_classes_may_have_names_of_data_sets_among_others(tmp_path: P
     found = find_references(tmp_path)
     assert [one.label for one in found.references] == ["bus", "train"]
     assert found.unused == (tmp_path / "notes.txt",)
+
+
+def test_captions_are_no_labels(tmp_path: Path) -> None:
+    plain("boat/a.png")(tmp_path)
+    write(tmp_path / "boat" / "a.txt", "a boat on a lake")
+    (reference,) = find_references(tmp_path).references
+    assert reference.is_plain
 
 
 def test_an_annotation_in_two_files_counts_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -70,8 +71,8 @@ class ImageFiles:
             folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
             for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
                 if is_image(path):
-                    index[path.name.lower()].append(path)
-                    index[f"/{path.stem.lower()}"].append(path)
+                    index[_key(path.name)].append(path)
+                    index[_key(f"/{path.stem}")].append(path)
             seen.add(real)
         self._indexes[place] = index
         return index
@@ -102,7 +103,7 @@ class ImageFiles:
                     return candidate
         for place in self.places:
             index = self._index(place)
-            found = index.get(path.name.lower()) or index.get(f"/{path.stem.lower()}", [])
+            found = index.get(_key(path.name)) or index.get(_key(f"/{path.stem}"), [])
             shared = {file: _shared_parts(file, path) for file in found}
             best = [file for file in found if shared[file] == max(shared.values())]
             if not best or (shared[best[0]] == 0 and self._is_elsewhere(path, best[0].parent.relative_to(place).name)):
@@ -123,6 +124,11 @@ class ImageFiles:
             return True
         is_relative = not name.is_absolute() and ":" not in name.parts[0] and name.parts[0] != ".."
         return is_relative and bool(actual) and folder not in COMMON_FOLDERS and actual not in COMMON_FOLDERS
+
+
+def _key(name: str) -> str:
+    """What is equal for names that differ only in case, or in how an accent is encoded, as on macOS."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def _with_slashes(name: str) -> str:

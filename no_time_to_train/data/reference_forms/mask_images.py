@@ -152,7 +152,9 @@ def objects(image: Path, mask: Path, label: str | Mapping[Key, str]) -> list[Ref
         label: The class of all objects, or that of each value or color; that of a mask in two tones is 1.
     """
     masks = read_masks(mask)
-    if masks is None or (isinstance(label, str) and len(masks) == 1 and np.array_equal(as_mask(mask), *masks.values())):
+    if masks is None or (
+        isinstance(label, str) and len(masks) == 1 and (as_mask(mask) == next(iter(masks.values()))).all()
+    ):
         return [Reference(label if isinstance(label, str) else _name(1, label, mask), image, mask=mask)]
     named = [(label if isinstance(label, str) else _name(key, label, mask), one) for key, one in masks.items()]
     return [Reference(name, image, encode_mask(one), size=one.shape) for name, one in named if name]

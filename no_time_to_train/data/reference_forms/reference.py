@@ -89,10 +89,10 @@ class FoundReferences:
     skipped: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[Path, ...] = ()
 
-    def describe(self) -> str:
-        """What was understood: the form, the number of references per class, and which files were not used."""
-        counted = Counter(reference.label for reference in self.references)
-        text = f"{self.form}: {', '.join(f'{count} {label}' for label, count in counted.items())}"
+    def describe(self, where: Path) -> str:
+        """What was understood in a folder: the form, the references per class, and how many files were not used."""
+        counted = sorted(Counter(reference.label for reference in self.references).items())
+        text = f"{self.form} in {where}: {', '.join(f'{count} {label}' for label, count in counted)}"
         if not self.unused:
             return text
         some = ", ".join([*(path.name for path in self.unused[:3]), *["..."] * (len(self.unused) > 3)])

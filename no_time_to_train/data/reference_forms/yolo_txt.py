@@ -4,6 +4,7 @@ The names stand in ``data.yaml`` or another YAML file (ultralytics, Roboflow, Fi
 Studio, labelImg), ``obj.names`` (Darknet, CVAT) or ``notes.json`` (Label Studio).
 """
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ def find(folder: Folder) -> FoundReferences | None:
     data = next((path for path in yamls if path.parent == folder.root and path.stem == "data"), None)
     if folder.path.is_file() and _is_yaml(folder.path):
         data, folder = folder.path, Folder(folder.root)
-    labels = _label_files(folder)
+    labels = _label_files(folder, are_sure=data is not None)
     if data is None and not labels:
         return None
     classes = read_classes(data) if data else _find_classes(folder)
@@ -62,13 +63,16 @@ def find(folder: Folder) -> FoundReferences | None:
 
 def unnamed_labels(folder: Folder) -> int:
     """The number of label files; :func:`find` returns None where nothing names their classes."""
-    return len(_label_files(folder))
+    return len(_label_files(folder, are_sure=False))
 
 
-def _label_files(folder: Folder) -> dict[Path, Path]:
+def _label_files(folder: Folder, are_sure: bool) -> dict[Path, Path]:
     """The label files by the images that they belong to.
 
     They lie in the folder ``labels`` in place of ``images``, next to the image, or anywhere if no other has the name.
+
+    Args:
+        are_sure: Whether they are labels without a look into them; others may be captions.
     """
     texts = [path for path in folder.ending(".txt") if path.name.lower() not in SIDE_FILES]
     stems = Counter(path.stem for path in texts)
@@ -80,9 +84,15 @@ def _label_files(folder: Folder) -> dict[Path, Path]:
         labels = label_file(image)
         elsewhere = alone.get(image.stem, labels) if of_stem[image.stem] == 1 else labels
         path = labels if labels.is_file() else elsewhere
-        if path.is_file() and path.name.lower() not in SIDE_FILES:
+        if path.is_file() and path.name.lower() not in SIDE_FILES and (are_sure or _are_numbers(path)):
             found[image] = path
     return found
+
+
+def _are_numbers(path: Path) -> bool:
+    """Whether the first line of a file is a class and at least four numbers, or there is none."""
+    first = next(filter(str.strip, read_text(path).splitlines()), "0 0 0 0 0").split()
+    return len(first) >= 5 and all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", one, re.I) for one in first)
 
 
 def _find_classes(folder: Folder) -> Classes | None:
