@@ -57,7 +57,7 @@ class ReferenceOptions:
         from no_time_to_train.data.reference_forms import find_references
 
         found = find_references(self.references) if self.references else None
-        if found:
+        if found and self.references:
             print(f"references: {found.describe(self.references)}")
         given = [*(found.references if found else []), *(one.reference() for one in self.parse())]
         if self.negatives:

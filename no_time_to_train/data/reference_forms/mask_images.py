@@ -149,18 +149,29 @@ def objects(image: Path, mask: Path, label: str | Mapping[Key, str]) -> list[Ref
     """The references in a mask: its only one, or one per value or color.
 
     Args:
-        label: The class of all objects, or that of each value or color; that of a mask in two tones is 1.
+        label: The class of all objects, or that of each value or color. A mask in two tones needs the only one.
     """
     masks = read_masks(mask)
-    if masks is None or (
-        isinstance(label, str) and len(masks) == 1 and (as_mask(mask) == next(iter(masks.values()))).all()
+    if (
+        masks
+        and len(masks) == 1
+        and isinstance(label, str)
+        and np.array_equal(as_mask(mask), next(iter(masks.values())))
     ):
-        return [Reference(label if isinstance(label, str) else _name(1, label, mask), image, mask=mask)]
-    named = [(label if isinstance(label, str) else _name(key, label, mask), one) for key, one in masks.items()]
+        masks = None
+    if masks is None:
+        classes = (
+            [label] if isinstance(label, str) else [name for name in label.values() if name.lower() not in NO_CLASS]
+        )
+        name = classes[0] if len(classes) == 1 else _name(255, label, mask)
+        return [Reference(name, image, mask=mask)]
+    named = [(_name(key, label, mask), one) for key, one in masks.items()]
     return [Reference(name, image, encode_mask(one), size=one.shape) for name, one in named if name]
 
 
-def _name(key: Key, names: Mapping[Key, str], mask: Path) -> str:
+def _name(key: Key, names: str | Mapping[Key, str], mask: Path) -> str:
+    if isinstance(names, str):
+        return names
     if key not in names:
         kind = "color" if isinstance(key, tuple) else "value"
         raise UserError(f"mask {mask} has the {kind} {key}, which has no name: add it to {' or '.join(NAME_FILES[:4])}")
