@@ -5,7 +5,6 @@ without any holds plain pictures, whose objects are found (``ReferenceSegmenter.
 ``masks`` in that of the class, and may be several per image, ``NAME_object0.png``, or number the objects in one file.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from no_time_to_train.data.images import open_image
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS
-from no_time_to_train.data.reference_forms.mask_images import MASK_ENDING, MASK_FOLDERS, objects, pair
+from no_time_to_train.data.reference_forms.mask_images import MASK_ENDING, MASK_FOLDERS, objects, owner_of, pair
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.errors import UserError
 
@@ -28,21 +27,18 @@ MASK_COLORS = 64
 
 def find(folder: Folder) -> FoundReferences | None:
     """The references in the folders of a root; a folder's name is that of its class."""
-    references = []
-    for place in sorted(path for path in folder.root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        inside = [path for path in folder.images if _is_in_class(path, place)]
-        references += _read_class(place, inside, folder)
+    inside: dict[Path, list[Path]] = {}
+    for path in folder.images:
+        place, *between = path.relative_to(folder.root).parts[:-1] or ("",)
+        if place and (not between or between[0].lower() in COMMON_FOLDERS | MASK_FOLDERS):
+            inside.setdefault(folder.root / place, []).append(path)
+    references = [one for place, images in inside.items() for one in _read_class(place, images, folder)]
     return FoundReferences(NAME, references, {}, folder.skipped, folder.unused()) if references else None
 
 
-def _is_in_class(path: Path, place: Path) -> bool:
-    """Whether an image lies in the folder of a class, or in its folder of images or of masks."""
-    between = path.relative_to(place).parent.parts if path.is_relative_to(place) else ("",) * 9
-    return not between or between[0].lower() in COMMON_FOLDERS | MASK_FOLDERS
-
-
 def _read_class(place: Path, images: list[Path], folder: Folder) -> list[Reference]:
-    masks = [path for path in images if _is_mask(path, images, place)]
+    stems = {path.stem for path in images}
+    masks = [path for path in images if _is_mask(path, stems, place)]
     photos = [path for path in images if path not in set(masks)]
     pairs = pair(photos, masks, rf"|[ _.-].*|{MASK_ENDING}" if masks and masks[0].parent != place else MASK_ENDING)
     marked = [path for path in photos if pairs[path] or is_cut_out(path)]
@@ -60,13 +56,12 @@ def _read_class(place: Path, images: list[Path], folder: Folder) -> list[Referen
     return references
 
 
-def _is_mask(path: Path, images: list[Path], place: Path) -> bool:
+def _is_mask(path: Path, stems: set[str], place: Path) -> bool:
     """Whether an image is the mask of another: by its folder, by ``_mask``, or by another ending and its few colors."""
     folders = {part.lower() for part in path.relative_to(place).parent.parts}
     if folders & MASK_FOLDERS or path.stem.endswith(MASK):
         return True
-    owners = {image.stem for image in images if image != path and path.stem.startswith(image.stem)}
-    if not any(re.fullmatch(MASK_ENDING, path.stem[len(owner) :], re.I) for owner in owners):
+    if owner_of(path.stem, stems) is None:
         return False
     image = open_image(path)
     return image.mode in ("1", "P") or image.convert("RGBA").getcolors(MASK_COLORS) is not None

@@ -24,6 +24,7 @@ class Folder:
         path: The folder or the file.
         root: The folder, or that of the file.
         files: The files in the folder and below it, or the file alone. Hidden ones are left out.
+        images: Those that are images by their ending.
         skipped: How many shapes that mark no area were passed over, by their kinds.
     """
 
@@ -31,6 +32,7 @@ class Folder:
         self.path, self.root = path, path if path.is_dir() else path.parent
         found = sorted(path.rglob("*")) if path.is_dir() else [path]
         self.files = [one for one in found if not _is_hidden(one.relative_to(self.root)) and not one.is_dir()]
+        self.images = [one for one in self.files if is_image(one)]
         self.skipped: Counter[str] = Counter()
         self._used: set[Path] = set()
         self._finders: dict[Path, ImageFiles] = {}
@@ -38,11 +40,6 @@ class Folder:
     def ending(self, *endings: str) -> list[Path]:
         """The files with one of these endings."""
         return [path for path in self.files if path.suffix.lower() in endings]
-
-    @property
-    def images(self) -> list[Path]:
-        """The files that are images by their ending."""
-        return [path for path in self.files if is_image(path)]
 
     def use(self, *paths: Path) -> None:
         """Note that files were understood."""
@@ -59,8 +56,9 @@ class Folder:
 
     def find_image(self, name: object, folder: Path) -> Path:
         """The file of an image that an annotation in a folder names."""
-        finder = self._finders.setdefault(folder, ImageFiles(folder, root=self.root))
-        image = finder.find(str(name or ""))
+        if folder not in self._finders:
+            self._finders[folder] = ImageFiles(folder, root=self.root)
+        image = self._finders[folder].find(str(name or ""))
         self.use(image)
         return image
 

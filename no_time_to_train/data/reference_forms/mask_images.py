@@ -3,7 +3,7 @@
 import csv
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -135,14 +135,19 @@ def pair(images: Iterable[Path], masks: Iterable[Path], ending: str = MASK_ENDIN
     for image in pairs:
         stems.setdefault(image.stem, []).append(image)
     for mask in masks:
-        names = [mask.stem[:end] for end in range(len(mask.stem), 0, -1)]
-        owner = next((one for one in names if one in stems and re.fullmatch(ending, mask.stem[len(one) :], re.I)), None)
+        owner = owner_of(mask.stem, stems, ending)
         owner = mask.parent.name if owner is None and mask.parent.name in stems else owner
         if owner is None:
             stem = re.sub(MASK_ENDING + "$", "", mask.stem)
             raise UserError(f"{mask} is the mask of no image: there is no {stem}.jpg or {stem}.png next to it")
         pairs[max(stems[owner], key=lambda image: len(set(image.parts) & set(mask.parts)))].append(mask)
     return pairs
+
+
+def owner_of(stem: str, images: Container[str], ending: str = MASK_ENDING) -> str | None:
+    """The longest name of an image that a mask's name begins with, if the rest is ``ending``."""
+    begins = (stem[:end] for end in range(len(stem), 0, -1) if stem[:end] in images)
+    return next((one for one in begins if re.fullmatch(ending, stem[len(one) :], re.IGNORECASE)), None)
 
 
 def objects(image: Path, mask: Path, label: str | Mapping[Key, str]) -> list[Reference]:
@@ -152,19 +157,12 @@ def objects(image: Path, mask: Path, label: str | Mapping[Key, str]) -> list[Ref
         label: The class of all objects, or that of each value or color. A mask in two tones needs the only one.
     """
     masks = read_masks(mask)
-    if (
-        masks
-        and len(masks) == 1
-        and isinstance(label, str)
-        and np.array_equal(as_mask(mask), next(iter(masks.values())))
-    ):
-        masks = None
+    if masks and len(masks) == 1 and isinstance(label, str):
+        (only,) = masks.values()
+        masks = None if np.array_equal(as_mask(mask), only) else masks
     if masks is None:
-        classes = (
-            [label] if isinstance(label, str) else [name for name in label.values() if name.lower() not in NO_CLASS]
-        )
-        name = classes[0] if len(classes) == 1 else _name(255, label, mask)
-        return [Reference(name, image, mask=mask)]
+        names = {label} if isinstance(label, str) else {name for name in label.values() if name.lower() not in NO_CLASS}
+        return [Reference(names.pop() if len(names) == 1 else _name(255, label, mask), image, mask=mask)]
     named = [(_name(key, label, mask), one) for key, one in masks.items()]
     return [Reference(name, image, encode_mask(one), size=one.shape) for name, one in named if name]
 
