@@ -503,7 +503,7 @@ FOLDERS: dict[str, ToolFolder] = {
     "Label Studio YOLO": ToolFolder("YOLO txt", label_studio_yolo, BOAT_BOX),
     "Label Studio VOC": ToolFolder("Pascal VOC xml", label_studio_voc, BOAT_BOX),
     "CVAT COCO": ToolFolder("COCO json", cvat_coco, [*BOAT_MASK, *BOAT_MASK]),
-    "CVAT XML": ToolFolder("CVAT for images xml", cvat_xml, CVAT_OBJECTS, 2),
+    "CVAT XML": ToolFolder("CVAT for images xml", cvat_xml, CVAT_OBJECTS, 1),
     "CVAT masks": ToolFolder(
         "mask images", cvat_masks, [*BOAT_MASK, ("boat", pixels(45, 0, 50, 9)), ("bird", pixels(0, 30, 9, 40))]
     ),

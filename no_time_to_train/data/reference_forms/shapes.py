@@ -52,7 +52,7 @@ class Canvas:
             angle: Degrees clockwise.
             about_center: Whether it is turned about its center, instead of about x1, y1.
         """
-        (x1, y1), (x2, y2) = _points([float(value) for value in corners])
+        (x1, y1), (x2, y2) = _points([float(value) for value in corners]).tolist()
         if float(angle or 0) % 360:
             center = ((x1 + x2) / 2, (y1 + y2) / 2) if about_center else (x1, y1)
             return self.polygon(label, _turned(np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]), center, angle))
@@ -61,14 +61,16 @@ class Canvas:
 
     def ellipse(self, label: Any, x: Any, y: Any, rx: Any, ry: Any, angle: Any = 0) -> Reference:
         """An ellipse from its center and radii, turned clockwise by an angle in degrees."""
-        ((x, y), (rx, ry)) = _points([float(value) for value in (x, y, rx, ry)])
+        (x, y), (rx, ry) = _points([float(value) for value in (x, y, rx, ry)])
         angles = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
         corners = np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1)
         return self.polygon(label, _turned(corners, (x, y), angle))
 
     def points(self, label: Any, points: ArrayLike) -> Reference:
         """Points [N, 2] on one object."""
-        return Reference(_label(label), self.image, points=tuple((x, y) for x, y in _points(points)), size=self.size)
+        return Reference(
+            _label(label), self.image, points=tuple((x, y) for x, y in _points(points).tolist()), size=self.size
+        )
 
     def mask(self, label: Any, part: NDArray[Any], left: Any = 0, top: Any = 0) -> Reference | None:
         """A mask [h, w] of which all but a part is empty; None where nothing of it is inside the image."""

@@ -54,7 +54,7 @@ def _read_cvat_shape(shape: Element, canvas: Canvas) -> Reference | str | None:
         return canvas.ellipse(label, of["cx"], of["cy"], of["rx"], of["ry"], of.get("rotation"))
     if kind == "mask":
         return canvas.runs(label, of["rle"].split(","), *(of[key] for key in ("left", "top", "width", "height")))
-    return kind
+    return None if kind == "tag" else kind
 
 
 def is_labelme(element: Element) -> bool:
