@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.method.memory_bank import Category
 from tests.reference_folders import write
 from tests.tool_folders import (
     CORNERS,
     FOLDERS,
+    PIXELS,
     coco_content,
     cvat_coco,
     dump,
@@ -26,6 +30,21 @@ from tests.tool_folders import (
     via,
     yolo,
 )
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_written_for_a_tool_is_read_back_exactly(form: str, tmp_path: Path) -> None:
+    path = photo(tmp_path / "photos" / "sub" / "a.png")
+    masks = [PIXELS & ~pixels(20, 10, 30, 16), pixels(2, 30, 40, 31), pixels(50, 2, 51, 3)]
+    files = FORMATS[form](tmp_path / "out", [Category(1, "boat")], False)
+    image = LabeledImage("sub/a.png", "sub/a_2", path, 1, 40, 60)
+    files.add(image, [LabeledObject("boat", box_of(mask), mask, 0.5) for mask in masks])
+    files.finish()
+    found = find_references(tmp_path / "out" / form)
+    assert found.unused == ()
+    assert [one.label for one in found.references] == ["boat"] * 3
+    for reference, mask in zip(found.references, masks, strict=True):
+        np.testing.assert_array_equal(reference.read_mask(), mask)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -61,6 +80,11 @@ def test_shapes_without_an_area_and_unused_files_are_counted(tmp_path: Path) -> 
     assert found.unused == (tmp_path / "unmarked.png",)
     assert found.describe(tmp_path).startswith(f"LabelMe json in {tmp_path}: 1 circle, 1 oriented_rectangle, ")
     assert found.describe(tmp_path).endswith("; 1 file not used: unmarked.png")
+
+
+def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    rows, columns = np.nonzero(mask)
+    return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
 
 
 def without(write_folder: Callable[[Path], None], *names: str) -> Callable[[Path], None]:

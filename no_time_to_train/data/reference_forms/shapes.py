@@ -38,7 +38,7 @@ class Canvas:
         return self.height, self.width
 
     def polygon(self, label: Any, *rings: ArrayLike) -> Reference:
-        """A polygon from outlines [N, 2] or [2 * N]; where several overlap, as an outline and its hole, is outside."""
+        """A polygon from outlines [N, 2] or [2 * N]; what two of them cover, as a hole does, is outside."""
         outlines = [_points(ring).ravel().tolist() for ring in rings]
         encoded = [encode_polygons([outline], *self.size) for outline in outlines]
         if len(encoded) > 1:
