@@ -14,22 +14,20 @@ from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.memory_bank import Category
 from tests.reference_folders import write
-from tests.tool_folders import (
+from tests.tool_exports import (
     CORNERS,
-    FOLDERS,
     PIXELS,
     coco_content,
     cvat_coco,
     dump,
-    image_and_mask_folders,
     label_studio_yolo,
-    makesense_yolo,
     photo,
     picture,
     pixels,
     via,
     yolo,
 )
+from tests.tool_folders import FOLDERS, image_and_mask_folders, makesense_yolo
 
 
 @pytest.mark.parametrize("form", FORMATS)
