@@ -85,11 +85,14 @@ def roboflow_csv(folder: Path) -> None:
     )
 
 
-def voc_masks(folder: Path) -> None:
-    photo(folder / "JPEGImages" / "a.png")
-    write(folder / "Annotations" / "a.xml", voc_content(first=1))
-    for name in ("SegmentationClass", "SegmentationObject"):
-        picture(folder / name / "a.png", 1 * HOLED + 2 * pixels(50, 30, 60, 40), "P")
+def voc_masks(*names: str) -> Callable[[Path], None]:
+    def write_voc(folder: Path) -> None:
+        photo(folder / "JPEGImages" / "a.png")
+        write(folder / "Annotations" / "a.xml", voc_content(first=1))
+        for name in names:
+            picture(folder / name / "a.png", 1 * HOLED + 2 * pixels(50, 30, 60, 40), "P")
+
+    return write_voc
 
 
 # Masks as images
@@ -218,7 +221,10 @@ FOLDERS: dict[str, ToolFolder] = {
     "YOLO polygon with a confidence": ToolFolder(
         "YOLO txt", lambda folder: yolo(folder, f"0 {yolo_line(*RECTANGLE)} 0.91", "names: [boat]"), BOAT_MASK
     ),
-    "VOC with masks": ToolFolder("Pascal VOC xml", voc_masks, [("boat", HOLED)]),
+    "VOC with masks": ToolFolder(
+        "Pascal VOC xml", voc_masks("SegmentationClass", "SegmentationObject"), [("boat", HOLED)]
+    ),
+    "VOC with masks of classes": ToolFolder("Pascal VOC xml", voc_masks("SegmentationClass"), [("boat", HOLED)]),
     "Roboflow masks": ToolFolder("mask images", semantic, [*BOAT_MASK, ("bird", pixels(50, 30, 60, 40))]),
     "one mask per object": ToolFolder("one folder per class", one_mask_per_object, TWO_BOATS),
     "numbers of objects": ToolFolder("one folder per class", index_mask, TWO_BOATS),

@@ -1,7 +1,7 @@
-"""Class folders: one folder per class, with images and their ``NAME_mask.png``, with transparent cut-outs, or plain.
+"""Class folders: one folder per class, with images and their ``NAME_mask.png``, with transparent cut-outs, or alone.
 
 In a folder with a mask or a cut-out, each image needs one: a missing mask is more likely forgotten than meant. A folder
-without any holds plain pictures, whose objects are found (``ReferenceSegmenter.find_masks``). Masks may lie in a folder
+without any holds images whose objects are found (``ReferenceSegmenter.find_masks``). Masks may lie in a folder
 ``masks`` in that of the class, and may be several per image, ``NAME_object0.png``, or number the objects in one file.
 """
 

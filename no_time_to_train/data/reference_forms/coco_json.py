@@ -62,7 +62,9 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
         entry, category = coco.imgs[annotation["image_id"]], coco.cats.get(annotation["category_id"])
         if category is None:
             raise UserError(f"{where} is of a category that is not listed")
-        is_crowd = annotation["iscrowd"] and not all_crowds and "occluded" not in (annotation.get("attributes") or {})
+        attributes = annotation.get("attributes")
+        is_cvat = isinstance(attributes, dict) and "occluded" in attributes
+        is_crowd = annotation["iscrowd"] and not all_crowds and not is_cvat
         has_area = any(annotation.get("segmentation") or ()) or annotation.get("bbox")
         if is_crowd or not has_area:
             folder.skipped["annotation without a box or a mask"] += not has_area

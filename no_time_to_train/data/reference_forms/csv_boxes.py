@@ -1,16 +1,13 @@
 """Tables: a CSV file with a box in each row, by makesense, Roboflow (TensorFlow) or others with these columns."""
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from no_time_to_train.data.reference_forms import via_json
-from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.folder import Folder, read_rows
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
-from no_time_to_train.files import read_text
 
 NAME = "CSV of boxes"
 
@@ -22,10 +19,10 @@ def find(folder: Folder) -> FoundReferences | None:
     """The references in CSV files; None where none is known."""
     references, form = [], NAME
     for path in folder.ending(".csv"):
-        rows = list(csv.reader(io.StringIO(read_text(path)), skipinitialspace=True))
+        rows = read_rows(path)
         if rows and via_json.COLUMN in rows[0]:
             form = f"{via_json.NAME} csv"
-            references += via_json.read_csv(path, folder)
+            references += via_json.read_csv(path, rows, folder)
         elif read := _reader(rows, path, folder):
             references += folder.read_shapes(path, [row for row in rows if row], read, "row")
         else:

@@ -1,5 +1,7 @@
 """The files among which references are looked for, and what was used of them and passed over."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,6 +11,7 @@ from no_time_to_train.data.images import is_image
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_text
 
 #: Files without annotations that people and tools put next to them.
 SIDE_FILES = (
@@ -85,6 +88,14 @@ class Folder:
             elif reference is not None:
                 references.append(reference)
         return references
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The rows of a CSV file."""
+    try:
+        return list(csv.reader(io.StringIO(read_text(path)), skipinitialspace=True))
+    except csv.Error as error:
+        raise UserError(f"{path} is not valid CSV: {error}") from error
 
 
 def _is_hidden(path: Path) -> bool:

@@ -1,6 +1,5 @@
 """Masks as image files: what is in one, whose image it is, and which classes its values or colors stand for."""
 
-import csv
 import re
 import warnings
 from collections.abc import Container, Iterable, Mapping
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_mask, open_image
 from no_time_to_train.data.names import clean_class_names
-from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.folder import Folder, read_rows
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import encode_mask
@@ -261,7 +260,7 @@ def read_names(folder: Folder) -> dict[Key, str]:
     """
     for path in (path for name in NAME_FILES for path in folder.files if path.name.lower() == name):
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
-        rows = list(csv.reader(lines, skipinitialspace=True)) if path.suffix == ".csv" else [[line] for line in lines]
+        rows = read_rows(path) if path.suffix == ".csv" else []
         names: dict[Key, str] = {}
         try:
             if path.name == "labelmap.txt":

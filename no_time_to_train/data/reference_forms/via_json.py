@@ -1,7 +1,5 @@
 """VGG Image Annotator (VIA) 1 and 2, and makesense's "VGG JSON": regions as JSON, a project, or CSV."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +12,6 @@ from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import read_text
 
 NAME = "VIA"
 
@@ -50,10 +47,11 @@ def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
     return _read(path, files, folder)
 
 
-def read_csv(path: Path, folder: Folder) -> list[Reference]:
+def read_csv(path: Path, rows: list[list[str]], folder: Folder) -> list[Reference]:
     """The regions of a CSV file, which has one in each row."""
     files: dict[str, list[Region]] = {}
-    for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path))), start=2):
+    for number, values in enumerate(rows[1:], start=2):
+        row = dict(zip(rows[0], values, strict=False))
         try:
             region = (json.loads(row[COLUMN] or "{}"), json.loads(row["region_attributes"] or "{}"))
         except (KeyError, ValueError) as error:

@@ -54,14 +54,16 @@ def _counts_from_0(element: Element, objects: list[Element]) -> bool:
 
 
 def _object_masks(path: Path, folder: Folder) -> list[NDArray[np.bool_]]:
-    """The masks of an image in ``SegmentationObject``, next to the folder of the XML files; boxes find their own."""
+    """The masks of an image in ``SegmentationObject``, next to the folder of the XML files; boxes find their own.
+
+    Where there is only ``SegmentationClass``, these are the masks of classes: those with one object find its box.
+    """
     parts = path.with_suffix(".png").parts
     at = max((index for index, part in enumerate(parts) if part == "Annotations"), default=len(parts) - 2)
     objects, classes = (Path(*parts[:at], name, *parts[at + 1 :]) for name in (OBJECTS, CLASSES))
-    if not objects.is_file():
-        return []
     folder.use(objects, classes)
-    return list(read_colors(objects).values())
+    found = next((file for file in (objects, classes) if file.is_file()), None)
+    return list(read_colors(found).values()) if found else []
 
 
 def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -> Reference:
