@@ -188,7 +188,7 @@ def test_captions_are_no_labels(tmp_path: Path) -> None:
     plain("boat/a.png")(tmp_path)
     write(tmp_path / "boat" / "a.txt", "a boat on a lake")
     (reference,) = find_references(tmp_path).references
-    assert reference.is_plain
+    assert reference.is_unmarked
 
 
 def test_an_annotation_in_two_files_counts_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A reference, as every form gives it."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,12 @@ class Reference:
     def is_unmarked(self) -> bool:
         """Whether it is an image without a mask, a box or points."""
         return self.mask is None and self.box is None and not self.points
+
+    @property
+    def is_plain(self) -> bool:
+        """The old name of :attr:`is_unmarked`."""
+        warnings.warn("Reference.is_plain is called is_unmarked now", DeprecationWarning, stacklevel=2)
+        return self.is_unmarked
 
     def read_mask(self) -> NDArray[np.bool_] | None:
         """The object's mask, bool [H, W]; None where the annotation has none, or where it is the whole image."""
