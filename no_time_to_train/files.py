@@ -1,5 +1,6 @@
 """Files: read with clear errors, written atomically, and identified by their content."""
 
+import codecs
 import glob
 import hashlib
 import json
@@ -106,11 +107,16 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file in UTF-8."""
+    """Read a text file in UTF-8, or in UTF-16 that says so by its first bytes."""
+    content = read_bytes(path)
+    is_utf16 = len(content) > 2 and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(
+            f"{path} cannot be read: {error}; it may be in GBK or another old encoding: save it as UTF-8 (in Python: "
+            "path.write_text(path.read_text('gbk'), 'utf-8'))"
+        ) from error
 
 
 def read_json(path: str | Path) -> Any:

@@ -143,7 +143,11 @@ def replace(ending: str, old: str, new: str) -> Callable[[Path], None]:
         ),
         ("LabelMe polygons", without_image, r"photos/a\.png, which is annotated in .*, was not found"),
         ("LabelMe polygons", cut_in_half("json"), r"a\.json is not valid JSON"),
-        ("LabelMe points", replace("json", '"point"', '"linestrip"'), "shape 0 is a linestrip: draw a polygon"),
+        (
+            "LabelMe points",
+            replace("json", '"point"', '"linestrip"'),
+            "marks no object: passed over: 1 linestrip .*a polygon",
+        ),
         ("LabelMe rectangles", replace("json", '"rectangle"', '"polygon"'), "shape 0 is broken: .*three points"),
         ("COCO RLE", without_image, "was not found: put it into that folder"),
         (

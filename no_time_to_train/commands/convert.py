@@ -35,4 +35,4 @@ def convert(
     from no_time_to_train.data.convert import convert as convert_annotations
 
     found, folder = convert_annotations(source, form, out, link)
-    print(f"{found.describe()}; written to {folder}")
+    print(f"{found.describe(source)}; written to {folder}")

@@ -32,8 +32,8 @@ def evaluate(
     The scores are those of the test stage for its own results, and go to metrics.json.
 
     Args:
-        gt: Ground truth: a COCO annotation file; or annotations in any form that segment --references takes, for results
-            of segment, which have an images.json next to them.
+        gt: Ground truth: a COCO annotation file; or, for results of segment, which have an images.json next to them,
+            annotations in any form that segment --references takes.
         results: COCO results file.
         split: Class split, such as few_shot_classes. Default: all classes.
         cat_names: Classes by name, separated by commas, instead of a split.

@@ -1,6 +1,5 @@
 """Options that commands share: the references of the objects, and the networks with their settings."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
-from no_time_to_train.pipeline.summary import count_labels
 from no_time_to_train.ranges import NonNegative, Positive
 
 if TYPE_CHECKING:
@@ -62,13 +60,12 @@ class ReferenceOptions:
         from no_time_to_train.data.reference_forms import find_references
 
         found = find_references(self.references) if self.references else None
-        if found:
-            print(f"references: {found.form} in {self.references}: {counts(one.label for one in found.references)}")
+        if found and self.references:
+            print(f"references: {found.describe(self.references)}")
         given = [*(found.references if found else []), *(one.reference() for one in self.parse())]
         if self.negatives:
             negatives = find_references(self.negatives)
-            labels = counts(one.label for one in negatives.references)
-            print(f"negatives: {negatives.form} in {self.negatives}: {labels}")
+            print(f"negatives: {negatives.describe(self.negatives)}")
             given += [replace(one, negative=True) for one in negatives.references]
         check_negatives(given, memories)
         return given, found
@@ -199,8 +196,3 @@ def check_negatives(references: Iterable["Reference"], memories: Iterable[Path])
                 f"the negative reference in {one.image} is of class {one.label!r}, which no reference shows"
                 f"{suggest(one.label, known)}"
             )
-
-
-def counts(labels: Iterable[str]) -> str:
-    """How many there are of each class, as text."""
-    return count_labels(Counter(labels))

@@ -125,6 +125,8 @@ def _check_images(images: list[dict[str, Any]], path: str | Path) -> None:
     """Check the names of images, and the heights and widths that they state; both sizes may be absent."""
     for image in images:
         for key in ("height", "width"):
+            if image.get(key, 0) is None:  # as Label Studio writes it for images without objects
+                del image[key]
             if key in image and not (type(image[key]) is int and 0 < image[key] <= MAX_SIDE):
                 raise UserError(f"{path}: image {image['id']} has {key} {image[key]!r}, not 1 to {MAX_SIDE} pixels")
         try:
@@ -210,6 +212,10 @@ def _repair(data: dict[str, Any], path: str | Path) -> None:
         repaired,
         "had polygons of fewer than three points, which were removed; where no polygon was left, the box became one",
     )
+    crowds = [annotation for annotation in data["annotations"] if annotation["iscrowd"]]
+    if len(crowds) == len(data["annotations"]):
+        what = "are crowds, as CVAT writes masks: references take them as objects, evaluation ignores them"
+        _notify(path, crowds, f"{what} (set iscrowd to 0)")
 
 
 def _check_annotation(annotation: dict[str, Any], size: tuple[int | None, int | None], where: str) -> None:
@@ -218,6 +224,8 @@ def _check_annotation(annotation: dict[str, Any], size: tuple[int | None, int | 
         raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}, which must be 0 or 1")
     if annotation.get("bbox") and not _is_box(annotation["bbox"]):
         raise UserError(f"{where}: its bbox is not [x, y, w, h] in pixels")
+    if annotation.get("area", 0) in (None, []):  # as VIA writes it for points
+        del annotation["area"]
     if not is_number(annotation.get("area", 0)):
         raise UserError(f"{where} has area {annotation['area']!r}, not a number")
     segmentation = annotation.get("segmentation")
@@ -245,10 +253,14 @@ def _repair_polygons(annotation: dict[str, Any], where: str) -> bool:
     if len(polygons) == len(segmentation):
         return False
     if not polygons:
+        if not annotation.get("bbox") and not any(segmentation):
+            annotation["segmentation"] = []
+            return False
         if not annotation.get("bbox"):
             raise UserError(f"{where} has neither a polygon of three points nor a bbox")
         x, y, w, h = annotation["bbox"]
         polygons = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        annotation["is_box"] = True
     annotation["segmentation"] = polygons
     return True
 

@@ -304,9 +304,9 @@ def _from_array(image: NDArray[np.generic] | Tensor) -> Image.Image:
 def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
     """The inside of a mask in any form, upright.
 
-    Inside are: the opaque pixels of an image with transparency; all entries except the first of an image with a
-    palette; otherwise the pixels brighter than half of the brightest one, so that masks of 0 and 1, of 0 and 255, and
-    blurred by JPEG read alike.
+    Inside are: the opaque pixels of an image that has transparent ones as well; all entries except the first of an
+    image with a palette; otherwise the pixels brighter than half of the brightest one, so that masks of 0 and 1, of 0
+    and 255, and blurred by JPEG read alike.
 
     Returns:
         bool [H, W].
@@ -323,7 +323,10 @@ def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
 def _inside(image: Image.Image) -> NDArray[np.bool_]:
     """The inside of a mask that is a PIL image; see :func:`as_mask`."""
     if image.has_transparency_data:
-        return np.asarray(image.convert("RGBA"))[..., 3] > 127
+        opaque = np.asarray(image.convert("RGBA"))[..., 3] > 127
+        if opaque.any() and not opaque.all():
+            return opaque
+        image = image if image.mode == "P" else image.convert("RGB")  # its transparency says nothing
     if image.mode == "P":
         return np.asarray(image) > 0
     return _bright(np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L")))

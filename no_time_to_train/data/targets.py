@@ -18,7 +18,7 @@ from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.datasets import stated_size
 from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image
 from no_time_to_train.data.names import clean_characters, clean_name, unique_names, unique_stems
-from no_time_to_train.data.reference_forms.reference import find_image
+from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import real_path
 
@@ -70,7 +70,9 @@ class Targets:
     category_ids: dict[str, int] = field(default_factory=dict)
 
 
-def find_targets(arguments: Sequence[str], every: int, out: Path | None = None) -> Targets:
+def find_targets(
+    arguments: Sequence[str], every: int, out: Path | None = None, image_dir: Path | None = None
+) -> Targets:
     """Find the target images.
 
     Files that are images by their ending, but cannot be read here, are named in a :class:`UserNotice`.
@@ -80,9 +82,14 @@ def find_targets(arguments: Sequence[str], every: int, out: Path | None = None) 
             without annotations.
         every: Of a video, the frames whose number is divisible by this.
         out: Files in this folder are not targets, because an earlier run wrote them.
+        image_dir: The folder of the images of a COCO file; None looks for them near the file.
     """
     if len(arguments) == 1 and arguments[0].lower().endswith(".json"):
-        return _listed_targets(Path(arguments[0]))
+        return _listed_targets(Path(arguments[0]), image_dir)
+    if image_dir is not None:
+        raise UserError(
+            "--image-dir is the folder of the images that a COCO file lists: give this file alone to --images"
+        )
     found: dict[Path, str] = {}
     for argument in arguments:
         for path, name in _matching_files(argument):
@@ -199,18 +206,25 @@ def _fail(reason: str) -> NoReturn:
     raise UserError(reason)
 
 
-def _listed_targets(json_file: Path) -> Targets:
-    """The images that a COCO file lists."""
+def _listed_targets(json_file: Path, image_dir: Path | None) -> Targets:
+    """The images that a COCO file lists. Those that are missing raise when they are read."""
     coco = read_coco(json_file)
     if not coco.imgs:
         raise UserError(f"{json_file} lists no images")
     entries = list(coco.imgs.values())
     names = unique_names([clean_name(entry["file_name"]) for entry in entries])
-    paths = [find_image(entry["file_name"], json_file.parent) for entry in entries]
-    images = [
-        TargetImage(name, stem, partial(_read_listed, path, entry), path, entry["id"])
-        for name, stem, path, entry in zip(names, unique_stems(names), paths, entries, strict=True)
-    ]
+    files = ImageFiles(image_dir or json_file.parent, [entry["file_name"] for entry in entries])
+    images, missing = [], []
+    for name, stem, entry in zip(names, unique_stems(names), entries, strict=True):
+        try:
+            path = files.find(entry["file_name"])
+        except UserError as error:
+            missing.append(str(error))
+            images.append(TargetImage(name, stem, partial(_fail, str(error)), None, entry["id"]))
+        else:
+            images.append(TargetImage(name, stem, partial(_read_listed, path, entry), path, entry["id"]))
+    if len(missing) == len(images):
+        raise UserError(f"{missing[0]}, or name the folder of the images with --image-dir")
     ids = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
     return Targets(iter(images), len(images), f"{plural(len(images), 'image')} of a COCO file", ids)
 

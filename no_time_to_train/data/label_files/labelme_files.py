@@ -21,7 +21,8 @@ class LabelMeFiles(LabelFiles):
             shapes += [
                 {
                     "label": one.label,
-                    "points": part.tolist(),
+                    # LabelMe refuses polygons of fewer than three points, which one row of pixels would be.
+                    "points": part.tolist() + part[-1:].tolist() * (0 if one.mask is None else 3 - len(part)),
                     "group_id": group if len(parts) > 1 else None,
                     "description": "" if one.score is None else f"score {one.score:.3f}",
                     "shape_type": "rectangle" if one.mask is None else "polygon",

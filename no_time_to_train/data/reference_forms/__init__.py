@@ -5,104 +5,161 @@ they expect all images in one folder and keep every mask in memory at the image'
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
-from no_time_to_train.data.coco import read_coco
+from defusedxml.ElementTree import fromstring
+
 from no_time_to_train.data.images import describe_unreadable
 from no_time_to_train.data.names import clean_class_names
-from no_time_to_train.data.reference_forms import class_folders, coco_json, labelme_json, voc_xml, yolo_txt
+from no_time_to_train.data.reference_forms import (
+    class_folders,
+    coco_json,
+    csv_boxes,
+    label_studio,
+    labelme_json,
+    mask_images,
+    refusals,
+    tool_json,
+    tool_xml,
+    via_json,
+    voc_xml,
+    yolo_txt,
+)
+from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.files import read_json
+from no_time_to_train.files import read_bytes, read_json
 
 __all__ = ["FoundReferences", "Reference", "find_references"]
+
+#: The other forms of JSON: what a file's content must be, and the reader of one file.
+JSON_FORMS: tuple[tool_json.ToolForm, ...] = (
+    tool_json.ToolForm(labelme_json.NAME, labelme_json.is_form_of, labelme_json.read),
+    tool_json.ToolForm(label_studio.NAME, label_studio.is_form_of, label_studio.read),
+    tool_json.ToolForm(f"{via_json.NAME} json", via_json.is_form_of, via_json.read),
+    *tool_json.FORMS,
+)
+
+#: The forms of XML: the name, what a file's root must be, and the reader of one file.
+XML_FORMS: tuple[tuple[str, Callable[[Element], bool], Callable[[Path, Element, Folder], list[Reference]]], ...] = (
+    (tool_xml.CVAT, tool_xml.is_cvat, tool_xml.read_cvat),
+    (tool_xml.LABELME, tool_xml.is_labelme, tool_xml.read_labelme),
+    (voc_xml.NAME, voc_xml.is_form_of, voc_xml.read),
+)
 
 
 def find_references(path: Path) -> FoundReferences:
     """Read the references in a folder or an annotation file.
 
-    Where a folder holds several forms, the first of these counts: YOLO, COCO, LabelMe, Pascal VOC, class folders. Files
-    that are images by their ending, but cannot be read here, are named in a :class:`UserNotice`.
+    Where a folder holds several forms, the first of these counts: YOLO, COCO, other JSON, XML, CSV, masks as images,
+    class folders. The last is refused where a file or the name of a folder says otherwise. Files that are images by
+    their ending, but cannot be read here, and shapes that mark no area are named in a :class:`UserNotice`.
 
     Args:
-        path: A folder, an annotation file of COCO, LabelMe or Pascal VOC, or YOLO's ``data.yaml``.
+        path: A folder, or an annotation file in it.
 
     Returns:
-        At least one reference, and the name of the form.
+        At least one reference, the name of the form, and what was not used.
     """
     if not path.exists():
         raise UserError(f"references not found: {path}")
-    if unreadable := describe_unreadable(sorted(path.rglob("*"))):
+    folder = Folder(path)
+    if unreadable := describe_unreadable(folder.files):
         warnings.warn(f"--references {path}: {unreadable}", UserNotice, stacklevel=2)
-    found = _find_in_folder(path) if path.is_dir() else _find_in_files([path], path.parent)
+    found = yolo_txt.find(folder) or _find_json(folder) or _find_xml(folder) or csv_boxes.find(folder)
+    if found is None and path.is_dir():
+        found = mask_images.find(folder)
+    if found is None and (reason := refusals.explain(folder)):
+        raise UserError(f"{path} holds no references that can be read: {reason}")
+    if found is None and path.is_dir():
+        found = class_folders.find(folder)
     if found is None:
         raise UserError(
             f"{path} holds no references: give a folder with one folder per class (images with NAME_mask.png, "
             "transparent cut-outs, or images alone), with LabelMe json, COCO json or Pascal VOC xml, or with YOLO txt "
             "and data.yaml"
         )
+    skipped = _describe_skipped(folder.skipped)
     if not found.references:
-        raise UserError(f"{path} ({found.form}) marks no object")
+        raise UserError(f"{path} ({found.form}) marks no object{f': {skipped}' if skipped else ''}")
+    if skipped:
+        warnings.warn(f"{path} ({found.form}): {skipped}", UserNotice, stacklevel=2)
     names = clean_class_names([reference.label for reference in found.references], path)
     return replace(
         found, references=[replace(reference, label=names[reference.label]) for reference in found.references]
     )
 
 
-def _find_in_folder(root: Path) -> FoundReferences | None:
-    data = yolo_txt.find_data_file(root)
-    if data is not None:
-        return _read_yolo(data, root)
-    files = sorted(path for path in root.rglob("*") if not path.name.startswith("."))
-    found = _find_in_files(files, root)
-    if found is None and class_folders.is_form_of(root):
-        return FoundReferences(class_folders.NAME, class_folders.read(root))
-    return found
+def _describe_skipped(skipped: Mapping[str, int]) -> str:
+    """The shapes that were passed over, and what to draw instead; empty where there are none."""
+    kinds = [f"{count} {kind}" for kind, count in skipped.items() if count]
+    return f"passed over: {', '.join(kinds)} (what marks an object is a polygon, mask, box, ellipse or point)" * bool(
+        kinds
+    )
 
 
-def _find_in_files(files: list[Path], root: Path) -> FoundReferences | None:
-    """The references of the first form that some of the files have; None where none has any."""
-    if len(files) == 1 and files[0].suffix in (".yaml", ".yml"):
-        return _read_yolo(files[0], root)
-    contents = {path: read_json(path) for path in files if path.suffix.lower() == ".json"}
-    if chosen := [path for path, content in contents.items() if coco_json.is_form_of(content)]:
-        cocos = {path: read_coco(path) for path in chosen}
-        references = [reference for path, coco in cocos.items() for reference in coco_json.read(path, coco)]
-        return FoundReferences(coco_json.NAME, references, _category_ids([coco.dataset for coco in cocos.values()]))
-    if chosen := [path for path, content in contents.items() if labelme_json.is_form_of(content)]:
-        return FoundReferences(labelme_json.NAME, _read_each(labelme_json.read, chosen))
-    chosen = [path for path in files if path.suffix.lower() == ".xml"]
-    if chosen:
-        return FoundReferences(voc_xml.NAME, _read_each(voc_xml.read, chosen))
+def _find_json(folder: Folder) -> FoundReferences | None:
+    """The references of the first form that JSON files have; None where none has any."""
+    forms: dict[str, list[Path]] = {}
+    for path in folder.ending(".json"):
+        content = read_json(path)
+        known = (form.name for form in JSON_FORMS if form.is_form_of(content))
+        forms.setdefault(coco_json.NAME if coco_json.is_form_of(content) else next(known, ""), []).append(path)
+    if chosen := forms.get(coco_json.NAME):
+        folder.use(*chosen)
+        references, ids = coco_json.read_all(chosen, folder)
+        return FoundReferences(coco_json.NAME, references, ids, folder.skipped, folder.unused())
+    for form in JSON_FORMS:
+        if chosen := forms.get(form.name):
+            return _read_each(form.name, [(path, None) for path in chosen], _from_json(form), folder)
     return None
 
 
-def _read_each(read: Callable[[Path], list[Reference]], paths: list[Path]) -> list[Reference]:
+def _from_json(form: tool_json.ToolForm) -> Callable[[Path, Any, Folder], list[Reference]]:
+    """The reader of a form, which gets one file's content at a time."""
+    return lambda path, _, folder: form.read(path, read_json(path), folder)
+
+
+def _find_xml(folder: Folder) -> FoundReferences | None:
+    """The references of the first form that XML files have; None where none has any."""
+    roots = [(path, _root(path)) for path in folder.ending(".xml")]
+    for name, is_form_of, read in XML_FORMS:
+        if chosen := [(path, root) for path, root in roots if is_form_of(root)]:
+            return _read_each(name, chosen, read, folder)
+    roots = [(path, root) for path, root in roots if root.tag != "View"]  # Label Studio's interface
+    if roots:
+        raise UserError(
+            f"{roots[0][0]} is not a Pascal VOC annotation: its root is <{roots[0][1].tag}>, not <annotation>"
+        )
+    return None
+
+
+def _root(path: Path) -> Element:
+    try:
+        root: Element = fromstring(read_bytes(path))
+    except UserError:
+        raise
+    except Exception as error:  # ParseError, DefusedXmlException, ValueError, ...
+        raise UserError(f"{path} is not a Pascal VOC annotation: {error}; save it as XML in UTF-8") from error
+    return root
+
+
+def _read_each(
+    name: str, files: list[tuple[Path, Any]], read: Callable[[Path, Any, Folder], list[Reference]], folder: Folder
+) -> FoundReferences:
     """The references in some files; whatever their parser raises names the file."""
     references = []
-    for path in paths:
+    for path, content in files:
+        folder.use(path)
         try:
-            references += read(path)
+            references += read(path, content, folder)
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{path} is broken: {error!r}") from error
-    return references
-
-
-def _read_yolo(data: Path, root: Path) -> FoundReferences:
-    """The references of YOLO. Its classes count from 0, category ids from 1."""
-    names = yolo_txt.read_names(data)
-    ids = {name: index + 1 for index, name in sorted(names.items())}
-    return FoundReferences(yolo_txt.NAME, yolo_txt.read(data, names, root), ids)
-
-
-def _category_ids(contents: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """The category ids in COCO files, in the files' order; numbers from 1 where the files disagree."""
-    ids: dict[str, int] = {}
-    for category in (category for content in contents for category in content.get("categories", [])):
-        ids.setdefault(category["name"], category["id"])
-    return ids if len(set(ids.values())) == len(ids) else {name: number for number, name in enumerate(ids, start=1)}
+            tool = name.rpartition(" ")[0]
+            raise UserError(f"{path} is broken: it is not a {tool} annotation: {error!r}") from error
+    return FoundReferences(name, references, {}, folder.skipped, folder.unused())

@@ -1,24 +1,22 @@
-"""LabelMe: one JSON file per image."""
+"""LabelMe, and X-AnyLabeling: one JSON file per image."""
 
 import base64
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from no_time_to_train.data.images import decode_image
-from no_time_to_train.data.reference_forms.reference import Reference, annotated_size, find_image
-from no_time_to_train.data.rle import are_coordinates, encode_mask, encode_polygons
-from no_time_to_train.errors import UserError
-from no_time_to_train.files import read_json
+from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
 
 NAME = "LabelMe json"
 
-#: Corners of the polygon that stands for a circle.
-CIRCLE_CORNERS = 72
+#: Shapes that are drawn as their corners.
+POLYGONS = ("polygon", "rotation", "oriented_rectangle", "quadrilateral")
 
 
 def is_form_of(content: Any) -> bool:
@@ -26,67 +24,50 @@ def is_form_of(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("shapes"), list)
 
 
-def read(path: Path) -> list[Reference]:
+def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
     """The objects of a file.
 
-    Polygons, circles and masks become masks, rectangles become boxes, and points stay points. Masks with the same label
-    and the same group id are one object, and so are points.
+    Polygons, turned rectangles, circles and masks become masks, rectangles become boxes, and points stay points. Masks
+    with the same label and the same group id are one object, and so are points.
     """
-    content = read_json(path)
-    image = find_image(str(content.get("imagePath") or ""), path.parent)
-    height, width = annotated_size(image, content.get("imageHeight"), content.get("imageWidth"))
-    references: list[Reference] = []
-    groups: dict[tuple[str, Any, bool], int] = {}  # label, group id and whether it is of points -> index of reference
-    for index, shape in enumerate(content["shapes"]):
-        try:
-            reference = _read_shape(shape, image, height, width)
-            group_id = _group_id(shape)
-        except Exception as error:  # a shape can hold anything, and so can the image in it
-            raise UserError(f"{path}: shape {index} is broken: {error!r}") from error
-        if reference is None:
-            kind = shape.get("shape_type")
-            raise UserError(f"{path}: shape {index} is a {kind}: draw a polygon, rectangle, circle, mask or point")
-        group = (reference.label, group_id, bool(reference.points))
-        if reference.box is not None or group_id is None:
-            references.append(reference)
-        elif group not in groups:
-            groups[group] = len(references)
-            references.append(reference)
-        elif reference.points:
-            earlier = references[groups[group]]
-            references[groups[group]] = replace(earlier, points=(*earlier.points, *reference.points))
-        else:
-            union, added = references[groups[group]].read_mask(), reference.read_mask()
-            assert union is not None
-            assert added is not None
-            references[groups[group]] = replace(reference, mask=encode_mask(union | added))
-    return references
+    image = folder.find_image(content.get("imagePath"), path.parent)
+    canvas = Canvas.of(image, content.get("imageHeight"), content.get("imageWidth"))
+    groups: list[int | str | None] = []
+
+    def read_shape(shape: dict[str, Any]) -> Reference | str | None:
+        reference = _read_shape(shape, canvas)
+        if isinstance(reference, Reference):
+            groups.append(_group_id(shape))
+        return reference
+
+    return merge_groups(folder.read_shapes(path, content["shapes"], read_shape), groups)
 
 
-def _read_shape(shape: dict[str, Any], image: Path, height: int, width: int) -> Reference | None:
-    """The reference that a shape marks; None where its kind marks no object."""
-    if not isinstance(shape["label"], str | int):
-        raise ValueError(f"its label is {shape['label']!r}, not text")
-    label, size = str(shape["label"]), (height, width)
-    points = np.array(shape["points"], float).reshape(-1, 2)
-    if not are_coordinates(points.ravel().tolist()):
-        raise ValueError("a coordinate is not a number, or far outside any image")
+def _read_shape(shape: dict[str, Any], canvas: Canvas) -> Reference | str | None:
+    """The reference that a shape marks, or the kind of a shape that marks no area."""
+    label, points = shape["label"], shape["points"]
     kind = shape.get("shape_type") or "polygon"
-    if kind == "point":
-        return Reference(label, image, points=((points[0, 0], points[0, 1]),), size=size)
+    if kind in POLYGONS:
+        return _draw(canvas.polygon(label, points), points, canvas)
     if kind == "rectangle":
-        (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
-        return Reference(label, image, box=(x1, y1, x2, y2), size=size)
-    if kind == "mask":
-        x, y = points[0].round().astype(int)
-        return Reference(label, image, encode_mask(_read_mask(shape["mask"], x, y, height, width)), size=size)
+        (x1, y1), (x2, y2) = np.min(points, axis=0), np.max(points, axis=0)
+        return canvas.box(label, x1, y1, x2, y2)
     if kind == "circle":
         radius = math.dist(*points[:2])
-        angles = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
-        points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    elif kind != "polygon":
-        return None
-    return Reference(label, image, encode_polygons([points.ravel().tolist()], height, width), size=size)
+        return canvas.ellipse(label, points[0][0], points[0][1], radius, radius)
+    if kind in ("point", "points"):
+        return canvas.points(label, points)
+    if kind == "mask":
+        part = np.asarray(decode_image(base64.b64decode(shape["mask"]), "of the mask")).astype(bool)
+        return canvas.mask(label, part, *points[0])
+    return str(kind)
+
+
+def _draw(polygon: Reference, points: list[list[float]], canvas: Canvas) -> Reference:
+    """A polygon as LabelMe draws it: its outline belongs to it."""
+    image = Image.new("1", (canvas.width, canvas.height))
+    ImageDraw.Draw(image).polygon([(x, y) for x, y in points], outline=1, fill=1)
+    return canvas.mask(polygon.label, np.asarray(image)) or polygon
 
 
 def _group_id(shape: dict[str, Any]) -> int | str | None:
@@ -95,11 +76,3 @@ def _group_id(shape: dict[str, Any]) -> int | str | None:
     if not isinstance(group_id, int | str | None):
         raise ValueError(f"its group_id is {group_id!r}, not a number")
     return group_id
-
-
-def _read_mask(png: str, x: int, y: int, height: int, width: int) -> NDArray[np.bool_]:
-    """A mask at the image's size; LabelMe stores only the part inside its box, whose upper left pixel is x, y."""
-    part = np.asarray(decode_image(base64.b64decode(png), "of the mask")).astype(bool)
-    mask = np.zeros((height, width), bool)
-    mask[y : y + part.shape[0], x : x + part.shape[1]] = part
-    return mask

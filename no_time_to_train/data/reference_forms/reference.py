@@ -1,6 +1,8 @@
 """A reference, as every form gives it."""
 
-import glob
+import warnings
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_mask, as_rgb, shown_size, stored_size
-from no_time_to_train.data.names import check_file_name
 from no_time_to_train.data.rle import Rle, decode_mask
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
 
 #: In place of a mask: the whole image shows the object.
 WHOLE: Literal["whole"] = "whole"
@@ -53,6 +54,12 @@ class Reference:
         """Whether it is an image without a mask, a box or points."""
         return self.mask is None and self.box is None and not self.points
 
+    @property
+    def is_plain(self) -> bool:
+        """The old name of :attr:`is_unmarked`."""
+        warnings.warn("Reference.is_plain is called is_unmarked now", DeprecationWarning, stacklevel=2)
+        return self.is_unmarked
+
     def read_mask(self) -> NDArray[np.bool_] | None:
         """The object's mask, bool [H, W]; None where the annotation has none, or where it is the whole image."""
         if self.mask is None or self.mask == WHOLE:
@@ -79,15 +86,24 @@ class FoundReferences:
         references: At least one reference.
         category_ids: The ids of the classes by name, in the order in which the annotations list them; empty where the
             form has no such list.
+        skipped: How many shapes that mark no area were passed over, by their kinds.
+        unused: The files in the folder that the form did not need.
     """
 
     form: str
     references: list[Reference]
     category_ids: dict[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    unused: tuple[Path, ...] = ()
 
-
-#: Names of folders that hold annotation files only. Their images lie in sibling folders.
-ANNOTATION_FOLDERS = {"annotations", "labels", "json", "xml"}
+    def describe(self, where: Path) -> str:
+        """What was understood in a folder: the form, the references per class, and how many files were not used."""
+        counted = sorted(Counter(reference.label for reference in self.references).items())
+        text = f"{self.form} in {where}: {', '.join(f'{count} {label}' for label, count in counted)}"
+        if not self.unused:
+            return text
+        some = ", ".join([*(path.name for path in self.unused[:3]), *["..."] * (len(self.unused) > 3)])
+        return f"{text}; {plural(len(self.unused), 'file')} not used: {some}"
 
 
 def annotated_size(image: Path, height: float | None, width: float | None) -> tuple[int, int]:
@@ -105,38 +121,5 @@ def annotated_size(image: Path, height: float | None, width: float | None) -> tu
         return shown
     stated = (int(height), int(width))
     if stated not in (shown, stored_size(image)):
-        raise UserError(f"image {image} is {shown[1]}x{shown[0]} pixels, its annotation is for {width}x{height}")
+        raise UserError(f"image {image} is {shown[1]}x{shown[0]} pixels, its annotation is for {stated[1]}x{stated[0]}")
     return stated
-
-
-def find_image(name: str, folder: Path) -> Path:
-    """Find the file of an image that an annotation names.
-
-    Args:
-        name: As the annotation gives it: often a path on the annotator's computer, with slashes or backslashes.
-        folder: The folder of the annotation file. The image lies in it or up to two folders below it; or, where the
-            folder is one of ``ANNOTATION_FOLDERS``, up to two folders below its parent.
-    """
-    try:
-        check_file_name(name)
-    except ValueError as error:
-        raise UserError(f"an annotation in {folder} is of no image: {error}") from error
-    name = name.replace("\\", "/")
-    base = name.rpartition("/")[2]
-    places = [folder, folder.parent] if folder.name.lower() in ANNOTATION_FOLDERS else [folder]
-    for place in places if base else []:
-        for candidate in (place / name, place / base):
-            if candidate.is_file():
-                return candidate
-        for depth in ("*", "*/*"):
-            found = sorted(place.glob(f"{depth}/{glob.escape(base)}"))
-            found = [path for path in found if path.as_posix().endswith(f"/{name}")] or found
-            if len(found) > 1:
-                raise UserError(
-                    f"image {name}, which is annotated in {folder}, was found twice: {found[0]}, {found[1]}"
-                )
-            if found:
-                return found[0]
-    raise UserError(
-        f"image {name or '(no name)'}, which is annotated in {folder}, was not found: put it into that folder"
-    )

@@ -1,51 +1,82 @@
-"""Pascal VOC: one XML file per image, with boxes and, in some data sets, polygons."""
+"""Pascal VOC: one XML file per image, with boxes and, in some data sets, polygons, or PNG files with the masks."""
 
 import glob
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element
 
-from defusedxml.ElementTree import fromstring
+import numpy as np
+from numpy.typing import NDArray
 from supervision.dataset.formats.pascal_voc import detections_from_xml_obj
 
 from no_time_to_train.data.images import is_image
-from no_time_to_train.data.reference_forms.reference import Reference, annotated_size, find_image
+from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.mask_images import CLASSES, OBJECTS, read_colors
+from no_time_to_train.data.reference_forms.reference import Box, Reference
+from no_time_to_train.data.reference_forms.shapes import Canvas
 from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
-from no_time_to_train.errors import UserError
-from no_time_to_train.files import read_bytes
 
 NAME = "Pascal VOC xml"
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
+#: What some tools write that count pixels from 0 and exclude the end: element -> text. In order: Label Studio, CVAT and
+#: Datumaro, makesense.
+COUNTS_FROM_0 = {"owner/name": "Label Studio", "source/annotation": "Unknown", "object/difficult": "Unspecified"}
 
-def read(path: Path) -> list[Reference]:
+#: The least overlap (IoU) of an object's box with that of its mask in a PNG file.
+SAME_BOX = 0.7
+
+
+def is_form_of(element: Element) -> bool:
+    """Whether this is the root of such a file."""
+    return element.tag == "annotation"
+
+
+def read(path: Path, element: Element, folder: Folder) -> list[Reference]:
     """The objects of a file.
 
     VOC counts pixels from 1 and includes both ends of a box; the boxes returned count from 0 and exclude the end.
     """
-    try:
-        element = fromstring(read_bytes(path))
-        if element.tag != "annotation":
-            raise ValueError(f"its root is <{element.tag}>, not <annotation>")
-        name = element.findtext("filename") or ""
-        siblings = [other for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if is_image(other)]
-        image = siblings[0] if siblings else find_image(name, path.parent)
-        stated = (float(element.findtext(f"size/{side}") or 0) for side in ("height", "width"))
-        size = annotated_size(image, *stated)
-        return [_read_object(entry, image, size) for entry in element.findall("object")]
-    except UserError:
-        raise
-    except Exception as error:  # the parsers raise OSError, ParseError, DefusedXmlException, ValueError, ...
-        raise UserError(f"{path} is not a Pascal VOC annotation: {error}") from error
+    siblings = [other for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if is_image(other)]
+    folder.use(*siblings[:1])
+    image = siblings[0] if siblings else folder.find_image(element.findtext("filename"), path.parent)
+    canvas = Canvas.of(image, element.findtext("size/height"), element.findtext("size/width"))
+    objects = element.findall("object")
+    first = 0 if _counts_from_0(element, objects) else 1
+    masks = _object_masks(path, folder)
+    return [_read_object(entry, canvas, first, masks) for entry in objects]
 
 
-def _read_object(entry: Element, image: Path, size: tuple[int, int]) -> Reference:
+def _counts_from_0(element: Element, objects: list[Element]) -> bool:
+    known = any(element.findtext(tag) == text for tag, text in COUNTS_FROM_0.items())
+    return known or any(entry.findtext(f"bndbox/{key}") in ("0", "0.0") for entry in objects for key in CORNERS[:2])
+
+
+def _object_masks(path: Path, folder: Folder) -> list[NDArray[np.bool_]]:
+    """The masks of an image in ``SegmentationObject``, next to the folder of the XML files; boxes find their own.
+
+    Where there is only ``SegmentationClass``, these are the masks of classes: those with one object find its box.
+    """
+    parts = path.with_suffix(".png").parts
+    at = max((index for index, part in enumerate(parts) if part == "Annotations"), default=len(parts) - 2)
+    objects, classes = (Path(*parts[:at], name, *parts[at + 1 :]) for name in (OBJECTS, CLASSES))
+    folder.use(objects, classes)
+    found = next((file for file in (objects, classes) if file.is_file()), None)
+    return list(read_colors(found).values()) if found else []
+
+
+def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -> Reference:
     """The reference that an <object> marks. One at a time is parsed, because each may need a mask of the image's size.
+
+    Args:
+        first: The number of the first pixel.
+        masks: The masks in a PNG file, bool [H, W].
 
     Raises:
         ValueError: It is broken.
     """
-    height, width = size
+    height, width = canvas.size
     corners = [float(entry.findtext(f"bndbox/{key}") or "nan") for key in CORNERS]
     if not are_coordinates(corners):
         raise ValueError(f"the box of {entry.findtext('name')!r} has a coordinate that is not a number, or far outside")
@@ -55,5 +86,19 @@ def _read_object(entry: Element, image: Path, size: tuple[int, int]) -> Referenc
     found, (label,) = detections_from_xml_obj(root, [], (width, height))
     # Not found.xyxy, whose ends supervision moves to 0 as well before its version 0.31.2.
     (x1, x2), (y1, y2) = sorted(corners[::2]), sorted(corners[1::2])
+    box = (x1 - first, y1 - first, x2, y2)
     mask = None if found.mask is None or not found.mask[0].any() else encode_mask(found.mask[0])
-    return Reference(label, image, mask, (x1 - 1, y1 - 1, x2, y2), size=size)
+    overlaps = [_overlap(box, one) if one.shape == canvas.size else 0 for one in masks]
+    if mask is None and max(overlaps, default=0) >= SAME_BOX:
+        mask = encode_mask(masks[int(np.argmax(overlaps))])
+    return Reference(label, canvas.image, mask, box, size=canvas.size)
+
+
+def _overlap(box: Box, mask: NDArray[np.bool_]) -> float:
+    """The IoU of a box and that around a mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    other = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    sides = [min(box[i + 2], other[i + 2]) - max(box[i], other[i]) for i in (0, 1)]
+    both = max(sides[0], 0) * max(sides[1], 0)
+    areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (box, other)]
+    return float(both / max(sum(areas) - both, 1e-9))

@@ -1,85 +1,200 @@
-"""YOLO: one text file per image, with boxes or polygons, and the names of the classes in ``data.yaml``."""
+"""YOLO: one text file per image, with boxes, polygons or key points, and the names of the classes in another file.
 
+The names stand in ``data.yaml`` or another YAML file (ultralytics, Roboflow, FiftyOne), in ``classes.txt`` (Label
+Studio, labelImg), ``obj.names`` (Darknet, CVAT) or ``notes.json`` (Label Studio).
+"""
+
+import re
+from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from supervision.dataset.formats.yolo import yolo_annotations_to_detections
 
-from no_time_to_train.data.images import is_image, shown_size
+from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.names import clean_class_names
-from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import read_text, read_yaml
+from no_time_to_train.files import read_json, read_text, read_yaml
 
 NAME = "YOLO txt"
 
+#: Files that list the names of classes, one a line.
+NAME_LISTS = ("classes.txt", "obj.names", "labels.txt", "classes.names", "names.txt", "predefined_classes.txt")
 
-def find_data_file(root: Path) -> Path | None:
-    """The file in ``root`` that names the classes; None where there is none."""
-    return next((path for name in ("data.yaml", "data.yml") if (path := root / name).is_file()), None)
+#: Files that belong to the form, but say nothing about references.
+SIDE_FILES = ("obj.data", "notes.json", "train.txt", "val.txt", "valid.txt", "test.txt", *NAME_LISTS)
 
 
-def read(path: Path, names: dict[int, str], root: Path) -> list[Reference]:
-    """The boxes and polygons of all images in ``root`` and the folders below it.
+class Classes(NamedTuple):
+    """The classes of a data set.
 
-    Images without a label file are passed over. The splits that ``data.yaml`` names are read as one.
+    Attributes:
+        path: The file that names them.
+        names: The names by index.
+        keypoints: The number of key points and of values for each (``kpt_shape``); None where labels have none.
+    """
+
+    path: Path
+    names: dict[int, str]
+    keypoints: tuple[int, int] | None = None
+
+
+def find(folder: Folder) -> FoundReferences | None:
+    """The references of YOLO; None where the folder is of another form. Category ids are the indexes and 1."""
+    yamls = [path for path in folder.files if _is_yaml(path)]
+    data = next((path for path in yamls if path.parent == folder.root and path.stem == "data"), None)
+    if folder.path.is_file() and _is_yaml(folder.path):
+        data, folder = folder.path, Folder(folder.root)
+    labels = _label_files(folder, are_sure=data is not None)
+    if data is None and not labels:
+        return None
+    classes = read_classes(data) if data else _find_classes(folder)
+    if classes is None:
+        return None
+    folder.use(classes.path, *(path for path in folder.files if path.name.lower() in SIDE_FILES))
+    references = [one for image, path in labels.items() for one in _read_labels(image, path, classes, folder)]
+    ids = {name: index + 1 for index, name in sorted(classes.names.items())}
+    return FoundReferences(NAME, references, ids, folder.skipped, folder.unused())
+
+
+def unnamed_labels(folder: Folder) -> int:
+    """The number of label files; :func:`find` returns None where nothing names their classes."""
+    return len(_label_files(folder, are_sure=False))
+
+
+def _label_files(folder: Folder, are_sure: bool) -> dict[Path, Path]:
+    """The label files by the images that they belong to.
+
+    They lie in the folder ``labels`` in place of ``images``, next to the image, or anywhere if no other has the name.
 
     Args:
-        path: The file with the names of the classes.
-        names: The names; see :func:`read_names`.
-        root: The folder of the images and label files.
+        are_sure: Whether they are labels without a look into them; others may be captions.
     """
-    references = []
-    for image in sorted(filter(is_image, root.rglob("*"))):
+    texts = [path for path in folder.ending(".txt") if path.name.lower() not in SIDE_FILES]
+    stems = Counter(path.stem for path in texts)
+    alone = {path.stem: path for path in texts if stems[path.stem] == 1}
+    images = folder.images if texts else []
+    of_stem = Counter(image.stem for image in images)
+    found = {}
+    for image in images:
         labels = label_file(image)
-        if not labels.is_file():
+        elsewhere = alone.get(image.stem, labels) if of_stem[image.stem] == 1 else labels
+        path = labels if labels.is_file() else elsewhere
+        if path.is_file() and path.name.lower() not in SIDE_FILES and (are_sure or _are_numbers(path)):
+            found[image] = path
+    return found
+
+
+def _are_numbers(path: Path) -> bool:
+    """Whether the first line of a file is a class and at least four numbers, or there is none."""
+    first = next(filter(str.strip, read_text(path).splitlines()), "0 0 0 0 0").split()
+    return len(first) >= 5 and all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", one, re.I) for one in first)
+
+
+def _find_classes(folder: Folder) -> Classes | None:
+    """The names of the classes in another file than ``data.yaml``."""
+    for path in sorted(filter(_is_yaml, folder.files), key=lambda path: path.stem != "dataset"):
+        content = read_yaml(path)
+        if isinstance(content, dict) and "names" in content:
+            return read_classes(path)
+    for name in NAME_LISTS:
+        for path in (path for path in folder.files if path.name.lower() == name):
+            lines = [line.strip() for line in read_text(path).splitlines()]
+            return _checked(path, dict(enumerate(filter(None, lines))))
+    for path in (path for path in folder.files if path.name == "notes.json"):
+        try:
+            return _checked(path, {int(one["id"]): one["name"] for one in read_json(path)["categories"]})
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(f"{path} holds no 'categories' of Label Studio: {error!r}") from error
+    return None
+
+
+def read_classes(path: Path) -> Classes:
+    """The classes in a YAML file, where ``names`` is a list or a mapping."""
+    try:
+        content = read_yaml(path)
+        names = content["names"]
+        pairs = list(names.items() if isinstance(names, dict) else enumerate(names))
+        found = {int(index): str(name) for index, name in pairs}
+        keypoints = content.get("kpt_shape")
+        shape = keypoints and (int(keypoints[0]), int(keypoints[1]))
+    except (TypeError, KeyError, ValueError, OverflowError, IndexError) as error:
+        raise UserError(f"{path} holds no list 'names' of classes: {error!r}") from error
+    if len(found) < len(pairs):
+        raise UserError(f"{path} names two classes alike, or gives a number twice: {', '.join(found.values())}")
+    return _checked(path, found, shape)
+
+
+def _checked(path: Path, names: dict[int, str], keypoints: tuple[int, int] | None = None) -> Classes:
+    cleaned = clean_class_names(names.values(), path)
+    if len(set(cleaned.values())) < len(names):
+        raise UserError(f"{path} names two classes alike, or gives a number twice: {', '.join(cleaned.values())}")
+    return Classes(path, {index: cleaned[name] for index, name in names.items()}, keypoints)
+
+
+def _read_labels(image: Path, labels: Path, classes: Classes, folder: Folder) -> list[Reference]:
+    """The references in one label file."""
+    folder.use(image, labels)
+    height, width = shown_size(image)
+    references = []
+    for number, line in enumerate(read_text(labels).splitlines(), start=1):
+        if not line.strip():
             continue
-        height, width = shown_size(image)
-        for number, line in enumerate(read_text(labels).splitlines(), start=1):
-            if not line.strip():
-                continue
-            is_polygon = len(line.split()) > 6
-            try:
-                _check_line(line, height, width, is_polygon)
-                found = yolo_annotations_to_detections([line], (width, height), with_masks=is_polygon)
-                assert found.class_id is not None
-                label = names[int(found.class_id[0])]
-            except Exception as error:  # the parser raises ValueError, IndexError, OverflowError, ...
-                reason = f"{path} names no class {error}" if isinstance(error, KeyError) else error
-                raise UserError(f"{labels}, line {number}: {reason}") from error
-            x1, y1, x2, y2 = found.xyxy[0].tolist()
-            mask = None if found.mask is None else encode_mask(found.mask[0])
-            box = None if is_polygon else (x1, y1, x2, y2)
-            references.append(Reference(label, image, mask, box, size=(height, width)))
+        try:
+            values, is_polygon = _parse(line, classes)
+            _check(values[1:], height, width, is_polygon)
+            index = int(line.split()[0])
+            if is_polygon:  # ultralytics cuts the fractions off; rounding to six digits made some a little smaller
+                corners = np.reshape(values[1:], (-1, 2)) * (width, height)
+                values[1:] = (np.floor(corners + 0.01) / (width, height)).ravel().tolist()
+            text = " ".join(map(str, [index, *values[1:]]))
+            found = yolo_annotations_to_detections([text], (width, height), with_masks=is_polygon)
+            label = classes.names[index]
+        except Exception as error:  # the parser raises ValueError, IndexError, OverflowError, ...
+            reason = f"{classes.path} names no class {error}" if isinstance(error, KeyError) else error
+            raise UserError(f"{labels}, line {number}: {reason}") from error
+        x1, y1, x2, y2 = found.xyxy[0].tolist()
+        mask = None if found.mask is None else encode_mask(found.mask[0])
+        references.append(Reference(label, image, mask, None if is_polygon else (x1, y1, x2, y2), size=(height, width)))
     return references
 
 
-def read_names(path: Path) -> dict[int, str]:
-    """The names of the classes by index; ``names`` in ``data.yaml`` is a list or a mapping."""
-    try:
-        names = read_yaml(path)["names"]
-        pairs = list(names.items() if isinstance(names, dict) else enumerate(names))
-        found = {int(index): str(name) for index, name in pairs}
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} holds no list 'names' of classes: {error!r}") from error
-    cleaned = clean_class_names(found.values(), path)
-    if len(found) < len(pairs) or len(set(cleaned.values())) < len(pairs):
-        raise UserError(f"{path} names two classes alike, or gives a number twice: {', '.join(cleaned.values())}")
-    return {index: cleaned[name] for index, name in found.items()}
+def _parse(line: str, classes: Classes) -> tuple[list[float], bool]:
+    """The class and the coordinates of a line, and whether they are a polygon; four corners are one as well.
+
+    Key points and the confidence of a prediction are left out: a line with key points is a box.
+    """
+    values = [float(value) for value in line.split()]
+    count = len(values) - 1
+    if classes.keypoints and count in (4 + classes.keypoints[0] * classes.keypoints[1] + extra for extra in (0, 1)):
+        return values[:5], False
+    if count <= 5:
+        return values[:5], False
+    # Key points of three values have a visibility, 0, 1 or 2; no other label holds a 2.
+    visible = set(values[7::3]) if count % 3 == 1 else set()
+    if 2.0 in visible and visible <= {0.0, 1.0, 2.0}:
+        return values[:5], False
+    return values if count % 2 == 0 else values[:-1], True
 
 
-def _check_line(line: str, height: int, width: int, is_polygon: bool) -> None:
-    """Check the numbers of a line, which are shares of the image's sides.
+def _check(numbers: list[float], height: int, width: int, is_polygon: bool) -> None:
+    """Check the coordinates of a line, which are shares of the image's sides.
 
     Raises:
         ValueError: One is not a number, or far outside the image.
     """
-    numbers = [float(value) for value in line.split()[1:]]
-    pixels = [value * (width, height)[index % 2] for index, value in enumerate(numbers)]
+    pixels: list[Any] = [value * (width, height)[index % 2] for index, value in enumerate(numbers)]
     if is_polygon:
         check_polygons([pixels], height, width)
-    elif not are_coordinates(pixels[:4]):
+    elif not are_coordinates(pixels):
         raise ValueError("a coordinate is not a number, or far outside the image")
+    if max(map(abs, numbers)) > 2:
+        far = max(numbers, key=abs)
+        raise ValueError(f"{far:g} is no share of a side of the image: divide pixels by its width or height")
 
 
 def label_file(image: Path) -> Path:
@@ -93,3 +208,7 @@ def label_file(image: Path) -> Path:
                 return labels
             break
     return image.with_suffix(".txt")
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix.lower() in (".yaml", ".yml")

@@ -1,0 +1,102 @@
+"""The files among which references are looked for, and what was used of them and passed over."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from no_time_to_train.data.images import is_image
+from no_time_to_train.data.reference_forms.image_files import ImageFiles
+from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_text
+
+#: Files without annotations that people and tools put next to them.
+SIDE_FILES = (
+    *("readme", "license", "licence", "changelog", "thumbs.db", "desktop.ini"),
+    *("labelmap.txt", "labeling_config.xml", "meta.json", "obj_class_to_machine_color.json"),
+)
+
+
+class Folder:
+    """A folder, or a single annotation file in one.
+
+    Attributes:
+        path: The folder or the file.
+        root: The folder, or that of the file.
+        files: The files in the folder and below it, or the file alone. Hidden ones are left out.
+        images: Those that are images by their ending.
+        skipped: How many shapes that mark no area were passed over, by their kinds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.root = path, path if path.is_dir() else path.parent
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        self.files = [one for one in found if not _is_hidden(one.relative_to(self.root)) and not one.is_dir()]
+        self.images = [one for one in self.files if is_image(one)]
+        self.skipped: Counter[str] = Counter()
+        self._used: set[Path] = set()
+        self._finders: dict[Path, ImageFiles] = {}
+
+    def ending(self, *endings: str) -> list[Path]:
+        """The files with one of these endings."""
+        return [path for path in self.files if path.suffix.lower() in endings]
+
+    def use(self, *paths: Path) -> None:
+        """Note that files were understood."""
+        self._used.update(paths)
+
+    def unused(self) -> tuple[Path, ...]:
+        """The files that were not understood."""
+        left = [path for path in self.files if path not in self._used and "ImageSets" not in path.parts]
+        return tuple(path for path in left if not path.name.lower().startswith(SIDE_FILES))
+
+    def list_images(self, folder: Path, names: Iterable[str]) -> None:
+        """Say which images the annotations in a folder list, before the first of them is looked for."""
+        self._finders[folder] = ImageFiles(folder, names, self.root)
+
+    def find_image(self, name: object, folder: Path) -> Path:
+        """The file of an image that an annotation in a folder names."""
+        if folder not in self._finders:
+            self._finders[folder] = ImageFiles(folder, root=self.root)
+        image = self._finders[folder].find(str(name or ""))
+        self.use(image)
+        return image
+
+    def read_shapes(
+        self, path: Path, shapes: Iterable[Any], read: Callable[[Any], Reference | str | None], noun: str = "shape"
+    ) -> list[Reference]:
+        """The references that the shapes of a file mark.
+
+        Args:
+            path: The file.
+            read: Makes the reference of a shape; or returns the kind of a shape that marks no area, which is counted;
+                or None for what is no shape.
+            noun: What messages call a shape.
+        """
+        references = []
+        for index, shape in enumerate(shapes):
+            try:
+                reference = read(shape)
+            except Exception as error:  # a shape can hold anything, and so can an image in it
+                reason = error if isinstance(error, UserError) else repr(error)
+                raise UserError(f"{path}: {noun} {index} is broken: {reason}") from error
+            if isinstance(reference, str):
+                self.skipped[reference] += 1
+            elif reference is not None:
+                references.append(reference)
+        return references
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The rows of a CSV file."""
+    try:
+        return list(csv.reader(io.StringIO(read_text(path)), skipinitialspace=True))
+    except csv.Error as error:
+        raise UserError(f"{path} is not valid CSV: {error}") from error
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)

@@ -1,0 +1,152 @@
+"""The image files that annotations name: found by their path, or else by as much of it as a folder on this disk has."""
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from no_time_to_train.data.images import is_image
+from no_time_to_train.data.names import check_file_name
+from no_time_to_train.errors import UserError
+
+#: Names of folders that hold annotation files only. Their images lie in sibling folders.
+ANNOTATION_FOLDERS = {"annotations", "annotation", "ann", "labels", "json", "xml"}
+
+#: Names of folders that say nothing about the images in them.
+COMMON_FOLDERS = {
+    *(
+        "images",
+        "image",
+        "imgs",
+        "img",
+        "jpegimages",
+        "photos",
+        "pictures",
+        "data",
+        "dataset",
+        "upload",
+        "obj_train_data",
+    ),
+    *("train", "training", "val", "valid", "validation", "test", "testing", "default", "train2017", "val2017"),
+}
+
+#: Names of folders that hold masks under the names of the images.
+MASKS = {"segmentationclass", "segmentationobject", "masks", "mask"}
+
+#: What Label Studio puts before the name of an uploaded file.
+UPLOADED = r"^[0-9a-f]{8}-"
+
+
+class ImageFiles:
+    """The images of the annotations in one folder.
+
+    They lie in the folder or below it; or, where it is one of ``ANNOTATION_FOLDERS``, below its parent; or below a
+    root.
+
+    Args:
+        folder: The folder of the annotation files.
+        root: A folder above it, where all references are.
+        names: The names of all images that the annotations list. Of those that differ only in their folders, each
+            needs a file in its own.
+    """
+
+    def __init__(self, folder: Path, names: Iterable[str] = (), root: Path | None = None) -> None:
+        self.folder = folder
+        parents = [folder.parent] if folder.name.lower() in ANNOTATION_FOLDERS else []
+        self.places = list(dict.fromkeys([folder, *parents, *([root] if root else [])]))
+        self._indexes: dict[Path, dict[str, list[Path]]] = {}
+        bases = Counter(PurePosixPath(name).name for name in set(map(_with_slashes, names)))
+        self._repeated = {base for base, count in bases.items() if count > 1}
+
+    def _index(self, place: Path) -> dict[str, list[Path]]:
+        """The images below a place, by their names and by their names without an ending, in small letters."""
+        if place in self._indexes:
+            return self._indexes[place]
+        index: dict[str, list[Path]] = defaultdict(list)
+        seen: set[str] = set()
+        for folder, folders, files in os.walk(place, followlinks=True):
+            real = os.path.realpath(folder)
+            folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
+            for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
+                if is_image(path):
+                    index[_key(path.name)].append(path)
+                    index[_key(f"/{path.stem}")].append(path)
+            seen.add(real)
+        self._indexes[place] = index
+        return index
+
+    def find(self, name: str) -> Path:
+        """The file of an image.
+
+        Args:
+            name: As the annotation gives it: often a path on the annotator's computer, with slashes or backslashes.
+        """
+        try:
+            check_file_name(name)
+        except ValueError as error:
+            raise UserError(f"an annotation in {self.folder} is of no image: {error}") from error
+        name = _with_slashes(name)
+        for tried in (name, _without_prefix(name)) if PurePosixPath(name).name else ():
+            if found := self._find(tried):
+                return found
+        raise UserError(
+            f"image {name or '(no name)'}, which is annotated in {self.folder}, was not found: put it into that folder"
+        )
+
+    def _find(self, name: str) -> Path | None:
+        path = PurePosixPath(name)
+        for place in self.places:
+            for candidate in (place / name, *([] if path.name in self._repeated else [place / path.name])):
+                if candidate.is_file():
+                    return candidate
+        for place in self.places:
+            index = self._index(place)
+            found = index.get(_key(path.name)) or index.get(_key(f"/{path.stem}"), [])
+            shared = {file: _shared_parts(file, path) for file in found}
+            best = [file for file in found if shared[file] == max(shared.values())]
+            if not best or (shared[best[0]] == 0 and self._is_elsewhere(path, best[0].parent.relative_to(place).name)):
+                continue
+            if len(best) > 1:
+                raise UserError(
+                    f"image {name}, which is annotated in {self.folder}, was found twice: {best[0]}, {best[1]}"
+                )
+            return best[0]
+        return None
+
+    def _is_elsewhere(self, name: PurePosixPath, actual: str) -> bool:
+        """Whether a file of the same name is another image: that of ``cam1`` is not that of ``cam2``."""
+        folder, actual = name.parent.name.lower(), actual.lower()
+        if not folder or folder == "..":
+            return False
+        if name.name in self._repeated:
+            return True
+        is_relative = not name.is_absolute() and ":" not in name.parts[0] and name.parts[0] != ".."
+        return is_relative and bool(actual) and folder not in COMMON_FOLDERS and actual not in COMMON_FOLDERS
+
+
+def _key(name: str) -> str:
+    """What is equal for names that differ only in case, or in how an accent is encoded, as on macOS."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def _with_slashes(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("file://")
+
+
+def _without_prefix(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_name(re.sub(UPLOADED, "", path.name) or path.name))
+
+
+def _shared_parts(file: Path, name: PurePosixPath) -> int:
+    """How many folders of a name the file has, too, from the last one up."""
+    pairs = zip(reversed(file.parent.parts), reversed(name.parent.parts), strict=False)
+    return next(
+        (count for count, (one, other) in enumerate(pairs) if one.lower() != other.lower()), len(name.parent.parts)
+    )
+
+
+def _may_hold_images(folder: str) -> bool:
+    return not folder.startswith((".", "__MACOSX")) and folder.lower() not in MASKS

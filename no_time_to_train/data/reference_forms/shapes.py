@@ -1,0 +1,131 @@
+"""The shapes of annotation tools as references: polygons, boxes, ellipses, points and masks on one image."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from no_time_to_train.data.reference_forms.reference import Reference, annotated_size
+from no_time_to_train.data.rle import are_coordinates, decode_mask, encode_mask, encode_polygons
+
+#: Corners of the polygon that stands for a circle or an ellipse.
+CIRCLE_CORNERS = 72
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """An annotated image. Its methods make references of shapes in its pixels.
+
+    They raise ValueError where a shape is broken.
+    """
+
+    image: Path
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, image: Path, height: Any = None, width: Any = None) -> "Canvas":
+        """The canvas of an image file whose annotation states this size, or None or 0 for none."""
+        return cls(image, *annotated_size(image, height and float(height), width and float(width)))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    def polygon(self, label: Any, *rings: ArrayLike) -> Reference:
+        """A polygon from outlines [N, 2] or [2 * N]; what two of them cover, as a hole does, is outside."""
+        outlines = [_points(ring).ravel().tolist() for ring in rings]
+        encoded = [encode_polygons([outline], *self.size) for outline in outlines]
+        if len(encoded) > 1:
+            encoded = [encode_mask(reduce(np.logical_xor, map(decode_mask, encoded)))]
+        return Reference(_label(label), self.image, encoded[0], size=self.size)
+
+    def box(self, label: Any, *corners: Any, angle: Any = 0, about_center: bool = True) -> Reference:
+        """A box from x1, y1, x2, y2. A turned one is the polygon of its corners.
+
+        Args:
+            angle: Degrees clockwise.
+            about_center: Whether it is turned about its center, instead of about x1, y1.
+        """
+        (x1, y1), (x2, y2) = _points([float(value) for value in corners]).tolist()
+        if float(angle or 0) % 360:
+            center = ((x1 + x2) / 2, (y1 + y2) / 2) if about_center else (x1, y1)
+            return self.polygon(label, _turned(np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]), center, angle))
+        box = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+        return Reference(_label(label), self.image, box=box, size=self.size)
+
+    def ellipse(self, label: Any, x: Any, y: Any, rx: Any, ry: Any, angle: Any = 0) -> Reference:
+        """An ellipse from its center and radii, turned clockwise by an angle in degrees."""
+        (x, y), (rx, ry) = _points([float(value) for value in (x, y, rx, ry)])
+        angles = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
+        corners = np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1)
+        return self.polygon(label, _turned(corners, (x, y), angle))
+
+    def points(self, label: Any, points: ArrayLike) -> Reference:
+        """Points [N, 2] on one object."""
+        return Reference(
+            _label(label), self.image, points=tuple((x, y) for x, y in _points(points).tolist()), size=self.size
+        )
+
+    def mask(self, label: Any, part: NDArray[Any], left: Any = 0, top: Any = 0) -> Reference | None:
+        """A mask [h, w] of which all but a part is empty; None where nothing of it is inside the image."""
+        x, y = round(float(left)), round(float(top))
+        mask = np.zeros(self.size, bool)
+        part = part[max(-y, 0) :, max(-x, 0) :][: max(self.height - max(y, 0), 0), : max(self.width - max(x, 0), 0)]
+        mask[max(y, 0) : max(y, 0) + part.shape[0], max(x, 0) : max(x, 0) + part.shape[1]] = part
+        return Reference(_label(label), self.image, encode_mask(mask), size=self.size) if mask.any() else None
+
+    def runs(self, label: Any, runs: Sequence[Any], left: Any, top: Any, width: Any, height: Any) -> Reference | None:
+        """A mask from the lengths of its runs along the rows of a box; the first run is outside."""
+        lengths, shape = np.array(runs, np.int64), (int(height), int(width))
+        if min(shape) < 0 or max(shape) > 2 * max(self.size) or lengths.min(initial=0) < 0:
+            raise ValueError("its runs or its box are no part of the image")
+        if lengths.sum() != shape[0] * shape[1]:
+            raise ValueError(f"its runs cover {lengths.sum()} pixels, its box has {shape[0] * shape[1]}")
+        return self.mask(label, np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape), left, top)
+
+
+def _label(label: Any) -> str:
+    if not isinstance(label, str | int):
+        raise ValueError(f"its label is {label!r}, not text")
+    return str(label)
+
+
+def _points(values: ArrayLike) -> NDArray[np.float64]:
+    points = np.array(values, float).reshape(-1, 2)
+    if not are_coordinates(points.ravel().tolist()):
+        raise ValueError("a coordinate is not a number, or far outside any image")
+    return points
+
+
+def _turned(points: NDArray[np.float64], center: tuple[float, float], angle: Any) -> NDArray[np.float64]:
+    turn = math.radians(float(angle or 0))
+    matrix = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    return (points - center) @ matrix + center
+
+
+def merge_groups(references: Sequence[Reference], groups: Sequence[Any]) -> list[Reference]:
+    """One reference for all masks of a label and a group, and one for all points; boxes and None stay alone."""
+    merged: list[Reference] = []
+    first: dict[tuple[str, Any, bool], int] = {}
+    for reference, group in zip(references, groups, strict=True):
+        key = (reference.label, group, bool(reference.points))
+        if group is None or reference.box is not None or key not in first:
+            if group is not None and reference.box is None:
+                first[key] = len(merged)
+            merged.append(reference)
+            continue
+        earlier = merged[first[key]]
+        if reference.points:
+            merged[first[key]] = replace(earlier, points=(*earlier.points, *reference.points))
+        else:
+            mask, added = earlier.read_mask(), reference.read_mask()
+            assert mask is not None
+            assert added is not None
+            merged[first[key]] = replace(earlier, mask=encode_mask(mask | added))
+    return merged

@@ -1,0 +1,190 @@
+"""The own JSON of Supervisely, V7 (Darwin), Datumaro and CreateML: pixels, one file per image or one for all."""
+
+import base64
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from no_time_to_train.data.images import decode_image
+from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
+from no_time_to_train.data.rle import decode_mask, encode_runs
+from no_time_to_train.errors import UserError
+
+#: The most bytes of a packed mask, before it is unpacked as an image.
+MOST_BYTES = 2**26
+
+
+class ToolForm(NamedTuple):
+    """A form.
+
+    Attributes:
+        name: What messages call it.
+        is_form_of: Whether a file's content is of this form.
+        read: The references in a file, from its path, its content and the folder.
+    """
+
+    name: str
+    is_form_of: Callable[[Any], bool]
+    read: Callable[[Path, Any, Folder], list[Reference]]
+
+
+def _has(content: Any, **kinds: type) -> bool:
+    """Whether a JSON object has keys with values of these types."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
+
+
+def _read_supervisely(path: Path, content: Any, folder: Folder) -> list[Reference]:
+    """One file per image, ``ann/IMAGE.json``. The last column and row of a rectangle are inside it."""
+    image = folder.find_image(path.stem, path.parent)
+    canvas = Canvas.of(image, content["size"].get("height"), content["size"].get("width"))
+
+    def read_object(entry: dict[str, Any]) -> Reference | str | None:
+        label, kind = entry["classTitle"], entry.get("geometryType")
+        if kind == "bitmap":
+            bitmap = entry["bitmap"]
+            unpacked = zlib.decompressobj().decompress(base64.b64decode(bitmap["data"]), MOST_BYTES)
+            pixels = np.asarray(decode_image(unpacked, "of the bitmap").convert("RGBA"))
+            opaque = pixels[..., 3] > 0
+            return canvas.mask(label, opaque & (pixels[..., :3].any(axis=2) | (not opaque.all())), *bitmap["origin"])
+        if kind not in ("polygon", "rectangle", "point"):
+            return str(kind)
+        outside = entry["points"]["exterior"]
+        if kind == "polygon":
+            return canvas.polygon(label, outside, *(entry["points"].get("interior") or []))
+        if kind == "point":
+            return canvas.points(label, outside)
+        (x1, y1), (x2, y2) = np.min(outside, axis=0), np.max(outside, axis=0)
+        return canvas.box(label, x1, y1, x2 + 1, y2 + 1)
+
+    return folder.read_shapes(path, content["objects"], read_object, "object")
+
+
+def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
+    """One file per image, of version 1 (``image``) or 2 (``item`` with slots). Masks lie in one layer of numbers."""
+    item = content.get("item") or content["image"]
+    slot = (item.get("slots") or [item])[0]
+    if slot.get("type") not in (None, "image"):
+        raise UserError(f"{path} looks like a {slot['type']} of V7 (Darwin): annotate images, or export COCO instead")
+    name = item.get("name") or item.get("original_filename") or item.get("filename")
+    canvas = Canvas.of(folder.find_image(name, path.parent), slot.get("height"), slot.get("width"))
+    layers = [entry["raster_layer"] for entry in content["annotations"] if "raster_layer" in entry]
+    masks = {key: mask for layer in layers for key, mask in _layer_masks(layer, canvas).items()}
+
+    def read_annotation(entry: dict[str, Any]) -> Reference | str | None:
+        label = entry["name"]
+        if polygon := entry.get("polygon") or entry.get("complex_polygon"):
+            first = [polygon["path"], *polygon.get("additional_paths", [])] if "path" in polygon else polygon["paths"]
+            paths = first if first and isinstance(first[0], list) else [first]
+            return canvas.polygon(label, *([[point["x"], point["y"]] for point in one] for one in paths))
+        if "mask" in entry:
+            return canvas.mask(label, masks[entry["id"]])
+        if ellipse := entry.get("ellipse"):
+            center, radius = ellipse["center"], ellipse["radius"]
+            angle = np.degrees(float(ellipse.get("angle") or 0))
+            return canvas.ellipse(label, center["x"], center["y"], radius["x"], radius["y"], angle)
+        if box := entry.get("bounding_box"):
+            return canvas.box(label, box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"])
+        if point := entry.get("keypoint"):
+            return canvas.points(label, [point["x"], point["y"]])
+        if "raster_layer" in entry:
+            return None
+        return next((kind for kind in ("line", "skeleton", "cuboid", "tag") if kind in entry), "shape of another kind")
+
+    return folder.read_shapes(path, content["annotations"], read_annotation, "annotation")
+
+
+def _layer_masks(layer: dict[str, Any], canvas: Canvas) -> dict[str, NDArray[np.bool_]]:
+    """The masks, bool [H, W], in a layer of value, length, value, length, ... along the rows."""
+    pairs = np.array(layer["dense_rle"], np.int64).reshape(-1, 2)
+    if pairs.min(initial=0) < 0 or pairs[:, 1].sum() != canvas.height * canvas.width:
+        raise UserError(
+            f"the raster_layer of image {canvas.image.name} does not cover its {canvas.width}x{canvas.height}"
+        )
+    numbers = np.repeat(pairs[:, 0], pairs[:, 1]).reshape(canvas.size)
+    return {key: numbers == number for key, number in layer["mask_annotation_ids_mapping"].items()}
+
+
+def _read_datumaro(path: Path, content: Any, folder: Folder) -> list[Reference]:
+    """One file per subset, ``annotations/SUBSET.json``. A box in a group with a mask is that of the mask."""
+    labels = [entry["name"] for entry in content["categories"].get("label", {}).get("labels", [])]
+    references = []
+    for item in content["items"]:
+        annotations = item.get("annotations") or []
+        if not annotations:
+            continue
+        image = item.get("image") or item.get("media") or {}
+        canvas = Canvas.of(folder.find_image(image.get("path") or item["id"], path.parent), *(image.get("size") or ()))
+        masked: Any = {one.get("group") for one in annotations if one.get("type") in ("polygon", "mask")} - {0, None}
+        groups: list[int | None] = []
+
+        def read_annotation(
+            entry: dict[str, Any], canvas: Canvas = canvas, groups: Any = groups, masked: Any = masked
+        ) -> Any:
+            kind, group = entry["type"], entry.get("group") or None
+            if kind in ("label", "caption") or (kind == "bbox" and group in masked):
+                return None
+            reference = _datumaro_shape(kind, entry, labels, canvas)
+            if isinstance(reference, Reference):
+                groups.append(group)
+            return reference
+
+        found = folder.read_shapes(path, annotations, read_annotation, f"{item['id']}: annotation")
+        references += merge_groups(found, groups)
+    return references
+
+
+def _datumaro_shape(kind: str, entry: dict[str, Any], labels: list[str], canvas: Canvas) -> Reference | str | None:
+    label, points = labels[entry["label_id"]], entry.get("points", [])
+    if kind == "bbox":
+        x, y, w, h = entry["bbox"]
+        return canvas.box(label, x, y, x + w, y + h)
+    if kind == "polygon":
+        return canvas.polygon(label, points)
+    if kind == "mask":
+        rle = entry["rle"]
+        mask = decode_mask(encode_runs(rle) if isinstance(rle["counts"], list) else rle)
+        return canvas.mask(label, mask)
+    if kind == "ellipse":
+        x1, y1, x2, y2 = points
+        return canvas.ellipse(label, (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2)
+    return canvas.points(label, points) if kind == "points" else kind
+
+
+def _read_createml(path: Path, content: Any, folder: Folder) -> list[Reference]:
+    """One file for all images. Coordinates are the center and the sides of boxes."""
+    references = []
+    for entry in content:
+        if not entry.get("annotations"):
+            continue
+        name = entry.get("image") or entry.get("imagefilename")
+        canvas = Canvas.of(folder.find_image(name, path.parent))
+
+        def read_annotation(annotation: dict[str, Any], canvas: Canvas = canvas) -> Reference:
+            x, y, w, h = (float(annotation["coordinates"][key]) for key in ("x", "y", "width", "height"))
+            return canvas.box(annotation["label"], x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+
+        references += folder.read_shapes(path, entry["annotations"], read_annotation, f"{name}: annotation")
+    return references
+
+
+def _is_createml(content: Any) -> bool:
+    entries: list[Any] = content if isinstance(content, list) and content else [None]
+    return all(_has(one, annotations=list) and ("image" in one or "imagefilename" in one) for one in entries)
+
+
+FORMS = (
+    ToolForm("Datumaro json", lambda content: _has(content, items=list, categories=dict), _read_datumaro),
+    ToolForm("Supervisely json", lambda content: _has(content, objects=list, size=dict), _read_supervisely),
+    ToolForm(
+        "V7 Darwin json",
+        lambda content: _has(content, annotations=list) and (_has(content, item=dict) or _has(content, image=dict)),
+        _read_darwin,
+    ),
+    ToolForm("CreateML json", _is_createml, _read_createml),
+)
