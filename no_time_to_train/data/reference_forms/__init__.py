@@ -80,8 +80,8 @@ def find_references(path: Path) -> FoundReferences:
     if found is None:
         raise UserError(
             f"{path} holds no references: give a folder with one folder per class (images with NAME_mask.png, "
-            "transparent cut-outs, or images alone), with LabelMe json, COCO json or Pascal VOC xml, or with YOLO txt "
-            "and data.yaml"
+            "transparent cut-outs, or images alone), with LabelMe json, COCO json or Pascal VOC xml, with YOLO txt and "
+            "data.yaml, or an export of CVAT, Label Studio, Roboflow or another annotation tool"
         )
     skipped = _describe_skipped(folder.skipped)
     if not found.references:

@@ -124,11 +124,7 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
 
 
 def pair(images: Iterable[Path], masks: Iterable[Path], ending: str = MASK_ENDING) -> dict[Path, list[Path]]:
-    """The masks of each image: those whose names begin with the image's and end with ``ending``.
-
-    Raises:
-        UserError: A mask belongs to no image.
-    """
+    """The masks of each image: those whose names begin with the image's and end with ``ending``."""
     pairs: dict[Path, list[Path]] = {image: [] for image in images}
     stems: dict[str, list[Path]] = {}
     for image in pairs:
