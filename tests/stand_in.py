@@ -45,7 +45,7 @@ class StandIn:
             raise self.error
         return image
 
-    def rank(self, image: NDArray[np.uint8], score: float) -> Instances:
+    def classify(self, image: NDArray[np.uint8], threshold: float) -> Instances:
         masks = torch.zeros(3, *image.shape[:2], dtype=torch.bool)
         for index in range(3):
             masks[index, 5 * index : 5 * index + 4, 2:9] = True
