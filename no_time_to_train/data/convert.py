@@ -60,13 +60,13 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     """
     if path.is_file() and path.suffix.lower() == ".json" and coco_json.is_form_of(read_json(path)):
         return read_coco(path)
-    found = find_references(path)
     listed = results.parent / "images.json"
     if not listed.is_file():
         raise UserError(
-            f"{path} is in the form {found.form}, whose images have no ids: that needs the images.json that segment "
-            f"writes next to its results, and {results.parent} has none; give a COCO file, or convert --to coco first"
+            f"{path} is not a COCO file, and other forms have no ids of images: they serve results of segment, which "
+            f"have an images.json next to them, and {results.parent} has none; give a COCO file (see convert --to coco)"
         )
+    found = find_references(path)
     entries = read_json(listed)
     images = by_image(found)
     places = {os.path.realpath(results.parent / entry["path"]): entry for entry in entries["images"]}
