@@ -259,10 +259,7 @@ def test_only_the_references_get_masks_if_asked(boxes_only: Path, tmp_path: Path
     ("edit", "message"),
     [
         (lambda data: data["annotations"][3].pop("bbox"), r"boxes\.json: annotation 4 has no bbox"),
-        (
-            lambda data: data["annotations"][3].update(bbox=[1, 2, 3]),
-            r"boxes\.json: annotation 4: its bbox is not \[x",
-        ),
+        (lambda data: data["annotations"][3].update(bbox=[1, 2, 3]), r"boxes\.json: annotation 4: its bbox is not \[x"),
         (lambda data: data["annotations"][3]["bbox"].__setitem__(2, float("nan")), "annotation 4: its bbox is not"),
         (lambda data: data["images"][1].update(file_name="gone.png"), r"image not found: .*gone\.png"),
         (lambda data: data["images"][1].update(width=9), r"scene_1\.png is 451x404, the annotation file says 9x404"),

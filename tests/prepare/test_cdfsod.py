@@ -38,10 +38,7 @@ def cdfsod_files(name: str, train: str = "train", test: str = "test") -> dict[st
 
 
 def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
-    tmp_path: Path,
-    prepare: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, prepare: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("no_time_to_train.networks.box_prompts.build_box_segmenter", lambda *_: WholeBox())
     root = tmp_path / "data/cdfsod"

@@ -16,10 +16,7 @@ IMAGES = {
 }
 
 #: The published numbers of each split, crowds included.
-COUNTS = {
-    "train2017": {"images": 118_287, "annotations": 860_001},
-    "val2017": {"images": 5_000, "annotations": 36_781},
-}
+COUNTS = {"train2017": {"images": 118_287, "annotations": 860_001}, "val2017": {"images": 5_000, "annotations": 36_781}}
 
 
 def parts(options: PrepareOptions) -> Parts:

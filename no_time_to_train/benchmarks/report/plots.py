@@ -7,12 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from no_time_to_train.benchmarks.report.published import (
-    Benchmark,
-    dataset_title,
-    published_mean,
-    published_over_seeds,
-)
+from no_time_to_train.benchmarks.report.published import Benchmark, dataset_title, published_mean, published_over_seeds
 from no_time_to_train.benchmarks.report.runs import OURS
 from no_time_to_train.benchmarks.report.tables import Point
 
