@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from no_time_to_train.benchmarks.prepare.fetch import Archive
+from no_time_to_train.benchmarks.prepare.archives import Archive
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from no_time_to_train.benchmarks.prepare import pascal_voc
-from no_time_to_train.benchmarks.prepare.fetch import Archive
+from no_time_to_train.benchmarks.prepare.archives import Archive
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from tests.prepare.sites import Site, files_in, load, picture
