@@ -14,9 +14,8 @@ from no_time_to_train.cli import main
 from no_time_to_train.config import EncoderCfg, ModelCfg
 from no_time_to_train.networks.box_prompts import build_box_segmenter
 from no_time_to_train.networks.build import build_sam2, build_vit
-from no_time_to_train.networks.checkpoints import read_checkpoint, read_shapes, recognize
+from no_time_to_train.networks.checkpoints import describe, identify, read_checkpoint, read_shapes, recognize
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.networks.recognize import describe, identify
 from no_time_to_train.networks.registry import (
     DINOV2_NAMES,
     SAM2_NAMES,

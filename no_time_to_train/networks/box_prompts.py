@@ -16,9 +16,15 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256
 from no_time_to_train.method.encoder import check_finite
 from no_time_to_train.networks.build import build_sam2
-from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, read_shapes, recognize
+from no_time_to_train.networks.checkpoints import (
+    describe,
+    identify,
+    load_strictly,
+    read_checkpoint,
+    read_shapes,
+    recognize,
+)
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.networks.recognize import describe, identify
 from no_time_to_train.networks.registry import SAM2_NAMES, Network, default_checkpoint
 
 #: Boxes decoded at once. Affects speed and memory only, never results.
