@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from no_time_to_train.benchmarks.prepare.archives import unpack
-from no_time_to_train.benchmarks.prepare.steps import (
-    Parts,
-    PrepareOptions,
-    Step,
-    annotations_problem,
-    masks_step,
-    missing_message,
-    read_annotations,
-)
+from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
+from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message, read_annotations
 from no_time_to_train.data.class_splits import class_splits
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json

@@ -4,14 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
-from no_time_to_train.benchmarks.prepare.steps import (
-    Parts,
-    PrepareOptions,
-    Step,
-    annotations_problem,
-    missing_message,
-    read_annotations,
-)
+from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step
+from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message, read_annotations
 
 ANNOTATIONS = Archive(("http://images.cocodataset.org/annotations/annotations_trainval2017.zip",), 253)
 

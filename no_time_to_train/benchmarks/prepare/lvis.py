@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from no_time_to_train.benchmarks.prepare.archives import Archive, download_archive, open_archive
 from no_time_to_train.benchmarks.prepare.coco2017 import IMAGES, images_step
-from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, annotations_problem, read_annotations
+from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step
+from no_time_to_train.benchmarks.prepare.verify import annotations_problem, read_annotations
 from no_time_to_train.data.coco import check_sections
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json

@@ -13,14 +13,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
-from no_time_to_train.benchmarks.prepare.steps import (
-    Parts,
-    PrepareOptions,
-    Step,
-    masks_step,
-    missing_message,
-    read_annotations,
-)
+from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
+from no_time_to_train.benchmarks.prepare.verify import missing_message, read_annotations
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_text, write_json
 

@@ -16,19 +16,10 @@ from no_time_to_train.benchmarks.report.published import (
     Benchmark,
     benchmark_of,
     dataset_title,
-    published_mean,
     published_over_seeds,
 )
 from no_time_to_train.benchmarks.report.runs import OURS, Run
-from no_time_to_train.benchmarks.report.tables import (
-    Point,
-    Table,
-    mean_table,
-    points,
-    points_csv,
-    run_table,
-    seed_table,
-)
+from no_time_to_train.benchmarks.report.tables import Point, Table, points, points_csv, tables_of
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 
@@ -98,16 +89,8 @@ def build_sections(runs: list[Run]) -> list[Section]:
         if not finished:
             continue
         found = points(benchmark, finished)
-        tables = [mean_table(benchmark, found), seed_table(benchmark, found), run_table(benchmark, finished)]
-        sections.append(
-            Section(
-                benchmark.title,
-                [table for table in tables if table is not None],
-                f"report_{benchmark.key}",
-                plot(benchmark, found),
-                points_csv(found),
-            )
-        )
+        tables, name = tables_of(benchmark, found, finished), f"report_{benchmark.key}"
+        sections.append(Section(benchmark.title, tables, name, plot(benchmark, found), points_csv(found)))
     others = [[run.folder, run.status, run.reason] for run in runs if run.status != "finished"]
     if others:
         table = Table("They are not counted above", ["folder", "status", "where and why"], others)
@@ -140,9 +123,6 @@ def _markdown_row(cells: list[str]) -> str:
 
 def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
     """Draw the first two measures of a benchmark, one panel each.
-
-    Args:
-        found: Its points, from ``tables.points``.
 
     Returns:
         A PNG file; None where no run has a number of shots.
@@ -182,7 +162,7 @@ def _draw_panel(axes: Axes, benchmark: Benchmark, found: list[Point], measure: s
         if curve:
             x, y, std = zip(*curve, strict=True)
             axes.errorbar(x, y, std, marker="s", **PUBLISHED_STYLE, capsize=3, label="published", zorder=0)
-    overall = published_mean(benchmark)
+    overall = benchmark.published_mean
     if overall and measure == benchmark.mean_of:
         axes.axhline(overall.mean, **PUBLISHED_STYLE, label="published mean")
     ticks = sorted({point.shots for point in shown if point.shots is not None} | set(PAPER_SHOTS))
