@@ -124,12 +124,8 @@ def image_set_problem(devkit: Path, image_set: ImageSet) -> str | None:
         return f"{listing} is missing"
     folder = devkit / image_set.year
     names = image_set.image_names(devkit)
-    missing = [
-        name
-        for name in names
-        if not (folder / "JPEGImages" / f"{name}.jpg").is_file()
-        or not (folder / "Annotations" / f"{name}.xml").is_file()
-    ]
+    files = [(name, (f"JPEGImages/{name}.jpg", f"Annotations/{name}.xml")) for name in names]
+    missing = [name for name, pair in files if not all((folder / file).is_file() for file in pair)]
     return missing_message(missing, len(names), folder)
 
 
