@@ -92,7 +92,7 @@ def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
     assert not list(out.parent.glob(".masks.json*"))
 
 
-def test_a_killed_run_resumes_but_not_with_another_network_or_choice(boxes_only: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_but_not_with_other_choices(boxes_only: Path, tmp_path: Path) -> None:
     out = tmp_path / "masks.json"
     with pytest.raises(KeyboardInterrupt):
         boxes_to_masks(boxes_only, IMAGES, out, lambda: StandIn(stop=1))
@@ -103,6 +103,8 @@ def test_a_killed_run_resumes_but_not_with_another_network_or_choice(boxes_only:
     assert other.calls == 0
     with pytest.raises(UserError, match="another choice of annotations"):
         boxes_to_masks(boxes_only, IMAGES, out, StandIn, {3: [{"img_id": 102, "ann_ids": [4]}]})
+    with pytest.raises(UserError, match="another form of masks"):
+        boxes_to_masks(boxes_only, IMAGES, out, StandIn, as_published=True)
     again = StandIn()
     assert boxes_to_masks(boxes_only, IMAGES, out, lambda: again) == 6
     assert again.calls == 1
@@ -169,16 +171,6 @@ class Shapes:
         return masks
 
 
-def test_a_mask_outside_its_box_becomes_the_rectangle(boxes_only: Path, tmp_path: Path) -> None:
-    data = load(boxes_only)
-    data["annotations"] = data["annotations"][:2]
-    data["annotations"][1]["bbox"] = [10.5, 20, 30, 7]  # the dot at 5, 5 lies outside
-    boxes_only.write_text(json.dumps(data))
-    boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", Shapes)
-    _, dot = load(tmp_path / "masks.json")["annotations"]
-    assert dot["area"] == rle.decode(dot["segmentation"])[20:27, 10:41].sum() == 7 * 31
-
-
 def test_masks_as_published_are_outer_contours(
     boxes_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,13 +196,6 @@ def test_masks_as_published_are_outer_contours(
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 58, 30, 88)
     assert mask.sum() == 39 * 59
     assert [path.name for path in pictures.iterdir()] == ["scene_0.jpg"]
-
-
-def test_a_run_does_not_resume_with_another_form_of_masks(boxes_only: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", lambda: StandIn(stop=1))
-    with pytest.raises(UserError, match="another form of masks"):
-        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn, as_published=True)
 
 
 def test_the_options_of_the_authors_script_do_what_they_do_there(
@@ -259,10 +244,7 @@ def test_only_the_references_get_masks_if_asked(boxes_only: Path, tmp_path: Path
     ("edit", "message"),
     [
         (lambda data: data["annotations"][3].pop("bbox"), r"boxes\.json: annotation 4 has no bbox"),
-        (
-            lambda data: data["annotations"][3].update(bbox=[1, 2, 3]),
-            r"boxes\.json: annotation 4: its bbox is not \[x",
-        ),
+        (lambda data: data["annotations"][3].update(bbox=[1, 2, 3]), r"boxes\.json: annotation 4: its bbox is not \[x"),
         (lambda data: data["annotations"][3]["bbox"].__setitem__(2, float("nan")), "annotation 4: its bbox is not"),
         (lambda data: data["images"][1].update(file_name="gone.png"), r"image not found: .*gone\.png"),
         (lambda data: data["images"][1].update(width=9), r"scene_1\.png is 451x404, the annotation file says 9x404"),

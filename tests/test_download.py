@@ -43,7 +43,6 @@ class Site:
         etag: Its ETag.
         statuses: Errors that answer the first requests.
         cuts: Bytes after which the first bodies are cut off.
-        supports_range: Whether Range is obeyed.
         supports_if_range: Whether If-Range is obeyed.
         missing: Bytes that Content-Length claims in addition to those sent.
         gate: The server waits for this event in the middle of a body.
@@ -56,7 +55,6 @@ class Site:
     etag: str = '"one"'
     statuses: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
-    supports_range: bool = True
     supports_if_range: bool = True
     missing: int = 0
     gate: threading.Event | None = None
@@ -69,7 +67,7 @@ class Site:
             return request.send_error(self.statuses.pop(0))
         begin, total = 0, len(self.content) + self.missing
         fresh = request.headers.get("If-Range") == self.etag or not self.supports_if_range
-        if asked and self.supports_range and fresh:
+        if asked and fresh:
             begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
             span = f"{begin}-{total - 1}" if begin < total else "*"
             request.send_response(206 if begin < total else 416)
@@ -150,31 +148,12 @@ def test_a_stalled_connection_counts_as_interrupted(
     site.gate.set()
 
 
-def test_a_server_that_ignores_range_is_read_from_the_start(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin(site, tmp_path, 40_000, monkeypatch)
-    site.supports_range = False
-    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
-    assert site.ranges == ["bytes=40000-"]
-
-
-@pytest.mark.parametrize("supports_if_range", [True, False])
 def test_parts_of_different_versions_are_not_joined(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supports_if_range: bool
-) -> None:
-    begin(site, tmp_path, 40_000, monkeypatch)
-    site.content, site.etag, site.supports_if_range = checkpoint(1), '"two"', supports_if_range
-    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
-
-
-def test_a_part_of_an_unknown_version_is_not_resumed(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(site, tmp_path, 40_000, monkeypatch)
-    (tmp_path / f"{FILE}.etag").unlink()
+    site.content, site.etag, site.supports_if_range = checkpoint(1), '"two"', False
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
-    assert site.ranges == [None]
 
 
 def test_a_complete_part_is_put_in_place(site: Site, tmp_path: Path) -> None:
@@ -188,15 +167,6 @@ def test_a_part_longer_than_the_file_is_discarded(site: Site, tmp_path: Path) ->
     (tmp_path / f"{FILE}.part").write_bytes(site.content + b"more")
     (tmp_path / f"{FILE}.etag").write_text(site.etag)
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
-
-
-def test_a_content_length_that_is_too_large_leaves_no_file(site: Site, tmp_path: Path) -> None:
-    site.missing = 1000
-    size = len(site.content)
-    with pytest.raises(UserError, match=f"ended after {size} of {size + 1000} bytes.*run the same command again"):
-        download(NAME, tmp_path, site.url)
-    assert FILE not in names(tmp_path)
-    assert len(site.ranges) == module.ATTEMPTS
 
 
 def test_a_content_length_that_is_too_small_leaves_no_file(site: Site, tmp_path: Path) -> None:
@@ -217,9 +187,7 @@ def test_a_web_page_leaves_no_file_and_keeps_the_part(
     assert (tmp_path / f"{FILE}.part").stat().st_size == 40_000
 
 
-@pytest.mark.parametrize(
-    "content", [b"<html>Not a checkpoint</html>", b"plain text", b"..", b"junk", b"", checkpoint(0)[:9999]]
-)
+@pytest.mark.parametrize("content", [b"<html>Not a checkpoint</html>", b"", checkpoint(0)[:9999]])
 def test_a_file_that_is_not_a_checkpoint_is_deleted(site: Site, tmp_path: Path, content: bytes) -> None:
     site.content = content
     with pytest.raises(UserError, match=f"{len(content)} bytes .* do not open as a checkpoint and were deleted"):
@@ -227,10 +195,9 @@ def test_a_file_that_is_not_a_checkpoint_is_deleted(site: Site, tmp_path: Path, 
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("status", [403, 404])
-def test_a_client_error_is_reported_without_a_second_request(site: Site, tmp_path: Path, status: int) -> None:
-    site.statuses = [status]
-    with pytest.raises(UserError, match=f"HTTP {status} .*download the file another way and save it as .*{FILE}$"):
+def test_a_client_error_is_reported_without_a_second_request(site: Site, tmp_path: Path) -> None:
+    site.statuses = [404]
+    with pytest.raises(UserError, match=f"HTTP 404 .*download the file another way and save it as .*{FILE}$"):
         download(NAME, tmp_path, site.url)
     assert names(tmp_path) == []
     assert len(site.ranges) == 1
@@ -334,10 +301,3 @@ def test_an_official_file_has_a_command_that_downloads_it() -> None:
         == "no-time-to-train download sam2.1_hiera_base_plus --folder '/my data'"
     )
     assert download_command("checkpoints/my_own.pt") is None
-
-
-def test_a_missing_checkpoint_is_reported_with_its_command(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not found: .*; get it with: no-time-to-train download sam_vit_b --folder /"):
-        read_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
-    with pytest.raises(UserError, match=r"not found: .*my_own\.pt$"):
-        read_checkpoint(tmp_path / "my_own.pt")

@@ -54,7 +54,9 @@ def write_gallery(out: Path, found: dict[str, list[tuple[int, float]]], **finish
     for name, pairs in found.items():
         truth = instances_of(image, [(0, 1.0)]) if name == "a.png" else None
         gallery.add(name, f"overlays/{name.removesuffix('.png')}.jpg", instances_of(image, pairs), truth)
-    gallery.finish(**{"title": "<b>Boats", "command": "no-time-to-train filter 'my out'/", "score": 0.5, **finish})
+    gallery.finish(
+        **{"title": "<b>Boats", "command": "no-time-to-train results filter 'my out'/", "score": 0.5, **finish}
+    )
     return out / "index.html"
 
 
@@ -132,7 +134,7 @@ def test_outlines_follow_the_threshold(opened: Browser) -> None:
 
 @needs_browser
 def test_each_class_has_its_threshold_and_the_command_says_so(opened: Browser) -> None:
-    assert opened.text("#command code") == "no-time-to-train filter 'my out'/ --score 0.5"
+    assert opened.text("#command code") == "no-time-to-train results filter 'my out'/ --threshold 0.5"
     opened.click("#class-thresholds summary")
     opened.set("#class-thresholds .slider:nth-child(2) input", 0.75)
     opened.set("#threshold input", 0.3)
@@ -141,17 +143,8 @@ def test_each_class_has_its_threshold_and_the_command_says_so(opened: Browser) -
     opened.click("#command button")
     copied = opened.run("window.copied")
     assert copied == opened.text("#command code")
-    command = [
-        "no-time-to-train",
-        "results",
-        "filter",
-        "my out/",
-        "--threshold",
-        "0.3",
-        "--class-score",
-        "it's 鳥=0.75",
-    ]
-    assert shlex.split(copied) == command
+    chosen = ["--threshold", "0.3", "--class-score", "it's 鳥=0.75"]
+    assert shlex.split(copied) == ["no-time-to-train", "results", "filter", "my out/", *chosen]
     opened.click("#class-thresholds .slider:nth-child(2) .reset")
     assert totals(opened) == ("6 instances in 3 of 4 images", ["3", "3"])
     assert "--class-score" not in opened.text("#command code")
@@ -161,7 +154,7 @@ def test_each_class_has_its_threshold_and_the_command_says_so(opened: Browser) -
 def test_the_page_begins_with_the_thresholds_of_the_results(browser: Browser, tmp_path: Path) -> None:
     browser.open(write_gallery(tmp_path, FOUND, score=0.4, class_scores={"<i>boat": 0.92}))
     assert totals(browser) == ("4 instances in 3 of 4 images", ["1", "3"])
-    assert shlex.split(browser.text("#command code"))[3:] == ["--score", "0.4", "--class-score", "<i>boat=0.92"]
+    assert shlex.split(browser.text("#command code"))[4:] == ["--threshold", "0.4", "--class-score", "<i>boat=0.92"]
 
 
 @needs_browser
@@ -249,7 +242,7 @@ def test_an_empty_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None
     assert "The best score is 0.95: <i>boat in a.png." in browser.text("#nothing")
     browser.click("#nothing button")
     assert totals(browser)[0] == "1 instance in 1 of 4 images"
-    assert browser.text("#command code").endswith("--score 0.95")
+    assert browser.text("#command code").endswith("--threshold 0.95")
     browser.set("#search", "zebra")
     assert "“zebra”" in browser.text("#nothing")
     browser.click("#nothing button")

@@ -26,7 +26,7 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
 from no_time_to_train.networks.build import build_sam2, build_vit
-from no_time_to_train.visual.token_analysis import kmeans, principal_components
+from no_time_to_train.visual.memory_pictures import kmeans, principal_components
 
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
 

@@ -64,7 +64,7 @@ def write_gallery(out: Path, images: int, instances: int, classes: int = 8) -> P
             torch.from_numpy(rng.integers(0, classes, instances)),
         )
         gallery.add(f"{number}.png", f"overlays/{number}.jpg", Instances(np.asarray(image), categories, detections))
-    gallery.finish(f"{images} images", "no-time-to-train filter out/")
+    gallery.finish(f"{images} images", "no-time-to-train results filter out/")
     return out / "index.html"
 
 

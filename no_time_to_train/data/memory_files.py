@@ -14,8 +14,7 @@ from no_time_to_train.data.names import is_printable
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.networks.checkpoints import is_plain, load_pickle
-from no_time_to_train.networks.recognize import encoder_width
+from no_time_to_train.networks.checkpoints import encoder_width, is_plain, load_pickle
 
 #: Stored in every file. Changed when older readers would misread a new file.
 FORMAT = "no-time-to-train memory bank 2"

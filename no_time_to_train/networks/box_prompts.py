@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +17,15 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256
 from no_time_to_train.method.encoder import check_finite
 from no_time_to_train.networks.build import build_sam2
-from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, read_shapes, recognize
+from no_time_to_train.networks.checkpoints import (
+    describe,
+    identify,
+    load_strictly,
+    read_checkpoint,
+    read_shapes,
+    recognize,
+)
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.networks.recognize import describe, identify
 from no_time_to_train.networks.registry import SAM2_NAMES, Network, default_checkpoint
 
 #: Boxes decoded at once. Affects speed and memory only, never results.
@@ -46,60 +53,66 @@ class BoxSegmenter(Protocol):
         """
 
 
-class Sam2Boxes:
-    """A :class:`BoxSegmenter` that uses SAM 2 with the sam2 package's own predictor.
+class _PredictedMasks(ABC):
+    """A :class:`BoxSegmenter` that uses the predictor which comes with a network.
 
     Args:
+        predictor: The predictor.
         name: Identifies the network and its weights.
     """
 
-    def __init__(self, sam2: SAM2Base, name: str) -> None:
+    #: What messages call the network.
+    network: str
+
+    def __init__(self, predictor: Any, name: str) -> None:
+        self.predictor = predictor
         self.name = name
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Make one mask per box, bool [n, H, W], of an image uint8 [H, W, 3] and boxes float32 [n, 4] xyxy."""
+        size = image.shape[:2]
+        self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
+        batches = [boxes[start : start + BATCH] for start in range(0, len(boxes), BATCH)]
+        found = [masks_of(self._predict(batch, size), self.network) for batch in batches]
+        return np.concatenate([masks.reshape(-1, *size) for masks in found])
+
+    @abstractmethod
+    def _predict(self, boxes: NDArray[np.float32], size: tuple[int, ...]) -> tuple[Any, Any, Any]:
+        """One mask as logits per box of the image of this height and width, as :func:`masks_of` takes them."""
+
+
+class Sam2Boxes(_PredictedMasks):
+    """SAM 2 with the sam2 package's own predictor."""
+
+    network = "SAM 2"
+
+    def __init__(self, sam2: SAM2Base, name: str) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-            self.predictor = SAM2ImagePredictor(sam2)
+            super().__init__(SAM2ImagePredictor(sam2), name)
         # The predictor assumes an input of 1024 pixels, but that of the nano network is smaller.
         self.predictor._bb_feat_sizes = [(sam2.image_size // stride,) * 2 for stride in (4, 8, 16)]
 
-    @torch.inference_mode()
-    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Make one mask per box, bool [n, H, W], of an image uint8 [H, W, 3] and boxes float32 [n, 4] xyxy."""
-        self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
-        found = []
-        for start in range(0, len(boxes), BATCH):
-            batch = boxes[start : start + BATCH]
-            predicted = self.predictor.predict(box=batch, multimask_output=False, return_logits=True)
-            found.append(masks_of(predicted, "SAM 2").reshape(-1, *image.shape[:2]))
-        return np.concatenate(found)
+    def _predict(self, boxes: NDArray[np.float32], size: tuple[int, ...]) -> Any:
+        return self.predictor.predict(box=boxes, multimask_output=False, return_logits=True)
 
 
-class SamBoxes:
-    """A :class:`BoxSegmenter` that uses SAM ViT-B, -L or -H, as the paper does.
+class SamBoxes(_PredictedMasks):
+    """SAM ViT-B, -L or -H, a ``segment_anything.modeling.Sam``, as the paper uses it.
 
     It needs the ``segment-anything`` package, which is not installed by default.
-
-    Args:
-        sam: The network, a ``segment_anything.modeling.Sam``.
-        name: Identifies the network and its weights.
     """
 
-    def __init__(self, sam: Any, name: str) -> None:
-        self.name = name
-        self.predictor = import_sam().SamPredictor(sam)
+    network = "SAM"
 
-    @torch.inference_mode()
-    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Make one mask per box, bool [n, H, W], of an image uint8 [H, W, 3] and boxes float32 [n, 4] xyxy."""
-        self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
+    def __init__(self, sam: Any, name: str) -> None:
+        super().__init__(import_sam().SamPredictor(sam), name)
+
+    def _predict(self, boxes: NDArray[np.float32], size: tuple[int, ...]) -> Any:
         prompts = torch.as_tensor(boxes, device=self.predictor.device)
-        prompts = self.predictor.transform.apply_boxes_torch(prompts, image.shape[:2])
-        found = []
-        for batch in prompts.split(BATCH):
-            predicted = self.predictor.predict_torch(
-                None, None, boxes=batch, multimask_output=False, return_logits=True
-            )
-            found.append(masks_of(predicted, "SAM")[:, 0])
-        return np.concatenate(found)
+        prompts = self.predictor.transform.apply_boxes_torch(prompts, size)
+        return self.predictor.predict_torch(None, None, boxes=prompts, multimask_output=False, return_logits=True)
 
 
 def masks_of(predicted: tuple[Any, Any, Any], network: str) -> NDArray[np.bool_]:
@@ -125,7 +138,7 @@ class PromptedImage:
     """
 
     def __init__(self, segmenter: Sam2Boxes | SamBoxes, image: NDArray[np.uint8]) -> None:
-        self.network = "SAM 2" if isinstance(segmenter, Sam2Boxes) else "SAM"
+        self.network = segmenter.network
         self.predictor = copy.copy(segmenter.predictor)  # the same network, with features of its own
         with torch.inference_mode():
             self.predictor.set_image(image.copy())

@@ -53,10 +53,10 @@ def _dinov3(timm: str, width: int, official: str) -> EncoderInfo:
     return EncoderInfo(timm, 592, DINOV3_PATCH_SIZE, width, f"{official}.pth", DINOV3_PAGE)
 
 
-def _pe_spatial(size: str, name: str, patch: int, side: int, width: int) -> tuple[str, EncoderInfo]:
-    """The name of a PE-Spatial, which is that of its official file, and its entry."""
+def _pe_spatial(size: str, name: str, patch: int, side: int, width: int) -> EncoderInfo:
+    """A PE-Spatial with the name of its official file."""
     page = f"https://huggingface.co/facebook/{name}"
-    return name, EncoderInfo(f"vit_pe_spatial_{size}_patch{patch}_{side}.fb", side, patch, width, f"{name}.pt", page)
+    return EncoderInfo(f"vit_pe_spatial_{size}_patch{patch}_{side}.fb", side, patch, width, f"{name}.pt", page)
 
 
 def _clip(size: str, patch: int, side: int, width: int) -> EncoderInfo:
@@ -78,15 +78,11 @@ ENCODERS: dict[str, EncoderInfo] = {
     "dinov3_7b": _dinov3("vit_7b_patch16_dinov3.lvd1689m", 4096, "dinov3_vit7b16_pretrain_lvd1689m-a955f4ea"),
     "dinov3_sat_large": _dinov3("vit_large_patch16_dinov3.sat493m", 1024, "dinov3_vitl16_pretrain_sat493m-eadcf0ff"),
     "dinov3_sat_7b": _dinov3("vit_7b_patch16_dinov3.sat493m", 4096, "dinov3_vit7b16_pretrain_sat493m-a6675841"),
-    **dict(
-        [
-            _pe_spatial("tiny", "PE-Spatial-T16-512", 16, 512, 192),
-            _pe_spatial("small", "PE-Spatial-S16-512", 16, 512, 384),
-            _pe_spatial("base", "PE-Spatial-B16-512", 16, 512, 768),
-            _pe_spatial("large", "PE-Spatial-L14-448", 14, 448, 1024),
-            _pe_spatial("gigantic", "PE-Spatial-G14-448", 14, 448, 1536),
-        ]
-    ),
+    "PE-Spatial-T16-512": _pe_spatial("tiny", "PE-Spatial-T16-512", 16, 512, 192),
+    "PE-Spatial-S16-512": _pe_spatial("small", "PE-Spatial-S16-512", 16, 512, 384),
+    "PE-Spatial-B16-512": _pe_spatial("base", "PE-Spatial-B16-512", 16, 512, 768),
+    "PE-Spatial-L14-448": _pe_spatial("large", "PE-Spatial-L14-448", 14, 448, 1024),
+    "PE-Spatial-G14-448": _pe_spatial("gigantic", "PE-Spatial-G14-448", 14, 448, 1536),
     "clip_b32": _clip("base", 32, 224, 768),
     "clip_b16": _clip("base", 16, 224, 768),
     "clip_l14": _clip("large", 14, 224, 1024),

@@ -12,13 +12,7 @@ from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam
 from no_time_to_train.networks.build import build_encoder, build_sam2
 from no_time_to_train.networks.checkpoints import recognize
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.networks.registry import (
-    ENCODER_NAMES,
-    PRESETS,
-    SAM2_NAMES,
-    PresetName,
-    find_networks,
-)
+from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
 
 
 class Pretrained(NamedTuple):

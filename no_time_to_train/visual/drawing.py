@@ -35,11 +35,7 @@ FILL = 0.25
 
 
 def draw_instances(
-    image: Picture,
-    masks: Masks,
-    classes: NDArray[np.int64],
-    labels: list[str],
-    by_instance: bool = False,
+    image: Picture, masks: Masks, classes: NDArray[np.int64], labels: list[str], by_instance: bool = False
 ) -> Picture:
     """Draw masks over an image, each with an outline and a label. The first mask ends up on top.
 
@@ -83,12 +79,7 @@ def draw_instances(
 
 
 def _draw_mask(
-    picture: Picture,
-    crop: NDArray[np.bool_],
-    top: int,
-    left: int,
-    color: tuple[int, int, int],
-    line: int,
+    picture: Picture, crop: NDArray[np.bool_], top: int, left: int, color: tuple[int, int, int], line: int
 ) -> None:
     """Draw the part of a mask in its box into a picture, in place."""
     patch = picture[top : top + crop.shape[0], left : left + crop.shape[1]]

@@ -99,8 +99,8 @@ class Gallery:
         """Write ``index.html``.
 
         Args:
-            command: A command line that filters the results, such as ``no-time-to-train filter out/``. The page adds
-                the options for the chosen thresholds, and offers the whole line for copying.
+            command: A command line that filters the results, such as ``no-time-to-train results filter out/``. The page
+                adds the options for the chosen thresholds, and offers the whole line for copying.
             score: The threshold that the page begins with. By default, it begins with all instances.
             class_scores: The thresholds of classes, by name, that have one of their own.
             facts: What the page states besides, such as measures: names and values.

@@ -8,15 +8,10 @@ from numpy.typing import NDArray
 from PIL import ImageFont
 
 #: Fonts for labels in scripts that the first one lacks, by the names that Linux, macOS and Windows give them.
-OTHER_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "AppleSDGothicNeo.ttc",
-    "Hiragino Sans GB.ttc",
-    "malgun.ttf",
-    "msyh.ttc",
-    "Arial Unicode.ttf",
-    "Nirmala.ttf",
-)
+OTHER_FONTS = [
+    *("NotoSansCJK-Regular.ttc", "AppleSDGothicNeo.ttc", "Hiragino Sans GB.ttc"),
+    *("malgun.ttf", "msyh.ttc", "Arial Unicode.ttf", "Nirmala.ttf"),
+]
 
 #: The share of labels without room from which on all labels of an image are numbers.
 CROWDED = 0.1

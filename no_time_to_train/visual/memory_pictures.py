@@ -1,7 +1,6 @@
 """Pictures of the memory: the references of each class, and what the encoder sees in them.
 
-A picture is a sheet: rows of square tiles, each row under a title. What the tiles of an encoder show is computed in
-``token_analysis``; here is only drawing.
+A picture is a sheet: rows of square tiles, each row under a title.
 """
 
 import cv2
@@ -14,7 +13,6 @@ from no_time_to_train.data.datasets import BadImage, ReferenceDataset
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import PALETTE, Picture, draw_outlines, outlines, put_text
-from no_time_to_train.visual.token_analysis import kmeans, principal_components
 
 #: Side of a tile in pixels.
 TILE = 160
@@ -122,3 +120,43 @@ def _sheet(rows: list[tuple[str, list[Picture]]]) -> Picture:
             band[TITLE : TITLE + TILE, left : left + TILE] = tile
         bands.append(band)
     return np.vstack(bands)
+
+
+def kmeans(tokens: Tensor, k: int, iterations: int = 20) -> Tensor:
+    """Cluster tokens by k-means under the cosine similarity.
+
+    The first center is the token farthest from the mean, and each further one is the token farthest from all centers
+    so far. Nothing is random.
+
+    Args:
+        tokens: float [n, D], n > 0.
+        iterations: Updates of the centers.
+
+    Returns:
+        float [min(k, n), D], the L2-normalized centers.
+    """
+    tokens = F.normalize(tokens, dim=1)
+    centers = F.normalize(tokens.mean(dim=0, keepdim=True), dim=1)
+    for _ in range(min(k, len(tokens))):
+        nearest = (tokens @ centers.T).amax(dim=1)
+        centers = torch.cat([centers, tokens[nearest.argmin()][None]])
+    centers = centers[1:]
+    for _ in range(iterations):
+        assignment = F.one_hot((tokens @ centers.T).argmax(dim=1), len(centers)).to(tokens.dtype)
+        updated = F.normalize(assignment.T @ tokens, dim=1)
+        centers = torch.where(assignment.any(dim=0)[:, None], updated, centers)
+    return centers
+
+
+def principal_components(tokens: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Compute the first principal components of tokens.
+
+    Args:
+        tokens: float [m, D].
+
+    Returns:
+        The mean, float [D], and the components, float [min(n, m, D), D], orthonormal, in descending order of variance.
+    """
+    mean = tokens.mean(dim=0)
+    components = torch.linalg.svd(tokens - mean, full_matrices=False).Vh[:n]
+    return mean, components

@@ -142,7 +142,9 @@ def test_a_body_that_exceeds_its_range_is_not_written(answers: Answers, tmp_path
     assert fetch(answers, tmp_path / "file") == CONTENT
 
 
-LEFT: dict[str, bytes] = {
+#: The tags that an earlier download left with half of the file.
+LEFT: dict[str, bytes | None] = {
+    "no file": None,
     "bytes": b"\xff\xfe\x00",
     "line breaks": b'"one"\r\nX-Evil: yes\r\n',
     "letters of other scripts": '"één"'.encode(),
@@ -152,9 +154,10 @@ LEFT: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("tag", LEFT.values(), ids=LEFT.keys())
-def test_a_broken_tag_of_an_earlier_download_starts_it_again(tag: bytes, answers: Answers, tmp_path: Path) -> None:
+def test_a_broken_tag_of_an_earlier_download_starts_again(tag: bytes | None, answers: Answers, tmp_path: Path) -> None:
     (tmp_path / "file.part").write_bytes(HALF)
-    (tmp_path / "file.etag").write_bytes(tag)
+    if tag is not None:
+        (tmp_path / "file.etag").write_bytes(tag)
     answers.first = response(TAG, b"Content-Length: 2048")
     assert fetch(answers, tmp_path / "file") == CONTENT
     assert "Evil" not in answers.requests[0]

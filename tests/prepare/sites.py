@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from no_time_to_train.benchmarks.prepare.fetch import Archive
+from no_time_to_train.benchmarks.prepare.archives import Archive
+from no_time_to_train.data.class_splits import class_splits
 
 
 @dataclass
@@ -42,13 +43,11 @@ class Site:
 
     def archive(self, name: str, files: dict[str, bytes], missing_first: bool = False) -> Archive:
         """Serve an archive of these files; with ``missing_first``, its first address does not exist."""
-        pack = zip_of if name.endswith(".zip") else tar_of
-        (self.folder / name).write_bytes(pack(files))
-        urls = [f"{self.url}/{name}"]
-        md5 = hashlib.md5((self.folder / name).read_bytes()).hexdigest()
-        return Archive(
-            (f"{self.url}/gone/{name}", *urls) if missing_first else tuple(urls), 1, md5 if missing_first else None
-        )
+        content, url = (zip_of if name.endswith(".zip") else tar_of)(files), f"{self.url}/{name}"
+        (self.folder / name).write_bytes(content)
+        if missing_first:
+            return Archive((f"{self.url}/gone/{name}", url), 1, hashlib.md5(content).hexdigest())
+        return Archive((url,), 1)
 
 
 def zip_of(files: dict[str, bytes]) -> bytes:
@@ -94,3 +93,21 @@ def files_in(folder: Path) -> set[str]:
 
 def load(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
+
+
+def cdfsod_files(name: str, train: str = "train", test: str = "test") -> dict[str, bytes]:
+    """A set of CD-FSOD with the images in these folders."""
+    classes = class_splits()[f"cdfsod_{name}"]
+    files = {}
+    for stem, folder in (("1_shot", train), ("5_shot", train), ("10_shot", train), ("test", test)):
+        content = coco_file([f"{stem}.jpg"])
+        content["categories"] = [{"id": i, "name": one} for i, one in enumerate(classes, 1)]
+        files[f"{name}/annotations/{stem}.json"] = json.dumps(content).encode()
+        files[f"{name}/{folder}/{stem}.jpg"] = picture(1)
+    return files
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)

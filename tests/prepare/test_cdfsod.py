@@ -1,6 +1,5 @@
 """``prepare cdfsod`` end to end, and which network makes the masks."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from no_time_to_train.cli import main
-from no_time_to_train.data.class_splits import class_splits
-from tests.prepare.sites import coco_file, load, picture, zip_of
+from tests.prepare.sites import cdfsod_files, load, write_files, zip_of
 
 
 class WholeBox:
@@ -26,34 +24,16 @@ class WholeBox:
         return masks
 
 
-def cdfsod_files(name: str, train: str = "train", test: str = "test") -> dict[str, bytes]:
-    classes = class_splits()[f"cdfsod_{name}"]
-    files = {}
-    for stem, folder in (("1_shot", train), ("5_shot", train), ("10_shot", train), ("test", test)):
-        content = coco_file([f"{stem}.jpg"])
-        content["categories"] = [{"id": i, "name": one} for i, one in enumerate(classes, 1)]
-        files[f"{name}/annotations/{stem}.json"] = json.dumps(content).encode()
-        files[f"{name}/{folder}/{stem}.jpg"] = picture(1)
-    return files
-
-
 def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
-    tmp_path: Path,
-    prepare: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, prepare: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("no_time_to_train.networks.box_prompts.build_box_segmenter", lambda *_: WholeBox())
     root = tmp_path / "data/cdfsod"
     root.mkdir(parents=True)
     (root / "FISH.zip").write_bytes(zip_of(cdfsod_files("FISH")))
-    for path, content in cdfsod_files("DIOR", "train/new_train", "test/new_test").items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(content)
-    for path, content in cdfsod_files("UODD").items():
-        if "/test/" not in path:
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_bytes(content)
+    write_files(root, cdfsod_files("DIOR", "train/new_train", "test/new_test"))
+    write_files(root, cdfsod_files("UODD"))
+    (root / "UODD/test/test.jpg").unlink()
 
     with pytest.raises(SystemExit):
         prepare("cdfsod")

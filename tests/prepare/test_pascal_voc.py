@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from no_time_to_train.benchmarks.prepare import pascal_voc
-from no_time_to_train.benchmarks.prepare.fetch import Archive
+from no_time_to_train.benchmarks.prepare.archives import Archive
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
-from tests.prepare.sites import Site, files_in, load, picture
+from tests.prepare.sites import Site, files_in, load, picture, write_files
 
 VocObject = tuple[str, int | None, tuple[float, ...]]
 
@@ -108,9 +108,7 @@ def test_references_drawn_from_voc_are_those_of_the_published_conversion(tmp_pat
             objects.append((str(name), difficult, (x, y, x + int(rng.integers(30, 35)), y + 60)))
         images[f"{number:06d}"] = objects
     devkit = tmp_path / "VOCdevkit"
-    for path, content in voc_files("VOC2007", "trainval", images).items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(content)
+    write_files(tmp_path, voc_files("VOC2007", "trainval", images))
     for name, objects in images.items():
         (devkit / f"VOC2007/Annotations/{name}.xml").write_bytes(voc_xml(objects, 100, 100))
     pascal_voc.convert(devkit, [pascal_voc.ImageSet("VOC2007", "trainval")], tmp_path / "voc.json")

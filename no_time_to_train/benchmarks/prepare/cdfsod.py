@@ -65,12 +65,9 @@ def set_steps(name: str, options: PrepareOptions) -> list[Step]:
 
 def find_archive(name: str, options: PrepareOptions) -> Path | None:
     """The archive of a set that the user has saved, or None."""
-    for folder in (options.root / "cdfsod", options.downloads):
-        for ending in (".zip", ".tar", ".tar.gz", ".tgz"):
-            path = folder / f"{name}{ending}"
-            if path.is_file():
-                return path
-    return None
+    files = [f"{name}{ending}" for ending in (".zip", ".tar", ".tar.gz", ".tgz")]
+    paths = [folder / file for folder in (options.root / "cdfsod", options.downloads) for file in files]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def convert(original: Path, name: str, prepared: Path) -> None:

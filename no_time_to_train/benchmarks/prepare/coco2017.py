@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from no_time_to_train.benchmarks.prepare.fetch import Archive, archive_step
+from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
 from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step
 from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message, read_annotations
 
@@ -16,10 +16,7 @@ IMAGES = {
 }
 
 #: The published numbers of each split, crowds included.
-COUNTS = {
-    "train2017": {"images": 118_287, "annotations": 860_001},
-    "val2017": {"images": 5_000, "annotations": 36_781},
-}
+COUNTS = {"train2017": {"images": 118_287, "annotations": 860_001}, "val2017": {"images": 5_000, "annotations": 36_781}}
 
 
 def parts(options: PrepareOptions) -> Parts:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from no_time_to_train.benchmarks.prepare.archives import open_archive
+from no_time_to_train.benchmarks.prepare.archives import Archive, download_archive, open_archive
 from no_time_to_train.benchmarks.prepare.coco2017 import IMAGES, images_step
-from no_time_to_train.benchmarks.prepare.fetch import Archive, download_archive
 from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step
 from no_time_to_train.benchmarks.prepare.verify import annotations_problem, read_annotations
 from no_time_to_train.data.coco import check_sections

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from no_time_to_train.benchmarks.prepare.fetch import Archive, archive_step
+from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
 from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
 from no_time_to_train.benchmarks.prepare.verify import missing_message, read_annotations
 from no_time_to_train.errors import UserError
@@ -124,12 +124,8 @@ def image_set_problem(devkit: Path, image_set: ImageSet) -> str | None:
         return f"{listing} is missing"
     folder = devkit / image_set.year
     names = image_set.image_names(devkit)
-    missing = [
-        name
-        for name in names
-        if not (folder / "JPEGImages" / f"{name}.jpg").is_file()
-        or not (folder / "Annotations" / f"{name}.xml").is_file()
-    ]
+    files = [(name, (f"JPEGImages/{name}.jpg", f"Annotations/{name}.xml")) for name in names]
+    missing = [name for name, pair in files if not all((folder / file).is_file() for file in pair)]
     return missing_message(missing, len(names), folder)
 
 

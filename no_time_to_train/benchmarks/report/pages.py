@@ -1,14 +1,25 @@
 """The report: Markdown, one self-contained HTML file, and a plot and a CSV file per benchmark."""
 
 import base64
+import io
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from no_time_to_train.benchmarks.report.plots import plot
-from no_time_to_train.benchmarks.report.published import BENCHMARKS, benchmark_of
-from no_time_to_train.benchmarks.report.runs import Run
-from no_time_to_train.benchmarks.report.tables import Table, mean_table, points, points_csv, run_table, seed_table
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from no_time_to_train.benchmarks.report.published import (
+    BENCHMARKS,
+    Benchmark,
+    benchmark_of,
+    dataset_title,
+    published_over_seeds,
+)
+from no_time_to_train.benchmarks.report.runs import OURS, Run
+from no_time_to_train.benchmarks.report.tables import Point, Table, points, points_csv, tables_of
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 
@@ -19,6 +30,12 @@ NOTE = (
     "the authors' README; 'published' next to a run is that of their table of all seeds. Runs with settings other "
     "than the paper's have them in the name of the method, and no published figure next to them."
 )
+
+#: The paper's numbers of shots.
+PAPER_SHOTS = (1, 2, 3, 5, 10, 30)
+
+#: How published figures are drawn.
+PUBLISHED_STYLE: dict[str, Any] = {"linestyle": "--", "color": "0.45"}
 
 
 @dataclass(frozen=True)
@@ -72,16 +89,8 @@ def build_sections(runs: list[Run]) -> list[Section]:
         if not finished:
             continue
         found = points(benchmark, finished)
-        tables = [mean_table(benchmark, found), seed_table(benchmark, found), run_table(benchmark, finished)]
-        sections.append(
-            Section(
-                benchmark.title,
-                [table for table in tables if table is not None],
-                f"report_{benchmark.key}",
-                plot(benchmark, found),
-                points_csv(found),
-            )
-        )
+        tables, name = tables_of(benchmark, found, finished), f"report_{benchmark.key}"
+        sections.append(Section(benchmark.title, tables, name, plot(benchmark, found), points_csv(found)))
     others = [[run.folder, run.status, run.reason] for run in runs if run.status != "finished"]
     if others:
         table = Table("They are not counted above", ["folder", "status", "where and why"], others)
@@ -110,3 +119,55 @@ def html(sections: list[Section]) -> str:
 def _markdown_row(cells: list[str]) -> str:
     """A row of a Markdown table: cells on one line, without any character that Markdown or HTML gives a meaning."""
     return "| " + " | ".join(re.sub(r"([\\`|<>\[\]*~&])", r"\\\1", " ".join(cell.split())) for cell in cells) + " |"
+
+
+def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
+    """Draw the first two measures of a benchmark, one panel each.
+
+    Returns:
+        A PNG file; None where no run has a number of shots.
+    """
+    shown = [point for point in found if point.shots is not None]
+    measures = [
+        (title, measure)
+        for title, measure in list(benchmark.measures.items())[:2]
+        if any(point.measure == measure for point in shown)
+    ]
+    if not measures:
+        return None
+    figure = Figure(figsize=(6.2 * len(measures), 4.2), layout="constrained")
+    figure.suptitle(benchmark.title)
+    panels = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axes, (title, measure) in zip(panels, measures, strict=True):
+        _draw_panel(axes, benchmark, shown, measure)
+        axes.set(xlabel="shots", ylabel=f"{title} (%)")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    return png.getvalue()
+
+
+def _draw_panel(axes: Axes, benchmark: Benchmark, found: list[Point], measure: str) -> None:
+    """Draw one line per data set and method, with error bars over seeds, and what is published in gray."""
+    series = dict.fromkeys((point.dataset, point.method) for point in found)
+    colors = {name: f"C{index}" for index, name in enumerate(series)}  # the same in all panels
+    shown = [point for point in found if point.measure == measure]
+    for (dataset, method), group in groupby(shown, key=lambda point: (point.dataset, point.method)):
+        x, y, std = zip(*((point.shots or 0, point.mean, point.std or 0.0) for point in group), strict=True)
+        label = dataset_title(dataset) if method == OURS else f"{dataset_title(dataset)}, {method}"
+        label = f" {label}".replace("$", r"\$")  # "_" at the beginning and "$" have a meaning for matplotlib
+        axes.errorbar(x, y, std, marker="o", capsize=3, color=colors[dataset, method], label=label)
+    for dataset in dict.fromkeys(point.dataset for point in shown):
+        known = [(shots, published_over_seeds(dataset, shots, measure)) for shots in PAPER_SHOTS]
+        curve = [(shots, published.mean, published.std or 0.0) for shots, published in known if published]
+        if curve:
+            x, y, std = zip(*curve, strict=True)
+            axes.errorbar(x, y, std, marker="s", **PUBLISHED_STYLE, capsize=3, label="published", zorder=0)
+    overall = benchmark.published_mean
+    if overall and measure == benchmark.mean_of:
+        axes.axhline(overall.mean, **PUBLISHED_STYLE, label="published mean")
+    ticks = sorted({point.shots for point in shown if point.shots is not None} | set(PAPER_SHOTS))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")

@@ -9,7 +9,6 @@ from no_time_to_train.benchmarks.report.published import (
     Benchmark,
     Published,
     dataset_title,
-    published_mean,
     published_over_seeds,
     published_run,
     readme_figure,
@@ -70,6 +69,17 @@ def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
     return found
 
 
+def tables_of(benchmark: Benchmark, found: list[Point], runs: list[Run]) -> list[Table]:
+    """The tables of a benchmark: means over everything and over seeds where there are any, and every run.
+
+    Args:
+        found: The points of the runs, from :func:`points`.
+        runs: Its finished runs.
+    """
+    tables = mean_table(benchmark, found), seed_table(benchmark, found), run_table(benchmark, runs)
+    return [table for table in tables if table is not None]
+
+
 def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
     """List every finished run of a benchmark next to the published figures of its shots and seed."""
     header = ["data set", "method", "shots", "seed"]
@@ -89,14 +99,7 @@ def run_table(benchmark: Benchmark, runs: list[Run]) -> Table:
 
 
 def seed_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
-    """List mean and standard deviation over seeds.
-
-    Args:
-        found: Its points, from :func:`points`.
-
-    Returns:
-        The table; None where no two runs differ in the seed only.
-    """
+    """List mean and standard deviation over seeds; None where no two runs differ in the seed only."""
     titles = {measure: title for title, measure in benchmark.measures.items()}
     rows = [
         [
@@ -113,15 +116,10 @@ def seed_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
 def mean_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
     """Compare the mean over a benchmark's data sets and shots with the published mean, once it is complete.
 
-    Only the measure that was published is compared. The means of the others are shown next to it.
-
-    Args:
-        found: Its points, from :func:`points`.
-
-    Returns:
-        The table; None where no mean is published, or where no run is of our method.
+    Only the measure that was published is compared. The means of the others are shown next to it. There is no table
+    where no mean is published, or where no run is of our method.
     """
-    published, ours = published_mean(benchmark), [point for point in found if point.method == OURS]
+    published, ours = benchmark.published_mean, [point for point in found if point.method == OURS]
     if published is None or not ours:
         return None
     figures = {
