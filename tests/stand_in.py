@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ class StandIn:
             raise self.error
         return image
 
-    def rank(self, image: NDArray[np.uint8], score: float) -> Instances:
+    def classify(self, image: NDArray[np.uint8], threshold: float) -> Instances:
         masks = torch.zeros(3, *image.shape[:2], dtype=torch.bool)
         for index in range(3):
             masks[index, 5 * index : 5 * index + 4, 2:9] = True
@@ -66,6 +67,15 @@ def run(
     targets = find_targets([str(photos)], every=2)
     segmenter = segmenter or StandIn()
     return segment_images(segmenter, targets, out, Thresholds(score), formats, overwrite=overwrite)  # type: ignore[arg-type]
+
+
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> None:
+    """Write a video of 5 frames per second that every system can read."""
+    height, width = frames[0].shape[:2]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (width, height))
+    for frame in frames:
+        video.write(frame)
+    video.release()
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
