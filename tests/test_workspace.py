@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.photos import find_photos
+from no_time_to_train.app.photos import Thumbnails, find_photos
 from no_time_to_train.app.project import Annotation
-from no_time_to_train.app.references import confirm, take_annotations
-from no_time_to_train.app.thumbnails import Thumbnails
+from no_time_to_train.app.references import take_annotations
 from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.reference_forms import Reference, find_references
@@ -74,12 +73,12 @@ def test_references_in_the_photos_are_confirmed_in_one_step_and_the_others_stay_
     given = [*references, boxed, plain, away]
     annotations, others = take_annotations(given, photos_of(workspace), workspace.segmenter)
     assert others == [plain, away]
-    confirm(workspace, annotations, folder / "instances.json")
+    workspace.confirm(annotations, folder / "instances.json")
     assert confirmed(workspace) == len(references) + 1
     assert workspace.project.next_undo == f"{len(references) + 1} references of instances.json"
     workspace.undo()
     assert (confirmed(workspace), workspace.classes) == (0, [])
-    confirm(workspace, annotations, folder / "instances.json")
+    workspace.confirm(annotations, folder / "instances.json")
     assert confirmed(workspace) == 0, "the person took them back"
 
 
@@ -88,7 +87,7 @@ def test_what_the_person_said_about_an_object_counts_more_than_a_reference(
 ) -> None:
     annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
     workspace.do("gravel: shown", [Annotation(0, annotations[0].photo, "gravel", annotations[0].mask)])
-    confirm(workspace, annotations, folder)
+    workspace.confirm(annotations, folder)
     assert workspace.items(annotations[0].photo)[0].label == "gravel"
     assert confirmed(workspace) == len(references)
 
@@ -111,11 +110,11 @@ def test_lowest_scores_begin_at_the_automatic_ones_and_a_chosen_one_stays(
     for one in annotations:
         photos_by_class.setdefault(one.label, set()).add(one.photo)
     several = {label for label, photos in photos_by_class.items() if len(photos) > 1}
-    confirm(workspace, annotations[:1], folder)
+    workspace.confirm(annotations[:1], folder)
     settle(workspace)
     assert workspace.automatic == {}, "one reference shows nothing"
     assert workspace.thresholds.of(annotations[0].label) == workspace.score
-    confirm(workspace, annotations, folder)
+    workspace.confirm(annotations, folder)
     settle(workspace)
     assert workspace.automatic
     assert workspace.automatic.keys() <= several

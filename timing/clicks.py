@@ -23,8 +23,7 @@ from PIL import Image
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.actions import ADD, Actions
 from no_time_to_train.app.lists import Lists
-from no_time_to_train.app.photos import find_photos
-from no_time_to_train.app.thumbnails import Thumbnails
+from no_time_to_train.app.photos import Thumbnails, find_photos
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco

@@ -8,11 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from no_time_to_train.app.export import export
 from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf
 from no_time_to_train.app.photos import store_upload
-from no_time_to_train.app.picture import draw, scale_of
-from no_time_to_train.app.view import View, count, describe, same
+from no_time_to_train.app.view import View, count_text, describe, draw, same, scale_of
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.prompts import check_label
 from no_time_to_train.errors import UserError
@@ -34,13 +32,12 @@ class Actions:
         workspace, project = self.workspace, self.workspace.project
         picture, title = None, "<p class='hint'>There is no photo here yet: add some.</p>"
         if view.photo is not None:
-            view.items = items = workspace.items(view.photo)
-            view.selected = next((item for item in items if same(item, view.selected)), None)
-            places = [*view.points, *([view.corner] if view.corner else [])]
-            pixels = workspace.opened.pixels(view.photo)
-            picture = draw(pixels, items, workspace.classes, view.selected, view.mask, places, view.negative_points)
+            shown = workspace.shown(view.photo)
+            view.items = shown.items
+            view.selected = next((item for item in view.items if same(item, view.selected)), None)
+            picture = draw(workspace.opened.pixels(view.photo), view, workspace.classes)
             hint = "" if workspace.classes else "<span class='hint'>Click on an object that you want to find.</span>"
-            title = f"<b>{html.escape(view.photo)}</b> {html.escape(count(items))}{hint}"
+            title = f"<b>{html.escape(view.photo)}</b> {html.escape(count_text(shown.counts))}{hint}"
         masks = [] if view.masks is None else list(view.masks)
         choices = [(f"{mask.mean():.1%}", index) for index, mask in enumerate(masks)]
         undo, redo = project.next_undo, project.next_redo
@@ -116,7 +113,7 @@ class Actions:
             except UserError as error:
                 problems.append(str(error).replace(file, Path(file).name))
                 continue
-            self.workspace.add_photo(target)
+            self.workspace.search.add(target)
             first = first or target.name
         if problems:
             gr.Warning(html.escape("; ".join(problems)), title="Not added")
@@ -169,18 +166,18 @@ class Actions:
         if not label:
             raise UserError("what is it? Choose a class, or type the name of a new one")
         self.workspace.show(view.photo, view.mask, check_label(label))
-        return self.show(view.only_photo())
+        return self.show(View(view.photo))
 
     def judge(self, view: View, verdict: str, *label: str) -> list[Any]:
         """Say what the selected object is."""
         if view.photo is not None and view.selected is not None:
             getattr(self.workspace, verdict)(view.photo, view.selected, *label)
-        return self.show(view.only_photo())
+        return self.show(View(view.photo))
 
     def step_back(self, view: View, way: str) -> list[Any]:
         """Undo or redo."""
         getattr(self.workspace, way)()
-        return self.show(view.only_photo())
+        return self.show(View(view.photo))
 
     # All photos.
 
@@ -196,7 +193,7 @@ class Actions:
 
     def write(self, view: View, formats: list[str]) -> list[Any]:
         """Export."""
-        summary = export(self.workspace, self.out, formats)
+        summary = self.workspace.export(self.out, formats)
         return [f"<p>{html.escape(str(summary))}</p><p>In <code>{html.escape(str(self.out.resolve()))}</code></p>"]
 
 

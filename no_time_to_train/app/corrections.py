@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -15,22 +15,9 @@ from no_time_to_train.pipeline.summary import Thresholds
 SAME_OBJECT = 0.5
 
 
-class Found(NamedTuple):
-    """An instance that the method found.
-
-    Attributes:
-        score: In [0, 1].
-        mask: Compressed RLE at the photo's own size.
-    """
-
-    label: str
-    score: float
-    mask: Rle
-
-
 @dataclass(frozen=True)
 class Item:
-    """An object that is shown in a photo.
+    """An object that was found in a photo or confirmed.
 
     Attributes:
         score: In [0, 1]; 1 where a person confirmed it.
@@ -49,7 +36,7 @@ class Item:
         return self.annotation is not None
 
 
-def correct(found: Sequence[Found], annotations: Sequence[Annotation], thresholds: Thresholds) -> list[Item]:
+def correct(found: Sequence[Item], annotations: Sequence[Annotation], thresholds: Thresholds) -> list[Item]:
     """The objects to show in a photo.
 
     An object that a person confirmed takes the place of what was found there, of whatever class. What a person called
@@ -70,7 +57,7 @@ def correct(found: Sequence[Found], annotations: Sequence[Annotation], threshold
     denied &= np.array([[one.label == other.label for other in wrong] for one in found], bool).reshape(denied.shape)
     for one, hidden in zip(found, replaced | denied.any(axis=1), strict=True):
         if not hidden and one.score >= thresholds.of(one.label):
-            items.append(Item(*one))
+            items.append(one)
     return items[: len(right)] + sorted(items[len(right) :], key=lambda item: -item.score)
 
 

@@ -12,7 +12,6 @@ from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 
 from no_time_to_train.app.corrections import Item
-from no_time_to_train.app.export import export
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.prompts import check_box, check_label, check_point
@@ -80,7 +79,7 @@ class Endpoints:
         search = self.workspace.search
         settled, progress = search.is_settled(), search.progress()
         counts = {name: dict(count) for name, count in self.workspace.counts().items()}
-        return {"photos": counts, "searched": progress.ranked, "of": progress.photos, "settled": settled}
+        return {"photos": counts, "searched": progress.classified, "of": progress.photos, "settled": settled}
 
     def objects(self, photo: str) -> list[dict[str, Any]]:
         """The objects that are shown in a photo: class, score, mask as RLE, and whether a person confirmed it."""
@@ -132,7 +131,7 @@ class Endpoints:
             getattr(self.workspace, verdict)(photo, items[number])
         else:
             raise UserError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}, rename")
-        self.workspace.search.rank(photo)
+        self.workspace.search.classify(photo)
         return self.objects(photo)
 
     def undo(self) -> str | None:
@@ -145,7 +144,7 @@ class Endpoints:
 
     def export(self, formats: list[str] | None = None) -> str:
         """Write all results, as the button Export does, and return what was written."""
-        return str(export(self.workspace, self.out, formats or ()))
+        return str(self.workspace.export(self.out, formats or ()))
 
     def _items(self, photo: str) -> list[Item]:
         """The objects of a photo that exists."""

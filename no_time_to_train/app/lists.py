@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from no_time_to_train.app.thumbnails import Thumbnails
+from no_time_to_train.app.photos import Thumbnails
 from no_time_to_train.app.view import count_text
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.errors import plural
@@ -122,13 +122,13 @@ class Lists:
         if not progress.photos:
             done = "no photo to search"
         else:
-            done = f"{progress.ranked} of {plural(progress.photos, 'photo')} searched"
+            done = f"{progress.classified} of {plural(progress.photos, 'photo')} searched"
         left = progress.seconds_left
         if not progress.done and not progress.running:
             done += ", stopped"
         elif not progress.done and left:
             done += f", {f'{left / 60:.0f} minutes' if left > 90 else f'{left:.0f} seconds'} left"
-        share = progress.ranked / max(progress.photos, 1)
+        share = progress.classified / max(progress.photos, 1)
         problems = [one.problem for one in self.workspace.photos.values() if one.problem]
         lines = "".join(f"<p class='problem'>{html.escape(problem)}</p>" for problem in problems[:3])
         if len(problems) > 3:

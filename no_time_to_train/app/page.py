@@ -1,5 +1,8 @@
-"""The app's page: photos on the left, the open photo in the middle, classes and results on the right."""
+"""The page of the app, and its server. Photos are on the left, the open photo in the middle, classes on the right."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,8 +13,7 @@ import gradio as gr
 from no_time_to_train.app.actions import ADD, BOX, TAKE, Actions, guarded
 from no_time_to_train.app.endpoints import Blocks, Endpoints
 from no_time_to_train.app.lists import ORDERS, ClassThreshold, Lists, Shelf
-from no_time_to_train.app.photos import UPLOADS
-from no_time_to_train.app.thumbnails import Thumbnails
+from no_time_to_train.app.photos import UPLOADS, Thumbnails
 from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.prompts import check_label
@@ -30,6 +32,12 @@ ORIGINS = {"automatic": "{}: automatic", "chosen": "{}: chosen", "default": "{}"
 
 #: What stands below the sliders where a class has the default.
 MORE = "<p class='hint'>A class gets an automatic score once it was shown in two photos or more.</p>"
+
+#: The largest file that can be uploaded.
+LARGEST_UPLOAD = "50mb"
+
+#: Fonts of the system: the page loads nothing from elsewhere.
+FONTS = ["system-ui", "sans-serif"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -172,7 +180,7 @@ class Page:
         on(self.picture.select, do.clicked, self.click)
         on(self.choice.input, do.choose_mask, self.choice)
         on(self.save.click, do.save_draft, self.label)
-        on(self.cancel.click, lambda view: do.show(view.only_photo()))
+        on(self.cancel.click, lambda view: do.show(View(view.photo)))
         for button, verdict in ((self.right, "right"), (self.wrong, "wrong"), (self.remove, "remove")):
             on(button.click, partial(do.judge, verdict=verdict))
         on(self.outline.click, do.outline)
@@ -181,3 +189,56 @@ class Page:
         on(self.redo.click, partial(do.step_back, way="redo"))
         on(self.stop.click, do.stop_or_continue)
         on(self.export.click, do.write, self.formats, outputs=[self.exported])
+
+
+def serve(
+    workspace: Workspace,
+    out: Path,
+    folder: Path,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    auth: tuple[str, str] | None = None,
+    browser: bool = True,
+    block: bool = True,
+) -> gr.Blocks:
+    """Serve the app until Ctrl-C.
+
+    Args:
+        port: The port; None takes the first free one from 7860 on.
+
+    Returns:
+        The page.
+    """
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="no-time-to-train-")  # components read it as they are built
+    page = Page(workspace, out, folder).build()
+    workspace.search.start()
+    script = (TEMPLATES / "keys.js").read_text(encoding="utf-8")
+    page.queue(default_concurrency_limit=8).launch(
+        server_name=host,
+        server_port=port,
+        auth=auth,
+        inbrowser=browser,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=False,
+        footer_links=[],
+        allowed_paths=[str((folder / THUMBNAILS).resolve())],
+        max_file_size=LARGEST_UPLOAD,
+        theme=gr.themes.Default(font=FONTS, font_mono=FONTS),
+        css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        head=f"<script>{script}</script>",
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        run_history=False,
+    )
+    if block:
+        print(f"open {page.local_url} in a browser; Ctrl-C ends the app", flush=True)
+        try:
+            page.block_thread()
+        finally:
+            workspace.search.close()
+            shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+    return page

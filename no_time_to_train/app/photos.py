@@ -1,37 +1,59 @@
-"""The photos of the app: those of the folder that it was started with, and those that were uploaded."""
+"""The photos of the app: their files, the pixels and clicks of those that are open, and thumbnails."""
 
 import shutil
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
+from queue import LifoQueue
+from threading import Thread
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.app.search import Photo
 from no_time_to_train.data.images import as_rgb, is_image, read_rgb
 from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.targets import TargetImage, find_targets
+from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
+from no_time_to_train.networks.box_prompts import PromptedImage
+from no_time_to_train.networks.devices import computing_in
+from no_time_to_train.visual.drawing import save_picture
 
 #: What the names of uploaded photos begin with.
 UPLOADS = "uploads"
 
+#: Photos whose pixels, and features for clicks, stay in memory.
+KEPT_PHOTOS = 4
+
+#: Longest side in pixels at which a photo is clicked on. SAM 2 sees 1,024, and its masks have 256.
+CLICKED_SIDE = 1536
+
+#: Longest side of a thumbnail in pixels.
+THUMBNAIL_SIDE = 240
+
+#: The gray of a thumbnail that is not there yet.
+GRAY = 128
+
 
 def find_photos(images: Sequence[str], uploads: Path, out: Path) -> list[TargetImage]:
-    """The photos.
+    """The photos, whose names and stems are unique.
 
     Args:
         images: Folders, globs, images, or one COCO file. Videos are left out.
         out: The folder of the app, whose other files are no photos.
-
-    Returns:
-        The photos, whose names and stems are unique.
     """
-    found = [target for target in find_targets(images, 1, out).images if target.path is not None] if images else []
-    stored = sorted(path for path in uploads.glob("*") if is_image(path))
-    names = unique_names([target.name for target in found] + [f"{UPLOADS}/{path.name}" for path in stored])
-    stems = unique_stems(names)
-    paths = [target.path for target in found if target.path is not None] + stored
+    found = find_targets(images, 1, out).images if images else []
+    given = [(target.name, target.path) for target in found if target.path is not None]
+    given += [(f"{UPLOADS}/{path.name}", path) for path in sorted(uploads.glob("*")) if is_image(path)]
+    names = unique_names([name for name, _ in given])
     return [
         TargetImage(name, stem, partial(as_rgb, path), path)
-        for name, stem, path in zip(names, stems, paths, strict=True)
+        for name, stem, (_, path) in zip(names, unique_stems(names), given, strict=True)
     ]
 
 
@@ -49,3 +71,93 @@ def store_upload(file: Path, uploads: Path) -> TargetImage:
         shutil.copyfileobj(source, target)
     name = f"{UPLOADS}/{place.name}"
     return TargetImage(name, name, partial(as_rgb, place), place)  # the name is as unique as a stem
+
+
+class OpenPhotos:
+    """Pixels of photos, and masks of what is clicked on. What the last photos need stays in memory."""
+
+    def __init__(self, segmenter: ReferenceSegmenter, photos: Mapping[str, Photo]) -> None:
+        self.segmenter, self.photos = segmenter, photos
+        self._pixels, self._prompted = lru_cache(KEPT_PHOTOS)(self._read), lru_cache(KEPT_PHOTOS)(self._prompt)
+
+    def pixels(self, name: str) -> NDArray[np.uint8]:
+        """The pixels of a photo, uint8 [H, W, 3] RGB."""
+        return self._pixels(name)
+
+    def masks(
+        self,
+        name: str,
+        points: Sequence[tuple[float, float]] = (),
+        negative_points: Sequence[tuple[float, float]] = (),
+        box: Sequence[float] | None = None,
+    ) -> NDArray[np.bool_]:
+        """The masks of the object that a person clicks on, by points and a box in pixels of the photo.
+
+        Returns:
+            bool [n, H, W], n is 3 for a single point and 1 otherwise; none is empty.
+        """
+        height, width = self.pixels(name).shape[:2]
+        prompted, scale = self._prompted(name), min(CLICKED_SIDE / max(height, width), 1)
+        on, off = ([(scale * x, scale * y) for x, y in places] for places in (points, negative_points))
+        corners = None if box is None else [scale * value for value in box]
+        with computing_in(self.segmenter.precision, self.segmenter.device):
+            masks, _ = prompted.masks(on, off, corners)
+        masks = masks[masks.any(axis=(1, 2))]
+        if not len(masks):
+            raise UserError("nothing was found there: click on the middle of the object, or give a box")
+        if scale == 1:
+            return masks
+        return np.stack([cv2.resize(255 * mask.astype(np.uint8), (width, height)) > 127 for mask in masks])
+
+    def _read(self, name: str) -> NDArray[np.uint8]:
+        """Read a photo."""
+        if name not in self.photos:
+            raise UserError(f"there is no photo {name!r}")
+        return self.photos[name].target.read()
+
+    def _prompt(self, name: str) -> PromptedImage:
+        """Compute the features that a click on a photo needs; also while the search computes."""
+        pixels = self.pixels(name)
+        height, width = pixels.shape[:2]
+        scale = CLICKED_SIDE / max(height, width)
+        if scale < 1:
+            size = max(round(scale * width), 1), max(round(scale * height), 1)
+            pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        with computing_in(self.segmenter.precision, self.segmenter.device):
+            return PromptedImage(self.segmenter.prompts, pixels)
+
+
+class Thumbnails:
+    """Thumbnails in a folder, made in the background: a page with many photos is there at once."""
+
+    def __init__(self, folder: Path, photos: Mapping[str, Photo]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.photos, self.made = folder, photos, 0
+        self.blank = folder / "blank.png"  # the others end with .jpg
+        save_picture(np.full((THUMBNAIL_SIDE * 3 // 4, THUMBNAIL_SIDE, 3), GRAY, np.uint8), self.blank)
+        self.asked: set[str] = set()
+        self.waiting: LifoQueue[str] = LifoQueue()  # those of the page that is shown now come first
+        Thread(target=self._work, name="thumbnails", daemon=True).start()
+
+    def file(self, name: str) -> Path:
+        """The file of a photo's thumbnail; a gray picture as long as there is none."""
+        path = self._path(name)
+        if path.exists():
+            return path
+        if name not in self.asked:
+            self.asked.add(name)
+            self.waiting.put(name)
+        return self.blank
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{self.photos[name].target.stem}.jpg"
+
+    def _work(self) -> None:
+        """Make those that are asked for."""
+        while True:
+            name = self.waiting.get()
+            with suppress(UserError, OSError, MemoryError):  # the search says what is wrong with the photo
+                small = Image.fromarray(self.photos[name].target.read())
+                small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX, reducing_gap=2)
+                save_picture(np.asarray(small), self._path(name))
+                self.made += 1

@@ -47,7 +47,7 @@ class Step:
 
     Attributes:
         remove: The ids of annotations that it removes.
-        thresholds: Lowest scores by class that it sets; None takes one back.
+        thresholds: Thresholds by class that it sets; None takes one back.
     """
 
     name: str
@@ -75,29 +75,25 @@ class Project:
         self._replay()
 
     def do(self, step: Step) -> None:
-        """Do a step. Steps that were undone are forgotten.
-
-        Args:
-            step: Its annotations have ids from :meth:`new_id`.
-        """
+        """Do a step, whose annotations have ids from :meth:`new_id`. Steps that were undone are forgotten."""
         with self.lock:
             self._move([*self._steps[: self._done], step], self._done + 1)
 
-    def undo(self) -> Step | None:
-        """Take the last step back. None where there is none."""
+    def undo(self) -> str | None:
+        """Take the last step back, and return its name; None where there is none."""
         with self.lock:
-            if not self._done:
-                return None
-            self._move(self._steps, self._done - 1)
-            return self._steps[self._done]
+            name = self.next_undo
+            if name is not None:
+                self._move(self._steps, self._done - 1)
+            return name
 
-    def redo(self) -> Step | None:
-        """Do the last undone step again. None where there is none."""
+    def redo(self) -> str | None:
+        """Do the last undone step again, and return its name; None where there is none."""
         with self.lock:
-            if self._done == len(self._steps):
-                return None
-            self._move(self._steps, self._done + 1)
-            return self._steps[self._done - 1]
+            name = self.next_redo
+            if name is not None:
+                self._move(self._steps, self._done + 1)
+            return name
 
     @property
     def next_undo(self) -> str | None:
@@ -108,12 +104,6 @@ class Project:
     def next_redo(self) -> str | None:
         """The name of the step that :meth:`redo` does again."""
         return self._steps[self._done].name if self._done < len(self._steps) else None
-
-    @property
-    def labels(self) -> list[str]:
-        """The classes that have a reference, in the order in which they were first shown."""
-        shown = (one.label for one in self.annotations.values() if one.verdict == "right" and one.reference)
-        return list(dict.fromkeys(shown))
 
     def new_id(self) -> int:
         """An id for an annotation: larger than those of all steps, also of undone ones."""

@@ -1,25 +1,172 @@
-"""References whose images are among the photos: their objects are confirmed, as if a person had shown them there."""
+"""References in the app: those in the annotated photos, and the thresholds that they show."""
 
-from collections.abc import Sequence
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 
-from no_time_to_train.api.prompted_references import naming, read_reference
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from no_time_to_train.analysis.annotated_proposals import annotate
+from no_time_to_train.analysis.leave_one_out import MeasuredImage, leave_one_out
+from no_time_to_train.analysis.score_thresholds import best_thresholds
+from no_time_to_train.api.prompted_references import naming, read_prompted, read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.corrections import same_object
-from no_time_to_train.app.project import Annotation, Verdict
-from no_time_to_train.app.workspace import Workspace
+from no_time_to_train.app.project import Annotation
 from no_time_to_train.data.images import shown_size
+from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import decode_mask, encode_mask
 from no_time_to_train.data.targets import TargetImage
-from no_time_to_train.errors import plural
 from no_time_to_train.files import sha256
+from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.settings import Settings
+
+#: The longer side at which masks are compared, in pixels.
+SIDE = 256
+
+#: Photos whose small masks stay in memory, some megabytes each.
+KEPT_PHOTOS = 40
+
+
+class AnnotatedReferences:
+    """The vectors of annotated references, kept on disk: undo and redo need no networks.
+
+    Args:
+        path: A memory of one class, whatever classes the references are of. It is not used with another encoder.
+    """
+
+    def __init__(self, segmenter: ReferenceSegmenter, path: Path) -> None:
+        self.segmenter, self.path, self.lock = segmenter, path, RLock()
+        self.bank = load_memory(path) if path.exists() else None
+        if self.bank is not None and self.bank.made_with != segmenter.made_with:
+            self.bank = None
+        self.rows = {} if self.bank is None else {source["img_id"]: row for row, source in enumerate(self.bank.sources)}
+
+    def describe(self, annotations: Iterable[Annotation], pixels: Callable[[str], NDArray[np.uint8]]) -> None:
+        """Let the networks describe the references that have no vectors yet, and write the file."""
+        with self.lock:
+            missing = {key_of(one): one for one in annotations if one.reference and key_of(one) not in self.rows}
+            for key, one in missing.items():
+                prompted = read_prompted(pixels(one.photo), decode_mask(one.mask))
+                new, _ = self.segmenter.describer.describe_prompted(one.label, prompted, negative=False, path=one.photo)
+                if self.bank is None:
+                    self.bank = MemoryBank.empty([Category(1, "shots")], new.vectors.shape[1])
+                    self.bank.made_with = self.segmenter.made_with
+                self.bank.add(0, new.vectors[0], new.weights[0], {"img_id": key, "ann_ids": [0]}, new.crops[0])
+                self.rows[key] = len(self.bank) - 1
+            if missing and self.bank is not None:
+                save_memory(self.bank, self.path)
+
+    def memory(self, loaded: MemoryBank | None, annotations: Iterable[Annotation]) -> MemoryBank | None:
+        """The memory of loaded classes and of annotations that are described; None where it has no class.
+
+        Classes keep their ids as long as the order in which they were first confirmed stays the same.
+        """
+        references = [one for one in annotations if one.reference]
+        labels = list(dict.fromkeys(one.label for one in references if one.verdict == "right"))
+        known = [] if loaded is None else [category.name for category in loaded.categories]
+        references = [one for one in references if one.label in labels or one.label in known]
+        if not references or self.bank is None:
+            return loaded
+        order = labels + [name for name in known if name not in labels]
+        rows = [self.rows[key_of(one)] for one in references]
+        annotated = MemoryBank(
+            [Category(number, name) for number, name in enumerate(order, start=1)],
+            self.bank.vectors[rows],
+            torch.tensor([order.index(one.label) for one in references], dtype=torch.int64),
+            self.bank.weights[rows],
+            made_with=self.segmenter.made_with,
+            crops=[self.bank.crops[row] for row in rows],
+            negative=torch.tensor([one.verdict == "wrong" for one in references]),
+        )
+        return MemoryBank.join([annotated] if loaded is None else [loaded, annotated])
+
+
+def key_of(annotation: Annotation) -> str:
+    """What identifies the vectors of a reference: the photo and the mask."""
+    text = f"{annotation.mask['size']} {annotation.mask['counts']} {annotation.photo}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class AutomaticThresholds:
+    """Finds the threshold of each class by leave-one-out over the photos with its references (docs/references.md).
+
+    Args:
+        proposals: Returns the proposals of a photo; None where it has none yet.
+    """
+
+    def __init__(self, proposals: Callable[[str], DescribedProposals | None], settings: Settings) -> None:
+        self.proposals, self.settings = proposals, settings
+        self.small: OrderedDict[str, DescribedProposals] = OrderedDict()
+
+    def measure(
+        self, bank: MemoryBank, annotations: Sequence[Annotation], is_outdated: Callable[[], bool]
+    ) -> Mapping[str, float] | None:
+        """The thresholds of classes with enough references in different photos; None where the memory is outdated.
+
+        Args:
+            bank: From :meth:`AnnotatedReferences.memory`.
+        """
+        by_photo: dict[str, dict[int, Annotation]] = {}
+        for index, category in enumerate(bank.categories):
+            of_class = [one for one in annotations if one.reference and one.label == category.name]
+            numbers = (bank.class_index == index).nonzero()[:, 0].tolist()
+            for number, one in zip(numbers[len(numbers) - len(of_class) :], of_class, strict=True):  # loaded ones first
+                by_photo.setdefault(one.photo, {})[number] = one
+        outdated = False
+
+        def images() -> Iterator[MeasuredImage]:
+            nonlocal outdated
+            for name, references in by_photo.items():
+                outdated = outdated or is_outdated()
+                masks = [decode_mask(one.mask) for one in references.values()]
+                size = masks[0].shape[0], masks[0].shape[1]
+                if not outdated and (small := self._small(name, *size)) is not None:
+                    yield MeasuredImage(name, annotate(small, size, masks), list(references))
+
+        scores = leave_one_out(bank, images(), self.settings)
+        if outdated:
+            return None
+        found = zip(bank.categories, best_thresholds(scores.classes), strict=True)
+        return {category.name: threshold.score for category, threshold in found if threshold is not None}
+
+    def _small(self, name: str, height: int, width: int) -> DescribedProposals | None:
+        """The proposals of a photo with small masks; None where it has none."""
+        if name in self.small:
+            self.small.move_to_end(name)
+            return self.small[name]
+        proposals = self.proposals(name)
+        if proposals is None:
+            return None
+        scale = min(SIDE / max(height, width), 1)
+        masks = small_masks(proposals, max(round(scale * height), 1), max(round(scale * width), 1))
+        self.small[name] = replace(proposals, upsampled_masks=masks.__getitem__, logits=None)
+        if len(self.small) > KEPT_PHOTOS:
+            self.small.popitem(last=False)
+        return self.small[name]
+
+
+def small_masks(proposals: DescribedProposals, height: int, width: int) -> Masks:
+    """All masks at a small size, one by one: those of a large photo would not fit into memory together."""
+    small = np.zeros((len(proposals), height, width), bool)
+    for number, row in enumerate(torch.arange(len(proposals)).split(1)):
+        mask = proposals.at_full_size(row, proposals.upsampled_masks(row))[0].astype(np.float32)
+        small[number] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) >= 0.5
+    return Masks.pack(small)
 
 
 def take_annotations(
     references: Sequence[Reference], photos: Sequence[TargetImage], segmenter: ReferenceSegmenter
 ) -> tuple[list[Annotation], list[Reference]]:
-    """Make annotations of those references that mark an object in one of the photos.
+    """Make annotations of the references that mark an object in one of the photos, as if a person had confirmed it.
 
     Returns:
         The annotations, whose ids are 0; and the other references: those of other images, and images without a mask.
@@ -32,50 +179,31 @@ def take_annotations(
             others.append(reference)
             continue
         with naming(reference):
-            shown = read_reference(reference)
-            mask = shown.mask
+            prompted = read_reference(reference)
+            mask = prompted.mask
             if mask is None:
-                mask = segmenter.describer.mask(reference.label, shown, reference.negative, str(reference.image))
+                mask = segmenter.describer.mask(reference.label, prompted, reference.negative, str(reference.image))
             upright = mask.shape == shown_size(reference.image)
         if upright:
-            verdict: Verdict = "wrong" if reference.negative else "right"
-            annotations.append(Annotation(0, name, reference.label, encode_mask(mask), verdict))
+            encoded = encode_mask(mask)
+            annotations.append(
+                Annotation(0, name, reference.label, encoded, "wrong" if reference.negative else "right")
+            )
         else:  # it was annotated as the file stores it, and the photo is shown turned
             others.append(reference)
     return annotations, others
 
 
-def confirm(workspace: Workspace, annotations: Sequence[Annotation], source: Path) -> None:
-    """Confirm the objects of references in one step, which can be undone.
-
-    What the project knew already stays as it is: objects that it took from these references earlier, also where the
-    person has removed them since, and objects about which the person said something.
-
-    Args:
-        annotations: From :func:`take_annotations`.
-    """
-    project = workspace.project
-    new = [
-        one
-        for one in annotations
-        if not project.ever_had(one)
-        and not same_object([other.mask for other in project.of_photo(one.photo)], [one.mask]).any()
-    ]
-    if new:
-        workspace.do(f"{plural(len(new), 'reference')} of {source.name or source}", new)
-
-
 def _photos_of(images: set[Path], photos: Sequence[TargetImage]) -> dict[Path, str]:
     """The names of the photos with the same content as image files; only files of the same size are read."""
-    by_size: dict[int, list[TargetImage]] = {}
+    by_size: dict[int, list[tuple[str, Path]]] = {}
     for target in photos:
         if target.path is not None:
-            by_size.setdefault(target.path.stat().st_size, []).append(target)
+            by_size.setdefault(target.path.stat().st_size, []).append((target.name, target.path))
     names = {}
     for image in images:
-        for target in by_size.get(image.stat().st_size, []):
-            assert target.path is not None
-            if image.samefile(target.path) or sha256(image) == sha256(target.path):
-                names[image] = target.name
+        for name, path in by_size.get(image.stat().st_size, []):
+            if image.samefile(path) or sha256(image) == sha256(path):
+                names[image] = name
                 break
     return names

@@ -1,4 +1,4 @@
-"""The search in the background: the networks see each photo once, and photos are ranked when the memory changes."""
+"""The search in the background: the networks see each photo once, and photos are classified when the memory changes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Condition, RLock, Thread
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.corrections import Found
+from no_time_to_train.app.corrections import Item
 from no_time_to_train.data.rle import encode_crop
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, one_line
@@ -32,7 +32,7 @@ class Photo:
     target: TargetImage
     key: str | None = None
     proposed: bool = False
-    found: list[Found] = field(default_factory=list)
+    found: list[Item] = field(default_factory=list)
     memory: int = -1
     problem: str = ""
 
@@ -42,19 +42,19 @@ class Progress:
     """How far the search is.
 
     Attributes:
-        seconds_left: Estimate of the time until all are ranked; None before the first photo.
+        seconds_left: Estimate of the time until all are classified; None before the first photo.
     """
 
     photos: int
     proposed: int
-    ranked: int
+    classified: int
     seconds_left: float | None
     running: bool
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return self.ranked == self.photos
+        return self.classified == self.photos
 
 
 class Search:
@@ -63,12 +63,12 @@ class Search:
     All methods may be called from any thread.
 
     Args:
-        afterwards: What is done in the thread once all photos are ranked with a memory.
+        afterwards: What is done in the thread once all photos are classified with a memory.
 
     Attributes:
         state: Held while what is known changes, and notified then.
         networks: Held while the networks compute.
-        ranking: Held while the memory changes, and while a photo is ranked with it.
+        classifying: Held while the memory changes, and while a photo is classified with it.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Search:
         self.cache = ProposalCache(folder, depends_on)
         self.kept: dict[str, DescribedProposals] = {}
         self.kept_bytes = 0
-        self.state, self.networks, self.ranking = Condition(RLock()), RLock(), RLock()
+        self.state, self.networks, self.classifying = Condition(RLock()), RLock(), RLock()
         self.first: str | None = None
         self.memory = self.settled = self.changes = 0
         self.seconds: list[float] = []
@@ -110,11 +110,6 @@ class Search:
         if self.thread.ident is not None:
             self.thread.join()
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until the search is done. Returns whether it is."""
-        with self.state:
-            return self.state.wait_for(lambda: self.progress().done, seconds)
-
     def changed(self) -> None:
         """Say that something became known; the caller holds ``state``."""
         self.changes += 1
@@ -125,10 +120,10 @@ class Search:
         with self.state:
             readable = [photo for photo in self.photos.values() if not photo.problem]
             proposed = sum(photo.proposed for photo in readable)
-            ranked = sum(self._is_ranked(photo) for photo in readable)
+            classified = sum(self._is_classified(photo) for photo in readable)
             each = sum(self.seconds[-10:]) / len(self.seconds[-10:]) if self.seconds else None
             left = None if each is None else each * (len(readable) - proposed)
-            return Progress(len(readable), proposed, ranked, left, self.running and not self.closed)
+            return Progress(len(readable), proposed, classified, left, self.running and not self.closed)
 
     def add(self, target: TargetImage) -> None:
         """Add a photo, whose name no other one has."""
@@ -143,26 +138,26 @@ class Search:
             self.state.notify_all()
 
     def set_memory(self, bank: MemoryBank | None) -> None:
-        """Rank all photos with another memory."""
-        with self.ranking, self.state:
+        """Classify all photos with another memory."""
+        with self.classifying, self.state:
             self.segmenter.set_memory(bank)
             self.memory += 1
             self.changed()
 
-    def rank(self, name: str) -> bool:
-        """Rank a photo with the present memory. Returns whether it could be: the cache must have its proposals."""
+    def classify(self, name: str) -> bool:
+        """Classify a photo with the present memory. Returns whether it could be: the cache must have its proposals."""
         photo = self.photos[name]
         proposals = self.proposals(name)
         if proposals is None:
             return False
-        with self.ranking:
+        with self.classifying:
             number, memory = self.memory, self.segmenter.memory
             found = self.segmenter.segmenter.match_and_merge(proposals) if memory is not None else None
         results = []
         if found is not None and memory is not None:
             for row, (index, score) in enumerate(zip(found.classes.tolist(), found.scores.tolist(), strict=True)):
                 mask = encode_crop(*found.masks.crop(row), found.masks.height, found.masks.width)
-                results.append(Found(memory.categories[index].name, score, mask))
+                results.append(Item(memory.categories[index].name, score, mask))
         with self.state:
             photo.found, photo.memory = results, number
             self.changed()
@@ -179,7 +174,7 @@ class Search:
         return self._keep(name, entry.proposals)
 
     def _search(self) -> None:
-        """Rank what can be ranked, the open photo first; propose masks where the cache has none."""
+        """Classify what can be classified, the open photo first; propose masks where the cache has none."""
         while True:
             with self.state:
                 self.state.wait_for(lambda: self.closed or (self.running and not self.is_settled()))
@@ -187,7 +182,7 @@ class Search:
                     return
                 number = self.memory
                 names = [*filter(None, [self.first]), *self.photos]
-                waiting = [name for name in names if not self._is_ranked(self.photos[name])]
+                waiting = [name for name in names if not self._is_classified(self.photos[name])]
             if not waiting:
                 with suppress(UserError, MemoryError, OSError, RuntimeError):  # it is no condition of anything else
                     self.afterwards()
@@ -199,7 +194,7 @@ class Search:
             if self.first in waiting:
                 name = self.first
             try:
-                if not self.rank(name):
+                if not self.classify(name):
                     self._propose(name)
             except (UserError, MemoryError, OSError, RuntimeError) as error:
                 with self.state:
@@ -218,7 +213,7 @@ class Search:
             self.seconds.append(time.monotonic() - begin)
 
     def _keep(self, name: str, proposals: DescribedProposals) -> DescribedProposals:
-        """The proposals on the device. They stay in memory while there is room: all photos are ranked in turn.
+        """The proposals on the device. They stay in memory while there is room: all photos are classified in turn.
 
         Those of the photos that were used last would always be dropped just before they are needed again.
         """
@@ -238,9 +233,9 @@ class Search:
             photo.key = self.cache.key(photo.target.path)
         return photo.key
 
-    def _is_ranked(self, photo: Photo) -> bool:
+    def _is_classified(self, photo: Photo) -> bool:
         return bool(photo.problem) or photo.memory == self.memory
 
     def is_settled(self) -> bool:
-        """Whether all photos are ranked, and what is done afterwards is done."""
-        return self.settled == self.memory and all(self._is_ranked(photo) for photo in self.photos.values())
+        """Whether all photos are classified, and what is done afterwards is done."""
+        return self.settled == self.memory and all(self._is_classified(photo) for photo in self.photos.values())

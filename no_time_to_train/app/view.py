@@ -1,13 +1,23 @@
-"""What one browser shows."""
+"""What one browser shows: the open photo, its picture with what is found in it, and words about it."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.app.corrections import Item
+from no_time_to_train.data.rle import decode_mask
+from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.visual.drawing import PALETTE, Picture, draw_instances, draw_outlines, outlines
+
+#: Longest side of the picture in pixels.
+SIDE = 1200
+
+#: The color of an object that a person is showing.
+DRAFT = (255, 200, 0)
 
 
 @dataclass
@@ -44,10 +54,6 @@ class View:
         """Whether an object is being shown."""
         return self.masks is not None or self.corner is not None
 
-    def only_photo(self) -> "View":
-        """The same photo, with nothing selected or begun."""
-        return View(self.photo)
-
 
 def same(item: Item, other: Item | None) -> bool:
     """Whether two items are the same object of the same class."""
@@ -59,11 +65,46 @@ def describe(item: Item) -> str:
     return f"{item.label}, confirmed" if item.confirmed else f"{item.label}, score {item.score:.2f}: is it right?"
 
 
-def count(items: Sequence[Item]) -> str:
-    """How many objects of each class there are, in words."""
-    return count_text(Counter(item.label for item in items))
-
-
 def count_text(counts: Counter[str]) -> str:
     """Counts in words, such as "3 boat, 1 gull"."""
     return ", ".join(f"{number} {label}" for label, number in counts.most_common())
+
+
+def scale_of(height: int, width: int) -> float:
+    """The side of a picture's pixels in those of its photo, at most 1."""
+    return min(SIDE / max(height, width), 1.0)
+
+
+def draw(pixels: NDArray[np.uint8], view: View, classes: Sequence[str]) -> Picture:
+    """Draw the objects of a photo, uint8 [H, W, 3] RGB, with sides of at most 1,200 pixels."""
+    height, width = pixels.shape[:2]
+    scale = scale_of(height, width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    picture: Picture = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8).copy()
+    masks = [_scaled(decode_mask(item.mask), picture) for item in view.items]
+    numbers = [list(classes).index(item.label) if item.label in classes else len(classes) for item in view.items]
+    labels = [
+        f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}" for item in view.items
+    ]
+    if view.items:
+        picture = draw_instances(picture, Masks.pack(np.stack(masks)), np.array(numbers), labels).copy()
+    for item, mask, number in zip(view.items, masks, numbers, strict=True):
+        if item == view.selected:
+            draw_outlines(picture, outlines(mask), PALETTE.by_idx(number).as_rgb(), line=5)
+    if view.mask is not None:
+        inside = _scaled(view.mask, picture)
+        picture[inside] = np.rint(0.5 * picture[inside] + 0.5 * np.array(DRAFT)).astype(np.uint8)
+        draw_outlines(picture, outlines(inside), DRAFT, line=3)
+    points = [*view.points, *([view.corner] if view.corner else [])]
+    for places, color in ((points, (0, 160, 0)), (view.negative_points, (210, 0, 0))):
+        for x, y in places:
+            center = round(x * scale), round(y * scale)
+            cv2.circle(picture, center, 6, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(picture, center, 4, color, -1, cv2.LINE_AA)
+    return picture
+
+
+def _scaled(mask: NDArray[np.bool_], picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """A mask of the photo's size at the size of its picture."""
+    height, width = picture.shape[:2]
+    return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)

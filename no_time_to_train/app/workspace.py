@@ -1,13 +1,14 @@
 """The app without its page: photos, what was found in them, what a person said, and the memory that follows from it.
 
 The networks see each photo once. What they say is kept in a proposal cache on disk, so that after each correction only
-the ranking is done again, a few hundredths of a second for a photo.
+the classification is done again, a few hundredths of a second for a photo.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +16,20 @@ from numpy.typing import NDArray
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.corrections import Item, correct, doubt, same_object
-from no_time_to_train.app.open_photos import OpenPhotos
+from no_time_to_train.app.photos import OpenPhotos
 from no_time_to_train.app.project import Annotation, Project, Step
-from no_time_to_train.app.search import Photo, Search
-from no_time_to_train.app.shots import Shots
-from no_time_to_train.app.thresholds import AutomaticThresholds
+from no_time_to_train.app.references import AnnotatedReferences, AutomaticThresholds
+from no_time_to_train.app.search import Search
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area
+from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area, mask_box
 from no_time_to_train.data.targets import TargetImage
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.pipeline.summary import Thresholds
+from no_time_to_train.pipeline.output_folder import OutputFolder
+from no_time_to_train.pipeline.replace_folder import output_of_run
+from no_time_to_train.pipeline.run_record import record_stage
+from no_time_to_train.pipeline.summary import Summary, Thresholds
 
 #: How far below its threshold an object may be and still make a photo doubtful.
 DOUBTFUL = 0.1
@@ -49,11 +53,12 @@ class Workspace:
     Args:
         segmenter: The networks. Its memory, if it has one, holds classes that were loaded, to which those of the
             project are added. Prompts on a grid only: guided ones depend on the memory.
-        folder: Where the project, the proposals and the shots are kept. One process at a time uses it.
-        score: The threshold of classes for which nobody chose one, and whose shots do not show one.
+        folder: Where the project, the proposals and the references are kept. One process at a time uses it.
+        score: The threshold of classes for which nobody chose one, and whose references do not show one.
 
     Attributes:
         project: What the person said.
+        photos: The photos by name.
     """
 
     def __init__(
@@ -65,8 +70,9 @@ class Workspace:
         self.loaded = segmenter.memory
         self.project = Project(folder / "project.json")
         self.search = Search(segmenter, photos, folder / "proposals", self._find_thresholds)
-        self.opened = OpenPhotos(segmenter, self.search.photos)
-        self.shots = Shots(segmenter, folder / "shots.memory")
+        self.photos = self.search.photos
+        self.opened = OpenPhotos(segmenter, self.photos)
+        self.references = AnnotatedReferences(segmenter, folder / "shots.memory")
         self.finder = AutomaticThresholds(self.search.proposals, segmenter.segmenter.settings)
         self.automatic: Mapping[str, float] = {}
         self.number_of_automatic = 0
@@ -76,18 +82,13 @@ class Workspace:
     # What is known.
 
     @property
-    def photos(self) -> dict[str, Photo]:
-        """The photos by name."""
-        return self.search.photos
-
-    @property
     def classes(self) -> list[str]:
         """The names of all classes: those that were loaded, and those that the person showed."""
         return self.segmenter.classes
 
     @property
     def thresholds(self) -> Thresholds:
-        """The thresholds: the person's choice, or else what the shots show, or else the default."""
+        """The thresholds: the person's choice, or else what the references show, or else the default."""
         return Thresholds(self.score, {**self.automatic, **self.project.thresholds})
 
     @property
@@ -136,15 +137,11 @@ class Workspace:
 
     # What a person does.
 
-    def add_photo(self, target: TargetImage) -> None:
-        """Add a photo, whose name no other one has."""
-        self.search.add(target)
-
     def segment(self, image: NDArray[np.uint8], score: float) -> Instances:
         """Find the objects of all classes in an image that is none of the photos."""
         with self.search.networks:
             proposals = self.segmenter.propose(image)
-        with self.search.ranking:
+        with self.search.classifying:
             return self.segmenter.classify(proposals, score)
 
     def show(self, name: str, mask: NDArray[np.bool_], label: str) -> None:
@@ -182,17 +179,27 @@ class Workspace:
             name = f"{label}: automatic score" if score is None else f"{label}: from {score:.2f} on"
             self.project.do(Step(name, thresholds={label: score}))
 
+    def confirm(self, annotations: Sequence[Annotation], source: Path) -> None:
+        """Confirm the objects of references that were given, in one step, which can be undone.
+
+        What the project knew already stays as it is: objects that it took from these references earlier, also where
+        the person has removed them since, and objects about which the person said something.
+        """
+        new = [one for one in annotations if not self.project.ever_had(one) and not self._same(one.photo, one.mask)]
+        if new:
+            self.do(f"{plural(len(new), 'reference')} of {source.name or source}", new)
+
     def undo(self) -> str | None:
         """Take the last step back. Returns its name; None where there is none."""
-        step = self.project.undo()
+        name = self.project.undo()
         self.learn()
-        return None if step is None else step.name
+        return name
 
     def redo(self) -> str | None:
         """Do the last undone step again. Returns its name; None where there is none."""
-        step = self.project.redo()
+        name = self.project.redo()
         self.learn()
-        return None if step is None else step.name
+        return name
 
     def do(self, name: str, add: Sequence[Annotation], remove: Sequence[int] = ()) -> None:
         """Do a step and learn from it.
@@ -203,23 +210,49 @@ class Workspace:
         with self.project.lock:
             first = self.project.new_id()
             added = [replace(one, id=first + number) for number, one in enumerate(add)]
-            self.shots.describe(added, self.opened.pixels)
+            self.references.describe(added, self.opened.pixels)
             self.project.do(Step(name, added, list(remove)))
         self.learn()
 
+    def export(self, out: Path, formats: Sequence[str] = ()) -> Summary:
+        """Write the objects of all photos that were searched as a folder of ``segment``; return what was written.
+
+        An object that a person confirmed has the score 1 and ``"confirmed": true`` in the COCO results.
+        """
+        memory = self.segmenter.memory
+        if memory is None:
+            raise UserError("there is nothing to export yet: show an object first")
+        ids = {category.name: category.id for category in memory.categories}
+        summary = Summary()
+        with output_of_run(out, overwrite=True) as folder, record_stage(folder, "app", {}):
+            output = OutputFolder(folder, memory, self.thresholds, formats, (), out, summary)
+            for name, photo in sorted(self.photos.items()):
+                if photo.problem or photo.memory < 0:
+                    continue
+                items = correct(photo.found, self.project.of_photo(name), Thresholds(0))
+                output.add(photo.target, self.opened.pixels(name), [_record(item, ids[item.label]) for item in items])
+            if not summary.images:
+                raise UserError("no photo was searched yet: wait for the first one")
+            output.finish()
+        return summary
+
     def learn(self) -> None:
-        """Make the memory from what was loaded and from the annotations, and rank all photos again."""
+        """Make the memory from what was loaded and from the annotations, and classify all photos again."""
         with self.project.lock:
             annotations = self.project.annotations.values()
-            self.shots.describe(annotations, self.opened.pixels)  # those of an earlier process
-            bank = self.shots.memory(self.loaded, annotations)
+            self.references.describe(annotations, self.opened.pixels)  # those of an earlier process
+            bank = self.references.memory(self.loaded, annotations)
             if not same_memory(bank, self.segmenter.memory) or not self.search.memory:
                 self.search.set_memory(bank)
 
     def _find_thresholds(self) -> None:
-        """Find the thresholds that the shots show, once all photos are ranked."""
+        """Find the thresholds that the references show, once all photos are classified."""
         with self.project.lock:
-            number, bank, annotations = self.search.memory, self.segmenter.memory, self.project.annotations.values()
+            number, bank, annotations = (
+                self.search.memory,
+                self.segmenter.memory,
+                list(self.project.annotations.values()),
+            )
         found: Mapping[str, float] | None = {}
         if bank is not None:
             found = self.finder.measure(bank, annotations, lambda: self.search.closed or self.search.memory != number)
@@ -236,6 +269,14 @@ class Workspace:
         annotations = self.project.of_photo(name)
         same = same_object([one.mask for one in annotations], [mask])
         return [one.id for one, hit in zip(annotations, same.any(axis=1), strict=True) if hit]
+
+
+def _record(item: Item, category_id: int) -> dict[str, Any]:
+    """The COCO result record of an object."""
+    x, y, width, height = map(int, mask_box(item.mask))
+    confirmed = {"confirmed": True} if item.confirmed else {}
+    box = [x, y, width - 1, height - 1]
+    return {"category_id": category_id, "bbox": box, "score": item.score, "segmentation": item.mask, **confirmed}
 
 
 def same_memory(bank: MemoryBank | None, other: MemoryBank | None) -> bool:

@@ -94,9 +94,9 @@ def app(
     from filelock import FileLock, Timeout
 
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+    from no_time_to_train.app.page import serve
     from no_time_to_train.app.photos import UPLOADS, find_photos
-    from no_time_to_train.app.references import confirm, take_annotations
-    from no_time_to_train.app.server import serve
+    from no_time_to_train.app.references import take_annotations
     from no_time_to_train.app.workspace import Workspace
     from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
@@ -134,7 +134,7 @@ def app(
     segmenter.add_references(others)
     workspace = Workspace(segmenter, photos, folder, threshold)
     if references:
-        confirm(workspace, annotations, references)
+        workspace.confirm(annotations, references)
     serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
 
 
