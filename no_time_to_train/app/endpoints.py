@@ -20,7 +20,7 @@ from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import real_path
 
 #: What can be said of an object.
-VERDICTS = ("right", "wrong", "remove")
+VERDICTS = ("right", "wrong", "remove", "rename")
 
 #: The answer to the path of any other file of this computer.
 NOT_UPLOADED = "upload the photo: gradio_client.handle_file does, see docs/app.md"
@@ -125,12 +125,10 @@ class Endpoints:
         items = self._items(photo)
         if type(number) is not int or not 0 <= number < len(items):
             raise UserError(f"there is no object {number}: photo {photo} has {len(items)}")
-        if verdict == "rename":
-            self.workspace.rename(photo, items[number], check_label(label))
-        elif verdict in VERDICTS:
-            getattr(self.workspace, verdict)(photo, items[number])
-        else:
-            raise UserError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}, rename")
+        if verdict not in VERDICTS:
+            raise UserError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
+        labels = [check_label(label)] if verdict == "rename" else []
+        getattr(self.workspace, verdict)(photo, items[number], *labels)
         self.workspace.search.classify(photo)
         return self.objects(photo)
 

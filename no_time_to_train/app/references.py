@@ -17,7 +17,7 @@ from no_time_to_train.analysis.leave_one_out import MeasuredImage, leave_one_out
 from no_time_to_train.analysis.score_thresholds import best_thresholds
 from no_time_to_train.api.prompted_references import naming, read_prompted, read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.project import Annotation
+from no_time_to_train.app.project import Annotation, Verdict
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_forms.reference import Reference
@@ -185,10 +185,8 @@ def take_annotations(
                 mask = segmenter.describer.mask(reference.label, prompted, reference.negative, str(reference.image))
             upright = mask.shape == shown_size(reference.image)
         if upright:
-            encoded = encode_mask(mask)
-            annotations.append(
-                Annotation(0, name, reference.label, encoded, "wrong" if reference.negative else "right")
-            )
+            verdict: Verdict = "wrong" if reference.negative else "right"
+            annotations.append(Annotation(0, name, reference.label, encode_mask(mask), verdict))
         else:  # it was annotated as the file stores it, and the photo is shown turned
             others.append(reference)
     return annotations, others

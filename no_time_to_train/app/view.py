@@ -81,14 +81,13 @@ def draw(pixels: NDArray[np.uint8], view: View, classes: Sequence[str]) -> Pictu
     scale = scale_of(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     picture: Picture = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8).copy()
-    masks = [_scaled(decode_mask(item.mask), picture) for item in view.items]
-    numbers = [list(classes).index(item.label) if item.label in classes else len(classes) for item in view.items]
-    labels = [
-        f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}" for item in view.items
-    ]
-    if view.items:
+    items = view.items
+    masks = [_scaled(decode_mask(item.mask), picture) for item in items]
+    numbers = [list(classes).index(item.label) if item.label in classes else len(classes) for item in items]
+    labels = [f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}" for item in items]
+    if items:
         picture = draw_instances(picture, Masks.pack(np.stack(masks)), np.array(numbers), labels).copy()
-    for item, mask, number in zip(view.items, masks, numbers, strict=True):
+    for item, mask, number in zip(items, masks, numbers, strict=True):
         if item == view.selected:
             draw_outlines(picture, outlines(mask), PALETTE.by_idx(number).as_rgb(), line=5)
     if view.mask is not None:
