@@ -91,11 +91,7 @@ def references_file(tmp_path: Path, content: object) -> str:
     ],
 )
 def test_fill_memory_names_the_mistake(
-    error_of: Callable[..., str],
-    tmp_path: Path,
-    nano_checkpoints: tuple[Path, Path],
-    options: list[str],
-    message: str,
+    error_of: Callable[..., str], tmp_path: Path, nano_checkpoints: tuple[Path, Path], options: list[str], message: str
 ) -> None:
     assert message in error_of(*fill(tmp_path, nano_checkpoints, *options))
     assert {path.name for path in tmp_path.iterdir()} <= {"run.json"}, "only the record of the failure is left"

@@ -297,9 +297,7 @@ def test_python_and_the_command_take_the_same_mode(photo: Photo, nano_checkpoint
         record = json.loads((out / "run.json").read_text())["segment"]["settings"]
         assert {key: record[key] for key in KEYS} == {key: getattr(Settings(**MODES[mode]), key) for key in KEYS}
         segmenter = ReferenceSegmenter.from_pretrained(
-            *nano_checkpoints,
-            device="cpu",
-            settings=Settings(points_per_side=8, **MODES[mode]),
+            *nano_checkpoints, device="cpu", settings=Settings(points_per_side=8, **MODES[mode])
         )
         segmenter.add_reference("a", photo.path, photo.mask_path)
         scores[mode] = [one["score"] for one in json.loads((out / "results.json").read_text())]

@@ -237,10 +237,7 @@ def test_a_broken_video_is_reported(tmp_path: Path) -> None:
         (["--memory", "m", "--check-references"], "--show-references needs references"),
         (["--memory", "m"], "nothing to do: give --images"),
         (["--memory", "m", "--images", "x"], "--out is missing"),
-        (
-            ["--references", "{empty}", "--images", "{empty}", "--out", "y"],
-            "empty holds no references: give a folder",
-        ),
+        (["--references", "{empty}", "--images", "{empty}", "--out", "y"], "empty holds no references: give a folder"),
         (["--references", "gone", "--images", "x", "--out", "y"], "references not found: gone"),
         (["--memory", "gone.memory", "--images", "x", "--out", "y"], "memory not found: gone.memory"),
         (["--reference", "thing:gone.png:mask={text}", "--save-memory", "y"], "file not found: gone.png"),

@@ -135,12 +135,7 @@ def test_a_prompt_far_outside_is_refused(value: float) -> None:
         {"annotations": [{"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": {"counts": "8Z"}}]},
         {
             "annotations": [
-                {
-                    "category_id": 3,
-                    "bbox": [0, 0, 1, 1],
-                    "score": 1,
-                    "segmentation": {"size": [30, 40], "counts": "8Z"},
-                }
+                {"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": {"size": [30, 40], "counts": "8Z"}}
             ]
         },
         {

@@ -123,10 +123,7 @@ def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
         "background": pytest.approx(ap("+---", 4) / 2 - base),
         "missed": pytest.approx(ap("+----", 3) - base),  # class 2 has no object left and is not averaged
     }
-    assert errors["confusion"] == {
-        "class 1": {"missed": 2, "class 1": 1, "class 2": 1},
-        "class 2": {"missed": 1},
-    }
+    assert errors["confusion"] == {"class 1": {"missed": 2, "class 1": 1, "class 2": 1}, "class 2": {"missed": 1}}
 
 
 @pytest.mark.parametrize(
