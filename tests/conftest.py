@@ -1,6 +1,7 @@
 """Shared test data: the reference outputs in ``tests/data`` and the seeded networks that they were made with."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from no_time_to_train.networks.build import build_sam2, build_vit
 from tests.seeded_weights import seeded_state_dict
 
 DATA = Path(__file__).parent / "data"
+Checkpoints = tuple[Path, Path]
 
 
 def save_seeded_checkpoints(
@@ -51,6 +53,10 @@ class Photo(NamedTuple):
     path: Path
     mask_path: Path
     mask: NDArray[np.bool_]
+
+    def reference(self, label: str = "thing") -> str:
+        """The object as a value of ``--reference``."""
+        return f"{label}:{self.path}:mask={self.mask_path}"
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +102,52 @@ def memory(nano_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPat
     paths = ["--ckpt_path", str(filled), "--out_path", str(processed)]
     main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
     return processed
+
+
+@pytest.fixture
+def arguments(memory: Path, nano_checkpoints: Checkpoints) -> Callable[..., list[str]]:
+    """The command line of the test stage on the test data, for the folder of its results and ``sam2_infer_cfgs``."""
+
+    def of(folder: Path, *options: object, memory: Path = memory, **settings: object) -> list[str]:
+        words = [*stage_arguments("test", nano_checkpoints, folder), "--ckpt_path", memory, *options]
+        for key, value in settings.items():
+            words += [f"--model.init_args.model_cfg.sam2_infer_cfgs.{key}", value]
+        return [*map(str, words)]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def nano_options(nano_checkpoints: Checkpoints) -> list[str]:
+    """The options of ``segment`` that choose the seeded nano networks, and few points."""
+    networks = ["--sam2", str(nano_checkpoints[0]), "--dinov2", str(nano_checkpoints[1]), "--device", "cpu"]
+    return [*networks, "--points-per-side", "8"]
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must be refused, and returns its only line that begins with ``error: ``."""
+
+    def refused(*arguments: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, arguments)])
+        printed = capsys.readouterr().err
+        assert ended.value.code == 2, printed
+        assert "Traceback" not in printed
+        (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+        return line
+
+    return refused
+
+
+def results(folder: Path) -> bytes:
+    return (folder / "results.json").read_bytes()
+
+
+def recorded(folder: Path, stage: str = "test") -> dict[str, Any]:
+    """What ``run.json`` says of a stage."""
+    return json.loads((folder / "run.json").read_text())[stage]
 
 
 @pytest.fixture(scope="session")

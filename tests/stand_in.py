@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -66,6 +67,15 @@ def run(
     targets = find_targets([str(photos)], every=2)
     segmenter = segmenter or StandIn()
     return segment_images(segmenter, targets, out, Thresholds(score), formats, overwrite=overwrite)  # type: ignore[arg-type]
+
+
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> None:
+    """Write a video of 5 frames per second that every system can read."""
+    height, width = frames[0].shape[:2]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (width, height))
+    for frame in frames:
+        video.write(frame)
+    video.release()
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,8 @@ def test_one_command_gives_memory_results_scores_and_a_page(tmp_path: Path, caps
         (["--cat-names", "cat"], "has no class 'cat'"),
     ],
 )
-def test_a_mistake_is_one_line(
-    options: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line(options: list[str], complaint: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
     files = [str(write_copy(tmp_path / name, name)) for name in ("references.json", "targets.json")]
-    with pytest.raises(SystemExit):
-        main(["benchmark", *files, "--nano", "--device", "cpu", "--out", str(tmp_path / "run"), *options])
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    line = refusal("benchmark", *files, "--nano", "--device", "cpu", "--out", tmp_path / "run", *options)
     assert re.search(complaint, line)
     assert not (tmp_path / "run" / "metrics.json").exists()

@@ -20,7 +20,6 @@ from no_time_to_train.benchmarks.report.runs import OURS, read_run
 from no_time_to_train.cli import main
 from no_time_to_train.config import OUR_NAMES, StageSettings, renamed
 from no_time_to_train.data.coco_results import to_coco_records
-from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.diffusion import ALPHA, diffuse
 from no_time_to_train.method.beyond.soft_nms import soft_nms
@@ -28,12 +27,11 @@ from no_time_to_train.method.classify import classify
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
-from no_time_to_train.method.segmenter import SUPPRESS, Segmenter, classify_and_merge, keep_best, score
+from no_time_to_train.method.segmenter import SUPPRESS, classify_and_merge, keep_best, score
 from no_time_to_train.method.settings import MODES
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
-from tests.conftest import Photo, stage_arguments
-from tests.test_stages import Checkpoints, finish, start
+from tests.conftest import Checkpoints, Photo, recorded, results
 from timing.ablation import Scene
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -173,75 +171,31 @@ def bank() -> MemoryBank:
 
 @pytest.mark.parametrize("kind", ["best_shot", "normalized_mean"])
 def test_a_removed_kind_of_prototype_is_refused_and_the_mean_is_not(
-    kind: str, arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, arguments: Callable[..., list[str]], refusal: Callable[..., str], tmp_path: Path
 ) -> None:
     assert Settings(prototype="mean") == Settings()
     with pytest.raises(UserError, match=f"prototype '{kind}' was removed"):
         Settings(prototype=kind)
-    with pytest.raises(SystemExit) as error:
-        main(arguments(tmp_path / "out", prototype=kind))
-    assert error.value.code == 2
-    assert "was removed" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that all runs share."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def arguments(memory: Path, nano_checkpoints: Checkpoints, cache: Path) -> Callable[..., list[str]]:
-    """The command line of the test stage with the shared cache, for the folder of its results and other settings."""
-
-    def of(folder: Path, *options: object, **changes: object) -> list[str]:
-        words = [*stage_arguments("test", nano_checkpoints, folder), "--ckpt_path", str(memory)]
-        words += ["--model.init_args.cache_dir", str(cache), *map(str, options)]
-        for key, value in changes.items():
-            words += [f"--model.init_args.model_cfg.sam2_infer_cfgs.{key}", str(value)]
-        return words
-
-    return of
-
-
-def results(folder: Path) -> bytes:
-    return (folder / "results.json").read_bytes()
+    assert "was removed" in refusal(*arguments(tmp_path / "out", prototype=kind))
 
 
 def test_every_setting_changes_the_results_and_all_use_the_same_proposals(
-    arguments: Callable[..., list[str]], cache: Path, tmp_path: Path
+    arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    main(arguments(tmp_path / "default"))
-    entries = sorted(cache.iterdir())
+    cached = ("--model.init_args.cache_dir", tmp_path / "cache")
+    main(arguments(tmp_path / "default", *cached))
+    entries = sorted((tmp_path / "cache").iterdir())
     assert len(entries) == 5
-    main(arguments(tmp_path / "paper", **{key: getattr(Settings(), key) for key in KEYS}))
+    main(arguments(tmp_path / "paper", *cached, **{key: getattr(Settings(), key) for key in KEYS}))
     assert results(tmp_path / "paper") == results(tmp_path / "default"), "the defaults are the paper's"
     found = {results(tmp_path / "default")}
     for number, change in enumerate(CHANGES):
-        main(arguments(tmp_path / str(number), **change))
+        main(arguments(tmp_path / str(number), *cached, **change))
         found.add(results(tmp_path / str(number)))
         assert read_run(tmp_path / str(number), "run").method != OURS
     assert len(found) == 1 + len(CHANGES)
-    assert sorted(cache.iterdir()) == entries
+    assert sorted((tmp_path / "cache").iterdir()) == entries
     assert read_run(tmp_path / "paper", "run").method == OURS
-
-
-def test_with_guided_prompts_other_prototypes_are_other_proposals(
-    arguments: Callable[..., list[str]], memory: Path, cache: Path, tmp_path: Path
-) -> None:
-    other = load_memory(memory)
-    other.vectors = other.vectors.flip(1)
-    other.postprocess()
-    save_memory(other, tmp_path / "other.ckpt")
-    for path in (memory, tmp_path / "other.ckpt"):
-        before = set(cache.iterdir())
-        words = arguments(tmp_path / path.stem, prompts="guided")
-        words[words.index("--ckpt_path") + 1] = str(path)
-        main(words)
-        assert len(set(cache.iterdir()) - before) == 5
-    before = set(cache.iterdir())
-    main(arguments(tmp_path / "score", prompts="guided", score="cosine_iou"))
-    assert set(cache.iterdir()) == before, "the score plays no role for them"
 
 
 def test_best_yaml_is_the_mode_best(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -256,51 +210,21 @@ def test_best_yaml_is_the_mode_best(arguments: Callable[..., list[str]], tmp_pat
     assert read_run(tmp_path / "yaml", "run").method == f"{OURS} (best)"
 
 
-def test_two_processes_give_the_same_and_a_run_with_other_settings_does_not_resume(
-    arguments: Callable[..., list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_python_and_the_command_take_the_same_mode(
+    photo: Photo, nano_checkpoints: Checkpoints, nano_options: list[str], tmp_path: Path
 ) -> None:
-    best = MODES["best"]
-    main(arguments(tmp_path / "one", **best))
-    finish(start(arguments(tmp_path / "two", "--trainer.devices", 2, "--trainer.strategy", "ddp", **best)))
-    assert results(tmp_path / "two") == results(tmp_path / "one")
-    match, calls = Segmenter.match_and_merge, []
-
-    def stopping(self: Segmenter, proposals: DescribedProposals) -> object:
-        calls.append(proposals)
-        if len(calls) == 3:
-            raise UserError("stop")
-        return match(self, proposals)
-
-    monkeypatch.setattr(Segmenter, "match_and_merge", stopping)
-    with pytest.raises(SystemExit):
-        main(arguments(tmp_path / "resumed", **best))
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as error:
-        main(arguments(tmp_path / "resumed", **{**best, "merge_exponent": 0.5}))
-    assert error.value.code == 2
-    assert "finished items of a run with another sam2_infer_cfgs" in capsys.readouterr().err
-    main(arguments(tmp_path / "resumed", **best))
-    assert len(calls) == 6, "two of the five images were done"
-    assert results(tmp_path / "resumed") == results(tmp_path / "one")
-
-
-def test_python_and_the_command_take_the_same_mode(photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
-    networks = ["--sam2", nano_checkpoints[0], "--dinov2", nano_checkpoints[1], "--device", "cpu"]
-    words = ["--reference", f"a:{photo.path}:mask={photo.mask_path}", "--images", photo.path, "--points-per-side", 8]
+    words = ["segment", "--reference", photo.reference("a"), "--images", str(photo.path), *nano_options]
     scores = {}
     for mode in ("paper", "best"):
         out = tmp_path / mode
-        main(["segment", *map(str, [*words, *networks, "--mode", mode, "--score", 0, "--out", out])])
-        record = json.loads((out / "run.json").read_text())["segment"]["settings"]
+        main([*words, "--mode", mode, "--threshold", "0", "--out", str(out)])
+        record = recorded(out, "segment")["settings"]
         assert {key: record[key] for key in KEYS} == {key: getattr(Settings(**MODES[mode]), key) for key in KEYS}
         segmenter = ReferenceSegmenter.from_pretrained(
             *nano_checkpoints, device="cpu", settings=Settings(points_per_side=8, **MODES[mode])
         )
         segmenter.add_reference("a", photo.path, photo.mask_path)
-        scores[mode] = [one["score"] for one in json.loads((out / "results.json").read_text())]
+        scores[mode] = [one["score"] for one in json.loads(results(out))]
         found = segmenter.segment(photo.path, threshold=0)
         assert scores[mode] == pytest.approx([one.score for one in found], abs=1e-6)
     assert scores["paper"] != scores["best"]
@@ -317,10 +241,8 @@ def test_the_scripts_keep_both_modes_apart(tmp_path: Path) -> None:
         )
 
     paper, best = run(), run(MODE="best")
-    assert {path.name for path in (tmp_path / "runs" / "few_shot_classes").iterdir()} == {
-        "1shot_seed33",
-        "1shot_seed33_best",
-    }
+    folders = {path.name for path in (tmp_path / "runs" / "few_shot_classes").iterdir()}
+    assert folders == {"1shot_seed33", "1shot_seed33_best"}
     assert paper.stdout.count("best") == 0
     assert best.stdout.count("configs/best.yaml") == 3
     assert run().returncode == run(MODE="best").returncode == 0, "with the same settings, both go on"

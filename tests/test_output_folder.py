@@ -3,9 +3,9 @@
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pillow_heif
 import pytest
@@ -19,7 +19,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.replace_folder import WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
-from tests.stand_in import ALL_FORMATS, StandIn, files_of, run
+from tests.stand_in import ALL_FORMATS, StandIn, files_of, run, write_video
 
 
 @pytest.fixture
@@ -29,10 +29,7 @@ def photos(tmp_path: Path) -> Path:
     (folder / "sub").mkdir(parents=True)
     for index, name in enumerate(["photo.jpg", "photo.png", "sub/ü.png"]):
         Image.new("RGB", (40, 30), (60 * index, 90, 30)).save(folder / name)
-    video = cv2.VideoWriter(str(folder / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (40, 30))
-    for index in range(4):
-        video.write(np.full((30, 40, 3), 50 * index, np.uint8))
-    video.release()
+    write_video(folder / "clip.avi", [np.full((30, 40, 3), 50 * index, np.uint8) for index in range(4)])
     return folder
 
 
@@ -173,37 +170,28 @@ def test_filtering_keeps_thresholds_that_are_not_given(photos: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--score", "2"], "--score must be a number (0 to 1), not 2"),
         (["--class-score", "cup"], "--class-score cup: write NAME=SCORE"),
         (["--class-score", "cap=0.2"], "--class-score cap: there is no such class; did you mean 'cup'?"),
         (["--out", "{photos}"], "which is not a file of results"),
     ],
 )
 def test_a_mistake_in_filtering_changes_nothing(
-    options: list[str], message: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, photos: Path, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     out = tmp_path / "out"
     run(out, photos)
     before = files_of(out)
-    with pytest.raises(SystemExit):
-        main(["filter", str(out), *(option.format(photos=photos) for option in options)])
-    assert message in capsys.readouterr().err
+    assert message in refusal("filter", out, *(option.format(photos=photos) for option in options))
     assert files_of(out) == before
 
 
-def test_filtering_needs_results_and_their_images(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_filtering_needs_results_and_their_images(photos: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
     out = tmp_path / "out"
-    with pytest.raises(SystemExit):
-        main(["filter", str(photos)])
-    assert "photos holds clip.avi, which is not a file of results" in capsys.readouterr().err
+    assert "photos holds clip.avi, which is not a file of results" in refusal("filter", photos)
     run(out, photos)
     (photos / "photo.jpg").unlink()
     before = files_of(out)
-    with pytest.raises(SystemExit):
-        main(["filter", str(out), "--score", "0.1"])
-    assert f"image not found: {photos / 'photo.jpg'}" in capsys.readouterr().err
+    assert f"image not found: {photos / 'photo.jpg'}" in refusal("filter", out, "--score", "0.1")
     assert files_of(out) == before
 
 
@@ -247,24 +235,13 @@ def test_classes_keep_the_order_of_the_annotations(order: list[str], photos: Pat
 
 
 def test_names_of_a_coco_file_stay_inside_the_folder(photos: Path, tmp_path: Path) -> None:
-    names = [
-        "../photos/photo.jpg",
-        str(photos / "photo.jpg"),
-        "C:\\photos\\photo.jpg",
-        "a/../../sub/ü.png",
-        "photo.png",
-    ]
+    given = str(photos / "photo.jpg")
+    names = ["../photos/photo.jpg", given, "C:\\photos\\photo.jpg", "a/../../sub/ü.png", "photo.png"]
     entries = [{"id": index, "file_name": name} for index, name in enumerate(names, start=7)]
     (photos / "targets.json").write_text(json.dumps({"images": entries}))
-    targets = find_targets([str(photos / "targets.json")], every=1)
-    images = list(targets.images)
-    assert [image.name for image in images] == [
-        "photos/photo.jpg",
-        str(photos / "photo.jpg").lstrip("/"),
-        "photos/photo_2.jpg",
-        "a/sub/ü.png",
-        "photo.png",
-    ]
+    images = list(find_targets([str(photos / "targets.json")], every=1).images)
+    inside = ["photos/photo.jpg", given.lstrip("/"), "photos/photo_2.jpg", "a/sub/ü.png", "photo.png"]
+    assert [image.name for image in images] == inside
     out = tmp_path / "deep/out"
     summary = segment_images(StandIn(), find_targets([str(photos / "targets.json")], 1), out, Thresholds(), ALL_FORMATS)  # type: ignore[arg-type]
     assert summary.images == 5
@@ -312,10 +289,8 @@ def test_images_above_the_limit_are_refused_with_the_option_that_allows_them(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(
-        UserError,
-        match=r"photo\.jpg may be a decompression bomb: it has 1200 pixels, the limit is 1000; .* --max-pixels 1200",
-    ):
+    bomb = r"photo\.jpg may be a decompression bomb: it has 1200 pixels, the limit is 1000; .* --max-pixels 1200"
+    with pytest.raises(UserError, match=bomb):
         as_rgb(photos / "photo.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # PIL raises another error above twice the limit
     with pytest.raises(UserError, match="--max-pixels 1200"):

@@ -1,7 +1,7 @@
 """Work of one image while the networks work on the next: order, errors, and that nothing of it changes results."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from no_time_to_train.method.fast.masks import pack_bits
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
-from tests.conftest import Photo, stage_arguments
-from tests.test_stages import Checkpoints
+from tests.conftest import Checkpoints, Photo, results
 
 
 def fail() -> None:
@@ -100,14 +99,14 @@ def test_the_memory_may_change_between_two_images(segmenter: ReferenceSegmenter,
 
 
 def test_an_error_in_the_thread_of_a_stage_ends_the_run_in_one_line_and_keeps_the_images_before(
-    nano_checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    filled, memory = (["--out_path", str(tmp_path / name)] for name in ("memory.ckpt", "prototypes.ckpt"))
-    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), *filled])
-    main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), "--ckpt_path", filled[1], *memory])
-    run = [*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", memory[1]]
+    run = arguments(tmp_path)
     main(run)
-    expected = (tmp_path / "results.json").read_bytes()
+    expected = results(tmp_path)
     follow, seen = FindInstancesStage.follow, []
 
     def failing(self: FindInstancesStage, item: Any, *arguments: Any) -> Any:
@@ -126,7 +125,7 @@ def test_an_error_in_the_thread_of_a_stage_ends_the_run_in_one_line_and_keeps_th
     assert "2 of " in printed.out
     assert "images are done; run the same command again to resume" in printed.out
     main(run)
-    assert (tmp_path / "results.json").read_bytes() == expected
+    assert results(tmp_path) == expected
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 33])

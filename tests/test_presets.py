@@ -2,6 +2,7 @@
 
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from no_time_to_train.networks import download, registry
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.registry import PRESETS, find_networks
-from tests.conftest import Photo
-from tests.test_stages import Checkpoints
+from tests.conftest import Checkpoints, Photo
 
 NAMES = {
     "accurate": ("sam2_hiera_large", "dinov2_vitl14", "grid"),
@@ -71,15 +71,13 @@ def test_segment_builds_the_networks_of_its_options(
 
     monkeypatch.setattr(ReferenceSegmenter, "from_pretrained", capture)
     monkeypatch.setattr(registry, "check_exist", lambda *_, **__: None)
-    reference = f"thing:{photo.path}:mask={photo.mask_path}"
+    target = ["--images", str(photo.path), "--out", str(tmp_path / "out")]
     with pytest.raises(Built) as built:
-        main(
-            ["segment", "--reference", reference, "--images", str(photo.path), "--out", str(tmp_path / "out"), *options]
-        )
+        main(["segment", "--reference", photo.reference(), *target, *options])
     assert built.value.args == expected
 
 
-def test_a_mistake_in_these_options_is_one_line(photo: Photo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_in_these_options_is_one_line(photo: Photo, refusal: Callable[..., str]) -> None:
     with pytest.raises(UserError, match="preset must be one of accurate, balanced, fast, not 'quick'"):
         ReferenceSegmenter.from_pretrained(preset="quick")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="precision must be one of float32, bfloat16, not 'half'"):
@@ -88,21 +86,8 @@ def test_a_mistake_in_these_options_is_one_line(photo: Photo, capsys: pytest.Cap
         (["--preset", "quick"], "quick"),
         (["--preset", "fast", "--nano"], "leave one of them out"),
     ):
-        with pytest.raises(SystemExit) as error:
-            main(
-                [
-                    "segment",
-                    "--reference",
-                    f"x:{photo.path}:point=1,1",
-                    "--images",
-                    str(photo.path),
-                    "--out",
-                    "out",
-                    *options,
-                ]
-            )
-        assert error.value.code == 2
-        assert reason in capsys.readouterr().err.splitlines()[-1]
+        given = ("--reference", f"x:{photo.path}:point=1,1", "--images", photo.path, "--out", "out")
+        assert reason in refusal("segment", *given, *options)
 
 
 def test_a_preset_downloads_its_two_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from pycocotools import mask as rle
 from torchvision.ops import masks_to_boxes
 
 import no_time_to_train
-from no_time_to_train import Instances, MemoryBank, ReferenceSegmenter, Settings, UserError
+from no_time_to_train import Instances, ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.memory_files import load_memory, save_memory
+from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.detections import Detections
@@ -30,10 +31,9 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.settings import CONTEXT_RATIO
 from no_time_to_train.networks.registry import default_context_ratio
-from tests.conftest import DATA, Photo, assert_same_results, stage_arguments
+from tests.conftest import DATA, Checkpoints, Photo, assert_same_results, results
 
 COARSE = Settings(points_per_side=8)
-Checkpoints = tuple[Path, Path]
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +68,11 @@ def test_a_reference_finds_instances_with_label_score_box_and_mask(segmenter: Re
 
 
 def test_the_stages_and_this_class_give_the_same_results(
-    segmenter: ReferenceSegmenter, nano_checkpoints: Checkpoints, tmp_path: Path
+    segmenter: ReferenceSegmenter, memory: Path, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """On the test data, with references added one by one and with the memory of the stages."""
-    paths = [tmp_path / name for name in ("memory.ckpt", "memory_postprocessed.ckpt", "results.json")]
-    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(paths[0])])
-    postprocess = ["--ckpt_path", str(paths[0]), "--out_path", str(paths[1])]
-    main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *postprocess])
-    main([*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", str(paths[1])])
-    staged = load_memory(paths[1])
+    main(arguments(tmp_path))
+    staged = load_memory(memory)
 
     coco = read_coco(DATA / "references.json")
     for class_index, category in enumerate(staged.categories):
@@ -90,13 +86,12 @@ def test_the_stages_and_this_class_give_the_same_results(
     torch.testing.assert_close(segmenter.memory.prototypes, staged.prototypes, atol=1e-5, rtol=0)
 
     segmenter.memory = None
-    segmenter.load_memory(paths[1])
+    segmenter.load_memory(memory)
     targets = read_coco(DATA / "targets.json")
-    results = []
+    found = []
     for image_id, entry in targets.imgs.items():
-        results += segmenter.segment(DATA / "images" / entry["file_name"], threshold=0.0).to_coco(image_id)
-
-    assert_same_results(results, json.loads(paths[2].read_text()))
+        found += segmenter.segment(DATA / "images" / entry["file_name"], threshold=0.0).to_coco(image_id)
+    assert_same_results(found, json.loads(results(tmp_path)))
 
 
 def test_a_path_an_array_a_tensor_and_a_pil_image_are_the_same_image(
@@ -156,25 +151,15 @@ def test_a_class_is_added_to_a_memory_without_the_images_of_the_others(
     assert segmenter.memory.counts.tolist() == [1, 2]
 
 
-def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, tmp_path: Path) -> None:
-    other = MemoryBank.empty([], 4)
-    other.made_with = {"encoder": "dinov2_large"}
-    save_memory(other, tmp_path / "other.memory")
-    with pytest.raises(UserError, match="made with encoder 'dinov2_large', this run has 'dinov2_nano'"):
-        segmenter.load_memory(tmp_path / "other.memory")
-
-
 @pytest.mark.parametrize(
     ("prompt", "complaint"),
     [
         ({"mask": "whole", "point": (12, 12)}, "a point is used without a mask"),
         ({"mask": np.ones((5, 9))}, r"the mask is 9x5 pixels, its image \d+x\d+: is it the mask of another image\?"),
         ({"mask": np.zeros((5, 9))}, "the mask is empty"),
-        ({"mask": "gone.png"}, "image not found: gone.png"),
         ({"box": (5000, 5000, 6000, 6000)}, r"box 5000,5000,6000,6000 \(x1,y1,x2,y2\) holds no pixel"),
         ({"box": (90, 90, 20, 20)}, r"box 90,90,20,20 \(x1,y1,x2,y2\) ends before it begins"),
         ({"box": (1, 2, 3)}, r"box \(1, 2, 3\) is not x1, y1, x2, y2: give four numbers"),
-        ({"box": (1, 2, 3, float("nan"))}, "is not x1, y1, x2, y2"),
         ({"box": np.eye(4)}, "is not x1, y1, x2, y2"),
         ({"box": 5}, "is not x1, y1, x2, y2"),
         ({"box": "9,9,20,20"}, "is not x1, y1, x2, y2"),
@@ -182,7 +167,6 @@ def test_a_memory_of_another_encoder_is_refused(segmenter: ReferenceSegmenter, t
         ({"point": (-1, 5)}, "point -1,5 .* lies outside"),
         ({"point": [3]}, r"point \[3\] is not x, y: give two numbers"),
         ({"point": [[3, 5]]}, "is not x, y"),
-        ({"point": (float("inf"), 5)}, "is not x, y"),
         ({"points": 5}, r"points 5 are not a list: give \[\(x, y\), ...\]"),
         ({"points": (3, 5)}, "point 3 is not x, y"),
         ({"points": [(3, 5), (-1, 5)]}, "point -1,5 .* lies outside"),
@@ -209,7 +193,7 @@ def test_a_label_is_text(segmenter: ReferenceSegmenter, photo: Photo, label: Any
 
 @pytest.mark.parametrize("image", [None, 5, [None], [["photo.jpg"]]])
 def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo, image: Any) -> None:
-    with pytest.raises(UserError, match="is not an image: give a path"):
+    with pytest.raises(UserError, match="is not an image"):
         segmenter.add_reference("thing", image, mask=photo.mask_path)
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     with pytest.raises(UserError, match="is not an image: give a path"):

@@ -3,6 +3,7 @@
 import json
 import random
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def test_underscores_stand_for_spaces_in_names_of_classes() -> None:
 
 
 def test_names_of_data_sets_choose_the_file_and_the_seed_is_42(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     files = {
@@ -193,9 +194,8 @@ def test_names_of_data_sets_choose_the_file_and_the_seed_is_42(
         "coco": "data/coco/annotations/instances_train2017.json",
     }
     for split, file in files.items():
-        with pytest.raises(SystemExit):
-            main(["sample-references", "--dataset", split, "--n-shot", "1", "--out", "refs.json"])
-        assert f"file not found: {file}" in capsys.readouterr().err
+        line = refusal("sample-references", "--dataset", split, "--n-shot", "1", "--out", "refs.json")
+        assert f"file not found: {file}" in line
     target = tmp_path / files["coco"]
     target.parent.mkdir(parents=True)
     target.write_bytes((DATA / "sampling" / "instances.json").read_bytes())

@@ -15,10 +15,9 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
-from tests.conftest import DATA, stage_arguments
+from tests.conftest import DATA, Checkpoints, stage_arguments
 
 ROOT = Path(__file__).parent.parent
-Checkpoints = tuple[Path, Path]
 
 
 def start(arguments: list[str], **environment: str) -> "subprocess.Popen[str]":

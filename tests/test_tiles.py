@@ -1,8 +1,8 @@
 """Tiles: what the networks see, which proposals are joined, and that runs with tiles are as repeatable as others."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +15,16 @@ from torchvision.ops import masks_to_boxes
 from no_time_to_train import Instances, ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import MAX_SIDE, NOVEL_CLASSES, draw_scene
-from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.tiles import FINER, Window, target_squares, tile_windows, to_frame, uncut
 from no_time_to_train.method.fast import mask_logits
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.proposals import Proposals
-from no_time_to_train.method.segmenter import Segmenter, describe_proposals
+from no_time_to_train.method.segmenter import describe_proposals
 from no_time_to_train.method.target_image import resize_to_square, target_tensor
 from no_time_to_train.method.upsample import upsample
-from tests.conftest import DATA, Photo, stage_arguments
-from tests.test_stages import Checkpoints, finish, start
+from tests.conftest import Photo, recorded, results
 
 SIDE = 16
-TILES = ("--tiles", 2)
 
 
 def blob(top: int, left: int, bottom: int, right: int, side: int = SIDE) -> Tensor:
@@ -122,13 +119,9 @@ def test_the_mask_of_a_square_is_that_of_its_upsampled_logits_at_its_place(heigh
 def test_stored_masks_are_those_that_were_joined_and_forged_ones_are_refused() -> None:
     masks = MaskLogits(60, 80)
     logits = torch.stack([blob(3, 5, 9, 7), blob(15, 0, 16, 3)]).half().float()
-    masks.add(
-        (0, 0, 60, 80),
-        MaskLogits.of_image(logits, 60, 80),
-        torch.arange(2),
-        torch.tensor([[5, 3, 6, 8], [0, 15, 2, 15]]),
-    )
-    masks.add((10, 20, 30, 40), MaskLogits.of_image(logits[:1], 30, 40), torch.arange(1), torch.tensor([[5, 3, 6, 8]]))
+    boxes = torch.tensor([[5, 3, 6, 8], [0, 15, 2, 15]])
+    masks.add((0, 0, 60, 80), MaskLogits.of_image(logits, 60, 80), torch.arange(2), boxes)
+    masks.add((10, 20, 30, 40), MaskLogits.of_image(logits[:1], 30, 40), torch.arange(1), boxes[:1])
     tensors = masks.to_tensors()
     rows = torch.arange(3)
     np.testing.assert_array_equal(MaskLogits.from_tensors(60, 80, tensors)(rows), masks(rows))
@@ -143,22 +136,20 @@ def test_stored_masks_are_those_that_were_joined_and_forged_ones_are_refused() -
                 MaskLogits.from_tensors(60, 80, {**tensors, name: value})
 
 
-class Shown:
-    """The nano networks, which were shown one object of a drawn scene."""
-
-    def __init__(self, photo: Photo) -> None:
-        self.photo = photo
-
-    def __call__(self, **settings: object) -> ReferenceSegmenter:
-        values = {"points_per_side": 8, **settings}
-        segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(**values))
-        segmenter.add_reference("pattern", self.photo.path, self.photo.mask)
-        return segmenter
+Shown = Callable[..., ReferenceSegmenter]
 
 
 @pytest.fixture
 def shown(photo: Photo) -> Shown:
-    return Shown(photo)
+    """The nano networks with the given settings, which were shown one object of a drawn scene."""
+
+    def of(points_per_side: int = 8, **settings: Any) -> ReferenceSegmenter:
+        chosen = Settings(points_per_side=points_per_side, **settings)
+        segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=chosen)
+        segmenter.add_reference("pattern", photo.path, photo.mask)
+        return segmenter
+
+    return of
 
 
 def test_one_tile_gives_what_the_method_gives(shown: Shown, photo: Photo) -> None:
@@ -224,85 +215,10 @@ def test_masks_of_a_large_image_are_compared_at_a_smaller_size_and_returned_at_i
     assert loaded.to_coco() == found[:2].to_coco()
 
 
-@pytest.fixture(scope="module")
-def arguments(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
-    """The command line of the test stage on two images, for the folder of its results."""
-    folder = tmp_path_factory.mktemp("memory")
-    filled, memory = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
-    main([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled)])
-    paths = ["--ckpt_path", str(filled), "--out_path", str(memory)]
-    main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
-    images = json.loads((DATA / "targets.json").read_text())["images"][:2]
-    (folder / "targets.json").write_text(json.dumps({"images": images}))
-
-    def of(out: Path, *options: object) -> list[str]:
-        cfgs = "--model.model_cfg.sam2_infer_cfgs."
-        words = [str(option).replace("--tile", f"{cfgs}tile") for option in options]
-        words += [f"{cfgs}points_per_side", "4"]
-        targets = ["--model.init_args.dataset_cfgs.test.json_file", str(folder / "targets.json")]
-        return [*stage_arguments("test", nano_checkpoints, out), *targets, "--ckpt_path", str(memory), *words]
-
-    return of
-
-
-def results(folder: Path) -> bytes:
-    return (folder / "results.json").read_bytes()
-
-
-def prompts_per_image(folder: Path, stage: str = "test") -> float:
-    return json.loads((folder / "run.json").read_text())[stage]["prompts_per_image"]
-
-
 def test_one_tile_gives_the_same_bytes_whatever_the_overlap(
     arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     main(arguments(tmp_path / "a"))
-    main(arguments(tmp_path / "b", "--tiles", 1, "--tile_overlap", 0.5))
+    main(arguments(tmp_path / "b", tiles=1, tile_overlap=0.5))
     assert results(tmp_path / "a") == results(tmp_path / "b")
-    assert prompts_per_image(tmp_path / "b") == 16
-
-
-def test_a_run_that_resumes_and_one_of_two_processes_give_the_same(
-    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    main(arguments(tmp_path / "one", *TILES))
-    finish(start(arguments(tmp_path / "two", *TILES, "--trainer.devices", 2, "--trainer.strategy", "ddp")))
-    describe, calls = Segmenter.describe, []
-
-    def stopping(self: Segmenter, *image: object) -> object:
-        calls.append(image)
-        if len(calls) == 2:
-            raise UserError("stop")
-        return describe(self, *image)  # type: ignore[arg-type]  # what it was given
-
-    monkeypatch.setattr(Segmenter, "describe", stopping)
-    with pytest.raises(SystemExit):
-        main(arguments(tmp_path / "resumed", *TILES))
-    main(arguments(tmp_path / "resumed", *TILES))
-    assert len(calls) == 3, "one of the two images was done"
-    assert results(tmp_path / "resumed") == results(tmp_path / "two") == results(tmp_path / "one")
-    assert prompts_per_image(tmp_path / "resumed") == prompts_per_image(tmp_path / "one") == 5 * 16
-
-
-def test_the_cache_has_the_proposals_of_all_tiles_for_the_same_numbers_only(
-    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cached = ("--model.init_args.cache_dir", tmp_path / "cache")
-    main(arguments(tmp_path / "first", *TILES, *cached))
-    monkeypatch.setattr(Segmenter, "describe", None)  # not needed any more
-    main(arguments(tmp_path / "second", *TILES, *cached))
-    monkeypatch.undo()
-    assert results(tmp_path / "second") == results(tmp_path / "first")
-    assert prompts_per_image(tmp_path / "second") == 5 * 16
-    assert len(json.loads(results(tmp_path / "first"))) > 0
-    for entries, change in enumerate((("--tile_overlap", 0.1), ("--tiles", 1)), start=2):
-        main(arguments(tmp_path / str(change), *TILES, *cached, *change))
-        assert len(list((tmp_path / "cache").iterdir())) == 2 * entries
-
-
-def test_segment_takes_tiles_and_records_them(photo: Photo, nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
-    networks = ["--sam2", nano_checkpoints[0], "--dinov2", nano_checkpoints[1], "--device", "cpu"]
-    words = ["--reference", f"a:{photo.path}:mask={photo.mask_path}", "--images", photo.path, "--points-per-side", 4]
-    main(["segment", *map(str, [*words, *networks, "--tiles", 2, "--out", tmp_path / "out"])])
-    assert prompts_per_image(tmp_path / "out", "segment") == 5 * 16
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["segment"]["settings"]["tiles"] == 2
+    assert recorded(tmp_path / "b")["prompts_per_image"] == 64

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.checkpoints import read_checkpoint
@@ -32,21 +31,6 @@ def exploit(ran: Path) -> Any:
             return Path.touch, (ran,)
 
     return Exploit()
-
-
-@pytest.fixture
-def error_of(capsys: pytest.CaptureFixture[str]) -> Callable[[Path], str]:
-    """A function that runs a stage with a configuration that must be refused, and returns the error message."""
-
-    def run(config: Path) -> str:
-        with pytest.raises(SystemExit) as exit_:
-            main(["test", "--config", str(ROOT / "configs" / "custom_sam2l.yaml"), "--config", str(config)])
-        assert exit_.value.code == 2
-        error = capsys.readouterr().err
-        assert "Traceback" not in error
-        return error.strip().splitlines()[-1]
-
-    return run
 
 
 @pytest.mark.parametrize("read", [load_memory, read_checkpoint], ids=["memory", "checkpoint"])
@@ -74,7 +58,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("content", CONFIGS.values(), ids=CONFIGS.keys())
 def test_a_configuration_imports_only_lightning_and_this_package(
-    content: str, error_of: Callable[[Path], str], ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: str, refusal: Callable[..., str], ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "evil", raising=False)
     (tmp_path / "evil.py").write_text(
@@ -83,5 +67,5 @@ def test_a_configuration_imports_only_lightning_and_this_package(
     (tmp_path / "config.yaml").write_text(content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    assert error_of(tmp_path / "config.yaml").startswith("error: ")
+    refusal("test", "--config", ROOT / "configs" / "custom_sam2l.yaml", "--config", tmp_path / "config.yaml")
     assert not ran.exists()

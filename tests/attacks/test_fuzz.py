@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,13 +29,16 @@ from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset
 from no_time_to_train.data.images import read_rgb
+from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_sets import read_references, sample_references, validate_references
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.lightning_module import NoTimeToTrain
+from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.stage_cli import IMPORTABLE, StageParser
 from tests.attacks.test_cases import READERS, write_case
+from tests.attacks.test_memories import valid
 from tests.conftest import DATA
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's about broken files, and this package's
@@ -216,6 +220,31 @@ def read_case(name: str, file: bytes, folder: Path, outcomes: Outcomes) -> None:
     path = write_case(name, file, folder / name)
     with outcomes.of(name):
         READERS[name].read(path)
+
+
+def bytes_of(memory: Any) -> bytes:
+    file = BytesIO()
+    torch.save(memory, file)
+    return file.getvalue()
+
+
+MEMORY = valid()
+
+
+@fuzz
+@given(
+    content=st.one_of(st.composite(broken)(MEMORY).map(bytes_of), st.composite(corrupted)(bytes_of(MEMORY))),
+)
+def test_memories(content: bytes, tmp_path: Path, outcomes: Outcomes) -> None:
+    """Those that are read can be written, joined and read again."""
+    path = tmp_path / "m.memory"
+    path.write_bytes(content)
+    with outcomes.of("reading"):
+        bank = load_memory(path)
+        if len(bank) and set(bank.class_index.tolist()) == set(range(len(bank.categories))):
+            bank = MemoryBank.join([bank, bank])
+        save_memory(bank, path)
+        assert repr(load_memory(path)) == repr(bank)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """Malformed memory files: each is refused in one line that names the file."""
 
-import copy
 import io
-import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from no_time_to_train.cli import main
-from no_time_to_train.data.memory_files import check_fits, join_memories, load_memory, save_memory
+from no_time_to_train.data.memory_files import check_fits, join_memories, load_memory
 from no_time_to_train.data.reference_image import decode_picture, encode_picture
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category, MemoryBank
@@ -86,10 +83,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "vectors without values": (put("vectors", torch.ones(4, 4, device="meta")), "its vectors are not a plain tensor"),
     "vectors larger than the file": (put("vectors", torch.zeros(1).expand(2**20, 2**20)), "larger than the file"),
     "a NaN": (put("vectors", torch.full((4, 4), float("nan"))), "its vectors are not all finite"),
-    "numbers whose mean is infinite": (
-        put("vectors", torch.full((4, 4), 3e38)),
-        "its vectors are not all finite and below 1e+09",
-    ),
+    "a mean that is infinite": (put("vectors", torch.full((4, 4), 3e38)), "not all finite and below 1e+09"),
     "an infinite prototype": (put("prototypes", torch.full((2, 4), float("inf"))), "its prototypes are not all finite"),
     "a prototype too many": (put("prototypes", torch.zeros(3, 4)), "its prototypes are"),
     "a weight of zero": (put("weights", torch.zeros(4)), "its weights are not all positive"),
@@ -180,15 +174,11 @@ def test_a_damaged_picture_in_a_memory_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_memory_that_does_not_say_what_it_was_made_with_is_not_drawn(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
-    content = valid()
-    content["made_with"] = {}
-    torch.save(content, tmp_path / "old.memory")
-    with pytest.raises(SystemExit) as exit_:
-        main(["memory", "show", str(tmp_path / "old.memory"), "--pictures", str(tmp_path / "pictures")])
-    assert exit_.value.code == 2
-    assert "old.memory does not record the encoder" in capsys.readouterr().err
+    torch.save({**valid(), "made_with": {}}, tmp_path / "old.memory")
+    shown = ("memory", "show", tmp_path / "old.memory", "--pictures", tmp_path / "pictures")
+    assert "old.memory does not record the encoder" in refusal(*shown)
 
 
 def test_reading_a_memory_keeps_no_part_of_the_file_open(tmp_path: Path) -> None:
@@ -201,24 +191,6 @@ def test_reading_a_memory_keeps_no_part_of_the_file_open(tmp_path: Path) -> None
     assert torch.equal(bank.vectors, before)
     assert bank.crops[0] is not None
     assert decode_picture(bank.crops[0])[0].shape == (3, 8, 8)
-
-
-VALUES = [
-    None,
-    True,
-    -1,
-    0,
-    2**70,
-    float("nan"),
-    float("inf"),
-    "",
-    "../x",
-    [],
-    {},
-    [[1]],
-    torch.zeros(3),
-    torch.zeros(()),
-]
 
 
 def bank_of(content: Content, path: Path) -> MemoryBank:
@@ -246,51 +218,3 @@ def test_a_memory_with_its_classes_in_another_order_is_not_used(tmp_path: Path) 
     bank = bank_of(content, tmp_path / "m.memory")
     with pytest.raises(UserError, match=r"m\.memory holds the classes in another order"):
         check_fits(bank, tmp_path / "m.memory", {"encoder": "dinov2_small"}, bank.categories[::-1])
-
-
-def broken(content: Content, rng: random.Random) -> Content:
-    """A copy of a memory's content with one or two of its parts replaced or removed."""
-    content = copy.deepcopy(content)
-    for _ in range(rng.randint(1, 2)):
-        part: Any = content
-        while True:
-            keys = list(part) if isinstance(part, dict) else list(range(len(part)))
-            key = rng.choice(keys)
-            if isinstance(part[key], dict | list) and len(part[key]) and rng.random() < 0.7:
-                part = part[key]
-            else:
-                break
-        if rng.random() < 0.2:
-            del part[key]
-        else:
-            part[key] = rng.choice(VALUES)
-    return content
-
-
-def test_memories_that_are_changed_at_random_are_read_or_refused(tmp_path: Path) -> None:
-    """Those that are read can be written, joined and read again."""
-    rng, content, path = random.Random(0), valid(), tmp_path / "m.memory"
-    file = io.BytesIO()
-    torch.save(content, file)
-    read = refused = 0
-    for case in range(400):
-        if case % 2:
-            torch.save(broken(content, rng), path)
-        else:
-            data = bytearray(file.getvalue())
-            for _ in range(rng.randint(1, 4)):
-                data[rng.randrange(len(data))] = rng.randrange(256)
-            path.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.2 else data)
-        try:
-            bank = load_memory(path)
-        except UserError:
-            refused += 1
-            continue
-        if len(bank) and set(bank.class_index.tolist()) == set(range(len(bank.categories))):
-            bank = MemoryBank.join([bank, bank])
-        save_memory(bank, path)
-        assert repr(load_memory(path)) == repr(bank)
-        read += 1
-    print(f"{read} memories read, {refused} refused")
-    assert read > 20
-    assert refused > 100

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -57,17 +57,6 @@ def requests() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line in which a command refuses."""
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    assert exit_.value.code == 2
-    error = capsys.readouterr().err
-    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in error
-    return line
-
-
 #: Where a configuration can name another file -> the configuration.
 PLACES = {
     "config": f"config: NAME\n{CONFIG}",
@@ -85,39 +74,39 @@ OPTIONS = ("--config", "--model", "--model.model_cfg", "--trainer", "--trainer.l
 
 @pytest.mark.parametrize("form", ["URL/a.yaml", "simplecache::URL/a.yaml", "zip://a.yaml::URL/a.zip"])
 def test_no_configuration_makes_a_request(
-    requests: tuple[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+    requests: tuple[str, list[str]], tmp_path: Path, refusal: Callable[..., str], form: str
 ) -> None:
     address, seen = requests
     name = form.replace("URL", address)
     for place, text in PLACES.items():
         (tmp_path / f"{place}.yaml").write_text(text.replace("NAME", f'"{name}"'))
-        refusal(["test", "--config", str(tmp_path / f"{place}.yaml")], capsys)
+        refusal("test", "--config", str(tmp_path / f"{place}.yaml"))
     (tmp_path / "sound.yaml").write_text(CONFIG)
     for option in OPTIONS:
-        refusal(["test", "--config", str(tmp_path / "sound.yaml"), option, name], capsys)
+        refusal("test", "--config", str(tmp_path / "sound.yaml"), option, name)
     assert not seen
 
 
 @pytest.mark.parametrize("name", ['reference://{"a": 1}', "memory://a.yaml", "file:///etc/passwd", "/dev/zero", "pipe"])
-def test_no_configuration_reads_what_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_no_configuration_reads_what_is_no_file(tmp_path: Path, refusal: Callable[..., str], name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     for place, text in PLACES.items():
         (tmp_path / f"{place}.yaml").write_text(text.replace("NAME", f"'{name}'"))
         assert str(tmp_path / "pipe") not in name
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path)
-            refusal(["test", "--config", f"{place}.yaml"], capsys)
+            refusal("test", "--config", f"{place}.yaml")
 
 
 def test_a_pipe_in_an_included_file_and_a_file_that_includes_itself_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "outer.yaml").write_text(f"{CONFIG}trainer: inner.yaml\n")
     (tmp_path / "inner.yaml").write_text("logger: pipe\n")
-    assert "pipe is a pipe" in refusal(["test", "--config", str(tmp_path / "outer.yaml")], capsys)
+    assert "pipe is a pipe" in refusal("test", "--config", str(tmp_path / "outer.yaml"))
     (tmp_path / "self.yaml").write_text(f"config: self.yaml\n{CONFIG}")
-    assert "includes itself" in refusal(["test", "--config", str(tmp_path / "self.yaml")], capsys)
+    assert "includes itself" in refusal("test", "--config", str(tmp_path / "self.yaml"))
 
 
 @pytest.fixture
@@ -143,14 +132,18 @@ def run(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("option", ["limit_test_batches=2", "limit_test_batches=0.5", "fast_dev_run=true"])
 def test_options_that_leave_out_items_are_refused(
-    run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+    run: list[str], tmp_path: Path, refusal: Callable[..., str], option: str
 ) -> None:
-    assert "leaves out items" in refusal([*run, f"--trainer.{option}"], capsys)
+    assert "leaves out items" in refusal(*run, f"--trainer.{option}")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_run_finishes(
-    run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: list[str],
+    tmp_path: Path,
+    refusal: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     add = Journal.add
 
@@ -160,7 +153,7 @@ def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "add", add_and_remove)
-        line = refusal(run, capsys)
+        line = refusal(*run)
     assert "lacks 1 of 1 memories (number 1)" in line
     assert "run the same command again" in line.lower()
     assert not (tmp_path / "out" / "prototypes.ckpt").exists()
@@ -172,26 +165,24 @@ def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_
 
 
 def test_a_second_run_that_is_refused_leaves_the_record_and_the_logs_of_the_first(
-    run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: list[str], tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     out = tmp_path / "out"
     journal = Journal(out / "prototypes.ckpt")
     journal.join(journal.start({"of": "the first"}))
     with record_stage(out, "postprocess_memory", {}, of="the first"):
         record = (out / "run.json").read_bytes()
-        assert "another run is writing" in refusal(run, capsys)
+        assert "another run is writing" in refusal(*run)
         assert (out / "run.json").read_bytes() == record
         journal.add(0, {})
         journal.close()
-        assert "holds 1 finished items of a run with another" in refusal(run, capsys)
+        assert "holds 1 finished items of a run with another" in refusal(*run)
         assert (out / "run.json").read_bytes() == record
     assert sorted(path.name for path in out.iterdir()) == [".prototypes.ckpt.run", "run.json"]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"test": 1}', "not JSON", '{"test": {"files": [1]}}'])
-def test_a_damaged_record_of_a_run_is_one_line_or_is_ignored(
-    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_record_of_a_run_is_one_line_or_is_ignored(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     ignored = "files" in content
     expected = nullcontext() if ignored else pytest.raises(UserError, match=r"run\.json is not")

@@ -16,7 +16,7 @@ from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
-from tests.stand_in import ALL_FORMATS, files_of, run
+from tests.stand_in import ALL_FORMATS, files_of, run, write_video
 
 LONG = "ü" * 125 + ".png"  # 254 bytes
 
@@ -142,17 +142,10 @@ def test_a_picture_wider_than_jpeg_allows_is_drawn_smaller(tmp_path: Path) -> No
         assert mask.size == (70_000, 16)
 
 
-def write_video(path: Path, frames: int) -> None:
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (40, 30))
-    for index in range(frames):
-        video.write(np.random.default_rng(index).integers(0, 255, (30, 40, 3), np.uint8))
-    video.release()
-
-
 def test_the_frames_that_a_cut_off_video_lacks_are_reported(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     path = tmp_path / "videos/clip.avi"
-    write_video(path, 30)
+    write_video(path, list(np.random.default_rng(0).integers(0, 255, (30, 30, 40, 3), np.uint8)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     targets = list(find_targets([str(path)], 1).images)
     assert 5 < len(targets) < 25

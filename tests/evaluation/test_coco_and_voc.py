@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,17 +143,14 @@ def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
     ],
 )
 def test_message_names_a_bad_record(
-    truth: MakeTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any] | None, complaint: str
+    truth: MakeTruth, tmp_path: Path, refusal: Callable[..., str], change: dict[str, Any] | None, complaint: str
 ) -> None:
     truth([annotation(1, 1, (0, 0, 9, 9))])
     good = detection(1, 1, (0, 0, 9, 9), 0.5)
     results = tmp_path / "detector" / "results.json"
     results.parent.mkdir()
     results.write_text(json.dumps([good, change and {**good, **change}]))
-    with pytest.raises(SystemExit):
-        main(["evaluate", "--gt", str(tmp_path / "truth.json"), "--results", str(results)])
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
+    message = refusal("evaluate", "--gt", tmp_path / "truth.json", "--results", results)
     assert re.search(complaint, message), message
 
 
