@@ -19,7 +19,6 @@ from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.files import read_json
-from scripts.nano_patterns import BASE_CLASSES
 from tests.conftest import assert_same_results
 from tests.zygote import zygote
 
@@ -173,8 +172,3 @@ def test_the_model_card_states_the_measured_figures() -> None:
     }
     rows = re.findall(r"^\| `([\w.]+)` \|.*\| ([\d.-]+) \|$", (nano / "MODEL_CARD.md").read_text(), re.MULTILINE)
     assert {name: float(value) for name, value in rows} == pytest.approx(measured, abs=0.0051)
-
-
-def test_novel_and_base_classes_share_no_pattern() -> None:
-    assert len(NOVEL_CLASSES) >= 8
-    assert not {pattern.kind for pattern in NOVEL_CLASSES} & {pattern.kind for pattern in BASE_CLASSES}

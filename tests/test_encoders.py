@@ -133,13 +133,8 @@ class TestCheckpoints:
         weights = seeded(name, 96)
         torch.save(official_dinov3(weights, 0.5), tmp_path / "official.pth")
         gated = name.endswith("plus")
-        config = transformers.DINOv3ViTConfig(
-            num_hidden_layers=DEPTH,
-            num_register_tokens=4,
-            use_gated_mlp=gated,
-            hidden_act="silu" if gated else "gelu",
-            intermediate_size=1536,
-        )
+        mlp = {"use_gated_mlp": gated, "hidden_act": "silu" if gated else "gelu", "intermediate_size": 1536}
+        config = transformers.DINOv3ViTConfig(num_hidden_layers=DEPTH, num_register_tokens=4, **mlp)
         theirs = transformers.DINOv3ViTModel(config).eval()
         theirs.load_state_dict(transformers_dinov3(weights, 0.5))
         ours = build_encoder(name, 96, checkpoint=tmp_path / "official.pth")
@@ -148,32 +143,29 @@ class TestCheckpoints:
             expected = theirs(ours.normalize(image)).last_hidden_state[:, 5:]
         torch.testing.assert_close(ours(image), expected, rtol=1e-4, atol=1e-4)
 
-    @pytest.mark.parametrize("name", ["clip_b32"])
-    def test_a_clip_equals_that_of_open_clip(self, name: str, tmp_path: Path) -> None:
+    def test_a_clip_equals_that_of_open_clip(self, tmp_path: Path) -> None:
         open_clip = pytest.importorskip("open_clip", reason="not a dependency; pip install open_clip_torch")
         config = open_clip.get_model_config("ViT-B-32-quickgelu")
         config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = DEPTH
         theirs = open_clip.CLIP(**config, output_dict=True).eval()
         theirs.load_state_dict(seeded_state_dict({key: value.shape for key, value in theirs.state_dict().items()}))
         torch.save(theirs.state_dict(), tmp_path / "clip.pt")
-        ours = build_encoder(name, checkpoint=tmp_path / "clip.pt")
+        ours = build_encoder("clip_b32", checkpoint=tmp_path / "clip.pt")
         image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
         theirs.visual.output_tokens = True
         with torch.no_grad():
             _, expected = theirs.visual(ours.normalize(image))
         torch.testing.assert_close(ours(image), expected, rtol=1e-4, atol=1e-4)
 
-    @pytest.mark.parametrize("name", ["PE-Spatial-T16-512"])
-    def test_position_embeddings_are_resampled(self, name: str, tmp_path: Path) -> None:
-        torch.save(official_pe(seeded(name, 64)), tmp_path / "official.pt")
-        assert build_encoder(name, 96, checkpoint=tmp_path / "official.pt").grid == 6
+    def test_position_embeddings_are_resampled(self, tmp_path: Path) -> None:
+        torch.save(official_pe(seeded("PE-Spatial-T16-512", 64)), tmp_path / "official.pt")
+        assert build_encoder("PE-Spatial-T16-512", 96, checkpoint=tmp_path / "official.pt").grid == 6
 
-    @pytest.mark.parametrize("name", ["dinov3_small"])
-    def test_biases_of_dinov3_are_not_lost(self, name: str, tmp_path: Path) -> None:
+    def test_biases_of_dinov3_are_not_lost(self, tmp_path: Path) -> None:
         """timm has variants with and without them; their value decides."""
         for bias in (0.0, 0.5):
-            torch.save(official_dinov3(seeded(name, 64), bias), tmp_path / "official.pth")
-            vit: Any = build_vit(name, 64, checkpoint=tmp_path / "official.pth")
+            torch.save(official_dinov3(seeded("dinov3_small", 64), bias), tmp_path / "official.pth")
+            vit: Any = build_vit("dinov3_small", 64, checkpoint=tmp_path / "official.pth")
             used = vit.blocks[1].attn.q_bias
             assert used is None if bias == 0 else torch.equal(used, torch.full((384,), 0.5))
 
@@ -212,17 +204,10 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            (
-                "dinov3_base",
-                r"^checkpoint not found: checkpoints/dinov3_vitb16_pretrain_lvd1689m-73cec8be\.pth; get dinov3_vitb16_p"
-                r"\S+ from https://ai\.meta\.com/\S+ \(a form, for the DINOv3 License\), or save model\.safetensors of "
-                r"https://huggingface\.co/timm/vit_base_patch16_dinov3\.lvd1689m as checkpoints/vit_base_patch16",
-            ),
+            ("dinov3_base", r"\.pth; get dinov3_vitb16_p\S+ from https://ai\.meta\.com/\S+ \(a form, for the DINOv3 L"),
+            ("dinov3_base", r"or save model\.safetensors of https://huggingface\.co/timm/vit_base_patch16_dinov3\.lvd"),
             ("clip_b32", r"model\.safetensors of https://huggingface\.co/timm/vit_base_patch32_clip_224\.openai as "),
-            (
-                TINY,
-                r"not found: checkpoints/vit_tiny_patch16_224\.safetensors; save model\.safetensors of https://hugg",
-            ),
+            (TINY, r"not found: checkpoints/vit_tiny_patch16_224\.safetensors; save model\.safetensors of https://"),
         ],
     )
     def test_a_missing_file_is_named_with_its_source(

@@ -1,6 +1,7 @@
 """The memory that a run needs does not grow with the number of images (slow: minutes)."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,16 @@ import pytest
 from no_time_to_train.cli import main
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
-from tests.conftest import DATA, stage_arguments
+from tests.conftest import DATA
 
 
 @pytest.mark.slow
 def test_a_run_needs_no_more_memory_for_more_images(
-    nano_checkpoints: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = json.loads((DATA / "targets.json").read_text())["images"]
     many = [{**images[index % len(images)], "id": index + 1} for index in range(300)]
     (tmp_path / "targets.json").write_text(json.dumps({"images": many}))
-    filled, memory = str(tmp_path / "memory.ckpt"), str(tmp_path / "memory_postprocessed.ckpt")
-    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", filled])
-    paths = ["--ckpt_path", filled, "--out_path", memory]
-    main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *paths])
-
     in_use: list[int] = []  # pages, after each image
     step = FindInstancesStage.step
 
@@ -33,11 +29,8 @@ def test_a_run_needs_no_more_memory_for_more_images(
         return record
 
     monkeypatch.setattr(FindInstancesStage, "step", watched)
-    options = [
-        *("--ckpt_path", memory, "--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
-        *("--model.init_args.model_cfg.test.online_vis", "True"),
-    ]
-    main([*stage_arguments("test", nano_checkpoints, tmp_path), *options])
+    targets = ("--model.init_args.dataset_cfgs.test.json_file", tmp_path / "targets.json")
+    main(arguments(tmp_path, *targets, "--model.init_args.model_cfg.test.online_vis", "True"))
     assert len(in_use) == 300
     page = 4096
     assert (max(in_use[250:]) - max(in_use[50:100])) * page < 30e6, "an image's masks take some 5 MB"

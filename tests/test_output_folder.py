@@ -201,7 +201,7 @@ def test_where_nothing_is_found_the_best_score_is_named_and_the_page_shows_it(
     out = tmp_path / "out"
     summary = run(out, photos, score=0.95)
     assert str(summary) == "5 images, nothing found: the best score is 0.906 (cup in sub/ü.png)"
-    assert summary.advice(out) == f"; no-time-to-train filter {out} --score 0.9 shows it"
+    assert summary.advice(out) == f"; no-time-to-train results filter {out} --threshold 0.9 shows it"
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "0.906 (cup in sub/ü.png)" in page
     assert json.loads((out / "results.json").read_text()) == []

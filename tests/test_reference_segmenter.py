@@ -266,6 +266,29 @@ def test_classes_are_listed_and_removed(segmenter: ReferenceSegmenter, photo: Ph
         segmenter.remove("two")
 
 
+def test_the_memory_without_one_reference_is_that_of_the_others(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    segmenter.add_reference("cup", photo.path, photo.mask)
+    before = segmenter.memory
+    segmenter.add_reference("cup", photo.path, ~photo.mask)
+    segmenter.remove_reference(1)
+    assert before is not None
+    assert segmenter.memory is not None
+    assert segmenter.memory.vectors.equal(before.vectors)
+    assert segmenter.segmenter.prototypes.equal(before.prototypes)  # type: ignore[arg-type]
+
+
+def test_a_class_goes_with_its_last_positive_reference(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    for label, negative in (("cup", False), ("coin", False), ("cup", True)):
+        segmenter.add_reference(label, photo.path, photo.mask, negative=negative)
+    segmenter.remove_reference(0)
+    assert segmenter.classes == ["coin"]
+    assert len(segmenter.memory or []) == 1
+    segmenter.remove_reference(0)
+    assert segmenter.memory is None
+    with pytest.raises(UserError, match="no reference 0: it has 0"):
+        segmenter.remove_reference(0)
+
+
 def test_the_context_ratio_belongs_to_the_encoder_and_to_the_memory(
     segmenter: ReferenceSegmenter, nano_checkpoints: Checkpoints, photo: Photo, tmp_path: Path
 ) -> None:

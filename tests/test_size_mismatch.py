@@ -19,25 +19,29 @@ from tests.conftest import DATA, stage_arguments
 SIDE = small_sets.SIDE
 
 
+def enlarge(path: Path) -> None:
+    Image.open(path).resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST).save(path)
+
+
 @pytest.fixture
 def twice(tmp_path: Path) -> Path:
     """A data set of one image with twice the size that its annotation file states."""
     small_sets.write(small_sets.draw_coco(tmp_path, ["a", "b"], 1), tmp_path / "coco.json")
-    image = Image.open(tmp_path / "000001.png")
-    image.resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST).save(tmp_path / "000001.png")
+    enlarge(tmp_path / "000001.png")
     return tmp_path
 
 
 @pytest.mark.parametrize("rescale", [False, True])
 def test_the_mask_and_the_window_of_a_reference_are_rescaled(twice: Path, rescale: bool) -> None:
     coco = read_coco(twice / "coco.json")
-    crops = ReferenceDataset(coco, twice, [Category(1, "a")], {1: [{"img_id": 1, "ann_ids": [1]}]}, 56, rescale=rescale)
+    chosen = ([Category(1, "a")], {1: [{"img_id": 1, "ann_ids": [1]}]}, 56)
+    crops = ReferenceDataset(coco, twice, *chosen, rescale=rescale)
     if not rescale:
         assert crops[0].reason.endswith("000001.png is 440x440, the annotation file says 220x220")
         return
     small_sets.draw_coco(twice, ["a", "b"], 1)  # the image at its stated size
-    expected = ReferenceDataset(coco, twice, [Category(1, "a")], {1: [{"img_id": 1, "ann_ids": [1]}]}, 56)[0]
-    Image.open(twice / "000001.png").resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST).save(twice / "000001.png")
+    expected = ReferenceDataset(coco, twice, *chosen)[0]
+    enlarge(twice / "000001.png")
     crop = crops[0]
     assert (crop.rescaled, expected.rescaled) == (True, False)
     assert crop.mask.shape == (1, 2 * expected.mask.shape[1], 2 * expected.mask.shape[2])

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from no_time_to_train.data.memory_files import load_memory
 from tests.conftest import DATA, Checkpoints, stage_arguments
 
 ROOT = Path(__file__).parent.parent
+TARGETS = "--model.init_args.dataset_cfgs.test.json_file"
+Arguments = Callable[..., list[str]]
 
 
 def start(arguments: list[str], **environment: str) -> "subprocess.Popen[str]":
@@ -88,15 +91,11 @@ def test_three_processes_give_what_one_gives(
 
 
 def test_there_may_be_more_processes_than_images(
-    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
+    single: tuple[Path, str], arguments: Arguments, tmp_path: Path
 ) -> None:
     data = json.loads((DATA / "targets.json").read_text())
     (tmp_path / "targets.json").write_text(json.dumps({**data, "images": data["images"][:1], "annotations": []}))
-    options = [
-        *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--trainer.devices", "2"),
-        *("--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
-    ]
-    finish(start([*stage_arguments("test", nano_checkpoints, tmp_path), *options]))
+    finish(start(arguments(tmp_path, TARGETS, tmp_path / "targets.json", "--trainer.devices", 2)))
     ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path, single[0]))
     assert len(ours) == sum(record["image_id"] == data["images"][0]["id"] for record in theirs)
 
@@ -117,15 +116,13 @@ def test_bf16_gives_nearly_the_same_memory_and_valid_results(
     assert all(0 <= score <= 1 for score in scores), "no NaN either"
 
 
-def test_two_nodes_give_what_one_gives(single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
+def test_two_nodes_give_what_one_gives(single: tuple[Path, str], arguments: Arguments, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    memory = single[0] / "memory_postprocessed.ckpt"
-    options = ["--ckpt_path", str(memory), "--trainer.num_nodes", "2", "--trainer.devices", "1"]
-    arguments = [*stage_arguments("test", nano_checkpoints, tmp_path), *options]
+    words = arguments(tmp_path, "--trainer.num_nodes", 2, "--trainer.devices", 1)
     nodes = [
-        start(arguments, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK=str(rank), LOCAL_RANK="0")
+        start(words, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK=str(rank), LOCAL_RANK="0")
         for rank in range(2)
     ]
     for node in nodes:
@@ -133,37 +130,25 @@ def test_two_nodes_give_what_one_gives(single: tuple[Path, str], nano_checkpoint
     assert_equal_results(tmp_path, single[0])
 
 
-def test_a_bad_image_on_one_of_several_processes_ends_all_with_one_line(
-    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
-) -> None:
+def test_a_bad_image_on_one_of_several_processes_ends_all_with_one_line(arguments: Arguments, tmp_path: Path) -> None:
     images = json.loads((DATA / "targets.json").read_text())["images"]
     for image in images:
         content = (DATA / "images" / image["file_name"]).read_bytes()
         (tmp_path / image["file_name"]).write_bytes(content[:1000] if image is images[1] else content)
-    options = [
-        *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--trainer.devices", "2"),
-        *("--model.init_args.dataset_cfgs.test.root", str(tmp_path)),
-    ]
-    process = start([*stage_arguments("test", nano_checkpoints, tmp_path / "out"), *options])
+    root = ("--model.init_args.dataset_cfgs.test.root", tmp_path)
+    process = start(arguments(tmp_path / "out", *root, "--trainer.devices", 2))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 2, output
-    assert [line for line in output.splitlines() if line.startswith("error: ")] == [
-        line for line in output.splitlines() if images[1]["file_name"] in line
-    ]
-    assert output.count("error: ") == 1
+    assert output.count("error: ") == output.count(images[1]["file_name"]) == 1
     assert not (tmp_path / "out" / "results.json").exists()
 
 
 def test_targets_without_annotations_give_predictions_and_a_message(
-    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = json.loads((DATA / "targets.json").read_text())
     (tmp_path / "targets.json").write_text(json.dumps({"images": data["images"][:1]}))
-    options = [
-        *("--ckpt_path", str(single[0] / "memory_postprocessed.ckpt"), "--export_result", str(tmp_path / "r.json")),
-        *("--model.init_args.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
-    ]
-    main([*stage_arguments("test", nano_checkpoints, tmp_path), *options])
+    main(arguments(tmp_path, TARGETS, tmp_path / "targets.json", "--export_result", tmp_path / "r.json"))
     assert "nothing to evaluate" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())
     assert not (tmp_path / "metrics.json").exists()

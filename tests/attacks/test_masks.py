@@ -127,38 +127,37 @@ def test_a_prompt_far_outside_is_refused(value: float) -> None:
         check_point((value, 1), 30, 40)
 
 
+FOUND = {"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": {"size": [30, 40], "counts": [1200]}}
+ENTRY = {"file_name": "", "height": 30, "width": 40}
+
+
 @pytest.mark.parametrize(
     "edit",
     [
-        {"images": [{"file_name": "", "height": 10**9, "width": 10**9}], "annotations": []},
-        {"images": [{"file_name": "", "height": "x", "width": 40}]},
-        {"annotations": [{"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": {"counts": "8Z"}}]},
-        {
-            "annotations": [
-                {"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": {"size": [30, 40], "counts": "8Z"}}
-            ]
-        },
-        {
-            "annotations": [
-                {"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": {"size": [1, 1], "counts": [1]}}
-            ]
-        },
-        {
-            "annotations": [
-                {"category_id": 3, "bbox": [2**70], "score": 1, "segmentation": {"size": [30, 40], "counts": [1200]}}
-            ]
-        },
+        {"images": [{**ENTRY, "height": 10**9, "width": 10**9}]},
+        {"images": [{**ENTRY, "height": "x"}]},
+        {"annotations": [{**FOUND, "segmentation": {"counts": "8Z"}}]},
+        {"annotations": [{**FOUND, "segmentation": {"size": [30, 40], "counts": "8Z"}}]},
+        {"annotations": [{**FOUND, "segmentation": {"size": [1, 1], "counts": [1]}}]},
+        {"annotations": [{**FOUND, "segmentation": "?"}]},
+        {"annotations": [{**FOUND, "bbox": [2**70]}]},
+        {"annotations": [{**FOUND, "category_id": 7}]},
     ],
-    ids=["a size of 1e9", "a size of text", "no size", "counts that hang", "another size", "a large box"],
+    ids=[
+        "a size of 1e9",
+        "a size of text",
+        "no size",
+        "counts that hang",
+        "another size",
+        "text",
+        "a large box",
+        "a class",
+    ],
 )
 def test_saved_instances_are_checked(edit: dict[str, Any], tmp_path: Path) -> None:
-    content = {
-        "images": [{"file_name": "", "height": 30, "width": 40}],
-        "categories": COCO["categories"],
-        "annotations": [],
-    }
+    content = {"images": [ENTRY], "categories": COCO["categories"], "annotations": [FOUND]}
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert len(Instances.load(tmp_path / "a.json")) == 0
+    assert len(Instances.load(tmp_path / "a.json")) == 1
     (tmp_path / "a.json").write_text(json.dumps(content | edit))
     with pytest.raises(UserError, match=r"a\.json is not a file of instances"):
         Instances.load(tmp_path / "a.json")
