@@ -1,7 +1,7 @@
 """Shared test data: the reference outputs in ``tests/data`` and the seeded networks that they were made with."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.networks.build import build_sam2, build_vit
 from tests.seeded_weights import seeded_state_dict
+from tests.zygote import zygote
 
 DATA = Path(__file__).parent / "data"
 Checkpoints = tuple[Path, Path]
@@ -102,6 +103,13 @@ def memory(nano_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPat
     paths = ["--ckpt_path", str(filled), "--out_path", str(processed)]
     main([*stage_arguments("postprocess_memory", nano_checkpoints, folder), *paths])
     return processed
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What to call in a shell instead of ``no-time-to-train``: the modules are imported once for all calls."""
+    with zygote(tmp_path_factory.mktemp("zygote")) as line:
+        yield line
 
 
 @pytest.fixture

@@ -75,12 +75,8 @@ def test_a_larger_choice_begins_with_the_smaller_and_is_the_same_each_time() -> 
 def test_of_equally_good_references_the_first_is_chosen() -> None:
     proposals, references = planted_pool(wrong=-1)
     same = references._replace(vectors=F.one_hot(references.classes, 8).float())
-    perfect = PoolProposals(
-        F.one_hot(torch.where(proposals.instances < 0, CLASSES, proposals.instances % CLASSES), 8).float(),
-        proposals.images,
-        proposals.instances,
-        proposals.instance_classes,
-    )
+    axes = torch.where(proposals.instances < 0, CLASSES, proposals.instances % CLASSES)
+    perfect = proposals._replace(vectors=F.one_hot(axes, 8).float())
     chosen, score = choose_best(ClassRanking(perfect, same, 0), 3)
     assert references.images[chosen].tolist() == [0, 1, 2]
     assert score == 1
@@ -88,12 +84,10 @@ def test_of_equally_good_references_the_first_is_chosen() -> None:
 
 def test_a_reference_that_finds_only_its_own_image_is_worth_nothing() -> None:
     odd, usual, other = torch.eye(3)
-    proposals = PoolProposals.join(
-        [odd[None], usual[None], usual[None]], [torch.tensor([0])] * 3, [torch.tensor([0])] * 2 + [torch.tensor([0])]
-    )
-    references = PoolReferences(
-        torch.stack([odd, usual, usual, other]), torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 2])
-    )
+    first = [torch.tensor([0])] * 3
+    proposals = PoolProposals.join([odd[None], usual[None], usual[None]], first, first)
+    vectors = torch.stack([odd, usual, usual, other])
+    references = PoolReferences(vectors, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 2]))
     scores = ClassRanking(proposals, references, 0).scores([[0], [1], [0, 1]])
     assert scores.tolist() == pytest.approx([0, 2 / 3, 2 / 3])
 

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean
@@ -20,25 +20,22 @@ from no_time_to_train.data.reference_sets import read_references, write_referenc
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.files import read_json
 from tests.conftest import assert_same_results
-from tests.zygote import zygote
 
 SEED = "77"
 Command = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def command(program: str) -> Command:
     """Runs ``no-time-to-train`` with a line of arguments in a folder, and returns what it printed."""
-    with zygote(tmp_path_factory.mktemp("zygote")) as line:
 
-        def run(folder: Path, arguments: str) -> str:
-            ended = subprocess.run(
-                f"{line} {arguments}", shell=True, cwd=folder, capture_output=True, text=True, timeout=300
-            )
-            assert ended.returncode == 0, ended.stdout + ended.stderr
-            return ended.stdout
+    def run(folder: Path, arguments: str) -> str:
+        words = f"{program} {arguments}".split()
+        ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
 
-        yield run
+    return run
 
 
 @pytest.fixture(scope="module")

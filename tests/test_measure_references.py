@@ -34,10 +34,10 @@ def write_references(folder: Path, labels: dict[int, list[str]]) -> None:
                 break
 
 
-def check(references: Path, out: Path) -> dict:
-    """The JSON of ``references check``."""
+def measure(references: Path, out: Path) -> dict:
+    """The JSON of ``references measure``."""
     main([
-        "references", "check", "--nano", "--device", "cpu", "--points-per-side", "10",
+        "references", "measure", "--nano", "--device", "cpu", "--points-per-side", "10",
         "--references", str(references), "--out", str(out),
     ])  # fmt: skip
     return json.loads((out / "reference_report.json").read_text())
@@ -48,7 +48,7 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three references of stripes, two of rings, and a third of rings that is labeled stripes."""
     folder = tmp_path_factory.mktemp("wrong")
     write_references(folder / "refs", {STRIPES: ["stripes"] * 3, RINGS: ["rings", "rings", "stripes"]})
-    check(folder / "refs", folder / "out")
+    measure(folder / "refs", folder / "out")
     return folder
 
 
@@ -88,7 +88,7 @@ def test_the_page_shows_every_reference_with_its_advice_first(wrong: Path, tmp_p
 
 def test_two_classes_that_are_the_same_are_found(tmp_path: Path) -> None:
     write_references(tmp_path / "refs", {STRIPES: ["one", "two"] * 3, RINGS: ["rings"] * 3})
-    report = check(tmp_path / "refs", tmp_path / "out")
+    report = measure(tmp_path / "refs", tmp_path / "out")
     assert [sorted(one["labels"]) for one in report["confusions"]] == [["one", "two"]]
 
 
@@ -107,7 +107,7 @@ def test_one_wrong_reference_confuses_no_classes() -> None:
 
 def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_references(tmp_path / "refs", {STRIPES: ["stripes"], RINGS: ["rings"]})
-    report = check(tmp_path / "refs", tmp_path / "out")
+    report = measure(tmp_path / "refs", tmp_path / "out")
     assert [one["threshold"] for one in report["classes"]] == [None, None]
     assert [one["found"] for one in report["shots"]] == [None, None]
     assert "One reference cannot be compared with others" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,21 @@ import pytest
 
 from scripts import config_table
 from tests import small_sets
-from tests.conftest import save_seeded_checkpoints
-from tests.zygote import zygote
+from tests.conftest import Checkpoints
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with zygote(tmp_path_factory.mktemp("zygote")) as line:
-        yield line
-
-
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Seeded nano networks: these tests do not depend on what they find."""
-    return save_seeded_checkpoints(tmp_path_factory.mktemp("nano"), "sam2_nano", "dinov2_nano")
-
-
 @pytest.fixture
-def script(tmp_path: Path, command: str, nano: tuple[Path, Path]) -> Script:
+def script(tmp_path: Path, program: str, nano_checkpoints: Checkpoints) -> Script:
     """Run a script in an empty folder, with the nano networks on the CPU."""
     settings = {
         "model_cfg.sam2_cfg_file": "sam2_nano",
-        "model_cfg.sam2_ckpt_path": nano[0],
+        "model_cfg.sam2_ckpt_path": nano_checkpoints[0],
         "model_cfg.encoder_cfg.name": "dinov2_nano",
         "model_cfg.encoder_cfg.img_size": 112,
-        "model_cfg.encoder_ckpt_path": nano[1],
+        "model_cfg.encoder_ckpt_path": nano_checkpoints[1],
         "model_cfg.sam2_infer_cfgs.points_per_side": 4,
         "dataset_cfgs.test.image_size": 256,
         "data_load_cfgs.workers": 0,
@@ -51,7 +38,7 @@ def script(tmp_path: Path, command: str, nano: tuple[Path, Path]) -> Script:
         return subprocess.run(
             [SCRIPTS / name, *arguments, *options],
             cwd=tmp_path,
-            env={**os.environ, "NTTT": command, **environment},
+            env={**os.environ, "NTTT": program, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.journal import Journal
 from tests.conftest import DATA, Checkpoints, assert_same_results, stage_arguments
 from tests.test_stages import start
-from tests.zygote import zygote
 
 KILLS = 20
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -24,20 +23,14 @@ Stage = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def command(program: str) -> Command:
     """Runs ``no-time-to-train`` with arguments; keywords are added to the environment."""
-    with zygote(tmp_path_factory.mktemp("zygote")) as line:
 
-        def run(arguments: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
-            return subprocess.run(
-                [*line.split(), *arguments],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
+    def run(arguments: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
+        words, variables = [*program.split(), *arguments], {**os.environ, **environment}
+        return subprocess.run(words, env=variables, capture_output=True, text=True, timeout=300)
 
-        yield run
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Lowest scores: one per class, and measured on the references' own images; from Python and by the commands."""
+"""Thresholds: one per class, and measured on the references' own images; from Python and by the commands."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_class_has_a_lowest_score_of_its_own(segmenter: ReferenceSegmenter, folder: Path) -> None:
+def test_each_class_has_a_threshold_of_its_own(segmenter: ReferenceSegmenter, folder: Path) -> None:
     segmenter.add_references(find_references(folder).references)
     image = next((folder / "rings").glob("*[0-9].png"))
     proposals = segmenter.propose(image)
@@ -47,7 +47,7 @@ def test_each_class_has_a_lowest_score_of_its_own(segmenter: ReferenceSegmenter,
     assert list(next(segmenter.segment_many([image], {"rings": 0}, progress=False))) == expected
 
 
-def test_an_unknown_class_of_a_score_is_named(segmenter: ReferenceSegmenter, folder: Path) -> None:
+def test_an_unknown_class_of_a_threshold_is_named(segmenter: ReferenceSegmenter, folder: Path) -> None:
     segmenter.add_references(find_references(folder).references)
     with pytest.raises(UserError, match="threshold: there is no class 'ring'; did you mean 'rings'"):
         segmenter.segment(np.zeros((9, 9), np.uint8), {"ring": 0.3})
@@ -55,9 +55,9 @@ def test_an_unknown_class_of_a_score_is_named(segmenter: ReferenceSegmenter, fol
         segmenter.segment(np.zeros((9, 9), np.uint8), {"rings": 3})
 
 
-def test_automatic_scores_are_those_of_check_references(segmenter: ReferenceSegmenter, folder: Path) -> None:
+def test_automatic_thresholds_are_those_of_measure_references(segmenter: ReferenceSegmenter, folder: Path) -> None:
     references = find_references(folder).references
-    expected = segmenter.check_references(references, each=False).thresholds
+    expected = segmenter.measure_references(references, each=False).thresholds
     for reference in references:  # arrays have no file to be read again
         image, mask = reference.read()
         segmenter.add_reference(reference.label, image, mask)
@@ -71,13 +71,45 @@ def test_automatic_scores_are_those_of_check_references(segmenter: ReferenceSegm
     assert list(found) == list(segmenter.segment(image, threshold=expected))
 
 
-def test_automatic_scores_follow_the_memory(segmenter: ReferenceSegmenter, folder: Path) -> None:
+def test_automatic_thresholds_follow_the_memory(segmenter: ReferenceSegmenter, folder: Path) -> None:
     segmenter.add_references(find_references(folder).references)
     assert segmenter.measure_thresholds().keys() == {"stripes"}
     segmenter.remove("stripes")
     assert segmenter.measure_thresholds() == {}
     with pytest.raises(UserError, match="cannot be measured for rings"):
         segmenter.segment(np.zeros((9, 9), np.uint8), threshold="auto")
+
+
+def test_measuring_with_guided_prompts_changes_no_state(
+    segmenter: ReferenceSegmenter, folder: Path
+) -> None:
+    references, networks = find_references(folder).references, segmenter.segmenter
+    settings = networks.settings
+    segmenter.add_references(references)
+    networks.settings = Settings(points_per_side=6, prompts="guided")
+    try:
+        memory, prototypes, guided = segmenter.memory, networks.prototypes, networks.settings
+        assert prototypes is not None
+        kept = prototypes.clone()
+        segmenter.measure_references(references, each=False)
+        assert (segmenter.memory, networks.prototypes, networks.settings) == (memory, prototypes, guided)
+        assert prototypes.equal(kept)
+    finally:
+        networks.settings = settings
+
+
+def test_old_names_give_the_same_with_a_warning(segmenter: ReferenceSegmenter, folder: Path) -> None:
+    references = find_references(folder).references
+    segmenter.add_references(references)
+    image = references[0].image
+    expected, proposals = segmenter.segment(image, threshold=0.4).to_coco(), segmenter.propose(image)
+    with pytest.warns(DeprecationWarning, match="threshold"):
+        assert segmenter.segment(image, score=0.4).to_coco() == expected
+    with pytest.warns(DeprecationWarning, match="classify"):
+        assert segmenter.rank(proposals, 0.4).to_coco() == expected
+    with pytest.warns(DeprecationWarning, match="measure_references"):
+        report = segmenter.check_references(references, each=False)
+    assert report.thresholds == segmenter.measure_references(references, each=False).thresholds
 
 
 def test_a_memory_file_has_no_images_to_measure(segmenter: ReferenceSegmenter, folder: Path, tmp_path: Path) -> None:
@@ -98,18 +130,15 @@ def test_an_image_that_changed_since_it_was_shown_is_named(segmenter: ReferenceS
         segmenter.measure_thresholds()
 
 
-def test_references_check_has_the_thresholds_of_segment_with_the_same_options(
+def test_references_measure_has_the_thresholds_of_segment_with_the_same_options(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # --max-pixels sets it for this process
     image = next((folder / "rings").glob("*[0-9].png"))
-    options = [
-        "--nano", "--device", "cpu", "--points-per-side", "4", "--references", str(folder),
-        "--mode", "best", "--debias", "2",
-        "--negative", f"stripes:{image}:box=5,5,60,60", "--max-pixels", "100000", "--out",
-    ]  # fmt: skip
-    main(["references", "check", *options, str(tmp_path / "checked")])
-    main(["segment", "--images", str(image), "--score", "auto", *options, str(tmp_path / "out")])
+    words = f"--nano --device cpu --points-per-side 4 --mode best --debias 2 --max-pixels 100000 --references {folder}"
+    options = [*words.split(), "--negative", f"stripes:{image}:box=5,5,60,60", "--out"]
+    main(["references", "measure", *options, str(tmp_path / "checked")])
+    main(["segment", "--images", str(image), "--threshold", "auto", *options, str(tmp_path / "out")])
     report = json.loads((tmp_path / "checked/reference_report.json").read_text())
     expected = {one["label"]: one["threshold"]["score"] for one in report["classes"] if one["threshold"]}
     info = json.loads((tmp_path / "out/images.json").read_text())["info"]
