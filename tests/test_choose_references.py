@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_of_equally_good_references_the_first_is_chosen() -> None:
     proposals, references = planted_pool(wrong=-1)
     same = references._replace(vectors=F.one_hot(references.classes, 8).float())
     axes = torch.where(proposals.instances < 0, CLASSES, proposals.instances % CLASSES)
-    perfect = proposals._replace(vectors=F.one_hot(axes, 8).float())
+    perfect = replace(proposals, vectors=F.one_hot(axes, 8).float())
     chosen, score = choose_best(ClassRanking(perfect, same, 0), 3)
     assert references.images[chosen].tolist() == [0, 1, 2]
     assert score == 1

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -138,17 +137,6 @@ def test_the_same_seed_writes_the_same_bytes(demo: tuple[Path, str], command: Co
         for folder in (demo[0], tmp_path)
     )
     assert first == second
-
-
-def test_two_processes_find_the_same_instances(demo: tuple[Path, str], tmp_path: Path) -> None:
-    folder, _ = demo
-    command = [sys.executable, Path(__file__).parents[1] / "run_lightning.py", "test"]
-    options = (
-        "--config demo/config.yaml --ckpt_path demo/memory_postprocessed.ckpt --trainer.accelerator cpu"
-        f" --trainer.strategy ddp --trainer.devices 2 --export_result {tmp_path / 'results.json'}"
-    )
-    subprocess.run([*command, *options.split()], cwd=folder, check=True, timeout=300)
-    assert_same_results(read_json(tmp_path / "results.json"), read_json(folder / "demo/results.json"))
 
 
 def test_a_folder_with_other_content_is_not_touched(command: Command, tmp_path: Path) -> None:

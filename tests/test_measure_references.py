@@ -122,11 +122,11 @@ def test_automatic_thresholds_are_used_and_kept_for_filter(wrong: Path, tmp_path
     printed = capsys.readouterr().out
     report = json.loads((wrong / "out/reference_report.json").read_text())
     expected = next(one["threshold"]["score"] for one in report["classes"] if one["label"] == "stripes")
-    assert f"--score auto: stripes: {expected:g}" in printed
+    assert f"--threshold auto: stripes: {expected:g}" in printed
     info = json.loads((tmp_path / "out/images.json").read_text())["info"]
     assert info["class_scores"] == {"rings": 0.2, "stripes": expected}
 
 
 def test_automatic_thresholds_need_references(tmp_path: Path, refusal: Callable[..., str]) -> None:
     line = refusal("segment", "--memory", "m", "--score", "auto", "--images", "x", "--out", tmp_path / "out")
-    assert "--score auto measures the examples" in line
+    assert "--threshold auto measures the references" in line

@@ -31,24 +31,6 @@ from no_time_to_train.visual.memory_pictures import kmeans, principal_components
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
 
 
-def test_a_prototype_is_the_mean_of_the_shots_of_its_class() -> None:
-    bank = MemoryBank.empty(CATEGORIES, dim=2)
-    bank.add(1, torch.tensor([2.0, 0.0]), torch.tensor(1.0))
-    bank.add(0, torch.tensor([1.0, 0.0]), torch.tensor(5.0))
-    bank.add(1, torch.tensor([0.0, 4.0]), torch.tensor(3.0))
-    bank.postprocess()
-    assert bank.counts.tolist() == [1, 2]
-    assert bank.prototypes is not None
-    assert bank.prototypes.tolist() == [[1, 0], [1, 2]]
-
-
-def test_a_class_without_references_is_named() -> None:
-    bank = MemoryBank.empty(CATEGORIES, dim=2)
-    bank.add(0, torch.ones(2), torch.tensor(1.0))
-    with pytest.raises(UserError, match="'star'"):
-        bank.postprocess()
-
-
 def test_a_memory_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
     bank = MemoryBank.empty(CATEGORIES, dim=2)
     for index in range(2):

@@ -82,7 +82,7 @@ def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str
 def test_three_processes_give_what_one_gives(
     single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    """Two processes are compared in ``test_demo.py``."""
+    """Two processes are compared in ``test_runs_with_settings.py``."""
     memory = memory_of(tmp_path, nano_checkpoints, processes=3)
     assert_same_memory(memory, single[0] / memory.name)
     options = ["--ckpt_path", str(memory), "--trainer.strategy", "ddp", "--trainer.devices", "3"]

@@ -80,9 +80,7 @@ def test_automatic_thresholds_follow_the_memory(segmenter: ReferenceSegmenter, f
         segmenter.segment(np.zeros((9, 9), np.uint8), threshold="auto")
 
 
-def test_measuring_with_guided_prompts_changes_no_state(
-    segmenter: ReferenceSegmenter, folder: Path
-) -> None:
+def test_measuring_with_guided_prompts_changes_no_state(segmenter: ReferenceSegmenter, folder: Path) -> None:
     references, networks = find_references(folder).references, segmenter.segmenter
     settings = networks.settings
     segmenter.add_references(references)

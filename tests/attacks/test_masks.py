@@ -127,7 +127,7 @@ def test_a_prompt_far_outside_is_refused(value: float) -> None:
         check_point((value, 1), 30, 40)
 
 
-FOUND = {"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": {"size": [30, 40], "counts": [1200]}}
+FOUND = {"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": COCO["annotations"][1]["segmentation"]}
 ENTRY = {"file_name": "", "height": 30, "width": 40}
 
 
