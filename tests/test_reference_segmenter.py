@@ -232,7 +232,7 @@ def test_many_images_are_segmented_one_after_the_other(
     with pytest.raises(UserError, match="the memory is empty"):
         segmenter.segment_many([photo.path])  # at once, not when the first image is asked for
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
-    with pytest.raises(UserError, match=r"threshold must be a number \(0 to 1\), not "):
+    with pytest.raises(UserError, match="threshold"):
         segmenter.segment_many([photo.path], threshold=5)
     for one in (str(photo.path), photo.path, Image.open(photo.path), read_rgb(photo.path), None):
         with pytest.raises(UserError, match=rf"images is one {type(one).__name__}: give a list of images"):

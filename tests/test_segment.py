@@ -238,30 +238,6 @@ def test_a_mistake_ends_in_one_line(
     assert message in refusal("segment", *arguments.format(**names).split(), *nano_options)
 
 
-def test_a_wrong_path_is_reported_before_anything_slow_is_imported(photo: Photo, tmp_path: Path) -> None:
-    target = f"--images {photo.path}"
-    lines = [
-        f"segment --references gone {target} --out y",
-        f"segment --memory gone {target} --out y",
-        f"segment --reference thing:gone.png:point=1,2 {target} --out y",
-        f"segment --reference {photo.reference()} --images gone --out y",
-        f"segment --reference {photo.reference()} {target} --out {photo.path}",
-        f"segment --reference {photo.reference()} {target} --out y --sam2 gone.pt",
-        f"segment --reference {photo.reference()} {target} --out y --class-score thing",
-        "filter gone",
-    ]
-    commands = [line.split() for line in lines]
-    code = (
-        "import json, sys\nfrom no_time_to_train.cli import main\n"
-        f"for command in json.loads({json.dumps(commands)!r}):\n"
-        "    try:\n        main(command)\n    except SystemExit as ended:\n        print(ended.code)\n"
-        "print('slow:', {'torch', 'torchvision', 'numpy', 'cv2', 'supervision', 'PIL'} & sys.modules.keys())"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert ended.stdout.split("\n") == ["2"] * len(commands) + ["slow: set()", ""], ended.stderr
-
-
 def test_references_are_checked_on_a_page_that_does_not_stop_the_run(
     photo: Photo, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
