@@ -1,7 +1,5 @@
 """The page of a run's missed objects: tables, and pictures by reason."""
 
-import base64
-import io
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from no_time_to_train.data.datasets import read_listed_image
 from no_time_to_train.data.rle import annotation_mask, decode_mask
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.drawing import draw_outlines, outlines
-from no_time_to_train.visual.html import render
+from no_time_to_train.visual.html import jpeg_base64, render
 
 #: Pictures of each reason at most, the largest objects first.
 PICTURES = 24
@@ -56,15 +54,15 @@ def write_explain_page(
         for miss in shown:
             image = read_listed_image(root, coco.imgs[miss["image_id"]], rescale)
             picture = draw_miss(image, annotations[miss["id"]], miss["mask"])
-            figures.append({**miss, "picture": base64.b64encode(picture).decode()})
+            figures.append({**miss, "picture": picture})
         sections.append({"reason": REASONS[reason], "key": reason, **cost, "figures": figures})
     title = f"Why {costs['misses']} of {costs['objects']} objects were missed"
     with atomic_write(page) as file:
         file.write(render("explain.html", title=title, costs=costs, sections=sections).encode())
 
 
-def draw_miss(image: NDArray[np.uint8], annotation: dict[str, Any], mask: dict[str, Any] | None) -> bytes:
-    """A JPEG file of the surroundings of a missed object, with its outline and that of the mask that explains it.
+def draw_miss(image: NDArray[np.uint8], annotation: dict[str, Any], mask: dict[str, Any] | None) -> str:
+    """The surroundings of a missed object, with its outline and that of the mask that explains it: a JPEG in base64.
 
     The object's box is drawn where it has no mask. The image is RGB, uint8 [H, W, 3]; the mask is compressed RLE.
     """
@@ -87,6 +85,4 @@ def draw_miss(image: NDArray[np.uint8], annotation: dict[str, Any], mask: dict[s
         if region is not None:
             inside = cv2.resize(region[window].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
             draw_outlines(picture, outlines(inside.astype(bool)), color, line)
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="JPEG", quality=85)
-    return file.getvalue()
+    return jpeg_base64(picture)

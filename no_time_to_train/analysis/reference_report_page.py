@@ -1,17 +1,14 @@
 """The files of ``references measure``: the report as JSON, and as a page with pictures of the references."""
 
-import base64
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from no_time_to_train.analysis.reference_report import MeasuredReference, ReferenceReport, title_of
 from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.files import atomic_write, write_json
 from no_time_to_train.visual.drawing import PALETTE, draw_outlines, outlines
-from no_time_to_train.visual.html import render
+from no_time_to_train.visual.html import jpeg_base64, render
 
 
 def write_report(report: ReferenceReport, out: Path) -> Path:
@@ -54,6 +51,4 @@ def picture(report: ReferenceReport, number: int) -> str:
     pixels = np.ascontiguousarray((255 * crop).byte().permute(1, 2, 0).numpy())
     color = PALETTE.by_idx(int(report.memory.class_index[number])).as_rgb()
     draw_outlines(pixels, outlines(mask[0].numpy().astype(np.uint8)), color, line=2)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="JPEG", quality=85)
-    return base64.b64encode(file.getvalue()).decode()
+    return jpeg_base64(pixels)

@@ -1,7 +1,5 @@
 """A page with the masks of references, to be looked at before anything long runs."""
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +18,7 @@ from no_time_to_train.data.reference_forms.reference import WHOLE, Reference
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.drawing import FILL, PALETTE, draw_outlines, outlines
-from no_time_to_train.visual.html import render
+from no_time_to_train.visual.html import jpeg_base64, render
 
 #: Longer side of a picture in pixels.
 SIDE = 640
@@ -64,7 +62,7 @@ def write_references_page(
                 "origin": _origin(reference, choices.get(index)),
                 "doubtful": index in choices and choices[index].doubtful,
                 "share": f"{100 * mask.mean():.2g} %",
-                "picture": base64.b64encode(_picture(reference, image, mask, number)).decode(),
+                "picture": _picture(reference, image, mask, number),
             }
         )
     negatives = sum(reference.negative for reference in references)
@@ -88,8 +86,8 @@ def _origin(reference: Reference, choice: Choice | None) -> str:
     return f"mask made from {' and '.join(prompts)}"
 
 
-def _picture(reference: Reference, image: NDArray[np.uint8], mask: NDArray[np.bool_], number: int) -> bytes:
-    """A JPEG file of the reference's image with the mask and the prompt; ``number`` chooses the color."""
+def _picture(reference: Reference, image: NDArray[np.uint8], mask: NDArray[np.bool_], number: int) -> str:
+    """The reference's image with the mask and the prompt, a JPEG in base64; ``number`` chooses the color."""
     height, width = mask.shape
     scale = min(SIDE / max(height, width), 1)
     size = max(round(scale * width), 1), max(round(scale * height), 1)
@@ -105,6 +103,4 @@ def _picture(reference: Reference, image: NDArray[np.uint8], mask: NDArray[np.bo
         for point in points:
             x, y = (round(scale * value) for value in point)
             cv2.circle(picture, (x, y), 6, (255, 255, 255), thickness, cv2.LINE_AA)
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="JPEG", quality=85)
-    return file.getvalue()
+    return jpeg_base64(picture)

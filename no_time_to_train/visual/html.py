@@ -3,9 +3,14 @@
 Every template extends ``base.html``, which has the frame and the style that the pages share.
 """
 
+import base64
+import io
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
 
 #: Every value is escaped where a template prints it; ``tojson`` makes JSON that is safe inside a script element.
 TEMPLATES = Environment(
@@ -28,3 +33,10 @@ def render(template: str, **values: Any) -> str:
         A complete HTML page. What UTF-8 cannot hold, bytes of a foreign file name, is a question mark in it.
     """
     return TEMPLATES.get_template(template).render(values).encode(errors="replace").decode()
+
+
+def jpeg_base64(picture: NDArray[np.uint8]) -> str:
+    """A picture, uint8 [H, W, 3] RGB, as a JPEG file in base64, which a page can contain."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="JPEG", quality=85)
+    return base64.b64encode(file.getvalue()).decode()
