@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
@@ -17,7 +18,7 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 
-ALL_FORMATS = ("labelme", "yolo", "cvat-coco", "video")
+ALL_FORMATS = (*FORMATS, "video")
 
 #: What the stand-in finds in every image: score and class.
 FOUND = [(0.90625, 0), (0.625, 1), (0.3125, 0)]

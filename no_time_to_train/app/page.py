@@ -16,6 +16,7 @@ from no_time_to_train.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train.app.photos import UPLOADS, Thumbnails
 from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
+from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.prompts import check_label
 
 #: Seconds between two looks at the progress of the search.
@@ -23,9 +24,6 @@ EVERY = 1.0
 
 #: The folder of the thumbnails.
 THUMBNAILS = "thumbnails"
-
-#: Formats of the export besides COCO, CSV, masks, the gallery and the memory, which are always written.
-FORMATS = ("labelme", "yolo", "cvat-coco")
 
 #: What stands above the slider of a class, by the origin of its score.
 ORIGINS = {"automatic": "{}: automatic", "chosen": "{}: chosen", "default": "{}"}
@@ -121,7 +119,7 @@ class Page:
         self.progress = gr.HTML(elem_id="progress")
         self.stop = gr.Button("Stop", size="sm", elem_id="stop")
         self.table = gr.HTML(elem_id="classes")
-        with gr.Accordion("Lowest scores", open=True, elem_id="scores"):
+        with gr.Accordion("Thresholds", open=True, elem_id="scores"):
             gr.render(inputs=self.scores)(self.build_sliders)
         with gr.Accordion("Export", open=False):
             self.formats = gr.CheckboxGroup(list(FORMATS), label="Label files as well", elem_id="formats")
