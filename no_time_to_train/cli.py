@@ -82,6 +82,8 @@ def show_notice(
     line: str | None = None,
 ) -> None:
     """Show this package's own warnings in one line, and those of libraries as Python does."""
+    if category.__name__ == "DecompressionBombWarning":  # of PIL, which this package reports as an error
+        return
     if not issubclass(category, UserNotice):
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
     elif is_first_process():

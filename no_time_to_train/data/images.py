@@ -130,7 +130,12 @@ def _open(file: Path | BytesIO) -> Image.Image:
     """Read the header of an image; every image of this package is opened here."""
     if isinstance(file, Path) and not file.is_file():  # opening a pipe or a device would wait forever
         raise OSError("it is not a file") if file.exists() else FileNotFoundError
-    return Image.open(file, formats=_formats())
+    image = Image.open(file, formats=_formats())
+    pixels = image.width * image.height
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:  # PIL only warns up to twice as many
+        image.close()
+        raise Image.DecompressionBombError(f"{pixels} pixels")
+    return image
 
 
 @cache
@@ -204,9 +209,7 @@ def allow_pixels(count: int) -> None:
 def _clear_errors(path: str | Path) -> Iterator[None]:
     """Turn what PIL raises about a file into a UserError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
+        yield
     except FileNotFoundError as error:
         raise UserError(f"image not found: {path}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
