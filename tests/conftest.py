@@ -181,7 +181,7 @@ def assert_same_results(results: list[dict[str, Any]], expected: list[dict[str, 
         np.testing.assert_allclose([r["score"] for r in ours], [r["score"] for r in theirs], atol=atol)
         unmatched = list(ours)
         for record in theirs:
-            twin = next(
+            equal = next(
                 (
                     other
                     for other in unmatched
@@ -192,5 +192,5 @@ def assert_same_results(results: list[dict[str, Any]], expected: list[dict[str, 
                 ),
                 None,
             )
-            assert twin is not None, f"image {image_id}: no detection equals {record}"
-            unmatched.remove(twin)
+            assert equal is not None, f"image {image_id}: no detection equals {record}"
+            unmatched.remove(equal)

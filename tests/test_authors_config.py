@@ -130,6 +130,19 @@ def test_their_configuration_is_read_as_it_is_and_one_note_names_what_has_no_mea
         assert key in notice
 
 
+@pytest.mark.parametrize(("stated", "expected"), [(None, 0.1), (0.3, 0.3)])
+def test_without_a_context_ratio_their_default_counts(
+    print_config: Callable[..., Printed], stated: float | None, expected: float
+) -> None:
+    config = their_config()
+    filled = config["model"]["init_args"]["dataset_cfgs"]["fill_memory"]
+    filled.pop("context_ratio", None)
+    if stated is not None:
+        filled["context_ratio"] = stated
+    printed, _ = print_config(config)
+    assert printed["model"]["init_args"]["dataset_cfgs"]["fill_memory"]["context_ratio"] == expected
+
+
 def test_options_of_their_commands_apply(print_config: Callable[..., Printed]) -> None:
     printed, _ = print_config(
         their_config(),

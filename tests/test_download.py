@@ -1,12 +1,14 @@
 """Downloads from a local server that behaves well or in many ways badly: resumed, checked, atomic, one at a time."""
 
+import hashlib
 import io
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.networks import download as module
 from no_time_to_train.networks.checkpoints import read_checkpoint
 from no_time_to_train.networks.download import download
@@ -301,3 +303,19 @@ def test_an_official_file_has_a_command_that_downloads_it() -> None:
         == "no-time-to-train download sam2.1_hiera_base_plus --folder '/my data'"
     )
     assert download_command("checkpoints/my_own.pt") is None
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_a_file_that_differs_from_the_public_copies_is_kept_with_a_notice(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differs: bool
+) -> None:
+    digest = hashlib.sha256(site.content).hexdigest()
+    known = replace(CHECKPOINTS[NAME], size=len(site.content), sha256="0" * 64 if differs else digest)
+    monkeypatch.setitem(CHECKPOINTS, NAME, known)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        path = download(NAME, tmp_path, site.url)
+    assert path.read_bytes() == site.content
+    texts = [str(one.message) for one in caught if issubclass(one.category, UserNotice)]
+    assert len(texts) == differs
+    assert all(digest in text and "0" * 64 in text for text in texts)

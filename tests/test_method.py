@@ -38,10 +38,10 @@ def test_a_memory_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
     bank.made_with = {"encoder": "dinov2_small"}
     bank.postprocess()
     save_memory(bank, tmp_path / "memory.ckpt")
-    twin = load_memory(tmp_path / "memory.ckpt")
-    assert (twin.categories, twin.made_with, twin.sources) == (bank.categories, bank.made_with, bank.sources)
-    assert torch.equal(twin.vectors, bank.vectors)
-    assert torch.equal(twin.prototypes, bank.prototypes)  # type: ignore[arg-type]
+    loaded = load_memory(tmp_path / "memory.ckpt")
+    assert (loaded.categories, loaded.made_with, loaded.sources) == (bank.categories, bank.made_with, bank.sources)
+    assert torch.equal(loaded.vectors, bank.vectors)
+    assert torch.equal(loaded.prototypes, bank.prototypes)  # type: ignore[arg-type]
 
 
 def test_a_memory_of_version_0_1_is_read(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_a_memory_at_lvis_size_is_under_60_megabytes(tmp_path: Path) -> None:
     bank.postprocess()
     save_memory(bank, tmp_path / "memory.ckpt")
     assert (tmp_path / "memory.ckpt").stat().st_size < 60e6
-    twin = load_memory(tmp_path / "memory.ckpt")
-    tensors = [value for value in vars(twin).values() if isinstance(value, torch.Tensor)]
+    loaded = load_memory(tmp_path / "memory.ckpt")
+    tensors = [value for value in vars(loaded).values() if isinstance(value, torch.Tensor)]
     assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) < 60e6
 
 

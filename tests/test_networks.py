@@ -178,3 +178,9 @@ class TestConfiguration:
         model_cfg = ModelCfg("sam2_nano", encoder_cfg=EncoderCfg("dinov2_nano"))
         assert (model_cfg.sam2_checkpoint, model_cfg.encoder_checkpoint) == NANO
         assert ModelCfg(sam2_ckpt_path="my.pt").sam2_checkpoint == Path("my.pt")
+
+
+def test_sam2_is_built_without_the_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # sam2 would move tensors to it, and fail here
+    built = build_sam2("sam2_nano")
+    assert {value.device.type for value in built.state_dict().values()} == {"cpu"}

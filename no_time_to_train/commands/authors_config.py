@@ -51,6 +51,9 @@ PROTOCOLS: dict[str, Protocol] = {
     "voc": "voc",
 }
 
+#: The context ratio where a configuration of theirs has none (``coco_ref_dataset.py``); the paper's is 0.2.
+THEIR_CONTEXT_RATIO = 0.1
+
 #: Callbacks that have no meaning in a stage: it has its own progress bar, and nothing is trained.
 CALLBACKS = ("TQDMProgressBar", "RichProgressBar", "ModelCheckpoint", "EarlyStopping", "LearningRateMonitor")
 
@@ -73,6 +76,9 @@ def translate(content: dict[str, Any], where: str) -> tuple[dict[str, Any], list
         theirs = is_theirs(model)
         if theirs:
             model["class_path"] = OUR_CLASS
+            filled = value_of(stage, "dataset_cfgs.fill_memory")
+            if isinstance(filled, dict):
+                filled.setdefault("context_ratio", THEIR_CONTEXT_RATIO)
         remove(stage, "model_cfg.name")
         ignored += remove_without_meaning(stage, where) + translate_names(stage, theirs)
     if isinstance(content.get("trainer"), dict):

@@ -91,8 +91,8 @@ class MaskProposer(nn.Module):
             at_once = self.points_per_batch = at_once // 2
             if self.was_chosen:
                 warnings.warn(
-                    f"the GPU's memory is full: from now on {at_once} prompts at once, which changes no result "
-                    "(model_cfg.sam2_infer_cfgs.testing_point_bs)",
+                    f"the GPU's memory is full: from now on {at_once} prompts at once, which changes at most the last "
+                    "digits of results (model_cfg.sam2_infer_cfgs.testing_point_bs)",
                     UserNotice,
                     stacklevel=2,
                 )

@@ -51,8 +51,8 @@ class Settings:
 
     Attributes:
         points_per_side: Point prompts per side of the square grid.
-        points_per_batch: Prompts that a GPU decodes at once. Affects speed and memory only, never results. Default:
-            1,024, or as many as fit into its memory.
+        points_per_batch: Prompts that a GPU decodes at once. Affects speed and memory, and at most the last digits of
+            results. Default: 1,024, or as many as fit into its memory.
         pred_iou_thresh: Proposals with a predicted IoU at or below this are dropped.
         box_nms_thresh: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
         max_instances: Instances returned per image at most.

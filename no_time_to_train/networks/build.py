@@ -4,7 +4,9 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
@@ -59,7 +61,8 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
     folder = NANO_FOLDER if name == SAM2_NANO else files("sam2") / "configs" / family
     config = OmegaConf.create((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     OmegaConf.resolve(config)
-    model: SAM2Base = instantiate(config.model, _recursive_=True)
+    with patch.object(torch.cuda, "is_available", return_value=False):  # else sam2 puts tensors on the first GPU
+        model: SAM2Base = instantiate(config.model, _recursive_=True)
     if checkpoint is not None:
         load_strictly(model, read_checkpoint(checkpoint), checkpoint)
     return model.eval().requires_grad_(False)

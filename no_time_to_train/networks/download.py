@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.message import Message
@@ -19,8 +20,9 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from no_time_to_train.errors import UserError, one_line
-from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER
+from no_time_to_train.errors import UserError, UserNotice, one_line
+from no_time_to_train.files import sha256
+from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER, Checkpoint
 
 ATTEMPTS = 4  # consecutive requests without any new byte after which the download fails
 PAUSE = 1.0  # seconds before the second of them, doubled before each further one
@@ -46,7 +48,26 @@ def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> 
     if name not in CHECKPOINTS:
         raise UserError(f"no checkpoint is called {name!r}; choose one of {', '.join(CHECKPOINTS)}")
     checkpoint = CHECKPOINTS[name]
-    return fetch_file(url or checkpoint.url, Path(folder) / checkpoint.file_name, _check_checkpoint, "a checkpoint")
+    target = Path(folder) / checkpoint.file_name
+    is_new = not target.exists()
+    fetch_file(url or checkpoint.url, target, _check_checkpoint, "a checkpoint")
+    if is_new:
+        _compare_with_public_copies(target, checkpoint)
+    return target
+
+
+def _compare_with_public_copies(path: Path, checkpoint: Checkpoint) -> None:
+    """Say where a file differs from the public copies of it, and keep it: its authors may have published another."""
+    if checkpoint.sha256 is None:
+        return
+    found = path.stat().st_size, sha256(path)
+    if found != (checkpoint.size, checkpoint.sha256):
+        warnings.warn(
+            f"{path} has {found[0]} bytes and the SHA-256 {found[1]}, public copies have {checkpoint.size} and "
+            f"{checkpoint.sha256}: delete it and download it again, unless you know why",
+            UserNotice,
+            stacklevel=3,
+        )
 
 
 def _check_checkpoint(path: Path) -> None:

@@ -74,11 +74,15 @@ class Checkpoint:
         url: The address that its authors publish.
         description: Which network it belongs to, for people.
         megabytes: Its size in units of 10**6 bytes, rounded; None where it is not known.
+        size: In bytes, and
+        sha256: the hash of the file in hexadecimal digits, where several independent public copies agree on both.
     """
 
     url: str
     description: str
     megabytes: int | None = None
+    size: int | None = None
+    sha256: str | None = None
 
     @property
     def file_name(self) -> str:
@@ -86,9 +90,19 @@ class Checkpoint:
         return self.url.rpartition("/")[2]
 
 
+#: File name -> size and SHA-256, on which several independent public copies agree.
+PUBLIC_COPIES = {
+    "sam2_hiera_large.pt": (897952466, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
+    "sam2.1_hiera_large.pt": (898083611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
+    "dinov2_vitl14_pretrain.pth": (1217586395, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
+    "sam_vit_h_4b8939.pth": (2564550879, "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"),
+}
+
+
 def _at(path: str, description: str, megabytes: int | None = None) -> Checkpoint:
     """A checkpoint on the server where the authors of all three networks publish theirs."""
-    return Checkpoint(f"https://dl.fbaipublicfiles.com/{path}", description, megabytes)
+    size, sha256 = PUBLIC_COPIES.get(path.rpartition("/")[2], (None, None))
+    return Checkpoint(f"https://dl.fbaipublicfiles.com/{path}", description, megabytes, size, sha256)
 
 
 #: Checkpoint name -> checkpoint. The addresses are those in the READMEs of sam2, dinov2 and segment-anything. The
