@@ -1,4 +1,4 @@
-"""References without a mask: the object is found in images without a mask, from the folder of references to the page."""
+"""References without a mask: the object is found in the images, from the folder of references to the page."""
 
 import base64
 import re
