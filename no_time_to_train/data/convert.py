@@ -144,9 +144,11 @@ def size_of(references: list[Reference]) -> tuple[int, int]:
     for reference in references:
         if reference.size is not None:
             return reference.size
-        mask = reference.read_mask()
-        if mask is not None:
-            return mask.shape[0], mask.shape[1]
+        if isinstance(reference.mask, Path):  # its header is enough: the pixels are read once, where they are written
+            return shown_size(reference.mask)
+        if isinstance(reference.mask, dict):
+            height, width = reference.mask["size"]
+            return height, width
     return shown_size(references[0].image)
 
 
