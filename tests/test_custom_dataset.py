@@ -4,24 +4,18 @@ import json
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from no_time_to_train.cli import main
 from tests.small_sets import draw_coco, write
+from tests.web import serving
 
 ROOT = Path(__file__).parents[1]
 IDS = [429819, 101435, 98636, 361948, 456065, 42279, 517410, 439274, 407180, 459673, 481301, 460598]
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output clean."""
 
 
 @pytest.fixture
@@ -34,13 +28,19 @@ def server(tmp_path: Path) -> Iterator[str]:
     for annotation in data["annotations"]:
         annotation["image_id"] = ids[annotation["image_id"]]
     write(data, tmp_path / "train2017.json")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(tmp_path / "drawn")))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        file = tmp_path / "drawn" / request.path.lstrip("/")
+        if not file.is_file():
+            return request.send_error(404)
+        request.send_response(200)
+        request.send_header("Content-Type", "image/png")
+        request.send_header("Content-Length", str(file.stat().st_size))
+        request.end_headers()
+        request.wfile.write(file.read_bytes())
+
+    with serving(answer) as url:
+        yield url
 
 
 def test_makes_the_example_and_its_commands_write_metrics(
