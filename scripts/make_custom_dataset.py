@@ -1,10 +1,11 @@
 """Make the example of the paper's authors: one boat and one bird as references, ten images of COCO as targets.
 
-    python scripts/make_custom_dataset.py --out data/boats_and_birds
+    python scripts/make_custom_dataset.py --out data/my_custom_dataset
 
 The annotations come from COCO's ``instances_train2017.json``. The command downloads the twelve images and prints the
 commands that give the authors' figures. These figures come from masks that SAM ViT-H made from the boxes of the
-references; where its checkpoint is not in ``checkpoints/``, the commands use COCO's own masks instead.
+references; where its checkpoint is not in ``checkpoints/``, the commands use COCO's own masks instead. Files have the
+names of the authors' README.
 """
 
 import argparse
@@ -29,13 +30,17 @@ TARGETS = [98636, 361948, 456065, 42279, 517410, 439274, 407180, 459673, 481301,
 #: The AP that the authors publish, in percent.
 AP = {"bbox": 47.8, "segm": 45.8}
 
+#: Files in the folder.
+REFERENCES_FILE, MASKS_FILE = "annotations/custom_references.json", "annotations/custom_references_with_segm.json"
+TARGETS_FILE = "annotations/custom_targets.json"
+
 #: Defaults of the command line.
-JSON_FILE, OUT = Path("data/coco/annotations/instances_train2017.json"), Path("data/boats_and_birds")
+JSON_FILE, OUT = Path("data/coco/annotations/instances_train2017.json"), Path("data/my_custom_dataset")
 IMAGES_URL = "http://images.cocodataset.org/train2017"
 
 
 def make(json_file: Path, out: Path, url: str) -> None:
-    """Write ``references.json``, ``targets.json`` and ``images/``.
+    """Write ``REFERENCES_FILE``, ``TARGETS_FILE`` and ``images/``.
 
     Args:
         json_file: COCO's ``instances_train2017.json``.
@@ -67,8 +72,8 @@ def make(json_file: Path, out: Path, url: str) -> None:
             raise UserError(f"{json_file}: image {image_id} has no instance of {name}: {advice}")
         shots.append(instances[0])
     for file_name, images, annotations in (
-        ("references.json", list(REFERENCES.values()), shots),
-        ("targets.json", TARGETS, [a for image_id in TARGETS for a in annotations_of(image_id, list(REFERENCES))]),
+        (REFERENCES_FILE, list(REFERENCES.values()), shots),
+        (TARGETS_FILE, TARGETS, [a for image_id in TARGETS for a in annotations_of(image_id, list(REFERENCES))]),
     ):
         entries = [coco.imgs[image_id] for image_id in images]
         write_json(out / file_name, {"images": entries, "annotations": annotations, "categories": categories})
@@ -84,7 +89,7 @@ def commands(out: Path, sam_h: bool) -> list[str]:
         out: Folder of the data set.
         sam_h: Whether SAM ViT-H makes the masks of the references.
     """
-    names = ("references.json", "references_masks.json", "images", "targets.json", "found", "found/results.json")
+    names = (REFERENCES_FILE, MASKS_FILE, "images", TARGETS_FILE, "found", "found/results.json")
     references, masks, images, targets, found, results = (str(out / name) for name in names)
     network = ["--sam-checkpoint", str(SAM_H), "--as-published"]
     shown = masks if sam_h else references

@@ -282,3 +282,14 @@ def test_an_image_without_a_stated_size_keeps_its_own(boxes_only: Path, tmp_path
     boxes_to_masks(boxes_only, tmp_path, tmp_path / "masks.json", StandIn, pictures=tmp_path / "pictures")
     with Image.open(tmp_path / "pictures/nested_scene_1.jpg") as picture:
         assert picture.size == (451, 404)
+
+
+def test_a_mask_outside_its_box_is_kept_as_published_only(boxes_only: Path, tmp_path: Path) -> None:
+    data = load(boxes_only)
+    data["annotations"] = [{**data["annotations"][0], "bbox": [95, 5, 4, 4]}]
+    boxes_only.write_text(json.dumps(data))
+    areas = []
+    for as_published in (False, True):
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", Shapes, as_published=as_published)
+        areas += [annotation["area"] for annotation in load(tmp_path / "masks.json")["annotations"]]
+    assert areas == [4 * 4, 40 * 60 - 10 * 10 + 1 + 40]

@@ -54,9 +54,9 @@ def test_makes_the_example_and_its_commands_write_metrics(
     assert "expected AP: 47.8 (bbox), 45.8 (segm)" in made.stdout
     assert "sam_vit_h_4b8939.pth does not exist, so the commands use COCO's masks" in made.stderr
     assert len(list((out / "images").glob("*.png"))) == 12
-    references = json.loads((out / "references.json").read_text())
+    references = json.loads((out / "annotations/custom_references.json").read_text())
     assert sorted(annotation["category_id"] for annotation in references["annotations"]) == [1, 3]
-    targets = json.loads((out / "targets.json").read_text())
+    targets = json.loads((out / "annotations/custom_targets.json").read_text())
     assert [image["id"] for image in targets["images"]] == IDS[2:]
 
     segment, evaluate = (shlex.split(line)[1:] for line in made.stdout.splitlines() if "no-time-to-train" in line)
@@ -80,9 +80,9 @@ def test_masks_of_references_are_made_by_sam_h_where_its_checkpoint_is_there(
     assert masks[-3:] == ["--sam-checkpoint", "checkpoints/sam_vit_h_4b8939.pth", "--as-published"]
     monkeypatch.chdir(tmp_path)
     main([*masks[:-3], "--as-published", "--sam2", str(nano_checkpoints[0]), "--device", "cpu"])
-    references = json.loads(Path("example/references_masks.json").read_text())
+    references = json.loads(Path("example/annotations/custom_references_with_segm.json").read_text())
     assert all(isinstance(annotation["segmentation"], list) for annotation in references["annotations"])
-    assert segment[1:3] == ["--references", "example/references_masks.json"]
+    assert segment[1:3] == ["--references", "example/annotations/custom_references_with_segm.json"]
     assert evaluate[0] == "evaluate"
 
 

@@ -26,6 +26,7 @@ from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
@@ -248,6 +249,16 @@ def test_many_images_are_segmented_one_after_the_other(
     assert not capsys.readouterr().err
     with pytest.raises(UserError, match=r"image not found: gone\.png"):
         list(segmenter.segment_many([photo.path, "gone.png"]))
+
+
+def test_a_notice_says_that_an_image_reached_the_limit(
+    nano_checkpoints: Checkpoints, photo: Photo
+) -> None:
+    settings = Settings(points_per_side=8, max_instances=1)
+    segmenter = ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=settings)
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    with pytest.warns(UserNotice, match=r"has 1 instances, the most that are returned.*max_instances"):
+        segmenter.segment(photo.path, threshold=0.01)
 
 
 def test_classes_are_listed_and_removed(segmenter: ReferenceSegmenter, photo: Photo) -> None:

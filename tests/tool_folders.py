@@ -110,6 +110,12 @@ def one_mask_per_object(folder: Path) -> None:
     picture(folder / "boat" / "a_object1.png", 255 * pixels(50, 30, 60, 40))
 
 
+def data_science_bowl(folder: Path) -> None:
+    for name in ("0a", "1b"):
+        photo(folder / name / "images" / f"{name}.png")
+        picture(folder / name / "masks" / "7f.png", 255 * PIXELS)
+
+
 def index_mask(folder: Path) -> None:
     photo(folder / "boat" / "images" / "a.jpg")
     picture(folder / "boat" / "masks" / "a.png", 1 * PIXELS + 2 * pixels(50, 30, 60, 40) + 255 * pixels(0, 0, 60, 2))
@@ -227,6 +233,7 @@ FOLDERS: dict[str, ToolFolder] = {
     "VOC with masks of classes": ToolFolder("Pascal VOC xml", voc_masks("SegmentationClass"), [("boat", HOLED)]),
     "Roboflow masks": ToolFolder("mask images", semantic, [*BOAT_MASK, ("bird", pixels(50, 30, 60, 40))]),
     "one mask per object": ToolFolder("one folder per class", one_mask_per_object, TWO_BOATS),
+    "Data Science Bowl 2018": ToolFolder("mask images", data_science_bowl, [("object", PIXELS)] * 2),
     "numbers of objects": ToolFolder("one folder per class", index_mask, TWO_BOATS),
     "colors of objects": ToolFolder("one folder per class", color_mask, TWO_BOATS),
     "opaque mask": ToolFolder("one folder per class", opaque_mask, BOAT_MASK),

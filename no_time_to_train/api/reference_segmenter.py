@@ -33,7 +33,7 @@ from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
 from no_time_to_train.data.prompts import IMAGE_TYPES, check_image, check_label, list_points
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
@@ -373,8 +373,7 @@ class ReferenceSegmenter:
         if isinstance(image, Tensor) and image.ndim == 4:
             image = list(image)
         if isinstance(image, IMAGE_TYPES) or not isinstance(image, Iterable):
-            thresholds = self._thresholds(threshold)
-            return self.classify(self.propose(image), thresholds)
+            return self._classify_with_notice(self.propose(image), threshold=self._thresholds(threshold))
         return list(self.segment_many(image, threshold, progress=False))
 
     def segment_many(
@@ -402,7 +401,7 @@ class ReferenceSegmenter:
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
         thresholds = self._thresholds(renamed(threshold, score))
         images = tqdm(images, "segment", unit=" image", disable=not progress)
-        return follow(images, self.propose, partial(self.classify, threshold=thresholds))
+        return follow(images, self.propose, partial(self._classify_with_notice, threshold=thresholds))
 
     def propose(self, image: ImageInput) -> ImageProposals:
         """Run the networks on an image: masks, and a vector for each of them.
@@ -430,6 +429,15 @@ class ReferenceSegmenter:
             found = found[kept]
         found = replace(found, prompts=proposals.proposals.prompts)
         return Instances(proposals.pixels, memory.categories, found, proposals.path)
+
+    def _classify_with_notice(self, proposals: ImageProposals, threshold: dict[str, float]) -> Instances:
+        """Classify, with a notice where there are as many instances as the settings allow."""
+        found, most = self.classify(proposals, threshold), self.segmenter.settings.max_instances
+        if len(found) == most and min(threshold.values()) > 0:
+            where = proposals.path or "an image"
+            advice = "there may be more: raise Settings.max_instances"
+            warnings.warn(f"{where} has {most} instances, the most that are returned; {advice}", UserNotice, 4)
+        return found
 
     def explain(
         self, image: ImageInput, truth: Sequence[tuple[str, MaskInput]], threshold: float = 0.5, iou: float = 0.5

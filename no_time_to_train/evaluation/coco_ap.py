@@ -54,7 +54,7 @@ def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category
         names = ap_per_class(evaluator, categories)
         metrics[iou_type] = {**summary(evaluator), "per_class": names}
         tables += table + format_table(names, ("class", "AP")) + "\n"
-    return metrics, tables
+    return metrics, tables + why_no_masks(coco, results, categories, metrics)
 
 
 def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
@@ -84,6 +84,19 @@ def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: li
         for iou_type, key in (("bbox", "bbox"), ("segm", "segmentation"))
         if all(annotation.get(key) for annotation in truth) and all(key in record for record in results)
     ]
+
+
+def why_no_masks(coco: COCO, results: list[dict[str, Any]], categories: list[Category], metrics: Metrics) -> str:
+    """Why masks are not scored although most objects and results have one; empty where there is nothing to say."""
+    chosen = {category.id for category in categories}
+    truth = [annotation for annotation in coco.anns.values() if annotation["category_id"] in chosen]
+    lacking = [str(annotation["id"]) for annotation in truth if not annotation.get("segmentation")]
+    if "segm" in metrics or len(lacking) == len(truth) or not any("segmentation" in record for record in results):
+        return ""
+    if not lacking:
+        return "Masks are not scored: some results have none.\n"
+    which = f"annotation {', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''} of the ground truth"
+    return f"Masks are not scored: {which} ({len(lacking)} of {len(truth)}) has no segmentation.\n"
 
 
 def run_evaluator(

@@ -118,14 +118,16 @@ def choose_annotations(coco: COCO, json_file: str | Path, references: ReferenceS
 def masks_of_boxes(
     image: NDArray[np.uint8], annotations: list[dict[str, Any]], segmenter: BoxSegmenter, as_published: bool = False
 ) -> MadeMasks:
-    """Make the masks of an image's boxes. Where one is empty or lies outside its box, print a
-    warning and take the box itself. The image is uint8 [H, W, 3] RGB.
+    """Make the masks of an image's boxes; the image is uint8 [H, W, 3] RGB.
+
+    Where a mask is empty, the box itself is used, with a warning. So it is where a mask lies wholly outside its box,
+    except as published.
     """
     boxes = np.array([annotation["bbox"] for annotation in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
     masks: MadeMasks = {}
     for annotation, box, mask in zip(annotations, boxes, segmenter(image, boxes), strict=True):
-        used = mask_or_box(mask, box)
+        used = mask if as_published and mask.any() else mask_or_box(mask, box)
         segmentation: Rle | Polygons = published_polygons(used) if as_published else encode_mask(used)
         if used is not mask or not segmentation:
             used = rectangle(box, *image.shape[:2])

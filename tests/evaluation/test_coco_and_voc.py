@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from no_time_to_train.cli import main
+from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.errors import UserError
+from no_time_to_train.evaluation import evaluate
 from tests.evaluation.records import SIDE, Box, MakeTruth, annotation, average_precision, detection, score, with_mask
 
 
@@ -21,6 +23,16 @@ def test_coco_ap_by_hand(truth: MakeTruth, first_id: int) -> None:
     assert metrics["bbox"]["AP"] == pytest.approx(by_hand)
     assert metrics["bbox"]["per_class"] == {"class 1": pytest.approx(by_hand)}
     assert "segm" not in metrics
+
+
+def test_an_object_without_a_mask_is_named_where_masks_are_not_scored(truth: MakeTruth) -> None:
+    boxes = [(0, 0, 20, 20), (60, 60, 20, 20)]
+    first, second = (annotation(1, 1, box) for box in boxes)
+    coco = truth([with_mask(first), {**second, "segmentation": []}])
+    results = [with_mask(detection(1, 1, box, 0.9)) for box in boxes]
+    metrics, tables = evaluate(coco, results, select_categories(coco, "truth.json"))
+    assert set(metrics) == {"bbox"}
+    assert "Masks are not scored: annotation 2 of the ground truth (1 of 2) has no segmentation." in tables
 
 
 def test_voc_ignores_detections_of_difficult_objects(truth: MakeTruth) -> None:

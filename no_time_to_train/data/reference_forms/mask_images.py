@@ -131,7 +131,8 @@ def pair(images: Iterable[Path], masks: Iterable[Path], ending: str = MASK_ENDIN
         stems.setdefault(image.stem, []).append(image)
     for mask in masks:
         owner = owner_of(mask.stem, stems, ending)
-        owner = mask.parent.name if owner is None and mask.parent.name in stems else owner
+        folders = (mask.parent.name, mask.parent.parent.name)  # ``NAME/masks`` is that of Data Science Bowl 2018
+        owner = owner or next((one for one in folders if one in stems), None)
         if owner is None:
             stem = re.sub(MASK_ENDING + "$", "", mask.stem)
             raise UserError(f"{mask} is the mask of no image: there is no {stem}.jpg or {stem}.png next to it")
@@ -245,8 +246,9 @@ def _read_pairs(folder: Folder) -> list[Reference]:
 
 def _are_class_folders(masks: list[Path], folder: Folder) -> bool:
     """Whether all masks lie in ``CLASS/masks``, where CLASS says more than ``train`` does."""
-    tops = {one.relative_to(folder.root).parts[0].lower() for one in masks}
-    return not tops & (MASK_FOLDERS | COMMON_FOLDERS)
+    tops = {one.relative_to(folder.root).parts[0] for one in masks}
+    names = {one.stem for one in folder.images}
+    return not tops <= names and not {one.lower() for one in tops} & (MASK_FOLDERS | COMMON_FOLDERS)
 
 
 def read_names(folder: Folder) -> dict[Key, str]:
