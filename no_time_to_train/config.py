@@ -21,6 +21,9 @@ from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed
 
 Protocol = Literal["coco", "voc", "lvis", "semantic"]
 
+#: The kind of prototypes that only the stages have besides the paper's mean (``method/beyond/ablations.py``).
+AREA_WEIGHTED = "area_weighted"
+
 #: The largest side of the encoder's input in pixels: 65,536 patches of 16, which no attention of today can take.
 LARGEST_SIZE = 4096
 
@@ -43,7 +46,8 @@ class StageSettings(Settings):
         with_negative_refs: Whether negative references lower scores; ``true`` is an error where the memory has none.
             Default: where the memory has some.
         negative_score_thr: The lowest score of a false positive that ``test_support`` takes as a negative reference.
-        prototype: Kept for compatibility; only ``mean``.
+        prototype: ``mean`` of the references' vectors, as in the paper; ``area_weighted`` weighs each by its
+            mask's area, in ``postprocess_memory`` only.
     """
 
     kmeans_k: Positive = 4
@@ -53,7 +57,7 @@ class StageSettings(Settings):
     prototype: str = "mean"
 
     def __post_init__(self, prototype: str = "") -> None:  # noqa: RUF033  # a field here, which old records have
-        super().__post_init__(self.prototype)
+        super().__post_init__("mean" if self.prototype == AREA_WEIGHTED else self.prototype)
 
 
 #: Names of ``Settings`` -> the paper's names for them, which configurations, caches and records have.
@@ -214,11 +218,13 @@ class ReferenceDatasetCfg(DatasetCfg):
             ``memory_bank_cfg.length``, or all.
         context_ratio: The crop's side is the box's longer side times one plus this. Default: 0.2, or 4 for
             ``dinov2_nano``.
+        blur_ksize: Blur the images by a Gaussian of this many pixels, made odd, before they are cropped. 0 does not.
     """
 
     memory_pkl: str = ""
     memory_length: Positive | None = None
     context_ratio: ContextRatio | None = None
+    blur_ksize: Annotated[int, Range(0, LARGEST_SIZE)] = 0
 
 
 @dataclass

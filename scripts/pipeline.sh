@@ -13,10 +13,11 @@
 #                 default: auto
 #   CONFIG        configuration; default: the one of the benchmark
 #   MODE          "paper", the default, or "best", which adds configs/best.yaml (docs/beyond_the_paper.md)
+#   VARIANT       a name for options that differ from the paper's, which the folder of the run gets (coco_ablations.sh)
 #   RESULTS_DIR   folder of the runs, with one folder per run; default: runs
 #   NTTT          how to call the command; default: no-time-to-train
 #
-# A run is RESULTS_DIR/DATASET/Nshot_seedS, or Nshot_seedS_best with MODE=best. Stages whose output exists are skipped,
+# A run is RESULTS_DIR/DATASET/Nshot_seedS, with _best or _VARIANT at the end where these are given. Stages whose output exists are skipped,
 # so the same command resumes an interrupted benchmark. If a run fails, the others still run.
 set -euo pipefail
 
@@ -28,8 +29,8 @@ read -ra nttt <<<"${NTTT:-no-time-to-train}"
 # shellcheck disable=SC2034 # used by the scripts
 configs=$(dirname "$(dirname "${BASH_SOURCE[0]}")")/configs
 case $MODE in
-  paper) suffix='' mode_config=() ;;
-  best) suffix=_best mode_config=(--config "$configs/best.yaml") ;;
+  paper) suffix=${VARIANT:+_$VARIANT} mode_config=() ;;
+  best) suffix=_best${VARIANT:+_$VARIANT} mode_config=(--config "$configs/best.yaml") ;;
   *)
     echo "error: MODE is $MODE: choose paper or best" >&2
     exit 2

@@ -21,6 +21,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.config import OUR_NAMES, StageSettings, renamed
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.beyond.ablations import hard_merge, merge_by_overlap
 from no_time_to_train.method.beyond.diffusion import ALPHA, diffuse
 from no_time_to_train.method.beyond.soft_nms import soft_nms
 from no_time_to_train.method.classify import classify
@@ -43,6 +44,8 @@ CHANGES: list[dict[str, Any]] = [
     {"suppression": "soft_nms"},
     {"suppression": "none"},
     {"merging": "diffusion"},
+    {"merging": "overlap"},
+    {"merging": "hard"},
     {"merge_exponent": 0.0},
     MODES["best"],
 ]
@@ -94,7 +97,18 @@ def test_diffusion_is_where_the_plain_iteration_ends(seed: int) -> None:
         assert found[members[0]] == scores[members[0]], "no better mask covers the first one"
 
 
-@pytest.mark.parametrize("merge", [soft_merge, diffuse])
+def test_merging_by_overlap_takes_masks_as_alike_and_hard_merging_drops_covered_ones() -> None:
+    masks = np.zeros((4, 10, 10), bool)
+    masks[0, :, :5] = masks[1, :5, :5] = masks[2, :, 4:] = masks[3, :5, :5] = True
+    scores, classes = torch.full((4,), 0.8), torch.tensor([0, 0, 0, 1])  # the last one is of another class
+    unlike = torch.eye(4)
+    assert soft_merge(scores, classes, Masks.pack(masks), unlike).equal(scores)
+    by_overlap = merge_by_overlap(scores, classes, Masks.pack(masks), unlike)
+    torch.testing.assert_close(by_overlap, 0.8 * torch.tensor([1, 0, (5 / 6) ** 0.5, 1]))
+    assert hard_merge(scores, classes, Masks.pack(masks), unlike).tolist() == pytest.approx([0.8, 0, 0.8, 0.8])
+
+
+@pytest.mark.parametrize("merge", [soft_merge, merge_by_overlap, diffuse])
 def test_exponent_0_merges_nothing(merge: Callable[..., Tensor]) -> None:
     masks = Masks.pack(random_rectangles(8, 0))
     scores = torch.linspace(0.1, 0.9, 8)

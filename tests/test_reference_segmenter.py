@@ -251,9 +251,7 @@ def test_many_images_are_segmented_one_after_the_other(
         list(segmenter.segment_many([photo.path, "gone.png"]))
 
 
-def test_a_notice_says_that_an_image_reached_the_limit(
-    nano_checkpoints: Checkpoints, photo: Photo
-) -> None:
+def test_a_notice_says_that_an_image_reached_the_limit(nano_checkpoints: Checkpoints, photo: Photo) -> None:
     settings = Settings(points_per_side=8, max_instances=1)
     segmenter = ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=settings)
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)

@@ -3,13 +3,17 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from no_time_to_train.cli import main
 from scripts import config_table
 from tests import small_sets
 from tests.conftest import Checkpoints
@@ -163,14 +167,61 @@ def test_lvis(script: Script, tmp_path: Path) -> None:
     assert float(logged["segm/AP_as_published"]) == pytest.approx(metrics(every)["segm"]["AP_as_published"])
 
 
+def test_variants_are_rows_of_one_report_and_a_figure_shows_a_run(script: Script, tmp_path: Path) -> None:
+    small_sets.write_coco(tmp_path / "data")
+    variants = {"components": "area_weighted", "blur": "blur_15"}
+    for study, chosen in variants.items():
+        done = script("coco_ablations.sh", STUDY=study, VARIANTS=chosen, SHOTS="2")
+        assert done.returncode == 0, done.stdout
+    runs = tmp_path / "runs"
+    methods = ("prototype area_weighted", "blur_ksize 15")
+    folders = [f"few_shot_classes/2shot_seed33_{name}" for name in " ".join(variants.values()).split()]
+    assert [reported(runs, folder)["method"] for folder in folders] == [f"No Time To Train ({one})" for one in methods]
+    assert len({(runs / folder / "memory_postprocessed.ckpt").read_bytes() for folder in folders}) == 2
+    wrong = script("coco_ablations.sh", VARIANTS="no_nsm")
+    assert wrong.returncode == 2
+    assert "error: components has no variant no_nsm: choose from" in wrong.stdout
+
+    sheet = tmp_path / "figure.png"
+    figure = [sys.executable, SCRIPTS / "figure_sheet.py", runs / folders[0], "--threshold", "0", "--out", sheet]
+    subprocess.run(figure, cwd=tmp_path, check=True)
+    assert Image.open(sheet).size == (4 * (240 + 6), 28 + 240)  # two references and both targets
+    none = subprocess.run([*figure, "--image-ids", "99"], cwd=tmp_path, capture_output=True, text=True)
+    assert none.stderr == "error: data/coco/annotations/instances_val2017.json has no image 99\n"
+
+
+def test_one_reference_of_one_class_at_a_time(script: Script, tmp_path: Path) -> None:
+    small_sets.write_coco(tmp_path / "data")
+    done = script("one_shot.sh", CLASSES="bus,potted plant", SEEDS="1")
+    assert done.returncode == 0, done.stdout
+    assert list(metrics(tmp_path / "runs/one_shot_bus/1shot_seed1")["segm"]["per_class"]) == ["bus"]
+    record = json.loads((tmp_path / "runs/one_shot_potted_plant/1shot_seed1/run.json").read_text())
+    assert record["test"]["status"] == "finished"
+
+
+@pytest.mark.parametrize("study", ["components", "encoders", "sam2"])
+def test_every_variant_has_options_that_the_stages_know(
+    script: Script, study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = script("coco_ablations.sh", "--dry-run", STUDY=study, NTTT="no-time-to-train")
+    stages = [shlex.split(line)[1:] for line in done.stdout.splitlines() if "test_mode fill_memory " in line]
+    assert len(stages) == {"components": 12, "encoders": 10, "sam2": 8}[study]
+    for words in stages:
+        variant = words[: words.index("--model.init_args.model_cfg.sam2_cfg_file")]  # without the nano networks
+        with pytest.raises(SystemExit):
+            main([*variant, *words[-12:]])
+        assert " not found: checkpoints/" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*.sh") if path.name != "pipeline.sh"))
 def test_a_dry_run_prints_the_commands_and_leaves_nothing(script: Script, tmp_path: Path, name: str) -> None:
     environment = {"SHOTS": "1", "SEEDS": "7", "GPUS": "3", "RESULTS_DIR": "my runs", "NTTT": "no-time-to-train"}
     done = script(name, "--dry-run", **environment)
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
-    count = {"cdfsod.sh": 6, "pascal_voc.sh": 3, "coco_semantic.sh": 4}.get(name, 1)
-    assert sum(line.startswith("no-time-to-train ") for line in lines) == 4 * count + 1
+    count = {"cdfsod.sh": 6, "pascal_voc.sh": 3, "coco_semantic.sh": 4, "coco_ablations.sh": 12, "one_shot.sh": 20}
+    count, reports = count.get(name, 1), 12 if name == "coco_ablations.sh" else 1
+    assert sum(line.startswith("no-time-to-train ") for line in lines) == 4 * count + reports
     assert sum("--trainer.devices 3" in line for line in lines) == 2 * count
     assert all("my\\ runs" in line for line in lines if line.startswith("no-time-to-train "))
     assert not list(tmp_path.iterdir())

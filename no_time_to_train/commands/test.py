@@ -11,7 +11,7 @@ import yaml
 
 from no_time_to_train.commands.authors_config import translate
 from no_time_to_train.commands.parser import split_options
-from no_time_to_train.config import RunOptions, check_precision, configuration_keys
+from no_time_to_train.config import AREA_WEIGHTED, RunOptions, check_precision, configuration_keys
 from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.files import read_yaml
 from no_time_to_train.method.settings import check_prototype
@@ -132,7 +132,7 @@ def check_part(name: str, value: Any, known: Any) -> None:
     if not isinstance(known, dict):
         check_value(name, value, known)
         if name.endswith(".prototype"):
-            check_prototype(value)
+            check_prototype(value, AREA_WEIGHTED)
     elif isinstance(value, dict):
         for key, below in value.items():
             if key == "init_args":

@@ -153,6 +153,7 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         size: Side of the crops in pixels: the encoder's input.
         rescale: Rescale the annotations of images that have another size than the file states; see
             :func:`stated_size`.
+        blur_ksize: Side in pixels of the Gaussian that blurs the images, made odd; 0 for none.
 
     Attributes:
         shots: For each item, its class index and its entry of the reference set.
@@ -167,9 +168,10 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         size: int,
         context_ratio: float = CONTEXT_RATIO,
         rescale: bool = False,
+        blur_ksize: int = 0,
     ) -> None:
         self.coco, self.root, self.size, self.context_ratio = coco, Path(root), size, context_ratio
-        self.rescale = rescale
+        self.rescale, self.blur_ksize = rescale, blur_ksize
         self.shots = [
             (class_index, shot) for class_index, category in enumerate(categories) for shot in references[category.id]
         ]
@@ -189,6 +191,8 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
             mask = annotation_mask(annotation, *stated)
             if rescaled := stated != own:
                 mask, bbox = rescale_annotation(mask, bbox, *own)
+            if side := self.blur_ksize:
+                image = cv2.GaussianBlur(image, (side | 1, side | 1), 0).astype(np.uint8)
             crop, mask_crop = crop_reference(image, mask, bbox, self.size, self.context_ratio)
         except UserError as error:
             where = f"reference annotation {annotation['id']} of image {annotation['image_id']}"

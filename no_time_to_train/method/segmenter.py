@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
+from no_time_to_train.method.beyond.ablations import hard_merge, merge_by_overlap
 from no_time_to_train.method.beyond.diffusion import diffuse
 from no_time_to_train.method.beyond.guided import propose_guided
 from no_time_to_train.method.beyond.negatives import Negatives
@@ -34,7 +35,7 @@ from no_time_to_train.method.target_image import as_float
 
 #: The ways of suppressing and merging by their names in the settings.
 SUPPRESS = {"nms": nms, "soft_nms": soft_nms, "none": lambda candidates, proposals, threshold: candidates}
-MERGE = {"soft": soft_merge, "diffusion": diffuse}
+MERGE = {"soft": soft_merge, "diffusion": diffuse, "overlap": merge_by_overlap, "hard": hard_merge}
 
 
 class Segmenter(nn.Module):

@@ -36,8 +36,9 @@ Score = Literal["cosine", "cosine_iou"]
 #: What happens to similar boxes of one class: the paper's NMS, Soft-NMS (``beyond/soft_nms.py``), or nothing.
 Suppression = Literal["nms", "soft_nms", "none"]
 
-#: How covered masks lose score: the paper's soft merging, or graph diffusion (``beyond/diffusion.py``).
-Merging = Literal["soft", "diffusion"]
+#: How covered masks lose score: the paper's soft merging, graph diffusion (``beyond/diffusion.py``), or what the paper
+#: compares with (``beyond/ablations.py``).
+Merging = Literal["soft", "diffusion", "overlap", "hard"]
 
 #: Exponent of the share of a mask that no better mask covers; 0 merges nothing.
 MergeExponent = Annotated[float, Range(0, 100)]
@@ -60,7 +61,8 @@ class Settings:
         score: ``cosine`` is the similarity to the class, as in the paper; ``cosine_iou`` is that times predicted IoU.
         suppression: ``nms`` drops similar boxes of a class, as in the paper; ``soft_nms`` lowers their scores instead;
             ``none`` keeps all.
-        merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM.
+        merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM; ``overlap`` is
+            soft merging without semantics, and ``hard`` gives masks that another one covers wholly the score 0.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
         prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
             resemble a class of the memory (docs/speed.md).
@@ -94,9 +96,9 @@ class Settings:
         check_prototype(prototype)
 
 
-def check_prototype(kind: object) -> None:
-    """Refuse the kinds of prototypes that version 0.2 had besides the paper's mean."""
-    if kind != "mean":
+def check_prototype(kind: object, *known: str) -> None:
+    """Refuse kinds of prototypes, some of which version 0.2 had, besides the paper's mean and the ``known`` ones."""
+    if kind not in ("mean", *known):
         raise UserError(f"prototype {kind!r} was removed, because it gained nothing: leave out the key prototype")
 
 

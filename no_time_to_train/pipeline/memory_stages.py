@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pycocotools.coco import COCO
 
+from no_time_to_train.config import AREA_WEIGHTED
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
@@ -14,6 +15,7 @@ from no_time_to_train.data.memory_files import check_fits, load_memory, recorded
 from no_time_to_train.data.reference_sets import ReferenceSet, read_references, validate_references
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import sha256_if_readable
+from no_time_to_train.method.beyond.ablations import area_weighted_prototypes
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.stage import Stage, required
@@ -59,8 +61,11 @@ class FillMemoryStage(Stage):
         check_images_exist(root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
         size = self.model_cfg.encoder_cfg.input_size
         shots = {category.id: references.get(category.id, []) for category in self.categories}
-        self.dataset = ReferenceDataset(coco, root, self.categories, shots, size, context_ratio, self.rescales)
+        blur = self.dataset_cfgs.fill_memory.blur_ksize
+        self.dataset = ReferenceDataset(coco, root, self.categories, shots, size, context_ratio, self.rescales, blur)
         self.made_with = {**self.encoder_settings(), "context_ratio": context_ratio}
+        if blur:
+            self.made_with["blur_ksize"] = blur
 
     def build(self) -> Segmenter:
         return Segmenter(self.build_encoder())
@@ -124,18 +129,21 @@ class PostprocessMemoryStage(Stage):
     def read_inputs(self) -> None:
         path = required(self.run.ckpt_path, "--ckpt_path", "the memory that fill_memory wrote")
         self.output = required(self.run.out_path, "--out_path", "where to write the memory")
+        self.prototype = self.model_cfg.sam2_infer_cfgs.prototype
         self.bank = load_memory(path)
         check_fits(self.bank, path, self.encoder_settings(), [])
         self.dataset = [path]
 
     def depends_on(self) -> dict[str, Any]:
-        return {"memory": sha256_if_readable(self.dataset[0])}
+        return {"memory": sha256_if_readable(self.dataset[0]), "prototype": self.prototype}
 
     def step(self, item: Path, segmenter: Segmenter | None) -> dict[str, Any]:
         return {}
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         self.bank.postprocess()
+        if self.prototype == AREA_WEIGHTED:
+            self.bank.prototypes = area_weighted_prototypes(self.bank)
         save_memory(self.bank, self.output)
         return f"prototypes of {len(self.bank.categories)} classes: {self.output}"
 

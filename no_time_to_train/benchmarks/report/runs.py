@@ -16,6 +16,9 @@ OURS = "No Time To Train"
 #: The keys of ``sam2_infer_cfgs`` that the paper's method has one value of. The values are those of the same settings.
 METHOD_KEYS = ("score", "suppression", "merging", "merge_exponent", "prototype", "prompts", "tiles")
 
+#: The paper's networks, and the nano ones that stand in for them, by the keys of ``model_cfg``.
+NETWORKS = {"encoder": ("dinov2_large", "dinov2_nano"), "sam2_cfg_file": ("sam2_hiera_l", "sam2_nano")}
+
 #: What the status of a stage may be.
 STATES = ("running", "finished", "failed")
 
@@ -122,17 +125,25 @@ def _read_run(folder: Path, name: str) -> Run:
 
 def _our_method(section: dict[str, Any]) -> str:
     """The name of our method in the tables: that of the paper's, and the settings in which a test stage differs."""
-    settings: Any = section.get("config")
-    for key in ("model", "init_args", "model_cfg", "sam2_infer_cfgs"):
-        settings = settings.get(key) if isinstance(settings, dict) else None
-    if not isinstance(settings, dict):
-        return OURS
-    paper = Settings()
+    init_args, paper = ("config", "model", "init_args"), Settings()
+    model = _inner(section, *init_args, "model_cfg")
+    settings = _inner(model, "sam2_infer_cfgs")
     others = {key: settings[key] for key in METHOD_KEYS if key in settings and settings[key] != getattr(paper, key)}
+    names = {"encoder": _inner(model, "encoder_cfg").get("name"), "sam2_cfg_file": model.get("sam2_cfg_file")}
+    others |= {key: name for key, name in names.items() if name and not str(name).startswith(NETWORKS[key])}
+    if blur := _inner(section, *init_args, "dataset_cfgs", "fill_memory").get("blur_ksize"):
+        others["blur_ksize"] = blur
     if not others:
         return OURS
     mode = next((name for name, values in MODES.items() if values == others), None)
     return f"{OURS} ({mode or ', '.join(f'{key} {str(value)[:40]}' for key, value in others.items())})"
+
+
+def _inner(section: Any, *keys: str) -> dict[str, Any]:
+    """A part of a part of a record; empty where there is none."""
+    for key in keys:
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
