@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from no_time_to_train.data.images import is_image
 from no_time_to_train.data.names import check_file_name
@@ -88,7 +89,7 @@ class ImageFiles:
         except ValueError as error:
             raise UserError(f"an annotation in {self.folder} is of no image: {error}") from error
         name = _with_slashes(name)
-        for tried in (name, _without_prefix(name)) if PurePosixPath(name).name else ():
+        for tried in dict.fromkeys([name, _without_prefix(name), unquote(name)]) if PurePosixPath(name).name else ():
             if found := self._find(tried):
                 return found
         raise UserError(
