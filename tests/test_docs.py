@@ -112,9 +112,11 @@ def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_notebook_finds_what_its_target_shows(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "store the notebook without outputs"
+    stored = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     (counts,) = (output["data"]["text/plain"] for output in outputs if "Counter" in str(output))
     assert sorted(re.findall(r"'(\w+)': (\d)", counts)) == [("bricks", "2"), ("stripes", "2")]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    assert sum("image/jpeg" in data for data in stored) == 4, "run scripts/store_notebook.py"
+    assert counts in [data.get("text/plain") for data in stored]
