@@ -24,6 +24,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.reference_forms import Reference
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserNotice
@@ -249,6 +250,29 @@ def test_many_images_are_segmented_one_after_the_other(
     assert not capsys.readouterr().err
     with pytest.raises(UserError, match=r"image not found: gone\.png"):
         list(segmenter.segment_many([photo.path, "gone.png"]))
+
+
+def test_a_cut_out_is_described_alike_however_close_it_was_cut(
+    segmenter: ReferenceSegmenter, photo: Photo, tmp_path: Path
+) -> None:
+    rows, columns = np.nonzero(photo.mask)
+    close = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    vectors = []
+    for number, (place, outside) in enumerate([((slice(None),) * 2, 0), (close, 255)]):
+        pixels = np.where(photo.mask[..., None], read_rgb(photo.path), outside).astype(np.uint8)
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.dstack([pixels, 255 * photo.mask.astype(np.uint8)])[place]).save(path)
+        segmenter.memory = None
+        segmenter.add_reference("thing", path, mask=path)
+        assert segmenter.memory is not None
+        vectors.append(segmenter.memory.vectors[0])
+    assert vectors[0].equal(vectors[1])
+    segmenter.memory = None
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    assert segmenter.memory is not None
+    assert torch.cosine_similarity(vectors[0], segmenter.memory.vectors[0], dim=0) > 0.6
+    with pytest.raises(UserError, match="cut-outs cannot be measured"):
+        segmenter.measure_references([Reference("thing", path, path), Reference("thing", path, path)])
 
 
 def test_a_notice_says_that_an_image_reached_the_limit(nano_checkpoints: Checkpoints, photo: Photo) -> None:

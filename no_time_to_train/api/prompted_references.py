@@ -1,8 +1,10 @@
 """References as users give them: an image, and what marks the object in it."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +14,11 @@ from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.prompts import check_box, check_image, check_point, check_together, join_numbers
 from no_time_to_train.data.reference_forms.reference import WHOLE, Point, Reference
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.encoder import IMAGE_MEAN
 from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamBoxes, mask_or_box
+
+#: The longest side of a cut-out with its surroundings, in pixels.
+LARGEST_CANVAS = 4096
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class PromptedReference:
         box: x1, y1, x2, y2 in pixels, ends excluded; None where none was given.
         points: x, y in pixels of each point on the object.
         negative_points: x, y in pixels of each point outside the object.
+        cut_out: Whether the mask is the image's own transparency, so that nothing is known around the object.
     """
 
     pixels: NDArray[np.uint8]
@@ -32,6 +39,7 @@ class PromptedReference:
     box: tuple[float, float, float, float] | None
     points: tuple[Point, ...] = ()
     negative_points: tuple[Point, ...] = ()
+    cut_out: bool = False
 
     @property
     def is_unmarked(self) -> bool:
@@ -80,14 +88,46 @@ def read_prompted(
             f"the mask is {inside.shape[1]}x{inside.shape[0]} pixels, its image {width}x{height}: "
             "is it the mask of another image?"
         )
-    checked = [tuple(check_point(one, height, width) for one in some) for some in (points, negative_points)]
-    return PromptedReference(pixels, inside, corners, *checked)
+    on_it, off_it = (tuple(check_point(one, height, width) for one in some) for some in (points, negative_points))
+    cut_out = inside is not None and (mask is image or (isinstance(image, str | Path) and mask == image))
+    return PromptedReference(pixels, inside, corners, on_it, off_it, cut_out)
+
+
+def surround(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_], context_ratio: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Give a cut-out surroundings of ImageNet's mean color, as wide as its crop needs them.
+
+    Without them the crop ends where the cut-out does, so that the object is shown much larger than in any target.
+
+    Args:
+        pixels: uint8 [H, W, 3] RGB; what is outside the mask does not count.
+        mask: bool [H, W], the object, not empty.
+        context_ratio: That of the crop.
+
+    Returns:
+        The image and the mask at a larger size; the object is smaller only where the image would exceed
+        ``LARGEST_CANVAS``.
+    """
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    pixels, mask = pixels[y : y + h, x : x + w], mask[y : y + h, x : x + w]
+    side = max(w, h) * (1 + context_ratio)
+    if side > LARGEST_CANVAS:
+        size = [max(round(one * LARGEST_CANVAS / side), 1) for one in (w, h)]
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+    margin = math.ceil(max(mask.shape) * context_ratio / 2) + max(mask.shape) // 2
+    wider = np.pad(mask, margin)
+    canvas = np.full((*wider.shape, 3), np.round(255 * np.array(IMAGE_MEAN)), np.uint8)
+    canvas[wider] = pixels[mask]
+    return canvas, wider
 
 
 def read_reference(reference: Reference) -> PromptedReference:
     """Read a reference of any form."""
     image, mask = reference.read()
-    return read_prompted(image, mask, reference.box, reference.points, reference.negative_points)
+    prompted = read_prompted(image, mask, reference.box, reference.points, reference.negative_points)
+    return replace(prompted, cut_out=reference.is_cut_out)
 
 
 @contextmanager

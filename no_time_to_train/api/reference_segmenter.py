@@ -33,7 +33,7 @@ from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
 from no_time_to_train.data.prompts import IMAGE_TYPES, check_image, check_label, list_points
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.errors import UserError, UserNotice, suggest
+from no_time_to_train.errors import UserError, UserNotice, plural, suggest
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
@@ -224,6 +224,10 @@ class ReferenceSegmenter:
                 theirs from :meth:`find_masks`.
         """
         references = self.find_masks(list(references))
+        if cut_outs := sum(reference.is_cut_out for reference in references):
+            advice = "they find less than images with masks (docs/your_own_objects.md)"
+            notice = f"{plural(cut_outs, 'cut-out')}, around which nothing is known: {advice}"
+            warnings.warn(notice, UserNotice, stacklevel=2)
         for reference in tqdm(references, desc="references", unit=" object", disable=not references):
             with naming(reference):
                 label, prompted = check_label(reference.label), read_reference(reference)
@@ -236,7 +240,8 @@ class ReferenceSegmenter:
         bank, mask = self.describer.describe_prompted(label, prompted, negative, path)
         bank.made_with = self.made_with
         (image,) = bank.images
-        same = [] if self.memory is None else [one for one in self.memory.images if one and one.name == image.name]
+        known = [] if self.memory is None else self.memory.images
+        same = [one for one in known if image and one and one.name == image.name]
         if same:  # one copy of the pixels is kept
             bank.images = [replace(image, pixels=same[0].pixels)]
         self._join(bank)
@@ -324,7 +329,14 @@ class ReferenceSegmenter:
         """
         describer = replace(self.describer, memory=None)
         found = describer.find_masks(list(references)).references
-        bank = MemoryBank.join([describer.describe(reference) for reference in found])
+        banks = [describer.describe(reference) for reference in found]
+        whole = [bank for bank in banks if bank.images[0] is not None]
+        if not whole:
+            raise UserError("cut-outs cannot be measured, because nothing is known around them: give images with masks")
+        if len(whole) < len(banks):
+            count = plural(len(banks) - len(whole), "cut-out")
+            warnings.warn(f"{count} not measured: nothing is known around the objects", UserNotice, stacklevel=2)
+        bank = MemoryBank.join(whole)
         bank.made_with = self.made_with
         return measure_bank(bank, self.segmenter, self.precision, each)
 

@@ -55,6 +55,11 @@ class Reference:
         return self.mask is None and self.box is None and not self.points
 
     @property
+    def is_cut_out(self) -> bool:
+        """Whether the mask is the transparency of the image itself, so that nothing is known around the object."""
+        return isinstance(self.mask, Path) and self.mask == self.image
+
+    @property
     def is_plain(self) -> bool:
         """The old name of :attr:`is_unmarked`."""
         warnings.warn("Reference.is_plain is called is_unmarked now", DeprecationWarning, stacklevel=2)
