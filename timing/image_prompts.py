@@ -4,8 +4,8 @@
 which is the largest of the scene, takes 5 % of it or more, and has its center in the middle half of both sides; 2 to 7
 objects of other classes, at random, are the distractors. It finds the object in each picture alone and in five pictures
 together with the nano networks, and compares the masks with the drawn ones. Then it shows the nano networks one picture
-or five of each class, with the drawn mask, with a box, as an image alone, as a whole and cut out, and measures the mask AP of
-the demo's targets with all eight classes in the memory. The numbers of ``recurring.py`` were chosen on the seeds
+or five of each class, with the drawn mask, with a box, as an image alone, as a whole and cut out, and measures the mask
+AP of the demo's targets with all eight classes in the memory. The numbers of ``recurring.py`` were chosen on the seeds
 777 and 1000 to 1005. Measure on others.
 """
 
