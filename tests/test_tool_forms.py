@@ -1,61 +1,136 @@
-"""References as annotation tools export them: each shape is read exactly, and what is not understood is no class."""
+"""References as annotation tools export them: each shape is read exactly, and what is not understood is no class.
+
+The folders of ``data/exports`` are as the tools write them. Their images are 60 x 40 pixels, and the object of most is
+RECTANGLE, of which PIXELS is the mask. Those of ``data/no_exports`` cannot be understood.
+"""
 
 import json
+import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.memory_bank import Category
+from tests.conftest import DATA
 from tests.reference_folders import write
-from tests.tool_exports import (
-    CORNERS,
-    PIXELS,
-    coco_content,
-    cvat_coco,
-    dump,
-    label_studio_yolo,
-    photo,
-    picture,
-    pixels,
-    via,
-    yolo,
-)
-from tests.tool_folders import FOLDERS, image_and_mask_folders, makesense_yolo
+
+EXPORTS = DATA / "exports"
+
+#: x1, y1, x2, y2, ends excluded.
+RECTANGLE = (10, 8, 40, 20)
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_what_is_written_for_a_tool_is_read_back_exactly(form: str, tmp_path: Path) -> None:
-    path = photo(tmp_path / "photos" / "sub" / "a.png")
-    masks = [PIXELS & ~pixels(20, 10, 30, 16), pixels(2, 30, 40, 31), pixels(50, 2, 51, 3)]
-    files = FORMATS[form](tmp_path / "out", [Category(1, "boat")], False)
-    image = LabeledImage("sub/a.png", "sub/a_2", path, 1, 40, 60)
-    files.add(image, [LabeledObject("boat", box_of(mask), mask, 0.5) for mask in masks])
-    files.finish()
-    found = find_references(tmp_path / "out" / form)
-    assert found.unused == ()
-    assert [one.label for one in found.references] == ["boat"] * 3
-    for reference, mask in zip(found.references, masks, strict=True):
-        np.testing.assert_array_equal(reference.read_mask(), mask)
+def pixels(x1: int, y1: int, x2: int, y2: int) -> NDArray[np.bool_]:
+    """A mask that is a rectangle."""
+    mask = np.zeros((40, 60), bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_the_export_of_a_tool_is_read_exactly(name: str, tmp_path: Path) -> None:
-    folder = FOLDERS[name]
-    folder.write(tmp_path)
+def ellipse(x: float, y: float, rx: float, ry: float) -> NDArray[np.bool_]:
+    rows, columns = np.mgrid[:40, :60] + 0.5
+    return ((columns - x) / rx) ** 2 + ((rows - y) / ry) ** 2 <= 1
+
+
+PIXELS = pixels(*RECTANGLE)
+HOLED = PIXELS & ~pixels(20, 10, 30, 16)
+
+#: A box of 20 x 10 pixels that was turned about its center (30, 20) by 90 degrees.
+TURNED = pixels(25, 10, 35, 30)
+
+#: A label and what marks its object: a mask, a box, or points.
+Expected = tuple[str, Any]
+
+
+class Export(NamedTuple):
+    """The form that is found in a folder, its objects, and how many shapes are passed over."""
+
+    form: str
+    objects: list[Expected]
+    skipped: int = 0
+
+
+ELLIPSE: Expected = ("ellipse", ellipse(30, 20, 20, 10))
+VIA: list[Expected] = [("polygon", PIXELS), ("rect", RECTANGLE), ELLIPSE, ("point", [(30, 20)])]
+DARWIN: list[Expected] = [("polygon", HOLED), ("box", RECTANGLE), ELLIPSE, ("mask", PIXELS)]
+LABEL_STUDIO: list[Expected] = [
+    *[("box", (20, 10, 30, 30)), ("turned", pixels(0, 10, 20, 20)), ("polygon", PIXELS), ("brush", PIXELS)],
+    *[ELLIPSE, ("point", [(30, 20)])],
+]
+CVAT: list[Expected] = [
+    *[("box", RECTANGLE), ("turned", TURNED), ("polygon", PIXELS), ("mask", PIXELS), ("parts", PIXELS)],
+    *[ELLIPSE, ("points", [(12, 9), (30, 15)])],
+]
+LABELME: list[Expected] = [
+    *[("polygon", PIXELS), ("rectangle", RECTANGLE), ("oriented_rectangle", TURNED), ("rotation", TURNED)],
+    *[("circle", ellipse(30, 20, 10, 10)), ("point", [(30, 20)]), ("points", [(12, 9), (30, 15)])],
+]
+BOX: list[Expected] = [("boat", RECTANGLE)]
+MASK: list[Expected] = [("boat", PIXELS)]
+CORNER = pixels(50, 30, 60, 40)
+TWO_MASKS: list[Expected] = [*MASK, ("boat", CORNER)]
+CLASSES: list[Expected] = [*MASK, ("boat", pixels(45, 0, 50, 9)), ("bird", pixels(0, 30, 9, 40))]
+
+READ: dict[str, Export] = {
+    "Label Studio JSON": Export("Label Studio json", LABEL_STUDIO, 1),
+    "Label Studio minimal": Export("Label Studio json", LABEL_STUDIO[:1]),
+    "Label Studio COCO": Export("COCO json", MASK),
+    "Label Studio YOLO": Export("YOLO txt", BOX),
+    "Label Studio VOC": Export("Pascal VOC xml", BOX),
+    "CVAT COCO": Export("COCO json", [*MASK, *MASK]),
+    "CVAT XML": Export("CVAT for images xml", CVAT, 1),
+    "CVAT masks": Export("mask images", CLASSES),
+    "CVAT YOLO": Export("YOLO txt", BOX),
+    "LabelMe 3.0": Export("LabelMe 3.0 xml", [("polygon", PIXELS), ("box", RECTANGLE), ("mask", PIXELS)]),
+    "Datumaro": Export("Datumaro json", [("box", RECTANGLE), ("mask", PIXELS), ("polygon", PIXELS)], 1),
+    "CreateML": Export("CreateML json", BOX),
+    "VIA JSON": Export("VIA json", VIA, 1),
+    "VIA project": Export("VIA json", VIA, 1),
+    "VIA CSV": Export("VIA csv", VIA, 1),
+    "makesense VGG": Export("VIA json", MASK),
+    "makesense YOLO": Export("YOLO txt", BOX),
+    "makesense CSV": Export("CSV of boxes", BOX),
+    "Roboflow CSV": Export("CSV of boxes", BOX),
+    "Supervisely": Export("Supervisely json", [("polygon", HOLED), ("box", RECTANGLE), ("bitmap", PIXELS)], 1),
+    "Darwin 1": Export("V7 Darwin json", DARWIN, 1),
+    "Darwin 2": Export("V7 Darwin json", DARWIN, 1),
+    "LabelMe shapes": Export("LabelMe json", LABELME, 2),
+    "FiftyOne YOLO": Export("YOLO txt", BOX),
+    "YOLO pose": Export("YOLO txt", BOX),
+    "YOLO pose without kpt_shape": Export("YOLO txt", BOX),
+    "YOLO OBB": Export("YOLO txt", [("boat", TURNED)]),
+    "YOLO polygon with a confidence": Export("YOLO txt", MASK),
+    "VOC with masks": Export("Pascal VOC xml", [("boat", HOLED)]),
+    "VOC with masks of classes": Export("Pascal VOC xml", [("boat", HOLED)]),
+    "Roboflow masks": Export("mask images", [*MASK, ("bird", CORNER)]),
+    "one mask per object": Export("one folder per class", TWO_MASKS),
+    "Data Science Bowl 2018": Export("mask images", [("object", PIXELS)] * 2),
+    "numbers of objects": Export("one folder per class", TWO_MASKS),
+    "colors of objects": Export("one folder per class", TWO_MASKS),
+    "opaque mask": Export("one folder per class", MASK),
+    "images and masks": Export("mask images", [("object", PIXELS)] * 2),
+    "images, masks and names": Export("mask images", [*MASK, *MASK]),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_the_export_of_a_tool_is_read_exactly(name: str) -> None:
+    form, objects, skipped = READ[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserNotice)
-        found = find_references(tmp_path)
-    assert found.form == folder.form
-    assert [one.label for one in found.references] == [label for label, _ in folder.objects]
-    assert sum(found.skipped.values()) == folder.skipped
-    for reference, (label, expected) in zip(found.references, folder.objects, strict=True):
+        found = find_references(EXPORTS / name)
+    assert found.form == form
+    assert [one.label for one in found.references] == [label for label, _ in objects]
+    assert sum(found.skipped.values()) == skipped
+    for reference, (label, expected) in zip(found.references, objects, strict=True):
         assert reference.image.is_file()
         mask = reference.read_mask()
         if isinstance(expected, np.ndarray):
@@ -68,8 +143,29 @@ def test_the_export_of_a_tool_is_read_exactly(name: str, tmp_path: Path) -> None
         reference.read()
 
 
+def photo(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (60, 40)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_written_for_a_tool_is_read_back_exactly(form: str, tmp_path: Path) -> None:
+    path = photo(tmp_path / "photos" / "sub" / "a.png")
+    masks = {(10, 8, 40, 20): HOLED, (2, 30, 40, 31): pixels(2, 30, 40, 31), (50, 2, 51, 3): pixels(50, 2, 51, 3)}
+    files = FORMATS[form](tmp_path / "out", [Category(1, "boat")], False)
+    image = LabeledImage("sub/a.png", "sub/a_2", path, 1, 40, 60)
+    files.add(image, [LabeledObject("boat", box, mask, 0.5) for box, mask in masks.items()])
+    files.finish()
+    found = find_references(tmp_path / "out" / form)
+    assert found.unused == ()
+    assert [one.label for one in found.references] == ["boat"] * 3
+    for reference, mask in zip(found.references, masks.values(), strict=True):
+        np.testing.assert_array_equal(reference.read_mask(), mask)
+
+
 def test_shapes_without_an_area_and_unused_files_are_counted(tmp_path: Path) -> None:
-    FOLDERS["LabelMe shapes"].write(tmp_path)
+    shutil.copytree(EXPORTS / "LabelMe shapes", tmp_path, dirs_exist_ok=True)
     photo(tmp_path / "unmarked.png")
     write(tmp_path / "README.txt", "how it was made")
     with pytest.warns(UserNotice, match="passed over: 1 line, 1 linestrip"):
@@ -80,104 +176,41 @@ def test_shapes_without_an_area_and_unused_files_are_counted(tmp_path: Path) -> 
     assert found.describe(tmp_path).endswith("; 1 file not used: unmarked.png")
 
 
-def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    rows, columns = np.nonzero(mask)
-    return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
-
-
-def without(write_folder: Callable[[Path], None], *names: str) -> Callable[[Path], None]:
-    def write_rest(folder: Path) -> None:
-        write_folder(folder)
-        for name in names:
-            (folder / name).unlink()
-
-    return write_rest
-
-
-def plain(*names: str) -> Callable[[Path], None]:
-    def write_images(folder: Path) -> None:
-        for name in names:
-            photo(folder / name)
-
-    return write_images
-
-
-def with_json(content: object) -> Callable[[Path], None]:
-    def write_folder(folder: Path) -> None:
-        photo(folder / "images" / "a.png")
-        dump(folder / "a.json", content)
-
-    return write_folder
-
-
-def numbered_masks(folder: Path) -> None:
-    photo(folder / "images" / "a.png")
-    picture(folder / "masks" / "a.png", 1 * pixels(0, 0, 9, 9) + 2 * pixels(20, 20, 30, 30))
-
-
-def with_file(name: str) -> Callable[[Path], None]:
-    def write_folder(folder: Path) -> None:
-        photo(folder / "boat" / "a.png")
-        write(folder / name, "7\n")
-
-    return write_folder
-
-
-def color_without_name(folder: Path) -> None:
-    FOLDERS["CVAT masks"].write(folder)
-    write(folder / "labelmap.txt", "bird:9,9,200::")
-
-
-def video(folder: Path) -> None:
-    photo(folder / "images" / "a.png")
-    write(folder / "a.xml", "<annotations><meta/><track id='0' label='boat'/></annotations>")
-
-
 REFUSED = {
-    "labels without names": (without(label_studio_yolo, "classes.txt", "notes.json"), "look like YOLO .*classes.txt"),
-    "makesense without names": (without(makesense_yolo, "classes.txt"), r"1 label file that look like YOLO"),
-    "folder of images": (plain("images/a.png"), "images is named like a part of a data set"),
-    "folder of one split": (plain("train/a.png"), "train is named like a part of a data set"),
-    "images of VOC": (plain("JPEGImages/a.png", "boat/a.png"), "JPEGImages is named like a part"),
-    "classes in splits": (plain("train/boat/a.png", "val/boat/b.png"), "class folders in train, val: give one"),
-    "numbered masks": (numbered_masks, "hold several values, which no file names: put classes.txt"),
-    "JSON of nobody": (with_json({"a": 1}), r"a\.json is of no form .*export COCO"),
-    "VIA 3": (with_json({"project": {}, "metadata": {}, "file": {}}), "looks like VIA 3: export COCO"),
-    "Labelbox": (with_json([{"data_row": {}}]), "looks like Labelbox"),
-    "VoTT": (with_json({"asset": {}, "regions": []}), "looks like VoTT: export Pascal VOC"),
-    "captions": (with_json({"images": [], "annotations": [{"caption": "x"}]}), "looks like COCO captions"),
-    "panoptic": (with_json({"images": [], "annotations": [{"segments_info": []}]}), "looks like COCO panoptic"),
-    "video": (video, "looks like 'CVAT for video': export 'CVAT for images 1.1'"),
-    "TFRecord": (with_file("boats.tfrecord"), r"boats\.tfrecord looks like TFRecord"),
-    "brush labels as PNG": (
-        plain("task-1-annotation-2-by-1-tag-boat-0.png"),
-        "looks like brush labels of Label Studio",
-    ),
-    "unknown table": (with_file("_classes.csv"), r"_classes\.csv is a table whose columns are unknown"),
-    "list of classes": (with_file("labelmap.txt"), r"labelmap\.txt belongs to annotations, of which none were found"),
-    "VIA without a class": (
-        with_json({"a.png1": {"filename": "a.png", "regions": [{"shape_attributes": {}, "region_attributes": {}}]}}),
-        "no attribute of its regions is their class: they have no attribute",
-    ),
-    "a mask in an unknown color": (color_without_name, r"has the color \(250, 0, 9\), which has no name"),
-    "YOLO in pixels": (
-        lambda folder: yolo(folder, "0 25 14 30 12", "names: [boat]"),
-        "30 is no share of a side of the image",
-    ),
+    "labels without names": "look like YOLO .*classes.txt",
+    "makesense without names": r"1 label file that look like YOLO",
+    "folder of images": "images is named like a part of a data set",
+    "folder of one split": "train is named like a part of a data set",
+    "images of VOC": "JPEGImages is named like a part",
+    "classes in splits": "class folders in train, val: give one",
+    "numbered masks": "hold several values, which no file names: put classes.txt",
+    "JSON of nobody": r"a\.json is of no form .*export COCO",
+    "VIA 3": "looks like VIA 3: export COCO",
+    "Labelbox": "looks like Labelbox",
+    "VoTT": "looks like VoTT: export Pascal VOC",
+    "captions": "looks like COCO captions",
+    "panoptic": "looks like COCO panoptic",
+    "video": "looks like 'CVAT for video': export 'CVAT for images 1.1'",
+    "TFRecord": r"boats\.tfrecord looks like TFRecord",
+    "brush labels as PNG": "looks like brush labels of Label Studio",
+    "unknown table": r"_classes\.csv is a table whose columns are unknown",
+    "list of classes": r"labelmap\.txt belongs to annotations, of which none were found",
+    "VIA without a class": "no attribute of its regions is their class: they have no attribute",
+    "a mask in an unknown color": r"has the color \(250, 0, 9\), which has no name",
+    "YOLO in pixels": "30 is no share of a side of the image",
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_understood_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    write_folder, complaint = REFUSED[name]
-    write_folder(tmp_path)
-    with pytest.raises(UserError, match=complaint) as caught:
-        find_references(tmp_path)
+def test_what_is_not_understood_is_refused_by_name(name: str) -> None:
+    with pytest.raises(UserError, match=REFUSED[name]) as caught:
+        find_references(DATA / "no_exports" / name)
     assert "\n" not in str(caught.value)
 
 
 def test_folders_of_classes_may_have_names_of_data_sets_among_others(tmp_path: Path) -> None:
-    plain("train/a.png", "bus/a.png")(tmp_path)
+    photo(tmp_path / "train/a.png")
+    photo(tmp_path / "bus/a.png")
     write(tmp_path / "notes.txt", "trains and buses")
     found = find_references(tmp_path)
     assert [one.label for one in found.references] == ["bus", "train"]
@@ -185,59 +218,67 @@ def test_folders_of_classes_may_have_names_of_data_sets_among_others(tmp_path: P
 
 
 def test_captions_are_no_labels(tmp_path: Path) -> None:
-    plain("boat/a.png")(tmp_path)
-    write(tmp_path / "boat" / "a.txt", "a boat on a lake")
+    photo(tmp_path / "boat/a.png")
+    write(tmp_path / "boat/a.txt", "a boat on a lake")
     (reference,) = find_references(tmp_path).references
     assert reference.is_unmarked
 
 
 def test_an_annotation_in_two_files_counts_once(tmp_path: Path) -> None:
-    cvat_coco(tmp_path)
-    path = tmp_path / "annotations" / "instances_default.json"
-    (tmp_path / "annotations" / "person_keypoints_default.json").write_bytes(path.read_bytes())
+    shutil.copytree(EXPORTS / "CVAT COCO", tmp_path, dirs_exist_ok=True)
+    annotations = tmp_path / "annotations"
+    shutil.copy(annotations / "instances_default.json", annotations / "person_keypoints_default.json")
     with pytest.warns(UserNotice, match="2 annotation that another file repeats"):
         assert len(find_references(tmp_path).references) == 2
 
 
+def write_coco(path: Path, names: list[str], annotations: list[dict[str, Any]]) -> None:
+    """Write images with the ids 1, 2, ..., and annotations that are boxes in the first, except for the values given."""
+    common = {"image_id": 1, "category_id": 1, "bbox": [10, 8, 30, 12], "iscrowd": 0}
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names, start=1)],
+        "annotations": [{"id": number, **common, **one} for number, one in enumerate(annotations, start=1)],
+        "categories": [{"id": 1, "name": "boat"}],
+    }
+    write(path, json.dumps(content))
+
+
 def test_crowds_alone_are_taken_as_objects(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
-    crowd = {"segmentation": [np.ravel(CORNERS).tolist()], "iscrowd": 1}
-    dump(tmp_path / "a.json", coco_content([{"id": 1, "file_name": "a.png"}], [crowd, crowd]))
+    crowd = {"segmentation": [[10, 8, 40, 8, 40, 20, 10, 20]], "iscrowd": 1}
+    write_coco(tmp_path / "a.json", ["a.png"], [crowd, crowd])
     with pytest.warns(UserNotice, match="2 annotations are crowds, as CVAT writes masks"):
         assert len(find_references(tmp_path).references) == 2
 
 
-@pytest.mark.parametrize(("segmentation", "count"), [([], 1), ([[]], 1), (None, 1)])
-def test_an_empty_segmentation_leaves_the_box(segmentation: object, count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("segmentation", [[], [[]], None])
+def test_an_empty_segmentation_leaves_the_box(segmentation: object, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     nothing = {"segmentation": segmentation, "bbox": [], "area": []}
-    content = coco_content([{"id": 1, "file_name": "a.png"}], [{"segmentation": segmentation}, nothing])
-    dump(tmp_path / "a.json", content)
+    write_coco(tmp_path / "a.json", ["a.png"], [{"segmentation": segmentation}, nothing])
     with pytest.warns(UserNotice, match="1 annotation without a box or a mask"):
         (reference,) = find_references(tmp_path).references
     assert reference.mask is None
-    assert reference.box == (10, 8, 40, 20)
+    assert reference.box == RECTANGLE
 
 
-def test_the_image_of_another_folder_stands_for_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "annotations"), [(["cam1/1.png", "cam2/1.png"], [{}, {"image_id": 2}]), (["cam2/1.png"], [{}])]
+)
+def test_the_image_of_another_folder_stands_for_none(
+    names: list[str], annotations: list[dict[str, Any]], tmp_path: Path
+) -> None:
     photo(tmp_path / "cam1" / "1.png")
-    images = [{"id": number, "file_name": f"cam{number}/1.png"} for number in (1, 2)]
-    second = {"image_id": 2}
-    dump(tmp_path / "a.json", coco_content(images, [{}, second]))
+    write_coco(tmp_path / "a.json", names, annotations)
     with pytest.raises(UserError, match=r"cam2/1\.png, which is annotated in .*, was not found"):
-        find_references(tmp_path)
-    dump(tmp_path / "a.json", coco_content(images[1:], [second]))
-    with pytest.raises(UserError, match=r"cam2/1\.png"):
         find_references(tmp_path)
 
 
 @pytest.mark.parametrize(("encoding", "refused"), [("utf-16", False), ("utf-8-sig", False), ("gbk", True)])
 def test_json_in_another_encoding_is_read_or_refused_with_advice(encoding: str, refused: bool, tmp_path: Path) -> None:
-    via(project=False)(tmp_path)
+    shutil.copytree(EXPORTS / "VIA JSON", tmp_path, dirs_exist_ok=True)
     path = tmp_path / "via.json"
-    content = json.loads(path.read_text())
-    content["a.png99"]["regions"][0]["region_attributes"]["type"] = "船"
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding=encoding)
+    path.write_text(path.read_text().replace('"type": "polygon"', '"type": "船"'), encoding=encoding)
     if refused:
         with pytest.raises(UserError, match=r"via\.json cannot be read: .*GBK .*save it as UTF-8"):
             find_references(tmp_path)
@@ -245,7 +286,6 @@ def test_json_in_another_encoding_is_read_or_refused_with_advice(encoding: str, 
         assert find_references(tmp_path).references[0].label == "船"
 
 
-def test_classes_without_a_name_are_called_object(tmp_path: Path) -> None:
-    image_and_mask_folders()(tmp_path)
+def test_classes_without_a_name_are_called_object() -> None:
     with pytest.warns(UserNotice, match="name no class: it is called 'object'"):
-        find_references(tmp_path)
+        find_references(EXPORTS / "images and masks")
