@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +12,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from no_time_to_train.benchmarks.prepare import cdfsod, lvis, pascal_voc
+from no_time_to_train.benchmarks.prepare.steps import PrepareOptions
+from no_time_to_train.benchmarks.report.runs import find_runs
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.evaluation.results_file import read_results
+from tests.prepare.sites import coco_file, write_files, zip_of
 
 CASES = Path(__file__).parent / "cases"
 
@@ -70,6 +74,22 @@ VOC = """<annotation><filename>a.png</filename><size><width>40</width><height>30
 <object><name>cup</name><bndbox><xmin>21</xmin><ymin>11</ymin><xmax>28</xmax><ymax>18</ymax></bndbox></object>
 </annotation>"""
 YOLO = "0 0.25 0.3 0.2 0.3\n1 0.51 0.4 0.7 0.4 0.7 0.6\n"
+NAMES = "names: [boat, cup]\n"
+LVIS = {
+    "images": [{"id": 1, "coco_url": "http://images.cocodataset.org/val2017/000000000139.jpg"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
+    "categories": [{"id": 1, "name": "boat"}],
+}
+PREPARED_VOC = (
+    "<annotation><size><width>60</width><height>40</height></size><object><name>boat</name><bndbox><xmin>1</xmin>"
+    "<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+)
+LABELS = {"dataset_name": "few_shot_classes", "n_shot": 10, "seed": 33, "method": None}
+RUN: dict[str, Any] = {
+    "fill_memory": {"status": "finished", "seconds": 5.0},
+    "test": {"status": "finished", "seconds": 9.5, "labels": LABELS},
+}
+METRICS: dict[str, Any] = {"bbox": {"AP": 0.366, "AP50": None, "per_class": {"boat": 0.5}}, "segm": {"AP": 0.341}}
 
 
 class Reader(NamedTuple):
@@ -78,12 +98,15 @@ class Reader(NamedTuple):
     Attributes:
         path: The file that a case replaces.
         valid: Its content as it should be.
-        read: Reads the folder of the case, and returns the names of the classes of what it marks.
+        read: Reads the folder of the case, and returns the names of the classes of what it marks. What it makes of
+            them, it writes to ``out.json``.
+        beside: The other files of the folder.
     """
 
     path: str
     valid: Any
     read: Callable[[Path], list[str]]
+    beside: Mapping[str, str] = {}
 
 
 def read_annotations(folder: Path) -> list[str]:
@@ -101,13 +124,53 @@ def read_references(folder: Path) -> list[str]:
     return [reference.label for reference in find_references(folder).references]
 
 
+def names_in(path: Path) -> list[str]:
+    """The names of the classes that are annotated in a COCO file."""
+    data = json.loads(path.read_text())
+    names = {one["id"]: one["name"] for one in data["categories"]}
+    return [names[one["category_id"]] for one in data["annotations"]]
+
+
+def prepare_cdfsod(folder: Path) -> list[str]:
+    cdfsod.convert(folder / "annotations/1_shot.json", "FISH", folder / "out.json")
+    return names_in(folder / "out.json")
+
+
+def prepare_lvis(folder: Path) -> list[str]:
+    options = PrepareOptions(folder, lambda: None)  # type: ignore[arg-type, return-value]  # it makes no masks
+    content = {"lvis_v1_val.json": (folder / "a.json").read_bytes()}
+    write_files(options.downloads, {"lvis_v1_val.json.zip": zip_of(content)})
+    lvis.convert("val", folder / "out.json", options)
+    return names_in(folder / "out.json")
+
+
+def prepare_voc(folder: Path) -> list[str]:
+    pascal_voc.convert(folder, [pascal_voc.ImageSet("VOC2007", "trainval")], folder / "out.json")
+    return names_in(folder / "out.json")
+
+
+def read_runs(folder: Path) -> list[str]:
+    """The status of the run; why it failed, as an error."""
+    (run,) = find_runs(folder)
+    if run.status == "failed":
+        raise UserError(f"{folder}: {run.reason}")
+    return [run.status]
+
+
+VOC_LIST, VOC_XML = "VOC2007/ImageSets/Main/trainval.txt", "VOC2007/Annotations/1.xml"
 READERS = {
     "coco": Reader("a.json", COCO, read_annotations),
     "results": Reader("a.json", RESULTS, read_detections),
     "labelme": Reader("a.json", LABELME, read_references),
     "voc": Reader("a.xml", VOC, read_references),
-    "yolo": Reader("a.txt", YOLO, read_references),
-    "yolo_names": Reader("data.yaml", "names: [boat, cup]\n", read_references),
+    "yolo": Reader("a.txt", YOLO, read_references, {"data.yaml": NAMES}),
+    "yolo_names": Reader("data.yaml", NAMES, read_references, {"a.txt": YOLO}),
+    "prepare_cdfsod": Reader("annotations/1_shot.json", coco_file(["a.jpg"]), prepare_cdfsod, {"train/a.jpg": ""}),
+    "prepare_lvis": Reader("a.json", LVIS, prepare_lvis),
+    "prepare_voc": Reader(VOC_XML, PREPARED_VOC, prepare_voc, {VOC_LIST: "1"}),
+    "prepare_voc_list": Reader(VOC_LIST, "1", prepare_voc, {VOC_XML: PREPARED_VOC}),
+    "run": Reader("run.json", RUN, read_runs, {"metrics.json": json.dumps(METRICS)}),
+    "metrics": Reader("metrics.json", METRICS, read_runs, {"run.json": json.dumps(RUN)}),
 }
 
 
@@ -118,6 +181,14 @@ def cases() -> list[Any]:
         for name in READERS
         for case in map(json.loads, (CASES / f"{name}.jsonl").read_text().splitlines())
     ]
+
+
+def place_in(content: Any, place: str) -> tuple[Any, Any]:
+    """The part of a JSON value that holds a place, such as ``images/0/id``, and its key."""
+    *parents, last = (int(key) if key.isdigit() else key for key in place.split("/"))
+    for parent in parents:
+        content = content[parent]
+    return content, last
 
 
 def content_of(case: dict[str, Any], valid: Any) -> bytes:
@@ -137,14 +208,14 @@ def content_of(case: dict[str, Any], valid: Any) -> bytes:
         return valid.encode()
     edited = json.loads(json.dumps(valid))
     for place, value in case.get("set", {}).items():
-        *parents, last = (int(key) if key.isdigit() else key for key in place.split("/"))
-        part = edited
-        for parent in parents:
-            part = part[parent]
+        part, last = place_in(edited, place)
         if isinstance(part, list) and last == len(part):
             part.append(value)
         else:
             part[last] = value
+    for place in case.get("remove", []):
+        part, last = place_in(edited, place)
+        del part[last]
     return bytes.fromhex(case.get("hex", "")) + json.dumps(edited).encode()
 
 
@@ -152,10 +223,9 @@ def write_case(name: str, content: bytes, folder: Path) -> Path:
     """Write the file of a case, and what belongs to it, into a folder."""
     folder.mkdir(exist_ok=True)
     Image.fromarray(255 * MASK).save(folder / "a.png")
-    if name.startswith("yolo"):
-        (folder / "data.yaml").write_text(READERS["yolo_names"].valid)
-        (folder / "a.txt").write_text(YOLO)
-    (folder / READERS[name].path).write_bytes(content)
+    reader = READERS[name]
+    beside = {path: text.encode() for path, text in reader.beside.items()}
+    write_files(folder, {**beside, reader.path: content})
     return folder
 
 
@@ -170,6 +240,7 @@ def test_a_case_is_read_or_refused_as_it_says(name: str, case: dict[str, Any], t
                 reader.read(tmp_path)
             assert str(tmp_path) in str(error.value)
             assert len(str(error.value).splitlines()) == 1
+            assert not (tmp_path / "out.json").exists()
             assert re.search(".*".join(map(re.escape, case["refused"].split(GAP))), str(error.value)), str(error.value)
         else:
             assert reader.read(tmp_path) == case["read"]

@@ -1,4 +1,4 @@
-"""Runs that ``report`` reads: a damaged one counts as failed, and no name becomes code, markup or a formula."""
+"""Runs that ``report`` reads: what is no file is not opened, and no name becomes code, markup or a formula."""
 
 import copy
 import csv
@@ -12,23 +12,14 @@ from typing import Any
 
 import pytest
 
-from no_time_to_train.benchmarks.report.runs import Run, find_runs
+from no_time_to_train.benchmarks.report.runs import find_runs
 from no_time_to_train.cli import main
 from no_time_to_train.files import spreadsheet_cell
 from no_time_to_train.pipeline.output_folder import write_table
-
-RECORD: dict[str, Any] = {
-    "fill_memory": {"status": "finished", "seconds": 5.0},
-    "test": {
-        "status": "finished",
-        "seconds": 9.5,
-        "labels": {"dataset_name": "few_shot_classes", "n_shot": 10, "seed": 33, "method": None},
-    },
-}
-METRICS: dict[str, Any] = {"bbox": {"AP": 0.366, "AP50": None, "per_class": {"boat": 0.5}}, "segm": {"AP": 0.341}}
+from tests.attacks.test_cases import LABELS, METRICS, RUN
 
 
-def write_run(folder: Path, record: Any = RECORD, metrics: Any = METRICS) -> None:
+def write_run(folder: Path, record: Any = RUN, metrics: Any = METRICS) -> None:
     """Write a run; what is not bytes becomes JSON, and None leaves the file out."""
     folder.mkdir()
     for name, content in (("run.json", record), ("metrics.json", metrics)):
@@ -36,84 +27,18 @@ def write_run(folder: Path, record: Any = RECORD, metrics: Any = METRICS) -> Non
             (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
 
 
-def changed(content: dict[str, Any], *place: Any) -> dict[str, Any]:
-    """A copy with the last argument at the place that the others name."""
-    copied = copy.deepcopy(content)
-    *keys, last, value = place
-    part: Any = copied
-    for key in keys:
-        part = part[key]
-    part[last] = value
-    return copied
-
-
-def report(folder: Path) -> Run:
-    """Write the report of a good run and another one, and return what was read of the other."""
-    write_run(folder / "good", changed(RECORD, "test", "labels", "n_shot", None))  # so that nothing is plotted
-    main(["report", str(folder), "--out", str(folder / "out")])
-    bad, good = find_runs(folder)
-    assert good.status == "finished"
-    return bad
-
-
-#: run.json, metrics.json, and words of the reason of the failure.
-DAMAGED: dict[str, tuple[Any, Any, str]] = {
-    "run.json is no JSON": (b"{", METRICS, "not valid JSON"),
-    "run.json is a list": ([], METRICS, "run.json is damaged"),
-    "run.json is empty": ({}, METRICS, "run.json is damaged"),
-    "a stage is a text": ({"test": "finished"}, METRICS, "run.json is damaged"),
-    "a stage without a status": ({"test": {}}, METRICS, "its status is 'None'"),
-    "a status that is a list": (changed(RECORD, "test", "status", []), METRICS, "its status is '[]'"),
-    "labels that are a text": (changed(RECORD, "test", "labels", "ab"), METRICS, "its labels is 'ab'"),
-    "shots that are a text": (changed(RECORD, "test", "labels", "n_shot", "10"), METRICS, "its n_shot is '10'"),
-    "shots that are a boolean": (changed(RECORD, "test", "labels", "n_shot", True), METRICS, "its n_shot is 'True'"),
-    "no shots": (changed(RECORD, "test", "labels", "n_shot", 0), METRICS, "its n_shot is '0'"),
-    "10**400 shots": (changed(RECORD, "test", "labels", "n_shot", 10**400), METRICS, "its n_shot is"),
-    "a seed that is a list": (changed(RECORD, "test", "labels", "seed", [1]), METRICS, "its seed is '[1]'"),
-    "a data set that is a number": (changed(RECORD, "test", "labels", "dataset_name", 5), METRICS, "its dataset_name"),
-    "a data set of 10,000 characters": (
-        changed(RECORD, "test", "labels", "dataset_name", "a" * 10_000),
-        METRICS,
-        "its dataset_name",
-    ),
-    "a method that is a dict": (changed(RECORD, "test", "labels", "method", {}), METRICS, "its method is '{}'"),
-    "seconds that are a text": (changed(RECORD, "test", "seconds", "9"), METRICS, "its seconds is '9'"),
-    "seconds of NaN": (changed(RECORD, "test", "seconds", float("nan")), METRICS, "its seconds is 'nan'"),
-    "an integer of 5,000 digits": (b'{"test": {"seconds": ' + b"9" * 5000 + b"}}", METRICS, "not valid JSON"),
-    "no metrics.json": (RECORD, None, "file not found"),
-    "metrics.json is a list": (RECORD, [METRICS], "metrics.json is not a file of metrics"),
-    "metrics.json is no JSON": (RECORD, b"\xff\xfe", "metrics.json cannot be read"),
-    "figures that are a number": (RECORD, {"bbox": 0.5}, "bbox is a float"),
-    "a figure that is a text": (RECORD, {"bbox": {"AP": "0.5"}}, "has bbox/AP '0.5'"),
-    "a figure that is a boolean": (RECORD, {"bbox": {"AP": True}}, "has bbox/AP 'True'"),
-    "a figure of NaN": (RECORD, {"bbox": {"AP": float("nan")}}, "has bbox/AP 'nan'"),
-    "an infinite figure": (RECORD, {"segm": {"AP": float("inf")}}, "has segm/AP 'inf'"),
-    "a figure in percent": (RECORD, {"bbox": {"AP": 36.6}}, "has bbox/AP '36.6'"),
-    "a figure of 10**400": (RECORD, {"bbox": {"AP": 10**400}}, "has bbox/AP"),
-}
-
-
-@pytest.mark.parametrize(("record", "metrics", "reason"), DAMAGED.values(), ids=DAMAGED.keys())
-def test_a_damaged_run_counts_as_failed(record: Any, metrics: Any, reason: str, tmp_path: Path) -> None:
-    write_run(tmp_path / "bad", record, metrics)
-    run = report(tmp_path)
-    assert run.status == "failed"
-    assert reason in run.reason
-    assert "| bad | failed |" in (tmp_path / "out" / "report.md").read_text()
-    assert "| 33 | 36.6 | 34.1 | 14 | good |" in (tmp_path / "out" / "report.md").read_text()
-
-
 @pytest.mark.parametrize("name", ["run.json", "metrics.json"])
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
 def test_what_is_no_file_is_not_opened(name: str, make: Callable[[Path], None], tmp_path: Path) -> None:
-    write_run(tmp_path / "bad", None if name == "run.json" else RECORD, None if name == "metrics.json" else METRICS)
+    write_run(tmp_path / "bad", None if name == "run.json" else RUN, None if name == "metrics.json" else METRICS)
     make(tmp_path / "bad" / name)
-    assert report(tmp_path).status == "failed"
+    (run,) = find_runs(tmp_path)
+    assert run.status == "failed"
 
 
 def test_a_figure_that_is_nested_is_not_shown(tmp_path: Path) -> None:
-    write_run(tmp_path / "bad", RECORD, {"bbox": {"AP": {"boat": 0.5}}, "segm": {"AP": 0.5}})
-    run = report(tmp_path)
+    write_run(tmp_path / "bad", RUN, {"bbox": {"AP": {"boat": 0.5}}, "segm": {"AP": 0.5}})
+    (run,) = find_runs(tmp_path)
     assert (run.value("bbox/AP"), run.value("segm/AP")) == (None, 50)
 
 
@@ -135,10 +60,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_only_text_in_every_file_of_the_report(name: str, tmp_path: Path) -> None:
-    write_run(
-        tmp_path / "bad",
-        changed(changed(RECORD, "test", "labels", "dataset_name", name), "test", "labels", "method", name),
-    )
+    labels = {**LABELS, "dataset_name": name, "method": name}
+    write_run(tmp_path / "bad", {"test": {**RUN["test"], "labels": labels}})
     write_run(tmp_path / "failed", {"test": {"status": "failed", "error": name}})
     main(["report", str(tmp_path)])
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
@@ -167,7 +90,7 @@ VALUES = [None, True, -1, 10**40, 0.5, float("nan"), "", "0.5", [], {}, "running
 def test_runs_that_are_changed_at_random_are_reported(tmp_path: Path) -> None:
     rng = random.Random(0)
     for case in range(300):
-        both = [copy.deepcopy(RECORD), copy.deepcopy(METRICS)]
+        both = [copy.deepcopy(RUN), copy.deepcopy(METRICS)]
         for _ in range(rng.randint(1, 3)):
             part: Any = both
             key: Any = rng.randrange(2)
