@@ -225,15 +225,3 @@ def test_a_folder_of_plain_pictures_may_be_next_to_one_with_masks(refs: Path, ph
     found = find_references(tmp_path)
     assert found.form == "one folder per class"
     assert [(one.label, one.is_unmarked) for one in found.references] == [("marked", False), ("plain", True)]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("boat:a.jpg", Reference("boat", Path("a.jpg"))),
-        ("boat:C:\\a.jpg", Reference("boat", Path("C:\\a.jpg"))),
-        ("boat:a.jpg:mask=whole", Reference("boat", Path("a.jpg"), mask="whole")),
-    ],
-)
-def test_a_picture_on_the_command_line(text: str, expected: Reference) -> None:
-    assert parse(text).reference() == expected

@@ -1,5 +1,6 @@
 """Instances: chosen by index, as arrays, polygons and tables, written and read."""
 
+import io
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -84,6 +85,17 @@ def test_an_index_chooses_one(instances: Instances, index: Any) -> None:
 def test_a_wrong_index_is_an_index_error(instances: Instances, index: Any) -> None:
     with pytest.raises(IndexError):
         instances[index]
+
+
+def test_instances_describe_themselves_and_are_shown_by_notebooks(instances: Instances) -> None:
+    assert repr(instances[:2]) == "Instances(image=60x40, gull 0.95, boat 0.70)"
+    assert repr(instances[:0]) == "Instances(image=60x40)"
+    assert repr(instances[[0] * 12]).endswith("gull 0.95, and 2 more)")
+    assert repr(instances[0]) == f"Instance(label='gull', score={instances[0].score}, box=(3, 2, 11, 29))"
+    assert instances[0] in instances
+    assert instances[0] != instances[2]
+    picture = Image.open(io.BytesIO(instances._repr_png_()))
+    assert (np.asarray(picture) == np.asarray(instances.plot())).all()
 
 
 def test_arrays_have_one_row_per_instance(instances: Instances) -> None:

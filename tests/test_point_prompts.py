@@ -1,20 +1,63 @@
-"""References shown by several points: from Python, the command line and LabelMe files, as by clicks in the app."""
+"""Masks from points and boxes: those of SAM 2's own predictor, the same from Python, files and clicks in the app."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from no_time_to_train import ReferenceSegmenter
 from no_time_to_train.cli import main
-from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.reference_forms import Reference, find_references
-from no_time_to_train.errors import UserError
-from no_time_to_train.networks.box_prompts import PromptedImage
+from no_time_to_train.data.reference_forms import find_references
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes
+from no_time_to_train.networks.build import build_sam2
+from no_time_to_train.networks.registry import default_checkpoint
 from tests.conftest import Photo
 from tests.reference_folders import LABEL, labelme, write
+
+SCENE = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (90, 120))
+OTHER = draw_scene(np.random.default_rng(1), NOVEL_CLASSES, (60, 80))
+Y, X = (int(values.mean()) for values in np.nonzero(SCENE.masks[0]))
+
+
+@pytest.fixture(scope="module")
+def sam2() -> Sam2Boxes:
+    return Sam2Boxes(build_sam2("sam2_nano", default_checkpoint("sam2_nano")), "sam2_nano")
+
+
+def test_prompts_give_the_masks_of_the_predictor_itself(sam2: Sam2Boxes) -> None:
+    image = PromptedImage(sam2, SCENE.image)
+    one, predicted = image.masks([(X, Y)])
+    masks, predicted_iou = image.masks([(X, Y), (X + 2, Y)], [(2, 3)], (5, 6, 80, 70))
+    predictor = SAM2ImagePredictor(sam2.predictor.model)
+    predictor._bb_feat_sizes = sam2.predictor._bb_feat_sizes
+    with torch.inference_mode():
+        predictor.set_image(SCENE.image)
+        expected, expected_iou, _ = predictor.predict(
+            np.array([[X, Y], [X + 2, Y], [2, 3]], np.float32),
+            np.array([1, 1, 0]),
+            np.array([5, 6, 80, 70], np.float32),
+            multimask_output=False,
+        )
+    assert one.shape == (3, 90, 120)
+    assert list(predicted) == sorted(predicted, reverse=True), "the best mask of a single point comes first"
+    assert np.array_equal(masks, expected.astype(bool))
+    assert np.array_equal(predicted_iou, expected_iou)
+
+
+def test_images_keep_their_features_whatever_other_image_is_prompted(
+    sam2: Sam2Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = PromptedImage(sam2, SCENE.image), PromptedImage(sam2, OTHER.image)
+    expected = first.masks([(X, Y)])[0]
+    monkeypatch.setattr(sam2.predictor.model, "forward_image", None)  # no image can be encoded any more
+    second.masks([(20, 20)])
+    assert np.array_equal(first.masks([(X, Y)])[0], expected)
+    assert second.masks([(20, 20)])[0].shape == (3, 60, 80)
 
 
 @pytest.fixture(scope="module")
@@ -46,37 +89,6 @@ def test_one_point_is_the_same_as_a_list_of_it(segmenter: ReferenceSegmenter, ph
     assert np.array_equal(alone, segmenter.add_reference("thing", photo.path, points=np.array([first])))
     both = segmenter.add_reference("thing", photo.path, point=first, points=[second])
     assert np.array_equal(both, segmenter.add_reference("thing", photo.path, points=[first, second]))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (
-            "boat:a.jpg:point=3,4:point=5,6.5:negative_point=7,8",
-            Reference("boat", Path("a.jpg"), points=((3, 4), (5, 6.5)), negative_points=((7, 8),)),
-        ),
-        (
-            "boat:a.jpg:box=1,2,30,40:negative_point=7,8",
-            Reference("boat", Path("a.jpg"), box=(1, 2, 30, 40), negative_points=((7, 8),)),
-        ),
-    ],
-)
-def test_points_on_the_command_line(text: str, expected: Reference) -> None:
-    assert parse(text).reference() == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("boat:a.jpg:negative_point=7,8", "--reference boat:a.jpg: .*give a point on the object or a box as well"),
-        ("boat:a.jpg:mask=whole:point=7,8", "--reference boat:a.jpg: a point is used without a mask"),
-        ("boat:a.jpg:point=7,8:point=9", "--reference .*: point needs 2 numbers in pixels, not '9'"),
-        ("boat:a.jpg:box=1,2,3,4:box=1,2,3,4", "--reference .*: write LABEL:IMAGE"),
-    ],
-)
-def test_points_that_do_not_go_together_are_explained(text: str, complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
-        parse(text).reference()
 
 
 def test_points_of_one_group_in_a_labelme_file_are_one_object(photo: Photo, tmp_path: Path) -> None:

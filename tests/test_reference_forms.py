@@ -65,6 +65,16 @@ def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path)
         ("boat:a b.jpg:box=10,20,200.5,180", Reference("boat", Path("a b.jpg"), box=(10, 20, 200.5, 180))),
         ("boat:a.jpg:point=3,4", Reference("boat", Path("a.jpg"), points=((3, 4),))),
         ("boat:C:\\a.jpg:mask=C:\\m.png", Reference("boat", Path("C:\\a.jpg"), mask=Path("C:\\m.png"))),
+        ("boat:C:\\a.jpg", Reference("boat", Path("C:\\a.jpg"))),
+        ("boat:a.jpg:mask=whole", Reference("boat", Path("a.jpg"), mask="whole")),
+        (
+            "boat:a.jpg:point=3,4:point=5,6.5:negative_point=7,8",
+            Reference("boat", Path("a.jpg"), points=((3, 4), (5, 6.5)), negative_points=((7, 8),)),
+        ),
+        (
+            "boat:a.jpg:box=1,2,30,40:negative_point=7,8",
+            Reference("boat", Path("a.jpg"), box=(1, 2, 30, 40), negative_points=((7, 8),)),
+        ),
     ],
 )
 def test_a_reference_on_the_command_line(text: str, expected: Reference) -> None:
@@ -72,11 +82,18 @@ def test_a_reference_on_the_command_line(text: str, expected: Reference) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["boat", "boat:a.jpg:bx=1", "boat:a.jpg:box=1,2,3", "boat:a.jpg:point=x,y", ":a:point=1,2"]
+    ("text", "complaint"),
+    [
+        *((text, "") for text in ("boat", "boat:a.jpg:bx=1", "boat:a.jpg:box=1,2,3", "boat:a:point=x,y", ":a:point=1")),
+        ("boat:a.jpg:negative_point=7,8", "boat:a.jpg: .*give a point on the object or a box as well"),
+        ("boat:a.jpg:mask=whole:point=7,8", "boat:a.jpg: a point is used without a mask"),
+        ("boat:a.jpg:point=7,8:point=9", "point needs 2 numbers in pixels, not '9'"),
+        ("boat:a.jpg:box=1,2,3,4:box=1,2,3,4", "write LABEL:IMAGE"),
+    ],
 )
-def test_a_mistake_on_the_command_line_is_explained(text: str) -> None:
-    with pytest.raises(UserError, match="--reference"):
-        parse(text)
+def test_a_mistake_on_the_command_line_is_explained(text: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=f"--reference .*{complaint}"):
+        parse(text).reference()
 
 
 def test_the_ids_and_the_order_of_classes_are_those_of_the_annotations(photo: Photo, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
 from no_time_to_train import Instances, ReferenceSegmenter, Settings
-from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import MAX_SIDE, NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.beyond.tiles import FINER, Window, target_squares, tile_windows, to_frame, uncut
 from no_time_to_train.method.fast import mask_logits
@@ -22,7 +21,7 @@ from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import describe_proposals
 from no_time_to_train.method.target_image import resize_to_square, target_tensor
 from no_time_to_train.method.upsample import upsample
-from tests.conftest import Photo, recorded, results
+from tests.conftest import Photo
 
 SIDE = 16
 
@@ -213,12 +212,3 @@ def test_masks_of_a_large_image_are_compared_at_a_smaller_size_and_returned_at_i
     loaded = Instances.load(tmp_path / "best.json")
     np.testing.assert_array_equal(loaded.masks, found.masks[:2])
     assert loaded.to_coco() == found[:2].to_coco()
-
-
-def test_one_tile_gives_the_same_bytes_whatever_the_overlap(
-    arguments: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    main(arguments(tmp_path / "a"))
-    main(arguments(tmp_path / "b", tiles=1, tile_overlap=0.5))
-    assert results(tmp_path / "a") == results(tmp_path / "b")
-    assert recorded(tmp_path / "b")["prompts_per_image"] == 64
