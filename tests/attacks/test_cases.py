@@ -16,6 +16,7 @@ from no_time_to_train.benchmarks.prepare import cdfsod, lvis, pascal_voc
 from no_time_to_train.benchmarks.prepare.steps import PrepareOptions
 from no_time_to_train.benchmarks.report.runs import find_runs
 from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.evaluation.results_file import read_results
@@ -68,6 +69,11 @@ RESULTS = [
     }
     for annotation in COCO["annotations"]
 ]
+INSTANCES = {
+    "images": [{"file_name": "", "height": 30, "width": 40}],
+    "categories": COCO["categories"],
+    "annotations": [RESULTS[0]],
+}
 VOC = """<annotation><filename>a.png</filename><size><width>40</width><height>30</height></size>
 <object><name>boat</name><bndbox><xmin>6</xmin><ymin>6</ymin><xmax>15</xmax><ymax>15</ymax></bndbox>
 <polygon><x1>6</x1><y1>6</y1><x2>15</x2><y2>6</y2><x3>15</x3><y3>15</y3></polygon></object>
@@ -160,7 +166,9 @@ def read_runs(folder: Path) -> list[str]:
 VOC_LIST, VOC_XML = "VOC2007/ImageSets/Main/trainval.txt", "VOC2007/Annotations/1.xml"
 READERS = {
     "coco": Reader("a.json", COCO, read_annotations),
+    "coco_references": Reader("a.json", {**COCO, "images": COCO["images"][:1]}, read_references),
     "results": Reader("a.json", RESULTS, read_detections),
+    "instances": Reader("a.json", INSTANCES, lambda folder: Instances.load(folder / "a.json").labels.tolist()),
     "labelme": Reader("a.json", LABELME, read_references),
     "voc": Reader("a.xml", VOC, read_references),
     "yolo": Reader("a.txt", YOLO, read_references, {"data.yaml": NAMES}),

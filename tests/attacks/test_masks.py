@@ -11,7 +11,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.prompts import check_box, check_point
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.rle import annotation_mask, check_polygons, check_rle, decode_mask
@@ -125,39 +124,3 @@ def test_a_prompt_far_outside_is_refused(value: float) -> None:
         check_box((0, 0, 10, value), 30, 40)
     with pytest.raises(UserError, match="give two numbers in pixels"):
         check_point((value, 1), 30, 40)
-
-
-FOUND = {"category_id": 3, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": COCO["annotations"][1]["segmentation"]}
-ENTRY = {"file_name": "", "height": 30, "width": 40}
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        {"images": [{**ENTRY, "height": 10**9, "width": 10**9}]},
-        {"images": [{**ENTRY, "height": "x"}]},
-        {"annotations": [{**FOUND, "segmentation": {"counts": "8Z"}}]},
-        {"annotations": [{**FOUND, "segmentation": {"size": [30, 40], "counts": "8Z"}}]},
-        {"annotations": [{**FOUND, "segmentation": {"size": [1, 1], "counts": [1]}}]},
-        {"annotations": [{**FOUND, "segmentation": "?"}]},
-        {"annotations": [{**FOUND, "bbox": [2**70]}]},
-        {"annotations": [{**FOUND, "category_id": 7}]},
-    ],
-    ids=[
-        "a size of 1e9",
-        "a size of text",
-        "no size",
-        "counts that hang",
-        "another size",
-        "text",
-        "a large box",
-        "a class",
-    ],
-)
-def test_saved_instances_are_checked(edit: dict[str, Any], tmp_path: Path) -> None:
-    content = {"images": [ENTRY], "categories": COCO["categories"], "annotations": [FOUND]}
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    assert len(Instances.load(tmp_path / "a.json")) == 1
-    (tmp_path / "a.json").write_text(json.dumps(content | edit))
-    with pytest.raises(UserError, match=r"a\.json is not a file of instances"):
-        Instances.load(tmp_path / "a.json")

@@ -26,18 +26,9 @@ def prepare(tmp_path: Path) -> Callable[..., None]:
 
 
 @pytest.fixture
-def refused(prepare: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(tmp_path: Path, refusal: Callable[..., str]) -> Callable[..., str]:
     """Run ``prepare``, which must fail, and return its error message of one line."""
-
-    def run(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as exit_:
-            prepare(*arguments)
-        assert exit_.value.code == 2
-        complaint = capsys.readouterr().err.strip().splitlines()[-1]
-        assert complaint.startswith("error: ")
-        return complaint
-
-    return run
+    return lambda *arguments: refusal("prepare", *arguments, "--root", tmp_path / "data")
 
 
 @pytest.fixture
