@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -224,38 +223,6 @@ def test_label_studio_reads_brushes_with_scores(image: LabeledImage, tmp_path: P
     assert {(node.tag, node.get("name")) for node in view} == {
         ("Image", "image"), ("BrushLabels", "brush"), ("RectangleLabels", "box"),
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_objects_that_are_boxes_stay_boxes(form: str, image: LabeledImage, tmp_path: Path) -> None:
-    folder = write(form, image, [LabeledObject("boat", (9, 6, 45, 36))], tmp_path)
-
-    def load(name: str) -> Any:
-        return json.loads((folder / name).read_text())
-
-    if form == "labelme":
-        (shape,) = load(f"{STEM}.json")["shapes"]
-        assert (shape["shape_type"], shape["points"]) == ("rectangle", [[9, 6], [45, 36]])
-    elif form == "yolo":
-        numbers = [float(number) for number in (folder / f"labels/{STEM}.txt").read_text().split()]
-        assert numbers == [1, 0.3, 0.35, 0.4, 0.5]
-    elif form in ("coco", "cvat-coco"):
-        (annotation,) = load("annotations.json" if form == "coco" else "annotations/instances_default.json")[
-            "annotations"
-        ]
-        assert (annotation["bbox"], annotation["segmentation"]) == ([9, 6, 36, 30], [])
-    elif form == "voc":
-        box = ElementTree.parse(folder / f"Annotations/{STEM}.xml").getroot().find("object/bndbox")
-        assert box is not None
-        assert [node.text for node in box] == ["10", "7", "45", "36"]
-    elif form == "cvat":
-        node = ElementTree.parse(folder / "annotations.xml").getroot().find("image/box")
-        assert node is not None
-        assert [float(node.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr")] == [9, 6, 45, 36]
-    else:
-        (result,) = load("tasks.json")[0]["annotations"][0]["result"]
-        value = result["value"]
-        assert [value[name] for name in ("x", "y", "width", "height")] == pytest.approx([10, 10, 40, 50])
 
 
 @pytest.mark.parametrize("form", ["yolo", "coco", "cvat-coco", "voc", "cvat", "label-studio"])

@@ -24,9 +24,10 @@ from no_time_to_train.lightning_module import STAGES
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.classify import best_classes
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from tests.conftest import Checkpoints, Photo
+from no_time_to_train.networks.registry import default_checkpoint
+from tests.conftest import Checkpoints, Photo, stage_arguments
 
-CONFIG = Path(__file__).parents[1] / "configs" / "custom_sam2l.yaml"
+NANO = default_checkpoint("sam2_nano"), default_checkpoint("dinov2_nano")
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
 
 #: Two patterns that the nano networks confuse.
@@ -141,9 +142,6 @@ class Scenes:
         self.references = coco_to_references(read_coco(references), shots=2)
         write_references(self.references, folder / "refs.pkl")
         keys = {
-            "model_cfg.sam2_cfg_file": "sam2_nano",
-            "model_cfg.encoder_cfg.name": "dinov2_nano",
-            "model_cfg.sam2_infer_cfgs.points_per_side": 8,
             "model_cfg.memory_bank_cfg.length_negative": 3,
             "dataset_cfgs.fill_memory.root": folder / "refs" / "images",
             "dataset_cfgs.fill_memory.json_file": references,
@@ -152,15 +150,16 @@ class Scenes:
             "dataset_cfgs.test.cat_names": "checks",
             "dataset_cfgs.test.root": folder / "targets" / "images",
             "dataset_cfgs.test.json_file": targets,
-            "data_load_cfgs.workers": 0,
         }
-        self.options = [word for key, value in keys.items() for word in (f"--model.{key}", str(value))]
+        self.options = [word for key, value in keys.items() for word in (f"--model.init_args.{key}", str(value))]
+
+    def command(self, mode: str, *options: str) -> list[str]:
+        """The command line of a stage; words that begin with @ are files in the folder."""
+        words = [str(self.folder / word[1:]) if word.startswith("@") else word for word in options]
+        return [*stage_arguments(mode, NANO, self.folder), *self.options, *words]
 
     def run(self, mode: str, *options: str) -> None:
-        """Run a stage; words that begin with @ are files in the folder."""
-        words = [str(self.folder / word[1:]) if word.startswith("@") else word for word in options]
-        trainer = ["--trainer.accelerator", "cpu", "--trainer.logger.save_dir", str(self.folder)]
-        main(["test", "--config", str(CONFIG), "--model.test_mode", mode, *self.options, *words, *trainer])
+        main(self.command(mode, *options))
 
     def read(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
@@ -269,12 +268,9 @@ def test_an_interrupted_stage_resumes(
     ],
 )
 def test_mistakes_are_named(
-    scenes: Scenes, mode: str, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+    scenes: Scenes, mode: str, options: tuple[str, ...], message: str, refusal: Callable[..., str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        scenes.run(mode, *options)
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in refusal(*scenes.command(mode, *options))
 
 
 # Python and segment
@@ -335,11 +331,10 @@ def test_a_negative_of_an_unknown_class_is_an_error_that_names_it(
 # What it is good for
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_ap_of_a_class_rises_when_what_is_confused_with_it_is_its_negative(seed: int, tmp_path: Path) -> None:
+def test_the_ap_of_a_class_rises_when_what_is_confused_with_it_is_its_negative(tmp_path: Path) -> None:
     """Checks are searched for in scenes of checks and dots, with the trained nano networks."""
-    references = read_coco(write_coco(tmp_path / "refs", (CHECKS, DOTS), 6, seed=2 * seed))
-    targets = read_coco(write_coco(tmp_path / "targets", (CHECKS, DOTS), 4, seed=2 * seed + 1))
+    references = read_coco(write_coco(tmp_path / "refs", (CHECKS, DOTS), 6, seed=2))
+    targets = read_coco(write_coco(tmp_path / "targets", (CHECKS, DOTS), 4, seed=3))
     segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=16))
 
     def show(category_id: int, negative: bool) -> None:

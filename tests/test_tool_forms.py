@@ -149,19 +149,30 @@ def photo(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "objects",
+    [
+        {RECTANGLE: HOLED, (2, 30, 40, 31): pixels(2, 30, 40, 31), (50, 2, 51, 3): pixels(50, 2, 51, 3)},
+        {RECTANGLE: None, (9, 6, 45, 36): None},
+    ],
+    ids=["masks", "boxes"],
+)
 @pytest.mark.parametrize("form", FORMATS)
-def test_what_is_written_for_a_tool_is_read_back_exactly(form: str, tmp_path: Path) -> None:
+def test_what_is_written_for_a_tool_is_read_back_exactly(form: str, objects: dict[Any, Any], tmp_path: Path) -> None:
     path = photo(tmp_path / "photos" / "sub" / "a.png")
-    masks = {(10, 8, 40, 20): HOLED, (2, 30, 40, 31): pixels(2, 30, 40, 31), (50, 2, 51, 3): pixels(50, 2, 51, 3)}
-    files = FORMATS[form](tmp_path / "out", [Category(1, "boat")], False)
+    files = FORMATS[form](tmp_path / "out", [Category(1, "bird"), Category(2, "boat")], False)
     image = LabeledImage("sub/a.png", "sub/a_2", path, 1, 40, 60)
-    files.add(image, [LabeledObject("boat", box, mask, 0.5) for box, mask in masks.items()])
+    files.add(image, [LabeledObject("boat", box, mask, 0.5) for box, mask in objects.items()])
     files.finish()
     found = find_references(tmp_path / "out" / form)
     assert found.unused == ()
-    assert [one.label for one in found.references] == ["boat"] * 3
-    for reference, mask in zip(found.references, masks.values(), strict=True):
-        np.testing.assert_array_equal(reference.read_mask(), mask)
+    assert [one.label for one in found.references] == ["boat"] * len(objects)
+    for reference, (box, mask) in zip(found.references, objects.items(), strict=True):
+        if mask is None:
+            assert reference.read_mask() is None
+            np.testing.assert_allclose(reference.box, box, atol=1e-3)
+        else:
+            np.testing.assert_array_equal(reference.read_mask(), mask)
 
 
 def test_shapes_without_an_area_and_unused_files_are_counted(tmp_path: Path) -> None:
