@@ -153,6 +153,12 @@ def results(folder: Path) -> bytes:
     return (folder / "results.json").read_bytes()
 
 
+def gallery_data(page: Path) -> Any:
+    """What a gallery shows."""
+    _, _, rest = page.read_text(encoding="utf-8").partition('id="data">')
+    return json.loads(rest.partition("</script>")[0])
+
+
 def recorded(folder: Path, stage: str = "test") -> dict[str, Any]:
     """What ``run.json`` says of a stage."""
     return json.loads((folder / "run.json").read_text())[stage]

@@ -15,6 +15,7 @@ from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.settings import Settings
+from no_time_to_train.networks.box_prompts import rectangle
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 
@@ -55,6 +56,15 @@ class StandIn:
         scores, classes = torch.tensor([one for one, _ in FOUND]), torch.tensor([one for _, one in FOUND])
         classes = classes.clamp(max=len(self.memory.categories) - 1)
         return Instances(image, self.memory.categories, Detections(Masks.pack(masks), boxes, scores, classes))
+
+
+class WholeBox:
+    """Stands in for SAM 2: each mask fills its box."""
+
+    name = "whole box"
+
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        return np.array([rectangle(box, *image.shape[:2]) for box in boxes])
 
 
 def run(

@@ -130,44 +130,37 @@ def modules_after(code: str) -> set[str]:
 IMAGE = "tests/data/one_pixel.png"
 
 
+THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    "line",
     [
-        ["--help"],
-        ["segment", "--help"],
-        ["test", "--help"],
-        ["evaluate", "--gt"],
-        ["segmnet"],
-        ["segment", "--references", "nowhere", "--images", "nowhere", "--out", "nowhere"],
-        ["test", "--config", "nowhere.yaml"],
-        ["test", "--config", "configs/custom_sam2l.yaml", "--model.model_cfg.sam2_cfg", "sam2_hiera_l"],
-        ["test", "--config", "configs/custom_sam2l.yaml", "--trainer.devicess", "2"],
-        ["memory", "show", "nowhere"],
-        ["sample-references", "--n-shot", "1", "--out", "nowhere.json", "--json-file", "nowhere.json"],
-        ["boxes-to-masks", "nowhere.json", "--image-dir", "."],
-        ["report", "nowhere"],
-        ["demo", "--out", "configs"],
-        ["segment", "--memory", "nowhere", "--images", IMAGE, "--out", "nowhere"],
-        ["segment", "--reference", "thing:nowhere.png:point=1,2", "--images", IMAGE, "--out", "nowhere"],
-        ["segment", "--reference", f"thing:{IMAGE}:mask={IMAGE}", "--images", "nowhere", "--out", "nowhere"],
-        ["segment", "--reference", f"thing:{IMAGE}:mask={IMAGE}", "--images", IMAGE, "--out", IMAGE],
-        ["segment", "--reference", f"thing:{IMAGE}:mask={IMAGE}", "--images", IMAGE, "--out", "y", "--sam2", "gone.pt"],
-        [
-            "segment",
-            "--reference",
-            f"thing:{IMAGE}:mask={IMAGE}",
-            "--images",
-            IMAGE,
-            "--out",
-            "y",
-            "--class-score",
-            "a",
-        ],
-        ["filter", "nowhere"],
+        "--help",
+        "segment --help",
+        "test --help",
+        "evaluate --gt",
+        "segmnet",
+        "segment --references nowhere --images nowhere --out nowhere",
+        "test --config nowhere.yaml",
+        "test --config configs/custom_sam2l.yaml --model.model_cfg.sam2_cfg sam2_hiera_l",
+        "test --config configs/custom_sam2l.yaml --trainer.devicess 2",
+        "memory show nowhere",
+        "sample-references --n-shot 1 --out nowhere.json --json-file nowhere.json",
+        "boxes-to-masks nowhere.json --image-dir .",
+        "report nowhere",
+        "demo --out configs",
+        f"segment --memory nowhere --images {IMAGE} --out nowhere",
+        f"segment --reference thing:nowhere.png:point=1,2 --images {IMAGE} --out nowhere",
+        f"{THING} --images nowhere --out nowhere",
+        f"{THING} --images {IMAGE} --out {IMAGE}",
+        f"{THING} --images {IMAGE} --out y --sam2 gone.pt",
+        f"{THING} --images {IMAGE} --out y --class-score a",
+        "filter nowhere",
     ],
 )
-def test_help_and_mistakes_in_options_and_paths_import_nothing_slow(arguments: list[str]) -> None:
-    status = 0 if "--help" in arguments else 2
+def test_help_and_mistakes_in_options_and_paths_import_nothing_slow(line: str) -> None:
+    arguments, status = line.split(), 0 if "--help" in line else 2
     code = f"from no_time_to_train.cli import main\ntry:\n    main({arguments!r})\n"
     code += f"except SystemExit as ended:\n    assert (ended.code or 0) == {status}"
     assert not modules_after(code) & set(SLOW)

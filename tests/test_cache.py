@@ -86,13 +86,7 @@ def test_a_broken_or_foreign_entry_is_made_again(
 
 @pytest.mark.parametrize(
     ("change", "seen"),
-    [
-        ({"nms_thr": 0.3}, 0),
-        ({"num_out_instance": 5}, 0),
-        ({"cls_num_per_mask": -1}, 0),
-        ({"iou_thr": 0.45}, IMAGES),
-        ({"points_per_side": 4}, IMAGES),
-    ],
+    [({"nms_thr": 0.3, "num_out_instance": 5, "cls_num_per_mask": -1}, 0), ({"iou_thr": 0.45}, IMAGES)],
 )
 def test_an_entry_is_used_with_the_settings_that_it_depends_on(
     arguments: Callable[..., list[str]], filled: Path, tmp_path: Path, proposer_calls: list[Any], change: Any, seen: int
@@ -129,7 +123,9 @@ def test_the_key_has_all_that_proposals_depend_on_and_nothing_else(nano_checkpoi
     others = [key(debias=3), key(precision="bfloat16"), key(tiles=2), key(tiles=2, tile_overlap=0.3)]
     others += [key(points_per_side=4), key(pred_iou_thresh=0.3)]
     assert len({key(), *others}) == 7
-    assert key() == key(max_instances=5, points_per_batch=3, merge_exponent=1.0)
+    assert key() == key(
+        max_instances=5, points_per_batch=3, merge_exponent=1.0, box_nms_thresh=0.3, classes_per_mask=-1
+    )
 
 
 def test_two_processes_fill_one_cache(arguments: Callable[..., list[str]], tmp_path: Path) -> None:

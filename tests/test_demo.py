@@ -7,7 +7,6 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.files import read_json
-from tests.conftest import assert_same_results
+from tests.conftest import assert_same_results, gallery_data
 
 SEED = "77"
 Command = Callable[..., str]
@@ -74,13 +73,6 @@ def test_the_demo_ends_with_the_command_for_own_photos(demo: tuple[Path, str]) -
     assert len(data["images"]) == 4
     staged = {record["image_id"] for record in read_json(folder / "demo/results.json") if record["score"] >= 0.5}
     assert [bool(image["instances"]) for image in data["images"]] == [image_id in staged for image_id in range(1, 5)]
-
-
-def gallery_data(page: Path) -> Any:
-    """What a gallery shows."""
-    found = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text(), re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
 
 
 def test_the_nano_networks_find_from_python_what_the_stages_find(demo: tuple[Path, str]) -> None:

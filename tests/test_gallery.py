@@ -1,6 +1,5 @@
 """The gallery, opened in a browser from the file system and used as a person does; and the overlays."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from no_time_to_train.visual.drawing import PALETTE, draw_instances, instance_co
 from no_time_to_train.visual.gallery import Gallery
 from no_time_to_train.visual.labels import place_labels
 from tests.browser import needs_browser
+from tests.conftest import gallery_data
 from timing import gallery as speed
 from timing.browser import Browser
 
@@ -284,8 +284,7 @@ def test_the_measurement_of_speed_runs(browser: Browser, tmp_path: Path) -> None
 
 
 def test_scores_keep_their_digits(tmp_path: Path) -> None:
-    text = write_gallery(tmp_path, {"a.png": [(0, 0.49999), (0, 0.37)]}).read_text(encoding="utf-8")
-    data = json.loads(text[text.index('id="data">') + 10 : text.index("</script>")])
+    data = gallery_data(write_gallery(tmp_path, {"a.png": [(0, 0.49999), (0, 0.37)]}))
     assert [one["score"] for one in data["images"][0]["instances"]] == [0.49999, 0.37]
 
 

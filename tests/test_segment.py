@@ -77,8 +77,8 @@ def by_name(results: COCO) -> dict[str, list[dict]]:
     return {image["file_name"]: results.imgToAnns[image["id"]] for image in results.imgs.values()}
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_each_form_of_references_gives_results(
+@pytest.mark.parametrize("name", ["class folder", "YOLO boxes", "LabelMe points"])
+def test_references_with_masks_boxes_and_points_give_results(
     name: str, photo: Photo, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     form, write, _ = FORMS[name]
@@ -293,7 +293,7 @@ def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    for index in range(40):
+    for index in range(15):
         (photos / f"{index:03d}.png").symlink_to(photo.path)
     arguments = ["--memory", str(out.parent / "both.memory"), "--images", str(photos), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
@@ -312,7 +312,7 @@ def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(
     assert "run the same command again to resume" in printed
     written = COCO(tmp_path / "out/images.json")
     done = len(written.imgs)
-    assert 3 <= done < 40
+    assert 3 <= done < 15
     assert f"interrupted after {done} images" in printed
     before = written.loadRes(str(tmp_path / "out/results.json")).dataset["annotations"]
     assert (tmp_path / "out/index.html").is_file()
@@ -324,5 +324,5 @@ def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(
     assert f"({done} of the images by the run before)" in capsys.readouterr().out
     after = COCO(tmp_path / "out/images.json").loadRes(str(tmp_path / "out/results.json")).dataset["annotations"]
     assert after[: len(before)] == before
-    assert {record["image_id"] for record in after} == set(range(1, 41))
+    assert {record["image_id"] for record in after} == set(range(1, 16))
     assert not list((tmp_path / "out").rglob(".*"))

@@ -17,6 +17,7 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 from tests import small_sets
 from tests.conftest import DATA, stage_arguments
+from tests.stand_in import WholeBox
 from tests.stand_in import run as segment
 
 Rename = Callable[[int], "int | str"]
@@ -132,14 +133,6 @@ def test_evaluation_also_of_results_whose_ids_became_numbers(tmp_path: Path, pro
 
 
 def test_masks_from_boxes(tmp_path: Path) -> None:
-    class WholeBox:
-        name = "whole box"
-
-        def __call__(self, image: Any, boxes: Any) -> Any:
-            from no_time_to_train.networks.box_prompts import rectangle
-
-            return [rectangle(box, *image.shape[:2]) for box in boxes]
-
     small_sets.write(renamed(small_sets.draw_coco(tmp_path, ["a"], 1, masks=False), "x{}".format), tmp_path / "a.json")
     boxes_to_masks(tmp_path / "a.json", tmp_path, tmp_path / "b.json", WholeBox)
     made = json.loads((tmp_path / "b.json").read_text())

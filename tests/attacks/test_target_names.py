@@ -16,6 +16,7 @@ from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
+from tests.conftest import gallery_data
 from tests.stand_in import ALL_FORMATS, files_of, run, write_video
 
 LONG = "ü" * 125 + ".png"  # 254 bytes
@@ -83,9 +84,11 @@ def test_images_with_awkward_names_get_all_their_files(tmp_path: Path) -> None:
         labels = out / f"labelme/{stem}.json"
         assert (labels.parent / json.loads(labels.read_text())["imagePath"]).is_file()
     assert all((out / image["path"]).is_file() for image in images)
-    page = (out / "index.html").read_text(encoding="utf-8")
-    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
-    links = [image[key] for image in data["images"] for key in ("thumbnail", "preview", "overlay")]
+    links = [
+        image[key]
+        for image in gallery_data(out / "index.html")["images"]
+        for key in ("thumbnail", "preview", "overlay")
+    ]
     assert all((out / unquote(link)).is_file() for link in links)
     assert not [link for link in links if set(link) & set(" #?\"'<>\n\\")]
 

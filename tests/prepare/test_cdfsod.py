@@ -4,24 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from no_time_to_train.cli import main
 from tests.prepare.sites import cdfsod_files, load, write_files, zip_of
-
-
-class WholeBox:
-    """Replaces SAM 2: each mask fills its box."""
-
-    name = "whole box"
-
-    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        masks = np.zeros((len(boxes), *image.shape[:2]), bool)
-        for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
-            mask[y1:y2, x1:x2] = True
-        return masks
+from tests.stand_in import WholeBox
 
 
 def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
