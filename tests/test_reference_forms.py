@@ -1,43 +1,18 @@
-"""References in every form: the form is detected, the object is read exactly, and mistakes are explained."""
+"""References in every form: what belongs together, the command line, and mistakes, which are explained."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.errors import UserError, UserNotice
-from tests.conftest import Photo
-from tests.reference_folders import FORMS, LABEL, box, labelme, write
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_each_form_is_detected_and_read(name: str, photo: Photo, tmp_path: Path) -> None:
-    form, writer, content = FORMS[name]
-    writer(tmp_path, photo)
-    found = find_references(tmp_path)
-    assert found.form == form
-    (reference,) = found.references
-    assert reference.label == LABEL
-    assert reference.image.is_file()
-    if content == "mask":
-        mask = reference.read_mask()
-        assert mask is not None
-        # Polygons through the centers of pixels lose up to one pixel at the edge where they are filled.
-        tolerance = 0.03 if "polygon" in name else 0
-        assert mask.shape == photo.mask.shape
-        assert (mask != photo.mask).mean() <= tolerance
-    elif content == "box":
-        assert reference.read_mask() is None
-        np.testing.assert_allclose(reference.box, box(photo), atol=1e-3)
-    else:
-        ((x, y),) = reference.points
-        assert photo.mask[int(y), int(x)]
+from tests.conftest import DATA, Photo
+from tests.reference_folders import LABEL, class_folder, coco, labelme, write, yolo
 
 
 def test_shapes_of_a_group_are_one_object(photo: Photo, tmp_path: Path) -> None:
@@ -53,8 +28,8 @@ def test_shapes_of_a_group_are_one_object(photo: Photo, tmp_path: Path) -> None:
 
 
 def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path) -> None:
-    FORMS["COCO RLE"][1](tmp_path, photo)
-    FORMS["YOLO boxes"][1](tmp_path / "yolo", photo)
+    coco(tmp_path, photo)
+    yolo(tmp_path / "yolo", photo)
     assert find_references(tmp_path / "annotations" / "instances.json").form == "COCO json"
     assert find_references(tmp_path / "yolo" / "data.yaml").form == "YOLO txt"
 
@@ -97,20 +72,20 @@ def test_a_mistake_on_the_command_line_is_explained(text: str, complaint: str) -
 
 
 def test_the_ids_and_the_order_of_classes_are_those_of_the_annotations(photo: Photo, tmp_path: Path) -> None:
-    FORMS["COCO RLE"][1](tmp_path / "coco", photo)
+    coco(tmp_path / "coco", photo)
     path = tmp_path / "coco/annotations/instances.json"
     content = json.loads(path.read_text())
     content["categories"] += [{"id": 2, "name": "other"}]
     path.write_text(json.dumps(content))
     assert list(find_references(tmp_path / "coco").category_ids.items()) == [(LABEL, 9), ("other", 2)]
-    FORMS["YOLO boxes"][1](tmp_path / "yolo", photo)
+    yolo(tmp_path / "yolo", photo)
     assert find_references(tmp_path / "yolo").category_ids == {"other": 1, LABEL: 2}
-    FORMS["class folder"][1](tmp_path / "folders", photo)
+    class_folder(tmp_path / "folders", photo)
     assert find_references(tmp_path / "folders").category_ids == {}
 
 
 def test_images_that_cannot_be_read_here_are_named(photo: Photo, tmp_path: Path) -> None:
-    FORMS["class folder"][1](tmp_path, photo)
+    class_folder(tmp_path, photo)
     (tmp_path / LABEL / "raw.cr2").touch()
     with pytest.warns(UserNotice, match=r"1 image cannot be read here: raw\.cr2 \(convert them to JPEG"):
         assert len(find_references(tmp_path).references) == 1
@@ -130,7 +105,7 @@ def test_images_that_cannot_be_read_here_are_named(photo: Photo, tmp_path: Path)
 def test_a_broken_folder_of_a_class_is_explained(
     edit: Callable[[Path], None], complaint: str, photo: Photo, tmp_path: Path
 ) -> None:
-    FORMS["class folder"][1](tmp_path, photo)
+    class_folder(tmp_path, photo)
     edit(tmp_path)
     with pytest.raises(UserError, match=complaint) as caught:
         find_references(tmp_path)
@@ -140,13 +115,13 @@ def test_a_broken_folder_of_a_class_is_explained(
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("LabelMe polygons", r"photos/a\.png, which is annotated in .*, was not found"),
+        ("LabelMe masks", r"photos/a\.png, which is annotated in .*, was not found"),
         ("COCO RLE", "was not found: put it into that folder"),
         ("Pascal VOC", r"c\.png, which is annotated"),
     ],
 )
-def test_an_image_that_is_not_there_is_named(name: str, complaint: str, photo: Photo, tmp_path: Path) -> None:
-    FORMS[name][1](tmp_path, photo)
+def test_an_image_that_is_not_there_is_named(name: str, complaint: str, tmp_path: Path) -> None:
+    shutil.copytree(DATA / "exports" / name, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     with pytest.raises(UserError, match=complaint):
@@ -154,7 +129,7 @@ def test_an_image_that_is_not_there_is_named(name: str, complaint: str, photo: P
 
 
 def test_two_images_with_the_annotated_name_are_refused(photo: Photo, tmp_path: Path) -> None:
-    FORMS["COCO RLE"][1](tmp_path, photo)
+    coco(tmp_path, photo)
     shutil.copytree(tmp_path / "images" / "default", tmp_path / "images" / "copy")
     with pytest.raises(UserError, match="was found twice"):
         find_references(tmp_path)

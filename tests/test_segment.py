@@ -21,7 +21,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import find_targets
 from tests.conftest import Checkpoints, Photo
-from tests.reference_folders import FORMS, LABEL, box
+from tests.reference_folders import LABEL, box, class_folder, coco, labelme, yolo
 from tests.stand_in import write_video
 
 AWKWARD = "sub folder/фото <b>&#?%41'\".png"
@@ -52,7 +52,7 @@ def photos(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(photo: Photo, photos: Path, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run with a class folder, a box on the command line, and all formats of labels."""
     folder = tmp_path_factory.mktemp("run")
-    FORMS["class folder"][1](folder / "refs", photo)
+    class_folder(folder / "refs", photo)
     corners = ",".join(map(str, box(photo)))
     main([
         "segment", "--references", str(folder / "refs"), "--reference", f"</script>:{photo.path}:box={corners}",
@@ -77,11 +77,19 @@ def by_name(results: COCO) -> dict[str, list[dict]]:
     return {image["file_name"]: results.imgToAnns[image["id"]] for image in results.imgs.values()}
 
 
-@pytest.mark.parametrize("name", ["class folder", "YOLO boxes", "LabelMe points"])
+@pytest.mark.parametrize(
+    ("form", "write"),
+    [("one folder per class", class_folder), ("YOLO txt", yolo), ("LabelMe json", labelme("point"))],
+    ids=["masks", "boxes", "points"],
+)
 def test_references_with_masks_boxes_and_points_give_results(
-    name: str, photo: Photo, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    form: str,
+    write: Callable[[Path, Photo], None],
+    photo: Photo,
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    form, write, _ = FORMS[name]
     write(tmp_path / "refs", photo)
     arguments = ["--references", str(tmp_path / "refs"), "--images", str(photo.path), "--out", str(tmp_path / "out")]
     main(["segment", *arguments, *options])
@@ -184,7 +192,7 @@ def test_every_kth_frame_of_a_video_is_processed_and_saved(
 def test_the_images_of_a_coco_file_keep_their_ids(
     annotated: bool, out: Path, photo: Photo, options: list[str], tmp_path: Path
 ) -> None:
-    FORMS["COCO RLE"][1](tmp_path, photo)
+    coco(tmp_path, photo)
     path = tmp_path / "annotations/instances.json"
     if not annotated:
         path.write_text(json.dumps({"images": json.loads(path.read_text())["images"]}))
@@ -200,8 +208,8 @@ def test_targets_are_folders_globs_and_files_without_repetition(photos: Path) ->
 
 
 def test_files_of_an_earlier_run_are_no_targets(photo: Photo, tmp_path: Path) -> None:
-    FORMS["class folder"][1](tmp_path, photo)
-    FORMS["class folder"][1](tmp_path / "out", photo)
+    class_folder(tmp_path, photo)
+    class_folder(tmp_path / "out", photo)
     assert find_targets([str(tmp_path)], every=1, out=tmp_path / "out").count == 2
 
 
@@ -241,7 +249,7 @@ def test_a_mistake_ends_in_one_line(
 def test_references_are_checked_on_a_page_that_does_not_stop_the_run(
     photo: Photo, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    FORMS["LabelMe rectangles"][1](tmp_path / "refs", photo)
+    labelme("rectangle")(tmp_path / "refs", photo)
     out = tmp_path / "out"
     arguments = ["--references", str(tmp_path / "refs"), "--out", str(out), *options]
     main(["segment", "--check-references", *arguments])

@@ -79,7 +79,17 @@ CORNER = pixels(50, 30, 60, 40)
 TWO_MASKS: list[Expected] = [*MASK, ("boat", CORNER)]
 CLASSES: list[Expected] = [*MASK, ("boat", pixels(45, 0, 50, 9)), ("bird", pixels(0, 30, 9, 40))]
 
+FLOWER = "rote Blüte"
+
 READ: dict[str, Export] = {
+    "class folder": Export("one folder per class", [(FLOWER, PIXELS)]),
+    "cut-outs": Export("one folder per class", [(FLOWER, PIXELS)]),
+    "LabelMe masks": Export("LabelMe json", [(FLOWER, PIXELS)]),
+    "COCO RLE": Export("COCO json", [(FLOWER, PIXELS)]),
+    "COCO uncompressed RLE": Export("COCO json", [(FLOWER, PIXELS)]),
+    "COCO boxes": Export("COCO json", [(FLOWER, RECTANGLE)]),
+    "Pascal VOC": Export("Pascal VOC xml", [(FLOWER, RECTANGLE)]),
+    "YOLO boxes": Export("YOLO txt", [(FLOWER, RECTANGLE)]),
     "Label Studio JSON": Export("Label Studio json", LABEL_STUDIO, 1),
     "Label Studio minimal": Export("Label Studio json", LABEL_STUDIO[:1]),
     "Label Studio COCO": Export("COCO json", MASK),
