@@ -1,4 +1,4 @@
-"""Configurations of the authors' code are read as they are: written here in their shape, with each of their keys."""
+"""Configurations of the authors' code are read as they are: in their shape, with each of their keys."""
 
 import sys
 import warnings
@@ -14,8 +14,7 @@ from no_time_to_train.commands.authors_config import is_known, protocol_of, tran
 from no_time_to_train.config import ModelCfg
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.networks.registry import default_checkpoint
-
-CLASS = "no_time_to_train.pl_wrapper.sam2matcher_pl.Sam2MatcherLightningModel"
+from tests.conftest import DATA
 
 #: Keys without meaning, each with the value that changes nothing.
 WITHOUT_MEANING = {
@@ -29,47 +28,7 @@ WITHOUT_MEANING = {
 
 
 def their_config() -> dict[str, Any]:
-    """A configuration in the shape of the authors', without their keys that have no meaning here."""
-    data = {"name": "coco", "class_split": "few_shot_classes"}
-    return {
-        "seed_everything": 42,
-        "model": {
-            "class_path": CLASS,
-            "init_args": {
-                "test_mode": "fill_memory",
-                "model_cfg": {
-                    "name": "matching_baseline_noAMG",
-                    "sam2_cfg_file": "sam2_hiera_l.yaml",
-                    "sam2_ckpt_path": "./checkpoints/sam2_hiera_large.pt",
-                    "sam2_infer_cfgs": {
-                        "points_per_side": 32,
-                        "testing_point_bs": 128,
-                        "iou_thr": 0.4,
-                        "with_negative_refs": True,
-                        "negative_score_thr": 0.3,
-                    },
-                    "encoder_cfg": {"name": "dinov2_large", "img_size": 518, "patch_size": 14},
-                    "encoder_ckpt_path": "./checkpoints/dinov2/dinov2_vitl14_pretrain.pth",
-                    "memory_bank_cfg": {"category_num": 20, "length": 10, "length_negative": 5},
-                },
-                "dataset_cfgs": {
-                    "fill_memory": {**data, "root": "train", "memory_pkl": "refs.pkl", "image_size": 518},
-                    "support": {**data, "root": "train", "json_file": "train.json", "image_size": 1024},
-                    "test": {**data, "root": "val", "json_file": "val.json", "image_size": 1024},
-                },
-                "data_load_cfgs": {"workers": 2},
-            },
-        },
-        "trainer": {
-            "devices": 1,
-            "benchmark": True,
-            "precision": 32,
-            "callbacks": [
-                {"class_path": "pytorch_lightning.callbacks.TQDMProgressBar", "init_args": {"refresh_rate": 5}}
-            ],
-            "logger": [{"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": "logs"}}],
-        },
-    }
+    return yaml.safe_load((DATA / "authors_config.yaml").read_text())
 
 
 def with_key(key: str, value: Any, config: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from no_time_to_train import ReferenceSegmenter, UserError
-from no_time_to_train.cli import main
 from no_time_to_train.config import EncoderCfg, ModelCfg
 from no_time_to_train.networks.box_prompts import build_box_segmenter
 from no_time_to_train.networks.build import build_sam2, build_vit
@@ -142,9 +142,16 @@ def test_a_device_that_does_not_exist_is_named() -> None:
 class TestConfiguration:
     """Names choose networks, and networks choose checkpoints and sizes, with every configuration that ships."""
 
-    @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-    @pytest.mark.parametrize("null", [False, True], ids=["", "null"])
-    @pytest.mark.parametrize("test_mode", ["fill_memory", "test"])
+    @pytest.mark.parametrize(
+        ("config", "null", "test_mode"),
+        [
+            *((path, True, "test") for path in CONFIGS),
+            *(
+                (CONFIGS[0], null, mode)
+                for null, mode in ((False, "test"), (False, "fill_memory"), (True, "fill_memory"))
+            ),
+        ],
+    )
     def test_other_networks_ask_for_exactly_their_checkpoints(
         self,
         config: Path,
@@ -152,7 +159,7 @@ class TestConfiguration:
         test_mode: str,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        refusal: Callable[..., str],
     ) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "memory.ckpt").touch()
@@ -162,14 +169,13 @@ class TestConfiguration:
             options += [f"{model}.sam2_ckpt_path", "null", f"{model}.encoder_ckpt_path", "null"]
         if test_mode == "test":
             options += ["--ckpt_path", "memory.ckpt"]
-        with pytest.raises(SystemExit) as ended:
-            main(["test", "--config", str(config), "--model.test_mode", test_mode, *options])
-        assert ended.value.code == 2
-        missing = {"test": ["sam2.1_hiera_tiny.pt", "dinov2_vits14_pretrain.pth"], "fill_memory": []}[test_mode]
-        missing = missing or ["dinov2_vits14_pretrain.pth"]
-        error = capsys.readouterr().err
-        plural = "s" * (len(missing) > 1)
-        assert f"checkpoint{plural} not found: {', '.join(f'checkpoints/{name}' for name in missing)}; get " in error
+        line = refusal("test", "--config", config, "--model.test_mode", test_mode, *options)
+        dinov2 = "checkpoints/dinov2_vits14_pretrain.pth"
+        missing = {
+            "test": f"checkpoints not found: checkpoints/sam2.1_hiera_tiny.pt, {dinov2}; get ",
+            "fill_memory": f"checkpoint not found: {dinov2}; get ",
+        }
+        assert missing[test_mode] in line
 
     def test_sizes_and_context_follow_the_network(self) -> None:
         assert (EncoderCfg("dinov2_nano").input_size, EncoderCfg("dinov2_small").input_size) == (336, 518)
