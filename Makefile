@@ -26,7 +26,7 @@ test-floors: .venv/ready
 	.uv/bin/uv venv --quiet --clear --python $(FLOORS_PYTHON) .floors
 	.uv/bin/uv pip install --quiet --python .floors --resolution lowest-direct --editable ".[dev]"
 	.floors/bin/no-time-to-train demo --n-shot 1 --images 2 --out .floors/demo
-	OMP_NUM_THREADS=1 .floors/bin/python -m pytest tests/test_method.py tests/test_sampling.py tests/test_reference_forms.py \
+	OMP_NUM_THREADS=1 .floors/bin/python -m pytest tests/test_method.py tests/test_sampling.py tests/test_tool_forms.py \
 	  tests/test_label_files.py tests/test_instances.py tests/evaluation tests/test_authors_config.py \
 	  tests/test_encoders.py tests/test_app.py
 

@@ -5,12 +5,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from no_time_to_train.cli import main
+from tests.prepare.sites import Site
 from tests.small_sets import draw_coco, write
 from tests.web import serving
 
@@ -29,17 +29,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         annotation["image_id"] = ids[annotation["image_id"]]
     write(data, tmp_path / "train2017.json")
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        file = tmp_path / "drawn" / request.path.lstrip("/")
-        if not file.is_file():
-            return request.send_error(404)
-        request.send_response(200)
-        request.send_header("Content-Type", "image/png")
-        request.send_header("Content-Length", str(file.stat().st_size))
-        request.end_headers()
-        request.wfile.write(file.read_bytes())
-
-    with serving(answer) as url:
+    with serving(Site(tmp_path / "drawn").answer) as url:
         yield url
 
 

@@ -9,23 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_image import encode_picture
-from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.classify import best_classes, classify
-from no_time_to_train.method.detections import Detections
-from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import crop_window, patch_weights
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import Proposals
-from no_time_to_train.method.segmenter import Segmenter, describe_proposals
+from no_time_to_train.method.segmenter import describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
-from no_time_to_train.networks.build import build_sam2, build_vit
+from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.visual.memory_pictures import kmeans, principal_components
 
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
@@ -132,36 +129,6 @@ def test_soft_merging_lowers_scores_of_masks_covered_by_better_ones_of_their_cla
     np.testing.assert_allclose(scores, [1, 0, (1 - 0.25 * 0.5**0.5) ** 0.5, 1], rtol=1e-6)
 
 
-class NoProposals(torch.nn.Module):
-    """A proposer that proposes nothing."""
-
-    def forward(self, image: Tensor) -> Proposals:
-        return Proposals(torch.zeros(0, 16, 16), torch.zeros(0))
-
-
-class FlatEncoder(torch.nn.Module):
-    """An encoder with the same feature everywhere."""
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        return torch.ones(1, 2, 4, 4)
-
-
-def test_an_image_without_proposals_has_no_instances() -> None:
-    segmenter = Segmenter(FlatEncoder(), NoProposals(), torch.eye(2), Settings())  # type: ignore[arg-type]
-    detections = segmenter.segment(torch.zeros(3, 64, 64), 40, 50)
-    assert len(detections) == 0
-    assert to_coco_records(detections, 1, [3, 7]) == []
-
-
-def test_results_are_coco_records() -> None:
-    masks = np.zeros((1, 20, 30), bool)
-    masks[0, 5:10, 3:20] = True
-    detections = Detections(Masks.pack(masks), torch.tensor([[3, 5, 19, 9]]), torch.tensor([0.5]), torch.tensor([1]))
-    (record,) = to_coco_records(detections, 42, [3, 7])
-    assert (record["image_id"], record["category_id"], record["bbox"]) == (42, 7, [3, 5, 16, 4])
-    assert record["segmentation"]["size"] == [20, 30]
-
-
 def test_kmeans_finds_separate_groups_and_pca_their_axis() -> None:
     generator = torch.Generator().manual_seed(0)
     groups = torch.eye(5)[torch.arange(200) % 3] + 0.05 * torch.randn(200, 5, generator=generator)
@@ -197,13 +164,3 @@ def test_a_full_gpu_halves_the_prompts_at_once_with_one_notice_and_the_same_resu
     assert [str(notice.message).split()[8] for notice in notices] == ["8", "4"]
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.predicted_iou, expected.predicted_iou)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_not_finite_is_an_error(value: float, nano_checkpoints: tuple[Path, Path]) -> None:
-    vit = build_vit("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
-    vit.norm.bias.data[0] = value
-    proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=2))
-    segmenter = Segmenter(Encoder(vit), proposer, torch.ones(2, vit.embed_dim))
-    with pytest.raises(UserError, match="DINOv2 gives values that are not finite"):
-        segmenter.segment(torch.rand(3, 256, 256), 30, 40)

@@ -16,6 +16,7 @@ from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamBoxes, masks_of
 from no_time_to_train.networks.build import build_sam2, build_vit
+from tests.conftest import Checkpoints
 
 #: Parts of SAM 2 whose values do not pass through each other.
 PARTS: dict[str, Callable[[SAM2Base], Tensor]] = {
@@ -93,6 +94,16 @@ def test_masks_of_sam_that_are_not_finite_are_an_error() -> None:
 def test_logits_of_large_areas_do_not_overflow() -> None:
     """In float16 the sum of half a million logits is infinite, although each is finite."""
     assert not masks_of((torch.full((1, 1024, 1024), -20.0, dtype=torch.float16), torch.ones(1), None), "SAM 2").any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_an_error(value: float, nano_checkpoints: Checkpoints) -> None:
+    vit = build_vit("dinov2_nano", 224, checkpoint=nano_checkpoints[1])
+    vit.norm.bias.data[0] = value
+    proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=2))
+    segmenter = Segmenter(Encoder(vit), proposer, torch.ones(2, vit.embed_dim))
+    with pytest.raises(UserError, match="DINOv2 gives values that are not finite"):
+        segmenter.segment(torch.rand(3, 256, 256), 30, 40)
 
 
 def test_a_prototype_that_is_not_finite_is_an_error() -> None:

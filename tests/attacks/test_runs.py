@@ -1,15 +1,14 @@
 """Runs under attack: configurations that name URLs and pipes, and journals and caches that someone has changed."""
 
-import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from no_time_to_train.pipeline.entries import checksum
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _to_bytes
 from no_time_to_train.pipeline.run_record import record_stage
+from tests.web import serving
 
 CONFIG = "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args:\n    test_mode: test\n"
 
@@ -39,22 +39,14 @@ def requests() -> Iterator[tuple[str, list[str]]]:
     """The address of a server on this machine, and the paths that it was asked for."""
     seen: list[str] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"max_epochs: 3\n")
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        seen.append(request.path)
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(b"max_epochs: 3\n")
 
-        do_HEAD = do_GET
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", seen
-        server.shutdown()
+    with serving(answer) as address:
+        yield address, seen
 
 
 #: Where a configuration can name another file -> the configuration.
