@@ -9,15 +9,12 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-import torch
 from pycocotools.coco import COCO
 
-from no_time_to_train import ReferenceSegmenter, Settings
-from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.files import read_json
-from tests.conftest import assert_same_results, gallery_data
+from tests.conftest import gallery_data
 
 SEED = "77"
 Command = Callable[..., str]
@@ -73,29 +70,6 @@ def test_the_demo_ends_with_the_command_for_own_photos(demo: tuple[Path, str]) -
     assert len(data["images"]) == 4
     staged = {record["image_id"] for record in read_json(folder / "demo/results.json") if record["score"] >= 0.5}
     assert [bool(image["instances"]) for image in data["images"]] == [image_id in staged for image_id in range(1, 5)]
-
-
-def test_the_nano_networks_find_from_python_what_the_stages_find(demo: tuple[Path, str]) -> None:
-    """On the demo's own scenes, with its own references; the context ratio is the encoder's."""
-    out = demo[0] / "demo"
-    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=24))
-    coco, targets = COCO(str(out / "references/instances.json")), COCO(str(out / "targets/instances.json"))
-    for category, shots in read_references(out / "references.json").items():
-        for annotation in coco.loadAnns([shot["ann_ids"][0] for shot in shots]):
-            image = out / "references/images" / coco.imgs[annotation["image_id"]]["file_name"]
-            segmenter.add_reference(coco.cats[category]["name"], image, mask=coco.annToMask(annotation))
-    segmenter.renumber({category["name"]: category["id"] for category in targets.cats.values()})
-    assert segmenter.memory is not None
-    staged = load_memory(out / "memory_postprocessed.ckpt")
-    assert segmenter.made_with == staged.made_with
-    torch.testing.assert_close(segmenter.memory.prototypes, staged.prototypes, atol=1e-4, rtol=0)
-    chosen = list(targets.imgs.values())[:3]
-    images = [out / "targets/images" / entry["file_name"] for entry in chosen]
-    found = zip(chosen, segmenter.segment_many(images, threshold=0.0, progress=False), strict=True)
-    results = [record for entry, instances in found for record in instances.to_coco(entry["id"])]
-    expected = [one for one in read_json(out / "results.json") if one["image_id"] in {one["id"] for one in chosen}]
-    assert len(expected) > 3
-    assert_same_results(results, expected)
 
 
 def test_references_with_wrong_labels_find_nothing(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:

@@ -113,20 +113,6 @@ def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.
     assert "One reference cannot be compared with others" in capsys.readouterr().out
 
 
-def test_automatic_thresholds_are_used_and_kept_for_filter(wrong: Path, tmp_path: Path, capsys) -> None:
-    image = next((wrong / "refs/rings").glob("*[0-9].png"))
-    main([
-        "segment", "--nano", "--device", "cpu", "--points-per-side", "10", "--references", str(wrong / "refs"),
-        "--images", str(image), "--out", str(tmp_path / "out"), "--score", "auto", "--class-score", "rings=0.2",
-    ])  # fmt: skip
-    printed = capsys.readouterr().out
-    report = json.loads((wrong / "out/reference_report.json").read_text())
-    expected = next(one["threshold"]["score"] for one in report["classes"] if one["label"] == "stripes")
-    assert f"--threshold auto: stripes: {expected:g}" in printed
-    info = json.loads((tmp_path / "out/images.json").read_text())["info"]
-    assert info["class_scores"] == {"rings": 0.2, "stripes": expected}
-
-
 def test_automatic_thresholds_need_references(tmp_path: Path, refusal: Callable[..., str]) -> None:
     line = refusal("segment", "--memory", "m", "--score", "auto", "--images", "x", "--out", tmp_path / "out")
     assert "--threshold auto measures the references" in line

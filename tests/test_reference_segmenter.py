@@ -81,6 +81,9 @@ def test_the_stages_and_this_class_give_the_same_results(
             segmenter.add_reference(category.name, image, mask=mask, box=(x, y, x + w, y + h))
     assert segmenter.memory is not None
     torch.testing.assert_close(segmenter.memory.prototypes, staged.prototypes, atol=1e-5, rtol=0)
+    segmenter.renumber({category.name: category.id for category in staged.categories})
+    assert segmenter.memory.categories == staged.categories
+    assert segmenter.made_with == staged.made_with
 
     segmenter.memory = None
     segmenter.load_memory(memory)

@@ -129,17 +129,19 @@ def test_an_image_that_changed_since_it_was_shown_is_named(segmenter: ReferenceS
 
 
 def test_references_measure_has_the_thresholds_of_segment_with_the_same_options(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # --max-pixels sets it for this process
     image = next((folder / "rings").glob("*[0-9].png"))
     words = f"--nano --device cpu --points-per-side 4 --mode best --debias 2 --max-pixels 100000 --references {folder}"
     options = [*words.split(), "--negative", f"stripes:{image}:box=5,5,60,60", "--out"]
     main(["references", "measure", *options, str(tmp_path / "checked")])
-    main(["segment", "--images", str(image), "--threshold", "auto", *options, str(tmp_path / "out")])
+    chosen = ["--threshold", "auto", "--class-score", "rings=0.2"]
+    main(["segment", "--images", str(image), *chosen, *options, str(tmp_path / "out")])
     report = json.loads((tmp_path / "checked/reference_report.json").read_text())
     expected = {one["label"]: one["threshold"]["score"] for one in report["classes"] if one["threshold"]}
-    info = json.loads((tmp_path / "out/images.json").read_text())["info"]
-    assert expected == info["class_scores"]
     assert expected.keys() == {"stripes"}
+    assert f"--threshold auto: stripes: {expected['stripes']:g}" in capsys.readouterr().out
+    info = json.loads((tmp_path / "out/images.json").read_text())["info"]
+    assert info["class_scores"] == {**expected, "rings": 0.2}
     assert any(one["negative"] for one in report["shots"])
