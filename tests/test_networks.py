@@ -1,7 +1,5 @@
 """Checkpoints are recognized by their tensors, missing ones are named at once, and names choose networks."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -121,15 +119,6 @@ class TestMissingCheckpoints:
     def test_a_file_of_ones_own_is_named_alone(self) -> None:
         with pytest.raises(UserError, match=r"^checkpoint not found: nowhere/my\.pt$"):
             check_exist("nowhere/my.pt", NANO[0], "nowhere/my.pt")
-
-    def test_nothing_slow_is_imported_for_that(self) -> None:
-        code = (
-            "import sys\n"
-            "from no_time_to_train.networks.registry import find_networks\n"
-            "find_networks('nano')\n"
-            "assert not {'torch', 'numpy', 'timm', 'sam2'} & sys.modules.keys()\n"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_device_that_does_not_exist_is_named() -> None:

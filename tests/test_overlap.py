@@ -87,7 +87,7 @@ def test_guided_proposals_need_a_memory(nano_checkpoints: Checkpoints, photo: Ph
 def test_the_images_before_one_that_cannot_be_read_are_returned(segmenter: ReferenceSegmenter, photo: Photo) -> None:
     found = segmenter.segment_many([photo.path, "gone.png"], threshold=0.0, progress=False)
     assert next(found).to_coco() == segmenter.segment(photo.path, threshold=0.0).to_coco()
-    with pytest.raises(UserError, match="image not found"):
+    with pytest.raises(UserError, match=r"image not found: gone\.png"):
         next(found)
 
 

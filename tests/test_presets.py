@@ -21,18 +21,11 @@ from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.registry import PRESETS, find_networks
 from tests.conftest import Checkpoints, Photo
 
-NAMES = {
-    "accurate": ("sam2_hiera_large", "dinov2_vitl14", "grid"),
-    "balanced": ("sam2.1_hiera_base_plus", "dinov2_vitb14", "guided"),
-    "fast": ("sam2.1_hiera_tiny", "dinov2_vits14", "guided"),
-}
-
 
 @pytest.mark.parametrize("preset", [None, "accurate", "balanced", "fast"])
 def test_a_preset_names_its_networks_and_what_is_given_overrides_it(
     preset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert NAMES == PRESETS
     monkeypatch.chdir(tmp_path)
     download_both = f"download --preset {preset}" if preset else "download sam2_hiera_large dinov2_vitl14"
     with pytest.raises(UserError, match=f"get them with: no-time-to-train {download_both}; or"):
@@ -40,7 +33,7 @@ def test_a_preset_names_its_networks_and_what_is_given_overrides_it(
     Path("checkpoints").mkdir()
     for checkpoint in registry.CHECKPOINTS.values():
         (tmp_path / "checkpoints" / checkpoint.file_name).touch()
-    sam2, dinov2, _ = NAMES[preset or "accurate"]
+    sam2, dinov2, _ = PRESETS[preset or "accurate"]
     assert find_networks(preset=preset) == (
         registry.find_network(sam2, registry.SAM2_NAMES),
         registry.find_network(dinov2, registry.DINOV2_NAMES),
@@ -95,6 +88,7 @@ def test_a_preset_downloads_its_two_checkpoints(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(download, "download", lambda name, _: names.append(name))
     main(["download", "--preset", "fast", "--folder", str(tmp_path)])
     assert names == ["sam2.1_hiera_tiny", "dinov2_vits14"]
+    assert PRESETS["accurate"] == ("sam2_hiera_large", "dinov2_vitl14", "grid"), "the paper's"
 
 
 def test_all_networks_compute_in_the_chosen_precision_and_the_results_are_close(

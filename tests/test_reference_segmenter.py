@@ -233,8 +233,6 @@ def test_many_images_are_segmented_one_after_the_other(
     assert "image/s" in capsys.readouterr().err
     assert len(list(segmenter.segment_many([photo.path], progress=False))) == 1
     assert not capsys.readouterr().err
-    with pytest.raises(UserError, match=r"image not found: gone\.png"):
-        list(segmenter.segment_many([photo.path, "gone.png"]))
 
 
 def test_a_cut_out_is_described_alike_however_close_it_was_cut(
