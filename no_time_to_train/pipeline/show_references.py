@@ -16,9 +16,8 @@ from no_time_to_train.api.prompted_references import read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.reference_forms.reference import WHOLE, Reference
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.drawing import FILL, PALETTE, draw_outlines, outlines
-from no_time_to_train.visual.html import jpeg_base64, render
+from no_time_to_train.visual.html import jpeg_base64, write_page
 
 #: Longer side of a picture in pixels.
 SIDE = 640
@@ -69,8 +68,7 @@ def write_references_page(
     count = plural(len(references) - negatives, "reference")
     count += f" and {plural(negatives, 'negative reference')}" if negatives else ""
     title = f"{count} of {len(classes)} class{'es' * (len(classes) != 1)}"
-    with atomic_write(page) as file:
-        file.write(render("references.html", title=title, classes=classes, problems=problems).encode())
+    write_page(page, "references.html", title=title, classes=classes, problems=problems)
     return problems
 
 
