@@ -5,13 +5,14 @@ from collections import Counter
 from pathlib import Path
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, configure, run_stages, write_page
+from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, configure, run_stages
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.method.settings import Settings
+from no_time_to_train.pipeline.results_page import write_results_page
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
 
@@ -36,7 +37,8 @@ def run_demo(out: Path, n_shot: int, images: int, seed: int) -> None:
     """
     write_inputs(out, n_shot, images, seed)
     run_stages(out)
-    write_page(out, f"Drawn scenes, {n_shot} shots", *annotation_files(out), BenchmarkOptions())
+    files = annotation_files(out)
+    write_results_page(out, f"Drawn scenes, {n_shot} shots", *files, *(file.parent / "images" for file in files))
     run_segment(out)
     print(f"\nopen {out / 'index.html'} and {out / 'segment' / 'index.html'} in a browser")
 

@@ -14,13 +14,9 @@ from no_time_to_train.evaluation.lvis_ap import check_lvis, lvis_ap
 from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD, semantic_iou
 from no_time_to_train.method.memory_bank import Category
 
-#: The protocols and what each measures.
-PROTOCOLS = {
-    "coco": "COCO's AP of boxes and masks",
-    "voc": "PASCAL VOC's AP of boxes; detections of difficult objects are ignored; and nAP50 as published",
-    "lvis": "LVIS's federated AP of boxes and masks, also for rare, common and frequent classes; and AP as published",
-    "semantic": "COCO-20i's mIoU, for which the instances of a class are merged; mIoU as published; and COCO's AP",
-}
+#: The protocols: COCO's AP of boxes and masks; PASCAL VOC's AP of boxes, and nAP50 as published; LVIS's federated AP,
+#: also for rare, common and frequent classes, and AP as published; COCO-20i's mIoU, also as published, and COCO's AP.
+PROTOCOLS = ("coco", "voc", "lvis", "semantic")
 
 
 def evaluate(
@@ -37,7 +33,7 @@ def evaluate(
         coco: Ground truth. Missing areas are filled in; see :func:`check_truth`.
         results: COCO result records, each with a box. Masks are scored where every record has one.
         categories: The classes that count. Ground truth and results of other classes are ignored.
-        protocol: A key of ``PROTOCOLS``.
+        protocol: One of ``PROTOCOLS``.
         semantic_threshold: With ``semantic``, the lowest score of an instance that counts. ``mIoU_as_published``
             always takes 0.5.
         errors: Also analyze the errors; see ``error_analysis``.
