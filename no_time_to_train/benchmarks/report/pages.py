@@ -1,8 +1,8 @@
 """The report: Markdown, one self-contained HTML file, and a plot and a CSV file per benchmark."""
 
-import base64
 import io
 import re
+from base64 import b64encode
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,15 +11,19 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from no_time_to_train.benchmarks.report.published import (
+from no_time_to_train.benchmarks.report.runs import OURS, Run
+from no_time_to_train.benchmarks.report.tables import (
     BENCHMARKS,
     Benchmark,
+    Point,
+    Table,
     benchmark_of,
     dataset_title,
+    points,
+    points_csv,
     published_over_seeds,
+    tables_of,
 )
-from no_time_to_train.benchmarks.report.runs import OURS, Run
-from no_time_to_train.benchmarks.report.tables import Point, Table, points, points_csv, tables_of
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 
@@ -56,11 +60,6 @@ class Section:
     plot: bytes | None = None
     csv: str = ""
 
-    @property
-    def plot_url(self) -> str:
-        """The plot as a data URL, which holds the picture itself."""
-        return f"data:image/png;base64,{base64.b64encode(self.plot or b'').decode()}"
-
 
 def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
     """Write ``report.md``, ``report.html``, and ``report_BENCHMARK.csv`` and ``.png`` for each benchmark with runs.
@@ -69,7 +68,8 @@ def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
         runs: The runs, from ``runs.find_runs``.
     """
     sections = build_sections(runs)
-    contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": html(sections).encode()}
+    page = render("report.html", title=TITLE, note=NOTE, sections=sections, b64encode=b64encode)
+    contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": page.encode()}
     for section in sections:
         if section.plot is not None:
             contents[out_dir / f"{section.file_name}.png"] = section.plot
@@ -109,11 +109,6 @@ def markdown(sections: list[Section]) -> str:
             rows = [table.header, ["---"] * len(table.header), *table.rows]
             lines += [f"{table.caption}:", "", *map(_markdown_row, rows), ""]
     return "\n".join(lines)
-
-
-def html(sections: list[Section]) -> str:
-    """The report as one HTML page that needs no other file."""
-    return render("report.html", title=TITLE, note=NOTE, sections=sections)
 
 
 def _markdown_row(cells: list[str]) -> str:
