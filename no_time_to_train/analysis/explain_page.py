@@ -41,7 +41,6 @@ def write_explain_page(
         costs: From ``miss_costs``, with "iou" and "score", what a hit needs.
         misses: The missed objects, as ``explain.json`` holds them.
         annotations: Their annotations, by the ids in ``misses``.
-        root: Folder of the images.
     """
     by_reason = defaultdict(list)
     for miss in sorted(misses, key=lambda miss: -annotations[miss["id"]]["area"]):

@@ -55,12 +55,9 @@ class BenchmarkOptions:
 
 
 def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = ()) -> None:
-    """Run several stages with the configuration ``folder/config.yaml``, and print their commands.
+    """Run some stages, in this order, with the configuration ``folder/config.yaml``, and print their commands.
 
-    Args:
-        folder: Folder of the run; memories and results go there.
-        stages: The stages to run, in this order.
-        options: Further options, for every stage.
+    Memories and results go to the folder; ``options`` are further ones for every stage.
     """
     from no_time_to_train.stage_cli import run_stage
 
@@ -77,13 +74,7 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
 
 
 def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
-    """Run the three stages, score the results and write the page.
-
-    Args:
-        references: COCO annotations with masks.
-        targets: COCO annotations of the images to search, with the ground truth.
-        out: Folder for everything that is written.
-    """
+    """Run the three stages on two COCO files, score the results and write the page; all goes to ``out``."""
     folders = configure(references, targets, out, options)
     labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
     words = [str(word) for option, value in labels.items() if value is not None for word in (option, value)]
@@ -96,7 +87,7 @@ def run_benchmark(references: Path, targets: Path, out: Path, options: Benchmark
 
 
 def configure(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> tuple[Path, Path]:
-    """Write the reference set ``references.json`` and the stages' configuration ``config.yaml`` into a folder.
+    """Write the reference set and the stages' configuration into a folder.
 
     Returns:
         The folders of the images of references and of targets.
@@ -172,10 +163,7 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
 def find_images(coco: "COCO", json_file: Path, option: str) -> Path:
     """The folder that the file names of an annotation file are relative to, by its first image.
 
-    Args:
-        coco: The annotation file.
-        json_file: Its path.
-        option: The option that names the folder instead, for the message.
+    ``option`` names the folder instead, for the message.
     """
     entries: list[dict[str, Any]] = list(coco.imgs.values())
     if not entries:

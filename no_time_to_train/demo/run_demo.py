@@ -29,11 +29,7 @@ SEGMENTED = 4
 def run_demo(out: Path, n_shot: int, images: int, seed: int) -> None:
     """Draw scenes of the novel classes, run the three stages on them, write ``index.html``, and run ``segment``.
 
-    Args:
-        out: Folder for everything. An earlier demo in it is replaced.
-        n_shot: References per class.
-        images: Target images.
-        seed: Seed of the scenes and of the choice of references.
+    An earlier demo in the folder is replaced. The seed is that of the scenes and of the choice of references.
     """
     write_inputs(out, n_shot, images, seed)
     run_stages(out)
@@ -64,11 +60,7 @@ def write_inputs(out: Path, n_shot: int, images: int, seed: int) -> None:
 
 
 def run_segment(out: Path) -> None:
-    """Run the command that people run on their own photos, on a few of the targets, and print it.
-
-    Args:
-        out: Folder of a demo whose inputs are written.
-    """
+    """Run the command that people run on their own photos, on a few of the targets, and print it."""
     references, targets = annotation_files(out)
     chosen = {shot["ann_ids"][0] for shots in read_references(out / "references.json").values() for shot in shots}
     data = read_json(references)

@@ -43,12 +43,8 @@ def lvis_ap(
 
     In LVIS's AP, an image counts for the classes annotated in it and for those in its ``neg_category_ids``; detections
     of other classes are ignored. Unmatched detections of the classes in its ``not_exhaustive_category_ids`` are ignored
-    too. The AP as published is plain COCO AP: every image counts for every class.
-
-    Args:
-        results: COCO result records. The best 300 of each image count; as published, the best 100 of each image and
-            class.
-        classes_at_once: Affects memory only, never results.
+    too. The AP as published is plain COCO AP: every image counts for every class. The best 300 results of each image
+    count; as published, the best 100 of each image and class.
 
     Returns:
         ``{"bbox": {"AP": ..., "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300",

@@ -30,13 +30,12 @@ def evaluate(
     """Score COCO results against the ground truth of some classes.
 
     Args:
-        coco: Ground truth. Missing areas are filled in; see :func:`check_truth`.
+        coco: Ground truth. Missing areas are filled in, as by :func:`check_truth`.
         results: COCO result records, each with a box. Masks are scored where every record has one.
         categories: The classes that count. Ground truth and results of other classes are ignored.
-        protocol: One of ``PROTOCOLS``.
         semantic_threshold: With ``semantic``, the lowest score of an instance that counts. ``mIoU_as_published``
             always takes 0.5.
-        errors: Also analyze the errors; see ``error_analysis``.
+        errors: Also analyze the errors.
 
     Returns:
         The metrics as ``metrics.json`` holds them, fractions in [0, 1] with None where there is no ground truth; and

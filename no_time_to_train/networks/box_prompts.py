@@ -116,13 +116,9 @@ class SamBoxes(_PredictedMasks):
 
 
 def masks_of(predicted: tuple[Any, Any, Any], network: str) -> NDArray[np.bool_]:
-    """The masks that a predictor returns as logits, which are checked.
+    """The masks, bool [n, ..., H, W], that a predictor returns as logits, which are checked.
 
-    Args:
-        predicted: The masks' logits at the image's size, float [n, ..., H, W]; the predicted IoUs; and further values.
-
-    Returns:
-        bool [n, ..., H, W].
+    ``predicted`` has the logits at the image's size, float [n, ..., H, W], the predicted IoUs, and further values.
     """
     logits, predicted_iou = (torch.as_tensor(values) for values in predicted[:2])
     check_finite(torch.stack([values.sum(dtype=torch.float32) for values in (logits, predicted_iou)]), network)
@@ -180,25 +176,16 @@ class PromptedImage:
 
 
 def mask_or_box(mask: NDArray[np.bool_], box: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The mask that a network made from a box; where it lies wholly outside the box or is empty, the box itself.
+    """The mask, bool [H, W], that a network made from a box, float32 [4], xyxy in pixels.
 
-    Args:
-        mask: bool [H, W].
-        box: float32 [4], xyxy in pixels.
+    It is the box itself where the mask is empty or lies wholly outside.
     """
     whole = rectangle(box, *mask.shape)
     return mask if (mask & whole).any() else whole
 
 
 def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels that a box touches, at least one.
-
-    Args:
-        box: float32 [4], xyxy in pixels.
-
-    Returns:
-        bool [height, width].
-    """
+    """The pixels, bool [height, width], that a box touches, at least one; float32 [4], xyxy in pixels."""
     x1, y1 = int(np.clip(np.floor(box[0]), 0, width - 1)), int(np.clip(np.floor(box[1]), 0, height - 1))
     x2, y2 = int(np.clip(np.ceil(box[2]), x1 + 1, width)), int(np.clip(np.ceil(box[3]), y1 + 1, height))
     mask = np.zeros((height, width), bool)
@@ -216,13 +203,9 @@ def import_sam() -> Any:
 
 
 def build_sam(checkpoint: str | Path) -> Any:
-    """Build the SAM that an official checkpoint belongs to, in eval mode on the CPU.
+    """Build the SAM that an official checkpoint belongs to, in eval mode on the CPU, without gradients.
 
-    Args:
-        checkpoint: Official checkpoint of SAM ViT-B, ViT-L or ViT-H. The weights show which of them it is.
-
-    Returns:
-        A ``segment_anything.modeling.Sam``, whose parameters need no gradients.
+    The weights show whether it is ViT-B, ViT-L or ViT-H. Returns a ``segment_anything.modeling.Sam``.
     """
     registry = import_sam().sam_model_registry
     shapes = read_shapes(checkpoint)
@@ -248,7 +231,6 @@ def build_box_segmenter(
     Args:
         sam2_cfg_file: Network name of SAM 2, such as ``sam2_hiera_l``, with or without ``.yaml``. None recognizes the
             network from its checkpoint.
-        sam2_ckpt_path: Checkpoint of that SAM 2. Default: see ``registry.default_checkpoint``.
         sam_checkpoint: Official checkpoint of SAM ViT-B, ViT-L or ViT-H, to use instead of SAM 2.
         device: Such as ``cuda:1`` or ``cpu``. Default: the GPU if there is one.
     """

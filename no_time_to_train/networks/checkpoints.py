@@ -174,12 +174,7 @@ def describe(shapes: Shapes) -> str:
 
 
 def recognize(network: Network, names: dict[str, str]) -> str:
-    """The name of a network, which its checkpoint shows where it is not known.
-
-    Args:
-        network: The network, whose name may be None.
-        names: The networks that it may be: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
-    """
+    """The name of a network in ``SAM2_NAMES`` or ``ENCODER_NAMES``; its checkpoint shows it where it is None."""
     if network.name is not None:
         return network.name
     shapes = read_shapes(network.checkpoint)
@@ -200,12 +195,7 @@ def _same_tensors(first: str, second: str) -> bool:
 
 
 def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
-    """Copy weights into a network that has exactly their names and shapes.
-
-    Args:
-        model: The network, which is changed in place.
-        weights: Tensors by their names in the network.
-    """
+    """Copy weights into a network, in place, that has exactly their names and shapes."""
     expected = model.state_dict()
     reshaped = {key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape}
     for problem, keys in (

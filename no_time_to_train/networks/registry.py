@@ -131,12 +131,11 @@ def default_checkpoint(network: str) -> Path:
     """Where a network's weights are by default: in ``checkpoints/``, or in this package for a nano network.
 
     A DINOv2 that is not there but in ``checkpoints/dinov2/``, its place in the authors' code, is found as well; of the
-    other encoders, the file of timm where the official one is missing.
+    other encoders, the file of timm where the official one is missing. An unknown name gives a path that does not exist.
 
     Args:
         network: Network name, such as ``sam2_hiera_l``, ``dinov2_large`` or ``timm:vit_small_patch16_224``, with or
-            without ``.yaml``. An unknown name gives a path that does not exist; the functions that build networks
-            report it.
+            without ``.yaml``.
     """
     if network.startswith(TIMM):
         return FOLDER / f"{network.removeprefix(TIMM)}.safetensors"
@@ -200,13 +199,7 @@ def encoder_input_size(name: str) -> int:
 
 
 def check_encoder_sizes(name: str, img_size: int | None, patch_size: int | None) -> None:
-    """Check that an encoder can have an input of this size.
-
-    Args:
-        name: Network name.
-        img_size: Side of its square input in pixels; None is not checked.
-        patch_size: Side of a patch in pixels; None is not checked.
-    """
+    """Check that an encoder can have an input and patches of these sides in pixels; None is not checked."""
     if img_size is None and patch_size is None:
         return
     patch = _info(name).patch
@@ -305,16 +298,13 @@ def find_networks(
     *more: str | Path,
     preset: PresetName | None = None,
 ) -> tuple[Network, Network]:
-    """Find both networks, and check that their checkpoints exist.
+    """Find both networks, SAM 2 and the encoder, and check that their checkpoints exist.
 
     Args:
-        sam2: See :func:`find_network`; or "nano" for the two networks that ship with this package. None takes the
+        sam2: As of :func:`find_network`; or "nano" for the two networks that ship with this package. None takes the
             preset's.
         more: Further checkpoints that must exist.
         preset: A name in ``PRESETS``; None takes ``accurate``.
-
-    Returns:
-        SAM 2 and the encoder.
     """
     check_choice("preset", preset, PresetName | None)
     chosen = PRESETS[preset or "accurate"]

@@ -79,7 +79,6 @@ def choose_references(
         coco: The annotation file of the pool.
         categories: The classes, in ascending order of their ids.
         pool: The instances to choose from, at least ``n_shot`` of each class.
-        n_shot: The number of references per class.
         segmenter: The networks. Its memory is not used.
     """
     used = {entry["img_id"] for entries in pool.values() for entry in entries}

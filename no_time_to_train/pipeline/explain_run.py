@@ -55,21 +55,17 @@ def explain_run(
     min_iou: float = 0.5,
     min_score: float = 0.0,
 ) -> str:
-    """Say of each object that a run missed why, and write ``explain.json`` and ``explain.html``.
+    """Say of each object that a run missed why, write ``explain.json`` and ``explain.html``, and return the table.
 
     Images are done one by one; the command resumes after an interruption, and uses the run's proposal cache.
 
     Args:
-        results_file: The run's results, next to its ``run.json``.
+        results_file: The run's results, next to its ``run.json``; ``results`` is its content.
         coco: Ground truth, as ``evaluate`` leaves it.
-        results: The content of the results file.
         categories: The classes that count.
         iou_type: "segm" where hits are decided by masks, "bbox" where by boxes.
         min_iou: The IoU with an object that a hit needs.
         min_score: The score that a detection needs.
-
-    Returns:
-        The table of the reasons.
     """
     if protocol == "lvis":
         raise UserError("misses cannot be explained with LVIS, where not every class is verified in every image")

@@ -26,15 +26,10 @@ SIDE = 640
 def write_references_page(
     references: Sequence[Reference], page: Path, build: Callable[[], ReferenceSegmenter]
 ) -> list[str]:
-    """Write a page with the mask of each reference, in its image.
+    """Write a page with the mask of each reference, in its image; return a line for each that cannot be used.
 
-    Args:
-        page: The HTML file, which contains the pictures.
-        build: Builds the networks. It is called only if a reference has no mask. Images without a mask get those
-            that ``ReferenceSegmenter.add_references`` finds.
-
-    Returns:
-        One line for each reference that cannot be used.
+    ``build`` builds the networks. It is called only if a reference has no mask. Images without a mask get those that
+    ``ReferenceSegmenter.add_references`` finds.
     """
     segmenter = cache(build)
     choices: dict[int, Choice] = {}

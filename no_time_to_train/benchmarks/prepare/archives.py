@@ -61,11 +61,7 @@ def download_archive(archive: Archive, downloads: Path) -> Path:
 
 
 def check_archive(path: Path, md5: str | None) -> None:
-    """Check that a file is the complete archive.
-
-    Args:
-        md5: Its expected checksum. Without one, the file only has to open as a zip or tar archive.
-    """
+    """Check that a file has the checksum. Without one, it only has to open as a zip or tar archive."""
     if md5 is None:
         with open_archive(path):
             return
@@ -85,11 +81,7 @@ def archive_step(
     wanted: Callable[[str], bool],
     options: PrepareOptions,
 ) -> Step:
-    """The step that downloads an archive, unpacks it, and deletes it unless ``options.keep_archives``.
-
-    Args:
-        wanted: Whether the member of this name is unpacked.
-    """
+    """The step that downloads an archive, unpacks the members that are ``wanted``, and deletes it unless it is kept."""
 
     def make() -> None:
         path = download_archive(archive, options.downloads)
@@ -109,13 +101,10 @@ class Member(NamedTuple):
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Unpack some files of a zip or tar archive.
+    """Unpack the members of a zip or tar archive that are ``wanted``, by their names.
 
     All members are checked before anything is written. Each file is written atomically. Files that exist with the
     right size are skipped, so that an interrupted run resumes.
-
-    Args:
-        wanted: Whether the member of this name is unpacked.
     """
     with open_archive(archive, folder) as members:
         chosen = [member for member in members if wanted(member.name) and not _is_unpacked(member, folder)]
@@ -131,11 +120,7 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
 
 @contextmanager
 def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Member]]:
-    """Open a zip or tar archive and list its regular files.
-
-    Args:
-        folder: Folder that the archive will be unpacked to; all members are checked for it. None checks nothing.
-    """
+    """Open a zip or tar archive and list its regular files; all members are checked for the folder to unpack it to."""
     try:
         with zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive) as opened:
             yield list(_members(opened, archive, folder))

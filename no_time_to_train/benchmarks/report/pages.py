@@ -62,11 +62,7 @@ class Section:
 
 
 def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
-    """Write ``report.md``, ``report.html``, and ``report_BENCHMARK.csv`` and ``.png`` for each benchmark with runs.
-
-    Args:
-        runs: The runs, from ``runs.find_runs``.
-    """
+    """Write ``report.md``, ``report.html``, and ``report_BENCHMARK.csv`` and ``.png`` for each benchmark with runs."""
     sections = build_sections(runs)
     page = render("report.html", title=TITLE, note=NOTE, sections=sections, b64encode=b64encode)
     contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": page.encode()}
@@ -117,11 +113,7 @@ def _markdown_row(cells: list[str]) -> str:
 
 
 def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
-    """Draw the first two measures of a benchmark, one panel each.
-
-    Returns:
-        A PNG file; None where no run has a number of shots.
-    """
+    """Draw the first two measures of a benchmark, one panel each, as a PNG file; None where no run states its shots."""
     shown = [point for point in found if point.shots is not None]
     measures = [
         (title, measure)

@@ -175,11 +175,7 @@ class Point:
 
 
 def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
-    """Average the runs that differ in the seed only.
-
-    Returns:
-        One point per data set, method, number of shots and measure, in this order.
-    """
+    """Average the runs that differ in the seed only: a point per data set, method, shots and measure, in this order."""
     groups: dict[tuple[str, str, int | None], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.dataset, run.method, run.shots), []).append(run)
@@ -196,12 +192,7 @@ def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
 
 
 def tables_of(benchmark: Benchmark, found: list[Point], runs: list[Run]) -> list[Table]:
-    """The tables of a benchmark: means over everything and over seeds where there are any, and every run.
-
-    Args:
-        found: The points of the runs, from :func:`points`.
-        runs: Its finished runs.
-    """
+    """The tables of a benchmark: means over everything and over seeds where there are any, and every run."""
     tables = mean_table(benchmark, found), seed_table(benchmark, found), run_table(benchmark, runs)
     return [table for table in tables if table is not None]
 
