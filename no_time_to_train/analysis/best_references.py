@@ -87,7 +87,7 @@ def distinct_proposals(boxes: Tensor, predicted_iou: Tensor) -> Tensor:
 def shown_instances(iou: Tensor) -> Tensor:
     """The annotated instance that each proposal of an image shows: int64 [n].
 
-    It is the one with the highest IoU, or ``NO_INSTANCE`` where that is below ``FOUND_IOU``; iou is float [n, G], G may be 0.
+    It is the one with the highest IoU, float [n, G] with G >= 0, or ``NO_INSTANCE`` where that is below ``FOUND_IOU``.
     """
     best, instance = F.pad(iou, (0, 1)).max(dim=1)
     return instance.where(best >= FOUND_IOU, NO_INSTANCE)
@@ -126,7 +126,7 @@ class ClassRanking:
         return len(self.rows)
 
     def scores(self, sets: list[list[int]]) -> Tensor:
-        """The leave-one-out scores, float64 in [0, 1], of sets of references of the class, as indices in [0, len(self)).
+        """The leave-one-out scores, float64 in [0, 1], of sets of references of the class, by indices in [0, len(self)).
 
         A score is the average precision of the pool's proposals as candidates of the class: those that are more similar
         to the prototype than to any other class, ranked by that similarity. The prototype is the set's mean; in the
@@ -165,8 +165,8 @@ class ClassRanking:
 def choose_best(ranking: ClassRanking, count: int) -> tuple[list[int], float]:
     """Choose the rows of the best ``count`` references of a class in the pool, and their score, one reference by one.
 
-    Each time, the one is taken with which the score of the set is best; of equal ones, the one with which the set is most
-    typical of its class, and of those the first. So the first n of a larger choice are the choice of n.
+    Each time, the one is taken with which the set is best; of equally good ones, the one with which it is most typical
+    of its class, and of those the first. So the first n of a larger choice are the choice of n.
     """
     chosen: list[int] = []
     score = 0.0

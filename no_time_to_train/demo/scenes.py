@@ -131,10 +131,10 @@ def draw_scene(
 
 
 def write_coco(out_dir: str | Path, classes: Sequence[PatternClass], num_images: int, seed: int) -> Path:
-    """Draw a data set in COCO's format: ``out_dir/images/*.png`` and ``out_dir/instances.json``, whose path is returned.
+    """Draw a data set in COCO's format: ``out_dir/images/*.png``, and ``out_dir/instances.json``, which is returned.
 
-    The same arguments write the same bytes, and image i does not depend on ``num_images``. Ids start at 1, also those of
-    the classes; segmentations are the visible parts as compressed RLE, boxes (x, y, w, h) and areas are theirs, in pixels.
+    The same arguments write the same bytes, and image i does not depend on ``num_images``. All ids start at 1;
+    segmentations are the visible parts as compressed RLE, boxes (x, y, w, h) and areas are theirs, in pixels.
     """
     out_dir = Path(out_dir)
     images: list[dict[str, Any]] = []

@@ -131,7 +131,7 @@ def default_checkpoint(network: str) -> Path:
     """Where a network's weights are by default: in ``checkpoints/``, or in this package for a nano network.
 
     A DINOv2 that is not there but in ``checkpoints/dinov2/``, its place in the authors' code, is found as well; of the
-    other encoders, the file of timm where the official one is missing. An unknown name gives a path that does not exist.
+    other encoders, the file of timm where the official one is missing. Of an unknown name, the path does not exist.
 
     Args:
         network: Network name, such as ``sam2_hiera_l``, ``dinov2_large`` or ``timm:vit_small_patch16_224``, with or

@@ -39,8 +39,8 @@ def filter_results(
     Args:
         out: The folder to write, which may be ``folder``.
         score: The lowest score of an instance; None keeps that of the folder.
-        class_scores: The lowest scores of classes, as ``--class-score`` has them. Others keep those of the folder, unless
-            ``score`` is given.
+        class_scores: The lowest scores of classes, as NAME=X. Others keep those of the folder, unless ``score`` is
+            given.
         formats: Further formats to write; without any, those that the folder has.
         overwrite: Whether finished results in ``out`` may be replaced.
     """

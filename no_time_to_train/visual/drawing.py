@@ -94,7 +94,7 @@ def draw_outlines(picture: Picture, contours: list[NDArray[np.int32]], color: tu
 
 
 def outlines(mask: NDArray[np.bool_ | np.uint8]) -> list[NDArray[np.int32]]:
-    """The outlines of the parts and holes of a mask, bool or uint8 [H, W]: x and y of the outermost pixels, int32 [n, 2]."""
+    """The outlines, int32 [n, 2], x and y of pixels, of the parts and the holes of a mask, bool or uint8 [H, W]."""
     contours, _ = cv2.findContours(np.ascontiguousarray(mask, np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return [np.asarray(contour[:, 0], np.int32) for contour in contours]
 

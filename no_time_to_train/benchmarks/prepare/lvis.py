@@ -25,7 +25,7 @@ COUNTS = {"train": {"images": 100_170}, "val": {"images": 19_809}, "minival": {"
 
 
 def parts(options: PrepareOptions) -> Parts:
-    """The steps that make ``lvis/annotations/lvis_v1_{train,val,minival}.json``, with file names relative to ``coco``."""
+    """The steps that make ``lvis/annotations/lvis_v1_*.json``, whose file names are relative to ``coco``."""
     paths = {split: options.root / "lvis" / "annotations" / f"lvis_v1_{split}.json" for split in COUNTS}
     steps = [
         Step(
