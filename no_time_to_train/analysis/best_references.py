@@ -126,7 +126,7 @@ class ClassRanking:
         return len(self.rows)
 
     def scores(self, sets: list[list[int]]) -> Tensor:
-        """The leave-one-out scores, float64 in [0, 1], of sets of references of the class, by indices in [0, len(self)).
+        """The leave-one-out scores, float64 in [0, 1], of sets of references of the class, by indices < len(self).
 
         A score is the average precision of the pool's proposals as candidates of the class: those that are more similar
         to the prototype than to any other class, ranked by that similarity. The prototype is the set's mean; in the
