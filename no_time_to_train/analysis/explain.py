@@ -56,9 +56,7 @@ REASONS = {
         "never proposed", "No mask that SAM 2 proposes covers the object, whatever its predicted IoU.", PROPOSING
     ),
     "no_prompt": Reason(
-        "no prompt was decoded there",
-        "A point that guided prompts left out has a mask of the object.",
-        OTHER,
+        "no prompt was decoded there", "A point that guided prompts left out has a mask of the object.", OTHER
     ),
     "predicted_iou": Reason(
         "dropped by the predicted IoU", "SAM 2 proposes a mask of it, with a predicted IoU below iou_thr.", PROPOSING

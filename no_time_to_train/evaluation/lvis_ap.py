@@ -16,13 +16,7 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.class_splits import LVIS_SPLITS
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.coco_ap import (
-    Metrics,
-    boxes_or_masks,
-    format_table,
-    mean_of_valid,
-    scorable_iou_types,
-)
+from no_time_to_train.evaluation.coco_ap import Metrics, boxes_or_masks, format_table, mean_of_valid, scorable_iou_types
 from no_time_to_train.method.memory_bank import Category
 
 #: Detections per image at most, of all classes together.
@@ -34,10 +28,7 @@ CLASSES_AT_ONCE = 100
 
 
 def lvis_ap(
-    coco: COCO,
-    results: list[dict[str, Any]],
-    categories: list[Category],
-    classes_at_once: int = CLASSES_AT_ONCE,
+    coco: COCO, results: list[dict[str, Any]], categories: list[Category], classes_at_once: int = CLASSES_AT_ONCE
 ) -> tuple[Metrics, str]:
     """LVIS's AP of boxes and masks, and the AP as published.
 

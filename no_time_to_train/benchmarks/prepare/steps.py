@@ -146,11 +146,7 @@ def missing(path: Path) -> str | None:
 
 
 def masks_step(
-    name: str,
-    boxes: Path,
-    image_dir: Path,
-    options: PrepareOptions,
-    problem: Callable[[Path], str | None] = missing,
+    name: str, boxes: Path, image_dir: Path, options: PrepareOptions, problem: Callable[[Path], str | None] = missing
 ) -> Step:
     """The step that makes ``<boxes>_masks.json`` from ``<boxes>.json``, a COCO file with boxes.
 
