@@ -5,7 +5,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,33 +32,11 @@ from no_time_to_train.networks.registry import SAM2_NAMES, Network, default_chec
 BATCH = 64
 
 
-class BoxSegmenter(Protocol):
-    """Anything that makes masks from boxes.
-
-    Attributes:
-        name: Identifies the network and its weights. Masks of equal boxes are equal where the name is.
-    """
-
-    name: str
-
-    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Make one mask per box.
-
-        Args:
-            image: uint8 [H, W, 3] RGB.
-            boxes: float32 [n, 4], xyxy in pixels, n > 0.
-
-        Returns:
-            bool [n, H, W]. A mask may be empty.
-        """
-
-
-class _PredictedMasks(ABC):
-    """A :class:`BoxSegmenter` that uses the predictor which comes with a network.
+class BoxSegmenter(ABC):
+    """Makes masks from boxes, with the predictor which comes with a network.
 
     Args:
-        predictor: The predictor.
-        name: Identifies the network and its weights.
+        name: Identifies the network and its weights. Masks of equal boxes are equal where the name is.
     """
 
     #: What messages call the network.
@@ -70,7 +48,10 @@ class _PredictedMasks(ABC):
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Make one mask per box, bool [n, H, W], of an image uint8 [H, W, 3] and boxes float32 [n, 4] xyxy."""
+        """Make one mask per box, bool [n, H, W], which may be empty.
+
+        The image is uint8 [H, W, 3] RGB; the boxes are float32 [n, 4], xyxy in pixels, n > 0.
+        """
         size = image.shape[:2]
         self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
         batches = [boxes[start : start + BATCH] for start in range(0, len(boxes), BATCH)]
@@ -82,7 +63,7 @@ class _PredictedMasks(ABC):
         """One mask as logits per box of the image of this height and width, as :func:`masks_of` takes them."""
 
 
-class Sam2Boxes(_PredictedMasks):
+class Sam2Boxes(BoxSegmenter):
     """SAM 2 with the sam2 package's own predictor."""
 
     network = "SAM 2"
@@ -98,7 +79,7 @@ class Sam2Boxes(_PredictedMasks):
         return self.predictor.predict(box=boxes, multimask_output=False, return_logits=True)
 
 
-class SamBoxes(_PredictedMasks):
+class SamBoxes(BoxSegmenter):
     """SAM ViT-B, -L or -H, a ``segment_anything.modeling.Sam``, as the paper uses it.
 
     It needs the ``segment-anything`` package, which is not installed by default.
