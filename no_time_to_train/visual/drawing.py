@@ -59,7 +59,7 @@ def draw_instances(
     picture = np.ascontiguousarray(image).copy()
     line = max(round((height * width) ** 0.5 / 450), 1)
     for position in reversed(range(len(filled))):
-        _draw_mask(picture, *masks.crop(position), colors[position], line)
+        draw_mask(picture, *masks.crop(position), colors[position], line)
 
     size = label_size(height, width)
     numbers = [str(index + 1) for index in filled]
@@ -75,7 +75,7 @@ def draw_instances(
     return np.asarray(canvas)
 
 
-def _draw_mask(
+def draw_mask(
     picture: Picture, crop: NDArray[np.bool_], top: int, left: int, color: tuple[int, int, int], line: int
 ) -> None:
     """Draw the part of a mask in its box into a picture, in place."""
