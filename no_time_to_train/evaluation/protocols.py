@@ -8,7 +8,7 @@ from pycocotools.cocoeval import COCOeval
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, voc_ap
+from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, truth_of, voc_ap
 from no_time_to_train.evaluation.error_analysis import analyze_errors
 from no_time_to_train.evaluation.lvis_ap import check_lvis, lvis_ap
 from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD, semantic_iou
@@ -44,8 +44,7 @@ def evaluate(
     if protocol == "lvis" and errors:
         raise UserError("errors cannot be analyzed with LVIS, where not every class is verified in every image")
     check_truth(coco, categories, protocol)
-    chosen = {category.id for category in categories}
-    if not any(annotation["category_id"] in chosen for annotation in coco.anns.values()):
+    if not truth_of(coco, categories):
         return {}, ""
     if 0 in coco.anns:
         coco = renumber_annotations(coco)
@@ -69,10 +68,7 @@ def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
         raise UserError(f"there is no protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
     if protocol == "lvis":
         check_lvis(coco)
-    chosen = {category.id for category in categories}
-    for annotation in coco.anns.values():
-        if annotation["category_id"] not in chosen:
-            continue
+    for annotation in truth_of(coco, categories):
         image, has_mask = coco.imgs[annotation["image_id"]], bool(annotation.get("segmentation"))
         if has_mask and not {"height", "width"} <= image.keys():
             raise UserError(f"masks cannot be scored: image {image['id']} states no height and width")

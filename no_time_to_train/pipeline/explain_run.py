@@ -23,7 +23,7 @@ from no_time_to_train.analysis.explain_page import write_explain_page
 from no_time_to_train.analysis.miss_costs import cost_table, miss_costs
 from no_time_to_train.config import OUR_NAMES, PRECISIONS, DatasetCfgs, ModelCfg, renamed
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.data.datasets import BadImage
+from no_time_to_train.data.datasets import BadImage, loaded
 from no_time_to_train.data.rle import annotation_mask, encode_mask
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.evaluation.coco_ap import VocEval
@@ -167,9 +167,7 @@ class Rerun:
     @torch.inference_mode()
     def propose(self, stage: FindInstancesStage, segmenter: Segmenter, index: int) -> DescribedProposals:
         """The proposals of an image by a stage and its segmenter, from the cache where it has them."""
-        item = stage.dataset[index]
-        if isinstance(item, BadImage):
-            raise UserError(item.reason)
+        item = loaded(stage.dataset[index])
         device = segmenter.prototypes.device
         described = None
         if item.proposals is None:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from no_time_to_train.config import AREA_WEIGHTED
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
+from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist, loaded
 from no_time_to_train.data.memory_files import check_fits, load_memory, recorded, save_memory
 from no_time_to_train.data.reference_sets import ReferenceSet, read_references, validate_references
 from no_time_to_train.errors import UserError, plural
@@ -94,8 +94,7 @@ class FillMemoryStage(Stage):
 
     def step(self, item: ReferenceCrop | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
-        if isinstance(item, BadImage):
-            raise UserError(item.reason)
+        item = loaded(item)
         vector, weight = segmenter.describe_reference(item.crop, item.mask)
         return {"shot": item.index, "vector": vector.tolist(), "weight": weight.item(), "rescaled": item.rescaled}
 
@@ -241,12 +240,9 @@ class VisMemoryStage(FillMemoryStage):
 
     def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
-        crops = []
-        for reference in item:
-            if isinstance(reference, BadImage):
-                raise UserError(reference.reason)
-            crops.append((reference.crop, reference.mask))
-            category = self.categories[reference.class_index]
+        references = [loaded(reference) for reference in item]
+        crops = [(reference.crop, reference.mask) for reference in references]
+        category = self.categories[references[0].class_index]
         cfg = self.model_cfg.sam2_infer_cfgs
         picture = class_sheet(category.name, crops, segmenter.encoder, cfg.kmeans_k, cfg.n_pca_components)
         save_picture(picture, self.picture_file(category))

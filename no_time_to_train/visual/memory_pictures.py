@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.data.datasets import BadImage, ReferenceDataset
-from no_time_to_train.errors import UserError
+from no_time_to_train.data.datasets import ReferenceDataset, loaded
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import patch_weights
 from no_time_to_train.method.memory_bank import Category
@@ -35,9 +34,7 @@ def reference_sheet(references: ReferenceDataset, categories: list[Category]) ->
     """
     rows: list[tuple[str, list[Picture]]] = [(category.name, []) for category in categories]
     for index in range(len(references)):
-        reference = references[index]
-        if isinstance(reference, BadImage):
-            raise UserError(reference.reason)
+        reference = loaded(references[index])
         rows[reference.class_index][1].append(crop_tile(reference.crop, reference.mask, reference.class_index))
     return _sheet(rows)
 
