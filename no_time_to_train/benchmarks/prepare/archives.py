@@ -4,7 +4,6 @@ Python's own filter, ``tarfile.data_filter``, is not used: some versions of Pyth
 has none, so the check of :func:`_check` would be needed all the same.
 """
 
-import hashlib
 import shutil
 import stat
 import tarfile
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
+from torchvision.datasets.utils import calculate_md5
 from tqdm import tqdm
 
 from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Step
@@ -65,12 +65,9 @@ def check_archive(path: Path, md5: str | None) -> None:
     if md5 is None:
         with open_archive(path):
             return
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != md5:
-        raise UserError(f"archive {path} has the checksum {digest.hexdigest()} instead of {md5}")
+    found = calculate_md5(path)
+    if found != md5:
+        raise UserError(f"archive {path} has the checksum {found} instead of {md5}")
 
 
 def archive_step(
