@@ -73,6 +73,19 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
         run_stage(arguments)
 
 
+def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
+    """Run the three stages on two COCO files, score the results and write the page; all goes to ``out``."""
+    folders = configure(references, targets, out, options)
+    labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
+    words = [str(word) for option, value in labels.items() if value is not None for word in (option, value)]
+    run_stages(out, STAGES[:2])
+    run_stages(out, STAGES[2:], words)
+
+    from no_time_to_train.pipeline.results_page import write_results_page
+
+    write_results_page(out, targets.stem, references, targets, *folders)
+
+
 def configure(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> tuple[Path, Path]:
     """Write the reference set and the stages' configuration into a folder.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from no_time_to_train.benchmarks.own_data_set import STAGES, BenchmarkOptions, configure, run_stages
+from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, run_benchmark
 
 
 def benchmark(references: Path, targets: Path, *, out: Path, options: BenchmarkOptions) -> None:
@@ -17,13 +17,5 @@ def benchmark(references: Path, targets: Path, *, out: Path, options: BenchmarkO
     Examples:
         no-time-to-train benchmark refs.json targets.json --n-shot 5 --out run/
     """
-    folders = configure(references, targets, out, options)
-    labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
-    words = [str(word) for option, value in labels.items() if value is not None for word in (option, value)]
-    run_stages(out, STAGES[:2])
-    run_stages(out, STAGES[2:], words)
-
-    from no_time_to_train.pipeline.results_page import write_results_page
-
-    write_results_page(out, targets.stem, references, targets, *folders)
+    run_benchmark(references, targets, out, options)
     print(f"open {out / 'index.html'} in a browser")
