@@ -28,9 +28,9 @@ from no_time_to_train.pipeline.memory_stages import (
     FillMemoryStage,
     PostprocessMemoryNegStage,
     PostprocessMemoryStage,
+    VisMemoryStage,
 )
 from no_time_to_train.pipeline.stage import RunCfg, Stage
-from no_time_to_train.pipeline.vis_memory_stage import VisMemoryStage
 
 #: The stages by the name of their test mode.
 STAGES: dict[str, type[Stage]] = {

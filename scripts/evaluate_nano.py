@@ -19,7 +19,8 @@ from no_time_to_train.data.reference_sets import read_references, write_referenc
 from no_time_to_train.demo.run_demo import write_inputs
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.networks.build import build_sam2, build_vit
-from no_time_to_train.networks.registry import DINOV2_NANO, NANO_IMG_SIZE, SAM2_NANO, default_checkpoint
+from no_time_to_train.networks.encoders import DINOV2_NANO
+from no_time_to_train.networks.registry import SAM2_NANO, default_checkpoint, encoder_input_size
 
 Figures = dict[str, float]
 
@@ -74,7 +75,7 @@ def main() -> None:
         *("--model.init_args.model_cfg.encoder_ckpt_path", str(paths[DINOV2_NANO])),
     ]
     sam2 = build_sam2(SAM2_NANO, paths[SAM2_NANO])
-    vit = build_vit(DINOV2_NANO, NANO_IMG_SIZE, checkpoint=paths[DINOV2_NANO])
+    vit = build_vit(DINOV2_NANO, encoder_input_size(DINOV2_NANO), checkpoint=paths[DINOV2_NANO])
     metrics: dict[str, dict[str, Figures]] = {}
     for seed in args.seeds:
         figures = {

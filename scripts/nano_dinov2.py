@@ -23,7 +23,8 @@ from no_time_to_train.demo.scenes import (
     draw_surface,
     tile_pyramid,
 )
-from no_time_to_train.networks.registry import DINOV2_NANO, PATCH_SIZE, default_context_ratio
+from no_time_to_train.networks.encoders import DINOV2_NANO, PATCH_SIZE
+from no_time_to_train.networks.registry import default_context_ratio
 
 #: Scenes of a batch whose close-ups are used.
 CLOSE_UPS = 2

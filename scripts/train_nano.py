@@ -28,7 +28,8 @@ from tqdm import tqdm
 from no_time_to_train.demo.scenes import Scene
 from no_time_to_train.files import atomic_write
 from no_time_to_train.networks.build import build_sam2, build_vit
-from no_time_to_train.networks.registry import DINOV2_NANO, SAM2_NANO
+from no_time_to_train.networks.encoders import DINOV2_NANO
+from no_time_to_train.networks.registry import SAM2_NANO
 
 #: Scenes per step.
 SCENES = 4

@@ -20,9 +20,8 @@ from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks import timm_models
 from no_time_to_train.networks.build import build_encoder, build_vit
 from no_time_to_train.networks.checkpoints import encoder_width, identify, read_shapes, recognize
-from no_time_to_train.networks.encoders import ENCODERS, NAME_OF_FILE
+from no_time_to_train.networks.encoders import DINOV2_NANO, ENCODERS, NAME_OF_FILE
 from no_time_to_train.networks.registry import (
-    DINOV2_NANO,
     ENCODER_NAMES,
     Network,
     default_checkpoint,

@@ -45,7 +45,6 @@ def annotate(
     """Compare the proposals of an image with its annotated instances.
 
     Args:
-        proposals: The image's proposals.
         size: The image's height and width in pixels.
         instances: The mask of each annotated instance, bool [H, W].
         side: The longer side at which masks are compared, in pixels; less takes less memory.

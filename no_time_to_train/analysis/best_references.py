@@ -65,7 +65,7 @@ class PoolProposals:
 
         Args:
             vectors: For each image, float32 [n, D], the vectors of its distinct proposals.
-            instances: For each image, int64 [n], see :func:`shown_instances`.
+            instances: For each image, int64 [n], as of :func:`shown_instances`.
             classes: For each image, int64 [G], the class of each instance annotated in it.
         """
         starts = np.cumsum([0, *map(len, classes)]).tolist()
@@ -75,26 +75,19 @@ class PoolProposals:
 
 
 def distinct_proposals(boxes: Tensor, predicted_iou: Tensor) -> Tensor:
-    """The proposals of an image without those whose box a proposal of higher predicted IoU has already.
+    """The rows, int64 [m], ascending, of an image's proposals whose box none of higher predicted IoU has already.
 
     Args:
         boxes: int64 [n, 4], xyxy.
         predicted_iou: float32 [n].
-
-    Returns:
-        Their rows in ascending order, int64 [m].
     """
     return nms(boxes.float(), predicted_iou, DISTINCT_IOU).sort().values
 
 
 def shown_instances(iou: Tensor) -> Tensor:
-    """The annotated instance that each proposal of an image shows.
+    """The annotated instance that each proposal of an image shows: int64 [n].
 
-    Args:
-        iou: float [n, G], the IoU of each proposal with each instance; G may be 0.
-
-    Returns:
-        int64 [n], the instance with the highest IoU, or ``NO_INSTANCE`` where that is below ``FOUND_IOU``.
+    It is the one with the highest IoU, float [n, G] with G >= 0, or ``NO_INSTANCE`` where that is below ``FOUND_IOU``.
     """
     best, instance = F.pad(iou, (0, 1)).max(dim=1)
     return instance.where(best >= FOUND_IOU, NO_INSTANCE)
@@ -133,15 +126,12 @@ class ClassRanking:
         return len(self.rows)
 
     def scores(self, sets: list[list[int]]) -> Tensor:
-        """The leave-one-out scores of sets of references of the class, as indices in [0, len(self)).
+        """The leave-one-out scores, float64 in [0, 1], of sets of references of the class, by indices < len(self).
 
         A score is the average precision of the pool's proposals as candidates of the class: those that are more similar
         to the prototype than to any other class, ranked by that similarity. The prototype is the set's mean; in the
         images of the set's own references, it is the mean of all references of the class from other images. Of several
         proposals that show one instance, the first counts.
-
-        Returns:
-            float64 [len(sets)] in [0, 1].
         """
         member = self._members(sets)
         lengths = (member.T @ self.vectors).norm(dim=1).clamp(min=1e-12)
@@ -173,13 +163,10 @@ class ClassRanking:
 
 
 def choose_best(ranking: ClassRanking, count: int) -> tuple[list[int], float]:
-    """Choose the references of a class one by one: each time the one with which the set is best.
+    """Choose the rows of the best ``count`` references of a class in the pool, and their score, one reference by one.
 
-    Of references with which the score is the same, the one is taken with which the set is most typical of its class,
-    and of equally typical ones the first. So the first n of a larger choice are the choice of n.
-
-    Returns:
-        The rows of ``count`` references in the pool, in the order in which they were chosen, and their score.
+    Each time, the one is taken with which the set is best; of equally good ones, the one with which it is most typical
+    of its class, and of those the first. So the first n of a larger choice are the choice of n.
     """
     chosen: list[int] = []
     score = 0.0

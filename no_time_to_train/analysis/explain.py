@@ -56,9 +56,7 @@ REASONS = {
         "never proposed", "No mask that SAM 2 proposes covers the object, whatever its predicted IoU.", PROPOSING
     ),
     "no_prompt": Reason(
-        "no prompt was decoded there",
-        "A point that guided prompts left out has a mask of the object.",
-        OTHER,
+        "no prompt was decoded there", "A point that guided prompts left out has a mask of the object.", OTHER
     ),
     "predicted_iou": Reason(
         "dropped by the predicted IoU", "SAM 2 proposes a mask of it, with a predicted IoU below iou_thr.", PROPOSING
@@ -159,16 +157,13 @@ def explain_image(
     min_iou: float,
     min_score: float,
 ) -> list[Finding | None]:
-    """Say of each object of an image why it is not among the instances that were found there.
+    """Say of each object of an image why it is missed: as no instance found there is matched with it, as by COCO.
 
     Args:
-        truth: The label and the mask, bool [H, W], of each object.
+        truth: The label and the mask, bool [H, W], of each object. For one that is found, the answer is None.
         propose: The proposals of the image by a segmenter with other settings.
         min_iou: The IoU with an object that a hit needs.
         min_score: The score that an instance needs.
-
-    Returns:
-        For each object, why it is missed, or None where it is found. Objects and instances are matched as by COCO.
     """
     names, (height, width) = [category.name for category in found.categories], found.image.shape[:2]
     for label, _ in truth:
@@ -212,17 +207,13 @@ def explain_objects(
     min_iou: float = 0.5,
     min_score: float = 0.0,
 ) -> tuple[list[Finding], Trace]:
-    """Find the reason of each object of one image.
+    """Find the reason of each missed object of one image, in their order, and the trace of the run's proposals.
 
     Args:
-        objects: The objects that are missed.
         proposals: The run's proposals, on the device of the networks.
         searches: Wider proposals, which are made only where an object is in none of those before.
         min_iou: The IoU with an object that a hit needs.
         min_score: The score that a detection needs.
-
-    Returns:
-        The findings in the order of the objects, and the trace of the run's proposals.
     """
     traced = trace(segmenter, proposals)
     fates_of = Fates(traced, min_score)
@@ -260,11 +251,10 @@ def describe(
     names: list[str],
     class_index: int,
 ) -> None:
-    """Set what a finding says about its proposal.
+    """Set what a finding says about a proposal, given by its row.
 
     Args:
         iou: float64 [n], the IoU of the object with each proposal.
-        row: The proposal.
         names: The names of the memory's classes.
         class_index: The object's class.
     """

@@ -13,9 +13,8 @@ from pycocotools.coco import COCO
 from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.data.datasets import read_listed_image
 from no_time_to_train.data.rle import annotation_mask, decode_mask
-from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.drawing import draw_outlines, outlines
-from no_time_to_train.visual.html import jpeg_base64, render
+from no_time_to_train.visual.html import jpeg_base64, write_page
 
 #: Pictures of each reason at most, the largest objects first.
 PICTURES = 24
@@ -42,23 +41,19 @@ def write_explain_page(
         costs: From ``miss_costs``, with "iou" and "score", what a hit needs.
         misses: The missed objects, as ``explain.json`` holds them.
         annotations: Their annotations, by the ids in ``misses``.
-        root: Folder of the images.
     """
     by_reason = defaultdict(list)
     for miss in sorted(misses, key=lambda miss: -annotations[miss["id"]]["area"]):
         by_reason[miss["reason"]].append(miss)
     sections = []
     for reason, cost in costs["reasons"].items():
-        shown = [] if reason == "skipped" else by_reason[reason][:PICTURES]
         figures = []
-        for miss in shown:
+        for miss in [] if reason == "skipped" else by_reason[reason][:PICTURES]:
             image = read_listed_image(root, coco.imgs[miss["image_id"]], rescale)
-            picture = draw_miss(image, annotations[miss["id"]], miss["mask"])
-            figures.append({**miss, "picture": picture})
+            figures.append({**miss, "picture": draw_miss(image, annotations[miss["id"]], miss["mask"])})
         sections.append({"reason": REASONS[reason], "key": reason, **cost, "figures": figures})
     title = f"Why {costs['misses']} of {costs['objects']} objects were missed"
-    with atomic_write(page) as file:
-        file.write(render("explain.html", title=title, costs=costs, sections=sections).encode())
+    write_page(page, "explain.html", title=title, costs=costs, sections=sections)
 
 
 def draw_miss(image: NDArray[np.uint8], annotation: dict[str, Any], mask: dict[str, Any] | None) -> str:

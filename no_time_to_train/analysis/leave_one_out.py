@@ -82,9 +82,7 @@ def measured_images(
 ) -> Iterator[MeasuredImage]:
     """Propose masks in each image that the references of a memory were taken from, with a progress bar.
 
-    Args:
-        bank: The memory, with the image of each reference.
-        propose: Takes an image, and the memory that guided prompts may know: that without the image's own references.
+    ``propose`` takes an image, and the memory that guided prompts may know: that without the image's own references.
     """
     in_image: dict[str, list[int]] = {}
     for number, image in enumerate(bank.images):
@@ -142,12 +140,7 @@ def left_out(bank: MemoryBank, of_image: Collection[int], dropped: int | None = 
 
 
 def prototype_without(vectors: Tensor, members: Iterable[int], out: Collection[int]) -> Tensor | None:
-    """The prototype of a class without some of its references, float32 [D]; None where none is left.
-
-    Args:
-        vectors: float32 [M, D], those of all references.
-        members: The references of the class.
-    """
+    """The mean, float32 [D], of a class's members among vectors [M, D] without some; None where none is left."""
     rest = [one for one in members if one not in out]
     return vectors[rest].mean(dim=0) if rest else None
 
@@ -156,15 +149,12 @@ def prototype_without(vectors: Tensor, members: Iterable[int], out: Collection[i
 def rank_without(
     proposals: DescribedProposals, bank: MemoryBank, out: Collection[int], settings: Settings, only: int | None = None
 ) -> Ranked:
-    """Find the instances of an image with a memory that lacks some references.
+    """Find the instances of an image with a memory that lacks some references; tensors on the CPU.
 
     Args:
         proposals: The proposals of the image. They do not depend on the memory, except with guided prompts.
         out: The references that are left out. A class without any other positive one finds nothing.
         only: Find only the instances of this class, in less time; its index in the whole memory.
-
-    Returns:
-        Tensors on the CPU.
     """
     nothing = Ranked(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     part = bank.keep_references([one for one in range(len(bank)) if one not in out])
@@ -196,8 +186,7 @@ def add_scores(
 ) -> None:
     """Sort what was found in an image into the scores of each class, in place.
 
-    Args:
-        kept: The classes that keep a reference of this image; what they find here does not count.
+    What the classes in ``kept``, which keep a reference of this image, find here does not count.
     """
     iou, inside, covered = (
         one[ranked.rows] for one in (image.proposals.iou, image.proposals.inside, image.proposals.covered)

@@ -72,11 +72,7 @@ def examine(
 
 
 def similarities(bank: MemoryBank) -> Tensor:
-    """The cosine of each reference's vector with each class's prototype, which is made without it.
-
-    Returns:
-        float32 [M, C]; NaN where a class has no other positive reference.
-    """
+    """The cosine of each reference with each class's prototype without it: float32 [M, C]; NaN without any other."""
     vectors, found = F.normalize(bank.vectors, dim=1), torch.full((len(bank), len(bank.categories)), torch.nan)
     for number in range(len(bank)):
         for index in range(len(bank.categories)):

@@ -80,15 +80,12 @@ def salient(proposals: DescribedProposals, logits: Tensor) -> Picture:
 
 
 def salience_of(regions: Tensor, predicted_iou: Tensor, vectors: Tensor) -> Tensor:
-    """How much each proposal stands out in its picture: large, well cut out, central, and unlike the border.
+    """How much each proposal stands out, float [n], at least 0: large, well cut out, central, unlike the border.
 
     Args:
         regions: float [n, h, w] in {0, 1}, none empty.
         predicted_iou: float [n].
         vectors: float [n, D], L2-normalized.
-
-    Returns:
-        float [n], at least 0.
     """
     height, width = regions.shape[1:]
     area = regions.mean(dim=(1, 2))

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from no_time_to_train.analysis.reference_report import MeasuredReference, ReferenceReport, title_of
 from no_time_to_train.data.reference_image import decode_picture
-from no_time_to_train.files import atomic_write, write_json
-from no_time_to_train.visual.drawing import PALETTE, draw_outlines, outlines
-from no_time_to_train.visual.html import jpeg_base64, render
+from no_time_to_train.files import write_json
+from no_time_to_train.visual.html import jpeg_base64, write_page
+from no_time_to_train.visual.memory_pictures import crop_tile
 
 
 def write_report(report: ReferenceReport, out: Path) -> Path:
@@ -19,12 +17,10 @@ def write_report(report: ReferenceReport, out: Path) -> Path:
     write_json(out / "reference_report.json", report.to_json())
     entries = [
         {"report": one, "name": Path(one.image).name, "picture": picture(report, number), "facts": facts(one)}
-        for number, one in enumerate(report.references)
+        for number, one in sorted(enumerate(report.references), key=lambda pair: -len(pair[1].advice))
     ]
-    entries.sort(key=lambda one: -len(one["report"].advice))  # type: ignore[attr-defined]  # a dict of mixed values
     page = out / "reference_report.html"
-    with atomic_write(page) as file:
-        file.write(render("reference_report.html", title=title_of(report), report=report, entries=entries).encode())
+    write_page(page, "reference_report.html", title=title_of(report), report=report, entries=entries)
     return page
 
 
@@ -48,7 +44,4 @@ def facts(one: MeasuredReference) -> str:
 def picture(report: ReferenceReport, number: int) -> str:
     """The crop that the encoder sees of a reference, with its outline: a JPEG file in base64."""
     crop, mask = decode_picture(report.memory.crops[number])
-    pixels = np.ascontiguousarray((255 * crop).byte().permute(1, 2, 0).numpy())
-    color = PALETTE.by_idx(int(report.memory.class_index[number])).as_rgb()
-    draw_outlines(pixels, outlines(mask[0].numpy().astype(np.uint8)), color, line=2)
-    return jpeg_base64(pixels)
+    return jpeg_base64(crop_tile(crop, mask, int(report.memory.class_index[number]), side=crop.shape[-1]))

@@ -55,12 +55,9 @@ class BenchmarkOptions:
 
 
 def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = ()) -> None:
-    """Run several stages with the configuration ``folder/config.yaml``, and print their commands.
+    """Run some stages, in this order, with the configuration ``folder/config.yaml``, and print their commands.
 
-    Args:
-        folder: Folder of the run; memories and results go there.
-        stages: The stages to run, in this order.
-        options: Further options, for every stage.
+    Memories and results go to the folder; ``options`` are further ones for every stage.
     """
     from no_time_to_train.stage_cli import run_stage
 
@@ -77,23 +74,24 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
 
 
 def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
-    """Run the three stages, score the results and write the page.
-
-    Args:
-        references: COCO annotations with masks.
-        targets: COCO annotations of the images to search, with the ground truth.
-        out: Folder for everything that is written.
-    """
-    configure(references, targets, out, options)
+    """Run the three stages on two COCO files, score the results and write the page; all goes to ``out``."""
+    folders = configure(references, targets, out, options)
     labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
     words = [str(word) for option, value in labels.items() if value is not None for word in (option, value)]
     run_stages(out, STAGES[:2])
     run_stages(out, STAGES[2:], words)
-    write_page(out, targets.stem, references, targets, options)
+
+    from no_time_to_train.pipeline.results_page import write_results_page
+
+    write_results_page(out, targets.stem, references, targets, *folders)
 
 
-def configure(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
-    """Write the reference set ``references.json`` and the stages' configuration ``config.yaml`` into a folder."""
+def configure(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> tuple[Path, Path]:
+    """Write the reference set and the stages' configuration into a folder.
+
+    Returns:
+        The folders of the images of references and of targets.
+    """
     for path in (references, targets):
         if not path.is_file():
             raise UserError(f"file not found: {path}")
@@ -121,6 +119,8 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
     if without := [category.name for category in categories if category.name not in names]:
         warnings.warn(f"classes without a reference are left out: {', '.join(without)}", UserNotice, stacklevel=2)
     reference_sets.write_references(chosen, out / "references.json")
+    reference_dir = options.reference_dir or find_images(coco, references, "--reference-dir")
+    image_dir = options.image_dir or find_images(read_coco(targets), targets, "--image-dir")
     config = {
         "model": {
             "class_path": "no_time_to_train.lightning_module.NoTimeToTrain",
@@ -136,13 +136,13 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
                 },
                 "dataset_cfgs": {
                     "fill_memory": {
-                        "root": str(options.reference_dir or find_images(coco, references, "--reference-dir")),
+                        "root": str(reference_dir),
                         "json_file": str(references),
                         "memory_pkl": str(out / "references.json"),
                         "cat_names": names,
                     },
                     "test": {
-                        "root": str(options.image_dir or find_images(read_coco(targets), targets, "--image-dir")),
+                        "root": str(image_dir),
                         "json_file": str(targets),
                         "cat_names": list(names),  # a copy, because YAML would write the same list as an alias
                     },
@@ -157,26 +157,13 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
     }
     with atomic_write(out / CONFIG) as file:
         file.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
-
-
-def write_page(out: Path, title: str, references: Path, targets: Path, options: BenchmarkOptions) -> None:
-    """Write ``index.html`` with the targets, what was found in them, the ground truth and the AP."""
-    from no_time_to_train.data.coco import read_coco
-    from no_time_to_train.pipeline.results_page import write_results_page
-
-    shown, searched = read_coco(references), read_coco(targets)
-    reference_dir = options.reference_dir or find_images(shown, references, "--reference-dir")
-    image_dir = options.image_dir or find_images(searched, targets, "--image-dir")
-    write_results_page(out, title, shown, reference_dir, searched, image_dir)
+    return reference_dir, image_dir
 
 
 def find_images(coco: "COCO", json_file: Path, option: str) -> Path:
     """The folder that the file names of an annotation file are relative to, by its first image.
 
-    Args:
-        coco: The annotation file.
-        json_file: Its path.
-        option: The option that names the folder instead, for the message.
+    ``option`` names the folder instead, for the message.
     """
     entries: list[dict[str, Any]] = list(coco.imgs.values())
     if not entries:

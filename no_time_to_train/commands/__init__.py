@@ -9,29 +9,16 @@ from typing import Any
 
 from no_time_to_train.commands.parser import CommandParser, parser_of
 
-#: The groups of the list that ``--help`` shows: command -> the module of this package that holds its function.
+#: The groups of the list that ``--help`` shows. The first word of a command names the module with its function.
 GROUPS = {
-    "Find your own objects": {"segment": "segment", "app": "app", "demo": "demo", "download": "download"},
-    "References, memories and results": {
-        "references measure": "references",
-        "references from-coco": "references",
-        "memory show": "memory",
-        "memory merge": "memory",
-        "memory remove": "memory",
-        "results filter": "results",
-        "convert": "convert",
-    },
-    "Reproduce the paper": {
-        "prepare": "prepare",
-        "boxes-to-masks": "boxes_to_masks",
-        "sample": "sample",
-        "test": "test",
-        "evaluate": "evaluate",
-        "report": "report",
-        "benchmark": "benchmark",
-    },
+    "Find your own objects": ("segment", "app", "demo", "download"),
+    "References, memories and results": (
+        *("references measure", "references from-coco", "memory show", "memory merge", "memory remove"),
+        *("results filter", "convert"),
+    ),
+    "Reproduce the paper": ("prepare", "boxes-to-masks", "sample", "test", "evaluate", "report", "benchmark"),
 }
-COMMANDS = {command: module for commands in GROUPS.values() for command, module in commands.items()}
+COMMANDS = [command for commands in GROUPS.values() for command in commands]
 
 #: What commands were called in earlier versions -> their names. The old names work as well.
 OLD_NAMES = {
@@ -55,12 +42,12 @@ def split_command(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def function_of(command: str) -> Callable[..., Any]:
-    """The function of a command, a key of ``COMMANDS``: its last word, with underscores."""
-    module = import_module(f"{__name__}.{COMMANDS[command]}")
-    function: Callable[..., Any] = getattr(module, command.split()[-1].replace("-", "_"))
+    """The function of one of ``COMMANDS``: its last word, with underscores."""
+    words = command.replace("-", "_").split()
+    function: Callable[..., Any] = getattr(import_module(f"{__name__}.{words[0]}"), words[-1])
     return function
 
 
 def build_parser(command: str) -> CommandParser:
-    """The parser of a command, a key of ``COMMANDS``."""
+    """The parser of one of ``COMMANDS``."""
     return parser_of(command, function_of(command))

@@ -119,12 +119,13 @@ def remove_without_meaning(stage: dict[str, Any], where: str) -> list[str]:
     removed = []
     for key, harmless in WITHOUT_MEANING.items():
         value = value_of(stage, key)
-        if value is not None and not is_known(key):
+        if is_known(key):
+            continue
+        if value is not None:
             if harmless is not ANY and value != harmless:
                 raise UserError(f"{where}: {key} {str(value).lower()} would change results and is not supported")
             removed.append(key)
-        if not is_known(key):
-            remove(stage, key)
+        remove(stage, key)
     return removed
 
 
@@ -202,9 +203,4 @@ def remove(content: Any, key: str) -> None:
 
 def is_known(key: str) -> bool:
     """Whether this package has a key of ``model.init_args``, written with dots."""
-    known: Any = configuration_keys()
-    for part in key.split("."):
-        if not isinstance(known, dict) or part not in known:
-            return False
-        known = known[part]
-    return True
+    return value_of(configuration_keys(), key) is not None

@@ -7,13 +7,7 @@ from no_time_to_train.commands.options import LabelFormat
 from no_time_to_train.errors import UserError
 
 
-def convert(
-    source: Path,
-    *,
-    to: Literal[LabelFormat, "labelstudio"],
-    out: Path,
-    link: bool = False,
-) -> None:
+def convert(source: Path, *, to: Literal[LabelFormat, "labelstudio"], out: Path, link: bool = False) -> None:
     """Write annotations of one tool as those of another.
 
     Args:

@@ -90,11 +90,8 @@ def _save(bank: "MemoryBank", out: Path) -> None:
 
 def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> None:
     """Draw each class's references with their k-means regions and principal components."""
-    import torch
-
     from no_time_to_train.data.memory_files import recorded
     from no_time_to_train.data.reference_image import decode_picture
-    from no_time_to_train.method.fill_memory import patch_weights
     from no_time_to_train.networks.build import build_encoder
     from no_time_to_train.networks.encoders import TIMM
     from no_time_to_train.networks.registry import CHECKPOINT_OF, ENCODER_NAMES, find_network
@@ -113,8 +110,5 @@ def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> No
     for index, category in enumerate(bank.categories):
         crops = [decode_picture(png) for png in bank.crops_of(index)]
         if crops:
-            with torch.inference_mode():
-                tokens = [encoder(crop[None])[0] for crop, _ in crops]
-            weights = [patch_weights(mask, encoder.size, encoder.grid) for _, mask in crops]
-            sheet = class_sheet(category.name, crops, tokens, weights, KMEANS_K, COMPONENTS)
+            sheet = class_sheet(category.name, crops, encoder, KMEANS_K, COMPONENTS)
             save_picture(sheet, folder / f"{category.id}.png")

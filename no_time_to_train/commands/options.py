@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import is_zipfile
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
@@ -110,14 +110,16 @@ class NetworkChoice:
         if needed:
             find_networks(*self.names, *others, preset=self.preset)
 
-    def build(self) -> "ReferenceSegmenter":
-        """Build the networks."""
+    def settings(self) -> dict[str, Any]:
+        """The method's settings that differ from the paper's, by their names in ``Settings``."""
+        return {"points_per_side": self.points_per_side, "max_instances": self.max_instances}
+
+    def build(self, **more: Any) -> "ReferenceSegmenter":
+        """Build the networks; ``more`` are further arguments of ``ReferenceSegmenter.from_pretrained``."""
         from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 
-        settings = Settings(points_per_side=self.points_per_side, max_instances=self.max_instances)
-        return ReferenceSegmenter.from_pretrained(
-            *self.names, device=self.device, settings=settings, preset=self.preset
-        )
+        more |= {"device": self.device, "preset": self.preset}
+        return ReferenceSegmenter.from_pretrained(*self.names, settings=Settings(**self.settings()), **more)
 
 
 @dataclass(frozen=True)
@@ -144,25 +146,14 @@ class NetworkOptions(NetworkChoice):
     prompts: Prompts | None = None
     precision: Precision = "float32"
 
-    def build(self) -> "ReferenceSegmenter":
-        from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+    def settings(self) -> dict[str, Any]:
+        prompts = self.prompts or PRESETS[self.preset or "accurate"].prompts
+        return {**super().settings(), "tiles": self.tiles, "prompts": prompts, **MODES[self.mode]}
 
-        return ReferenceSegmenter.from_pretrained(
-            *self.names,
-            device=self.device,
-            sam_checkpoint=self.sam_checkpoint,
-            settings=Settings(
-                points_per_side=self.points_per_side,
-                max_instances=self.max_instances,
-                tiles=self.tiles,
-                prompts=self.prompts or PRESETS[self.preset or "accurate"].prompts,
-                **MODES[self.mode],
-            ),
-            context_ratio=self.context_ratio,
-            precision=self.precision,
-            preset=self.preset,
-            debias=self.debias,
-        )
+    def build(self, **more: Any) -> "ReferenceSegmenter":
+        for name in ("sam_checkpoint", "context_ratio", "precision", "debias"):
+            more[name] = getattr(self, name)
+        return super().build(**more)
 
 
 def check_files(*paths: Path) -> None:

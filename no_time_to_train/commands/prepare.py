@@ -59,12 +59,7 @@ def prepare(
     else:
         build = default_mask_maker(device)
     options = PrepareOptions(
-        root,
-        build,
-        masks,
-        keep_archives,
-        subset,
-        tuple(name.strip() for name in sets.split(",")) if sets else (),
+        root, build, masks, keep_archives, subset, tuple(name.strip() for name in sets.split(",")) if sets else ()
     )
     module = "coco2017" if dataset == "coco" else dataset.replace("-", "_")
     parts = import_module(f"no_time_to_train.benchmarks.prepare.{module}").parts(options)

@@ -15,9 +15,6 @@ def report(folder: Path, *, out: Path | None = None) -> None:
     Examples:
         no-time-to-train report runs/
     """
-    if not folder.is_dir():
-        raise UserError(f"folder not found: {folder}")
-
     from collections import Counter
 
     from no_time_to_train.benchmarks.report.runs import find_runs

@@ -11,10 +11,7 @@ from no_time_to_train.ranges import Positive, Seed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pycocotools.coco import COCO
-
     from no_time_to_train.data.reference_sets import ReferenceSet
-    from no_time_to_train.method.memory_bank import Category
     from no_time_to_train.pipeline.choose_references import ClassChoice
 
 #: Beginning of a split's name -> where ``prepare`` puts the annotations that references are drawn from, and the images.
@@ -119,20 +116,14 @@ def sample(
     reference_sets.write_references(references, out)
     print(f"{len(references)} classes, {n_shot} references each: {out}")
     if plot:
-        draw_references(coco, image_dir, categories, references, out.with_suffix(".png"))
+        from no_time_to_train.data.datasets import ReferenceDataset
+        from no_time_to_train.visual.drawing import save_picture
+        from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
 
-
-def draw_references(
-    coco: "COCO", image_dir: Path, categories: "list[Category]", references: "ReferenceSet", picture: Path
-) -> None:
-    """Draw the references of a set into one picture."""
-    from no_time_to_train.data.datasets import ReferenceDataset
-    from no_time_to_train.visual.drawing import save_picture
-    from no_time_to_train.visual.memory_pictures import TILE, reference_sheet
-
-    shots = ReferenceDataset(coco, image_dir, categories, references, TILE)
-    save_picture(reference_sheet(shots, categories), picture)
-    print(f"picture: {picture}")
+        picture = out.with_suffix(".png")
+        shots = ReferenceDataset(coco, image_dir, categories, references, TILE)
+        save_picture(reference_sheet(shots, categories), picture)
+        print(f"picture: {picture}")
 
 
 def say_pool(pool: "ReferenceSet", cache_dir: Path) -> None:

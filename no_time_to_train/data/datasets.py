@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +22,8 @@ from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import CONTEXT_RATIO
+
+T = TypeVar("T")
 
 #: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
 #: the image counts as rescaled. A larger one means another image, or one that was turned.
@@ -86,6 +88,13 @@ class BadImage:
 
     index: int
     reason: str
+
+
+def loaded(item: T | BadImage) -> T:
+    """An item that was loaded; a UserError where it could not be."""
+    if isinstance(item, BadImage):
+        raise UserError(item.reason)
+    return item
 
 
 def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = False) -> NDArray[np.uint8]:

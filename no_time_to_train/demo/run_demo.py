@@ -1,19 +1,12 @@
 """The demo: draw scenes, and do with them and the nano networks what a user does with an own data set."""
 
-import shlex
-from collections import Counter
 from pathlib import Path
 
-from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, configure, run_stages, write_page
-from no_time_to_train.data.reference_forms import find_references
+from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, configure, run_stages
 from no_time_to_train.data.reference_sets import read_references
-from no_time_to_train.data.targets import find_targets
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.files import read_json, write_json
-from no_time_to_train.method.settings import Settings
-from no_time_to_train.pipeline.segment_images import segment_images
-from no_time_to_train.pipeline.summary import Thresholds, count_labels
+from no_time_to_train.pipeline.results_page import write_results_page
 
 #: Scenes for the references: this many per shot, and some more, so that every class has enough instances.
 SCENES_PER_SHOT, MORE_SCENES = 8, 16
@@ -25,20 +18,19 @@ POINTS_PER_SIDE = 24
 SEGMENTED = 4
 
 
-def run_demo(out: Path, n_shot: int, images: int, seed: int) -> None:
-    """Draw scenes of the novel classes, run the three stages on them, write ``index.html``, and run ``segment``.
+def run_demo(out: Path, n_shot: int, images: int, seed: int) -> list[str]:
+    """Draw scenes of the novel classes, run the three stages on them, and write ``index.html``.
 
-    Args:
-        out: Folder for everything. An earlier demo in it is replaced.
-        n_shot: References per class.
-        images: Target images.
-        seed: Seed of the scenes and of the choice of references.
+    An earlier demo in the folder is replaced. The seed is that of the scenes and of the choice of references.
+
+    Returns:
+        The paths of a few of the targets, in which ``segment`` is shown.
     """
     write_inputs(out, n_shot, images, seed)
     run_stages(out)
-    write_page(out, f"Drawn scenes, {n_shot} shots", *annotation_files(out), BenchmarkOptions())
-    run_segment(out)
-    print(f"\nopen {out / 'index.html'} and {out / 'segment' / 'index.html'} in a browser")
+    files = annotation_files(out)
+    write_results_page(out, f"Drawn scenes, {n_shot} shots", *files, *(file.parent / "images" for file in files))
+    return write_examples(out)
 
 
 def annotation_files(out: Path) -> tuple[Path, Path]:
@@ -61,12 +53,8 @@ def write_inputs(out: Path, n_shot: int, images: int, seed: int) -> None:
     configure(references, targets, out, options)
 
 
-def run_segment(out: Path) -> None:
-    """Run the command that people run on their own photos, on a few of the targets, and print it.
-
-    Args:
-        out: Folder of a demo whose inputs are written.
-    """
+def write_examples(out: Path) -> list[str]:
+    """Write the chosen references as ``examples.json``, and return the paths of a few targets."""
     references, targets = annotation_files(out)
     chosen = {shot["ann_ids"][0] for shots in read_references(out / "references.json").values() for shot in shots}
     data = read_json(references)
@@ -78,20 +66,4 @@ def run_segment(out: Path) -> None:
         if image["id"] in used
     ]
     write_json(out / "examples.json", data, indent=None)
-    images = sorted(str(path) for path in (targets.parent / "images").iterdir())[:SEGMENTED]
-    words = ["--nano", "--references", str(out / "examples.json"), "--points-per-side", str(POINTS_PER_SIDE)]
-    words += ["--out", str(out / "segment"), "--overwrite", "--images", *images]
-    print("\nFor your own photos, with the official networks instead of --nano:")
-    print(f"$ no-time-to-train segment {shlex.join(words)}", flush=True)
-    folder, found = out / "segment", find_references(out / "examples.json")
-    labels = count_labels(Counter(one.label for one in found.references))
-    print(f"references: {found.form} in {out / 'examples.json'}: {labels}")
-    photos = find_targets(images, 1, folder)
-    print(f"targets: {photos.description}")
-    segmenter = ReferenceSegmenter.from_pretrained("nano", settings=Settings(points_per_side=POINTS_PER_SIDE))
-    segmenter.add_references(found.references)
-    segmenter.renumber(found.category_ids)
-    summary = segment_images(segmenter, photos, folder, Thresholds(), order=list(found.category_ids), overwrite=True)
-    if summary.interrupted:
-        raise KeyboardInterrupt
-    print(f"{summary}{summary.advice(folder)}; open {folder / 'index.html'}")
+    return sorted(str(path) for path in (targets.parent / "images").iterdir())[:SEGMENTED]

@@ -93,15 +93,11 @@ def draw_scene(
 
     Args:
         rng: Everything that is random comes from it.
-        classes: The classes to draw from.
         size: Height and width of the image in pixels.
         counts: The fewest and the most objects.
         extents: The smallest and the largest longer side of an object, as shares of the image's shorter side.
         pattern_side: The patterns are as fine as in an image whose shorter side has this many pixels. None takes the
             image's own.
-
-    Returns:
-        The scene; ``labels`` are indices into ``classes``.
     """
     height, width = size
     background = int(rng.integers(NUM_BACKGROUNDS))
@@ -135,19 +131,10 @@ def draw_scene(
 
 
 def write_coco(out_dir: str | Path, classes: Sequence[PatternClass], num_images: int, seed: int) -> Path:
-    """Draw a data set in COCO's format: ``out_dir/images/*.png`` and ``out_dir/instances.json``.
+    """Draw a data set in COCO's format: ``out_dir/images/*.png``, and ``out_dir/instances.json``, which is returned.
 
-    The same arguments write the same bytes, and image i does not depend on ``num_images``.
-
-    Args:
-        out_dir: The folder to write, created if it is missing.
-        classes: The categories. Class i gets the category id i + 1.
-        num_images: The number of images.
-        seed: Determines everything that is drawn.
-
-    Returns:
-        The path of ``instances.json``. Ids start at 1; segmentations are the visible parts as compressed RLE, boxes
-        (x, y, w, h) and areas are theirs, in pixels.
+    The same arguments write the same bytes, and image i does not depend on ``num_images``. All ids start at 1;
+    segmentations are the visible parts as compressed RLE, boxes (x, y, w, h) and areas are theirs, in pixels.
     """
     out_dir = Path(out_dir)
     images: list[dict[str, Any]] = []
@@ -260,7 +247,6 @@ def draw_surface(rng: np.random.Generator, pattern: PatternClass, alpha: Floats,
 
     Args:
         rng: Everything that is random comes from it.
-        pattern: The class.
         alpha: float32 [h, w] in [0, 1], the share of each pixel that the object covers.
         period: The width of a tile in pixels, before a random change by some percent.
 
@@ -288,10 +274,9 @@ def draw_surface(rng: np.random.Generator, pattern: PatternClass, alpha: Floats,
 
 @cache
 def tile_pyramid(pattern: PatternClass) -> list[Floats]:
-    """A pattern's tile at five sizes, each half the last, from ``TILE``.
+    """A pattern's tile at five sizes, each half the last, from ``TILE``: tones in [0, 1], float32 [s + 1, s + 1].
 
-    Returns:
-        Tones in [0, 1], float32 [s + 1, s + 1], whose last row and column repeat the first.
+    The last row and column repeat the first.
     """
     fine = 2 * TILE
     y, x = ((np.mgrid[:fine, :fine] + 0.5) / fine).astype(np.float32)

@@ -75,10 +75,15 @@ def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]
     return {"bbox": {**summary(evaluator), "nAP50_as_published": published, "per_class": names}}, table
 
 
+def truth_of(coco: COCO, categories: list[Category]) -> list[dict[str, Any]]:
+    """The annotations of some classes."""
+    chosen = {category.id for category in categories}
+    return [annotation for annotation in coco.anns.values() if annotation["category_id"] in chosen]
+
+
 def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> list[str]:
     """What can be scored: "bbox" where all ground truth of the classes and all results have boxes, "segm" likewise."""
-    chosen = {category.id for category in categories}
-    truth = [annotation for annotation in coco.anns.values() if annotation["category_id"] in chosen]
+    truth = truth_of(coco, categories)
     return [
         iou_type
         for iou_type, key in (("bbox", "bbox"), ("segm", "segmentation"))
@@ -88,8 +93,7 @@ def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: li
 
 def why_no_masks(coco: COCO, results: list[dict[str, Any]], categories: list[Category], metrics: Metrics) -> str:
     """Why masks are not scored although most objects and results have one; empty where there is nothing to say."""
-    chosen = {category.id for category in categories}
-    truth = [annotation for annotation in coco.anns.values() if annotation["category_id"] in chosen]
+    truth = truth_of(coco, categories)
     lacking = [str(annotation["id"]) for annotation in truth if not annotation.get("segmentation")]
     if "segm" in metrics or len(lacking) == len(truth) or not any("segmentation" in record for record in results):
         return ""

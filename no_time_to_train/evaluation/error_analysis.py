@@ -232,15 +232,10 @@ def ap_without(matches: Matches, kind: str, names: dict[int, str]) -> float:
 def corrected_ap(
     matches: Matches, is_corrected: Callable[[ScoredDetection], bool], removed: set[int], names: dict[int, str]
 ) -> float:
-    """The mean AP over classes after some errors are corrected.
+    """The mean AP over classes after some errors are corrected, and the objects in ``removed`` do not count.
 
     Of these errors, the one with the highest score becomes a hit of its target, unless that is hit already; the others
-    are removed.
-
-    Args:
-        matches: Detections with kinds of errors.
-        removed: Ids of objects that do not count.
-        names: The names of the classes by category id.
+    are removed. The detections have kinds of errors; ``names`` are those of the classes by category id.
     """
     objects = [annotation for object_id, annotation in matches.objects.items() if object_id not in removed]
     hit_objects = set(matches.hit_objects)

@@ -16,13 +16,7 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.class_splits import LVIS_SPLITS
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.coco_ap import (
-    Metrics,
-    boxes_or_masks,
-    format_table,
-    mean_of_valid,
-    scorable_iou_types,
-)
+from no_time_to_train.evaluation.coco_ap import Metrics, boxes_or_masks, format_table, mean_of_valid, scorable_iou_types
 from no_time_to_train.method.memory_bank import Category
 
 #: Detections per image at most, of all classes together.
@@ -34,21 +28,14 @@ CLASSES_AT_ONCE = 100
 
 
 def lvis_ap(
-    coco: COCO,
-    results: list[dict[str, Any]],
-    categories: list[Category],
-    classes_at_once: int = CLASSES_AT_ONCE,
+    coco: COCO, results: list[dict[str, Any]], categories: list[Category], classes_at_once: int = CLASSES_AT_ONCE
 ) -> tuple[Metrics, str]:
     """LVIS's AP of boxes and masks, and the AP as published.
 
     In LVIS's AP, an image counts for the classes annotated in it and for those in its ``neg_category_ids``; detections
     of other classes are ignored. Unmatched detections of the classes in its ``not_exhaustive_category_ids`` are ignored
-    too. The AP as published is plain COCO AP: every image counts for every class.
-
-    Args:
-        results: COCO result records. The best 300 of each image count; as published, the best 100 of each image and
-            class.
-        classes_at_once: Affects memory only, never results.
+    too. The AP as published is plain COCO AP: every image counts for every class. The best 300 results of each image
+    count; as published, the best 100 of each image and class.
 
     Returns:
         ``{"bbox": {"AP": ..., "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300",

@@ -8,19 +8,15 @@ from pycocotools.cocoeval import COCOeval
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, voc_ap
+from no_time_to_train.evaluation.coco_ap import Metrics, VocEval, coco_ap, truth_of, voc_ap
 from no_time_to_train.evaluation.error_analysis import analyze_errors
 from no_time_to_train.evaluation.lvis_ap import check_lvis, lvis_ap
 from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD, semantic_iou
 from no_time_to_train.method.memory_bank import Category
 
-#: The protocols and what each measures.
-PROTOCOLS = {
-    "coco": "COCO's AP of boxes and masks",
-    "voc": "PASCAL VOC's AP of boxes; detections of difficult objects are ignored; and nAP50 as published",
-    "lvis": "LVIS's federated AP of boxes and masks, also for rare, common and frequent classes; and AP as published",
-    "semantic": "COCO-20i's mIoU, for which the instances of a class are merged; mIoU as published; and COCO's AP",
-}
+#: The protocols: COCO's AP of boxes and masks; PASCAL VOC's AP of boxes, and nAP50 as published; LVIS's federated AP,
+#: also for rare, common and frequent classes, and AP as published; COCO-20i's mIoU, also as published, and COCO's AP.
+PROTOCOLS = ("coco", "voc", "lvis", "semantic")
 
 
 def evaluate(
@@ -34,13 +30,12 @@ def evaluate(
     """Score COCO results against the ground truth of some classes.
 
     Args:
-        coco: Ground truth. Missing areas are filled in; see :func:`check_truth`.
+        coco: Ground truth. Missing areas are filled in, as by :func:`check_truth`.
         results: COCO result records, each with a box. Masks are scored where every record has one.
         categories: The classes that count. Ground truth and results of other classes are ignored.
-        protocol: A key of ``PROTOCOLS``.
         semantic_threshold: With ``semantic``, the lowest score of an instance that counts. ``mIoU_as_published``
             always takes 0.5.
-        errors: Also analyze the errors; see ``error_analysis``.
+        errors: Also analyze the errors.
 
     Returns:
         The metrics as ``metrics.json`` holds them, fractions in [0, 1] with None where there is no ground truth; and
@@ -49,8 +44,7 @@ def evaluate(
     if protocol == "lvis" and errors:
         raise UserError("errors cannot be analyzed with LVIS, where not every class is verified in every image")
     check_truth(coco, categories, protocol)
-    chosen = {category.id for category in categories}
-    if not any(annotation["category_id"] in chosen for annotation in coco.anns.values()):
+    if not truth_of(coco, categories):
         return {}, ""
     if 0 in coco.anns:
         coco = renumber_annotations(coco)
@@ -74,10 +68,7 @@ def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
         raise UserError(f"there is no protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
     if protocol == "lvis":
         check_lvis(coco)
-    chosen = {category.id for category in categories}
-    for annotation in coco.anns.values():
-        if annotation["category_id"] not in chosen:
-            continue
+    for annotation in truth_of(coco, categories):
         image, has_mask = coco.imgs[annotation["image_id"]], bool(annotation.get("segmentation"))
         if has_mask and not {"height", "width"} <= image.keys():
             raise UserError(f"masks cannot be scored: image {image['id']} states no height and width")

@@ -14,15 +14,12 @@ from no_time_to_train.files import read_json
 def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:
     """Read a COCO results file, and check it against the ground truth's images and categories.
 
-    Args:
-        path: The file: a JSON list of records with ``image_id``, ``category_id``, ``score``, and ``bbox`` (x, y, w, h
-            in pixels) or ``segmentation`` (RLE at the image's size) or both. An ``image_id`` 7 may stand for an image
-            with the id "7", as in results of the authors' code.
-        coco: The ground truth.
+    It is a JSON list of records with ``image_id``, ``category_id``, ``score``, and ``bbox`` (x, y, w, h in pixels) or
+    ``segmentation`` (RLE at the image's size) or both. An ``image_id`` 7 may stand for an image with the id "7", as in
+    results of the authors' code.
 
     Returns:
-        The records, each with a ``bbox``, which is taken from the mask where the file has none. Masks are compressed
-        RLE.
+        The records, each with a ``bbox``, taken from the mask where the file has none. Masks are compressed RLE.
     """
     records = read_json(path)
     if not isinstance(records, list):

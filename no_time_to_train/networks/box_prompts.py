@@ -5,7 +5,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,33 +32,11 @@ from no_time_to_train.networks.registry import SAM2_NAMES, Network, default_chec
 BATCH = 64
 
 
-class BoxSegmenter(Protocol):
-    """Anything that makes masks from boxes.
-
-    Attributes:
-        name: Identifies the network and its weights. Masks of equal boxes are equal where the name is.
-    """
-
-    name: str
-
-    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Make one mask per box.
-
-        Args:
-            image: uint8 [H, W, 3] RGB.
-            boxes: float32 [n, 4], xyxy in pixels, n > 0.
-
-        Returns:
-            bool [n, H, W]. A mask may be empty.
-        """
-
-
-class _PredictedMasks(ABC):
-    """A :class:`BoxSegmenter` that uses the predictor which comes with a network.
+class BoxSegmenter(ABC):
+    """Makes masks from boxes, with the predictor which comes with a network.
 
     Args:
-        predictor: The predictor.
-        name: Identifies the network and its weights.
+        name: Identifies the network and its weights. Masks of equal boxes are equal where the name is.
     """
 
     #: What messages call the network.
@@ -70,7 +48,10 @@ class _PredictedMasks(ABC):
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Make one mask per box, bool [n, H, W], of an image uint8 [H, W, 3] and boxes float32 [n, 4] xyxy."""
+        """Make one mask per box, bool [n, H, W], which may be empty.
+
+        The image is uint8 [H, W, 3] RGB; the boxes are float32 [n, 4], xyxy in pixels, n > 0.
+        """
         size = image.shape[:2]
         self.predictor.set_image(image.copy())  # torch warns of read-only arrays, which PIL returns
         batches = [boxes[start : start + BATCH] for start in range(0, len(boxes), BATCH)]
@@ -82,7 +63,7 @@ class _PredictedMasks(ABC):
         """One mask as logits per box of the image of this height and width, as :func:`masks_of` takes them."""
 
 
-class Sam2Boxes(_PredictedMasks):
+class Sam2Boxes(BoxSegmenter):
     """SAM 2 with the sam2 package's own predictor."""
 
     network = "SAM 2"
@@ -98,7 +79,7 @@ class Sam2Boxes(_PredictedMasks):
         return self.predictor.predict(box=boxes, multimask_output=False, return_logits=True)
 
 
-class SamBoxes(_PredictedMasks):
+class SamBoxes(BoxSegmenter):
     """SAM ViT-B, -L or -H, a ``segment_anything.modeling.Sam``, as the paper uses it.
 
     It needs the ``segment-anything`` package, which is not installed by default.
@@ -116,13 +97,9 @@ class SamBoxes(_PredictedMasks):
 
 
 def masks_of(predicted: tuple[Any, Any, Any], network: str) -> NDArray[np.bool_]:
-    """The masks that a predictor returns as logits, which are checked.
+    """The masks, bool [n, ..., H, W], that a predictor returns as logits, which are checked.
 
-    Args:
-        predicted: The masks' logits at the image's size, float [n, ..., H, W]; the predicted IoUs; and further values.
-
-    Returns:
-        bool [n, ..., H, W].
+    ``predicted`` has the logits at the image's size, float [n, ..., H, W], the predicted IoUs, and further values.
     """
     logits, predicted_iou = (torch.as_tensor(values) for values in predicted[:2])
     check_finite(torch.stack([values.sum(dtype=torch.float32) for values in (logits, predicted_iou)]), network)
@@ -180,25 +157,16 @@ class PromptedImage:
 
 
 def mask_or_box(mask: NDArray[np.bool_], box: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The mask that a network made from a box; where it lies wholly outside the box or is empty, the box itself.
+    """The mask, bool [H, W], that a network made from a box, float32 [4], xyxy in pixels.
 
-    Args:
-        mask: bool [H, W].
-        box: float32 [4], xyxy in pixels.
+    It is the box itself where the mask is empty or lies wholly outside.
     """
     whole = rectangle(box, *mask.shape)
     return mask if (mask & whole).any() else whole
 
 
 def rectangle(box: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels that a box touches, at least one.
-
-    Args:
-        box: float32 [4], xyxy in pixels.
-
-    Returns:
-        bool [height, width].
-    """
+    """The pixels, bool [height, width], that a box touches, at least one; float32 [4], xyxy in pixels."""
     x1, y1 = int(np.clip(np.floor(box[0]), 0, width - 1)), int(np.clip(np.floor(box[1]), 0, height - 1))
     x2, y2 = int(np.clip(np.ceil(box[2]), x1 + 1, width)), int(np.clip(np.ceil(box[3]), y1 + 1, height))
     mask = np.zeros((height, width), bool)
@@ -216,13 +184,9 @@ def import_sam() -> Any:
 
 
 def build_sam(checkpoint: str | Path) -> Any:
-    """Build the SAM that an official checkpoint belongs to, in eval mode on the CPU.
+    """Build the SAM that an official checkpoint belongs to, in eval mode on the CPU, without gradients.
 
-    Args:
-        checkpoint: Official checkpoint of SAM ViT-B, ViT-L or ViT-H. The weights show which of them it is.
-
-    Returns:
-        A ``segment_anything.modeling.Sam``, whose parameters need no gradients.
+    The weights show whether it is ViT-B, ViT-L or ViT-H. Returns a ``segment_anything.modeling.Sam``.
     """
     registry = import_sam().sam_model_registry
     shapes = read_shapes(checkpoint)
@@ -248,7 +212,6 @@ def build_box_segmenter(
     Args:
         sam2_cfg_file: Network name of SAM 2, such as ``sam2_hiera_l``, with or without ``.yaml``. None recognizes the
             network from its checkpoint.
-        sam2_ckpt_path: Checkpoint of that SAM 2. Default: see ``registry.default_checkpoint``.
         sam_checkpoint: Official checkpoint of SAM ViT-B, ViT-L or ViT-H, to use instead of SAM 2.
         device: Such as ``cuda:1`` or ``cpu``. Default: the GPU if there is one.
     """

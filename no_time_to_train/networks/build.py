@@ -18,15 +18,12 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.networks import timm_models
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
-from no_time_to_train.networks.encoders import check_name, info_of
+from no_time_to_train.networks.encoders import DINOV2, DINOV2_NANO, check_name, info_of
 from no_time_to_train.networks.registry import (
-    DINOV2_NANO,
-    DINOV2_NANO_SHAPE,
     ENCODER_NAMES,
     NANO_FOLDER,
     SAM2_NAMES,
     SAM2_NANO,
-    TIMM_NAMES,
     check_encoder_sizes,
     encoder_input_size,
 )
@@ -99,18 +96,18 @@ def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | N
     img_size = img_size or encoder_input_size(name)
     weights = None if checkpoint is None else read_checkpoint(checkpoint)
     info = info_of(name)
+    assert info is not None  # its name was checked
     model: nn.Module
-    if name == DINOV2_NANO:
-        model = VisionTransformer(img_size=img_size, num_classes=0, **DINOV2_NANO_SHAPE)
-    elif info is None:
-        model = timm_models.create(TIMM_NAMES[name], img_size=img_size)
+    if name == DINOV2_NANO:  # the architecture of the official ones, but narrower and shallower
+        shape: dict[str, Any] = {"img_size": img_size, "patch_size": info.patch, "embed_dim": info.width}
+        model = VisionTransformer(**shape, depth=4, num_heads=3, init_values=0.2, num_classes=0)
     else:
         if weights is not None and "_dinov3." in info.timm:
             weights, biased = _without_zero_biases(weights)
             info = info._replace(timm=info.timm.replace("_dinov3.", "_dinov3_qkvb.")) if biased else info
         model = timm_models.create(info.timm, img_size=img_size)
     if weights is not None and checkpoint is not None:
-        load_strictly(model, _convert(weights, model, with_head=info is not None), checkpoint)
+        load_strictly(model, _convert(weights, model, with_head=name not in DINOV2), checkpoint)
     return model.eval().requires_grad_(False)
 
 

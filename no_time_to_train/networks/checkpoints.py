@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from no_time_to_train.errors import UserError, one_line
-from no_time_to_train.networks.encoders import DINOV3_PATCH_SIZE, ENCODERS, NAME_OF_FILE, info_of
-from no_time_to_train.networks.registry import CHECKPOINT_OF, CHECKPOINTS, PATCH_SIZE, SAM2_NAMES, Network, check_exist
+from no_time_to_train.networks.encoders import DINOV2, DINOV3_PATCH_SIZE, ENCODERS, NAME_OF_FILE, PATCH_SIZE, info_of
+from no_time_to_train.networks.registry import CHECKPOINT_OF, CHECKPOINTS, SAM2_NAMES, Network, check_exist
 
 #: Numbers that OpenAI stores with the weights of CLIP. The shapes of the weights say the same.
 CLIP_NUMBERS = {"input_resolution", "context_length", "vocab_size"}
@@ -28,22 +28,8 @@ Shapes = Mapping[str, Sequence[int]]
 #: Width of the first layer and number of blocks of SAM 2's image encoder -> the end of the network's name.
 SAM2_SIZES = {(96, 12): "hiera_t", (96, 16): "hiera_s", (112, 24): "hiera_b+", (144, 48): "hiera_l", (32, 7): "nano"}
 
-#: Width of DINOv2 -> its size in the network's name.
-DINOV2_SIZES = {384: "small", 768: "base", 1024: "large", 1536: "giant", 192: "nano"}
-
-#: Width of DINOv3 and whether its blocks are gated (SwiGLU) -> its size in the network's name. The two networks of
-#: images from satellites have the tensors of "large" and "7b".
-DINOV3_SIZES = {
-    (384, False): "small",
-    (384, True): "small_plus",
-    (768, False): "base",
-    (1024, False): "large",
-    (1280, True): "huge",
-    (4096, True): "7b",
-}
-
-#: Width of TIPSv2 -> its size in the network's name.
-TIPSV2_SIZES = {info.width: name.removeprefix("tipsv2_") for name, info in ENCODERS.items() if "tipsv2" in name}
+#: The DINOv3 whose blocks are gated (SwiGLU).
+GATED = ("dinov3_small_plus", "dinov3_huge", "dinov3_7b")
 
 #: Width of SAM's image encoder -> its name in ``segment_anything.sam_model_registry``, which defines these widths.
 SAM_SIZES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -153,20 +139,25 @@ def _vision_transformer(shapes: Shapes, stem: Sequence[int]) -> str | None:
     registers = shapes[names[0]][1] if names else 0
     if stem[-1] == PATCH_SIZE and "blocks.0.ls1.gamma" in shapes:
         if registers == 1:
-            return f"tipsv2_{TIPSV2_SIZES.get(stem[0])}"
-        return f"dinov2_{DINOV2_SIZES.get(stem[0])}{'_reg' if registers else ''}"
+            return _of_width("tipsv2_", stem[0])
+        return f"{_of_width('dinov2_', stem[0])}{'_reg' if registers else ''}"
     scaled = {"blocks.0.ls1.gamma", "blocks.0.gamma_1"} & shapes.keys()
     if stem[-1] == DINOV3_PATCH_SIZE and registers == 4 and scaled and "pos_embed" not in shapes:
         gated = bool({"blocks.0.mlp.w1.weight", "blocks.0.mlp.fc1_g.weight"} & shapes.keys())
-        return f"dinov3_{DINOV3_SIZES.get((stem[0], gated))}"
+        return _of_width("dinov3_", stem[0], gated)
     return None
+
+
+def _of_width(family: str, width: int, gated: bool = False) -> str | None:
+    """The first encoder of a family with a width. Those of satellite images come after others with the same tensors."""
+    names = (name for name, info in {**DINOV2, **ENCODERS}.items() if name.startswith(family) and info.width == width)
+    return next((name for name in names if (name in GATED) == gated), None)
 
 
 def encoder_width(name: str) -> int | None:
     """The width D of the tokens of an encoder by its network name such as ``dinov2_large``; None for unknown names."""
-    if info := info_of(name):
-        return info.width
-    return {f"dinov2_{size}": width for width, size in DINOV2_SIZES.items()}.get(name.removesuffix("_reg"))
+    info = info_of(name)
+    return info.width if info else None
 
 
 def describe(shapes: Shapes) -> str:
@@ -183,12 +174,7 @@ def describe(shapes: Shapes) -> str:
 
 
 def recognize(network: Network, names: dict[str, str]) -> str:
-    """The name of a network, which its checkpoint shows where it is not known.
-
-    Args:
-        network: The network, whose name may be None.
-        names: The networks that it may be: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
-    """
+    """The name of a network in ``SAM2_NAMES`` or ``ENCODER_NAMES``; its checkpoint shows it where it is None."""
     if network.name is not None:
         return network.name
     shapes = read_shapes(network.checkpoint)
@@ -209,12 +195,7 @@ def _same_tensors(first: str, second: str) -> bool:
 
 
 def load_strictly(model: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
-    """Copy weights into a network that has exactly their names and shapes.
-
-    Args:
-        model: The network, which is changed in place.
-        weights: Tensors by their names in the network.
-    """
+    """Copy weights into a network, in place, that has exactly their names and shapes."""
     expected = model.state_dict()
     reshaped = {key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape}
     for problem, keys in (

@@ -11,11 +11,7 @@ from no_time_to_train.networks.registry import Precision
 
 
 def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
-    """Move networks to a device.
-
-    Args:
-        device: Such as "cuda:1" or "cpu"; None takes the GPU if there is one.
-    """
+    """Move networks to a device, such as "cuda:1" or "cpu"; None takes the GPU if there is one."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         for network in networks:
@@ -25,11 +21,7 @@ def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
 
 
 def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
-    """A context in which networks on a device compute in a precision. It holds for the thread that enters it.
-
-    Args:
-        precision: "float32" or "bfloat16".
-    """
+    """A context in which networks on a device compute in a precision. It holds for the thread that enters it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 

@@ -1,4 +1,4 @@
-"""The encoders besides DINOv2, by name: which model of timm each of them is, its input, and where its weights are.
+"""The encoders by name: which model of timm each of them is, its input, and where its weights are.
 
 docs/encoders.md is the page about them. This module does not import torch or timm; what only timm knows is looked up by
 ``timm_models``.
@@ -11,18 +11,21 @@ from no_time_to_train.errors import UserError
 #: What the name of an encoder that only timm knows begins with: ``timm:vit_base_patch16_224``.
 TIMM = "timm:"
 
-#: Side of a patch of every DINOv3, in pixels.
-DINOV3_PATCH_SIZE = 16
+#: Sides of a patch of every DINOv2 and of every DINOv3, in pixels.
+PATCH_SIZE, DINOV3_PATCH_SIZE = 14, 16
+
+#: The small DINOv2 that ships with this package (see nano/MODEL_CARD.md).
+DINOV2_NANO = "dinov2_nano"
 
 #: Where the weights of DINOv3 are published.
 DINOV3_PAGE = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads (a form, for the DINOv3 License)"
 
 
 class EncoderInfo(NamedTuple):
-    """An encoder besides DINOv2.
+    """An encoder.
 
     Attributes:
-        timm: The name of the model in timm, with the tag of its weights.
+        timm: The name of the model in timm, with the tag of its weights; "" for the nano DINOv2, which timm lacks.
         size: The default side of its square input in pixels.
         patch: Side of a patch in pixels.
         width: D, the width of a token.
@@ -64,7 +67,17 @@ def _clip(size: str, patch: int, side: int, width: int) -> EncoderInfo:
     return EncoderInfo(f"vit_{size}_patch{patch}_clip_quickgelu_{side}.openai", side, patch, width)
 
 
-#: Network name (``encoder_cfg.name``) -> encoder. The names are those of the authors' code where it has them.
+#: Network name (``encoder_cfg.name``) -> DINOv2. With the official weights, timm's features agree to 1e-6.
+DINOV2: dict[str, EncoderInfo] = {
+    **{
+        f"dinov2_{size}{suffix}": EncoderInfo(f"vit_{size}_patch14_{infix}dinov2", 518, PATCH_SIZE, width)
+        for size, width in (("small", 384), ("base", 768), ("large", 1024), ("giant", 1536))
+        for suffix, infix in (("", ""), ("_reg", "reg4_"))
+    },
+    DINOV2_NANO: EncoderInfo("", 336, PATCH_SIZE, 192),
+}
+
+#: Network name -> encoder besides DINOv2. The names are those of the authors' code where it has them.
 ENCODERS: dict[str, EncoderInfo] = {
     "dinov3_small": _dinov3("vit_small_patch16_dinov3.lvd1689m", 384, "dinov3_vits16_pretrain_lvd1689m-08c60483"),
     "dinov3_small_plus": _dinov3(
@@ -100,14 +113,9 @@ NAME_OF_FILE = {
 
 
 def info_of(name: str) -> EncoderInfo | None:
-    """What is known of an encoder that is no DINOv2; None for other names, known or not.
-
-    Args:
-        name: Network name: a key of ``ENCODERS``, or ``timm:`` and the name of a vision transformer of timm, for which
-            timm is imported.
-    """
+    """What is known of the encoder with a network name; None for unknown names. For ``timm:NAME``, timm is imported."""
     if not name.startswith(TIMM):
-        return ENCODERS.get(name)
+        return DINOV2.get(name) or ENCODERS.get(name)
     from no_time_to_train.networks.timm_models import measure
 
     timm = name.removeprefix(TIMM)

@@ -1,7 +1,6 @@
 """Both networks and the method around them, from the names or paths of checkpoints."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -15,22 +14,6 @@ from no_time_to_train.networks.devices import to_device
 from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
 
 
-class Pretrained(NamedTuple):
-    """The networks, built and loaded.
-
-    Attributes:
-        segmenter: The networks and the method, with an empty memory.
-        prompts: The network that makes masks from boxes and points.
-        encoder_name: The name of the encoder in the configuration, such as ``dinov2_large``.
-        sam2_checkpoint: The file of SAM 2's weights.
-    """
-
-    segmenter: Segmenter
-    prompts: Sam2Boxes | SamBoxes
-    encoder_name: str
-    sam2_checkpoint: Path
-
-
 def build_pretrained(
     sam2: str | Path | None = None,
     dinov2: str | Path | None = None,
@@ -39,8 +22,13 @@ def build_pretrained(
     settings: Settings | None = None,
     preset: PresetName | None = None,
     debias: int = 0,
-) -> Pretrained:
-    """Build the networks from their checkpoints; see ``ReferenceSegmenter.from_pretrained``."""
+) -> tuple[Segmenter, Sam2Boxes | SamBoxes, str, Path]:
+    """Build the networks from their checkpoints, for ``ReferenceSegmenter.from_pretrained``.
+
+    Returns:
+        The method with an empty memory; the network that makes masks from boxes and points; the name of the encoder in
+        the configuration; and the file of SAM 2's weights.
+    """
     more = [sam_checkpoint] if sam_checkpoint else []
     proposing, encoding = find_networks(sam2, dinov2, *more, preset=preset)
     sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, ENCODER_NAMES)
@@ -51,4 +39,4 @@ def build_pretrained(
     sam = build_sam(sam_checkpoint) if sam_checkpoint else None
     to_device(device, segmenter, *([] if sam is None else [sam]))
     prompts = Sam2Boxes(network, sam2_name) if sam is None else SamBoxes(sam, str(sam_checkpoint))
-    return Pretrained(segmenter, prompts, encoder_name, proposing.checkpoint)
+    return segmenter, prompts, encoder_name, proposing.checkpoint

@@ -6,19 +6,19 @@ This module does not import torch, so that a command line is checked before torc
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.settings import CONTEXT_RATIO, Prompts
-from no_time_to_train.networks.encoders import ENCODERS, TIMM, info_of, where_to_get
+from no_time_to_train.networks.encoders import DINOV2, DINOV2_NANO, ENCODERS, TIMM, EncoderInfo, info_of, where_to_get
 from no_time_to_train.ranges import check_choice
 
 #: What the networks compute in. bfloat16 has 8 bits of precision, and is faster where the device has instructions for
 #: it.
 Precision = Literal["float32", "bfloat16"]
 
-#: The small networks that ship with this package (see nano/MODEL_CARD.md). Network and checkpoint have the same name.
-SAM2_NANO, DINOV2_NANO = "sam2_nano", "dinov2_nano"
+#: The small SAM 2 that ships with this package (see nano/MODEL_CARD.md). Network and checkpoint have the same name.
+SAM2_NANO = "sam2_nano"
 
 #: Checkpoint name -> network name (``sam2_cfg_file``), which is also the name of a configuration of the sam2 package.
 SAM2_NAMES = {
@@ -45,25 +45,6 @@ ENCODER_NAMES = {**DINOV2_NAMES, **{name: name for name in ENCODERS}}
 
 #: Network name -> checkpoint name.
 CHECKPOINT_OF = {network: name for names in (SAM2_NAMES, ENCODER_NAMES) for name, network in names.items()}
-
-#: Network name -> timm's name of the same DINOv2. With the official weights, their features agree to 1e-6.
-TIMM_NAMES = {
-    f"dinov2_{size}{suffix}": f"vit_{size}_patch14_{infix}dinov2"
-    for size in ("small", "base", "large", "giant")
-    for suffix, infix in (("", ""), ("_reg", "reg4_"))
-}
-
-#: Side of a patch of every DINOv2, in pixels.
-PATCH_SIZE = 14
-
-#: Configuration of the nano DINOv2: the architecture of the official ones, but narrower and shallower.
-DINOV2_NANO_SHAPE: dict[str, Any] = {
-    "patch_size": PATCH_SIZE,
-    "embed_dim": 192,
-    "depth": 4,
-    "num_heads": 3,
-    "init_values": 0.2,
-}
 
 
 @dataclass(frozen=True)
@@ -150,12 +131,11 @@ def default_checkpoint(network: str) -> Path:
     """Where a network's weights are by default: in ``checkpoints/``, or in this package for a nano network.
 
     A DINOv2 that is not there but in ``checkpoints/dinov2/``, its place in the authors' code, is found as well; of the
-    other encoders, the file of timm where the official one is missing.
+    other encoders, the file of timm where the official one is missing. Of an unknown name, the path does not exist.
 
     Args:
         network: Network name, such as ``sam2_hiera_l``, ``dinov2_large`` or ``timm:vit_small_patch16_224``, with or
-            without ``.yaml``. An unknown name gives a path that does not exist; the functions that build networks
-            report it.
+            without ``.yaml``.
     """
     if network.startswith(TIMM):
         return FOLDER / f"{network.removeprefix(TIMM)}.safetensors"
@@ -168,7 +148,7 @@ def default_checkpoint(network: str) -> Path:
     if official is None:
         return NANO_FOLDER / f"{network}.safetensors"
     path, theirs = FOLDER / official.file_name, FOLDER / "dinov2" / official.file_name
-    return theirs if network in TIMM_NAMES and not path.is_file() and theirs.is_file() else path
+    return theirs if network in DINOV2 and not path.is_file() and theirs.is_file() else path
 
 
 def download_command(*paths: str | Path) -> str | None:
@@ -205,9 +185,6 @@ def check_exist(*paths: str | Path, otherwise: str = "", command: str | None = N
         raise UserError("; ".join([message, *filter(None, sources)]))
 
 
-#: Side of a DINOv2's square input in pixels: that of the last phase of training, of the official and the nano network.
-IMG_SIZE, NANO_IMG_SIZE = 518, 336
-
 #: Side of a SAM 2's square input in pixels: ``image_size`` in the official and in the nano network's configuration.
 SAM2_SIZE, NANO_SAM2_SIZE = 1024, 256
 
@@ -218,27 +195,23 @@ def encoder_input_size(name: str) -> int:
     It is the size that the network was trained with; for DINOv3, which was trained with many, the one that gives as
     many patches as DINOv2 has.
     """
-    if info := info_of(name):
-        return info.size
-    return NANO_IMG_SIZE if name == DINOV2_NANO else IMG_SIZE
+    return _info(name).size
 
 
 def check_encoder_sizes(name: str, img_size: int | None, patch_size: int | None) -> None:
-    """Check that an encoder can have an input of this size.
-
-    Args:
-        name: Network name.
-        img_size: Side of its square input in pixels; None is not checked.
-        patch_size: Side of a patch in pixels; None is not checked.
-    """
+    """Check that an encoder can have an input and patches of these sides in pixels; None is not checked."""
     if img_size is None and patch_size is None:
         return
-    info = info_of(name)
-    patch = info.patch if info else PATCH_SIZE
+    patch = _info(name).patch
     if patch_size not in (None, patch):
         raise UserError(f"patch_size is {patch_size}, but the patches of {name} are {patch} pixels wide: leave it out")
     if img_size is not None and (img_size <= 0 or img_size % patch):
         raise UserError(f"img_size must be a whole number of patches of {name} ({patch} pixels), not {img_size}")
+
+
+def _info(name: str) -> EncoderInfo:
+    """An encoder by name. An unknown one, which is reported when it is built, counts as a DINOv2."""
+    return info_of(name) or DINOV2["dinov2_large"]
 
 
 def sam2_input_size(sam2_cfg_file: str) -> int:
@@ -325,16 +298,13 @@ def find_networks(
     *more: str | Path,
     preset: PresetName | None = None,
 ) -> tuple[Network, Network]:
-    """Find both networks, and check that their checkpoints exist.
+    """Find both networks, SAM 2 and the encoder, and check that their checkpoints exist.
 
     Args:
-        sam2: See :func:`find_network`; or "nano" for the two networks that ship with this package. None takes the
+        sam2: As of :func:`find_network`; or "nano" for the two networks that ship with this package. None takes the
             preset's.
         more: Further checkpoints that must exist.
         preset: A name in ``PRESETS``; None takes ``accurate``.
-
-    Returns:
-        SAM 2 and the encoder.
     """
     check_choice("preset", preset, PresetName | None)
     chosen = PRESETS[preset or "accurate"]

@@ -14,9 +14,7 @@ from no_time_to_train.errors import UserError, one_line, suggest
 def create(name: str, **options: Any) -> nn.Module:
     """Create a vision transformer of timm without a classification head; nothing is downloaded.
 
-    Args:
-        name: Its name in timm, with or without the tag of its weights, which decides the normalization.
-        options: Such as ``img_size``.
+    Its name in timm may have the tag of its weights, which decides the normalization.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):

@@ -44,20 +44,15 @@ def boxes_to_masks(
     pictures: str | Path | None = None,
     as_published: bool = False,
 ) -> int:
-    """Write a copy of a COCO file with masks made from its boxes, and with the areas of these masks.
+    """Write a copy of a COCO file with masks made from its boxes, and with their areas; return how many were made.
 
-    Masks that the file has are replaced. After a failure, a second call with the same arguments resumes (see
-    ``journal``).
+    Masks that the file has are replaced. After a failure, a second call with the same arguments resumes.
 
     Args:
         build: Builds the network. It is called once the inputs are checked.
         references: Reference set; only its annotations get masks. Default: all annotations.
         pictures: Folder for one picture per image of the masks that this call makes. Default: no pictures.
-        as_published: Store polygons instead of RLE, as the published results of PASCAL VOC and CD-FSOD were computed
-            with; see :func:`published_polygons`.
-
-    Returns:
-        The number of annotations that got masks.
+        as_published: Store polygons instead of RLE (:func:`published_polygons`).
     """
     coco, out_path = read_coco(json_file), Path(out_path)
     check_replaceable(out_path)

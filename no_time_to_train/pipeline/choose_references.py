@@ -29,10 +29,10 @@ from no_time_to_train.analysis.best_references import (
 )
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import index_coco
-from no_time_to_train.data.datasets import BadImage, ReferenceDataset, check_images_exist
+from no_time_to_train.data.datasets import ReferenceDataset, check_images_exist, loaded
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask, encode_crop, encode_mask
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import plural
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.target_image import as_float
@@ -79,7 +79,6 @@ def choose_references(
         coco: The annotation file of the pool.
         categories: The classes, in ascending order of their ids.
         pool: The instances to choose from, at least ``n_shot`` of each class.
-        n_shot: The number of references per class.
         segmenter: The networks. Its memory is not used.
     """
     used = {entry["img_id"] for entries in pool.values() for entry in entries}
@@ -148,9 +147,7 @@ def read_proposals(
     progress = tqdm(range(len(images)), "pool", unit=" image")
     for index in progress:
         start = time.perf_counter()
-        target = dataset[index]
-        if isinstance(target, BadImage):
-            raise UserError(target.reason)
+        target = loaded(dataset[index])
         if target.proposals is not None:
             cached += 1
             yield target.proposals
@@ -187,9 +184,7 @@ def _match(proposals: DescribedProposals, annotations: list[dict[str, Any]]) -> 
 
 def _describe(dataset: ReferenceDataset, index: int, segmenter: ReferenceSegmenter) -> Tensor:
     """The vector of a reference of the pool: float32 [D], on the CPU."""
-    reference = dataset[index]
-    if isinstance(reference, BadImage):
-        raise UserError(reference.reason)
+    reference = loaded(dataset[index])
     crop, mask = reference.crop.to(segmenter.device), reference.mask.to(segmenter.device)
     with computing_in(segmenter.precision, segmenter.device):
         return segmenter.segmenter.describe_reference(crop, mask)[0].cpu()

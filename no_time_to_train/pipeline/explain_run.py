@@ -18,18 +18,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
-from no_time_to_train.analysis.explain import (
-    Finding,
-    MissedObjects,
-    explain_objects,
-    wider_settings,
-    with_settings,
-)
+from no_time_to_train.analysis.explain import Finding, MissedObjects, explain_objects, wider_settings, with_settings
 from no_time_to_train.analysis.explain_page import write_explain_page
 from no_time_to_train.analysis.miss_costs import cost_table, miss_costs
 from no_time_to_train.config import OUR_NAMES, PRECISIONS, DatasetCfgs, ModelCfg, renamed
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.data.datasets import BadImage
+from no_time_to_train.data.datasets import BadImage, loaded
 from no_time_to_train.data.rle import annotation_mask, encode_mask
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.evaluation.coco_ap import VocEval
@@ -61,27 +55,22 @@ def explain_run(
     min_iou: float = 0.5,
     min_score: float = 0.0,
 ) -> str:
-    """Say of each object that a run missed why, and write ``explain.json`` and ``explain.html``.
+    """Say of each object that a run missed why, write ``explain.json`` and ``explain.html``, and return the table.
 
     Images are done one by one; the command resumes after an interruption, and uses the run's proposal cache.
 
     Args:
-        results_file: The run's results, next to its ``run.json``.
+        results_file: The run's results, next to its ``run.json``; ``results`` is its content.
         coco: Ground truth, as ``evaluate`` leaves it.
-        results: The content of the results file.
         categories: The classes that count.
         iou_type: "segm" where hits are decided by masks, "bbox" where by boxes.
         min_iou: The IoU with an object that a hit needs.
         min_score: The score that a detection needs.
-
-    Returns:
-        The table of the reasons.
     """
     if protocol == "lvis":
         raise UserError("misses cannot be explained with LVIS, where not every class is verified in every image")
-    rerun = Rerun(results_file.parent, gt)
-    known = {category.id for category in rerun.stage.categories}
-    if unknown := [category.name for category in categories if category.id not in known]:
+    rerun = Rerun(results_file.parent, gt, iou_type, min_iou, min_score)
+    if unknown := [category.name for category in categories if category.id not in rerun.names]:
         raise UserError(
             f"the memory does not know {', '.join(unknown[:5])}: choose the run's classes with --split or --cat-names"
         )
@@ -105,8 +94,7 @@ def explain_run(
     with journal.run(depends_on):
         for index, image_id in enumerate(tqdm(missed, desc="explain", unit=" image")):
             if journal.get(index) is None:
-                explained = rerun.explain(image_id, missed[image_id], iou_type, min_iou, min_score, scores[image_id])
-                journal.add(index, explained)
+                journal.add(index, rerun.explain(image_id, missed[image_id], scores[image_id]))
         records = list(journal.records(len(missed)))
         if differing := sum(record["differs"] for record in records):
             warnings.warn(
@@ -129,9 +117,13 @@ def explain_run(
 
 
 class Rerun:
-    """The networks, the memory and the stage of a finished run; the annotation file ``gt`` lists its images."""
+    """The networks, the memory and the stage of a finished run; the annotation file ``gt`` lists its images.
 
-    def __init__(self, folder: Path, gt: Path) -> None:
+    ``iou_type``, ``min_iou`` and ``min_score`` say what a hit is, as in :func:`explain_run`.
+    """
+
+    def __init__(self, folder: Path, gt: Path, iou_type: str, min_iou: float, min_score: float) -> None:
+        self.iou_type, self.min_iou, self.min_score = iou_type, min_iou, min_score
         model_cfg, dataset_cfgs, run = read_run(folder)
         dataset_cfgs.test.json_file = str(gt)
         infer = model_cfg.sam2_infer_cfgs
@@ -145,38 +137,28 @@ class Rerun:
             stage = FindInstancesStage(replace(model_cfg, sam2_infer_cfgs=cfg), dataset_cfgs, run)
             self.wider[reason] = stage, with_settings(self.segmenter, settings)
         self.index = {entry["id"]: index for index, entry in enumerate(self.stage.dataset.entries)}
+        self.names = {category.id: category.name for category in self.stage.categories}
 
-    def explain(
-        self,
-        image_id: ImageId,
-        annotations: list[dict[str, Any]],
-        iou_type: str,
-        min_iou: float,
-        min_score: float,
-        scores: list[float],
-    ) -> dict[str, Any]:
+    def explain(self, image_id: ImageId, annotations: list[dict[str, Any]], scores: list[float]) -> dict[str, Any]:
         """The record of one image: its missed objects, and whether its scores in the results file are others now."""
         index = self.index[image_id]
         item = self.stage.dataset[index]
         if isinstance(item, BadImage):
             skipped = [self.miss(one, Finding("skipped")) for one in annotations]
             return {"misses": skipped, "differs": False}
-        ids = [category.id for category in self.stage.categories]
-        masks = [annotation_mask(one, item.height, item.width) for one in annotations] if iou_type == "segm" else None
-        objects = MissedObjects(
-            [category.name for category in self.stage.categories],
-            [ids.index(one["category_id"]) for one in annotations],
-            np.array([one.get("bbox", [0] * 4) for one in annotations], float),
-            None if masks is None else np.stack(masks),
-            item.height,
-            item.width,
-        )
+        size, masks = (item.height, item.width), None
+        if self.iou_type == "segm":
+            masks = np.stack([annotation_mask(one, *size) for one in annotations])
+        classes = [list(self.names).index(one["category_id"]) for one in annotations]
+        boxes = np.array([one.get("bbox", [0] * 4) for one in annotations], float)
+        objects = MissedObjects(list(self.names.values()), classes, boxes, masks, *size)
         searches = (
             (reason, partial(self.propose, stage, segmenter, index))
             for reason, (stage, segmenter) in self.wider.items()
         )
         proposals = self.propose(self.stage, self.segmenter, index)
-        findings, traced = explain_objects(objects, self.segmenter, proposals, searches, min_iou, min_score)
+        needs = self.min_iou, self.min_score
+        findings, traced = explain_objects(objects, self.segmenter, proposals, searches, *needs)
         now, then = traced.detections.scores.tolist(), sorted(scores, reverse=True)
         differs = len(now) != len(then) or bool(np.abs(np.subtract(now, then)).max(initial=0) > TOLERANCE)
         misses = [self.miss(one, found) for one, found in zip(annotations, findings, strict=True)]
@@ -185,9 +167,7 @@ class Rerun:
     @torch.inference_mode()
     def propose(self, stage: FindInstancesStage, segmenter: Segmenter, index: int) -> DescribedProposals:
         """The proposals of an image by a stage and its segmenter, from the cache where it has them."""
-        item = stage.dataset[index]
-        if isinstance(item, BadImage):
-            raise UserError(item.reason)
+        item = loaded(stage.dataset[index])
         device = segmenter.prototypes.device
         described = None
         if item.proposals is None:
@@ -199,14 +179,12 @@ class Rerun:
 
     def miss(self, annotation: dict[str, Any], found: Finding) -> dict[str, Any]:
         """A missed object as JSON values."""
-        names = {category.id: category.name for category in self.stage.categories}
-        entry = self.stage.coco.imgs[annotation["image_id"]]
         return {
             "id": annotation["id"],
             "image_id": annotation["image_id"],
-            "file_name": entry["file_name"],
-            "class": names[annotation["category_id"]],
-            **{key: value for key, value in asdict(found).items() if key != "mask"},
+            "file_name": self.stage.coco.imgs[annotation["image_id"]]["file_name"],
+            "class": self.names[annotation["category_id"]],
+            **asdict(found),
             "mask": None if found.mask is None else encode_mask(found.mask),
         }
 

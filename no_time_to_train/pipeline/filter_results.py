@@ -39,13 +39,10 @@ def filter_results(
     Args:
         out: The folder to write, which may be ``folder``.
         score: The lowest score of an instance; None keeps that of the folder.
-        class_scores: The lowest scores of classes; see ``Thresholds.parse``. Others keep those of the folder, unless
-            ``score`` is given.
-        formats: Further formats to write, see :class:`OutputFolder`; without any, those that the folder has.
+        class_scores: The lowest scores of classes, as NAME=X. Others keep those of the folder, unless ``score`` is
+            given.
+        formats: Further formats to write; without any, those that the folder has.
         overwrite: Whether finished results in ``out`` may be replaced.
-
-    Returns:
-        What the results hold.
     """
     for name in ("all_results.json", "images.json", "references.memory"):
         if not (folder / name).is_file():

@@ -138,12 +138,7 @@ class FindNegativesStage(FindInstancesStage):
 def false_positives(results: Iterable[dict[str, Any]], coco: COCO) -> list[dict[str, Any]]:
     """The results whose box has an IoU of at most 0.1 with each annotation of the same class in the same image.
 
-    Args:
-        results: COCO result records.
-        coco: The annotations. Crowds count as annotations; a missing box is that of the mask.
-
-    Returns:
-        The records, in their order within a class of an image.
+    They keep their order within a class of an image. Crowds count as annotations; a missing box is that of the mask.
     """
     groups = defaultdict(list)
     for record in results:

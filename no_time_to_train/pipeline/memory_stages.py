@@ -1,4 +1,7 @@
-"""Stages 1 and 2 (docs/method.md): references become vectors of a memory, and these prototypes; negatives likewise."""
+"""Stages 1 and 2 (docs/method.md): references become vectors of a memory, and these prototypes; negatives likewise.
+
+And pictures of a memory.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,19 +9,22 @@ from typing import Any
 
 import torch
 from pycocotools.coco import COCO
+from torch.utils.data import Dataset
 
 from no_time_to_train.config import AREA_WEIGHTED
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist
+from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist, loaded
 from no_time_to_train.data.memory_files import check_fits, load_memory, recorded, save_memory
 from no_time_to_train.data.reference_sets import ReferenceSet, read_references, validate_references
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import sha256_if_readable
+from no_time_to_train.files import remove_leftovers, sha256_if_readable
 from no_time_to_train.method.beyond.ablations import area_weighted_prototypes
-from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.stage import Stage, required
+from no_time_to_train.visual.drawing import save_picture
+from no_time_to_train.visual.memory_pictures import class_sheet
 
 
 class FillMemoryStage(Stage):
@@ -88,8 +94,7 @@ class FillMemoryStage(Stage):
 
     def step(self, item: ReferenceCrop | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
         assert segmenter is not None
-        if isinstance(item, BadImage):
-            raise UserError(item.reason)
+        item = loaded(item)
         vector, weight = segmenter.describe_reference(item.crop, item.mask)
         return {"shot": item.index, "vector": vector.tolist(), "weight": weight.item(), "rescaled": item.rescaled}
 
@@ -189,6 +194,82 @@ class PostprocessMemoryNegStage(PostprocessMemoryStage):
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         return f"{super().finish(records)}, with {say_negatives(self.bank)}"
+
+
+class VisMemoryStage(FillMemoryStage):
+    """Draw one sheet per class, with k-means regions and principal components of its references.
+
+    The references are encoded again, because a memory keeps no patch tokens.
+    """
+
+    unit = "classes"
+
+    def read_inputs(self) -> None:
+        cfg = self.dataset_cfgs.fill_memory
+        self.output = Path(self.run.out_path or Path(self.run.save_dir) / "memory_pictures")
+        self.memory = required(self.run.ckpt_path, "--ckpt_path", "the memory to draw")
+        json_file = required(cfg.json_file, "dataset_cfgs.fill_memory.json_file", "the references' annotations")
+        self.bank = load_memory(self.memory)
+        self.categories = self.bank.categories
+        check_fits(self.bank, self.memory, self.encoder_settings(), [])
+        coco = read_coco(json_file)
+        references: dict[int, Any] = {
+            category.id: list(filter(None, (self.bank.sources[shot] for shot in self.bank.references_of(index))))
+            for index, category in enumerate(self.categories)
+        }
+        references = validate_references(references, coco, json_file, self.categories, shots=None)
+        self.set_dataset(coco, cfg.root, references, recorded(self.bank, self.memory, "context_ratio"))
+        self.dataset = ClassDataset(self.dataset)
+
+    def depends_on(self) -> dict[str, Any]:
+        settings = self.model_cfg.sam2_infer_cfgs
+        return {
+            "memory": sha256_if_readable(self.memory),
+            "encoder": sha256_if_readable(self.model_cfg.encoder_checkpoint),
+            "size_mismatch": self.run.size_mismatch,
+            "kmeans_k": settings.kmeans_k,
+            "n_pca_components": settings.n_pca_components,
+        }
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+    def remove_leftovers(self) -> None:
+        for category in self.categories:
+            remove_leftovers(self.picture_file(category))
+
+    def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
+        assert segmenter is not None
+        references = [loaded(reference) for reference in item]
+        crops = [(reference.crop, reference.mask) for reference in references]
+        category = self.categories[references[0].class_index]
+        cfg = self.model_cfg.sam2_infer_cfgs
+        picture = class_sheet(category.name, crops, segmenter.encoder, cfg.kmeans_k, cfg.n_pca_components)
+        save_picture(picture, self.picture_file(category))
+        return {}
+
+    def picture_file(self, category: Category) -> Path:
+        """The file of a class's sheet."""
+        return self.output / f"{category.id}.png"
+
+    def finish(self, records: Iterable[dict[str, Any]]) -> str:
+        return f"pictures of {len(self.categories)} classes: {self.output}"
+
+
+class ClassDataset(Dataset[list[Any]]):
+    """The references of a data set, one item per class: the list of the class's crops."""
+
+    def __init__(self, references: ReferenceDataset) -> None:
+        self.references = references
+        self.members: dict[int, list[int]] = {}
+        for index, (class_index, _) in enumerate(references.shots):
+            self.members.setdefault(class_index, []).append(index)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> list[ReferenceCrop | BadImage]:
+        return [self.references[member] for member in self.members[index]]
 
 
 def say_negatives(bank: MemoryBank) -> str:

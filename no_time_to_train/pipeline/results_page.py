@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.datasets import ReferenceCrop, ReferenceDataset, read_listed_image
 from no_time_to_train.data.instances import Instances
@@ -32,30 +32,30 @@ SCORE = 0.5
 
 
 def write_results_page(
-    out: Path, title: str, references: COCO, reference_dir: Path, targets: COCO, image_dir: Path
-) -> Path:
-    """Write ``index.html`` for a finished run.
+    out: Path, title: str, references: Path, targets: Path, reference_dir: Path, image_dir: Path
+) -> None:
+    """Write ``index.html`` for a finished run: the targets, what was found, the ground truth and the AP.
 
     Args:
         out: The run's folder, with ``memory_postprocessed.ckpt``, ``results.json`` and perhaps ``metrics.json``.
     """
     bank = load_memory(out / "memory_postprocessed.ckpt")
-    add_pictures(bank, references, reference_dir)
+    add_pictures(bank, read_coco(references), reference_dir)
+    coco = read_coco(targets)
     results: dict[ImageId, list[dict[str, Any]]] = defaultdict(list)
     for record in read_json(out / "results.json"):
         results[record["image_id"]].append(record)
     ids = [category.id for category in bank.categories]
-    gallery, files = Gallery(out, bank), picture_files(targets)
-    for image_id, entry in targets.imgs.items():
+    gallery, files = Gallery(out, bank), picture_files(coco)
+    for image_id, entry in coco.imgs.items():
         image = read_listed_image(image_dir, entry)
         detections = from_coco_records(results[image_id], ids, *image.shape[:2])
         found = Instances(image, bank.categories, detections)
         overlay = f"overlays/{files[image_id]}"
         shown = Instances(image, bank.categories, detections[detections.scores >= SCORE])
         save_picture(np.asarray(shown.plot()), out / overlay)
-        gallery.add(
-            entry["file_name"], overlay, found, ground_truth(image, targets.imgToAnns[image_id], bank.categories)
-        )
+        truth = ground_truth(image, coco.imgToAnns[image_id], bank.categories)
+        gallery.add(entry["file_name"], overlay, found, truth)
     metrics = read_json(out / "metrics.json") if (out / "metrics.json").exists() else {}
     facts = {
         f"{name} {measure}": f"{100 * metrics[kind][measure]:.1f}"
@@ -64,7 +64,6 @@ def write_results_page(
         if metrics.get(kind, {}).get(measure) is not None
     }
     gallery.finish(title, score=SCORE, facts=facts)
-    return out / "index.html"
 
 
 def ground_truth(image: NDArray[np.uint8], annotations: list[dict[str, Any]], categories: list[Category]) -> Instances:

@@ -29,15 +29,12 @@ PACKAGES = ("no-time-to-train", "torch", "torchvision", "pytorch-lightning", "sa
 
 @contextmanager
 def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **about: Any) -> Iterator[dict[str, Any]]:
-    """Record the stage that the block runs in ``folder/run.json``.
+    """Record the stage that the block runs in ``folder/run.json``. What the block adds to the section is recorded, too.
 
     Args:
         files: Files that the stage depends on, by name. They are recorded with their SHA-256. Files that do not exist
             are left out: the stage reports them.
         about: Anything else to record, as JSON values, such as the configuration.
-
-    Returns:
-        The section. What the block adds to it is recorded when the block ends.
     """
     path = folder / FILE_NAME
     remove_leftovers(path)

@@ -16,9 +16,8 @@ from no_time_to_train.api.prompted_references import read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.reference_forms.reference import WHOLE, Reference
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import atomic_write
-from no_time_to_train.visual.drawing import FILL, PALETTE, draw_outlines, outlines
-from no_time_to_train.visual.html import jpeg_base64, render
+from no_time_to_train.visual.drawing import PALETTE, draw_mask
+from no_time_to_train.visual.html import jpeg_base64, write_page
 
 #: Longer side of a picture in pixels.
 SIDE = 640
@@ -27,15 +26,10 @@ SIDE = 640
 def write_references_page(
     references: Sequence[Reference], page: Path, build: Callable[[], ReferenceSegmenter]
 ) -> list[str]:
-    """Write a page with the mask of each reference, in its image.
+    """Write a page with the mask of each reference, in its image; return a line for each that cannot be used.
 
-    Args:
-        page: The HTML file, which contains the pictures.
-        build: Builds the networks. It is called only if a reference has no mask. Images without a mask get those
-            that ``ReferenceSegmenter.add_references`` finds.
-
-    Returns:
-        One line for each reference that cannot be used.
+    ``build`` builds the networks. It is called only if a reference has no mask. Images without a mask get those that
+    ``ReferenceSegmenter.add_references`` finds.
     """
     segmenter = cache(build)
     choices: dict[int, Choice] = {}
@@ -69,8 +63,7 @@ def write_references_page(
     count = plural(len(references) - negatives, "reference")
     count += f" and {plural(negatives, 'negative reference')}" if negatives else ""
     title = f"{count} of {len(classes)} class{'es' * (len(classes) != 1)}"
-    with atomic_write(page) as file:
-        file.write(render("references.html", title=title, classes=classes, problems=problems).encode())
+    write_page(page, "references.html", title=title, classes=classes, problems=problems)
     return problems
 
 
@@ -91,11 +84,9 @@ def _picture(reference: Reference, image: NDArray[np.uint8], mask: NDArray[np.bo
     height, width = mask.shape
     scale = min(SIDE / max(height, width), 1)
     size = max(round(scale * width), 1), max(round(scale * height), 1)
-    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    picture = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
-    color, picture = PALETTE.by_idx(number).as_rgb(), small.copy()
-    picture[inside] = np.rint((1 - FILL) * small[inside] + FILL * np.array(color)).astype(np.uint8)
-    draw_outlines(picture, outlines(inside), color, line=2)
+    draw_mask(picture, inside, 0, 0, PALETTE.by_idx(number).as_rgb(), line=2)
     if reference.mask is None and reference.box is not None:
         x1, y1, x2, y2 = (round(scale * value) for value in reference.box)
         cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), (255, 255, 255), 1)

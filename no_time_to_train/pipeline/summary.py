@@ -98,11 +98,7 @@ class Summary:
         return f"{images}, nothing found: the best score is {self.best}"
 
     def advice(self, out: Path) -> str:
-        """What to do where no instance counts, as the end of a sentence; empty where some do.
-
-        Args:
-            out: The folder of the results.
-        """
+        """What to do where no instance counts, as the end of a sentence; empty where some do."""
         if self.found or self.best is None:
             return ""
         return f"; {filter_command(out)} --threshold {math.floor(100 * self.best.score) / 100:g} shows it"

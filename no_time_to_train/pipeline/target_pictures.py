@@ -98,8 +98,7 @@ class TargetPictures:
 def picture_files(coco: COCO, by_file_name: bool = False) -> dict[ImageId, str]:
     """The names of images' pictures by image id: relative paths that stay inside their folder and differ.
 
-    Args:
-        by_file_name: Take the name of the image, instead of its id.
+    They are made of the names of the images with ``by_file_name``, else of the ids.
     """
     names = [
         clean_name(entry["file_name"] if by_file_name else f"{image_id}.jpg") for image_id, entry in coco.imgs.items()

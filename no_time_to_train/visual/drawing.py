@@ -47,9 +47,6 @@ def draw_instances(
         masks: n masks. Empty masks are not drawn.
         classes: int64 [n], the class of each mask, which chooses its color.
         by_instance: Choose the colors so that neighbors differ, whatever their classes.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
     """
     filled = np.flatnonzero(masks.areas)
     if not len(filled):
@@ -62,7 +59,7 @@ def draw_instances(
     picture = np.ascontiguousarray(image).copy()
     line = max(round((height * width) ** 0.5 / 450), 1)
     for position in reversed(range(len(filled))):
-        _draw_mask(picture, *masks.crop(position), colors[position], line)
+        draw_mask(picture, *masks.crop(position), colors[position], line)
 
     size = label_size(height, width)
     numbers = [str(index + 1) for index in filled]
@@ -78,7 +75,7 @@ def draw_instances(
     return np.asarray(canvas)
 
 
-def _draw_mask(
+def draw_mask(
     picture: Picture, crop: NDArray[np.bool_], top: int, left: int, color: tuple[int, int, int], line: int
 ) -> None:
     """Draw the part of a mask in its box into a picture, in place."""
@@ -88,41 +85,24 @@ def _draw_mask(
 
 
 def draw_outlines(picture: Picture, contours: list[NDArray[np.int32]], color: tuple[int, int, int], line: int) -> None:
-    """Draw outlines into a picture, in place: a colored line on a wider white one.
+    """Draw outlines into a picture, uint8 [H, W, 3], in place: a line of ``line`` pixels on a wider white one.
 
     White on both sides separates the color from a background that resembles it.
-
-    Args:
-        picture: uint8 [H, W, 3] RGB.
-        contours: As :func:`outlines` returns them.
-        color: RGB.
-        line: Width of the colored line in pixels.
     """
     for shade, thickness in (((255, 255, 255), 2 * line + 1), (color, line)):
         cv2.drawContours(picture, contours, -1, shade, thickness, cv2.LINE_AA)
 
 
 def outlines(mask: NDArray[np.bool_ | np.uint8]) -> list[NDArray[np.int32]]:
-    """The outlines of a mask's parts and of its holes.
-
-    Args:
-        mask: bool or uint8 [H, W].
-
-    Returns:
-        int32 [n, 2] each: x and y of the outermost pixels, in pixel indices.
-    """
+    """The outlines, int32 [n, 2], x and y of pixels, of the parts and the holes of a mask, bool or uint8 [H, W]."""
     contours, _ = cv2.findContours(np.ascontiguousarray(mask, np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return [np.asarray(contour[:, 0], np.int32) for contour in contours]
 
 
 def instance_colors(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Choose a color for each instance of an image, so that instances near each other get clearly different colors.
+    """Choose colors, int64 [n], indices into ``PALETTE``, so that instances near each other differ clearly.
 
-    Args:
-        boxes: int64 [n, 4] xyxy in pixels.
-
-    Returns:
-        int64 [n], indices into ``PALETTE``. The first of them do not depend on the boxes that follow.
+    The first of them do not depend on the boxes that follow; int64 [n, 4] xyxy in pixels.
     """
     rgb = np.array([[PALETTE.by_idx(index).as_rgb() for index in range(INSTANCE_COLORS)]], np.float32) / 255
     lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[0]
@@ -152,15 +132,7 @@ def label_size(height: int, width: int) -> int:
 
 
 def side_by_side(left: Picture, right: Picture, titles: tuple[str, str]) -> Picture:
-    """Put two pictures of the same height next to each other, each under its title.
-
-    Args:
-        left: uint8 [H, W1, 3] RGB.
-        right: uint8 [H, W2, 3] RGB.
-
-    Returns:
-        uint8 [H + 26, W1 + 6 + W2, 3] RGB, white between and above the pictures.
-    """
+    """Put two pictures of the same height next to each other, each under its title, with white between and above."""
     bar, gap = 26, 6
     columns = []
     for picture, title in zip((left, right), titles, strict=True):
@@ -171,24 +143,17 @@ def side_by_side(left: Picture, right: Picture, titles: tuple[str, str]) -> Pict
 
 
 def put_text(picture: Picture, text: str, position: tuple[int, int], scale: float) -> None:
-    """Write dark text into a picture, in place.
+    """Write dark ASCII text into a picture, uint8 [H, W, 3], in place: OpenCV's font has no other characters.
 
-    Args:
-        picture: uint8 [H, W, 3].
-        text: ASCII text; OpenCV's font has no other characters.
-        position: x and y, in pixels, of the left end of the text's baseline.
-        scale: Size of the text; 1 is about 22 pixels high.
+    The position is that of the left end of the baseline, x and y in pixels; a scale of 1 is about 22 pixels high.
     """
     cv2.putText(picture, text, position, cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), 1, cv2.LINE_AA)
 
 
 def save_picture(picture: Picture, path: Path) -> None:
-    """Write a picture to a file atomically.
+    """Write an RGB picture to a file atomically: a PNG file if it ends in ``.png``, else a JPEG file.
 
-    Args:
-        picture: uint8 [H, W, 3] RGB.
-        path: The file. The suffix ``.png`` makes a PNG file, any other a JPEG file, which is scaled down where the
-            format has no room for all pixels.
+    A JPEG file is scaled down where the format has no room for all pixels.
     """
     image, png = Image.fromarray(picture), path.suffix == ".png"
     if not png and max(image.size) > JPEG_SIDE:

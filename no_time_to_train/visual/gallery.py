@@ -15,10 +15,9 @@ from PIL import Image
 
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.reference_image import decode_picture
-from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.visual.drawing import INSTANCE_COLORS, PALETTE, Picture, instance_colors, outlines, save_picture
-from no_time_to_train.visual.html import render
+from no_time_to_train.visual.html import write_page
 from no_time_to_train.visual.memory_pictures import crop_tile
 
 #: Longer side of a thumbnail in pixels.
@@ -113,9 +112,7 @@ class Gallery:
             "score": score,
             "classScores": class_scores or {},
         }
-        page = render("gallery.html", title=title, facts=facts or {}, data=data)
-        with atomic_write(self.out / "index.html") as file:
-            file.write(page.encode())
+        write_page(self.out / "index.html", "gallery.html", title=title, facts=facts or {}, data=data)
 
     def _records(self, instances: Instances, scale: float) -> list[dict[str, Any]]:
         """Instances as JSON values; ``scale`` is the number of units per pixel."""

@@ -5,12 +5,15 @@ Every template extends ``base.html``, which has the frame and the style that the
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
+
+from no_time_to_train.files import atomic_write
 
 #: Every value is escaped where a template prints it; ``tojson`` makes JSON that is safe inside a script element.
 TEMPLATES = Environment(
@@ -33,6 +36,12 @@ def render(template: str, **values: Any) -> str:
         A complete HTML page. What UTF-8 cannot hold, bytes of a foreign file name, is a question mark in it.
     """
     return TEMPLATES.get_template(template).render(values).encode(errors="replace").decode()
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Write the page that :func:`render` makes."""
+    with atomic_write(path) as file:
+        file.write(render(template, **values).encode())
 
 
 def jpeg_base64(picture: NDArray[np.uint8]) -> str:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.data.datasets import BadImage, ReferenceDataset
-from no_time_to_train.errors import UserError
+from no_time_to_train.data.datasets import ReferenceDataset, loaded
+from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.fill_memory import patch_weights
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import PALETTE, Picture, draw_outlines, outlines, put_text
 
@@ -33,55 +34,49 @@ def reference_sheet(references: ReferenceDataset, categories: list[Category]) ->
     """
     rows: list[tuple[str, list[Picture]]] = [(category.name, []) for category in categories]
     for index in range(len(references)):
-        reference = references[index]
-        if isinstance(reference, BadImage):
-            raise UserError(reference.reason)
+        reference = loaded(references[index])
         rows[reference.class_index][1].append(crop_tile(reference.crop, reference.mask, reference.class_index))
     return _sheet(rows)
 
 
-def class_sheet(
-    name: str, crops: list[tuple[Tensor, Tensor]], tokens: list[Tensor], weights: list[Tensor], k: int, n: int
-) -> Picture:
+@torch.inference_mode()
+def class_sheet(name: str, crops: list[tuple[Tensor, Tensor]], encoder: Encoder, k: int, n: int) -> Picture:
     """Draw the references of one class, one per column: crops, k-means regions, and principal components.
 
     Centers and components are computed from the tokens inside the masks of all the references together, so that the
     same color means the same in every tile of a row of regions.
 
     Args:
-        crops: The crop, float [3, S, S] in [0, 1], and the mask, float [1, h, w] in {0, 1}, of each reference.
-        tokens: float [P, D], the patch tokens of each reference, of a square grid in row-major order.
-        weights: float [P], the mask weight of each token; tokens of positive weight are inside the mask.
+        crops: The crop, float [3, S, S] in [0, 1], and the mask, float [1, h, w] in {0, 1}, of each reference, on the
+            encoder's device. Tokens with a positive mask weight are inside the mask.
         k: k-means centers of the class.
         n: Principal components of the class; the first three are shown as red, green and blue.
     """
-    insides = [weight > 0 for weight in weights]
+    tokens = [encoder(crop[None])[0].cpu() for crop, _ in crops]
+    insides = [patch_weights(mask, encoder.size, encoder.grid).cpu() > 0 for _, mask in crops]
     foreground = torch.cat([token[inside] for token, inside in zip(tokens, insides, strict=True)])
     centers = kmeans(foreground, k)
     mean, components = principal_components(foreground, n)
     pairs = list(zip(tokens, insides, strict=True))
     return _sheet(
         [
-            (name, [crop_tile(*crop) for crop in crops]),
+            (name, [crop_tile(crop.cpu(), mask.cpu()) for crop, mask in crops]),
             (f"{len(centers)} k-means regions", [_region_tile(*pair, centers) for pair in pairs]),
             (f"{len(components)} principal components", [_component_tile(*pair, mean, components) for pair in pairs]),
         ]
     )
 
 
-def crop_tile(crop: Tensor, mask: Tensor, class_index: int = 0) -> Picture:
-    """Draw a reference's crop with the outline of its mask.
+def crop_tile(crop: Tensor, mask: Tensor, class_index: int = 0, side: int = TILE) -> Picture:
+    """Draw a reference's crop with the outline of its mask: uint8 [side, side, 3] RGB.
 
     Args:
         crop: float [3, S, S] RGB; values outside [0, 1] are clipped.
         mask: float [1, h, w] in {0, 1}, of any size.
-
-    Returns:
-        uint8 [TILE, TILE, 3] RGB.
     """
     pixels = (255 * crop.clamp(0, 1)).byte().permute(1, 2, 0).numpy()
-    tile = np.asarray(cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA), np.uint8)
-    inside = cv2.resize(mask[0].byte().numpy(), (TILE, TILE), interpolation=cv2.INTER_NEAREST)
+    tile = np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    inside = cv2.resize(mask[0].byte().numpy(), (side, side), interpolation=cv2.INTER_NEAREST)
     draw_outlines(tile, outlines(np.asarray(inside, np.uint8)), PALETTE.by_idx(class_index).as_rgb(), line=2)
     return tile
 

@@ -4,7 +4,6 @@ Python's own filter, ``tarfile.data_filter``, is not used: some versions of Pyth
 has none, so the check of :func:`_check` would be needed all the same.
 """
 
-import hashlib
 import shutil
 import stat
 import tarfile
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
+from torchvision.datasets.utils import calculate_md5
 from tqdm import tqdm
 
 from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Step
@@ -61,20 +61,13 @@ def download_archive(archive: Archive, downloads: Path) -> Path:
 
 
 def check_archive(path: Path, md5: str | None) -> None:
-    """Check that a file is the complete archive.
-
-    Args:
-        md5: Its expected checksum. Without one, the file only has to open as a zip or tar archive.
-    """
+    """Check that a file has the checksum. Without one, it only has to open as a zip or tar archive."""
     if md5 is None:
         with open_archive(path):
             return
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != md5:
-        raise UserError(f"archive {path} has the checksum {digest.hexdigest()} instead of {md5}")
+    found = calculate_md5(path)
+    if found != md5:
+        raise UserError(f"archive {path} has the checksum {found} instead of {md5}")
 
 
 def archive_step(
@@ -85,11 +78,7 @@ def archive_step(
     wanted: Callable[[str], bool],
     options: PrepareOptions,
 ) -> Step:
-    """The step that downloads an archive, unpacks it, and deletes it unless ``options.keep_archives``.
-
-    Args:
-        wanted: Whether the member of this name is unpacked.
-    """
+    """The step that downloads an archive, unpacks the members that are ``wanted``, and deletes it unless it is kept."""
 
     def make() -> None:
         path = download_archive(archive, options.downloads)
@@ -109,13 +98,10 @@ class Member(NamedTuple):
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Unpack some files of a zip or tar archive.
+    """Unpack the members of a zip or tar archive that are ``wanted``, by their names.
 
     All members are checked before anything is written. Each file is written atomically. Files that exist with the
     right size are skipped, so that an interrupted run resumes.
-
-    Args:
-        wanted: Whether the member of this name is unpacked.
     """
     with open_archive(archive, folder) as members:
         chosen = [member for member in members if wanted(member.name) and not _is_unpacked(member, folder)]
@@ -131,11 +117,7 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
 
 @contextmanager
 def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Member]]:
-    """Open a zip or tar archive and list its regular files.
-
-    Args:
-        folder: Folder that the archive will be unpacked to; all members are checked for it. None checks nothing.
-    """
+    """Open a zip or tar archive and list its regular files; all members are checked for the folder to unpack it to."""
     try:
         with zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive) as opened:
             yield list(_members(opened, archive, folder))

@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from no_time_to_train.benchmarks.prepare.archives import unpack
-from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
-from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message, read_annotations
+from no_time_to_train.benchmarks.prepare.steps import (
+    Parts,
+    PrepareOptions,
+    Step,
+    annotations_problem,
+    masks_step,
+    missing,
+    missing_message,
+    read_annotations,
+)
 from no_time_to_train.data.class_splits import class_splits
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
@@ -44,20 +52,15 @@ def set_steps(name: str, options: PrepareOptions) -> list[Step]:
     steps = [
         Step(
             name,
-            lambda: next((f"{path} is missing" for path in originals.values() if not path.is_file()), None),
+            lambda: next(filter(None, map(missing, originals.values())), None),
             partial(unpack, archive, folder.parent, lambda member: member.startswith(f"{name}/")) if archive else None,
             f"{SOURCE} and unpack it to {folder}, or save it as {folder}.zip",
         )
     ]
     for file, original in originals.items():
         prepared = folder / "prepared" / f"{file}.json"
-        steps.append(
-            Step(
-                f"{name} {file}.json",
-                partial(annotations_problem, prepared, {}, options.subset),
-                partial(convert, original, name, prepared),
-            )
-        )
+        problem = partial(annotations_problem, prepared, {}, options.subset)
+        steps.append(Step(f"{name} {file}.json", problem, partial(convert, original, name, prepared)))
         if options.makes_masks(references=file != "test"):
             steps.append(masks_step(f"{name} {file}.json", prepared, folder, options))
     return steps
@@ -85,30 +88,21 @@ def convert(original: Path, name: str, prepared: Path) -> None:
 
 
 def add_folders(data: dict[str, Any], original: Path, candidates: tuple[str, ...]) -> None:
-    """Make the file names of the images relative to the set's folder.
-
-    Args:
-        data: The content of the annotation file, which is changed.
-    """
-    folder = original.parent.parent
-    missing = []
+    """Make the file names of the images in an annotation file's data relative to the set's folder, in place."""
+    folder, absent = original.parent.parent, []
     for image in data["images"]:
         paths = [f"{candidate}/{image['file_name']}" for candidate in candidates]
         found = next((path for path in paths if (folder / path).is_file()), None)
         if found is None:
-            missing.append(paths[0])
+            absent.append(paths[0])
         else:
             image["file_name"] = found
-    if missing:
-        raise UserError(f"{original}: {missing_message(missing, len(data['images']), folder)}")
+    if absent:
+        raise UserError(f"{original}: {missing_message(absent, len(data['images']), folder)}")
 
 
 def warn_of_few_shots(data: dict[str, Any], categories: dict[int, str], original: Path) -> None:
-    """Print a warning for each class that has fewer annotations than the name of the file states.
-
-    Args:
-        original: The path of the file: ``<shots>_shot.json``.
-    """
+    """Print a warning for each class that has fewer annotations than the file ``<shots>_shot.json`` should have."""
     shots = int(original.stem.removesuffix("_shot"))
     counts = Counter(annotation["category_id"] for annotation in data["annotations"])
     for category_id, category in categories.items():

@@ -4,8 +4,14 @@ from functools import partial
 from pathlib import Path
 
 from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
-from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step
-from no_time_to_train.benchmarks.prepare.verify import annotations_problem, missing_message, read_annotations
+from no_time_to_train.benchmarks.prepare.steps import (
+    Parts,
+    PrepareOptions,
+    Step,
+    annotations_problem,
+    missing_message,
+    read_annotations,
+)
 
 ANNOTATIONS = Archive(("http://images.cocodataset.org/annotations/annotations_trainval2017.zip",), 253)
 
@@ -24,17 +30,11 @@ def parts(options: PrepareOptions) -> Parts:
     folder = options.root / "coco"
     files = {split: folder / "annotations" / f"instances_{split}.json" for split in IMAGES}
     members = {f"annotations/{path.name}" for path in files.values()}
-    steps = [
-        archive_step(
-            f"COCO {split} annotations",
-            partial(annotations_problem, path, COUNTS[split], options.subset),
-            ANNOTATIONS,
-            folder,
-            members.__contains__,
-            options,
-        )
-        for split, path in files.items()
-    ]
+    steps = []
+    for split, path in files.items():
+        problem = partial(annotations_problem, path, COUNTS[split], options.subset)
+        name = f"COCO {split} annotations"
+        steps.append(archive_step(name, problem, ANNOTATIONS, folder, members.__contains__, options))
     for split, path in files.items():
         steps.append(images_step(f"COCO {split} images", split, {path: COUNTS[split]}, options))
     return {"coco": steps}

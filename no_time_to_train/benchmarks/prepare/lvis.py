@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from no_time_to_train.benchmarks.prepare.archives import Archive, download_archive, open_archive
 from no_time_to_train.benchmarks.prepare.coco2017 import IMAGES, images_step
-from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step
-from no_time_to_train.benchmarks.prepare.verify import annotations_problem, read_annotations
+from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, annotations_problem, read_annotations
 from no_time_to_train.data.coco import check_sections
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
@@ -26,10 +25,7 @@ COUNTS = {"train": {"images": 100_170}, "val": {"images": 19_809}, "minival": {"
 
 
 def parts(options: PrepareOptions) -> Parts:
-    """The steps that make ``lvis/annotations/lvis_v1_{train,val,minival}.json``.
-
-    The file names in the annotation files are relative to ``coco``.
-    """
+    """The steps that make ``lvis/annotations/lvis_v1_*.json``, whose file names are relative to ``coco``."""
     paths = {split: options.root / "lvis" / "annotations" / f"lvis_v1_{split}.json" for split in COUNTS}
     steps = [
         Step(
@@ -51,11 +47,7 @@ def parts(options: PrepareOptions) -> Parts:
 
 
 def convert(split: str, output: Path, options: PrepareOptions) -> None:
-    """Download the annotations of a split and write them with file names.
-
-    Args:
-        split: ``train`` or ``val``.
-    """
+    """Download the annotations of the split ``train`` or ``val``, and write them with file names."""
     path = download_archive(ARCHIVES[split], options.downloads)
     name = ARCHIVES[split].file_name.removesuffix(".zip")
     with open_archive(path) as members:
@@ -75,11 +67,7 @@ def convert(split: str, output: Path, options: PrepareOptions) -> None:
 
 
 def add_file_names(data: dict[str, Any]) -> None:
-    """Add ``file_name``, relative to COCO's folder, to LVIS's images, which state only their ``coco_url``.
-
-    Raises:
-        ValueError: An address is not one of COCO's.
-    """
+    """Add ``file_name``, relative to COCO's folder, to LVIS's images; a ValueError where an address is not COCO's."""
     for image in data["images"]:
         name = urlsplit(image["coco_url"]).path.lstrip("/")
         if not re.fullmatch(r"(train|val)2017/\d+\.jpg", name):

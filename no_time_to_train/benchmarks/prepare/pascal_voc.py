@@ -13,8 +13,15 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
-from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, masks_step
-from no_time_to_train.benchmarks.prepare.verify import missing_message, read_annotations
+from no_time_to_train.benchmarks.prepare.steps import (
+    Parts,
+    PrepareOptions,
+    Step,
+    masks_step,
+    missing,
+    missing_message,
+    read_annotations,
+)
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_text, write_json
 
@@ -82,28 +89,15 @@ def parts(options: PrepareOptions) -> Parts:
     """
     folder = options.root / "pascal-voc"
     devkit = folder / "VOCdevkit"
-    steps = [
-        archive_step(
-            f"{image_set.year} {image_set.name}",
-            partial(image_set_problem, devkit, image_set),
-            archive,
-            folder,
-            is_wanted,
-            options,
-        )
-        for image_set, archive in ARCHIVES.items()
-    ]
+    steps = []
+    for image_set, archive in ARCHIVES.items():
+        title, missing_part = f"{image_set.year} {image_set.name}", partial(image_set_problem, devkit, image_set)
+        steps.append(archive_step(title, missing_part, archive, folder, is_wanted, options))
     for name, (image_sets, counts) in OUTPUTS.items():
         path = folder / "annotations" / f"{name}.json"
-        steps.append(
-            Step(
-                f"{name}.json",
-                partial(converted_problem, path, counts, options.subset),
-                partial(convert, devkit, image_sets, path),
-            )
-        )
+        problem = partial(converted_problem, counts=counts, subset=options.subset)
+        steps.append(Step(f"{name}.json", partial(problem, path), partial(convert, devkit, image_sets, path)))
         if options.makes_masks(references=name == "voc0712_trainval"):
-            problem = partial(converted_problem, counts=counts, subset=options.subset)
             steps.append(masks_step(f"{name}.json", path, devkit, options, problem))
     return {"pascal-voc": steps}
 
@@ -114,25 +108,20 @@ def is_wanted(member: str) -> bool:
 
 
 def image_set_problem(devkit: Path, image_set: ImageSet) -> str | None:
-    """What is missing of an unpacked image set, or None.
-
-    Args:
-        devkit: The folder ``VOCdevkit``.
-    """
-    listing = image_set.listing(devkit)
-    if not listing.is_file():
-        return f"{listing} is missing"
+    """What is missing of an image set that is unpacked in the folder ``VOCdevkit``, or None."""
+    if problem := missing(image_set.listing(devkit)):
+        return problem
     folder = devkit / image_set.year
     names = image_set.image_names(devkit)
     files = [(name, (f"JPEGImages/{name}.jpg", f"Annotations/{name}.xml")) for name in names]
-    missing = [name for name, pair in files if not all((folder / file).is_file() for file in pair)]
-    return missing_message(missing, len(names), folder)
+    absent = [name for name, pair in files if not all((folder / file).is_file() for file in pair)]
+    return missing_message(absent, len(names), folder)
 
 
 def converted_problem(path: Path, counts: dict[str, int], subset: bool) -> str | None:
     """What a step says about a converted file: that it is missing, or None."""
-    if not path.is_file():
-        return f"{path} is missing"
+    if problem := missing(path):
+        return problem
     images = read_annotations(path, counts, subset)["images"]
     if images and images[0]["id"] != 0:
         raise UserError(
@@ -148,9 +137,6 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
     Reference sets are drawn from this file, so the order of the annotations and the sizes of the boxes decide which
     instances are drawn: images in the published order, and in each image the objects that are not ``difficult`` before
     those that are. The ids of images, annotations and classes count from 0.
-
-    Args:
-        devkit: The folder ``VOCdevkit``.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -172,14 +158,11 @@ def convert(devkit: Path, image_sets: list[ImageSet], output: Path) -> None:
 
 
 def read_object(element: Element) -> dict[str, Any]:
-    """The fields of a COCO annotation from an ``object`` of VOC's XML.
+    """The fields of a COCO annotation from an ``object`` of VOC's XML; a ValueError where it is none.
 
     VOC counts pixels from 1 and includes both ends of a box. The published results were computed with
     x = xmin - 1, y = ymin - 1, w = xmax - xmin and h = ymax - ymin, which is one pixel less than the box covers.
     ``difficult`` objects are also ``iscrowd``, so that they are neither drawn as references nor counted as missed.
-
-    Raises:
-        ValueError: The element is not an object of VOC.
     """
     name = _text(element, "name")
     if name not in CLASSES:

@@ -1,12 +1,18 @@
-"""The steps that prepare a data set. Each step knows whether it is done, so a second run does only what is left."""
+"""The steps that prepare a data set. Each step knows whether it is done, so a second run does only what is left.
+
+Existing files are checked: whether annotation files are the published ones, and whether images are missing.
+"""
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from no_time_to_train.data.coco import check_sections
+from no_time_to_train.data.names import check_file_name
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
 from no_time_to_train.networks.box_prompts import BoxSegmenter
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 
@@ -63,11 +69,7 @@ Parts = dict[str, list[Step]]
 
 
 def run_parts(parts: Parts, check: bool) -> None:
-    """Do every step that is not done yet.
-
-    Args:
-        check: Change nothing, and only print which steps are done.
-    """
+    """Do every step that is not done yet; with ``check``, change nothing and only print which steps are done."""
     if check:
         return check_steps([step for steps in parts.values() for step in steps])
     failed = []
@@ -102,19 +104,53 @@ def check_steps(steps: list[Step]) -> None:
         raise UserError(f"{missing} of {len(steps)} pieces are missing; run without --check to download and make them")
 
 
+def read_annotations(path: Path, counts: dict[str, int], subset: bool) -> dict[str, Any]:
+    """Read a COCO annotation file and compare its numbers of entries per section with the published counts."""
+    data: dict[str, Any] = read_json(path)
+    check_sections(data, path)
+    if "annotations" not in data:
+        raise UserError(f"{path} is not a COCO annotation file: it needs a list 'annotations'")
+    for image in data["images"]:
+        try:
+            check_file_name(image["file_name"])
+        except ValueError as error:
+            raise UserError(f"{path}: image {image['id']}: {error}") from error
+    for section, expected in counts.items():
+        found = len(data[section])
+        if found != expected and not subset:
+            raise UserError(
+                f"{path} has {found:,} {section} instead of {expected:,}: delete it and run the same command again, "
+                "or accept it with --subset"
+            )
+    return data
+
+
+def annotations_problem(path: Path, counts: dict[str, int], subset: bool) -> str | None:
+    """What a step says about an annotation file: that it is missing, or None."""
+    problem = missing(path)
+    if problem is None:
+        read_annotations(path, counts, subset)
+    return problem
+
+
+def missing_message(files: list[str], total: int, folder: Path) -> str | None:
+    """What a step says about the missing of ``total`` images, given by their file names; None where none is missing."""
+    if not files:
+        return None
+    return f"{len(files):,} of {total:,} images are missing in {folder}, the first is {files[0]}"
+
+
+def missing(path: Path) -> str | None:
+    """What a step says about a file that is missing, or None."""
+    return None if path.is_file() else f"{path} is missing"
+
+
 def masks_step(
-    name: str,
-    boxes: Path,
-    image_dir: Path,
-    options: PrepareOptions,
-    problem: Callable[[Path], str | None] = lambda path: None if path.is_file() else f"{path} is missing",
+    name: str, boxes: Path, image_dir: Path, options: PrepareOptions, problem: Callable[[Path], str | None] = missing
 ) -> Step:
-    """The step that makes ``<boxes>_masks.json`` from ``<boxes>.json``.
+    """The step that makes ``<boxes>_masks.json`` from ``<boxes>.json``, a COCO file with boxes.
 
     The masks are stored as polygons, as those that the published results were computed with.
-
-    Args:
-        boxes: COCO annotation file with boxes.
     """
     masks = boxes.with_name(f"{boxes.stem}_masks.json")
     return Step(

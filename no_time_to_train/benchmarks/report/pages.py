@@ -1,8 +1,8 @@
 """The report: Markdown, one self-contained HTML file, and a plot and a CSV file per benchmark."""
 
-import base64
 import io
 import re
+from base64 import b64encode
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,15 +11,19 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from no_time_to_train.benchmarks.report.published import (
+from no_time_to_train.benchmarks.report.runs import OURS, Run
+from no_time_to_train.benchmarks.report.tables import (
     BENCHMARKS,
     Benchmark,
+    Point,
+    Table,
     benchmark_of,
     dataset_title,
+    points,
+    points_csv,
     published_over_seeds,
+    tables_of,
 )
-from no_time_to_train.benchmarks.report.runs import OURS, Run
-from no_time_to_train.benchmarks.report.tables import Point, Table, points, points_csv, tables_of
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 
@@ -56,20 +60,12 @@ class Section:
     plot: bytes | None = None
     csv: str = ""
 
-    @property
-    def plot_url(self) -> str:
-        """The plot as a data URL, which holds the picture itself."""
-        return f"data:image/png;base64,{base64.b64encode(self.plot or b'').decode()}"
-
 
 def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
-    """Write ``report.md``, ``report.html``, and ``report_BENCHMARK.csv`` and ``.png`` for each benchmark with runs.
-
-    Args:
-        runs: The runs, from ``runs.find_runs``.
-    """
+    """Write ``report.md``, ``report.html``, and ``report_BENCHMARK.csv`` and ``.png`` for each benchmark with runs."""
     sections = build_sections(runs)
-    contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": html(sections).encode()}
+    page = render("report.html", title=TITLE, note=NOTE, sections=sections, b64encode=b64encode)
+    contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": page.encode()}
     for section in sections:
         if section.plot is not None:
             contents[out_dir / f"{section.file_name}.png"] = section.plot
@@ -111,22 +107,13 @@ def markdown(sections: list[Section]) -> str:
     return "\n".join(lines)
 
 
-def html(sections: list[Section]) -> str:
-    """The report as one HTML page that needs no other file."""
-    return render("report.html", title=TITLE, note=NOTE, sections=sections)
-
-
 def _markdown_row(cells: list[str]) -> str:
     """A row of a Markdown table: cells on one line, without any character that Markdown or HTML gives a meaning."""
     return "| " + " | ".join(re.sub(r"([\\`|<>\[\]*~&])", r"\\\1", " ".join(cell.split())) for cell in cells) + " |"
 
 
 def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
-    """Draw the first two measures of a benchmark, one panel each.
-
-    Returns:
-        A PNG file; None where no run has a number of shots.
-    """
+    """Draw the first two measures of a benchmark, one panel each, as a PNG file; None where no run states its shots."""
     shown = [point for point in found if point.shots is not None]
     measures = [
         (title, measure)

@@ -71,13 +71,10 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """Read one run.
+    """Read one run, whose :attr:`Run.folder` becomes ``name``.
 
     A run is finished when its results were scored. ``evaluate`` can score them after ``test`` failed, so a failed stage
     counts only where nothing was scored.
-
-    Args:
-        name: What :attr:`Run.folder` becomes.
     """
     name = one_line(name)
     try:
