@@ -9,11 +9,12 @@ from typing import Any
 import gradio as gr
 
 from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf
-from no_time_to_train.app.photos import store_upload
+from no_time_to_train.app.photos import UPLOADS, store_upload
 from no_time_to_train.app.view import View, count_text, describe, draw, same, scale_of
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.prompts import check_label
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
+from no_time_to_train.pipeline.summary import Summary
 
 #: What a click on the photo does while an object is shown.
 ADD, TAKE, BOX = "add to the object", "take away", "box: two corners"
@@ -109,12 +110,12 @@ class Actions:
         first, problems = None, []
         for file in files:
             try:
-                target = store_upload(Path(file), self.uploads)
+                place = store_upload(Path(file), self.uploads)
             except UserError as error:
                 problems.append(str(error).replace(file, Path(file).name))
                 continue
-            self.workspace.search.add(target)
-            first = first or target.name
+            name = self.workspace.search.add(place, f"{UPLOADS}/{place.name}")
+            first = first or name
         if problems:
             gr.Warning(html.escape("; ".join(problems)), title="Not added")
         return self.show(view) if first is None else self.open(first)
@@ -193,8 +194,14 @@ class Actions:
 
     def write(self, view: View, formats: list[str]) -> list[Any]:
         """Export."""
-        summary = self.workspace.export(self.out, formats)
-        return [f"<p>{html.escape(str(summary))}</p><p>In <code>{html.escape(str(self.out.resolve()))}</code></p>"]
+        summary = exported(self.workspace.export(self.out, formats))
+        return [f"<p>{html.escape(summary)}</p><p>In <code>{html.escape(str(self.out.resolve()))}</code></p>"]
+
+
+def exported(summary: Summary) -> str:
+    """What was exported, and which photos were not."""
+    left_out = [f"{plural(len(summary.skipped), 'photo')} left out"] if summary.skipped else []
+    return "; ".join([str(summary), *left_out, *summary.skipped])
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from gradio.events import api
 from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 
+from no_time_to_train.app.actions import exported
 from no_time_to_train.app.corrections import Item
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.images import read_rgb
@@ -142,7 +143,7 @@ class Endpoints:
 
     def export(self, formats: list[str] | None = None) -> str:
         """Write all results, as the button Export does, and return what was written."""
-        return str(self.workspace.export(self.out, formats or ()))
+        return exported(self.workspace.export(self.out, formats or ()))
 
     def _items(self, photo: str) -> list[Item]:
         """The objects of a photo that exists."""

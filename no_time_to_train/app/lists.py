@@ -129,10 +129,12 @@ class Lists:
         elif not progress.done and left:
             done += f", {f'{left / 60:.0f} minutes' if left > 90 else f'{left:.0f} seconds'} left"
         share = progress.classified / max(progress.photos, 1)
-        problems = [one.problem for one in self.workspace.photos.values() if one.problem]
+        search = self.workspace.search.problem
+        problems = [search] if search else []
+        problems += [one.problem for one in list(self.workspace.photos.values()) if one.problem]
         lines = "".join(f"<p class='problem'>{html.escape(problem)}</p>" for problem in problems[:3])
         if len(problems) > 3:
-            lines += f"<p class='problem'>and {plural(len(problems) - 3, 'more photo')} that cannot be read</p>"
+            lines += f"<p class='problem'>and {plural(len(problems) - 3, 'more problem')}</p>"
         bar = f"<div class='bar'><div style='width:{share:.0%}'></div></div><p>{done}</p>{lines}"
         button = gr.update(value="Stop" if progress.running else "Continue", visible=not progress.done)
         return [bar, button]

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from queue import LifoQueue
-from threading import Thread
+from threading import Lock, Thread
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.search import Photo
+from no_time_to_train.app.search import Photo, Search
 from no_time_to_train.data.images import as_rgb, is_image, read_rgb
 from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.targets import TargetImage, find_targets
@@ -26,6 +26,9 @@ from no_time_to_train.visual.drawing import save_picture
 
 #: What the names of uploaded photos begin with.
 UPLOADS = "uploads"
+
+#: Bytes of all photos that were added in the browser; and what is held while one is given its name.
+LARGEST_UPLOADS, STORING = 10 * 2**30, Lock()
 
 #: Photos whose pixels, and features for clicks, stay in memory.
 KEPT_PHOTOS = 4
@@ -49,7 +52,7 @@ def find_photos(images: Sequence[str], uploads: Path, out: Path) -> list[TargetI
     """
     found = find_targets(images, 1, out).images if images else []
     given = [(target.name, target.path) for target in found if target.path is not None]
-    given += [(f"{UPLOADS}/{path.name}", path) for path in sorted(uploads.glob("*")) if is_image(path)]
+    given += [(f"{UPLOADS}/{path.name}", path) for path in sorted(uploads.glob("*")) if is_image(path) and not path.is_symlink()]
     names = unique_names([name for name, _ in given])
     return [
         TargetImage(name, stem, partial(as_rgb, path), path)
@@ -57,32 +60,37 @@ def find_photos(images: Sequence[str], uploads: Path, out: Path) -> list[TargetI
     ]
 
 
-def store_upload(file: Path, uploads: Path) -> TargetImage:
-    """Check an uploaded file, and copy it to the folder of uploads.
+def store_upload(file: Path, uploads: Path) -> Path:
+    """Check an uploaded file, and copy it to the folder of uploads; the uploaded one is removed.
 
     Returns:
-        The copy as a photo. Its name has nothing of a path, and is not that of another upload.
+        The copy. Its name has nothing of a path, and is not that of another upload.
     """
     read_rgb(file)
     name = clean_name(Path(clean_name(file.name)).name).lstrip(".") or "image"
-    others = [path.name for path in uploads.glob("*")]
-    place = uploads / unique_names([*others, name])[-1]
-    with file.open("rb") as source, atomic_write(place) as target:
-        shutil.copyfileobj(source, target)
-    name = f"{UPLOADS}/{place.name}"
-    return TargetImage(name, name, partial(as_rgb, place), place)  # the name is as unique as a stem
+    with STORING:
+        others = [path for path in uploads.iterdir() if path.is_file()]
+        if sum(path.stat().st_size for path in [*others, file]) > LARGEST_UPLOADS:
+            raise UserError(f"image {file} does not fit into {uploads}, which holds {LARGEST_UPLOADS} bytes at most")
+        place = uploads / unique_names([*(path.name for path in uploads.iterdir()), name])[-1]
+        with file.open("rb") as source, atomic_write(place) as target:
+            shutil.copyfileobj(source, target)
+    file.unlink(missing_ok=True)
+    return place
 
 
 class OpenPhotos:
     """Pixels of photos, and masks of what is clicked on. What the last photos need stays in memory."""
 
-    def __init__(self, segmenter: ReferenceSegmenter, photos: Mapping[str, Photo]) -> None:
-        self.segmenter, self.photos = segmenter, photos
+    def __init__(self, segmenter: ReferenceSegmenter, search: Search) -> None:
+        self.segmenter, self.search = segmenter, search
         self._pixels, self._prompted = lru_cache(KEPT_PHOTOS)(self._read), lru_cache(KEPT_PHOTOS)(self._prompt)
 
     def pixels(self, name: str) -> NDArray[np.uint8]:
         """The pixels of a photo, uint8 [H, W, 3] RGB."""
-        return self._pixels(name)
+        if name not in self.search.photos:
+            raise UserError(f"there is no photo {name!r}")
+        return self._pixels(name, self.search.content(name))
 
     def masks(
         self,
@@ -97,7 +105,7 @@ class OpenPhotos:
             bool [n, H, W], n is 3 for a single point and 1 otherwise; none is empty.
         """
         height, width = self.pixels(name).shape[:2]
-        prompted, scale = self._prompted(name), min(CLICKED_SIDE / max(height, width), 1)
+        prompted, scale = self._prompted(name, self.search.content(name)), min(CLICKED_SIDE / max(height, width), 1)
         on, off = ([(scale * x, scale * y) for x, y in places] for places in (points, negative_points))
         corners = None if box is None else [scale * value for value in box]
         with computing_in(self.segmenter.precision, self.segmenter.device):
@@ -109,13 +117,11 @@ class OpenPhotos:
             return masks
         return np.stack([cv2.resize(255 * mask.astype(np.uint8), (width, height)) > 127 for mask in masks])
 
-    def _read(self, name: str) -> NDArray[np.uint8]:
-        """Read a photo."""
-        if name not in self.photos:
-            raise UserError(f"there is no photo {name!r}")
-        return self.photos[name].target.read()
+    def _read(self, name: str, content: str) -> NDArray[np.uint8]:
+        """Read a photo with this content."""
+        return self.search.read(name)
 
-    def _prompt(self, name: str) -> PromptedImage:
+    def _prompt(self, name: str, content: str) -> PromptedImage:
         """Compute the features that a click on a photo needs; also while the search computes."""
         pixels = self.pixels(name)
         height, width = pixels.shape[:2]

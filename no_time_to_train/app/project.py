@@ -5,7 +5,8 @@ number, and a new step replaces those that were undone. The file is written atom
 is killed loses nothing that it has shown as done.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import RLock
@@ -29,8 +30,10 @@ class Annotation:
     """What a person said about one place in a photo.
 
     Attributes:
+        photo: The photo's name. What the photo is known by is its content: names may change between two starts.
         mask: The place, as compressed RLE at the photo's own size.
         verdict: ``right``: this is an object of the class. ``wrong``: this is none.
+        content: The size and the hash of the photo's file; empty in projects of earlier versions.
     """
 
     id: int
@@ -39,6 +42,7 @@ class Annotation:
     mask: Rle
     verdict: Verdict = "right"
     reference: bool = True
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,28 @@ class Project:
         return self._by_photo.get(photo, [])
 
     def ever_had(self, annotation: Annotation) -> bool:
-        """Whether any step, also an undone one, added this annotation; its id does not count."""
-        return any(replace(one, id=annotation.id) == annotation for step in self._steps for one in step.add)
+        """Whether any step, also an undone one, added this annotation; its id and its photo's content do not count."""
+        return any(
+            replace(one, id=annotation.id, content=annotation.content) == annotation
+            for step in self._steps
+            for one in step.add
+        )
+
+    def place(self, photos: Callable[[Sequence[Annotation]], Mapping[int, tuple[str, str]]]) -> None:
+        """Give the annotations of all steps the names that their photos have now.
+
+        Args:
+            photos: Returns the name and the content of the photo of each annotation, by the annotation's id.
+        """
+        placed = photos([one for step in self._steps for one in step.add])
+        self._steps = [
+            replace(
+                step,
+                add=[replace(one, photo=placed[one.id][0], content=placed[one.id][1]) for one in step.add],
+            )
+            for step in self._steps
+        ]
+        self._replay()
 
     def _move(self, steps: list[Step], done: int) -> None:
         """Write the file, and then change the state."""
@@ -170,8 +194,11 @@ def _annotation(content: Any) -> Annotation:
     """An annotation from JSON."""
     one = Annotation(**content)
     check_rle(one.mask)
-    if type(one.id) is not int or type(one.photo) is not str or type(one.reference) is not bool:
+    types = type(one.id), type(one.photo), type(one.content), type(one.reference)
+    if types != (int, str, str, bool):
         raise ValueError(f"annotation {one.id!r} has a value of another type")
+    if one.content and not re.fullmatch(r"\d+ [0-9a-f]{64}", one.content):
+        raise ValueError(f"annotation {one.id} is of a photo that is known by {one.content!r}")
     if one.verdict not in get_args(Verdict):
         raise ValueError(f"annotation {one.id} is {one.verdict!r}")
     return replace(one, label=clean_class_name(one.label))

@@ -18,11 +18,13 @@ from no_time_to_train.analysis.score_thresholds import best_thresholds
 from no_time_to_train.api.prompted_references import naming, read_prompted, read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.project import Annotation, Verdict
+from no_time_to_train.app.search import Photo, identity
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.rle import decode_mask, encode_mask
 from no_time_to_train.data.targets import TargetImage
+from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
@@ -50,27 +52,44 @@ class AnnotatedReferences:
             self.bank = None
         self.rows = {} if self.bank is None else {source["img_id"]: row for row, source in enumerate(self.bank.sources)}
 
-    def describe(self, annotations: Iterable[Annotation], pixels: Callable[[str], NDArray[np.uint8]]) -> None:
-        """Let the networks describe the references that have no vectors yet, and write the file."""
+    def describe(
+        self, annotations: Iterable[Annotation], pixels: Callable[[str], NDArray[np.uint8]], new: bool = True
+    ) -> None:
+        """Let the networks describe the references that have no vectors yet, and write the file.
+
+        Args:
+            new: Whether a reference whose photo cannot be read is a mistake. If not, it is left out.
+        """
         with self.lock:
             missing = {key_of(one): one for one in annotations if one.reference and key_of(one) not in self.rows}
             for key, one in missing.items():
-                prompted = read_prompted(pixels(one.photo), decode_mask(one.mask))
-                new, _ = self.segmenter.describer.describe_prompted(one.label, prompted, negative=False, path=one.photo)
+                try:
+                    prompted = read_prompted(pixels(one.photo), decode_mask(one.mask))
+                except UserError:
+                    if new:
+                        raise
+                    continue
+                made, _ = self.segmenter.describer.describe_prompted(
+                    one.label, prompted, negative=False, path=one.photo
+                )
                 if self.bank is None:
-                    self.bank = MemoryBank.empty([Category(1, "shots")], new.vectors.shape[1])
+                    self.bank = MemoryBank.empty([Category(1, "shots")], made.vectors.shape[1])
                     self.bank.made_with = self.segmenter.made_with
-                self.bank.add(0, new.vectors[0], new.weights[0], {"img_id": key, "ann_ids": [0]}, new.crops[0])
+                self.bank.add(0, made.vectors[0], made.weights[0], {"img_id": key, "ann_ids": [0]}, made.crops[0])
                 self.rows[key] = len(self.bank) - 1
             if missing and self.bank is not None:
                 save_memory(self.bank, self.path)
+
+    def of(self, annotations: Iterable[Annotation]) -> list[Annotation]:
+        """Those of the annotations that are references with vectors."""
+        return [one for one in annotations if one.reference and key_of(one) in self.rows]
 
     def memory(self, loaded: MemoryBank | None, annotations: Iterable[Annotation]) -> MemoryBank | None:
         """The memory of loaded classes and of annotations that are described; None where it has no class.
 
         Classes keep their ids as long as the order in which they were first confirmed stays the same.
         """
-        references = [one for one in annotations if one.reference]
+        references = self.of(annotations)
         labels = list(dict.fromkeys(one.label for one in references if one.verdict == "right"))
         known = [] if loaded is None else [category.name for category in loaded.categories]
         references = [one for one in references if one.label in labels or one.label in known]
@@ -92,7 +111,7 @@ class AnnotatedReferences:
 
 def key_of(annotation: Annotation) -> str:
     """What identifies the vectors of a reference: the photo and the mask."""
-    text = f"{annotation.mask['size']} {annotation.mask['counts']} {annotation.photo}"
+    text = f"{annotation.mask['size']} {annotation.mask['counts']} {annotation.content or annotation.photo}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -100,10 +119,10 @@ class AutomaticThresholds:
     """Finds the threshold of each class by leave-one-out over the photos with its references (docs/references.md).
 
     Args:
-        proposals: Returns the proposals of a photo; None where it has none yet.
+        proposals: Returns the proposals of a photo with a content; None where it has none yet, or another content.
     """
 
-    def __init__(self, proposals: Callable[[str], DescribedProposals | None], settings: Settings) -> None:
+    def __init__(self, proposals: Callable[[str, str], DescribedProposals | None], settings: Settings) -> None:
         self.proposals, self.settings = proposals, settings
         self.small: OrderedDict[str, DescribedProposals] = OrderedDict()
 
@@ -114,22 +133,23 @@ class AutomaticThresholds:
 
         Args:
             bank: From :meth:`AnnotatedReferences.memory`.
+            annotations: From :meth:`AnnotatedReferences.of`.
         """
-        by_photo: dict[str, dict[int, Annotation]] = {}
+        by_photo: dict[tuple[str, str], dict[int, Annotation]] = {}
         for index, category in enumerate(bank.categories):
-            of_class = [one for one in annotations if one.reference and one.label == category.name]
+            of_class = [one for one in annotations if one.label == category.name]
             numbers = (bank.class_index == index).nonzero()[:, 0].tolist()
             for number, one in zip(numbers[len(numbers) - len(of_class) :], of_class, strict=True):  # loaded ones first
-                by_photo.setdefault(one.photo, {})[number] = one
+                by_photo.setdefault((one.photo, one.content), {})[number] = one
         outdated = False
 
         def images() -> Iterator[MeasuredImage]:
             nonlocal outdated
-            for name, references in by_photo.items():
+            for (name, content), references in by_photo.items():
                 outdated = outdated or is_outdated()
                 masks = [decode_mask(one.mask) for one in references.values()]
                 size = masks[0].shape[0], masks[0].shape[1]
-                if not outdated and (small := self._small(name, *size)) is not None:
+                if not outdated and (small := self._small(name, content, *size)) is not None:
                     yield MeasuredImage(name, annotate(small, size, masks), list(references))
 
         scores = leave_one_out(bank, images(), self.settings)
@@ -138,20 +158,20 @@ class AutomaticThresholds:
         found = zip(bank.categories, best_thresholds(scores.classes), strict=True)
         return {category.name: threshold.score for category, threshold in found if threshold is not None}
 
-    def _small(self, name: str, height: int, width: int) -> DescribedProposals | None:
+    def _small(self, name: str, content: str, height: int, width: int) -> DescribedProposals | None:
         """The proposals of a photo with small masks; None where it has none."""
-        if name in self.small:
-            self.small.move_to_end(name)
-            return self.small[name]
-        proposals = self.proposals(name)
+        if content in self.small:
+            self.small.move_to_end(content)
+            return self.small[content]
+        proposals = self.proposals(name, content)
         if proposals is None:
             return None
         scale = min(SIDE / max(height, width), 1)
         masks = small_masks(proposals, max(round(scale * height), 1), max(round(scale * width), 1))
-        self.small[name] = replace(proposals, upsampled_masks=masks.__getitem__, logits=None)
+        self.small[content] = replace(proposals, upsampled_masks=masks.__getitem__, logits=None)
         if len(self.small) > KEPT_PHOTOS:
             self.small.popitem(last=False)
-        return self.small[name]
+        return self.small[content]
 
 
 def small_masks(proposals: DescribedProposals, height: int, width: int) -> Masks:
@@ -196,7 +216,7 @@ def _photos_of(images: set[Path], photos: Sequence[TargetImage]) -> dict[Path, s
     """The names of the photos with the same content as image files; only files of the same size are read."""
     by_size: dict[int, list[tuple[str, Path]]] = {}
     for target in photos:
-        if target.path is not None:
+        if target.path is not None and target.path.is_file():
             by_size.setdefault(target.path.stat().st_size, []).append((target.name, target.path))
     names = {}
     for image in images:
@@ -205,3 +225,48 @@ def _photos_of(images: set[Path], photos: Sequence[TargetImage]) -> dict[Path, s
                 names[image] = name
                 break
     return names
+
+
+def photos_of(annotations: Sequence[Annotation], photos: Mapping[str, Photo]) -> dict[int, tuple[str, str]]:
+    """Find the photo of each annotation by its content, wherever the photo is now, and however it is called.
+
+    Returns:
+        The photo's name and its content, by the annotation's id. An annotation whose photo is not there keeps both.
+    """
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    wanted = {(one.photo, one.content): tuple(one.mask["size"]) for one in annotations}
+    for (name, content), size in wanted.items():
+        here = _content(photos[name]) if name in photos else None
+        if here is not None and (here == content if content else _fits(photos[name], size)):
+            found[name, content] = name, here
+    for name, content in [one for one in wanted if one not in found]:
+        copies = [other for other, photo in photos.items() if content and _size(photo) == content.split()[0]]
+        copies = [other for other in copies if _content(photos[other]) == content]
+        taken = {other for other, _ in found.values()}
+        copies.sort(key=lambda other: other in taken)  # each keeps its own
+        found[name, content] = copies[0] if copies else name, content
+    return {one.id: found[one.photo, one.content] for one in annotations}
+
+
+def _content(photo: Photo) -> str | None:
+    """What a photo is known by; None where it cannot be read, of which the search tells."""
+    try:
+        photo.content = photo.content or identity(photo.target)
+    except UserError:
+        return None
+    return photo.content
+
+
+def _size(photo: Photo) -> str:
+    """The size of a photo's file in bytes; empty where there is no file."""
+    path = photo.target.path
+    return str(path.stat().st_size) if path is not None and path.is_file() else ""
+
+
+def _fits(photo: Photo, size: tuple[int, ...]) -> bool:
+    """Whether masks have a photo's size."""
+    assert photo.target.path is not None
+    try:
+        return shown_size(photo.target.path) == size
+    except UserError:
+        return False

@@ -2,16 +2,22 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from threading import Condition, RLock, Thread
+
+import numpy as np
+from numpy.typing import NDArray
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.corrections import Item
+from no_time_to_train.data.images import as_rgb
+from no_time_to_train.data.names import unique_names, unique_stems
 from no_time_to_train.data.rle import encode_crop
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.files import sha256
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.proposal_cache import ProposalCache, hash_networks, proposals_depend_on
@@ -19,22 +25,35 @@ from no_time_to_train.pipeline.proposal_cache import ProposalCache, hash_network
 #: Bytes of vectors that stay in memory; the proposals of other photos are read from the cache again.
 KEPT_BYTES = 2**28
 
+#: How often a photo that changes while it is read is searched again, and seconds until a full disk is tried again.
+TRIES, PAUSE = 3, 5.0
+
+
+class FolderProblem(Exception):
+    """The proposals of a photo cannot be kept, with which the photo has nothing to do."""
+
+
+class PhotoChanged(UserError):
+    """The file of a photo is another one than before."""
+
 
 @dataclass
 class Photo:
     """A photo and what is known of it.
 
     Attributes:
-        key: The name of its entry in the cache; None before it was looked for.
+        content: What its file is known by, from :func:`identity`; None before the file was looked at.
         memory: The number of the memory that it was found with; -1 before.
+        changed: How often the file was another one than before.
     """
 
     target: TargetImage
-    key: str | None = None
+    content: str | None = None
     proposed: bool = False
     found: list[Item] = field(default_factory=list)
     memory: int = -1
     problem: str = ""
+    changed: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,7 @@ class Search:
         state: Held while what is known changes, and notified then.
         networks: Held while the networks compute.
         classifying: Held while the memory changes, and while a photo is classified with it.
+        problem: Why the search cannot go on, or the step after it; empty where they can.
     """
 
     def __init__(
@@ -89,7 +109,7 @@ class Search:
         self.first: str | None = None
         self.memory = self.settled = self.changes = 0
         self.seconds: list[float] = []
-        self.running, self.closed = True, False
+        self.running, self.closed, self.problem = True, False, ""
         self.thread = Thread(target=self._search, name="search", daemon=True)
 
     def start(self) -> None:
@@ -108,7 +128,7 @@ class Search:
             self.closed = True
             self.changed()
         if self.thread.ident is not None:
-            self.thread.join()
+            self.thread.join(PAUSE)  # it is a daemon: a photo whose disk does not answer keeps nobody waiting
 
     def changed(self) -> None:
         """Say that something became known; the caller holds ``state``."""
@@ -125,17 +145,43 @@ class Search:
             left = None if each is None else each * (len(readable) - proposed)
             return Progress(len(readable), proposed, classified, left, self.running and not self.closed)
 
-    def add(self, target: TargetImage) -> None:
-        """Add a photo, whose name no other one has."""
+    def add(self, path: Path, name: str) -> str:
+        """Add a photo, and return its name, which may have a number to differ from those of the others."""
         with self.state:
-            self.photos[target.name] = Photo(target)
+            name = unique_names([*self.photos, name])[-1]
+            stems = [photo.target.stem for photo in self.photos.values()]
+            target = TargetImage(name, unique_stems([name], stems)[0], partial(as_rgb, path), path)
+            self.photos[name] = Photo(target)
             self.changed()
+        return name
 
     def open(self, name: str) -> None:
-        """Search this photo before all others."""
+        """Search this photo before all others, also where it could not be read before."""
         with self.state:
-            self.first = name
-            self.state.notify_all()
+            self.first, photo = name, self.photos[name]
+            photo.problem, photo.changed = "", 0
+            self.changed()
+
+    def content(self, name: str) -> str:
+        """What a photo's file is known by since it was first looked at."""
+        photo = self.photos[name]
+        if photo.content is None:
+            photo.content = identity(photo.target)
+        return photo.content
+
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """The pixels of a photo, uint8 [H, W, 3] RGB. One whose file is another one than before is searched again."""
+        photo, content = self.photos[name], self.content(name)
+        pixels = photo.target.read()
+        if identity(photo.target) != content:
+            with self.state:
+                photo.content, photo.proposed, photo.found, photo.memory = None, False, [], -1
+                photo.changed += 1
+                dropped = self.kept.pop(name, None)
+                self.kept_bytes -= 0 if dropped is None else dropped.vectors.nbytes
+                self.changed()
+            raise PhotoChanged(f"photo {name} has changed: it is searched again")
+        return pixels
 
     def set_memory(self, bank: MemoryBank | None) -> None:
         """Classify all photos with another memory."""
@@ -174,40 +220,63 @@ class Search:
         return self._keep(name, entry.proposals)
 
     def _search(self) -> None:
-        """Classify what can be classified, the open photo first; propose masks where the cache has none."""
+        """Search until the end. Whatever fails is reported, and the next photo is tried."""
         while True:
             with self.state:
                 self.state.wait_for(lambda: self.closed or (self.running and not self.is_settled()))
                 if self.closed:
                     return
-                number = self.memory
-                names = [*filter(None, [self.first]), *self.photos]
-                waiting = [name for name in names if not self._is_classified(self.photos[name])]
-            if not waiting:
-                with suppress(UserError, MemoryError, OSError, RuntimeError):  # it is no condition of anything else
-                    self.afterwards()
+            problem = ""
+            try:
+                self._search_next()
+            except Exception as error:  # of any type: nobody would start the thread again
+                problem = one_line(error) or type(error).__name__
+            with self.state:
+                if problem != self.problem:
+                    self.problem = problem
+                    self.changed()
+                if problem:
+                    self.state.wait_for(lambda: self.closed, PAUSE)
+
+    def _search_next(self) -> None:
+        """Classify what can be classified, the open photo first; propose masks where the cache has none."""
+        with self.state:
+            number = self.memory
+            names = [*filter(None, [self.first]), *self.photos]
+            waiting = [name for name in names if not self._is_classified(self.photos[name])]
+        if not waiting:
+            try:
+                self.afterwards()
+            finally:  # it is no condition of anything else
                 with self.state:
                     self.settled = number
                     self.changed()
-                continue
-            name = next((name for name in waiting if self.photos[name].proposed), waiting[0])
-            if self.first in waiting:
-                name = self.first
-            try:
-                if not self.classify(name):
-                    self._propose(name)
-            except (UserError, MemoryError, OSError, RuntimeError) as error:
-                with self.state:
-                    self.photos[name].problem = one_line(error) or type(error).__name__
-                    self.changed()
+            return
+        name = next((name for name in waiting if self.photos[name].proposed), waiting[0])
+        if self.first in waiting:
+            name = self.first
+        photo = self.photos[name]
+        try:
+            if not self.classify(name):
+                self._propose(name)
+        except FolderProblem:
+            raise
+        except Exception as error:  # whatever its decoder or the networks raise: it fails alone
+            if isinstance(error, PhotoChanged) and photo.changed <= TRIES:
+                return
+            with self.state:
+                photo.problem = named(name, error)
+                self.changed()
 
     def _propose(self, name: str) -> None:
         """Let the networks propose the masks of a photo, and keep them in the cache."""
-        photo, begin = self.photos[name], time.monotonic()
-        pixels = photo.target.read()
+        begin, key, pixels = time.monotonic(), self._key(name), self.read(name)
         with self.networks:
             proposals = self.segmenter.propose(pixels).proposals
-        entry = self.cache.write(self._key(name), proposals, *pixels.shape[:2])
+        try:
+            entry = self.cache.write(key, proposals, *pixels.shape[:2])
+        except (UserError, OSError) as error:
+            raise FolderProblem(f"the search goes on when this is repaired: {error}") from error
         self._keep(name, entry.proposals)
         with self.state:
             self.seconds.append(time.monotonic() - begin)
@@ -226,16 +295,30 @@ class Search:
         return proposals
 
     def _key(self, name: str) -> str:
-        """The name of a photo's entry in the cache. The file is read once: its hash is a part of it."""
-        photo = self.photos[name]
-        if photo.key is None:
-            assert photo.target.path is not None
-            photo.key = self.cache.key(photo.target.path)
-        return photo.key
+        """The name of a photo's entry in the cache."""
+        return self.cache.key_of(self.content(name).split()[1])
 
     def _is_classified(self, photo: Photo) -> bool:
         return bool(photo.problem) or photo.memory == self.memory
 
     def is_settled(self) -> bool:
         """Whether all photos are classified, and what is done afterwards is done."""
-        return self.settled == self.memory and all(self._is_classified(photo) for photo in self.photos.values())
+        with self.state:
+            return self.settled == self.memory and all(map(self._is_classified, self.photos.values()))
+
+
+def named(name: str, error: Exception) -> str:
+    """What is wrong with a photo, in one line with its name."""
+    text = one_line(error) or type(error).__name__
+    return text if PurePosixPath(name).name in text else f"{name}: {text}"
+
+
+def identity(target: TargetImage) -> str:
+    """What a photo is known by, whatever it is called: the size of its file in bytes, and the file's SHA-256."""
+    assert target.path is not None
+    try:
+        if target.path.exists() and not target.path.is_file():  # reading a pipe or a device would not end
+            raise UserError(f"photo {target.name} cannot be read: it is not a file")
+        return f"{target.path.stat().st_size} {sha256(target.path)}"
+    except OSError as error:
+        raise UserError(f"photo {target.name} cannot be read: {error.strerror}") from error

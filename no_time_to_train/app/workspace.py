@@ -18,16 +18,17 @@ from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.corrections import Item, correct, doubt, same_object
 from no_time_to_train.app.photos import OpenPhotos
 from no_time_to_train.app.project import Annotation, Project, Step
-from no_time_to_train.app.references import AnnotatedReferences, AutomaticThresholds
-from no_time_to_train.app.search import Search
+from no_time_to_train.app.references import AnnotatedReferences, AutomaticThresholds, photos_of
+from no_time_to_train.app.search import Search, named
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area, mask_box
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.output_folder import OutputFolder
-from no_time_to_train.pipeline.replace_folder import output_of_run
+from no_time_to_train.pipeline.replace_folder import new_output
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 
@@ -71,9 +72,10 @@ class Workspace:
         self.project = Project(folder / "project.json")
         self.search = Search(segmenter, photos, folder / "proposals", self._find_thresholds)
         self.photos = self.search.photos
-        self.opened = OpenPhotos(segmenter, self.photos)
+        self.project.place(lambda annotations: photos_of(annotations, self.photos))
+        self.opened = OpenPhotos(segmenter, self.search)
         self.references = AnnotatedReferences(segmenter, folder / "shots.memory")
-        self.finder = AutomaticThresholds(self.search.proposals, segmenter.segmenter.settings)
+        self.finder = AutomaticThresholds(self._proposals, segmenter.segmenter.settings)
         self.automatic: Mapping[str, float] = {}
         self.number_of_automatic = 0
         self._shown: dict[str, Shown] = {}
@@ -107,11 +109,15 @@ class Workspace:
             low = Thresholds(
                 scores.score - DOUBTFUL, {label: score - DOUBTFUL for label, score in scores.class_scores.items()}
             )
-            near = correct(found, self.project.of_photo(name), low)
+            near = correct(found, self.said(name), low)
             items = [item for item in near if item.confirmed or item.score >= scores.of(item.label)]
             counts = Counter(item.label for item in items)
             known = self._shown[name] = Shown(state, items, counts, doubt(near, scores))
         return known
+
+    def said(self, name: str) -> list[Annotation]:
+        """What a person said about a photo, not about another one that had its name."""
+        return [one for one in self.project.of_photo(name) if one.content == self.photos[name].content]
 
     def items(self, name: str) -> list[Item]:
         """The objects to show in a photo."""
@@ -151,7 +157,7 @@ class Workspace:
             mask: The object, bool [H, W], not empty.
         """
         encoded = encode_mask(mask)
-        self.do(f"{label}: shown", [Annotation(0, name, label, encoded)], self._same(name, encoded))
+        self.do(f"{label}: shown", [Annotation(0, name, label, encoded)], (name, encoded))
 
     def right(self, name: str, item: Item) -> None:
         """Confirm an object that was found; it becomes a reference of its class."""
@@ -160,18 +166,18 @@ class Workspace:
 
     def wrong(self, name: str, item: Item) -> None:
         """Say that an object is none of its class; it becomes a negative reference of it."""
-        self.do(f"{item.label}: wrong", [self._denial(name, item)], self._same(name, item.mask))
+        self.do(f"{item.label}: wrong", [self._denial(name, item)], (name, item.mask))
 
     def rename(self, name: str, item: Item, label: str) -> None:
         """Say that an object is of another class: a reference of the one, a negative reference of the other."""
         if label != item.label:
             added = [self._denial(name, item), Annotation(0, name, label, item.mask)]
-            self.do(f"{item.label} is {label}", added, self._same(name, item.mask))
+            self.do(f"{item.label} is {label}", added, (name, item.mask))
 
     def remove(self, name: str, item: Item) -> None:
         """Remove an object from what is shown; the memory does not learn from it."""
         denial = [] if item.confirmed else [replace(self._denial(name, item), reference=False)]
-        self.do(f"{item.label}: removed", denial, self._same(name, item.mask))
+        self.do(f"{item.label}: removed", denial, (name, item.mask))
 
     def set_threshold(self, label: str, score: float | None) -> None:
         """Choose the threshold of a class; None takes the automatic one again, or the default."""
@@ -191,48 +197,68 @@ class Workspace:
 
     def undo(self) -> str | None:
         """Take the last step back. Returns its name; None where there is none."""
-        name = self.project.undo()
-        self.learn()
+        with self.project.lock:
+            name = self.project.undo()
+            self.learn()
         return name
 
     def redo(self) -> str | None:
         """Do the last undone step again. Returns its name; None where there is none."""
-        name = self.project.redo()
-        self.learn()
+        with self.project.lock:
+            name = self.project.redo()
+            self.learn()
         return name
 
-    def do(self, name: str, add: Sequence[Annotation], remove: Sequence[int] = ()) -> None:
+    def do(self, name: str, add: Sequence[Annotation], instead_of: tuple[str, Rle] | None = None) -> None:
         """Do a step and learn from it.
 
         Args:
             add: Annotations, which get ids.
+            instead_of: A photo and a mask. What was said about this object is removed.
         """
         with self.project.lock:
             first = self.project.new_id()
-            added = [replace(one, id=first + number) for number, one in enumerate(add)]
+            added = [
+                replace(one, id=first + number, content=self.search.content(one.photo))
+                for number, one in enumerate(add)
+            ]
             self.references.describe(added, self.opened.pixels)
-            self.project.do(Step(name, added, list(remove)))
-        self.learn()
+            remove = [] if instead_of is None else self._same(*instead_of)
+            self.project.do(Step(name, added, remove))
+            self.learn()  # before another step: the memory and the annotations go together
 
     def export(self, out: Path, formats: Sequence[str] = ()) -> Summary:
         """Write the objects of all photos that were searched as a folder of ``segment``; return what was written.
 
         An object that a person confirmed has the score 1 and ``"confirmed": true`` in the COCO results.
         """
-        memory = self.segmenter.memory
-        if memory is None:
-            raise UserError("there is nothing to export yet: show an object first")
-        ids = {category.name: category.id for category in memory.categories}
         summary = Summary()
-        with output_of_run(out, overwrite=True) as folder, record_stage(folder, "app", {}):
-            output = OutputFolder(folder, memory, self.thresholds, formats, (), out, summary)
+        with self.project.lock:  # classes, thresholds and objects go together
+            memory, thresholds = self.segmenter.memory, self.thresholds
+            if memory is None:
+                raise UserError("there is nothing to export yet: show an object first")
+            ids = {category.name: category.id for category in memory.categories}
+            found = []
             for name, photo in sorted(self.photos.items()):
-                if photo.problem or photo.memory < 0:
+                known = [item for item in photo.found if item.label in ids]
+                if photo.problem:
+                    summary.skipped.append(photo.problem)
+                elif photo.memory >= 0:
+                    found.append((photo.target, correct(known, self.said(name), Thresholds(0))))
+        if not found:
+            raise UserError("; ".join(summary.skipped[:1]) or "no photo was searched yet: wait for the first one")
+        with new_output(out, overwrite=True) as folder, record_stage(folder, "app", {}):
+            output = OutputFolder(folder, memory, thresholds, formats, (), out, summary)
+            for target, items in found:
+                try:
+                    pixels = self.search.read(target.name)
+                    records = [_record(item, ids, pixels.shape[:2]) for item in items]
+                except UserError as error:  # it fails alone
+                    summary.skipped.append(named(target.name, error))
                     continue
-                items = correct(photo.found, self.project.of_photo(name), Thresholds(0))
-                output.add(photo.target, self.opened.pixels(name), [_record(item, ids[item.label]) for item in items])
+                output.add(target, pixels, records)
             if not summary.images:
-                raise UserError("no photo was searched yet: wait for the first one")
+                raise UserError(f"no photo can be exported: {summary.skipped[0]}")
             output.finish()
         return summary
 
@@ -240,7 +266,9 @@ class Workspace:
         """Make the memory from what was loaded and from the annotations, and classify all photos again."""
         with self.project.lock:
             annotations = self.project.annotations.values()
-            self.references.describe(annotations, self.opened.pixels)  # those of an earlier process
+            here = {one.id for name in self.photos for one in self.said(name)}
+            present = [one for one in annotations if one.id in here]
+            self.references.describe(present, self.opened.pixels, new=False)  # those of an earlier process
             bank = self.references.memory(self.loaded, annotations)
             if not same_memory(bank, self.segmenter.memory) or not self.search.memory:
                 self.search.set_memory(bank)
@@ -251,7 +279,7 @@ class Workspace:
             number, bank, annotations = (
                 self.search.memory,
                 self.segmenter.memory,
-                list(self.project.annotations.values()),
+                self.references.of(self.project.annotations.values()),
             )
         found: Mapping[str, float] | None = {}
         if bank is not None:
@@ -261,22 +289,29 @@ class Workspace:
                 self.automatic = found
                 self.number_of_automatic += 1
 
+    def _proposals(self, name: str, content: str) -> DescribedProposals | None:
+        """The proposals of a photo, unless its content is another one."""
+        is_there = name in self.photos and self.photos[name].content == content
+        return self.search.proposals(name) if is_there else None
+
     def _denial(self, name: str, item: Item) -> Annotation:
         return Annotation(0, name, item.label, item.mask, "wrong")
 
     def _same(self, name: str, mask: Rle) -> list[int]:
         """The ids of the annotations of a photo that are about the same object."""
-        annotations = self.project.of_photo(name)
+        annotations = self.said(name)
         same = same_object([one.mask for one in annotations], [mask])
         return [one.id for one, hit in zip(annotations, same.any(axis=1), strict=True) if hit]
 
 
-def _record(item: Item, category_id: int) -> dict[str, Any]:
-    """The COCO result record of an object."""
+def _record(item: Item, ids: Mapping[str, int], size: tuple[int, ...]) -> dict[str, Any]:
+    """The COCO result record of an object in a photo of this height and width."""
+    if tuple(item.mask["size"]) != size or item.label not in ids:
+        raise UserError(f"an object of class {item.label} has a mask of another size, or no reference: remove it")
     x, y, width, height = map(int, mask_box(item.mask))
     confirmed = {"confirmed": True} if item.confirmed else {}
     box = [x, y, width - 1, height - 1]
-    return {"category_id": category_id, "bbox": box, "score": item.score, "segmentation": item.mask, **confirmed}
+    return {"category_id": ids[item.label], "bbox": box, "score": item.score, "segmentation": item.mask, **confirmed}
 
 
 def same_memory(bank: MemoryBank | None, other: MemoryBank | None) -> bool:

@@ -132,9 +132,12 @@ class ProposalCache:
     def key(self, image: Path) -> str:
         """The name of the entry of an image file, which depends on the file's content and not on its name."""
         try:
-            content = sha256(image)
+            return self.key_of(sha256(image))
         except OSError as error:
             raise UserError(f"image {image} cannot be read: {error.strerror}") from error
+
+    def key_of(self, content: str) -> str:
+        """The name of the entry of an image file with this SHA-256."""
         return hashlib.sha256(f"{self.made_with}{content}".encode()).hexdigest()
 
     def read(self, key: str) -> CacheEntry | None:
