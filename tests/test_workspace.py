@@ -3,18 +3,21 @@
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import pytest
 from PIL import Image
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.photos import Thumbnails, find_photos
-from no_time_to_train.app.project import Annotation
+from no_time_to_train.app.project import Annotation, Project
 from no_time_to_train.app.references import take_annotations
 from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.reference_forms import Reference, find_references
+from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.method.settings import Settings
 
@@ -189,3 +192,41 @@ def test_a_photo_is_drawn_once_more_after_it_was_opened(workspace: Workspace, tm
     view, title, *_ = actions.open(next(iter(workspace.photos)))
     assert actions.tick(view, shelf)[0] == title
     assert actions.tick(view, shelf)[:2] == [gr.skip()] * 2
+
+
+@pytest.mark.parametrize("steps", [40, pytest.param(500, marks=pytest.mark.slow)])
+def test_random_steps_of_four_clients_end_with_every_photo_searched_and_no_step_lost(
+    workspace: Workspace, references: list[Reference], folder: Path, steps: int
+) -> None:
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    workspace.confirm(annotations, folder)
+    workspace.search.start()
+    labels = sorted({one.label for one in annotations})
+
+    def client(seed: int) -> int:
+        random, done = Random(seed), 0
+        for _ in range(steps // 4):
+            name = random.choice(list(workspace.photos))
+            items, before = workspace.items(name), workspace.project.version
+            way = random.choice(["right", "wrong", "remove", "rename", "undo", "redo", "show", "threshold"])
+            if way in ("undo", "redo"):
+                getattr(workspace, way)()
+            elif way == "show":
+                one = random.choice(annotations)
+                workspace.show(one.photo, decode_mask(one.mask), random.choice(labels))
+            elif way == "threshold":
+                workspace.set_threshold(random.choice(labels), random.random())
+            elif items:
+                label = [random.choice(labels)] if way == "rename" else []
+                getattr(workspace, way)(name, random.choice(items), *label)
+            done += workspace.project.version > before
+        return done
+
+    with ThreadPoolExecutor(4) as clients:
+        assert sum(clients.map(client, range(4))) > steps // 2
+    settle(workspace)
+    assert workspace.search.thread.is_alive()
+    assert workspace.search.problem == ""
+    assert {photo.memory for photo in workspace.photos.values()} == {workspace.search.memory}
+    again = Project(workspace.project.path)
+    assert list(again.annotations.values()) == list(workspace.project.annotations.values())
