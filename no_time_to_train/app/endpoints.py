@@ -10,11 +10,14 @@ import gradio as gr
 from gradio.events import api
 from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
+from pydantic import TypeAdapter, ValidationError
 
-from no_time_to_train.app.actions import exported
+from no_time_to_train.app.actions import exported, unexpected
 from no_time_to_train.app.corrections import Item
+from no_time_to_train.app.server import LONGEST
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.images import read_rgb
+from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, one_line
@@ -22,6 +25,9 @@ from no_time_to_train.files import real_path
 
 #: What can be said of an object.
 VERDICTS = ("right", "wrong", "remove", "rename")
+
+#: Points that an object can be shown with.
+MOST_POINTS = 1000
 
 #: The answer to the path of any other file of this computer.
 NOT_UPLOADED = "upload the photo: gradio_client.handle_file does, see docs/app.md"
@@ -37,12 +43,26 @@ class Endpoints:
 
     def __init__(self, workspace: Workspace, out: Path) -> None:
         self.workspace, self.out = workspace, out
+        functions = (self.segment, self.photos, self.objects, self.show, self.judge, self.undo, self.redo, self.export)
+        self.functions: dict[str, Callable[..., Any]] = {function.__name__: function for function in functions}
 
     def add(self) -> None:
         """Add the endpoints to the page that is being built."""
-        reading = (self.segment, self.photos, self.objects)
-        for function in (*reading, self.show, self.judge, self.undo, self.redo, self.export):
+        for function in self.functions.values():
             api(answered(function), api_name=function.__name__)
+
+    def check(self, name: str, values: Any) -> str:
+        """What is wrong with the types of the values of a call, in one line; empty where nothing is."""
+        function = self.functions.get(name)
+        if function is None or not isinstance(values, list):
+            return f"{name} takes a list of values" if function else f"there is no endpoint {name}"
+        for parameter, value in zip(signature(function).parameters.values(), values, strict=False):
+            try:
+                if parameter.annotation is not gr.FileData:
+                    TypeAdapter(parameter.annotation).validate_python(value, strict=True)
+            except ValidationError as error:
+                return f"{name}: {parameter.name} is of another type: {error.errors()[0]['msg']}"
+        return ""
 
     def segment(self, photo: gr.FileData, score: float = 0.5) -> dict[str, Any]:
         """Find the objects of all classes in a photo, which is not kept.
@@ -105,6 +125,8 @@ class Endpoints:
         self._items(photo)
         if not points and not box:
             raise UserError("give points on the object, or a box around it")
+        if len(points or []) + len(negative_points or []) > MOST_POINTS:
+            raise UserError(f"an object is shown with at most {MOST_POINTS} points")
         size = self.workspace.opened.pixels(photo).shape[:2]
         on, off = ([check_point(point, *size) for point in several or []] for several in (points, negative_points))
         mask = self.workspace.opened.masks(photo, on, off, None if box is None else check_box(box, *size))[0]
@@ -143,6 +165,8 @@ class Endpoints:
 
     def export(self, formats: list[str] | None = None) -> str:
         """Write all results, as the button Export does, and return what was written."""
+        if unknown := set(formats or ()) - set(FORMATS):
+            raise UserError(f"formats {', '.join(sorted(unknown))} are none of {', '.join(FORMATS)}")
         return exported(self.workspace.export(self.out, formats or ()))
 
     def _items(self, photo: str) -> list[Item]:
@@ -159,6 +183,8 @@ class Blocks(gr.Blocks):
     prints a traceback.
     """
 
+    endpoints: Endpoints
+
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> list[Any]:
         """The values that a function gets for those that the caller sent."""
         parameters = list(signature(block_fn.fn).parameters.values())[: len(block_fn.inputs)]
@@ -167,12 +193,17 @@ class Blocks(gr.Blocks):
             names = ", ".join(one.name for one in parameters)
             raise gr.Error(f"{block_fn.name} takes {names}: got {len(inputs)} values", print_exception=False)
         values = [*inputs, *(one.default for one in left_out)]
+        problem = (
+            self.endpoints.check(block_fn.api_name, values) if block_fn.api_name in self.endpoints.functions else ""
+        )
+        if problem:
+            raise gr.Error(problem, print_exception=False)
         try:
             return await super().preprocess_data(block_fn, values, *arguments, **options)
-        except InvalidPathError:
+        except (InvalidPathError, OSError):
             raise gr.Error(NOT_UPLOADED, print_exception=False) from None
-        except ValueError as error:
-            raise gr.Error(one_line(error), print_exception=False) from None
+        except Exception as error:  # whatever a component raises about what it was sent
+            raise gr.Error(one_line(error)[:LONGEST], print_exception=False) from None
 
 
 def uploaded(photo: Any) -> tuple[Path, str]:
@@ -191,6 +222,8 @@ def answered(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments, **options)
         except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(str(error)[:LONGEST], print_exception=False) from None
+        except Exception as error:
+            raise gr.Error(unexpected(error), print_exception=False) from None
 
     return call

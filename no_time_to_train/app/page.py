@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from no_time_to_train.app.actions import ADD, BOX, TAKE, Actions, guarded
 from no_time_to_train.app.endpoints import Blocks, Endpoints
 from no_time_to_train.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train.app.photos import UPLOADS, Thumbnails
+from no_time_to_train.app.server import THUMBNAILS, GuardedApp, free_port
 from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.label_files import FORMATS
@@ -21,9 +23,6 @@ from no_time_to_train.data.prompts import check_label
 
 #: Seconds between two looks at the progress of the search.
 EVERY = 1.0
-
-#: The folder of the thumbnails.
-THUMBNAILS = "thumbnails"
 
 #: What stands above the slider of a class, by the origin of its score.
 ORIGINS = {"automatic": "{}: automatic", "chosen": "{}: chosen", "default": "{}"}
@@ -45,12 +44,11 @@ class Page:
 
     def __init__(self, workspace: Workspace, out: Path, folder: Path) -> None:
         self.workspace, self.out = workspace, out
-        uploads = folder / UPLOADS
-        uploads.mkdir(parents=True, exist_ok=True)
-        lists = Lists(workspace, Thumbnails(folder / THUMBNAILS, workspace.photos))
-        self.actions = Actions(workspace, lists, out, uploads)
+        self.endpoints = Endpoints(workspace, out)
+        lists = Lists(workspace, Thumbnails(Path(get_upload_folder()) / THUMBNAILS, workspace.photos))
+        self.actions = Actions(workspace, lists, out, folder / UPLOADS)
 
-    def build(self) -> gr.Blocks:
+    def build(self) -> Blocks:
         """The page, to be launched."""
         with Blocks(title="No Time To Train", analytics_enabled=False, fill_width=True) as page:
             self.view, self.shelf, self.scores = gr.State(View()), gr.State(Shelf()), gr.State([])
@@ -68,7 +66,8 @@ class Page:
                     self.build_side()
             self.timer = gr.Timer(EVERY)
             self.connect(page)
-            Endpoints(self.workspace, self.out).add()
+            page.endpoints = self.endpoints
+            self.endpoints.add()
         return page
 
     def build_photos(self) -> None:
@@ -207,13 +206,17 @@ def serve(
     Returns:
         The page.
     """
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="no-time-to-train-")  # components read it as they are built
+    (folder / UPLOADS).mkdir(parents=True, exist_ok=True)
+    temporary = tempfile.mkdtemp(prefix="no-time-to-train-")
+    os.environ["GRADIO_TEMP_DIR"] = temporary  # components read it as they are built
+    os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(temporary, "examples"))  # it would be in the current folder
     page = Page(workspace, out, folder).build()
     workspace.search.start()
     script = (TEMPLATES / "keys.js").read_text(encoding="utf-8")
     page.queue(default_concurrency_limit=8).launch(
-        server_name=host,
-        server_port=port,
+        server_name=f"[{host}]" if ":" in host else host,
+        server_port=free_port(host, port),
+        _app=GuardedApp(host, Path(temporary), page.endpoints.check),
         auth=auth,
         inbrowser=browser,
         share=False,
@@ -221,7 +224,6 @@ def serve(
         prevent_thread_lock=True,
         show_error=False,
         footer_links=[],
-        allowed_paths=[str((folder / THUMBNAILS).resolve())],
         max_file_size=LARGEST_UPLOAD,
         theme=gr.themes.Default(font=FONTS, font_mono=FONTS),
         css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
@@ -238,5 +240,5 @@ def serve(
             page.block_thread()
         finally:
             workspace.search.close()
-            shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     return page

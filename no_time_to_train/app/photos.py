@@ -52,7 +52,11 @@ def find_photos(images: Sequence[str], uploads: Path, out: Path) -> list[TargetI
     """
     found = find_targets(images, 1, out).images if images else []
     given = [(target.name, target.path) for target in found if target.path is not None]
-    given += [(f"{UPLOADS}/{path.name}", path) for path in sorted(uploads.glob("*")) if is_image(path) and not path.is_symlink()]
+    given += [
+        (f"{UPLOADS}/{path.name}", path)
+        for path in sorted(uploads.glob("*"))
+        if is_image(path) and not path.is_symlink()
+    ]
     names = unique_names([name for name, _ in given])
     return [
         TargetImage(name, stem, partial(as_rgb, path), path)

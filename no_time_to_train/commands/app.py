@@ -2,16 +2,32 @@
 
 import glob
 import ipaddress
+import os
+import sys
 from collections.abc import Sequence
+from getpass import getpass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
+
+from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import read_json
 from no_time_to_train.method.settings import ContextRatio, PointsPerSide
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import is_finished
-from no_time_to_train.ranges import Fraction, Positive
+from no_time_to_train.ranges import Fraction, Range
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed
+    fcntl = None  # type: ignore[assignment]
+
+Port = Annotated[int, Range(1, 65535)]
+
+#: The variable of the environment with the password of ``--auth``.
+PASSWORD = "NO_TIME_TO_TRAIN_PASSWORD"
 
 #: Point prompts per side: with a GPU, without one (where all photos would take long), and for the nano networks.
 POINTS_WITH_GPU, POINTS_ON_CPU, POINTS_OF_NANO = 32, 16, 24
@@ -38,7 +54,7 @@ def app(
     precision: Precision = "float32",
     device: str | None = None,
     host: str = "127.0.0.1",
-    port: Positive | None = None,
+    port: Port | None = None,
     auth: str | None = None,
     no_auth: bool = False,
     no_browser: bool = False,
@@ -64,7 +80,8 @@ def app(
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
         host: Address to listen on. All others than this computer's own need --auth or --no-auth.
         port: Port to listen on. Default: the first free one from 7860 on.
-        auth: USER:PASSWORD that the browser asks for.
+        auth: USER, and the password that the browser asks for: from NO_TIME_TO_TRAIN_PASSWORD in the environment, or
+            typed where the app is started. Others on this computer can read that of USER:PASSWORD.
         no_auth: Let everybody who reaches --host see and change everything.
         no_browser: Do not open the browser.
 
@@ -72,6 +89,7 @@ def app(
         no-time-to-train app --demo
         no-time-to-train app --images photos/ --out boats/
     """
+    host = host.strip("[]")
     login = check_access(host, auth, no_auth)
     nano = nano or demo
     if results is not None:
@@ -80,8 +98,8 @@ def app(
         memory = [*memory, results / "references.memory"]
     if not (images or demo or results):
         raise UserError("which photos? Give --images FOLDER, or --demo to try the app with drawn scenes")
-    if out.is_file():
-        raise UserError(f"--out {out} is a file: give a folder")
+    if os.path.lexists(out) and not out.is_dir():
+        raise UserError(f"--out {out} is {'a file' if out.is_file() else 'no folder'}: give a folder")
     for path in [*memory, *([references] if references else [])]:
         if not path.exists():
             raise UserError(f"not found: {path}")
@@ -91,24 +109,19 @@ def app(
         raise UserError("the app needs Gradio: pip install 'gradio>=6.30'")
 
     import torch
-    from filelock import FileLock, Timeout
 
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.app.page import serve
     from no_time_to_train.app.photos import UPLOADS, find_photos
     from no_time_to_train.app.references import take_annotations
+    from no_time_to_train.app.server import free_port
     from no_time_to_train.app.workspace import Workspace
     from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
     from no_time_to_train.method.settings import Settings
 
-    folder = out / "app"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"another app is using {out}: close it, or choose another --out") from error
+    port, folder = free_port(host, port), out / "app"
+    lock = lock_folder(folder, out, UPLOADS)
     if demo and not images:
         if not (out / "photos").exists():
             write_coco(out / "photos", NOVEL_CLASSES, DRAWN, 0)
@@ -136,6 +149,33 @@ def app(
     if references:
         workspace.confirm(annotations, references)
     serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
+    lock.release()
+
+
+def lock_folder(folder: Path, out: Path, uploads: str) -> FileLock:
+    """Make the folder of the app, and keep other processes from using it, also through links.
+
+    Returns:
+        What must be held as long as the folder is used.
+    """
+    try:
+        (folder / uploads).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        lock.acquire(timeout=0)
+        if fcntl is not None:  # the lock's file can be removed, by a cleaner or a program that syncs; the folder cannot
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                raise
+            except OSError:  # network file systems lock no folders
+                os.close(handle)
+    except (Timeout, BlockingIOError) as error:
+        raise UserError(f"another app is using {out}: close it, or choose another --out") from error
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"--out {out} cannot be used: {getattr(error, 'strerror', None) or error}") from error
+    return lock
 
 
 def photos_of(results: Path) -> list[str]:
@@ -155,13 +195,23 @@ def check_access(host: str, auth: str | None, no_auth: bool) -> tuple[str, str] 
     """
     if auth is not None and no_auth:
         raise UserError("--auth and --no-auth contradict each other: leave one of them out")
-    user, separator, password = (auth or "").partition(":")
-    if auth is not None and not (user and separator and password):
-        raise UserError("--auth is not USER:PASSWORD")
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = False
     if not loopback and auth is None and not no_auth:
         raise UserError(f"--host {host} lets other computers in: give --auth USER:PASSWORD, or --no-auth for everybody")
-    return (user, password) if auth is not None else None
+    return None if auth is None else read_login(auth)
+
+
+def read_login(auth: str) -> tuple[str, str]:
+    """The user and the password of ``--auth``; the password may be in the environment, or is asked for."""
+    user, separator, password = auth.partition(":")
+    if not separator:
+        password = os.environ.pop(PASSWORD, "")
+        if not password and sys.stdin is not None and sys.stdin.isatty():
+            password = getpass(f"password of {user}: ")
+    if not (user and password):
+        raise UserError(f"--auth {user} has no password: set {PASSWORD}, or give --auth USER:PASSWORD")
+    sys.argv = [word.replace(auth, user) for word in sys.argv]  # run.json has the command
+    return user, password

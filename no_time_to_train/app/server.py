@@ -1,0 +1,255 @@
+"""What stands between the network and Gradio: who is answered, what is accepted, and what no answer may do."""
+
+import asyncio
+import ipaddress
+import json
+import re
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from errno import EADDRINUSE
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gradio.routes import App, ORJSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+
+from no_time_to_train.errors import UserError, one_line
+
+#: The first port that is tried, and how many.
+FIRST_PORT, PORTS = 7860, 100
+
+#: Seconds that a request may take before its first bytes count, and bytes per second from then on.
+PATIENCE, SLOWEST = 10.0, 10_000
+
+#: Bytes of a call, and of uploads and pictures in the temporary folder together.
+LARGEST_CALL, LARGEST_TEMPORARY = 4 * 2**20, 2 * 2**30
+
+#: Seconds after which a temporary file is removed, those that it has in any case, and those between two looks.
+OLD, YOUNG, LOOKS = 600.0, 60.0, 10.0
+
+#: Wrong passwords that are answered in this many seconds.
+GUESSES, WHILE = 10, 60.0
+
+#: Characters of a message: it may quote what it was sent.
+LONGEST = 300
+
+#: Headers of every answer: no other page shows this one in a frame, or reads its files.
+HEADERS = {
+    "x-frame-options": "DENY",
+    "content-security-policy": "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+#: Where calls that wait for no queue would go.
+DIRECT = ("/gradio_api/run/", "/gradio_api/api/")
+
+#: The part of the temporary folder that is not removed: one small picture for each photo.
+THUMBNAILS = "thumbnails"
+
+CALL, UPLOAD = "/gradio_api/call/", "/gradio_api/upload"
+
+
+class Refused(Exception):
+    """A request that is not answered: the status, and why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class GuardedApp(App):
+    """Gradio's server behind checks of every request.
+
+    Args:
+        host: The address that it listens on.
+        temporary: The folder of uploads and pictures.
+        check_call: Returns what is wrong with the values of a call of an endpoint; empty where nothing is.
+    """
+
+    def __init__(self, host: str, temporary: Path, check_call: Callable[[str, Any], str]) -> None:
+        super().__init__(default_response_class=ORJSONResponse)
+        self.address, self.temporary, self.check_call = host, temporary, check_call
+        self.wrong: deque[float] = deque()
+        self.incoming, self.looked = 0, 0.0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        if scope["type"] == "lifespan":
+            return await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1008})
+        request = Request(self, scope, receive, send)
+        try:
+            self.check(scope["path"], scope["method"], Headers(scope=scope))
+            self.remove_old()
+            if scope["path"].startswith(CALL) and scope["method"] == "POST":
+                await request.check_call()
+            await super().__call__(scope, request.receive, request.send)
+            if not request.answered:
+                raise ValueError(scope["path"])
+        except Exception as error:  # what the server does not answer itself; it would print a traceback
+            await request.fail(error)
+        finally:
+            self.incoming -= request.uploaded
+
+    def check(self, path: str, method: str, headers: Headers) -> None:
+        """Refuse a request that another page sent, or that guesses passwords."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not is_own(host, self.address):
+            raise Refused(403, f"this app is not {host!r}: open it at the address that it printed")
+        foreign = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
+        if foreign or (origin is not None and urlsplit(origin).netloc != host):
+            raise Refused(403, "another page may not use this app")
+        if path.startswith(DIRECT):
+            raise Refused(404, f"call {CALL}NAME")
+        while self.wrong and self.wrong[0] < time.monotonic() - WHILE:
+            self.wrong.popleft()
+        if path.rstrip("/") == "/login" and method == "POST":
+            if len(self.wrong) >= GUESSES:
+                raise Refused(429, "too many wrong passwords: wait a minute")
+            self.wrong.append(time.monotonic())  # taken back if it is right: guesses may come at the same time
+
+    def remove_old(self) -> None:
+        """Remove temporary files that are old, and the oldest ones where all together are too large."""
+        now = time.time()
+        if now - self.looked < LOOKS:
+            return
+        self.looked = now
+        files = [(max(state.st_mtime, state.st_ctime), state.st_size, path) for path, state in self.files()]
+        total = sum(size for _, size, _ in files)
+        for made, size, path in sorted(files):
+            if now - made > OLD or (total > LARGEST_TEMPORARY // 2 and now - made > YOUNG):
+                path.unlink(missing_ok=True)
+                total -= size
+
+    def files(self) -> list[tuple[Path, Any]]:
+        """The temporary files, each with its state."""
+        found = [path for path in self.temporary.rglob("*") if self.temporary / THUMBNAILS not in path.parents]
+        return [(path, path.lstat()) for path in found if path.is_file()]
+
+
+class Request:
+    """One request: what is received is counted, and what is sent is looked through."""
+
+    def __init__(self, app: GuardedApp, scope: Any, receive: Any, send: Any) -> None:
+        self.app, self.scope, self.from_client, self.to_client = app, scope, receive, send
+        self.begin: float | None = None
+        self.received = self.uploaded = self.held = 0
+        self.read: list[Any] = []
+        self.complete = scope["method"] in ("GET", "HEAD")
+        self.answered = False
+        self.refused: Refused | None = None
+
+    async def receive(self) -> Any:
+        """The next part of the request, unless it is too slow or too large."""
+        if self.read:
+            return self.read.pop(0)
+        if self.complete:
+            return await self.from_client()
+        try:
+            return await self.next_part()
+        except Refused as error:
+            self.refused = error  # Gradio may answer something else
+            raise
+
+    async def next_part(self) -> Any:
+        """Receive the next part."""
+        self.begin = self.begin or time.monotonic()
+        left = self.begin + PATIENCE + self.received / SLOWEST - time.monotonic()
+        try:
+            part = await asyncio.wait_for(self.from_client(), left)
+        except asyncio.TimeoutError:
+            raise Refused(408, "the request was sent too slowly") from None
+        size = len(part.get("body", b""))
+        self.received, self.complete = self.received + size, not part.get("more_body")
+        if self.scope["path"].startswith(UPLOAD):
+            if not self.uploaded:
+                self.held = sum(state.st_size for _, state in self.app.files())
+            self.uploaded, self.app.incoming = self.uploaded + size, self.app.incoming + size
+            if self.held + self.app.incoming > LARGEST_TEMPORARY:
+                raise Refused(413, "too many uploads at once: try again in some minutes")
+        elif self.received > LARGEST_CALL:
+            raise Refused(413, f"a call has at most {LARGEST_CALL} bytes")
+        return part
+
+    async def check_call(self) -> None:
+        """Check the values of a call before it waits in the queue."""
+        while not self.complete:
+            self.read.append(await self.next_part())
+        try:
+            values = json.loads(b"".join(part.get("body", b"") for part in self.read))["data"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise Refused(400, 'a call is JSON: {"data": [...]}') from None
+        problem = self.app.check_call(self.scope["path"].removeprefix(CALL).strip("/"), values)
+        if problem:
+            raise Refused(400, problem)
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer; one that says nothing is left to :meth:`fail`."""
+        if message["type"] == "http.response.start" and self.refused is None and message["status"] != 500:
+            if self.scope["path"].rstrip("/") == "/login" and message["status"] == 200 and self.app.wrong:
+                self.app.wrong.pop()
+            headers = MutableHeaders(scope=message)
+            headers.update(HEADERS)
+            cookies = headers.getlist("set-cookie")
+            del headers["set-cookie"]
+            for cookie in cookies:
+                headers.append("set-cookie", re.sub(r"; *samesite=[^;]*", "", cookie, flags=re.I) + "; SameSite=Strict")
+            self.answered = True
+        if self.answered:
+            await self.to_client(message)
+
+    async def fail(self, error: Exception) -> None:
+        """Answer a request that is refused, or that the server did not understand, in one line."""
+        refused = error if isinstance(error, Refused) else self.refused
+        if refused is None:
+            refused = Refused(400, f"this is no call of the app: {type(error).__name__} {error}")
+        if not self.answered:
+            self.answered = True
+            content, headers = {"error": one_line(refused)[:LONGEST]}, {**HEADERS, "connection": "close"}
+            await JSONResponse(content, refused.status, headers)(self.scope, self.from_client, self.to_client)
+
+
+def is_own(header: str, host: str) -> bool:
+    """Whether the ``Host`` of a request is this app, and not a name that another page let lead here.
+
+    Args:
+        host: The address that the app listens on. Where this is all of them, numbers lead nowhere else, and names must
+            be this computer's.
+    """
+    name = header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
+    name = name.lower()
+    if name in ("localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"):
+        return True
+    if host not in ("0.0.0.0", "::"):
+        return False
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        own = socket.gethostname().lower()
+        return name in (own, f"{own}.local", socket.getfqdn().lower())
+    return True
+
+
+def free_port(host: str, port: int | None) -> int:
+    """The port to listen on, checked before the networks are loaded: the given one, or the first free one."""
+    for number in range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else [port]:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+            return number
+        except (OSError, UnicodeError) as error:
+            if port is None and getattr(error, "errno", None) == EADDRINUSE:
+                continue
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"cannot listen on {host}, port {number}: {reason}; choose another --host or --port"
+            ) from error
+    raise UserError(f"no port from {FIRST_PORT} to {FIRST_PORT + PORTS - 1} is free on {host}: give --port")
