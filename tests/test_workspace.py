@@ -1,13 +1,19 @@
 """The app without a browser: references that are objects in the photos, and lowest scores that nobody has to choose."""
 
+import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
@@ -16,9 +22,11 @@ from no_time_to_train.app.project import Annotation, Project
 from no_time_to_train.app.references import take_annotations
 from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
+from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import Reference, find_references
-from no_time_to_train.data.rle import decode_mask
+from no_time_to_train.data.rle import decode_mask, encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from no_time_to_train.errors import UserError
 from no_time_to_train.method.settings import Settings
 
 #: The photos, and the seed that draws them.
@@ -230,3 +238,218 @@ def test_random_steps_of_four_clients_end_with_every_photo_searched_and_no_step_
     assert {photo.memory for photo in workspace.photos.values()} == {workspace.search.memory}
     again = Project(workspace.project.path)
     assert list(again.annotations.values()) == list(workspace.project.annotations.values())
+
+
+def test_a_failure_that_nobody_foresaw_is_shown_and_the_search_goes_on(
+    workspace: Workspace, references: list[Reference], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+
+    def fail(*_: object) -> None:
+        raise ValueError("zip() argument 2 is shorter")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace.finder, "measure", fail)
+        workspace.confirm(annotations, folder)
+        settle(workspace)
+        with workspace.search.state:
+            assert workspace.search.state.wait_for(lambda: "zip() argument" in workspace.search.problem, 10)
+    workspace.undo()
+    settle(workspace)
+    assert workspace.search.thread.is_alive()
+    with workspace.search.state:
+        assert workspace.search.state.wait_for(lambda: not workspace.search.problem, 20)
+
+
+def test_a_full_disk_marks_no_photo_and_the_search_goes_on_once_there_is_room(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = UserError("the cache cannot be written: No space left on device")
+    monkeypatch.setattr("no_time_to_train.app.search.PAUSE", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace.search.cache, "write", Mock(side_effect=full))
+        workspace.search.start()
+        with workspace.search.state:
+            assert workspace.search.state.wait_for(lambda: "No space left" in workspace.search.problem, 20)
+    settle(workspace)
+    assert [photo.problem for photo in workspace.photos.values()] == [""] * PHOTOS
+    assert workspace.search.problem == ""
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    """A folder of photos that a test may change."""
+    return shutil.copytree(folder / "images", tmp_path / "own")
+
+
+def start(segmenter: ReferenceSegmenter, images: list[Path], out: Path) -> Workspace:
+    """The app as it starts on some folders."""
+    segmenter.set_memory(None)
+    return Workspace(segmenter, find_photos([*map(str, images)], out / "uploads", out), out)
+
+
+def test_what_is_no_file_among_the_photos_is_named_and_the_others_are_searched(workspace: Workspace, own: Path) -> None:
+    os.mkfifo(own / "a pipe.png")
+    (own / "a device.png").symlink_to("/dev/zero")
+    (own / "a loop.png").symlink_to(own / "a loop.png")
+    found = start(workspace.segmenter, [own], own.parent / "other")
+    one = Reference("boat", sorted(own.glob("0*.png"))[0], box=(10, 10, 60, 60))
+    assert len(take_annotations([one], photos_of(found), workspace.segmenter)[0]) == 1
+    settle(found)
+    found.search.close()
+    problems = {name: photo.problem for name, photo in found.photos.items() if photo.problem}
+    assert problems.keys() >= {"a pipe.png", "a device.png"}
+    assert all(name in problem for name, problem in problems.items())
+    assert sum(photo.proposed for photo in found.photos.values()) == PHOTOS
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut off", "smaller"])
+def test_a_photo_that_is_damaged_after_the_search_is_left_out_of_the_export_by_name(
+    workspace: Workspace, references: list[Reference], own: Path, damage: str
+) -> None:
+    found = start(workspace.segmenter, [own], own.parent / "other")
+    annotations, _ = take_annotations(references, photos_of(found), workspace.segmenter)
+    found.confirm(annotations, own)
+    settle(found)
+    bad = own / annotations[0].photo
+    content = bad.read_bytes()
+    bad.unlink()
+    if damage == "cut off":
+        bad.write_bytes(content[: len(content) // 2])
+    elif damage == "smaller":
+        Image.new("RGB", (90, 70)).save(bad)
+    summary = found.export(own.parent / "results")
+    found.search.close()
+    assert summary.images == PHOTOS - 1
+    assert len(summary.skipped) == 1
+    assert bad.name in summary.skipped[0]
+
+
+def test_a_photo_that_is_replaced_is_searched_again_and_shows_no_annotation_of_the_old_one(
+    workspace: Workspace, references: list[Reference], own: Path
+) -> None:
+    found = start(workspace.segmenter, [own], own.parent / "other")
+    annotations, _ = take_annotations(references, photos_of(found), workspace.segmenter)
+    found.confirm(annotations, own)
+    settle(found)
+    changed = own / annotations[0].photo
+    Image.new("RGB", (90, 70)).save(changed)
+    with pytest.raises(UserError, match="has changed"):
+        found.search.read(changed.name)
+    settle(found)
+    found.search.close()
+    assert not any(item.confirmed for item in found.items(changed.name))
+    assert found.export(own.parent / "results").images == PHOTOS
+
+
+def test_a_photo_that_is_replaced_while_it_is_read_leaves_no_masks_under_the_name_of_the_old_one(
+    workspace: Workspace, own: Path
+) -> None:
+    found = start(workspace.segmenter, [own], own.parent / "other")
+    name, *_ = found.photos
+    target = found.photos[name].target
+    old = found.search.cache.key(target.path)
+
+    def read() -> NDArray[np.uint8]:
+        Image.new("RGB", (90, 70)).save(target.path)
+        return target.read()
+
+    found.photos[name].target = replace(target, read=read)
+    settle(found)
+    found.search.close()
+    assert found.search.cache.read(old) is None
+    assert found.search.cache.read(found.search.cache.key(target.path)).width == 90
+
+
+def test_annotations_follow_the_content_of_a_photo_to_its_name_at_the_next_start(
+    workspace: Workspace, references: list[Reference], own: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "project"
+    first = start(workspace.segmenter, [own], out)
+    annotations, _ = take_annotations(references, photos_of(first), workspace.segmenter)
+    shown = annotations[0]
+    first.confirm([shown], own)
+    before = tmp_path / "before" / shown.photo
+    before.parent.mkdir()
+    Image.new("RGB", (90, 70)).save(before)
+    again = start(workspace.segmenter, [before.parent, own], out)
+    (place,) = {name for name in again.photos if any(item.confirmed for item in again.items(name))}
+    assert place != shown.photo
+    assert again.photos[place].target.path == own / shown.photo
+    (own / shown.photo).rename(own / "renamed.png")
+    (own / "renamed.png").rename(tmp_path / "away.png")
+    without = start(workspace.segmenter, [before.parent, own], out)
+    assert confirmed(without) == 0
+    assert without.classes == [shown.label], "its vector is known"
+    (out / "shots.memory").unlink()
+    assert start(workspace.segmenter, [before.parent, own], out).classes == []
+    (tmp_path / "away.png").rename(own / "back.png")
+    back = start(workspace.segmenter, [before.parent, own], out)
+    assert [item.confirmed for item in back.items("back.png")] == [True]
+
+
+def test_a_project_of_an_earlier_version_keeps_its_annotations(
+    workspace: Workspace, references: list[Reference], own: Path
+) -> None:
+    out = own.parent / "project"
+    first = start(workspace.segmenter, [own], out)
+    first.confirm(take_annotations(references, photos_of(first), workspace.segmenter)[0], own)
+    content = json.loads((out / "project.json").read_text())
+    for one in content["steps"][0]["add"]:
+        del one["content"]
+    (out / "project.json").write_text(json.dumps(content))
+    assert confirmed(start(workspace.segmenter, [own], out)) == confirmed(first) == len(references)
+
+
+def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, folder: Path, tmp_path: Path) -> None:
+    name, *_ = workspace.photos
+    height, width = workspace.opened.pixels(name).shape[:2]
+    places = [(y, x) for y in range(0, height - 8, 16) for x in range(0, width - 8, 16)][:300]
+    annotations = []
+    for y, x in places:
+        mask = np.zeros((height, width), bool)
+        mask[y : y + 8, x : x + 8] = True
+        annotations.append(Annotation(0, name, f"class {len(annotations) % 30}", encode_mask(mask)))
+    workspace.confirm(annotations, folder)
+    settle(workspace)
+    workspace.export(tmp_path / "results", list(FORMATS))
+    with Image.open(tmp_path / "results" / "masks" / f"{Path(name).stem}.png") as masks:
+        assert len(np.unique(masks)) > 256
+
+
+def test_an_export_that_was_killed_can_be_repeated(
+    workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.confirm(take_annotations(references, photos_of(workspace), workspace.segmenter)[0], folder)
+    settle(workspace)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            "no_time_to_train.pipeline.output_folder.OutputFolder.finish", Mock(side_effect=KeyboardInterrupt)
+        )
+        patch.setattr("shutil.rmtree", Mock())  # a process that is killed removes nothing
+        workspace.export(tmp_path / "results")
+    assert workspace.export(tmp_path / "results").images == PHOTOS
+
+
+def test_photos_of_one_name_that_are_added_at_once_are_all_kept_and_replace_no_other(
+    workspace: Workspace, own: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train.app.actions import Actions
+    from no_time_to_train.app.lists import Lists
+
+    (own / "uploads").mkdir()
+    Image.new("RGB", (99, 77)).save(own / "uploads" / "photo.png")
+    found = start(workspace.segmenter, [own], tmp_path / "project")
+    uploads = tmp_path / "project" / "uploads"
+    uploads.mkdir()
+    actions = Actions(found, Lists(found, Thumbnails(tmp_path / "thumbnails", found.photos)), tmp_path, uploads)
+    files = [tmp_path / str(number) / "photo.png" for number in range(16)]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        Image.new("RGB", (20 + number, 20)).save(file)
+    with ThreadPoolExecutor(8) as browsers:
+        list(browsers.map(lambda file: actions.add_photos(View(), [str(file)]), files))
+    added = {name: photo.target.read().shape[1] for name, photo in found.photos.items() if name.startswith("uploads/")}
+    assert sorted(added.values()) == [*range(20, 36), 99]
+    assert added["uploads/photo.png"] == 99

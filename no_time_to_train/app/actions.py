@@ -1,8 +1,6 @@
 """What the page does when a person clicks: one call of :class:`Workspace`, and the components that show its result."""
 
 import html
-import sys
-import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,11 +10,10 @@ import gradio as gr
 
 from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf
 from no_time_to_train.app.photos import UPLOADS, store_upload
-from no_time_to_train.app.server import LONGEST
 from no_time_to_train.app.view import View, count_text, describe, draw, same, scale_of
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.prompts import check_label
-from no_time_to_train.errors import UserError, one_line, plural
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.pipeline.summary import Summary
 
 #: What a click on the photo does while an object is shown.
@@ -207,14 +204,6 @@ def exported(summary: Summary) -> str:
     return "; ".join([str(summary), *left_out, *summary.skipped])
 
 
-def unexpected(error: Exception) -> str:
-    """A mistake of the program, or of a caller that no check foresaw, in one line; the log says where it was."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    text = one_line(f"{type(error).__name__}: {error}")[:LONGEST]
-    print(f"{text} ({place.filename}, line {place.lineno})", file=sys.stderr)
-    return text
-
-
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, which says a user's mistake in one line and changes nothing then."""
 
@@ -224,8 +213,6 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments)
         except UserError as error:
             gr.Warning(html.escape(str(error)), title="Not done")
-        except Exception as error:  # a program that calls what belongs to the page may send anything
-            gr.Warning(html.escape(unexpected(error)), title="Not done")
-        return gr.skip()
+            return gr.skip()
 
     return call

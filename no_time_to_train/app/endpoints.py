@@ -1,7 +1,8 @@
 """The functions of the app under names, for programs: ``gradio_client`` and ``curl`` (docs/app.md)."""
 
+import sys
+import traceback
 from collections.abc import Callable
-from functools import wraps
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 from pydantic import TypeAdapter, ValidationError
 
-from no_time_to_train.app.actions import exported, unexpected
+from no_time_to_train.app.actions import exported
 from no_time_to_train.app.corrections import Item
 from no_time_to_train.app.server import LONGEST
 from no_time_to_train.app.workspace import Workspace
@@ -49,7 +50,7 @@ class Endpoints:
     def add(self) -> None:
         """Add the endpoints to the page that is being built."""
         for function in self.functions.values():
-            api(answered(function), api_name=function.__name__)
+            api(function, api_name=function.__name__)
 
     def check(self, name: str, values: Any) -> str:
         """What is wrong with the types of the values of a call, in one line; empty where nothing is."""
@@ -177,13 +178,29 @@ class Endpoints:
 
 
 class Blocks(gr.Blocks):
-    """Gradio's page, in which a call may leave out values that have a default, and is answered in one line otherwise.
+    """Gradio's page, in which a call may leave out values that have a default, and any mistake is answered in one line.
 
-    Gradio itself answers a call of too few values, or with a file that was not uploaded, with no reason at all, and
-    prints a traceback.
+    Gradio itself answers most mistakes with no reason at all, and prints a traceback.
     """
 
     endpoints: Endpoints
+
+    async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Run a function, of an endpoint or of the page, with what was sent."""
+        try:
+            return await super().process_api(*arguments, **options)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except InvalidPathError:
+            message = NOT_UPLOADED
+        except UserError as error:
+            message = str(error)
+        except Exception as error:  # what Gradio's components raise about what they were sent, or a mistake of ours
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            message = f"{type(error).__name__}: {error}"
+            print(f"{one_line(message)[:LONGEST]} ({place.filename}, line {place.lineno})", file=sys.stderr)
+        raise gr.Error(one_line(message)[:LONGEST], print_exception=False)
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> list[Any]:
         """The values that a function gets for those that the caller sent."""
@@ -191,19 +208,11 @@ class Blocks(gr.Blocks):
         left_out = parameters[len(inputs) :]
         if any(one.default is one.empty for one in left_out):
             names = ", ".join(one.name for one in parameters)
-            raise gr.Error(f"{block_fn.name} takes {names}: got {len(inputs)} values", print_exception=False)
+            raise UserError(f"{block_fn.name} takes {names}: got {len(inputs)} values")
         values = [*inputs, *(one.default for one in left_out)]
-        problem = (
-            self.endpoints.check(block_fn.api_name, values) if block_fn.api_name in self.endpoints.functions else ""
-        )
-        if problem:
-            raise gr.Error(problem, print_exception=False)
-        try:
-            return await super().preprocess_data(block_fn, values, *arguments, **options)
-        except (InvalidPathError, OSError):
-            raise gr.Error(NOT_UPLOADED, print_exception=False) from None
-        except Exception as error:  # whatever a component raises about what it was sent
-            raise gr.Error(one_line(error)[:LONGEST], print_exception=False) from None
+        if block_fn.api_name in self.endpoints.functions and (wrong := self.endpoints.check(block_fn.api_name, values)):
+            raise UserError(wrong)
+        return await super().preprocess_data(block_fn, values, *arguments, **options)
 
 
 def uploaded(photo: Any) -> tuple[Path, str]:
@@ -212,18 +221,3 @@ def uploaded(photo: Any) -> tuple[Path, str]:
     if not real_path(path).is_relative_to(real_path(get_upload_folder())):
         raise UserError(NOT_UPLOADED)
     return path, str(photo.get("orig_name") or path.name)
-
-
-def answered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function; a mistake of the caller becomes an error of one line instead of a traceback."""
-
-    @wraps(function)
-    def call(*arguments: Any, **options: Any) -> Any:
-        try:
-            return function(*arguments, **options)
-        except UserError as error:
-            raise gr.Error(str(error)[:LONGEST], print_exception=False) from None
-        except Exception as error:
-            raise gr.Error(unexpected(error), print_exception=False) from None
-
-    return call

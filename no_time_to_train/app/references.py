@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -25,7 +26,6 @@ from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.rle import decode_mask, encode_mask
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import sha256
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
@@ -191,7 +191,10 @@ def take_annotations(
     Returns:
         The annotations, whose ids are 0; and the other references: those of other images, and images without a mask.
     """
-    names = _photos_of({reference.image for reference in references if not reference.is_unmarked}, photos)
+    marked = {reference.image for reference in references if not reference.is_unmarked}
+    contents = {image: identity(image, str(image)) for image in marked}
+    copies = find_contents(set(contents.values()), photos)
+    names = {image: copies[content][0] for image, content in contents.items() if content in copies}
     annotations, others = [], []
     for reference in references:
         name = names.get(reference.image)
@@ -212,61 +215,32 @@ def take_annotations(
     return annotations, others
 
 
-def _photos_of(images: set[Path], photos: Sequence[TargetImage]) -> dict[Path, str]:
-    """The names of the photos with the same content as image files; only files of the same size are read."""
-    by_size: dict[int, list[tuple[str, Path]]] = {}
-    for target in photos:
-        if target.path is not None and target.path.is_file():
-            by_size.setdefault(target.path.stat().st_size, []).append((target.name, target.path))
-    names = {}
-    for image in images:
-        for name, path in by_size.get(image.stat().st_size, []):
-            if image.samefile(path) or sha256(image) == sha256(path):
-                names[image] = name
-                break
-    return names
-
-
 def photos_of(annotations: Sequence[Annotation], photos: Mapping[str, Photo]) -> dict[int, tuple[str, str]]:
     """Find the photo of each annotation by its content, wherever the photo is now, and however it is called.
 
     Returns:
         The photo's name and its content, by the annotation's id. An annotation whose photo is not there keeps both.
     """
+    wanted = dict.fromkeys((one.photo, one.content) for one in annotations)
+    copies = find_contents({content for _, content in wanted if content}, [photo.target for photo in photos.values()])
     found: dict[tuple[str, str], tuple[str, str]] = {}
-    wanted = {(one.photo, one.content): tuple(one.mask["size"]) for one in annotations}
-    for (name, content), size in wanted.items():
-        here = _content(photos[name]) if name in photos else None
-        if here is not None and (here == content if content else _fits(photos[name], size)):
-            found[name, content] = name, here
-    for name, content in [one for one in wanted if one not in found]:
-        copies = [other for other, photo in photos.items() if content and _size(photo) == content.split()[0]]
-        copies = [other for other in copies if _content(photos[other]) == content]
+    for name, content in wanted:
+        known, names = content, copies.get(content, [])
+        if not content and name in photos:  # of an earlier version
+            with suppress(UserError):
+                known, names = identity(photos[name].target.path, name), [name]
         taken = {other for other, _ in found.values()}
-        copies.sort(key=lambda other: other in taken)  # each keeps its own
-        found[name, content] = copies[0] if copies else name, content
-    return {one.id: found[one.photo, one.content] for one in annotations}
+        for other in sorted(names, key=lambda other: (other != name, other in taken))[:1]:  # each copy keeps its own
+            photos[other].content = known
+            found[name, content] = other, known
+    return {one.id: found.get((one.photo, one.content), (one.photo, one.content)) for one in annotations}
 
 
-def _content(photo: Photo) -> str | None:
-    """What a photo is known by; None where it cannot be read, of which the search tells."""
-    try:
-        photo.content = photo.content or identity(photo.target)
-    except UserError:
-        return None
-    return photo.content
-
-
-def _size(photo: Photo) -> str:
-    """The size of a photo's file in bytes; empty where there is no file."""
-    path = photo.target.path
-    return str(path.stat().st_size) if path is not None and path.is_file() else ""
-
-
-def _fits(photo: Photo, size: tuple[int, ...]) -> bool:
-    """Whether masks have a photo's size."""
-    assert photo.target.path is not None
-    try:
-        return shown_size(photo.target.path) == size
-    except UserError:
-        return False
+def find_contents(contents: set[str], photos: Iterable[TargetImage]) -> dict[str, list[str]]:
+    """The names of the photos with some contents, from :func:`identity`; only files of the same size are read."""
+    sizes, found = {content.split()[0] for content in contents}, dict[str, list[str]]()
+    for target in photos:
+        with suppress(UserError, OSError):  # the search says what is wrong with it
+            if target.path is not None and str(target.path.stat().st_size) in sizes:
+                found.setdefault(identity(target.path, target.name), []).append(target.name)
+    return {content: found[content] for content in contents & found.keys()}

@@ -166,14 +166,14 @@ class Search:
         """What a photo's file is known by since it was first looked at."""
         photo = self.photos[name]
         if photo.content is None:
-            photo.content = identity(photo.target)
+            photo.content = identity(photo.target.path, name)
         return photo.content
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """The pixels of a photo, uint8 [H, W, 3] RGB. One whose file is another one than before is searched again."""
         photo, content = self.photos[name], self.content(name)
         pixels = photo.target.read()
-        if identity(photo.target) != content:
+        if identity(photo.target.path, name) != content:
             with self.state:
                 photo.content, photo.proposed, photo.found, photo.memory = None, False, [], -1
                 photo.changed += 1
@@ -313,12 +313,11 @@ def named(name: str, error: Exception) -> str:
     return text if PurePosixPath(name).name in text else f"{name}: {text}"
 
 
-def identity(target: TargetImage) -> str:
+def identity(path: Path | None, name: str) -> str:
     """What a photo is known by, whatever it is called: the size of its file in bytes, and the file's SHA-256."""
-    assert target.path is not None
     try:
-        if target.path.exists() and not target.path.is_file():  # reading a pipe or a device would not end
-            raise UserError(f"photo {target.name} cannot be read: it is not a file")
-        return f"{target.path.stat().st_size} {sha256(target.path)}"
+        if path is None or (path.exists() and not path.is_file()):  # reading a pipe or a device would not end
+            raise UserError(f"photo {name} cannot be read: it is not a file")
+        return f"{path.stat().st_size} {sha256(path)}"
     except OSError as error:
-        raise UserError(f"photo {target.name} cannot be read: {error.strerror}") from error
+        raise UserError(f"photo {name} cannot be read: {error.strerror}") from error

@@ -51,7 +51,8 @@ DIRECT = ("/gradio_api/run/", "/gradio_api/api/")
 #: The part of the temporary folder that is not removed: one small picture for each photo.
 THUMBNAILS = "thumbnails"
 
-CALL, UPLOAD = "/gradio_api/call/", "/gradio_api/upload"
+#: Where calls are sent to, with values in their order or by name, and files.
+CALL, BY_NAME, UPLOAD = "/gradio_api/call/", "/gradio_api/call/v2/", "/gradio_api/upload"
 
 
 class Refused(Exception):
@@ -87,7 +88,7 @@ class GuardedApp(App):
         try:
             self.check(scope["path"], scope["method"], Headers(scope=scope))
             self.remove_old()
-            if scope["path"].startswith(CALL) and scope["method"] == "POST":
+            if scope["method"] == "POST" and scope["path"].startswith(CALL) and not scope["path"].startswith(BY_NAME):
                 await request.check_call()
             await super().__call__(scope, request.receive, request.send)
             if not request.answered:
@@ -209,7 +210,9 @@ class Request:
         refused = error if isinstance(error, Refused) else self.refused
         if refused is None:
             refused = Refused(400, f"this is no call of the app: {type(error).__name__} {error}")
-        if not self.answered:
+        if self.answered:
+            await self.to_client({"type": "http.response.body", "body": b""})
+        else:
             self.answered = True
             content, headers = {"error": one_line(refused)[:LONGEST]}, {**HEADERS, "connection": "close"}
             await JSONResponse(content, refused.status, headers)(self.scope, self.from_client, self.to_client)
