@@ -1,15 +1,20 @@
 """The app in a real browser: show, find, correct, keep and serve."""
 
 import contextlib
+import http.client
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -319,6 +324,219 @@ def test_a_second_app_on_the_same_folder_is_refused(app: App, truths: list[Truth
     )
     assert second.returncode == 2
     assert "another app is using" in second.stderr
+
+
+def answer(app: App, path: str, body: Any = None, method: str = "", **headers: str) -> tuple[int, Any, str]:
+    """The status, the headers and the text of an answer; underscores in names of headers are dashes."""
+    place = urllib.parse.urlsplit(app.url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+    content = body if body is None or isinstance(body, str) else json.dumps(body)
+    sent = {"content-type": "application/json", **{name.replace("_", "-"): one for name, one in headers.items()}}
+    connection.request(method or ("GET" if body is None else "POST"), path, content, sent)
+    response = connection.getresponse()
+    text = response.read().decode(errors="replace")
+    connection.close()
+    return response.status, response.headers, text
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:{}", "[::ffff:127.0.0.1]:{}", "0:{}", "localhost.evil.example:{}", "127.0.0.1.x:{}"],
+)
+def test_only_the_name_of_this_computer_is_answered(app: App, host: str) -> None:
+    host = host.format(urllib.parse.urlsplit(app.url).port)
+    for path in ("/", "/config", "/gradio_api/info"):
+        status, headers, text = answer(app, path, Host=host, Origin=f"http://{host}")
+        assert (status, headers["access-control-allow-origin"]) == (403, None)
+        assert len(text) < 200
+
+
+def test_only_the_page_itself_may_call_the_app_and_nobody_shows_it_in_a_frame(app: App) -> None:
+    status, headers, _ = answer(app, "/")
+    assert (status, headers["x-frame-options"]) == (200, "DENY")
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    call = {"data": []}
+    for origin in ("null", "http://evil.example", "http://127.0.0.1:1", app.url.rstrip("/") + ".evil.example"):
+        assert answer(app, "/gradio_api/call/photos", call, Origin=origin)[0] == 403
+        assert answer(app, "/", method="OPTIONS", Origin=origin, Access_Control_Request_Method="POST")[0] == 403
+    assert answer(app, "/gradio_api/upload", "", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors")[0] == 403
+    assert answer(app, "/gradio_api/call/photos", call, Origin=app.url.rstrip("/"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("call/objects", {"data": [{}]}),
+        ("call/objects", {"data": [[1]]}),
+        ("call/judge", {"data": ["000001.png", True, "right"]}),
+        ("call/show", {"data": ["000001.png", "cup", [["a", "b"]]]}),
+        ("call/export", {"data": [5]}),
+        ("call/export", {"data": [[[]]]}),
+        ("call/nothing", {"data": []}),
+        ("call/photos", "no JSON"),
+        ("call/photos", {"data": 5}),
+        ("call/v2/nothing", {"a": 1}),
+        ("queue/join", {"data": [], "fn_index": 9999, "session_hash": "a"}),
+        ("run/photos", {"data": []}),
+    ],
+)
+def test_a_call_of_wrong_types_is_refused_in_one_line(app: App, path: str, body: Any) -> None:
+    status, _, text = answer(app, f"/gradio_api/{path}", body)
+    assert status in (400, 404)
+    assert len(text.splitlines()) == 1
+    assert "Traceback" not in app.log.read_text()
+
+
+def test_what_the_page_calls_answers_any_values_without_a_traceback(app: App) -> None:
+    functions = json.loads(answer(app, "/config")[2])["dependencies"]
+    for function in functions:
+        for data in ([], ["a"], [{"x": 1}, 5, None], [None, "a", -1]):
+            call = {"data": data, "fn_index": function["id"], "session_hash": "any", "event_data": {"index": None}}
+            assert answer(app, "/gradio_api/queue/join", call)[0] == 200
+    post(app.url, "photos", [])
+    assert "Traceback" not in app.log.read_text()
+
+
+def test_an_upload_that_is_sent_too_slowly_is_ended(app: App) -> None:
+    place = urllib.parse.urlsplit(app.url)
+    head = (
+        f"POST /gradio_api/upload HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 10000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    )
+    with socket.create_connection((place.hostname or "", place.port or 0), timeout=30) as client:
+        client.sendall(head.encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_passwords_cannot_be_guessed_quickly_and_links_lead_to_no_file(
+    truths: list[Truth], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_TIME_TO_TRAIN_PASSWORD", "secret")
+    form, kind = "username=me&password=", {"content_type": "application/x-www-form-urlencoded"}
+    secret, folder = tmp_path / "elsewhere" / "secret.txt", tmp_path / "out" / "app"
+    for made in (secret.parent, folder):
+        made.mkdir(parents=True)
+    secret.write_text("secret")
+    for name in ("thumbnails", "uploads"):
+        (folder / name).symlink_to(secret.parent)
+    with App(Path(truths[0].photo).parent, tmp_path / "out", "--points-per-side", "4", "--auth", "me") as locked:
+        assert b"secret" not in Path(f"/proc/{locked.process.pid}/cmdline").read_bytes()
+        assert answer(locked, "/config")[0] == 401
+        status, headers, _ = answer(locked, "/login", f"{form}secret", **kind)
+        assert status == 200
+        cookies = headers.get_all("set-cookie")
+        assert cookies
+        assert all(cookie.lower().count("samesite") == 1 and "SameSite=Strict" in cookie for cookie in cookies)
+        cookie = "; ".join(one.partition(";")[0] for one in cookies)
+        assert answer(locked, "/config", Cookie=cookie)[0] == 200
+        for place in (secret, folder / "thumbnails" / "secret.txt", folder / "uploads" / "secret.txt"):
+            assert answer(locked, f"/gradio_api/file={place}", Cookie=cookie)[0] == 403
+        guesses = [answer(locked, "/login", f"{form}{number}", **kind)[0] for number in range(20)]
+        assert guesses == [400] * 10 + [429] * 10
+        assert answer(locked, "/login", f"{form}secret", **kind)[0] == 429
+
+
+@pytest.mark.slow
+def test_two_thousand_calls_of_any_values_are_answered_in_one_line(app: App) -> None:
+    schema = json.loads(answer(app, "/gradio_api/info")[2])["named_endpoints"]
+    random = Random(0)
+    simple: list[Any] = [None, True, -1, 0, 10**30, 0.5, float("nan"), "", "000001.png", "right", "cup", "x" * 5000, {}]
+
+    def value(depth: int = 0) -> Any:
+        if depth < 3 and random.random() < 0.4:
+            return [value(depth + 1) for _ in range(random.randint(0, 4))]
+        return random.choice([*simple, {"path": "/etc/passwd"}, {"path": "x" * 5000}])
+
+    for _ in range(2000):
+        name, about = random.choice(list(schema.items()))
+        data = [value() for _ in range(random.randint(0, len(about["parameters"]) + 1))]
+        status, _, text = answer(app, f"/gradio_api/call{name}", {"data": data})
+        assert status in (200, 400), (name, data)
+        if status == 200:
+            text = answer(app, f"/gradio_api/call{name}/{json.loads(text)['event_id']}")[2]
+            assert '"error": null' not in text, (name, data)
+    assert "Traceback" not in app.log.read_text()
+
+
+def _blocked(path: Path, kind: str) -> None:
+    """Put something in the place of a folder or a file of the app."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "file":
+        path.write_text("")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path)
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        (".", "loop"),
+        ("app", "file"),
+        ("app/lock", "folder"),
+        ("app/uploads", "file"),
+        ("app/uploads", "pipe"),
+        ("app/uploads", "loop"),
+    ],
+)
+def test_what_is_in_the_place_of_the_apps_folders_is_named_in_one_line(
+    where: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    _blocked(out / where, kind)
+    with pytest.raises(SystemExit) as error:
+        main(["app", "--demo", "--no-browser", "--out", str(out)])
+    assert error.value.code == 2
+    assert str(out) in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "/dev/null/x"], "/dev/null/x"),
+        (["--out", "/proc/x"], "/proc/x"),
+        (["--out", "x" * 300], "File name too long"),
+        (["--port", "70000"], "70000"),
+        (["--port", "0"], "--port"),
+        (["--host", "192.0.2.1", "--no-auth"], "192.0.2.1"),
+        (["--host", "nowhere.invalid", "--no-auth"], "nowhere.invalid"),
+        (["--auth", "me:"], "USER:PASSWORD"),
+    ],
+)
+def test_a_place_or_an_address_that_cannot_be_used_is_named_in_one_line(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        main(["app", "--demo", "--no-browser", *options])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_taken_port_is_named_before_the_networks_are_loaded(
+    app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = str(urllib.parse.urlsplit(app.url).port)
+    with pytest.raises(SystemExit):
+        main(["app", "--demo", "--no-browser", "--out", str(tmp_path / "out"), "--port", port])
+    assert f"port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_a_second_app_is_refused_also_where_the_lock_was_removed_or_through_a_link(
+    app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (app.out / "app" / "lock").unlink()
+    (tmp_path / "link").symlink_to(app.out)
+    with pytest.raises(SystemExit):
+        main(["app", "--demo", "--no-browser", "--out", str(tmp_path / "link")])
+    assert "another app is using" in capsys.readouterr().err
 
 
 @needs_browser

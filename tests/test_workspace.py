@@ -28,6 +28,7 @@ from no_time_to_train.data.rle import decode_mask, encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.settings import Settings
+from no_time_to_train.pipeline.output_folder import OutputFolder
 
 #: The photos, and the seed that draws them.
 PHOTOS, SEED = 3, 777
@@ -248,6 +249,7 @@ def test_a_failure_that_nobody_foresaw_is_shown_and_the_search_goes_on(
     def fail(*_: object) -> None:
         raise ValueError("zip() argument 2 is shorter")
 
+    monkeypatch.setattr("no_time_to_train.app.search.PAUSE", 0.05)
     with monkeypatch.context() as patch:
         patch.setattr(workspace.finder, "measure", fail)
         workspace.confirm(annotations, folder)
@@ -409,7 +411,7 @@ def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, fol
     for y, x in places:
         mask = np.zeros((height, width), bool)
         mask[y : y + 8, x : x + 8] = True
-        annotations.append(Annotation(0, name, f"class {len(annotations) % 30}", encode_mask(mask)))
+        annotations.append(Annotation(0, name, "tile", encode_mask(mask), reference=not annotations))
     workspace.confirm(annotations, folder)
     settle(workspace)
     workspace.export(tmp_path / "results", list(FORMATS))
@@ -422,12 +424,11 @@ def test_an_export_that_was_killed_can_be_repeated(
 ) -> None:
     workspace.confirm(take_annotations(references, photos_of(workspace), workspace.segmenter)[0], folder)
     settle(workspace)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            "no_time_to_train.pipeline.output_folder.OutputFolder.finish", Mock(side_effect=KeyboardInterrupt)
-        )
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "finish", Mock(side_effect=KeyboardInterrupt))
         patch.setattr("shutil.rmtree", Mock())  # a process that is killed removes nothing
-        workspace.export(tmp_path / "results")
+        with pytest.raises(KeyboardInterrupt):
+            workspace.export(tmp_path / "results")
     assert workspace.export(tmp_path / "results").images == PHOTOS
 
 

@@ -125,20 +125,14 @@ class Project:
             for one in step.add
         )
 
-    def place(self, photos: Callable[[Sequence[Annotation]], Mapping[int, tuple[str, str]]]) -> None:
+    def place(self, now: Callable[[Sequence[Annotation]], Sequence[Annotation]]) -> None:
         """Give the annotations of all steps the names that their photos have now.
 
         Args:
-            photos: Returns the name and the content of the photo of each annotation, by the annotation's id.
+            now: Returns the same annotations with these names.
         """
-        placed = photos([one for step in self._steps for one in step.add])
-        self._steps = [
-            replace(
-                step,
-                add=[replace(one, photo=placed[one.id][0], content=placed[one.id][1]) for one in step.add],
-            )
-            for step in self._steps
-        ]
+        placed = iter(now([one for step in self._steps for one in step.add]))
+        self._steps = [replace(step, add=[next(placed) for _ in step.add]) for step in self._steps]
         self._replay()
 
     def _move(self, steps: list[Step], done: int) -> None:

@@ -215,11 +215,11 @@ def take_annotations(
     return annotations, others
 
 
-def photos_of(annotations: Sequence[Annotation], photos: Mapping[str, Photo]) -> dict[int, tuple[str, str]]:
+def place(annotations: Sequence[Annotation], photos: Mapping[str, Photo]) -> list[Annotation]:
     """Find the photo of each annotation by its content, wherever the photo is now, and however it is called.
 
     Returns:
-        The photo's name and its content, by the annotation's id. An annotation whose photo is not there keeps both.
+        The annotations with the names and contents of their photos. One whose photo is not there stays as it is.
     """
     wanted = dict.fromkeys((one.photo, one.content) for one in annotations)
     copies = find_contents({content for _, content in wanted if content}, [photo.target for photo in photos.values()])
@@ -233,7 +233,8 @@ def photos_of(annotations: Sequence[Annotation], photos: Mapping[str, Photo]) ->
         for other in sorted(names, key=lambda other: (other != name, other in taken))[:1]:  # each copy keeps its own
             photos[other].content = known
             found[name, content] = other, known
-    return {one.id: found.get((one.photo, one.content), (one.photo, one.content)) for one in annotations}
+    now = [found.get((one.photo, one.content), (one.photo, one.content)) for one in annotations]
+    return [replace(one, photo=name, content=known) for one, (name, known) in zip(annotations, now, strict=True)]
 
 
 def find_contents(contents: set[str], photos: Iterable[TargetImage]) -> dict[str, list[str]]:

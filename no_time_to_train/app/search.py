@@ -25,16 +25,12 @@ from no_time_to_train.pipeline.proposal_cache import ProposalCache, hash_network
 #: Bytes of vectors that stay in memory; the proposals of other photos are read from the cache again.
 KEPT_BYTES = 2**28
 
-#: How often a photo that changes while it is read is searched again, and seconds until a full disk is tried again.
-TRIES, PAUSE = 3, 5.0
+#: Seconds until what failed is tried again, such as writing to a full disk.
+PAUSE = 5.0
 
 
-class FolderProblem(Exception):
-    """The proposals of a photo cannot be kept, with which the photo has nothing to do."""
-
-
-class PhotoChanged(UserError):
-    """The file of a photo is another one than before."""
+class TryAgain(UserError):
+    """What fails at the moment: the photo has changed, or its proposals cannot be kept."""
 
 
 @dataclass
@@ -44,7 +40,6 @@ class Photo:
     Attributes:
         content: What its file is known by, from :func:`identity`; None before the file was looked at.
         memory: The number of the memory that it was found with; -1 before.
-        changed: How often the file was another one than before.
     """
 
     target: TargetImage
@@ -53,7 +48,6 @@ class Photo:
     found: list[Item] = field(default_factory=list)
     memory: int = -1
     problem: str = ""
-    changed: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,8 +152,7 @@ class Search:
     def open(self, name: str) -> None:
         """Search this photo before all others, also where it could not be read before."""
         with self.state:
-            self.first, photo = name, self.photos[name]
-            photo.problem, photo.changed = "", 0
+            self.first, self.photos[name].problem = name, ""
             self.changed()
 
     def content(self, name: str) -> str:
@@ -176,11 +169,10 @@ class Search:
         if identity(photo.target.path, name) != content:
             with self.state:
                 photo.content, photo.proposed, photo.found, photo.memory = None, False, [], -1
-                photo.changed += 1
                 dropped = self.kept.pop(name, None)
                 self.kept_bytes -= 0 if dropped is None else dropped.vectors.nbytes
                 self.changed()
-            raise PhotoChanged(f"photo {name} has changed: it is searched again")
+            raise TryAgain(f"photo {name} has changed: it is searched again")
         return pixels
 
     def set_memory(self, bank: MemoryBank | None) -> None:
@@ -255,17 +247,14 @@ class Search:
         name = next((name for name in waiting if self.photos[name].proposed), waiting[0])
         if self.first in waiting:
             name = self.first
-        photo = self.photos[name]
         try:
             if not self.classify(name):
                 self._propose(name)
-        except FolderProblem:
+        except TryAgain:
             raise
         except Exception as error:  # whatever its decoder or the networks raise: it fails alone
-            if isinstance(error, PhotoChanged) and photo.changed <= TRIES:
-                return
             with self.state:
-                photo.problem = named(name, error)
+                self.photos[name].problem = named(name, error)
                 self.changed()
 
     def _propose(self, name: str) -> None:
@@ -276,7 +265,7 @@ class Search:
         try:
             entry = self.cache.write(key, proposals, *pixels.shape[:2])
         except (UserError, OSError) as error:
-            raise FolderProblem(f"the search goes on when this is repaired: {error}") from error
+            raise TryAgain(f"the search goes on when this is repaired: {error}") from error
         self._keep(name, entry.proposals)
         with self.state:
             self.seconds.append(time.monotonic() - begin)

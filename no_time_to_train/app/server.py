@@ -8,6 +8,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ PATIENCE, SLOWEST = 10.0, 10_000
 #: Bytes of a call, and of uploads and pictures in the temporary folder together.
 LARGEST_CALL, LARGEST_TEMPORARY = 4 * 2**20, 2 * 2**30
 
-#: Seconds after which a temporary file is removed, those that it has in any case, and those between two looks.
+#: Seconds after which an upload and a picture are removed, and those between two looks.
 OLD, YOUNG, LOOKS = 600.0, 60.0, 10.0
 
 #: Wrong passwords that are answered in this many seconds.
@@ -116,22 +117,28 @@ class GuardedApp(App):
             self.wrong.append(time.monotonic())  # taken back if it is right: guesses may come at the same time
 
     def remove_old(self) -> None:
-        """Remove temporary files that are old, and the oldest ones where all together are too large."""
+        """Remove pictures that a browser has seen, and uploads that nobody used; sooner where all together are large."""
         now = time.time()
         if now - self.looked < LOOKS:
             return
         self.looked = now
-        files = [(max(state.st_mtime, state.st_ctime), state.st_size, path) for path, state in self.files()]
-        total = sum(size for _, size, _ in files)
-        for made, size, path in sorted(files):
-            if now - made > OLD or (total > LARGEST_TEMPORARY // 2 and now - made > YOUNG):
+        files = self.files()
+        total = sum(state.st_size for _, state in files)
+        for path, state in sorted(files, key=lambda one: one[1].st_mtime):
+            is_upload = path.parent == self.temporary or str(path) in self.get_blocks().upload_file_set
+            oldest = OLD if is_upload and total < LARGEST_TEMPORARY // 2 else YOUNG
+            if now - state.st_mtime > oldest:
                 path.unlink(missing_ok=True)
-                total -= size
+                total -= state.st_size
 
     def files(self) -> list[tuple[Path, Any]]:
         """The temporary files, each with its state."""
-        found = [path for path in self.temporary.rglob("*") if self.temporary / THUMBNAILS not in path.parents]
-        return [(path, path.lstat()) for path in found if path.is_file()]
+        found = []
+        for path in self.temporary.rglob("*"):
+            if self.temporary / THUMBNAILS not in path.parents and path.is_file():
+                with suppress(FileNotFoundError):  # an upload has been stored at this moment
+                    found.append((path, path.lstat()))
+        return found
 
 
 class Request:

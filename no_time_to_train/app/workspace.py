@@ -18,7 +18,7 @@ from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.app.corrections import Item, correct, doubt, same_object
 from no_time_to_train.app.photos import OpenPhotos
 from no_time_to_train.app.project import Annotation, Project, Step
-from no_time_to_train.app.references import AnnotatedReferences, AutomaticThresholds, photos_of
+from no_time_to_train.app.references import AnnotatedReferences, AutomaticThresholds, place
 from no_time_to_train.app.search import Search, named
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area, mask_box
@@ -72,7 +72,7 @@ class Workspace:
         self.project = Project(folder / "project.json")
         self.search = Search(segmenter, photos, folder / "proposals", self._find_thresholds)
         self.photos = self.search.photos
-        self.project.place(lambda annotations: photos_of(annotations, self.photos))
+        self.project.place(lambda annotations: place(annotations, self.photos))
         self.opened = OpenPhotos(segmenter, self.search)
         self.references = AnnotatedReferences(segmenter, folder / "shots.memory")
         self.finder = AutomaticThresholds(self._proposals, segmenter.segmenter.settings)
