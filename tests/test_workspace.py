@@ -454,3 +454,19 @@ def test_photos_of_one_name_that_are_added_at_once_are_all_kept_and_replace_no_o
     added = {name: photo.target.read().shape[1] for name, photo in found.photos.items() if name.startswith("uploads/")}
     assert sorted(added.values()) == [*range(20, 36), 99]
     assert added["uploads/photo.png"] == 99
+
+
+def test_a_photo_that_cannot_be_read_is_opened_with_the_reason_in_its_title(
+    workspace: Workspace, own: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train.app.actions import Actions
+    from no_time_to_train.app.lists import Lists
+
+    (own / "000000.png").write_text("no image")
+    found = start(workspace.segmenter, [own], tmp_path / "project")
+    thumbnails = Thumbnails(tmp_path / "thumbnails", found.photos)
+    _, title, picture, *_ = Actions(found, Lists(found, thumbnails), tmp_path, tmp_path).load(View())
+    assert picture is None
+    assert "000000.png</b>" in title
+    assert "cannot be read" in title

@@ -36,8 +36,11 @@ class Actions:
             shown = workspace.shown(view.photo)
             view.items = shown.items
             view.selected = next((item for item in view.items if same(item, view.selected)), None)
-            picture = draw(workspace.opened.pixels(view.photo), view, workspace.classes)
             hint = "" if workspace.classes else "<span class='hint'>Click on an object that you want to find.</span>"
+            try:
+                picture = draw(workspace.opened.pixels(view.photo), view, workspace.classes)
+            except UserError as error:  # the other photos can be opened
+                hint = f"<span class='hint'>{html.escape(str(error))}</span>"
             title = f"<b>{html.escape(view.photo)}</b> {html.escape(count_text(shown.counts))}{hint}"
         masks = [] if view.masks is None else list(view.masks)
         choices = [(f"{mask.mean():.1%}", index) for index, mask in enumerate(masks)]

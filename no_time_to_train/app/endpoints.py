@@ -199,7 +199,7 @@ class Blocks(gr.Blocks):
         except Exception as error:  # what Gradio's components raise about what they were sent, or a mistake of ours
             place = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__}: {error}"
-            print(f"{one_line(message)[:LONGEST]} ({place.filename}, line {place.lineno})", file=sys.stderr)
+            print(f"{one_line(message)[:LONGEST]} ({Path(place.filename).name}, line {place.lineno})", file=sys.stderr)
         raise gr.Error(one_line(message)[:LONGEST], print_exception=False)
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> list[Any]:

@@ -117,7 +117,7 @@ class GuardedApp(App):
             self.wrong.append(time.monotonic())  # taken back if it is right: guesses may come at the same time
 
     def remove_old(self) -> None:
-        """Remove pictures that a browser has seen, and uploads that nobody used; sooner where all together are large."""
+        """Remove pictures that a browser has seen, and uploads that nobody used; sooner where all are large."""
         now = time.time()
         if now - self.looked < LOOKS:
             return
@@ -218,7 +218,8 @@ class Request:
         if refused is None:
             refused = Refused(400, f"this is no call of the app: {type(error).__name__} {error}")
         if self.answered:
-            await self.to_client({"type": "http.response.body", "body": b""})
+            with suppress(RuntimeError):  # it may be complete
+                await self.to_client({"type": "http.response.body", "body": b""})
         else:
             self.answered = True
             content, headers = {"error": one_line(refused)[:LONGEST]}, {**HEADERS, "connection": "close"}
