@@ -470,3 +470,31 @@ def test_a_photo_that_cannot_be_read_is_opened_with_the_reason_in_its_title(
     assert picture is None
     assert "000000.png</b>" in title
     assert "cannot be read" in title
+
+
+def test_pictures_and_unused_uploads_are_removed_and_sooner_where_they_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train.app import server
+
+    app = server.GuardedApp("127.0.0.1", tmp_path, lambda name, values: "")
+    ages = {
+        "shown/image.jpg": 70,
+        "new/image.jpg": 5,
+        "upload/a.png": 70,
+        "upload/old.png": 700,
+        "thumbnails/b.jpg": 700,
+    }
+    for name, age in {**ages, "thumbnails/b.jpg": 700}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    app.blocks = Mock(upload_file_set={str(tmp_path / "upload" / name) for name in ("a.png", "old.png")})
+    app.remove_old()
+    left = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.*"))]
+    assert left == ["new/image.jpg", "thumbnails/b.jpg", "upload/a.png"]
+    app.looked = 0
+    monkeypatch.setattr(server, "LARGEST_TEMPORARY", 300)
+    app.remove_old()
+    assert not (tmp_path / "upload" / "a.png").exists()

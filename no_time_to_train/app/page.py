@@ -15,7 +15,7 @@ from no_time_to_train.app.actions import ADD, BOX, TAKE, Actions, guarded
 from no_time_to_train.app.endpoints import Blocks, Endpoints
 from no_time_to_train.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train.app.photos import UPLOADS, Thumbnails
-from no_time_to_train.app.server import THUMBNAILS, GuardedApp, free_port
+from no_time_to_train.app.server import THUMBNAILS, GuardedApp
 from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.label_files import FORMATS
@@ -215,7 +215,7 @@ def serve(
     script = (TEMPLATES / "keys.js").read_text(encoding="utf-8")
     page.queue(default_concurrency_limit=8).launch(
         server_name=f"[{host}]" if ":" in host else host,
-        server_port=free_port(host, port),
+        server_port=port,
         _app=GuardedApp(host, Path(temporary), page.endpoints.check),
         auth=auth,
         inbrowser=browser,

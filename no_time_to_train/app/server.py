@@ -9,19 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from gradio.routes import App, ORJSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from no_time_to_train.errors import UserError, one_line
-
-#: The first port that is tried, and how many.
-FIRST_PORT, PORTS = 7860, 100
 
 #: Seconds that a request may take before its first bytes count, and bytes per second from then on.
 PATIENCE, SLOWEST = 10.0, 10_000
@@ -54,14 +51,6 @@ THUMBNAILS = "thumbnails"
 
 #: Where calls are sent to, with values in their order or by name, and files.
 CALL, BY_NAME, UPLOAD = "/gradio_api/call/", "/gradio_api/call/v2/", "/gradio_api/upload"
-
-
-class Refused(Exception):
-    """A request that is not answered: the status, and why."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class GuardedApp(App):
@@ -103,17 +92,17 @@ class GuardedApp(App):
         """Refuse a request that another page sent, or that guesses passwords."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not is_own(host, self.address):
-            raise Refused(403, f"this app is not {host!r}: open it at the address that it printed")
+            raise HTTPException(403, f"this app is not {host!r}: open it at the address that it printed")
         foreign = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
         if foreign or (origin is not None and urlsplit(origin).netloc != host):
-            raise Refused(403, "another page may not use this app")
+            raise HTTPException(403, "another page may not use this app")
         if path.startswith(DIRECT):
-            raise Refused(404, f"call {CALL}NAME")
+            raise HTTPException(404, f"call {CALL}NAME")
         while self.wrong and self.wrong[0] < time.monotonic() - WHILE:
             self.wrong.popleft()
         if path.rstrip("/") == "/login" and method == "POST":
             if len(self.wrong) >= GUESSES:
-                raise Refused(429, "too many wrong passwords: wait a minute")
+                raise HTTPException(429, "too many wrong passwords: wait a minute")
             self.wrong.append(time.monotonic())  # taken back if it is right: guesses may come at the same time
 
     def remove_old(self) -> None:
@@ -151,19 +140,12 @@ class Request:
         self.read: list[Any] = []
         self.complete = scope["method"] in ("GET", "HEAD")
         self.answered = False
-        self.refused: Refused | None = None
 
     async def receive(self) -> Any:
         """The next part of the request, unless it is too slow or too large."""
         if self.read:
             return self.read.pop(0)
-        if self.complete:
-            return await self.from_client()
-        try:
-            return await self.next_part()
-        except Refused as error:
-            self.refused = error  # Gradio may answer something else
-            raise
+        return await (self.from_client() if self.complete else self.next_part())
 
     async def next_part(self) -> Any:
         """Receive the next part."""
@@ -172,7 +154,7 @@ class Request:
         try:
             part = await asyncio.wait_for(self.from_client(), left)
         except asyncio.TimeoutError:
-            raise Refused(408, "the request was sent too slowly") from None
+            raise HTTPException(408, "the request was sent too slowly") from None
         size = len(part.get("body", b""))
         self.received, self.complete = self.received + size, not part.get("more_body")
         if self.scope["path"].startswith(UPLOAD):
@@ -180,9 +162,9 @@ class Request:
                 self.held = sum(state.st_size for _, state in self.app.files())
             self.uploaded, self.app.incoming = self.uploaded + size, self.app.incoming + size
             if self.held + self.app.incoming > LARGEST_TEMPORARY:
-                raise Refused(413, "too many uploads at once: try again in some minutes")
+                raise HTTPException(413, "too many uploads at once: try again in some minutes")
         elif self.received > LARGEST_CALL:
-            raise Refused(413, f"a call has at most {LARGEST_CALL} bytes")
+            raise HTTPException(413, f"a call has at most {LARGEST_CALL} bytes")
         return part
 
     async def check_call(self) -> None:
@@ -192,18 +174,20 @@ class Request:
         try:
             values = json.loads(b"".join(part.get("body", b"") for part in self.read))["data"]
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise Refused(400, 'a call is JSON: {"data": [...]}') from None
+            raise HTTPException(400, 'a call is JSON: {"data": [...]}') from None
         problem = self.app.check_call(self.scope["path"].removeprefix(CALL).strip("/"), values)
         if problem:
-            raise Refused(400, problem)
+            raise HTTPException(400, problem)
 
     async def send(self, message: Any) -> None:
         """Send a part of the answer; one that says nothing is left to :meth:`fail`."""
-        if message["type"] == "http.response.start" and self.refused is None and message["status"] != 500:
+        if message["type"] == "http.response.start" and message["status"] != 500:
             if self.scope["path"].rstrip("/") == "/login" and message["status"] == 200 and self.app.wrong:
                 self.app.wrong.pop()
             headers = MutableHeaders(scope=message)
             headers.update(HEADERS)
+            if not self.complete:  # the rest is not waited for
+                headers["connection"] = "close"
             cookies = headers.getlist("set-cookie")
             del headers["set-cookie"]
             for cookie in cookies:
@@ -214,16 +198,15 @@ class Request:
 
     async def fail(self, error: Exception) -> None:
         """Answer a request that is refused, or that the server did not understand, in one line."""
-        refused = error if isinstance(error, Refused) else self.refused
-        if refused is None:
-            refused = Refused(400, f"this is no call of the app: {type(error).__name__} {error}")
         if self.answered:
             with suppress(RuntimeError):  # it may be complete
                 await self.to_client({"type": "http.response.body", "body": b""})
-        else:
-            self.answered = True
-            content, headers = {"error": one_line(refused)[:LONGEST]}, {**HEADERS, "connection": "close"}
-            await JSONResponse(content, refused.status, headers)(self.scope, self.from_client, self.to_client)
+            return
+        status, reason = 400, f"this is no call of the app: {type(error).__name__} {error}"
+        if isinstance(error, HTTPException):
+            status, reason = error.status_code, error.detail
+        content, headers = {"detail": one_line(reason)[:LONGEST]}, {**HEADERS, "connection": "close"}
+        await JSONResponse(content, status, headers)(self.scope, self.from_client, self.to_client)
 
 
 def is_own(header: str, host: str) -> bool:
@@ -247,20 +230,14 @@ def is_own(header: str, host: str) -> bool:
     return True
 
 
-def free_port(host: str, port: int | None) -> int:
-    """The port to listen on, checked before the networks are loaded: the given one, or the first free one."""
-    for number in range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else [port]:
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind, protocol) as listener:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(address)
-            return number
-        except (OSError, UnicodeError) as error:
-            if port is None and getattr(error, "errno", None) == EADDRINUSE:
-                continue
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"cannot listen on {host}, port {number}: {reason}; choose another --host or --port"
-            ) from error
-    raise UserError(f"no port from {FIRST_PORT} to {FIRST_PORT + PORTS - 1} is free on {host}: give --port")
+def check_address(host: str, port: int | None) -> None:
+    """Check that the app can listen on an address, before the networks are loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        place = host if port is None else f"{host}, port {port}"
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot listen on {place}: {reason}; choose another --host or --port") from error

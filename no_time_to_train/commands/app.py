@@ -114,13 +114,14 @@ def app(
     from no_time_to_train.app.page import serve
     from no_time_to_train.app.photos import UPLOADS, find_photos
     from no_time_to_train.app.references import take_annotations
-    from no_time_to_train.app.server import free_port
+    from no_time_to_train.app.server import check_address
     from no_time_to_train.app.workspace import Workspace
     from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
     from no_time_to_train.method.settings import Settings
 
-    port, folder = free_port(host, port), out / "app"
+    check_address(host, port)
+    folder = out / "app"
     lock = lock_folder(folder, out, UPLOADS)
     if demo and not images:
         if not (out / "photos").exists():
@@ -148,7 +149,10 @@ def app(
     workspace = Workspace(segmenter, photos, folder, threshold)
     if references:
         workspace.confirm(annotations, references)
-    serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
+    try:
+        serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
+    except OSError as error:  # no port is free
+        raise UserError(f"the app cannot start: {error}") from error
     lock.release()
 
 
