@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -217,12 +217,13 @@ def test_random_steps_of_four_clients_end_with_every_photo_searched_and_no_step_
         for _ in range(steps // 4):
             name = random.choice(list(workspace.photos))
             items, before = workspace.items(name), workspace.project.version
-            way = random.choice(["right", "wrong", "remove", "rename", "undo", "redo", "show", "threshold"])
+            way = random.choice(["right", "wrong", "remove", "rename", "undo", "redo", "show", "show", "threshold"])
             if way in ("undo", "redo"):
                 getattr(workspace, way)()
             elif way == "show":
                 one = random.choice(annotations)
-                workspace.show(one.photo, decode_mask(one.mask), random.choice(labels))
+                mask = np.roll(decode_mask(one.mask), random.randrange(40), axis=(0, 1))  # the networks look at it
+                workspace.show(one.photo, mask, random.choice(labels))
             elif way == "threshold":
                 workspace.set_threshold(random.choice(labels), random.random())
             elif items:
@@ -498,3 +499,23 @@ def test_pictures_and_unused_uploads_are_removed_and_sooner_where_they_are_many(
     monkeypatch.setattr(server, "LARGEST_TEMPORARY", 300)
     app.remove_old()
     assert not (tmp_path / "upload" / "a.png").exists()
+
+
+def test_the_search_never_sees_a_step_without_the_memory_that_follows_from_it(
+    workspace: Workspace, references: list[Reference], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    workspace.confirm(annotations[:1], folder)
+    settle(workspace)
+    learn = workspace.learn
+    with ThreadPoolExecutor(1) as search:
+
+        def slowly() -> None:
+            found.append(search.submit(workspace._find_thresholds))
+            wait(found, timeout=0.3)
+            learn()
+
+        found: list[Future[None]] = []
+        monkeypatch.setattr(workspace, "learn", slowly)
+        workspace.confirm(annotations, folder)
+    assert [one.exception() for one in found] == [None]
