@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError, UserNotice, one_line
-from no_time_to_train.files import sha256
+from no_time_to_train.files import make_folder, replace_durably, sha256
 from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER, Checkpoint
 
 ATTEMPTS = 4  # consecutive requests without any new byte after which the download fails
@@ -97,13 +97,13 @@ def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: st
     part, etag = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.etag")
     try:
         if not _is_there(target, check):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with _exclusive(target):
                 if not _is_there(target, check):  # another process may have downloaded it while this one waited
                     try:
                         _fetch(url, part, etag, target)
                         _check_or_delete(check, part, url, target, kind)
-                        part.replace(target)
+                        replace_durably(part, target)
                     finally:
                         _remove_useless(part, etag)
                     print(f"{target} is complete")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import signal
 import socket
@@ -12,10 +13,14 @@ import pytest
 import torch
 
 from no_time_to_train.data.memory_files import save_memory
+from no_time_to_train.data.reference_sets import Shot, write_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, check_replaceable, read_json, remove_leftovers, write_json
 from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.pipeline.find_instances_stage import write_results
 from no_time_to_train.pipeline.journal import Journal
+from no_time_to_train.pipeline.replace_folder import new_output
+from tests.conftest import Checkpoints, stage_arguments
 
 
 def make_socket(path: Path) -> None:
@@ -111,6 +116,93 @@ def test_a_file_may_have_the_longest_name_that_systems_allow(name: str, tmp_path
     remove_leftovers(tmp_path / name)
     write_json(tmp_path / name, 1)
     assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+class TestAPowerCut:
+    """What has been written is on the disk: first the content, then the name, then the folders that have the names."""
+
+    @pytest.fixture
+    def calls(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is asked of the disk, in order."""
+        asked: list[str] = []
+        sync, rename = os.fsync, Path.replace
+
+        def fsync(descriptor: int) -> None:
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(tmp_path)
+            asked.append(f"sync {'content' if path.suffix == '.tmp' else path}")
+            sync(descriptor)
+
+        def replace(source: Path, target: Path) -> Path:
+            asked.append(f"name {target.relative_to(tmp_path)}")
+            return rename(source, target)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(Path, "replace", replace)
+        return asked
+
+    def test_a_file_and_its_new_folders_are_on_the_disk(self, calls: list[str], tmp_path: Path) -> None:
+        write_json(tmp_path / "a/b/out.json", [1])
+        assert set(calls[:2]) == {"sync .", "sync a"}
+        assert calls[2:] == ["sync content", "name a/b/out.json", "sync a/b"]
+
+    def test_a_folder_that_was_replaced_is_on_the_disk(self, calls: list[str], tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        with new_output(tmp_path / "out", overwrite=True) as new:
+            write_json(new / "results.json", [1])
+        assert calls[-4:] == ["name .out.old", "sync .", "name out", "sync ."]
+
+
+#: Files of a user, which no command may replace by a memory or by results.
+FOREIGN = {
+    ".bashrc": b"# ~/.bashrc\nalias ls='ls --color'\n",
+    "package.json": b'{"name": "site", "images": 3}',
+    "numbers.json": b"[1, 2, 3]",
+    "weights.pth": b"PK\3\4 archive/data.pkl, a checkpoint",
+    "model.pkl": pickle.dumps({"weights": [1.5]}),
+    "notes": "\u00fc".encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_only_files_of_the_same_kind_are_replaced(name: str, bank: MemoryBank, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(FOREIGN[name])
+    for write, kind in (
+        (lambda: write_results(path, [{"image_id": "$(rm x)"}]), "COCO results"),
+        (lambda: save_memory(bank, path), "a memory"),
+        (lambda: write_references({1: [{"img_id": 1, "ann_ids": [1]}]}, path), "a reference set"),
+        (lambda: write_json(path, {"images": []}), "a COCO file"),
+    ):
+        with pytest.raises(UserError, match=f"{name} is not replaced, because it is not {kind}: delete it, or choose"):
+            write()
+        assert path.read_bytes() == FOREIGN[name]
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_files_of_the_same_kind_and_empty_ones_are_replaced(bank: MemoryBank, tmp_path: Path) -> None:
+    shot: Shot = {"img_id": 1, "ann_ids": [1]}
+    for write in (
+        lambda: write_results(tmp_path / "results", []),
+        lambda: write_results(tmp_path / "results", [{"image_id": 1}]),
+        lambda: save_memory(bank, tmp_path / "memory"),
+        lambda: write_references({1: []}, tmp_path / "set.pkl"),
+        lambda: write_references({1: [shot]}, tmp_path / "set.pkl"),
+        lambda: write_references({-1: [shot]}, tmp_path / "set.json"),
+        lambda: write_json(tmp_path / "coco", {"info": {}, "images": []}),
+    ):
+        for _ in range(2):
+            write()
+    assert len(read_json(tmp_path / "results")) == 1
+
+
+def test_a_configuration_that_names_a_foreign_file_is_refused_before_its_work(
+    tmp_path: Path, nano_checkpoints: Checkpoints, refusal: Callable[..., str]
+) -> None:
+    shell = tmp_path / ".bashrc"
+    shell.write_bytes(FOREIGN[".bashrc"])
+    arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
+    assert ".bashrc is not replaced" in refusal(*arguments, "--out_path", str(shell))
+    assert not list(tmp_path.glob(".*.run"))
 
 
 def test_an_output_in_the_place_of_a_file_or_in_no_folder(tmp_path: Path) -> None:
