@@ -128,7 +128,7 @@ class TestAPowerCut:
         sync, rename = os.fsync, Path.replace
 
         def fsync(descriptor: int) -> None:
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(tmp_path)
+            path = Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)
             asked.append(f"sync {'content' if path.suffix == '.tmp' else path}")
             sync(descriptor)
 
@@ -176,7 +176,7 @@ def test_only_files_of_the_same_kind_are_replaced(name: str, bank: MemoryBank, t
         with pytest.raises(UserError, match=f"{name} is not replaced, because it is not {kind}: delete it, or choose"):
             write()
         assert path.read_bytes() == FOREIGN[name]
-    assert os.listdir(tmp_path) == [name]
+    assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
 def test_files_of_the_same_kind_and_empty_ones_are_replaced(bank: MemoryBank, tmp_path: Path) -> None:
