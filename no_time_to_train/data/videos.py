@@ -8,7 +8,7 @@ import cv2
 from no_time_to_train.data.images import check_pixels
 from no_time_to_train.errors import UserError
 
-#: What FFmpeg may use: files, and formats that hold videos. It knows playlists, too, which name other files and servers.
+#: What FFmpeg may use: files, and formats that hold videos. It knows playlists, too, which name files and servers.
 ALLOWED = "protocol_whitelist;file|format_whitelist;mov,avi,matroska,asf,mpeg,mpegts,mpegvideo,m4v,ogg,flv"
 
 #: The environment variable that OpenCV takes FFmpeg's options from.
