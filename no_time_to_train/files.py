@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, BinaryIO, cast
 
 import yaml
@@ -23,6 +24,10 @@ from no_time_to_train.errors import UserError
 
 #: How deeply a YAML file may be nested.
 DEEPEST = 100
+
+#: What YAML takes for an integer, among other numbers, and how many characters it may have.
+INTEGER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXbo_:]*")
+LONGEST_INTEGER = 100
 
 #: How a text begins that spreadsheets take for a formula, in wide letters, too.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -201,10 +206,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Refuse YAML with aliases, a few of which stand for billions of values, and YAML nested too deeply to be used.
+    """Refuse YAML with aliases, a few of which stand for billions of values, nested too deeply, or with endless numbers.
 
     Raises:
-        yaml.YAMLError: It is so, or is not valid.
+        yaml.YAMLError: It has an alias, is nested too deeply, or is not valid.
     """
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
@@ -213,14 +218,25 @@ def check_yaml(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise yaml.YAMLError(f"it is nested more than {DEEPEST} times")
+        if (
+            isinstance(event, yaml.ScalarEvent)
+            and len(event.value) > LONGEST_INTEGER
+            and INTEGER.fullmatch(event.value)
+        ):
+            raise UserError(f"the number {short_repr(event.value)} has more than {LONGEST_INTEGER} characters")
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain data of a text in YAML, after :func:`check_yaml`."""
+    check_yaml(text)
+    return yaml.safe_load(text)
 
 
 def read_yaml(path: str | Path) -> Any:
     """Read a YAML file of plain data, without aliases."""
     text = read_text(path)
     try:
-        check_yaml(text)
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except Exception as error:  # its constructors raise whatever they run into, such as IndexError for `!!int ""`
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 

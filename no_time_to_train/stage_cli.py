@@ -12,10 +12,11 @@ import torch
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from jsonargparse.typing import register_type
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
+from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, ClassNames, RunOptions, renamed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_yaml, read_yaml
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
@@ -34,6 +35,7 @@ def load_checked_yaml(text: str) -> Any:
     return renamed(load_yaml(text), OUR_NAMES)
 
 
+register_type(ClassNames, list, ClassNames.parse, type_check=lambda value, _: isinstance(value, ClassNames))
 set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
 
 
@@ -83,14 +85,32 @@ class StageCLI(LightningCLI):
         if config.seed is not None:
             seed_everything(config.seed, verbose=False)
 
+    def instantiate_classes(self) -> None:
+        """Create the objects that the configuration describes."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+            cause: BaseException = error
+            while (below := cause.__cause__ or cause.__context__) is not None:  # jsonargparse repeats all values
+                cause = below
+            if isinstance(cause, UserError):  # a part of the configuration refused its values
+                raise cause from None
+            raise UserError(f"configuration: {' '.join(str(cause).split())}") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer."""
-        if self.config[self.subcommand].trainer.enable_progress_bar is False:
+        options = self.config[self.subcommand].trainer
+        if options.enable_progress_bar is False:
             self.trainer_defaults["callbacks"] = []
+        for name in ("devices", "num_nodes"):
+            if re.fullmatch(r"\d{4,}", str(options[name])):  # Lightning would make a list of them, or wait for them
+                raise UserError(f"--trainer.{name} {options[name]} is more than 999")
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
             raise UserError(f"--trainer: {' '.join(str(error).split())}") from error
+        if getattr(trainer.strategy.launcher, "_start_method", None) == "spawn":
+            raise UserError(f"--trainer.strategy {options.strategy} is not supported: choose ddp")
         limit = trainer.limit_test_batches
         if isinstance(limit, int) or limit != 1:  # 1 is one item, 1.0 is all of them
             raise UserError(
@@ -222,18 +242,13 @@ def run_stage(argv: list[str]) -> None:
         config_read_mode_fsspec_enabled=False,  # Lightning enables it: a configuration could then name a URL to fetch
         config_read_mode_urls_enabled=False,
     )
-    try:
-        StageCLI(
-            NoTimeToTrain,
-            subclass_mode_model=True,
-            save_config_callback=None,
-            seed_everything_default=False,
-            trainer_defaults={"callbacks": [ProgressBar()], "enable_checkpointing": False},
-            parser_class=StageParser,
-            auto_configure_optimizers=False,
-            args=["test", *argv],
-        )
-    except ValueError as error:
-        if isinstance(error.__cause__, UserError):  # a part of the configuration refused its values
-            raise error.__cause__ from None
-        raise
+    StageCLI(
+        NoTimeToTrain,
+        subclass_mode_model=True,
+        save_config_callback=None,
+        seed_everything_default=False,
+        trainer_defaults={"callbacks": [ProgressBar()], "enable_checkpointing": False},
+        parser_class=StageParser,
+        auto_configure_optimizers=False,
+        args=["test", *argv],
+    )

@@ -36,6 +36,7 @@ WRITTEN = (
     "overlays/*.jpg",
     "previews/*.jpg",
     "references/[0-9]*_[0-9]*.jpg",
+    "references/-[0-9]*_[0-9]*.jpg",
     "thumbnails/*.jpg",
     "video/*.mp4",
     "labelme/*.json",
