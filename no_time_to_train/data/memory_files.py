@@ -201,7 +201,10 @@ def _categories(entries: list[Any]) -> list[Category]:
         if type(entry["id"]) is not int or not -(2**63) <= entry["id"] < 2**63:
             raise ValueError(f"its class {number} has the id {short_repr(entry['id'])}, not an integer of 64 bits")
         if not _is_name(entry["name"]) or len(entry["name"]) > LONGEST_NAME:
-            raise ValueError(f"its class {number} has the name {short_repr(entry['name'])}, not a short printable text")
+            name = short_repr(entry["name"])
+            raise ValueError(
+                f"its class {number} has the name {name}, not a printable text of {LONGEST_NAME} characters"
+            )
         categories.append(Category(entry["id"], entry["name"]))
     for key in ("id", "name"):
         (value, count), *_ = [*Counter(getattr(category, key) for category in categories).most_common(1), (None, 0)]

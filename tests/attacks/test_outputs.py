@@ -1,11 +1,14 @@
 """Outputs that are devices, pipes, sockets, folders or links, have long names, or meet a full disk."""
 
+import errno
 import json
 import os
 import pickle
 import resource
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -238,3 +241,34 @@ def test_a_removed_current_folder_is_named(
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert "folder" in refusal("filter", "out")
+
+
+@pytest.mark.parametrize("redirected", ["| head -1", ">&- 2>&-", "2>/dev/full", ">/dev/full"])
+def test_a_command_outlives_its_output(redirected: str, bank: MemoryBank, tmp_path: Path, program: str) -> None:
+    save_memory(bank, tmp_path / "a.memory")
+    program = f"{sys.executable} -m no_time_to_train" if "&-" in redirected else program  # a client needs its output
+    command = f"set -o pipefail; {program} memory merge a.memory --out b.memory {redirected}"
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    full = redirected == ">/dev/full"
+    assert ended.stderr == "error: not everything could be printed: No space left on device\n" * full
+    assert ended.returncode == 2 * full
+    assert (tmp_path / "b.memory").stat().st_size > 0
+
+
+def test_an_output_that_the_disk_refuses_is_one_line(
+    bank: MemoryBank, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    save_memory(bank, tmp_path / "a.memory")
+    for out in ("/proc/x/a", tmp_path / "a.memory/b", tmp_path / ("n" * 300), tmp_path / ("n" * 256) / "b"):
+        assert " cannot be written: " in refusal("memory", "merge", tmp_path / "a.memory", "--out", out)
+
+
+def test_a_command_that_meets_an_error_of_the_disk_is_one_line(
+    bank: MemoryBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "disk/file")
+
+    monkeypatch.setattr("no_time_to_train.data.memory_files.load_memory", fail)
+    save_memory(bank, tmp_path / "a.memory")
+    assert refusal("memory", "show", tmp_path / "a.memory") == "error: disk/file: Input/output error"
