@@ -41,10 +41,11 @@ def main(argv: list[str] | None = None) -> None:
             where = f"{error.filename}: " if error.filename is not None else ""
             print(f"error: {one_line(f'{where}{error.strerror}')}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        by_signal = str(error) == "SIGTERM"
         if is_first_process():
-            print("interrupted", file=sys.stderr)
-        sys.exit(130)  # 128 + SIGINT, as shells report it
+            print(f"interrupted{' by SIGTERM' * by_signal}", file=sys.stderr)
+        sys.exit(143 if by_signal else 130)  # 128 + the signal's number, as shells report it
 
 
 class LastingOutput(FileIO):

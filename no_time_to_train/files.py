@@ -206,7 +206,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Refuse YAML with aliases, a few of which stand for billions of values, nested too deeply, or with endless numbers.
+    """Refuse YAML with aliases, a few of which stand for billions of values, nested too deeply, or with long numbers.
 
     Raises:
         yaml.YAMLError: It has an alias, is nested too deeply, or is not valid.

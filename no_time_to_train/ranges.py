@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from no_time_to_train.errors import UserError
 
-
 #: The largest number where a range has no end: that of 64 bits, which torch and numpy compute with.
 LARGEST = 2**63 - 1
 

@@ -11,8 +11,8 @@ from typing import Any, NoReturn, get_type_hints
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from jsonargparse.typing import register_type
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -20,6 +20,7 @@ from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, ClassNames, RunO
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_yaml, read_yaml
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
+from no_time_to_train.pipeline.processes import join_run, watch
 from no_time_to_train.pipeline.run_record import record_refused, record_stage
 from no_time_to_train.pipeline.stage import RunCfg
 
@@ -147,10 +148,12 @@ class StageCLI(LightningCLI):
         try:
             with self._record(model, run) if first else nullcontext({}) as record:
                 model.build()
+                watch(self.trainer.strategy.launcher)
                 try:
                     self.trainer.test(model, verbose=False)
-                except SystemExit as error:  # what Lightning makes of Ctrl-C
-                    raise KeyboardInterrupt from error
+                except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
+                    stopped = type(error).__name__ == "SIGTERMException"
+                    raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
                 record.update(model.stage.record)
         except BaseException as error:
             if first:
@@ -226,6 +229,7 @@ def run_stage(argv: list[str]) -> None:
     Args:
         argv: The options of a run as :class:`RunOptions` spells them, and those of the configuration.
     """
+    join_run()
     number = re.compile(r"(--model\.(?:init_args\.)?model_cfg\.sam2_infer_cfgs\.)(\w+)")
     argv = [number.sub(lambda found: found[1] + OUR_NAMES.get(found[2], found[2]), word, count=1) for word in argv]
     for word in argv:
