@@ -57,7 +57,7 @@ class LastingOutput(FileIO):
 
     failure: OSError | None = None
 
-    def write(self, text: Any) -> int:  # type: ignore[override]  # as bytes
+    def write(self, text: Any) -> int:
         try:
             return super().write(text)
         except OSError as error:

@@ -95,7 +95,7 @@ def check_pickle(content: bytes) -> None:
             if place > number:
                 raise ValueError(f"its memo has no place {place}")
             repeatable[place] = last in REPEATABLE or "UNICODE" in last
-        elif opcode.name == "DUP" or ("GET" in opcode.name and not repeatable.get(argument)):
+        elif opcode.name == "DUP" or ("GET" in opcode.name and not repeatable.get(argument or 0)):
             raise ValueError("it uses a tuple several times")
         last = opcode.name
 
