@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import signal
 import sys
 import threading
 import time
@@ -13,6 +12,9 @@ FIRST = "NO_TIME_TO_TRAIN_FIRST_PROCESS"
 
 #: The numbers of Linux's prctl(PR_SET_PDEATHSIG) and of SIGKILL, which Windows lacks.
 PARENT_DEATH_SIGNAL, KILL = 1, 9
+
+#: What Unix calls the signals that end processes.
+SIGNALS = {6: "SIGABRT", 7: "SIGBUS", KILL: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 #: Seconds between two looks at the other processes.
 PERIOD = 0.5
@@ -46,7 +48,7 @@ def watch(launcher: Any) -> None:
             time.sleep(PERIOD)
             for number, process in enumerate(getattr(launcher, "procs", []), start=2):
                 if (code := process.poll()) is not None and code < 0:
-                    name = signal.Signals(-code).name
+                    name = SIGNALS.get(-code, f"signal {-code}")
                     print(f"error: process {number} of the run was ended by {name}", file=sys.stderr, flush=True)
                     os._exit(1)  # the others end with this one, see end_with_parent
 
