@@ -117,7 +117,7 @@ def test_all_processes_of_a_run_end_with_any_of_them(killed: str, stage: Stage, 
     while not list(tmp_path.glob(".results.json.run/*.item")):
         assert run.poll() is None, run.communicate()
         time.sleep(0.005)
-    processes = {run.pid, *descendants(run.pid)}
+    processes = [run.pid, *descendants(run.pid)]
     other = next(pid for pid in processes if environment_of(pid).get("LOCAL_RANK") == "1")
     os.kill(run.pid if killed == "the first process" else other, signal.SIGKILL)
     output, _ = run.communicate(timeout=5)
