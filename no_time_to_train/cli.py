@@ -1,11 +1,12 @@
 """The command line: ``no-time-to-train COMMAND`` and the paper's ``python run_lightning.py test``."""
 
+import errno
 import os
 import sys
 import warnings
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
 from no_time_to_train.errors import UserError, UserNotice, one_line, suggest
@@ -20,18 +21,66 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     warnings.simplefilter("always", UserNotice)
     warnings.showwarning = show_notice
+    lasting = [LastingOutput.replace(name) for name in ("stdout", "stderr")]
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: paths may hold bytes that are not UTF-8
     try:
         run(argv)
+        sys.stdout.flush()
+        for failure in [one.failure for one in lasting if one is not None]:
+            if failure is not None and failure.errno != errno.EPIPE:  # head has read what it wanted
+                raise UserError(f"not everything could be printed: {failure.strerror}")
     except UserError as error:
         if is_first_process():
             print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.strerror is None:
+            raise
         if is_first_process():
-            print("interrupted", file=sys.stderr)
-        sys.exit(130)  # 128 + SIGINT, as shells report it
+            where = f"{error.filename}: " if error.filename is not None else ""
+            print(f"error: {one_line(f'{where}{error.strerror}')}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as error:
+        by_signal = str(error) == "SIGTERM"
+        if is_first_process():
+            print(f"interrupted{' by SIGTERM' * by_signal}", file=sys.stderr)
+        sys.exit(143 if by_signal else 130)  # 128 + the signal's number, as shells report it
+
+
+class LastingOutput(FileIO):
+    """Standard output or error that a run outlives: what is printed after it was closed, or its disk full, is lost.
+
+    Attributes:
+        failure: The first error.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, text: Any) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.failure = self.failure or error
+            return len(text)
+
+    @classmethod
+    def replace(cls, name: str) -> "LastingOutput | None":
+        """Put one in the place of ``sys.stdout`` or ``sys.stderr``, unless somebody else has, such as a test."""
+        stream, descriptor = getattr(sys, name), {"stdout": 1, "stderr": 2}[name]
+        if stream is not getattr(sys, f"__{name}__"):
+            return None
+        if stream is None:  # closed; the next file that is opened would get its number
+            opened = os.open(os.devnull, os.O_WRONLY)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+        else:
+            stream.flush()
+        output = cls(descriptor, "w", closefd=False)
+        encoding = stream.encoding if stream is not None else "utf-8"
+        new = TextIOWrapper(BufferedWriter(output), encoding, "backslashreplace", line_buffering=True)
+        setattr(sys, name, new)
+        return output
 
 
 def run(argv: list[str]) -> None:
@@ -70,7 +119,7 @@ def usage(first: str = "") -> str:
 
 def is_first_process() -> bool:
     """Whether this process prints messages, where several run the same command."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def show_notice(

@@ -1,16 +1,21 @@
 """Files: read with clear errors, written atomically, and identified by their content."""
 
 import codecs
+import errno
 import glob
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, BinaryIO, cast
 
 import yaml
@@ -20,30 +25,48 @@ from no_time_to_train.errors import UserError
 #: How deeply a YAML file may be nested.
 DEEPEST = 100
 
+#: What YAML takes for an integer, among other numbers, and how many characters it may have.
+INTEGER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXbo_:]*")
+LONGEST_INTEGER = 100
+
 #: How a text begins that spreadsheets take for a formula, in wide letters, too.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+#: How the files begin that a user may name as an output, by what messages call them.
+KINDS = {
+    "a memory": re.compile(rb"PK.*?no-time-to-train memory bank [12]", re.DOTALL),
+    "COCO results": re.compile(rb'\s*\[\s*\{.*?"image_id"', re.DOTALL),
+    "a COCO file": re.compile(rb'\s*\{.*?"images"\s*:\s*\[', re.DOTALL),
+    "a reference set": re.compile(
+        rb'\s*\{\s*"-?\d+"\s*:\s*\[|\x80[\x02-\x05](.*img_id|(\x95.{8})?\}(\x94|q\x00)\(?[KMJ.])', re.DOTALL
+    ),
+    "empty": re.compile(rb"\s*(\[\s*\]|\{\s*\})?\s*\Z"),
+}
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Open a binary file that replaces ``path`` when the block succeeds and is deleted when it fails.
 
-    Readers see either the old content or the complete new one. Missing folders are created. Where ``path`` is a
-    symbolic link, the file that it points to is replaced, and the link stays.
+    Readers see either the old content or the complete new one, and a power cut after the block loses nothing. Missing
+    folders are created. Where ``path`` is a symbolic link, the file that it points to is replaced, and the link stays.
+    One of ``KINDS`` replaces only a file of its kind.
     """
     check_replaceable(path)
     target = real_path(path)
     temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         prefix = _temporary_prefix(target)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=prefix, suffix=".tmp", delete=False) as file:
             temporary = Path(file.name)
             yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
+        if (kind := kind_of(temporary)) != "empty":
+            check_replaceable(path, kind)
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
+        replace_durably(temporary, target)
         temporary = None
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -52,17 +75,71 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def check_replaceable(path: str | Path) -> None:
-    """Check that a file may be written to a path, before the work whose result it gets."""
+def replace_durably(source: Path, target: Path) -> None:
+    """Rename a file or folder, so that a power cut after it does not undo it."""
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder with those that it is in, so that a power cut after it does not undo it."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    if os.name == "nt":  # which opens no folders, and writes names in order
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network disks cannot do it
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def link_or_copy(source: Path, place: Path, symbolic: bool = False) -> None:
+    """Make a hard or a symbolic link to a file, or copy it where the disk allows no such link."""
+    make_folder(place.parent)
+    try:
+        (place.symlink_to if symbolic else place.hardlink_to)(source)
+        sync_folder(place.parent)
+    except OSError:  # another disk, or a system without links
+        with source.open("rb") as content, atomic_write(place) as file:
+            shutil.copyfileobj(content, file)
+
+
+def check_replaceable(path: str | Path, kind: str | None = None) -> None:
+    """Check that a file may be written to a path, before the work whose result it gets.
+
+    Args:
+        kind: What will be written, one of ``KINDS``: another file is somebody else's, and stays. None checks no kind.
+    """
     try:
         mode = Path(path).stat().st_mode
+        if stat.S_ISREG(mode) and kind is not None and kind_of(path) not in (kind, "empty"):
+            raise UserError(f"{path} is not replaced, because it is not {kind}: delete it, or choose another path")
     except FileNotFoundError:
         return
     except OSError as error:  # a part of it is a file, it is a link to itself, or no one may look
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
-        raise UserError(f"{path} cannot be written: it is {kind}; give the path of a file")
+        found = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+        raise UserError(f"{path} cannot be written: it is {found}; give the path of a file")
+
+
+def kind_of(path: str | Path) -> str | None:
+    """Which of ``KINDS`` a file is, or "empty"; None where it is another. It is not read into memory."""
+    with Path(path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return "empty"
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            return next((kind for kind, pattern in KINDS.items() if pattern.match(content)), None)
 
 
 def real_path(path: str | Path) -> Path:
@@ -129,10 +206,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Refuse YAML with aliases, a few of which stand for billions of values, and YAML nested too deeply to be used.
+    """Refuse YAML with aliases, a few of which stand for billions of values, nested too deeply, or with long numbers.
 
     Raises:
-        yaml.YAMLError: It is so, or is not valid.
+        yaml.YAMLError: It has an alias, is nested too deeply, or is not valid.
     """
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
@@ -141,14 +218,25 @@ def check_yaml(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise yaml.YAMLError(f"it is nested more than {DEEPEST} times")
+        if (
+            isinstance(event, yaml.ScalarEvent)
+            and len(event.value) > LONGEST_INTEGER
+            and INTEGER.fullmatch(event.value)
+        ):
+            raise UserError(f"the number {short_repr(event.value)} has more than {LONGEST_INTEGER} characters")
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain data of a text in YAML, after :func:`check_yaml`."""
+    check_yaml(text)
+    return yaml.safe_load(text)
 
 
 def read_yaml(path: str | Path) -> Any:
     """Read a YAML file of plain data, without aliases."""
     text = read_text(path)
     try:
-        check_yaml(text)
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except Exception as error:  # its constructors raise whatever they run into, such as IndexError for `!!int ""`
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 

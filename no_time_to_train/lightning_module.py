@@ -30,6 +30,7 @@ from no_time_to_train.pipeline.memory_stages import (
     PostprocessMemoryStage,
     VisMemoryStage,
 )
+from no_time_to_train.pipeline.processes import end_with_parent
 from no_time_to_train.pipeline.stage import RunCfg, Stage
 
 #: The stages by the name of their test mode.
@@ -268,7 +269,14 @@ class ItemLoader(DataLoader[Any]):
         self, failures: Callable[[], AbstractContextManager[None]], dataset: Any, sampler: RankSampler, workers: int
     ) -> None:
         timeout = LOADING_TIMEOUT if workers else 0
-        super().__init__(dataset, sampler=sampler, num_workers=workers, collate_fn=packed, timeout=timeout)
+        super().__init__(
+            dataset,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=packed,
+            timeout=timeout,
+            worker_init_fn=end_with_parent,
+        )
         self.failures = failures
 
     def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]  # torch declares its own iterator's class

@@ -4,13 +4,15 @@ The same declaration serves the configuration, the options of the commands and t
 :func:`check_number`, for all fields of a dataclass by :func:`check_fields`, and for text by :func:`parse_number`.
 """
 
-import math
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from reprlib import repr as short_repr
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from no_time_to_train.errors import UserError
+
+#: The largest number where a range has no end: that of 64 bits, which torch and numpy compute with.
+LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Range:
 
     Attributes:
         least: The smallest number.
-        most: The largest number; None means any.
+        most: The largest number; None means any of 64 bits.
         multiple_of: Only multiples of this number; None means all.
         also: One number outside the range that is allowed as well; None means none.
     """
@@ -32,8 +34,8 @@ class Range:
     def __contains__(self, value: float) -> bool:
         if self.also is not None and value == self.also:
             return True
-        inside = self.least <= value <= (math.inf if self.most is None else self.most)
-        return math.isfinite(value) and inside and (self.multiple_of is None or value % self.multiple_of == 0)
+        inside = self.least <= value <= (LARGEST if self.most is None else self.most)  # never with NaN
+        return inside and (self.multiple_of is None or value % self.multiple_of == 0)
 
     def __str__(self) -> str:
         """The range in words: ``1 or more``, ``0 to 1``, ``-1, or 1 or more``."""

@@ -11,14 +11,16 @@ from typing import Any, NoReturn, get_type_hints
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
+from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, ClassNames, RunOptions, renamed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_yaml, read_yaml
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
+from no_time_to_train.pipeline.processes import join_run, watch
 from no_time_to_train.pipeline.run_record import record_refused, record_stage
 from no_time_to_train.pipeline.stage import RunCfg
 
@@ -34,6 +36,7 @@ def load_checked_yaml(text: str) -> Any:
     return renamed(load_yaml(text), OUR_NAMES)
 
 
+register_type(ClassNames, list, ClassNames.parse, type_check=lambda value, _: isinstance(value, ClassNames))
 set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
 
 
@@ -83,14 +86,32 @@ class StageCLI(LightningCLI):
         if config.seed is not None:
             seed_everything(config.seed, verbose=False)
 
+    def instantiate_classes(self) -> None:
+        """Create the objects that the configuration describes."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+            cause: BaseException = error
+            while (below := cause.__cause__ or cause.__context__) is not None:  # jsonargparse repeats all values
+                cause = below
+            if isinstance(cause, UserError):  # a part of the configuration refused its values
+                raise cause from None
+            raise UserError(f"configuration: {' '.join(str(cause).split())}") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer."""
-        if self.config[self.subcommand].trainer.enable_progress_bar is False:
+        options = self.config[self.subcommand].trainer
+        if options.enable_progress_bar is False:
             self.trainer_defaults["callbacks"] = []
+        for name in ("devices", "num_nodes"):
+            if re.fullmatch(r"\d{4,}", str(options[name])):  # Lightning would make a list of them, or wait for them
+                raise UserError(f"--trainer.{name} {options[name]} is more than 999")
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
             raise UserError(f"--trainer: {' '.join(str(error).split())}") from error
+        if getattr(trainer.strategy.launcher, "_start_method", None) == "spawn":
+            raise UserError(f"--trainer.strategy {options.strategy} is not supported: choose ddp")
         limit = trainer.limit_test_batches
         if isinstance(limit, int) or limit != 1:  # 1 is one item, 1.0 is all of them
             raise UserError(
@@ -127,10 +148,12 @@ class StageCLI(LightningCLI):
         try:
             with self._record(model, run) if first else nullcontext({}) as record:
                 model.build()
+                watch(self.trainer.strategy.launcher)
                 try:
                     self.trainer.test(model, verbose=False)
-                except SystemExit as error:  # what Lightning makes of Ctrl-C
-                    raise KeyboardInterrupt from error
+                except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
+                    stopped = type(error).__name__ == "SIGTERMException"
+                    raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
                 record.update(model.stage.record)
         except BaseException as error:
             if first:
@@ -206,6 +229,7 @@ def run_stage(argv: list[str]) -> None:
     Args:
         argv: The options of a run as :class:`RunOptions` spells them, and those of the configuration.
     """
+    join_run()
     number = re.compile(r"(--model\.(?:init_args\.)?model_cfg\.sam2_infer_cfgs\.)(\w+)")
     argv = [number.sub(lambda found: found[1] + OUR_NAMES.get(found[2], found[2]), word, count=1) for word in argv]
     for word in argv:
@@ -222,18 +246,13 @@ def run_stage(argv: list[str]) -> None:
         config_read_mode_fsspec_enabled=False,  # Lightning enables it: a configuration could then name a URL to fetch
         config_read_mode_urls_enabled=False,
     )
-    try:
-        StageCLI(
-            NoTimeToTrain,
-            subclass_mode_model=True,
-            save_config_callback=None,
-            seed_everything_default=False,
-            trainer_defaults={"callbacks": [ProgressBar()], "enable_checkpointing": False},
-            parser_class=StageParser,
-            auto_configure_optimizers=False,
-            args=["test", *argv],
-        )
-    except ValueError as error:
-        if isinstance(error.__cause__, UserError):  # a part of the configuration refused its values
-            raise error.__cause__ from None
-        raise
+    StageCLI(
+        NoTimeToTrain,
+        subclass_mode_model=True,
+        save_config_callback=None,
+        seed_everything_default=False,
+        trainer_defaults={"callbacks": [ProgressBar()], "enable_checkpointing": False},
+        parser_class=StageParser,
+        auto_configure_optimizers=False,
+        args=["test", *argv],
+    )

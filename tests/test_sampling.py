@@ -1,6 +1,7 @@
 """Reference sets: which instances are sampled, of which classes, and the files that they are written to."""
 
 import json
+import pickle
 import random
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.class_splits import select_categories
-from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.coco import check_sections, read_coco
 from no_time_to_train.data.reference_sets import (
     coco_to_references,
     read_references,
@@ -203,3 +204,26 @@ def test_an_entry_with_several_annotations_uses_the_first() -> None:
     entry = {"img_id": 101, "ann_ids": [1, 2]}
     references = validate_references({3: [entry]}, coco, "references.json", categories, shots=None)
     assert references[3][0]["ann_ids"][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x04]r\xff\xff\xff\x7f.", "its memo has no place 2147483647"),
+        (b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b"x.", "only 2 remain"),
+        (b"\x80\x04)\x94" + b"h\0h\0\x86\x94" + b"h\1h\1\x86\x94.", "uses a tuple several times"),
+        (pickle.dumps({1: [{"img_id": 10**5000, "ann_ids": [1]}]}), "Exceeds the limit"),
+        (pickle.dumps({1: [{"img_id": 1, "ann_ids": [2**63]}]}), "9223372036854775808 is not a number of 64 bits"),
+    ],
+)
+def test_a_pickle_that_asks_for_more_than_it_holds_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "set.pkl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_references(path)
+
+
+@pytest.mark.parametrize("category_id", [2**63, -(2**63) - 1, 10**30])
+def test_an_id_that_no_memory_can_hold_is_refused_where_it_is_read(category_id: int) -> None:
+    with pytest.raises(UserError, match=r"refs\.json: categories\[0\] has id -?\d+.*, not a number of 64 bits"):
+        check_sections({"images": [], "categories": [{"id": category_id, "name": "cup"}]}, "refs.json")

@@ -111,6 +111,37 @@ def test_when_one_of_several_processes_dies_the_run_ends_and_any_number_of_proce
     assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
 
 
+@pytest.mark.parametrize("killed", ["the first process", "another process"])
+def test_all_processes_of_a_run_end_with_any_of_them(killed: str, stage: Stage, tmp_path: Path) -> None:
+    run = start([*stage("--model.init_args.data_load_cfgs.workers", "1"), "--trainer.devices", "2"])
+    while not list(tmp_path.glob(".results.json.run/*.item")):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.005)
+    processes = [run.pid, *descendants(run.pid)]
+    other = next(pid for pid in processes if environment_of(pid).get("LOCAL_RANK") == "1")
+    os.kill(run.pid if killed == "the first process" else other, signal.SIGKILL)
+    output, _ = run.communicate(timeout=5)
+    assert len(processes) >= 3
+    time.sleep(0.5)
+    assert not [pid for pid in processes if Path(f"/proc/{pid}/fd").exists() and environment_of(pid)]
+    assert killed == "the first process" or "error: process 2 of the run was ended by SIGKILL" in output
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    return [one for child in map(int, listed) for one in (child, *descendants(child))]
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment that a process was started with; empty where it has ended."""
+    try:
+        content = Path(f"/proc/{pid}/environ").read_text()
+    except OSError:
+        return {}
+    return dict(part.split("=", 1) for part in content.split("\0") if "=" in part)
+
+
 def test_temporary_files_of_killed_runs_are_removed(command: Command, stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for name in ("results.json", "metrics.json", "skipped.json", "run.json", "pictures/201.jpg"):

@@ -24,7 +24,8 @@ NOT_ON_WINDOWS = {
 
 #: The names of ``os`` that the package uses. Windows has them all; check a new one before you add it.
 OS_NAMES = {
-    "PathLike", "W_OK", "access", "cpu_count", "environ", "fsencode", "fsync", "link", "path", "umask", "walk",
+    "O_RDONLY", "O_WRONLY", "PathLike", "W_OK", "_exit", "access", "close", "cpu_count", "devnull", "dup2", "environ",
+    "fsencode", "fstat", "fsync", "getpid", "getppid", "link", "name", "open", "path", "umask", "walk",
 }  # fmt: skip
 
 

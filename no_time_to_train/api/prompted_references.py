@@ -89,7 +89,10 @@ def read_prompted(
             "is it the mask of another image?"
         )
     on_it, off_it = (tuple(check_point(one, height, width) for one in some) for some in (points, negative_points))
-    cut_out = inside is not None and (mask is image or (isinstance(image, str | Path) and mask == image))
+    same = mask is image or (
+        isinstance(mask, str | Path) and isinstance(image, str | Path) and Path(mask) == Path(image)
+    )
+    cut_out = inside is not None and not whole and same
     return PromptedReference(pixels, inside, corners, on_it, off_it, cut_out)
 
 

@@ -70,7 +70,7 @@ def sample(
     if choose == "best":
         if pool < n_shot:
             raise UserError(f"--pool {pool} is smaller than --n-shot {n_shot}: there is nothing to choose from")
-        check_replaceable(out)  # before the work that it gets the result of
+        check_replaceable(out, "a reference set")  # before the work that it gets the result of
         networks.check()
     else:
         for name in ("preset", "sam2", "dinov2", "nano"):

@@ -162,7 +162,7 @@ def check_memory_path(path: Path, out: Path | None) -> None:
     """Check that a memory can be written to a path."""
     if not path.parent.is_dir():
         raise UserError(f"--save-memory {path}: there is no folder {path.parent}; create it first")
-    check_replaceable(path)
+    check_replaceable(path, "a memory")
     if out is not None and real_path(path).is_relative_to(real_path(out)):
         raise UserError(f"--save-memory {path}: {out} gets its own references.memory; choose a place outside it")
 

@@ -13,7 +13,7 @@ from no_time_to_train.commands.authors_config import translate
 from no_time_to_train.commands.parser import split_options
 from no_time_to_train.config import AREA_WEIGHTED, RunOptions, check_precision, configuration_keys
 from no_time_to_train.errors import UserError, UserNotice, suggest
-from no_time_to_train.files import read_yaml
+from no_time_to_train.files import parse_yaml, read_yaml
 from no_time_to_train.method.settings import check_prototype
 from no_time_to_train.ranges import check_value
 
@@ -80,7 +80,7 @@ def check_configuration(option: str, text: str | None) -> None:
     name, *keys = option.removeprefix("--").split(".")
     value: Any = None
     with suppress(yaml.YAMLError):  # else the path of a file, or a mistake that jsonargparse reports
-        value = yaml.safe_load(text or "")
+        value = parse_yaml(text or "")
     if name == "trainer" and keys and keys[0] not in (options := trainer_options()):
         raise UserError(f"{option}: Lightning's Trainer has no option {keys[0]!r}{suggest(keys[0], options)}")
     if option == "--trainer.precision":

@@ -5,6 +5,7 @@ import io
 import warnings
 from collections import Counter
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 
 from pycocotools.coco import COCO
@@ -100,8 +101,16 @@ def check_sections(data: Any, path: str | Path) -> None:
                     raise UserError(f"{problem}: {section}[{index}] lacks {key!r}")
                 if type(entry[key]) not in kinds:
                     names = " or ".join(kind.__name__ for kind in kinds)
-                    raise UserError(f"{path}: {section}[{index}] has {key} {entry[key]!r}, not a {names}")
+                    raise UserError(f"{path}: {section}[{index}] has {key} {short_repr(entry[key])}, not a {names}")
+                if isinstance(entry[key], int) and not is_id(entry[key]):
+                    large = short_repr(entry[key])
+                    raise UserError(f"{path}: {section}[{index}] has {key} {large}, not a number of 64 bits")
     _check_image_ids(data, path)
+
+
+def is_id(value: int) -> bool:
+    """Whether an integer can be an id: numpy, torch and memory files hold 64 bits."""
+    return -(2**63) <= value < 2**63
 
 
 def is_number(value: Any) -> bool:

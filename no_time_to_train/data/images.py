@@ -131,11 +131,25 @@ def _open(file: Path | BytesIO) -> Image.Image:
     if isinstance(file, Path) and not file.is_file():  # opening a pipe or a device would wait forever
         raise OSError("it is not a file") if file.exists() else FileNotFoundError
     image = Image.open(file, formats=_formats())
-    pixels = image.width * image.height
-    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:  # PIL only warns up to twice as many
+    if _are_too_many(image.width * image.height):  # PIL only warns up to twice as many
         image.close()
-        raise Image.DecompressionBombError(f"{pixels} pixels")
+        raise Image.DecompressionBombError(f"{image.width * image.height} pixels")
     return image
+
+
+def check_pixels(name: str, pixels: int) -> None:
+    """Check that a picture has no more pixels than an image may have.
+
+    Args:
+        name: What messages call it.
+    """
+    with _clear_errors(name):
+        if _are_too_many(pixels):
+            raise Image.DecompressionBombError(f"{pixels} pixels")
+
+
+def _are_too_many(pixels: int) -> bool:
+    return Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS
 
 
 @cache

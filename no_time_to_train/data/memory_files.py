@@ -5,12 +5,13 @@ from collections import Counter
 from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from no_time_to_train.data.names import is_printable
+from no_time_to_train.data.names import LONGEST_NAME, is_printable
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category, MemoryBank
@@ -124,7 +125,7 @@ def _bank_from_content(content: dict[str, Any]) -> MemoryBank:
             those of the bank are copies.
     """
     for key in content.keys() - {field.name for field in fields(MemoryBank)}:
-        raise ValueError(f"this version does not know its {key!r}")
+        raise ValueError(f"this version does not know its {short_repr(key)}")
     content = {"prototypes": None, "made_with": {}, "sources": [], "crops": [], **content}
     for key in ("categories", "sources", "crops"):
         if not isinstance(content.get(key), list):
@@ -198,14 +199,17 @@ def _categories(entries: list[Any]) -> list[Category]:
         if not isinstance(entry, dict) or entry.keys() != {"id", "name"}:
             raise ValueError(f"its class {number} is not {{'id': ..., 'name': ...}}")
         if type(entry["id"]) is not int or not -(2**63) <= entry["id"] < 2**63:
-            raise ValueError(f"its class {number} has the id {entry['id']!r:.99}, not an integer of 64 bits")
-        if not _is_name(entry["name"]):
-            raise ValueError(f"its class {number} has the name {entry['name']!r:.99}, not a printable text")
+            raise ValueError(f"its class {number} has the id {short_repr(entry['id'])}, not an integer of 64 bits")
+        if not _is_name(entry["name"]) or len(entry["name"]) > LONGEST_NAME:
+            name = short_repr(entry["name"])
+            raise ValueError(
+                f"its class {number} has the name {name}, not a printable text of {LONGEST_NAME} characters"
+            )
         categories.append(Category(entry["id"], entry["name"]))
     for key in ("id", "name"):
         (value, count), *_ = [*Counter(getattr(category, key) for category in categories).most_common(1), (None, 0)]
         if count > 1:
-            raise ValueError(f"two classes have the {key} {value!r}")
+            raise ValueError(f"two classes have the {key} {short_repr(value)}")
     return categories
 
 

@@ -7,16 +7,18 @@ published code.
 
 import io
 import pickle
+import pickletools
 import random
 import warnings
 from collections import OrderedDict
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, TypedDict
 
 import numpy as np
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import ImageId, image_ids_of_other_type
+from no_time_to_train.data.coco import ImageId, image_ids_of_other_type, is_id
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import atomic_write, read_bytes, read_json, write_json
 from no_time_to_train.method.memory_bank import Category
@@ -38,6 +40,10 @@ class Shot(TypedDict):
 ReferenceSet = dict[int, list[Shot]]
 
 
+#: What creates an object that a pickle may use several times, besides texts: containers that are no keys, and classes.
+REPEATABLE = {"EMPTY_LIST", "EMPTY_DICT", "LIST", "DICT", "REDUCE", "GLOBAL", "STACK_GLOBAL", "STRING", "EMPTY_SET"}
+
+
 class PlainUnpickler(pickle.Unpickler):
     """Reads pickles of plain containers, numbers and strings, and refuses everything that could run code."""
 
@@ -56,7 +62,7 @@ def read_references(path: str | Path) -> ReferenceSet:
     path = Path(path)
     content = _read_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
     try:
-        return {int(category_id): [_shot(entry) for entry in entries] for category_id, entries in content.items()}
+        return {_id(category_id): [_shot(entry) for entry in entries] for category_id, entries in content.items()}
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(
             f'{path} is not a reference set {{category_id: [{{"img_id": ..., "ann_ids": [...]}}, ...]}}: {error!r}'
@@ -67,18 +73,48 @@ def _read_pickle(path: Path) -> Any:
     """The content of a pickle, without running code."""
     content = read_bytes(path)
     try:
+        check_pickle(content)
         return PlainUnpickler(io.BytesIO(content)).load()
     except Exception as error:  # a broken pickle can raise nearly anything
         raise UserError(f"reference set {path} cannot be read: {error}") from error
 
 
+def check_pickle(content: bytes) -> None:
+    """Refuse a pickle that needs more memory or time than its size.
+
+    These are large places of the memo, and tuples that are used several times: Python computes the hash of a key that
+    is made of such tuples again for each use.
+
+    Raises:
+        ValueError: It is so, or is not valid.
+    """
+    repeatable, last = dict[int, bool](), ""  # by place of the memo
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            place = len(repeatable) if argument is None else argument
+            if place > number:
+                raise ValueError(f"its memo has no place {place}")
+            repeatable[place] = last in REPEATABLE or "UNICODE" in last
+        elif opcode.name == "DUP" or ("GET" in opcode.name and not repeatable.get(argument or 0)):
+            raise ValueError("it uses a tuple several times")
+        last = opcode.name
+
+
+def _id(value: Any) -> int:
+    """An id as an integer of 64 bits."""
+    number = int(value)
+    if not is_id(number):
+        raise ValueError(f"{short_repr(number)} is not a number of 64 bits")
+    return number
+
+
 def _shot(entry: dict[str, Any]) -> Shot:
     """An entry with its ids as integers, except an image id that is a string."""
-    ann_ids = [int(ann_id) for ann_id in entry["ann_ids"]]
+    ann_ids = [_id(ann_id) for ann_id in entry["ann_ids"]]
     if not ann_ids:
         raise ValueError("an entry has no ann_ids")
     image_id = entry["img_id"]
-    return {"img_id": image_id if isinstance(image_id, str) else int(image_id), "ann_ids": ann_ids}
+    return {"img_id": image_id if isinstance(image_id, str) else _id(image_id), "ann_ids": ann_ids}
 
 
 def write_references(references: ReferenceSet, path: str | Path) -> None:

@@ -19,6 +19,7 @@ from no_time_to_train.data.datasets import stated_size
 from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image
 from no_time_to_train.data.names import clean_characters, clean_name, unique_names, unique_stems
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
+from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import real_path
 
@@ -104,12 +105,12 @@ def find_targets(
     stems |= zip(images, unique_stems(list(images.values()), folders=list(stems.values())), strict=True)
     frames = {path: _frame_count(path, every) for path in videos}
     if not images and not any(frames.values()):
-        _fail(_broken(next(iter(videos))))
+        open_video(next(iter(videos)))
     targets = (
         target
         for path in found
         for target in (
-            _video(path, names[path], stems[path], every, broken=not frames[path])
+            _video(path, names[path], stems[path], every)
             if path in videos
             else [TargetImage(names[path], stems[path], partial(as_rgb, path), path)]
         )
@@ -164,22 +165,24 @@ def _files_in(folder: Path, argument: str) -> Iterator[Path]:
 
 def _frame_count(path: Path, every: int) -> int:
     """The number of frames of a video that will be read, as its file states; 0 where it cannot be read."""
-    video = cv2.VideoCapture(str(path)) if path.is_file() else None  # it would wait for a pipe
-    if video is None or not video.isOpened():
+    try:
+        video = open_video(path)
+    except UserError:  # reported with its frame
         return 0
     return max(math.ceil(video.get(cv2.CAP_PROP_FRAME_COUNT) / every), 1)
 
 
-def _video(path: Path, name: str, stem: str, every: int, broken: bool) -> Iterator[TargetImage]:
+def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage]:
     """The targets of a video: its frames, named by their numbers. Those that cannot be decoded raise when read."""
 
     def unreadable(number: int, reason: str) -> TargetImage:
         return TargetImage(f"{stem}/{number:06d}.jpg", f"{stem}/{number:06d}", partial(_fail, reason), video=name)
 
-    if broken:
-        yield unreadable(0, _broken(path))
+    try:
+        video = open_video(path)
+    except UserError as error:
+        yield unreadable(0, str(error))
         return
-    video = cv2.VideoCapture(str(path))
     stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
     number = 0
     while video.grab():
@@ -196,10 +199,6 @@ def _video(path: Path, name: str, stem: str, every: int, broken: bool) -> Iterat
     if number < (1 - UNCERTAIN) * stated - 1 or not number:
         count = f"only {number} of {stated:.0f} frames" if number else "no frame"
         yield unreadable(number, f"video {path} is broken: {count} can be decoded")
-
-
-def _broken(video: Path) -> str:
-    return f"video {video} cannot be read: it is broken, or OpenCV does not know its format"
 
 
 def _fail(reason: str) -> NoReturn:

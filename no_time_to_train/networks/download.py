@@ -16,17 +16,19 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from zipfile import ZipFile, is_zipfile
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError, UserNotice, one_line
-from no_time_to_train.files import sha256
+from no_time_to_train.files import make_folder, replace_durably, sha256
 from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER, Checkpoint
 
 ATTEMPTS = 4  # consecutive requests without any new byte after which the download fails
 PAUSE = 1.0  # seconds before the second of them, doubled before each further one
 TIMEOUT = 30.0  # seconds without a byte after which a connection counts as interrupted
+PERIOD, SLOWEST = 20.0, 500  # seconds in which at least so many bytes per second must arrive
 CHUNK = 1 << 20  # bytes read at once
 RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]+|\*)/([0-9]{1,18})")  # a Content-Range: first byte and total
 VERSION = re.compile(r"[ -~]{1,1000}")  # a version of a file that a header may contain
@@ -74,6 +76,10 @@ def _check_checkpoint(path: Path) -> None:
     from no_time_to_train.networks.checkpoints import read_checkpoint  # needs torch, which other downloads do not
 
     read_checkpoint(path)
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:
+                raise UserError(f"{path} is damaged: the checksum of {broken} is another")
 
 
 def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: str) -> Path:
@@ -97,13 +103,16 @@ def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: st
     part, etag = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.etag")
     try:
         if not _is_there(target, check):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with _exclusive(target):
                 if not _is_there(target, check):  # another process may have downloaded it while this one waited
+                    for path in (part, etag):
+                        if path.is_symlink() or (path.exists() and not path.is_file()):
+                            raise UserError(f"cannot write {path}: it is a link or no file: delete it")
                     try:
                         _fetch(url, part, etag, target)
                         _check_or_delete(check, part, url, target, kind)
-                        part.replace(target)
+                        replace_durably(part, target)
                     finally:
                         _remove_useless(part, etag)
                     print(f"{target} is complete")
@@ -228,11 +237,20 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
             )
         with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=target.name) as bar:
             left = CHUNK if total is None else total - have
+            began, received = time.monotonic(), 0
             while response.status != 416 and left > 0:
                 with _network(url):
-                    block = response.read(min(CHUNK, left))
+                    block = response.read1(min(CHUNK, left))
                 if not block:
                     break
+                received += len(block)
+                if time.monotonic() > began + PERIOD:
+                    if received < SLOWEST * PERIOD:
+                        raise UserError(
+                            f"cannot download {url}: the server sends less than {SLOWEST} bytes per second; try later, "
+                            f"or download the file another way and save it as {target}"
+                        )
+                    began, received = time.monotonic(), 0
                 bar.update(file.write(block))
                 left -= len(block) if total is not None else 0
         file.flush()

@@ -55,7 +55,7 @@ def boxes_to_masks(
         as_published: Store polygons instead of RLE (:func:`published_polygons`).
     """
     coco, out_path = read_coco(json_file), Path(out_path)
-    check_replaceable(out_path)
+    check_replaceable(out_path, "a COCO file")
     annotations = choose_annotations(coco, json_file, references)
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
     for annotation in annotations:

@@ -76,7 +76,7 @@ class BadImages:
 class FindInstancesStage(Stage):
     """Stage 3: find the instances of the memory's classes in the target images, write COCO results and score them."""
 
-    unit = "images"
+    unit, kind = "images", "COCO results"
     networks = ("sam2", "encoder")
     section = "test"  # of dataset_cfgs, for messages
     needs_negatives = True  # where the configuration says that they are used

@@ -16,7 +16,7 @@ from no_time_to_train.data.memory_files import recorded
 from no_time_to_train.data.reference_sets import ReferenceSet, write_references
 from no_time_to_train.data.rle import decode_mask, mask_box
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import remove_leftovers, write_json
+from no_time_to_train.files import check_replaceable, remove_leftovers, write_json
 from no_time_to_train.method.fill_memory import crop_window
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, write_results
@@ -32,7 +32,7 @@ class FindNegativesStage(FindInstancesStage):
     The detections of an image are compared with all annotations of their class there, not with the references only.
     """
 
-    section, needs_negatives = "support", False
+    section, needs_negatives, kind = "support", False, "a COCO file"
 
     def read_inputs(self) -> None:
         support, filled = self.dataset_cfgs.support, self.dataset_cfgs.fill_memory
@@ -41,6 +41,9 @@ class FindNegativesStage(FindInstancesStage):
         self.reference_file = required(self.run.out_neg_pkl, "--out_neg_pkl", f"{written} (.pkl or .json)")
         if output.resolve() == self.reference_file.resolve():
             raise UserError(f"--out_neg_json and --out_neg_pkl are both {output}: give two files")
+        check_replaceable(self.reference_file, "a reference set")
+        if self.run.out_support_res:
+            check_replaceable(self.run.out_support_res, "COCO results")
         classes = support if support.class_split or support.cat_names else filled
         images = TargetDatasetCfg(
             root=support.root or filled.root,

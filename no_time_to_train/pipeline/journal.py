@@ -27,7 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, check_replaceable, read_bytes, read_json
+from no_time_to_train.files import atomic_write, check_replaceable, make_folder, read_bytes, read_json
 from no_time_to_train.pipeline.entries import Entries
 
 
@@ -197,7 +197,7 @@ def acquire(lock: FileLock, output: Path) -> None:
     """Take the lock that the process which writes ``output`` holds, and make its folder."""
     path = Path(lock.lock_file)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"another run is writing {output}: wait until it ends, or choose another output") from error

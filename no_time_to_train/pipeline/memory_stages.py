@@ -202,7 +202,7 @@ class VisMemoryStage(FillMemoryStage):
     The references are encoded again, because a memory keeps no patch tokens.
     """
 
-    unit = "classes"
+    unit, kind = "classes", None
 
     def read_inputs(self) -> None:
         cfg = self.dataset_cfgs.fill_memory

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -18,7 +17,7 @@ from no_time_to_train.data.instances import Instance, Instances
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
-from no_time_to_train.files import atomic_write, spreadsheet_cell, write_json
+from no_time_to_train.files import atomic_write, link_or_copy, spreadsheet_cell, write_json
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
@@ -221,12 +220,3 @@ def write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
         table = TextIOWrapper(file, encoding="utf-8", newline="")
         csv.writer(table).writerows(map(spreadsheet_cell, row) for row in rows)
         table.detach()
-
-
-def link_or_copy(source: Path, place: Path) -> None:
-    """Make a hard link to a file, or copy it where the disk allows no hard links."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, place)
-    except OSError:
-        shutil.copyfile(source, place)

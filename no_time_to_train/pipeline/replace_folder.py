@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import read_json, real_path
+from no_time_to_train.files import read_json, real_path, replace_durably
 from no_time_to_train.pipeline.journal import acquire, journal_folder
 
 #: The files that all results have. A folder with all of them, and without a journal, is finished.
@@ -36,6 +36,7 @@ WRITTEN = (
     "overlays/*.jpg",
     "previews/*.jpg",
     "references/[0-9]*_[0-9]*.jpg",
+    "references/-[0-9]*_[0-9]*.jpg",
     "thumbnails/*.jpg",
     "video/*.mp4",
     "labelme/*.json",
@@ -199,8 +200,8 @@ def _replace(out: Path, new: Path) -> None:
     try:
         shutil.rmtree(old, ignore_errors=True)
         if place.exists():
-            place.rename(old)
-        new.rename(place)
+            replace_durably(place, old)
+        replace_durably(new, place)
     except OSError as error:
         _restore(out)
         raise UserError(f"{out} cannot be replaced: {error.strerror}; the new results are in {new}") from error
@@ -211,4 +212,4 @@ def _restore(out: Path) -> None:
     """Put a folder back that was moved away when its replacement failed."""
     place, old = real_path(out), _sibling(out, "old")
     if old.exists() and not place.exists():
-        old.rename(place)
+        replace_durably(old, place)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from no_time_to_train.config import DatasetCfgs, ModelCfg, RunOptions, check_precision
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import remove_leftovers
+from no_time_to_train.files import check_replaceable, remove_leftovers
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_encoder
@@ -58,6 +58,7 @@ class Stage(ABC):
         networks: The networks that the stage builds: "sam2", "encoder", both or none.
         dataset: The items, as a torch data set or a list.
         output: The file or folder that the stage writes.
+        kind: What the output is: one of ``files.KINDS``, or None where it is a folder.
         metrics: What the stage measured, by name; set by :meth:`finish`.
         record: What ``run.json`` records of the finished run, as JSON values; set by :meth:`finish`.
     """
@@ -66,6 +67,7 @@ class Stage(ABC):
     networks: tuple[Literal["sam2", "encoder"], ...] = ()
     dataset: Any
     output: Path
+    kind: str | None = "a memory"
 
     def __init__(self, model_cfg: ModelCfg, dataset_cfgs: DatasetCfgs, run: RunCfg) -> None:
         self.model_cfg, self.dataset_cfgs, self.run = model_cfg, dataset_cfgs, run
@@ -74,6 +76,8 @@ class Stage(ABC):
         checkpoints = {"sam2": model_cfg.sam2_checkpoint, "encoder": model_cfg.encoder_checkpoint}
         check_exist(*(checkpoints[network] for network in self.networks), otherwise=OR_NANO)
         self.read_inputs()
+        if self.kind is not None:
+            check_replaceable(self.output, self.kind)
 
     @abstractmethod
     def read_inputs(self) -> None:

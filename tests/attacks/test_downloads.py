@@ -1,5 +1,6 @@
 """Servers and left files that lie about a download: it ends with the file or with an error of one line, and stops."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import torch
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks import download as module
@@ -179,3 +181,38 @@ def test_a_broken_address_is_reported(host: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(module, "PAUSE", 0.0)
     with pytest.raises(UserError, match="cannot download"):
         fetch_file(f"http://{host}/x", tmp_path / "file", check, "the file")
+
+
+@pytest.mark.parametrize("ending", ["part", "etag"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_in_the_way_of_a_download_is_refused_and_stays(
+    ending: str, kind: str, answers: Answers, tmp_path: Path
+) -> None:
+    answers.first = response(b'ETag: "a"', b"Content-Length: 2048")
+    path, other = tmp_path / f"file.{ending}", tmp_path / "other"
+    other.write_bytes(b"mine")
+    path.symlink_to(other) if kind == "link" else os.mkfifo(path)
+    with pytest.raises(UserError, match=rf"cannot write .*file\.{ending}: it is a link or no file: delete it"):
+        fetch(answers, tmp_path / "file")
+    assert other.read_bytes() == b"mine"
+    assert not answers.requests
+
+
+def test_a_server_that_sends_nearly_nothing_is_left(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLOWEST", float("inf"))
+    monkeypatch.setattr(module, "PERIOD", 1e-9)
+    answers.first = response(b'ETag: "a"', b"Content-Length: 2048")
+    with pytest.raises(UserError, match="the server sends less than inf bytes per second; try later"):
+        fetch(answers, tmp_path / "file")
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.ones(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(9).numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged: the checksum of weights/data/0 is another"):
+        module._check_checkpoint(path)

@@ -57,6 +57,14 @@ def png(width: int, height: int, kind: int = 6) -> torch.Tensor:
     return torch.tensor(list(header + bytes([8, kind, 0, 0, 0]) + bytes(20)), dtype=torch.uint8)
 
 
+def bomb() -> list[Any]:
+    """A list of lists, whose text would have a million million parts."""
+    grown: list[Any] = []
+    for _ in range(40):
+        grown = [grown, grown]
+    return grown
+
+
 REFUSED: dict[str, tuple[Change, str]] = {
     "an id that is an absolute path": (put("categories", 0, "id", "/tmp/x"), "id '/tmp/x', not an integer"),
     "an id that leads outside": (put("categories", 0, "id", "../../x"), "id '../../x', not an integer"),
@@ -67,6 +75,12 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a name twice": (put("categories", 0, "name", "star"), "two classes have the name 'star'"),
     "a name that is a number": (put("categories", 0, "name", 5), "name 5, not a printable"),
     "an empty name": (put("categories", 0, "name", ""), "name '', not a printable"),
+    "an id that is a bomb": (put("categories", 0, "id", bomb()), "not an integer of 64 bits"),
+    "a name that is a bomb": (put("categories", 0, "name", bomb()), "not a printable text"),
+    "a name of a million letters": (
+        put("categories", 0, "name", "x" * 10**6),
+        "not a printable text of 200 characters",
+    ),
     "a name with an escape sequence": (put("categories", 0, "name", "a\x1b[2J"), "not a printable text"),
     "a name of half a character": (put("categories", 0, "name", "a\ud800"), "not a printable text"),
     "a class that is a list": (put("categories", 0, [3, "disc"]), "class 0"),

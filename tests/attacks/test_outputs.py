@@ -1,10 +1,14 @@
 """Outputs that are devices, pipes, sockets, folders or links, have long names, or meet a full disk."""
 
+import errno
 import json
 import os
+import pickle
 import resource
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,10 +16,14 @@ import pytest
 import torch
 
 from no_time_to_train.data.memory_files import save_memory
+from no_time_to_train.data.reference_sets import Shot, write_references
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, check_replaceable, read_json, remove_leftovers, write_json
 from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.pipeline.find_instances_stage import write_results
 from no_time_to_train.pipeline.journal import Journal
+from no_time_to_train.pipeline.replace_folder import new_output
+from tests.conftest import Checkpoints, stage_arguments
 
 
 def make_socket(path: Path) -> None:
@@ -113,6 +121,93 @@ def test_a_file_may_have_the_longest_name_that_systems_allow(name: str, tmp_path
     assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
+class TestAPowerCut:
+    """What has been written is on the disk: first the content, then the name, then the folders that have the names."""
+
+    @pytest.fixture
+    def calls(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is asked of the disk, in order."""
+        asked: list[str] = []
+        sync, rename = os.fsync, Path.replace
+
+        def fsync(descriptor: int) -> None:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)
+            asked.append(f"sync {'content' if path.suffix == '.tmp' else path}")
+            sync(descriptor)
+
+        def replace(source: Path, target: Path) -> Path:
+            asked.append(f"name {target.relative_to(tmp_path)}")
+            return rename(source, target)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(Path, "replace", replace)
+        return asked
+
+    def test_a_file_and_its_new_folders_are_on_the_disk(self, calls: list[str], tmp_path: Path) -> None:
+        write_json(tmp_path / "a/b/out.json", [1])
+        assert set(calls[:2]) == {"sync .", "sync a"}
+        assert calls[2:] == ["sync content", "name a/b/out.json", "sync a/b"]
+
+    def test_a_folder_that_was_replaced_is_on_the_disk(self, calls: list[str], tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        with new_output(tmp_path / "out", overwrite=True) as new:
+            write_json(new / "results.json", [1])
+        assert calls[-4:] == ["name .out.old", "sync .", "name out", "sync ."]
+
+
+#: Files of a user, which no command may replace by a memory or by results.
+FOREIGN = {
+    ".bashrc": b"# ~/.bashrc\nalias ls='ls --color'\n",
+    "package.json": b'{"name": "site", "images": 3}',
+    "numbers.json": b"[1, 2, 3]",
+    "weights.pth": b"PK\3\4 archive/data.pkl, a checkpoint",
+    "model.pkl": pickle.dumps({"weights": [1.5]}),
+    "notes": "\u00fc".encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_only_files_of_the_same_kind_are_replaced(name: str, bank: MemoryBank, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(FOREIGN[name])
+    for write, kind in (
+        (lambda: write_results(path, [{"image_id": "$(rm x)"}]), "COCO results"),
+        (lambda: save_memory(bank, path), "a memory"),
+        (lambda: write_references({1: [{"img_id": 1, "ann_ids": [1]}]}, path), "a reference set"),
+        (lambda: write_json(path, {"images": []}), "a COCO file"),
+    ):
+        with pytest.raises(UserError, match=f"{name} is not replaced, because it is not {kind}: delete it, or choose"):
+            write()
+        assert path.read_bytes() == FOREIGN[name]
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_files_of_the_same_kind_and_empty_ones_are_replaced(bank: MemoryBank, tmp_path: Path) -> None:
+    shot: Shot = {"img_id": 1, "ann_ids": [1]}
+    for write in (
+        lambda: write_results(tmp_path / "results", []),
+        lambda: write_results(tmp_path / "results", [{"image_id": 1}]),
+        lambda: save_memory(bank, tmp_path / "memory"),
+        lambda: write_references({1: []}, tmp_path / "set.pkl"),
+        lambda: write_references({1: [shot]}, tmp_path / "set.pkl"),
+        lambda: write_references({-1: [shot]}, tmp_path / "set.json"),
+        lambda: write_json(tmp_path / "coco", {"info": {}, "images": []}),
+    ):
+        for _ in range(2):
+            write()
+    assert len(read_json(tmp_path / "results")) == 1
+
+
+def test_a_configuration_that_names_a_foreign_file_is_refused_before_its_work(
+    tmp_path: Path, nano_checkpoints: Checkpoints, refusal: Callable[..., str]
+) -> None:
+    shell = tmp_path / ".bashrc"
+    shell.write_bytes(FOREIGN[".bashrc"])
+    arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
+    assert ".bashrc is not replaced" in refusal(*arguments, "--out_path", str(shell))
+    assert not list(tmp_path.glob(".*.run"))
+
+
 def test_an_output_in_the_place_of_a_file_or_in_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/out cannot be written: Not a directory"):
@@ -146,3 +241,34 @@ def test_a_removed_current_folder_is_named(
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert "folder" in refusal("filter", "out")
+
+
+@pytest.mark.parametrize("redirected", ["| head -1", ">&- 2>&-", "2>/dev/full", ">/dev/full"])
+def test_a_command_outlives_its_output(redirected: str, bank: MemoryBank, tmp_path: Path, program: str) -> None:
+    save_memory(bank, tmp_path / "a.memory")
+    program = f"{sys.executable} -m no_time_to_train" if "&-" in redirected else program  # a client needs its output
+    command = f"set -o pipefail; {program} memory merge a.memory --out b.memory {redirected}"
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    full = redirected == ">/dev/full"
+    assert ended.stderr == "error: not everything could be printed: No space left on device\n" * full
+    assert ended.returncode == 2 * full
+    assert (tmp_path / "b.memory").stat().st_size > 0
+
+
+def test_an_output_that_the_disk_refuses_is_one_line(
+    bank: MemoryBank, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    save_memory(bank, tmp_path / "a.memory")
+    for out in ("/proc/x/a", tmp_path / "a.memory/b", tmp_path / ("n" * 300), tmp_path / ("n" * 256) / "b"):
+        assert " cannot be written: " in refusal("memory", "merge", tmp_path / "a.memory", "--out", out)
+
+
+def test_a_command_that_meets_an_error_of_the_disk_is_one_line(
+    bank: MemoryBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "disk/file")
+
+    monkeypatch.setattr("no_time_to_train.data.memory_files.load_memory", fail)
+    save_memory(bank, tmp_path / "a.memory")
+    assert refusal("memory", "show", tmp_path / "a.memory") == "error: disk/file: Input/output error"

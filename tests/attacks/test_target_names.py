@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote
@@ -155,6 +156,50 @@ def test_the_frames_that_a_cut_off_video_lacks_are_reported(tmp_path: Path) -> N
     with pytest.raises(UserError, match=rf"clip\.avi is broken: only {len(targets) - 1} of 30 frames can be decoded"):
         targets[-1].read()
     assert run(tmp_path / "out", tmp_path / "videos").skipped
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"file:clip.avi", b"per%20cent.avi", b"image%03d.avi", b"http:/clip.avi", b"bytes\xff.avi", b"new\nline.avi"],
+)
+def test_a_video_of_any_name_is_read(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(os.fsdecode(name)).parent.mkdir(exist_ok=True)
+    write_video(tmp_path / "clip.avi", [np.zeros((30, 40, 3), np.uint8)] * 3)
+    (tmp_path / "clip.avi").rename(os.fsdecode(name))
+    (target, *_) = targets = list(find_targets(["."], 1).images)
+    assert target.read().shape == (30, 40, 3)
+    assert len(targets) == 3
+
+
+def test_a_video_that_names_other_files_is_not_read(tmp_path: Path) -> None:
+    write_video(tmp_path / "private.avi", [np.zeros((30, 40, 3), np.uint8)])
+    playlist = tmp_path / "list.mp4"
+    playlist.write_text("ffconcat version 1.0\nfile private.avi\n")
+    with pytest.raises(UserError, match=r"list\.mp4 cannot be read: it is broken, or OpenCV does not know its format"):
+        find_targets([str(playlist)], 1)
+
+
+def test_a_video_asks_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        folder = Path(f"http:/127.0.0.1:{server.getsockname()[1]}")
+        folder.mkdir(parents=True)
+        (folder / "clip.mp4").write_bytes(b"broken")
+        with pytest.raises(UserError, match=r"clip\.mp4 cannot be read"):
+            find_targets(["."], 1)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_video_with_frames_of_too_many_pixels_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    write_video(tmp_path / "large.avi", [np.zeros((30, 40, 3), np.uint8)])
+    put(tmp_path, b"a.png", (20, 20))
+    (broken,) = [one for one in find_targets([str(tmp_path)], 1).images if one.video]
+    with pytest.raises(UserError, match=r"a frame of .*large\.avi\) may be a decompression bomb: it has 1200 pixels"):
+        broken.read()
 
 
 def test_frames_of_another_size_are_kept_in_the_video(tmp_path: Path) -> None:

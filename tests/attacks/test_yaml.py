@@ -1,10 +1,13 @@
 """Configurations that grow when they are read."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import Checkpoints, stage_arguments
 
 CONFIG = Path(__file__).parents[2] / "configs" / "custom_sam2l.yaml"
 
@@ -16,6 +19,9 @@ ATTACKS = {
     ),
     "merged keys": ("a: &a {x: 1}\ntrainer:\n  <<: *a\n", r"it has an alias, \*a"),
     "nested 10,000 times": ("x: " + "[" * 10_000 + "]" * 10_000, "it is nested more than 100 times"),
+    "a number in hexadecimal": ("x: 0x" + "f" * 5000, "the number '0xf.*f' has more than 100 characters"),
+    "a number of 5,000 digits": ("x: " + "9" * 5000, "the number '9.*9' has more than 100 characters"),
+    "a sexagesimal number": ("x: 1" + ":59" * 20_000, "the number '1.*59' has more than 100 characters"),
     "a tag of Python": ("x: !!python/name:os.system", "python/name"),
 }
 
@@ -30,3 +36,51 @@ def test_a_configuration_that_grows_is_refused_wherever_it_is_named(
     error = refusal("test", "--config", CONFIG, option, path)
     assert str(path) in error
     assert re.search(message, error)
+
+
+@pytest.mark.parametrize("value", ["0x" + "f" * 64, "9" * 30])
+@pytest.mark.parametrize("key", ["model_cfg.sam2_infer_cfgs.kmeans_k", "data_load_cfgs.workers"])
+def test_a_number_of_more_than_64_bits_is_in_no_range(key: str, value: str, refusal: Callable[..., str]) -> None:
+    assert re.search("must be a whole number .* not ", refusal("test", f"--model.{key}", value))
+
+
+@pytest.mark.parametrize("option", ["--model.data_load_cfgs.workers", "--trainer.devices"])
+def test_a_number_without_an_end_is_refused_as_an_option(option: str, refusal: Callable[..., str]) -> None:
+    assert "has more than 100 characters" in refusal("test", option, "0x" + "f" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--trainer.devices", "1000000", "--trainer.devices 1000000 is more than 999"),
+        ("--trainer.num_nodes", "1000000", "--trainer.num_nodes 1000000 is more than 999"),
+        ("--trainer.strategy", "ddp_spawn", "--trainer.strategy ddp_spawn is not supported: choose ddp"),
+        ("--trainer.logger", "WandbLogger", "wandb"),
+    ],
+)
+def test_a_trainer_that_cannot_run_is_one_line(
+    option: str, value: str, message: str, nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    arguments = [*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", tmp_path / "memory"]
+    logger = arguments.index("--trainer.logger.save_dir")
+    del arguments[logger : logger + 2]
+    assert message in refusal(*arguments, option, value)
+
+
+def test_a_slurm_script_of_several_tasks_is_one_line(
+    nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
+    assert "--ntasks-per-node=4" in refusal(*arguments, "--out_path", tmp_path / "memory")
+
+
+def test_the_classes_of_lvis_are_read_in_seconds(
+    nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
+    names = f"[{', '.join(f'class {number}' for number in range(1203))}]"
+    began = time.monotonic()
+    error = refusal(*arguments, "--model.dataset_cfgs.fill_memory.cat_names", names, "--out_path", tmp_path / "memory")
+    assert "has no class 'class " in error
+    assert time.monotonic() - began < 5

@@ -1,7 +1,6 @@
 """What every format of label files needs: the objects of an image, and a place for the image."""
 
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId
+from no_time_to_train.files import link_or_copy
 from no_time_to_train.method.memory_bank import Category
 
 
@@ -86,12 +86,8 @@ class LabelFiles(ABC):
     def place_image(self, image: LabeledImage, place: str) -> Path:
         """Put the image where the format expects it, and replace what is there."""
         target = self.folder / place
-        target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        try:
-            (target.symlink_to if self.link else target.hardlink_to)(image.path.resolve())
-        except OSError:  # another disk, or a system without links
-            shutil.copyfile(image.path, target)
+        link_or_copy(image.path.resolve(), target, self.link)
         return target
 
 

@@ -1,0 +1,55 @@
+"""The processes of one run, which end together: those of the devices, and those that load images."""
+
+import ctypes
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+#: The environment variable in which the first process tells the others its number.
+FIRST = "NO_TIME_TO_TRAIN_FIRST_PROCESS"
+
+#: The numbers of Linux's prctl(PR_SET_PDEATHSIG) and of SIGKILL, which Windows lacks.
+PARENT_DEATH_SIGNAL, KILL = 1, 9
+
+#: What Unix calls the signals that end processes.
+SIGNALS = {6: "SIGABRT", 7: "SIGBUS", KILL: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+
+#: Seconds between two looks at the other processes.
+PERIOD = 0.5
+
+
+def end_with_parent(_: int = 0) -> None:
+    """Have this process killed when the one that started it ends. Other systems than Linux wait until it notices."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, KILL)
+
+
+def join_run() -> None:
+    """Begin as the first process of a run, or as another one, which ends with the first."""
+    if FIRST not in os.environ:
+        os.environ[FIRST] = str(os.getpid())
+    elif int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        end_with_parent()
+        if os.getppid() != int(os.environ[FIRST]):  # it has ended already
+            os._exit(1)
+
+
+def watch(launcher: Any) -> None:
+    """End the run within a second where a signal has ended one of its processes: the others would wait for it.
+
+    Args:
+        launcher: Lightning's, whose ``procs`` are the other processes; None where there are none.
+    """
+
+    def look() -> None:
+        while True:
+            time.sleep(PERIOD)
+            for number, process in enumerate(getattr(launcher, "procs", []), start=2):
+                if (code := process.poll()) is not None and code < 0:
+                    name = SIGNALS.get(-code, f"signal {-code}")
+                    print(f"error: process {number} of the run was ended by {name}", file=sys.stderr, flush=True)
+                    os._exit(1)  # the others end with this one, see end_with_parent
+
+    threading.Thread(target=look, daemon=True).start()
