@@ -103,7 +103,7 @@ class ReferenceDescriber:
         """
         mask = self.mask(label, prompted, negative, path or f"a picture of {label}")
         pixels, shown, box = prompted.pixels, mask, prompted.crop_box(mask)
-        if prompted.cut_out:
+        if prompted.cut_out and mask.any():
             pixels, shown = surround(pixels, mask, self.context_ratio)
             box = list(cv2.boundingRect(shown.astype(np.uint8)))
         crop, mask_crop = crop_reference(pixels, shown, box, self.segmenter.encoder.size, self.context_ratio)
