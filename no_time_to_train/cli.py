@@ -3,9 +3,11 @@
 import errno
 import os
 import sys
+import time
 import warnings
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
+from threading import Thread
 from typing import Any, TextIO
 
 from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
@@ -25,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: paths may hold bytes that are not UTF-8
     try:
+        say_loading()
         run(argv)
         sys.stdout.flush()
         for failure in [one.failure for one in lasting if one is not None]:
@@ -115,6 +118,18 @@ def usage(first: str = "") -> str:
         lines += ["", f"{title}:"] * bool(names)
         lines += [f"  {name:<{width}}  {(function_of(name).__doc__ or '').strip().splitlines()[0]}" for name in names]
     return "\n".join([*lines, "", f"no-time-to-train {called} --help shows the options."])
+
+
+def say_loading() -> None:
+    """Print a line as soon as this process begins to import torch, which takes seconds."""
+
+    def watch() -> None:
+        while "torch" not in sys.modules:
+            time.sleep(0.05)
+        print("loading ...", file=sys.stderr, flush=True)
+
+    if "torch" not in sys.modules and is_first_process():
+        Thread(target=watch, daemon=True).start()
 
 
 def is_first_process() -> bool:

@@ -31,7 +31,7 @@ from no_time_to_train.api.prompted_references import PromptedReference, naming, 
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
-from no_time_to_train.data.prompts import IMAGE_TYPES, check_image, check_label, list_points
+from no_time_to_train.data.prompts import check_image, check_label, is_image_input, list_points
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError, UserNotice, plural, suggest
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -384,7 +384,7 @@ class ReferenceSegmenter:
         threshold = renamed(threshold, score)
         if isinstance(image, Tensor) and image.ndim == 4:
             image = list(image)
-        if isinstance(image, IMAGE_TYPES) or not isinstance(image, Iterable):
+        if is_image_input(image) or not isinstance(image, Iterable):
             return self._classify_with_notice(self.propose(image), threshold=self._thresholds(threshold))
         return list(self.segment_many(image, threshold, progress=False))
 
@@ -409,7 +409,7 @@ class ReferenceSegmenter:
             An iterator over the instances of each image, in the order of the images. ``path`` of the instances says
             which file they were found in. One more image has been read than the iterator has returned.
         """
-        if not isinstance(images, Iterable) or (isinstance(images, IMAGE_TYPES) and getattr(images, "ndim", 3) < 4):
+        if not isinstance(images, Iterable) or (is_image_input(images) and getattr(images, "ndim", 3) < 4):
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
         thresholds = self._thresholds(renamed(threshold, score))
         images = tqdm(images, "segment", unit=" image", disable=not progress)

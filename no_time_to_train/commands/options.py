@@ -174,11 +174,12 @@ def check_memories(paths: Iterable[Path]) -> None:
 
 def check_negatives(references: Iterable["Reference"], memories: Iterable[Path]) -> None:
     """Check that each negative reference names a class of the positive ones or of a memory."""
-    from no_time_to_train.data.memory_files import load_memory
-
     wanted = [one for one in references if one.negative]
     if not wanted:
         return
+
+    from no_time_to_train.data.memory_files import load_memory
+
     known = {one.label for one in references if not one.negative}
     known |= {category.name for path in memories for category in load_memory(path).categories}
     for one in wanted:

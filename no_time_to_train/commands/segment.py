@@ -102,6 +102,11 @@ def segment(
     targets = find_targets(images, every, out, image_dir) if images and not show_references else None
     if targets is not None:
         print(f"targets: {targets.description}")
+    if not show_references:  # which shows all mistakes
+        for example in examples:
+            example.check_size()
+        if not memory:
+            thresholds.check_names({example.label for example in examples})
 
     from no_time_to_train.pipeline.segment_images import segment_images
 

@@ -15,6 +15,10 @@ from no_time_to_train.data.rle import MAX_SIDE, are_coordinates, check_polygons,
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import read_json
 
+#: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
+#: the image counts as rescaled. A larger one means another image, or one that was turned.
+ASPECT_TOLERANCE = 0.02
+
 #: The id of an image: an integer, or a string where the annotation file has strings.
 ImageId = int | str
 
@@ -284,3 +288,29 @@ def _notify(path: str | Path, annotations: list[dict[str, Any]], what: str) -> N
 
 def _is_box(box: Any) -> bool:
     return isinstance(box, list) and len(box) == 4 and are_coordinates(box)
+
+
+def stated_size(
+    path: Path, entry: dict[str, Any], height: int, width: int, *, rescale: bool = False
+) -> tuple[int, int]:
+    """The size of an image that its entry in ``images`` states.
+
+    Args:
+        path: The image file, for messages.
+        entry: The image's entry.
+        height: Its own height in pixels.
+        width: Its own width in pixels.
+        rescale: Accept another size of the same aspect ratio, within 2 %.
+
+    Returns:
+        Height and width; the image's own where the entry states none.
+    """
+    stated = (entry.get("height", height), entry.get("width", width))
+    if (height, width) == stated:
+        return stated
+    problem = f"image {path} is {width}x{height}, the annotation file says {stated[1]}x{stated[0]}"
+    if not rescale:
+        raise UserError(problem)
+    if abs(height * stated[1] / (width * stated[0]) - 1) > ASPECT_TOLERANCE:
+        raise UserError(f"{problem}: with another aspect ratio, it is another image or was turned, and is not rescaled")
+    return stated

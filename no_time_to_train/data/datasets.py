@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.coco import ImageId, stated_size
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
@@ -24,10 +24,6 @@ from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import CONTEXT_RATIO
 
 T = TypeVar("T")
-
-#: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
-#: the image counts as rescaled. A larger one means another image, or one that was turned.
-ASPECT_TOLERANCE = 0.02
 
 
 @dataclass
@@ -114,32 +110,6 @@ def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = F
     if (height, width) == image.shape[:2]:
         return image
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def stated_size(
-    path: Path, entry: dict[str, Any], height: int, width: int, *, rescale: bool = False
-) -> tuple[int, int]:
-    """The size of an image that its entry in ``images`` states.
-
-    Args:
-        path: The image file, for messages.
-        entry: The image's entry.
-        height: Its own height in pixels.
-        width: Its own width in pixels.
-        rescale: Accept another size of the same aspect ratio, within 2 %.
-
-    Returns:
-        Height and width; the image's own where the entry states none.
-    """
-    stated = (entry.get("height", height), entry.get("width", width))
-    if (height, width) == stated:
-        return stated
-    problem = f"image {path} is {width}x{height}, the annotation file says {stated[1]}x{stated[0]}"
-    if not rescale:
-        raise UserError(problem)
-    if abs(height * stated[1] / (width * stated[0]) - 1) > ASPECT_TOLERANCE:
-        raise UserError(f"{problem}: with another aspect ratio, it is another image or was turned, and is not rescaled")
-    return stated
 
 
 def check_images_exist(root: str | Path, coco: COCO, image_ids: Iterable[ImageId]) -> None:

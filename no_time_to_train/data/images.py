@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,17 +11,19 @@ from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Union
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
-from torch import Tensor
 
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import atomic_write
+
+if TYPE_CHECKING:  # references are read before torch is, which takes seconds
+    from torch import Tensor
+    from typing_extensions import TypeIs
 
 #: Whether the extra "heif" is installed.
 HAS_HEIF = find_spec("pillow_heif") is not None
@@ -31,7 +34,7 @@ if HAS_HEIF:
 
 #: An image: a path, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4], or a tensor [H, W] or [3, H, W]. Colors are
 #: RGB, as integers of 8 or 16 bits or floats in [0, 1].
-ImageInput = str | Path | Image.Image | NDArray[np.generic] | Tensor
+ImageInput = Union[str, Path, Image.Image, NDArray[np.generic], "Tensor"]  # a text is not a type
 
 #: A mask: like an image, or a bool array or tensor [H, W].
 MaskInput = ImageInput
@@ -291,10 +294,10 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def _from_array(image: NDArray[np.generic] | Tensor) -> Image.Image:
+def _from_array(image: "NDArray[np.generic] | Tensor") -> Image.Image:
     """A PIL image of an array or a tensor; see ``ImageInput``."""
     shape = tuple(image.shape)
-    if isinstance(image, Tensor):
+    if is_tensor(image):
         image = _to_numpy(image)
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)
@@ -349,7 +352,7 @@ def _inside(image: Image.Image) -> NDArray[np.bool_]:
     return _bright(np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L")))
 
 
-def _inside_array(mask: NDArray[np.generic] | Tensor) -> NDArray[np.bool_]:
+def _inside_array(mask: "NDArray[np.generic] | Tensor") -> NDArray[np.bool_]:
     """The inside of a mask that is an array or a tensor; see :func:`as_mask`."""
     values = _to_numpy(mask).squeeze()
     if values.ndim != 2:
@@ -359,11 +362,17 @@ def _inside_array(mask: NDArray[np.generic] | Tensor) -> NDArray[np.bool_]:
     return _bright(values)
 
 
-def _to_numpy(values: NDArray[np.generic] | Tensor) -> NDArray[np.generic]:
+def is_tensor(values: object) -> "TypeIs[Tensor]":
+    """Whether an object is a tensor of torch, which need not be imported to know that."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(values, torch.Tensor)
+
+
+def _to_numpy(values: "NDArray[np.generic] | Tensor") -> NDArray[np.generic]:
     """The array, or the tensor as an array; numpy has no bfloat16."""
-    if not isinstance(values, Tensor):
+    if not is_tensor(values):
         return np.asarray(values)
-    return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
+    return (values.float() if "bfloat16" in str(values.dtype) else values).detach().cpu().numpy()
 
 
 def _bright(values: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -2,23 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from no_time_to_train.data.images import ImageInput
+from no_time_to_train.data.images import ImageInput, is_tensor
 from no_time_to_train.data.names import clean_class_name
 from no_time_to_train.data.rle import are_coordinates
 from no_time_to_train.errors import UserError
 
-#: The types of an image and of a mask.
-IMAGE_TYPES = str | Path | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+
+def is_image_input(image: object) -> "TypeIs[ImageInput]":
+    """Whether an object is of a type that an image and a mask can have."""
+    return isinstance(image, str | Path | Image.Image | np.ndarray) or is_tensor(image)
 
 
 def check_image(image: object) -> ImageInput:
     """Check that an image or a mask is of a type that can be one, and return it."""
-    if not isinstance(image, IMAGE_TYPES):
+    if not is_image_input(image):
         kind = "None" if image is None else f"an object of type {type(image).__name__}"
         raise UserError(f"{kind} is not an image: give a path, a PIL image, an array or a tensor")
     return image

@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.coco import ImageId, read_coco
-from no_time_to_train.data.datasets import stated_size
+from no_time_to_train.data.coco import ImageId, read_coco, stated_size
 from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image
 from no_time_to_train.data.names import clean_characters, clean_name, unique_names, unique_stems
 from no_time_to_train.data.reference_forms.image_files import ImageFiles

@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from no_time_to_train.data.datasets import Target, TargetDataset, stated_size
+from no_time_to_train.data.coco import stated_size
+from no_time_to_train.data.datasets import Target, TargetDataset
 from no_time_to_train.data.images import stored_size
 from no_time_to_train.data.rle import check_rle, encode_crop
 from no_time_to_train.errors import UserError

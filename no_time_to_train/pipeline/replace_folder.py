@@ -5,6 +5,7 @@ Nothing here imports torch or numpy, so that a wrong folder is reported at once.
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -96,8 +97,10 @@ def check_output(out: Path, overwrite: bool) -> None:
     if os.path.lexists(out) and not out.is_dir():
         raise UserError(f"{out} is {'a file' if out.is_file() else 'not a folder'}: give a folder for the results")
     nearest = next(folder for folder in (out, *real_path(out).parents) if folder.is_dir())
-    if not os.access(nearest, os.W_OK):
-        raise UserError(f"{out} cannot be written: no permission to write to {nearest}")
+    try:
+        Path(tempfile.mkdtemp(dir=nearest)).rmdir()  # os.access does not know of read-only systems, nor of /proc
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {nearest}: {error.strerror}") from error
     foreign = next(foreign_files(out), None)
     if foreign is not None:
         raise UserError(f"{out} holds {foreign}, which is not a file of results: choose a new or an empty folder")

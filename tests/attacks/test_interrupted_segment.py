@@ -18,6 +18,7 @@ from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.settings import Settings
+from no_time_to_train.pipeline import replace_folder
 from no_time_to_train.pipeline.filter_results import filter_results
 from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import new_output, output_of_run
@@ -67,8 +68,8 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: int
     ("owner", "name", "call", "overwrite"),
     [
         *((*moment, overwrite) for moment in MOMENTS for overwrite in (False, True)),
-        (Path, "rename", 1, True),
-        (Path, "rename", 2, True),
+        (replace_folder, "replace_durably", 1, True),
+        (replace_folder, "replace_durably", 2, True),
         (shutil, "rmtree", 4, True),
     ],
 )
@@ -203,7 +204,7 @@ def test_where_the_folder_cannot_be_replaced_the_new_results_stay(
         raise OSError(16, "Device or resource busy")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", fail)
+        patch.setattr(replace_folder, "replace_durably", fail)
         for replaced in (new_output, output_of_run):
             folder: list[Path] = []
             with pytest.raises(UserError, match="Device or resource busy; the new results are in") as error:

@@ -114,7 +114,7 @@ CHOICES = {
     "test_mode": ("tst", "one of fill_memory, "),
     "compile": ("maybe", "true or false"),
     "model_cfg.sam2_infer_cfgs.with_negative_refs": ("3", "true or false"),
-    "model_cfg.sam2_infer_cfgs.merging": ("hard", "one of soft, diffusion"),
+    "model_cfg.sam2_infer_cfgs.merging": ("softly", "one of soft, diffusion, overlap, hard"),
     "dataset_cfgs.test.protocol": ("cocoo", "one of coco, "),
 }
 OUTSIDE = [(key, value, f"number ({KEYS[key][1]}), not ") for key, value in VALUES]

@@ -65,6 +65,17 @@ class Reference:
         warnings.warn("Reference.is_plain is called is_unmarked now", DeprecationWarning, stacklevel=2)
         return self.is_unmarked
 
+    def check_size(self) -> None:
+        """Check by the files' headers, without reading pixels, that the mask has the size of its image."""
+        if self.is_cut_out or self.mask is None or self.mask == WHOLE:
+            return
+        height, width = shown_size(self.mask) if isinstance(self.mask, Path) else self.mask["size"]
+        if (height, width) not in (shown := shown_size(self.image), stored_size(self.image)):
+            raise UserError(
+                f"reference {self.image} ({self.label}): the mask is {width}x{height} pixels, its image "
+                f"{shown[1]}x{shown[0]}: is it the mask of another image?"
+            )
+
     def read_mask(self) -> NDArray[np.bool_] | None:
         """The object's mask, bool [H, W]; None where the annotation has none, or where it is the whole image."""
         if self.mask is None or self.mask == WHOLE:

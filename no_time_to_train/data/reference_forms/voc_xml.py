@@ -7,7 +7,6 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
-from supervision.dataset.formats.pascal_voc import detections_from_xml_obj
 
 from no_time_to_train.data.images import is_image
 from no_time_to_train.data.reference_forms.folder import Folder
@@ -76,6 +75,8 @@ def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -
     Raises:
         ValueError: It is broken.
     """
+    from supervision.dataset.formats.pascal_voc import detections_from_xml_obj  # takes over a second
+
     height, width = canvas.size
     corners = [float(entry.findtext(f"bndbox/{key}") or "nan") for key in CORNERS]
     if not are_coordinates(corners):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from supervision.dataset.formats.yolo import yolo_annotations_to_detections
 
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.names import clean_class_names
@@ -138,6 +137,8 @@ def _checked(path: Path, names: dict[int, str], keypoints: tuple[int, int] | Non
 
 def _read_labels(image: Path, labels: Path, classes: Classes, folder: Folder) -> list[Reference]:
     """The references in one label file."""
+    from supervision.dataset.formats.yolo import yolo_annotations_to_detections  # takes over a second
+
     folder.use(image, labels)
     height, width = shown_size(image)
     references = []
