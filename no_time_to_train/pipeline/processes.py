@@ -28,9 +28,9 @@ def end_with_parent(_: int = 0) -> None:
 
 def join_run() -> None:
     """Begin as the first process of a run, or as another one, which ends with the first."""
-    if FIRST not in os.environ:
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         os.environ[FIRST] = str(os.getpid())
-    elif int(os.environ.get("LOCAL_RANK", 0)) > 0:
+    elif FIRST in os.environ:  # else another launcher started it, which sees to its end
         end_with_parent()
         if os.getppid() != int(os.environ[FIRST]):  # it has ended already
             os._exit(1)
