@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pycocotools.coco import COCO
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import find_targets
+from no_time_to_train.errors import UserNotice
 from tests.conftest import Checkpoints, Photo
 from tests.reference_folders import LABEL, box, class_folder, coco, labelme, yolo
 from tests.stand_in import write_video
@@ -205,6 +207,28 @@ def test_targets_are_folders_globs_and_files_without_repetition(photos: Path) ->
     targets = find_targets([str(photos / "**/*.png"), str(photos), str(photos / "turned.jpg")], every=1)
     assert targets.count == 3
     assert [target.name for target in targets.images] == [Path(AWKWARD).name, "broken.jpg", "turned.jpg"]
+
+
+def test_masks_and_images_without_an_ending_among_the_targets_are_named(photo: Photo, tmp_path: Path) -> None:
+    for name in ("a.png", "a_mask.png", "b_mask.png", "photo"):
+        shutil.copy(photo.path, tmp_path / name)
+    (tmp_path / "README").write_text("no image")
+    with pytest.warns(UserNotice) as notices:
+        assert find_targets([str(tmp_path)], every=1).count == 3
+    (notice,) = notices
+    assert str(notice.message).endswith(
+        "1 image named like a mask of another and searched, too: a_mask.png; "
+        "1 image left out, because the name has no ending such as .jpg: photo"
+    )
+
+
+def test_tiles_are_suggested_for_large_images_in_which_nothing_is_found(
+    photo: Photo, nano_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (2500, 2000)).save(tmp_path / "large.png")
+    words = ["segment", "--reference", photo.reference("a"), "--images", str(tmp_path / "large.png"), *nano_options]
+    main([*words, "--threshold", "1", "--out", str(tmp_path / "out")])
+    assert "note: nothing was found in 1 large image: small objects may need --tiles 3" in capsys.readouterr().err
 
 
 def test_files_of_an_earlier_run_are_no_targets(photo: Photo, tmp_path: Path) -> None:

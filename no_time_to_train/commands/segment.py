@@ -142,6 +142,11 @@ def segment(
             f"--max-instances allows: there may be more; run again with --max-instances {4 * networks.max_instances}",
             file=sys.stderr,
         )
+    if summary.large:
+        print(
+            f"note: nothing was found in {plural(summary.large, 'large image')}: small objects may need --tiles 3",
+            file=sys.stderr,
+        )
     resumed = f" ({summary.done_before} of the images by the run before)" if summary.done_before else ""
     if summary.interrupted:
         print(f"interrupted after {summary}{resumed}; run the same command again to resume")

@@ -187,6 +187,17 @@ def is_image(path: Path) -> bool:
     return known and not path.name.startswith(".")
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is an image by its first bytes, whatever its name is."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    try:
+        with path.open("rb") as file, Image.open(file, formats=_formats()):
+            return True
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def describe_unreadable(paths: Iterable[Path]) -> str:
     """The files among some paths that are images by their ending, but cannot be read here, and what to do about it.
 

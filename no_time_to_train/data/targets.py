@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId, read_coco, stated_size
-from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image
+from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image, is_picture
 from no_time_to_train.data.names import clean_characters, clean_name, unique_names, unique_stems
+from no_time_to_train.data.reference_forms.class_folders import MASK
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError, UserNotice, plural
@@ -27,6 +28,10 @@ VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg
 
 #: The share of frames by which the number in a video's file may be wrong: some formats state the duration only.
 UNCERTAIN = 0.02
+
+
+#: What is said of images whose names have no ending.
+UNNAMED = "left out, because the name has no ending such as .jpg"
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,13 @@ def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> 
     unreadable = describe_unreadable(files)
     if not found:
         raise UserError(f"--images {argument}: {unreadable or otherwise}")
+    stems = {path.stem for path in found}
+    masks = [path for path in found if path.stem.endswith(MASK) and path.stem.removesuffix(MASK) in stems]
+    unnamed = [path for path in files if not path.suffix and is_picture(path)]
+    for paths, what in ((masks, "named like a mask of another and searched, too"), (unnamed, UNNAMED)):
+        if paths:
+            names = ", ".join([*(path.name for path in paths[:3]), *["..."] * (len(paths) > 3)])
+            unreadable += f"{'; ' * bool(unreadable)}{plural(len(paths), 'image')} {what}: {names}"
     if unreadable:
         warnings.warn(f"--images {argument}: {unreadable}", UserNotice, stacklevel=2)
     return found

@@ -25,6 +25,9 @@ from no_time_to_train.pipeline.replace_folder import output_of_run, remove_uncha
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 
+#: The pixels of an image in which objects may be too small for one look at it as a whole.
+LARGE = 4_000_000
+
 #: Changed when the instances of a journal of an earlier version would not be what this one finds.
 JOURNAL_FORMAT = 2
 
@@ -102,6 +105,9 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
         summary.prompts += record["prompts"]
         counted = output.add(target, image, record["results"])
         summary.full += counted >= segmenter.segmenter.settings.max_instances
+        summary.large += (
+            not counted and image.shape[0] * image.shape[1] >= LARGE and segmenter.segmenter.settings.tiles < 2
+        )
 
     images = tqdm(read_ahead(_read(targets.images, summary)), total=targets.count, desc="segment", unit=" image")
     with Worker[None]() as worker:

@@ -77,6 +77,7 @@ class Summary:
         done_before: Number of images that an earlier, unfinished run had done.
         prompts: Number of points that were decoded for all images together.
         full: Number of images with as many instances as an image may have, so that there may be more.
+        large: Number of large images in which nothing counts, and that were not searched in tiles.
     """
 
     images: int = 0
@@ -87,6 +88,7 @@ class Summary:
     done_before: int = 0
     prompts: int = 0
     full: int = 0
+    large: int = 0
 
     def __str__(self) -> str:
         """Images and instances, with the best score where no instance counts."""
