@@ -201,12 +201,13 @@ def test_bad_images_are_skipped_and_listed_with_their_reasons(
 def test_a_full_disk_is_one_line_and_old_files_stay(
     command: Command, undisturbed: Path, stage: Stage, tmp_path: Path
 ) -> None:
-    (tmp_path / "results.json").write_text("of an earlier run")
+    earlier = '[{"image_id": 1, "category_id": 1, "score": 0.5}]'
+    (tmp_path / "results.json").write_text(earlier)
     run = stage()
     size = (undisturbed / "results.json").stat().st_size
     for room in (size // 20, size // 3, size - 100):
         assert "cannot be written" in failure(command(run, LARGEST_FILE=str(room)))
-        assert (tmp_path / "results.json").read_text() == "of an earlier run"
+        assert (tmp_path / "results.json").read_text() == earlier
     assert command(run).returncode == 0
     assert (tmp_path / "results.json").read_bytes() == (undisturbed / "results.json").read_bytes()
 
