@@ -118,18 +118,11 @@ def output_of_run(out: Path, overwrite: bool) -> Iterator[Path]:
     block succeeds; if not, ``out`` stays as it was, and the same command finds in ``.NAME.new`` what is done.
     """
     check_output(out, overwrite)
-    if not is_finished(out):
-        yield out
-        return
-    with _locked(out):
-        new = _sibling(out, "new")
-        try:
+    if is_finished(out):
+        with _replaced(out, "new") as new:
             yield new
-        except BaseException:
-            if new.is_dir() and not any(new.iterdir()):  # nothing to resume from
-                new.rmdir()
-            raise
-        _replace(out, new)
+    else:
+        yield out
 
 
 @contextmanager
@@ -138,12 +131,20 @@ def new_output(out: Path, overwrite: bool) -> Iterator[Path]:
     check_output(out, overwrite)
     if has_journal(out):
         raise UserError(f"{out} is unfinished: run its segment command again first, or choose another --out")
+    with _replaced(out, "filtered") as new:
+        yield new
+
+
+@contextmanager
+def _replaced(out: Path, ending: str) -> Iterator[Path]:
+    """A folder next to ``out`` that replaces it, or is removed where the block fails and nothing can be resumed."""
     with _locked(out):
-        new = _sibling(out, "filtered")
+        new = _sibling(out, ending)
         try:
             yield new
         except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
+            if not has_journal(new):
+                shutil.rmtree(new, ignore_errors=True)
             raise
         _replace(out, new)
 

@@ -38,8 +38,7 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
     """
     path = folder / FILE_NAME
     remove_leftovers(path)
-    sections = read_sections(path)
-    known = {name: fingerprint(file, sections) for name, file in files.items() if file and Path(file).is_file()}
+    known = {name: fingerprint(file) for name, file in files.items() if file and Path(file).is_file()}
     section = {"status": "running", **of_this_process(), "files": known, **about}
 
     def write(**changes: Any) -> None:
@@ -111,16 +110,7 @@ def git_commit(folder: Path) -> str | None:
         return None
 
 
-def fingerprint(path: str, sections: dict[str, Any]) -> dict[str, Any]:
-    """A file's path, size in bytes, time of modification and SHA-256.
-
-    The SHA-256 is taken from the sections of ``run.json`` where path, size and time are the same.
-    """
+def fingerprint(path: str) -> dict[str, Any]:
+    """A file's path, size in bytes, time of modification and SHA-256."""
     stat = Path(path).stat()
-    identity = {"path": path, "bytes": stat.st_size, "modified": stat.st_mtime}
-    for section in sections.values():
-        files = section.get("files")
-        for known in files.values() if isinstance(files, dict) else ():
-            if isinstance(known, dict) and identity.items() <= known.items():
-                return dict(known)
-    return {**identity, "sha256": sha256(path)}
+    return {"path": path, "bytes": stat.st_size, "modified": stat.st_mtime, "sha256": sha256(path)}
