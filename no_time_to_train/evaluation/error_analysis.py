@@ -214,13 +214,9 @@ def true_and_predicted(image: ImageMatches) -> Iterator[tuple[int, int]]:
 
 def count_errors(matches: Matches, names: dict[int, str]) -> dict[int, dict[str, int]]:
     """The number of errors of each kind in each class: missed objects in their own, others in the predicted one."""
-    counts = {category_id: dict.fromkeys(KINDS, 0) for category_id in names}
-    for detection in matches.detections:
-        if detection.kind:
-            counts[detection.category_id][detection.kind] += 1
-    for object_id in matches.missed_objects():
-        counts[matches.objects[object_id]["category_id"]]["missed"] += 1
-    return counts
+    counts = Counter((detection.category_id, detection.kind) for detection in matches.detections)
+    counts.update((matches.objects[object_id]["category_id"], "missed") for object_id in matches.missed_objects())
+    return {category_id: {kind: counts[category_id, kind] for kind in KINDS} for category_id in names}
 
 
 def ap_without(matches: Matches, kind: str, names: dict[int, str]) -> float:

@@ -142,7 +142,7 @@ def read_proposals(
     cache = ProposalCache(cache_dir, depends_on)
     cache.remove_leftovers()
     tiling = settings.tiles, settings.tile_overlap
-    dataset = CachedTargetDataset(index_coco({"images": images}), image_dir, proposer.size, cache, False, *tiling)
+    dataset = CachedTargetDataset(cache, index_coco({"images": images}), image_dir, proposer.size, False, *tiling)
     cached = 0
     progress = tqdm(range(len(images)), "pool", unit=" image")
     for index in progress:

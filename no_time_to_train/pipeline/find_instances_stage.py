@@ -117,7 +117,7 @@ class FindInstancesStage(Stage):
         self.dataset = TargetDataset(self.coco, cfg.root, size, *loading)
         self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
         if self.cache is not None:
-            self.dataset = CachedTargetDataset(self.coco, cfg.root, size, self.cache, *loading)
+            self.dataset = CachedTargetDataset(self.cache, self.coco, cfg.root, size, *loading)
         vis = self.model_cfg.test
         root = vis.imgs_path or cfg.root
         exp_folder, pictures = self.model_cfg.exp_folder, folder / "pictures"

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from torchvision.ops import box_convert, box_iou
 
 from no_time_to_train.config import TargetDatasetCfg, VisualizationCfg
 from no_time_to_train.data.coco import image_ids_of_other_type, index_coco
@@ -149,12 +149,9 @@ def false_positives(results: Iterable[dict[str, Any]], coco: COCO) -> list[dict[
     found = []
     for (image_id, category_id), records in groups.items():
         annotated = [one for one in coco.imgToAnns[image_id] if one["category_id"] == category_id]
-        truth = _corners([one.get("bbox") or mask_box(coco.annToRLE(one)) for one in annotated])
-        overlaps = box_iou(_corners([record["bbox"] for record in records]), truth) > FALSE_POSITIVE_IOU
-        found += [record for record, hit in zip(records, overlaps.any(dim=1).tolist(), strict=True) if not hit]
+        truth = [one.get("bbox") or mask_box(coco.annToRLE(one)) for one in annotated]
+        for record in records:
+            overlaps = coco_mask.iou([record["bbox"]], truth, [0] * len(truth))
+            if np.max(overlaps, initial=0) <= FALSE_POSITIVE_IOU:
+                found.append(record)
     return found
-
-
-def _corners(boxes: list[list[float]]) -> torch.Tensor:
-    """x, y, w, h as x1, y1, x2, y2: float64 [n, 4]."""
-    return box_convert(torch.tensor(boxes, dtype=torch.float64).view(-1, 4), "xywh", "xyxy")

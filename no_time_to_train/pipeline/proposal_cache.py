@@ -18,7 +18,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -173,19 +172,14 @@ class CachedTargetDataset(TargetDataset):
     """Target images whose proposals are read from a cache where it has them.
 
     An image that is rescaled has an entry of its own per stated size.
+
+    Args:
+        cache: The cache.
+        images: The arguments of :class:`TargetDataset`.
     """
 
-    def __init__(
-        self,
-        coco: COCO,
-        root: str | Path,
-        size: int,
-        cache: ProposalCache,
-        rescale: bool = False,
-        tiles: int = 1,
-        tile_overlap: float = 0.0,
-    ) -> None:
-        super().__init__(coco, root, size, rescale, tiles, tile_overlap)
+    def __init__(self, cache: ProposalCache, *images: Any) -> None:
+        super().__init__(*images)
         self.cache = cache
 
     def load(self, index: int, entry: dict[str, Any]) -> Target:
