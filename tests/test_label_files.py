@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.outlines import outlines
+from no_time_to_train.data.reference_forms.label_studio import decode_rle  # which is tested with a real export
 from no_time_to_train.method.memory_bank import Category
 
 Mask = NDArray[np.bool_]
@@ -190,26 +191,6 @@ def test_cvat_reads_polygons_and_masks(image: LabeledImage, tmp_path: Path) -> N
         assert (drawn == mask).all()
 
 
-def decode_brush(encoded: list[int]) -> NDArray[np.uint8]:
-    """The values of Label Studio's encoding, read bit by bit as its own decoder does."""
-    bits = "".join(f"{byte:08b}" for byte in encoded)
-    at = 0
-
-    def take(count: int) -> int:
-        nonlocal at
-        at += count
-        return int(bits[at - count : at], 2)
-
-    count, word = take(32), take(5) + 1
-    sizes = [take(4) + 1 for _ in range(4)]
-    values: list[int] = []
-    while len(values) < count:
-        is_run, size = take(1), sizes[take(2)]
-        length = take(size) + 1
-        values += [take(word)] * length if is_run else [take(word) for _ in range(length)]
-    return np.array(values, np.uint8)
-
-
 def test_label_studio_reads_brushes_with_scores(image: LabeledImage, tmp_path: Path) -> None:
     folder = write("label-studio", image, OBJECTS, tmp_path)
     (task,) = json.loads((folder / "tasks.json").read_text())
@@ -217,7 +198,7 @@ def test_label_studio_reads_brushes_with_scores(image: LabeledImage, tmp_path: P
     for result, mask in zip(task["predictions"][0]["result"], MASKS.values(), strict=True):
         assert (result["original_width"], result["original_height"], result["score"]) == (WIDTH, HEIGHT, 0.75)
         assert result["value"]["brushlabels"] == ["boat"]
-        pixels = decode_brush(result["value"]["rle"]).reshape(HEIGHT, WIDTH, 4)
+        pixels = decode_rle(result["value"]["rle"], HEIGHT * WIDTH * 4).reshape(HEIGHT, WIDTH, 4)
         assert (pixels == 255 * mask[:, :, None]).all()
     view = ElementTree.parse(folder / "labeling_config.xml").getroot()
     assert {(node.tag, node.get("name")) for node in view} == {
