@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,19 @@ from timing.browser import CHROMIUM
 #: Milliseconds after which the page must have answered, on a busy machine.
 PATIENCE = 60_000
 
-#: Milliseconds after which the page has drawn again what it knows already.
-MOMENT = 300
-
 #: Seconds after which the app must have started, on a busy machine.
 STARTING = 120
 
 
-#: Whether another picture than this is drawn.
-DRAWN = """before => {
-  const image = document.querySelector("#photo img");
-  return image !== null && image.src !== before && image.complete && image.naturalWidth > 0;
-}"""
+#: Whether the page shows what the server answered to all that was done.
+ANSWERED = "() => noTimeToTrain.state.scene.number >= noTimeToTrain.state.sent"
 
-#: The size of the picture, and its place on the page; null while it is being replaced.
-PLACED = """() => {
-  const image = document.querySelector("#photo img");
-  const place = image === null ? { width: 0 } : image.getBoundingClientRect();
+#: The place of a pixel of the photo on the page; null while the photo is loaded.
+PLACED = """([x, y]) => {
+  const image = document.querySelector("#photo img"), place = image.getBoundingClientRect(), { scene } = noTimeToTrain.state;
   if (!place.width || !image.complete || !image.naturalWidth) return null;
-  return [image.naturalWidth, image.naturalHeight, place.x, place.y, place.width, place.height];
+  const scale = place.width / scene.width;
+  return [place.x + (x + 0.5) * scale, place.y + (y + 0.5) * scale];
 }"""
 
 
@@ -134,38 +128,25 @@ class User:
         """Wait until an element says something."""
         self.page.locator(selector).filter(has_text=text).first.wait_for()
 
-    def open(self, name: str) -> None:
-        """Open a photo by its thumbnail, unless it is open."""
-        from playwright.sync_api import TimeoutError
+    def answered(self) -> None:
+        """Wait until all that was done is answered."""
+        self.page.wait_for_function(ANSWERED)
 
-        title = self.page.locator("#title").filter(has_text=name)
-        with suppress(TimeoutError):  # what stands there is empty for a moment while the page draws it again
-            title.wait_for(timeout=MOMENT)
-        if title.is_visible():
-            return
-        before = self.page.locator("#photo img").get_attribute("src")
-        thumbnail = self.page.locator("#gallery button", has_text=name).first
-        thumbnail.click()
-        try:
-            title.wait_for(timeout=PATIENCE / 6)
-        except TimeoutError:  # the gallery takes a click on a thumbnail that it thinks is chosen as the opposite
-            thumbnail.click()
-            title.wait_for()
-        self.page.wait_for_function(DRAWN, arg=before)
+    def open(self, name: str) -> None:
+        """Open a photo by its thumbnail."""
+        self.page.locator("#gallery button", has_text=name).first.click()
+        self.answered()
+        self.page.locator("#title").filter(has_text=name).wait_for()
 
     def click(self, x: float, y: float) -> None:
         """Click on a pixel of the open photo."""
-        self.page.locator("#photo img").scroll_into_view_if_needed()
-        width, height, x0, y0, shown_width, shown_height = self.page.wait_for_function(PLACED).json_value()
-        scale = min(shown_width / width, shown_height / height)
-        left = x0 + (shown_width - width * scale) / 2
-        top = y0 + (shown_height - height * scale) / 2
-        self.page.mouse.click(left + (x + 0.5) * scale, top + (y + 0.5) * scale)
+        self.page.mouse.click(*self.page.wait_for_function(PLACED, arg=[x, y]).json_value())
 
     def begin(self, x: float, y: float) -> None:
         """Click where nothing was found, so that an object is being shown."""
         self.click(x, y)
         self.page.locator("#save").wait_for(state="visible")
+        self.answered()
 
     def name(self, field: str, label: str) -> None:
         """Type the name of a class: in the field ``label`` of a new object, or ``other`` of what was found."""
@@ -179,18 +160,18 @@ class User:
 
     def choose_mask(self, share: float) -> None:
         """Choose of several masks the one that covers most nearly this share of the photo."""
-        choices = self.page.locator("#choice label")
+        choices = self.page.locator("#choice button")
         shares = [float(text.split("%")[0]) / 100 for text in choices.all_inner_texts()]
         if shares:
             choices.nth(min(range(len(shares)), key=lambda number: abs(shares[number] - share))).click()
+            self.answered()
 
     def draw_box(self, left: float, top: float, right: float, bottom: float) -> None:
         """Give the object that is being shown by a box instead: two of its corners, in pixels."""
         self.page.locator("#click label", has_text="box").click()
         for x, y in ((left, top), (right, bottom)):
-            before = self.page.locator("#photo img").get_attribute("src")
             self.click(x, y)
-            self.page.wait_for_function(DRAWN, arg=before)
+        self.answered()
 
     def show(self, x: float, y: float, label: str) -> None:
         """Show an object by one click."""
@@ -205,6 +186,7 @@ class User:
     def press(self, button: str) -> None:
         """Press one of the buttons below the photo, and wait until nothing is selected or being shown."""
         self.page.locator(f"#{button}").click()
+        self.answered()
         for other in ("#right", "#save"):
             self.page.locator(other).wait_for(state="hidden")
 

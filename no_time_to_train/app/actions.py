@@ -1,23 +1,31 @@
 """What the page does when a person clicks: one call of :class:`Workspace`, and the components that show its result."""
 
 import html
+import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gradio as gr
+import numpy as np
+from gradio.utils import get_upload_folder
 
-from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf
+from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf, address
 from no_time_to_train.app.photos import UPLOADS, store_upload
-from no_time_to_train.app.view import View, count_text, describe, draw, same, scale_of
+from no_time_to_train.app.view import View, count_text, same, scene_items, scene_masks
 from no_time_to_train.app.workspace import Workspace
-from no_time_to_train.data.prompts import check_label
+from no_time_to_train.data.prompts import check_box, check_label, check_point
+from no_time_to_train.data.rle import decode_mask, mask_area
 from no_time_to_train.errors import UserError, plural
+from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.pipeline.summary import Summary
 
-#: What a click on the photo does while an object is shown.
-ADD, TAKE, BOX = "add to the object", "take away", "box: two corners"
+#: What a person may say of an object.
+VERDICTS = ("right", "wrong", "remove", "rename")
 
 
 class Actions:
@@ -25,41 +33,65 @@ class Actions:
 
     def __init__(self, workspace: Workspace, lists: Lists, out: Path, uploads: Path) -> None:
         self.workspace, self.lists, self.out, self.uploads = workspace, lists, out, uploads
+        acts = (
+            self.open, self.step, self.click, self.box, self.draw, self.choose, self.outline, self.touch, self.save,
+            self.cancel, self.judge, self.undo, self.redo, self.review, self.rename_class, self.reference, self.forget,
+        )  # fmt: skip
+        self.acts: dict[str, Callable[..., View]] = {function.__name__: function for function in acts}
 
     # What the page shows.
 
+    def act(self, view: View, shelf: Shelf, event: gr.EventData) -> list[Any]:
+        """Do what a person asks for on the photo; the page knows from the number what is answered."""
+        number, name, values = (event._data[key] for key in ("number", "act", "values"))
+        view.names = shelf.names
+        try:
+            view = self.acts[name](view, *values)
+        except UserError as error:
+            gr.Warning(html.escape(str(error)), title="Not done")
+        view.number = int(number)
+        return self.show(view)
+
     def show(self, view: View) -> list[Any]:
         """All components but the lists, after anything has changed."""
+        return [view, self.scene(view), self.lists.class_table(), *self.lists.search_state()]
+
+    def scene(self, view: View) -> str:
+        """What the page draws of the photo, and what can be done, as JSON."""
         workspace, project = self.workspace, self.workspace.project
-        picture, title = None, "<p class='hint'>There is no photo here yet: add some.</p>"
+        scene: dict[str, Any] = {
+            "number": view.number,
+            "photo": view.photo,
+            "url": None,
+            "counts": "",
+            "hint": "There is no photo here yet: add some.",
+            "undo": project.next_undo,
+            "redo": project.next_redo,
+            "points": view.points,
+            "negative_points": view.negative_points,
+            "masks": scene_masks(view),
+            "chosen": view.chosen,
+            "items": [],
+            "selected": -1,
+        }
         if view.photo is not None:
             shown = workspace.shown(view.photo)
             view.items = shown.items
             view.selected = next((item for item in view.items if same(item, view.selected)), None)
-            hint = "" if workspace.classes else "<span class='hint'>Click on an object that you want to find.</span>"
+            items = sorted(view.items, key=lambda item: -mask_area(item.mask))  # a click takes the smallest
+            scene["counts"], scene["reviewed"] = count_text(shown.counts), workspace.is_reviewed(view.photo)
+            scene["hint"] = "" if workspace.classes else "Click on an object that you want to find."
+            if shown.full:
+                scene["hint"] = "A photo shows no more objects than these: start the app with a larger --max-instances."
+            scene["items"] = scene_items(items, workspace.classes)
+            scene["selected"] = items.index(view.selected) if view.selected else -1
             try:
-                picture = draw(workspace.opened.pixels(view.photo), view, workspace.classes)
+                pixels = workspace.opened.pixels(view.photo)
+                scene["height"], scene["width"] = pixels.shape[:2]
+                scene["url"] = address(self.lists.pictures.file(workspace.search.content(view.photo), pixels))
             except UserError as error:  # the other photos can be opened
-                hint = f"<span class='hint'>{html.escape(str(error))}</span>"
-            title = f"<b>{html.escape(view.photo)}</b> {html.escape(count_text(shown.counts))}{hint}"
-        masks = [] if view.masks is None else list(view.masks)
-        choices = [(f"{mask.mean():.1%}", index) for index, mask in enumerate(masks)]
-        undo, redo = project.next_undo, project.next_redo
-        return [
-            view,
-            title,
-            picture,
-            gr.update(visible=view.drafting),
-            gr.update(choices=choices, value=view.chosen if choices else None, visible=len(choices) > 1),
-            gr.update(choices=workspace.classes),
-            gr.update(visible=view.selected is not None),
-            "" if view.selected is None else f"<p>{html.escape(describe(view.selected))}</p>",
-            gr.update(choices=workspace.classes, value=None),
-            gr.update(interactive=undo is not None, value=f"Undo {undo}" if undo else "Undo"),
-            gr.update(interactive=redo is not None, value=f"Redo {redo}" if redo else "Redo"),
-            self.lists.class_table(),
-            *self.lists.search_state(),
-        ]
+                scene["hint"] = str(error)
+        return json.dumps(scene).replace("<", "\\u003c")  # no text of it is HTML
 
     def tick(self, view: View, shelf: Shelf) -> list[Any]:
         """Follow the search; nothing is sent where nothing has changed.
@@ -69,27 +101,22 @@ class Actions:
         """
         state = self.workspace.state
         if state == view.state:
-            return [*[gr.skip()] * 5, *self.lists.update(shelf, view.photo)]
+            return [*[gr.skip()] * 4, *self.lists.update(shelf, view.photo)]
         new = view.photo is not None and (view.state is None or self.workspace.items(view.photo) != view.items)
-        shown = self.show(view)[1:3] if new else [gr.skip()] * 2
+        scene = self.scene(view) if new else gr.skip()
         view.state = state
-        return [*shown, self.lists.class_table(), *self.lists.search_state(), *self.lists.update(shelf, view.photo)]
+        return [scene, self.lists.class_table(), *self.lists.search_state(), *self.lists.update(shelf, view.photo)]
 
     def load(self, view: View) -> list[Any]:
         """Open the first photo."""
-        return self.open(next(iter(self.workspace.ordered("name")), None))
-
-    def open(self, name: str | None) -> list[Any]:
-        """Open a photo."""
-        if name is not None:
-            self.workspace.search.open(name)
-        return self.show(View(name))
+        name = next(iter(self.workspace.ordered("name")), None)
+        return self.show(View() if name is None else self.open(view, name))
 
     # Choosing a photo.
 
-    def sort(self, view: View, shelf: Shelf, order: str) -> list[Any]:
-        """Sort the photos, and show the first ones."""
-        shelf.sort, shelf.first, shelf.photo = order, 0, view.photo
+    def sort(self, view: View, shelf: Shelf, order: str, wanted: str) -> list[Any]:
+        """Sort the photos, keep those whose names have a text, and show the first ones."""
+        shelf.sort, shelf.wanted, shelf.first, shelf.photo = order, wanted, 0, view.photo
         return self.lists.update(shelf, view.photo)
 
     def turn(self, view: View, shelf: Shelf, by: int) -> list[Any]:
@@ -97,16 +124,19 @@ class Actions:
         shelf.first, shelf.photo = max(shelf.first + by * AT_ONCE, 0), view.photo
         return self.lists.update(shelf, view.photo)
 
-    def choose_photo(self, view: View, shelf: Shelf, event: gr.SelectData) -> list[Any]:
-        """Open the photo that was clicked on."""
-        return self.open(shelf.names[shelf.first + event.index])
+    def open(self, view: View, name: str) -> View:
+        """Open a photo."""
+        if name not in self.workspace.photos:
+            raise UserError(f"there is no photo {name!r}")
+        self.workspace.search.open(name)
+        return View(name)
 
-    def step(self, view: View, shelf: Shelf, by: int) -> list[Any]:
-        """Open the next photo, or the one before."""
-        if not shelf.names:
-            return self.show(view)
-        place = shelf.names.index(view.photo) if view.photo in shelf.names else 0
-        return self.open(shelf.names[(place + by) % len(shelf.names)])
+    def step(self, view: View, by: int) -> View:
+        """Open the next photo of the list, or the one before."""
+        if not view.names:
+            return view
+        place = view.names.index(view.photo) + by if view.photo in view.names else 0
+        return self.open(view, view.names[place % len(view.names)])
 
     def add_photos(self, view: View, files: list[str]) -> list[Any]:
         """Add uploaded photos, and open the first of them."""
@@ -121,67 +151,112 @@ class Actions:
             first = first or name
         if problems:
             gr.Warning(html.escape("; ".join(problems)), title="Not added")
-        return self.show(view) if first is None else self.open(first)
+        return self.show(view if first is None else self.open(view, first))
 
     # Showing and judging objects.
 
-    def clicked(self, view: View, click: str, event: gr.SelectData) -> list[Any]:
+    def click(self, view: View, x: int, y: int, away: bool) -> View:
         """A click on the photo selects what is found there, or shows an object."""
-        if view.photo is None:
-            return self.show(view)
-        height, width = self.workspace.opened.pixels(view.photo).shape[:2]
-        scale = scale_of(height, width)
-        x, y = (
-            min(max(int(place / scale), 0), side - 1) for place, side in zip(event.index, (width, height), strict=True)
-        )
-        if not view.drafting and (item := self.workspace.item_at(view.photo, x, y)) is not None:
-            return self.show(View(view.photo, selected=item, clicked=(x, y)))
-        photo, drafting = view.photo, view.drafting
-        view = View(photo, None, list(view.points), list(view.negative_points), view.corner, view.box)
-        if drafting and click == BOX:
-            if view.corner is None:
-                view.corner = x, y
-                return self.show(view)
-            (left, right), (top, bottom) = sorted((view.corner[0], x)), sorted((view.corner[1], y))
-            view.box, view.corner, view.points, view.negative_points = (left, top, right + 1, bottom + 1), None, [], []
-        elif drafting and click == TAKE:
-            view.negative_points.append((x, y))
-        else:
-            view.points.append((x, y))
-        view.masks = self.workspace.opened.masks(photo, view.points, view.negative_points, view.box)
-        return self.show(view)
+        photo, size = self._size(view)
+        check_point((x, y), *size)
+        if view.masks is None and (item := self.workspace.item_at(photo, int(x), int(y))) is not None:
+            return View(photo, selected=item, clicked=(x, y))
+        on, off = [*view.points, *([] if away else [(x, y)])], [*view.negative_points, *([(x, y)] if away else [])]
+        return View(photo, None, on, off, view.box, self.workspace.opened.masks(photo, on, off, view.box))
 
-    def choose_mask(self, view: View, index: int) -> list[Any]:
+    def box(self, view: View, *corners: float) -> View:
+        """Show an object by a box instead."""
+        photo, size = self._size(view)
+        box = check_box(corners, *size)
+        return View(photo, box=box, masks=self.workspace.opened.masks(photo, box=box))
+
+    def draw(self, view: View, line: list[list[float]], inside: bool) -> View:
+        """Add what a line encloses to the mask, or take it away."""
+        photo, _ = self._size(view)
+        if view.mask is None:
+            raise UserError("there is no outline to draw at: click on an object first")
+        area = cv2.fillPoly(view.mask.astype(np.uint8) * 0, [np.array(line).reshape(-1, 2).astype(np.int32)], 1) > 0
+        mask = view.mask | area if inside else view.mask & ~area
+        if not mask.any():
+            raise UserError("nothing would be left of the object")
+        return View(photo, None, view.points, view.negative_points, view.box, mask[None])
+
+    def choose(self, view: View, index: int) -> View:
         """Choose one of three masks."""
-        view.chosen = index
-        return self.show(view)
+        if view.masks is not None and index in range(len(view.masks)):
+            view.chosen = index
+        return view
 
-    def outline(self, view: View) -> list[Any]:
+    def outline(self, view: View) -> View:
         """Show the object where something was found: its mask may be bad, or may hide another object."""
         if view.photo is None or view.clicked is None:
-            return self.show(view)
-        masks = self.workspace.opened.masks(view.photo, [view.clicked])
-        return self.show(View(view.photo, points=[view.clicked], masks=masks))
+            return view
+        return View(view.photo, points=[view.clicked], masks=self.workspace.opened.masks(view.photo, [view.clicked]))
 
-    def save_draft(self, view: View, label: str | None) -> list[Any]:
+    def touch(self, view: View) -> View:
+        """Begin with the mask that was found, to draw at its outline."""
+        return view if view.selected is None else View(view.photo, masks=decode_mask(view.selected.mask)[None])
+
+    def save(self, view: View, label: str) -> View:
         """Make the object a reference."""
         if view.photo is None or view.mask is None:
-            return self.show(view)
+            return view
         if not label:
             raise UserError("what is it? Choose a class, or type the name of a new one")
         self.workspace.show(view.photo, view.mask, check_label(label))
-        return self.show(View(view.photo))
+        return View(view.photo)
 
-    def judge(self, view: View, verdict: str, *label: str) -> list[Any]:
+    def cancel(self, view: View) -> View:
+        """Forget the object that is being shown."""
+        return View(view.photo)
+
+    def judge(self, view: View, verdict: str, *label: str) -> View:
         """Say what the selected object is."""
-        if view.photo is not None and view.selected is not None:
-            getattr(self.workspace, verdict)(view.photo, view.selected, *label)
-        return self.show(View(view.photo))
+        if view.photo is not None and view.selected is not None and verdict in VERDICTS:
+            getattr(self.workspace, verdict)(view.photo, view.selected, *map(check_label, label))
+        return View(view.photo)
 
-    def step_back(self, view: View, way: str) -> list[Any]:
-        """Undo or redo."""
-        getattr(self.workspace, way)()
-        return self.show(View(view.photo))
+    def undo(self, view: View) -> View:
+        """Undo."""
+        self.workspace.undo()
+        return View(view.photo)
+
+    def redo(self, view: View) -> View:
+        """Redo."""
+        self.workspace.redo()
+        return View(view.photo)
+
+    def review(self, view: View) -> View:
+        """Say that a photo was reviewed, or that it has to be again."""
+        if view.photo is not None:
+            self.workspace.review(view.photo)
+        return view
+
+    # The classes and their references.
+
+    def rename_class(self, view: View, label: str, name: str) -> View:
+        """Call a class otherwise."""
+        self.workspace.rename_class(label, check_label(name))
+        return View(view.photo)
+
+    def reference(self, view: View, number: int) -> View:
+        """Open the photo of a reference, and select its object."""
+        one = self.workspace.annotation(number)
+        found = self.open(view, one.photo)
+        found.selected = next((item for item in self.workspace.items(one.photo) if item.annotation == one.id), None)
+        return found
+
+    def forget(self, view: View, number: int) -> View:
+        """Remove a reference."""
+        self.workspace.forget(number)
+        return View(view.photo)
+
+    def _size(self, view: View) -> tuple[str, tuple[int, int]]:
+        """The open photo, and its height and width."""
+        if view.photo is None:
+            raise UserError("there is no photo here yet: add some")
+        height, width = self.workspace.opened.pixels(view.photo).shape[:2]
+        return view.photo, (height, width)
 
     # All photos.
 
@@ -199,6 +274,14 @@ class Actions:
         """Export."""
         summary = exported(self.workspace.export(self.out, formats))
         return [f"<p>{html.escape(summary)}</p><p>In <code>{html.escape(str(self.out.resolve()))}</code></p>"]
+
+    def pack(self, view: View) -> list[Any]:
+        """Make a ZIP file of the export, and a link that the page follows; the file is removed after a minute."""
+        if not is_finished(self.out):
+            raise UserError("there is no export yet: press Export first")
+        folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+        file = shutil.make_archive(str(folder / "results"), "zip", self.out)
+        return [f"<p><a href='{html.escape(address(Path(file)))}' download>results.zip</a>, for a minute</p>"]
 
 
 def exported(summary: Summary) -> str:

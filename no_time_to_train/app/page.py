@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from no_time_to_train.app.actions import ADD, BOX, TAKE, Actions, guarded
+from no_time_to_train.app.actions import Actions, guarded
 from no_time_to_train.app.endpoints import Blocks, Endpoints
 from no_time_to_train.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train.app.photos import UPLOADS, Thumbnails
@@ -19,7 +19,6 @@ from no_time_to_train.app.server import THUMBNAILS, GuardedApp
 from no_time_to_train.app.view import View
 from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.label_files import FORMATS
-from no_time_to_train.data.prompts import check_label
 
 #: Seconds between two looks at the progress of the search.
 EVERY = 1.0
@@ -56,12 +55,11 @@ class Page:
                 with gr.Column(scale=1, min_width=250, elem_id="photos"):
                     self.build_photos()
                 with gr.Column(scale=4, min_width=320, elem_id="middle"):
-                    self.title = gr.HTML(elem_id="title")
-                    self.picture = gr.Image(
-                        show_label=False, interactive=False, buttons=["fullscreen"], format="jpeg", elem_id="photo",
-                        alt_text="the open photo; click on an object",
-                    )  # fmt: skip
-                    self.build_tools()
+                    self.scene = gr.HTML(
+                        html_template=(TEMPLATES / "photo.html").read_text(encoding="utf-8"),
+                        js_on_load="noTimeToTrain.start(props, watch, (data) => trigger('act', data))",
+                        apply_default_css=False,
+                    )
                 with gr.Column(scale=2, min_width=260, elem_id="side"):
                     self.build_side()
             self.timer = gr.Timer(EVERY)
@@ -73,10 +71,8 @@ class Page:
     def build_photos(self) -> None:
         """The list of photos."""
         self.sort = gr.Dropdown(list(ORDERS), value="name", label="Sort photos by", elem_id="sort")
-        self.gallery = gr.Gallery(
-            show_label=False, columns=2, height=640, allow_preview=False, interactive=False, buttons=[],
-            object_fit="cover", elem_id="gallery",
-        )  # fmt: skip
+        self.wanted = gr.Textbox(label="Name", placeholder="part of a name", elem_id="wanted")
+        self.gallery = gr.HTML(apply_default_css=False, elem_id="gallery")
         with gr.Row(elem_id="pages"):
             self.back = gr.Button("Back", size="sm", min_width=40, visible=False, elem_id="back")
             self.range = gr.HTML(visible=False, elem_id="range")
@@ -85,44 +81,23 @@ class Page:
             "Add photos", file_count="multiple", file_types=["image"], size="sm", elem_id="upload"
         )
 
-    def build_tools(self) -> None:
-        """The buttons below the photo."""
-        with gr.Row():
-            self.previous = gr.Button("Previous", size="sm", elem_id="previous")
-            self.next = gr.Button("Next", size="sm", elem_id="next")
-            self.undo = gr.Button("Undo", size="sm", elem_id="undo")
-            self.redo = gr.Button("Redo", size="sm", elem_id="redo")
-        with gr.Column(visible=False, elem_id="drafting") as self.drafting:
-            with gr.Row():
-                self.click = gr.Radio([ADD, TAKE, BOX], value=ADD, label="A click on the photo", elem_id="click")
-                self.choice = gr.Radio([], label="Which mask? Its share of the photo:", elem_id="choice")
-            with gr.Row():
-                self.label = gr.Dropdown(
-                    [], label="Name of the class", allow_custom_value=True, elem_id="label", info="choose or type one"
-                )
-                self.save = gr.Button("Save as a reference", variant="primary", elem_id="save")
-                self.cancel = gr.Button("Cancel", elem_id="cancel")
-        with gr.Column(visible=False, elem_id="judging") as self.judging:
-            self.chosen = gr.HTML(elem_id="chosen")
-            with gr.Row():
-                self.right = gr.Button("Right", variant="primary", min_width=110, elem_id="right")
-                self.wrong = gr.Button("Wrong", variant="stop", min_width=110, elem_id="wrong")
-                self.remove = gr.Button("Remove", min_width=110, elem_id="remove")
-                self.outline = gr.Button("Outline again", min_width=110, elem_id="outline")
-            with gr.Row():
-                self.other = gr.Dropdown([], label="It is a", allow_custom_value=True, elem_id="other")
-                self.rename = gr.Button("Other class", elem_id="rename")
-
     def build_side(self) -> None:
         """Progress, classes and export."""
         self.progress = gr.HTML(elem_id="progress")
         self.stop = gr.Button("Stop", size="sm", elem_id="stop")
-        self.table = gr.HTML(elem_id="classes")
+        self.table = gr.HTML(
+            html_template="<div class='classes'></div>",
+            js_on_load="noTimeToTrain.table(props, watch)",
+            apply_default_css=False,
+            elem_id="classes",
+        )
         with gr.Accordion("Thresholds", open=True, elem_id="scores"):
             gr.render(inputs=self.scores)(self.build_sliders)
         with gr.Accordion("Export", open=False):
             self.formats = gr.CheckboxGroup(list(FORMATS), label="Label files as well", elem_id="formats")
-            self.export = gr.Button("Export", elem_id="export")
+            with gr.Row():
+                self.export = gr.Button("Export", min_width=90, elem_id="export")
+                self.pack = gr.Button("Download", min_width=90, elem_id="download")
             self.exported = gr.HTML(elem_id="exported")
         gr.HTML((TEMPLATES / "keys.html").read_text(encoding="utf-8"))
 
@@ -146,46 +121,38 @@ class Page:
         if any(score.origin == "default" for score in scores):
             gr.HTML(MORE)
 
-    def on(self, event: Callable[..., Any], function: Callable[..., Any], *inputs: Any, outputs: Any = None) -> None:
+    def on(
+        self, event: Callable[..., Any], function: Callable[..., Any], *inputs: Any, outputs: Any = None, **more: Any
+    ) -> Any:
         """Let a function follow an event; it takes the view and the values of the inputs."""
-        event(
+        return event(
             guarded(function),
             [self.view, *inputs],
             outputs or self.outputs,
             api_visibility="private",
             show_progress="hidden",
+            **more,
         )
 
     def connect(self, page: gr.Blocks) -> None:
         """Say which function follows which event."""
-        self.outputs = [
-            self.view, self.title, self.picture, self.drafting, self.choice, self.label, self.judging, self.chosen,
-            self.other, self.undo, self.redo, self.table, self.progress, self.stop,
-        ]  # fmt: skip
+        seen = [self.scene, self.table, self.progress, self.stop]
+        self.outputs = [self.view, *seen]
         lists = [self.gallery, self.range, self.back, self.more, self.scores]
-        seen = [self.title, self.picture, self.table, self.progress, self.stop]
         on, do = self.on, self.actions
         on(page.load, do.load)
         on(self.timer.tick, do.tick, self.shelf, outputs=[*seen, *lists])
-        on(self.sort.change, do.sort, self.shelf, self.sort, outputs=lists)
+        # Nothing that a person does is dropped, and one follows the other.
+        on(self.scene.act, do.act, self.shelf, trigger_mode="multiple", concurrency_limit=1)
+        for event in (self.sort.change, self.wanted.change):
+            on(event, do.sort, self.shelf, self.sort, self.wanted, outputs=lists, trigger_mode="always_last")
         on(self.back.click, partial(do.turn, by=-1), self.shelf, outputs=lists)
         on(self.more.click, partial(do.turn, by=1), self.shelf, outputs=lists)
         on(self.upload.upload, do.add_photos, self.upload)
-        on(self.gallery.select, do.choose_photo, self.shelf)
-        on(self.previous.click, partial(do.step, by=-1), self.shelf)
-        on(self.next.click, partial(do.step, by=1), self.shelf)
-        on(self.picture.select, do.clicked, self.click)
-        on(self.choice.input, do.choose_mask, self.choice)
-        on(self.save.click, do.save_draft, self.label)
-        on(self.cancel.click, lambda view: do.show(View(view.photo)))
-        for button, verdict in ((self.right, "right"), (self.wrong, "wrong"), (self.remove, "remove")):
-            on(button.click, partial(do.judge, verdict=verdict))
-        on(self.outline.click, do.outline)
-        on(self.rename.click, lambda view, label: do.judge(view, "rename", check_label(label)), self.other)
-        on(self.undo.click, partial(do.step_back, way="undo"))
-        on(self.redo.click, partial(do.step_back, way="redo"))
         on(self.stop.click, do.stop_or_continue)
         on(self.export.click, do.write, self.formats, outputs=[self.exported])
+        packed = on(self.pack.click, do.pack, outputs=[self.exported])
+        packed.then(None, js="() => document.querySelector('#exported a')?.click()", api_visibility="private")
 
 
 def serve(
@@ -212,7 +179,7 @@ def serve(
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(temporary, "examples"))  # it would be in the current folder
     page = Page(workspace, out, folder).build()
     workspace.search.start()
-    script = (TEMPLATES / "keys.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "app.js").read_text(encoding="utf-8")
     page.queue(default_concurrency_limit=8).launch(
         server_name=f"[{host}]" if ":" in host else host,
         server_port=port,

@@ -1,5 +1,6 @@
 """The photos of the app: their files, the pixels and clicks of those that are open, and thumbnails."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,9 @@ CLICKED_SIDE = 1536
 
 #: Longest side of a thumbnail in pixels.
 THUMBNAIL_SIDE = 240
+
+#: Longest side in pixels of a photo's picture on the page: browsers show no larger ones.
+PICTURE_SIDE = 8192
 
 #: The gray of a thumbnail that is not there yet.
 GRAY = 128
@@ -135,6 +139,45 @@ class OpenPhotos:
             pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
         with computing_in(self.segmenter.precision, self.segmenter.device):
             return PromptedImage(self.segmenter.prompts, pixels)
+
+
+class Pictures:
+    """Pictures of photos and of references in a folder, for the page. Those of photos are removed after a while.
+
+    Args:
+        folder: The folder that stays.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def file(self, content: str, pixels: NDArray[np.uint8]) -> Path:
+        """The picture of a photo, made again where it was removed.
+
+        Args:
+            content: What the photo is known by.
+            pixels: uint8 [H, W, 3] RGB.
+        """
+        path = self.folder.with_name("pictures") / f"{content.split()[1]}.jpg"
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            path.parent.mkdir(exist_ok=True)
+            height, width = pixels.shape[:2]
+            scale = min(PICTURE_SIDE / max(height, width), 1)
+            size = max(round(scale * width), 1), max(round(scale * height), 1)
+            small = pixels if scale == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+            save_picture(np.asarray(small, np.uint8), path)
+        return path
+
+    def crop(self, name: str, content: bytes) -> Path:
+        """The picture of a reference, from the bytes of its PNG file."""
+        path = self.folder / f"{name}.png"
+        if not path.exists():
+            with atomic_write(path) as file:
+                file.write(content)
+        return path
 
 
 class Thumbnails:

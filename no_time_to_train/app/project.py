@@ -52,12 +52,14 @@ class Step:
     Attributes:
         remove: The ids of annotations that it removes.
         thresholds: Thresholds by class that it sets; None takes one back.
+        reviewed: Whether photos were reviewed, by their content. Earlier versions wrote no such thing.
     """
 
     name: str
     add: Sequence[Annotation] = ()
     remove: Sequence[int] = ()
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
+    reviewed: Mapping[str, bool] = field(default_factory=dict)
 
 
 class Project:
@@ -67,6 +69,7 @@ class Project:
 
     Attributes:
         annotations: The annotations by their ids, in the order in which they were made.
+        reviewed: The contents of the photos that were reviewed.
         lock: A reentrant lock.
     """
 
@@ -146,6 +149,7 @@ class Project:
         """The state after the steps that are done."""
         annotations: dict[int, Annotation] = {}
         thresholds: dict[str, float] = {}
+        reviewed: dict[str, bool] = {}
         for step in self._steps[: self._done]:
             for annotation_id in step.remove:
                 annotations.pop(annotation_id, None)
@@ -153,10 +157,12 @@ class Project:
             thresholds |= {label: score for label, score in step.thresholds.items() if score is not None}
             for label in (label for label, score in step.thresholds.items() if score is None):
                 thresholds.pop(label, None)
+            reviewed |= step.reviewed
         by_photo: dict[str, list[Annotation]] = {}
         for one in annotations.values():
             by_photo.setdefault(one.photo, []).append(one)
         self.annotations, self.thresholds, self._by_photo = annotations, thresholds, by_photo
+        self.reviewed = {content for content, is_reviewed in reviewed.items() if is_reviewed}
 
 
 def _from_json(content: Any, path: Path) -> tuple[list[Step], int]:
@@ -181,7 +187,10 @@ def _step(content: Any) -> Step:
     for score in content["thresholds"].values():
         check_number("a threshold", score, Fraction | None)
     thresholds = {clean_class_name(label): score for label, score in content["thresholds"].items()}
-    return Step(name, [_annotation(one) for one in content["add"]], remove, thresholds)
+    reviewed = content.get("reviewed", {})
+    if any(type(one) is not bool for one in reviewed.values()):
+        raise ValueError("a photo is neither reviewed nor not")
+    return Step(name, [_annotation(one) for one in content["add"]], remove, thresholds, reviewed)
 
 
 def _annotation(content: Any) -> Annotation:

@@ -84,6 +84,13 @@ class AnnotatedReferences:
         """Those of the annotations that are references with vectors."""
         return [one for one in annotations if one.reference and key_of(one) in self.rows]
 
+    def crops(self, annotations: Iterable[Annotation]) -> Iterator[tuple[Annotation, str, bytes | None]]:
+        """The annotations that are references, each with a name for its picture and this PNG file, if there is one."""
+        for one in self.of(annotations):
+            key = key_of(one)
+            crop = None if self.bank is None else self.bank.crops[self.rows[key]]
+            yield one, key, None if crop is None else crop.numpy().tobytes()
+
     def memory(self, loaded: MemoryBank | None, annotations: Iterable[Annotation]) -> MemoryBank | None:
         """The memory of loaded classes and of annotations that are described; None where it has no class.
 

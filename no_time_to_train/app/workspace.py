@@ -38,12 +38,17 @@ DOUBTFUL = 0.1
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of a photo."""
+    """What is shown of a photo.
+
+    Attributes:
+        full: Whether as many objects were found in it as are found at most.
+    """
 
     state: tuple[int, ...]
     items: list[Item]
     counts: Counter[str]
     doubt: float
+    full: bool
 
 
 class Workspace:
@@ -112,7 +117,9 @@ class Workspace:
             near = correct(found, self.said(name), low)
             items = [item for item in near if item.confirmed or item.score >= scores.of(item.label)]
             counts = Counter(item.label for item in items)
-            known = self._shown[name] = Shown(state, items, counts, doubt(near, scores))
+            number = sum(one.score >= scores.of(one.label) for one in found)
+            full = number >= self.segmenter.segmenter.settings.max_instances
+            known = self._shown[name] = Shown(state, items, counts, doubt(near, scores), full)
         return known
 
     def said(self, name: str) -> list[Annotation]:
@@ -139,7 +146,19 @@ class Workspace:
             names.sort(key=lambda name: -self.shown(name).counts.total())
         if by == "doubt":
             names.sort(key=lambda name: -self.shown(name).doubt)
+        if by == "review":
+            names.sort(key=self.is_reviewed)
         return names
+
+    def is_reviewed(self, name: str) -> bool:
+        """Whether a person said that all of a photo is right."""
+        return self.photos[name].content in self.project.reviewed
+
+    def annotation(self, number: int) -> Annotation:
+        """The annotation with this id."""
+        if number not in self.project.annotations:
+            raise UserError("this reference was removed")
+        return self.project.annotations[number]
 
     # What a person does.
 
@@ -185,6 +204,30 @@ class Workspace:
             name = f"{label}: automatic score" if score is None else f"{label}: from {score:.2f} on"
             self.project.do(Step(name, thresholds={label: score}))
 
+    def review(self, name: str) -> None:
+        """Say that all of a photo is right, or take this back."""
+        content, reviewed = self.search.content(name), not self.is_reviewed(name)
+        text = "reviewed" if reviewed else "not reviewed"
+        self.project.do(Step(f"{name}: {text}", reviewed={content: reviewed}))
+
+    def rename_class(self, label: str, name: str) -> None:
+        """Give a class another name, or join it to another class; the order of the classes stays."""
+        if self.loaded is not None and label in [category.name for category in self.loaded.categories]:
+            raise UserError(f"class {label} comes from a memory file: it cannot be renamed here")
+        with self.project.lock:
+            renamed = [replace(one, label=name) for one in self.project.annotations.values() if one.label == label]
+            score = self.project.thresholds.get(label)
+            thresholds = {} if score is None else {label: None, name: score}
+            if renamed and name != label:
+                self.project.do(
+                    Step(f"{label} is called {name}", renamed, thresholds=thresholds)
+                )  # they keep their ids
+                self.learn()
+
+    def forget(self, number: int) -> None:
+        """Remove a reference, or what was said to be none."""
+        self.do(f"{self.annotation(number).label}: reference removed", [], remove=[number])
+
     def confirm(self, annotations: Sequence[Annotation], source: Path) -> None:
         """Confirm the objects of references that were given, in one step, which can be undone.
 
@@ -209,11 +252,18 @@ class Workspace:
             self.learn()
         return name
 
-    def do(self, name: str, add: Sequence[Annotation], instead_of: tuple[str, Rle] | None = None) -> None:
+    def do(
+        self,
+        name: str,
+        add: Sequence[Annotation],
+        instead_of: tuple[str, Rle] | None = None,
+        remove: Sequence[int] = (),
+    ) -> None:
         """Do a step and learn from it.
 
         Args:
             add: Annotations, which get ids.
+            remove: The ids of annotations that are removed.
             instead_of: A photo and a mask. What was said about this object is removed.
         """
         with self.project.lock:
@@ -223,8 +273,8 @@ class Workspace:
                 for number, one in enumerate(add)
             ]
             self.references.describe(added, self.opened.pixels)
-            remove = [] if instead_of is None else self._same(*instead_of)
-            self.project.do(Step(name, added, remove))
+            same = [] if instead_of is None else self._same(*instead_of)
+            self.project.do(Step(name, added, [*remove, *same]))
             self.learn()  # before another step: the memory and the annotations go together
 
     def export(self, out: Path, formats: Sequence[str] = ()) -> Summary:

@@ -14,10 +14,10 @@ from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import read_json
-from no_time_to_train.method.settings import ContextRatio, PointsPerSide
+from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, PointsPerSide, Settings, Tiles
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import is_finished
-from no_time_to_train.ranges import Fraction, Range
+from no_time_to_train.ranges import Fraction, Positive, Range
 
 try:
     import fcntl
@@ -50,6 +50,9 @@ def app(
     dinov2: str | None = None,
     nano: bool = False,
     points_per_side: PointsPerSide | None = None,
+    mode: ModeName = "paper",
+    tiles: Tiles = Settings.tiles,
+    max_instances: Positive = Settings.max_instances,
     context_ratio: ContextRatio | None = None,
     precision: Precision = "float32",
     device: str | None = None,
@@ -75,6 +78,11 @@ def app(
         dinov2: DINOv2 by its checkpoint's name or path.
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
         points_per_side: Point prompts per side of the grid. Default: 32 with a GPU, 16 without one, 24 with --nano.
+        mode: paper scores and merges masks as the paper does; best has settings that found more on drawn scenes
+            (docs/beyond_the_paper.md). Its scores are lower.
+        tiles: For small objects: look at each photo as a whole and at N x N overlapping tiles of it (N * N + 1 times
+            the work; docs/beyond_the_paper.md).
+        max_instances: The most objects that are found in a photo. The page says where a photo has that many.
         context_ratio: Context around a reference, relative to its longer side. Default: what suits the encoder.
         precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
@@ -118,7 +126,6 @@ def app(
     from no_time_to_train.app.workspace import Workspace
     from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-    from no_time_to_train.method.settings import Settings
 
     check_address(host, port)
     folder = out / "app"
@@ -136,7 +143,7 @@ def app(
     segmenter = ReferenceSegmenter.from_pretrained(
         *networks,
         device=device,
-        settings=Settings(points_per_side=side),
+        settings=Settings(points_per_side=side, tiles=tiles, max_instances=max_instances, **MODES[mode]),
         context_ratio=context_ratio,
         precision=precision,
         preset=None if nano else preset,
