@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -62,6 +63,11 @@ def settle(workspace: Workspace) -> None:
         search.start()
     with search.state:
         assert search.state.wait_for(lambda: search.settled == search.memory and search.progress().done, 120)
+
+
+def event(number: int, name: str, *values: object) -> Mock:
+    """What the page sends when a person does something."""
+    return Mock(_data={"number": number, "act": name, "values": list(values)})
 
 
 def photos_of(workspace: Workspace) -> list:
@@ -174,19 +180,24 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
     thumbnails = Thumbnails(tmp_path / "app" / "thumbnails", many.photos)
     lists, shelf, skip = Lists(many, thumbnails), Shelf(), [gr.skip()] * 5
     gallery, text, back, more, _ = lists.update(shelf, "000.png")
-    assert (len(gallery["value"]), text["value"]) == (AT_ONCE, f"1 to {AT_ONCE} of {AT_ONCE + 2}")
-    assert (gallery["selected_index"], back["interactive"], more["interactive"]) == (0, False, True)
+    assert (gallery["value"].count("<img"), text["value"]) == (AT_ONCE, f"1 to {AT_ONCE} of {AT_ONCE + 2}")
+    assert re.findall("data-photo='([^']*)' aria-current", gallery["value"]) == ["000.png"]
+    assert (back["interactive"], more["interactive"]) == (False, True)
     deadline = time.monotonic() + 60
     while thumbnails.made < AT_ONCE and time.monotonic() < deadline:
         time.sleep(0.01)
     gallery, *_ = lists.update(shelf, "000.png")
-    assert {Path(file).name for file, _ in gallery["value"]} == {f"{number:03}.jpg" for number in range(AT_ONCE)}
+    assert re.findall(r"(\d+)\.jpg'", gallery["value"]) == [f"{number:03}" for number in range(AT_ONCE)]
     assert lists.update(shelf, "000.png") == skip
     gallery, text, *_ = lists.update(shelf, f"{AT_ONCE:03}.png")
-    assert [caption for _, caption in gallery["value"]] == [f"{AT_ONCE + number:03}.png" for number in range(2)]
+    assert re.findall(r"<span>(.*?)</span>", gallery["value"]) == [f"{AT_ONCE + number:03}.png" for number in range(2)]
     assert text["value"] == f"{AT_ONCE + 1} to {AT_ONCE + 2} of {AT_ONCE + 2}", "the open photo is brought into view"
-    _, text, *_ = Actions(many, lists, folder, folder).turn(View(f"{AT_ONCE + 1:03}.png"), shelf, by=-1)
+    actions = Actions(many, lists, tmp_path, tmp_path)
+    _, text, *_ = actions.turn(View(f"{AT_ONCE + 1:03}.png"), shelf, by=-1)
     assert text["value"] == f"1 to {AT_ONCE} of {AT_ONCE + 2}", "the person's turn counts more"
+    gallery, *_ = actions.sort(View("000.png"), shelf, "name", " 06")
+    assert re.findall("data-photo='([^']*)'", gallery["value"]) == ["006.png", "060.png", "061.png"]
+    assert actions.act(View("061.png"), shelf, event(1, "step", 1))[0].photo == "006.png"
     many.search.close()
 
 
@@ -198,8 +209,8 @@ def test_a_photo_is_drawn_once_more_after_it_was_opened(workspace: Workspace, tm
 
     lists, shelf = Lists(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos)), Shelf()
     actions = Actions(workspace, lists, tmp_path, tmp_path)
-    view, title, *_ = actions.open(next(iter(workspace.photos)))
-    assert actions.tick(view, shelf)[0] == title
+    view, scene, *_ = actions.load(View())
+    assert actions.tick(view, shelf)[0] == scene
     assert actions.tick(view, shelf)[:2] == [gr.skip()] * 2
 
 
@@ -467,10 +478,68 @@ def test_a_photo_that_cannot_be_read_is_opened_with_the_reason_in_its_title(
     (own / "000000.png").write_text("no image")
     found = start(workspace.segmenter, [own], tmp_path / "project")
     thumbnails = Thumbnails(tmp_path / "thumbnails", found.photos)
-    _, title, picture, *_ = Actions(found, Lists(found, thumbnails), tmp_path, tmp_path).load(View())
-    assert picture is None
-    assert "000000.png</b>" in title
-    assert "cannot be read" in title
+    _, text, *_ = Actions(found, Lists(found, thumbnails), tmp_path, tmp_path).load(View())
+    scene = json.loads(text)
+    assert (scene["photo"], scene["url"]) == ("000000.png", None)
+    assert "cannot be read" in scene["hint"]
+
+
+def test_a_class_that_is_renamed_keeps_its_place_its_threshold_and_its_references_and_can_be_undone(
+    workspace: Workspace, references: list[Reference], folder: Path
+) -> None:
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    workspace.confirm(annotations, folder)
+    before, count = list(workspace.classes), confirmed(workspace)
+    workspace.set_threshold(before[0], 0.25)
+    workspace.rename_class(before[0], "new name")
+    assert workspace.classes == ["new name", *before[1:]]
+    assert (workspace.thresholds.of("new name"), confirmed(workspace)) == (0.25, count)
+    workspace.rename_class(before[1], "new name")
+    assert workspace.classes == ["new name", *before[2:]], "the two are one class"
+    workspace.undo()
+    workspace.undo()
+    assert workspace.classes == before
+    workspace.loaded = workspace.segmenter.memory
+    with pytest.raises(UserError, match="memory file"):
+        workspace.rename_class(before[0], "new name")
+
+
+def test_a_reviewed_photo_stays_reviewed_whatever_it_is_called_and_projects_without_reviews_are_read(
+    workspace: Workspace,
+) -> None:
+    first, second, *_ = list(workspace.photos)
+    workspace.review(first)
+    assert workspace.ordered("review") == sorted(workspace.photos, key=lambda name: name == first)
+    again = Project(workspace.project.path)
+    assert again.reviewed == {workspace.search.content(first)}
+    workspace.review(first)
+    assert not workspace.is_reviewed(first)
+    assert workspace.undo() == f"{first}: not reviewed"
+    assert [workspace.is_reviewed(name) for name in (first, second)] == [True, False]
+    content = json.loads(workspace.project.path.read_text())
+    for step in content["steps"]:
+        del step["reviewed"]
+    workspace.project.path.write_text(json.dumps(content))
+    assert Project(workspace.project.path).reviewed == set()
+
+
+def test_a_photo_with_as_many_objects_as_are_found_at_most_says_so(
+    workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train.app.actions import Actions
+    from no_time_to_train.app.lists import Lists
+
+    segmenter = workspace.segmenter.segmenter
+    segmenter.settings = replace(segmenter.settings, max_instances=2)
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    workspace.confirm(annotations[:1], folder)
+    workspace.set_threshold(annotations[0].label, 0.05)
+    settle(workspace)
+    full = [name for name in workspace.photos if workspace.shown(name).full]
+    assert full
+    actions = Actions(workspace, Lists(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos)), folder, folder)
+    assert "--max-instances" in json.loads(actions.scene(View(full[0])))["hint"]
 
 
 def test_pictures_and_unused_uploads_are_removed_and_sooner_where_they_are_many(

@@ -151,7 +151,10 @@ class Actions:
             first = first or name
         if problems:
             gr.Warning(html.escape("; ".join(problems)), title="Not added")
-        return self.show(view if first is None else self.open(view, first))
+        if first is not None:
+            number, view = view.number, self.open(view, first)
+            view.number = number
+        return self.show(view)
 
     # Showing and judging objects.
 

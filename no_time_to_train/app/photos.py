@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
+from io import BytesIO
 from pathlib import Path
 from queue import LifoQueue
 from threading import Lock, Thread
@@ -175,8 +176,8 @@ class Pictures:
         """The picture of a reference, from the bytes of its PNG file."""
         path = self.folder / f"{name}.png"
         if not path.exists():
-            with atomic_write(path) as file:
-                file.write(content)
+            picture = Image.open(BytesIO(content))
+            save_picture(np.asarray(picture.convert("RGBA").crop(picture.getbbox())), path)
         return path
 
 
