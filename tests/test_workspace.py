@@ -538,7 +538,9 @@ def test_a_photo_with_as_many_objects_as_are_found_at_most_says_so(
     settle(workspace)
     full = [name for name in workspace.photos if workspace.shown(name).full]
     assert full
-    actions = Actions(workspace, Lists(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos)), folder, folder)
+    actions = Actions(
+        workspace, Lists(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos)), folder, folder
+    )
     assert "--max-instances" in json.loads(actions.scene(View(full[0])))["hint"]
 
 

@@ -37,6 +37,13 @@ PLACED = """([x, y]) => {
   return [place.x + (x + 0.5) * scale, place.y + (y + 0.5) * scale];
 }"""
 
+#: Whether the page shows something that was found at a pixel of the photo.
+FOUND = (
+    "([x, y]) => { const at = ("
+    + PLACED
+    + ")([x, y]); return at && document.elementFromPoint(...at)?.closest('.item') != null; }"
+)
+
 
 def inside(mask: NDArray[np.bool_]) -> tuple[float, float]:
     """(x, y) of the pixel of a mask that is farthest from its outline: where a person clicks."""
@@ -144,6 +151,7 @@ class User:
 
     def begin(self, x: float, y: float) -> None:
         """Click where nothing was found, so that an object is being shown."""
+        self.page.wait_for_function(f"place => !({FOUND})(place)", arg=[x, y])
         self.click(x, y)
         self.page.locator("#save").wait_for(state="visible")
         self.answered()
@@ -179,7 +187,8 @@ class User:
         self.save(label)
 
     def select(self, x: float, y: float) -> None:
-        """Click on something that was found."""
+        """Click on something that was found, once the page shows it."""
+        self.page.wait_for_function(FOUND, arg=[x, y])
         self.click(x, y)
         self.page.locator("#right").wait_for(state="visible", timeout=PATIENCE / 2)
 

@@ -158,11 +158,16 @@ class Actions:
 
     # Showing and judging objects.
 
-    def click(self, view: View, x: int, y: int, away: bool) -> View:
-        """A click on the photo selects what is found there, or shows an object."""
+    def click(self, view: View, x: int, y: int, away: bool, on_item: bool) -> View:
+        """A click on the photo selects what is found there, or shows an object.
+
+        Args:
+            away: Whether the object has less than the mask.
+            on_item: Whether the page showed something there: what was found a moment later is not meant.
+        """
         photo, size = self._size(view)
         check_point((x, y), *size)
-        if view.masks is None and (item := self.workspace.item_at(photo, int(x), int(y))) is not None:
+        if on_item and (item := self.workspace.item_at(photo, int(x), int(y))) is not None:
             return View(photo, selected=item, clicked=(x, y))
         on, off = [*view.points, *([] if away else [(x, y)])], [*view.negative_points, *([(x, y)] if away else [])]
         return View(photo, None, on, off, view.box, self.workspace.opened.masks(photo, on, off, view.box))

@@ -1,7 +1,7 @@
 // The photo with what was found in it, and the tools below. The server sends a scene: outlines in pixels of the photo,
 // and what can be done. Zooming, hovering and typing happen here; every click is an act that the server answers in order.
 const noTimeToTrain = (() => {
-  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null };
+  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set() };
   const find = (selector) => document.querySelector(selector);
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -195,8 +195,8 @@ const noTimeToTrain = (() => {
       else { state.corner = at; paint(); }
       return;
     }
-    const found = !state.draft && event.target.closest?.(".item");
-    act("click", ...at, state.draft && (mode === "take" || event.shiftKey));
+    const found = !state.draft && event.target.closest(".item") !== null;
+    act("click", ...at, state.draft && (mode === "take" || event.shiftKey), found);
     if (!found) begin();
   }
 
@@ -276,7 +276,9 @@ const noTimeToTrain = (() => {
       event.preventDefault();
       zoom(Math.exp(-Math.min(Math.max(event.deltaY, -100), 100) / 400), ...position(event));
     }, { passive: false });
-    frame.addEventListener("dblclick", (event) => event.preventDefault());
+    for (const type of ["dblclick", "mousedown"]) { // no selected text, and no scrolling by the middle button
+      frame.addEventListener(type, (event) => { event.preventDefault(); if (!state.draft) frame.focus({ preventScroll: true }); });
+    }
     new ResizeObserver(place).observe(frame);
   }
 
@@ -309,19 +311,20 @@ const noTimeToTrain = (() => {
   function showClasses(classes) {
     state.classes = classes;
     const none = make("p", { className: "hint", textContent: "No class yet. Click on an object, name it, and every one like it is found." });
-    const open = new Set([...document.querySelectorAll("#classes details[open]")].map((one) => one.dataset.label));
     find("#classes .classes").replaceChildren(...(classes.length ? [] : [none]), ...classes.map((one, index) => {
       const dot = make("i");
       dot.style.background = one.color;
       const key = index < 9 ? [make("kbd", { textContent: index + 1 })] : [];
       const name = make("span", { textContent: one.label }), count = make("b", { textContent: one.count });
       count.setAttribute("aria-label", `${one.count} objects`);
-      const details = make("details", { open: open.has(one.label) }, make("summary", {}, dot, name, ...key, count));
-      details.dataset.label = one.label;
+      const details = make("details", { open: state.open.has(one.label) }, make("summary", {}, dot, name, ...key, count));
+      details.ontoggle = () => state.open[details.open ? "add" : "delete"](one.label);
       const rename = make("button", { type: "button", textContent: "Rename", className: "rename" });
       rename.onclick = () => {
         const to = prompt(`What is the class ${one.label} called?`, one.label);
-        if (to !== null && to !== one.label) act("rename_class", one.label, to);
+        if (to === null || to === one.label) return;
+        state.open.add(to.trim());
+        act("rename_class", one.label, to);
       };
       const references = one.references.map((reference) => {
         const no = reference.verdict === "wrong" ? "not this: " : "";

@@ -1,0 +1,303 @@
+"""The page of the app in a real browser: keys, the mouse, zoom, drawing, lists and layout."""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from no_time_to_train.cli import main
+from no_time_to_train.data.coco import read_coco
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from tests.browser import needs_browser
+from timing.app_user import App, User, browser_page, inside
+
+pytest.importorskip("gradio", reason="the app's extra is not installed")
+
+pytestmark = needs_browser
+
+#: The drawn photo, and one of 12 megapixels.
+SMALL, LARGE = "000001.png", "large.jpg"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("photos")
+
+
+@pytest.fixture(scope="module")
+def places(folder: Path) -> list[tuple[float, float]]:
+    """Where a person clicks on the objects of the drawn photo; the photos are in the folder ``images``."""
+    write_coco(folder, NOVEL_CLASSES, 1, 1)
+    Image.open(folder / "images" / SMALL).convert("RGB").resize((4000, 3000)).save(folder / "images" / LARGE)
+    coco = read_coco(folder / "instances.json")
+    masks = sorted((coco.annToMask(one).astype(bool) for one in coco.anns.values()), key=np.sum, reverse=True)
+    return [inside(mask) for mask in masks]
+
+
+@pytest.fixture(scope="module")
+def app(folder: Path, places: list[tuple[float, float]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with App(folder / "images", tmp_path_factory.mktemp("app") / "out", "--points-per-side", "8") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(app: App) -> Iterator[User]:
+    with browser_page() as tab:
+        person = User(tab, app.url)
+        yield person
+        assert person.problems == []
+
+
+@pytest.fixture
+def user(page: User, app: App) -> Iterator[User]:
+    """A person who sees the whole drawn photo, in which nothing was shown, and takes everything back in the end."""
+    page.page.set_viewport_size({"width": 1400, "height": 950})
+    page.open(SMALL)
+    page.page.locator("#photo").focus()
+    page.page.keyboard.press("0")
+    yield page
+    page.page.keyboard.press("Escape")
+    page.answered()
+    while page.page.locator("#undo").is_enabled():
+        page.page.locator("#undo").click()
+        page.answered()
+
+
+def scene(user: User) -> Any:
+    """What the page shows of the photo."""
+    user.answered()
+    return user.page.evaluate("noTimeToTrain.state.scene")
+
+
+def steps(app: App) -> list[str]:
+    """The names of the steps that are done."""
+    content = json.loads((app.out / "app" / "project.json").read_text())
+    return [step["name"] for step in content["steps"][: content["done"]]]
+
+
+def stage(user: User) -> dict[str, float]:
+    """Where the whole photo is on the page, also what is outside its frame."""
+    return user.page.locator("#stage").bounding_box()
+
+
+def test_one_enter_saves_what_was_typed_right_after_the_click_and_quick_ones_lose_nothing(
+    user: User, app: App, places: list[tuple[float, float]]
+) -> None:
+    for number, place in enumerate(places[:2]):
+        user.click(*place)
+        user.page.keyboard.type(f"thing {number}")
+        user.page.keyboard.press("Enter")
+        user.page.keyboard.press("Enter")
+    user.answered()
+    assert steps(app) == ["thing 0: shown", "thing 1: shown"]
+    assert not user.page.locator("#drafting").is_visible()
+
+
+def test_a_digit_names_the_object_and_the_last_name_is_there_already(
+    user: User, app: App, places: list[tuple[float, float]]
+) -> None:
+    user.show(*places[0], "one")
+    user.wait_for("#classes summary", "one")
+    user.click(*places[1])
+    user.answered()
+    assert user.page.evaluate("document.activeElement.value") == "one"
+    user.page.keyboard.press("1")
+    user.answered()
+    assert steps(app) == ["one: shown", "one: shown"]
+    user.click(*places[2])
+    user.page.keyboard.type(" 2 euros")
+    user.page.keyboard.press("Enter")
+    user.wait_for("#classes summary", "2 euros")
+    user.select(*places[0])
+    user.page.keyboard.press("2")
+    user.answered()
+    assert steps(app)[2:] == ["2 euros: shown", "one is 2 euros"]
+
+
+def test_a_class_is_renamed_and_its_references_can_be_opened_and_forgotten(
+    user: User, app: App, places: list[tuple[float, float]]
+) -> None:
+    user.show(*places[0], "boat")
+    user.page.locator("#classes summary").click()
+    user.page.once("dialog", lambda dialog: dialog.accept("ship"))
+    user.page.get_by_role("button", name="Rename").click()
+    user.wait_for("#classes summary", "ship")
+    user.open(LARGE)
+    reference = user.page.get_by_role("button", name=f"ship in {SMALL}")
+    assert reference.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 10
+    reference.click()
+    user.wait_for("#chosen", "ship, confirmed")
+    assert scene(user)["photo"] == SMALL
+    user.page.get_by_title("forget this reference").click()
+    user.answered()
+    assert steps(app)[-1] == "ship: reference removed"
+    assert scene(user)["items"] == []
+
+
+def test_a_small_photo_is_enlarged_and_the_wheel_keys_and_dragging_move_it(user: User) -> None:
+    whole, frame = stage(user), user.page.locator("#photo").bounding_box()
+    assert max(whole["width"] / frame["width"], whole["height"] / frame["height"]) == pytest.approx(1, abs=0.02)
+    assert whole["width"] > scene(user)["width"] * 1.2
+    x, y = frame["x"] + frame["width"] * 0.4, frame["y"] + frame["height"] * 0.6
+    user.page.mouse.move(x, y)
+    user.page.mouse.wheel(0, -300)
+    user.page.wait_for_function("noTimeToTrain.state.zoom > 1")
+    near = stage(user)
+    assert (x - near["x"]) / near["width"] == pytest.approx((x - whole["x"]) / whole["width"], abs=0.01)
+    user.page.keyboard.press("+")
+    assert stage(user)["width"] > near["width"]
+    before = stage(user)
+    user.page.keyboard.down("Space")
+    user.page.mouse.down()
+    user.page.mouse.move(x - 30, y - 20, steps=3)
+    user.page.mouse.up()
+    user.page.keyboard.up("Space")
+    user.page.mouse.down(button="middle")
+    user.page.mouse.move(x - 60, y - 40, steps=3)
+    user.page.mouse.up(button="middle")
+    assert [stage(user)[axis] - before[axis] for axis in "xy"] == pytest.approx([-60, -40], abs=1)
+    user.page.keyboard.press("0")
+    assert stage(user) == pytest.approx(whole, abs=1)
+    assert scene(user)["masks"] == [], "moving is no click"
+
+
+def test_two_fingers_zoom(user: User) -> None:
+    frame, touch = user.page.locator("#photo").bounding_box(), user.page.context.new_cdp_session(user.page)
+    middle = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+
+    def fingers(kind: str, *offsets: int) -> None:
+        points = [{"x": middle[0] + one, "y": middle[1], "id": number} for number, one in enumerate(offsets)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", -40, 40)
+    fingers("touchMove", -60, 60)
+    fingers("touchMove", -120, 120)
+    fingers("touchEnd")
+    assert user.page.evaluate("noTimeToTrain.state.zoom") == pytest.approx(3, abs=0.3)
+    assert scene(user)["masks"] == []
+    user.page.keyboard.press("0")
+
+
+def test_a_click_on_a_large_photo_is_one_at_its_full_resolution(user: User) -> None:
+    user.open(LARGE)
+    user.page.locator("#photo").focus()
+    for _ in range(30):
+        user.page.keyboard.press("+")
+    assert stage(user)["width"] / 4000 > 4
+    x, y = scene(user)["width"] // 2 + 3, scene(user)["height"] // 2 - 5
+    user.begin(x, y)
+    assert scene(user)["points"] == [[x, y]]
+    assert user.page.locator("#photo img").evaluate("image => image.naturalWidth") == 4000
+
+
+def test_the_masks_to_choose_from_are_outlined_where_the_mouse_is(
+    user: User, places: list[tuple[float, float]]
+) -> None:
+    user.begin(*places[0])
+    masks = scene(user)["masks"]
+    assert len(masks) == 3
+    for number, mask in enumerate(masks):
+        user.page.locator("#choice button").nth(number).hover()
+        assert user.page.locator("#stage .draft").get_attribute("d") == mask["path"]
+    user.page.locator("#title").hover()
+    assert user.page.locator("#stage .draft").get_attribute("d") == masks[0]["path"]
+    user.page.locator("#choice button").nth(2).click()
+    assert scene(user)["chosen"] == 2
+
+
+def test_an_outline_is_drawn_and_erased_and_a_drag_is_a_box(
+    user: User, app: App, places: list[tuple[float, float]]
+) -> None:
+    from no_time_to_train.data.rle import decode_mask
+
+    def drag(*corners: tuple[float, float]) -> None:
+        at = [(one["x"] + x * one["width"], one["y"] + y * one["height"]) for x, y in corners]
+        user.page.mouse.move(*at[0])
+        user.page.mouse.down()
+        for point in at[1:]:
+            user.page.mouse.move(*point, steps=4)
+        user.page.mouse.up()
+        user.answered()
+
+    one = stage(user)
+    drag((0.1, 0.1), (0.5, 0.5))
+    assert len(scene(user)["masks"]) == 1
+    user.page.locator("#click label", has_text="erase").click()
+    drag((0, 0), (1, 0), (1, 0.45), (0, 0.45))
+    user.page.locator("#click label", has_text="draw").click()
+    drag((0.7, 0.1), (0.9, 0.1), (0.9, 0.3), (0.7, 0.3))
+    user.page.locator("#label input").fill("drawn")
+    user.page.keyboard.press("Enter")
+    user.answered()
+    annotation = json.loads((app.out / "app" / "project.json").read_text())["steps"][0]["add"][0]
+    mask = decode_mask(annotation["mask"])
+    height, width = mask.shape
+    assert mask[int(0.12 * height) : int(0.28 * height), int(0.72 * width) : int(0.88 * width)].all()
+    assert not mask[: int(0.43 * height), : int(0.6 * width)].any()
+    user.select(0.8 * width, 0.2 * height)
+    user.page.keyboard.press("t")
+    user.wait_for("#drafting", "erase")
+    user.answered()
+    assert len(scene(user)["masks"]) == 1
+
+
+def test_photos_are_found_by_name_and_marked_as_reviewed(user: User, app: App) -> None:
+    user.page.locator("#wanted input, #wanted textarea").fill("LARG")
+    user.page.locator("#gallery button", has_text=SMALL).wait_for(state="hidden")
+    assert user.page.locator("#gallery button").count() == 1
+    user.page.locator("#wanted input, #wanted textarea").fill("")
+    user.page.locator("#gallery button", has_text=SMALL).wait_for()
+    user.page.locator("#photo").focus()
+    user.page.keyboard.press("v")
+    user.wait_for("#gallery button[aria-current]", "reviewed")
+    assert user.page.locator("#reviewed").get_attribute("aria-pressed") == "true"
+    user.wait_for("#progress", "1 reviewed")
+    assert steps(app) == [f"{SMALL}: reviewed"]
+
+
+def test_an_export_is_downloaded_as_a_zip_file(user: User, places: list[tuple[float, float]]) -> None:
+    user.page.get_by_text("Export", exact=True).first.click()
+    user.show(*places[0], "thing")
+    user.wait_for("#progress", "2 of 2")
+    user.page.locator("#export").click()
+    user.wait_for("#exported", "2 images")
+    with user.page.expect_download() as download:
+        user.page.locator("#download").click()
+    names = zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())).namelist()
+    assert {"results.json", "images.json", "references.memory"} <= set(names)
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900), (2560, 1300)])
+def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
+    user: User, places: list[tuple[float, float]], width: int, height: int
+) -> None:
+    user.page.set_viewport_size({"width": width, "height": height})
+    user.page.wait_for_timeout(100)
+    user.begin(*places[0])
+    assert user.page.evaluate("document.documentElement.scrollWidth") <= width
+    undo, redo = (user.page.locator(f"#{name}").bounding_box() for name in ("undo", "redo"))
+    assert redo["y"] == pytest.approx(undo["y"], abs=2)
+    assert redo["height"] < 50
+    field = user.page.locator("#label input").bounding_box()
+    assert 0 < field["y"] < height - field["height"], "the name can be typed without scrolling"
+    nameless = """() => [...document.querySelectorAll("#columns button, #columns input")].filter((one) => one.offsetParent
+      && !(one.ariaLabel || one.innerText?.trim() || one.title || one.labels?.length || one.querySelector("img[alt]:not([alt=''])")))
+      .map((one) => one.outerHTML.slice(0, 200))"""
+    assert user.page.evaluate(nameless) == []
+
+
+def test_mode_tiles_and_the_most_objects_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from no_time_to_train.app import page as app_page
+
+    served = []
+    monkeypatch.setattr(app_page, "serve", lambda workspace, *_, **__: served.append(workspace))
+    words = ["--tiles", "2", "--mode", "best", "--max-instances", "7", "--out", str(tmp_path / "out"), "--no-browser"]
+    main(["app", "--demo", *words])
+    settings = served[0].segmenter.segmenter.settings
+    assert (settings.tiles, settings.suppression, settings.max_instances) == (2, "none", 7)
