@@ -285,9 +285,9 @@ def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
     assert redo["height"] < 50
     field = user.page.locator("#label input").bounding_box()
     assert 0 < field["y"] < height - field["height"], "the name can be typed without scrolling"
-    nameless = """() => [...document.querySelectorAll("#columns button, #columns input")].filter((one) => one.offsetParent
-      && !(one.ariaLabel || one.innerText?.trim() || one.title || one.labels?.length || one.querySelector("img[alt]:not([alt=''])")))
-      .map((one) => one.outerHTML.slice(0, 200))"""
+    nameless = """() => [...document.querySelectorAll("#columns button, #columns input")].filter((one) =>
+      one.offsetParent && !(one.ariaLabel || one.innerText?.trim() || one.title || one.labels?.length
+        || one.querySelector("img[alt]:not([alt=''])"))).map((one) => one.outerHTML.slice(0, 200))"""
     assert user.page.evaluate(nameless) == []
 
 

@@ -31,9 +31,9 @@ ANSWERED = "() => noTimeToTrain.state.scene.number >= noTimeToTrain.state.sent"
 
 #: The place of a pixel of the photo on the page; null while the photo is loaded.
 PLACED = """([x, y]) => {
-  const image = document.querySelector("#photo img"), place = image.getBoundingClientRect(), { scene } = noTimeToTrain.state;
+  const image = document.querySelector("#photo img"), place = image.getBoundingClientRect();
   if (!place.width || !image.complete || !image.naturalWidth) return null;
-  const scale = place.width / scene.width;
+  const scale = place.width / noTimeToTrain.state.scene.width;
   return [place.x + (x + 0.5) * scale, place.y + (y + 0.5) * scale];
 }"""
 
