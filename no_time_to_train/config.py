@@ -19,7 +19,7 @@ from no_time_to_train.networks.registry import (
 )
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
 
-Protocol = Literal["coco", "voc", "lvis", "semantic"]
+Protocol = Literal["coco", "voc", "lvis", "semantic"] | str  # of one's own
 
 #: The kind of prototypes that only the stages have besides the paper's mean (``method/beyond/ablations.py``).
 AREA_WEIGHTED = "area_weighted"
@@ -99,7 +99,8 @@ class EncoderCfg(Checked):
 
     Attributes:
         name: ``dinov2_{small,base,large,giant}``, each also with ``_reg`` (registers), or ``dinov2_nano``; DINOv3,
-            PE-Spatial, CLIP, TIPSv2, and any vision transformer of timm as ``timm:NAME`` (docs/encoders.md).
+            PE-Spatial, CLIP, TIPSv2, and any vision transformer of timm as ``timm:NAME`` (docs/encoders.md); or
+            your own (docs/extending.md).
         img_size: Side of the encoder's square input in pixels, a multiple of the side of its patches. Default: 518, or
             336 for ``dinov2_nano``; 592 for DINOv3; for others the size that they were trained with.
         patch_size: Kept for compatibility; checked where it is given.
@@ -165,7 +166,7 @@ class ModelCfg:
 
     Attributes:
         sam2_cfg_file: ``sam2_hiera_{t,s,b+,l}``, ``sam2.1_hiera_{t,s,b+,l}`` or ``sam2_nano``, with or without
-            ``.yaml``.
+            ``.yaml``; or a proposer of your own (docs/extending.md).
         sam2_ckpt_path: Checkpoint of that SAM 2. Default: its official file in ``checkpoints/``.
         encoder_ckpt_path: Checkpoint of the encoder. Default: its official file in ``checkpoints/`` or
             ``checkpoints/dinov2/``.
@@ -247,7 +248,8 @@ class TargetDatasetCfg(DatasetCfg):
     """The target images of stage 3.
 
     Attributes:
-        protocol: How results are scored: ``coco``, ``voc``, ``lvis`` or ``semantic`` (docs/benchmarks.md).
+        protocol: How results are scored: ``coco``, ``voc``, ``lvis`` or ``semantic`` (docs/benchmarks.md); or your
+            own (docs/extending.md).
         semantic_threshold: With ``semantic``, the lowest score of an instance that counts.
     """
 

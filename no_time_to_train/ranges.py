@@ -10,6 +10,7 @@ from reprlib import repr as short_repr
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.plugins import OwnPart, find_plugin, is_plugin
 
 #: The largest number where a range has no end: that of 64 bits, which torch and numpy compute with.
 LARGEST = 2**63 - 1
@@ -88,18 +89,26 @@ def check_number(name: str, value: object, hint: Any) -> None:
         raise UserError(f"{name} must be {_words(kind)} ({allowed}), not {short_repr(value)}")
 
 
-def check_choice(name: str, value: object, hint: Any) -> None:
-    """Check that a value is one of a few.
+def check_choice(name: str, value: object, hint: Any) -> object:
+    """Check that a value is one of a few, and return it; where the hint has ``OwnPart``, also a part of one's own.
 
     Args:
         name: What the value is called, for the message.
         value: The value, or None where the type hint allows it.
         hint: The type hint that declares the values: a ``Literal``, or a ``Literal | None``.
     """
-    literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
-    known = [choice for literal in literals for choice in get_args(literal)]
+    known = choices_of(hint)
+    if OwnPart in get_args(hint) and is_plugin(value):
+        return find_plugin(value)
     if value not in known and not (value is None and type(None) in get_args(hint)):
         raise UserError(f"{name} must be one of {', '.join(known)}, not {short_repr(value)}")
+    return value
+
+
+def choices_of(hint: Any) -> list[Any]:
+    """The values of the ``Literal`` in a type hint; none where there is none."""
+    literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
+    return [choice for literal in literals for choice in get_args(literal)]
 
 
 def check_value(name: str, value: object, hint: Any) -> None:
@@ -113,7 +122,7 @@ def check_value(name: str, value: object, hint: Any) -> None:
         parse_number(name, value, hint)
     elif range_of(hint):
         check_number(name, value, hint)
-    elif any(get_origin(part) is Literal for part in parts):
+    elif choices_of(hint):
         check_choice(name, value, hint)
     elif bool in parts and not (isinstance(value, bool) or (value is None and type(None) in parts)):
         raise UserError(f"{name} must be true or false, not {short_repr(value)}")
@@ -136,14 +145,17 @@ def parse_number(name: str, text: str, hint: Any) -> float:
 
 
 def check_fields(instance: Any) -> None:
-    """Check all numbers of a dataclass, in its ``__post_init__``.
+    """Check all numbers of a dataclass, in its ``__post_init__``, and what may be a part of one's own.
 
     Args:
         instance: The dataclass's instance.
     """
     hints = get_type_hints(type(instance), include_extras=True)
     for field in fields(instance):
-        check_number(field.name, getattr(instance, field.name), hints[field.name])
+        value, hint = getattr(instance, field.name), hints[field.name]
+        check_number(field.name, value, hint)
+        if OwnPart in get_args(hint) and choices_of(hint):
+            object.__setattr__(instance, field.name, check_choice(field.name, value, hint))  # it may be frozen
 
 
 def _words(kind: type) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import nbformat
@@ -67,11 +68,27 @@ def test_commands_are_found_in_every_kind_of_code_block(tmp_path: Path) -> None:
     assert sorted(commands_of(page)) == [["download", "a"], ["report", "runs/"], ["test", "--seed", "1"]]
 
 
+def write_own_parts(folder: Path) -> str:
+    """Write the modules of docs/extending.md into a folder, and return the code that uses them from Python."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
+    names = [re.match(r"# (\w+\.py)\n", block) for block in blocks]
+    for name, block in zip(names, blocks, strict=True):
+        if name:
+            (folder / name[1]).write_text(block)
+    (code,) = (block for name, block in zip(names, blocks, strict=True) if not name)
+    return code
+
+
 @pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_each_command_in_the_documents_parses(
-    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
+    if "--plugin" in command:
+        write_own_parts(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        for module in tmp_path.glob("*.py"):
+            monkeypatch.delitem(sys.modules, module.stem, raising=False)
     name, arguments = split_command(command)
     assert name in COMMANDS
     if name == "test":
@@ -94,16 +111,21 @@ def test_each_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert anchor in anchors(target), f"{page.name} links to {link}, but {target.name} has no such heading"
 
 
-def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    code = "\n".join(blocks).replace('"sam2_hiera_large", "dinov2_vitl14"', '"nano"')
+def draw_example(folder: Path) -> None:
+    """The pictures that the pages name: an object as a reference, and a photo."""
     scene = draw_scene(np.random.default_rng(114), NOVEL_CLASSES, (300, 400))
     mask = scene.masks[scene.masks.sum((1, 2)).argmax()]
     for name in ("photo.jpg", "photos/photo.jpg", "ref.jpg", "refs/boat/1.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scene.image).save(tmp_path / name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene.image).save(folder / name)
     for name in ("ref_mask.png", "refs/boat/1_mask.png"):
-        Image.fromarray(mask).save(tmp_path / name)
+        Image.fromarray(mask).save(folder / name)
+
+
+def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    code = "\n".join(blocks).replace('"sam2_hiera_large", "dinov2_vitl14"', '"nano"')
+    draw_example(tmp_path)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert (tmp_path / "found.jpg").exists()

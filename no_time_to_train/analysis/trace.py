@@ -10,6 +10,7 @@ from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
 from no_time_to_train.method.segmenter import SUPPRESS, Segmenter, keep_best, merge, score
 from no_time_to_train.method.suppress import suppress
+from no_time_to_train.plugins import choose
 
 
 @dataclass
@@ -41,7 +42,7 @@ def trace(segmenter: Segmenter, proposals: DescribedProposals) -> Trace:
     settings = segmenter.settings
     with without_autocast(segmenter.prototypes):
         candidates = score(proposals, segmenter.prototypes, settings, segmenter.negatives)
-        threshold, way = settings.box_nms_thresh, SUPPRESS[settings.suppression]
+        threshold, way = settings.box_nms_thresh, choose(SUPPRESS, settings.suppression)
         every = suppress(candidates, proposals, threshold, max(len(candidates), 1), way)
         taken = suppress(candidates, proposals, threshold, settings.max_instances, way)
         taken, masks = merge(proposals, taken, settings)

@@ -106,7 +106,7 @@ class ReferenceSegmenter:
         self.context_ratio, self.precision = context_ratio, precision
         self.memory: MemoryBank | None = None
         self.made_with: dict[str, Any] = {
-            "encoder": encoder_name,
+            "encoder": str(encoder_name),
             "img_size": segmenter.encoder.size,
             "context_ratio": context_ratio,
             **({"debias": segmenter.encoder.debias} if segmenter.encoder.debias else {}),

@@ -4,10 +4,11 @@ Only the content of the file is translated. The classes that it names are never 
 """
 
 from copy import deepcopy
-from typing import Any, get_args
+from typing import Any
 
 from no_time_to_train.config import Protocol, configuration_keys
 from no_time_to_train.errors import UserError
+from no_time_to_train.ranges import choices_of
 
 #: The LightningModule of this package, and the name of theirs, which forks keep in packages of other names.
 OUR_CLASS, THEIR_CLASS = "no_time_to_train.lightning_module.NoTimeToTrain", "Sam2MatcherLightningModel"
@@ -143,7 +144,7 @@ def translate_names(stage: dict[str, Any], theirs: bool) -> list[str]:
     for data in ("fill_memory", "test", "support"):
         key = f"dataset_cfgs.{data}.name"
         name = value_of(stage, key)
-        if name is None or (not theirs and (name in get_args(Protocol) or protocol_of(str(name)) is None)):
+        if name is None or (not theirs and (name in choices_of(Protocol) or protocol_of(str(name)) is None)):
             continue
         remove(stage, key)
         protocol = protocol_of(str(name))

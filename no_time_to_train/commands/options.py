@@ -8,7 +8,15 @@ from zipfile import is_zipfile
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles
+from no_time_to_train.method.settings import (
+    ContextRatio,
+    ModeName,
+    PointsPerSide,
+    Prompts,
+    Settings,
+    Tiles,
+    settings_of,
+)
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.ranges import NonNegative, Positive
 
@@ -128,7 +136,8 @@ class NetworkOptions(NetworkChoice):
 
     Attributes:
         mode: paper scores and merges masks as the paper does; best has settings that found more on drawn scenes
-            (docs/beyond_the_paper.md). Its scores are lower: see --threshold of segment.
+            (docs/beyond_the_paper.md). Its scores are lower: see --threshold of segment. Or settings of your own
+            (docs/extending.md).
         debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md).
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to make masks from boxes and points.
         context_ratio: Context around a reference, relative to its longer side. Default: what suits the encoder.
@@ -148,7 +157,7 @@ class NetworkOptions(NetworkChoice):
 
     def settings(self) -> dict[str, Any]:
         prompts = self.prompts or PRESETS[self.preset or "accurate"].prompts
-        return {**super().settings(), "tiles": self.tiles, "prompts": prompts, **MODES[self.mode]}
+        return {**super().settings(), "tiles": self.tiles, "prompts": prompts, **settings_of(self.mode)}
 
     def build(self, **more: Any) -> "ReferenceSegmenter":
         for name in ("sam_checkpoint", "context_ratio", "precision", "debias"):

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import Docstring, DocstringStyle
 from docstring_parser import parse as parse_docstring
 
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.ranges import parse_number, range_of
+from no_time_to_train.plugins import OwnPart, allow, find_plugin, is_plugin
+from no_time_to_train.ranges import choices_of, parse_number, range_of
 
 #: Options that earlier versions and the paper's commands spell differently -> their name here.
 ALIASES = {
@@ -41,11 +42,27 @@ CONFIGURATION = ("--model", "--trainer", "--print_config")
 
 HIDDEN = "Kept for compatibility"
 
+#: The option ``--plugin``, which every command has besides its own.
+PLUGIN: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "MODULE",
+    "help": "A Python module of your own that may run: options and configurations can name what is in it as "
+    "MODULE:NAME (docs/extending.md). May be given several times.",
+}
+
 #: How help texts show an option's value, by its type.
 METAVARS = {Path: "PATH", str: "TEXT", int: "N", float: "X"}
 
 #: Width of help texts in characters.
 WIDTH = 110
+
+
+class Choices(list[Any]):
+    """The values of an option that may also be the name of a part of one's own."""
+
+    def __contains__(self, value: object) -> bool:
+        return super().__contains__(value) or (is_plugin(value) and bool(find_plugin(value)))
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -73,6 +90,12 @@ class CommandParser(argparse.ArgumentParser):
         Returns:
             The arguments of the command's function by name.
         """
+        if any(argument.startswith("--plugin") for argument in argv):
+            first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            first.add_argument("--plugin", **PLUGIN)
+            given, argv = first.parse_known_args(argv)
+            for module in given.plugin:
+                allow(module)
         argv = [self._spelled(argument) for argument in argv]
         own = [word for option in split_options(argv) if not self._is_configuration(option[0]) for word in option]
         for option in (argument.partition("=")[0] for argument in own):
@@ -80,6 +103,7 @@ class CommandParser(argparse.ArgumentParser):
                 near = suggest(option.partition(".")[0], self.options())
                 raise UserError(f"{self.prog}: there is no option {option}{near}")
         values = vars(self.parse_intermixed_args(own))
+        del values["plugin"]
         if self.words:
             values[self.words] = argv
         for name, kind in self.shared.items():
@@ -143,6 +167,7 @@ def parser_of(command: str, function: Callable[..., Any]) -> CommandParser:
     )
     parser.add_argument("-h", "--help", action="help", help="Show this help and exit.")
     _add_all(parser, function, documentation)
+    parser.add_argument("--plugin", **PLUGIN)
     return parser
 
 
@@ -180,8 +205,8 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
         return
     many, kind = _kind(hint)
     declared = range_of(kind)
-    if get_origin(kind) is Literal:
-        options["choices"] = get_args(kind)
+    if known := choices_of(kind):
+        options["choices"] = Choices(known) if OwnPart in get_args(kind) else known
     elif declared:
         options["type"] = partial(parse_number, name.upper() if positional else flag, hint=kind)
         kind = declared[0]
@@ -200,7 +225,7 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
 
 def _kind(hint: Any) -> tuple[bool, Any]:
     """Whether a type hint is a sequence, and the type of its value or values, without None."""
-    if get_origin(hint) in (Union, types.UnionType):
+    if get_origin(hint) in (Union, types.UnionType) and not (choices_of(hint) and OwnPart in get_args(hint)):
         (hint,) = (part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) is Sequence:
         return True, get_args(hint)[0]

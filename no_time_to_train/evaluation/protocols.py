@@ -13,6 +13,7 @@ from no_time_to_train.evaluation.error_analysis import analyze_errors
 from no_time_to_train.evaluation.lvis_ap import check_lvis, lvis_ap
 from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD, semantic_iou
 from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.plugins import find_plugin, is_plugin
 
 #: The protocols: COCO's AP of boxes and masks; PASCAL VOC's AP of boxes, and nAP50 as published; LVIS's federated AP,
 #: also for rare, common and frequent classes, and AP as published; COCO-20i's mIoU, also as published, and COCO's AP.
@@ -33,6 +34,7 @@ def evaluate(
         coco: Ground truth. Missing areas are filled in, as by :func:`check_truth`.
         results: COCO result records, each with a box. Masks are scored where every record has one.
         categories: The classes that count. Ground truth and results of other classes are ignored.
+        protocol: One of ``PROTOCOLS``; or a function of your own with the arguments and the result of ``coco_ap``.
         semantic_threshold: With ``semantic``, the lowest score of an instance that counts. ``mIoU_as_published``
             always takes 0.5.
         errors: Also analyze the errors.
@@ -50,7 +52,8 @@ def evaluate(
         coco = renumber_annotations(coco)
     if protocol == "lvis":
         return lvis_ap(coco, results, categories)
-    metrics, tables = voc_ap(coco, results, categories) if protocol == "voc" else coco_ap(coco, results, categories)
+    score = find_plugin(protocol).part if is_plugin(protocol) else voc_ap if protocol == "voc" else coco_ap
+    metrics, tables = score(coco, results, categories)
     if protocol == "semantic":
         metrics["semantic"], table = semantic_iou(coco, results, categories, semantic_threshold)
         tables += table
@@ -64,7 +67,7 @@ def evaluate(
 
 def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
     """Check that annotations of the classes have what a protocol needs, and fill in missing areas from the masks."""
-    if protocol not in PROTOCOLS:
+    if protocol not in PROTOCOLS and not is_plugin(protocol):
         raise UserError(f"there is no protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
     if protocol == "lvis":
         check_lvis(coco)

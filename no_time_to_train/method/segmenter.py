@@ -32,8 +32,15 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import nms, suppress
 from no_time_to_train.method.target_image import as_float
+from no_time_to_train.plugins import choose
 
-#: The ways of suppressing and merging by their names in the settings.
+#: The ways of scoring, suppressing and merging by their names in the settings.
+SCORE = {
+    "cosine": lambda candidates, proposals: candidates.scores,
+    "cosine_iou": lambda candidates, proposals: (
+        candidates.scores * proposals.predicted_iou[candidates.rows].clamp(0, 1)
+    ),
+}
 SUPPRESS = {"nms": nms, "soft_nms": soft_nms, "none": lambda candidates, proposals, threshold: candidates}
 MERGE = {"soft": soft_merge, "diffusion": diffuse, "overlap": merge_by_overlap, "hard": hard_merge}
 
@@ -163,7 +170,7 @@ def classify_and_merge(
     Returns:
         The candidates with their final scores, in descending order of predicted IoU, and the mask of each.
     """
-    lower = SUPPRESS[settings.suppression]
+    lower = choose(SUPPRESS, settings.suppression)
     candidates = score(proposals, prototypes, settings, negatives)
     candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances, lower)
     return merge(proposals, candidates, settings)
@@ -179,10 +186,7 @@ def score(
     """
     adjust = None if negatives is None else negatives.lower
     candidates = classify(proposals, prototypes, settings.classes_per_mask, adjust)
-    if settings.score == "cosine_iou":
-        scores = candidates.scores * proposals.predicted_iou[candidates.rows].clamp(0, 1)
-        return replace(candidates, scores=scores)
-    return candidates
+    return replace(candidates, scores=choose(SCORE, settings.score)(candidates, proposals))
 
 
 def merge(proposals: DescribedProposals, candidates: Candidates, settings: Settings) -> tuple[Candidates, Masks]:
@@ -190,7 +194,7 @@ def merge(proposals: DescribedProposals, candidates: Candidates, settings: Setti
     masks = proposals.upsampled_masks(candidates.rows)
     filled = np.flatnonzero(masks.areas)
     masks, candidates = masks[filled], candidates[torch.from_numpy(filled).to(candidates.rows.device)]
-    lower, vectors = MERGE[settings.merging], proposals.vectors[candidates.rows]
+    lower, vectors = choose(MERGE, settings.merging), proposals.vectors[candidates.rows]
     scores = lower(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
     return replace(candidates, scores=scores), masks
 

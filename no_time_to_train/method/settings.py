@@ -4,6 +4,7 @@ from dataclasses import InitVar, dataclass
 from typing import Annotated, Any, Literal
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.plugins import OwnPart, choose
 from no_time_to_train.ranges import Fraction, Positive, Range, check_fields
 
 #: The paper's context around a reference, the same on every data set.
@@ -31,14 +32,14 @@ TileOverlap = Annotated[float, Range(0, 0.9)]
 PromptThreshold = Annotated[float, Range(-1, 1)]
 
 #: The score of a candidate: its similarity to the class, as in the paper, or that times its predicted IoU.
-Score = Literal["cosine", "cosine_iou"]
+Score = Literal["cosine", "cosine_iou"] | OwnPart
 
 #: What happens to similar boxes of one class: the paper's NMS, Soft-NMS (``beyond/soft_nms.py``), or nothing.
-Suppression = Literal["nms", "soft_nms", "none"]
+Suppression = Literal["nms", "soft_nms", "none"] | OwnPart
 
 #: How covered masks lose score: the paper's soft merging, graph diffusion (``beyond/diffusion.py``), or what the paper
 #: compares with (``beyond/ablations.py``).
-Merging = Literal["soft", "diffusion", "overlap", "hard"]
+Merging = Literal["soft", "diffusion", "overlap", "hard"] | OwnPart
 
 #: Exponent of the share of a mask that no better mask covers; 0 merges nothing.
 MergeExponent = Annotated[float, Range(0, 100)]
@@ -48,7 +49,8 @@ MergeExponent = Annotated[float, Range(0, 100)]
 class Settings:
     """How masks are proposed, classified, suppressed and merged.
 
-    Attributes that SAM 2's automatic mask generator has, too, have its names.
+    Attributes that SAM 2's automatic mask generator has, too, have its names. ``score``, ``suppression`` and
+    ``merging`` may also be a function of your own (docs/extending.md).
 
     Attributes:
         points_per_side: Point prompts per side of the square grid.
@@ -103,11 +105,19 @@ def check_prototype(kind: object, *known: str) -> None:
 
 
 #: A choice among the settings below, by name.
-ModeName = Literal["paper", "best"]
+ModeName = Literal["paper", "best"] | str  # of one's own
 
 #: The modes -> the settings in which they differ from the paper's. docs/beyond_the_paper.md says how ``best`` was
 #: chosen and what it gains; ``configs/best.yaml`` has the same keys.
-MODES: dict[ModeName, dict[str, Any]] = {
+MODES: dict[str, dict[str, Any]] = {
     "paper": {},
     "best": {"score": "cosine_iou", "suppression": "none", "merge_exponent": 0.75},
 }
+
+
+def settings_of(mode: ModeName) -> dict[str, Any]:
+    """The settings of a mode; those of one's own are a dictionary in a module."""
+    settings = choose(MODES, mode)
+    if not isinstance(settings, dict):
+        raise UserError(f"mode {mode} is not a dictionary of settings")
+    return settings

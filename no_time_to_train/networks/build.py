@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks import timm_models
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
 from no_time_to_train.networks.encoders import DINOV2, DINOV2_NANO, check_name, info_of
+from no_time_to_train.networks.own_networks import OwnProposer, OwnVit
 from no_time_to_train.networks.registry import (
     ENCODER_NAMES,
     NANO_FOLDER,
@@ -27,6 +30,7 @@ from no_time_to_train.networks.registry import (
     check_encoder_sizes,
     encoder_input_size,
 )
+from no_time_to_train.plugins import find_plugin, is_plugin
 
 
 def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2Base:
@@ -65,6 +69,13 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
     return model.eval().requires_grad_(False)
 
 
+def build_proposer(name: str, checkpoint: str | Path | None, settings: Settings) -> MaskProposer:
+    """Build SAM 2, or a proposer of one's own (docs/extending.md), on the CPU; ``name`` as of :func:`build_sam2`."""
+    if is_plugin(name):
+        return OwnProposer(find_plugin(name), checkpoint)
+    return MaskProposer(build_sam2(name, checkpoint), settings)
+
+
 def build_encoder(
     name: str, img_size: int | None = None, checkpoint: str | Path | None = None, debias: int = 0
 ) -> Encoder:
@@ -94,6 +105,8 @@ def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | N
     check_name(name, list(ENCODER_NAMES.values()))
     check_encoder_sizes(name, img_size, None)
     img_size = img_size or encoder_input_size(name)
+    if is_plugin(name):
+        return OwnVit(find_plugin(name), img_size, checkpoint)
     weights = None if checkpoint is None else read_checkpoint(checkpoint)
     info = info_of(name)
     assert info is not None  # its name was checked

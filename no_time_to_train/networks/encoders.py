@@ -7,6 +7,7 @@ docs/encoders.md is the page about them. This module does not import torch or ti
 from typing import NamedTuple
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.plugins import find_plugin, is_plugin
 
 #: What the name of an encoder that only timm knows begins with: ``timm:vit_base_patch16_224``.
 TIMM = "timm:"
@@ -114,6 +115,9 @@ NAME_OF_FILE = {
 
 def info_of(name: str) -> EncoderInfo | None:
     """What is known of the encoder with a network name; None for unknown names. For ``timm:NAME``, timm is imported."""
+    if is_plugin(name):
+        number = find_plugin(name).number
+        return EncoderInfo("", number("size"), number("patch"), number("width"))
     if not name.startswith(TIMM):
         return DINOV2.get(name) or ENCODERS.get(name)
     from no_time_to_train.networks.timm_models import measure
@@ -123,8 +127,8 @@ def info_of(name: str) -> EncoderInfo | None:
 
 
 def check_name(name: str, known: list[str]) -> None:
-    """Check that an encoder has a name in ``known``, or is one of timm."""
-    if name not in known and not name.startswith(TIMM):
+    """Check that an encoder has a name in ``known``, or is one of timm or of one's own."""
+    if name not in known and not name.startswith(TIMM) and not is_plugin(name):
         raise UserError(
             f"encoder_cfg.name: no encoder is called {name!r}; choose one of {', '.join(known)}, or {TIMM}NAME "
             "for a vision transformer of timm"

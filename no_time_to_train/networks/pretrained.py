@@ -1,16 +1,17 @@
 """Both networks and the method around them, from the names or paths of checkpoints."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes, build_sam
-from no_time_to_train.networks.build import build_encoder, build_sam2
+from no_time_to_train.networks.build import build_encoder, build_proposer
 from no_time_to_train.networks.checkpoints import recognize
 from no_time_to_train.networks.devices import to_device
+from no_time_to_train.networks.own_networks import OwnProposer
 from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
 
 
@@ -34,9 +35,13 @@ def build_pretrained(
     sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, ENCODER_NAMES)
     settings = settings or Settings(prompts=PRESETS[preset or "accurate"].prompts)
     encoder = build_encoder(encoder_name, checkpoint=encoding.checkpoint, debias=debias)
-    network = build_sam2(sam2_name, proposing.checkpoint)
-    segmenter = Segmenter(encoder, MaskProposer(network, settings), settings=settings)
+    proposer = build_proposer(sam2_name, proposing.checkpoint, settings)
+    segmenter = Segmenter(encoder, proposer, settings=settings)
     sam = build_sam(sam_checkpoint) if sam_checkpoint else None
     to_device(device, segmenter, *([] if sam is None else [sam]))
-    prompts = Sam2Boxes(network, sam2_name) if sam is None else SamBoxes(sam, str(sam_checkpoint))
+    prompts: Any = proposer  # which says that it makes no masks from boxes
+    if sam is not None:
+        prompts = SamBoxes(sam, str(sam_checkpoint))
+    elif not isinstance(proposer, OwnProposer):
+        prompts = Sam2Boxes(proposer.sam2, sam2_name)
     return segmenter, prompts, encoder_name, proposing.checkpoint

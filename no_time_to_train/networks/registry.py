@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.settings import CONTEXT_RATIO, Prompts
 from no_time_to_train.networks.encoders import DINOV2, DINOV2_NANO, ENCODERS, TIMM, EncoderInfo, info_of, where_to_get
+from no_time_to_train.plugins import find_plugin, is_plugin
 from no_time_to_train.ranges import check_choice
 
 #: What the networks compute in. bfloat16 has 8 bits of precision, and is faster where the device has instructions for
@@ -135,8 +136,10 @@ def default_checkpoint(network: str) -> Path:
 
     Args:
         network: Network name, such as ``sam2_hiera_l``, ``dinov2_large`` or ``timm:vit_small_patch16_224``, with or
-            without ``.yaml``.
+            without ``.yaml``. Of a network of one's own, the file is its module's.
     """
+    if is_plugin(network):
+        return Path(find_plugin(network).file)
     if network.startswith(TIMM):
         return FOLDER / f"{network.removeprefix(TIMM)}.safetensors"
     if network in ENCODERS:
@@ -216,6 +219,8 @@ def _info(name: str) -> EncoderInfo:
 
 def sam2_input_size(sam2_cfg_file: str) -> int:
     """The side in pixels of the square input of the SAM 2 with this network name, with or without ``.yaml``."""
+    if is_plugin(sam2_cfg_file):
+        return find_plugin(sam2_cfg_file).number("size")
     return NANO_SAM2_SIZE if sam2_cfg_file.removesuffix(".yaml") == SAM2_NANO else SAM2_SIZE
 
 
@@ -251,11 +256,16 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
     Args:
         name_or_path: A checkpoint name such as ``sam2_hiera_large``, whose file is in its default place; or the path of
             a checkpoint, whatever its name. Of an encoder also ``timm:`` and the name of a vision transformer of timm;
-            and NAME=PATH, for files whose tensors do not show which network they belong to.
+            a network of one's own; and NAME=PATH, for files whose tensors do not show which network they belong to.
         names: The names to choose from: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
     """
+    if is_plugin(name_or_path):
+        plugin = find_plugin(name_or_path)
+        return Network(plugin, default_checkpoint(plugin))
     text, path = str(name_or_path), Path(name_or_path)
     name, given, file = text.partition("=")
+    if is_plugin(name):
+        return Network(find_plugin(name), Path(file))
     if name in names or (name.startswith(TIMM) and names is ENCODER_NAMES):
         network = names.get(name, name)
         return Network(network, Path(file) if given else default_checkpoint(network))

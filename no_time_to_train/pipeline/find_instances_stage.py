@@ -28,15 +28,15 @@ from no_time_to_train.files import (
     write_json,
 )
 from no_time_to_train.method.beyond.negatives import Negatives
-from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.networks.build import build_sam2
+from no_time_to_train.networks.build import build_proposer
 from no_time_to_train.networks.registry import sam2_input_size
 from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache, proposals_depend_on
 from no_time_to_train.pipeline.stage import Stage, required
 from no_time_to_train.pipeline.target_pictures import TargetPictures
+from no_time_to_train.plugins import hashes
 
 #: Figures that go to Lightning's loggers; ``metrics.json`` has all of them.
 LOGGED = ("AP", "AP50", "mIoU", "AP_as_published", "nAP50_as_published", "mIoU_as_published")
@@ -151,7 +151,7 @@ class FindInstancesStage(Stage):
     def build(self) -> Segmenter:
         cfg = self.model_cfg
         settings = cfg.sam2_infer_cfgs
-        proposer = MaskProposer(build_sam2(cfg.sam2_cfg_file, cfg.sam2_checkpoint), settings)
+        proposer = build_proposer(cfg.sam2_cfg_file, cfg.sam2_checkpoint, settings)
         return Segmenter(self.build_encoder(), proposer, self.prototypes, settings, self.negatives)
 
     def depends_on(self) -> dict[str, Any]:
@@ -167,6 +167,7 @@ class FindInstancesStage(Stage):
             "sam2_infer_cfgs": settings,
             "networks": self.proposals_depend_on(),
             "cached": self.cache is not None,
+            **hashes(*settings.values()),
         }
 
     def proposals_depend_on(self) -> dict[str, Any]:
@@ -178,6 +179,7 @@ class FindInstancesStage(Stage):
             **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
             **({"compile_decoder": True} if self.run.compile_decoder else {}),
             **({"debias": encoder.debias} if encoder.debias else {}),
+            **hashes(cfg.sam2_cfg_file, encoder.name),
         }
         return proposals_depend_on(networks, cfg.sam2_infer_cfgs, self.run.precision, self.prototypes)
 

@@ -23,6 +23,7 @@ from no_time_to_train.method.beyond.ablations import area_weighted_prototypes
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.stage import Stage, required
+from no_time_to_train.plugins import hashes
 from no_time_to_train.visual.drawing import save_picture
 from no_time_to_train.visual.memory_pictures import class_sheet
 
@@ -83,6 +84,7 @@ class FillMemoryStage(Stage):
             "categories": [category.id for category in self.categories],
             "size_mismatch": self.run.size_mismatch,
             "encoder weights": sha256_if_readable(self.model_cfg.encoder_checkpoint),
+            **hashes(self.model_cfg.encoder_cfg.name),
             **self.made_with,
         }
 

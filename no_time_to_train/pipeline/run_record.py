@@ -20,6 +20,7 @@ from typing import Any
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, read_json, remove_leftovers, sha256
+from no_time_to_train.plugins import ALLOWED
 
 FILE_NAME = "run.json"
 
@@ -70,7 +71,9 @@ def record_refused(folder: Path, stage: str, error: UserError, **about: Any) -> 
 def of_this_process() -> dict[str, Any]:
     """When and how this process was started, and the versions that it uses."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"started": started, "command": shlex.join(sys.argv), "versions": versions()}
+    hashes = {name: sha256(module.__file__) for name, module in ALLOWED.items() if module.__file__}
+    plugins = {"plugins": hashes} if hashes else {}
+    return {"started": started, "command": shlex.join(sys.argv), "versions": versions(), **plugins}
 
 
 def read_sections(path: Path) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from no_time_to_train.pipeline.proposal_cache import hash_networks, hash_tensors
 from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
+from no_time_to_train.plugins import hashes
 
 #: The pixels of an image in which objects may be too small for one look at it as a whole.
 LARGE = 4_000_000
@@ -134,6 +135,7 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
         "networks": hash_networks(segmenter.segmenter),
         "settings": settings,
         "precision": segmenter.precision,
+        **hashes(*settings.values()),
     }
 
 
