@@ -61,10 +61,12 @@ def test_each_own_part_is_used_and_changes_the_results(arguments: Callable[..., 
 def test_an_own_proposer_encoder_and_protocol_run_in_all_stages(
     arguments: Callable[..., list[str]], folder: Path
 ) -> None:
-    networks = {"sam2_cfg_file": "my_proposer:Proposer", "encoder_cfg.name": "my_encoder:Encoder"}
-    own = [f"--model.model_cfg.{key}={value}" for key, value in networks.items()]
-    own += ["--model.model_cfg.sam2_ckpt_path=null", "--model.model_cfg.encoder_ckpt_path=null"]
-    own += ["--model.dataset_cfgs.test.image_size=null", "--model.dataset_cfgs.test.protocol=my_protocol:count_error"]
+    Path("own.yaml").write_text(
+        "model:\n  init_args:\n    model_cfg:\n      sam2_cfg_file: my_proposer:Proposer\n      sam2_ckpt_path: null\n"
+        "      encoder_cfg: {name: 'my_encoder:Encoder', img_size: null}\n      encoder_ckpt_path: null\n"
+        "    dataset_cfgs: {test: {protocol: 'my_protocol:count_error', image_size: null}}\n"
+    )
+    own = ["--config", "own.yaml"]
     own += [word for name in ("my_proposer", "my_encoder", "my_protocol") for word in ("--plugin", name)]
 
     def run(mode: str, *options: str) -> None:
