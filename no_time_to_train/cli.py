@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
 from no_time_to_train.errors import UserError, UserNotice, one_line, suggest
+from no_time_to_train.files import with_documents
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
                 raise UserError(f"not everything could be printed: {failure.strerror}")
     except UserError as error:
         if is_first_process():
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(with_documents(f"error: {one_line(error)}"), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.strerror is None:
@@ -151,4 +152,4 @@ def show_notice(
     if not issubclass(category, UserNotice):
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
     elif is_first_process():
-        print(f"note: {one_line(message)}", file=sys.stderr)
+        print(with_documents(f"note: {one_line(message)}"), file=sys.stderr)

@@ -297,3 +297,31 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+#: Where an installed package has ``configs/`` and ``docs/``, and where a clone has them.
+INSTALLED, CLONE = Path(__file__).parent, Path(__file__).parents[1]
+
+
+def find_configuration(name: str) -> str:
+    """The path of a configuration; of one that comes with this package, some words of its name are enough.
+
+    Args:
+        name: A path, also ``configs/custom_sam2l.yaml`` outside a clone, or a name such as ``coco_10shot``.
+    """
+    words, folder = set(Path(name).stem.split("_")), str(Path(name).parent)
+    shipped = [path for root in (INSTALLED, CLONE) for path in sorted((root / "configs").glob("*.yaml"))]
+    found = [path for path in shipped if words <= set(path.stem.split("_"))]
+    if Path(name).exists() or folder not in (".", "configs"):
+        return name
+    if not Path(name).suffix and len({path.name for path in found}) != 1:
+        known = ", ".join(dict.fromkeys(path.stem for path in found or shipped))
+        raise UserError(f"configuration {name} was not found: give the path of a file, or one of {known}")
+    return str(found[0]) if found else name
+
+
+def with_documents(text: str) -> str:
+    """A text in which ``docs/NAME.md`` is a path that exists: in an installed package, that of the copy in it."""
+    if not (INSTALLED / "docs").is_dir():
+        return text
+    return re.sub(r"\bdocs/(?=\w+\.md)", lambda _: f"{INSTALLED / 'docs'}{os.sep}", text)

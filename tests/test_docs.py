@@ -93,7 +93,7 @@ def test_each_command_in_the_documents_parses(
     assert name in COMMANDS
     if name == "test":
         with pytest.raises(SystemExit) as ended:  # prints the configuration, with all options applied, and runs nothing
-            run_stage([*arguments, "--print_config"])
+            run_stage([*build_parser(name).parse_command(arguments)["words"], "--print_config"])
         assert ended.value.code in (None, 0)
     else:
         build_parser(name).parse_command(arguments)

@@ -21,6 +21,7 @@ from docstring_parser import Docstring, DocstringStyle
 from docstring_parser import parse as parse_docstring
 
 from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.files import with_documents
 from no_time_to_train.plugins import OwnPart, allow, find_plugin, is_plugin
 from no_time_to_train.ranges import choices_of, parse_number, range_of
 
@@ -77,6 +78,9 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options)
         self.shared: dict[str, type[Any]] = {}
         self.words = ""
+
+    def format_help(self) -> str:
+        return with_documents(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")

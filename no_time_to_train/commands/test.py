@@ -13,7 +13,7 @@ from no_time_to_train.commands.authors_config import translate
 from no_time_to_train.commands.parser import split_options
 from no_time_to_train.config import AREA_WEIGHTED, RunOptions, check_precision, configuration_keys
 from no_time_to_train.errors import UserError, UserNotice, suggest
-from no_time_to_train.files import parse_yaml, read_yaml
+from no_time_to_train.files import find_configuration, parse_yaml, read_yaml
 from no_time_to_train.method.settings import check_prototype
 from no_time_to_train.ranges import check_value
 
@@ -30,8 +30,9 @@ def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> No
 
     Args:
         words: The command line.
-        config: Configuration; may be given several times, and later files override earlier ones. The authors' files
-            are read as they are (docs/authors_code.md).
+        config: Configuration; may be given several times, and later files override earlier ones. Those that come with
+            this package are found by their names, such as coco_10shot, custom or best. The authors' files are read as
+            they are (docs/authors_code.md).
         run: The options of a run.
 
     Examples:
@@ -40,6 +41,7 @@ def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> No
         no-time-to-train test --config my.yaml --model.test_mode test --ckpt_path p.ckpt --export_result results.json
     """
     options = [name_and_value(part) for part in split_options(words)]
+    options = [(name, find_configuration(value) if name == "--config" and value else value) for name, value in options]
     for name, value in options:
         check_configuration(name, value)
     if config is None and not any(name.startswith("--model") for name, _ in options):

@@ -1,0 +1,59 @@
+"""A wheel: the configurations and pages that messages and options name are in it, and work outside a clone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import find_configuration
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["coco_10shot", "coco_fewshot_10shot_sam2l", "configs/coco_fewshot_10shot_sam2l.yaml"])
+def test_a_configuration_of_this_package_is_found_by_words_of_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_configuration(name) == str(ROOT / "configs" / "coco_fewshot_10shot_sam2l.yaml")
+
+
+def test_a_file_counts_more_than_a_name_and_an_ambiguous_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="one of coco_fewshot_10shot_sam2l, coco_semantic_sam2l"):
+        find_configuration("coco")
+    Path("coco").touch()
+    assert find_configuration("coco") == "coco"
+    assert find_configuration("nowhere/custom_sam2l.yaml") == "nowhere/custom_sam2l.yaml"
+
+
+def test_an_installed_package_has_its_configurations_and_its_pages(tmp_path: Path) -> None:
+    source, installed = tmp_path / "source", tmp_path / "installed"
+    for name in ("no_time_to_train", "configs", "docs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, source)
+    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (wheel,) = source.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        archive.extractall(installed)
+
+    def run(*words: str) -> str:
+        line = [sys.executable, "-m", "no_time_to_train", *words]
+        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        ended = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return ended.stdout + ended.stderr
+
+    assert "--model.test_mode must be one of" in run("test", "--config", "coco_10shot", "--model.test_mode", "x")
+    pages = re.findall(r"\S*docs/\w+\.md", run("segment", "--help").replace("(", " "))
+    assert pages
+    assert all(Path(page).is_file() and Path(page).is_relative_to(installed) for page in pages)
