@@ -8,15 +8,7 @@ from zipfile import is_zipfile
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.method.settings import (
-    ContextRatio,
-    ModeName,
-    PointsPerSide,
-    Prompts,
-    Settings,
-    Tiles,
-    settings_of,
-)
+from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.ranges import NonNegative, Positive
 
@@ -157,7 +149,7 @@ class NetworkOptions(NetworkChoice):
 
     def settings(self) -> dict[str, Any]:
         prompts = self.prompts or PRESETS[self.preset or "accurate"].prompts
-        return {**super().settings(), "tiles": self.tiles, "prompts": prompts, **settings_of(self.mode)}
+        return {**super().settings(), "tiles": self.tiles, "prompts": prompts, **of_mode(self.mode)}
 
     def build(self, **more: Any) -> "ReferenceSegmenter":
         for name in ("sam_checkpoint", "context_ratio", "precision", "debias"):

@@ -115,7 +115,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-def settings_of(mode: ModeName) -> dict[str, Any]:
+def of_mode(mode: ModeName) -> dict[str, Any]:
     """The settings of a mode; those of one's own are a dictionary in a module."""
     settings = choose(MODES, mode)
     if not isinstance(settings, dict):
