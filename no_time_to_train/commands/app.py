@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import read_json
-from no_time_to_train.method.settings import MODES, ContextRatio, ModeName, PointsPerSide, Settings, Tiles
+from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.ranges import Fraction, Positive, Range
@@ -143,7 +143,7 @@ def app(
     segmenter = ReferenceSegmenter.from_pretrained(
         *networks,
         device=device,
-        settings=Settings(points_per_side=side, tiles=tiles, max_instances=max_instances, **MODES[mode]),
+        settings=Settings(points_per_side=side, tiles=tiles, max_instances=max_instances, **of_mode(mode)),
         context_ratio=context_ratio,
         precision=precision,
         preset=None if nano else preset,
