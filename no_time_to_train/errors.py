@@ -15,11 +15,12 @@ class UserNotice(UserWarning):
     """Something that the user should know although the work continues: what was found and what was done about it."""
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the closest known names, or some of them where none is close."""
+def suggest(name: str, known: Iterable[str], most: int = 10) -> str:
+    """The end of a message about an unknown name: the closest known names, or ``most`` of them where none is close."""
     known = sorted(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; known are {', '.join(known[:10])}"
+    if near := get_close_matches(name, known):
+        return f"; did you mean {' or '.join(map(repr, near))}?"
+    return f"; known are {', '.join(known[:most])}" + f" and {len(known) - most} more" * (len(known) > most)
 
 
 def plural(count: int, noun: str) -> str:

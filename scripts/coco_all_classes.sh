@@ -8,7 +8,7 @@ train=data/coco/annotations/instances_train2017.json
 split=--model.init_args.dataset_cfgs
 for shots in ${SHOTS:-10}; do
   pipeline coco "$shots" "$SEED" \
-    sample --dataset coco --json-file "$train" --n-shot "$shots" --seed "$SEED" --out-path @OUT -- \
+    sample --split coco --json-file "$train" --n-shot "$shots" --seed "$SEED" --out @OUT -- \
     "$split.fill_memory.class_split" coco "$split.test.class_split" coco
 done
 finish

@@ -8,8 +8,8 @@ train=data/coco/annotations/instances_train2017.json
 for shots in ${SHOTS:-10 30}; do
   for seed in ${SEEDS:-$SEED}; do
     pipeline few_shot_classes "$shots" "$seed" \
-      sample --dataset few_shot_classes --json-file "$train" --n-shot "$shots" --seed "$seed" \
-      --out-path @OUT --
+      sample --split few_shot_classes --json-file "$train" --n-shot "$shots" --seed "$seed" \
+      --out @OUT --
   done
 done
 finish

@@ -11,7 +11,7 @@ for fold in ${FOLDS:-1 2 3 4}; do
   classes=coco_semantic_split_$fold
   for shots in ${SHOTS:-1 5}; do
     pipeline "$classes" "$shots" "$SEED" \
-      sample --dataset "$classes" --json-file "$train" --n-shot "$shots" --seed "$SEED" --out-path @OUT -- \
+      sample --split "$classes" --json-file "$train" --n-shot "$shots" --seed "$SEED" --out @OUT -- \
       --coco_semantic_split "$fold"
   done
 done

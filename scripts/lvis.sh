@@ -18,7 +18,7 @@ for targets in ${TARGETS:-minival}; do
     fi
     for shots in ${SHOTS:-1 2 3 5 10}; do
       pipeline "lvis_${targets}_$classes" "$shots" "$SEED" \
-        sample --dataset lvis --json-file "$train" --n-shot "$shots" --seed "$SEED" --out-path @OUT -- \
+        sample --split lvis --json-file "$train" --n-shot "$shots" --seed "$SEED" --out @OUT -- \
         "${split[@]}" "$cfgs.test.json_file" "data/lvis/annotations/lvis_v1_$targets.json"
     done
   done

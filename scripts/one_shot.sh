@@ -13,7 +13,7 @@ cfgs=--model.init_args.dataset_cfgs
 for class in "${chosen[@]}"; do
   for seed in ${SEEDS:-1 2 3 4 5 6 7 8 9 10}; do
     pipeline "one_shot_${class// /_}" 1 "$seed" \
-      sample --cat-names "$class" --json-file "$train" --n-shot 1 --seed "$seed" --out-path @OUT -- \
+      sample --cat-names "$class" --json-file "$train" --n-shot 1 --seed "$seed" --out @OUT -- \
       "$cfgs.fill_memory.class_split" null "$cfgs.fill_memory.cat_names" "$class" \
       "$cfgs.test.class_split" null "$cfgs.test.cat_names" "$class" \
       --model.init_args.model_cfg.memory_bank_cfg.category_num 1

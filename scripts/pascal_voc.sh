@@ -10,7 +10,7 @@ for split in ${SPLITS:-1 2 3}; do
   classes=pascal_voc_split_$split
   for shots in ${SHOTS:-1 2 3 5 10}; do
     pipeline "$classes" "$shots" "$SEED" \
-      sample --dataset "$classes" --json-file "$trainval" --n-shot "$shots" --seed "$SEED" --out-path @OUT -- \
+      sample --split "$classes" --json-file "$trainval" --n-shot "$shots" --seed "$SEED" --out @OUT -- \
       --model.init_args.dataset_cfgs.fill_memory.class_split "$classes" \
       --model.init_args.dataset_cfgs.test.class_split "$classes"
   done

@@ -3,13 +3,13 @@
 import shlex
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.method.settings import PointsPerSide, Settings
-from no_time_to_train.networks.registry import ENCODER_NAMES, SAM2_NAMES, find_networks
+from no_time_to_train.method.settings import MODES, ModeName, PointsPerSide, Settings, Tiles
+from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
@@ -32,26 +32,43 @@ class BenchmarkOptions:
     Attributes:
         n_shot: References per class. Default: all annotations.
         seed: Choose the references at random with this seed, by the paper's rules. Default: the first ones of the file.
+        seeds: Several seeds: a run for each, in folders of --out, and a report of all with means.
         cat_names: Classes by name, separated by commas. Default: all classes of the references.
         reference_dir: Folder of the references' images. Default: the annotation file's folder, or images next to it.
         image_dir: Folder of the targets' images. Default: likewise.
+        preset: accurate is the paper's choice, and the default; balanced and fast take smaller networks and guided
+            prompts (docs/speed.md). Other options override it.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         dinov2: DINOv2 or another encoder by its checkpoint's name or path (docs/encoders.md).
         nano: Use the two small networks that ship with this package. They know drawn patterns only.
+        mode: paper scores and merges masks as the paper does; best has settings that found more on drawn scenes
+            (docs/beyond_the_paper.md).
+        tiles: For small objects: look at N x N overlapping tiles of each target as well (docs/beyond_the_paper.md).
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
         device: cuda or cpu. Default: the GPU if there is one.
     """
 
     n_shot: Positive | None = None
     seed: Seed | None = None
+    seeds: Sequence[Seed] = ()
     cat_names: str | None = None
     reference_dir: Path | None = None
     image_dir: Path | None = None
-    sam2: str = "sam2_hiera_large"
-    dinov2: str = "dinov2_vitl14"
+    preset: PresetName | None = None
+    sam2: str | None = None
+    dinov2: str | None = None
     nano: bool = False
+    mode: ModeName = "paper"
+    tiles: Tiles = Settings.tiles
     points_per_side: PointsPerSide = Settings.points_per_side
     device: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the method that differ from the paper's, and the density of the prompts."""
+        prompts = PRESETS[self.preset or "accurate"].prompts
+        chosen = {"prompts": prompts, "tiles": self.tiles, **MODES[self.mode]}
+        others = {key: value for key, value in chosen.items() if value != getattr(Settings, key)}
+        return {"points_per_side": self.points_per_side, **others}
 
 
 def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = ()) -> None:
@@ -75,6 +92,14 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
 
 def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
     """Run the three stages on two COCO files, score the results and write the page; all goes to ``out``."""
+    for one, other in (("seed", "seeds"), ("nano", "preset")):
+        if getattr(options, one) not in (None, False) and getattr(options, other):
+            raise UserError(f"--{one} and --{other} choose the same thing: leave one of them out")
+    for seed in options.seeds:
+        print(f"\nseed {seed}: {out / f'seed_{seed}'}")
+        run_benchmark(references, targets, out / f"seed_{seed}", replace(options, seed=seed, seeds=()))
+    if options.seeds:
+        return
     folders = configure(references, targets, out, options)
     labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
     words = [str(word) for option, value in labels.items() if value is not None for word in (option, value)]
@@ -97,7 +122,8 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
             raise UserError(f"file not found: {path}")
     if options.seed is not None and options.n_shot is None:
         raise UserError("--seed chooses among the annotations: give --n-shot as well")
-    proposing, encoding = find_networks(*(("nano", None) if options.nano else (options.sam2, options.dinov2)))
+    names = ("nano", None) if options.nano else (options.sam2, options.dinov2)
+    proposing, encoding = find_networks(*names, preset=options.preset)
 
     import yaml
 
@@ -131,7 +157,7 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
                     "sam2_ckpt_path": str(proposing.checkpoint),
                     "encoder_cfg": {"name": recognize(encoding, ENCODER_NAMES)},
                     "encoder_ckpt_path": str(encoding.checkpoint),
-                    "sam2_infer_cfgs": {"points_per_side": options.points_per_side},
+                    "sam2_infer_cfgs": options.settings(),
                     "dataset_name": targets.stem,
                 },
                 "dataset_cfgs": {

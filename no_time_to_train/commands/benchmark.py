@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, run_benchmark
+from no_time_to_train.commands.report import report
 
 
 def benchmark(references: Path, targets: Path, *, out: Path, options: BenchmarkOptions) -> None:
@@ -16,6 +17,9 @@ def benchmark(references: Path, targets: Path, *, out: Path, options: BenchmarkO
 
     Examples:
         no-time-to-train benchmark refs.json targets.json --n-shot 5 --out run/
+        no-time-to-train benchmark refs.json targets.json --n-shot 5 --seeds 1 2 3 --out runs/
     """
     run_benchmark(references, targets, out, options)
-    print(f"open {out / 'index.html'} in a browser")
+    if options.seeds:
+        report(out)
+    print(f"open {out / ('report.html' if options.seeds else 'index.html')} in a browser")

@@ -32,6 +32,7 @@ def boxes_to_masks(
     pictures: Path | None = None,
     as_published: bool = False,
     sam2: str = "sam2_hiera_large",
+    nano: bool = False,
     sam_checkpoint: Path | None = None,
     device: str | None = None,
     sam2_cfg_file: str | None = None,
@@ -55,6 +56,7 @@ def boxes_to_masks(
         pictures: Folder for pictures of the masks.
         as_published: Store outlines as polygons, without holes, as in the paper's results on PASCAL VOC and CD-FSOD.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
+        nano: Use the small SAM 2 that ships with this package. It knows drawn objects only.
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to use instead of SAM 2, as the paper does.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
         sam2_cfg_file: Kept for compatibility: SAM 2 by its configuration's name.
@@ -73,9 +75,11 @@ def boxes_to_masks(
     if boxes is None:
         raise UserError("give the COCO annotations with boxes (see no-time-to-train boxes-to-masks --help)")
     out = out or output_json or boxes.with_name(f"{boxes.stem}_with_segm.json")
+    if nano and sam_checkpoint:
+        raise UserError("--nano and --sam-checkpoint both choose the network: leave one of them out")
     if visualize and pictures is None:
         pictures = boxes.with_name(f"{boxes.stem}_with_SAM_segm")
-    build = mask_maker(sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
+    build = mask_maker("nano" if nano else sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
     check_files(boxes)
 
     from no_time_to_train.data.reference_sets import read_references

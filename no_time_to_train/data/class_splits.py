@@ -85,7 +85,7 @@ def split_names(class_split: str, coco: COCO, json_file: str | Path) -> list[str
     if name not in splits:
         lvis = ["lvis", *LVIS_SPLITS]
         known = [*splits, *lvis, *(one.replace("lvis", "lvis_minival") for one in lvis)]
-        raise UserError(f"unknown class_split {class_split!r}{suggest(class_split, known)}")
+        raise UserError(f"unknown class_split {class_split!r}{suggest(class_split, known, len(known))}")
     return splits[name]
 
 

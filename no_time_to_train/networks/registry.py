@@ -255,8 +255,9 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
 
     Args:
         name_or_path: A checkpoint name such as ``sam2_hiera_large``, whose file is in its default place; or the path of
-            a checkpoint, whatever its name. Of an encoder also ``timm:`` and the name of a vision transformer of timm;
-            a network of one's own; and NAME=PATH, for files whose tensors do not show which network they belong to.
+            a checkpoint, whatever its name; or "nano" for the one that ships with this package. Of an encoder also
+            ``timm:`` and the name of a vision transformer of timm; a network of one's own; and NAME=PATH, for files
+            whose tensors do not show which network they belong to.
         names: The names to choose from: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
     """
     if is_plugin(name_or_path):
@@ -266,6 +267,8 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
     name, given, file = text.partition("=")
     if is_plugin(name):
         return Network(find_plugin(name), Path(file))
+    if name == "nano":
+        name = SAM2_NANO if names is SAM2_NAMES else DINOV2_NANO
     if name in names or (name.startswith(TIMM) and names is ENCODER_NAMES):
         network = names.get(name, name)
         return Network(network, Path(file) if given else default_checkpoint(network))
@@ -320,7 +323,7 @@ def find_networks(
     chosen = PRESETS[preset or "accurate"]
     command = f"no-time-to-train download --preset {preset}" if preset and not (sam2 or dinov2) else None
     if sam2 == "nano":
-        sam2, dinov2 = SAM2_NANO, dinov2 or DINOV2_NANO
+        dinov2 = dinov2 or DINOV2_NANO
     found = find_network(sam2 or chosen.sam2, SAM2_NAMES), find_network(dinov2 or chosen.dinov2, ENCODER_NAMES)
     check_exist(*(network.checkpoint for network in found), *more, otherwise=OR_NANO, command=command)
     return found

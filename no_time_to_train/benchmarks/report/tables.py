@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import statistics
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -158,9 +159,9 @@ class Point:
 
     Attributes:
         measure: Place of the measure in ``metrics.json``.
-        runs: Number of runs, which differ in the seed only.
-        mean: Mean over the runs.
-        std: Sample standard deviation (n - 1), as in the paper; None for a single run.
+        runs: Number of seeds. Where a seed has several runs, their mean counts once.
+        mean: Mean over the seeds.
+        std: Sample standard deviation (n - 1), as in the paper; None for a single seed.
         published: The published figure over the ten seeds, where there is one.
     """
 
@@ -182,8 +183,11 @@ def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
     found = []
     for (dataset, method, shots), group in sorted(groups.items(), key=lambda item: (*item[0][:2], item[0][2] or 0)):
         for measure in benchmark.measures.values():
-            values = [value for run in group if (value := run.value(measure)) is not None]
-            if values:
+            of_seed = defaultdict(list)
+            for run in group:
+                if (value := run.value(measure)) is not None:
+                    of_seed[run.seed].append(value)
+            if values := [statistics.fmean(repeated) for repeated in of_seed.values()]:
                 std = statistics.stdev(values) if len(values) > 1 else None
                 published = published_over_seeds(dataset, shots, measure) if method == OURS else None
                 mean = statistics.fmean(values)
