@@ -107,22 +107,17 @@ class Sets:
         labels = [known[index] for index in rng.permutation(len(known))[:classes]]
         references, spoiled = [one for one in self.references if one.label in labels], set()
         for label in labels[: round(SPOILED * classes)] if fault else ():
-            spoiled.add(
-                rng.choice(
-                    [
-                        number
-                        for number, one in enumerate(references)
-                        if one.label == label and any(other != label for other, _ in self.objects[one.image])
-                    ]
-                )
-            )
+            others = [any(name != label for name, _ in self.objects[one.image]) for one in references]
+            of_class = [number for number, one in enumerate(references) if one.label == label and others[number]]
+            spoiled.add(int(rng.choice(of_class)))
         for number in spoiled:
             one = references[number]
             references[number] = spoil(one, fault or "", labels, self.objects[one.image], rng)
         bank = MemoryBank.join([self.segmenter.describer.describe(one) for one in references])
         names = [category.name for category in bank.categories]
         order = sorted(range(len(references)), key=lambda number: names.index(references[number].label))
-        report = examine(bank, measured_images(bank, self.propose), self.segmenter.segmenter.settings, self.segmenter.segmenter.encoder)
+        networks = self.segmenter.segmenter
+        report = examine(bank, measured_images(bank, self.propose), networks.settings, networks.encoder)
         return [(number in spoiled, one) for number, one in zip(order, report.references, strict=True)]
 
 

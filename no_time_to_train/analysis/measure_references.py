@@ -1,6 +1,6 @@
 """What a set of references is worth, measured by leave-one-out on the references' own images (docs/references.md)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from itertools import combinations
 
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from no_time_to_train.analysis.leave_one_out import MeasuredImage, leave_one_out, prototype_without
 from no_time_to_train.analysis.reference_report import (
+    UNLIKE,
     ClassReport,
     Confusion,
     MeasuredReference,
@@ -49,10 +50,10 @@ def examine(
         each: Measure what each reference is worth, too; thresholds alone need less time.
     """
     measured = leave_one_out(bank, images, settings, each)
-    similarity = similarities(bank)
     references = [measured.references[number] for number in range(len(bank))]
+    trusted = similarities(bank, unlike_their_class(bank))
     for number, reference in enumerate(references):
-        _compare(reference, bank, number, similarity)
+        _compare(reference, bank, number, trusted)
         reference.background = _background(bank, number, encoder) if each else None
     classes = []
     thresholds = best_thresholds(measured.classes)
@@ -68,18 +69,37 @@ def examine(
             known = int(bank.class_index[number]) == index and len(without.found) >= FEWEST_REFERENCES
             if known and threshold is not None and ap is not None:
                 references[number].ap_without = expected_ap(without, threshold.objects) - ap
-    return with_advice(ReferenceReport(classes, references, confusions(bank, similarity), asdict(settings), bank))
+    pairs = confusions(bank, similarities(bank))
+    return with_advice(ReferenceReport(classes, references, pairs, asdict(settings), bank))
 
 
-def similarities(bank: MemoryBank) -> Tensor:
-    """The cosine of each reference with each class's prototype without it: float32 [M, C]; NaN without any other."""
+def similarities(bank: MemoryBank, distrusted: Collection[int] = ()) -> Tensor:
+    """The cosine of each reference with each class's prototype without it: float32 [M, C]; NaN without any other.
+
+    Args:
+        distrusted: References that no prototype is made of.
+    """
     vectors, found = F.normalize(bank.vectors, dim=1), torch.full((len(bank), len(bank.categories)), torch.nan)
     for number in range(len(bank)):
         for index in range(len(bank.categories)):
-            prototype = prototype_without(bank.vectors, bank.references_of(index), [number])
+            prototype = prototype_without(bank.vectors, bank.references_of(index), {number, *distrusted})
             if prototype is not None:
                 found[number, index] = F.normalize(prototype, dim=0) @ vectors[number]
     return found
+
+
+def unlike_their_class(bank: MemoryBank) -> list[int]:
+    """The references that are clearly more similar to another class, the clearest first, each without those before."""
+    found: list[int] = []
+    while True:
+        similarity = similarities(bank, found)
+        own = similarity.gather(1, bank.class_index[:, None])[:, 0]
+        others = similarity.scatter(1, bank.class_index[:, None], torch.nan).nan_to_num(-2).amax(dim=1)
+        margins = (others - own).masked_fill(bank.negative | own.isnan(), -2)
+        margins[found] = -2
+        if margins.max() <= UNLIKE:
+            return found
+        found.append(int(margins.argmax()))
 
 
 def confusions(bank: MemoryBank, similarity: Tensor) -> list[Confusion]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from no_time_to_train.analysis.reference_report import MeasuredReference, ReferenceReport, title_of
+from no_time_to_train.analysis.reference_report import MeasuredReference, ReferenceReport, precision_text, title_of
 from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.files import write_json
 from no_time_to_train.visual.html import jpeg_base64, write_page
@@ -20,7 +20,8 @@ def write_report(report: ReferenceReport, out: Path) -> Path:
         for number, one in sorted(enumerate(report.references), key=lambda pair: -len(pair[1].advice))
     ]
     page = out / "reference_report.html"
-    write_page(page, "reference_report.html", title=title_of(report), report=report, entries=entries)
+    values = {"report": report, "entries": entries, "precision_text": precision_text}
+    write_page(page, "reference_report.html", title=title_of(report), **values)
     return page
 
 
@@ -32,6 +33,8 @@ def facts(one: MeasuredReference) -> str:
         parts = ["no other reference to compare with"]
     elif one.found:
         parts = [f"found by the others: score {one.score:.2f}, IoU {one.iou:.2f}"]
+    elif one.taken_for not in (None, one.label):
+        parts = [f"found by the others as {one.taken_for}: score {one.taken_score:.2f}"]
     else:
         parts = [f"not found by the others; the best mask of SAM 2 has IoU {one.best_iou:.2f}"]
     if one.ap_without is not None:

@@ -73,6 +73,7 @@ class Threshold:
         score: The lowest score of an instance.
         precision: Share of the instances that are right.
         precision_at_least: The same, if nothing outside the annotated objects was of the class.
+        precision_interval: Wilson's interval of the precision at 95 %, for as many instances as were seen.
         recall: Share of the objects that are found.
         f1: Their harmonic mean.
         objects: The estimated number of objects of the class in the references' images, annotated or not.
@@ -81,6 +82,7 @@ class Threshold:
     score: float
     precision: float
     precision_at_least: float
+    precision_interval: tuple[float, float]
     recall: float
     f1: float
     objects: float
@@ -127,6 +129,7 @@ def _best_threshold(scores: ClassScores) -> Threshold | None:
         score=round(float(GRID[best]), 2),
         precision=precision,
         precision_at_least=min(float(known / (known + rest).clamp(min=1e-9)), precision),  # counts, not the mixture
+        precision_interval=wilson(precision, float(known + rest / rarer)),
         recall=float(tp[best] / objects),
         f1=float(f1[best]),
         objects=float(objects),
@@ -146,6 +149,14 @@ def expected_ap(scores: ClassScores, objects: float) -> float:
     steps = len(GRID) - 1
     places = steps - (references * steps).round().long().clamp(max=steps)  # of the thresholds, the highest first
     return average_precision(precision.flip(0).numpy(), places.where(references > 0, len(GRID)).numpy())
+
+
+def wilson(share: float, count: float) -> tuple[float, float]:
+    """Wilson's interval, at 95 %, of a probability, from the ``share`` of ``count`` trials in which it came true."""
+    z = 1.96
+    center, spread = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
+    low, high = ((center + sign * spread) / (1 + z * z / count) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def _above(values: Iterable[float]) -> Tensor:

@@ -122,8 +122,8 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
             raise UserError(f"file not found: {path}")
     if options.seed is not None and options.n_shot is None:
         raise UserError("--seed chooses among the annotations: give --n-shot as well")
-    names = ("nano", None) if options.nano else (options.sam2, options.dinov2)
-    proposing, encoding = find_networks(*names, preset=options.preset)
+    networks = ("nano", None) if options.nano else (options.sam2, options.dinov2)
+    proposing, encoding = find_networks(*networks, preset=options.preset)
 
     import yaml
 

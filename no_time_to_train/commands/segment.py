@@ -94,6 +94,7 @@ def segment(
     networks.check(*more, needed=not show_references)  # which needs them only where a reference has no mask
 
     from no_time_to_train.data.images import allow_pixels
+    from no_time_to_train.data.memory_files import notice_repeated
     from no_time_to_train.data.targets import find_targets
 
     if max_pixels:
@@ -121,6 +122,8 @@ def segment(
         others = "balanced and fast take less time" if preset == "accurate" else "accurate takes more time"
         print(f"no GPU: preset {preset} on the CPU; {others} (--preset, docs/speed.md)")
     segmenter.add_references(examples)
+    assert segmenter.memory is not None
+    notice_repeated(segmenter.memory)
     segmenter.renumber(found.category_ids if found else {})
     thresholds.check_names(segmenter.classes)
     notice_similar(segmenter.classes)

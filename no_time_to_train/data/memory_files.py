@@ -1,6 +1,7 @@
 """Memory files: a memory bank and what it was made with, never the networks' weights."""
 
 import math
+import warnings
 from collections import Counter
 from dataclasses import asdict, fields
 from io import BytesIO
@@ -10,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from no_time_to_train.data.names import LONGEST_NAME, is_printable
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks.checkpoints import encoder_width, is_plain, load_pickle
@@ -31,6 +33,9 @@ LARGEST = 1e9
 
 #: The longest side of a reference's picture in pixels; the encoder's input is 518 by default.
 LONGEST_SIDE = 4096
+
+#: The cosine from which two vectors were made from the same object.
+SAME = 0.9999
 
 #: How a PNG file begins.
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -114,7 +119,27 @@ def join_memories(banks: dict[Path, MemoryBank]) -> MemoryBank:
                 )
         if bank.vectors.shape[1] != other.vectors.shape[1]:
             raise UserError(f"memory {path} holds vectors of another width than {first}: make one of them again")
-    return MemoryBank.join(list(banks.values()))
+    joined = MemoryBank.join(list(banks.values()))
+    notice_repeated(joined)
+    return joined
+
+
+def notice_repeated(bank: MemoryBank) -> None:
+    """Say how many references of a class are the same, and how many show both what it is and what it is not."""
+    repeated = contrary = 0
+    for index in range(len(bank.categories)):
+        of_class = bank.class_index == index
+        vectors, negative = F.normalize(bank.vectors[of_class], dim=1), bank.negative[of_class]
+        same = (vectors @ vectors.T >= SAME).triu(diagonal=1)
+        differ = negative[:, None] != negative
+        repeated += int((same & ~differ).any(dim=0).sum())
+        contrary += int((same & differ).any(dim=0).sum())
+    if repeated:
+        text = f"{plural(repeated, 'reference')} given more than once, and counted as often: leave the copies out"
+        warnings.warn(text, UserNotice, stacklevel=3)
+    if contrary:
+        text = f"{plural(contrary, 'object')} given both as a reference and as a negative of a class: leave one out"
+        warnings.warn(text, UserNotice, stacklevel=3)
 
 
 def _bank_from_content(content: dict[str, Any]) -> MemoryBank:
