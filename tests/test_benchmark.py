@@ -2,15 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from no_time_to_train.benchmarks import own_data_set
+from no_time_to_train.benchmarks.own_data_set import STAGES, BenchmarkOptions
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.files import read_json
+from no_time_to_train.method.settings import MODES
+from no_time_to_train.pipeline.run_record import record_stage
 from tests.conftest import DATA, gallery_data
 
 
@@ -43,11 +48,42 @@ def test_one_command_gives_memory_results_scores_and_a_page(tmp_path: Path, caps
     assert len(gallery_data(out / "index.html")["images"]) == 2
 
 
+def test_several_seeds_are_runs_of_their_own_with_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(folder: Path, stages: Sequence[str], options: Sequence[str] = ()) -> None:
+        """Stands in for the stages."""
+        if stages == STAGES[2:]:
+            seed = int(options[options.index("--seed") + 1])
+            with record_stage(folder, "test", {}, labels={"dataset_name": "targets", "n_shot": 1, "seed": seed}):
+                (folder / "metrics.json").write_text(json.dumps({"bbox": {"AP": seed / 10}}))
+
+    monkeypatch.setattr(own_data_set, "run_stages", score)
+    monkeypatch.setattr("no_time_to_train.pipeline.results_page.write_results_page", lambda *_: None)
+    files = [str(write_copy(tmp_path / name, name)) for name in ("references.json", "targets.json")]
+    out = tmp_path / "runs"
+    options = ["--n-shot", "1", "--seeds", "1", "5", "--nano", "--mode", "best", "--tiles", "2", "--out", str(out)]
+    main(["benchmark", *files, *options])
+    assert "30.0 ± 28.3" in (out / "report.md").read_text()
+    assert f"open {out / 'report.html'}" in capsys.readouterr().out
+    one, five = (read_json(out / f"seed_{seed}" / "references.json") for seed in (1, 5))
+    assert one != five
+    model = yaml.safe_load((out / "seed_1" / "config.yaml").read_text())["model"]["init_args"]
+    settings = {"points_per_side": 32, "tiles": 2, **MODES["best"]}
+    assert model["model_cfg"]["sam2_infer_cfgs"] == settings
+
+
+def test_a_preset_chooses_networks_and_guided_prompts() -> None:
+    assert BenchmarkOptions(preset="fast").settings() == {"points_per_side": 32, "prompts": "guided"}
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         (["--n-shot", "0"], r"--n-shot must be a whole number \(1 or more\), not 0"),
         (["--seed", "1"], "give --n-shot as well"),
+        (["--seed", "1", "--seeds", "2", "3"], "--seed and --seeds choose the same thing"),
+        (["--preset", "fast"], "--nano and --preset choose the same thing"),
         (["--reference-dir", "elsewhere"], r"image not found: elsewhere"),
         (["--cat-names", "cat"], "has no class 'cat'"),
     ],

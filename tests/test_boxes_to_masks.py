@@ -198,6 +198,13 @@ def test_masks_as_published_are_outer_contours(
     assert [path.name for path in pictures.iterdir()] == ["scene_0.jpg"]
 
 
+@pytest.mark.parametrize("words", [["--nano"], ["--sam2", "nano"]])
+def test_the_nano_network_is_chosen_as_elsewhere(words: list[str], boxes_only: Path, tmp_path: Path) -> None:
+    out = tmp_path / "masks.json"
+    main(["boxes-to-masks", str(boxes_only), "--image-dir", str(IMAGES), "--out", str(out), "--device", "cpu", *words])
+    assert all(annotation["segmentation"] for annotation in load(out)["annotations"])
+
+
 def test_the_options_of_the_authors_script_do_what_they_do_there(
     boxes_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

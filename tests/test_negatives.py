@@ -320,6 +320,21 @@ def test_python_and_segment_find_the_same_with_negatives(
     assert segmenter.segment(photo.path, threshold=0.0).scores.tolist() == found.scores.tolist()
 
 
+def test_objects_that_are_given_twice_are_noted(
+    photo: Photo, nano_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (str(tmp_path / f"{name}.memory") for name in "ab")
+    given = ["segment", "--reference", photo.reference(), *nano_options]
+    main([*given, "--save-memory", first])
+    assert "note" not in capsys.readouterr().err
+    main([*given, "--negative", photo.reference(), "--save-memory", second])
+    assert "1 object given both as a reference and as a negative of a class" in capsys.readouterr().err
+    main([*given, "--memory", first, "--save-memory", second])
+    assert "1 reference given more than once" in capsys.readouterr().err
+    main(["memory", "merge", first, second, "--out", str(tmp_path / "c.memory")])
+    assert "2 references given more than once" in capsys.readouterr().err
+
+
 def test_a_negative_of_an_unknown_class_is_an_error_that_names_it(
     photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Callable[..., str]
 ) -> None:

@@ -172,6 +172,7 @@ def test_filtering_keeps_thresholds_that_are_not_given(photos: Path, tmp_path: P
     [
         (["--class-score", "cup"], "--class-score cup: write NAME=SCORE"),
         (["--class-score", "cap=0.2"], "--class-score cap: there is no such class; did you mean 'cup'?"),
+        (["--class-score", "boat=0.2"], "--class-score boat: there is no such class; known are coin, cup"),
         (["--out", "{photos}"], "which is not a file of results"),
     ],
 )

@@ -140,6 +140,16 @@ def test_runs_of_different_data_sets_are_not_pooled_where_none_has_a_name(tmp_pa
     ], "and no empty columns: shots, seeds, seconds"
 
 
+def test_repeated_runs_of_a_seed_count_once(tmp_path: Path) -> None:
+    for folder, seed, figure in (("a", 1, 0.3), ("again", 1, 0.5), ("b", 2, 0.6), ("c", 2, 0.6)):
+        finished_run(tmp_path / folder, "boats", 5, seed, bbox={"AP": figure})
+    finished_run(tmp_path / "birds", "birds", 5, 1, bbox={"AP": 0.3})
+    finished_run(tmp_path / "same birds", "birds", 5, 1, bbox={"AP": 0.3})
+    main(["report", str(tmp_path)])
+    (row,) = table_under("Over the seeds", tmp_path / "report.md")
+    assert (row["data set"], row["runs"], row["mean ± std"]) == ("boats", "2", "50.0 ± 14.1")
+
+
 def test_report_without_runs(tmp_path: Path, refusal: Callable[..., str]) -> None:
     assert "holds no run" in refusal("report", tmp_path)
     assert "folder not found" in refusal("report", tmp_path / "none")

@@ -146,6 +146,8 @@ def test_lvis_splits_have_the_authors_names(tmp_path: Path, split: str, names: s
     assert "".join(one.name for one in select_categories(lvis_file(tmp_path), "lvis.json", split)) == names
     with pytest.raises(UserError, match=r"did you mean .*'lvis_minival_rare'"):
         select_categories(lvis_file(tmp_path), "lvis.json", "lvis_minval_rare")
+    with pytest.raises(UserError, match=r"known are .*few_shot_classes.* lvis,.*pascal_voc_split_3"):
+        select_categories(lvis_file(tmp_path), "lvis.json", "xyz")
 
 
 def test_coco_is_the_split_of_its_80_classes() -> None:
