@@ -225,6 +225,9 @@ def test_a_dry_run_prints_the_commands_and_leaves_nothing(script: Script, tmp_pa
     assert sum("--trainer.devices 3" in line for line in lines) == 2 * count
     assert all("my\\ runs" in line for line in lines if line.startswith("no-time-to-train "))
     assert not list(tmp_path.iterdir())
+    known = find_parser("sample").options()
+    words = [word for line in lines if " sample " in line for word in shlex.split(line) if word.startswith("--")]
+    assert set(words) <= set(known), "and they have the names that --help shows"
 
 
 def test_configuration_page_is_written_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
