@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from no_time_to_train.analysis.measure_references import confusions, similarities
-from no_time_to_train.analysis.reference_report import FORMAT
+from no_time_to_train.analysis.measure_references import confusions, similarities, unlike_their_class
+from no_time_to_train.analysis.reference_report import FORMAT, UNLIKE
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.memory_bank import Category, MemoryBank
@@ -55,8 +55,10 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_reference_with_the_label_of_another_class_is_found(wrong: Path) -> None:
     report = json.loads((wrong / "out/reference_report.json").read_text())
     rings = {path.name for path in (wrong / "refs/rings").glob("*.png")}
-    advised = [one for one in report["shots"] if any("check its label" in text for text in one["advice"])]
+    advised = [one for one in report["shots"] if one["advice"]]
     assert [one["label"] for one in advised] == ["stripes"]
+    assert "than like the other references of stripes" in advised[0]["advice"][0]
+    assert "check its label and its mask" in advised[0]["advice"][0]
     assert advised[0]["most_similar"] == "rings"
     assert Path(advised[0]["image"]).name not in rings
     assert not report["confusions"]
@@ -90,6 +92,19 @@ def test_two_classes_that_are_the_same_are_found(tmp_path: Path) -> None:
     write_references(tmp_path / "refs", {STRIPES: ["one", "two"] * 3, RINGS: ["rings"] * 3})
     report = measure(tmp_path / "refs", tmp_path / "out")
     assert [sorted(one["labels"]) for one in report["confusions"]] == [["one", "two"]]
+
+
+def test_a_wrong_reference_does_not_make_the_right_ones_of_its_class_suspicious() -> None:
+    right, wrong, ring = torch.tensor([[1, 0.5], [-1, 1], [0.3, 1]]).unbind()
+    bank = MemoryBank(
+        [Category(1, "dots"), Category(2, "rings")],
+        torch.stack([right, right, wrong, ring, ring, ring]),
+        torch.tensor([0, 0, 0, 1, 1, 1]),
+        torch.ones(6),
+    )
+    like_dots, like_rings = similarities(bank)[0].tolist()
+    assert like_rings - like_dots > UNLIKE, "with the wrong one, the right ones look like rings"
+    assert unlike_their_class(bank) == [2]
 
 
 def test_one_wrong_reference_confuses_no_classes() -> None:

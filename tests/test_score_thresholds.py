@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from no_time_to_train.analysis.score_thresholds import ClassScores, Threshold, best_thresholds
+from no_time_to_train.analysis.score_thresholds import ClassScores, Threshold, best_thresholds, wilson
 from timing.thresholds import f1
 
 REFERENCES = dict(enumerate([0.8, 0.75, 0.7, 0.65, 0.78]))
@@ -52,6 +52,12 @@ def test_masks_that_are_certainly_wrong_raise_the_threshold() -> None:
 def test_thresholds_do_not_depend_on_the_scale_of_the_scores() -> None:
     unknown = [*LOW, 0.42, 0.5, 0.55, 0.71]
     assert threshold([0.6], unknown, 0.4).score == pytest.approx(0.4 * threshold([0.6], unknown).score, abs=0.01)
+
+
+def test_the_interval_of_the_precision_is_wilsons() -> None:
+    assert wilson(0.8, 10) == pytest.approx((0.490, 0.943), abs=0.001)
+    low, high = threshold([0.6, 0.45], [*LOW, 0.5]).precision_interval
+    assert low < threshold([0.6, 0.45], [*LOW, 0.5]).precision < high
 
 
 def test_precision_at_least_is_not_above_precision() -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.cli import main
+from no_time_to_train.commands import build_parser
 from scripts import config_table
 from tests import small_sets
 from tests.conftest import Checkpoints
@@ -225,7 +226,7 @@ def test_a_dry_run_prints_the_commands_and_leaves_nothing(script: Script, tmp_pa
     assert sum("--trainer.devices 3" in line for line in lines) == 2 * count
     assert all("my\\ runs" in line for line in lines if line.startswith("no-time-to-train "))
     assert not list(tmp_path.iterdir())
-    known = find_parser("sample").options()
+    known = build_parser("sample").options()
     words = [word for line in lines if " sample " in line for word in shlex.split(line) if word.startswith("--")]
     assert set(words) <= set(known), "and they have the names that --help shows"
 
