@@ -328,7 +328,7 @@ def test_objects_that_are_given_twice_are_noted(
     main([*given, "--save-memory", first])
     assert "note" not in capsys.readouterr().err
     main([*given, "--negative", photo.reference(), "--save-memory", second])
-    assert "1 object given both as a reference and as a negative of a class" in capsys.readouterr().err
+    assert "1 reference given both as a reference and as a negative of a class" in capsys.readouterr().err
     main([*given, "--memory", first, "--save-memory", second])
     assert "1 reference given more than once" in capsys.readouterr().err
     main(["memory", "merge", first, second, "--out", str(tmp_path / "c.memory")])

@@ -237,15 +237,10 @@ def summary_lines(report: ReferenceReport) -> list[str]:
     width = max([len(one.label) for one in report.classes] + [5])
     lines = [f"{'class':<{width}}  references  found  threshold  {'precision (95 %)':>17}  recall  AP"]
     for one in report.classes:
-        threshold = one.threshold
-        cells = (
-            ["-"] * 4
-            if threshold is None or one.ap is None
-            else [
-                *(f"{threshold.score:.2f}", precision_text(threshold)),
-                *(f"{100 * threshold.recall:.0f} %", f"{100 * one.ap:.0f}"),
-            ]
-        )
+        cells = ["-"] * 4
+        if one.threshold is not None and one.ap is not None:
+            known = one.threshold
+            cells = [f"{known.score:.2f}", precision_text(known), f"{100 * known.recall:.0f} %", f"{100 * one.ap:.0f}"]
         found = str(one.found) if one.images > 1 else "-"
         lines.append(
             f"{one.label:<{width}}  {one.references:>10}  {found:>5}  {cells[0]:>9}  {cells[1]:>17}  {cells[2]:>6}  "

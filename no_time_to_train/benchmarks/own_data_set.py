@@ -65,8 +65,7 @@ class BenchmarkOptions:
 
     def settings(self) -> dict[str, Any]:
         """The settings of the method that differ from the paper's, and the density of the prompts."""
-        prompts = PRESETS[self.preset or "accurate"].prompts
-        chosen = {"prompts": prompts, "tiles": self.tiles, **MODES[self.mode]}
+        chosen = {"prompts": PRESETS[self.preset or "accurate"].prompts, "tiles": self.tiles, **MODES[self.mode]}
         others = {key: value for key, value in chosen.items() if value != getattr(Settings, key)}
         return {"points_per_side": self.points_per_side, **others}
 

@@ -75,8 +75,6 @@ def boxes_to_masks(
     if boxes is None:
         raise UserError("give the COCO annotations with boxes (see no-time-to-train boxes-to-masks --help)")
     out = out or output_json or boxes.with_name(f"{boxes.stem}_with_segm.json")
-    if nano and sam_checkpoint:
-        raise UserError("--nano and --sam-checkpoint both choose the network: leave one of them out")
     if visualize and pictures is None:
         pictures = boxes.with_name(f"{boxes.stem}_with_SAM_segm")
     build = mask_maker("nano" if nano else sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)

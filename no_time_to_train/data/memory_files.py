@@ -134,12 +134,11 @@ def notice_repeated(bank: MemoryBank) -> None:
         differ = negative[:, None] != negative
         repeated += int((same & ~differ).any(dim=0).sum())
         contrary += int((same & differ).any(dim=0).sum())
-    if repeated:
-        text = f"{plural(repeated, 'reference')} given more than once, and counted as often: leave the copies out"
-        warnings.warn(text, UserNotice, stacklevel=3)
-    if contrary:
-        text = f"{plural(contrary, 'object')} given both as a reference and as a negative of a class: leave one out"
-        warnings.warn(text, UserNotice, stacklevel=3)
+    given_twice = "given more than once, and counted as often: leave the copies out"
+    given_both = "given both as a reference and as a negative of a class: leave one of them out"
+    for count, text in ((repeated, given_twice), (contrary, given_both)):
+        if count:
+            warnings.warn(f"{plural(count, 'reference')} {text}", UserNotice, stacklevel=3)
 
 
 def _bank_from_content(content: dict[str, Any]) -> MemoryBank:
