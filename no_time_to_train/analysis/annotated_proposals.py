@@ -35,9 +35,6 @@ class AnnotatedProposals:
     covered: Tensor
     areas: Tensor
 
-    def __len__(self) -> int:
-        return len(self.proposals)
-
 
 def annotate(
     proposals: DescribedProposals, size: tuple[int, int], instances: Sequence[NDArray[np.bool_]], side: int = SIDE

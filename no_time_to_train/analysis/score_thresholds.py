@@ -129,7 +129,7 @@ def _best_threshold(scores: ClassScores) -> Threshold | None:
         score=round(float(GRID[best]), 2),
         precision=precision,
         precision_at_least=min(float(known / (known + rest).clamp(min=1e-9)), precision),  # counts, not the mixture
-        precision_interval=wilson(precision, float(known + rest / rarer)),
+        precision_interval=wilson(precision, max(float(known + rest / rarer), 1.0)),
         recall=float(tp[best] / objects),
         f1=float(f1[best]),
         objects=float(objects),
