@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.method.settings import MODES, ModeName, PointsPerSide, Settings, Tiles
+from no_time_to_train.method.settings import ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
+from no_time_to_train.plugins import find_plugin, is_plugin
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class BenchmarkOptions:
 
     def settings(self) -> dict[str, Any]:
         """The settings of the method that differ from the paper's, and the density of the prompts."""
-        chosen = {"prompts": PRESETS[self.preset or "accurate"].prompts, "tiles": self.tiles, **MODES[self.mode]}
+        mode = {key: str(find_plugin(one)) if is_plugin(one) else one for key, one in of_mode(self.mode).items()}
+        chosen = {"prompts": PRESETS[self.preset or "accurate"].prompts, "tiles": self.tiles, **mode}
         others = {key: value for key, value in chosen.items() if value != getattr(Settings, key)}
         return {"points_per_side": self.points_per_side, **others}
 
