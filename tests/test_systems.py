@@ -25,7 +25,7 @@ NOT_ON_WINDOWS = {
 #: The names of ``os`` that the package uses. Windows has them all; check a new one before you add it.
 OS_NAMES = {
     "O_RDONLY", "O_WRONLY", "PathLike", "W_OK", "_exit", "access", "close", "cpu_count", "devnull", "dup2", "environ",
-    "fsencode", "fstat", "fsync", "getpid", "getppid", "link", "name", "open", "path", "umask", "walk",
+    "fsencode", "fstat", "fsync", "getpid", "getppid", "link", "name", "open", "path", "sep", "umask", "utime", "walk",
 }  # fmt: skip
 
 
