@@ -156,14 +156,30 @@ THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
         f"{THING} --images {IMAGE} --out {IMAGE}",
         f"{THING} --images {IMAGE} --out y --sam2 gone.pt",
         f"{THING} --images {IMAGE} --out y --class-score a",
+        f"{THING} --images {IMAGE} --out /proc/y --nano",
         "filter nowhere",
     ],
 )
 def test_help_and_mistakes_in_options_and_paths_import_nothing_slow(line: str) -> None:
-    arguments, status = line.split(), 0 if "--help" in line else 2
-    code = f"from no_time_to_train.cli import main\ntry:\n    main({arguments!r})\n"
-    code += f"except SystemExit as ended:\n    assert (ended.code or 0) == {status}"
-    assert not modules_after(code) & set(SLOW)
+    assert not modules_after_command(line, status=0 if "--help" in line else 2) & set(SLOW)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{THING} --images {IMAGE} --out y --nano --class-score thong=0.4",
+        f"segment --references configs --images {IMAGE} --out y --nano",
+        f"{THING} --images configs --out y --nano",
+    ],
+)
+def test_mistakes_in_references_and_targets_are_found_before_torch_is_imported(line: str) -> None:
+    assert "torch" not in modules_after_command(line, status=2)
+
+
+def modules_after_command(line: str, status: int) -> set[str]:
+    """The modules that are imported in a new process after a command has ended with a status."""
+    code = f"from no_time_to_train.cli import main\ntry:\n    main({line.split()!r})\n"
+    return modules_after(code + f"except SystemExit as ended:\n    assert (ended.code or 0) == {status}")
 
 
 def test_importing_the_package_imports_nothing_else_of_it() -> None:

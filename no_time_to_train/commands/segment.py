@@ -94,7 +94,6 @@ def segment(
     networks.check(*more, needed=not show_references)  # which needs them only where a reference has no mask
 
     from no_time_to_train.data.images import allow_pixels
-    from no_time_to_train.data.memory_files import notice_repeated
     from no_time_to_train.data.targets import find_targets
 
     if max_pixels:
@@ -109,6 +108,7 @@ def segment(
         if not memory:
             thresholds.check_names({example.label for example in examples})
 
+    from no_time_to_train.data.memory_files import notice_repeated
     from no_time_to_train.pipeline.segment_images import segment_images
 
     if show_references and out is not None:
