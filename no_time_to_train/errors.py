@@ -1,6 +1,6 @@
 """What a user is told: mistakes that end a command, notes that do not, and the wording that messages share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -26,6 +26,11 @@ def suggest(name: str, known: Iterable[str], most: int = 10) -> str:
 def plural(count: int, noun: str) -> str:
     """A number of things: ``1 image``, ``2 images``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names for a message, with "..." where there are more."""
+    return ", ".join([*names[:most], *["..."] * (len(names) > most)])
 
 
 def one_line(message: object) -> str:

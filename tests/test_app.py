@@ -305,17 +305,10 @@ def test_photo_in_and_coco_out(app: App, truths: list[Truth]) -> None:
     ],
 )
 def test_a_wrong_option_is_named_before_anything_is_written(
-    options: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    options: list[str], message: str, refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as error:
-        main(["app", *options])
-    assert error.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in refusal("app", *options)
 
 
 def test_a_second_app_on_the_same_folder_is_refused(app: App, truths: list[Truth]) -> None:
@@ -504,17 +497,10 @@ def test_what_is_in_the_place_of_the_apps_folders_is_named_in_one_line(
     ],
 )
 def test_a_place_or_an_address_that_cannot_be_used_is_named_in_one_line(
-    options: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    options: list[str], message: str, refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as error:
-        main(["app", "--demo", "--no-browser", *options])
-    assert error.value.code == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert message in refusal("app", "--demo", "--no-browser", *options)
 
 
 def test_a_taken_port_is_named_before_the_networks_are_loaded(

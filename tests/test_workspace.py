@@ -317,14 +317,22 @@ def test_what_is_no_file_among_the_photos_is_named_and_the_others_are_searched(w
     assert sum(photo.proposed for photo in found.photos.values()) == PHOTOS
 
 
-@pytest.mark.parametrize("damage", ["removed", "cut off", "smaller"])
-def test_a_photo_that_is_damaged_after_the_search_is_left_out_of_the_export_by_name(
-    workspace: Workspace, references: list[Reference], own: Path, damage: str
-) -> None:
+def confirmed_elsewhere(
+    workspace: Workspace, references: list[Reference], own: Path
+) -> tuple[Workspace, list[Annotation]]:
+    """Another workspace, whose photos are a folder's, in which references are confirmed and everything was searched."""
     found = start(workspace.segmenter, [own], own.parent / "other")
     annotations, _ = take_annotations(references, photos_of(found), workspace.segmenter)
     found.confirm(annotations, own)
     settle(found)
+    return found, annotations
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut off", "smaller"])
+def test_a_photo_that_is_damaged_after_the_search_is_left_out_of_the_export_by_name(
+    workspace: Workspace, references: list[Reference], own: Path, damage: str
+) -> None:
+    found, annotations = confirmed_elsewhere(workspace, references, own)
     bad = own / annotations[0].photo
     content = bad.read_bytes()
     bad.unlink()
@@ -342,10 +350,7 @@ def test_a_photo_that_is_damaged_after_the_search_is_left_out_of_the_export_by_n
 def test_a_photo_that_is_replaced_is_searched_again_and_shows_no_annotation_of_the_old_one(
     workspace: Workspace, references: list[Reference], own: Path
 ) -> None:
-    found = start(workspace.segmenter, [own], own.parent / "other")
-    annotations, _ = take_annotations(references, photos_of(found), workspace.segmenter)
-    found.confirm(annotations, own)
-    settle(found)
+    found, annotations = confirmed_elsewhere(workspace, references, own)
     changed = own / annotations[0].photo
     Image.new("RGB", (90, 70)).save(changed)
     with pytest.raises(UserError, match="has changed"):

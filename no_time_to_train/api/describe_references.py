@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from no_time_to_train.analysis.recurring import Choice, Picture, choose_recurring, salient
-from no_time_to_train.api.prompted_references import PromptedReference, naming, read_reference, surround
+from no_time_to_train.api.prompted_references import PromptedReference, naming, read_reference
 from no_time_to_train.data.prompts import check_label
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_image import ReferenceImage, encode_picture
@@ -102,10 +101,7 @@ class ReferenceDescriber:
             A memory with this one reference; and its mask, bool [H, W].
         """
         mask = self.mask(label, prompted, negative, path or f"a picture of {label}")
-        pixels, shown, box = prompted.pixels, mask, prompted.crop_box(mask)
-        if prompted.cut_out and mask.any():
-            pixels, shown = surround(pixels, mask, self.context_ratio)
-            box = list(cv2.boundingRect(shown.astype(np.uint8)))
+        pixels, shown, box = prompted.to_crop(mask, self.context_ratio)
         crop, mask_crop = crop_reference(pixels, shown, box, self.segmenter.encoder.size, self.context_ratio)
         with computing_in(self.precision, self.device):
             vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))

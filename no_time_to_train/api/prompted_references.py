@@ -46,12 +46,20 @@ class PromptedReference:
         """Whether nothing marks the object."""
         return self.mask is None and self.box is None and not self.points
 
-    def crop_box(self, mask: NDArray[np.bool_]) -> list[float]:
-        """What the reference is cropped around: its box, or else that of its mask; COCO's x, y, w, h in pixels."""
-        if self.box is None:
-            return list(cv2.boundingRect(mask.astype(np.uint8)))
-        x1, y1, x2, y2 = self.box
-        return [x1, y1, x2 - x1, y2 - y1]
+    def to_crop(
+        self, mask: NDArray[np.bool_], context_ratio: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[float]]:
+        """The image and the mask to crop the reference from, and what to crop around: COCO's x, y, w, h in pixels.
+
+        That is its box, or else that of its mask. A cut-out gets surroundings before.
+        """
+        pixels = self.pixels
+        if self.cut_out and mask.any():
+            pixels, mask = surround(pixels, mask, context_ratio)
+        elif self.box is not None:
+            x1, y1, x2, y2 = self.box
+            return pixels, mask, [x1, y1, x2 - x1, y2 - y1]
+        return pixels, mask, list(cv2.boundingRect(mask.astype(np.uint8)))
 
     def mask_of_prompt(self, prompts: Sam2Boxes | SamBoxes) -> NDArray[np.bool_]:
         """The mask that a network makes of the box and the points, bool [H, W], not empty."""

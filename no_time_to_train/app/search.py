@@ -265,7 +265,7 @@ class Search:
         try:
             entry = self.cache.write(key, proposals, *pixels.shape[:2])
         except (UserError, OSError) as error:
-            raise TryAgain(f"the search goes on when this is repaired: {error}") from error
+            raise TryAgain(f"the search continues when this is repaired: {error}") from error
         self._keep(name, entry.proposals)
         with self.state:
             self.seconds.append(time.monotonic() - begin)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import atomic_write
 
 if TYPE_CHECKING:  # references are read before torch is, which takes seconds
@@ -189,13 +189,11 @@ def is_image(path: Path) -> bool:
 
 def is_picture(path: Path) -> bool:
     """Whether a file is an image by its first bytes, whatever its name is."""
-    if not path.is_file():  # a pipe would be waited for
-        return False
     try:
-        with path.open("rb") as file, Image.open(file, formats=_formats()):
-            return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        stored_size(path)
+    except UserError:
         return False
+    return True
 
 
 def describe_unreadable(paths: Iterable[Path]) -> str:
@@ -211,7 +209,7 @@ def describe_unreadable(paths: Iterable[Path]) -> str:
             found[NEEDS[ending]].append(path.name)
     texts = []
     for advice, names in found.items():
-        some = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
+        some = first_of(names)
         texts.append(f"{plural(len(names), 'image')} cannot be read here: {some} ({advice})")
     return "; ".join(texts)
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.errors import UserError, UserNotice, first_of
 
 #: The longest name of a class, in characters.
 LONGEST_NAME = 200
@@ -63,7 +63,7 @@ def clean_class_names(names: Iterable[object], where: str | Path) -> dict[str, s
         raise UserError(f"{where}: {error}") from error
     changed = [name for name, clean in cleaned.items() if clean != name]
     if changed:
-        some = ", ".join([*map(repr, changed[:5]), *["..."] * (len(changed) > 5)])
+        some = first_of([repr(name) for name in changed], 5)
         warnings.warn(f"{where}: spaces around the names of classes are ignored: {some}", UserNotice, stacklevel=3)
     return cleaned
 

@@ -20,7 +20,7 @@ from no_time_to_train.data.names import clean_characters, clean_name, unique_nam
 from no_time_to_train.data.reference_forms.class_folders import MASK
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.data.videos import open_video
-from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import real_path
 
 #: Endings of the files that count as videos.
@@ -156,7 +156,7 @@ def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> 
     unnamed = [path for path in files if not path.suffix and is_picture(path)]
     for paths, what in ((masks, "named like a mask of another and searched, too"), (unnamed, UNNAMED)):
         if paths:
-            names = ", ".join([*(path.name for path in paths[:3]), *["..."] * (len(paths) > 3)])
+            names = first_of([path.name for path in paths])
             unreadable += f"{'; ' * bool(unreadable)}{plural(len(paths), 'image')} {what}: {names}"
     if unreadable:
         warnings.warn(f"--images {argument}: {unreadable}", UserNotice, stacklevel=2)

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import index_coco
+from no_time_to_train.errors import first_of
 from no_time_to_train.method.memory_bank import Category
 
 #: The rows of pycocotools' summary table, in its order.
@@ -99,7 +100,7 @@ def why_no_masks(coco: COCO, results: list[dict[str, Any]], categories: list[Cat
         return ""
     if not lacking:
         return "Masks are not scored: some results have none.\n"
-    which = f"annotation {', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''} of the ground truth"
+    which = f"annotation {first_of(lacking)} of the ground truth"
     return f"Masks are not scored: {which} ({len(lacking)} of {len(truth)}) has no segmentation.\n"
 
 

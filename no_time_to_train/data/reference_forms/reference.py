@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_mask, as_rgb, shown_size, stored_size
 from no_time_to_train.data.rle import Rle, decode_mask
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import UserError, first_of, plural
 
 #: In place of a mask: the whole image shows the object.
 WHOLE: Literal["whole"] = "whole"
@@ -118,7 +118,7 @@ class FoundReferences:
         text = f"{self.form} in {where}: {', '.join(f'{count} {label}' for label, count in counted)}"
         if not self.unused:
             return text
-        some = ", ".join([*(path.name for path in self.unused[:3]), *["..."] * (len(self.unused) > 3)])
+        some = first_of([path.name for path in self.unused])
         return f"{text}; {plural(len(self.unused), 'file')} not used: {some}"
 
 
