@@ -15,7 +15,11 @@ Adjust = Callable[[Tensor, Tensor], Tensor]
 
 
 def classify(
-    proposals: DescribedProposals, prototypes: Tensor, classes_per_mask: int = 1, adjust: Adjust | None = None
+    proposals: DescribedProposals,
+    prototypes: Tensor,
+    classes_per_mask: int = 1,
+    adjust: Adjust | None = None,
+    min_similarity: float = 0,
 ) -> Candidates:
     """Give every proposal its best class, or its best few, with the cosine similarity as score.
 
@@ -23,12 +27,16 @@ def classify(
         n * k candidates in descending order of predicted IoU; scores may be 0.
     """
     by_iou = proposals.predicted_iou.argsort(descending=True, stable=True)
-    scores, classes = best_classes(proposals.vectors[by_iou], prototypes, classes_per_mask, adjust)
+    scores, classes = best_classes(proposals.vectors[by_iou], prototypes, classes_per_mask, adjust, min_similarity)
     return Candidates(by_iou.repeat_interleave(scores.shape[1]), scores.flatten(), classes.flatten())
 
 
 def best_classes(
-    vectors: Tensor, prototypes: Tensor, classes_per_mask: int = 1, adjust: Adjust | None = None
+    vectors: Tensor,
+    prototypes: Tensor,
+    classes_per_mask: int = 1,
+    adjust: Adjust | None = None,
+    min_similarity: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The classes most similar to each mask vector.
 
@@ -38,11 +46,12 @@ def best_classes(
         classes_per_mask: k, the number of classes that a proposal keeps. -1 keeps all C, and scores below 0.6 times
             the proposal's best become 0.
         adjust: Changes the similarities, as negative references do.
+        min_similarity: Similarities below this count as this; -1 leaves them as they are.
 
     Returns:
-        Scores, float [n, k], similarities in [0, 1], in descending order; and class indices, int64 [n, k].
+        Scores, float [n, k], similarities in [min_similarity, 1], in descending order; and class indices, int64 [n, k].
     """
-    similarity = (vectors @ F.normalize(prototypes, dim=1).T).clamp(min=0)
+    similarity = (vectors @ F.normalize(prototypes, dim=1).T).clamp(min=min_similarity)
     if adjust is not None:
         similarity = adjust(similarity, vectors)
     k = similarity.shape[1] if classes_per_mask == -1 else min(classes_per_mask, similarity.shape[1])

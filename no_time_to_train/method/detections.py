@@ -14,10 +14,11 @@ class Detections:
     Attributes:
         masks: n masks at the image's own size.
         boxes: int64 [n, 4], xyxy pixel indices of the masks; x2 and y2 are included, so a box one pixel wide has
-            x1 == x2 (as in the published code).
+            x1 == x2 (as in the published code). With ``Settings.output_box`` "proposal", float32.
         scores: float32 [n] in [0, 1].
         classes: int64 [n], index of the class in the memory.
-        prompts: The number of points that were decoded to find them; 0 where it is not known.
+        prompts: The number of prompts that were decoded to find them; 0 where it is not known.
+        sources: int64 [n], which of several sources of proposals each is from; None where there is one.
     """
 
     masks: Masks
@@ -25,9 +26,12 @@ class Detections:
     scores: Tensor
     classes: Tensor
     prompts: int = 0
+    sources: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: Tensor | slice) -> "Detections":
-        return Detections(self.masks[index], self.boxes[index], self.scores[index], self.classes[index], self.prompts)
+        sources = None if self.sources is None else self.sources[index]
+        rows = self.masks[index], self.boxes[index], self.scores[index], self.classes[index]
+        return Detections(*rows, self.prompts, sources)

@@ -81,12 +81,20 @@ class Encoder(nn.Module):
         Returns:
             float32 [B, P, D], also under autocast, in row-major order of the patches and not L2-normalized.
         """
-        tokens: Tensor = self.vit.forward_features(self.normalize(images))
-        tokens = tokens[:, self.vit.num_prefix_tokens :].float()
+        tokens = self.patch_tokens(self.normalize(images)).float()
         if not self.debias:
             return tokens
         with without_autocast(tokens):
             return tokens - (tokens @ self.positions.T) @ self.positions
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """Patch tokens after the final norm, float [B, P, D], of normalized images."""
+        tokens: Tensor = self.vit.forward_features(images)
+        return tokens[:, self.vit.num_prefix_tokens :]
+
+    def grid_of(self, image: Tensor) -> tuple[int, int]:
+        """Rows and columns of the patches of an image, [3, size, size]."""
+        return self.grid, self.grid
 
     @torch.no_grad()
     def remove_positions(self, count: int) -> None:

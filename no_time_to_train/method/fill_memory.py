@@ -4,6 +4,8 @@ The steps are :func:`crop_reference`, the encoder, :func:`patch_weights` and :fu
 ``Segmenter.describe_reference`` runs them.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -61,7 +63,7 @@ def crop_reference(
     return _resize(crop, size, "bicubic"), torch.from_numpy(mask_crop.astype(np.float32))[None]
 
 
-def patch_weights(mask: Tensor, size: int, grid: int) -> Tensor:
+def patch_weights(mask: Tensor, size: int | Sequence[int], grid: int | Sequence[int]) -> Tensor:
     """The weight of each patch token: the mask resized like the crop, then sampled once per patch.
 
     A thin instance can fall between the sampled pixels. Each patch then weighs the share of its area that the mask
@@ -69,9 +71,11 @@ def patch_weights(mask: Tensor, size: int, grid: int) -> Tensor:
 
     Args:
         mask: float32 [1, h, w] in {0, 1}, not empty, at the size of the crop before resizing.
+        size: Height and width of the crop in pixels; one number where they are equal.
+        grid: Rows and columns of its patches, likewise.
 
     Returns:
-        float32 [grid * grid] in [0, 1], in row-major order, with a positive sum.
+        float32 [rows * columns] in [0, 1], in row-major order, with a positive sum.
     """
     weights = _resize(_resize(mask, size, "bilinear"), grid, "nearest")
     if not weights.any():
@@ -84,6 +88,6 @@ def instance_vector(tokens: Tensor, weights: Tensor) -> Tensor:
     return weights @ tokens / weights.sum()
 
 
-def _resize(image: Tensor, size: int, mode: str) -> Tensor:
-    """Resize [C, H, W] to a square without antialiasing; pixel centers lie at half-integer coordinates."""
+def _resize(image: Tensor, size: int | Sequence[int], mode: str) -> Tensor:
+    """Resize [C, H, W] without antialiasing; one size is a square; pixel centers lie at half-integer coordinates."""
     return F.interpolate(image[None], size, mode=mode, antialias=False)[0]

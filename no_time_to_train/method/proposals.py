@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,23 +13,29 @@ from no_time_to_train.method.fast.masks import Masks
 
 @dataclass
 class Proposals:
-    """Class-agnostic masks that SAM 2 proposes for one image, in the order of the point prompts.
+    """Class-agnostic masks that are proposed for one image, by SAM 2 in the order of the point prompts.
 
     Attributes:
         logits: float32 [n, h, w], where h = w = a quarter of SAM 2's input (256); a mask's region is ``logits > 0``.
         predicted_iou: float32 [n], SAM 2's own estimate of each mask's IoU with the object.
-        prompts: The number of points that were decoded.
+        prompts: The number of prompts that were decoded.
+        given: float32 [n, 4], the boxes that were prompts, xyxy in pixels of the image; None where there were none.
+        masks: The masks at the image's own size, where these were proposed and the logits only show their regions.
     """
 
     logits: Tensor
     predicted_iou: Tensor
     prompts: int = 0
+    given: Tensor | None = None
+    masks: Masks | None = None
 
     def __len__(self) -> int:
         return len(self.predicted_iou)
 
     def __getitem__(self, index: Tensor) -> "Proposals":
-        return Proposals(self.logits[index], self.predicted_iou[index], self.prompts)
+        given = None if self.given is None else self.given[index]
+        masks = None if self.masks is None else self.masks[index.cpu()]
+        return Proposals(self.logits[index], self.predicted_iou[index], self.prompts, given, masks)
 
 
 @dataclass
@@ -44,8 +51,12 @@ class DescribedProposals:
         vectors: float32 [n, D] mask vectors, L2-normalized.
         upsampled_masks: Makes the masks of some proposals, given as int64 [m] row numbers, for merging. Most proposals
             are suppressed before their masks are needed.
-        prompts: The number of points that were decoded.
+        prompts: The number of prompts that were decoded.
         logits: What the masks are made from; None where they were read or made before, at the image's own size.
+        grid: Height and width of the feature map that the vectors are from; (0, 0) where nobody asks for it.
+        given: float32 [n, 4], the box that each was made from, xyxy in pixels of the image, and NaN where it was made
+            from none; None where no boxes were given.
+        sources: int64 [n], which of several sources proposed each; None where there is one source.
     """
 
     predicted_iou: Tensor
@@ -54,20 +65,17 @@ class DescribedProposals:
     upsampled_masks: Callable[[Tensor], Masks]
     prompts: int = 0
     logits: MaskLogits | None = None
+    grid: tuple[int, int] = (0, 0)
+    given: Tensor | None = None
+    sources: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.predicted_iou)
 
     def __getitem__(self, rows: Tensor) -> "DescribedProposals":
         """Some of the proposals, int64 [m], ready for merging."""
-        return replace(
-            self,
-            predicted_iou=self.predicted_iou[rows],
-            boxes=self.boxes[rows],
-            vectors=self.vectors[rows],
-            upsampled_masks=lambda chosen: self.upsampled_masks(rows[chosen]),
-            logits=None,
-        )
+        tensors = {name: tensor[rows] for name, tensor in self.tensors().items()}
+        return replace(self, **tensors, upsampled_masks=lambda chosen: self.upsampled_masks(rows[chosen]), logits=None)
 
     def at_full_size(self, rows: Tensor, masks: Masks) -> Masks:
         """The masks of some proposals at the image's own size; ``masks`` are those that were made for merging."""
@@ -75,8 +83,11 @@ class DescribedProposals:
 
     def to(self, device: torch.device) -> "DescribedProposals":
         """The same proposals with their tensors on a device."""
-        tensors = {name: getattr(self, name).to(device) for name in ("predicted_iou", "boxes", "vectors")}
-        return replace(self, **tensors)
+        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Any]:
+        """Those attributes that are tensors, each with one row per proposal."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 @dataclass

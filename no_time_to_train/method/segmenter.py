@@ -6,7 +6,9 @@ memory (except with guided prompts) and its result can be stored for the next re
 ``plain.py`` is the paper on one page, without any savings.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torchvision.ops import masks_to_boxes
 
 from no_time_to_train.method.beyond.ablations import hard_merge, merge_by_overlap
 from no_time_to_train.method.beyond.diffusion import diffuse
+from no_time_to_train.method.beyond.feature_grid import grid_weights, on_grid, pool_on_grid
+from no_time_to_train.method.beyond.given import Given, given_boxes, join_sources, propose_given
 from no_time_to_train.method.beyond.guided import propose_guided
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.beyond.soft_nms import soft_nms
@@ -25,7 +29,7 @@ from no_time_to_train.method.encoder import Encoder, check_finite, without_autoc
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
-from no_time_to_train.method.mask_proposals import MaskProposer
+from no_time_to_train.method.mask_proposals import MaskProposer, Proposer, Seen, propose_grid
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Candidates, DescribedProposals, Proposals
 from no_time_to_train.method.settings import Settings
@@ -34,7 +38,12 @@ from no_time_to_train.method.suppress import nms, suppress
 from no_time_to_train.method.target_image import as_float
 from no_time_to_train.plugins import choose
 
-#: The ways of scoring, suppressing and merging by their names in the settings.
+#: The ways of proposing, pooling, scoring, suppressing and merging by their names in the settings.
+PROPOSE: dict[str, Proposer] = {"grid": propose_grid, "guided": propose_guided}
+POOL: dict[str, Callable[..., Tensor]] = {
+    "upsampled": lambda features, regions, masks: pool(features, regions),
+    "grid": pool_on_grid,
+}
 SCORE = {
     "cosine": lambda candidates, proposals: candidates.scores,
     "cosine_iou": lambda candidates, proposals: (
@@ -43,6 +52,12 @@ SCORE = {
 }
 SUPPRESS = {"nms": nms, "soft_nms": soft_nms, "none": lambda candidates, proposals, threshold: candidates}
 MERGE = {"soft": soft_merge, "diffusion": diffuse, "overlap": merge_by_overlap, "hard": hard_merge}
+COMPARED_AT: dict[str, Callable[..., Masks]] = {
+    "image": lambda masks, grid: masks,
+    "grid": lambda masks, grid: Masks.pack(on_grid(masks, grid)),
+}
+WEIGHTS: dict[str, Callable[..., Tensor]] = {"upsampled": patch_weights, "grid": grid_weights}
+BOXES: dict[str, Callable[..., Tensor]] = {"mask": lambda boxes, given: boxes, "proposal": given_boxes}
 
 
 class Segmenter(nn.Module):
@@ -109,11 +124,12 @@ class Segmenter(nn.Module):
         """Stage 1: the vector of a reference, float32 [D], and the sum of its mask weights (docs/method.md, 1).
 
         Args:
-            crop: float [3, S, S] in [0, 1], where S is the encoder's input size (see ``fill_memory.crop_reference``).
+            crop: float [3, S, S] in [0, 1], where S is the encoder's input size (see ``fill_memory.crop_reference``);
+                where the encoder keeps the aspect ratio, at the size of ``encoder_view``.
             mask: float [1, h, w] in {0, 1}, at the size of the crop before resizing.
         """
-        weights = patch_weights(mask, self.encoder.size, self.encoder.grid)
         tokens = check_finite(self.encoder(crop[None])[0], "DINOv2")
+        weights = WEIGHTS[self.settings.pooling](mask, crop.shape[1:], self.encoder.grid_of(crop))
         with without_autocast(crop):
             return instance_vector(tokens, weights), weights.sum()
 
@@ -129,29 +145,47 @@ class Segmenter(nn.Module):
         return replace(self.match_and_merge(proposals), prompts=proposals.prompts)
 
     @torch.inference_mode()
-    def describe(self, image: Tensor, height: int, width: int) -> DescribedProposals:
+    def describe(
+        self,
+        image: Tensor,
+        height: int,
+        width: int,
+        sources: Sequence[Given | None] = (None,),
+        view: Tensor | None = None,
+    ) -> DescribedProposals:
         """Encode, propose, pool: what both networks say about an image, whatever the references.
 
         With guided prompts, the prototypes decide which points are decoded.
+
+        Args:
+            sources: What others propose in the image, and None for SAM 2's own prompts, which are the paper's grid.
+            view: uint8 [3, h, w], what the encoder sees, where that is not the square (``Encoder.view``).
         """
         if self.settings.tiles > 1:
             tiles, overlap = self.settings.tiles, self.settings.tile_overlap
             return describe_tiles(self._describe_square, image, height, width, tiles, overlap)
-        return self._describe_square(image, height, width)
+        return self._describe_square(image, height, width, sources, view)
 
-    def _describe_square(self, square: Tensor, height: int, width: int) -> DescribedProposals:
+    def _describe_square(
+        self,
+        square: Tensor,
+        height: int,
+        width: int,
+        sources: Sequence[Given | None] = (None,),
+        view: Tensor | None = None,
+    ) -> DescribedProposals:
         """The proposals of one square, which shows the whole image or a tile of this size."""
         assert self.proposer is not None
         image = as_float(square) if square.dtype == torch.uint8 else square
-        features = self.encoder.feature_map(image[None])[0]
-        if self.settings.prompts == "grid":
-            proposals = self.proposer(image)
-        else:
-            check_finite(self.prototypes, "the memory", "file")
-            proposals = propose_guided(self.proposer, image, features, self.prototypes, self.settings)
+        features = self.encoder.feature_map((image if view is None else as_float(view))[None])[0]
+        seen = Seen(image, features, self.prototypes, height, width, self.settings)
+        own = PROPOSE[self.settings.prompts]
+        proposers = [own if given is None else partial(propose_given, given) for given in sources]
+        proposed = [propose(self.proposer, seen) for propose in proposers]
         check_finite(features, "DINOv2")  # not before, because a GPU's host waits here
         with without_autocast(image):
-            return describe_proposals(proposals, features, height, width)
+            pooling = self.settings.pooling
+            return join_sources([describe_proposals(each, features, height, width, pooling) for each in proposed])
 
     @torch.inference_mode()
     def match_and_merge(self, proposals: DescribedProposals) -> Detections:
@@ -159,7 +193,8 @@ class Segmenter(nn.Module):
         check_finite(self.prototypes, "the memory", "file")
         with without_autocast(self.prototypes):
             candidates, masks = classify_and_merge(proposals, self.prototypes, self.settings, self.negatives)
-            return keep_best(proposals, candidates, masks, self.settings.max_instances)
+            settings = self.settings
+            return keep_best(proposals, candidates, masks, settings.max_instances, settings.output_box)
 
 
 def classify_and_merge(
@@ -172,7 +207,8 @@ def classify_and_merge(
     """
     lower = choose(SUPPRESS, settings.suppression)
     candidates = score(proposals, prototypes, settings, negatives)
-    candidates = suppress(candidates, proposals, settings.box_nms_thresh, settings.max_instances, lower)
+    numbers = settings.box_nms_thresh, settings.max_instances
+    candidates = suppress(candidates, proposals, *numbers, lower, settings.min_similarity)
     return merge(proposals, candidates, settings)
 
 
@@ -185,7 +221,7 @@ def score(
     with the better outline wins. The classes stay the same.
     """
     adjust = None if negatives is None else negatives.lower
-    candidates = classify(proposals, prototypes, settings.classes_per_mask, adjust)
+    candidates = classify(proposals, prototypes, settings.classes_per_mask, adjust, settings.min_similarity)
     return replace(candidates, scores=choose(SCORE, settings.score)(candidates, proposals))
 
 
@@ -195,27 +231,46 @@ def merge(proposals: DescribedProposals, candidates: Candidates, settings: Setti
     filled = np.flatnonzero(masks.areas)
     masks, candidates = masks[filled], candidates[torch.from_numpy(filled).to(candidates.rows.device)]
     lower, vectors = choose(MERGE, settings.merging), proposals.vectors[candidates.rows]
-    scores = lower(candidates.scores, candidates.classes, masks, vectors, settings.merge_exponent)
+    compared = COMPARED_AT[settings.compared_at](masks, proposals.grid)
+    scores = lower(candidates.scores, candidates.classes, compared, vectors, settings.merge_exponent)
     return replace(candidates, scores=scores), masks
 
 
-def describe_proposals(proposals: Proposals, features: Tensor, height: int, width: int) -> DescribedProposals:
+def describe_proposals(
+    proposals: Proposals, features: Tensor, height: int, width: int, pooling: str = "upsampled"
+) -> DescribedProposals:
     """Pool the features inside each proposal. Proposals with an empty region are dropped.
 
     Args:
         features: float [D, g, g], the image's feature map, not normalized.
+        pooling: As in ``Settings``.
     """
     regions = proposals.logits > 0
     filled = regions.any(dim=(1, 2)).nonzero()[:, 0]
     if len(filled) < len(proposals):  # else a copy of all logits would only take memory
         proposals, regions = proposals[filled], regions[filled]
     boxes, logits = masks_to_boxes(regions).long(), MaskLogits.of_image(proposals.logits, height, width)
-    vectors = pool(features, regions)
-    return DescribedProposals(proposals.predicted_iou, boxes, vectors, logits, proposals.prompts, logits)
+    given_masks = proposals.masks
+    masks = logits if given_masks is None else lambda rows: given_masks[rows.cpu()]
+    return DescribedProposals(
+        proposals.predicted_iou,
+        boxes,
+        POOL[pooling](features, regions, masks),
+        masks,
+        proposals.prompts,
+        logits if given_masks is None else None,
+        (features.shape[1], features.shape[2]),
+        proposals.given,
+    )
 
 
-def keep_best(proposals: DescribedProposals, candidates: Candidates, masks: Masks, max_instances: int) -> Detections:
+def keep_best(
+    proposals: DescribedProposals, candidates: Candidates, masks: Masks, max_instances: int, output_box: str = "mask"
+) -> Detections:
     """The candidates of the highest scores, with boxes of their masks, on the CPU (docs/method.md, 3.9)."""
     best = candidates.scores.argsort(descending=True, stable=True)[:max_instances].cpu()
-    kept = proposals.at_full_size(candidates.rows.cpu()[best], masks[best])
-    return Detections(kept, kept.boxes, candidates.scores.cpu()[best], candidates.classes.cpu()[best])
+    rows = candidates.rows.cpu()[best]
+    kept = proposals.at_full_size(rows, masks[best])
+    given, sources = (None if one is None else one.cpu()[rows] for one in (proposals.given, proposals.sources))
+    boxes = BOXES[output_box](kept.boxes, given)
+    return Detections(kept, boxes, candidates.scores.cpu()[best], candidates.classes.cpu()[best], sources=sources)

@@ -41,6 +41,19 @@ Suppression = Literal["nms", "soft_nms", "none"] | OwnPart
 #: compares with (``beyond/ablations.py``).
 Merging = Literal["soft", "diffusion", "overlap", "hard"] | OwnPart
 
+#: What ranks proposals: SAM 2's predicted IoU, as in the paper, or the score of the box that each was made from.
+Quality = Literal["predicted_iou", "given"]
+
+#: Where masks meet features, and where they are compared: see ``beyond/feature_grid.py``.
+Pooling = Literal["upsampled", "grid"]
+ComparedAt = Literal["image", "grid"]
+
+#: The box of an instance: that of its mask, as in the paper, or the one that its mask was made from.
+OutputBox = Literal["mask", "proposal"]
+
+#: The lowest similarity of a candidate.
+MinSimilarity = Annotated[float, Range(-1, 1)]
+
 #: Exponent of the share of a mask that no better mask covers; 0 merges nothing.
 MergeExponent = Annotated[float, Range(0, 100)]
 
@@ -73,6 +86,15 @@ class Settings:
         tiles: N: the networks see the image as a whole and N x N overlapping tiles of it, for small objects
             (docs/beyond_the_paper.md). 1 means the whole image only, as in the paper.
         tile_overlap: The share of a tile's side that it has in common with the next one.
+        multimask: Whether a prompt gives the best of SAM 2's three masks, as in the paper, or its single mask.
+        no_mem_embed: Whether SAM 2's features get ``no_mem_embed``, as in its own image predictor.
+        quality: What ranks proposals: ``predicted_iou`` of SAM 2, or with given boxes their score, ``given``.
+        pooling: ``upsampled`` averages the upsampled features inside a mask, as in the paper; ``grid`` those of the
+            patches whose center is inside.
+        compared_at: Where masks are compared for merging: at the size of the ``image``, or on the ``grid`` of patches.
+        min_similarity: Similarities below this are raised to it, and candidates at or below it are dropped. -1 keeps
+            all.
+        output_box: The box of an instance: that of its ``mask``, or with given boxes the ``proposal``.
     """
 
     points_per_side: PointsPerSide = 32
@@ -90,12 +112,29 @@ class Settings:
     prompt_budget: Fraction = 0.15
     tiles: Tiles = 1
     tile_overlap: TileOverlap = 0.2
+    multimask: bool = True
+    no_mem_embed: bool = False
+    quality: Quality = "predicted_iou"
+    pooling: Pooling = "upsampled"
+    compared_at: ComparedAt = "image"
+    min_similarity: MinSimilarity = 0.0
+    output_box: OutputBox = "mask"
 
     prototype: InitVar[str] = "mean"
 
     def __post_init__(self, prototype: str) -> None:
         check_fields(self)
         check_prototype(prototype)
+
+
+#: Settings that older runs and caches do not know; at their default, nothing depends on them.
+NEW_SETTINGS = ("multimask", "no_mem_embed", "quality", "pooling", "compared_at", "min_similarity", "output_box")
+
+
+def changed(settings: Settings, *names: str) -> dict[str, Any]:
+    """Those of some settings that are not at their default."""
+    usual = Settings()
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(usual, name)}
 
 
 def check_prototype(kind: object, *known: str) -> None:

@@ -37,4 +37,4 @@ def soft_merge(scores: Tensor, classes: Tensor, masks: Masks, vectors: Tensor, e
 def covered_shares(masks: Masks) -> Tensor:
     """The share of mask i that the better-ranked mask j covers, and 0 where j is not better: float64 [n, n]."""
     shared = masks.intersections()
-    return torch.from_numpy(shared / np.diagonal(shared)[:, None]).tril(diagonal=-1)
+    return torch.from_numpy(shared / np.diagonal(shared)[:, None].clip(min=1)).tril(diagonal=-1)

@@ -23,6 +23,7 @@ def suppress(
     box_nms_thresh: float = 0.5,
     max_instances: int = 100,
     lower: Callable[[Candidates, DescribedProposals, float], Candidates] = nms,
+    min_similarity: float = 0,
 ) -> Candidates:
     """Suppress similar boxes per class.
 
@@ -31,9 +32,10 @@ def suppress(
         box_nms_thresh: Box IoU above which the lower-ranked candidate of a class is dropped.
         max_instances: Instances wanted in the end. The best eight times as many candidates remain.
         lower: What happens to similar boxes.
+        min_similarity: The score that a candidate must exceed.
 
     Returns:
-        The remaining candidates with a positive score, in descending order of predicted IoU.
+        The remaining candidates, in descending order of predicted IoU.
     """
     candidates = lower(candidates, proposals, box_nms_thresh)[: CANDIDATES_PER_INSTANCE * max_instances]
-    return candidates[candidates.scores > 0]
+    return candidates[candidates.scores > min_similarity]

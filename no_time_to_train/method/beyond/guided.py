@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.method.encoder import without_autocast
-from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
+from no_time_to_train.method.encoder import check_finite, without_autocast
+from no_time_to_train.method.mask_proposals import MaskProposer, Seen, point_grid
 from no_time_to_train.method.proposals import Proposals
-from no_time_to_train.method.settings import Settings
 
 #: How much larger the divisor of similarity plus 1 is from one level of the grid to the next. With one class, the AP of
 #: the tuning scenes is 0.2 lower at 0, because similar points that lie close together use up the budget, and 0.9 lower
@@ -31,10 +30,11 @@ LEVEL_STEP = 0.1
 SEVERAL_CLASSES = 2
 
 
-def propose_guided(
-    proposer: MaskProposer, image: Tensor, features: Tensor, prototypes: Tensor, settings: Settings
-) -> Proposals:
-    """The proposals at those points of the grid that :func:`choose_points` chooses; the image is float [3, S, S]."""
+def propose_guided(proposer: MaskProposer, seen: Seen) -> Proposals:
+    """The proposals at those points of the grid that :func:`choose_points` chooses."""
+    assert seen.prototypes is not None
+    image, features, settings = seen.image, seen.features, seen.settings
+    prototypes = check_finite(seen.prototypes, "the memory", "file")
     points = point_grid(settings.points_per_side, proposer.size).to(image.device)
     with without_autocast(image):
         chosen = choose_points(

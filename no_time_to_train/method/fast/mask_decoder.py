@@ -1,4 +1,4 @@
-"""SAM 2's mask decoder for point prompts: the same function as the sam2 package's, with less arithmetic and memory.
+"""SAM 2's mask decoder for point and box prompts: the same function as the sam2 package's, with less arithmetic and memory.
 
 The sam2 package decodes every prompt separately and makes all four masks of each. Here
 
@@ -45,7 +45,7 @@ class SharedMaps:
 
 
 class MaskDecoder(nn.Module):
-    """Decodes point prompts with the modules, and so the weights, of a SAM 2.
+    """Decodes point and box prompts with the modules, and so the weights, of a SAM 2.
 
     Args:
         sam2: The network.
@@ -88,16 +88,23 @@ class MaskDecoder(nn.Module):
             finer=(finer + upscale_2.bias).flatten(1),
         )
 
-    def forward(self, points: Tensor, shared: SharedMaps, pred_iou_thresh: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, points: Tensor, shared: SharedMaps, pred_iou_thresh: float, multimask: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Decode each point as one positive prompt, and select the best of its three multi-mask outputs.
 
         Args:
-            points: float [n, 2], (x, y) in pixels of SAM 2's input.
+            points: float [n, 2], (x, y) in pixels of SAM 2's input; or boxes, float [n, 4], xyxy.
             pred_iou_thresh: Points whose best predicted IoU is not above this yield no mask.
+            multimask: Whether the three outputs are asked for, or the single mask, as of ``multimask_output`` in SAM 2.
 
         Returns:
             Logits [m, 4 H, 4 W] of the m points above the threshold, in their order, and predicted IoUs [m].
         """
+        if not multimask:
+            logits, predicted_iou = self.decode_single(points, shared)
+            kept = kept_points(predicted_iou, pred_iou_thresh)
+            return logits[kept], predicted_iou[kept]
         if self.static:
             logits, predicted_iou = self.run_compiled(points, shared)
             kept = kept_points(predicted_iou, pred_iou_thresh)
@@ -129,11 +136,30 @@ class MaskDecoder(nn.Module):
         image, mask_tokens, output, predicted_iou = self.attend(prompts, shared)
         return self.upscale(image, mask_tokens, output, shared), predicted_iou
 
-    def prompt_tokens(self, points: Tensor) -> Tensor:
-        """The tokens [n, T, C] of points [n, 2], each as one positive prompt."""
+    def decode_single(self, points: Tensor, shared: SharedMaps) -> tuple[Tensor, Tensor]:
+        """The single-mask output of each prompt; where it is not stable, the best of the others, as SAM 2 does.
+
+        Returns:
+            Logits [n, 4 H, 4 W] and predicted IoUs [n].
+        """
         decoder = self.decoder
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
-        prompts, _ = self.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
+        tokens, image = self.transformer(self.prompt_tokens(points), shared.attention)
+        mask_tokens, output, predicted_iou = self.select(tokens, slice(0, 1))
+        logits = self.upscale(image, mask_tokens, output, shared)
+        if decoder.dynamic_multimask_via_stability:
+            stable = decoder._get_stability_scores(logits[:, None])[:, 0] >= decoder.dynamic_multimask_stability_thresh
+            mask_tokens, output, best_iou = self.select(tokens, slice(1, None))
+            logits = torch.where(stable[:, None, None], logits, self.upscale(image, mask_tokens, output, shared))
+            predicted_iou = predicted_iou.where(stable, best_iou)
+        return logits, predicted_iou
+
+    def prompt_tokens(self, points: Tensor) -> Tensor:
+        """The tokens [n, T, C] of points [n, 2], each as one positive prompt, or of boxes [n, 4]."""
+        decoder = self.decoder
+        corners = points.shape[1] == 4  # which SAM 2 knows by the labels 2 and 3
+        labels = torch.tensor([2, 3] if corners else [1], dtype=torch.int, device=points.device)
+        places = points.view(len(points), -1, 2), labels.expand(len(points), -1)
+        prompts, _ = self.prompt_encoder(points=places, boxes=None, masks=None)
         own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
         if decoder.pred_obj_scores:
             own.insert(0, decoder.obj_score_token.weight)
@@ -146,11 +172,15 @@ class MaskDecoder(nn.Module):
             The image tokens; of the selected output the mask token [n, C] and index int64 [n]; its predicted IoU [n].
         """
         tokens, image = self.transformer(prompts, shared.attention)
+        return image, *self.select(tokens, slice(1, None))  # output 0 is the single-mask one
+
+    def select(self, tokens: Tensor, outputs: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """The output of the best predicted IoU among some; see :meth:`attend`."""
         iou_token = int(self.decoder.pred_obj_scores)
-        predicted_iou, best = self.decoder.iou_prediction_head(tokens[:, iou_token])[:, 1:].max(dim=1)
-        output = best + 1  # output 0 is the single-mask one
+        predicted_iou, best = self.decoder.iou_prediction_head(tokens[:, iou_token])[:, outputs].max(dim=1)
+        output = best + outputs.start
         every = torch.arange(len(output), device=output.device)
-        return image, tokens[every, iou_token + 1 + output], output, predicted_iou
+        return tokens[every, iou_token + 1 + output], output, predicted_iou
 
     def upscale(self, image: ImageTokens, mask_tokens: Tensor, output: Tensor, shared: SharedMaps) -> Tensor:
         """Upscale the image tokens of m prompts fourfold, and compute one mask per prompt: logits [m, 4 H, 4 W].
