@@ -16,6 +16,7 @@ from no_time_to_train.networks.registry import (
     default_checkpoint,
     default_context_ratio,
     encoder_input_size,
+    encoder_patch,
 )
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
 
@@ -106,16 +107,36 @@ class EncoderCfg(Checked):
         patch_size: Kept for compatibility; checked where it is given.
         debias: N: the N directions in which the tokens of a blank image differ most are removed from all tokens, as in
             INSID3, because they only encode positions (docs/encoders.md). 0 removes none, as in the paper.
+        norm: Whether tokens are taken after the network's final norm, as in the paper.
+        keep_aspect: Whether an image keeps its aspect ratio: ``img_size`` is then its longer side, and both sides are
+            cut to whole patches. The paper squashes it to a square. For DINOv2.
     """
 
     name: str = "dinov2_large"
     img_size: Annotated[int, Range(1, LARGEST_SIZE)] | None = None
     patch_size: Positive | None = None
     debias: NonNegative = 0
+    norm: bool = True
+    keep_aspect: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_encoder_sizes(self.name, self.img_size, self.patch_size)
+        if self.keep_aspect and not self.name.startswith("dinov2"):
+            raise UserError(f"encoder_cfg.keep_aspect needs a DINOv2, not {self.name}")
+        if self.debias and (self.keep_aspect or not self.norm):
+            raise UserError("encoder_cfg.debias needs norm true and keep_aspect false")
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """What memories, caches and journals record of the choices that they did not always have."""
+        usual = {"debias": 0, "norm": True, "keep_aspect": False}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+        return encoder_patch(self.name)
 
     @property
     def input_size(self) -> int:
@@ -170,6 +191,9 @@ class ModelCfg:
         sam2_ckpt_path: Checkpoint of that SAM 2. Default: its official file in ``checkpoints/``.
         encoder_ckpt_path: Checkpoint of the encoder. Default: its official file in ``checkpoints/`` or
             ``checkpoints/dinov2/``.
+        proposals: What proposes masks: ``grid``, the paper's grid of points; a file of boxes or masks, as COCO results;
+            or a list of these (docs/proposals.md).
+        proposals_per_image: Of a file, the proposals of an image that are kept, those of the highest scores.
         sam2_infer_cfgs: See below.
         encoder_cfg: See below.
         memory_bank_cfg: See below.
@@ -183,6 +207,8 @@ class ModelCfg:
     sam2_cfg_file: str = "sam2_hiera_l"
     sam2_ckpt_path: str | None = None
     encoder_ckpt_path: str | None = None
+    proposals: list[str] | str = "grid"
+    proposals_per_image: Positive = 500
     sam2_infer_cfgs: StageSettings = field(default_factory=StageSettings)
     encoder_cfg: EncoderCfg = field(default_factory=EncoderCfg)
     memory_bank_cfg: MemoryBankCfg = field(default_factory=MemoryBankCfg)
@@ -235,12 +261,14 @@ class ReferenceDatasetCfg(DatasetCfg):
         context_ratio: The crop's side is the box's longer side times one plus this. Default: 0.2, or 4 for
             ``dinov2_nano``.
         blur_ksize: Blur the images by a Gaussian of this many pixels, made odd, before they are cropped. 0 does not.
+        reference_view: What the encoder sees of a reference: its ``crop``, as in the paper, or the whole ``image``.
     """
 
     memory_pkl: str = ""
     memory_length: Positive | None = None
     context_ratio: ContextRatio | None = None
     blur_ksize: Annotated[int, Range(0, LARGEST_SIZE)] = 0
+    reference_view: Literal["crop", "image"] = "crop"
 
 
 @dataclass

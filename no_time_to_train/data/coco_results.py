@@ -1,5 +1,6 @@
 """Detections as COCO result records, and back."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,19 +11,23 @@ from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 
 
-def to_coco_records(detections: Detections, image_id: ImageId, category_ids: list[int]) -> list[dict[str, Any]]:
+def to_coco_records(
+    detections: Detections, image_id: ImageId, category_ids: list[int], sources: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """COCO result records of an image's detections, in their order.
 
     Args:
         detections: What was found.
         image_id: The image's id in its annotation file.
         category_ids: The COCO category id of each class index.
+        sources: What the sources of proposals are called, where there are several.
 
     Returns:
         One record per detection. Its ``bbox`` is [x1, y1, x2 - x1, y2 - y1] from the mask's pixel indices, without the
         usual + 1, as in the published code; its ``segmentation`` is compressed RLE.
     """
     masks = detections.masks
+    names = [] if detections.sources is None else [{"source": sources[index]} for index in detections.sources.tolist()]
     return [
         {
             "image_id": image_id,
@@ -30,6 +35,7 @@ def to_coco_records(detections: Detections, image_id: ImageId, category_ids: lis
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
             "segmentation": encode_crop(*masks.crop(index), masks.height, masks.width),
+            **(names[index] if sources and names else {}),
         }
         for index, (class_index, (x1, y1, x2, y2), score) in enumerate(
             zip(detections.classes.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)

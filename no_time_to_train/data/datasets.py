@@ -1,7 +1,8 @@
 """The images of a stage, loaded one by one: crops of references for stage 1, whole target images for stage 3."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +15,11 @@ from torch.utils.data import Dataset
 
 from no_time_to_train.data.coco import ImageId, stated_size
 from no_time_to_train.data.images import read_rgb
+from no_time_to_train.data.proposal_files import Source
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.beyond.tiles import target_squares
 from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.memory_bank import Category
@@ -59,6 +62,8 @@ class Target:
         cache_key: The name of its cache entry; empty where there is no cache.
         proposals: Its proposals from the cache, on the CPU.
         rescaled: Whether the results have another size than the image.
+        sources: What others propose in it; None stands for SAM 2's own prompts.
+        view: uint8 [3, h, w], what the encoder sees, where that is not the square.
     """
 
     index: int
@@ -69,6 +74,8 @@ class Target:
     cache_key: str = ""
     proposals: DescribedProposals | None = None
     rescaled: bool = False
+    sources: Sequence[Given | None] = (None,)
+    view: Tensor | None = None
 
 
 @dataclass
@@ -133,6 +140,7 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         rescale: Rescale the annotations of images that have another size than the file states; see
             :func:`stated_size`.
         blur_ksize: Side in pixels of the Gaussian that blurs the images, made odd; 0 for none.
+        crop: Another way to crop a reference than the paper's, with the first three arguments of ``crop_reference``.
 
     Attributes:
         shots: For each item, its class index and its entry of the reference set.
@@ -148,9 +156,11 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         context_ratio: float = CONTEXT_RATIO,
         rescale: bool = False,
         blur_ksize: int = 0,
+        crop: Callable[..., tuple[Tensor, Tensor]] | None = None,
     ) -> None:
-        self.coco, self.root, self.size, self.context_ratio = coco, Path(root), size, context_ratio
+        self.coco, self.root = coco, Path(root)
         self.rescale, self.blur_ksize = rescale, blur_ksize
+        self.crop = crop or partial(crop_reference, size=size, context_ratio=context_ratio)
         self.shots = [
             (class_index, shot) for class_index, category in enumerate(categories) for shot in references[category.id]
         ]
@@ -172,7 +182,7 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
                 mask, bbox = rescale_annotation(mask, bbox, *own)
             if side := self.blur_ksize:
                 image = cv2.GaussianBlur(image, (side | 1, side | 1), 0).astype(np.uint8)
-            crop, mask_crop = crop_reference(image, mask, bbox, self.size, self.context_ratio)
+            crop, mask_crop = self.crop(image, mask, bbox)
         except UserError as error:
             where = f"reference annotation {annotation['id']} of image {annotation['image_id']}"
             return BadImage(index, f"{where}: {error}")
@@ -207,6 +217,8 @@ class TargetDataset(Dataset[Target | BadImage]):
         size: Side of the square in pixels: SAM 2's input.
         rescale: Of an image that has another size than the file states, return results at the stated size, as they
             are scored; see :func:`stated_size`.
+        sources: What proposes masks: files, and None for SAM 2's own prompts.
+        view: Makes what the encoder sees of an image uint8 [H, W, 3], where that is not the square.
 
     Attributes:
         entries: The images' entries in the annotation file.
@@ -220,8 +232,11 @@ class TargetDataset(Dataset[Target | BadImage]):
         rescale: bool = False,
         tiles: int = 1,
         tile_overlap: float = 0.0,
+        sources: Sequence[Source] = (None,),
+        view: Callable[[NDArray[np.uint8]], Tensor] | None = None,
     ) -> None:
         self.root, self.size, self.rescale = Path(root), size, rescale
+        self.sources, self.view = tuple(sources), view
         self.tiles, self.tile_overlap = tiles, tile_overlap
         self.entries = list(coco.imgs.values())
 
@@ -241,4 +256,11 @@ class TargetDataset(Dataset[Target | BadImage]):
         image = read_rgb(path)
         size = stated_size(path, entry, *image.shape[:2], rescale=self.rescale)
         squares = target_squares(image, self.size, self.tiles, self.tile_overlap, size)
-        return Target(index, entry["id"], *size, squares, rescaled=size != image.shape[:2])
+        view = self.view(image) if self.view else None
+        sources = self.given(entry, *size)
+        return Target(index, entry["id"], *size, squares, rescaled=size != image.shape[:2], sources=sources, view=view)
+
+    def given(self, entry: dict[str, Any], height: int, width: int) -> list[Given | None]:
+        """What the sources propose in an image, at the size of its results."""
+        where = entry["id"], Path(entry["file_name"]).as_posix(), height, width
+        return [None if source is None else source.given(*where) for source in self.sources]

@@ -125,6 +125,8 @@ class Settings:
     def __post_init__(self, prototype: str) -> None:
         check_fields(self)
         check_prototype(prototype)
+        if self.tiles > 1 and self.compared_at == "grid":
+            raise UserError("compared_at grid needs tiles 1: tiles have no grid of patches in common")
 
 
 #: Settings that older runs and caches do not know; at their default, nothing depends on them.

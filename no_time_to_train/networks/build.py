@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.beyond.free_encoder import FreeEncoder
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.settings import Settings
@@ -77,9 +78,20 @@ def build_proposer(name: str, checkpoint: str | Path | None, settings: Settings)
 
 
 def build_encoder(
-    name: str, img_size: int | None = None, checkpoint: str | Path | None = None, debias: int = 0
+    name: str,
+    img_size: int | None = None,
+    checkpoint: str | Path | None = None,
+    debias: int = 0,
+    norm: bool = True,
+    keep_aspect: bool = False,
 ) -> Encoder:
-    """Build an encoder on the CPU with its normalization, and where it is asked for without what encodes positions."""
+    """Build an encoder on the CPU with its normalization, and where it is asked for without what encodes positions.
+
+    Where it keeps the aspect ratio, ``img_size`` is the longer side of its input.
+    """
+    if not norm or keep_aspect:
+        vit = build_vit(name, None if keep_aspect else img_size, checkpoint)
+        return FreeEncoder(vit, norm, (img_size or encoder_input_size(name)) if keep_aspect else None)
     encoder = Encoder(build_vit(name, img_size, checkpoint))
     encoder.remove_positions(debias)
     return encoder

@@ -201,6 +201,11 @@ def encoder_input_size(name: str) -> int:
     return _info(name).size
 
 
+def encoder_patch(name: str) -> int:
+    """The side of a patch in pixels of the encoder with this network name."""
+    return _info(name).patch
+
+
 def check_encoder_sizes(name: str, img_size: int | None, patch_size: int | None) -> None:
     """Check that an encoder can have an input and patches of these sides in pixels; None is not checked."""
     if img_size is None and patch_size is None:

@@ -34,7 +34,7 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
+from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, describe
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.pipeline.stage import RunCfg
@@ -171,10 +171,9 @@ class Rerun:
         device = segmenter.prototypes.device
         described = None
         if item.proposals is None:
-            assert item.image is not None
             half = torch.bfloat16 if self.precision.startswith("bf16") else torch.float16
             with torch.autocast(device.type, half, enabled=not self.precision.startswith("32")):
-                described = segmenter.describe(item.image.to(device), item.height, item.width)
+                described = describe(item, segmenter)
         return stage.as_stored(item, described).to(device)
 
     def miss(self, annotation: dict[str, Any], found: Finding) -> dict[str, Any]:

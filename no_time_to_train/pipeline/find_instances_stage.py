@@ -17,6 +17,7 @@ from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist
 from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.data.names import clean_name
+from no_time_to_train.data.proposal_files import hash_sources, read_sources, source_names
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.files import (
@@ -27,10 +28,12 @@ from no_time_to_train.files import (
     sha256_if_readable,
     write_json,
 )
+from no_time_to_train.method.beyond.free_encoder import encoder_view
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.method.settings import NEW_SETTINGS, changed
 from no_time_to_train.networks.build import build_proposer
 from no_time_to_train.networks.registry import sam2_input_size
 from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache, proposals_depend_on
@@ -112,8 +115,12 @@ class FindInstancesStage(Stage):
                 f"dataset_cfgs.{self.section}.image_size is {cfg.image_size}, the input size of "
                 f"{self.model_cfg.sam2_cfg_file} is {size}: leave image_size out"
             )
-        infer = self.model_cfg.sam2_infer_cfgs
-        loading = (self.rescales, infer.tiles, infer.tile_overlap)
+        infer, encoder = self.model_cfg.sam2_infer_cfgs, self.model_cfg.encoder_cfg
+        self.sources = read_sources(self.model_cfg.proposals, self.model_cfg.proposals_per_image)
+        if infer.tiles > 1 and (self.sources != [None] or encoder.keep_aspect):
+            raise UserError("tiles need proposals grid and keep_aspect false: files and views show the whole image")
+        view = partial(encoder_view, long_side=encoder.input_size, patch=encoder.patch) if encoder.keep_aspect else None
+        loading = (self.rescales, infer.tiles, infer.tile_overlap, self.sources, view)
         self.dataset = TargetDataset(self.coco, cfg.root, size, *loading)
         self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
         if self.cache is not None:
@@ -158,8 +165,12 @@ class FindInstancesStage(Stage):
         settings = renamed(asdict(self.model_cfg.sam2_infer_cfgs), PUBLISHED_NAMES)
         for name in ("testing_point_bs", "kmeans_k", "n_pca_components", "negative_score_thr"):  # change no result
             del settings[name]
+        for name in NEW_SETTINGS:  # so that older runs resume
+            del settings[name]
+        settings |= changed(self.model_cfg.sam2_infer_cfgs, *NEW_SETTINGS)
         settings["with_negative_refs"] = self.negatives is not None
         return {
+            **hash_sources(self.sources),
             "targets": sha256_if_readable(self.json_file),
             "root": self.dataset_cfgs.test.root,
             "size_mismatch": self.run.size_mismatch,
@@ -178,7 +189,7 @@ class FindInstancesStage(Stage):
             "encoder": [encoder.name, encoder.input_size, sha256_if_readable(cfg.encoder_checkpoint)],
             **({"compile": True} if self.run.compile else {}),  # only then, so that older caches stay valid
             **({"compile_decoder": True} if self.run.compile_decoder else {}),
-            **({"debias": encoder.debias} if encoder.debias else {}),
+            **encoder.unusual,
             **hashes(cfg.sam2_cfg_file, encoder.name),
         }
         return proposals_depend_on(networks, cfg.sam2_infer_cfgs, self.run.precision, self.prototypes)
@@ -198,8 +209,7 @@ class FindInstancesStage(Stage):
             return self.bad_images.skip(self.dataset.entries[item.index]["id"], item.reason)
         described = None
         if item.proposals is None:
-            assert item.image is not None
-            described = segmenter.describe(item.image, item.height, item.width)
+            described = describe(item, segmenter)
         return partial(self.follow, item, described, segmenter)
 
     @torch.inference_mode()
@@ -211,7 +221,8 @@ class FindInstancesStage(Stage):
         """
         proposals = self.as_stored(item, described).to(segmenter.prototypes.device)
         detections = segmenter.match_and_merge(proposals)
-        results = to_coco_records(detections, item.image_id, [category.id for category in self.categories])
+        ids, names = [category.id for category in self.categories], source_names(self.sources)
+        results = to_coco_records(detections, item.image_id, ids, names)
         if self.model_cfg.test.online_vis:
             self.pictures.submit(item.image_id, results)
         return {
@@ -236,6 +247,7 @@ class FindInstancesStage(Stage):
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         bad_images = BadImages(self.run.on_bad_image, self.run.max_bad)  # of all processes and attempts
         rescaled, prompts = 0, 0
+        by_source = dict.fromkeys(source_names(self.sources), 0)
 
         def results() -> Iterator[dict[str, Any]]:
             nonlocal rescaled, prompts
@@ -247,19 +259,34 @@ class FindInstancesStage(Stage):
                     self.pictures.draw_missing(record["image_id"], record["results"])
                 rescaled += record["rescaled"]
                 prompts += record["prompts"]
+                for result in record["results"]:
+                    by_source[result.get("source", next(iter(by_source)))] += 1
                 yield from record["results"]
 
         summary = self.write(results())
         images = len(self.dataset) - len(bad_images.skipped)
         self.record = {"prompts_per_image": round(prompts / max(images, 1), 1)}
+        if self.sources != [None]:
+            self.record["instances_by_source"] = by_source
         return "\n".join(
             [
                 f"{images} images, {summary}",
                 *bad_images.write(self.skipped_file),
                 *self.say_rescaled(rescaled),
+                *self.say_left_out(),
                 self.score(),
             ]
         )
+
+    def say_left_out(self) -> list[str]:
+        """What the files of proposals hold that was of no use, and which images they lack, for the user."""
+        sizes = {entry["id"]: (entry.get("height"), entry.get("width")) for entry in self.dataset.entries}
+        images = [
+            (entry["id"], Path(entry["file_name"]).as_posix(), *map(int, sizes[entry["id"]]))
+            for entry in self.dataset.entries
+            if None not in sizes[entry["id"]]
+        ]
+        return [line for source in self.sources if source for line in source.survey(images)]
 
     def write(self, results: Iterator[dict[str, Any]]) -> str:
         """Write the results, and return a summary for the user."""
@@ -277,6 +304,14 @@ class FindInstancesStage(Stage):
         }
         write_json(self.metrics_file, {"dataset_name": self.model_cfg.dataset_name, **self.run.labels, **metrics})
         return f"{tables}metrics: {self.metrics_file}"
+
+
+def describe(item: Target, segmenter: Segmenter) -> DescribedProposals:
+    """What the networks say about a target image that was loaded."""
+    assert item.image is not None
+    device = segmenter.prototypes.device
+    view = None if item.view is None else item.view.to(device)
+    return segmenter.describe(item.image.to(device), item.height, item.width, item.sources, view)
 
 
 def write_results(path: Path, results: Iterable[dict[str, Any]]) -> int:

@@ -4,6 +4,7 @@ And pictures of a memory.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from no_time_to_train.data.reference_sets import ReferenceSet, read_references, 
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers, sha256_if_readable
 from no_time_to_train.method.beyond.ablations import area_weighted_prototypes
+from no_time_to_train.method.beyond.free_encoder import crop_freely
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.method.settings import changed
 from no_time_to_train.pipeline.stage import Stage, required
 from no_time_to_train.plugins import hashes
 from no_time_to_train.visual.drawing import save_picture
@@ -68,14 +71,22 @@ class FillMemoryStage(Stage):
         check_images_exist(root, coco, [shot["img_id"] for shots in references.values() for shot in shots])
         size = self.model_cfg.encoder_cfg.input_size
         shots = {category.id: references.get(category.id, []) for category in self.categories}
-        blur = self.dataset_cfgs.fill_memory.blur_ksize
-        self.dataset = ReferenceDataset(coco, root, self.categories, shots, size, context_ratio, self.rescales, blur)
+        cfg, encoder = self.dataset_cfgs.fill_memory, self.model_cfg.encoder_cfg
         self.made_with = {**self.encoder_settings(), "context_ratio": context_ratio}
-        if blur:
-            self.made_with["blur_ksize"] = blur
+        crop = None
+        if encoder.keep_aspect or cfg.reference_view != "crop":
+            whole, patch = cfg.reference_view == "image", encoder.patch if encoder.keep_aspect else None
+            crop = partial(crop_freely, size=size, context_ratio=None if whole else context_ratio, patch=patch)
+        numbers = size, context_ratio, self.rescales, cfg.blur_ksize, crop
+        self.dataset = ReferenceDataset(coco, root, self.categories, shots, *numbers)
+        if cfg.blur_ksize:
+            self.made_with["blur_ksize"] = cfg.blur_ksize
+        if cfg.reference_view != "crop":
+            self.made_with["reference_view"] = cfg.reference_view
+        self.made_with |= changed(self.model_cfg.sam2_infer_cfgs, "pooling")
 
     def build(self) -> Segmenter:
-        return Segmenter(self.build_encoder())
+        return Segmenter(self.build_encoder(), settings=self.model_cfg.sam2_infer_cfgs)
 
     def depends_on(self) -> dict[str, Any]:
         return {
@@ -221,6 +232,8 @@ class VisMemoryStage(FillMemoryStage):
         }
         references = validate_references(references, coco, json_file, self.categories, shots=None)
         self.set_dataset(coco, cfg.root, references, recorded(self.bank, self.memory, "context_ratio"))
+        if self.dataset_cfgs.fill_memory.reference_view != "crop" or self.model_cfg.encoder_cfg.keep_aspect:
+            raise UserError("vis_memory draws square crops: leave out reference_view and keep_aspect")
         self.dataset = ClassDataset(self.dataset)
 
     def depends_on(self) -> dict[str, Any]:

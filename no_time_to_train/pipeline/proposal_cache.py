@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from no_time_to_train.data.coco import stated_size
 from no_time_to_train.data.datasets import Target, TargetDataset
 from no_time_to_train.data.images import stored_size
+from no_time_to_train.data.proposal_files import digest
 from no_time_to_train.data.rle import check_rle, encode_crop
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256
@@ -33,7 +34,7 @@ from no_time_to_train.method.beyond.tiles import BORDER, FINER
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.settings import Settings, changed
 from no_time_to_train.pipeline.entries import Entries
 
 #: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
@@ -87,6 +88,7 @@ def proposals_depend_on(
     """
     tiled = {"tiles": [settings.tiles, settings.tile_overlap, BORDER, FINER]}
     guided: dict[str, Any] = {}
+    new = changed(settings, "multimask", "no_mem_embed", "quality", "pooling", "compared_at")
     if settings.prompts == "guided" and prototypes is not None:
         rule = [settings.prompt_threshold, settings.prompt_budget, LEVEL_STEP, SEVERAL_CLASSES]
         guided = {"guided": [hash_tensors({"prototypes": prototypes}), *rule]}
@@ -96,6 +98,7 @@ def proposals_depend_on(
         "iou_thr": settings.pred_iou_thresh,
         "precision": precision,
         **(tiled if settings.tiles > 1 else {}),  # only then, so that older caches stay valid
+        **new,
         **guided,
     }
 
@@ -190,6 +193,9 @@ class CachedTargetDataset(TargetDataset):
             height, width = stated_size(path, entry, *own, rescale=True)
             if rescaled := (height, width) != own:
                 key = f"{key}-{width}x{height}"
+        if self.sources != (None,):
+            own = (height, width) if self.rescale else stored_size(path)
+            key = hashlib.sha256(f"{key} {digest(self.given(entry, *own))}".encode()).hexdigest()
         cached = self.cache.read(key)
         if cached is None:
             target = super().load(index, entry)
@@ -209,6 +215,9 @@ def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
             "predicted_iou": proposals.predicted_iou.cpu(),
             "boxes": proposals.boxes.to(torch.int16).cpu(),
             "vectors": proposals.vectors.half().cpu(),
+            **({} if proposals.given is None else {"given": proposals.given.cpu()}),
+            **({} if proposals.sources is None else {"sources": proposals.sources.cpu()}),
+            **({} if masks is not None and masks.tiled else {"grid": torch.tensor(proposals.grid)}),
             **(masks.to_tensors() if masks is not None and masks.tiled else _encode_masks(proposals, height, width)),
         }
     )
@@ -237,7 +246,10 @@ def _from_bytes(body: bytes) -> CacheEntry:
     else:
         masks = logits = MaskLogits.from_tensors(height, width, tensors)
         count = len(logits)
-    shapes = [tensors["predicted_iou"].shape, tensors["boxes"].shape[:1], tensors["vectors"].shape[:1]]
+    others = [tensors.get(name) for name in ("given", "sources")]
+    rows = [tensors["predicted_iou"], tensors["boxes"], tensors["vectors"], *(one for one in others if one is not None)]
+    shapes = [one.shape[:1] for one in rows]
+    grid = tensors.get("grid", torch.zeros(2))
     if set(map(tuple, shapes)) != {(count,)} or tensors["boxes"].shape[1:] != (4,):
         raise ValueError("the numbers of masks, boxes and vectors differ")
     proposals = DescribedProposals(
@@ -247,5 +259,7 @@ def _from_bytes(body: bytes) -> CacheEntry:
         masks,
         int(tensors["prompts"]),
         logits,
+        (int(grid[0]), int(grid[1])),
+        *others,
     )
     return CacheEntry(height, width, proposals)

@@ -132,12 +132,13 @@ class Stage(ABC):
     def encoder_settings(self) -> dict[str, Any]:
         """The settings that a memory's vectors depend on and that every stage knows."""
         cfg = self.model_cfg.encoder_cfg
-        return {"encoder": cfg.name, "img_size": cfg.input_size, **({"debias": cfg.debias} if cfg.debias else {})}
+        return {"encoder": cfg.name, "img_size": cfg.input_size, **cfg.unusual}
 
     def build_encoder(self) -> Encoder:
         """Build the configured encoder, on the CPU."""
         cfg = self.model_cfg.encoder_cfg
-        return build_encoder(cfg.name, cfg.input_size, self.model_cfg.encoder_checkpoint, cfg.debias)
+        choices = cfg.debias, cfg.norm, cfg.keep_aspect
+        return build_encoder(cfg.name, cfg.input_size, self.model_cfg.encoder_checkpoint, *choices)
 
 
 def required(value: str | None, option: str, what: str) -> Path:

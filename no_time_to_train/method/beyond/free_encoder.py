@@ -1,4 +1,4 @@
-"""An encoder that differs from the paper's as that of FSOD-VFM does: images keep their aspect, tokens are not normed."""
+"""An encoder with choices of FSOD-VFM: images keep their aspect ratio, and tokens are taken before the final norm."""
 
 from typing import Any
 
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from no_time_to_train.errors import UserError
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.fill_memory import crop_reference, crop_window
+from no_time_to_train.method.target_image import as_float
 
 #: What DINOv2 adds to the rows and columns of its position embeddings when it resamples them; those with registers add
 #: nothing and antialias (its ``interpolate_offset`` and ``interpolate_antialias``).
@@ -69,6 +72,34 @@ def encoder_view(image: NDArray[np.uint8], long_side: int, patch: int) -> Tensor
     sides = (max(sides[0] // patch, 1) * patch, max(sides[1] // patch, 1) * patch)
     resized = Image.fromarray(image).resize(sides, Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def crop_freely(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    bbox: list[float],
+    size: int,
+    context_ratio: float | None,
+    patch: int | None,
+) -> tuple[Tensor, Tensor]:
+    """A reference as ``fill_memory.crop_reference`` crops it, or not cropped, or with its aspect ratio.
+
+    Args:
+        size: Side of the square in pixels, or the longer side of the crop.
+        context_ratio: None takes the whole image.
+        patch: Side of a patch in pixels, for a crop that keeps its aspect ratio; None squashes the image to a square.
+
+    Returns:
+        The crop, float32 [3, h, w], and its mask, float32 [1, H, W] in {0, 1}, before resizing.
+    """
+    height, width = mask.shape
+    x1, y1, x2, y2 = (0, 0, width, height) if context_ratio is None else crop_window(bbox, height, width, context_ratio)
+    if patch is None:
+        return crop_reference(image, mask, [x1, y1, x2 - x1, y2 - y1], size, context_ratio=0)
+    if not mask[y1:y2, x1:x2].any():
+        raise UserError("the mask is empty in the box of the annotation")
+    view = encoder_view(np.ascontiguousarray(image[y1:y2, x1:x2]), size, patch)
+    return as_float(view), torch.from_numpy(mask[None, y1:y2, x1:x2].astype(np.float32))
 
 
 def dinov2_positions(vit: Any, rows: int, columns: int) -> Tensor:

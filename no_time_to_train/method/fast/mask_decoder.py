@@ -1,4 +1,4 @@
-"""SAM 2's mask decoder for point and box prompts: the same function as the sam2 package's, with less arithmetic and memory.
+"""SAM 2's mask decoder for points and boxes: the same function as the sam2 package's, with less arithmetic and memory.
 
 The sam2 package decodes every prompt separately and makes all four masks of each. Here
 

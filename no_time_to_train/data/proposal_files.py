@@ -1,0 +1,220 @@
+"""Proposals from files: boxes or masks that a detector or a segmenter wrote, as COCO results (docs/proposals.md)."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.rle import annotation_mask, are_coordinates, decode_mask
+from no_time_to_train.errors import UserError, plural
+from no_time_to_train.files import read_json, sha256
+from no_time_to_train.method.beyond.given import Given
+from no_time_to_train.method.fast.masks import Masks
+
+#: The source that is SAM 2's own grid of points, or its guided points.
+GRID = "grid"
+
+#: Proposals of an image that are kept, by default: as many as FSOD-VFM's paper takes.
+PROPOSALS_PER_IMAGE = 500
+
+
+@dataclass
+class ProposalFile:
+    """The proposals of a file, by image.
+
+    Attributes:
+        path: The file.
+        most: The proposals of an image that are kept, those of the highest scores.
+        records: The records of each image, by file name or id.
+        images: The key in ``records`` of each way to call an image; None where two images are called so.
+        counts: How many things were left out, by what they are and why.
+        asked: The images that were asked for.
+    """
+
+    path: Path
+    most: int = PROPOSALS_PER_IMAGE
+    records: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
+    images: dict[Any, Any] = field(default_factory=dict)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    asked: set[Any] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        content = read_json(self.path)
+        listed = isinstance(content, dict)
+        records = content.get("annotations") if listed else content
+        names = _file_names(content, self.path) if listed else {}
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+            raise UserError(f"{self.path} holds no proposals: COCO results are a list of image_id, bbox and score")
+        self.records = {name: [] for name in names.values()}
+        for number, record in enumerate(records, start=1):
+            image = record.get("file_name", names.get(record.get("image_id"), record.get("image_id")))
+            if not isinstance(image, str | int):
+                raise UserError(f"{self.path}: proposal {number} names no image: image_id or file_name is missing")
+            if self._is_usable(record, number):
+                self.records.setdefault(image, []).append(record)
+        if len({"segmentation" in record for chosen in self.records.values() for record in chosen}) > 1:
+            raise UserError(f"{self.path}: some proposals have a segmentation and others have none: use two files")
+        for image, chosen in self.records.items():
+            self.records[image] = sorted(chosen, key=lambda one: -one["score"])[: self.most]
+            for name in _short_names(image):
+                self.images[name] = None if name in self.images else image
+        self.images.update({image: image for image in self.records})
+
+    @property
+    def name(self) -> str:
+        """What results call this source."""
+        return self.path.name
+
+    def _is_usable(self, record: dict[str, Any], number: int) -> bool:
+        """Whether a proposal counts; a UserError where it cannot be read at all."""
+        where = f"{self.path}: proposal {number}"
+        score, box = record.get("score"), record.get("xyxy", record.get("bbox"))
+        if not isinstance(score, int | float):
+            raise UserError(f"{where} has no score, a number from 0 to 1")
+        is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
+        if not (is_box or "segmentation" in record):
+            raise UserError(f"{where} has neither a bbox [x, y, w, h] nor xyxy [x1, y1, x2, y2] nor a segmentation")
+        if not all(map(math.isfinite, [score, *(box if is_box and box else [])])):
+            self.counts["proposal", "with NaN or infinity"] += 1
+            return False
+        if not 0 <= score <= 1:
+            raise UserError(f"{where} has the score {score:g}: scores are from 0 to 1")
+        return True
+
+    def given(self, image_id: ImageId | None, name: str, height: int, width: int) -> Given:
+        """The proposals of an image, in descending order of score.
+
+        Args:
+            image_id: Its id in the COCO file of the targets; None where there is none.
+            name: Its file name, a relative path with slashes.
+            height: Its height in pixels, which boxes are clipped to.
+        """
+        records = self.records_of(image_id, name)
+        if any("segmentation" in record for record in records):
+            return self._masks(records, height, width)
+        return self._boxes(records, height, width)
+
+    def records_of(self, image_id: ImageId | None, name: str) -> list[dict[str, Any]]:
+        """The records of an image, which is counted where it has none."""
+        keys = (name, image_id, *_short_names(name))
+        image = next((self.images[key] for key in keys if self.images.get(key) is not None), None)
+        if image is None:
+            self.counts["image", "without a proposal"] += 1
+            return []
+        self.asked.add(image)
+        return self.records[image]
+
+    def _boxes(self, records: list[dict[str, Any]], height: int, width: int) -> Given:
+        """The boxes of some proposals, clipped to the image; those outside it are counted."""
+        corners = np.array([_corners(record) for record in records], np.float32).reshape(-1, 4)
+        corners = corners.clip(0, np.array([width, height] * 2, np.float32))
+        inside = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+        self.counts["proposal", "outside the image"] += int((~inside).sum())
+        scores = np.array([record["score"] for record in records], np.float32)
+        return Given(torch.from_numpy(corners[inside]), torch.from_numpy(scores[inside]))
+
+    def _masks(self, records: list[dict[str, Any]], height: int, width: int) -> Given:
+        """The masks of some proposals, taken as they are; empty ones are counted."""
+        masks = Masks.join(
+            [Masks.pack(annotation_mask({"image_id": "?", **one}, height, width)[None]) for one in records]
+        )
+        rows = np.flatnonzero(masks.areas)
+        self.counts["proposal", "with an empty mask"] += len(records) - len(rows)
+        masks, records = masks[rows], [records[row] for row in rows]
+        regions = None
+        if records and all("region" in record for record in records):
+            try:
+                regions = torch.from_numpy(np.stack([decode_mask(record["region"]) for record in records]))
+            except ValueError as error:
+                raise UserError(f"{self.path}: a region is no RLE of the others' size: {error}") from error
+        scores = torch.tensor([record["score"] for record in records], dtype=torch.float32)
+        boxes = masks.boxes.float()
+        boxes[:, 2:] += 1
+        return Given(boxes, scores, masks, regions)
+
+    def survey(self, images: Iterable[tuple[ImageId, str, int, int]]) -> list[str]:
+        """What is left out of all targets, a line each for the user: images by id, name, height and width."""
+        for image_id, name, height, width in images:
+            records = self.records_of(image_id, name)
+            if not any("segmentation" in record for record in records):
+                self._boxes(records, height, width)
+        return self.notices()
+
+    def notices(self) -> list[str]:
+        """What was left out, a line each for the user, once all images were asked for."""
+        unknown = len(self.records) - len(self.asked)
+        counts = {**self.counts, ("image", "of the file that is no target"): unknown}
+        return [f"proposals {self.path}: {plural(n, what)} {why}" for (what, why), n in counts.items() if n]
+
+
+#: A source of proposals: a file, or None for SAM 2's own prompts.
+Source = ProposalFile | None
+
+
+def read_sources(proposals: str | Sequence[str], most: int = PROPOSALS_PER_IMAGE) -> list[Source]:
+    """The sources that a setting names: ``grid``, files, or a list of these."""
+    names = [proposals] if isinstance(proposals, str) else list(proposals)
+    if not names or len(set(names)) < len(names):
+        raise UserError("proposals names no source, or one of them twice: give grid, a file, or a list of these")
+    return [None if name == GRID else ProposalFile(Path(name), most) for name in names]
+
+
+def source_names(sources: Sequence[Source]) -> list[str]:
+    """What results call the sources."""
+    return [GRID if source is None else source.name for source in sources]
+
+
+def hash_sources(sources: Sequence[Source]) -> dict[str, Any]:
+    """The SHA-256 of the files, and how many proposals of an image count; empty where the grid is the only source."""
+    if list(sources) == [None]:
+        return {}
+    return {"proposals": [GRID if one is None else [sha256(one.path), one.most] for one in sources]}
+
+
+def digest(given: Sequence[Given | None]) -> str:
+    """The SHA-256 of what others propose in an image, for the key of its cache entry; "" where it is the grid alone."""
+    if all(one is None for one in given):
+        return ""
+    state = hashlib.sha256()
+    for one in given:
+        values: list[Any] = ["grid"] if one is None else [one.boxes.numpy(), one.scores.numpy()]
+        if one is not None and one.masks is not None:
+            values += [one.masks.owners, one.masks.places, one.masks.words]
+            values += [] if one.regions is None else [one.regions.numpy()]
+        for value in values:
+            data = value.encode() if isinstance(value, str) else value.tobytes()
+            state.update(f"{len(data)} ".encode() + data)
+    return state.hexdigest()
+
+
+def _file_names(content: dict[str, Any], path: Path) -> dict[Any, str]:
+    """The file names in the ``images`` of a COCO file, by id."""
+    try:
+        return {image["id"]: str(image["file_name"]) for image in content.get("images", [])}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: images is not a list of id and file_name") from error
+
+
+def _short_names(image: Any) -> list[str]:
+    """What else an image may be called: its name without folders, and that without its ending."""
+    if not isinstance(image, str):
+        return []
+    path = PurePosixPath(image)
+    return [path.name, path.stem]
+
+
+def _corners(record: dict[str, Any]) -> NDArray[np.float64]:
+    """The corners of a proposal's box, x1, y1, x2, y2 in pixels, which may lie outside the image."""
+    x, y, third, fourth = record["xyxy"] if "xyxy" in record else record["bbox"]
+    corners = [x, y, third, fourth] if "xyxy" in record else [x, y, x + third, y + fourth]
+    if not are_coordinates([float(value) for value in corners]):
+        return np.zeros(4)
+    return np.array(corners, float)
