@@ -28,12 +28,16 @@ from no_time_to_train.api.class_thresholds import (
 from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.api.image_proposals import ImageProposals, propose
 from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
+from no_time_to_train.api.sources import Proposer, as_given, build_sources, given_in
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
 from no_time_to_train.data.prompts import check_image, check_label, is_image_input, list_points
+from no_time_to_train.data.proposal_files import GRID, PROPOSALS_PER_IMAGE, Source, source_names
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError, UserNotice, plural, suggest
+from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
@@ -43,7 +47,7 @@ from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
-from no_time_to_train.ranges import Fraction, NonNegative, check_choice, check_number
+from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choice, check_number
 
 
 class ReferenceSegmenter:
@@ -88,6 +92,7 @@ class ReferenceSegmenter:
     Attributes:
         memory: The references that were shown so far; None before the first. Set it to None to forget them all.
         made_with: What the memory's vectors depend on besides the references.
+        sources: What proposes masks; None stands for SAM 2's own prompts.
     """
 
     def __init__(
@@ -105,6 +110,7 @@ class ReferenceSegmenter:
         self.segmenter, self.prompts, self.sam2_checkpoint = segmenter, prompts, sam2_checkpoint
         self.context_ratio, self.precision = context_ratio, precision
         self.memory: MemoryBank | None = None
+        self.sources: list[Source] = [None]
         self.made_with: dict[str, Any] = {
             "encoder": str(encoder_name),
             "img_size": segmenter.encoder.size,
@@ -125,6 +131,8 @@ class ReferenceSegmenter:
         precision: Precision = "float32",
         preset: PresetName | None = None,
         debias: int = 0,
+        proposer: Proposer | Sequence[Proposer] = GRID,
+        proposals_per_image: int = PROPOSALS_PER_IMAGE,
     ) -> ReferenceSegmenter:
         """Build the networks from their checkpoints; the memory is empty.
 
@@ -142,12 +150,20 @@ class ReferenceSegmenter:
                 prompts (docs/speed.md). What the other arguments give overrides it. None takes "accurate".
             debias: How many directions that encode positions are removed from the encoder's tokens (docs/encoders.md);
                 0 removes none, as in the paper.
+            proposer: What proposes masks: "grid", the paper's grid of points or the preset's prompts; a file of boxes
+                or masks, as COCO results; the name of a network; a function of an image uint8 [H, W, 3] RGB that
+                returns a ``Given``; or several of these (docs/proposals.md).
+            proposals_per_image: Of a file or network, the proposals of an image that are kept, the best ones.
         """
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
         check_number("debias", debias, NonNegative)
         built = build_pretrained(sam2, dinov2, device, sam_checkpoint, settings, preset, debias)
         found = cls(*built, context_ratio=context_ratio, precision=precision)
+        check_number("proposals_per_image", proposals_per_image, Positive)
+        found.sources = build_sources(proposer, proposals_per_image, device)
+        if found.sources != [None] and found.segmenter.settings.tiles > 1:
+            raise UserError("tiles need the proposer grid: other proposals are those of the whole image")
         if precision == "bfloat16":
             notice_slow_bfloat16(found.device)
         return found
@@ -415,11 +431,25 @@ class ReferenceSegmenter:
         images = tqdm(images, "segment", unit=" image", disable=not progress)
         return follow(images, self.propose, partial(self._classify_with_notice, threshold=thresholds))
 
-    def propose(self, image: ImageInput) -> ImageProposals:
+    def propose(
+        self,
+        image: ImageInput,
+        boxes: Sequence[Sequence[float]] | NDArray[Any] | None = None,
+        scores: Sequence[float] | NDArray[Any] | None = None,
+        name: str = "",
+        image_id: ImageId | None = None,
+    ) -> ImageProposals:
         """Run the networks on an image: masks, and a vector for each of them.
 
         This is nearly all the work. :meth:`classify` does the rest in a fraction of a second, again and again where the
         memory changes. ``segment(image)`` is ``classify(propose(image))``.
+
+        Args:
+            image: An image as in :meth:`add_reference`.
+            boxes: n times x1, y1, x2, y2 in pixels, ends excluded: SAM 2 makes masks of these boxes only.
+            scores: n numbers in [0, 1], how good the boxes are.
+            name: What files of proposals call the image; by default, its path.
+            image_id: Its id in these files.
 
         Returns:
             The proposals. They do not depend on the memory, except with ``Settings(prompts="guided")``, which proposes
@@ -429,7 +459,10 @@ class ReferenceSegmenter:
         if self.segmenter.settings.prompts == "guided":
             self._require_memory()
         path = Path(image) if isinstance(image, str | Path) else None
-        return ImageProposals(pixels, path, propose(pixels, self.segmenter, self.precision))
+        given: Sequence[Given | None] = [as_given(boxes, scores, *pixels.shape[:2])] if boxes is not None else [None]
+        if boxes is None and self.sources != [None]:
+            given = given_in(self.sources, pixels, name or (path.as_posix() if path else ""), image_id)
+        return ImageProposals(pixels, path, propose(pixels, self.segmenter, self.precision, given))
 
     def classify(self, proposals: ImageProposals, threshold: Threshold = USUAL_THRESHOLD) -> Instances:
         """Find the instances of the memory's classes among the proposals of an image, from :meth:`propose`."""
@@ -440,7 +473,8 @@ class ReferenceSegmenter:
         if not kept.all():  # else a copy of all masks would only take memory
             found = found[kept]
         found = replace(found, prompts=proposals.proposals.prompts)
-        return Instances(proposals.pixels, memory.categories, found, proposals.path)
+        names = source_names(self.sources) if len(self.sources) > 1 else []
+        return Instances(proposals.pixels, memory.categories, found, proposals.path, names)
 
     def _classify_with_notice(self, proposals: ImageProposals, threshold: dict[str, float]) -> Instances:
         """Classify, with a notice where there are as many instances as the settings allow."""

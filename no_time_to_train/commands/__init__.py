@@ -14,7 +14,7 @@ GROUPS = {
     "Find your own objects": ("segment", "app", "demo", "download"),
     "References, memories and results": (
         *("references measure", "references from-coco", "memory show", "memory merge", "memory remove"),
-        *("results filter", "convert"),
+        *("results filter", "convert", "propose"),
     ),
     "Reproduce the paper": ("prepare", "boxes-to-masks", "sample", "test", "evaluate", "report", "benchmark"),
 }

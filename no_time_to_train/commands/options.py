@@ -173,6 +173,11 @@ def check_memories(paths: Iterable[Path]) -> None:
             raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank")
 
 
+def check_proposals(proposals: Iterable[str]) -> None:
+    """Check that files of proposals exist, without the slow imports that reading them takes."""
+    check_files(*(Path(one) for one in proposals if one.endswith(".json")))
+
+
 def check_negatives(references: Iterable["Reference"], memories: Iterable[Path]) -> None:
     """Check that each negative reference names a class of the positive ones or of a memory."""
     wanted = [one for one in references if one.negative]

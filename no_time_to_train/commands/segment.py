@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from no_time_to_train.commands.options import LabelFormat, NetworkOptions, ReferenceOptions, check_memories
+from no_time_to_train.commands.options import (
+    LabelFormat,
+    NetworkOptions,
+    ReferenceOptions,
+    check_memories,
+    check_proposals,
+)
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
 from no_time_to_train.files import check_replaceable, real_path
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
@@ -35,6 +41,8 @@ def segment(
     class_score: Sequence[str] = (),
     every: Positive = 30,
     max_pixels: Positive | None = None,
+    proposals: Sequence[str] = (),
+    proposals_per_image: Positive = 500,
     networks: NetworkOptions,
 ) -> None:
     """Find your own objects: show a few of them, and get every one like them in your pictures.
@@ -55,6 +63,9 @@ def segment(
         class_score: The lowest score of one class: NAME=X. May be given several times.
         every: Of a video, one frame in this many.
         max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
+        proposals: What proposes masks: grid, SAM 2's own prompts, which is the default; a file of boxes or masks, as
+            COCO results; or a network (docs/proposals.md). May be given several times.
+        proposals_per_image: Of a file or a network, the proposals of an image that are kept, the best ones.
         networks: The networks and their settings.
 
     Examples:
@@ -90,6 +101,7 @@ def segment(
         raise UserError(f"--image-dir {image_dir}: there is no such folder")
     if out:
         check_output(out, overwrite or show_references)
+    check_proposals(proposals)
     more = [networks.sam_checkpoint] if networks.sam_checkpoint else []
     networks.check(*more, needed=not show_references)  # which needs them only where a reference has no mask
 
@@ -114,7 +126,8 @@ def segment(
     if show_references and out is not None:
         write_page(examples, out, networks.build)
         return
-    segmenter = networks.build()
+    proposing = {"proposer": proposals or "grid", "proposals_per_image": proposals_per_image}
+    segmenter = networks.build(**proposing)
     for path in memory:
         segmenter.load_memory(path)
     if segmenter.device.type == "cpu" and not (networks.nano or networks.sam2 or networks.dinov2):
@@ -145,6 +158,8 @@ def segment(
             f"--max-instances allows: there may be more; run again with --max-instances {4 * networks.max_instances}",
             file=sys.stderr,
         )
+    for line in summary.left_out:
+        print(f"note: {line}", file=sys.stderr)
     if summary.large:
         print(
             f"note: nothing was found in {plural(summary.large, 'large image')}: small objects may need --tiles 3",

@@ -89,6 +89,7 @@ class Instances(Sequence[Instance]):
         categories: The classes of the memory in ascending order of their ids.
         detections: On the CPU.
         path: The file that the image was read from, if it was.
+        sources: What the sources of proposals are called, where there are several.
 
     Attributes:
         categories: The classes of the memory in ascending order of their ids.
@@ -102,8 +103,10 @@ class Instances(Sequence[Instance]):
         categories: list[Category],
         detections: Detections,
         path: Path | None = None,
+        sources: Sequence[str] = (),
     ) -> None:
         self._image, self.categories, self.detections, self.path = image, categories, detections, path
+        self.sources = sources
         self._dense: NDArray[np.bool_] | None = None
 
     @property
@@ -163,7 +166,8 @@ class Instances(Sequence[Instance]):
         rows = np.arange(len(self))[index]
         found = self.detections
         if np.ndim(rows) == 1:
-            return Instances(self._image, self.categories, found[torch.from_numpy(rows.copy())], self.path)
+            chosen = found[torch.from_numpy(rows.copy())]
+            return Instances(self._image, self.categories, chosen, self.path, self.sources)
         if np.ndim(rows) > 1:
             raise IndexError("instances are chosen by one index, a slice, a list of indices, or a bool for each")
         x1, y1, x2, y2 = found.boxes[rows].tolist()
@@ -199,7 +203,7 @@ class Instances(Sequence[Instance]):
             One record per instance, with ``segmentation`` as compressed RLE and ``bbox`` [x1, y1, x2 - x1, y2 - y1]
             (without the usual + 1, as in the published code).
         """
-        return to_coco_records(self.detections, image_id, [category.id for category in self.categories])
+        return to_coco_records(self.detections, image_id, [category.id for category in self.categories], self.sources)
 
     def to_supervision(self) -> "sv.Detections":
         """Convert to the detections of the ``supervision`` package; ``data["class_name"]`` holds the labels."""

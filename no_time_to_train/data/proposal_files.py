@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ GRID = "grid"
 
 #: Proposals of an image that are kept, by default: as many as FSOD-VFM's paper takes.
 PROPOSALS_PER_IMAGE = 500
+
+#: What cannot count, whatever the image.
+UNUSABLE = ("proposal", "with NaN or infinity")
 
 
 @dataclass
@@ -73,6 +76,10 @@ class ProposalFile:
         """What results call this source."""
         return self.path.name
 
+    def depends_on(self) -> list[Any]:
+        """What the proposals depend on, as JSON values."""
+        return [sha256(self.path), self.most]
+
     def _is_usable(self, record: dict[str, Any], number: int) -> bool:
         """Whether a proposal counts; a UserError where it cannot be read at all."""
         where = f"{self.path}: proposal {number}"
@@ -83,7 +90,7 @@ class ProposalFile:
         if not (is_box or "segmentation" in record):
             raise UserError(f"{where} has neither a bbox [x, y, w, h] nor xyxy [x1, y1, x2, y2] nor a segmentation")
         if not all(map(math.isfinite, [score, *(box if is_box and box else [])])):
-            self.counts["proposal", "with NaN or infinity"] += 1
+            self.counts[UNUSABLE] += 1
             return False
         if not 0 <= score <= 1:
             raise UserError(f"{where} has the score {score:g}: scores are from 0 to 1")
@@ -142,6 +149,7 @@ class ProposalFile:
 
     def survey(self, images: Iterable[tuple[ImageId, str, int, int]]) -> list[str]:
         """What is left out of all targets, a line each for the user: images by id, name, height and width."""
+        self.counts, self.asked = Counter({key: n for key, n in self.counts.items() if key == UNUSABLE}), set()
         for image_id, name, height, width in images:
             records = self.records_of(image_id, name)
             if not any("segmentation" in record for record in records):
@@ -155,11 +163,24 @@ class ProposalFile:
         return [f"proposals {self.path}: {plural(n, what)} {why}" for (what, why), n in counts.items() if n]
 
 
-#: A source of proposals: a file, or None for SAM 2's own prompts.
-Source = ProposalFile | None
+class NamedSource(Protocol):
+    """What proposes boxes or masks in images, and what results call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def given(self, image_id: ImageId | None, name: str, height: int, width: int) -> Given: ...
+
+    def notices(self) -> list[str]: ...
+
+    def depends_on(self) -> Any: ...
 
 
-def read_sources(proposals: str | Sequence[str], most: int = PROPOSALS_PER_IMAGE) -> list[Source]:
+#: A source of proposals; None is SAM 2's own prompts.
+Source = NamedSource | None
+
+
+def read_files(proposals: str | Sequence[str], most: int = PROPOSALS_PER_IMAGE) -> list[ProposalFile | None]:
     """The sources that a setting names: ``grid``, files, or a list of these."""
     names = [proposals] if isinstance(proposals, str) else list(proposals)
     if not names or len(set(names)) < len(names):
@@ -176,7 +197,7 @@ def hash_sources(sources: Sequence[Source]) -> dict[str, Any]:
     """The SHA-256 of the files, and how many proposals of an image count; empty where the grid is the only source."""
     if list(sources) == [None]:
         return {}
-    return {"proposals": [GRID if one is None else [sha256(one.path), one.most] for one in sources]}
+    return {"proposals": [GRID if one is None else one.depends_on() for one in sources]}
 
 
 def digest(given: Sequence[Given | None]) -> str:

@@ -17,7 +17,7 @@ from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist
 from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.data.names import clean_name
-from no_time_to_train.data.proposal_files import hash_sources, read_sources, source_names
+from no_time_to_train.data.proposal_files import hash_sources, read_files, source_names
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.files import (
@@ -116,7 +116,7 @@ class FindInstancesStage(Stage):
                 f"{self.model_cfg.sam2_cfg_file} is {size}: leave image_size out"
             )
         infer, encoder = self.model_cfg.sam2_infer_cfgs, self.model_cfg.encoder_cfg
-        self.sources = read_sources(self.model_cfg.proposals, self.model_cfg.proposals_per_image)
+        self.sources = read_files(self.model_cfg.proposals, self.model_cfg.proposals_per_image)
         if infer.tiles > 1 and (self.sources != [None] or encoder.keep_aspect):
             raise UserError("tiles need proposals grid and keep_aspect false: files and views show the whole image")
         view = partial(encoder_view, long_side=encoder.input_size, patch=encoder.patch) if encoder.keep_aspect else None

@@ -83,6 +83,7 @@ class OutputFolder:
         self.all_results: list[dict[str, Any]] = []
         self.rows: list[list[Any]] = []
         self.counts: list[Counter[str]] = []
+        self.by_source: Counter[str] = Counter()
         self.label_files = [FORMATS[name](out, self.ordered, link) for name in formats if name in FORMATS]
         self.videos = AnnotatedVideos(out) if "video" in formats else None
         self.gallery: Gallery | None = None
@@ -118,7 +119,7 @@ class OutputFolder:
                 files.add(labeled, objects)
         if self.videos is not None and target.video is not None:
             self.videos.add(target, self.out / overlay)
-        self.gallery.add(target.name, overlay, with_more)
+        self.gallery.add(target.name, overlay, with_more, sources=[records[index].get("source", "") for index in shown])
 
         seconds = "" if target.seconds is None else f"{target.seconds:.3f}"
         columns = (instances.labels, instances.scores, instances.boxes, instances.areas)
@@ -126,7 +127,9 @@ class OutputFolder:
         for number, (label, score, box, area) in enumerate(values, start=1):
             self.rows.append([target.name, number, label, f"{score:.4f}", *box, area, seconds])
         self.all_results += records
-        self.results += [record for record, kept in zip(records, counts, strict=True) if kept]
+        kept = [record for record, count in zip(records, counts, strict=True) if count]
+        self.results += kept
+        self.by_source.update(record["source"] for record in kept if "source" in record)
         self.images.append(self._entry(target, labeled, *image.shape[:2]))
         self.counts.append(Counter(instances.labels.tolist()))
         self.summary.images += 1

@@ -14,9 +14,11 @@ from tqdm import tqdm
 from no_time_to_train.api.image_proposals import ImageProposals
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.images import hash_pixels
+from no_time_to_train.data.proposal_files import hash_sources
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
+from no_time_to_train.method.settings import NEW_SETTINGS, changed
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.output_folder import OutputFolder
@@ -73,6 +75,10 @@ def segment_images(
                 settings = asdict(segmenter.segmenter.settings)
                 prompts = round(summary.prompts / summary.images, 1)
                 about = {"settings": settings, "precision": segmenter.precision, "prompts_per_image": prompts}
+                if segmenter.sources != [None]:
+                    count = {segmenter.sources[0].name: sum(summary.found.values())} if segmenter.sources[0] else {}
+                    about["instances_by_source"] = dict(output.by_source) or count
+                    summary.left_out = [line for source in segmenter.sources if source for line in source.notices()]
                 with record_stage(folder, "segment", {}, **about):
                     output.finish()
                 remove_unchanged(earlier)
@@ -115,7 +121,10 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
         for target, image in images:
             key = f"{target.name} {hash_pixels(image)}"
             record = journal.get(key)
-            worker.start(partial(follow, target, image, key, record, None if record else segmenter.propose(image)))
+            proposals = None
+            if record is None:
+                proposals = segmenter.propose(image, name=target.name, image_id=target.image_id)
+            worker.start(partial(follow, target, image, key, record, proposals))
         worker.finish()
 
 
@@ -127,7 +136,9 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
     """
     assert segmenter.memory is not None
     settings = asdict(segmenter.segmenter.settings)
-    del settings["points_per_batch"]  # affects speed and memory only
+    for name in ("points_per_batch", *NEW_SETTINGS):  # affects speed and memory only; older runs resume
+        del settings[name]
+    settings |= changed(segmenter.segmenter.settings, *NEW_SETTINGS)
     return {
         "format of the journal": JOURNAL_FORMAT,
         "objects": {category.name: category.id for category in segmenter.memory.categories},
@@ -135,6 +146,7 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
         "networks": hash_networks(segmenter.segmenter),
         "settings": settings,
         "precision": segmenter.precision,
+        **hash_sources(segmenter.sources),
         **hashes(*settings.values()),
     }
 

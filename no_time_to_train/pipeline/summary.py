@@ -78,6 +78,7 @@ class Summary:
         prompts: Number of points that were decoded for all images together.
         full: Number of images with as many instances as an image may have, so that there may be more.
         large: Number of large images in which nothing counts, and that were not searched in tiles.
+        left_out: What the files of proposals hold that was of no use, and which images they lack, in a line each.
     """
 
     images: int = 0
@@ -89,6 +90,7 @@ class Summary:
     prompts: int = 0
     full: int = 0
     large: int = 0
+    left_out: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Images and instances, with the best score where no instance counts."""

@@ -3,7 +3,7 @@
 The page works without a server, directly from the file system.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -56,7 +56,14 @@ class Gallery:
             for index, category in enumerate(memory.categories)
         ]
 
-    def add(self, name: str, overlay: str, instances: Instances, truth: Instances | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        overlay: str,
+        instances: Instances,
+        truth: Instances | None = None,
+        sources: Sequence[str] = (),
+    ) -> None:
         """Add an image.
 
         Args:
@@ -64,6 +71,7 @@ class Gallery:
                 the image get the same ``NAME``.
             instances: What was found in the image, with the instances below the threshold that the page begins with.
             truth: The ground truth, which the page can show as dashed outlines.
+            sources: Where the proposal of each instance is from; "" where there is one source only.
         """
         height, width = instances.image.shape[:2]
         picture = Image.fromarray(instances.image)
@@ -74,6 +82,9 @@ class Gallery:
                 picture = _shrink(picture, side)
                 address[folder] = self._save(np.asarray(picture), f"{folder}/{file_name}")
         scale = UNITS / max(height, width)
+        found = self._records(instances, scale)
+        for record, source in zip(found, sources, strict=False):
+            record |= {"source": source} if source else {}
         self.images.append(
             {
                 "name": name,
@@ -82,7 +93,7 @@ class Gallery:
                 "overlay": quote(overlay),
                 "size": (width, height),
                 "view": (round(scale * width), round(scale * height)),
-                "instances": self._records(instances, scale),
+                "instances": found,
                 "truth": [] if truth is None else self._records(truth, scale),
             }
         )

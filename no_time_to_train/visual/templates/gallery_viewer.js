@@ -105,6 +105,7 @@ function list(shown) {
     line.append(dot(color(one)));
     element(line, "span", { className: "name", textContent: classes[one.class].name, title: classes[one.class].name });
     element(line, "span", { textContent: decimals2(one.score) });
+    if (one.source) line.title = `proposed by ${one.source}`;
     for (const type of ["pointerenter", "focus"]) line.addEventListener(type, () => mark(one));
     for (const type of ["pointerleave", "blur"]) line.addEventListener(type, () => mark(null));
   }
@@ -197,7 +198,9 @@ function showTip(event) {
   if (!group) return mark(null);
   const { one } = group;
   const label = classes[one.class].name;
-  tip.textContent = one.number ? `${one.number} · ${label} · ${decimals2(one.score)}` : `ground truth: ${label}`;
+  const source = one.source ? ` · proposed by ${one.source}` : "";
+  const text = `${one.number} · ${label} · ${decimals2(one.score)}${source}`;
+  tip.textContent = one.number ? text : `ground truth: ${label}`;
   mark(one);
   const stage = byId("stage").getBoundingClientRect();
   const left = Math.min(event.clientX - stage.left + 14, stage.width - tip.offsetWidth - 8);

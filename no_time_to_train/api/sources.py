@@ -1,0 +1,95 @@
+"""Where the proposals of a :class:`ReferenceSegmenter` are from: SAM 2's prompts, files, networks, functions."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.proposal_files import GRID, PROPOSALS_PER_IMAGE, ProposalFile, Source
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.beyond.given import Given
+
+#: ``grid``, a file of proposals, the name of a network, a function of an image uint8 [H, W, 3], or several of these.
+Proposer = str | Path | Callable[[NDArray[np.uint8]], Given]
+
+
+@dataclass
+class NetworkSource:
+    """A function or a network that proposes boxes or masks in images.
+
+    Attributes:
+        name: What results call it.
+        propose: The proposals in an image, uint8 [H, W, 3] RGB.
+        most: The proposals of an image that are kept, those of the highest scores.
+        pixels: The image whose proposals are asked for next.
+    """
+
+    name: str
+    propose: Callable[[NDArray[np.uint8]], Given]
+    most: int = PROPOSALS_PER_IMAGE
+    pixels: NDArray[np.uint8] | None = None
+
+    def given(self, image_id: ImageId | None, name: str, height: int, width: int) -> Given:
+        """The proposals in ``pixels``; the arguments are those of ``ProposalFile.given``."""
+        assert self.pixels is not None
+        return self.propose(self.pixels).best(self.most)
+
+    def notices(self) -> list[str]:
+        """Nothing is left out."""
+        return []
+
+    def depends_on(self) -> Any:
+        """What the proposals depend on, as JSON values."""
+        return [self.name, self.most]
+
+
+def build_sources(
+    proposer: Proposer | Sequence[Proposer], most: int, device: str | torch.device | None
+) -> list[Source]:
+    """The sources that ``proposer`` names."""
+    given = [proposer] if isinstance(proposer, str | Path) or callable(proposer) else list(proposer)
+    if not given or len(set(map(str, given))) < len(given):
+        raise UserError("proposer names no source, or one of them twice")
+    return [_source(one, most, device) for one in given]
+
+
+def _source(proposer: Proposer, most: int, device: str | torch.device | None) -> Source:
+    if not isinstance(proposer, str | Path):
+        return NetworkSource(getattr(proposer, "__name__", type(proposer).__name__), proposer, most)
+    if str(proposer) == GRID:
+        return None
+    if Path(proposer).suffix == ".json":
+        return ProposalFile(Path(proposer), most)
+
+    from no_time_to_train.proposers import build_source
+
+    return NetworkSource(str(proposer), build_source(str(proposer), device), most)
+
+
+def given_in(
+    sources: Iterable[Source], pixels: NDArray[np.uint8], name: str, image_id: ImageId | None = None
+) -> list[Given | None]:
+    """What the sources propose in an image, uint8 [H, W, 3] RGB, with a name or an id that files know."""
+    found = []
+    for source in sources:
+        if isinstance(source, NetworkSource):
+            source.pixels = pixels
+        found.append(None if source is None else source.given(image_id, name, *pixels.shape[:2]))
+    return found
+
+
+def as_given(boxes: Any, scores: Sequence[float] | NDArray[Any] | None, height: int, width: int) -> Given:
+    """Boxes that a program gives, with their scores, which are 1 by default."""
+    corners = torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4)
+    values = torch.ones(len(corners)) if scores is None else torch.as_tensor(np.asarray(scores, np.float32))
+    if values.shape != (len(corners),) or not (corners.isfinite().all() and ((values >= 0) & (values <= 1)).all()):
+        raise UserError("boxes are n times x1, y1, x2, y2 in pixels, and scores n numbers from 0 to 1")
+    corners = corners.clamp(min=0).minimum(torch.tensor([width, height] * 2))
+    if not (corners[:, 2:] > corners[:, :2]).all():
+        raise UserError("a box is empty or outside the image: boxes are x1, y1, x2, y2 in pixels, ends excluded")
+    return Given(corners, values)
