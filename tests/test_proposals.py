@@ -1,4 +1,4 @@
-"""Proposals from files and programs: SAM 2 makes masks of boxes, masks are taken as they are, the memory judges both."""
+"""Proposals from files and programs: SAM 2 makes masks of boxes, masks are taken as they are, and the memory judges."""
 
 import json
 from collections.abc import Callable
