@@ -12,7 +12,8 @@
 #   GPUS          devices: a number, "0,2" or "auto", which is all in CUDA_VISIBLE_DEVICES, or the CPU if there is none;
 #                 default: auto
 #   CONFIG        configuration; default: the one of the benchmark
-#   MODE          "paper", the default, or "best", which adds configs/best.yaml (docs/beyond_the_paper.md)
+#   MODE          "paper", the default, or "best", which adds configs/best.yaml (docs/beyond_the_paper.md);
+#                 fsod_vfm.sh sets "fsod_vfm"
 #   VARIANT       a name for options that differ from the paper's, which the folder of the run gets (coco_ablations.sh)
 #   RESULTS_DIR   folder of the runs, with one folder per run; default: runs
 #   NTTT          how to call the command; default: no-time-to-train
@@ -30,9 +31,9 @@ read -ra nttt <<<"${NTTT:-no-time-to-train}"
 configs=$(dirname "$(dirname "${BASH_SOURCE[0]}")")/configs
 case $MODE in
   paper) suffix=${VARIANT:+_$VARIANT} mode_config=() ;;
-  best) suffix=_best${VARIANT:+_$VARIANT} mode_config=(--config "$configs/best.yaml") ;;
+  best | fsod_vfm) suffix=_$MODE${VARIANT:+_$VARIANT} mode_config=(--config "$configs/$MODE.yaml") ;;
   *)
-    echo "error: MODE is $MODE: choose paper or best" >&2
+    echo "error: MODE is $MODE: choose paper, best or fsod_vfm" >&2
     exit 2
     ;;
 esac

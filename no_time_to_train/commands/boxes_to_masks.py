@@ -33,6 +33,7 @@ def boxes_to_masks(
     as_published: bool = False,
     sam2: str = "sam2_hiera_large",
     nano: bool = False,
+    categories: Path | None = None,
     sam_checkpoint: Path | None = None,
     device: str | None = None,
     sam2_cfg_file: str | None = None,
@@ -49,7 +50,7 @@ def boxes_to_masks(
     An interrupted run resumes.
 
     Args:
-        json_file: COCO annotations with boxes.
+        json_file: COCO annotations with boxes; or boxes by class, as FSOD-VFM's references.
         image_dir: Folder of the images.
         out: COCO annotations to write. Default: <json_file>_with_segm.json, next to json_file.
         references: Reference set; only its annotations get masks.
@@ -57,6 +58,7 @@ def boxes_to_masks(
         as_published: Store outlines as polygons, without holes, as in the paper's results on PASCAL VOC and CD-FSOD.
         sam2: SAM 2 by its checkpoint's name or path (download --list shows the names).
         nano: Use the small SAM 2 that ships with this package. It knows drawn objects only.
+        categories: COCO file whose category ids the classes get, by name.
         sam_checkpoint: Official checkpoint of SAM ViT-B, -L or -H, to use instead of SAM 2, as the paper does.
         device: Such as cuda:1 or cpu. Default: the GPU if there is one.
         sam2_cfg_file: Kept for compatibility: SAM 2 by its configuration's name.
@@ -78,14 +80,14 @@ def boxes_to_masks(
     if visualize and pictures is None:
         pictures = boxes.with_name(f"{boxes.stem}_with_SAM_segm")
     build = mask_maker("nano" if nano else sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
-    check_files(boxes)
+    check_files(boxes, *([categories] if categories else []))
 
     from no_time_to_train.data.reference_sets import read_references
     from no_time_to_train.pipeline import boxes_to_masks as pipeline
 
     chosen = read_references(references) if references else None
     made = pipeline.boxes_to_masks(
-        boxes, image_dir, out, build, chosen, pictures, as_published=as_published or input_json is not None
+        boxes, image_dir, out, build, chosen, pictures, as_published or input_json is not None, categories
     )
     print(f"masks of {made} boxes: {out}" + (f"; pictures: {pictures}" if pictures else ""))
 

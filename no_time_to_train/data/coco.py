@@ -10,6 +10,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
+from no_time_to_train.data.box_lists import is_box_list, to_coco
 from no_time_to_train.data.names import check_file_name, clean_class_names
 from no_time_to_train.data.rle import MAX_SIDE, are_coordinates, check_polygons, check_rle, check_size
 from no_time_to_train.errors import UserError, UserNotice
@@ -39,12 +40,14 @@ def read_coco(path: str | Path) -> COCO:
     categories without annotations that have the name of another; a :class:`UserNotice` names them.
 
     Args:
-        path: The file.
+        path: The file; one of FSOD-VFM's references is read as well.
 
     Returns:
         The indexed file. Its ``dataset`` holds the repaired content.
     """
     data = read_json(path)
+    if is_box_list(data):
+        data = to_coco(data)
     check_sections(data, path)
     _check_images(data["images"], path)
     data.setdefault("annotations", [])

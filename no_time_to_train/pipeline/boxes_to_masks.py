@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
-from no_time_to_train.data.coco import ImageId, read_coco
+from no_time_to_train.data.box_lists import find_images, renumber
+from no_time_to_train.data.coco import ImageId, index_coco, read_coco
 from no_time_to_train.data.datasets import check_images_exist, read_listed_image
 from no_time_to_train.data.images import hash_pixels
 from no_time_to_train.data.names import clean_characters, clean_name, unique_stems
@@ -43,6 +44,7 @@ def boxes_to_masks(
     references: ReferenceSet | None = None,
     pictures: str | Path | None = None,
     as_published: bool = False,
+    categories: str | Path | None = None,
 ) -> int:
     """Write a copy of a COCO file with masks made from its boxes, and with their areas; return how many were made.
 
@@ -53,8 +55,15 @@ def boxes_to_masks(
         references: Reference set; only its annotations get masks. Default: all annotations.
         pictures: Folder for one picture per image of the masks that this call makes. Default: no pictures.
         as_published: Store polygons instead of RLE (:func:`published_polygons`).
+        categories: COCO file whose category ids the copy gets, by name.
     """
     coco, out_path = read_coco(json_file), Path(out_path)
+    if categories is not None:
+        renumber(
+            coco.dataset, {one["name"]: one["id"] for one in read_coco(categories).dataset["categories"]}, categories
+        )
+    find_images(coco.dataset, image_dir)
+    coco = index_coco(coco.dataset)
     check_replaceable(out_path, "a COCO file")
     annotations = choose_annotations(coco, json_file, references)
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
@@ -70,6 +79,7 @@ def boxes_to_masks(
             "annotations": sha256(json_file),
             "network": segmenter.name,
             "choice of annotations": hashlib.sha256(repr([one["id"] for one in annotations]).encode()).hexdigest(),
+            **({} if categories is None else {"categories": sorted(coco.cats)}),
             "form of masks": "polygons" if as_published else "RLE",
         }
     ):
