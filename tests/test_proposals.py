@@ -185,7 +185,7 @@ def proposing_corner(pixels: Any) -> Given:
 
 def test_python_takes_boxes_functions_and_several_sources(photo: Photo) -> None:
     segmenter = ReferenceSegmenter.from_pretrained(
-        "nano", settings=Settings(points_per_side=4), proposer=["grid", proposing_corner]
+        "nano", settings=Settings(points_per_side=4, pred_iou_thresh=0), proposer=["grid", proposing_corner]
     )
     segmenter.add_reference("thing", photo.path, photo.mask)
     found = segmenter.segment(photo.path, threshold=0)

@@ -27,7 +27,9 @@ def to_coco_records(
         usual + 1, as in the published code; its ``segmentation`` is compressed RLE.
     """
     masks = detections.masks
-    names = [] if detections.sources is None else [{"source": sources[index]} for index in detections.sources.tolist()]
+    names: list[dict[str, str]] = [{}] * len(detections)
+    if sources and detections.sources is not None:
+        names = [{"source": sources[index]} for index in detections.sources.tolist()]
     return [
         {
             "image_id": image_id,
@@ -35,7 +37,7 @@ def to_coco_records(
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
             "segmentation": encode_crop(*masks.crop(index), masks.height, masks.width),
-            **(names[index] if sources and names else {}),
+            **names[index],
         }
         for index, (class_index, (x1, y1, x2, y2), score) in enumerate(
             zip(detections.classes.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)
