@@ -1,0 +1,100 @@
+"""The sources of proposals by name. Nothing here imports torch, so that a mistake in a name is found at once."""
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER, check_exist
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from no_time_to_train.method.beyond.given import Given
+    from no_time_to_train.proposers.exemplars import Exemplar
+
+    #: Proposes in an image, uint8 [H, W, 3] RGB.
+    Source = Callable[[NDArray[np.uint8]], Given]
+
+#: What MM-Grounding-DINO looks for: whatever there is.
+ANYTHING = "object."
+
+
+class Package(NamedTuple):
+    """A package that a source needs: the name of its module, and what installs it."""
+
+    module: str
+    install: str
+
+
+class Known(NamedTuple):
+    """A source that has a name: its package, and where its weights are by default, on the hub or in a file."""
+
+    package: Package
+    weights: str
+
+
+TRANSFORMERS = Package("transformers", "'no-time-to-train[proposers]'")
+
+SOURCES = {
+    "owlv2": Known(TRANSFORMERS, "google/owlv2-base-patch16-ensemble"),
+    "mm_grounding_dino": Known(TRANSFORMERS, "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det"),
+    "sam3": Known(TRANSFORMERS, "facebook/sam3"),
+    "sam": Known(
+        Package("segment_anything", "'no-time-to-train[sam]'"), str(FOLDER / CHECKPOINTS["sam_vit_h"].file_name)
+    ),
+    "mobile_sam": Known(
+        Package("mobile_sam", "git+https://github.com/ChaoningZhang/MobileSAM.git"), str(FOLDER / "mobile_sam.pt")
+    ),
+}
+
+
+def read_spec(spec: str) -> tuple[str, str]:
+    """The name of a source and where its weights are: a folder or a name on the hub, or of SAM's networks a file.
+
+    Args:
+        spec: ``NAME``, or ``NAME=WEIGHTS`` with weights of one's own.
+    """
+    name, _, weights = spec.partition("=")
+    if name not in SOURCES:
+        raise UserError(f"no source of proposals is called {name!r}{suggest(name, SOURCES)}")
+    known = SOURCES[name]
+    if find_spec(known.package.module) is None:
+        raise UserError(f"{name} needs the package {known.package.module}: pip install {known.package.install}")
+    weights = weights or known.weights
+    if known.package is not TRANSFORMERS:
+        check_exist(weights, otherwise=f"; or give {name}=FILE")
+    return name, weights
+
+
+def build_source(
+    spec: str,
+    device: "str | torch.device | None" = None,
+    exemplars: "Sequence[Exemplar]" = (),
+    text: str = ANYTHING,
+) -> "Source":
+    """Build a network that proposes boxes or masks in an image, uint8 [H, W, 3] RGB.
+
+    Args:
+        spec: ``NAME`` or ``NAME=WEIGHTS``, see :func:`read_spec`.
+        device: Such as ``cuda:1`` or ``cpu``. Default: the GPU if there is one.
+        exemplars: The positive references, which SAM 3 needs. The other sources know no references.
+        text: What MM-Grounding-DINO looks for.
+    """
+    name, weights = read_spec(spec)
+    if name == "sam3" and not exemplars:
+        raise UserError("sam3 proposes what looks like the references: give one with a mask or a box at least")
+    if name == "sam3":
+        from no_time_to_train.proposers.exemplars import Sam3Exemplars
+
+        return Sam3Exemplars(weights, device, exemplars)
+    if SOURCES[name].package is TRANSFORMERS:
+        from no_time_to_train.proposers.detectors import MMGroundingDino, Owlv2
+
+        return Owlv2(weights, device) if name == "owlv2" else MMGroundingDino(weights, device, text)
+    from no_time_to_train.proposers.everything import Everything, build_generator
+
+    return Everything(build_generator(name, weights, device))
