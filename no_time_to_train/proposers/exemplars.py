@@ -1,8 +1,8 @@
 """SAM 3 shown one object: it looks for others of the same kind in the same picture.
 
 SAM 3 takes exemplars from the target image only. Its authors advise to put reference and target into one picture
-(github.com/facebookresearch/sam3, issue 183). Negative exemplars there do harm (arXiv 2604.05433); those of this package judge
-SAM 3's masks afterwards.
+(github.com/facebookresearch/sam3, issue 183). Negative exemplars do harm there (arXiv 2604.05433): negative references
+judge SAM 3's masks afterwards, as they judge all proposals.
 """
 
 from collections.abc import Iterator, Sequence

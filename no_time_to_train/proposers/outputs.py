@@ -9,18 +9,21 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from no_time_to_train.method.beyond.given import Given
+from no_time_to_train.method.encoder import check_finite
 from no_time_to_train.method.fast.masks import Masks
 
 
 def given_boxes_within(boxes: Tensor, scores: Tensor, height: int, width: int) -> Given:
-    """Boxes, xyxy in pixels, [n, 4], with the parts outside the image cut off, without empty ones, best first."""
+    """Boxes, xyxy in pixels, [n, 4], as far as they lie in the image and are not thinner than a pixel, best first."""
+    check_finite(torch.cat([boxes, scores[:, None]], dim=1), "the source of proposals")
     boxes = clip_boxes_to_image(boxes, (height, width)).cpu()
-    rows = remove_small_boxes(boxes, min_size=1e-3)
+    rows = remove_small_boxes(boxes, min_size=1)
     return Given(boxes[rows], scores.cpu()[rows]).best(len(rows))
 
 
 def given_masks(masks: Sequence[Masks], scores: Tensor, height: int, width: int) -> Given:
     """Masks of an image, none of them empty, with their boxes, best first."""
+    check_finite(scores, "the source of proposals")
     joined = Masks.join([Masks.pack(np.zeros((0, height, width), bool)), *masks])
     return Given(joined.boxes.float() + torch.tensor([0.0, 0, 1, 1]), scores.cpu(), joined).best(len(joined))
 

@@ -1,5 +1,6 @@
 """The sources of proposals by name. Nothing here imports torch, so that a mistake in a name is found at once."""
 
+import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     #: Proposes in an image, uint8 [H, W, 3] RGB.
     Source = Callable[[NDArray[np.uint8]], Given]
+
+#: How networks are called on the hub, also those that a folder could be called.
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 #: What MM-Grounding-DINO looks for: whatever there is.
 ANYTHING = "object."
@@ -39,6 +43,9 @@ class Known(NamedTuple):
 
 TRANSFORMERS = Package("transformers", "'no-time-to-train[proposers]'")
 
+#: Where its authors publish the code and, in the folder weights/, the checkpoint.
+MOBILE_SAM = "https://github.com/ChaoningZhang/MobileSAM"
+
 SOURCES = {
     "owlv2": Known(TRANSFORMERS, "google/owlv2-base-patch16-ensemble"),
     "mm_grounding_dino": Known(TRANSFORMERS, "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det"),
@@ -46,9 +53,7 @@ SOURCES = {
     "sam": Known(
         Package("segment_anything", "'no-time-to-train[sam]'"), str(FOLDER / CHECKPOINTS["sam_vit_h"].file_name)
     ),
-    "mobile_sam": Known(
-        Package("mobile_sam", "git+https://github.com/ChaoningZhang/MobileSAM.git"), str(FOLDER / "mobile_sam.pt")
-    ),
+    "mobile_sam": Known(Package("mobile_sam", f"git+{MOBILE_SAM}.git"), str(FOLDER / "mobile_sam.pt")),
 }
 
 
@@ -67,6 +72,10 @@ def read_spec(spec: str) -> tuple[str, str]:
     weights = weights or known.weights
     if known.package is not TRANSFORMERS:
         check_exist(weights, otherwise=f"; or give {name}=FILE")
+    elif not Path(weights).is_dir() and HUB_NAME.fullmatch(weights) is None:
+        raise UserError(
+            f"folder not found: {weights}; give {name}=FOLDER, or its name on the hub such as {known.weights}"
+        )
     return name, weights
 
 
