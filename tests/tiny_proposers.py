@@ -16,7 +16,7 @@ def save_owlv2(folder: Path) -> None:
     vision = {**LAYER, "image_size": 64, "patch_size": 8}
     text = {**LAYER, "vocab_size": 20, "bos_token_id": 1, "eos_token_id": 2}
     hf.Owlv2ForObjectDetection(
-        hf.Owlv2Config(text_config=text, vision_config=vision, projection_dim=8)
+        hf.Owlv2Config(text_config=text, vision_config=vision, projection_dim=16)
     ).save_pretrained(folder)
     hf.Owlv2ImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
 
