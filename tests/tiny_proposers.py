@@ -73,4 +73,5 @@ def save_sam3(folder: Path) -> None:
     letters = [chr(code) for code in range(33, 127)]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = hf.CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
-    hf.Sam3Processor(hf.Sam3ImageProcessor(size={"height": 56, "width": 56}), tokenizer).save_pretrained(folder)
+    image_processor = getattr(hf, "Sam3ImageProcessor", None) or hf.Sam3ImageProcessorFast  # its name in 5.0
+    hf.Sam3Processor(image_processor(size={"height": 56, "width": 56}), tokenizer).save_pretrained(folder)
