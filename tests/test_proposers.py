@@ -13,9 +13,9 @@ import torch
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
+from no_time_to_train.proposers import SOURCES, build_source
 from no_time_to_train.proposers.everything import Everything, build_generator
 from no_time_to_train.proposers.exemplars import Exemplar, Sam3Exemplars, draw_canvas
-from no_time_to_train.proposers.sources import SOURCES, build_source
 from tests.tiny_proposers import save_mm_grounding_dino, save_owlv2, save_sam3
 
 HEIGHT, WIDTH = 90, 130
@@ -253,7 +253,7 @@ def test_mobile_sam_computes_with_the_weights_of_its_checkpoint(tmp_path: Path) 
 def test_a_package_that_is_missing_is_named_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch, name: str, command: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, SOURCES[name].package.module, None)
+    monkeypatch.setitem(sys.modules, SOURCES[name].module, None)
     with pytest.raises(UserError, match=r"pip install .*") as caught:
         build_source(name)
     assert command in str(caught.value)
@@ -265,13 +265,28 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(
     [
         ("owl", "no source of proposals is called 'owl'; did you mean 'owlv2'"),
         ("owlv2=/no/such/folder", "folder not found: /no/such/folder; give owlv2=FOLDER"),
-        ("sam3", "sam3 proposes what looks like the references"),
     ],
 )
 def test_a_mistake_in_a_source_is_one_line(spec: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build_source(spec)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sam=nowhere.pth", "checkpoint not found: nowhere.pth"),
+        ("sam=sam_vit_b_01ec64.pth", "no-time-to-train download sam_vit_b .*; or give sam=FILE"),
+        ("mobile_sam=nowhere.pt", "checkpoint not found: nowhere.pt; get it from https://github.com/"),
+    ],
+)
+def test_a_missing_checkpoint_is_named_with_where_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, spec: str, message: str
+) -> None:
+    monkeypatch.setattr("no_time_to_train.proposers.find_spec", lambda name: name)  # as if all were installed
+    with pytest.raises(UserError, match=message):
+        build_source(spec)
 
 
 @pytest.mark.usefixtures("folders")
@@ -304,7 +319,10 @@ def test_weights_that_are_not_numbers_are_refused(source: Callable[[str], Any]) 
         owlv2(PICTURE)
 
 
-def test_an_empty_mask_is_no_exemplar(folders: Path) -> None:
-    empty = Exemplar(ONE.image, np.zeros_like(ONE.mask))
+def test_sam_3_needs_a_reference_with_an_object(folders: Path) -> None:
+    sam3: Any = build_source(f"sam3={folders / 'sam3'}", "cpu")
+    with pytest.raises(UserError, match="show it one first"):
+        sam3(PICTURE)
+    sam3.exemplars.append(Exemplar(ONE.image, np.zeros_like(ONE.mask)))
     with pytest.raises(UserError, match="whose mask is empty"):
-        build_source(f"sam3={folders / 'sam3'}", "cpu", [empty])
+        sam3(PICTURE)

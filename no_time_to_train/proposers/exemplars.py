@@ -43,19 +43,19 @@ class Exemplar(NamedTuple):
 class Sam3Exemplars:
     """SAM 3's masks of what looks like the references, from one canvas for each of them.
 
-    Args:
+    Attributes:
         exemplars: The positive references. Objects that look alike, but are none, do not belong here.
     """
 
     def __init__(
         self, weights: str, device: str | torch.device | None = None, exemplars: Sequence[Exemplar] = ()
     ) -> None:
-        if not all(exemplar.mask.any() for exemplar in exemplars):
-            raise UserError("sam3 cannot look for a reference whose mask is empty")
         self.exemplars = list(exemplars)
         self.model, self.prepare = load_model("Sam3Model", "Sam3Processor", weights, device)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Given:
+        if not self.exemplars:
+            raise UserError("sam3 proposes what looks like the references: show it one first")
         found = [one for exemplar in self.exemplars for one in self._look_for(exemplar, pixels)]
         scores = torch.tensor([score for _, score in found])
         return given_masks([mask for mask, _ in found], scores, *pixels.shape[:2])
@@ -85,6 +85,8 @@ def draw_canvas(exemplar: Exemplar, target: NDArray[np.uint8]) -> tuple[NDArray[
     Returns:
         The canvas, uint8 [H', W', 3], and the box of the object in it, xyxy in pixels; x2 and y2 are excluded.
     """
+    if not exemplar.mask.any():
+        raise UserError("sam3 cannot look for a reference whose mask is empty")
     height, width = target.shape[:2]
     beside = height >= width
     strip = max(1, round(min(height, width) * STRIP))
