@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
@@ -20,6 +21,7 @@ from tests.tiny_proposers import save_mm_grounding_dino, save_owlv2, save_sam3
 
 HEIGHT, WIDTH = 90, 130
 PICTURE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+UPRIGHT = np.ascontiguousarray(PICTURE.transpose(1, 0, 2))
 SAVED = {"owlv2": save_owlv2, "mm_grounding_dino": save_mm_grounding_dino, "sam3": save_sam3}
 
 
@@ -67,32 +69,38 @@ def assert_proposals(given: Given, height: int = HEIGHT, width: int = WIDTH) -> 
 
 
 @pytest.mark.parametrize("name", SAVED)
-@pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (WIDTH, HEIGHT)])
-def test_boxes_lie_in_the_image_and_scores_are_shares(
-    source: Callable[[str], Any], name: str, height: int, width: int
+@pytest.mark.parametrize("picture", [PICTURE, UPRIGHT])
+def test_boxes_lie_in_the_image_and_scores_in_0_to_1(
+    source: Callable[[str], Any], name: str, picture: NDArray[np.uint8]
 ) -> None:
-    assert_proposals(source(name)(np.ascontiguousarray(np.resize(PICTURE, (height, width, 3)))), height, width)
+    assert_proposals(source(name)(picture), *picture.shape[:2])
 
 
-def test_boxes_of_owlv2_are_those_that_transformers_reports(source: Callable[[str], Any], folders: Path) -> None:
+@pytest.mark.parametrize("picture", [PICTURE, UPRIGHT])
+def test_boxes_of_owlv2_are_those_that_transformers_reports(
+    source: Callable[[str], Any], folders: Path, picture: NDArray[np.uint8]
+) -> None:
     import transformers
+
+    height, width = picture.shape[:2]
 
     network = transformers.Owlv2ForObjectDetection.from_pretrained(folders / "owlv2").eval()
     prepare = transformers.Owlv2ImageProcessor.from_pretrained(folders / "owlv2")
-    inputs = prepare(images=[PICTURE], return_tensors="pt")
+    inputs = prepare(images=[picture], return_tensors="pt")
     with torch.inference_mode():
         found = network(input_ids=torch.tensor([[1, 5, 2]]), **inputs)
-    (expected,) = prepare.post_process_object_detection(found, threshold=-1, target_sizes=[(HEIGHT, WIDTH)])
-    given = source("owlv2")(PICTURE)
-    whole = expected["boxes"].clamp(torch.zeros(4), torch.tensor([WIDTH, HEIGHT] * 2))
+    (expected,) = prepare.post_process_object_detection(found, threshold=-1, target_sizes=[picture.shape[:2]])
+    given = source("owlv2")(picture)
+    whole = expected["boxes"].clamp(torch.zeros(4), torch.tensor([width, height] * 2))
     assert len(given) == ((whole[:, 2:] - whole[:, :2]) >= 1).all(dim=1).sum()
     rows = [int((whole - box).abs().sum(dim=1).argmin()) for box in given.boxes]
     torch.testing.assert_close(given.boxes, whole[rows])
     torch.testing.assert_close(given.scores, found.objectness_logits[0, rows].sigmoid())
 
 
+@pytest.mark.parametrize("picture", [PICTURE, UPRIGHT])
 def test_boxes_of_mm_grounding_dino_are_those_that_transformers_reports(
-    source: Callable[[str], Any], folders: Path
+    source: Callable[[str], Any], folders: Path, picture: NDArray[np.uint8]
 ) -> None:
     import transformers
 
@@ -100,10 +108,10 @@ def test_boxes_of_mm_grounding_dino_are_those_that_transformers_reports(
     network = transformers.MMGroundingDinoForObjectDetection.from_pretrained(folder).eval()
     prepare = transformers.GroundingDinoProcessor.from_pretrained(folder)
     with torch.inference_mode():
-        found = network(**prepare(images=[PICTURE], text="object.", return_tensors="pt"))
-    (expected,) = prepare.post_process_grounded_object_detection(found, threshold=0, target_sizes=[(HEIGHT, WIDTH)])
+        found = network(**prepare(images=[picture], text="object.", return_tensors="pt"))
+    (expected,) = prepare.post_process_grounded_object_detection(found, threshold=0, target_sizes=[picture.shape[:2]])
     best = expected["scores"].argsort(descending=True)
-    given = source("mm_grounding_dino")(PICTURE)
+    given = source("mm_grounding_dino")(picture)
     torch.testing.assert_close(given.boxes, expected["boxes"][best])
     torch.testing.assert_close(given.scores, expected["scores"][best])
 
@@ -149,7 +157,7 @@ def test_sam_3_sees_each_positive_reference_alone_and_no_negative_one(folders: P
         torch.testing.assert_close(inputs["input_boxes"][0, 0], expected)
 
 
-def sam3_that_finds(*regions: tuple[slice, slice], canvas: tuple[int, int]) -> Sam3Exemplars:
+def sam3_that_finds(*regions: tuple[slice, slice], canvas: tuple[int, int], presence: float = 0.0) -> Sam3Exemplars:
     """SAM 3 with a network that finds regions of the canvas, each with a lower score than the one before."""
     logits = torch.full((1, len(regions), *canvas), -1.0)
     for index, region in enumerate(regions):
@@ -157,7 +165,7 @@ def sam3_that_finds(*regions: tuple[slice, slice], canvas: tuple[int, int]) -> S
     found = SimpleNamespace(
         pred_masks=logits,
         pred_logits=torch.linspace(2, 1, len(regions))[None],
-        presence_logits=torch.zeros(1, 1),
+        presence_logits=torch.full((1, 1), presence),
     )
     sam3 = Sam3Exemplars.__new__(Sam3Exemplars)
     sam3.exemplars = [ONE]
@@ -197,8 +205,10 @@ def test_masks_of_sam_3_come_back_from_the_canvas_to_the_pixel() -> None:
     assert (np.asarray(given.masks) == expected).all()
 
 
-def test_sam_3_may_find_nothing() -> None:
-    given = sam3_that_finds(canvas=(100, 100))(np.zeros((70, 100, 3), np.uint8))
+def test_sam_3_finds_nothing_where_no_score_is_high_enough() -> None:
+    given = sam3_that_finds((slice(5, 20), slice(30, 41)), canvas=(100, 100), presence=-9)(
+        np.zeros((70, 100, 3), np.uint8)
+    )
     assert len(given) == 0
     assert given.masks is not None
     assert given.masks.shape == (0, 70, 100)
