@@ -1,5 +1,6 @@
 """Networks of other packages propose boxes and masks. Theirs are tiny here, with random weights."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
+from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.proposers import SOURCES, build_source
@@ -114,6 +117,18 @@ def test_boxes_of_mm_grounding_dino_are_those_that_transformers_reports(
     given = source("mm_grounding_dino")(picture)
     torch.testing.assert_close(given.boxes, expected["boxes"][best])
     torch.testing.assert_close(given.scores, expected["scores"][best])
+
+
+def test_propose_writes_the_boxes_of_a_network(source: Callable[[str], Any], folders: Path, tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "picture.png")
+    network = f"mm_grounding_dino={folders / 'mm_grounding_dino'}"
+    options = ["--proposer", network, "--device", "cpu", "--out", str(tmp_path / "boxes.json")]
+    main(["propose", "--images", str(tmp_path / "picture.png"), *options])
+    given = source("mm_grounding_dino")(PICTURE)
+    records = json.loads((tmp_path / "boxes.json").read_text())["annotations"]
+    boxes = torch.tensor([one["bbox"] for one in records])
+    torch.testing.assert_close(torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1), given.boxes)
+    torch.testing.assert_close(torch.tensor([one["score"] for one in records]), given.scores)
 
 
 def test_the_text_of_mm_grounding_dino_gets_the_form_that_it_learned(folders: Path) -> None:
