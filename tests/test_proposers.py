@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
@@ -322,7 +323,7 @@ def test_a_missing_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", ["another network", "half a file", "no weights"])
+@pytest.mark.parametrize("wrong", ["another network", "half a file", "a pickle"])
 def test_a_folder_that_is_not_the_networks_is_refused_in_one_line(folders: Path, tmp_path: Path, wrong: str) -> None:
     folder = shutil.copytree(
         folders / ("mm_grounding_dino" if wrong == "another network" else "owlv2"), tmp_path / "it"
@@ -330,7 +331,8 @@ def test_a_folder_that_is_not_the_networks_is_refused_in_one_line(folders: Path,
     weights = folder / "model.safetensors"
     if wrong == "half a file":
         weights.write_bytes(weights.read_bytes()[:9999])
-    elif wrong == "no weights":
+    elif wrong == "a pickle":
+        torch.save(load_file(weights), folder / "pytorch_model.bin")
         weights.unlink()
     with pytest.raises(UserError, match=r"holds another network|is it the folder of this network") as caught:
         build_source(f"owlv2={folder}")
