@@ -16,6 +16,7 @@ FLOORS = [
     {"errors", "files", "overlap", "plugins", "ranges"},
     {"method"},
     {"networks"},
+    {"proposers"},
     {"data"},
     {"config", "evaluation", "visual"},
     {"analysis"},

@@ -12,7 +12,7 @@ from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train.config import EncoderCfg, ModelCfg
 from no_time_to_train.networks.box_prompts import build_box_segmenter
 from no_time_to_train.networks.build import build_sam2, build_vit
-from no_time_to_train.networks.checkpoints import describe, identify, recognize
+from no_time_to_train.networks.checkpoints import describe, identify, load_strictly, read_checkpoint, recognize
 from no_time_to_train.networks.devices import to_device
 from no_time_to_train.networks.registry import (
     DINOV2_NAMES,
@@ -179,3 +179,11 @@ def test_sam2_is_built_without_the_first_gpu(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # sam2 would move tensors to it, and fail here
     built = build_sam2("sam2_nano")
     assert {value.device.type for value in built.state_dict().values()} == {"cpu"}
+
+
+def test_a_checkpoint_may_hold_what_batch_normalization_counted(tmp_path: Path) -> None:
+    trained, loaded = (torch.nn.Sequential(torch.nn.BatchNorm2d(3)) for _ in range(2))
+    trained(torch.rand(2, 3, 4, 4))
+    torch.save(trained.state_dict(), tmp_path / "trained.pt")
+    load_strictly(loaded, read_checkpoint(tmp_path / "trained.pt"), tmp_path / "trained.pt")
+    torch.testing.assert_close(loaded.state_dict(), trained.state_dict())

@@ -46,4 +46,4 @@ def propose(
     device, settings = segmenter.encoder.normalize.mean.device, segmenter.settings
     squares = target_squares(pixels, segmenter.proposer.size, settings.tiles, settings.tile_overlap)
     with computing_in(precision, device):
-        return segmenter.describe(squares.to(device), *pixels.shape[:2], sources=sources)
+        return segmenter.describe(squares.to(device), pixels.shape[0], pixels.shape[1], sources)

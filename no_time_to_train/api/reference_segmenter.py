@@ -28,7 +28,7 @@ from no_time_to_train.api.class_thresholds import (
 from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.api.image_proposals import ImageProposals, propose
 from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
-from no_time_to_train.api.sources import Proposer, as_given, build_sources, given_in
+from no_time_to_train.api.sources import NetworkSource, Proposer, as_given, build_sources, given_in
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
@@ -254,6 +254,9 @@ class ReferenceSegmenter:
         if negative and label not in self.classes:
             raise UserError(f"show a {label} before what is no {label}: the memory has no class {label!r}")
         bank, mask = self.describer.describe_prompted(label, prompted, negative, path)
+        for source in self.sources:
+            if isinstance(source, NetworkSource) and not negative:
+                source.show(prompted.pixels, mask)
         bank.made_with = self.made_with
         (image,) = bank.images
         known = [] if self.memory is None else self.memory.images

@@ -34,6 +34,13 @@ class NetworkSource:
     most: int = PROPOSALS_PER_IMAGE
     pixels: NDArray[np.uint8] | None = None
 
+    def show(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+        """Show a positive reference, uint8 [H, W, 3] and bool [H, W], to a network that looks for it."""
+        if hasattr(self.propose, "exemplars"):
+            from no_time_to_train.proposers.exemplars import Exemplar
+
+            self.propose.exemplars.append(Exemplar(image, mask))
+
     def given(self, image_id: ImageId | None, name: str, height: int, width: int) -> Given:
         """The proposals in ``pixels``; the arguments are those of ``ProposalFile.given``."""
         assert self.pixels is not None

@@ -174,8 +174,14 @@ def check_memories(paths: Iterable[Path]) -> None:
 
 
 def check_proposals(proposals: Iterable[str]) -> None:
-    """Check that files of proposals exist, without the slow imports that reading them takes."""
-    check_files(*(Path(one) for one in proposals if one.endswith(".json")))
+    """Check that files of proposals and weights of networks exist, without the slow imports that reading them takes."""
+    from no_time_to_train.proposers import read_spec
+
+    for one in proposals:
+        if one.endswith(".json"):
+            check_files(Path(one))
+        elif one != "grid":
+            read_spec(one)
 
 
 def check_negatives(references: Iterable["Reference"], memories: Iterable[Path]) -> None:

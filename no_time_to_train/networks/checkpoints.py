@@ -58,7 +58,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise UserError(f"checkpoint {path} holds a {type(value).__name__} under {name!r}, not a tensor")
-        if not is_plain(value) or not value.is_floating_point():
+        counts = name.endswith(".num_batches_tracked")  # what batch normalization counted while it was trained
+        if not is_plain(value) or not (value.is_floating_point() or counts):
             raise UserError(f"checkpoint {path} holds weights that are not plain floating-point numbers: {name!r}")
     return tensors
 
