@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
+from no_time_to_train import ReferenceSegmenter
+from no_time_to_train.api.sources import NetworkSource
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
@@ -171,6 +173,18 @@ def test_sam_3_sees_each_positive_reference_alone_and_no_negative_one(folders: P
         size = torch.tensor([canvas.shape[1], canvas.shape[0]] * 2)
         expected = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]) / size
         torch.testing.assert_close(inputs["input_boxes"][0, 0], expected)
+
+
+def test_a_segmenter_shows_sam_3_its_positive_references_only(folders: Path) -> None:
+    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", proposer=f"sam3={folders / 'sam3'}")
+    segmenter.add_reference("thing", ONE.image, ONE.mask)
+    segmenter.add_reference("thing", PICTURE, np.ones((HEIGHT, WIDTH), bool), negative=True)
+    (source,) = segmenter.sources
+    assert isinstance(source, NetworkSource)
+    (shown,) = source.propose.exemplars  # type: ignore[attr-defined]
+    assert (shown.image == ONE.image).all()
+    assert (shown.mask == ONE.mask).all()
+    assert len(segmenter.propose(PICTURE).proposals) > 0
 
 
 def sam3_that_finds(*regions: tuple[slice, slice], canvas: tuple[int, int], presence: float = 0.0) -> Sam3Exemplars:
