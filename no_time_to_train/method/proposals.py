@@ -85,6 +85,14 @@ class DescribedProposals:
         """The same proposals with their tensors on a device."""
         return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
+    def to_host(self) -> "DescribedProposals":
+        """The same proposals with their tensors on the CPU. The numbers that every image has are copied at once."""
+        if self.boxes.is_cpu:
+            return self
+        numbers = torch.cat([self.predicted_iou[:, None], self.boxes.to(self.vectors), self.vectors], dim=1).cpu()
+        moved = replace(self, predicted_iou=numbers[:, 0], boxes=numbers[:, 1:5].long(), vectors=numbers[:, 5:])
+        return moved.to(numbers.device)
+
     def tensors(self) -> dict[str, Any]:
         """Those attributes that are tensors, each with one row per proposal."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}

@@ -69,6 +69,9 @@ class Segmenter(nn.Module):
         prototypes: float32 [C, D], those of the memory, not normalized; None where only references are described.
         settings: The method's numbers.
         negatives: Those of the memory (``MemoryBank.negatives``); None where it has none.
+
+    Attributes:
+        on_host: The prototypes and the negatives on the CPU, which classify proposals.
     """
 
     prototypes: Tensor
@@ -88,6 +91,7 @@ class Segmenter(nn.Module):
         self.proposer = proposer
         self.settings = settings or Settings()
         self.register_buffer("prototypes", prototypes, persistent=False)
+        self.on_host = prototypes, negatives
         vectors, classes = negatives or (None, None)
         self.register_buffer("negative_vectors", vectors, persistent=False)
         self.register_buffer("negative_classes", classes, persistent=False)
@@ -101,6 +105,7 @@ class Segmenter(nn.Module):
     def remember(self, prototypes: Tensor, negatives: Negatives | None = None) -> None:
         """Replace the memory; the tensors are moved to the device of the networks."""
         device = self.encoder.normalize.mean.device
+        self.on_host = prototypes.cpu(), negatives and negatives.to(torch.device("cpu"))
         self.prototypes = prototypes.to(device)
         self.negative_vectors, self.negative_classes = negatives.to(device) if negatives else (None, None)
 
@@ -189,10 +194,16 @@ class Segmenter(nn.Module):
 
     @torch.inference_mode()
     def match_and_merge(self, proposals: DescribedProposals) -> Detections:
-        """Classify, suppress, upsample, merge, keep the best: the proposals of an image become its instances."""
-        check_finite(self.prototypes, "the memory", "file")
-        with without_autocast(self.prototypes):
-            candidates, masks = classify_and_merge(proposals, self.prototypes, self.settings, self.negatives)
+        """Classify, suppress, upsample, merge, keep the best: the proposals of an image become its instances.
+
+        It runs on the CPU, where the masks are compared, so that the host waits for a GPU once and not at every step.
+        """
+        prototypes, negatives = self.on_host
+        assert prototypes is not None
+        check_finite(prototypes, "the memory", "file")
+        proposals = proposals.to_host()
+        with without_autocast(prototypes):
+            candidates, masks = classify_and_merge(proposals, prototypes, self.settings, negatives)
             settings = self.settings
             return keep_best(proposals, candidates, masks, settings.max_instances, settings.output_box)
 

@@ -219,7 +219,7 @@ class FindInstancesStage(Stage):
         Args:
             described: What the networks say about the image; None where the cache has it.
         """
-        proposals = self.as_stored(item, described).to(segmenter.prototypes.device)
+        proposals = self.as_stored(item, described)
         detections = segmenter.match_and_merge(proposals)
         ids, names = [category.id for category in self.categories], source_names(self.sources)
         results = to_coco_records(detections, item.image_id, ids, names)
