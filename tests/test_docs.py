@@ -122,6 +122,13 @@ def test_a_translated_readme_has_the_code_of_the_english_one(page: Path) -> None
     assert all(f"]({path})" in (ROOT / "README.md").read_text(encoding="utf-8") for path in languages)
 
 
+def test_the_tests_that_make_and_the_workflows_name_exist() -> None:
+    files = [ROOT / "Makefile", *(ROOT / ".github" / "workflows").iterdir()]
+    named = {name for file in files for name in re.findall(r"tests/[\w/]+(?:\.py)?", file.read_text(encoding="utf-8"))}
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def draw_example(folder: Path) -> None:
     """The pictures that the pages name: an object as a reference, and a photo."""
     scene = draw_scene(np.random.default_rng(114), NOVEL_CLASSES, (300, 400))

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from no_time_to_train.cli import main
 from no_time_to_train.data.names import clean_characters
 from no_time_to_train.files import relative_path
+from no_time_to_train.lightning_module import ItemLoader
 from no_time_to_train.networks import download
 from no_time_to_train.pipeline import journal, processes, replace_folder
-from tests.conftest import Photo
+from tests.conftest import Checkpoints, Photo, stage_arguments
 from tests.test_architecture import MODULES
 
 #: Modules of the standard library that Windows lacks.
@@ -105,6 +107,22 @@ def test_all_processes_learn_why_a_run_stops_whatever_a_file_is_called(tmp_path:
     run.report_failure("f\u00fcr \udce9.jpg is damaged")
     assert run.failure == "f\u00fcr \\udce9.jpg is damaged"
     run.close()
+
+
+@pytest.mark.parametrize("stage", ["fill_memory", "test"])
+def test_what_loads_images_can_go_to_a_process_that_begins_anew_as_on_windows_and_macos(
+    stage: str, nano_checkpoints: Checkpoints, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaders: list[ItemLoader] = []
+    items = ItemLoader.__iter__
+    monkeypatch.setattr(ItemLoader, "__iter__", lambda loader: loaders.append(loader) or items(loader))
+    given = ["--out_path", str(tmp_path / "memory.ckpt")] if stage == "fill_memory" else ["--ckpt_path", str(memory)]
+    main([*stage_arguments(stage, nano_checkpoints, tmp_path), *given])
+    (loader,) = loaders
+    sent = pickle.dumps((loader.dataset, loader.collate_fn, loader.worker_init_fn))
+    dataset, collate, _ = pickle.loads(sent)
+    assert len(dataset) == len(loader)
+    assert len(collate([dataset[0]])) == len(collate([loader.dataset[0]])), "it loads the same there"
 
 
 @pytest.fixture
