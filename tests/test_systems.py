@@ -6,12 +6,13 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
 import pytest
 
-from no_time_to_train.cli import main
+from no_time_to_train.cli import LastingOutput, main
 from no_time_to_train.data.names import clean_characters
 from no_time_to_train.files import relative_path
 from no_time_to_train.lightning_module import ItemLoader
@@ -99,6 +100,19 @@ def test_a_process_of_a_run_stays_where_windows_began_it_through_a_launcher(monk
         patched.setattr(os, "name", "nt")
         processes.join_run()
     assert ended == [1]
+
+
+@pytest.mark.parametrize(("system", "replaced"), [("nt", False), ("posix", True)])
+def test_a_console_of_windows_gets_text_and_not_bytes(
+    system: str, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = SimpleNamespace(isatty=lambda: True, encoding="utf-8", flush=lambda: None)
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "__stdout__", console)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", system)
+        LastingOutput.replace("stdout")
+    assert (sys.stdout is not console) == replaced
 
 
 def test_all_processes_learn_why_a_run_stops_whatever_a_file_is_called(tmp_path: Path) -> None:
