@@ -74,6 +74,8 @@ class LastingOutput(FileIO):
         stream, descriptor = getattr(sys, name), {"stdout": 1, "stderr": 2}[name]
         if stream is not getattr(sys, f"__{name}__"):
             return None
+        if os.name == "nt" and stream is not None and stream.isatty():  # it would take UTF-8 for another encoding
+            return None
         if stream is None:  # closed; the next file that is opened would get its number
             opened = os.open(os.devnull, os.O_WRONLY)
             if opened != descriptor:

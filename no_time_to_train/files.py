@@ -103,6 +103,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def relative_path(path: Path, folder: Path) -> str:
+    """The path of a file relative to a folder, with slashes; the absolute one on another drive of Windows."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return path.absolute().as_posix()
+
+
 def link_or_copy(source: Path, place: Path, symbolic: bool = False) -> None:
     """Make a hard or a symbolic link to a file, or copy it where the disk allows no such link."""
     make_folder(place.parent)

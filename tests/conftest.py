@@ -16,7 +16,6 @@ from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.networks.build import build_sam2, build_vit
 from tests.seeded_weights import seeded_state_dict
-from tests.zygote import zygote
 
 DATA = Path(__file__).parent / "data"
 Checkpoints = tuple[Path, Path]
@@ -108,6 +107,8 @@ def memory(nano_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What to call in a shell instead of ``no-time-to-train``: the modules are imported once for all calls."""
+    from tests.zygote import zygote  # Windows cannot fork
+
     with zygote(tmp_path_factory.mktemp("zygote")) as line:
         yield line
 

@@ -16,6 +16,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.stage_cli import run_stage
 
 ROOT = Path(__file__).parents[1]
+TRANSLATIONS = sorted((ROOT / "docs" / "readme").glob("README.*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
@@ -52,7 +53,7 @@ ALL_COMMANDS = [
 
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -99,9 +100,9 @@ def test_each_command_in_the_documents_parses(
         build_parser(name).parse_command(arguments)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *TRANSLATIONS], ids=lambda page: page.name)
 def test_each_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", link):
             continue
         path, _, anchor = link.partition("#")
@@ -109,6 +110,23 @@ def test_each_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert target.exists(), f"{page.name} links to {link}, which does not exist"
         if anchor:
             assert anchor in anchors(target), f"{page.name} links to {link}, but {target.name} has no such heading"
+
+
+@pytest.mark.parametrize("page", TRANSLATIONS, ids=lambda page: page.name)
+def test_a_translated_readme_has_the_code_of_the_english_one(page: Path) -> None:
+    def code(text: str) -> list[str]:
+        return [re.sub(r"\s+# .*", "", line) for line in code_lines(text)]
+
+    assert code(page.read_text(encoding="utf-8")) == code((ROOT / "README.md").read_text(encoding="utf-8"))
+    languages = [f"docs/readme/{other.name}" for other in TRANSLATIONS]
+    assert all(f"]({path})" in (ROOT / "README.md").read_text(encoding="utf-8") for path in languages)
+
+
+def test_the_tests_that_make_and_the_workflows_name_exist() -> None:
+    files = [ROOT / "Makefile", *(ROOT / ".github" / "workflows").iterdir()]
+    named = {name for file in files for name in re.findall(r"tests/[\w/]+(?:\.py)?", file.read_text(encoding="utf-8"))}
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 def draw_example(folder: Path) -> None:

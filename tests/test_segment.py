@@ -320,6 +320,7 @@ def test_names_that_differ_in_case_only_are_pointed_out_and_the_context_can_be_c
     assert "did you mean 'cup'" in refusal("segment", "--reference", *given, "--class-score", "cap=0.2", *arguments)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals")
 def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(
     out: Path, photo: Photo, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

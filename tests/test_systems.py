@@ -2,18 +2,23 @@
 
 import ast
 import os
+import pickle
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
 import pytest
 
-from no_time_to_train.cli import main
+from no_time_to_train.cli import LastingOutput, main
+from no_time_to_train.data.names import clean_characters
+from no_time_to_train.files import relative_path
+from no_time_to_train.lightning_module import ItemLoader
 from no_time_to_train.networks import download
-from no_time_to_train.pipeline import journal, replace_folder
-from tests.conftest import Photo
+from no_time_to_train.pipeline import journal, processes, replace_folder
+from tests.conftest import Checkpoints, Photo, stage_arguments
 from tests.test_architecture import MODULES
 
 #: Modules of the standard library that Windows lacks.
@@ -44,6 +49,94 @@ def test_a_module_uses_nothing_that_windows_lacks(name: str) -> None:
             used.add(node.attr)
     assert not imported & {*NOT_ON_WINDOWS, "signal"}
     assert used <= OS_NAMES
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_says_in_which_encoding_text_is(name: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            texts = {"read_text": 0, "write_text": 1}.get(node.func.attr)
+            assert texts is None or node.keywords or len(node.args) > texts, f"line {node.lineno}: Windows has another"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("folder/a:b.jpg", "folder/a%3Ab.jpg"),
+        ("what?.jpg", "what%3F.jpg"),
+        ("ends. /photo.", "ends%2E%20/photo%2E"),
+        ("aux/Con.jpg", "%61%75%78/%43%6F%6E.jpg"),
+        ("console/com.jpg", "console/com.jpg"),
+    ],
+)
+def test_on_windows_a_written_name_is_no_device_no_stream_and_keeps_its_end(
+    name: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clean_characters(name) == name, "other systems have no such names"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        assert clean_characters(name) == written
+
+
+def test_a_path_on_another_drive_of_windows_stays_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert relative_path(tmp_path / "photos" / "a.jpg", tmp_path / "out") == "../photos/a.jpg"
+
+    def on_another_drive(*paths: Path) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", on_another_drive)
+    assert relative_path(tmp_path / "a.jpg", tmp_path / "out") == (tmp_path / "a.jpg").as_posix()
+
+
+def test_a_process_of_a_run_stays_where_windows_began_it_through_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(processes, "end_with_parent", lambda: None)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(processes.FIRST, str(os.getppid() + 1))
+    processes.join_run()
+    assert ended == [1], "elsewhere, another parent means that the first process has ended"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        processes.join_run()
+    assert ended == [1]
+
+
+@pytest.mark.parametrize(("system", "replaced"), [("nt", False), ("posix", True)])
+def test_a_console_of_windows_gets_text_and_not_bytes(
+    system: str, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = SimpleNamespace(isatty=lambda: True, encoding="utf-8", flush=lambda: None)
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "__stdout__", console)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", system)
+        LastingOutput.replace("stdout")
+    assert (sys.stdout is not console) == replaced
+
+
+def test_all_processes_learn_why_a_run_stops_whatever_a_file_is_called(tmp_path: Path) -> None:
+    run = journal.Journal(tmp_path / "results.json")
+    run.join(run.start({}))
+    run.report_failure("f\u00fcr \udce9.jpg is damaged")
+    assert run.failure == "f\u00fcr \\udce9.jpg is damaged"
+    run.close()
+
+
+@pytest.mark.parametrize("stage", ["fill_memory", "test"])
+def test_what_loads_images_can_go_to_a_process_that_begins_anew_as_on_windows_and_macos(
+    stage: str, nano_checkpoints: Checkpoints, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaders: list[ItemLoader] = []
+    items = ItemLoader.__iter__
+    monkeypatch.setattr(ItemLoader, "__iter__", lambda loader: loaders.append(loader) or items(loader))
+    given = ["--out_path", str(tmp_path / "memory.ckpt")] if stage == "fill_memory" else ["--ckpt_path", str(memory)]
+    main([*stage_arguments(stage, nano_checkpoints, tmp_path), *given])
+    (loader,) = loaders
+    sent = pickle.dumps((loader.dataset, loader.collate_fn, loader.worker_init_fn))
+    dataset, collate, _ = pickle.loads(sent)
+    assert len(dataset) == len(loader)
+    assert len(collate([dataset[0]])) == len(collate([loader.dataset[0]])), "it loads the same there"
 
 
 @pytest.fixture

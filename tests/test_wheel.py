@@ -37,10 +37,11 @@ def test_a_file_counts_more_than_a_name_and_an_ambiguous_name_is_refused(
 
 def test_an_installed_package_has_its_configurations_and_its_pages(tmp_path: Path) -> None:
     source, installed = tmp_path / "source", tmp_path / "installed"
-    for name in ("no_time_to_train", "configs", "docs"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
-        shutil.copy(ROOT / name, source)
+    for pattern in re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE):
+        for path in ROOT.glob(pattern):  # what is enough for an image is enough for a wheel
+            copy = source / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(path, copy) if path.is_dir() else shutil.copy(path, copy)
     build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     (wheel,) = source.glob("*.whl")

@@ -18,7 +18,7 @@ LVIS_SPLITS = {"lvis_rare": "r", "lvis_common": "c", "lvis_frequent": "f"}
 @cache
 def class_splits() -> dict[str, list[str]]:
     """The paper's class splits: the class names of each split, by the split's name."""
-    splits: dict[str, list[str]] = json.loads((files("no_time_to_train.data") / "class_splits.json").read_text())
+    splits: dict[str, list[str]] = json.loads((files("no_time_to_train.data") / "class_splits.json").read_text("utf-8"))
     return splits
 
 

@@ -1,6 +1,5 @@
 """What is found in an image, with the names of the classes."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from no_time_to_train.data.coco_results import from_coco_records, to_coco_record
 from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.rle import check_size, mask_area
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import read_json, write_json
+from no_time_to_train.files import read_json, relative_path, write_json
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
 
@@ -240,7 +239,8 @@ class Instances(Sequence[Instance]):
             path: The file to write.
         """
         height, width = self.detections.masks.shape[1:]
-        image = {"id": 1, "file_name": _relative(self.path, Path(path).parent), "height": height, "width": width}
+        file_name = "" if self.path is None else relative_path(self.path, Path(path).parent)
+        image = {"id": 1, "file_name": file_name, "height": height, "width": width}
         annotations = [
             {
                 **record,
@@ -285,13 +285,3 @@ class Instances(Sequence[Instance]):
             stated = f"{size[1]}x{size[0]}"
             raise UserError(f"the image is {pixels.shape[1]}x{pixels.shape[0]} pixels, that of {path} was {stated}")
         return cls(pixels, categories, detections, source)
-
-
-def _relative(path: Path | None, folder: Path) -> str:
-    """The path of a file relative to a folder, with slashes; empty for None."""
-    if path is None:
-        return ""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:  # on another drive of Windows
-        return path.absolute().as_posix()

@@ -24,6 +24,12 @@ LONGEST_WRITTEN_PART, LONGEST_WRITTEN_PATH = 200, 1000
 #: What counts as the suffix of a name: ``.jpg``, but not ``.001``.
 SUFFIX = r"\.[A-Za-z][A-Za-z0-9]{1,4}$"
 
+#: What names of files are written without: everywhere, and on Windows, where they would name a stream or a device.
+UNWRITABLE = r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+UNWRITABLE_ON_WINDOWS = (
+    UNWRITABLE + r"""|[<>:"|?*]|[. ]+(?=/|$)|(?<![^/])(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?=[. ]*([./]|$))"""
+)
+
 #: What is removed around a name: spaces, and characters without a width such as the mark at the beginning of a file.
 AROUND = r"[\s\ufeff\u200b\u200e\u200f\u2060]+"
 
@@ -113,7 +119,7 @@ def clean_characters(path: str) -> str:
     Args:
         path: The path, with slashes.
     """
-    written = re.sub(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _as_in_url, path)
+    written = re.sub(UNWRITABLE_ON_WINDOWS if os.name == "nt" else UNWRITABLE, _as_in_url, path)
     cleaned = "/".join(_cut(part) for part in written.split("/"))
     return cleaned if len(cleaned.encode()) <= LONGEST_WRITTEN_PATH else f"{_hash(path)}/{cleaned.rpartition('/')[2]}"
 

@@ -226,7 +226,7 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
                 )
             have, total = 0, None if response.length is None else min(response.length, 10**18)
             file.truncate(0)
-            etag.write_text(_version(response.headers))
+            etag.write_text(_version(response.headers), "ascii")
         elif begin != have or _version(response.headers) not in ("", version):
             file.truncate(0)
             raise _Interrupted("the file on the server has changed since the download began")

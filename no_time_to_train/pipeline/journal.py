@@ -161,7 +161,7 @@ class Journal:
         """Let all processes of this attempt know that it must stop, and why."""
         try:
             with atomic_write(self.failure_path) as file:
-                file.write(reason.encode())
+                file.write(reason.encode(errors="backslashreplace"))
         except UserError as error:  # the disk is full, but an empty file still says that this attempt has failed
             self.failure_path.touch()
             raise UserError(reason) from error
@@ -170,7 +170,7 @@ class Journal:
     def failure(self) -> str | None:
         """Why this attempt must stop, or None."""
         path = self.failure_path
-        return path.read_text() if path.exists() else None
+        return path.read_text("utf-8") if path.exists() else None
 
     def close(self) -> None:
         """End a failed attempt. Where items are finished, the folder stays for the next one; else it is removed."""

@@ -32,7 +32,8 @@ def join_run() -> None:
         os.environ[FIRST] = str(os.getpid())
     elif FIRST in os.environ:  # else another launcher started it, which sees to its end
         end_with_parent()
-        if os.getppid() != int(os.environ[FIRST]):  # it has ended already
+        # Has it ended already? On Windows, the parent of an environment's Python is the launcher that began it.
+        if os.name != "nt" and os.getppid() != int(os.environ[FIRST]):
             os._exit(1)
 
 

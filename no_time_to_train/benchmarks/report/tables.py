@@ -103,7 +103,9 @@ def benchmark_of(run: Run) -> Benchmark:
 @cache
 def paper_results() -> dict[str, Any]:
     """The published figures, from ``paper_results.json``."""
-    results: dict[str, Any] = json.loads((files("no_time_to_train.benchmarks") / "paper_results.json").read_text())
+    results: dict[str, Any] = json.loads(
+        (files("no_time_to_train.benchmarks") / "paper_results.json").read_text("utf-8")
+    )
     return results
 
 

@@ -1,6 +1,5 @@
 """What every format of label files needs: the objects of an image, and a place for the image."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -89,8 +88,3 @@ class LabelFiles(ABC):
         target.unlink(missing_ok=True)
         link_or_copy(image.path.resolve(), target, self.link)
         return target
-
-
-def relative(path: Path, folder: Path) -> str:
-    """The path of a file relative to a folder, with slashes."""
-    return Path(os.path.relpath(path, folder)).as_posix()

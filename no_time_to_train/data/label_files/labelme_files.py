@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles, relative
+from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.data.outlines import outlines
-from no_time_to_train.files import write_json
+from no_time_to_train.files import relative_path, write_json
 
 
 class LabelMeFiles(LabelFiles):
@@ -35,7 +35,7 @@ class LabelMeFiles(LabelFiles):
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,
-            "imagePath": relative(image.path, path.parent),
+            "imagePath": relative_path(image.path, path.parent),
             "imageData": None,
             "imageHeight": image.height,
             "imageWidth": image.width,
