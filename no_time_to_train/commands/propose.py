@@ -37,6 +37,8 @@ def propose(
     """
     check_replaceable(out, "a COCO file")
     check_proposals([proposer])
+    if proposer.partition("=")[0] == "sam3":
+        raise UserError("sam3 looks for references, and propose has none: use segment --proposals sam3")
     grid = proposer == "grid"
     networks.check(needed=grid)
     if grid and (networks.tiles > 1 or networks.settings()["prompts"] != "grid"):
