@@ -22,14 +22,9 @@ from no_time_to_train.benchmarks.prepare.steps import (
     missing_message,
     read_annotations,
 )
+from no_time_to_train.data.voc import VOC_CLASSES as CLASSES
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_text, write_json
-
-#: The classes in alphabetical order; the id of a class is its position here, counted from 0.
-CLASSES = [
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-]
 
 
 @dataclass(frozen=True)

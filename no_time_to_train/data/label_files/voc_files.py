@@ -8,6 +8,7 @@ import numpy as np
 
 from no_time_to_train.data.images import save_numbers
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
+from no_time_to_train.data.voc import voc_colors
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category
 
@@ -63,10 +64,3 @@ class VocFiles(LabelFiles):
 def _add(node: ElementTree.Element, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         ElementTree.SubElement(node, name).text = str(value)
-
-
-def voc_colors() -> list[tuple[int, int, int]]:
-    """The 256 colors of Pascal VOC's palette: the bits of a number, dealt out to red, green and blue from the top."""
-    numbers = np.arange(256)
-    channels = [sum(((numbers >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
-    return [(int(r), int(g), int(b)) for r, g, b in zip(*channels, strict=True)]
