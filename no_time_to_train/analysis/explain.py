@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -29,6 +30,7 @@ from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.evaluation.error_analysis import find_matches
+from no_time_to_train.files import read_json
 from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
@@ -47,33 +49,8 @@ class Reason(NamedTuple):
     part: str
 
 
-PROPOSING, NAMING, SELECTING, OTHER = "SAM 2's proposals", "DINOv2's names", "suppression and merging", "other"
-
 #: The reasons in the order of the method's steps.
-REASONS = {
-    "skipped": Reason("image was skipped", "The run could not read the image.", OTHER),
-    "never_proposed": Reason(
-        "never proposed", "No mask that SAM 2 proposes covers the object, whatever its predicted IoU.", PROPOSING
-    ),
-    "no_prompt": Reason(
-        "no prompt was decoded there", "A point that guided prompts left out has a mask of the object.", OTHER
-    ),
-    "predicted_iou": Reason(
-        "dropped by the predicted IoU", "SAM 2 proposes a mask of it, with a predicted IoU below iou_thr.", PROPOSING
-    ),
-    "class": Reason("named as another class", "Its masks are more similar to another class.", NAMING),
-    "score": Reason("below the score", "Its mask has the right name, with a score below --explain-score.", NAMING),
-    "suppressed": Reason(
-        "dropped by NMS", "A mask of its class with a higher predicted IoU and a similar box suppressed it.", SELECTING
-    ),
-    "merged": Reason(
-        "merged away", "Merging lowered its score, because better masks of its class cover it.", SELECTING
-    ),
-    "limit": Reason("out of the best", "Too many masks of the image have a higher score, or go first.", SELECTING),
-    "shared": Reason(
-        "its detection counts for another", "A detection covers it and hits another object of its class.", OTHER
-    ),
-}
+REASONS = {key: Reason(**reason) for key, reason in read_json(Path(__file__).with_name("reasons.json")).items()}
 
 
 @dataclass

@@ -28,12 +28,6 @@ from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 
 TITLE = "Runs next to the published figures"
-NOTE = (
-    "All figures are percentages; published ones are those of arXiv 2507.02798. Measures 'as published' are computed "
-    "as the published code computes them; docs/benchmarks.md says how they differ from ours. 'README' is the figure in "
-    "the authors' README; 'published' next to a run is that of their table of all seeds. Runs with settings other "
-    "than the paper's have them in the name of the method, and no published figure next to them."
-)
 
 #: The paper's numbers of shots.
 PAPER_SHOTS = (1, 2, 3, 5, 10, 30)
@@ -64,8 +58,8 @@ class Section:
 def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
     """Write ``report.md``, ``report.html``, and ``report_BENCHMARK.csv`` and ``.png`` for each benchmark with runs."""
     sections = build_sections(runs)
-    page = render("report.html", title=TITLE, note=NOTE, sections=sections, b64encode=b64encode)
-    contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": page.encode()}
+    values = {"title": TITLE, "sections": sections, "row": markdown_row, "b64encode": b64encode}
+    contents = {out_dir / name: render(name, **values).encode() for name in ("report.md", "report.html")}
     for section in sections:
         if section.plot is not None:
             contents[out_dir / f"{section.file_name}.png"] = section.plot
@@ -94,20 +88,8 @@ def build_sections(runs: list[Run]) -> list[Section]:
     return sections
 
 
-def markdown(sections: list[Section]) -> str:
-    """The report as Markdown, which refers to the plots by their file names."""
-    lines = [f"# {TITLE}", "", NOTE, ""]
-    for section in sections:
-        lines += [f"## {section.title}", ""]
-        if section.plot is not None:
-            lines += [f"![{section.title}]({section.file_name}.png)", ""]
-        for table in section.tables:
-            rows = [table.header, ["---"] * len(table.header), *table.rows]
-            lines += [f"{table.caption}:", "", *map(_markdown_row, rows), ""]
-    return "\n".join(lines)
-
-
-def _markdown_row(cells: list[str]) -> str:
+def markdown_row(cells: list[str]) -> str:
+    """A row of a table in Markdown, whose signs stand for themselves in a cell."""
     """A row of a Markdown table: cells on one line, without any character that Markdown or HTML gives a meaning."""
     return "| " + " | ".join(re.sub(r"([\\`|<>\[\]*~&])", r"\\\1", " ".join(cell.split())) for cell in cells) + " |"
 
