@@ -27,7 +27,7 @@ from pycocotools.cocoeval import COCOeval
 from no_time_to_train.analysis.trace import Trace, trace
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import coco_object, encode_mask
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.files import read_json
@@ -149,15 +149,7 @@ def explain_image(
     masks = np.array([mask for _, mask in truth], bool).reshape(-1, height, width)
     classes = [names.index(label) for label, _ in truth]
     annotations = [
-        {
-            "id": index,
-            "image_id": 1,
-            "category_id": found.categories[class_index].id,
-            "bbox": list(cv2.boundingRect(mask.view(np.uint8))),
-            "segmentation": encode_mask(mask),
-            "area": float(mask.sum()),
-            "iscrowd": 0,
-        }
+        {"id": index, "image_id": 1, "category_id": found.categories[class_index].id, **coco_object(encode_mask(mask))}
         for index, (class_index, mask) in enumerate(zip(classes, masks, strict=True), start=1)
     ]
     images = [{"id": 1, "height": height, "width": width}]

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import coco_object, encode_mask
 from no_time_to_train.files import atomic_write, write_json
 
 Floats = NDArray[np.float32]
@@ -150,17 +149,8 @@ def write_coco(out_dir: str | Path, classes: Sequence[PatternClass], num_images:
         images.append(image)
         for label, mask in zip(scene.labels, scene.masks, strict=True):
             rle = encode_mask(mask)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": int(label) + 1,
-                    "segmentation": rle,
-                    "bbox": [float(value) for value in coco_mask.toBbox(rle)],
-                    "area": float(mask.sum()),
-                    "iscrowd": 0,
-                }
-            )
+            ids = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(label) + 1}
+            annotations.append({**ids, "segmentation": rle, **coco_object(rle), "area": float(mask.sum())})
     categories = [{"id": i + 1, "name": c.name, "supercategory": "pattern"} for i, c in enumerate(classes)]
     path = out_dir / "instances.json"
     write_json(path, {"images": images, "annotations": annotations, "categories": categories}, indent=None)

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.rle import coco_object, encode_mask
 from no_time_to_train.files import link_or_copy
 from no_time_to_train.method.memory_bank import Category
 
@@ -56,6 +57,14 @@ class LabeledObject:
         """The corners of the box, float64 [4, 2], along the edges of pixels."""
         x1, y1, x2, y2 = self.box
         return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], float)
+
+    def to_coco(self) -> dict[str, Any]:
+        """The values of its COCO annotation; ``segmentation`` is empty where only the box is known."""
+        if self.mask is not None:
+            return coco_object(encode_mask(self.mask))
+        x1, y1, x2, y2 = self.box
+        area = (x2 - x1) * (y2 - y1)
+        return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "segmentation": [], "iscrowd": 0}
 
 
 class LabelFiles(ABC):
