@@ -1,7 +1,6 @@
 """COCO: one JSON file for all images, as pycocotools and CVAT read it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from no_time_to_train.data.label_files.labeled_objects import LabeledImage, Labe
 from no_time_to_train.data.outlines import outlines
 from no_time_to_train.data.rle import Rle
 from no_time_to_train.files import write_json
-from no_time_to_train.method.memory_bank import Category
 
 
 class CocoFiles(LabelFiles):
@@ -20,9 +18,8 @@ class CocoFiles(LabelFiles):
     form = "coco"
     annotations, images = "annotations.json", "images"
 
-    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
-        super().__init__(out, categories, link)
-        listed = [{"id": one.id, "name": one.name, "supercategory": ""} for one in categories]
+    def begin(self) -> None:
+        listed = [{"id": one.id, "name": one.name, "supercategory": ""} for one in self.categories]
         self.data: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": listed}
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:

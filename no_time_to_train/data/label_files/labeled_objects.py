@@ -1,17 +1,18 @@
 """What every format of label files needs: the objects of an image, and a place for the image."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import coco_object, encode_mask
-from no_time_to_train.files import link_or_copy
+from no_time_to_train.files import atomic_write, link_or_copy
 from no_time_to_train.method.memory_bank import Category
 
 
@@ -83,6 +84,10 @@ class LabelFiles(ABC):
     def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
         self.folder, self.categories, self.link = out / self.form, list(categories), link
         self.names = [category.name for category in categories]
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027 (not every format has a first step)
+        """Begin what all images share."""
 
     @abstractmethod
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
@@ -97,3 +102,19 @@ class LabelFiles(ABC):
         target.unlink(missing_ok=True)
         link_or_copy(image.path.resolve(), target, self.link)
         return target
+
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """Write a text file in the folder of the format."""
+        with atomic_write(self.folder / name) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+
+    def write_xml(self, name: str, root: ElementTree.Element, is_declared: bool = False) -> None:
+        """Write an XML file likewise; ``is_declared`` says whether it begins with the declaration of XML."""
+        ElementTree.indent(root)
+        with atomic_write(self.folder / name) as file:
+            ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=is_declared or None)
+
+
+def relative(path: Path, folder: Path) -> str:
+    """The path of a file relative to a folder, with slashes."""
+    return Path(os.path.relpath(path, folder)).as_posix()

@@ -1,7 +1,6 @@
 """Pascal VOC: one XML file per image with boxes, and masks as pictures."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,8 +8,6 @@ import numpy as np
 from no_time_to_train.data.images import save_numbers
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.data.voc import voc_colors
-from no_time_to_train.files import atomic_write
-from no_time_to_train.method.memory_bank import Category
 
 
 class VocFiles(LabelFiles):
@@ -21,8 +18,7 @@ class VocFiles(LabelFiles):
 
     form = "voc"
 
-    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
-        super().__init__(out, categories, link)
+    def begin(self) -> None:
         self.stems: list[str] = []
         self.palette = [channel for color in voc_colors()[1:] for channel in color]
 
@@ -38,9 +34,7 @@ class VocFiles(LabelFiles):
             x1, y1, x2, y2 = one.box  # VOC counts from 1, and includes the last pixel
             box = {"xmin": f"{x1 + 1:g}", "ymin": f"{y1 + 1:g}", "xmax": f"{x2:g}", "ymax": f"{y2:g}"}
             _add(ElementTree.SubElement(node, "bndbox"), box)
-        ElementTree.indent(root)
-        with atomic_write(self.folder / "Annotations" / f"{image.stem}.xml") as file:
-            ElementTree.ElementTree(root).write(file, encoding="utf-8")
+        self.write_xml(f"Annotations/{image.stem}.xml", root)
         classes, numbers = (np.zeros((image.height, image.width), np.uint16) for _ in range(2))
         for number, one in reversed(list(enumerate(objects, 1))):
             if one.mask is not None:
@@ -52,13 +46,8 @@ class VocFiles(LabelFiles):
     def finish(self) -> None:
         names = ["background", *self.names]
         rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(names, voc_colors(), strict=False)]
-        files = {
-            "labelmap.txt": ["# label:color_rgb:parts:actions", *rows],
-            "ImageSets/Segmentation/default.txt": self.stems,
-        }
-        for name, lines in files.items():
-            with atomic_write(self.folder / name) as file:
-                file.write("".join(f"{line}\n" for line in lines).encode())
+        self.write_lines("labelmap.txt", ["# label:color_rgb:parts:actions", *rows])
+        self.write_lines("ImageSets/Segmentation/default.txt", self.stems)
 
 
 def _add(node: ElementTree.Element, values: Mapping[str, object]) -> None:
