@@ -132,14 +132,19 @@ class OpenPhotos:
 
     def _prompt(self, name: str, content: str) -> PromptedImage:
         """Compute the features that a click on a photo needs; also while the search computes."""
-        pixels = self.pixels(name)
-        height, width = pixels.shape[:2]
-        scale = CLICKED_SIDE / max(height, width)
-        if scale < 1:
-            size = max(round(scale * width), 1), max(round(scale * height), 1)
-            pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        pixels = shrink(self.pixels(name), CLICKED_SIDE)
         with computing_in(self.segmenter.precision, self.segmenter.device):
             return PromptedImage(self.segmenter.prompts, pixels)
+
+
+def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture, uint8 [H, W, 3], whose longer side is at most ``side``."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = max(round(scale * width), 1), max(round(scale * height), 1)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class Pictures:
@@ -165,11 +170,7 @@ class Pictures:
             os.utime(path)
         except FileNotFoundError:
             path.parent.mkdir(exist_ok=True)
-            height, width = pixels.shape[:2]
-            scale = min(PICTURE_SIDE / max(height, width), 1)
-            size = max(round(scale * width), 1), max(round(scale * height), 1)
-            small = pixels if scale == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            save_picture(np.asarray(small, np.uint8), path)
+            save_picture(shrink(pixels, PICTURE_SIDE), path)
         return path
 
     def crop(self, name: str, content: bytes) -> Path:

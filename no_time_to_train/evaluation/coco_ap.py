@@ -22,6 +22,9 @@ SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 #: The content of ``metrics.json``: figures by name, for each of "bbox", "segm", "semantic" and "errors".
 Metrics = dict[str, dict[str, Any]]
 
+#: Entries of a COCO file: results, or annotations.
+Records = list[dict[str, Any]]
+
 
 class VocEval(COCOeval):  # type: ignore[misc]  # pycocotools has no type hints
     """COCO's evaluation with VOC's rule for difficult objects, which converted files mark ``iscrowd``.
@@ -42,7 +45,7 @@ class VocEval(COCOeval):  # type: ignore[misc]  # pycocotools has no type hints
         return coco_mask.iou(boxes, [annotation["bbox"] for annotation in objects], [0] * len(objects))
 
 
-def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
+def coco_ap(coco: COCO, results: Records, categories: list[Category]) -> tuple[Metrics, str]:
     """COCO's AP of boxes, and of masks where all ground truth and all results have one.
 
     Returns:
@@ -58,7 +61,7 @@ def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category
     return metrics, tables + why_no_masks(coco, results, categories, metrics)
 
 
-def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
+def voc_ap(coco: COCO, results: Records, categories: list[Category]) -> tuple[Metrics, str]:
     """PASCAL VOC's AP of boxes, and nAP50 as published.
 
     The published evaluation is COCO's, where the overlap with a difficult object (``iscrowd``) is divided by the
@@ -76,13 +79,13 @@ def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]
     return {"bbox": {**summary(evaluator), "nAP50_as_published": published, "per_class": names}}, table
 
 
-def truth_of(coco: COCO, categories: list[Category]) -> list[dict[str, Any]]:
+def truth_of(coco: COCO, categories: list[Category]) -> Records:
     """The annotations of some classes."""
     chosen = {category.id for category in categories}
     return [annotation for annotation in coco.anns.values() if annotation["category_id"] in chosen]
 
 
-def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> list[str]:
+def scorable_iou_types(coco: COCO, results: Records, categories: list[Category]) -> list[str]:
     """What can be scored: "bbox" where all ground truth of the classes and all results have boxes, "segm" likewise."""
     truth = truth_of(coco, categories)
     return [
@@ -92,7 +95,7 @@ def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: li
     ]
 
 
-def why_no_masks(coco: COCO, results: list[dict[str, Any]], categories: list[Category], metrics: Metrics) -> str:
+def why_no_masks(coco: COCO, results: Records, categories: list[Category], metrics: Metrics) -> str:
     """Why masks are not scored although most objects and results have one; empty where there is nothing to say."""
     truth = truth_of(coco, categories)
     lacking = [str(annotation["id"]) for annotation in truth if not annotation.get("segmentation")]
@@ -105,11 +108,7 @@ def why_no_masks(coco: COCO, results: list[dict[str, Any]], categories: list[Cat
 
 
 def run_evaluator(
-    evaluator_class: type[COCOeval],
-    coco: COCO,
-    results: list[dict[str, Any]],
-    categories: list[Category],
-    iou_type: str,
+    evaluator_class: type[COCOeval], coco: COCO, results: Records, categories: list[Category], iou_type: str
 ) -> tuple[COCOeval, str]:
     """Run one of pycocotools' evaluators for "bbox" or "segm": the evaluator, and its table as text."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -123,14 +122,14 @@ def run_evaluator(
     return evaluator, table.getvalue()
 
 
-def load_results(coco: COCO, results: list[dict[str, Any]], iou_type: str) -> COCO:
+def load_results(coco: COCO, results: Records, iou_type: str) -> COCO:
     """Results, which are not changed, in pycocotools' form for "bbox" or "segm"."""
     if not results:  # which pycocotools does not accept
         return index_coco({**coco.dataset, "annotations": []})
     return coco.loadRes(boxes_or_masks(results, iou_type))
 
 
-def boxes_or_masks(results: list[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
+def boxes_or_masks(results: Records, iou_type: str) -> Records:
     """Copies of results into which evaluators may write, with boxes or masks only: their area is what is scored."""
     dropped = "segmentation" if iou_type == "bbox" else "bbox"
     return [{key: copy.copy(record[key]) for key in record if key != dropped} for record in results]

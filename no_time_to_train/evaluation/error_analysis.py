@@ -32,7 +32,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.evaluation.coco_ap import average_precision, load_results, mean_of_known
+from no_time_to_train.evaluation.coco_ap import Records, average_precision, load_results, mean_of_known
 from no_time_to_train.method.memory_bank import Category
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
@@ -68,7 +68,7 @@ class ImageMatches(NamedTuple):
     """The detections and objects of one image, and their IoU, float [detections, objects]."""
 
     detections: list[ScoredDetection]
-    objects: list[dict[str, Any]]
+    objects: Records
     iou: NDArray[np.float64]
 
 
@@ -110,11 +110,7 @@ class Matches:
 
 
 def analyze_errors(
-    coco: COCO,
-    results: list[dict[str, Any]],
-    categories: list[Category],
-    iou_type: str,
-    evaluator_class: type[COCOeval] = COCOeval,
+    coco: COCO, results: Records, categories: list[Category], iou_type: str, evaluator: type[COCOeval] = COCOeval
 ) -> tuple[dict[str, Any], str]:
     """Sort the errors of a detector by kind, and compute what each kind costs.
 
@@ -122,7 +118,7 @@ def analyze_errors(
         ``{"iou_type": ..., "AP50": ..., "gain": {kind: AP50 gained}, "count": {kind: n}, "per_class": {name: {"AP50":
         ..., kind: n}}, "confusion": {true class: {predicted class or "missed": n}}}``, and the tables as text.
     """
-    matches = find_matches(coco, results, categories, iou_type, evaluator_class)
+    matches = find_matches(coco, results, categories, iou_type, evaluator)
     names = {category.id: category.name for category in categories}
     confusion: dict[str, Counter[str]] = {name: Counter() for name in names.values()}
     for image in matches.images():
@@ -145,7 +141,7 @@ def analyze_errors(
 
 def find_matches(
     coco: COCO,
-    results: list[dict[str, Any]],
+    results: Records,
     categories: list[Category],
     iou_type: str,
     evaluator_class: type[COCOeval],
