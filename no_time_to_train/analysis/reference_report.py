@@ -8,6 +8,7 @@ from no_time_to_train.analysis.score_thresholds import Threshold
 from no_time_to_train.errors import plural
 from no_time_to_train.files import read_json
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.visual.html import render_text
 
 #: The format of ``ReferenceReport.to_json``.
 FORMAT = "no-time-to-train reference report 1"
@@ -213,24 +214,7 @@ def advice_on_pair(pair: Confusion) -> str:
 
 def summary_lines(report: ReferenceReport) -> list[str]:
     """The report as lines for a terminal: a table of the classes, then all advice."""
-    width = max([len(one.label) for one in report.classes] + [5])
-    lines = [f"{'class':<{width}}  references  found  threshold  {'precision (95 %)':>17}  recall  AP"]
-    for one in report.classes:
-        cells = ["-"] * 4
-        if one.threshold is not None and one.ap is not None:
-            known = one.threshold
-            cells = [f"{known.score:.2f}", precision_text(known), f"{100 * known.recall:.0f} %", f"{100 * one.ap:.0f}"]
-        found = str(one.found) if one.images > 1 else "-"
-        lines.append(
-            f"{one.label:<{width}}  {one.references:>10}  {found:>5}  {cells[0]:>9}  {cells[1]:>17}  {cells[2]:>6}  "
-            f"{cells[3]:>2}"
-        )
-    lines += [f"{one.label}: {advice}" for one in report.classes for advice in one.advice]
-    lines += [pair.advice for pair in report.confusions]
-    for reference in report.references:
-        name = f"{reference.label}, reference {reference.number} ({reference.image})"
-        lines += [f"{'negative of ' * reference.negative}{name}: {advice}" for advice in reference.advice]
-    return lines
+    return render_text("reference_report.txt", report=report, precision_text=precision_text).rstrip("\n").split("\n")
 
 
 def precision_text(threshold: Threshold) -> str:

@@ -26,6 +26,15 @@ TEMPLATES = Environment(
 )
 
 
+#: The same for plain text, where nothing is escaped.
+TEXTS = TEMPLATES.overlay(autoescape=False)
+
+
+def render_text(template: str, **values: Any) -> str:
+    """Fill in a template of plain text, such as ``explain.txt``."""
+    return TEXTS.get_template(template).render(values)
+
+
 def render(template: str, **values: Any) -> str:
     """Fill in a template.
 
