@@ -101,9 +101,7 @@ def _read_run(folder: Path, name: str) -> Run:
         method=one_line(_value(labels, "method", None, _is_name) or _our_method(sections.get("test", {}))),
         shots=_value(labels, "n_shot", None, lambda value: value is None or _is_integer(value, 1, 10**6)),
         seed=_value(labels, "seed", None, lambda value: value is None or _is_integer(value, -(2**63), 2**63)),
-        seconds=sum(
-            _value(section, "seconds", 0.0, lambda value: _is_figure(value, 1e9)) for section in sections.values()
-        ),
+        seconds=sum(_value(one, "seconds", 0.0, lambda value: _is_figure(value, 1e9)) for one in sections.values()),
     )
     if "finished" in (states.get("test"), states.get("evaluate")):
         run.metrics = _read_metrics(folder / "metrics.json")
