@@ -74,9 +74,8 @@ class MissedObjects:
     def some(self, indices: list[int]) -> "MissedObjects":
         """Some of the objects."""
         classes, masks = [self.classes[index] for index in indices], self.masks
-        return replace(
-            self, classes=classes, boxes=self.boxes[indices], masks=None if masks is None else masks[indices]
-        )
+        masks = None if masks is None else masks[indices]
+        return replace(self, classes=classes, boxes=self.boxes[indices], masks=masks)
 
 
 @dataclass

@@ -29,6 +29,9 @@ from no_time_to_train.visual.drawing import save_picture
 #: What the names of uploaded photos begin with.
 UPLOADS = "uploads"
 
+#: The x and y of each point in pixels.
+Points = Sequence[tuple[float, float]]
+
 #: Bytes of all photos that were added in the browser; and what is held while one is given its name.
 LARGEST_UPLOADS, STORING = 10 * 2**30, Lock()
 
@@ -102,11 +105,7 @@ class OpenPhotos:
         return self._pixels(name, self.search.content(name))
 
     def masks(
-        self,
-        name: str,
-        points: Sequence[tuple[float, float]] = (),
-        negative_points: Sequence[tuple[float, float]] = (),
-        box: Sequence[float] | None = None,
+        self, name: str, points: Points = (), negative_points: Points = (), box: Sequence[float] | None = None
     ) -> NDArray[np.bool_]:
         """The masks of the object that a person clicks on, by points and a box in pixels of the photo.
 

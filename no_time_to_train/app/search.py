@@ -86,11 +86,7 @@ class Search:
     """
 
     def __init__(
-        self,
-        segmenter: ReferenceSegmenter,
-        photos: Sequence[TargetImage],
-        folder: Path,
-        afterwards: Callable[[], None],
+        self, segmenter: ReferenceSegmenter, photos: Sequence[TargetImage], folder: Path, afterwards: Callable[[], None]
     ) -> None:
         self.segmenter, self.afterwards = segmenter, afterwards
         self.photos = {target.name: Photo(target) for target in photos}

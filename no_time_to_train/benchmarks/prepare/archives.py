@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from torchvision.datasets.utils import calculate_md5
 from tqdm import tqdm
 
-from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Step
+from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Problem, Step
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 from no_time_to_train.networks.download import fetch_file
@@ -78,12 +78,7 @@ def check_archive(path: Path, md5: str | None) -> None:
 
 
 def archive_step(
-    name: str,
-    problem: Callable[[], str | None],
-    archive: Archive,
-    folder: Path,
-    wanted: Callable[[str], bool],
-    options: PrepareOptions,
+    name: str, problem: Problem, archive: Archive, folder: Path, wanted: Callable[[str], bool], options: PrepareOptions
 ) -> Step:
     """The step that downloads an archive, unpacks the members that are ``wanted``, and deletes it unless it is kept."""
 

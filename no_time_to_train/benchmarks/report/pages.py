@@ -89,7 +89,6 @@ def build_sections(runs: list[Run]) -> list[Section]:
 
 
 def markdown_row(cells: list[str]) -> str:
-    """A row of a table in Markdown, whose signs stand for themselves in a cell."""
     """A row of a Markdown table: cells on one line, without any character that Markdown or HTML gives a meaning."""
     return "| " + " | ".join(re.sub(r"([\\`|<>\[\]*~&])", r"\\\1", " ".join(cell.split())) for cell in cells) + " |"
 

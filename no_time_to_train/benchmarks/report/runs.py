@@ -107,14 +107,11 @@ def _read_run(folder: Path, name: str) -> Run:
         run.metrics = _read_metrics(folder / "metrics.json")
         run.status = "finished"
         return run
-    for stage, section in sections.items():
-        if states[stage] == "failed":
-            run.status = "failed"
-            run.reason = one_line(f"{stage}: {section.get('error', 'no reason is recorded')}")[:LONGEST_REASON]
-            return run
-    stage, status = list(states.items())[-1]
-    state = "started, but did not end" if status == "running" else "finished; no later stage was started"
-    run.reason = one_line(f"{stage}: {state}")[:LONGEST_REASON]
+    stage, status = next((one for one in states.items() if one[1] == "failed"), list(states.items())[-1])
+    reason = "started, but did not end" if status == "running" else "finished; no later stage was started"
+    if status == "failed":
+        run.status, reason = status, sections[stage].get("error", "no reason is recorded")
+    run.reason = one_line(f"{stage}: {reason}")[:LONGEST_REASON]
     return run
 
 

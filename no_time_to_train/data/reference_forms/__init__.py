@@ -89,9 +89,8 @@ def find_references(path: Path) -> FoundReferences:
     if skipped:
         warnings.warn(f"{path} ({found.form}): {skipped}", UserNotice, stacklevel=2)
     names = clean_class_names([reference.label for reference in found.references], path)
-    return replace(
-        found, references=[replace(reference, label=names[reference.label]) for reference in found.references]
-    )
+    references = [replace(reference, label=names[reference.label]) for reference in found.references]
+    return replace(found, references=references)
 
 
 def _describe_skipped(skipped: Mapping[str, int]) -> str:
