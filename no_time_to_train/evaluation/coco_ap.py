@@ -14,16 +14,11 @@ from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import first_of
+from no_time_to_train.evaluation.figures import Figures, Metrics, Records
 from no_time_to_train.method.memory_bank import Category
 
 #: The rows of pycocotools' summary table, in its order.
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-
-#: The content of ``metrics.json``: figures by name, for each of "bbox", "segm", "semantic" and "errors".
-Metrics = dict[str, dict[str, Any]]
-
-#: Entries of a COCO file: results, or annotations.
-Records = list[dict[str, Any]]
 
 
 class VocEval(COCOeval):  # type: ignore[misc]  # pycocotools has no type hints
@@ -135,15 +130,13 @@ def boxes_or_masks(results: Records, iou_type: str) -> Records:
     return [{key: copy.copy(record[key]) for key in record if key != dropped} for record in results]
 
 
-def summary(evaluator: COCOeval) -> dict[str, float | None]:
+def summary(evaluator: COCOeval) -> Figures:
     """The figures of pycocotools' summary table by name; None instead of its -1, which means no ground truth."""
     figures = zip(SUMMARY, evaluator.stats.tolist(), strict=True)
     return {name: None if value == -1 else value for name, value in figures}
 
 
-def ap_per_class(
-    evaluator: COCOeval, categories: list[Category], first_threshold_only: bool = False
-) -> dict[str, float | None]:
+def ap_per_class(evaluator: COCOeval, categories: list[Category], first_threshold_only: bool = False) -> Figures:
     """The AP of each class by its name, or that at an IoU of 0.5 only; None for classes without ground truth."""
     precision = evaluator.eval["precision"]  # [IoU thresholds, recalls, classes, area ranges, detections per image]
     thresholds = slice(1) if first_threshold_only else slice(None)
@@ -176,7 +169,7 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def format_table(figures: dict[str, float | None], header: tuple[str, str] | None = None) -> str:
+def format_table(figures: Figures, header: tuple[str, str] | None = None) -> str:
     """A table of fractions in percent by name, with "-" for None, and the titles of its two columns."""
     width = max(map(len, figures), default=0)
     rows = [header] if header else []

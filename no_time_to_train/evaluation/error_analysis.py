@@ -32,7 +32,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.evaluation.coco_ap import Records, average_precision, load_results, mean_of_known
+from no_time_to_train.evaluation.coco_ap import average_precision, load_results, mean_of_known
+from no_time_to_train.evaluation.figures import Record, Records
 from no_time_to_train.method.memory_bank import Category
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
@@ -58,7 +59,7 @@ class ScoredDetection:
     category_id: int
     image_id: ImageId
     score: float
-    record: dict[str, Any]
+    record: Record
     is_hit: bool
     kind: str = ""
     target: int | None = None
@@ -85,7 +86,7 @@ class Matches:
 
     iou_type: str
     detections: list[ScoredDetection] = field(default_factory=list)
-    objects: dict[int, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[int, Record] = field(default_factory=dict)
     hit_objects: set[int] = field(default_factory=set)
 
     def missed_objects(self) -> set[int]:
@@ -111,7 +112,7 @@ class Matches:
 
 def analyze_errors(
     coco: COCO, results: Records, categories: list[Category], iou_type: str, evaluator: type[COCOeval] = COCOeval
-) -> tuple[dict[str, Any], str]:
+) -> tuple[Record, str]:
     """Sort the errors of a detector by kind, and compute what each kind costs.
 
     Returns:
@@ -140,17 +141,12 @@ def analyze_errors(
 
 
 def find_matches(
-    coco: COCO,
-    results: Records,
-    categories: list[Category],
-    iou_type: str,
-    evaluator_class: type[COCOeval],
-    hit: float = HIT,
+    coco: COCO, results: Records, categories: list[Category], iou_type: str, scoring: type[COCOeval], hit: float = HIT
 ) -> Matches:
     """Let one of pycocotools' evaluators find the hits, which need an IoU of ``hit``; errors get no kinds here."""
     with contextlib.redirect_stdout(io.StringIO()):
         loaded = load_results(coco, results, iou_type)
-        evaluator = evaluator_class(coco, loaded, iou_type)
+        evaluator = scoring(coco, loaded, iou_type)
         evaluator.params.catIds = [category.id for category in categories]
         evaluator.params.iouThrs = np.array([hit])
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -242,9 +238,7 @@ def corrected_ap(
     return mean_of_known(ap_by_class(detections, objects, names).values()) or 0.0
 
 
-def ap_by_class(
-    detections: Iterable[ScoredDetection], objects: Iterable[dict[str, Any]], names: dict[int, str]
-) -> ApByClass:
+def ap_by_class(detections: Iterable[ScoredDetection], objects: Iterable[Record], names: dict[int, str]) -> ApByClass:
     """The AP of each class at 101 recalls, as pycocotools computes it."""
     counts = Counter(annotation["category_id"] for annotation in objects)
     hits = defaultdict(list)

@@ -15,14 +15,8 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.class_splits import LVIS_SPLITS
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.coco_ap import (
-    Metrics,
-    Records,
-    boxes_or_masks,
-    format_table,
-    mean_of_valid,
-    scorable_iou_types,
-)
+from no_time_to_train.evaluation.coco_ap import boxes_or_masks, format_table, mean_of_valid, scorable_iou_types
+from no_time_to_train.evaluation.figures import Figures, Metrics, Records
 from no_time_to_train.method.memory_bank import Category
 
 #: Detections per image at most, of all classes together.
@@ -77,9 +71,7 @@ def with_numbered_images(coco: COCO, results: Records) -> tuple[COCO, Records]:
     return index_coco({**coco.dataset, "images": images, "annotations": annotations}), results
 
 
-def lvis_figures(
-    precision: NDArray[np.float64], recall: NDArray[np.float64], frequencies: list[str]
-) -> dict[str, float | None]:
+def lvis_figures(precision: NDArray[np.float64], recall: NDArray[np.float64], frequencies: list[str]) -> Figures:
     """LVIS's summary figures from those of :func:`evaluate_classes`, and the ``frequency`` of each class."""
     figures = {
         "AP": mean_of_valid(precision[:, :, :, 0]),

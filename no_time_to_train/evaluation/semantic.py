@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.coco_ap import Records, format_table, mean_of_known
+from no_time_to_train.evaluation.coco_ap import format_table, mean_of_known
+from no_time_to_train.evaluation.figures import Record, Records
 from no_time_to_train.method.memory_bank import Category
 
 #: The lowest score of an instance that counts, unless the user sets another: that of the published evaluation.
@@ -23,9 +24,7 @@ PUBLISHED_LABELS = 20
 ByImage = Mapping[ImageId, Records]
 
 
-def semantic_iou(
-    coco: COCO, results: Records, categories: list[Category], threshold: float
-) -> tuple[dict[str, Any], str]:
+def semantic_iou(coco: COCO, results: Records, categories: list[Category], threshold: float) -> tuple[Record, str]:
     """The IoU of each class, from the numbers of pixels in all images of the file.
 
     Every pixel has one label: the background or one of the classes. Where results overlap, the highest score wins.
