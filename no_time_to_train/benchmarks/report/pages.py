@@ -11,19 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from no_time_to_train.benchmarks.report import tables as paper
 from no_time_to_train.benchmarks.report.runs import OURS, Run
-from no_time_to_train.benchmarks.report.tables import (
-    BENCHMARKS,
-    Benchmark,
-    Point,
-    Table,
-    benchmark_of,
-    dataset_title,
-    points,
-    points_csv,
-    published_over_seeds,
-    tables_of,
-)
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 
@@ -49,7 +38,7 @@ class Section:
     """
 
     title: str
-    tables: list[Table]
+    tables: list[paper.Table]
     file_name: str = ""
     plot: bytes | None = None
     csv: str = ""
@@ -74,16 +63,16 @@ def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
 def build_sections(runs: list[Run]) -> list[Section]:
     """One section per benchmark that has finished runs, and one for the runs that did not finish."""
     sections = []
-    for benchmark in BENCHMARKS:
-        finished = [run for run in runs if run.status == "finished" and benchmark_of(run) is benchmark]
+    for benchmark in paper.BENCHMARKS:
+        finished = [run for run in runs if run.status == "finished" and paper.benchmark_of(run) is benchmark]
         if not finished:
             continue
-        found = points(benchmark, finished)
-        tables, name = tables_of(benchmark, found, finished), f"report_{benchmark.key}"
-        sections.append(Section(benchmark.title, tables, name, plot(benchmark, found), points_csv(found)))
+        found = paper.points(benchmark, finished)
+        tables, name = paper.tables_of(benchmark, found, finished), f"report_{benchmark.key}"
+        sections.append(Section(benchmark.title, tables, name, plot(benchmark, found), paper.points_csv(found)))
     others = [[run.folder, run.status, run.reason] for run in runs if run.status != "finished"]
     if others:
-        table = Table("They are not counted above", ["folder", "status", "where and why"], others)
+        table = paper.Table("They are not counted above", ["folder", "status", "where and why"], others)
         sections.append(Section("Failed and unfinished runs", [table]))
     return sections
 
@@ -93,7 +82,7 @@ def markdown_row(cells: list[str]) -> str:
     return "| " + " | ".join(re.sub(r"([\\`|<>\[\]*~&])", r"\\\1", " ".join(cell.split())) for cell in cells) + " |"
 
 
-def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
+def plot(benchmark: paper.Benchmark, found: list[paper.Point]) -> bytes | None:
     """Draw the first two measures of a benchmark, one panel each, as a PNG file; None where no run states its shots."""
     shown = [point for point in found if point.shots is not None]
     measures = [
@@ -114,18 +103,18 @@ def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
     return png.getvalue()
 
 
-def _draw_panel(axes: Axes, benchmark: Benchmark, found: list[Point], measure: str) -> None:
+def _draw_panel(axes: Axes, benchmark: paper.Benchmark, found: list[paper.Point], measure: str) -> None:
     """Draw one line per data set and method, with error bars over seeds, and what is published in gray."""
     series = dict.fromkeys((point.dataset, point.method) for point in found)
     colors = {name: f"C{index}" for index, name in enumerate(series)}  # the same in all panels
     shown = [point for point in found if point.measure == measure]
     for (dataset, method), group in groupby(shown, key=lambda point: (point.dataset, point.method)):
         x, y, std = zip(*((point.shots or 0, point.mean, point.std or 0.0) for point in group), strict=True)
-        label = dataset_title(dataset) if method == OURS else f"{dataset_title(dataset)}, {method}"
+        label = paper.dataset_title(dataset) if method == OURS else f"{paper.dataset_title(dataset)}, {method}"
         label = f" {label}".replace("$", r"\$")  # "_" at the beginning and "$" have a meaning for matplotlib
         axes.errorbar(x, y, std, marker="o", capsize=3, color=colors[dataset, method], label=label)
     for dataset in dict.fromkeys(point.dataset for point in shown):
-        known = [(shots, published_over_seeds(dataset, shots, measure)) for shots in PAPER_SHOTS]
+        known = [(shots, paper.published_over_seeds(dataset, shots, measure)) for shots in PAPER_SHOTS]
         curve = [(shots, published.mean, published.std or 0.0) for shots, published in known if published]
         if curve:
             x, y, std = zip(*curve, strict=True)
