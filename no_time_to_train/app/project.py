@@ -122,11 +122,8 @@ class Project:
 
     def ever_had(self, annotation: Annotation) -> bool:
         """Whether any step, also an undone one, added this annotation; its id and its photo's content do not count."""
-        return any(
-            replace(one, id=annotation.id, content=annotation.content) == annotation
-            for step in self._steps
-            for one in step.add
-        )
+        known = (one for step in self._steps for one in step.add)
+        return any(replace(one, id=annotation.id, content=annotation.content) == annotation for one in known)
 
     def place(self, now: Callable[[Sequence[Annotation]], Sequence[Annotation]]) -> None:
         """Give the annotations of all steps the names that their photos have now.

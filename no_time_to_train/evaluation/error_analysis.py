@@ -265,8 +265,6 @@ def error_tables(metrics: dict[str, Any], confusions: int = 10) -> str:
     ]
     if pairs:
         rows.append(" most frequent confusions:")
-        rows += [
-            f" {count:>7}  {true} taken for {predicted}"
-            for count, true, predicted in sorted(pairs, reverse=True)[:confusions]
-        ]
+    for count, true, predicted in sorted(pairs, reverse=True)[:confusions]:
+        rows.append(f" {count:>7}  {true} taken for {predicted}")
     return "\n".join([*rows, ""])

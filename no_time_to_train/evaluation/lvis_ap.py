@@ -104,11 +104,8 @@ def best_of_each_image(results: Records) -> Records:
     by_image = defaultdict(list)
     for record in results:
         by_image[record["image_id"]].append(record)
-    return [
-        record
-        for records in by_image.values()
-        for record in sorted(records, key=lambda record: -record["score"])[:MAX_DETECTIONS]
-    ]
+    best = (sorted(records, key=lambda record: -record["score"])[:MAX_DETECTIONS] for records in by_image.values())
+    return [record for records in best for record in records]
 
 
 def verified_results(coco: COCO, results: Records) -> Records:

@@ -99,6 +99,10 @@ def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
     return folder.read_shapes(path, content["annotations"], read_annotation, "annotation")
 
 
+def _is_darwin(content: Any) -> bool:
+    return _has(content, annotations=list) and (_has(content, item=dict) or _has(content, image=dict))
+
+
 def _layer_masks(layer: dict[str, Any], canvas: Canvas) -> dict[str, NDArray[np.bool_]]:
     """The masks, bool [H, W], in a layer of value, length, value, length, ... along the rows."""
     pairs = np.array(layer["dense_rle"], np.int64).reshape(-1, 2)
@@ -174,10 +178,6 @@ def _is_createml(content: Any) -> bool:
 FORMS = (
     ToolForm("Datumaro json", lambda content: _has(content, items=list, categories=dict), _read_datumaro),
     ToolForm("Supervisely json", lambda content: _has(content, objects=list, size=dict), _read_supervisely),
-    ToolForm(
-        "V7 Darwin json",
-        lambda content: _has(content, annotations=list) and (_has(content, item=dict) or _has(content, image=dict)),
-        _read_darwin,
-    ),
+    ToolForm("V7 Darwin json", _is_darwin, _read_darwin),
     ToolForm("CreateML json", _is_createml, _read_createml),
 )
