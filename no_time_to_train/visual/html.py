@@ -1,6 +1,6 @@
-"""HTML pages from the jinja2 templates in ``visual/templates``.
+"""HTML pages and texts from the jinja2 templates in ``visual/templates``.
 
-Every template extends ``base.html``, which has the frame and the style that the pages share.
+Every page extends ``base.html``, which has the frame and the style that the pages share.
 """
 
 import base64
@@ -42,7 +42,7 @@ def render(template: str, **values: Any) -> str:
         template: File name of the template, such as ``gallery.html``.
 
     Returns:
-        A complete HTML page. What UTF-8 cannot hold, bytes of a foreign file name, is a question mark in it.
+        The page. What UTF-8 cannot hold, bytes of a foreign file name, is a question mark in it.
     """
     return TEMPLATES.get_template(template).render(values).encode(errors="replace").decode()
 
