@@ -183,9 +183,8 @@ def _read_pairs(folder: Folder) -> list[Reference]:
     names = read_names(folder)
     if not names:
         advice = "put classes.txt next to them, or images and masks into CLASS/images and CLASS/masks"
-        warnings.warn(
-            f"{folder.root}: its masks name no class: it is called 'object'; {advice}", UserNotice, stacklevel=2
-        )
+        text = f"{folder.root}: its masks name no class: it is called 'object'; {advice}"
+        warnings.warn(text, UserNotice, stacklevel=2)
     photos = [one for one in images if one not in set(masks)]
     references = []
     for image, files in pair(photos, masks, rf"|[ _.-].*|{MASK_ENDING}").items():
