@@ -239,7 +239,8 @@ class Instances(Sequence[Instance]):
             path: The file to write.
         """
         height, width = self.detections.masks.shape[1:]
-        image = {"id": 1, "file_name": _relative(self.path, Path(path).parent), "height": height, "width": width}
+        file_name = "" if self.path is None else relative_path(self.path, Path(path).parent)
+        image = {"id": 1, "file_name": file_name, "height": height, "width": width}
         annotations = []
         records = zip(self.to_coco(), self.boxes.tolist(), strict=True)
         for number, (record, (x1, y1, x2, y2)) in enumerate(records, start=1):

@@ -113,8 +113,3 @@ class LabelFiles(ABC):
         ElementTree.indent(root)
         with atomic_write(self.folder / name) as file:
             ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=is_declared or None)
-
-
-def relative(path: Path, folder: Path) -> str:
-    """The path of a file relative to a folder, with slashes."""
-    return Path(os.path.relpath(path, folder)).as_posix()
