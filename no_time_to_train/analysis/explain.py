@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -26,9 +27,10 @@ from pycocotools.cocoeval import COCOeval
 from no_time_to_train.analysis.trace import Trace, trace
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import coco_object, encode_mask
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.evaluation.error_analysis import find_matches
+from no_time_to_train.files import read_json
 from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
@@ -47,33 +49,8 @@ class Reason(NamedTuple):
     part: str
 
 
-PROPOSING, NAMING, SELECTING, OTHER = "SAM 2's proposals", "DINOv2's names", "suppression and merging", "other"
-
 #: The reasons in the order of the method's steps.
-REASONS = {
-    "skipped": Reason("image was skipped", "The run could not read the image.", OTHER),
-    "never_proposed": Reason(
-        "never proposed", "No mask that SAM 2 proposes covers the object, whatever its predicted IoU.", PROPOSING
-    ),
-    "no_prompt": Reason(
-        "no prompt was decoded there", "A point that guided prompts left out has a mask of the object.", OTHER
-    ),
-    "predicted_iou": Reason(
-        "dropped by the predicted IoU", "SAM 2 proposes a mask of it, with a predicted IoU below iou_thr.", PROPOSING
-    ),
-    "class": Reason("named as another class", "Its masks are more similar to another class.", NAMING),
-    "score": Reason("below the score", "Its mask has the right name, with a score below --explain-score.", NAMING),
-    "suppressed": Reason(
-        "dropped by NMS", "A mask of its class with a higher predicted IoU and a similar box suppressed it.", SELECTING
-    ),
-    "merged": Reason(
-        "merged away", "Merging lowered its score, because better masks of its class cover it.", SELECTING
-    ),
-    "limit": Reason("out of the best", "Too many masks of the image have a higher score, or go first.", SELECTING),
-    "shared": Reason(
-        "its detection counts for another", "A detection covers it and hits another object of its class.", OTHER
-    ),
-}
+REASONS = {key: Reason(**reason) for key, reason in read_json(Path(__file__).with_name("reasons.json")).items()}
 
 
 @dataclass
@@ -97,9 +74,8 @@ class MissedObjects:
     def some(self, indices: list[int]) -> "MissedObjects":
         """Some of the objects."""
         classes, masks = [self.classes[index] for index in indices], self.masks
-        return replace(
-            self, classes=classes, boxes=self.boxes[indices], masks=None if masks is None else masks[indices]
-        )
+        masks = None if masks is None else masks[indices]
+        return replace(self, classes=classes, boxes=self.boxes[indices], masks=masks)
 
 
 @dataclass
@@ -172,15 +148,7 @@ def explain_image(
     masks = np.array([mask for _, mask in truth], bool).reshape(-1, height, width)
     classes = [names.index(label) for label, _ in truth]
     annotations = [
-        {
-            "id": index,
-            "image_id": 1,
-            "category_id": found.categories[class_index].id,
-            "bbox": list(cv2.boundingRect(mask.view(np.uint8))),
-            "segmentation": encode_mask(mask),
-            "area": float(mask.sum()),
-            "iscrowd": 0,
-        }
+        {"id": index, "image_id": 1, "category_id": found.categories[class_index].id, **coco_object(encode_mask(mask))}
         for index, (class_index, mask) in enumerate(zip(classes, masks, strict=True), start=1)
     ]
     images = [{"id": 1, "height": height, "width": width}]

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.data.datasets import read_listed_image
 from no_time_to_train.data.rle import annotation_mask, decode_mask
+from no_time_to_train.evaluation.figures import Record, Records
 from no_time_to_train.visual.drawing import draw_outlines, outlines
 from no_time_to_train.visual.html import jpeg_base64, write_page
 
@@ -27,13 +28,7 @@ OBJECT, MASK = (31, 119, 180), (230, 120, 20)
 
 
 def write_explain_page(
-    page: Path,
-    costs: dict[str, Any],
-    misses: list[dict[str, Any]],
-    annotations: dict[int, dict[str, Any]],
-    coco: COCO,
-    root: str,
-    rescale: bool = False,
+    page: Path, costs: Record, misses: Records, annotations: dict[int, Record], coco: COCO, root: str, rescale: bool
 ) -> None:
     """Write the page, which contains the pictures.
 

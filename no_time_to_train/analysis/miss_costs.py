@@ -11,6 +11,7 @@ from typing import Any
 
 from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.evaluation.error_analysis import Matches, assign_kinds, corrected_ap
+from no_time_to_train.visual.html import render_text
 
 #: Reasons that every table shows. Others are shown where an object has them.
 ALWAYS = ("never_proposed", "predicted_iou", "class", "score", "suppressed", "merged", "limit")
@@ -63,18 +64,4 @@ def ap_if_found(matches: Matches, found: set[int], names: dict[int, str]) -> flo
 
 def cost_table(costs: dict[str, Any]) -> str:
     """The table of the reasons; ``costs`` has "iou" and "score", too, which a hit needs."""
-    measure = f"AP{round(100 * costs['iou'])}"
-    least = f", score {costs['score']:g}" if costs["score"] else ""
-    rows = [
-        f"MISSED OBJECTS: {costs['misses']} of {costs['objects']} (IoU {costs['iou']:g}{least}); {measure} "
-        f"{100 * costs['AP']:.1f}, {100 * (costs['AP'] + costs['gain']):.1f} without misses",
-        f" {'reason':<32}  objects  {measure} gained",
-    ]
-    rows += [_row(REASONS[reason].title, cost) for reason, cost in costs["reasons"].items()]
-    rows += ["", f" {'part of the method':<32}  objects  {measure} gained"]
-    rows += [_row(part, cost) for part, cost in costs["parts"].items()]
-    return "\n".join([*rows, ""])
-
-
-def _row(name: str, cost: dict[str, Any]) -> str:
-    return f" {name:<32}  {cost['count']:>7}  {100 * cost['gain']:11.1f}"
+    return render_text("explain.txt", costs=costs, reasons=REASONS)

@@ -1,11 +1,14 @@
 """What was measured about references, and the advice that follows from it, in words."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from no_time_to_train.analysis.score_thresholds import Threshold
 from no_time_to_train.errors import plural
+from no_time_to_train.files import read_json
 from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.visual.html import render_text
 
 #: The format of ``ReferenceReport.to_json``.
 FORMAT = "no-time-to-train reference report 1"
@@ -22,6 +25,9 @@ MOSTLY_BACKGROUND = 0.55
 FITS, LARGE, SMALL = 0.47, 2.0, 0.5
 #: Below this, the area of an object in pixels of SAM 2's masks, which have 256 x 256.
 TINY = 64
+
+#: The texts of the advice, with places for values.
+ADVICE: dict[str, str] = read_json(Path(__file__).with_name("advice.json"))
 
 #: Side of SAM 2's masks in pixels.
 MASK_SIDE = 256
@@ -160,98 +166,55 @@ def with_advice(report: ReferenceReport) -> ReferenceReport:
     return report
 
 
+def say(key: str, **values: Any) -> str:
+    """The text of an advice, from ``advice.json``, with some values in it."""
+    return ADVICE[key].format(**values)
+
+
 def advice_on_reference(one: MeasuredReference) -> list[str]:
     """What to do about a reference, one sentence for each thing that was measured; empty where it is fine."""
-    label, advice = one.label, []
+    advice = []
     if not one.negative:
         own, other = one.similarity, one.similarity_to_it
-        mostly_background = one.background is not None and one.background >= MOSTLY_BACKGROUND
         if own is not None and other is not None and other - own > UNLIKE:
-            advice.append(
-                f"It looks more like {one.most_similar} (similarity {other:.2f}) than like the other references of "
-                f"{label} ({own:.2f}): check its label and its mask."
-            )
-        if one.background is not None and mostly_background:
-            than = f"the other references of {label}" if own is not None else "the rest of the mask"
-            advice.append(
-                f"{100 * one.background:.0f} % of its mask looks more like its surroundings than like {than}: does "
-                "the mask mark the object?"
-            )
+            advice.append(say("unlike", one=one))
+        if one.background is not None and one.background >= MOSTLY_BACKGROUND:
+            than = f"the other references of {one.label}" if own is not None else "the rest of the mask"
+            advice.append(say("background", percent=100 * one.background, than=than))
     pixels = one.area * MASK_SIDE**2
     if pixels < TINY:
-        advice.append(
-            f"It covers {100 * one.area:.2g} % of its image, {pixels:.0f} of the {MASK_SIDE} x {MASK_SIDE} pixels of "
-            "a mask of SAM 2: crop the image around it, or take a larger one."
-        )
+        advice.append(say("tiny", percent=100 * one.area, pixels=pixels, side=MASK_SIDE))
     if one.best_iou < FITS:
-        ratio = one.mask_ratio
-        if ratio is not None and ratio >= LARGE:
-            why = f"its mask is {ratio:.1f} times as large as what SAM 2 proposes there"
-        elif ratio is not None and ratio <= SMALL:
-            why = f"its mask has {100 * ratio:.0f} % of the area of what SAM 2 proposes there"
-        else:
-            why = "SAM 2 sees no object with this outline"
-        advice.append(f"No proposal of SAM 2 fits its mask (best IoU {one.best_iou:.2f}): {why}.")
+        ratio = 1.0 if one.mask_ratio is None else one.mask_ratio
+        key = "large_mask" if ratio >= LARGE else "small_mask" if ratio <= SMALL else "no_outline"
+        advice.append(say(key, one=one, percent=100 * ratio))
     if one.same_as is not None and one.same_as < one.number:
-        advice.append(
-            f"It is nearly the same as reference {one.same_as}: it adds nothing, and makes the figures too good."
-        )
+        advice.append(say("repeated", one=one))
     return advice
 
 
 def advice_on_class(one: ClassReport) -> list[str]:
     """What to do about a class; empty where it is fine."""
     if one.references == 1:
-        return [
-            "One reference cannot be compared with others: its threshold and its AP cannot be known. Add one in "
-            "another image."
-        ]
+        return [say("one_reference")]
     if one.images == 1:
-        return ["All references are in one image, and cannot be compared with others: add one of another image."]
+        return [say("one_image")]
     if one.threshold is None:
-        return ["The references do not find each other: they show different things, or have wrong masks."]
-    if one.found * 2 < one.references:
-        return [
-            f"The references find only {one.found} of {one.references} of each other: add references like those that "
-            "are not found."
-        ]
-    return []
+        return [say("none_found")]
+    return [say("few_found", one=one)] if one.found * 2 < one.references else []
 
 
 def advice_on_pair(pair: Confusion) -> str:
     """What to do about two classes."""
     a, b = pair.labels
     if pair.share is None:
-        return (
-            f"{a} and {b} may be mixed up (similarity {pair.similarity:.2f}): more references of each would show "
-            "whether they are."
-        )
-    return (
-        f"The references cannot tell {a} from {b}: {100 * pair.share:.0f} % of them look more like the other class. "
-        "Make them one class, or add references that show the difference."
-    )
+        return say("perhaps_mixed_up", a=a, b=b, pair=pair)
+    return say("mixed_up", a=a, b=b, percent=100 * pair.share)
 
 
 def summary_lines(report: ReferenceReport) -> list[str]:
     """The report as lines for a terminal: a table of the classes, then all advice."""
-    width = max([len(one.label) for one in report.classes] + [5])
-    lines = [f"{'class':<{width}}  references  found  threshold  {'precision (95 %)':>17}  recall  AP"]
-    for one in report.classes:
-        cells = ["-"] * 4
-        if one.threshold is not None and one.ap is not None:
-            known = one.threshold
-            cells = [f"{known.score:.2f}", precision_text(known), f"{100 * known.recall:.0f} %", f"{100 * one.ap:.0f}"]
-        found = str(one.found) if one.images > 1 else "-"
-        lines.append(
-            f"{one.label:<{width}}  {one.references:>10}  {found:>5}  {cells[0]:>9}  {cells[1]:>17}  {cells[2]:>6}  "
-            f"{cells[3]:>2}"
-        )
-    lines += [f"{one.label}: {advice}" for one in report.classes for advice in one.advice]
-    lines += [pair.advice for pair in report.confusions]
-    for reference in report.references:
-        name = f"{reference.label}, reference {reference.number} ({reference.image})"
-        lines += [f"{'negative of ' * reference.negative}{name}: {advice}" for advice in reference.advice]
-    return lines
+    return render_text("reference_report.txt", report=report, precision_text=precision_text).rstrip("\n").split("\n")
 
 
 def precision_text(threshold: Threshold) -> str:

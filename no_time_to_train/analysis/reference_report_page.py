@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from no_time_to_train.analysis.reference_report import MeasuredReference, ReferenceReport, precision_text, title_of
+from no_time_to_train.analysis.reference_report import ReferenceReport, precision_text, title_of
 from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.files import write_json
 from no_time_to_train.visual.html import jpeg_base64, write_page
@@ -16,32 +16,13 @@ def write_report(report: ReferenceReport, out: Path) -> Path:
     """
     write_json(out / "reference_report.json", report.to_json())
     entries = [
-        {"report": one, "name": Path(one.image).name, "picture": picture(report, number), "facts": facts(one)}
+        {"report": one, "name": Path(one.image).name, "picture": picture(report, number)}
         for number, one in sorted(enumerate(report.references), key=lambda pair: -len(pair[1].advice))
     ]
     page = out / "reference_report.html"
     values = {"report": report, "entries": entries, "precision_text": precision_text}
     write_page(page, "reference_report.html", title=title_of(report), **values)
     return page
-
-
-def facts(one: MeasuredReference) -> str:
-    """What was measured about a reference, in one line."""
-    if one.negative:
-        parts = ["shows what the class is not"]
-    elif one.found is None:
-        parts = ["no other reference to compare with"]
-    elif one.found:
-        parts = [f"found by the others: score {one.score:.2f}, IoU {one.iou:.2f}"]
-    elif one.taken_for not in (None, one.label):
-        parts = [f"found by the others as {one.taken_for}: score {one.taken_score:.2f}"]
-    else:
-        parts = [f"not found by the others; the best mask of SAM 2 has IoU {one.best_iou:.2f}"]
-    if one.ap_without is not None:
-        parts.append(f"expected AP of {one.label} without it: {100 * one.ap_without:+.1f} points")
-    if one.background is not None:
-        parts.append(f"{100 * one.background:.0f} % of the mask looks like its surroundings")
-    return "; ".join(parts)
 
 
 def picture(report: ReferenceReport, number: int) -> str:

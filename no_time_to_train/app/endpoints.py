@@ -13,7 +13,7 @@ from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 from pydantic import TypeAdapter, ValidationError
 
-from no_time_to_train.app.actions import exported
+from no_time_to_train.app.actions import VERDICTS, exported
 from no_time_to_train.app.corrections import Item
 from no_time_to_train.app.server import LONGEST
 from no_time_to_train.app.workspace import Workspace
@@ -24,8 +24,8 @@ from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import real_path
 
-#: What can be said of an object.
-VERDICTS = ("right", "wrong", "remove", "rename")
+#: The x and y in pixels of each point; None for none.
+Points = list[list[float]] | None
 
 #: Points that an object can be shown with.
 MOST_POINTS = 1000
@@ -84,9 +84,8 @@ class Endpoints:
             raise UserError(str(error).replace(str(path), name)) from error
         found = self.workspace.segment(pixels, score)
         height, width = found.image.shape[:2]
-        annotations = [
-            {"id": number, "iscrowd": 0, **record} for number, record in enumerate(found.to_coco(image_id=1), start=1)
-        ]
+        records = enumerate(found.to_coco(image_id=1), start=1)
+        annotations = [{"id": number, "iscrowd": 0, **record} for number, record in records]
         return {
             "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
             "annotations": annotations,
@@ -114,8 +113,8 @@ class Endpoints:
         self,
         photo: str,
         label: str,
-        points: list[list[float]] | None = None,
-        negative_points: list[list[float]] | None = None,
+        points: Points = None,
+        negative_points: Points = None,
         box: list[float] | None = None,
     ) -> dict[str, Any]:
         """Show an object by points, each x and y in pixels, or by a box x1, y1, x2, y2: it becomes a reference.

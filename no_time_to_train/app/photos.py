@@ -29,6 +29,9 @@ from no_time_to_train.visual.drawing import save_picture
 #: What the names of uploaded photos begin with.
 UPLOADS = "uploads"
 
+#: The x and y of each point in pixels.
+Points = Sequence[tuple[float, float]]
+
 #: Bytes of all photos that were added in the browser; and what is held while one is given its name.
 LARGEST_UPLOADS, STORING = 10 * 2**30, Lock()
 
@@ -102,11 +105,7 @@ class OpenPhotos:
         return self._pixels(name, self.search.content(name))
 
     def masks(
-        self,
-        name: str,
-        points: Sequence[tuple[float, float]] = (),
-        negative_points: Sequence[tuple[float, float]] = (),
-        box: Sequence[float] | None = None,
+        self, name: str, points: Points = (), negative_points: Points = (), box: Sequence[float] | None = None
     ) -> NDArray[np.bool_]:
         """The masks of the object that a person clicks on, by points and a box in pixels of the photo.
 
@@ -132,14 +131,19 @@ class OpenPhotos:
 
     def _prompt(self, name: str, content: str) -> PromptedImage:
         """Compute the features that a click on a photo needs; also while the search computes."""
-        pixels = self.pixels(name)
-        height, width = pixels.shape[:2]
-        scale = CLICKED_SIDE / max(height, width)
-        if scale < 1:
-            size = max(round(scale * width), 1), max(round(scale * height), 1)
-            pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        pixels = shrink(self.pixels(name), CLICKED_SIDE)
         with computing_in(self.segmenter.precision, self.segmenter.device):
             return PromptedImage(self.segmenter.prompts, pixels)
+
+
+def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture, uint8 [H, W, 3], whose longer side is at most ``side``."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = max(round(scale * width), 1), max(round(scale * height), 1)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class Pictures:
@@ -165,11 +169,7 @@ class Pictures:
             os.utime(path)
         except FileNotFoundError:
             path.parent.mkdir(exist_ok=True)
-            height, width = pixels.shape[:2]
-            scale = min(PICTURE_SIDE / max(height, width), 1)
-            size = max(round(scale * width), 1), max(round(scale * height), 1)
-            small = pixels if scale == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            save_picture(np.asarray(small, np.uint8), path)
+            save_picture(shrink(pixels, PICTURE_SIDE), path)
         return path
 
     def crop(self, name: str, content: bytes) -> Path:

@@ -88,18 +88,18 @@ class Project:
 
     def undo(self) -> str | None:
         """Take the last step back, and return its name; None where there is none."""
-        with self.lock:
-            name = self.next_undo
-            if name is not None:
-                self._move(self._steps, self._done - 1)
-            return name
+        return self._go(-1)
 
     def redo(self) -> str | None:
         """Do the last undone step again, and return its name; None where there is none."""
+        return self._go(1)
+
+    def _go(self, by: int) -> str | None:
+        """Go one step back or forward, and return its name."""
         with self.lock:
-            name = self.next_redo
+            name = self.next_undo if by < 0 else self.next_redo
             if name is not None:
-                self._move(self._steps, self._done + 1)
+                self._move(self._steps, self._done + by)
             return name
 
     @property
@@ -122,11 +122,8 @@ class Project:
 
     def ever_had(self, annotation: Annotation) -> bool:
         """Whether any step, also an undone one, added this annotation; its id and its photo's content do not count."""
-        return any(
-            replace(one, id=annotation.id, content=annotation.content) == annotation
-            for step in self._steps
-            for one in step.add
-        )
+        known = (one for step in self._steps for one in step.add)
+        return any(replace(one, id=annotation.id, content=annotation.content) == annotation for one in known)
 
     def place(self, now: Callable[[Sequence[Annotation]], Sequence[Annotation]]) -> None:
         """Give the annotations of all steps the names that their photos have now.

@@ -69,9 +69,8 @@ class AnnotatedReferences:
                     if new:
                         raise
                     continue
-                made, _ = self.segmenter.describer.describe_prompted(
-                    one.label, prompted, negative=False, path=one.photo
-                )
+                describe = self.segmenter.describer.describe_prompted
+                made, _ = describe(one.label, prompted, negative=False, path=one.photo)
                 if self.bank is None:
                     self.bank = MemoryBank.empty([Category(1, "shots")], made.vectors.shape[1])
                     self.bank.made_with = self.segmenter.made_with

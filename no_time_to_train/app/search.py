@@ -1,7 +1,8 @@
 """The search in the background: the networks see each photo once, and photos are classified when the memory changes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -86,11 +87,7 @@ class Search:
     """
 
     def __init__(
-        self,
-        segmenter: ReferenceSegmenter,
-        photos: Sequence[TargetImage],
-        folder: Path,
-        afterwards: Callable[[], None],
+        self, segmenter: ReferenceSegmenter, photos: Sequence[TargetImage], folder: Path, afterwards: Callable[[], None]
     ) -> None:
         self.segmenter, self.afterwards = segmenter, afterwards
         self.photos = {target.name: Photo(target) for target in photos}
@@ -112,22 +109,23 @@ class Search:
 
     def run(self, running: bool) -> None:
         """Stop the search, or let it continue."""
-        with self.state:
+        with self.changing():
             self.running = running
-            self.changed()
 
     def close(self) -> None:
         """End the search."""
-        with self.state:
+        with self.changing():
             self.closed = True
-            self.changed()
         if self.thread.ident is not None:
             self.thread.join(PAUSE)  # it is a daemon: a photo whose disk does not answer keeps nobody waiting
 
-    def changed(self) -> None:
-        """Say that something became known; the caller holds ``state``."""
-        self.changes += 1
-        self.state.notify_all()
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold ``state`` while something becomes known, and say so."""
+        with self.state:
+            yield
+            self.changes += 1
+            self.state.notify_all()
 
     def progress(self) -> Progress:
         """How far the search is."""
@@ -141,19 +139,17 @@ class Search:
 
     def add(self, path: Path, name: str) -> str:
         """Add a photo, and return its name, which may have a number to differ from those of the others."""
-        with self.state:
+        with self.changing():
             name = unique_names([*self.photos, name])[-1]
             stems = [photo.target.stem for photo in self.photos.values()]
             target = TargetImage(name, unique_stems([name], stems)[0], partial(as_rgb, path), path)
             self.photos[name] = Photo(target)
-            self.changed()
         return name
 
     def open(self, name: str) -> None:
         """Search this photo before all others, also where it could not be read before."""
-        with self.state:
+        with self.changing():
             self.first, self.photos[name].problem = name, ""
-            self.changed()
 
     def content(self, name: str) -> str:
         """What a photo's file is known by since it was first looked at."""
@@ -167,20 +163,18 @@ class Search:
         photo, content = self.photos[name], self.content(name)
         pixels = photo.target.read()
         if identity(photo.target.path, name) != content:
-            with self.state:
+            with self.changing():
                 photo.content, photo.proposed, photo.found, photo.memory = None, False, [], -1
                 dropped = self.kept.pop(name, None)
                 self.kept_bytes -= 0 if dropped is None else dropped.vectors.nbytes
-                self.changed()
             raise TryAgain(f"photo {name} has changed: it is searched again")
         return pixels
 
     def set_memory(self, bank: MemoryBank | None) -> None:
         """Classify all photos with another memory."""
-        with self.classifying, self.state:
+        with self.classifying, self.changing():
             self.segmenter.set_memory(bank)
             self.memory += 1
-            self.changed()
 
     def classify(self, name: str) -> bool:
         """Classify a photo with the present memory. Returns whether it could be: the cache must have its proposals."""
@@ -196,9 +190,8 @@ class Search:
             for row, (index, score) in enumerate(zip(found.classes.tolist(), found.scores.tolist(), strict=True)):
                 mask = encode_crop(*found.masks.crop(row), found.masks.height, found.masks.width)
                 results.append(Item(memory.categories[index].name, score, mask))
-        with self.state:
+        with self.changing():
             photo.found, photo.memory = results, number
-            self.changed()
         return True
 
     def proposals(self, name: str) -> DescribedProposals | None:
@@ -225,8 +218,8 @@ class Search:
                 problem = one_line(error) or type(error).__name__
             with self.state:
                 if problem != self.problem:
-                    self.problem = problem
-                    self.changed()
+                    with self.changing():
+                        self.problem = problem
                 if problem:
                     self.state.wait_for(lambda: self.closed, PAUSE)
 
@@ -240,9 +233,8 @@ class Search:
             try:
                 self.afterwards()
             finally:  # it is no condition of anything else
-                with self.state:
+                with self.changing():
                     self.settled = number
-                    self.changed()
             return
         name = next((name for name in waiting if self.photos[name].proposed), waiting[0])
         if self.first in waiting:
@@ -253,9 +245,8 @@ class Search:
         except TryAgain:
             raise
         except Exception as error:  # whatever its decoder or the networks raise: it fails alone
-            with self.state:
+            with self.changing():
                 self.photos[name].problem = named(name, error)
-                self.changed()
 
     def _propose(self, name: str) -> None:
         """Let the networks propose the masks of a photo, and keep them in the cache."""

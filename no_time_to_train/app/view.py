@@ -91,12 +91,8 @@ def scene_items(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str,
 
 def scene_masks(view: View) -> list[dict[str, str]]:
     """The masks to choose from as the page draws them, each with its share of the photo."""
-    masks = [] if view.masks is None else list(view.masks)
-    encoded = [encode_mask(mask) for mask in masks]
-    return [
-        {"share": f"{mask.mean():.1%}", "path": outline(*one["size"], one["counts"])}
-        for mask, one in zip(masks, encoded, strict=True)
-    ]
+    shown = [] if view.masks is None else [(mask, encode_mask(mask)) for mask in view.masks]
+    return [{"share": f"{mask.mean():.1%}", "path": outline(*one["size"], one["counts"])} for mask, one in shown]
 
 
 def color_of(label: str, classes: Sequence[str]) -> Any:

@@ -219,9 +219,8 @@ class Workspace:
             score = self.project.thresholds.get(label)
             thresholds = {} if score is None else {label: None, name: score}
             if renamed and name != label:
-                self.project.do(
-                    Step(f"{label} is called {name}", renamed, thresholds=thresholds)
-                )  # they keep their ids
+                # They keep their ids.
+                self.project.do(Step(f"{label} is called {name}", renamed, thresholds=thresholds))
                 self.learn()
 
     def forget(self, number: int) -> None:
@@ -267,11 +266,8 @@ class Workspace:
             instead_of: A photo and a mask. What was said about this object is removed.
         """
         with self.project.lock:
-            first = self.project.new_id()
-            added = [
-                replace(one, id=first + number, content=self.search.content(one.photo))
-                for number, one in enumerate(add)
-            ]
+            numbered = enumerate(add, start=self.project.new_id())
+            added = [replace(one, id=number, content=self.search.content(one.photo)) for number, one in numbered]
             self.references.describe(added, self.opened.pixels)
             same = [] if instead_of is None else self._same(*instead_of)
             self.project.do(Step(name, added, [*remove, *same]))
@@ -326,11 +322,8 @@ class Workspace:
     def _find_thresholds(self) -> None:
         """Find the thresholds that the references show, once all photos are classified."""
         with self.project.lock:
-            number, bank, annotations = (
-                self.search.memory,
-                self.segmenter.memory,
-                self.references.of(self.project.annotations.values()),
-            )
+            number, bank = self.search.memory, self.segmenter.memory
+            annotations = self.references.of(self.project.annotations.values())
         found: Mapping[str, float] | None = {}
         if bank is not None:
             found = self.finder.measure(bank, annotations, lambda: self.search.closed or self.search.memory != number)

@@ -148,39 +148,28 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
     reference_sets.write_references(chosen, out / "references.json")
     reference_dir = options.reference_dir or find_images(coco, references, "--reference-dir")
     image_dir = options.image_dir or find_images(read_coco(targets), targets, "--image-dir")
+    model = {
+        "sam2_cfg_file": recognize(proposing, SAM2_NAMES),
+        "sam2_ckpt_path": str(proposing.checkpoint),
+        "encoder_cfg": {"name": recognize(encoding, ENCODER_NAMES)},
+        "encoder_ckpt_path": str(encoding.checkpoint),
+        "sam2_infer_cfgs": options.settings(),
+        "dataset_name": targets.stem,
+    }
+    shots = {"root": str(reference_dir), "json_file": str(references), "memory_pkl": str(out / "references.json")}
+    data = {
+        "fill_memory": {**shots, "cat_names": names},
+        # The names are copied, because YAML would write the same list as an alias.
+        "test": {"root": str(image_dir), "json_file": str(targets), "cat_names": list(names)},
+    }
+    accelerator = {"cuda": "gpu", None: "auto"}.get(options.device, options.device)
+    logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(out)}}
     config = {
         "model": {
             "class_path": "no_time_to_train.lightning_module.NoTimeToTrain",
-            "init_args": {
-                "test_mode": "test",
-                "model_cfg": {
-                    "sam2_cfg_file": recognize(proposing, SAM2_NAMES),
-                    "sam2_ckpt_path": str(proposing.checkpoint),
-                    "encoder_cfg": {"name": recognize(encoding, ENCODER_NAMES)},
-                    "encoder_ckpt_path": str(encoding.checkpoint),
-                    "sam2_infer_cfgs": options.settings(),
-                    "dataset_name": targets.stem,
-                },
-                "dataset_cfgs": {
-                    "fill_memory": {
-                        "root": str(reference_dir),
-                        "json_file": str(references),
-                        "memory_pkl": str(out / "references.json"),
-                        "cat_names": names,
-                    },
-                    "test": {
-                        "root": str(image_dir),
-                        "json_file": str(targets),
-                        "cat_names": list(names),  # a copy, because YAML would write the same list as an alias
-                    },
-                },
-            },
+            "init_args": {"test_mode": "test", "model_cfg": model, "dataset_cfgs": data},
         },
-        "trainer": {
-            "accelerator": {"cuda": "gpu", None: "auto"}.get(options.device, options.device),
-            "devices": 1,
-            "logger": {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(out)}},
-        },
+        "trainer": {"accelerator": accelerator, "devices": 1, "logger": logger},
     }
     with atomic_write(out / CONFIG) as file:
         file.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())

@@ -39,17 +39,12 @@ WITHOUT_MEANING = {
     },
 }
 
-#: How the names of data sets and class splits begin -> the protocol that scores them.
-PROTOCOLS: dict[str, Protocol] = {
-    "coco_semantic_split": "semantic",
-    "semantic": "semantic",
-    "coco": "coco",
-    "default_classes": "coco",
-    "few_shot_classes": "coco",
-    "cdfsod": "coco",
-    "lvis": "lvis",
-    "pascal_voc": "voc",
-    "voc": "voc",
+#: The protocols, and how the names of the data sets and class splits begin that they score; the first counts.
+PROTOCOLS: dict[Protocol, tuple[str, ...]] = {
+    "semantic": ("coco_semantic_split", "semantic"),
+    "coco": ("coco", "default_classes", "few_shot_classes", "cdfsod"),
+    "lvis": ("lvis",),
+    "voc": ("pascal_voc", "voc"),
 }
 
 #: The context ratio where a configuration of theirs has none (``coco_ref_dataset.py``); the paper's is 0.2.
@@ -157,7 +152,7 @@ def translate_names(stage: dict[str, Any], theirs: bool) -> list[str]:
 
 def protocol_of(name: str) -> Protocol | None:
     """The protocol that scores a data set or class split of this name; None if the name is not known."""
-    return next((protocol for start, protocol in PROTOCOLS.items() if name.startswith(start)), None)
+    return next((protocol for protocol, starts in PROTOCOLS.items() if name.startswith(starts)), None)
 
 
 def translate_trainer(trainer: dict[str, Any]) -> list[str]:

@@ -6,21 +6,14 @@ from typing import TYPE_CHECKING
 
 from no_time_to_train.commands.options import check_files
 from no_time_to_train.errors import UserError
-from no_time_to_train.networks.registry import (
-    CHECKPOINTS,
-    FOLDER,
-    SAM2_NAMES,
-    Network,
-    default_checkpoint,
-    find_network,
-)
+from no_time_to_train.networks import registry
 
 if TYPE_CHECKING:
     from no_time_to_train.networks.box_prompts import BoxSegmenter
 
 
 #: SAM ViT-H, whose masks the published results of PASCAL VOC and CD-FSOD were computed with.
-SAM_H = FOLDER / CHECKPOINTS["sam_vit_h"].file_name
+SAM_H = registry.FOLDER / registry.CHECKPOINTS["sam_vit_h"].file_name
 
 
 def boxes_to_masks(
@@ -98,9 +91,9 @@ def mask_maker(
     """What builds the network that the options choose, when it is needed."""
     if sam2_cfg_file or sam2_ckpt_path:
         name = (sam2_cfg_file or "sam2_hiera_l").removesuffix(".yaml")
-        network = Network(name, sam2_ckpt_path or default_checkpoint(name))
+        network = registry.Network(name, sam2_ckpt_path or registry.default_checkpoint(name))
     else:
-        network = find_network(sam2, SAM2_NAMES)
+        network = registry.find_network(sam2, registry.SAM2_NAMES)
 
     def build() -> "BoxSegmenter":
         from no_time_to_train.networks.box_prompts import build_box_segmenter

@@ -31,9 +31,8 @@ def show(memory: Path, *, pictures: Path | None = None, dinov2: str | None = Non
 
     bank = load_memory(memory)
     width = max((len(category.name) for category in bank.categories), default=0)
-    for category, count, negative in zip(
-        bank.categories, bank.counts.tolist(), bank.negative_counts.tolist(), strict=True
-    ):
+    counts = zip(bank.categories, bank.counts.tolist(), bank.negative_counts.tolist(), strict=True)
+    for category, count, negative in counts:
         negatives = f", {negative} negative" if negative else ""
         print(f"{category.name:<{width}}  {count} references{negatives}  (id {category.id})")
     print("made with " + ", ".join(f"{key} {value}" for key, value in bank.made_with.items()))

@@ -46,14 +46,12 @@ class ReferenceOption:
         from no_time_to_train.data.prompts import check_together
         from no_time_to_train.data.reference_forms import Reference
 
+        marks = (self.mask, self.box, self.points, self.negative_points)
         try:
-            check_together(self.mask, self.box, self.points, self.negative_points)
+            check_together(*marks)
         except UserError as error:
             raise UserError(f"{self.option} {self.label}:{self.image}: {error}") from error
-        negative = self.option == "--negative"
-        return Reference(
-            self.label, self.image, self.mask, self.box, self.points, self.negative_points, negative=negative
-        )
+        return Reference(self.label, self.image, *marks, negative=self.option == "--negative")
 
 
 def parse(text: str, option: Literal["--reference", "--negative"] = "--reference") -> ReferenceOption:

@@ -17,6 +17,7 @@ module                  what it reads or writes
 ``memory_files.py``     memory files
 ``coco_results.py``     detections as COCO result records, and back
 ``instances.py``        what is found in one image, for users of the Python interface
+``voc.py``              the classes and colors of Pascal VOC
 ``label_files.py``      instances as the files of labelling tools: LabelMe, YOLO, CVAT
 ======================  ============================================================================================
 """

@@ -1,14 +1,13 @@
 """The paper's class splits, and the classes that a configuration selects from an annotation file."""
 
-import json
 import warnings
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from pycocotools.coco import COCO
 
 from no_time_to_train.errors import UserError, UserNotice, suggest
+from no_time_to_train.files import read_json
 from no_time_to_train.method.memory_bank import Category
 
 #: LVIS's frequency groups, by the name of the class split: the value of ``frequency`` in LVIS's annotation file.
@@ -18,7 +17,7 @@ LVIS_SPLITS = {"lvis_rare": "r", "lvis_common": "c", "lvis_frequent": "f"}
 @cache
 def class_splits() -> dict[str, list[str]]:
     """The paper's class splits: the class names of each split, by the split's name."""
-    splits: dict[str, list[str]] = json.loads((files("no_time_to_train.data") / "class_splits.json").read_text("utf-8"))
+    splits: dict[str, list[str]] = read_json(Path(__file__).with_name("class_splits.json"))
     return splits
 
 

@@ -30,6 +30,7 @@ def to_coco_records(
     names: list[dict[str, str]] = [{}] * len(detections)
     if sources and detections.sources is not None:
         names = [{"source": sources[index]} for index in detections.sources.tolist()]
+    values = zip(detections.classes.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)
     return [
         {
             "image_id": image_id,
@@ -39,9 +40,7 @@ def to_coco_records(
             "segmentation": encode_crop(*masks.crop(index), masks.height, masks.width),
             **names[index],
         }
-        for index, (class_index, (x1, y1, x2, y2), score) in enumerate(
-            zip(detections.classes.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)
-        )
+        for index, (class_index, (x1, y1, x2, y2), score) in enumerate(values)
     ]
 
 

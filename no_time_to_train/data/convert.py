@@ -15,7 +15,6 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObje
 from no_time_to_train.data.names import unique_stems
 from no_time_to_train.data.reference_forms import FoundReferences, Reference, coco_json, find_references
 from no_time_to_train.data.reference_forms.reference import WHOLE
-from no_time_to_train.data.rle import encode_mask, mask_area, mask_box
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import read_json
 from no_time_to_train.method.memory_bank import Category
@@ -66,9 +65,8 @@ def read_ground_truth(path: Path, results: Path) -> Any:
             f"{path} is not a COCO file, and other forms have no ids of images: they serve results of segment, which "
             f"have an images.json next to them, and {results.parent} has none; give a COCO file (see convert --to coco)"
         )
-    found = find_references(path)
     entries = read_json(listed)
-    images = by_image(found)
+    images = by_image(find_references(path))
     places = {os.path.realpath(results.parent / entry["path"]): entry for entry in entries["images"]}
     bases: dict[str, list[dict[str, Any]]] = {}
     for entry in entries["images"]:
@@ -87,9 +85,9 @@ def read_ground_truth(path: Path, results: Path) -> Any:
             if one.label not in ids:
                 ids[one.label] = next(free)
             number = len(annotations) + 1
-            annotations.append(
-                {"id": number, "image_id": entry["id"], "category_id": ids[one.label], **coco_object(one)}
-            )
+            found = one.to_coco()
+            found["segmentation"] = found["segmentation"] or [one.corners.ravel().tolist()]
+            annotations.append({"id": number, "image_id": entry["id"], "category_id": ids[one.label], **found})
     if not annotations:
         raise UserError(f"{path} annotates none of the images of {listed}: are they the same images?")
     if missing:
@@ -98,16 +96,6 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     sizes = [{name: entry[name] for name in ("id", "file_name", "height", "width")} for entry in entries["images"]]
     return index_coco({"images": sizes, "annotations": annotations, "categories": categories})
-
-
-def coco_object(one: LabeledObject) -> dict[str, Any]:
-    """The keys of a COCO annotation that say where an object is."""
-    x1, y1, x2, y2 = one.box
-    if one.mask is None:
-        area, box, segmentation = (x2 - x1) * (y2 - y1), [x1, y1, x2 - x1, y2 - y1], [[x1, y1, x2, y1, x2, y2, x1, y2]]
-        return {"bbox": box, "area": area, "segmentation": segmentation, "iscrowd": 0}
-    encoded = encode_mask(one.mask)
-    return {"bbox": mask_box(encoded), "area": mask_area(encoded), "segmentation": encoded, "iscrowd": 0}
 
 
 def by_image(found: FoundReferences) -> dict[Path, list[Reference]]:

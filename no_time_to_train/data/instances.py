@@ -241,18 +241,11 @@ class Instances(Sequence[Instance]):
         height, width = self.detections.masks.shape[1:]
         file_name = "" if self.path is None else relative_path(self.path, Path(path).parent)
         image = {"id": 1, "file_name": file_name, "height": height, "width": width}
-        annotations = [
-            {
-                **record,
-                "id": number,
-                "bbox": [x1, y1, x2 + 1 - x1, y2 + 1 - y1],
-                "area": mask_area(record["segmentation"]),
-                "iscrowd": 0,
-            }
-            for number, (record, (x1, y1, x2, y2)) in enumerate(
-                zip(self.to_coco(), self.boxes.tolist(), strict=True), 1
-            )
-        ]
+        annotations = []
+        records = zip(self.to_coco(), self.boxes.tolist(), strict=True)
+        for number, (record, (x1, y1, x2, y2)) in enumerate(records, start=1):
+            box = {"bbox": [x1, y1, x2 + 1 - x1, y2 + 1 - y1], "area": mask_area(record["segmentation"])}
+            annotations.append({**record, "id": number, **box, "iscrowd": 0})
         categories = [{"id": category.id, "name": category.name} for category in self.categories]
         write_json(path, {"images": [image], "categories": categories, "annotations": annotations}, indent=None)
 

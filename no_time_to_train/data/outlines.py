@@ -27,19 +27,13 @@ def outlines(mask: NDArray[np.bool_], along: Literal["edges", "centers"]) -> lis
     if along == "edges":
         picture = picture.repeat(2, axis=0).repeat(2, axis=1)
     contours, tree = cv2.findContours(picture, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    found: list[Outline] = []
-    for number, contour in enumerate(contours):
-        _, _, first_hole, parent = tree[0][number]
+    parents = [] if tree is None else tree[0][:, 3].tolist()
+    holes: dict[int, list[NDArray[np.int32]]] = {number: [] for number, parent in enumerate(parents) if parent < 0}
+    for contour, parent in zip(contours, parents, strict=True):
         if parent >= 0:
-            continue
-        ring = _corners(contour[:, 0], along)
-        hole = first_hole
-        holes = []
-        while hole >= 0:
-            holes.append(_corners(contours[hole][:, 0], along))
-            hole = tree[0][hole][0]
-        found.append(_simplify(_join(ring, holes)).astype(np.float64))
-    return found
+            holes[parent].append(_corners(contour[:, 0], along))
+    rings = {number: _corners(contours[number][:, 0], along) for number in holes}
+    return [_simplify(_join(rings[number], holes[number])).astype(np.float64) for number in holes]
 
 
 def _corners(contour: NDArray[Any], along: str) -> NDArray[np.int32]:

@@ -232,6 +232,11 @@ def mask_box(encoded: Rle) -> list[float]:
     return box
 
 
+def coco_object(encoded: Rle) -> dict[str, Any]:
+    """The values of a COCO annotation of an object with this mask, a compressed RLE."""
+    return {"bbox": mask_box(encoded), "area": mask_area(encoded), "segmentation": encoded, "iscrowd": 0}
+
+
 def annotation_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
     """The mask of a COCO annotation or result.
 

@@ -60,10 +60,7 @@ def write_examples(out: Path) -> list[str]:
     data = read_json(references)
     data["annotations"] = [annotation for annotation in data["annotations"] if annotation["id"] in chosen]
     used = {annotation["image_id"] for annotation in data["annotations"]}
-    data["images"] = [
-        {**image, "file_name": f"references/images/{image['file_name']}"}
-        for image in data["images"]
-        if image["id"] in used
-    ]
+    shown = [image for image in data["images"] if image["id"] in used]
+    data["images"] = [{**image, "file_name": f"references/images/{image['file_name']}"} for image in shown]
     write_json(out / "examples.json", data, indent=None)
     return sorted(str(path) for path in (targets.parent / "images").iterdir())[:SEGMENTED]

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.rle import coco_object, encode_mask
 from no_time_to_train.files import atomic_write, write_json
 
 Floats = NDArray[np.float32]
@@ -150,17 +149,8 @@ def write_coco(out_dir: str | Path, classes: Sequence[PatternClass], num_images:
         images.append(image)
         for label, mask in zip(scene.labels, scene.masks, strict=True):
             rle = encode_mask(mask)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": int(label) + 1,
-                    "segmentation": rle,
-                    "bbox": [float(value) for value in coco_mask.toBbox(rle)],
-                    "area": float(mask.sum()),
-                    "iscrowd": 0,
-                }
-            )
+            ids = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(label) + 1}
+            annotations.append({**ids, "segmentation": rle, **coco_object(rle), "area": float(mask.sum())})
     categories = [{"id": i + 1, "name": c.name, "supercategory": "pattern"} for i, c in enumerate(classes)]
     path = out_dir / "instances.json"
     write_json(path, {"images": images, "annotations": annotations, "categories": categories}, indent=None)
@@ -297,14 +287,6 @@ def _cast_shadow(canvas: Floats, alpha: Floats, y: int, x: int) -> None:
     canvas[top:bottom, left:right] *= 1 - 0.45 * shadow[..., None]
 
 
-def _stripes(x: Floats, y: Floats) -> Tones:
-    return x < 0.5
-
-
-def _checks(x: Floats, y: Floats) -> Tones:
-    return (x < 0.5) ^ (y < 0.5)
-
-
 def _dots(x: Floats, y: Floats) -> Tones:
     near = np.hypot(x - 0.5, y - 0.5)
     corner = np.hypot(0.5 - np.abs(x - 0.5), 0.5 - np.abs(y - 0.5))
@@ -316,17 +298,9 @@ def _bricks(x: Floats, y: Floats) -> Tones:
     return ((2 * y) % 1 > 0.2) & ((x + 0.5 * row) % 1 > 0.1)
 
 
-def _rings(x: Floats, y: Floats) -> Tones:
-    return (np.hypot(x - 0.5, y - 0.5) * 4) % 1 < 0.5
-
-
 def _crosses(x: Floats, y: Floats) -> Tones:
     dx, dy = np.abs(x - 0.5), np.abs(y - 0.5)
     return ((dx < 0.12) & (dy < 0.36)) | ((dy < 0.12) & (dx < 0.36))
-
-
-def _triangles(x: Floats, y: Floats) -> Tones:
-    return np.abs(x - 0.5) * 2 < y
 
 
 def _weave(x: Floats, y: Floats) -> Tones:
@@ -335,12 +309,12 @@ def _weave(x: Floats, y: Floats) -> Tones:
 
 #: What references and targets are drawn from. The nano networks have seen none of these kinds in training.
 NOVEL_CLASSES = (
-    PatternClass("stripes", "stripes", 0.12, _stripes),
-    PatternClass("checks", "checks", 0.2, _checks),
+    PatternClass("stripes", "stripes", 0.12, lambda x, y: x < 0.5),
+    PatternClass("checks", "checks", 0.2, lambda x, y: (x < 0.5) ^ (y < 0.5)),
     PatternClass("dots", "dots", 0.2, _dots),
     PatternClass("bricks", "bricks", 0.26, _bricks),
-    PatternClass("rings", "rings", 0.32, _rings),
+    PatternClass("rings", "rings", 0.32, lambda x, y: (np.hypot(x - 0.5, y - 0.5) * 4) % 1 < 0.5),
     PatternClass("crosses", "crosses", 0.3, _crosses),
-    PatternClass("triangles", "triangles", 0.3, _triangles),
+    PatternClass("triangles", "triangles", 0.3, lambda x, y: np.abs(x - 0.5) * 2 < y),
     PatternClass("weave", "weave", 0.32, _weave),
 )

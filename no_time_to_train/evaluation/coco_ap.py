@@ -14,13 +14,11 @@ from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import first_of
+from no_time_to_train.evaluation.figures import Figures, Metrics, Records
 from no_time_to_train.method.memory_bank import Category
 
 #: The rows of pycocotools' summary table, in its order.
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-
-#: The content of ``metrics.json``: figures by name, for each of "bbox", "segm", "semantic" and "errors".
-Metrics = dict[str, dict[str, Any]]
 
 
 class VocEval(COCOeval):  # type: ignore[misc]  # pycocotools has no type hints
@@ -42,7 +40,7 @@ class VocEval(COCOeval):  # type: ignore[misc]  # pycocotools has no type hints
         return coco_mask.iou(boxes, [annotation["bbox"] for annotation in objects], [0] * len(objects))
 
 
-def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
+def coco_ap(coco: COCO, results: Records, categories: list[Category]) -> tuple[Metrics, str]:
     """COCO's AP of boxes, and of masks where all ground truth and all results have one.
 
     Returns:
@@ -58,7 +56,7 @@ def coco_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category
     return metrics, tables + why_no_masks(coco, results, categories, metrics)
 
 
-def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> tuple[Metrics, str]:
+def voc_ap(coco: COCO, results: Records, categories: list[Category]) -> tuple[Metrics, str]:
     """PASCAL VOC's AP of boxes, and nAP50 as published.
 
     The published evaluation is COCO's, where the overlap with a difficult object (``iscrowd``) is divided by the
@@ -76,13 +74,13 @@ def voc_ap(coco: COCO, results: list[dict[str, Any]], categories: list[Category]
     return {"bbox": {**summary(evaluator), "nAP50_as_published": published, "per_class": names}}, table
 
 
-def truth_of(coco: COCO, categories: list[Category]) -> list[dict[str, Any]]:
+def truth_of(coco: COCO, categories: list[Category]) -> Records:
     """The annotations of some classes."""
     chosen = {category.id for category in categories}
     return [annotation for annotation in coco.anns.values() if annotation["category_id"] in chosen]
 
 
-def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> list[str]:
+def scorable_iou_types(coco: COCO, results: Records, categories: list[Category]) -> list[str]:
     """What can be scored: "bbox" where all ground truth of the classes and all results have boxes, "segm" likewise."""
     truth = truth_of(coco, categories)
     return [
@@ -92,7 +90,7 @@ def scorable_iou_types(coco: COCO, results: list[dict[str, Any]], categories: li
     ]
 
 
-def why_no_masks(coco: COCO, results: list[dict[str, Any]], categories: list[Category], metrics: Metrics) -> str:
+def why_no_masks(coco: COCO, results: Records, categories: list[Category], metrics: Metrics) -> str:
     """Why masks are not scored although most objects and results have one; empty where there is nothing to say."""
     truth = truth_of(coco, categories)
     lacking = [str(annotation["id"]) for annotation in truth if not annotation.get("segmentation")]
@@ -105,11 +103,7 @@ def why_no_masks(coco: COCO, results: list[dict[str, Any]], categories: list[Cat
 
 
 def run_evaluator(
-    evaluator_class: type[COCOeval],
-    coco: COCO,
-    results: list[dict[str, Any]],
-    categories: list[Category],
-    iou_type: str,
+    evaluator_class: type[COCOeval], coco: COCO, results: Records, categories: list[Category], iou_type: str
 ) -> tuple[COCOeval, str]:
     """Run one of pycocotools' evaluators for "bbox" or "segm": the evaluator, and its table as text."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -123,28 +117,26 @@ def run_evaluator(
     return evaluator, table.getvalue()
 
 
-def load_results(coco: COCO, results: list[dict[str, Any]], iou_type: str) -> COCO:
+def load_results(coco: COCO, results: Records, iou_type: str) -> COCO:
     """Results, which are not changed, in pycocotools' form for "bbox" or "segm"."""
     if not results:  # which pycocotools does not accept
         return index_coco({**coco.dataset, "annotations": []})
     return coco.loadRes(boxes_or_masks(results, iou_type))
 
 
-def boxes_or_masks(results: list[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
+def boxes_or_masks(results: Records, iou_type: str) -> Records:
     """Copies of results into which evaluators may write, with boxes or masks only: their area is what is scored."""
     dropped = "segmentation" if iou_type == "bbox" else "bbox"
     return [{key: copy.copy(record[key]) for key in record if key != dropped} for record in results]
 
 
-def summary(evaluator: COCOeval) -> dict[str, float | None]:
+def summary(evaluator: COCOeval) -> Figures:
     """The figures of pycocotools' summary table by name; None instead of its -1, which means no ground truth."""
     figures = zip(SUMMARY, evaluator.stats.tolist(), strict=True)
     return {name: None if value == -1 else value for name, value in figures}
 
 
-def ap_per_class(
-    evaluator: COCOeval, categories: list[Category], first_threshold_only: bool = False
-) -> dict[str, float | None]:
+def ap_per_class(evaluator: COCOeval, categories: list[Category], first_threshold_only: bool = False) -> Figures:
     """The AP of each class by its name, or that at an IoU of 0.5 only; None for classes without ground truth."""
     precision = evaluator.eval["precision"]  # [IoU thresholds, recalls, classes, area ranges, detections per image]
     thresholds = slice(1) if first_threshold_only else slice(None)
@@ -177,7 +169,7 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def format_table(figures: dict[str, float | None], header: tuple[str, str] | None = None) -> str:
+def format_table(figures: Figures, header: tuple[str, str] | None = None) -> str:
     """A table of fractions in percent by name, with "-" for None, and the titles of its two columns."""
     width = max(map(len, figures), default=0)
     rows = [header] if header else []

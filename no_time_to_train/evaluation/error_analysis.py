@@ -33,6 +33,7 @@ from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.evaluation.coco_ap import average_precision, load_results, mean_of_known
+from no_time_to_train.evaluation.figures import Record, Records
 from no_time_to_train.method.memory_bank import Category
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
@@ -58,7 +59,7 @@ class ScoredDetection:
     category_id: int
     image_id: ImageId
     score: float
-    record: dict[str, Any]
+    record: Record
     is_hit: bool
     kind: str = ""
     target: int | None = None
@@ -68,7 +69,7 @@ class ImageMatches(NamedTuple):
     """The detections and objects of one image, and their IoU, float [detections, objects]."""
 
     detections: list[ScoredDetection]
-    objects: list[dict[str, Any]]
+    objects: Records
     iou: NDArray[np.float64]
 
 
@@ -85,7 +86,7 @@ class Matches:
 
     iou_type: str
     detections: list[ScoredDetection] = field(default_factory=list)
-    objects: dict[int, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[int, Record] = field(default_factory=dict)
     hit_objects: set[int] = field(default_factory=set)
 
     def missed_objects(self) -> set[int]:
@@ -110,19 +111,15 @@ class Matches:
 
 
 def analyze_errors(
-    coco: COCO,
-    results: list[dict[str, Any]],
-    categories: list[Category],
-    iou_type: str,
-    evaluator_class: type[COCOeval] = COCOeval,
-) -> tuple[dict[str, Any], str]:
+    coco: COCO, results: Records, categories: list[Category], iou_type: str, evaluator: type[COCOeval] = COCOeval
+) -> tuple[Record, str]:
     """Sort the errors of a detector by kind, and compute what each kind costs.
 
     Returns:
         ``{"iou_type": ..., "AP50": ..., "gain": {kind: AP50 gained}, "count": {kind: n}, "per_class": {name: {"AP50":
         ..., kind: n}}, "confusion": {true class: {predicted class or "missed": n}}}``, and the tables as text.
     """
-    matches = find_matches(coco, results, categories, iou_type, evaluator_class)
+    matches = find_matches(coco, results, categories, iou_type, evaluator)
     names = {category.id: category.name for category in categories}
     confusion: dict[str, Counter[str]] = {name: Counter() for name in names.values()}
     for image in matches.images():
@@ -144,17 +141,12 @@ def analyze_errors(
 
 
 def find_matches(
-    coco: COCO,
-    results: list[dict[str, Any]],
-    categories: list[Category],
-    iou_type: str,
-    evaluator_class: type[COCOeval],
-    hit: float = HIT,
+    coco: COCO, results: Records, categories: list[Category], iou_type: str, scoring: type[COCOeval], hit: float = HIT
 ) -> Matches:
     """Let one of pycocotools' evaluators find the hits, which need an IoU of ``hit``; errors get no kinds here."""
     with contextlib.redirect_stdout(io.StringIO()):
         loaded = load_results(coco, results, iou_type)
-        evaluator = evaluator_class(coco, loaded, iou_type)
+        evaluator = scoring(coco, loaded, iou_type)
         evaluator.params.catIds = [category.id for category in categories]
         evaluator.params.iouThrs = np.array([hit])
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -246,9 +238,7 @@ def corrected_ap(
     return mean_of_known(ap_by_class(detections, objects, names).values()) or 0.0
 
 
-def ap_by_class(
-    detections: Iterable[ScoredDetection], objects: Iterable[dict[str, Any]], names: dict[int, str]
-) -> ApByClass:
+def ap_by_class(detections: Iterable[ScoredDetection], objects: Iterable[Record], names: dict[int, str]) -> ApByClass:
     """The AP of each class at 101 recalls, as pycocotools computes it."""
     counts = Counter(annotation["category_id"] for annotation in objects)
     hits = defaultdict(list)
@@ -275,8 +265,6 @@ def error_tables(metrics: dict[str, Any], confusions: int = 10) -> str:
     ]
     if pairs:
         rows.append(" most frequent confusions:")
-        rows += [
-            f" {count:>7}  {true} taken for {predicted}"
-            for count, true, predicted in sorted(pairs, reverse=True)[:confusions]
-        ]
+    for count, true, predicted in sorted(pairs, reverse=True)[:confusions]:
+        rows.append(f" {count:>7}  {true} taken for {predicted}")
     return "\n".join([*rows, ""])

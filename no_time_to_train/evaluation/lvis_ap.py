@@ -5,7 +5,6 @@ Both are by faster-coco-eval: the LVIS authors' own package does not run with nu
 
 import copy
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO as LvisCOCO
@@ -16,7 +15,8 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.class_splits import LVIS_SPLITS
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.coco_ap import Metrics, boxes_or_masks, format_table, mean_of_valid, scorable_iou_types
+from no_time_to_train.evaluation.coco_ap import boxes_or_masks, format_table, mean_of_valid, scorable_iou_types
+from no_time_to_train.evaluation.figures import Figures, Metrics, Records
 from no_time_to_train.method.memory_bank import Category
 
 #: Detections per image at most, of all classes together.
@@ -24,11 +24,11 @@ MAX_DETECTIONS = 300
 #: Detections per image and class at most, in the plain COCO AP.
 PLAIN_MAX_DETECTIONS = 100
 #: Classes evaluated at once: the evaluator keeps a table of images x classes, which needs gigabytes for all 1,203.
-CLASSES_AT_ONCE = 100
+AT_ONCE = 100
 
 
 def lvis_ap(
-    coco: COCO, results: list[dict[str, Any]], categories: list[Category], classes_at_once: int = CLASSES_AT_ONCE
+    coco: COCO, results: Records, categories: list[Category], classes_at_once: int = AT_ONCE
 ) -> tuple[Metrics, str]:
     """LVIS's AP of boxes and masks, and the AP as published.
 
@@ -58,7 +58,7 @@ def lvis_ap(
     return metrics, tables
 
 
-def with_numbered_images(coco: COCO, results: list[dict[str, Any]]) -> tuple[COCO, list[dict[str, Any]]]:
+def with_numbered_images(coco: COCO, results: Records) -> tuple[COCO, Records]:
     """Ground truth and results with image ids that are integers, which faster-coco-eval needs."""
     if all(isinstance(image_id, int) for image_id in coco.imgs):
         return coco, results
@@ -71,9 +71,7 @@ def with_numbered_images(coco: COCO, results: list[dict[str, Any]]) -> tuple[COC
     return index_coco({**coco.dataset, "images": images, "annotations": annotations}), results
 
 
-def lvis_figures(
-    precision: NDArray[np.float64], recall: NDArray[np.float64], frequencies: list[str]
-) -> dict[str, float | None]:
+def lvis_figures(precision: NDArray[np.float64], recall: NDArray[np.float64], frequencies: list[str]) -> Figures:
     """LVIS's summary figures from those of :func:`evaluate_classes`, and the ``frequency`` of each class."""
     figures = {
         "AP": mean_of_valid(precision[:, :, :, 0]),
@@ -101,19 +99,16 @@ def check_lvis(coco: COCO) -> None:
                     raise UserError(f"LVIS's protocol needs {key!r}, which {kind} id {entry['id']} lacks")
 
 
-def best_of_each_image(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def best_of_each_image(results: Records) -> Records:
     """The ``MAX_DETECTIONS`` results with the highest scores in each image."""
     by_image = defaultdict(list)
     for record in results:
         by_image[record["image_id"]].append(record)
-    return [
-        record
-        for records in by_image.values()
-        for record in sorted(records, key=lambda record: -record["score"])[:MAX_DETECTIONS]
-    ]
+    best = (sorted(records, key=lambda record: -record["score"])[:MAX_DETECTIONS] for records in by_image.values())
+    return [record for records in best for record in records]
 
 
-def verified_results(coco: COCO, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def verified_results(coco: COCO, results: Records) -> Records:
     """The results whose class is verified to be present in their image, or to be absent from it.
 
     The evaluator ignores the others too, but fails on an image that has no verified ones.
@@ -124,12 +119,7 @@ def verified_results(coco: COCO, results: list[dict[str, Any]]) -> list[dict[str
 
 
 def evaluate_classes(
-    coco: COCO,
-    results: list[dict[str, Any]],
-    categories: list[Category],
-    iou_type: str,
-    federated: bool,
-    at_once: int = CLASSES_AT_ONCE,
+    coco: COCO, results: Records, categories: list[Category], iou_type: str, federated: bool, at_once: int = AT_ONCE
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Run the evaluator on C classes, some at a time.
 

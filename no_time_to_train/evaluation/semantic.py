@@ -12,6 +12,7 @@ from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.coco_ap import format_table, mean_of_known
+from no_time_to_train.evaluation.figures import Record, Records
 from no_time_to_train.method.memory_bank import Category
 
 #: The lowest score of an instance that counts, unless the user sets another: that of the published evaluation.
@@ -20,12 +21,10 @@ DEFAULT_THRESHOLD = 0.5
 PUBLISHED_LABELS = 20
 
 #: Annotations or results by image id, in the order in which they are painted.
-ByImage = Mapping[ImageId, list[dict[str, Any]]]
+ByImage = Mapping[ImageId, Records]
 
 
-def semantic_iou(
-    coco: COCO, results: list[dict[str, Any]], categories: list[Category], threshold: float
-) -> tuple[dict[str, Any], str]:
+def semantic_iou(coco: COCO, results: Records, categories: list[Category], threshold: float) -> tuple[Record, str]:
     """The IoU of each class, from the numbers of pixels in all images of the file.
 
     Every pixel has one label: the background or one of the classes. Where results overlap, the highest score wins.
@@ -65,7 +64,7 @@ def semantic_iou(
     return metrics, f"SEMANTIC RESULTS (scores from {threshold:g}):\n{table}\n"
 
 
-def published_miou(coco: COCO, results: list[dict[str, Any]], categories: list[Category]) -> float | None:
+def published_miou(coco: COCO, results: Records, categories: list[Category]) -> float | None:
     """The mIoU as the published evaluation computes it, which is another quantity than ours.
 
     The label of a class is its position in ``categories`` of the annotation file, 0 to 79 for COCO. The background has
@@ -91,9 +90,7 @@ def published_miou(coco: COCO, results: list[dict[str, Any]], categories: list[C
     return mean_of_known(float(o / u) if u else None for o, u in known)
 
 
-def predictions_by_image(
-    results: list[dict[str, Any]], label: dict[int, int], threshold: float
-) -> dict[ImageId, list[dict[str, Any]]]:
+def predictions_by_image(results: Records, label: dict[int, int], threshold: float) -> dict[ImageId, Records]:
     """The results of the categories that have a label, by image id, in the order of the file."""
     by_image = defaultdict(list)
     for record in results:
@@ -127,7 +124,7 @@ def overlap_and_union(pixels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDA
     return overlap, pixels.sum(axis=0) + pixels.sum(axis=1) - overlap
 
 
-def _of_classes(coco: COCO, image_id: ImageId, label: dict[int, int]) -> list[dict[str, Any]]:
+def _of_classes(coco: COCO, image_id: ImageId, label: dict[int, int]) -> Records:
     """The annotations of an image whose class has a label, in the order of the file."""
     return [annotation for annotation in coco.imgToAnns[image_id] if annotation["category_id"] in label]
 

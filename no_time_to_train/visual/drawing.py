@@ -15,6 +15,9 @@ from no_time_to_train.visual.labels import fitting_labels, load_font, text_size
 #: An RGB picture: uint8 [H, W, 3].
 Picture = NDArray[np.uint8]
 
+#: RGB, each from 0 to 255.
+Color = tuple[int, int, int]
+
 #: The colors of classes. The first twelve are dark enough for a white label; the others take a black one.
 PALETTE = sv.ColorPalette.from_hex(
     [
@@ -75,16 +78,14 @@ def draw_instances(
     return np.asarray(canvas)
 
 
-def draw_mask(
-    picture: Picture, crop: NDArray[np.bool_], top: int, left: int, color: tuple[int, int, int], line: int
-) -> None:
+def draw_mask(picture: Picture, crop: NDArray[np.bool_], top: int, left: int, color: Color, line: int) -> None:
     """Draw the part of a mask in its box into a picture, in place."""
     patch = picture[top : top + crop.shape[0], left : left + crop.shape[1]]
     patch[crop] = np.rint((1 - FILL) * patch[crop] + FILL * np.array(color)).astype(np.uint8)
     draw_outlines(picture, [contour + np.array([left, top], np.int32) for contour in outlines(crop)], color, line)
 
 
-def draw_outlines(picture: Picture, contours: list[NDArray[np.int32]], color: tuple[int, int, int], line: int) -> None:
+def draw_outlines(picture: Picture, contours: list[NDArray[np.int32]], color: Color, line: int) -> None:
     """Draw outlines into a picture, uint8 [H, W, 3], in place: a line of ``line`` pixels on a wider white one.
 
     White on both sides separates the color from a background that resembles it.
@@ -120,7 +121,7 @@ def instance_colors(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
     return chosen
 
 
-def is_dark(color: tuple[int, int, int]) -> bool:
+def is_dark(color: Color) -> bool:
     """Whether white text is easier to read on an RGB color than black text (WCAG 2)."""
     linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.2

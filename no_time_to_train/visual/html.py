@@ -1,6 +1,6 @@
-"""HTML pages from the jinja2 templates in ``visual/templates``.
+"""HTML pages and texts from the jinja2 templates in ``visual/templates``.
 
-Every template extends ``base.html``, which has the frame and the style that the pages share.
+Every page extends ``base.html``, which has the frame and the style that the pages share.
 """
 
 import base64
@@ -26,6 +26,15 @@ TEMPLATES = Environment(
 )
 
 
+#: The same for plain text, where nothing is escaped.
+TEXTS = TEMPLATES.overlay(autoescape=False)
+
+
+def render_text(template: str, **values: Any) -> str:
+    """Fill in a template of plain text, such as ``explain.txt``."""
+    return TEXTS.get_template(template).render(values)
+
+
 def render(template: str, **values: Any) -> str:
     """Fill in a template.
 
@@ -33,7 +42,7 @@ def render(template: str, **values: Any) -> str:
         template: File name of the template, such as ``gallery.html``.
 
     Returns:
-        A complete HTML page. What UTF-8 cannot hold, bytes of a foreign file name, is a question mark in it.
+        The page. What UTF-8 cannot hold, bytes of a foreign file name, is a question mark in it.
     """
     return TEMPLATES.get_template(template).render(values).encode(errors="replace").decode()
 

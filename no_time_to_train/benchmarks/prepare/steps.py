@@ -47,6 +47,10 @@ class PrepareOptions:
         return self.masks == "all" or (self.masks == "references" and references)
 
 
+#: Says in a few words what is missing; None where nothing is.
+Problem = Callable[[], str | None]
+
+
 @dataclass(frozen=True)
 class Step:
     """One step, which makes one piece of a data set.
@@ -59,7 +63,7 @@ class Step:
     """
 
     name: str
-    problem: Callable[[], str | None]
+    problem: Problem
     make: Callable[[], object] | None
     source: str = ""
 

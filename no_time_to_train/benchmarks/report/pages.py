@@ -11,29 +11,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from no_time_to_train.benchmarks.report import tables as paper
 from no_time_to_train.benchmarks.report.runs import OURS, Run
-from no_time_to_train.benchmarks.report.tables import (
-    BENCHMARKS,
-    Benchmark,
-    Point,
-    Table,
-    benchmark_of,
-    dataset_title,
-    points,
-    points_csv,
-    published_over_seeds,
-    tables_of,
-)
 from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.html import render
 
 TITLE = "Runs next to the published figures"
-NOTE = (
-    "All figures are percentages; published ones are those of arXiv 2507.02798. Measures 'as published' are computed "
-    "as the published code computes them; docs/benchmarks.md says how they differ from ours. 'README' is the figure in "
-    "the authors' README; 'published' next to a run is that of their table of all seeds. Runs with settings other "
-    "than the paper's have them in the name of the method, and no published figure next to them."
-)
 
 #: The paper's numbers of shots.
 PAPER_SHOTS = (1, 2, 3, 5, 10, 30)
@@ -55,7 +38,7 @@ class Section:
     """
 
     title: str
-    tables: list[Table]
+    tables: list[paper.Table]
     file_name: str = ""
     plot: bytes | None = None
     csv: str = ""
@@ -64,8 +47,8 @@ class Section:
 def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
     """Write ``report.md``, ``report.html``, and ``report_BENCHMARK.csv`` and ``.png`` for each benchmark with runs."""
     sections = build_sections(runs)
-    page = render("report.html", title=TITLE, note=NOTE, sections=sections, b64encode=b64encode)
-    contents = {out_dir / "report.md": markdown(sections).encode(), out_dir / "report.html": page.encode()}
+    values = {"title": TITLE, "sections": sections, "row": markdown_row, "b64encode": b64encode}
+    contents = {out_dir / name: render(name, **values).encode() for name in ("report.md", "report.html")}
     for section in sections:
         if section.plot is not None:
             contents[out_dir / f"{section.file_name}.png"] = section.plot
@@ -80,39 +63,26 @@ def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
 def build_sections(runs: list[Run]) -> list[Section]:
     """One section per benchmark that has finished runs, and one for the runs that did not finish."""
     sections = []
-    for benchmark in BENCHMARKS:
-        finished = [run for run in runs if run.status == "finished" and benchmark_of(run) is benchmark]
+    for benchmark in paper.BENCHMARKS:
+        finished = [run for run in runs if run.status == "finished" and paper.benchmark_of(run) is benchmark]
         if not finished:
             continue
-        found = points(benchmark, finished)
-        tables, name = tables_of(benchmark, found, finished), f"report_{benchmark.key}"
-        sections.append(Section(benchmark.title, tables, name, plot(benchmark, found), points_csv(found)))
+        found = paper.points(benchmark, finished)
+        tables, name = paper.tables_of(benchmark, found, finished), f"report_{benchmark.key}"
+        sections.append(Section(benchmark.title, tables, name, plot(benchmark, found), paper.points_csv(found)))
     others = [[run.folder, run.status, run.reason] for run in runs if run.status != "finished"]
     if others:
-        table = Table("They are not counted above", ["folder", "status", "where and why"], others)
+        table = paper.Table("They are not counted above", ["folder", "status", "where and why"], others)
         sections.append(Section("Failed and unfinished runs", [table]))
     return sections
 
 
-def markdown(sections: list[Section]) -> str:
-    """The report as Markdown, which refers to the plots by their file names."""
-    lines = [f"# {TITLE}", "", NOTE, ""]
-    for section in sections:
-        lines += [f"## {section.title}", ""]
-        if section.plot is not None:
-            lines += [f"![{section.title}]({section.file_name}.png)", ""]
-        for table in section.tables:
-            rows = [table.header, ["---"] * len(table.header), *table.rows]
-            lines += [f"{table.caption}:", "", *map(_markdown_row, rows), ""]
-    return "\n".join(lines)
-
-
-def _markdown_row(cells: list[str]) -> str:
+def markdown_row(cells: list[str]) -> str:
     """A row of a Markdown table: cells on one line, without any character that Markdown or HTML gives a meaning."""
     return "| " + " | ".join(re.sub(r"([\\`|<>\[\]*~&])", r"\\\1", " ".join(cell.split())) for cell in cells) + " |"
 
 
-def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
+def plot(benchmark: paper.Benchmark, found: list[paper.Point]) -> bytes | None:
     """Draw the first two measures of a benchmark, one panel each, as a PNG file; None where no run states its shots."""
     shown = [point for point in found if point.shots is not None]
     measures = [
@@ -133,18 +103,18 @@ def plot(benchmark: Benchmark, found: list[Point]) -> bytes | None:
     return png.getvalue()
 
 
-def _draw_panel(axes: Axes, benchmark: Benchmark, found: list[Point], measure: str) -> None:
+def _draw_panel(axes: Axes, benchmark: paper.Benchmark, found: list[paper.Point], measure: str) -> None:
     """Draw one line per data set and method, with error bars over seeds, and what is published in gray."""
     series = dict.fromkeys((point.dataset, point.method) for point in found)
     colors = {name: f"C{index}" for index, name in enumerate(series)}  # the same in all panels
     shown = [point for point in found if point.measure == measure]
     for (dataset, method), group in groupby(shown, key=lambda point: (point.dataset, point.method)):
         x, y, std = zip(*((point.shots or 0, point.mean, point.std or 0.0) for point in group), strict=True)
-        label = dataset_title(dataset) if method == OURS else f"{dataset_title(dataset)}, {method}"
+        label = paper.dataset_title(dataset) if method == OURS else f"{paper.dataset_title(dataset)}, {method}"
         label = f" {label}".replace("$", r"\$")  # "_" at the beginning and "$" have a meaning for matplotlib
         axes.errorbar(x, y, std, marker="o", capsize=3, color=colors[dataset, method], label=label)
     for dataset in dict.fromkeys(point.dataset for point in shown):
-        known = [(shots, published_over_seeds(dataset, shots, measure)) for shots in PAPER_SHOTS]
+        known = [(shots, paper.published_over_seeds(dataset, shots, measure)) for shots in PAPER_SHOTS]
         curve = [(shots, published.mean, published.std or 0.0) for shots, published in known if published]
         if curve:
             x, y, std = zip(*curve, strict=True)

@@ -101,22 +101,17 @@ def _read_run(folder: Path, name: str) -> Run:
         method=one_line(_value(labels, "method", None, _is_name) or _our_method(sections.get("test", {}))),
         shots=_value(labels, "n_shot", None, lambda value: value is None or _is_integer(value, 1, 10**6)),
         seed=_value(labels, "seed", None, lambda value: value is None or _is_integer(value, -(2**63), 2**63)),
-        seconds=sum(
-            _value(section, "seconds", 0.0, lambda value: _is_figure(value, 1e9)) for section in sections.values()
-        ),
+        seconds=sum(_value(one, "seconds", 0.0, lambda value: _is_figure(value, 1e9)) for one in sections.values()),
     )
     if "finished" in (states.get("test"), states.get("evaluate")):
         run.metrics = _read_metrics(folder / "metrics.json")
         run.status = "finished"
         return run
-    for stage, section in sections.items():
-        if states[stage] == "failed":
-            run.status = "failed"
-            run.reason = one_line(f"{stage}: {section.get('error', 'no reason is recorded')}")[:LONGEST_REASON]
-            return run
-    stage, status = list(states.items())[-1]
-    state = "started, but did not end" if status == "running" else "finished; no later stage was started"
-    run.reason = one_line(f"{stage}: {state}")[:LONGEST_REASON]
+    stage, status = next((one for one in states.items() if one[1] == "failed"), list(states.items())[-1])
+    reason = "started, but did not end" if status == "running" else "finished; no later stage was started"
+    if status == "failed":
+        run.status, reason = status, sections[stage].get("error", "no reason is recorded")
+    run.reason = one_line(f"{stage}: {reason}")[:LONGEST_REASON]
     return run
 
 

@@ -1,14 +1,15 @@
 """COCO: one JSON file for all images, as pycocotools and CVAT read it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.data.outlines import outlines
-from no_time_to_train.data.rle import encode_mask, mask_area, mask_box
+from no_time_to_train.data.rle import Rle
 from no_time_to_train.files import write_json
-from no_time_to_train.method.memory_bank import Category
 
 
 class CocoFiles(LabelFiles):
@@ -17,9 +18,8 @@ class CocoFiles(LabelFiles):
     form = "coco"
     annotations, images = "annotations.json", "images"
 
-    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
-        super().__init__(out, categories, link)
-        listed = [{"id": one.id, "name": one.name, "supercategory": ""} for one in categories]
+    def begin(self) -> None:
+        listed = [{"id": one.id, "name": one.name, "supercategory": ""} for one in self.categories]
         self.data: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": listed}
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
@@ -27,26 +27,16 @@ class CocoFiles(LabelFiles):
         self.data["images"].append(entry)
         ids = {category.name: category.id for category in self.categories}
         for one in objects:
-            x1, y1, x2, y2 = one.box
-            number = len(self.data["annotations"]) + 1
-            annotation: dict[str, Any] = {
-                "id": number,
-                "image_id": image.image_id,
-                "category_id": ids[one.label],
-                "iscrowd": 0,
-            }
-            annotation |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "segmentation": []}
-            annotation["iscrowd"] = 0
+            found = one.to_coco()
             if one.mask is not None:
-                encoded = encode_mask(one.mask)
-                annotation |= {"bbox": mask_box(encoded), "area": mask_area(encoded)}
-                annotation["segmentation"] = self.segmentation(one, encoded)
+                found["segmentation"] = self.segmentation(one.mask, found["segmentation"])
             if one.score is not None:
-                annotation["attributes"] = {"score": round(one.score, 4)}
-            self.data["annotations"].append(annotation)
+                found["attributes"] = {"score": round(one.score, 4)}
+            ours = {"id": len(self.data["annotations"]) + 1, "image_id": image.image_id, "category_id": ids[one.label]}
+            self.data["annotations"].append({**ours, "iscrowd": 0, **found})
         self.place_image(image, f"{self.images}/{image.name}")
 
-    def segmentation(self, one: LabeledObject, encoded: dict[str, Any]) -> Any:
+    def segmentation(self, mask: NDArray[np.bool_], encoded: Rle) -> Any:
         """The mask of an object as this format gives it."""
         return encoded
 
@@ -60,6 +50,5 @@ class CvatCocoFiles(CocoFiles):
     form = "cvat-coco"
     annotations, images = "annotations/instances_default.json", "images/default"
 
-    def segmentation(self, one: LabeledObject, encoded: dict[str, Any]) -> list[list[float]]:
-        assert one.mask is not None
-        return [part.ravel().tolist() for part in outlines(one.mask, "edges")]
+    def segmentation(self, mask: NDArray[np.bool_], encoded: Rle) -> list[list[float]]:
+        return [part.ravel().tolist() for part in outlines(mask, "edges")]

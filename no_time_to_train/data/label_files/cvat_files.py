@@ -1,7 +1,6 @@
 """CVAT: "CVAT for images 1.1", one XML file for all images."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,8 +8,6 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.data.outlines import outlines
-from no_time_to_train.files import atomic_write
-from no_time_to_train.method.memory_bank import Category
 
 
 class CvatFiles(LabelFiles):
@@ -18,13 +15,11 @@ class CvatFiles(LabelFiles):
 
     form = "cvat"
 
-    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
-        super().__init__(out, categories, link)
+    def begin(self) -> None:
         self.root = ElementTree.Element("annotations")
         ElementTree.SubElement(self.root, "version").text = "1.1"
-        labels = ElementTree.SubElement(
-            ElementTree.SubElement(ElementTree.SubElement(self.root, "meta"), "task"), "labels"
-        )
+        task = ElementTree.SubElement(ElementTree.SubElement(self.root, "meta"), "task")
+        labels = ElementTree.SubElement(task, "labels")
         for name in self.names:
             ElementTree.SubElement(ElementTree.SubElement(labels, "label"), "name").text = name
         self.images = 0
@@ -48,9 +43,7 @@ class CvatFiles(LabelFiles):
         self.place_image(image, f"images/{image.name}")
 
     def finish(self) -> None:
-        ElementTree.indent(self.root)
-        with atomic_write(self.folder / "annotations.xml") as file:
-            ElementTree.ElementTree(self.root).write(file, encoding="utf-8", xml_declaration=True)
+        self.write_xml("annotations.xml", self.root, is_declared=True)
 
 
 def encode_cvat(mask: NDArray[np.bool_]) -> dict[str, str]:

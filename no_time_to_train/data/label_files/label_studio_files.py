@@ -1,7 +1,6 @@
 """Label Studio: tasks with predictions, or with annotations where the objects have no scores."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -10,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
-from no_time_to_train.files import atomic_write, write_json
-from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.files import write_json
 
 
 class LabelStudioFiles(LabelFiles):
@@ -23,8 +21,7 @@ class LabelStudioFiles(LabelFiles):
 
     form = "label-studio"
 
-    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
-        super().__init__(out, categories, link)
+    def begin(self) -> None:
         self.tasks: list[dict[str, Any]] = []
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
@@ -61,9 +58,7 @@ class LabelStudioFiles(LabelFiles):
             node = ElementTree.SubElement(view, tag, {"name": name, "toName": "image"})
             for label in self.names:
                 ElementTree.SubElement(node, "Label", {"value": label})
-        ElementTree.indent(view)
-        with atomic_write(self.folder / "labeling_config.xml") as file:
-            ElementTree.ElementTree(view).write(file, encoding="utf-8")
+        self.write_xml("labeling_config.xml", view)
         write_json(self.folder / "tasks.json", self.tasks, indent=None)
 
 

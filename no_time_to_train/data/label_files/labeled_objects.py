@@ -1,16 +1,18 @@
 """What every format of label files needs: the objects of an image, and a place for the image."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.files import link_or_copy
+from no_time_to_train.data.rle import coco_object, encode_mask
+from no_time_to_train.files import atomic_write, link_or_copy
 from no_time_to_train.method.memory_bank import Category
 
 
@@ -57,6 +59,14 @@ class LabeledObject:
         x1, y1, x2, y2 = self.box
         return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], float)
 
+    def to_coco(self) -> dict[str, Any]:
+        """The values of its COCO annotation; ``segmentation`` is empty where only the box is known."""
+        if self.mask is not None:
+            return coco_object(encode_mask(self.mask))
+        x1, y1, x2, y2 = self.box
+        area = (x2 - x1) * (y2 - y1)
+        return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "segmentation": [], "iscrowd": 0}
+
 
 class LabelFiles(ABC):
     """The files of one format.
@@ -74,6 +84,10 @@ class LabelFiles(ABC):
     def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
         self.folder, self.categories, self.link = out / self.form, list(categories), link
         self.names = [category.name for category in categories]
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027 (not every format has a first step)
+        """Begin what all images share."""
 
     @abstractmethod
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
@@ -88,3 +102,14 @@ class LabelFiles(ABC):
         target.unlink(missing_ok=True)
         link_or_copy(image.path.resolve(), target, self.link)
         return target
+
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """Write a text file in the folder of the format."""
+        with atomic_write(self.folder / name) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+
+    def write_xml(self, name: str, root: ElementTree.Element, is_declared: bool = False) -> None:
+        """Write an XML file likewise; ``is_declared`` says whether it begins with the declaration of XML."""
+        ElementTree.indent(root)
+        with atomic_write(self.folder / name) as file:
+            ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=is_declared or None)

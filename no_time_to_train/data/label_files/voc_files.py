@@ -1,15 +1,13 @@
 """Pascal VOC: one XML file per image with boxes, and masks as pictures."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
 from no_time_to_train.data.images import save_numbers
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
-from no_time_to_train.files import atomic_write
-from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.data.voc import voc_colors
 
 
 class VocFiles(LabelFiles):
@@ -20,8 +18,7 @@ class VocFiles(LabelFiles):
 
     form = "voc"
 
-    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
-        super().__init__(out, categories, link)
+    def begin(self) -> None:
         self.stems: list[str] = []
         self.palette = [channel for color in voc_colors()[1:] for channel in color]
 
@@ -37,9 +34,7 @@ class VocFiles(LabelFiles):
             x1, y1, x2, y2 = one.box  # VOC counts from 1, and includes the last pixel
             box = {"xmin": f"{x1 + 1:g}", "ymin": f"{y1 + 1:g}", "xmax": f"{x2:g}", "ymax": f"{y2:g}"}
             _add(ElementTree.SubElement(node, "bndbox"), box)
-        ElementTree.indent(root)
-        with atomic_write(self.folder / "Annotations" / f"{image.stem}.xml") as file:
-            ElementTree.ElementTree(root).write(file, encoding="utf-8")
+        self.write_xml(f"Annotations/{image.stem}.xml", root)
         classes, numbers = (np.zeros((image.height, image.width), np.uint16) for _ in range(2))
         for number, one in reversed(list(enumerate(objects, 1))):
             if one.mask is not None:
@@ -51,22 +46,10 @@ class VocFiles(LabelFiles):
     def finish(self) -> None:
         names = ["background", *self.names]
         rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(names, voc_colors(), strict=False)]
-        files = {
-            "labelmap.txt": ["# label:color_rgb:parts:actions", *rows],
-            "ImageSets/Segmentation/default.txt": self.stems,
-        }
-        for name, lines in files.items():
-            with atomic_write(self.folder / name) as file:
-                file.write("".join(f"{line}\n" for line in lines).encode())
+        self.write_lines("labelmap.txt", ["# label:color_rgb:parts:actions", *rows])
+        self.write_lines("ImageSets/Segmentation/default.txt", self.stems)
 
 
 def _add(node: ElementTree.Element, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         ElementTree.SubElement(node, name).text = str(value)
-
-
-def voc_colors() -> list[tuple[int, int, int]]:
-    """The 256 colors of Pascal VOC's palette: the bits of a number, dealt out to red, green and blue from the top."""
-    numbers = np.arange(256)
-    channels = [sum(((numbers >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
-    return [(int(r), int(g), int(b)) for r, g, b in zip(*channels, strict=True)]

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.data.outlines import Outline, outlines
-from no_time_to_train.files import atomic_write
 
 
 class YoloFiles(LabelFiles):
@@ -35,16 +34,14 @@ class YoloFiles(LabelFiles):
             else:  # in YOLO's coordinates the center of the first pixel is 0.5, 0.5
                 numbers = ((join_parts(outlines(one.mask, "centers")) + 0.5) / size).ravel()
             text = " ".join(f"{value:.6f}" for value in numbers.clip(0, 1))
-            lines.append(f"{self.names.index(one.label)} {text}\n")
+            lines.append(f"{self.names.index(one.label)} {text}")
         stem = re.sub(r"(?<![^/])images(_*)(?=/)", r"images\1_", image.stem)  # no two folders become equal
-        with atomic_write(self.folder / "labels" / f"{stem}.txt") as file:
-            file.write("".join(lines).encode())
+        self.write_lines(f"labels/{stem}.txt", lines)
         self.place_image(image, f"images/{stem}{image.path.suffix}")
 
     def finish(self) -> None:
         content = {"train": "images", "val": "images", "names": dict(enumerate(self.names))}
-        with atomic_write(self.folder / "data.yaml") as file:
-            file.write(yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode())
+        self.write_lines("data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False).splitlines())
 
 
 def join_parts(parts: list[Outline]) -> NDArray[np.float64]:

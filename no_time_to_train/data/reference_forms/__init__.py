@@ -5,7 +5,7 @@ they expect all images in one folder and keep every mask in memory at the image'
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,11 @@ JSON_FORMS: tuple[tool_json.ToolForm, ...] = (
     *tool_json.FORMS,
 )
 
-#: The forms of XML: the name, what a file's root must be, and the reader of one file.
-XML_FORMS: tuple[tuple[str, Callable[[Element], bool], Callable[[Path, Element, Folder], list[Reference]]], ...] = (
-    (tool_xml.CVAT, tool_xml.is_cvat, tool_xml.read_cvat),
-    (tool_xml.LABELME, tool_xml.is_labelme, tool_xml.read_labelme),
-    (voc_xml.NAME, voc_xml.is_form_of, voc_xml.read),
+#: The forms of XML likewise, by a file's root.
+XML_FORMS: tuple[tool_json.ToolForm, ...] = (
+    tool_json.ToolForm(tool_xml.CVAT, tool_xml.is_cvat, tool_xml.read_cvat),
+    tool_json.ToolForm(tool_xml.LABELME, tool_xml.is_labelme, tool_xml.read_labelme),
+    tool_json.ToolForm(voc_xml.NAME, voc_xml.is_form_of, voc_xml.read),
 )
 
 
@@ -89,17 +89,15 @@ def find_references(path: Path) -> FoundReferences:
     if skipped:
         warnings.warn(f"{path} ({found.form}): {skipped}", UserNotice, stacklevel=2)
     names = clean_class_names([reference.label for reference in found.references], path)
-    return replace(
-        found, references=[replace(reference, label=names[reference.label]) for reference in found.references]
-    )
+    references = [replace(reference, label=names[reference.label]) for reference in found.references]
+    return replace(found, references=references)
 
 
 def _describe_skipped(skipped: Mapping[str, int]) -> str:
     """The shapes that were passed over, and what to draw instead; empty where there are none."""
     kinds = [f"{count} {kind}" for kind, count in skipped.items() if count]
-    return f"passed over: {', '.join(kinds)} (what marks an object is a polygon, mask, box, ellipse or point)" * bool(
-        kinds
-    )
+    text = f"passed over: {', '.join(kinds)} (what marks an object is a polygon, mask, box, ellipse or point)"
+    return text if kinds else ""
 
 
 def _find_json(folder: Folder) -> FoundReferences | None:
@@ -115,21 +113,16 @@ def _find_json(folder: Folder) -> FoundReferences | None:
         return FoundReferences(coco_json.NAME, references, ids, folder.skipped, folder.unused())
     for form in JSON_FORMS:
         if chosen := forms.get(form.name):
-            return _read_each(form.name, [(path, None) for path in chosen], _from_json(form), folder)
+            return _read_each(form, ((path, read_json(path)) for path in chosen), folder)
     return None
-
-
-def _from_json(form: tool_json.ToolForm) -> Callable[[Path, Any, Folder], list[Reference]]:
-    """The reader of a form, which gets one file's content at a time."""
-    return lambda path, _, folder: form.read(path, read_json(path), folder)
 
 
 def _find_xml(folder: Folder) -> FoundReferences | None:
     """The references of the first form that XML files have; None where none has any."""
     roots = [(path, _root(path)) for path in folder.ending(".xml")]
-    for name, is_form_of, read in XML_FORMS:
-        if chosen := [(path, root) for path, root in roots if is_form_of(root)]:
-            return _read_each(name, chosen, read, folder)
+    for form in XML_FORMS:
+        if chosen := [(path, root) for path, root in roots if form.is_form_of(root)]:
+            return _read_each(form, chosen, folder)
     roots = [(path, root) for path, root in roots if root.tag != "View"]  # Label Studio's interface
     if roots:
         raise UserError(
@@ -139,27 +132,24 @@ def _find_xml(folder: Folder) -> FoundReferences | None:
 
 
 def _root(path: Path) -> Element:
+    content = read_bytes(path)
     try:
-        root: Element = fromstring(read_bytes(path))
-    except UserError:
-        raise
+        root: Element = fromstring(content)
     except Exception as error:  # ParseError, DefusedXmlException, ValueError, ...
         raise UserError(f"{path} is not a Pascal VOC annotation: {error}; save it as XML in UTF-8") from error
     return root
 
 
-def _read_each(
-    name: str, files: list[tuple[Path, Any]], read: Callable[[Path, Any, Folder], list[Reference]], folder: Folder
-) -> FoundReferences:
+def _read_each(form: tool_json.ToolForm, files: Iterable[tuple[Path, Any]], folder: Folder) -> FoundReferences:
     """The references in some files; whatever their parser raises names the file."""
     references = []
     for path, content in files:
         folder.use(path)
         try:
-            references += read(path, content, folder)
+            references += form.read(path, content, folder)
         except UserError:
             raise
         except Exception as error:
-            tool = name.rpartition(" ")[0]
+            tool = form.name.rpartition(" ")[0]
             raise UserError(f"{path} is broken: it is not a {tool} annotation: {error!r}") from error
-    return FoundReferences(name, references, {}, folder.skipped, folder.unused())
+    return FoundReferences(form.name, references, {}, folder.skipped, folder.unused())

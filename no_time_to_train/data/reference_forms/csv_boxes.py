@@ -7,7 +7,6 @@ from typing import Any
 from no_time_to_train.data.reference_forms import via_json
 from no_time_to_train.data.reference_forms.folder import Folder, read_rows
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
-from no_time_to_train.data.reference_forms.shapes import Canvas
 
 NAME = "CSV of boxes"
 
@@ -40,13 +39,13 @@ def _reader(rows: list[list[str]], path: Path, folder: Folder) -> Callable[[list
 
         def read_corners(row: list[str]) -> Reference | None:
             name, label, *corners = (row[index] for index in indices)
-            return None if row is rows[0] else Canvas.of(folder.find_image(name, path.parent)).box(label, *corners)
+            return None if row is rows[0] else folder.canvas(name, path).box(label, *corners)
 
         return read_corners
 
     def read_makesense(row: list[str]) -> Reference:
         label, *numbers, name, width, height = row
-        canvas = Canvas.of(folder.find_image(name, path.parent), height, width)
+        canvas = folder.canvas(name, path, height, width)
         if len(numbers) == 2:
             return canvas.points(label, list(map(float, numbers)))
         x, y, w, h = map(float, numbers)

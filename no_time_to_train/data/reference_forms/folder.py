@@ -10,6 +10,7 @@ from typing import Any
 from no_time_to_train.data.images import is_image
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_text
 
@@ -65,8 +66,17 @@ class Folder:
         self.use(image)
         return image
 
+    def canvas(self, name: object, path: Path, height: Any = None, width: Any = None) -> Canvas:
+        """The canvas of an image that an annotation file names, with the size that it states."""
+        return Canvas.of(self.find_image(name, path.parent), height, width)
+
     def read_shapes(
-        self, path: Path, shapes: Iterable[Any], read: Callable[[Any], Reference | str | None], noun: str = "shape"
+        self,
+        path: Path,
+        shapes: Iterable[Any],
+        read: Callable[[Any], Reference | str | None],
+        noun: str = "shape",
+        group_of: Callable[[Any], Any] = lambda shape: None,
     ) -> list[Reference]:
         """The references that the shapes of a file mark.
 
@@ -75,11 +85,13 @@ class Folder:
             read: Makes the reference of a shape; or returns the kind of a shape that marks no area, which is counted;
                 or None for what is no shape.
             noun: What messages call a shape.
+            group_of: The group of a shape; those of a label and a group are one reference (:func:`merge_groups`).
         """
-        references = []
+        references, groups = [], []
         for index, shape in enumerate(shapes):
             try:
                 reference = read(shape)
+                group = group_of(shape) if isinstance(reference, Reference) else None
             except Exception as error:  # a shape can hold anything, and so can an image in it
                 reason = error if isinstance(error, UserError) else repr(error)
                 raise UserError(f"{path}: {noun} {index} is broken: {reason}") from error
@@ -87,7 +99,8 @@ class Folder:
                 self.skipped[reference] += 1
             elif reference is not None:
                 references.append(reference)
-        return references
+                groups.append(group)
+        return merge_groups(references, groups)
 
 
 def read_rows(path: Path) -> list[list[str]]:

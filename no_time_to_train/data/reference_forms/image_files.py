@@ -17,20 +17,9 @@ ANNOTATION_FOLDERS = {"annotations", "annotation", "ann", "labels", "json", "xml
 
 #: Names of folders that say nothing about the images in them.
 COMMON_FOLDERS = {
-    *(
-        "images",
-        "image",
-        "imgs",
-        "img",
-        "jpegimages",
-        "photos",
-        "pictures",
-        "data",
-        "dataset",
-        "upload",
-        "obj_train_data",
-    ),
+    *("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", "dataset", "upload"),
     *("train", "training", "val", "valid", "validation", "test", "testing", "default", "train2017", "val2017"),
+    "obj_train_data",
 }
 
 #: Names of folders that hold masks under the names of the images.

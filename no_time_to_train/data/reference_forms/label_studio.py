@@ -1,5 +1,7 @@
 """Label Studio's own JSON, full or minimal: tasks with regions, whose numbers are percent of the image's sides."""
 
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -38,24 +40,22 @@ def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
         regions = _regions(task, folder)
         if not regions:
             continue
-        image = folder.find_image(_image_name(task, path), path.parent)
+        name = _image_name(task, path)
         sizes = [(region.get("original_height"), region.get("original_width")) for region in regions]
-        canvas = Canvas.of(image, *next((size for size in sizes if all(size)), (None, None)))
+        canvas = folder.canvas(name, path, *next(filter(all, sizes), ()))
         labels = {region.get("id"): label for region in regions if (label := _label(region["value"])) is not None}
-
-        def read_region(region: dict[str, Any], canvas: Canvas = canvas, labels: Any = labels) -> Any:
-            value = region["value"]
-            label = labels.get(region.get("id"), "without a class")
-            if _label(value) is None and label != "without a class":
-                return None  # the same region comes again, with its label
-            return label if label == "without a class" else _read_region(value, label, canvas)
-
+        read_region = partial(_read_region, canvas, labels)
         references += folder.read_shapes(path, regions, read_region, f"{canvas.image.name}: region")
     return references
 
 
-def _read_region(value: dict[str, Any], label: str, canvas: Canvas) -> Reference | str | None:
-    """The reference that a region marks, or the kind of a region that marks no area."""
+def _read_region(canvas: Canvas, labels: dict[Any, str], region: dict[str, Any]) -> Reference | str | None:
+    """The reference that a region marks, or what it lacks; None where it comes again, with its label."""
+    value, label = region["value"], labels.get(region.get("id"))
+    if label is None:
+        return "without a class"
+    if _label(value) is None:
+        return None
     scale = np.array([canvas.width, canvas.height]) / 100
     if value.get("rle"):
         pixels = decode_rle(value["rle"], canvas.height * canvas.width * 4).reshape(*canvas.size, 4)
@@ -89,12 +89,7 @@ def _regions(task: dict[str, Any], folder: Folder) -> list[dict[str, Any]]:
 def _minimal_regions(task: dict[str, Any]) -> list[dict[str, Any]]:
     """The regions of a task in the minimal JSON, which stand in it as a list under the name of their tool."""
     lists = [value for value in task.values() if isinstance(value, list)]
-    return [
-        one
-        for value in lists
-        for one in value
-        if isinstance(one, dict) and "original_width" in one and "value" not in one
-    ]
+    return [one for one in chain(*lists) if isinstance(one, dict) and "original_width" in one and "value" not in one]
 
 
 def _label(value: dict[str, Any]) -> str | None:

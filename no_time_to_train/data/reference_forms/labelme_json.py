@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from no_time_to_train.data.images import decode_image
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
+from no_time_to_train.data.reference_forms.shapes import Canvas
 
 NAME = "LabelMe json"
 
@@ -30,17 +30,8 @@ def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
     Polygons, turned rectangles, circles and masks become masks, rectangles become boxes, and points stay points. Masks
     with the same label and the same group id are one object, and so are points.
     """
-    image = folder.find_image(content.get("imagePath"), path.parent)
-    canvas = Canvas.of(image, content.get("imageHeight"), content.get("imageWidth"))
-    groups: list[int | str | None] = []
-
-    def read_shape(shape: dict[str, Any]) -> Reference | str | None:
-        reference = _read_shape(shape, canvas)
-        if isinstance(reference, Reference):
-            groups.append(_group_id(shape))
-        return reference
-
-    return merge_groups(folder.read_shapes(path, content["shapes"], read_shape), groups)
+    canvas = folder.canvas(content.get("imagePath"), path, content.get("imageHeight"), content.get("imageWidth"))
+    return folder.read_shapes(path, content["shapes"], lambda shape: _read_shape(shape, canvas), group_of=_group_id)
 
 
 def _read_shape(shape: dict[str, Any], canvas: Canvas) -> Reference | str | None:

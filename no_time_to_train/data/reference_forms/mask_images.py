@@ -14,6 +14,7 @@ from no_time_to_train.data.reference_forms.folder import Folder, read_rows
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import encode_mask
+from no_time_to_train.data.voc import VOC_CLASSES, voc_colors
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import read_text
 
@@ -24,15 +25,7 @@ CLASSES, OBJECTS = "SegmentationClass", "SegmentationObject"
 
 #: Names of folders that hold masks, in small letters.
 MASK_FOLDERS = {
-    "masks",
-    "mask",
-    "segmentationclass",
-    "labels",
-    "annotations",
-    "ann_dir",
-    "gt",
-    "ground_truth",
-    "segmentation",
+    *("masks", "mask", "segmentationclass", "labels", "annotations", "ann_dir", "gt", "ground_truth", "segmentation")
 }
 
 #: What follows an image's name in the name of its mask, or in that of one of its masks.
@@ -43,41 +36,13 @@ Key = tuple[int, int, int] | int | None
 
 #: Files that name the classes of values or colors.
 NAME_FILES = (
-    "labelmap.txt",
-    "_classes.csv",
-    "class_dict.csv",
-    "classes.txt",
-    "labels.txt",
-    "class_names.txt",
-    "codes.txt",
+    *("labelmap.txt", "_classes.csv", "class_dict.csv", "classes.txt", "labels.txt", "class_names.txt", "codes.txt"),
 )
 
 #: Names of classes that are none.
 NO_CLASS = {"background", "_background_", "__background__", "__ignore__", "void", "unlabeled", "unlabelled", "ignore"}
 
-#: The names of Pascal VOC, from number 1 on, and its color of borders that belong to no object.
-VOC_NAMES = [
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-]
+#: The color of borders that belong to no object in Pascal VOC.
 VOC_BORDER = (224, 224, 192)
 
 #: The most values or colors of a mask that are objects, and the highest value that a class or an object surely has.
@@ -184,7 +149,7 @@ def _read_voc(folder: Folder) -> list[Reference]:
     masks = [one for one in folder.ending(".png") if one.parent.name == CLASSES]
     if not masks:
         return references
-    names = read_names(folder) or {_voc_color(number): name for number, name in enumerate(VOC_NAMES, start=1)}
+    names = read_names(folder) or dict(zip(voc_colors()[1:], VOC_CLASSES, strict=False))
     photos = [one for one in folder.images if one.parent.name not in (CLASSES, OBJECTS)]
     for image, path in ((image, path) for image, paths in pair(photos, masks, "").items() for path in paths):
         instances = path.parent.parent / OBJECTS / path.name
@@ -205,14 +170,6 @@ def _values_or_colors(path: Path, names: Mapping[Key, str]) -> dict[Key, NDArray
     return masks if all(key in names for key in masks) else (read_masks(path) or masks)
 
 
-def _voc_color(number: int) -> tuple[int, int, int]:
-    """The color that Pascal VOC gives a class: its bits, three at a time, from the highest of each channel down."""
-    red, green, blue = (
-        sum((number >> 3 * step + channel & 1) << 7 - step for step in range(3)) for channel in range(3)
-    )
-    return red, green, blue
-
-
 def _read_pairs(folder: Folder) -> list[Reference]:
     """The objects in masks beside images: ``NAME_mask.png`` with ``_classes.csv``, or in a folder of masks."""
     images = folder.images
@@ -226,9 +183,8 @@ def _read_pairs(folder: Folder) -> list[Reference]:
     names = read_names(folder)
     if not names:
         advice = "put classes.txt next to them, or images and masks into CLASS/images and CLASS/masks"
-        warnings.warn(
-            f"{folder.root}: its masks name no class: it is called 'object'; {advice}", UserNotice, stacklevel=2
-        )
+        text = f"{folder.root}: its masks name no class: it is called 'object'; {advice}"
+        warnings.warn(text, UserNotice, stacklevel=2)
     photos = [one for one in images if one not in set(masks)]
     references = []
     for image, files in pair(photos, masks, rf"|[ _.-].*|{MASK_ENDING}").items():

@@ -1,7 +1,8 @@
 """Forms that are known and not read: what they look like, and the way out."""
 
 import re
-from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from no_time_to_train.data.reference_forms import yolo_txt
@@ -11,69 +12,28 @@ from no_time_to_train.data.reference_forms.mask_images import MASK_FOLDERS
 from no_time_to_train.errors import plural
 from no_time_to_train.files import read_json
 
-#: The advice where a tool can export COCO.
-EXPORT_COCO = "export COCO from it instead"
-
 #: Folders of data sets, none of which is the name of a class, in small letters.
-STRUCTURE = {
-    "images",
-    "img",
-    "imgs",
-    "labels",
-    "masks",
-    "ann",
-    "annotations",
-    "jpegimages",
-    "segmentationobject",
-} | MASK_FOLDERS
+STRUCTURE = MASK_FOLDERS | {"images", "img", "imgs", "ann", "jpegimages", "segmentationobject"}
 
 
-def _keys(*keys: str) -> Callable[[Any], bool]:
+@cache
+def _refused() -> Any:
+    """The JSON files that are not read: keys of them, the tool, and the way out; and the endings of other files."""
+    return read_json(Path(__file__).with_name("refused.json"))
+
+
+def _first_has(content: Any, keys: list[str]) -> bool:
     """Whether a JSON object, or the first of a list, has these keys."""
-
-    def has(content: Any) -> bool:
-        first = content[0] if isinstance(content, list) and content else content
-        return isinstance(first, dict) and set(keys) <= first.keys()
-
-    return has
+    first = content[0] if isinstance(content, list) and content else content
+    return isinstance(first, dict) and set(keys) <= first.keys()
 
 
-#: JSON files: a test of their content, the tool, and the way out.
-JSON_FILES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
-    (_keys("project", "metadata", "file"), "VIA 3", "export COCO from it, or annotate with VIA 2"),
-    (_keys("asset", "regions"), "VoTT", "export Pascal VOC from it instead"),
-    (_keys("assets", "tags"), "VoTT", "export Pascal VOC from it instead"),
-    (_keys("data_row"), "Labelbox", "convert it to COCO with labelbox's COCO converter"),
-    (_keys("Labeled Data"), "Labelbox", "convert it to COCO with labelbox's COCO converter"),
-    (_keys("metadata", "instances"), "SuperAnnotate", EXPORT_COCO),
-    (_keys("name", "labels"), "BDD100K (Scalabel)", "convert it to COCO with scalabel"),
-    (_keys("dataset", "samples"), "Segments.ai", EXPORT_COCO),
-    (_keys("samples"), "FiftyOne", "export a COCODetectionDataset from it instead"),
-    (
-        lambda content: _keys("annotations")(content) and _keys("segments_info")(content["annotations"]),
-        "COCO panoptic",
-        "give the file with 'instances' in its name",
-    ),
-    (
-        lambda content: _keys("annotations")(content) and _keys("caption")(content["annotations"]),
-        "COCO captions",
-        "give the file with 'instances' in its name",
-    ),
-)
-
-#: Endings of files that hold annotations and are not read.
-ENDINGS = {
-    ".tfrecord": "TFRecord",
-    ".tfrecords": "TFRecord",
-    ".parquet": "Parquet",
-    ".mat": "MATLAB",
-    ".npy": "numpy",
-    ".npz": "numpy",
-    ".ndjson": "Labelbox or ultralytics",
-    ".jsonl": "JSON lines (PaliGemma, Vertex AI)",
-    ".zip": "a zip file",
-    ".nii": "NIfTI",
-}
+def _looks_like(content: Any, form: dict[str, Any]) -> bool:
+    """Whether a JSON file has the keys of a form, and its annotations those of annotations."""
+    of_annotations = form.get("keys_of_annotations", [])
+    return _first_has(content, form["keys"]) and (
+        not of_annotations or (isinstance(content, dict) and _first_has(content["annotations"], of_annotations))
+    )
 
 
 def explain(folder: Folder) -> str | None:
@@ -85,14 +45,15 @@ def explain(folder: Folder) -> str | None:
         )
     for path in folder.ending(".json"):
         content = read_json(path)
-        for looks_like, tool, advice in JSON_FILES:
-            if looks_like(content):
-                return f"{path} looks like {tool}: {advice}"
+        for form in _refused()["json"]:
+            if _looks_like(content, form):
+                return f"{path} looks like {form['tool']}: {form['advice']}"
         return f"{path} is of no form that is known here: export COCO from the tool that wrote it, or move it away"
     for path in folder.files:
-        if path.suffix.lower() in ENDINGS:
-            advice = "unpack it" if path.suffix.lower() == ".zip" else "export COCO instead, or move it away"
-            return f"{path} looks like {ENDINGS[path.suffix.lower()]}, which is not read: {advice}"
+        ending = path.suffix.lower()
+        if kind := _refused()["endings"].get(ending):
+            advice = "unpack it" if ending == ".zip" else "export COCO instead, or move it away"
+            return f"{path} looks like {kind}, which is not read: {advice}"
     for path in folder.images:
         if re.match(r"task-\d+-annotation-\d+", path.name):
             return f"{path} looks like brush labels of Label Studio, which do not say their images: export JSON instead"

@@ -68,9 +68,8 @@ class Canvas:
 
     def points(self, label: Any, points: ArrayLike) -> Reference:
         """Points [N, 2] on one object."""
-        return Reference(
-            _label(label), self.image, points=tuple((x, y) for x, y in _points(points).tolist()), size=self.size
-        )
+        clicked = tuple((x, y) for x, y in _points(points).tolist())
+        return Reference(_label(label), self.image, points=clicked, size=self.size)
 
     def mask(self, label: Any, part: NDArray[Any], left: Any = 0, top: Any = 0) -> Reference | None:
         """A mask [h, w] of which all but a part is empty; None where nothing of it is inside the image."""

@@ -3,6 +3,7 @@
 import base64
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from no_time_to_train.data.images import decode_image
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
+from no_time_to_train.data.reference_forms.shapes import Canvas
 from no_time_to_train.data.rle import decode_mask, encode_runs
 from no_time_to_train.errors import UserError
 
@@ -41,8 +42,7 @@ def _has(content: Any, **kinds: type) -> bool:
 
 def _read_supervisely(path: Path, content: Any, folder: Folder) -> list[Reference]:
     """One file per image, ``ann/IMAGE.json``. The last column and row of a rectangle are inside it."""
-    image = folder.find_image(path.stem, path.parent)
-    canvas = Canvas.of(image, content["size"].get("height"), content["size"].get("width"))
+    canvas = folder.canvas(path.stem, path, content["size"].get("height"), content["size"].get("width"))
 
     def read_object(entry: dict[str, Any]) -> Reference | str | None:
         label, kind = entry["classTitle"], entry.get("geometryType")
@@ -72,7 +72,7 @@ def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
     if slot.get("type") not in (None, "image"):
         raise UserError(f"{path} looks like a {slot['type']} of V7 (Darwin): annotate images, or export COCO instead")
     name = item.get("name") or item.get("original_filename") or item.get("filename")
-    canvas = Canvas.of(folder.find_image(name, path.parent), slot.get("height"), slot.get("width"))
+    canvas = folder.canvas(name, path, slot.get("height"), slot.get("width"))
     layers = [entry["raster_layer"] for entry in content["annotations"] if "raster_layer" in entry]
     masks = {key: mask for layer in layers for key, mask in _layer_masks(layer, canvas).items()}
 
@@ -99,6 +99,10 @@ def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
     return folder.read_shapes(path, content["annotations"], read_annotation, "annotation")
 
 
+def _is_darwin(content: Any) -> bool:
+    return _has(content, annotations=list) and (_has(content, item=dict) or _has(content, image=dict))
+
+
 def _layer_masks(layer: dict[str, Any], canvas: Canvas) -> dict[str, NDArray[np.bool_]]:
     """The masks, bool [H, W], in a layer of value, length, value, length, ... along the rows."""
     pairs = np.array(layer["dense_rle"], np.int64).reshape(-1, 2)
@@ -119,27 +123,20 @@ def _read_datumaro(path: Path, content: Any, folder: Folder) -> list[Reference]:
         if not annotations:
             continue
         image = item.get("image") or item.get("media") or {}
-        canvas = Canvas.of(folder.find_image(image.get("path") or item["id"], path.parent), *(image.get("size") or ()))
+        canvas = folder.canvas(image.get("path") or item["id"], path, *(image.get("size") or ()))
         masked: Any = {one.get("group") for one in annotations if one.get("type") in ("polygon", "mask")} - {0, None}
-        groups: list[int | None] = []
-
-        def read_annotation(
-            entry: dict[str, Any], canvas: Canvas = canvas, groups: Any = groups, masked: Any = masked
-        ) -> Any:
-            kind, group = entry["type"], entry.get("group") or None
-            if kind in ("label", "caption") or (kind == "bbox" and group in masked):
-                return None
-            reference = _datumaro_shape(kind, entry, labels, canvas)
-            if isinstance(reference, Reference):
-                groups.append(group)
-            return reference
-
-        found = folder.read_shapes(path, annotations, read_annotation, f"{item['id']}: annotation")
-        references += merge_groups(found, groups)
+        read_shape = partial(_read_datumaro_shape, labels, canvas, masked)
+        noun = f"{item['id']}: annotation"
+        references += folder.read_shapes(path, annotations, read_shape, noun, lambda entry: entry.get("group") or None)
     return references
 
 
-def _datumaro_shape(kind: str, entry: dict[str, Any], labels: list[str], canvas: Canvas) -> Reference | str | None:
+def _read_datumaro_shape(
+    labels: list[str], canvas: Canvas, masked: set[Any], entry: dict[str, Any]
+) -> Reference | str | None:
+    kind = entry["type"]
+    if kind in ("label", "caption") or (kind == "bbox" and (entry.get("group") or None) in masked):
+        return None
     label, points = labels[entry["label_id"]], entry.get("points", [])
     if kind == "bbox":
         x, y, w, h = entry["bbox"]
@@ -163,14 +160,14 @@ def _read_createml(path: Path, content: Any, folder: Folder) -> list[Reference]:
         if not entry.get("annotations"):
             continue
         name = entry.get("image") or entry.get("imagefilename")
-        canvas = Canvas.of(folder.find_image(name, path.parent))
-
-        def read_annotation(annotation: dict[str, Any], canvas: Canvas = canvas) -> Reference:
-            x, y, w, h = (float(annotation["coordinates"][key]) for key in ("x", "y", "width", "height"))
-            return canvas.box(annotation["label"], x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-
-        references += folder.read_shapes(path, entry["annotations"], read_annotation, f"{name}: annotation")
+        read_box = partial(_read_createml_box, folder.canvas(name, path))
+        references += folder.read_shapes(path, entry["annotations"], read_box, f"{name}: annotation")
     return references
+
+
+def _read_createml_box(canvas: Canvas, annotation: dict[str, Any]) -> Reference:
+    x, y, w, h = (float(annotation["coordinates"][key]) for key in ("x", "y", "width", "height"))
+    return canvas.box(annotation["label"], x - w / 2, y - h / 2, x + w / 2, y + h / 2)
 
 
 def _is_createml(content: Any) -> bool:
@@ -181,10 +178,6 @@ def _is_createml(content: Any) -> bool:
 FORMS = (
     ToolForm("Datumaro json", lambda content: _has(content, items=list, categories=dict), _read_datumaro),
     ToolForm("Supervisely json", lambda content: _has(content, objects=list, size=dict), _read_supervisely),
-    ToolForm(
-        "V7 Darwin json",
-        lambda content: _has(content, annotations=list) and (_has(content, item=dict) or _has(content, image=dict)),
-        _read_darwin,
-    ),
+    ToolForm("V7 Darwin json", _is_darwin, _read_darwin),
     ToolForm("CreateML json", _is_createml, _read_createml),
 )

@@ -1,5 +1,6 @@
 """The own XML of CVAT ("CVAT for images 1.1") and of LabelMe 3.0, the web tool, which CVAT writes, too."""
 
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -8,7 +9,7 @@ import numpy as np
 from no_time_to_train.data.images import as_mask
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Reference
-from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
+from no_time_to_train.data.reference_forms.shapes import Canvas
 from no_time_to_train.errors import UserError
 
 CVAT, LABELME = "CVAT for images xml", "LabelMe 3.0 xml"
@@ -28,22 +29,12 @@ def read_cvat(path: Path, element: Element, folder: Folder) -> list[Reference]:
         if not len(image):
             continue
         name = f"{image.get('subset') or ''}/{image.get('name') or ''}".lstrip("/")
-        canvas = Canvas.of(folder.find_image(name, path.parent), image.get("height"), image.get("width"))
-        groups: list[str | None] = []
-
-        def read_shape(
-            shape: Element, canvas: Canvas = canvas, groups: list[str | None] = groups
-        ) -> Reference | str | None:
-            reference = _read_cvat_shape(shape, canvas)
-            if isinstance(reference, Reference):
-                groups.append(shape.get("group_id"))
-            return reference
-
-        references += merge_groups(folder.read_shapes(path, image, read_shape, f"{name}: shape"), groups)
+        read_shape = partial(_read_cvat_shape, folder.canvas(name, path, image.get("height"), image.get("width")))
+        references += folder.read_shapes(path, image, read_shape, f"{name}: shape", lambda shape: shape.get("group_id"))
     return references
 
 
-def _read_cvat_shape(shape: Element, canvas: Canvas) -> Reference | str | None:
+def _read_cvat_shape(canvas: Canvas, shape: Element) -> Reference | str | None:
     kind, label, of = shape.tag, shape.get("label"), shape.attrib
     if kind in ("polygon", "points"):
         points = [[float(value) for value in point.split(",")] for point in of["points"].split(";")]
@@ -65,15 +56,12 @@ def is_labelme(element: Element) -> bool:
 
 def read_labelme(path: Path, element: Element, folder: Folder) -> list[Reference]:
     """The objects of a file: polygons, boxes, and masks in files. Parts of an object are in it."""
-    image = folder.find_image(element.findtext("filename"), path.parent)
-    canvas = Canvas.of(image, element.findtext("imagesize/nrows"), element.findtext("imagesize/ncols"))
-    groups: list[str | None] = []
+    size = (element.findtext("imagesize/nrows"), element.findtext("imagesize/ncols"))
+    canvas = folder.canvas(element.findtext("filename"), path, *size)
 
     def read_object(entry: Element) -> Reference | None:
         if entry.findtext("deleted") == "1":
             return None
-        group = entry.findtext("parts/ispartof") or (entry.findtext("id") if entry.findtext("parts/hasparts") else None)
-        groups.append(group or None)
         label = (entry.findtext("name") or "").strip()
         if mask := entry.findtext("segm/mask"):
             file = next((one for one in folder.files if one.name == Path(mask).name), path.parent / "Masks" / mask)
@@ -89,4 +77,10 @@ def read_labelme(path: Path, element: Element, folder: Folder) -> list[Reference
             return canvas.box(label, *np.min(points, axis=0), *np.max(points, axis=0))
         return canvas.polygon(label, points)
 
-    return merge_groups(folder.read_shapes(path, element.findall("object"), read_object, "object"), groups)
+    return folder.read_shapes(path, element.findall("object"), read_object, "object", _labelme_group)
+
+
+def _labelme_group(entry: Element) -> str | None:
+    """The id of the object that this one is a part of, or of which others are parts."""
+    whole = entry.findtext("id") if entry.findtext("parts/hasparts") else None
+    return entry.findtext("parts/ispartof") or whole or None

@@ -66,7 +66,7 @@ def _read(path: Path, files: list[tuple[str, list[Region]]], folder: Folder) -> 
     references = []
     for name, regions in files:
         if regions:
-            read_region = partial(_read_region, key, Canvas.of(folder.find_image(name, path.parent)))
+            read_region = partial(_read_region, key, folder.canvas(name, path))
             references += folder.read_shapes(path, regions, read_region, f"{name}: region")
     return references
 

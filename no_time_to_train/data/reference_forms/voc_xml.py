@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.images import is_image
 from no_time_to_train.data.reference_forms.folder import Folder
@@ -97,9 +99,6 @@ def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -
 
 def _overlap(box: Box, mask: NDArray[np.bool_]) -> float:
     """The IoU of a box and that around a mask."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    other = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    sides = [min(box[i + 2], other[i + 2]) - max(box[i], other[i]) for i in (0, 1)]
-    both = max(sides[0], 0) * max(sides[1], 0)
-    areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (box, other)]
-    return float(both / max(sum(areas) - both, 1e-9))
+    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+    sides = [(box[0], box[1], box[2] - box[0], box[3] - box[1])]
+    return float(coco_mask.iou(np.array(sides, float), np.array([(x, y, w, h)], float), [0])[0, 0])
