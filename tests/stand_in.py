@@ -39,10 +39,10 @@ class StandIn:
         for parameter in self.segmenter.parameters():
             torch.nn.init.ones_(parameter)
         self.segmenter.settings = Settings()
-        self.precision = "float32"
+        self.precision, self.sources = "float32", [None]
         self.calls, self.error, self.seen = calls, error, 0
 
-    def propose(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def propose(self, image: NDArray[np.uint8], **_: object) -> NDArray[np.uint8]:
         self.seen += 1
         if self.error is not None and self.seen > self.calls:
             raise self.error

@@ -228,7 +228,7 @@ def test_an_outline_is_drawn_and_erased_and_a_drag_is_a_box(
     drag((0.1, 0.1), (0.5, 0.5))
     assert len(scene(user)["masks"]) == 1
     user.page.locator("#click label", has_text="erase").click()
-    drag((0, 0), (1, 0), (1, 0.45), (0, 0.45))
+    drag((0, 0), (1, 0), (1, 0.25), (0, 0.25))
     user.page.locator("#click label", has_text="draw").click()
     drag((0.7, 0.1), (0.9, 0.1), (0.9, 0.3), (0.7, 0.3))
     user.page.locator("#label input").fill("drawn")
@@ -238,7 +238,7 @@ def test_an_outline_is_drawn_and_erased_and_a_drag_is_a_box(
     mask = decode_mask(annotation["mask"])
     height, width = mask.shape
     assert mask[int(0.12 * height) : int(0.28 * height), int(0.72 * width) : int(0.88 * width)].all()
-    assert not mask[: int(0.43 * height), : int(0.6 * width)].any()
+    assert not mask[: int(0.23 * height), : int(0.6 * width)].any()
     user.select(0.8 * width, 0.2 * height)
     user.page.keyboard.press("t")
     user.wait_for("#drafting", "erase")
