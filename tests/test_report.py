@@ -178,3 +178,19 @@ def test_run_record_says_how_a_stage_ended(tmp_path: Path) -> None:
     with record_stage(tmp_path, "test", files):
         pass
     assert json.loads((tmp_path / "run.json").read_text())["test"]["files"]["sam2"]["sha256"] != sha256
+
+
+def test_runs_of_a_peer_are_compared_with_the_figures_that_its_authors_publish(tmp_path: Path) -> None:
+    settings = {"quality": "given", "pooling": "grid", "merging": "diffusion", "output_box": "proposal"}
+    config = {"model": {"init_args": {"model_cfg": {"proposals": "boxes.json", "sam2_infer_cfgs": settings}}}}
+    for dataset, shots, value in (("few_shot_classes", 10, 0.43), ("cdfsod_FISH", 5, 0.2), ("cdfsod_UODD", 5, 0.4)):
+        folder = tmp_path / dataset
+        finished_run(folder, dataset, shots, 33, bbox={"AP": value})
+        record = json.loads((folder / "run.json").read_text())
+        record["test"]["config"] = config
+        (folder / "run.json").write_text(json.dumps(record))
+    main(["report", str(tmp_path)])
+    (run,) = [row for row in table_under("Runs", tmp_path / "report.md") if row["shots"] == "10"]
+    assert (run["method"], run["published"], run["difference"]) == ("FSOD-VFM", "44.0", "-1.0")
+    (mean,) = table_under("FSOD-VFM, mean over data sets", tmp_path / "report.md")
+    assert (mean["shots"], mean["mAP"], mean["published"]) == ("5", "30.0", "31.3")

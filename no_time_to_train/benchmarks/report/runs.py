@@ -7,14 +7,18 @@ from typing import Any
 
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import read_json
-from no_time_to_train.method.settings import MODES, Settings
+from no_time_to_train.method.settings import MODES, NEW_SETTINGS, Settings
 from no_time_to_train.pipeline.run_record import FILE_NAME
 
 #: The name of the method in the tables, unless a run says that its results come from another detector.
 OURS = "No Time To Train"
 
 #: The keys of ``sam2_infer_cfgs`` that the paper's method has one value of. The values are those of the same settings.
-METHOD_KEYS = ("score", "suppression", "merging", "merge_exponent", "prototype", "prompts", "tiles")
+METHOD_KEYS = ("score", "suppression", "merging", "merge_exponent", "prototype", "prompts", "tiles", *NEW_SETTINGS)
+
+#: The name of a peer's method in the tables, and the settings by which it is known (``configs/fsod_vfm.yaml``).
+PEER = "FSOD-VFM"
+PEER_SETTINGS = {"quality": "given", "pooling": "grid", "merging": "diffusion", "output_box": "proposal"}
 
 #: The paper's networks, and the nano ones that stand in for them, by the keys of ``model_cfg``.
 NETWORKS = {"encoder": ("dinov2_large", "dinov2_nano"), "sam2_cfg_file": ("sam2_hiera_l", "sam2_nano")}
@@ -125,8 +129,12 @@ def _our_method(section: dict[str, Any]) -> str:
     others |= {key: name for key, name in names.items() if name and not str(name).startswith(NETWORKS[key])}
     if blur := _inner(section, *init_args, "dataset_cfgs", "fill_memory").get("blur_ksize"):
         others["blur_ksize"] = blur
+    if (proposals := model.get("proposals", "grid")) != "grid":
+        others["proposals"] = proposals
     if not others:
         return OURS
+    if PEER_SETTINGS.items() <= others.items():
+        return PEER
     mode = next((name for name, values in MODES.items() if values == others), None)
     return f"{OURS} ({mode or ', '.join(f'{key} {str(value)[:40]}' for key, value in others.items())})"
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.benchmarks.report.runs import OURS, Run
+from no_time_to_train.benchmarks.report.runs import OURS, PEER, Run
 from no_time_to_train.data.class_splits import class_splits
 from no_time_to_train.files import read_json, spreadsheet_cell
 
@@ -74,10 +74,15 @@ def is_coco_fsod(run: Run) -> bool:
 def published_run(run: Run, measure: str, table: str = "coco_fsod_by_seed") -> Published | None:
     """The figure of the published table of all seeds for a run and a measure, such as ``bbox/AP``; None without one.
 
+    Runs of FSOD-VFM have the figures that its authors publish.
+
     Args:
         table: "coco_fsod_readme" gives that of the authors' README. At 30 shots it differs: 36.8 and 34.2 instead of
             37.3 and 34.7.
     """
+    if run.method == PEER:
+        peer = paper_results()["fsod_vfm"].get(run.dataset, {}).get(str(run.shots))
+        return Published(peer) if peer and measure == "bbox/AP" and table == "coco_fsod_by_seed" else None
     by_seed = paper_results()[table].get(str(run.shots), {}) if is_coco_fsod(run) else {}
     value = by_seed.get(str(run.seed), {}).get(measure.split("/")[0])
     return None if value is None else Published(value)
@@ -151,7 +156,8 @@ def points(benchmark: Benchmark, runs: list[Run]) -> list[Point]:
 
 def tables_of(benchmark: Benchmark, found: list[Point], runs: list[Run]) -> list[Table]:
     """The tables of a benchmark: means over everything and over seeds where there are any, and every run."""
-    tables = mean_table(benchmark, found), seed_table(benchmark, found), run_table(benchmark, runs)
+    means = mean_table(benchmark, found), peer_table(benchmark, found)
+    tables = *means, seed_table(benchmark, found), run_table(benchmark, runs)
     return [table for table in tables if table is not None]
 
 
@@ -212,6 +218,21 @@ def mean_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
     header = ["figures", compared, "published", "difference", *means]
     row = [f"{count} of {benchmark.runs}", *cells, *(_compare(value, None)[0] for value in means.values())]
     return Table("Mean over data sets and shots", header, [row])
+
+
+def peer_table(benchmark: Benchmark, found: list[Point]) -> Table | None:
+    """Compare the means of FSOD-VFM's runs over a benchmark's data sets with those that its authors publish."""
+    published, rows = paper_results()["fsod_vfm"].get(benchmark.key, {}), []
+    for shots, mean in published.items():
+        figures = [p.mean for p in found if (p.method, str(p.shots), p.measure) == (PEER, shots, "bbox/AP")]
+        if figures:
+            cells = _compare(statistics.fmean(figures), Published(mean))
+            rows.append([shots, f"{len(figures)} data sets", *cells])
+    return (
+        Table(f"{PEER}, mean over data sets", ["shots", "figures", "mAP", "published", "difference"], rows)
+        if rows
+        else None
+    )
 
 
 def points_csv(found: list[Point]) -> str:
