@@ -174,7 +174,7 @@ def test_a_second_run_into_one_folder_is_refused_and_disturbs_nothing(
     second: list[BaseException] = []
 
     class Meddling(StandIn):
-        def propose(self, image):  # type: ignore[no-untyped-def]
+        def propose(self, image, **_):  # type: ignore[no-untyped-def]
             for work in (
                 lambda: run(out, photos, overwrite=overwrite),
                 lambda: filter_results(out if overwrite else tmp_path / "done", out, 0.2, (), (), True),
