@@ -261,7 +261,7 @@ def test_the_scripts_keep_both_modes_apart(tmp_path: Path) -> None:
     assert best.stdout.count("configs/best.yaml") == 3
     assert run().returncode == run(MODE="best").returncode == 0, "with the same settings, both go on"
     wrong = run(MODE="worst")
-    assert (wrong.returncode, wrong.stderr) == (2, "error: MODE is worst: choose paper or best\n")
+    assert (wrong.returncode, wrong.stderr) == (2, "error: MODE is worst: choose paper, best or fsod_vfm\n")
 
 
 @pytest.mark.parametrize("change", [{}, {"suppression": "none", "pred_iou_thresh": 0.6}, MODES["best"]])

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 #: Waits and launches for an image of the nano networks: at most these.
-WAITS = {"paper": 6, "best": 6, "guided": 8, "diffusion": 6, "sources": 9, "fsod_vfm": 7, "tiles": 42}
+WAITS = {"paper": 6, "best": 6, "guided": 8, "diffusion": 6, "sources": 9, "fsod_vfm": 7, "tiles": 45}
 LAUNCHES = {"paper": 660, "sources": 700, "fsod_vfm": 660}
 
 

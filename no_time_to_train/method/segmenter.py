@@ -69,9 +69,6 @@ class Segmenter(nn.Module):
         prototypes: float32 [C, D], those of the memory, not normalized; None where only references are described.
         settings: The method's numbers.
         negatives: Those of the memory (``MemoryBank.negatives``); None where it has none.
-
-    Attributes:
-        on_host: The prototypes and the negatives on the CPU, which classify proposals.
     """
 
     prototypes: Tensor
@@ -91,7 +88,7 @@ class Segmenter(nn.Module):
         self.proposer = proposer
         self.settings = settings or Settings()
         self.register_buffer("prototypes", prototypes, persistent=False)
-        self.on_host = prototypes, negatives
+        self._copied: tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]] = (), ()
         vectors, classes = negatives or (None, None)
         self.register_buffer("negative_vectors", vectors, persistent=False)
         self.register_buffer("negative_classes", classes, persistent=False)
@@ -105,9 +102,17 @@ class Segmenter(nn.Module):
     def remember(self, prototypes: Tensor, negatives: Negatives | None = None) -> None:
         """Replace the memory; the tensors are moved to the device of the networks."""
         device = self.encoder.normalize.mean.device
-        self.on_host = prototypes.cpu(), negatives and negatives.to(torch.device("cpu"))
         self.prototypes = prototypes.to(device)
         self.negative_vectors, self.negative_classes = negatives.to(device) if negatives else (None, None)
+
+    def memory_on_host(self) -> tuple[Tensor, Negatives | None]:
+        """The prototypes and the negatives on the CPU, copied once."""
+        memory = self.prototypes, self.negative_vectors, self.negative_classes
+        if not self._copied[0] or any(one is not other for one, other in zip(memory, self._copied[0], strict=True)):
+            self._copied = memory, tuple(None if tensor is None else tensor.cpu() for tensor in memory)
+        prototypes, vectors, classes = self._copied[1]
+        assert prototypes is not None
+        return prototypes, None if vectors is None or classes is None else Negatives(vectors, classes)
 
     def compile_encoders(self) -> None:
         """Let ``torch.compile`` translate both image encoders at their first call, which takes minutes."""
@@ -198,8 +203,7 @@ class Segmenter(nn.Module):
 
         It runs on the CPU, where the masks are compared, so that the host waits for a GPU once and not at every step.
         """
-        prototypes, negatives = self.on_host
-        assert prototypes is not None
+        prototypes, negatives = self.memory_on_host()
         check_finite(prototypes, "the memory", "file")
         proposals = proposals.to_host()
         with without_autocast(prototypes):
