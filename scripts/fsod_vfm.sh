@@ -6,6 +6,7 @@
 #   PROPOSALS   the folder of its boxes, one COCO results file per data set, named by the data set: coco.json, voc.json,
 #               cdfsod_ArTaxOr.json, ... (docs/proposals.md, UPN); default: data/proposals
 #   BENCHMARKS  which of "coco voc cdfsod"; default: all
+#   SAM2        the SAM 2 that makes the masks of references; default: sam2.1_hiera_large
 #
 # See pipeline.sh for the other variables.
 MODE=fsod_vfm
@@ -22,7 +23,7 @@ reproduce() {
   CONFIG=$3
   local masks=$RESULTS_DIR/fsod_vfm_references/$4.json
   if ! unless "$masks" boxes-to-masks "$set" --image-dir "$images" --categories "$targets" \
-    --sam2 sam2.1_hiera_large --out "$masks"; then
+    --sam2 "${SAM2:-sam2.1_hiera_large}" --out "$masks"; then
     failed=$((failed + 1))
     return
   fi

@@ -134,6 +134,26 @@ def test_cdfsod_continues_after_a_failed_run(script: Script, tmp_path: Path) -> 
     assert "fill_memory: image not found" in (tmp_path / "elsewhere" / "report.md").read_text()
 
 
+def test_fsod_vfm(script: Script, tmp_path: Path) -> None:
+    small_sets.write_cdfsod(tmp_path / "data", ["FISH"])
+    folder = tmp_path / "data" / "cdfsod" / "FISH" / "prepared"
+    shot = json.loads((folder / "1_shot_masks.json").read_text())
+    boxes = [{"image": f"CDFSOD/FISH/{shot['images'][0]['file_name']}", "bbox": shot["annotations"][0]["bbox"]}]
+    small_sets.write({"fish": boxes}, tmp_path / "data" / "fsod_vfm" / "CDFSOD_FISH_1_shot_converted.json")
+    targets = json.loads((folder / "test.json").read_text())
+    given = [{"image_id": one["image_id"], "bbox": one["bbox"], "score": 0.5} for one in targets["annotations"]]
+    small_sets.write(given, tmp_path / "data" / "proposals" / "cdfsod_FISH.json")
+    chosen = {"BENCHMARKS": "cdfsod", "DATASETS": "FISH", "SHOTS": "1", "SAM2": "nano"}
+    done = script("fsod_vfm.sh", **chosen)
+    assert done.returncode == 0, done.stdout
+    assert reported(tmp_path / "runs", "cdfsod_FISH/1shot_seed33_fsod_vfm")["method"] == "FSOD-VFM"
+    assert "FSOD-VFM, mean over data sets" in (tmp_path / "runs" / "report.md").read_text()
+    found = json.loads((tmp_path / "runs" / "cdfsod_FISH" / "1shot_seed33_fsod_vfm" / "results.json").read_text())
+    assert {tuple(one["bbox"]) for one in found} <= {tuple(one["bbox"]) for one in given}
+    again = script("fsod_vfm.sh", **chosen)
+    assert again.stdout.count("already done") == 5
+
+
 def test_coco_semantic(script: Script, tmp_path: Path) -> None:
     small_sets.write_coco(tmp_path / "data")
     done = script("coco_semantic.sh", FOLDS="1", SHOTS="1")
@@ -221,8 +241,9 @@ def test_a_dry_run_prints_the_commands_and_leaves_nothing(script: Script, tmp_pa
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
     count = {"cdfsod.sh": 6, "pascal_voc.sh": 3, "coco_semantic.sh": 4, "coco_ablations.sh": 12, "one_shot.sh": 20}
-    count, reports = count.get(name, 1), 12 if name == "coco_ablations.sh" else 1
-    assert sum(line.startswith("no-time-to-train ") for line in lines) == 4 * count + reports
+    count, reports = {**count, "fsod_vfm.sh": 10}.get(name, 1), 12 if name == "coco_ablations.sh" else 1
+    commands = 5 if name == "fsod_vfm.sh" else 4  # one makes the masks of the references
+    assert sum(line.startswith("no-time-to-train ") for line in lines) == commands * count + reports
     assert sum("--trainer.devices 3" in line for line in lines) == 2 * count
     assert all("my\\ runs" in line for line in lines if line.startswith("no-time-to-train "))
     assert not list(tmp_path.iterdir())
