@@ -215,3 +215,19 @@ def test_segment_reads_proposals_by_file_name_and_says_where_instances_are_from(
     with pytest.raises(SystemExit):
         main([*map(str, [*shown, "--proposals", tmp_path / "none.json", "--out", tmp_path / "other"])])
     assert "file not found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--proposals", "owl"], "no source of proposals is called 'owl'"),
+        (["--proposals", "grid", "--proposals", "grid"], "--proposals names a source twice"),
+        (["--proposals", "boxes.json", "--tiles", "2"], "--tiles needs --proposals grid"),
+    ],
+)
+def test_mistakes_in_proposals_are_found_before_anything_is_loaded(
+    options: list[str], message: str, photo: Photo, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    shown = ["segment", "--reference", photo.reference(), "--images", photo.path, "--nano", "--out", tmp_path / "out"]
+    assert message in refusal(*map(str, shown), *options)
+    assert not (tmp_path / "out").exists()

@@ -158,10 +158,11 @@ class ReferenceSegmenter:
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
         check_number("debias", debias, NonNegative)
+        check_number("proposals_per_image", proposals_per_image, Positive)
+        sources = build_sources(proposer, proposals_per_image, device)  # before the networks, to find mistakes early
         built = build_pretrained(sam2, dinov2, device, sam_checkpoint, settings, preset, debias)
         found = cls(*built, context_ratio=context_ratio, precision=precision)
-        check_number("proposals_per_image", proposals_per_image, Positive)
-        found.sources = build_sources(proposer, proposals_per_image, device)
+        found.sources = sources
         if found.sources != [None] and found.segmenter.settings.tiles > 1:
             raise UserError("tiles need the proposer grid: other proposals are those of the whole image")
         if precision == "bfloat16":

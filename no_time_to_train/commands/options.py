@@ -173,10 +173,14 @@ def check_memories(paths: Iterable[Path]) -> None:
             raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank")
 
 
-def check_proposals(proposals: Iterable[str]) -> None:
+def check_proposals(proposals: Sequence[str], tiles: int = 1) -> None:
     """Check that files of proposals and weights of networks exist, without the slow imports that reading them takes."""
     from no_time_to_train.proposers import read_spec
 
+    if len(set(proposals)) < len(proposals):
+        raise UserError("--proposals names a source twice")
+    if tiles > 1 and set(proposals) - {"grid"}:
+        raise UserError("--tiles needs --proposals grid: other proposals are those of the whole image")
     for one in proposals:
         if one.endswith(".json"):
             check_files(Path(one))

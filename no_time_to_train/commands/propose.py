@@ -36,9 +36,9 @@ def propose(
         no-time-to-train propose --images photos/ --proposer owlv2 --out boxes.json
     """
     check_replaceable(out, "a COCO file")
-    check_proposals([proposer])
     if proposer.partition("=")[0] == "sam3":
         raise UserError("sam3 looks for references, and propose has none: use segment --proposals sam3")
+    check_proposals([proposer])
     grid = proposer == "grid"
     networks.check(needed=grid)
     if grid and (networks.tiles > 1 or networks.settings()["prompts"] != "grid"):

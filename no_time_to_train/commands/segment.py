@@ -101,7 +101,7 @@ def segment(
         raise UserError(f"--image-dir {image_dir}: there is no such folder")
     if out:
         check_output(out, overwrite or show_references)
-    check_proposals(proposals)
+    check_proposals(proposals, networks.tiles)
     more = [networks.sam_checkpoint] if networks.sam_checkpoint else []
     networks.check(*more, needed=not show_references)  # which needs them only where a reference has no mask
 
