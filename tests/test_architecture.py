@@ -17,6 +17,7 @@ FLOORS = [
     {"method"},
     {"networks"},
     {"proposers"},
+    {"names"},
     {"data"},
     {"config", "evaluation", "visual"},
     {"analysis"},

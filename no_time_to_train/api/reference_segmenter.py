@@ -42,6 +42,7 @@ from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
+from no_time_to_train.names.second_cue import Names, build_names
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
 from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained
@@ -118,6 +119,7 @@ class ReferenceSegmenter:
             **({"debias": segmenter.encoder.debias} if segmenter.encoder.debias else {}),
         }
         self._measured = MeasuredThresholds()
+        self._names: Names | None = None
 
     @classmethod
     def from_pretrained(
@@ -304,7 +306,24 @@ class ReferenceSegmenter:
         self.memory = memory
         if memory is not None:
             assert memory.prototypes is not None
-            self.segmenter.remember(memory.prototypes, memory.negatives)
+            names = self._names
+            prototypes = names.join(memory.prototypes, self.classes) if names else memory.prototypes
+            self.segmenter.remember(prototypes, memory.negatives)
+
+    def use_names(self, weight: float, model: str | Path | None = None) -> None:
+        """Let the names of the classes count next to their references, with a TIPSv2 encoder (docs/encoders.md).
+
+        What is saved stays as it is: the memory's own prototypes come from the references only.
+
+        Args:
+            weight: How much a name counts, in [0, 1]; references count one minus this. 0 switches names off.
+            model: A folder with a TIPSv2 of the transformers package, or its name on the hub; None takes the hub's
+                model of the encoder's size.
+        """
+        check_number("weight", weight, Fraction)
+        encoder = str(self.made_with["encoder"])
+        self._names = build_names(self.segmenter, encoder, weight, model, self.device) if weight else None
+        self.set_memory(self.memory)
 
     def renumber(self, ids: dict[str, int]) -> None:
         """Give the classes category ids, such as those of a ground truth.
@@ -370,6 +389,8 @@ class ReferenceSegmenter:
             The thresholds by class. A class of which nothing can be known is missing: that takes references in two
             images, and a memory file holds no images.
         """
+        if self._names:
+            raise UserError("thresholds cannot be measured with names: give numbers, or call use_names(0)")
         return self._measured.of(self._require_memory(), self.segmenter, self.precision)
 
     @overload

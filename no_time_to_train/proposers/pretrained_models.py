@@ -10,20 +10,23 @@ from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.networks.devices import to_device
 
 
-def load_model(model: str, processor: str, weights: str, device: str | torch.device | None) -> tuple[Any, Any]:
-    """A network in float32 and eval mode on a device, and what prepares images for it.
+def load_model(
+    model: str, processor: str, weights: str, device: str | torch.device | None, extra: str = "proposers"
+) -> tuple[Any, Any]:
+    """A network in float32 and eval mode on a device, and what prepares images or texts for it.
 
     Args:
         model: The name of its class in transformers.
         processor: The name of its processor's class.
         weights: A folder that ``save_pretrained`` wrote, or a name on the hub; what was downloaded once is not again.
+        extra: The extra of this package that installs what is needed, for a message.
     """
     transformers = import_module("transformers")
     try:
         classes = getattr(transformers, model), getattr(transformers, processor)
     except AttributeError as error:
         raise UserError(
-            f"transformers {transformers.__version__} has no {model}: pip install -U 'no-time-to-train[proposers]'"
+            f"transformers {transformers.__version__} has no {model}: pip install -U 'no-time-to-train[{extra}]'"
         ) from error
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # it lists keys in hundreds of lines, which one below says
