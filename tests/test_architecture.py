@@ -17,7 +17,7 @@ FLOORS = [
     {"method"},
     {"networks"},
     {"proposers"},
-    {"names"},
+    {"class_names"},
     {"data"},
     {"config", "evaluation", "visual"},
     {"analysis"},

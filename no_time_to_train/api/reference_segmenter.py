@@ -29,6 +29,7 @@ from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.api.image_proposals import ImageProposals, propose
 from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
 from no_time_to_train.api.sources import NetworkSource, Proposer, as_given, build_sources, given_in
+from no_time_to_train.class_names.second_cue import Names, build_names
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
@@ -42,7 +43,6 @@ from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import ContextRatio, Settings
-from no_time_to_train.names.second_cue import Names, build_names
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
 from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from no_time_to_train.class_names.text_tower import TEXT_TOWERS, TextTower
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.names.text_tower import TEXT_TOWERS, TextTower
 
 
 def mix(prototypes: Tensor, texts: Tensor, weight: float) -> Tensor:
