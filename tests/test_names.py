@@ -1,5 +1,6 @@
 """The names of classes as a second cue next to references. The text towers here are tiny, with random weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from no_time_to_train import ReferenceSegmenter
 from no_time_to_train.class_names.second_cue import mix
 from no_time_to_train.class_names.text_tower import TextTower
 from no_time_to_train.errors import UserError
+from tests.conftest import Photo
 
 NANO_WIDTH = 192
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -113,3 +115,12 @@ def test_a_folder_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("no_time_to_train.class_names.text_tower.find_spec", lambda name: True)
     with pytest.raises(UserError, match=r"folder not found: .*nothing"):
         TextTower(tmp_path / "nothing")
+
+
+def test_segment_refuses_names_with_other_encoders_and_with_measured_thresholds(
+    photo: Photo, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    shown = ["segment", "--reference", photo.reference(), "--images", photo.path, "--nano", "--out", tmp_path / "out"]
+    assert "names need an encoder that shares a space with texts" in refusal(*map(str, shown), "--names", "0.2")
+    both = refusal(*map(str, shown), "--names", "0.2", "--threshold", "auto")
+    assert "--threshold auto measures references without names" in both

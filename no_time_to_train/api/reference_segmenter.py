@@ -94,6 +94,7 @@ class ReferenceSegmenter:
         memory: The references that were shown so far; None before the first. Set it to None to forget them all.
         made_with: What the memory's vectors depend on besides the references.
         sources: What proposes masks; None stands for SAM 2's own prompts.
+        names: The names of classes as a second cue; None without them, see :meth:`use_names`.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class ReferenceSegmenter:
             **({"debias": segmenter.encoder.debias} if segmenter.encoder.debias else {}),
         }
         self._measured = MeasuredThresholds()
-        self._names: Names | None = None
+        self.names: Names | None = None
 
     @classmethod
     def from_pretrained(
@@ -306,7 +307,7 @@ class ReferenceSegmenter:
         self.memory = memory
         if memory is not None:
             assert memory.prototypes is not None
-            names = self._names
+            names = self.names
             prototypes = names.join(memory.prototypes, self.classes) if names else memory.prototypes
             self.segmenter.remember(prototypes, memory.negatives)
 
@@ -322,7 +323,7 @@ class ReferenceSegmenter:
         """
         check_number("weight", weight, Fraction)
         encoder = str(self.made_with["encoder"])
-        self._names = build_names(self.segmenter, encoder, weight, model, self.device) if weight else None
+        self.names = build_names(self.segmenter, encoder, weight, model, self.device) if weight else None
         self.set_memory(self.memory)
 
     def renumber(self, ids: dict[str, int]) -> None:
@@ -389,7 +390,7 @@ class ReferenceSegmenter:
             The thresholds by class. A class of which nothing can be known is missing: that takes references in two
             images, and a memory file holds no images.
         """
-        if self._names:
+        if self.names:
             raise UserError("thresholds cannot be measured with names: give numbers, or call use_names(0)")
         return self._measured.of(self._require_memory(), self.segmenter, self.precision)
 

@@ -43,6 +43,8 @@ def segment(
     max_pixels: Positive | None = None,
     proposals: Sequence[str] = (),
     proposals_per_image: Positive = 500,
+    names: Fraction = 0.0,
+    names_model: str | None = None,
     networks: NetworkOptions,
 ) -> None:
     """Find your own objects: show a few of them, and get every one like them in your pictures.
@@ -66,6 +68,8 @@ def segment(
         proposals: What proposes masks: grid, SAM 2's own prompts, which is the default; a file of boxes or masks, as
             COCO results; or a network (docs/proposals.md). May be given several times.
         proposals_per_image: Of a file or a network, the proposals of an image that are kept, the best ones.
+        names: How much the name of a class counts, next to its references, with a TIPSv2 encoder (docs/encoders.md).
+        names_model: With --names, a folder with a TIPSv2, or its name on the hub. Default: that of the encoder.
         networks: The networks and their settings.
 
     Examples:
@@ -88,6 +92,8 @@ def segment(
         raise UserError(
             "--threshold auto measures the references: give --references or --reference; a memory has no images"
         )
+    if names and threshold == "auto":
+        raise UserError("--threshold auto measures references without names: give a number, or leave --names out")
     given = Thresholds().score if threshold == "auto" else parse_number("--threshold", threshold, Fraction)
     thresholds = Thresholds.parse(given, class_score)
     references.parse()
@@ -128,6 +134,8 @@ def segment(
         return
     proposing = {"proposer": proposals or "grid", "proposals_per_image": proposals_per_image}
     segmenter = networks.build(**proposing)
+    if names:
+        segmenter.use_names(names, names_model)
     for path in memory:
         segmenter.load_memory(path)
     if segmenter.device.type == "cpu" and not (networks.nano or networks.sam2 or networks.dinov2):

@@ -147,6 +147,7 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
         "settings": settings,
         "precision": segmenter.precision,
         **hash_sources(segmenter.sources),
+        **({"with names": hash_tensors({"prototypes": segmenter.segmenter.prototypes})} if segmenter.names else {}),
         **hashes(*settings.values()),
     }
 
