@@ -124,3 +124,24 @@ def test_segment_refuses_names_with_other_encoders_and_with_measured_thresholds(
     assert "names need an encoder that shares a space with texts" in refusal(*map(str, shown), "--names", "0.2")
     both = refusal(*map(str, shown), "--names", "0.2", "--threshold", "auto")
     assert "--threshold auto measures references without names" in both
+    alone = refusal(*map(str, shown), "--names-only", "boat")
+    assert "--names-only stands alone" in alone
+
+
+def test_classes_with_a_name_only_have_its_vector_and_take_no_references(
+    tmp_path: Path, segmenter: ReferenceSegmenter
+) -> None:
+    save_tipsv2(tmp_path, NANO_WIDTH)
+    with pytest.raises(UserError, match="an empty memory"):
+        segmenter.add_names(["bird"], tmp_path)
+    segmenter.memory = None
+    segmenter.add_names(["bird", "boat"], tmp_path)
+    texts = TextTower(tmp_path, "cpu").embed(["bird", "boat"])
+    torch.testing.assert_close(segmenter.segmenter.prototypes, texts)
+    assert {one.label for one in segmenter.segment(PICTURE, threshold=0)} <= {"bird", "boat"}
+    with pytest.raises(UserError, match="cannot join classes that have a name only"):
+        segmenter.add_reference("car", PICTURE, box=(5, 5, 40, 40))
+    segmenter.save_memory(tmp_path / "names.memory")
+    other = ReferenceSegmenter.from_pretrained("nano", device="cpu")
+    with pytest.raises(UserError, match="was made with"):
+        other.load_memory(tmp_path / "names.memory")

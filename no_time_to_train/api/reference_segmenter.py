@@ -29,7 +29,7 @@ from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.api.image_proposals import ImageProposals, propose
 from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
 from no_time_to_train.api.sources import NetworkSource, Proposer, as_given, build_sources, given_in
-from no_time_to_train.class_names.second_cue import Names, build_names
+from no_time_to_train.class_names.second_cue import NAMES, Names, build_names
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
@@ -326,6 +326,20 @@ class ReferenceSegmenter:
         self.names = build_names(self.segmenter, encoder, weight, model, self.device) if weight else None
         self.set_memory(self.memory)
 
+    def add_names(self, labels: Sequence[str], model: str | Path | None = None) -> None:
+        """Look for classes that have a name and no reference, with a TIPSv2 encoder (docs/encoders.md).
+
+        The memory must be empty, and gets no references afterwards: texts resemble images less than images do, so that
+        a class with references would always win.
+
+        Args:
+            model: As in :meth:`use_names`.
+        """
+        if self.memory is not None or len(set(labels)) < len(labels):
+            raise UserError("names alone need an empty memory, and each name once")
+        names = build_names(self.segmenter, str(self.made_with["encoder"]), 1, model, self.device)
+        self.set_memory(names.memory([check_label(label) for label in labels], self.made_with))
+
     def renumber(self, ids: dict[str, int]) -> None:
         """Give the classes category ids, such as those of a ground truth.
 
@@ -350,6 +364,8 @@ class ReferenceSegmenter:
 
     def _join(self, bank: MemoryBank) -> None:
         """Add the classes and references of a bank to the memory."""
+        if self.memory is not None and NAMES in self.memory.made_with:
+            raise UserError("classes with references cannot join classes that have a name only: forget these first")
         self.set_memory(MemoryBank.join([bank] if self.memory is None else [self.memory, bank]))
 
     def _require_memory(self) -> MemoryBank:

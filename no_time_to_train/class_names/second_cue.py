@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,11 @@ from torch.nn import functional as F
 
 from no_time_to_train.class_names.text_tower import TEXT_TOWERS, TextTower
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
+
+#: The key in ``made_with`` of a memory whose classes have names and no references.
+NAMES = "names"
 
 
 def mix(prototypes: Tensor, texts: Tensor, weight: float) -> Tensor:
@@ -32,6 +36,20 @@ class Names(NamedTuple):
     def join(self, prototypes: Tensor, labels: Sequence[str]) -> Tensor:
         """The prototypes of classes, float32 [C, D], with what their names say."""
         return mix(prototypes, self.tower.embed(labels).to(prototypes.device), self.weight)
+
+    def memory(self, labels: Sequence[str], made_with: dict[str, Any]) -> MemoryBank:
+        """A memory of classes that have a name only, whose vector takes the place of a reference.
+
+        Args:
+            made_with: What the vectors of references depend on.
+        """
+        categories = [Category(number, label) for number, label in enumerate(labels, start=1)]
+        bank = MemoryBank.empty(categories, self.tower.width)
+        for index, vector in enumerate(self.tower.embed(labels)):
+            bank.add(index, vector, torch.tensor(1.0))
+        bank.postprocess()
+        bank.made_with = {**made_with, NAMES: "only"}
+        return bank
 
 
 def build_names(

@@ -44,6 +44,7 @@ def segment(
     proposals: Sequence[str] = (),
     proposals_per_image: Positive = 500,
     names: Fraction = 0.0,
+    names_only: Sequence[str] = (),
     names_model: str | None = None,
     networks: NetworkOptions,
 ) -> None:
@@ -69,7 +70,9 @@ def segment(
             COCO results; or a network (docs/proposals.md). May be given several times.
         proposals_per_image: Of a file or a network, the proposals of an image that are kept, the best ones.
         names: How much the name of a class counts, next to its references, with a TIPSv2 encoder (docs/encoders.md).
-        names_model: With --names, a folder with a TIPSv2, or its name on the hub. Default: that of the encoder.
+        names_only: A class that has a name and no reference, with a TIPSv2 encoder. Without references. May be given
+            several times.
+        names_model: With these two, a folder with a TIPSv2, or its name on the hub. Default: that of the encoder.
         networks: The networks and their settings.
 
     Examples:
@@ -80,7 +83,9 @@ def segment(
         no-time-to-train segment --references refs/ --show-references --out out/
     """
     positive = references.references or references.reference
-    if not (positive or memory):
+    if names_only and (positive or memory or save_memory or references.negatives or references.negative):
+        raise UserError("--names-only stands alone: texts resemble images less than references do")
+    if not (positive or memory or names_only):
         raise UserError("nothing to look for: give --references FOLDER, --reference LABEL:IMAGE:box=..., or --memory")
     if show_references and not (positive or references.negatives or references.negative):
         raise UserError("--show-references needs references: give --references FOLDER or --reference")
@@ -136,6 +141,8 @@ def segment(
     segmenter = networks.build(**proposing)
     if names:
         segmenter.use_names(names, names_model)
+    if names_only:
+        segmenter.add_names(names_only, names_model)
     for path in memory:
         segmenter.load_memory(path)
     if segmenter.device.type == "cpu" and not (networks.nano or networks.sam2 or networks.dinov2):

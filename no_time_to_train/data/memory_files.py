@@ -23,7 +23,7 @@ from no_time_to_train.networks.checkpoints import encoder_width, is_plain, load_
 FORMAT = "no-time-to-train memory bank 2"
 
 #: Settings that a memory records only where they differ from these values.
-USUAL = {"debias": 0, "norm": True, "keep_aspect": False}
+USUAL = {"debias": 0, "norm": True, "keep_aspect": False, "names": None}
 
 #: The format of version 0.1: slots padded to [C, N, D], references and crops by category id.
 FORMAT_1 = "no-time-to-train memory bank 1"
