@@ -20,7 +20,7 @@ from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, ClassNames, RunO
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_yaml, read_yaml
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
-from no_time_to_train.pipeline.processes import join_run, watch
+from no_time_to_train.pipeline.processes import end_if_killed, join_run, watch
 from no_time_to_train.pipeline.run_record import record_refused, record_stage
 from no_time_to_train.pipeline.stage import RunCfg
 
@@ -158,6 +158,8 @@ class StageCLI(LightningCLI):
         except BaseException as error:
             if first:
                 model.print_resume_hint()
+                if isinstance(error, RuntimeError):  # the connection to a killed process may break before it is noticed
+                    end_if_killed(self.trainer.strategy.launcher)
             if isinstance(error, Exception) and (reason := reason_of(error)) is not None:
                 raise UserError(reason) from error
             raise
