@@ -28,14 +28,14 @@ from no_time_to_train.api.class_thresholds import (
 from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.api.image_proposals import ImageProposals, propose
 from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
-from no_time_to_train.api.sources import NetworkSource, Proposer, as_given, build_sources, given_in
+from no_time_to_train.api.sources import NetworkSource, Proposer, Source, as_given, build_sources, given_in
 from no_time_to_train.class_names.second_cue import NAMES, Names, build_names
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
 from no_time_to_train.data.prompts import check_image, check_label, is_image_input, list_points
-from no_time_to_train.data.proposal_files import GRID, PROPOSALS_PER_IMAGE, Source, source_names
+from no_time_to_train.data.proposal_files import GRID, PROPOSALS_PER_IMAGE, source_names
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError, UserNotice, plural, suggest
 from no_time_to_train.method.beyond.given import Given

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.data.proposal_files import GRID, PROPOSALS_PER_IMAGE, ProposalFile, Source
+from no_time_to_train.data.proposal_files import GRID, PROPOSALS_PER_IMAGE, ProposalFile
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
 
@@ -26,13 +26,11 @@ class NetworkSource:
         name: What results call it.
         propose: The proposals in an image, uint8 [H, W, 3] RGB.
         most: The proposals of an image that are kept, those of the highest scores.
-        pixels: The image whose proposals are asked for next.
     """
 
     name: str
     propose: Callable[[NDArray[np.uint8]], Given]
     most: int = PROPOSALS_PER_IMAGE
-    pixels: NDArray[np.uint8] | None = None
 
     def show(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
         """Show a positive reference, uint8 [H, W, 3] and bool [H, W], to a network that looks for it."""
@@ -41,11 +39,6 @@ class NetworkSource:
 
             self.propose.exemplars.append(Exemplar(image, mask))
 
-    def given(self, image_id: ImageId | None, name: str, height: int, width: int) -> Given:
-        """The proposals in ``pixels``; the arguments are those of ``ProposalFile.given``."""
-        assert self.pixels is not None
-        return self.propose(self.pixels).best(self.most)
-
     def notices(self) -> list[str]:
         """Nothing is left out."""
         return []
@@ -53,6 +46,10 @@ class NetworkSource:
     def depends_on(self) -> Any:
         """What the proposals depend on, as JSON values."""
         return [self.name, self.most]
+
+
+#: A source of proposals; None is SAM 2's own prompts.
+Source = ProposalFile | NetworkSource | None
 
 
 def build_sources(
@@ -82,11 +79,12 @@ def given_in(
     sources: Iterable[Source], pixels: NDArray[np.uint8], name: str, image_id: ImageId | None = None
 ) -> list[Given | None]:
     """What the sources propose in an image, uint8 [H, W, 3] RGB, with a name or an id that files know."""
-    found = []
+    found: list[Given | None] = []
     for source in sources:
         if isinstance(source, NetworkSource):
-            source.pixels = pixels
-        found.append(None if source is None else source.given(image_id, name, *pixels.shape[:2]))
+            found.append(source.propose(pixels).best(source.most))
+        else:
+            found.append(None if source is None else source.given(image_id, name, *pixels.shape[:2]))
     return found
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from no_time_to_train.data.coco import ImageId, stated_size
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.proposal_files import Source
+from no_time_to_train.data.proposal_files import ProposalFile
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
@@ -232,7 +232,7 @@ class TargetDataset(Dataset[Target | BadImage]):
         rescale: bool = False,
         tiles: int = 1,
         tile_overlap: float = 0.0,
-        sources: Sequence[Source] = (None,),
+        sources: Sequence[ProposalFile | None] = (None,),
         view: Callable[[NDArray[np.uint8]], Tensor] | None = None,
     ) -> None:
         self.root, self.size, self.rescale = Path(root), size, rescale
@@ -262,5 +262,6 @@ class TargetDataset(Dataset[Target | BadImage]):
 
     def given(self, entry: dict[str, Any], height: int, width: int) -> list[Given | None]:
         """What the sources propose in an image, at the size of its results."""
-        where = entry["id"], Path(entry["file_name"]).as_posix(), height, width
+        name = Path(entry["file_name"]).as_posix()
+        where = entry["id"], name, height, width
         return [None if source is None else source.given(*where) for source in self.sources]

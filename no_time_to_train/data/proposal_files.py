@@ -1,6 +1,6 @@
 """Proposals from files: boxes or masks that a detector or a segmenter wrote, as COCO results (docs/proposals.md)."""
 
-import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -44,10 +44,10 @@ class ProposalFile:
 
     path: Path
     most: int = PROPOSALS_PER_IMAGE
-    records: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
-    images: dict[Any, Any] = field(default_factory=dict)
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    asked: set[Any] = field(default_factory=set)
+    records: dict[Any, list[dict[str, Any]]] = field(init=False, default_factory=dict)
+    images: dict[Any, Any] = field(init=False, default_factory=dict)
+    counts: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
+    asked: set[Any] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         content = read_json(self.path)
@@ -119,6 +119,11 @@ class ProposalFile:
         self.asked.add(image)
         return self.records[image]
 
+    def key_of(self, image_id: ImageId | None, name: str) -> str:
+        """What identifies the proposals of an image, whose masks need not be decoded for it."""
+        parts = ("score", "xyxy", "bbox", "segmentation", "region")
+        return json.dumps([[record.get(part) for part in parts] for record in self.records_of(image_id, name)])
+
     def _boxes(self, records: list[dict[str, Any]], height: int, width: int) -> Given:
         """The boxes of some proposals, clipped to the image; those outside it are counted."""
         corners = np.array([_corners(record) for record in records], np.float32).reshape(-1, 4)
@@ -143,9 +148,7 @@ class ProposalFile:
             except ValueError as error:
                 raise UserError(f"{self.path}: a region is no RLE of the others' size: {error}") from error
         scores = torch.tensor([record["score"] for record in records], dtype=torch.float32)
-        boxes = masks.boxes.float()
-        boxes[:, 2:] += 1
-        return Given(boxes, scores, masks, regions)
+        return Given.of_masks(masks, scores, regions)
 
     def survey(self, images: Iterable[tuple[ImageId, str, int, int]]) -> list[str]:
         """What is left out of all targets, a line each for the user: images by id, name, height and width."""
@@ -169,15 +172,9 @@ class NamedSource(Protocol):
     @property
     def name(self) -> str: ...
 
-    def given(self, image_id: ImageId | None, name: str, height: int, width: int) -> Given: ...
-
     def notices(self) -> list[str]: ...
 
     def depends_on(self) -> Any: ...
-
-
-#: A source of proposals; None is SAM 2's own prompts.
-Source = NamedSource | None
 
 
 def read_files(proposals: str | Sequence[str], most: int = PROPOSALS_PER_IMAGE) -> list[ProposalFile | None]:
@@ -188,32 +185,16 @@ def read_files(proposals: str | Sequence[str], most: int = PROPOSALS_PER_IMAGE) 
     return [None if name == GRID else ProposalFile(Path(name), most) for name in names]
 
 
-def source_names(sources: Sequence[Source]) -> list[str]:
+def source_names(sources: Sequence[NamedSource | None]) -> list[str]:
     """What results call the sources."""
     return [GRID if source is None else source.name for source in sources]
 
 
-def hash_sources(sources: Sequence[Source]) -> dict[str, Any]:
+def hash_sources(sources: Sequence[NamedSource | None]) -> dict[str, Any]:
     """The SHA-256 of the files, and how many proposals of an image count; empty where the grid is the only source."""
     if list(sources) == [None]:
         return {}
     return {"proposals": [GRID if one is None else one.depends_on() for one in sources]}
-
-
-def digest(given: Sequence[Given | None]) -> str:
-    """The SHA-256 of what others propose in an image, for the key of its cache entry; "" where it is the grid alone."""
-    if all(one is None for one in given):
-        return ""
-    state = hashlib.sha256()
-    for one in given:
-        values: list[Any] = ["grid"] if one is None else [one.boxes.numpy(), one.scores.numpy()]
-        if one is not None and one.masks is not None:
-            values += [one.masks.owners, one.masks.places, one.masks.words]
-            values += [] if one.regions is None else [one.regions.numpy()]
-        for value in values:
-            data = value.encode() if isinstance(value, str) else value.tobytes()
-            state.update(f"{len(data)} ".encode() + data)
-    return state.hexdigest()
 
 
 def _file_names(content: dict[str, Any], path: Path) -> dict[Any, str]:

@@ -169,7 +169,7 @@ class Segmenter(nn.Module):
 
         Args:
             sources: What others propose in the image, and None for SAM 2's own prompts, which are the paper's grid.
-            view: uint8 [3, h, w], what the encoder sees, where that is not the square (``Encoder.view``).
+            view: uint8 [3, h, w], what the encoder sees, where that is not the square (``free_encoder.encoder_view``).
         """
         if self.settings.tiles > 1:
             tiles, overlap = self.settings.tiles, self.settings.tile_overlap

@@ -25,7 +25,6 @@ from torch.nn import functional as F
 from no_time_to_train.data.coco import stated_size
 from no_time_to_train.data.datasets import Target, TargetDataset
 from no_time_to_train.data.images import stored_size
-from no_time_to_train.data.proposal_files import digest
 from no_time_to_train.data.rle import check_rle, encode_crop
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import sha256
@@ -194,8 +193,9 @@ class CachedTargetDataset(TargetDataset):
             if rescaled := (height, width) != own:
                 key = f"{key}-{width}x{height}"
         if self.sources != (None,):
-            own = (height, width) if self.rescale else stored_size(path)
-            key = hashlib.sha256(f"{key} {digest(self.given(entry, *own))}".encode()).hexdigest()
+            name = Path(entry["file_name"]).as_posix()
+            proposed = [source and source.key_of(entry["id"], name) for source in self.sources]
+            key = hashlib.sha256(f"{key} {proposed}".encode()).hexdigest()
         cached = self.cache.read(key)
         if cached is None:
             target = super().load(index, entry)

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.api.sources import given_in
-from no_time_to_train.data.proposal_files import Source
-from no_time_to_train.data.rle import encode_crop, encode_mask
+from no_time_to_train.api.sources import Source, given_in
+from no_time_to_train.data.rle import coco_object, encode_crop, encode_mask
 from no_time_to_train.data.targets import Targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
@@ -63,21 +62,19 @@ def of_grid(segmenter: ReferenceSegmenter, pixels: NDArray[np.uint8]) -> Given:
     assert found.logits is not None
     masks = found.upsampled_masks(torch.arange(len(found)))
     filled = torch.from_numpy(masks.areas > 0)
-    masks, regions = masks[filled], torch.stack(found.logits.crops).cpu()[filled] > 0
-    boxes = masks.boxes.float()
-    boxes[:, 2:] += 1
-    return Given(boxes, found.predicted_iou.cpu()[filled], masks, regions)
+    regions = torch.stack(found.logits.crops).cpu()[filled] > 0
+    return Given.of_masks(masks[filled], found.predicted_iou.cpu()[filled], regions)
 
 
 def records_of(given: Given, height: int, width: int) -> Iterator[dict[str, Any]]:
     """The proposals of an image as COCO annotations without ids."""
     for index, (score, (x1, y1, x2, y2)) in enumerate(zip(given.scores.tolist(), given.boxes.tolist(), strict=True)):
-        record: dict[str, Any] = {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": score, "iscrowd": 0}
-        if given.masks is not None:
-            record["segmentation"] = encode_crop(*given.masks.crop(index), height, width)
-            record["area"] = int(given.masks.areas[index])
+        if given.masks is None:
+            box = [x1, y1, x2 - x1, y2 - y1]
+            record: dict[str, Any] = {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}
         else:
-            record["area"] = (x2 - x1) * (y2 - y1)
+            record = coco_object(encode_crop(*given.masks.crop(index), height, width))
+        record["score"] = score
         if given.regions is not None:
             record["region"] = encode_mask(given.regions[index].numpy())
         yield record

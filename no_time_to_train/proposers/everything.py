@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.fast.masks import Masks
-from no_time_to_train.networks.box_prompts import build_sam
+from no_time_to_train.networks.box_prompts import build_sam, import_sam
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
 from no_time_to_train.networks.devices import to_device
 from no_time_to_train.proposers.outputs import given_masks
@@ -19,7 +19,7 @@ from no_time_to_train.proposers.outputs import given_masks
 def build_generator(name: str, checkpoint: str, device: str | torch.device | None = None) -> Any:
     """The ``SamAutomaticMaskGenerator`` of ``sam`` or ``mobile_sam``, as its authors set it, with a checkpoint."""
     if name == "sam":
-        module, sam = import_module("segment_anything"), build_sam(checkpoint)
+        module, sam = import_sam(), build_sam(checkpoint)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its module replaces names in timm's list of networks

@@ -25,7 +25,7 @@ def given_masks(masks: Sequence[Masks], scores: Tensor, height: int, width: int)
     """Masks of an image, none of them empty, with their boxes, best first."""
     check_finite(scores, "the source of proposals")
     joined = Masks.join([Masks.pack(np.zeros((0, height, width), bool)), *masks])
-    return Given(joined.boxes.float() + torch.tensor([0.0, 0, 1, 1]), scores.cpu(), joined).best(len(joined))
+    return Given.of_masks(joined, scores.cpu()).best(len(joined))
 
 
 def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

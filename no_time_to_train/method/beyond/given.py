@@ -34,6 +34,13 @@ class Given:
     masks: Masks | None = None
     regions: Tensor | None = None
 
+    @classmethod
+    def of_masks(cls, masks: Masks, scores: Tensor, regions: Tensor | None = None) -> "Given":
+        """Masks, none of them empty, with their boxes."""
+        boxes = masks.boxes.float()
+        boxes[:, 2:] += 1  # the last column and row are inside
+        return cls(boxes, scores, masks, regions)
+
     def __len__(self) -> int:
         return len(self.scores)
 
