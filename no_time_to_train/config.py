@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import ContextRatio, Settings
+from no_time_to_train.method.settings import ContextRatio, Settings, changed
 from no_time_to_train.networks.registry import (
     check_encoder_sizes,
     default_checkpoint,
@@ -130,8 +130,7 @@ class EncoderCfg(Checked):
     @property
     def unusual(self) -> dict[str, Any]:
         """What memories, caches and journals record of the choices that they did not always have."""
-        usual = {"debias": 0, "norm": True, "keep_aspect": False}
-        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return changed(self, "debias", "norm", "keep_aspect")
 
     @property
     def patch(self) -> int:

@@ -1,6 +1,6 @@
 """The numbers of the method. The paper uses the same values on every data set."""
 
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from no_time_to_train.errors import UserError
@@ -133,10 +133,15 @@ class Settings:
 NEW_SETTINGS = ("multimask", "no_mem_embed", "quality", "pooling", "compared_at", "min_similarity", "output_box")
 
 
-def changed(settings: Settings, *names: str) -> dict[str, Any]:
-    """Those of some settings that are not at their default."""
-    usual = Settings()
-    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(usual, name)}
+def changed(settings: Any, *names: str) -> dict[str, Any]:
+    """Those of some fields of a dataclass that are not at their default."""
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(type(settings), name)}
+
+
+def as_recorded(settings: Settings) -> dict[str, Any]:
+    """Settings as journals have them: the new ones only where they are not at their default, so older runs resume."""
+    values = {name: value for name, value in asdict(settings).items() if name not in NEW_SETTINGS}
+    return values | changed(settings, *NEW_SETTINGS)
 
 
 def check_prototype(kind: object, *known: str) -> None:

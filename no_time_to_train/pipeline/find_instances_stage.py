@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.method.settings import NEW_SETTINGS, changed
+from no_time_to_train.method.settings import as_recorded
 from no_time_to_train.networks.build import build_proposer
 from no_time_to_train.networks.registry import sam2_input_size
 from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache, proposals_depend_on
@@ -162,12 +162,9 @@ class FindInstancesStage(Stage):
         return Segmenter(self.build_encoder(), proposer, self.prototypes, settings, self.negatives)
 
     def depends_on(self) -> dict[str, Any]:
-        settings = renamed(asdict(self.model_cfg.sam2_infer_cfgs), PUBLISHED_NAMES)
+        settings = renamed(as_recorded(self.model_cfg.sam2_infer_cfgs), PUBLISHED_NAMES)
         for name in ("testing_point_bs", "kmeans_k", "n_pca_components", "negative_score_thr"):  # change no result
             del settings[name]
-        for name in NEW_SETTINGS:  # so that older runs resume
-            del settings[name]
-        settings |= changed(self.model_cfg.sam2_infer_cfgs, *NEW_SETTINGS)
         settings["with_negative_refs"] = self.negatives is not None
         return {
             **hash_sources(self.sources),

@@ -18,7 +18,7 @@ from no_time_to_train.data.proposal_files import hash_sources
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
-from no_time_to_train.method.settings import NEW_SETTINGS, changed
+from no_time_to_train.method.settings import as_recorded
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.output_folder import OutputFolder
@@ -135,10 +135,8 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
     instances, which the journal has at any score.
     """
     assert segmenter.memory is not None
-    settings = asdict(segmenter.segmenter.settings)
-    for name in ("points_per_batch", *NEW_SETTINGS):  # affects speed and memory only; older runs resume
-        del settings[name]
-    settings |= changed(segmenter.segmenter.settings, *NEW_SETTINGS)
+    settings = as_recorded(segmenter.segmenter.settings)
+    del settings["points_per_batch"]  # affects speed and memory only
     return {
         "format of the journal": JOURNAL_FORMAT,
         "objects": {category.name: category.id for category in segmenter.memory.categories},
