@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from nano_batches import TARGET_SIZE, as_input, coverage, random_scene
 from nano_patterns import BASE_CLASSES
-from nano_sam2 import MASK_SIZE, image_features, region_iou
+from nano_sam2 import MASK_SIZE, decode_prompts, image_features, mask_losses, region_iou
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from tqdm import trange
@@ -47,26 +46,14 @@ def predict_boxes(model: SAM2Base, image: Tensor, boxes: Tensor) -> tuple[Tensor
     """The four masks of each box as logits [n, 4, s, s], and their predicted IoUs [n, 4]."""
     maps = [feature.expand(len(boxes), -1, -1, -1) for feature in image_features(model, image[None])]
     labels = torch.tensor([2, 3], dtype=torch.int32).expand(len(boxes), -1)
-    sparse, dense = model.sam_prompt_encoder(points=(boxes.view(-1, 2, 2), labels), boxes=None, masks=None)
-    logits, ious, _, _ = model.sam_mask_decoder.predict_masks(
-        image_embeddings=maps[2],
-        image_pe=model.sam_prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        repeat_image=False,
-        high_res_features=maps[:2],
-    )
+    logits, ious, _ = decode_prompts(model, maps, boxes.view(-1, 2, 2), labels)
     return logits, ious
 
 
 def box_loss(logits: Tensor, ious: Tensor, target: Tensor) -> Tensor:
     """Focal and dice loss of the single mask and of the best of the other three, and L1 of the IoUs."""
     target = target[:, None].expand_as(logits)
-    odds = logits.sigmoid()
-    focal = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (odds - target).abs() ** 2
-    overlap = (odds * target).sum((-2, -1))
-    dice = 1 - (2 * overlap + 1) / (odds.sum((-2, -1)) + target.sum((-2, -1)) + 1)
-    masks = 20 * focal.mean((-2, -1)) + dice
+    masks = mask_losses(logits, target)
     error = (ious - region_iou(logits.detach(), target)).abs().mean()
     return masks[:, 0].mean() + masks[:, 1:].amin(1).mean() + error
 

@@ -75,6 +75,23 @@ def predict_masks(model: SAM2Base, features: list[Tensor], points: Tensor) -> tu
     maps = [feature.repeat_interleave(points.shape[1], 0) for feature in features]
     coordinates = points.flatten(0, 1)[:, None]
     labels = torch.ones(coordinates.shape[:2], dtype=torch.int32, device=coordinates.device)
+    return decode_prompts(model, maps, coordinates, labels)
+
+
+def decode_prompts(
+    model: SAM2Base, maps: list[Tensor], coordinates: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Decode n prompts of T points each, with the maps of the image of each.
+
+    Args:
+        model: SAM 2.
+        maps: As :func:`image_features` returns them, with n images.
+        coordinates: float [n, T, 2], (x, y) in pixels of the images.
+        labels: int32 [n, T], what SAM 2 calls the points: 1 on an object, 2 and 3 for the corners of a box.
+
+    Returns:
+        Mask logits [n, 4, S / 4, S / 4], predicted IoUs [n, 4] and objectness logits [n].
+    """
     sparse, dense = model.sam_prompt_encoder(points=(coordinates, labels), boxes=None, masks=None)
     logits, ious, _, objectness = model.sam_mask_decoder.predict_masks(
         image_embeddings=maps[2],
@@ -85,6 +102,15 @@ def predict_masks(model: SAM2Base, features: list[Tensor], points: Tensor) -> tu
         high_res_features=maps[:2],
     )
     return logits, ious, objectness[:, 0]
+
+
+def mask_losses(logits: Tensor, target: Tensor) -> Tensor:
+    """Focal and dice loss of each mask, [n, 4], of logits and of what is true in [0, 1], [n, 4, s, s]."""
+    odds = logits.sigmoid()
+    focal = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (odds - target).abs() ** 2
+    overlap = (odds * target).sum((-2, -1))
+    dice = 1 - (2 * overlap + 1) / (odds.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+    return 20 * focal.mean((-2, -1)) + dice
 
 
 def region_iou(logits: Tensor, target: Tensor) -> Tensor:
@@ -166,12 +192,7 @@ def sam2_loss(model: SAM2Base, guide: EncoderGuide, batch: Batch) -> tuple[Tenso
         true_ious = region_iou(logits, target) * on_object[:, None]
     iou_loss = (ious - true_ious).abs().mean()
     objectness_loss = F.binary_cross_entropy_with_logits(objectness, on_object.float())
-    logits, target = logits[on_object], target[on_object].expand(-1, 4, -1, -1)
-    odds = logits.sigmoid()
-    focal = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (odds - target).abs() ** 2
-    overlap = (odds * target).sum((-2, -1))
-    dice = 1 - (2 * overlap + 1) / (odds.sum((-2, -1)) + target.sum((-2, -1)) + 1)
-    mask_loss = 20 * focal.mean((-2, -1)) + dice
+    mask_loss = mask_losses(logits[on_object], target[on_object].expand(-1, 4, -1, -1))
     single, three = mask_loss[:, 0], mask_loss[:, 1:]
     loss = single.mean() + three.amin(1).mean() + 0.1 * three.mean() + iou_loss + 0.2 * objectness_loss
     loss = loss + guide(features[2], batch["boxes"])

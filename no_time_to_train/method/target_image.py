@@ -26,8 +26,13 @@ def resize_to_square(image: NDArray[np.uint8], size: int, box: Box | None = None
     Returns:
         uint8 [3, size, size].
     """
-    square = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+    return resize(image, size, size, box)
+
+
+def resize(image: NDArray[np.uint8], width: int, height: int, box: Box | None = None) -> Tensor:
+    """An image, or a part of it, at another size by PIL's antialiased bicubic filter: uint8 [3, height, width]."""
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def as_float(square: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import crop_reference, crop_window
-from no_time_to_train.method.target_image import as_float
+from no_time_to_train.method.target_image import as_float, resize
 
 #: What DINOv2 adds to the rows and columns of its position embeddings when it resamples them; those with registers add
 #: nothing and antialias (its ``interpolate_offset`` and ``interpolate_antialias``).
@@ -62,16 +61,12 @@ class FreeEncoder(Encoder):
 
 
 def encoder_view(image: NDArray[np.uint8], long_side: int, patch: int) -> Tensor:
-    """An image uint8 [H, W, 3] whose longer side is ``long_side``, both cut to multiples of the patch: uint8 [3, h, w].
-
-    The filter is PIL's antialiased bicubic one.
-    """
+    """An image uint8 [H, W, 3] whose longer side is ``long_side``, both cut to whole patches: uint8 [3, h, w]."""
     height, width = image.shape[:2]
     ratio = width / height
     sides = (long_side, int(long_side / ratio)) if ratio >= 1 else (int(long_side * ratio), long_side)
-    sides = (max(sides[0] // patch, 1) * patch, max(sides[1] // patch, 1) * patch)
-    resized = Image.fromarray(image).resize(sides, Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+    columns, rows = (max(side // patch, 1) for side in sides)
+    return resize(image, columns * patch, rows * patch)
 
 
 def crop_freely(
