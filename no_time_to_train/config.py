@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import ContextRatio, Settings, changed
+from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, Settings, changed
 from no_time_to_train.networks.registry import (
     check_encoder_sizes,
     default_checkpoint,
@@ -207,7 +207,7 @@ class ModelCfg:
     sam2_ckpt_path: str | None = None
     encoder_ckpt_path: str | None = None
     proposals: list[str] | str = "grid"
-    proposals_per_image: Positive = 500
+    proposals_per_image: Positive = PROPOSALS_PER_IMAGE
     sam2_infer_cfgs: StageSettings = field(default_factory=StageSettings)
     encoder_cfg: EncoderCfg = field(default_factory=EncoderCfg)
     memory_bank_cfg: MemoryBankCfg = field(default_factory=MemoryBankCfg)

@@ -35,14 +35,14 @@ from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
 from no_time_to_train.data.prompts import check_image, check_label, is_image_input, list_points
-from no_time_to_train.data.proposal_files import GRID, PROPOSALS_PER_IMAGE, source_names
+from no_time_to_train.data.proposal_files import GRID, source_names
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError, UserNotice, plural, suggest
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.method.settings import ContextRatio, Settings
+from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
 from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.pretrained import build_pretrained

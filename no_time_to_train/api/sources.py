@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.data.proposal_files import GRID, PROPOSALS_PER_IMAGE, ProposalFile
+from no_time_to_train.data.proposal_files import GRID, ProposalFile
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
+from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 
 #: ``grid``, a file of proposals, the name of a network, a function of an image uint8 [H, W, 3], or several of these.
 Proposer = str | Path | Callable[[NDArray[np.uint8]], Given]

@@ -6,6 +6,7 @@ from pathlib import Path
 from no_time_to_train.commands.options import NetworkOptions, check_proposals
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import check_replaceable
+from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 from no_time_to_train.ranges import Positive
 
 
@@ -15,7 +16,7 @@ def propose(
     out: Path,
     image_dir: Path | None = None,
     proposer: str = "grid",
-    proposals_per_image: Positive = 500,
+    proposals_per_image: Positive = PROPOSALS_PER_IMAGE,
     every: Positive = 30,
     networks: NetworkOptions,
 ) -> None:

@@ -16,6 +16,7 @@ from no_time_to_train.commands.options import (
 )
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
 from no_time_to_train.files import check_replaceable, real_path
+from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, Positive, parse_number
@@ -42,7 +43,7 @@ def segment(
     every: Positive = 30,
     max_pixels: Positive | None = None,
     proposals: Sequence[str] = (),
-    proposals_per_image: Positive = 500,
+    proposals_per_image: Positive = PROPOSALS_PER_IMAGE,
     names: Fraction = 0.0,
     names_only: Sequence[str] = (),
     names_model: str | None = None,

@@ -3,7 +3,7 @@
 FSOD-VFM publishes its references in this form.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -54,9 +54,9 @@ def renumber(data: dict[str, Any], ids: Mapping[str, int], path: str | Path) -> 
         annotation["category_id"] = new[annotation["category_id"]]
 
 
-def find_images(data: dict[str, Any], image_dir: str | Path) -> None:
-    """Shorten those file names of a COCO file's content that begin with folders above ``image_dir``, in place."""
-    for image in data["images"]:
+def find_images(images: Iterable[dict[str, Any]], image_dir: str | Path) -> None:
+    """Shorten those file names in entries of ``images`` that begin with folders above ``image_dir``, in place."""
+    for image in images:
         parts = PurePosixPath(image["file_name"]).parts
         ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
         found = next((end for end in ends if (Path(image_dir) / end).is_file()), ends[0])

@@ -18,12 +18,10 @@ from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import read_json, sha256
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 
 #: The source that is SAM 2's own grid of points, or its guided points.
 GRID = "grid"
-
-#: Proposals of an image that are kept, by default: as many as FSOD-VFM's paper takes.
-PROPOSALS_PER_IMAGE = 500
 
 #: What cannot count, whatever the image.
 UNUSABLE = ("proposal", "with NaN or infinity")

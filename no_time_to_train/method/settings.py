@@ -13,6 +13,9 @@ CONTEXT_RATIO = 0.2
 #: The context around a reference. More than this shows any object as a speck.
 ContextRatio = Annotated[float, Range(0, 100)]
 
+#: Proposals of an image that are kept of a file or a network: as many as FSOD-VFM's paper takes.
+PROPOSALS_PER_IMAGE = 500
+
 #: Point prompts per side of the grid. More than this lie closer than the pixels of SAM 2's mask logits.
 PointsPerSide = Annotated[int, Range(1, 256)]
 

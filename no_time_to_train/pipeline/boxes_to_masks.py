@@ -59,16 +59,15 @@ def boxes_to_masks(
     """
     coco, out_path = read_coco(json_file), Path(out_path)
     if categories is not None:
-        renumber(
-            coco.dataset, {one["name"]: one["id"] for one in read_coco(categories).dataset["categories"]}, categories
-        )
-    find_images(coco.dataset, image_dir)
-    coco = index_coco(coco.dataset)
+        ids = {one["name"]: one["id"] for one in read_coco(categories).dataset["categories"]}
+        renumber(coco.dataset, ids, categories)
+        coco = index_coco(coco.dataset)
     check_replaceable(out_path, "a COCO file")
     annotations = choose_annotations(coco, json_file, references)
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
     for annotation in annotations:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
+    find_images([coco.imgs[image_id] for image_id in by_image], image_dir)
     check_images_exist(image_dir, coco, list(by_image))
     names = picture_names(coco)
     segmenter = build()
