@@ -65,7 +65,7 @@ def app(truths: list[Truth], tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running = App(Path(truths[0].photo).parent, tmp_path_factory.mktemp("app") / "out", "--points-per-side", "12")
     yield running
     running.end()
-    assert "/no_time_to_train/app/" not in running.log.read_text(), "a traceback of this package"
+    assert "/no_time_to_train_extras/app/" not in running.log.read_text(), "a traceback of this package"
 
 
 @pytest.fixture(scope="module")

@@ -292,7 +292,7 @@ def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
 
 
 def test_mode_tiles_and_the_most_objects_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from no_time_to_train.app import page as app_page
+    from no_time_to_train_extras.app import page as app_page
 
     served = []
     monkeypatch.setattr(app_page, "serve", lambda workspace, *_, **__: served.append(workspace))

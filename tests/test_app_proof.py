@@ -30,9 +30,9 @@ def square(left: int, top: int = 10, side: int = 20) -> dict[str, object]:
 @contextmanager
 def app_in_this_process(images: Path, out: Path, *_: str) -> Iterator[SimpleNamespace]:
     """The app without a process of its own, which would import everything again."""
-    from no_time_to_train.app.page import serve
-    from no_time_to_train.app.photos import find_photos
-    from no_time_to_train.app.workspace import Workspace
+    from no_time_to_train_extras.app.page import serve
+    from no_time_to_train_extras.app.photos import find_photos
+    from no_time_to_train_extras.app.workspace import Workspace
 
     settings, folder = Settings(points_per_side=POINTS), out / "app"
     segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)

@@ -1,6 +1,7 @@
 """The rules of the layout in CONTRIBUTING.md: who may import whom, and what stays fast."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -16,14 +17,12 @@ FLOORS = [
     {"errors", "files", "overlap", "plugins", "ranges"},
     {"method"},
     {"networks"},
-    {"proposers"},
-    {"class_names"},
     {"data"},
     {"config", "evaluation", "visual"},
     {"analysis"},
     {"api"},
     {"pipeline"},
-    {"benchmarks", "lightning_module", "stage_cli", "app"},
+    {"benchmarks", "lightning_module", "stage_cli"},
     {"demo"},
     {"commands"},
     {"cli"},
@@ -35,26 +34,31 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_name(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+#: The package with what only some users have a use for. It builds on the other one.
+EXTRAS = "no_time_to_train_extras"
+
+ALL_MODULES = {module_name(path): path for name in (PACKAGE, EXTRAS) for path in sorted((ROOT / name).rglob("*.py"))}
+MODULES = {name: path for name, path in ALL_MODULES.items() if name.split(".")[0] == PACKAGE}
 
 
 def imported_modules(name: str) -> set[str]:
     """The modules of the package that a module imports anywhere, except for type checkers only."""
-    tree = ast.parse(MODULES[name].read_text())
+    tree = ast.parse(ALL_MODULES[name].read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = []
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & ALL_MODULES.keys()
             found |= submodules or {node.module}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return (found & MODULES.keys()) - {name}
+    return (found & ALL_MODULES.keys()) - {name}
 
 
-IMPORTS = {name: imported_modules(name) for name in MODULES}
+ALL_IMPORTS = {name: imported_modules(name) for name in ALL_MODULES}
+IMPORTS = {name: ALL_IMPORTS[name] & MODULES.keys() for name in MODULES}
 
 
 def room(name: str) -> str:
@@ -95,24 +99,36 @@ def test_no_two_rooms_import_each_other() -> None:
     assert not {pair for pair in rooms if pair[::-1] in rooms}
 
 
+def test_the_package_knows_its_extras_only_where_they_are_asked_for() -> None:
+    lines = [line for path in MODULES.values() for line in path.read_text().splitlines()]
+    assert not [line for line in lines if re.match(rf"(from|import) {EXTRAS}", line)]
+
+
+def test_no_extra_imports_another_one_but_a_server_the_app() -> None:
+    pairs = {(room(name), room(imported)) for name in ALL_MODULES for imported in ALL_IMPORTS[name]}
+    extras = {room(name) for name in ALL_MODULES if name not in MODULES}
+    pairs = {pair for pair in pairs if {*pair} <= extras and len({*pair}) == 2}
+    assert pairs <= {("class_names", "proposers"), ("server", "app")}
+
+
 def test_no_modules_import_each_other() -> None:
     def reaches_itself(start: str) -> bool:
         seen: set[str] = set()
-        waiting = set(IMPORTS[start])
+        waiting = set(ALL_IMPORTS[start])
         while waiting:
             name = waiting.pop()
             if name == start:
                 return True
             if name not in seen:
                 seen.add(name)
-                waiting |= IMPORTS[name]
+                waiting |= ALL_IMPORTS[name]
         return False
 
-    assert [name for name in MODULES if reaches_itself(name)] == []
+    assert [name for name in ALL_MODULES if reaches_itself(name)] == []
 
 
 def test_a_module_is_found_by_its_name() -> None:
-    names = Counter(name.rpartition(".")[2] for name in MODULES)
+    names = Counter(name.rpartition(".")[2] for name in ALL_MODULES)
     for command in MODULES:
         if room(command) == "commands":  # a command may have the name of what it runs
             names[command.rpartition(".")[2]] -= 1

@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from no_time_to_train import ReferenceSegmenter
-from no_time_to_train.class_names.second_cue import mix
-from no_time_to_train.class_names.text_tower import TextTower
 from no_time_to_train.errors import UserError
+from no_time_to_train_extras.class_names.second_cue import mix
+from no_time_to_train_extras.class_names.text_tower import TextTower
 from tests.conftest import Photo
 
 NANO_WIDTH = 192
@@ -106,13 +106,13 @@ def test_a_weight_outside_0_to_1_is_refused(segmenter: ReferenceSegmenter, weigh
 
 
 def test_without_the_package_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("no_time_to_train.class_names.text_tower.find_spec", lambda name: None)
+    monkeypatch.setattr("no_time_to_train_extras.class_names.text_tower.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'no-time-to-train\[names\]'"):
         TextTower("google/tipsv2-b14")
 
 
 def test_a_folder_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("no_time_to_train.class_names.text_tower.find_spec", lambda name: True)
+    monkeypatch.setattr("no_time_to_train_extras.class_names.text_tower.find_spec", lambda name: True)
     with pytest.raises(UserError, match=r"folder not found: .*nothing"):
         TextTower(tmp_path / "nothing")
 

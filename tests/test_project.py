@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from no_time_to_train.app.corrections import Item, correct, doubt
-from no_time_to_train.app.project import Annotation, Project, Step
 from no_time_to_train.data.rle import Rle, encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.summary import Thresholds
+from no_time_to_train_extras.app.corrections import Item, correct, doubt
+from no_time_to_train_extras.app.project import Annotation, Project, Step
 
 
 def square(left: int, side: int = 4) -> Rle:
@@ -65,7 +65,7 @@ def test_a_step_that_cannot_be_written_changes_nothing(project: Project, monkeyp
     def full(*_: object, **__: object) -> None:
         raise UserError("the disk is full")
 
-    monkeypatch.setattr("no_time_to_train.app.project.write_json", full)
+    monkeypatch.setattr("no_time_to_train_extras.app.project.write_json", full)
     with pytest.raises(UserError, match="full"):
         project.do(Step("two", add=[boat(2)]))
     assert (list(project.annotations), project.next_undo) == ([1], "one")

@@ -20,9 +20,9 @@ from no_time_to_train.api.sources import NetworkSource
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
-from no_time_to_train.proposers import SOURCES, build_source
-from no_time_to_train.proposers.everything import Everything, build_generator
-from no_time_to_train.proposers.exemplars import Exemplar, Sam3Exemplars, draw_canvas
+from no_time_to_train_extras.proposers import SOURCES, build_source
+from no_time_to_train_extras.proposers.everything import Everything, build_generator
+from no_time_to_train_extras.proposers.exemplars import Exemplar, Sam3Exemplars, draw_canvas
 from tests.tiny_proposers import save_mm_grounding_dino, save_owlv2, save_sam3
 
 HEIGHT, WIDTH = 90, 130
@@ -324,7 +324,7 @@ def test_a_mistake_in_a_source_is_one_line(spec: str, message: str) -> None:
 def test_a_missing_checkpoint_is_named_with_where_to_get_it(
     monkeypatch: pytest.MonkeyPatch, spec: str, message: str
 ) -> None:
-    monkeypatch.setattr("no_time_to_train.proposers.find_spec", lambda name: name)  # as if all were installed
+    monkeypatch.setattr("no_time_to_train_extras.proposers.find_spec", lambda name: name)  # as if all were installed
     with pytest.raises(UserError, match=message):
         build_source(spec)
 

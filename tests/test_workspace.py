@@ -18,11 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.photos import Thumbnails, find_photos
-from no_time_to_train.app.project import Annotation, Project
-from no_time_to_train.app.references import take_annotations
-from no_time_to_train.app.view import View
-from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.data.rle import decode_mask, encode_mask
@@ -30,6 +25,11 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.output_folder import OutputFolder
+from no_time_to_train_extras.app.photos import Thumbnails, find_photos
+from no_time_to_train_extras.app.project import Annotation, Project
+from no_time_to_train_extras.app.references import take_annotations
+from no_time_to_train_extras.app.view import View
+from no_time_to_train_extras.app.workspace import Workspace
 
 #: The photos, and the seed that draws them.
 PHOTOS, SEED = 3, 777
@@ -169,8 +169,8 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
     workspace: Workspace, tmp_path: Path
 ) -> None:
     gr = pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train.app.actions import Actions
-    from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf
+    from no_time_to_train_extras.app.actions import Actions
+    from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf
 
     for number in range(AT_ONCE + 2):
         Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number:03}.png")
@@ -204,8 +204,8 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
 def test_a_photo_is_drawn_once_more_after_it_was_opened(workspace: Workspace, tmp_path: Path) -> None:
     """An answer about the photo that was open before may come late, and would otherwise stay."""
     gr = pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train.app.actions import Actions
-    from no_time_to_train.app.lists import Lists, Shelf
+    from no_time_to_train_extras.app.actions import Actions
+    from no_time_to_train_extras.app.lists import Lists, Shelf
 
     lists, shelf = Lists(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos)), Shelf()
     actions = Actions(workspace, lists, tmp_path, tmp_path)
@@ -261,7 +261,7 @@ def test_a_failure_that_nobody_foresaw_is_shown_and_the_search_goes_on(
     def fail(*_: object) -> None:
         raise ValueError("zip() argument 2 is shorter")
 
-    monkeypatch.setattr("no_time_to_train.app.search.PAUSE", 0.05)
+    monkeypatch.setattr("no_time_to_train_extras.app.search.PAUSE", 0.05)
     with monkeypatch.context() as patch:
         patch.setattr(workspace.finder, "measure", fail)
         workspace.confirm(annotations, folder)
@@ -279,7 +279,7 @@ def test_a_full_disk_marks_no_photo_and_the_search_goes_on_once_there_is_room(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = UserError("the cache cannot be written: No space left on device")
-    monkeypatch.setattr("no_time_to_train.app.search.PAUSE", 0.05)
+    monkeypatch.setattr("no_time_to_train_extras.app.search.PAUSE", 0.05)
     with monkeypatch.context() as patch:
         patch.setattr(workspace.search.cache, "write", Mock(side_effect=full))
         workspace.search.start()
@@ -453,8 +453,8 @@ def test_photos_of_one_name_that_are_added_at_once_are_all_kept_and_replace_no_o
     workspace: Workspace, own: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train.app.actions import Actions
-    from no_time_to_train.app.lists import Lists
+    from no_time_to_train_extras.app.actions import Actions
+    from no_time_to_train_extras.app.lists import Lists
 
     (own / "uploads").mkdir()
     Image.new("RGB", (99, 77)).save(own / "uploads" / "photo.png")
@@ -477,8 +477,8 @@ def test_a_photo_that_cannot_be_read_is_opened_with_the_reason_in_its_title(
     workspace: Workspace, own: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train.app.actions import Actions
-    from no_time_to_train.app.lists import Lists
+    from no_time_to_train_extras.app.actions import Actions
+    from no_time_to_train_extras.app.lists import Lists
 
     (own / "000000.png").write_text("no image")
     found = start(workspace.segmenter, [own], tmp_path / "project")
@@ -532,8 +532,8 @@ def test_a_photo_with_as_many_objects_as_are_found_at_most_says_so(
     workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train.app.actions import Actions
-    from no_time_to_train.app.lists import Lists
+    from no_time_to_train_extras.app.actions import Actions
+    from no_time_to_train_extras.app.lists import Lists
 
     segmenter = workspace.segmenter.segmenter
     segmenter.settings = replace(segmenter.settings, max_instances=2)
@@ -553,7 +553,7 @@ def test_pictures_and_unused_uploads_are_removed_and_sooner_where_they_are_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train.app import server
+    from no_time_to_train_extras.app import server
 
     app = server.GuardedApp("127.0.0.1", tmp_path, lambda name, values: "")
     ages = {

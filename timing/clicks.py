@@ -21,10 +21,6 @@ import numpy as np
 from PIL import Image
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.actions import ADD, Actions
-from no_time_to_train.app.lists import Lists
-from no_time_to_train.app.photos import Thumbnails, find_photos
-from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco
 from no_time_to_train.errors import UserError
@@ -35,6 +31,10 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes
 from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.networks.registry import DINOV2_NAMES, PRESETS, SAM2_NAMES, encoder_input_size
+from no_time_to_train_extras.app.actions import ADD, Actions
+from no_time_to_train_extras.app.lists import Lists
+from no_time_to_train_extras.app.photos import Thumbnails, find_photos
+from no_time_to_train_extras.app.workspace import Workspace
 from timing.stages import seeded
 
 #: Heights and widths of the photos that are clicked on.

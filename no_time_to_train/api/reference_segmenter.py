@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -29,11 +29,10 @@ from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.api.image_proposals import ImageProposals, propose
 from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
 from no_time_to_train.api.sources import NetworkSource, Proposer, Source, as_given, build_sources, given_in
-from no_time_to_train.class_names.second_cue import NAMES, Names, build_names
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.memory_files import check_fits, load_memory, save_memory
+from no_time_to_train.data.memory_files import NAMES, check_fits, load_memory, save_memory
 from no_time_to_train.data.prompts import check_image, check_label, is_image_input, list_points
 from no_time_to_train.data.proposal_files import GRID, source_names
 from no_time_to_train.data.reference_forms.reference import Reference
@@ -49,6 +48,9 @@ from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choice, check_number
+
+if TYPE_CHECKING:
+    from no_time_to_train_extras.class_names.second_cue import Names
 
 
 class ReferenceSegmenter:
@@ -321,6 +323,8 @@ class ReferenceSegmenter:
             model: A folder with a TIPSv2 of the transformers package, or its name on the hub; None takes the hub's
                 model of the encoder's size.
         """
+        from no_time_to_train_extras.class_names.second_cue import build_names
+
         check_number("weight", weight, Fraction)
         encoder = str(self.made_with["encoder"])
         self.names = build_names(self.segmenter, encoder, weight, model, self.device) if weight else None
@@ -335,6 +339,8 @@ class ReferenceSegmenter:
         Args:
             model: As in :meth:`use_names`.
         """
+        from no_time_to_train_extras.class_names.second_cue import build_names
+
         if self.memory is not None or len(set(labels)) < len(labels):
             raise UserError("names alone need an empty memory, and each name once")
         names = build_names(self.segmenter, str(self.made_with["encoder"]), 1, model, self.device)

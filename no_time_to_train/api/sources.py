@@ -36,7 +36,7 @@ class NetworkSource:
     def show(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
         """Show a positive reference, uint8 [H, W, 3] and bool [H, W], to a network that looks for it."""
         if hasattr(self.propose, "exemplars"):
-            from no_time_to_train.proposers.exemplars import Exemplar
+            from no_time_to_train_extras.proposers.exemplars import Exemplar
 
             self.propose.exemplars.append(Exemplar(image, mask))
 
@@ -71,7 +71,7 @@ def _source(proposer: Proposer, most: int, device: str | torch.device | None) ->
     if Path(proposer).suffix == ".json":
         return ProposalFile(Path(proposer), most)
 
-    from no_time_to_train.proposers import build_source
+    from no_time_to_train_extras.proposers import build_source
 
     return NetworkSource(str(proposer), build_source(str(proposer), device), most)
 

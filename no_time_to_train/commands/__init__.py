@@ -20,6 +20,9 @@ GROUPS = {
 }
 COMMANDS = [command for commands in GROUPS.values() for command in commands]
 
+#: The modules of the commands of no_time_to_train_extras.
+EXTRAS = {"app": "app.app_command"}
+
 #: What commands were called in earlier versions -> their names. The old names work as well.
 OLD_NAMES = {
     "references check": "references measure",
@@ -44,7 +47,9 @@ def split_command(argv: list[str]) -> tuple[str, list[str]]:
 def function_of(command: str) -> Callable[..., Any]:
     """The function of one of ``COMMANDS``: its last word, with underscores."""
     words = command.replace("-", "_").split()
-    function: Callable[..., Any] = getattr(import_module(f"{__name__}.{words[0]}"), words[-1])
+    extra = EXTRAS.get(command)
+    module = import_module(f"no_time_to_train_extras.{extra}" if extra else f"{__name__}.{words[0]}")
+    function: Callable[..., Any] = getattr(module, words[-1])
     return function
 
 

@@ -175,7 +175,7 @@ def check_memories(paths: Iterable[Path]) -> None:
 
 def check_proposals(proposals: Sequence[str], tiles: int = 1) -> None:
     """Check that files of proposals and weights of networks exist, without the slow imports that reading them takes."""
-    from no_time_to_train.proposers import read_spec
+    from no_time_to_train_extras.proposers import read_spec
 
     if len(set(proposals)) < len(proposals):
         raise UserError("--proposals names a source twice")

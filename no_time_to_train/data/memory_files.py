@@ -22,8 +22,11 @@ from no_time_to_train.networks.checkpoints import encoder_width, is_plain, load_
 #: Stored in every file. Changed when older readers would misread a new file.
 FORMAT = "no-time-to-train memory bank 2"
 
+#: What a memory records whose classes have names and no references.
+NAMES = "names"
+
 #: Settings that a memory records only where they differ from these values.
-USUAL = {"debias": 0, "norm": True, "keep_aspect": False, "names": None}
+USUAL = {"debias": 0, "norm": True, "keep_aspect": False, NAMES: None}
 
 #: The format of version 0.1: slots padded to [C, N, D], references and crops by category id.
 FORMAT_1 = "no-time-to-train memory bank 1"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from no_time_to_train.method.beyond.given import Given
-    from no_time_to_train.proposers.exemplars import Exemplar
+    from no_time_to_train_extras.proposers.exemplars import Exemplar
 
     #: Returns the proposals in an image, uint8 [H, W, 3] RGB.
     ProposingNetwork = Callable[[NDArray[np.uint8]], Given]
@@ -97,13 +97,13 @@ def build_source(
     """
     name, weights = read_spec(spec)
     if name in ("sam", "mobile_sam"):
-        from no_time_to_train.proposers.everything import Everything, build_generator
+        from no_time_to_train_extras.proposers.everything import Everything, build_generator
 
         return Everything(build_generator(name, weights, device))
     if name == "sam3":
-        from no_time_to_train.proposers.exemplars import Sam3Exemplars
+        from no_time_to_train_extras.proposers.exemplars import Sam3Exemplars
 
         return Sam3Exemplars(weights, device, exemplars)
-    from no_time_to_train.proposers.detectors import MMGroundingDino, Owlv2
+    from no_time_to_train_extras.proposers.detectors import MMGroundingDino, Owlv2
 
     return Owlv2(weights, device) if name == "owlv2" else MMGroundingDino(weights, device, text)

@@ -14,15 +14,15 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from no_time_to_train.app.lists import AT_ONCE, Lists, Shelf, address
-from no_time_to_train.app.photos import UPLOADS, store_upload
-from no_time_to_train.app.view import View, count_text, same, scene_items, scene_masks
-from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import decode_mask, mask_area
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.pipeline.summary import Summary
+from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf, address
+from no_time_to_train_extras.app.photos import UPLOADS, store_upload
+from no_time_to_train_extras.app.view import View, count_text, same, scene_items, scene_masks
+from no_time_to_train_extras.app.workspace import Workspace
 
 #: What a person may say of an object.
 VERDICTS = ("right", "wrong", "remove", "rename")

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.fast.masks import Masks
-from no_time_to_train.proposers.outputs import box_of, given_masks
-from no_time_to_train.proposers.pretrained_models import load_model
+from no_time_to_train_extras.proposers.outputs import box_of, given_masks
+from no_time_to_train_extras.proposers.pretrained_models import load_model
 
 #: The side of the reference's strip, as a share of the target's side next to which it is not: 3 in 10 of the canvas.
 STRIP = 3 / 7

@@ -13,16 +13,16 @@ from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 from pydantic import TypeAdapter, ValidationError
 
-from no_time_to_train.app.actions import VERDICTS, exported
-from no_time_to_train.app.corrections import Item
-from no_time_to_train.app.server import LONGEST
-from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import real_path
+from no_time_to_train_extras.app.actions import VERDICTS, exported
+from no_time_to_train_extras.app.corrections import Item
+from no_time_to_train_extras.app.server import LONGEST
+from no_time_to_train_extras.app.workspace import Workspace
 
 #: The x and y in pixels of each point; None for none.
 Points = list[list[float]] | None

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.app.corrections import Item
 from no_time_to_train.data.rle import decode_crop, encode_mask, mask_box
 from no_time_to_train.visual.drawing import PALETTE, is_dark, outlines
+from no_time_to_train_extras.app.corrections import Item
 
 #: Outlines are drawn as exactly as pictures with sides of this many pixels show.
 SIDE = 3000

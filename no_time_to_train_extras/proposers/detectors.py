@@ -7,8 +7,8 @@ from PIL import Image
 from torchvision.ops import box_convert
 
 from no_time_to_train.method.beyond.given import Given
-from no_time_to_train.proposers.outputs import given_boxes_within
-from no_time_to_train.proposers.pretrained_models import load_model
+from no_time_to_train_extras.proposers.outputs import given_boxes_within
+from no_time_to_train_extras.proposers.pretrained_models import load_model
 
 
 class Owlv2:

@@ -119,13 +119,13 @@ def app(
     import torch
 
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-    from no_time_to_train.app.page import serve
-    from no_time_to_train.app.photos import UPLOADS, find_photos
-    from no_time_to_train.app.references import take_annotations
-    from no_time_to_train.app.server import check_address
-    from no_time_to_train.app.workspace import Workspace
     from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+    from no_time_to_train_extras.app.page import serve
+    from no_time_to_train_extras.app.photos import UPLOADS, find_photos
+    from no_time_to_train_extras.app.references import take_annotations
+    from no_time_to_train_extras.app.server import check_address
+    from no_time_to_train_extras.app.workspace import Workspace
 
     check_address(host, port)
     folder = out / "app"

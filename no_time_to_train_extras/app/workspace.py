@@ -15,11 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.corrections import Item, correct, doubt, same_object
-from no_time_to_train.app.photos import OpenPhotos
-from no_time_to_train.app.project import Annotation, Project, Step
-from no_time_to_train.app.references import AnnotatedReferences, AutomaticThresholds, place
-from no_time_to_train.app.search import Search, named
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area, mask_box
 from no_time_to_train.data.targets import TargetImage
@@ -31,6 +26,11 @@ from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import new_output
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
+from no_time_to_train_extras.app.corrections import Item, correct, doubt, same_object
+from no_time_to_train_extras.app.photos import OpenPhotos
+from no_time_to_train_extras.app.project import Annotation, Project, Step
+from no_time_to_train_extras.app.references import AnnotatedReferences, AutomaticThresholds, place
+from no_time_to_train_extras.app.search import Search, named
 
 #: How far below its threshold an object may be and still make a photo doubtful.
 DOUBTFUL = 0.1

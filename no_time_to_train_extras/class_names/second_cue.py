@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.class_names.text_tower import TEXT_TOWERS, TextTower
+from no_time_to_train.data.memory_files import NAMES
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
-
-#: The key in ``made_with`` of a memory whose classes have names and no references.
-NAMES = "names"
+from no_time_to_train_extras.class_names.text_tower import TEXT_TOWERS, TextTower
 
 
 def mix(prototypes: Tensor, texts: Tensor, weight: float) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from no_time_to_train.app.project import Annotation
 from no_time_to_train.data.rle import Rle
 from no_time_to_train.pipeline.summary import Thresholds
+from no_time_to_train_extras.app.project import Annotation
 
 #: Masks with at least this IoU are the same object.
 SAME_OBJECT = 0.5

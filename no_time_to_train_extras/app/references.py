@@ -18,8 +18,6 @@ from no_time_to_train.analysis.leave_one_out import MeasuredImage, leave_one_out
 from no_time_to_train.analysis.score_thresholds import best_thresholds
 from no_time_to_train.api.prompted_references import naming, read_prompted, read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.project import Annotation, Verdict
-from no_time_to_train.app.search import Photo, identity
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_forms.reference import Reference
@@ -30,6 +28,8 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import Settings
+from no_time_to_train_extras.app.project import Annotation, Verdict
+from no_time_to_train_extras.app.search import Photo, identity
 
 #: The longer side at which masks are compared, in pixels.
 SIDE = 256

@@ -10,11 +10,11 @@ from urllib.parse import quote
 import gradio as gr
 from jinja2 import PackageLoader
 
-from no_time_to_train.app.photos import Pictures, Thumbnails
-from no_time_to_train.app.view import color_of, count_text
-from no_time_to_train.app.workspace import Workspace
 from no_time_to_train.errors import plural
 from no_time_to_train.visual.html import TEMPLATES
+from no_time_to_train_extras.app.photos import Pictures, Thumbnails
+from no_time_to_train_extras.app.view import color_of, count_text
+from no_time_to_train_extras.app.workspace import Workspace
 
 #: Orders of the photos, by their names on the page.
 ORDERS = {"name": "name", "most objects": "count", "most doubtful": "doubt", "to review first": "review"}
@@ -23,7 +23,7 @@ ORDERS = {"name": "name", "most objects": "count", "most doubtful": "doubt", "to
 AT_ONCE = 60
 
 #: The parts of the page that are made here.
-PARTS = TEMPLATES.overlay(loader=PackageLoader("no_time_to_train.app"))
+PARTS = TEMPLATES.overlay(loader=PackageLoader("no_time_to_train_extras.app"))
 
 
 class ClassThreshold(NamedTuple):

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.corrections import Item
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.names import unique_names, unique_stems
 from no_time_to_train.data.rle import encode_crop
@@ -22,6 +21,7 @@ from no_time_to_train.files import sha256
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.proposal_cache import ProposalCache, hash_networks, proposals_depend_on
+from no_time_to_train_extras.app.corrections import Item
 
 #: Bytes of vectors that stay in memory; the proposals of other photos are read from the cache again.
 KEPT_BYTES = 2**28

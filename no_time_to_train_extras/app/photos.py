@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.app.search import Photo, Search
 from no_time_to_train.data.images import as_rgb, is_image, read_rgb
 from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.targets import TargetImage, find_targets
@@ -25,6 +24,7 @@ from no_time_to_train.files import atomic_write
 from no_time_to_train.networks.box_prompts import PromptedImage
 from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.visual.drawing import save_picture
+from no_time_to_train_extras.app.search import Photo, Search
 
 #: What the names of uploaded photos begin with.
 UPLOADS = "uploads"

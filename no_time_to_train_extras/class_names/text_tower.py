@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.proposers.pretrained_models import load_model
+from no_time_to_train_extras.proposers.pretrained_models import load_model
 
 #: Network name of an encoder -> the hub's name of the model that holds its text tower.
 TEXT_TOWERS = {

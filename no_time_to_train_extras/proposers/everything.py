@@ -13,7 +13,7 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.networks.box_prompts import build_sam, import_sam
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.proposers.outputs import given_masks
+from no_time_to_train_extras.proposers.outputs import given_masks
 
 
 def build_generator(name: str, checkpoint: str, device: str | torch.device | None = None) -> Any:
