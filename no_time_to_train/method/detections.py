@@ -18,6 +18,7 @@ class Detections:
         scores: float32 [n] in [0, 1].
         classes: int64 [n], index of the class in the memory.
         prompts: The number of prompts that were decoded to find them; 0 where it is not known.
+        vectors: float32 [n, D], what the encoder says about each mask; None where they were read from a file.
         sources: int64 [n], which of several sources of proposals each is from; None where there is one.
     """
 
@@ -27,11 +28,12 @@ class Detections:
     classes: Tensor
     prompts: int = 0
     sources: Tensor | None = None
+    vectors: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: Tensor | slice) -> "Detections":
-        sources = None if self.sources is None else self.sources[index]
+        sources, vectors = (None if one is None else one[index] for one in (self.sources, self.vectors))
         rows = self.masks[index], self.boxes[index], self.scores[index], self.classes[index]
-        return Detections(*rows, self.prompts, sources)
+        return Detections(*rows, self.prompts, sources, vectors)

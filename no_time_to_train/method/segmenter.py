@@ -287,5 +287,6 @@ def keep_best(
     rows = candidates.rows.cpu()[best]
     kept = proposals.at_full_size(rows, masks[best])
     given, sources = (None if one is None else one.cpu()[rows] for one in (proposals.given, proposals.sources))
-    boxes = BOXES[output_box](kept.boxes, given)
-    return Detections(kept, boxes, candidates.scores.cpu()[best], candidates.classes.cpu()[best], sources=sources)
+    boxes, vectors = BOXES[output_box](kept.boxes, given), proposals.vectors.cpu()[rows]
+    chosen = candidates.scores.cpu()[best], candidates.classes.cpu()[best]
+    return Detections(kept, boxes, *chosen, sources=sources, vectors=vectors)
