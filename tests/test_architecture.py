@@ -22,7 +22,7 @@ FLOORS = [
     {"analysis"},
     {"api"},
     {"pipeline"},
-    {"benchmarks", "lightning_module", "stage_cli"},
+    {"benchmarks", "lightning_items", "lightning_module", "lightning_segment", "stage_cli"},
     {"demo"},
     {"commands"},
     {"cli"},
