@@ -10,7 +10,6 @@ import re
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from threading import Condition, RLock, Thread
@@ -22,8 +21,9 @@ from fastapi.responses import JSONResponse
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.pipeline.proposal_cache import hash_networks, proposals_depend_on
 from no_time_to_train_extras.label_studio.labeling_config import LabelingConfig
-from no_time_to_train_extras.label_studio.studio import LabelStudio
+from no_time_to_train_extras.label_studio.studio import LabelStudio, Unreachable
 from no_time_to_train_extras.label_studio.studio_project import StudioProject
 
 #: Seconds after which Label Studio gives up a setup (3) or a prediction (100); an answer takes less.
@@ -48,9 +48,11 @@ class Backend:
         self.segmenter, self.studio, self.folder, self.threshold = segmenter, studio, folder, threshold
         self.loaded = segmenter.memory
         self.projects: dict[int, StudioProject] = {}
-        self.state, self.networks = Condition(), RLock()
+        settings, precision = segmenter.segmenter.settings, segmenter.precision
+        self.made_with = proposals_depend_on(hash_networks(segmenter.segmenter), settings, precision)
+        self.state, self.opening, self.networks = Condition(), RLock(), RLock()
         self.changed: dict[tuple[int, int | None], None] = {}  # projects with a task, or None for all tasks
-        self.ahead: deque[tuple[int, Json]] = deque()  # tasks whose proposals may be missing
+        self.ahead: dict[tuple[int, int], Json] = {}  # tasks whose proposals may be missing
         self.asked, self.closed = 0, False
         self.thread = Thread(target=self._work, name="references", daemon=True)
         self.thread.start()
@@ -85,10 +87,8 @@ class Backend:
                 with self.networks:
                     return {"results": [project.interact(tasks[0], drawn)], "model_version": project.version}
             self._settle(number, PREDICT)
-            return {
-                "results": [self._predict(number, project, one, end) for one in tasks],
-                "model_version": project.version,
-            }
+            results = [self._predict(number, project, one, end) for one in tasks]
+            return {"results": results, "model_version": project.version}
         finally:
             with self.state:
                 self.asked -= 1
@@ -124,12 +124,12 @@ class Backend:
         if not re.fullmatch(r"\d+\.\d+", str(name)):
             raise UserError(f"project {name!r} is none of Label Studio")
         number, config = int(str(name).partition(".")[0]), LabelingConfig(str(xml))
-        with self.networks:
+        with self.opening:  # and not the networks, which may be busy for longer than Label Studio waits
             known = self.projects.get(number)
             folder = self.folder / str(name)
             if known is None or known.folder.parent != folder:
-                arguments = config, folder, self.studio, self.segmenter, self.loaded, self.threshold
-                known = self.projects[number] = StudioProject(*arguments)
+                shared = self.studio, self.segmenter, self.made_with, self.loaded, self.threshold
+                known = self.projects[number] = StudioProject(config, folder, *shared)
                 with self.state:
                     self.changed[number, None] = None
                     self.state.notify_all()
@@ -145,14 +145,14 @@ class Backend:
         """The prediction for a task; an empty list, which Label Studio passes over, where there is none."""
         try:
             with self.networks:
-                entry = project.proposals(task, make=time.monotonic() < end)
+                entry = project.proposals(task, make=time.monotonic() < end) if project.memory else None
                 if entry is not None:
-                    return project.predict(entry) if project.memory else []
+                    return project.predict(entry)
         except UserError as error:
-            report(task, error)
+            report(task.get("id"), error)
             return []
         with self.state:
-            self.ahead.appendleft((number, task))
+            self.ahead[number, task["id"]] = task
         return []
 
     def _work(self) -> None:
@@ -163,18 +163,22 @@ class Backend:
                 if self.closed:
                     return
                 changed = next(iter(self.changed), None)
-                number, task = self.ahead.popleft() if changed is None else (changed[0], {"id": changed[1]})
+                number, task = next(iter(self.ahead)) if changed is None else changed
+                waiting = None if changed else self.ahead.pop((number, task))
             try:
-                project = self.projects[number]
-                if changed is None:
-                    with self.networks:
-                        project.proposals(task)
+                if waiting is None:
+                    self._read(number, self.projects[number], task)
                 else:
-                    self._read(number, project, changed[1])
+                    with self.networks:
+                        self.projects[number].proposals(waiting)
             except Exception as error:  # of any type: nobody would start the thread again
                 report(task, error)
+                if isinstance(error, Unreachable) and changed:
+                    with self.state:
+                        self.state.wait_for(lambda: self.closed, PAUSE)
+                    continue
             with self.state:
-                if changed is not None:
+                if changed:
                     self.changed.pop(changed, None)
                 self.state.notify_all()
 
@@ -185,7 +189,7 @@ class Backend:
             if found is None or found["project"] == number:
                 self._learn(project, task, found)
             if found is not None:
-                self.ahead.append((number, {"id": task, "data": found["data"]}))
+                self.ahead[number, task] = {"id": task, "data": found["data"]}
             return
         listed = list(self.studio.tasks(number))
         for one in listed:
@@ -193,21 +197,24 @@ class Backend:
                 self._learn(project, one["id"], self.studio.task(one["id"]))
         with self.networks:
             project.forget_others(one["id"] for one in listed if one["total_annotations"])
-        self.ahead.extend((number, {"id": one["id"], "data": one["data"]}) for one in listed)
+        with self.state:
+            self.ahead |= {(number, one["id"]): {"id": one["id"], "data": one["data"]} for one in listed}
 
     def _learn(self, project: StudioProject, number: int, task: Json | None) -> None:
         """Take the annotations of a task as references; what is wrong with them is reported."""
         try:
             with self.networks:
                 project.learn(number, task)
+        except Unreachable:
+            raise
         except Exception as error:  # whatever is in an annotation
-            report({"id": number}, error)
+            report(number, error)
 
 
-def report(task: Json, error: Exception) -> None:
-    """Say what is wrong with a task."""
+def report(task: object, error: Exception) -> None:
+    """Say what is wrong with a task, or with the list of all where it is None."""
     text = str(error) if isinstance(error, UserError) else repr(error)
-    print(f"task {task.get('id') or 'list'}: {one_line(text)}", file=sys.stderr)
+    print(f"{'tasks' if task is None else f'task {task}'}: {one_line(text)}", file=sys.stderr)
 
 
 def build_app(backend: Backend, login: tuple[str, str] | None) -> FastAPI:
