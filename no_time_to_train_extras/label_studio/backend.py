@@ -164,7 +164,7 @@ class Backend:
                     return
                 changed = next(iter(self.changed), None)
                 number, task = next(iter(self.ahead)) if changed is None else changed
-                waiting = None if changed else self.ahead.pop((number, task))
+                waiting = None if changed or task is None else self.ahead.pop((number, task))
             try:
                 if waiting is None:
                     self._read(number, self.projects[number], task)
