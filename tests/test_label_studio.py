@@ -1,6 +1,7 @@
 """``serve label-studio``: a stand-in for Label Studio's API here; tests/test_real_label_studio.py starts a real one."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +14,8 @@ import pytest
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter
-from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.label_files.label_studio_files import region_of
+from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
 from no_time_to_train.errors import UserError
@@ -23,12 +24,12 @@ from no_time_to_train.method.settings import Settings
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 
-from fastapi.testclient import TestClient  # noqa: E402 (needs the packages of an extra)
+from fastapi.testclient import TestClient
 
-from no_time_to_train_extras.label_studio import backend as server  # noqa: E402
-from no_time_to_train_extras.label_studio.backend import Backend, build_app  # noqa: E402
-from no_time_to_train_extras.label_studio.labeling_config import LabelingConfig  # noqa: E402
-from no_time_to_train_extras.label_studio.studio import LabelStudio  # noqa: E402
+from no_time_to_train_extras.label_studio import backend as server
+from no_time_to_train_extras.label_studio.backend import Backend, build_app
+from no_time_to_train_extras.label_studio.labeling_config import LabelingConfig
+from no_time_to_train_extras.label_studio.studio import LabelStudio
 
 #: A personal token is three parts with dots.
 TOKEN, PROJECT = "aa.bb.cc", "7.1700000000"
@@ -50,13 +51,15 @@ class StandIn:
         self.url, self.valid, self.asked = url, "", []
         self.scenes: dict[int, Scene] = {}
         self.tasks: dict[int, dict[str, Any]] = {}
+        self.annotations: dict[int, list[dict[str, Any]]] = {}
         self.images: dict[str, bytes] = {}
         for number in (1, 2):
             scene = self.scenes[number] = draw_scene(np.random.default_rng(number), NOVEL_CLASSES[:2], (160, 200))
             address, file = f"/data/upload/7/{number}-a b.png", folder / f"{number}.png"
             Image.fromarray(scene.image).save(file)
             self.images[address.replace(" ", "%20")] = file.read_bytes()
-            self.tasks[number] = {"id": number, "project": 7, "data": {"picture": address}, "annotations": []}
+            self.tasks[number] = {"id": number, "project": 7, "data": {"picture": address}}
+            self.annotations[number] = []
 
     def answer(self, path: str, authorization: str) -> tuple[int, Any]:
         self.asked.append(path)
@@ -67,12 +70,14 @@ class StandIn:
             return 401, {}
         parts = urlsplit(path)
         if parts.path == "/api/tasks/":
-            assert parse_qs(parts.query)["project"] == ["7"]
-            tasks = [{**one, "total_annotations": len(one["annotations"])} for one in self.tasks.values()]
+            query = parse_qs(parts.query)
+            assert (query["project"], query["review"]) == (["7"], ["true"])
+            chosen = json.loads(query["query"][0]).get("selectedItems", {"included": self.tasks})["included"]
+            tasks = [{**one, "total_annotations": len(self.annotations[task])} for task, one in self.tasks.items()]
+            tasks = [one for one in tasks if one["id"] in chosen]
             return 200, {"total": len(tasks), "tasks": tasks}
-        if parts.path.startswith("/api/tasks/"):
-            found = self.tasks.get(int(parts.path.split("/")[3]))
-            return (404, {}) if found is None else (200, found)
+        if parts.path.endswith("/annotations/"):
+            return 200, self.annotations[int(parts.path.split("/")[3])]
         return (200, self.images[parts.path]) if parts.path in self.images else (200, {})
 
     def annotate(self, task: int, *kinds: str) -> dict[str, Any]:
@@ -84,7 +89,7 @@ class StandIn:
             one = LabeledObject(NOVEL_CLASSES[label].name, tuple(map(float, box)), mask)
             kind = kinds[number % len(kinds)]
             regions.append(region_of(one, *mask.shape, kind, "B", "photo", number))
-        self.tasks[task]["annotations"] = [{"id": 10 * task, "result": regions}]
+        self.annotations[task] = [{"id": 10 * task, "result": regions}]
         return {"action": "ANNOTATION_CREATED", "project": {"id": 7}, "task": {"id": task}}
 
 
@@ -177,7 +182,7 @@ def test_a_deleted_annotation_is_forgotten(backend: Backend, studio: StandIn) ->
     studio.annotate(1, "brushlabels")
     studio.annotate(2, "brushlabels")
     both = setup(backend)
-    studio.tasks[2]["annotations"] = []
+    studio.annotations[2] = []
     backend.webhook({"action": "ANNOTATIONS_DELETED", "project": {"id": 7}, "annotations": [{"id": 20}]})
     assert setup(backend) != both
     assert f"{len(studio.scenes[1].labels)} references" in setup(backend)
@@ -186,7 +191,7 @@ def test_a_deleted_annotation_is_forgotten(backend: Backend, studio: StandIn) ->
 def test_a_webhook_is_not_believed(backend: Backend, studio: StandIn) -> None:
     before = setup(backend)
     forged = json.loads(json.dumps(studio.annotate(1, "brushlabels")))
-    forged["annotation"], studio.tasks[1]["annotations"] = studio.tasks[1]["annotations"][0], []
+    forged["annotation"], studio.annotations[1] = studio.annotations[1][0], []
     backend.webhook(forged)
     assert setup(backend) == before
 
@@ -196,12 +201,9 @@ def test_a_task_for_which_there_is_no_time_has_no_prediction_until_it_was_comput
 ) -> None:
     studio.annotate(1, "brushlabels")
     setup(backend)
-    backend.thread.join(0)
     with backend.networks:  # nothing works ahead
+        shutil.rmtree(backend.projects[7].cache.entries.folder, ignore_errors=True)
         monkeypatch.setattr(server, "PREDICT", 0.0)
-        studio.tasks[3] = {**studio.tasks[2], "id": 3, "data": {"picture": "/data/upload/7/1-a b.png"}}
-        key = backend.projects[7].cache.key_of("/data/upload/7/2-a b.png")
-        (backend.projects[7].cache.entries.folder / f"{key}.proposals").unlink(missing_ok=True)
         assert predict(backend, studio, 2) == []
     monkeypatch.undo()
     assert predict(backend, studio, 2)["result"]
@@ -217,7 +219,9 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
         middle = len(rows) // 2
         (x, y), area = 100 * np.array([columns[middle], rows[middle]]) / size, {"width": 0.4}
     else:
-        low, high = (100 * np.array(corner) / size for corner in ((columns.min(), rows.min()), (columns.max(), rows.max())))
+        low, high = (
+            100 * np.array(corner) / size for corner in ((columns.min(), rows.min()), (columns.max(), rows.max()))
+        )
         (x, y), area = low, dict(zip(("width", "height"), high - low, strict=True))
     drawn = {"type": shown, "value": {"x": x, "y": y, **area, shown: [NOVEL_CLASSES[0].name]}}
     (region,) = predict(backend, studio, 1, context={"result": [drawn]})["result"]
@@ -247,7 +251,11 @@ def test_a_personal_token_is_renewed_when_it_is_no_longer_valid(studio: StandIn)
     api.check()
     studio.valid = "Bearer other"
     api.check()
-    assert [path.partition("?")[0] for path in studio.asked] == 2 * ["/api/projects/", "/api/token/refresh", "/api/projects/"]
+    assert [path.partition("?")[0] for path in studio.asked] == 2 * [
+        "/api/projects/",
+        "/api/token/refresh",
+        "/api/projects/",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -182,33 +182,23 @@ class Backend:
                     self.changed.pop(changed, None)
                 self.state.notify_all()
 
-    def _read(self, number: int, project: StudioProject, task: int | None) -> None:
-        """Read a task from Label Studio, or all tasks of its project."""
-        if task is not None:
-            found = self.studio.task(task)
-            if found is None or found["project"] == number:
-                self._learn(project, task, found)
-            if found is not None:
-                self.ahead[number, task] = {"id": task, "data": found["data"]}
-            return
-        listed = list(self.studio.tasks(number))
-        for one in listed:
-            if one["total_annotations"]:
-                self._learn(project, one["id"], self.studio.task(one["id"]))
+    def _read(self, number: int, project: StudioProject, only: int | None) -> None:
+        """Read one task of a project from Label Studio, or all."""
+        listed = {one["id"]: one for one in self.studio.tasks(number, only)}
+        annotated = {task for task, one in listed.items() if one["total_annotations"]}
+        for task in annotated:
+            annotations = self.studio.annotations(task)
+            try:
+                with self.networks:
+                    project.learn(task, listed[task], annotations)
+            except Unreachable:
+                raise
+            except Exception as error:  # whatever is in an annotation
+                report(task, error)
         with self.networks:
-            project.forget_others(one["id"] for one in listed if one["total_annotations"])
+            project.forget(annotated, only)
         with self.state:
-            self.ahead |= {(number, one["id"]): {"id": one["id"], "data": one["data"]} for one in listed}
-
-    def _learn(self, project: StudioProject, number: int, task: Json | None) -> None:
-        """Take the annotations of a task as references; what is wrong with them is reported."""
-        try:
-            with self.networks:
-                project.learn(number, task)
-        except Unreachable:
-            raise
-        except Exception as error:  # whatever is in an annotation
-            report(number, error)
+            self.ahead |= {(number, task): {"id": task, "data": one["data"]} for task, one in listed.items()}
 
 
 def report(task: object, error: Exception) -> None:

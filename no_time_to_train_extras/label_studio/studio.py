@@ -1,5 +1,6 @@
 """Label Studio's API: its tasks, and the images of these tasks."""
 
+import json
 from collections.abc import Generator, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -62,18 +63,26 @@ class LabelStudio:
         """Check that it can be reached, and that it takes the token."""
         self._get("/api/projects/", page_size=1)
 
-    def task(self, number: int) -> dict[str, Any] | None:
-        """A task with its annotations; None where there is none."""
-        found = self._get(f"/api/tasks/{number}/")
-        return None if found is None else dict(found)
-
-    def tasks(self, project: int) -> Iterator[dict[str, Any]]:
-        """All tasks of a project, without their annotations but with ``total_annotations``."""
+    def tasks(self, project: int, only: int | None = None) -> Iterator[dict[str, Any]]:
+        """The tasks of a project, or one of them: each with its ``id``, ``data`` and ``total_annotations``."""
+        chosen = {} if only is None else {"selectedItems": {"all": False, "included": [only]}}
         page, left = 1, 1
         while left > 0:
-            found = self._get("/api/tasks/", project=project, page=page, page_size=PAGE) or {"tasks": [], "total": 0}
+            # For a review, Label Studio asks no backend for predictions first; it would wait for this one.
+            query: dict[str, str | int] = {
+                "project": project,
+                "review": "true",
+                "page": page,
+                "page_size": PAGE,
+                "query": json.dumps(chosen),
+            }
+            found = self._get("/api/tasks/", **query) or {"tasks": [], "total": 0}
             yield from found["tasks"]
             page, left = page + 1, found["total"] - page * PAGE
+
+    def annotations(self, task: int) -> list[dict[str, Any]]:
+        """The annotations of a task."""
+        return self._get(f"/api/tasks/{task}/annotations/") or []
 
     def image(self, address: str) -> bytes:
         """The content of the image file at an address that a task names."""
@@ -98,7 +107,7 @@ class LabelStudio:
             raise Unreachable(f"image {address} cannot be fetched: {error}") from error
         return bytes(content)
 
-    def _get(self, path: str, **query: int) -> Any:
+    def _get(self, path: str, **query: str | int) -> Any:
         """The JSON at a path; None where there is nothing."""
         try:
             answer = self.http.get(path, params=query)

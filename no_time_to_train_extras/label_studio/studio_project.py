@@ -8,7 +8,7 @@ whenever the annotation does.
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -75,9 +75,9 @@ class StudioProject:
 
     # The references.
 
-    def learn(self, number: int, task: dict[str, Any] | None) -> None:
+    def learn(self, number: int, task: dict[str, Any] | None, annotations: Sequence[dict[str, Any]] = ()) -> None:
         """Take the annotations of a task as references; None is a task that was deleted."""
-        annotations = [] if task is None else [one for one in task["annotations"] if not one.get("was_cancelled")]
+        annotations = [one for one in annotations if not one.get("was_cancelled")]
         self.tasks_of |= {one["id"]: number for one in annotations}
         said = [[one.get("ground_truth"), one["result"]] for one in annotations]
         text = json.dumps([self.segmenter.made_with, task and self.address(task), said], sort_keys=True)
@@ -93,9 +93,10 @@ class StudioProject:
             del self.banks[other]
         self._join()
 
-    def forget_others(self, numbers: Iterable[int]) -> None:
-        """Forget the references of all tasks but these."""
-        for number in {int(path.name.partition("-")[0]) for path in self.banks} - {*numbers}:
+    def forget(self, annotated: Set[int], only: int | None) -> None:
+        """Forget the references of a task, or of all tasks where ``only`` is None, unless they are annotated."""
+        known = {int(path.name.partition("-")[0]) for path in self.banks}
+        for number in (known if only is None else {only}) - annotated:
             self.learn(number, None)
 
     def _describe(self, task: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> MemoryBank | None:
