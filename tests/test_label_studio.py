@@ -26,10 +26,10 @@ pytest.importorskip("httpx")
 
 from fastapi.testclient import TestClient
 
-from no_time_to_train_extras.label_studio import backend as server
-from no_time_to_train_extras.label_studio.backend import Backend, build_app
-from no_time_to_train_extras.label_studio.labeling_config import LabelingConfig
-from no_time_to_train_extras.label_studio.studio import LabelStudio
+from no_time_to_train_extras.label_studio_backend import backend as server
+from no_time_to_train_extras.label_studio_backend.backend import Backend, build_app
+from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
+from no_time_to_train_extras.label_studio_backend.studio import LabelStudio
 
 #: A personal token is three parts with dots.
 TOKEN, PROJECT = "aa.bb.cc", "7.1700000000"

@@ -21,7 +21,7 @@ GROUPS = {
 COMMANDS = [command for commands in GROUPS.values() for command in commands]
 
 #: The modules of the commands of no_time_to_train_extras.
-EXTRAS = {"app": "app.app_command", "serve label-studio": "label_studio.label_studio_command"}
+EXTRAS = {"app": "app.app_command", "serve label-studio": "label_studio_backend.label_studio_command"}
 
 #: What commands were called in earlier versions -> their names. The old names work as well.
 OLD_NAMES = {

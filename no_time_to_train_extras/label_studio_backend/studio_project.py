@@ -31,8 +31,8 @@ from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.networks.box_prompts import PromptedImage
 from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.pipeline.proposal_cache import CacheEntry, ProposalCache, hash_tensors
-from no_time_to_train_extras.label_studio.labeling_config import LabelingConfig
-from no_time_to_train_extras.label_studio.studio import LabelStudio
+from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
+from no_time_to_train_extras.label_studio_backend.studio import LabelStudio
 
 #: Images whose features for clicks stay in memory.
 KEPT_IMAGES = 4

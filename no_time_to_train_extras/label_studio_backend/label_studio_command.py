@@ -64,8 +64,8 @@ def label_studio(
     if missing := [name for name in ("fastapi", "httpx", "uvicorn") if find_spec(name) is None]:
         raise UserError(f"serve label-studio needs more packages: pip install {' '.join(missing)}")
 
-    from no_time_to_train_extras.label_studio.backend import Backend, serve
-    from no_time_to_train_extras.label_studio.studio import LabelStudio
+    from no_time_to_train_extras.label_studio_backend.backend import Backend, serve
+    from no_time_to_train_extras.label_studio_backend.studio import LabelStudio
 
     studio = LabelStudio(url, token)
     studio.check()
