@@ -118,11 +118,14 @@ def studio(tmp_path: Path) -> Iterator[StandIn]:
 
 @pytest.fixture(scope="module")
 def segmenter() -> ReferenceSegmenter:
-    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=12))
+    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=8))
 
 
 @pytest.fixture
-def backend(studio: StandIn, segmenter: ReferenceSegmenter, tmp_path: Path) -> Iterator[Backend]:
+def backend(
+    studio: StandIn, segmenter: ReferenceSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Backend]:
+    monkeypatch.setattr(server, "SETUP", 60.0)  # however slow the computer is
     segmenter.set_memory(None)
     one = Backend(segmenter, LabelStudio(studio.url, TOKEN), tmp_path / "out", 0.3)
     yield one
@@ -205,7 +208,7 @@ def test_a_task_for_which_there_is_no_time_has_no_prediction_until_it_was_comput
         shutil.rmtree(backend.projects[7].cache.entries.folder, ignore_errors=True)
         monkeypatch.setattr(server, "PREDICT", 0.0)
         assert predict(backend, studio, 2) == []
-    monkeypatch.undo()
+    monkeypatch.setattr(server, "PREDICT", 60.0)
     assert predict(backend, studio, 2)["result"]
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
@@ -25,10 +27,12 @@ from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.prompts import check_box, check_point
 from no_time_to_train.data.reference_forms import label_studio
 from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in, write_json
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.networks.box_prompts import PromptedImage
+from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, mask_or_box
 from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.pipeline.proposal_cache import CacheEntry, ProposalCache, hash_tensors
 from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
@@ -111,13 +115,24 @@ class StudioProject:
             image.write_bytes(self.studio.image(address))
             tasks = [{"data": {"image": image.name}, "annotations": list(annotations)}]
             write_json(export, tasks)
-            references = label_studio.read(export, tasks, Folder(Path(place)))
+            references = self._with_masks(label_studio.read(export, tasks, Folder(Path(place))))
             banks = [self.segmenter.describer.describe(one) for one in references]
         if not banks:
             return None
         bank = MemoryBank.join(banks)
         bank.made_with = self.segmenter.made_with
         return bank
+
+    def _with_masks(self, references: Sequence[Reference]) -> list[Reference]:
+        """The references of one image; those with a box alone have its mask, and SAM 2 has seen the image once."""
+        boxes = [one for one in references if one.box is not None and one.mask is None and not one.points]
+        if not boxes:
+            return [*references]
+        corners, (pixels, _) = np.array([one.box for one in boxes], np.float32), boxes[0].read()
+        with self._prompting():
+            masks = map(mask_or_box, self.segmenter.prompts(pixels, corners), corners)
+        made = {id(one): replace(one, mask=encode_mask(mask)) for one, mask in zip(boxes, masks, strict=True)}
+        return [made.get(id(one), one) for one in references]
 
     def _join(self) -> None:
         """Make the memory of all references, and its version."""
@@ -154,10 +169,15 @@ class StudioProject:
             entry = self.cache.write(key, proposed, *pixels.shape[:2])
         return entry
 
+    def _prompting(self) -> torch.autocast:
+        """What the network of clicks and boxes computes in: SAM's code allows float32 only."""
+        precision = self.segmenter.precision if isinstance(self.segmenter.prompts, Sam2Boxes) else "float32"
+        return computing_in(precision, self.segmenter.device)
+
     def _prompt(self, address: str) -> tuple[PromptedImage, int, int]:
         """The features of an image that clicks need, and its height and width."""
         pixels = self.pixels(address)
-        with computing_in(self.segmenter.precision, self.segmenter.device):
+        with self._prompting():
             return PromptedImage(self.segmenter.prompts, pixels), *pixels.shape[:2]
 
     # The predictions.
@@ -195,7 +215,7 @@ class StudioProject:
             else:
                 point = check_point((min(x, width - 1), min(y, height - 1)), height, width)
                 (on if region.get("is_positive", True) else off).append(point)
-        with computing_in(self.segmenter.precision, self.segmenter.device):
+        with self._prompting():
             masks, predicted_iou = prompted.masks(on, off, box)
         if not len(masks):
             return self._result([], height, width)
