@@ -191,6 +191,27 @@ def test_a_deleted_annotation_is_forgotten(backend: Backend, studio: StandIn) ->
     assert f"{len(studio.scenes[1].labels)} references" in setup(backend)
 
 
+def test_an_annotation_that_changes_while_it_is_read_is_read_again(
+    backend: Backend, studio: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, read = studio.annotate(1, "brushlabels"), backend.studio.annotations
+
+    def change(task: int) -> list[dict[str, Any]]:
+        found = read(task)
+        if studio.annotations[1]:
+            studio.annotations[1] = []
+            backend.webhook({**body, "action": "ANNOTATION_UPDATED"})
+        return found
+
+    before = setup(backend)
+    studio.annotate(1, "brushlabels")
+    studio.annotations[1] = studio.annotations[1][:1]
+    monkeypatch.setattr(backend.studio, "annotations", change)
+    backend.webhook(body)
+    assert "0 references" in setup(backend)
+    assert "0 references" not in before
+
+
 def test_a_webhook_is_not_believed(backend: Backend, studio: StandIn) -> None:
     before = setup(backend)
     forged = json.loads(json.dumps(studio.annotate(1, "brushlabels")))

@@ -51,7 +51,7 @@ class Backend:
         settings, precision = segmenter.segmenter.settings, segmenter.precision
         self.made_with = proposals_depend_on(hash_networks(segmenter.segmenter), settings, precision)
         self.state, self.opening, self.networks = Condition(), RLock(), RLock()
-        self.changed: dict[tuple[int, int | None], None] = {}  # projects with a task, or None for all tasks
+        self.changed: dict[tuple[int, int | None], int] = {}  # how often a task of a project has changed; None: all
         self.ahead: dict[tuple[int, int], Json] = {}  # tasks whose proposals may be missing
         self.asked, self.closed = 0, False
         self.thread = Thread(target=self._work, name="references", daemon=True)
@@ -105,7 +105,7 @@ class Backend:
         tasks = [one.get("id") for one in listed or [] if isinstance(one, dict)]
         if action.startswith("ANNOTATIONS"):  # several: deleted, or created
             several = [one for one in body.get("annotations") or [] if isinstance(one, dict)]
-            tasks = [one.get("task", known.tasks_of.get(one.get("id", 0))) for one in several]
+            tasks = [one.get("task", known.tasks_of.get(str(one.get("id")))) for one in several]
         if action == "START_TRAINING":
             tasks = [None]
         elif not re.match("(ANNOTATION|TASK)", action):
@@ -113,7 +113,7 @@ class Backend:
         with self.state:
             for task in tasks:
                 if task is None or (isinstance(task, int) and len(self.changed) < WAITING):
-                    self.changed[number, task] = None
+                    self.changed[number, task] = self.changed.get((number, task), 0) + 1
             self.state.notify_all()
         return {"status": "ok"}
 
@@ -131,7 +131,7 @@ class Backend:
                 shared = self.studio, self.segmenter, self.made_with, self.loaded, self.threshold
                 known = self.projects[number] = StudioProject(config, folder, *shared)
                 with self.state:
-                    self.changed[number, None] = None
+                    self.changed[number, None] = 1
                     self.state.notify_all()
             known.config = config
         return number, known
@@ -164,6 +164,7 @@ class Backend:
                     return
                 changed = next(iter(self.changed), None)
                 number, task = next(iter(self.ahead)) if changed is None else changed
+                times = 0 if changed is None else self.changed[changed]
                 waiting = None if changed or task is None else self.ahead.pop((number, task))
             try:
                 if waiting is None:
@@ -178,8 +179,8 @@ class Backend:
                         self.state.wait_for(lambda: self.closed, PAUSE)
                     continue
             with self.state:
-                if changed:
-                    self.changed.pop(changed, None)
+                if changed and self.changed[changed] == times:  # else once more: it has changed meanwhile
+                    del self.changed[changed]
                 self.state.notify_all()
 
     def _read(self, number: int, project: StudioProject, only: int | None) -> None:

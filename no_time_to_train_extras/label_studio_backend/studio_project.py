@@ -70,7 +70,7 @@ class StudioProject:
         self.config, self.folder, self.studio, self.segmenter = config, folder / "references", studio, segmenter
         self.loaded, self.threshold = loaded, threshold
         self.cache = ProposalCache(folder / "proposals", made_with)
-        self.tasks_of: dict[int, int] = {}
+        self.tasks_of: dict[str, int] = {}
         self.prompted = lru_cache(KEPT_IMAGES)(self._prompt)
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers_in(folder)
@@ -82,7 +82,7 @@ class StudioProject:
     def learn(self, number: int, task: dict[str, Any] | None, annotations: Sequence[dict[str, Any]] = ()) -> None:
         """Take the annotations of a task as references; None is a task that was deleted."""
         annotations = [one for one in annotations if not one.get("was_cancelled")]
-        self.tasks_of |= {one["id"]: number for one in annotations}
+        self.tasks_of |= {str(one["id"]): number for one in annotations}
         said = [[one.get("ground_truth"), one["result"]] for one in annotations]
         text = json.dumps([self.segmenter.made_with, task and self.address(task), said], sort_keys=True)
         path = self.folder / f"{number}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.memory"
