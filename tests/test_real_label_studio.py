@@ -142,7 +142,7 @@ class Project:
         return int(self.studio.post(address, json={"result": regions}).raise_for_status().json()["id"])
 
     def retrieve(self, images: list[int]) -> list[dict[str, Any]]:
-        """Press *Retrieve predictions*; what is predicted for some images with the last version, as COCO results."""
+        """Choose *Batch predictions*; what is predicted for some images with the last version, as COCO results."""
         chosen = {"selectedItems": {"all": False, "included": [self.tasks[image] for image in images]}}
         address = f"/api/dm/actions?id=retrieve_tasks_predictions&project={self.id}"
         self.studio.post(address, json=chosen).raise_for_status()
