@@ -102,10 +102,10 @@ def run(argv: list[str]) -> None:
         from no_time_to_train import __version__
 
         print(f"no-time-to-train {__version__}")
-    elif command in ("", "-h", "--help") or (actions and rest in ([], ["-h"], ["--help"])):
-        print(usage(command if actions else ""))
     elif command in COMMANDS:
         function_of(command)(**build_parser(command).parse_command(rest))
+    elif command in ("", "-h", "--help") or (actions and rest in ([], ["-h"], ["--help"])):
+        print(usage(command if actions else ""))
     elif actions:
         raise UserError(f"{command} {rest[0]}: choose one of {', '.join(actions)}")
     else:
