@@ -1,9 +1,17 @@
-"""What pyproject.toml cannot say: a wheel has configs/ and the pages of docs/ in the package."""
+"""What pyproject.toml cannot say: a wheel has configs/ and the pages of docs/ in the package; links of its README work."""
 
+import os
+import re
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+
+# GitHub's workflows say in which repository, and at which tag, they build.
+REPOSITORY = (
+    "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format_map(os.environ) if "GITHUB_REPOSITORY" in os.environ else ""
+)
+TAG = os.environ.get("GITHUB_REF_NAME")
 
 
 class BuildWithPages(build_py):
@@ -17,4 +25,18 @@ class BuildWithPages(build_py):
             self.copy_file(str(file), str(target))
 
 
-setup(cmdclass={"build_py": BuildWithPages})
+def absolute(link: re.Match[str]) -> str:
+    """A relative link of README.md as PyPI needs it: to the repository, or where none is known, its text alone."""
+    picture, text, path = link.groups()
+    if REPOSITORY:
+        return f"{picture}[{text}]({REPOSITORY}/{'raw' if picture else 'blob'}/{TAG}/{path})"
+    return "" if picture else text
+
+
+readme = Path("README.md").read_text(encoding="utf-8")
+setup(
+    cmdclass={"build_py": BuildWithPages},
+    long_description=re.sub(r"(!?)\[([^\]]*)\]\(([^):]+)\)", absolute, readme),
+    long_description_content_type="text/markdown",
+    project_urls={"Repository": REPOSITORY} if REPOSITORY else {},
+)
