@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel has configs/ and the pages of docs/ in the package; links of its README work."""
+"""What pyproject.toml cannot say: a wheel has configs/ and the pages of docs/ in the package, and links that work."""
 
 import os
 import re
@@ -8,10 +8,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 # GitHub's workflows say in which repository, and at which tag, they build.
-REPOSITORY = (
-    "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format_map(os.environ) if "GITHUB_REPOSITORY" in os.environ else ""
-)
-TAG = os.environ.get("GITHUB_REF_NAME")
+SERVER, NAME, TAG = (os.environ.get(f"GITHUB_{key}", "") for key in ("SERVER_URL", "REPOSITORY", "REF_NAME"))
+REPOSITORY = f"{SERVER}/{NAME}" if NAME else ""
 
 
 class BuildWithPages(build_py):
