@@ -1,9 +1,15 @@
-"""What pyproject.toml cannot say: a wheel has configs/ and the pages of docs/ in the package."""
+"""What pyproject.toml cannot say: a wheel has configs/ and the pages of docs/ in the package, and links that work."""
 
+import os
+import re
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+
+# GitHub's workflows say in which repository, and at which tag, they build.
+SERVER, NAME, TAG = (os.environ.get(f"GITHUB_{key}", "") for key in ("SERVER_URL", "REPOSITORY", "REF_NAME"))
+REPOSITORY = f"{SERVER}/{NAME}" if NAME else ""
 
 
 class BuildWithPages(build_py):
@@ -17,4 +23,18 @@ class BuildWithPages(build_py):
             self.copy_file(str(file), str(target))
 
 
-setup(cmdclass={"build_py": BuildWithPages})
+def absolute(link: re.Match[str]) -> str:
+    """A relative link of README.md as PyPI needs it: to the repository, or where none is known, its text alone."""
+    picture, text, path = link.groups()
+    if REPOSITORY:
+        return f"{picture}[{text}]({REPOSITORY}/{'raw' if picture else 'blob'}/{TAG}/{path})"
+    return "" if picture else text
+
+
+readme = Path("README.md").read_text(encoding="utf-8")
+setup(
+    cmdclass={"build_py": BuildWithPages},
+    long_description=re.sub(r"(!?)\[([^\]]*)\]\(([^):]+)\)", absolute, readme),
+    long_description_content_type="text/markdown",
+    project_urls={"Repository": REPOSITORY} if REPOSITORY else {},
+)

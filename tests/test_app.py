@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -311,15 +309,6 @@ def test_a_wrong_option_is_named_before_anything_is_written(
     assert message in refusal("app", *options)
 
 
-def test_a_second_app_on_the_same_folder_is_refused(app: App, truths: list[Truth]) -> None:
-    words = ["app", "--nano", "--images", str(Path(truths[0].photo).parent), "--out", str(app.out), "--no-browser"]
-    second = subprocess.run(
-        [sys.executable, "-m", "no_time_to_train", *words], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert second.returncode == 2
-    assert "another app is using" in second.stderr
-
-
 def answer(app: App, path: str, body: Any = None, method: str = "", **headers: str) -> tuple[int, Any, str]:
     """The status, the headers and the text of an answer; underscores in names of headers are dashes."""
     place = urllib.parse.urlsplit(app.url)
@@ -513,13 +502,13 @@ def test_a_taken_port_is_named_before_the_networks_are_loaded(
 
 
 def test_a_second_app_is_refused_also_where_the_lock_was_removed_or_through_a_link(
-    app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    app: App, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
+    words = ["app", "--demo", "--no-browser", "--out"]
+    assert "another app is using" in refusal(*words, app.out)
     (app.out / "app" / "lock").unlink()
     (tmp_path / "link").symlink_to(app.out)
-    with pytest.raises(SystemExit):
-        main(["app", "--demo", "--no-browser", "--out", str(tmp_path / "link")])
-    assert "another app is using" in capsys.readouterr().err
+    assert "another app is using" in refusal(*words, tmp_path / "link")
 
 
 @needs_browser

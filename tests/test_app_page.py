@@ -296,7 +296,7 @@ def test_mode_tiles_and_the_most_objects_are_options(tmp_path: Path, monkeypatch
 
     served = []
     monkeypatch.setattr(app_page, "serve", lambda workspace, *_, **__: served.append(workspace))
-    words = ["--tiles", "2", "--mode", "best", "--max-instances", "7", "--out", str(tmp_path / "out"), "--no-browser"]
-    main(["app", "--demo", *words])
+    words = ["--tiles", "2", "--mode", "best", "--max-instances", "7", "--points-per-side", "4", "--no-browser"]
+    main(["app", "--demo", *words, "--out", str(tmp_path / "out")])
     settings = served[0].segmenter.segmenter.settings
     assert (settings.tiles, settings.suppression, settings.max_instances) == (2, "none", 7)

@@ -222,8 +222,9 @@ def test_one_reference_of_one_class_at_a_time(script: Script, tmp_path: Path) ->
 
 @pytest.mark.parametrize("study", ["components", "encoders", "sam2"])
 def test_every_variant_has_options_that_the_stages_know(
-    script: Script, study: str, capsys: pytest.CaptureFixture[str]
+    script: Script, study: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where the stages make the folder of the run
     done = script("coco_ablations.sh", "--dry-run", STUDY=study, NTTT="no-time-to-train")
     stages = [shlex.split(line)[1:] for line in done.stdout.splitlines() if "test_mode fill_memory " in line]
     assert len(stages) == {"components": 12, "encoders": 10, "sam2": 8}[study]

@@ -47,6 +47,7 @@ def test_an_installed_package_has_its_configurations_and_its_pages(tmp_path: Pat
     (wheel,) = source.glob("*.whl")
     with ZipFile(wheel) as archive:
         archive.extractall(installed)
+    assert (installed / "no_time_to_train_extras" / "app" / "templates" / "app.js").is_file()
 
     def run(*words: str) -> str:
         line = [sys.executable, "-m", "no_time_to_train", *words]
@@ -58,3 +59,29 @@ def test_an_installed_package_has_its_configurations_and_its_pages(tmp_path: Pat
     pages = re.findall(r"\S*docs/\w+\.md", run("segment", "--help").replace("(", " "))
     assert pages
     assert all(Path(page).is_file() and Path(page).is_relative_to(installed) for page in pages)
+
+
+@pytest.mark.parametrize("repository", ["owner/fork", None])
+def test_links_of_the_readme_lead_to_the_repository_on_pypi_or_are_text_where_none_is_known(
+    repository: str | None, tmp_path: Path
+) -> None:
+    for name in ("README.md", "LICENSE", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")}
+    if repository:
+        server = {"GITHUB_SERVER_URL": "https://git.example", "GITHUB_REF_NAME": "v9"}
+        environment |= server | {"GITHUB_REPOSITORY": repository}
+    build = "from setuptools.build_meta import prepare_metadata_for_build_wheel as prepare; prepare('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    text = metadata.read_text(encoding="utf-8")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
+    assert ("", "https://arxiv.org/abs/2507.02798") in links
+    assert all(link.startswith("https://") for _, link in links)
+    ours = [(picture, link) for picture, link in links if link.startswith("https://git.example/owner/fork/")]
+    for picture, link in ours:
+        kind, tag, path = link.removeprefix("https://git.example/owner/fork/").split("/", 2)
+        assert (kind, tag) == ("raw" if picture else "blob", "v9")
+        assert (ROOT / path).exists()
+    assert {bool(picture) for picture, _ in ours} == ({True, False} if repository else set())
+    assert ("Project-URL: Repository, https://git.example/owner/fork" in text) == bool(repository)
