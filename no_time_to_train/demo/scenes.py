@@ -100,14 +100,14 @@ def draw_scene(
     """
     height, width = size
     background = int(rng.integers(NUM_BACKGROUNDS))
-    canvas = _draw_background(rng, background, height, width)
+    canvas = draw_background(rng, background, height, width)
     owner = np.full(size, -1, np.int64)
     labels: list[int] = []
     areas, visible = np.zeros((2, counts[1]), np.int64)  # pixels of whole objects, and of their visible parts
     count = rng.integers(counts[0], counts[1] + 1)
     while len(labels) < count:
         extent = float(min(size) * rng.uniform(*extents))
-        alpha = _draw_outline(rng, extent)
+        alpha = draw_outline(rng, extent)
         h, w = alpha.shape
         y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
         inside = alpha >= 0.5
@@ -120,7 +120,7 @@ def draw_scene(
         label = int(rng.integers(len(classes)))
         _cast_shadow(canvas, alpha, y, x)
         patch = canvas[y : y + h, x : x + w]
-        period = _tile_width(classes[label], extent, pattern_side or min(size))
+        period = tile_width(classes[label], extent, pattern_side or min(size))
         patch += alpha[..., None] * (draw_surface(rng, classes[label], alpha, period) - patch)
         under[inside] = len(labels)
         labels.append(label)
@@ -172,7 +172,7 @@ def _noise(rng: np.random.Generator, height: int, width: int, cells: tuple[int, 
     return np.clip(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
-def _draw_background(rng: np.random.Generator, kind: int, height: int, width: int) -> Floats:
+def draw_background(rng: np.random.Generator, kind: int, height: int, width: int) -> Floats:
     """A background of one of the eight kinds under uneven light: [height, width, 3]."""
     if kind == 0:  # plain, with a slow gradient
         tone = _noise(rng, height, width, (1, 1))
@@ -202,7 +202,7 @@ def _draw_background(rng: np.random.Generator, kind: int, height: int, width: in
     return (colors[0] * (1 - weight) + colors[1] * weight) * light
 
 
-def _draw_outline(rng: np.random.Generator, extent: float) -> Floats:
+def draw_outline(rng: np.random.Generator, extent: float) -> Floats:
     """The share of each pixel in a random shape whose longer side is ``extent`` pixels: [h, w] in [0, 1]."""
     angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     family = rng.integers(4)
@@ -227,7 +227,7 @@ def _draw_outline(rng: np.random.Generator, extent: float) -> Floats:
     return (coverage / np.float32(255)).astype(np.float32)
 
 
-def _tile_width(pattern: PatternClass, extent: float, side: float) -> float:
+def tile_width(pattern: PatternClass, extent: float, side: float) -> float:
     """Width of a tile on an object whose longer side is ``extent``, in an image whose shorter side is ``side``."""
     return pattern.scale * float(np.sqrt(extent * side / 3))
 
