@@ -1,0 +1,87 @@
+"""From frames to tracked frames: the method finds instances in each, and a tracker links them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from no_time_to_train.api.image_proposals import ImageProposals
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.data.coco_results import from_coco_records
+from no_time_to_train.data.instances import Instances
+from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.overlap import follow
+from no_time_to_train_extras.video.frames import Frame
+from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
+
+#: The share of its class's threshold that the score of an instance needs to continue a track.
+CONTINUES = 0.5
+
+#: The tracker's settings. It gets scores relative to the thresholds, because these may differ between classes.
+SETTINGS = TrackerSettings(birth_score=1.0)
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """A frame with its objects.
+
+    Attributes:
+        number: Its number in the video, from 0.
+        seconds: When it was taken, from the beginning of the video.
+        instances: The instances that belong to tracks, each with the class of its track so far.
+        track_ids: int64 [n], 1 or more: the tracks of the instances.
+    """
+
+    number: int
+    seconds: float
+    instances: Instances
+    track_ids: NDArray[np.int64]
+
+    def to_record(self) -> dict[str, Any]:
+        """The frame without its pixels, as JSON values; see :meth:`from_record`."""
+        records = self.instances.to_coco(self.number + 1)
+        for record, track in zip(records, self.track_ids.tolist(), strict=True):
+            record["track_id"] = track
+        return {"number": self.number, "seconds": self.seconds, "results": records}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], image: NDArray[np.uint8], categories: list[Category]) -> "TrackedFrame":
+        """The frame that :meth:`to_record` was called on, from its pixels."""
+        results = record["results"]
+        found = from_coco_records(results, [category.id for category in categories], *image.shape[:2])
+        tracks = np.array([one["track_id"] for one in results], np.int64)
+        return cls(record["number"], record["seconds"], Instances(image, categories, found), tracks)
+
+
+def track_frames(
+    segmenter: ReferenceSegmenter, frames: Iterable[Frame], thresholds: Mapping[str, float], tracker: Tracker
+) -> Iterator[TrackedFrame]:
+    """Find the objects of the memory's classes in the frames of a video, each with its identity.
+
+    Args:
+        thresholds: For each class the score that an instance needs to start a track. It continues one with half of it.
+        tracker: Knows the frames before, and is told of these.
+    """
+    assert segmenter.memory is not None
+    categories = segmenter.memory.categories
+    lowest = torch.tensor([thresholds[name] for name in segmenter.classes])
+    continues = {name: CONTINUES * value for name, value in thresholds.items()}
+
+    def propose(frame: Frame) -> tuple[Frame, ImageProposals]:
+        return frame, segmenter.propose(frame.image)
+
+    def link(found: tuple[Frame, ImageProposals]) -> TrackedFrame:
+        frame, proposals = found
+        detections = segmenter.classify(proposals, threshold=continues).detections
+        relative = detections.scores / lowest[detections.classes].clamp(min=1e-6)
+        ids = tracker.update(frame.seconds, replace(detections, scores=relative))
+        kept = detections[torch.from_numpy(ids > 0)]
+        classes = {track.id: max(track.votes, key=track.votes.__getitem__) for track in tracker.tracks}
+        kept.classes = torch.tensor([classes[track] for track in ids[ids > 0].tolist()], dtype=torch.int64)
+        instances = Instances(frame.image, categories, kept)
+        return TrackedFrame(frame.number, frame.seconds, instances, ids[ids > 0])
+
+    yield from follow(frames, propose, link)
