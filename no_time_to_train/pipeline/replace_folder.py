@@ -23,7 +23,7 @@ RESULTS = ("results.json", "images.json", "instances.csv", "index.html")
 #: The page of the references alone, which may be written before the results.
 REFERENCES_PAGE = "references.html"
 
-#: What ``segment``, ``filter`` and ``evaluate`` write to the folder, as patterns; * stands for slashes as well.
+#: What ``segment``, ``track``, ``filter`` and ``evaluate`` write to the folder, as patterns; * stands for slashes, too.
 WRITTEN = (
     *RESULTS,
     REFERENCES_PAGE,
@@ -40,6 +40,12 @@ WRITTEN = (
     "references/-[0-9]*_[0-9]*.jpg",
     "thumbnails/*.jpg",
     "video/*.mp4",
+    "tracks.csv",
+    "tracks/*.jpg",
+    "crossings.csv",
+    "stays.csv",
+    "mots/*.txt",
+    "youtube_vis.json",
     "labelme/*.json",
     "yolo/data.yaml",
     "yolo/images/*",

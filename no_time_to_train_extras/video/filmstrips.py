@@ -84,7 +84,7 @@ def _picture(frame: TrackedFrame, index: int) -> Picture:
     columns, rows = (np.arange(side) + first[:, None]).clip(0, [[width - 1], [height - 1]])
     picture = cv2.resize(frame.instances.image[rows][:, columns], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     picture = np.ascontiguousarray(picture, np.uint8)
-    contours = [((one + [left, top] - first) * SIDE / side).astype(np.int32) for one in outlines(crop)]
+    contours = [((one + np.array([left, top]) - first) * SIDE / side).astype(np.int32) for one in outlines(crop)]
     color: Color = PALETTE.by_idx(color_of(int(frame.track_ids[index]))).as_rgb()
     draw_outlines(picture, contours, color, line=2)
     return picture
@@ -114,7 +114,7 @@ class VideoFile:
                 raise UserError("this OpenCV writes no MPEG-4 videos: leave --format video out")
         while self.written and self.written < round(seconds * self.rate):
             self._write(self.last)
-        self.last = picture if picture.shape[:2] == (height, width) else cv2.resize(picture, (width, height))
+        self.last = np.asarray(cv2.resize(picture, (width, height)), np.uint8)
         if self.written <= round(seconds * self.rate):
             self._write(self.last)
 

@@ -1,5 +1,6 @@
 """The frames of a video, a folder of images, a camera or a stream, each with the time when it was taken."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,14 +70,17 @@ class Frames:
         most: float | None = None,
         out: Path | None = None,
     ) -> None:
+        self.source, self.shown = source, without_password(source)
         self.path, self.every, self.most, self.watch = Path(source), every, most, watch
         self.skipped: list[str] = []
         self.camera = LiveFrames(source, every) if is_live(source) else None
         self.live = watch or self.camera is not None
-        self.name, self.rate = self.path.stem, fps / every
+        stem = self.shown if "://" in source else self.path.stem
+        self.name = re.sub(r"[^\w.-]+", "_", f"camera_{stem}" if stem.isdecimal() else stem)
+        self.rate = fps / every
         self.count: int | None = None
         if self.camera is not None:
-            self.name, self.rate = without_password(source), self.camera.rate / every
+            self.rate = self.camera.rate / every
         elif not watch:
             targets = find_targets([source], every, out)
             if self.path.is_dir() and ("video" in targets.description):
@@ -125,7 +129,7 @@ class Frames:
                 self.skipped.append(str(error))
 
     def _watched(self) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
-        """The images that come into a folder, once they do not grow any more; they wait on the disk, and none is lost."""
+        """The images that come into a folder, once they do not grow any more. They wait on the disk: none is lost."""
         start, number = time.monotonic(), 0
         sizes: dict[Path, int] = {}
         done: dict[Path, int] = {}  # the size at which a file was read; a broken one is read again if it grows

@@ -12,8 +12,8 @@ from jinja2 import ChoiceLoader, PackageLoader
 from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.memory_files import save_memory
-from no_time_to_train.data.rle import Rle, coco_object, decode_mask, encode_mask
-from no_time_to_train.files import atomic_write, write_json
+from no_time_to_train.data.rle import Rle, coco_object, decode_mask, encode_mask, mask_area
+from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.output_folder import write_table
 from no_time_to_train.pipeline.summary import Thresholds
@@ -24,7 +24,9 @@ from no_time_to_train_extras.video.filmstrips import Filmstrips, VideoFile, colo
 from no_time_to_train_extras.video.track_frames import TrackedFrame
 
 #: The page of the tracks extends that of the package.
-PAGES = TEMPLATES.overlay(loader=ChoiceLoader([PackageLoader("no_time_to_train_extras.video"), TEMPLATES.loader]))
+PAGES = TEMPLATES.overlay(
+    loader=ChoiceLoader([PackageLoader("no_time_to_train_extras.video"), PackageLoader("no_time_to_train.visual")])
+)
 
 TABLES = """
 CREATE TABLE frames (frame INTEGER PRIMARY KEY, seconds, height, width);
@@ -121,7 +123,7 @@ class TrackFiles:
         save_memory(self.memory, self.out / "references.memory")
         tracks = [(one[0], self.names[one[1]], *one[2:]) for one in self._rows("SELECT * FROM tracks")]
         columns = ["track", "class", "first_seconds", "last_seconds", "frames", "mean_score"]
-        write_table(self.out / "tracks.csv", [columns, *(map(_cell, track) for track in tracks)])
+        write_table(self.out / "tracks.csv", [columns, *([*map(_cell, track)] for track in tracks)])
         objects = self._write_counts()
         self._write_instances()
         for name, title in (("crossings", "line"), ("stays", "zone")):
@@ -149,9 +151,10 @@ class TrackFiles:
 
     def _write_counts(self) -> dict[str, int]:
         """Write ``counts.csv``, and return the number of different objects of each class."""
-        at_once = "SELECT COUNT(*) AS n FROM instances JOIN tracks ON id = track WHERE tracks.category = ? GROUP BY frame"
-        crossing = "SELECT COUNT(*) FROM crossings JOIN tracks ON id = track WHERE category = ? AND line = ? AND direction = ?"
-        staying = "SELECT COUNT(DISTINCT track) FROM stays JOIN tracks ON id = track WHERE category = ? AND zone = ?"
+        of_class = "JOIN tracks ON id = track WHERE tracks.category = ?"
+        at_once = f"SELECT COUNT(*) AS n FROM instances {of_class} GROUP BY frame"
+        crossing = f"SELECT COUNT(*) FROM crossings {of_class} AND line = ? AND direction = ?"
+        staying = f"SELECT COUNT(DISTINCT track) FROM stays {of_class} AND zone = ?"
         queries: dict[str, tuple[str, tuple[Any, ...]]] = {
             "objects": ("SELECT COUNT(*) FROM tracks WHERE category = ?", ()),
             "most_at_once": (f"SELECT COALESCE(MAX(n), 0) FROM ({at_once})", ()),
@@ -188,7 +191,7 @@ class TrackFiles:
                 f"{INSTANCES} frame, score DESC"
             )
         )
-        _write_list(self.out / "results.json", "[", records, "]")
+        _write_list(self.out / "results.json", None, "", records)
         entries = (
             {
                 "id": frame + 1,
@@ -203,7 +206,7 @@ class TrackFiles:
         )
         info = {"score": self.thresholds.score, "class_scores": dict(self.thresholds.class_scores)}
         start = {"info": info, "videos": [{"id": 1, "name": self.name}], "categories": self._categories()}
-        _write_list(self.out / "images.json", f'{json.dumps(start)[:-1]}, "annotations": [], "images": [', entries, "]}")
+        _write_list(self.out / "images.json", {**start, "annotations": []}, "images", entries)
 
     def _write_mots(self) -> None:
         """Write ``mots/NAME.txt`` (Voigtlaender et al. 2019), where no two masks share a pixel: the best is on top."""
@@ -213,7 +216,8 @@ class TrackFiles:
                 best = list(found)
                 masks = disjoint([{"size": list(row[2:4]), "counts": row[-1]} for row in best])
                 for (_, _, height, width, track, category, *_), mask in zip(best, masks, strict=True):
-                    file.write(f"{frame} {track} {category} {height} {width} {mask['counts']}\n".encode())
+                    if mask_area(mask):
+                        file.write(f"{frame} {track} {category} {height} {width} {mask['counts']}\n".encode())
 
     def _write_youtube_vis(self) -> None:
         """Write ``youtube_vis.json``: the masks of each object in all frames, None where it is not seen."""
@@ -235,8 +239,7 @@ class TrackFiles:
 
         tracks = groupby(self._rows(f"{INSTANCES} track, frame"), key=lambda row: int(row[4]))
         annotations = (annotation(track, rows) for track, rows in tracks)
-        path = self.out / "youtube_vis.json"
-        _write_list(path, f'{json.dumps(start)[:-1]}, "annotations": [', annotations, "]}")
+        _write_list(self.out / "youtube_vis.json", start, "annotations", annotations)
 
     def _write_page(self, tracks: Sequence[tuple[Any, ...]], objects: dict[str, int]) -> None:
         """Write ``index.html`` and the filmstrips."""
@@ -270,10 +273,11 @@ def disjoint(masks: list[Rle]) -> list[Rle]:
     return free
 
 
-def _write_list(path: Path, start: str, items: Iterable[Any], end: str) -> None:
-    """Write a JSON file that ends in a list, one item after the other."""
+def _write_list(path: Path, start: dict[str, Any] | None, name: str, items: Iterable[Any]) -> None:
+    """Write a JSON file that is a list, or an object that ends in one, an item after the other."""
+    before, end = ("[", "]") if start is None else (f'{json.dumps(start)[:-1]}, "{name}": [', "]}")
     with atomic_write(path) as file:
-        file.write(start.encode())
+        file.write(before.encode())
         for index, item in enumerate(items):
             file.write(f"{',' * (index > 0)}\n{json.dumps(item)}".encode())
         file.write(f"{end}\n".encode())

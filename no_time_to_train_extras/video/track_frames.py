@@ -48,7 +48,9 @@ class TrackedFrame:
         return {"number": self.number, "seconds": self.seconds, "results": records}
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], image: NDArray[np.uint8], categories: list[Category]) -> "TrackedFrame":
+    def from_record(
+        cls, record: dict[str, Any], image: NDArray[np.uint8], categories: list[Category]
+    ) -> "TrackedFrame":
         """The frame that :meth:`to_record` was called on, from its pixels."""
         results = record["results"]
         found = from_coco_records(results, [category.id for category in categories], *image.shape[:2])
