@@ -41,7 +41,7 @@ def draw_tracks(frame: TrackedFrame) -> Picture:
     found, tracks = frame.instances, frame.track_ids.tolist()
     labels = [f"{label} {track}" for label, track in zip(found.labels, tracks, strict=True)]
     colors = np.array([color_of(track) for track in tracks], np.int64)
-    return draw_instances(found.image, found.detections.masks, colors, labels)
+    return draw_instances(found.image, found.detections.masks, colors, labels, numbers=tracks)
 
 
 class Filmstrips:
@@ -80,8 +80,9 @@ def _picture(frame: TrackedFrame, index: int) -> Picture:
     crop, top, left = frame.instances.detections.masks.crop(index)
     side = max(round(AROUND * max(crop.shape)), 8)
     first = np.array([left + crop.shape[1] // 2 - side // 2, top + crop.shape[0] // 2 - side // 2])
-    height, width = frame.instances.image.shape[:2]
-    columns, rows = (np.arange(side) + first[:, None]).clip(0, [[width - 1], [height - 1]])
+    size = np.array(frame.instances.image.shape[1::-1])
+    first = first.clip(0, (size - side).clip(0))  # near an edge, the object is not in the middle
+    columns, rows = (np.arange(side) + first[:, None]).clip(max=size[:, None] - 1)
     picture = cv2.resize(frame.instances.image[rows][:, columns], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     picture = np.ascontiguousarray(picture, np.uint8)
     contours = [((one + np.array([left, top]) - first) * SIDE / side).astype(np.int32) for one in outlines(crop)]

@@ -175,7 +175,9 @@ class TrackFiles:
         columns = ["image", "track", "class", "score", "x1", "y1", "x2", "y2", "area", "seconds"]
         rows = (
             [self._file_name(frame), track, self.names[category], f"{score:.4f}", *box, _cell(seconds)]
-            for frame, seconds, _, _, track, category, score, *box, _ in self._rows(f"{INSTANCES} frame, score DESC")
+            for frame, seconds, _, _, track, category, score, *box, _ in self._rows(
+                f"{INSTANCES} frame, instances.score DESC"
+            )
         )
         write_table(self.out / "instances.csv", _first(columns, rows))
         records = (
@@ -188,7 +190,7 @@ class TrackFiles:
                 "track_id": track,
             }
             for frame, _, height, width, track, category, score, x1, y1, x2, y2, _, counts in self._rows(
-                f"{INSTANCES} frame, score DESC"
+                f"{INSTANCES} frame, instances.score DESC"
             )
         )
         _write_list(self.out / "results.json", None, "", records)
@@ -211,7 +213,7 @@ class TrackFiles:
     def _write_mots(self) -> None:
         """Write ``mots/NAME.txt`` (Voigtlaender et al. 2019), where no two masks share a pixel: the best is on top."""
         with atomic_write(self.out / "mots" / f"{self.name}.txt") as file:
-            rows = self._rows(f"{INSTANCES} frame, score DESC")
+            rows = self._rows(f"{INSTANCES} frame, instances.score DESC")
             for frame, found in groupby(rows, key=lambda row: row[0]):
                 best = list(found)
                 masks = disjoint([{"size": list(row[2:4]), "counts": row[-1]} for row in best])

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ from numpy.typing import NDArray
 from no_time_to_train.api.image_proposals import ImageProposals
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco_results import from_coco_records
+from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.overlap import follow
-from no_time_to_train_extras.video.frames import Frame
+from no_time_to_train.ranges import Positive, check_number
+from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
 
 #: The share of its class's threshold that the score of an instance needs to continue a track.
@@ -22,6 +26,10 @@ CONTINUES = 0.5
 
 #: The tracker's settings. It gets scores relative to the thresholds, because these may differ between classes.
 SETTINGS = TrackerSettings(birth_score=1.0)
+
+
+#: A path, the number of a camera, the address of a stream, or pairs of seconds and an image.
+Video = str | Path | int | Iterable[tuple[float, ImageInput]]
 
 
 @dataclass(frozen=True)
@@ -87,3 +95,20 @@ def track_frames(
         return TrackedFrame(frame.number, frame.seconds, instances, ids[ids > 0])
 
     yield from follow(frames, propose, link)
+
+
+def track(
+    segmenter: ReferenceSegmenter, video: Video, thresholds: Mapping[str, float], every: int
+) -> Iterator[TrackedFrame]:
+    """What ``ReferenceSegmenter.track`` returns."""
+    check_number("every", every, Positive)
+    if isinstance(video, str | Path | int):
+        frames = Frames(str(video), every)
+        try:
+            yield from track_frames(segmenter, frames, thresholds, Tracker(SETTINGS))
+        finally:
+            frames.close()
+    else:
+        numbered = islice(enumerate(video), 0, None, every)
+        own = (Frame(number, seconds, as_rgb(image)) for number, (seconds, image) in numbered)
+        yield from track_frames(segmenter, own, thresholds, Tracker(SETTINGS))

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -37,7 +37,7 @@ class TrackSummary:
 
     Attributes:
         frames: Frames in the results.
-        seconds: How long the networks and the tracker worked on those of them that no earlier run had done.
+        seconds: How long the run worked on those of them that no earlier one had done.
         done_before: Frames that an earlier, unfinished run had done.
         dropped: Frames of a camera or a stream that came and went while the networks worked.
         objects: Different objects of each class.
@@ -125,7 +125,7 @@ class _Run:
     ) -> None:
         self.segmenter, self.frames, self.summary, self.lines = segmenter, frames, summary, lines
         self.thresholds = {name: thresholds.of(name) for name in segmenter.classes}
-        self.tracker = Tracker(SETTINGS)
+        self.tracker, self.began = Tracker(SETTINGS), time.monotonic()
 
     def depends_on(self) -> dict[str, Any]:
         """What the tracks depend on, as JSON values."""
@@ -151,6 +151,7 @@ class _Run:
                 raise
             print("stopped by Ctrl-C", file=sys.stderr)
         finally:
+            self.summary.seconds = time.monotonic() - self.began
             self.frames.close()
 
     def _tracked(self, frames: Iterator[Frame], journal: Journal | None) -> Iterator[TrackedFrame]:
@@ -166,26 +167,18 @@ class _Run:
                 self.summary.done_before += 1
                 yield TrackedFrame.from_record(record, next(frames).image, categories)
             self.tracker.restore(chunk["state"])
-        tracked = timed(track_frames(self.segmenter, frames, self.thresholds, self.tracker), self.summary)
+        began = self.began = time.monotonic()
+        tracked = track_frames(self.segmenter, frames, self.thresholds, self.tracker)
         if journal is None:
             yield from tracked
             return
-        records, began = [], time.monotonic()
+        records = []
         for frame in tracked:
             records.append(frame.to_record())
             if len(records) >= FRAMES_AT_ONCE or time.monotonic() - began > SECONDS_AT_ONCE:
                 journal.add(chunks, {"frames": records, "state": self.tracker.state()})
                 chunks, records, began = chunks + 1, [], time.monotonic()
             yield frame
-
-
-def timed(frames: Iterable[TrackedFrame], summary: TrackSummary) -> Iterator[TrackedFrame]:
-    """The frames; the time that each takes is added to the summary."""
-    began = time.monotonic()
-    for frame in frames:
-        summary.seconds += time.monotonic() - began
-        yield frame
-        began = time.monotonic()
 
 
 def as_line(frame: TrackedFrame) -> dict[str, Any]:
