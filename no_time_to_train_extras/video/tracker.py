@@ -1,17 +1,19 @@
 """Linking the instances of a video's frames to tracks: one identity per object, online, from the past alone.
 
-An instance continues the track to which it is most alike: by the overlap of its mask with the track's last mask, moved
-at the track's velocity, and by the cosine of their vectors. The longer a track was not seen, the less its overlap
-counts and the more the vectors do, so that an object that was hidden or has left comes back under its own id.
+An instance continues a track that was seen a moment ago: by the overlap of its mask with the track's last mask, moved
+at the track's velocity, and by the cosine of their vectors. What continues none starts a new track. Once that was seen
+often enough, its mean vector is compared with those of the tracks that were lost: an object that was hidden or has left
+comes back under its own id, and only another one gets a new id.
 """
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from torch.nn import functional as F
 
 from no_time_to_train.data.rle import decode_crop, encode_crop
 from no_time_to_train.method.detections import Detections
@@ -20,8 +22,8 @@ from no_time_to_train.ranges import Fraction, Positive, Range, check_fields
 
 Floats = NDArray[np.float64]
 
-#: A similarity below that of any pair that may be matched.
-NEVER = -10.0
+#: What the newest vector counts at least in the mean of a track.
+NEW = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,55 +32,96 @@ class TrackerSettings:
 
     Attributes:
         birth_score: An instance with at least this score starts a track where it continues none.
-        confirm: A track gets its id in the frame in which it is seen for this many frames in a row.
-        overlap_weight: The share of the mask's overlap in the similarity of an instance to a track that was seen
-            right now; the vectors have the rest. 0 links by vectors alone.
-        fade: Seconds after which the share of the overlap is half of that.
+        birth_overlap: It starts none where more than this share of its mask is in instances that continue a track:
+            it is a part of these.
+        confirm: A track gets its id in the frame in which it was seen for this many times.
+        overlap_weight: The share of the masks' overlap in the similarity of an instance to a track; the vectors have
+            the rest. 0 links by vectors alone.
         least_similarity: Instances less similar to a track do not continue it.
         same_vector: The cosine that counts as no similarity; 1 counts as full similarity.
         other_class: Taken off the similarity where the classes differ.
+        lost_seconds: A track that was not seen for longer is lost: only a new one can take its id.
+        return_similarity: A new track less similar to a lost one does not take its id.
         return_seconds: A track that was not seen for longer is ended.
     """
 
     birth_score: Fraction = 0.5
-    confirm: Positive = 2
-    overlap_weight: Fraction = 0.7
-    fade: Annotated[float, Range(0.001)] = 0.5
-    least_similarity: Fraction = 0.3
-    same_vector: Annotated[float, Range(-1, 0.999)] = 0.5
+    birth_overlap: Fraction = 0.5
+    confirm: Positive = 3
+    overlap_weight: Fraction = 0.8
+    least_similarity: Fraction = 0.2
+    same_vector: Annotated[float, Range(-1, 0.999)] = 0.0
     other_class: Fraction = 0.3
+    lost_seconds: Annotated[float, Range(0)] = 0.5
+    return_similarity: Fraction = 0.3
     return_seconds: Annotated[float, Range(0)] = 10.0
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """What a tracker remembers of an object.
 
     Attributes:
-        id: 1 or more; 0 until the track is confirmed.
+        id: 1 or more; 0 until the track has one.
         seconds: When it was last seen.
         frames: In how many frames it was seen.
         mask: The box of its last mask, bool [h, w].
         corner: The first row and column of that box, float64 [2] in pixels.
-        velocity: Of the corner, float64 [2] in pixels per second.
-        vector: float32 [D] of length 1, the mean of its vectors.
+        velocity: Of the box's center, float64 [2] in pixels per second, downwards and to the right.
+        vector: float32 [D] of length 1, the mean of its vectors, of which later ones count more.
         votes: The sum of its scores for each class.
     """
 
-    id: int
-    seconds: float
-    frames: int
-    mask: NDArray[np.bool_]
-    corner: Floats
-    velocity: Floats
-    vector: NDArray[np.float32]
-    votes: dict[int, float]
+    id: int = 0
+    seconds: float = 0.0
+    frames: int = 0
+    mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+    corner: Floats = field(default_factory=lambda: np.zeros(2))
+    velocity: Floats = field(default_factory=lambda: np.zeros(2))
+    vector: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))
+    votes: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> int:
+        """The class that most of its score is for."""
+        return max(self.votes, key=self.votes.__getitem__)
+
+    def add(
+        self,
+        seconds: float,
+        mask: NDArray[np.bool_],
+        corner: Floats,
+        vector: NDArray[np.float32],
+        label: int,
+        score: float,
+    ) -> None:
+        """Add an instance."""
+        if self.frames:
+            way = corner + np.array(mask.shape) / 2 - self.corner - np.array(self.mask.shape) / 2
+            velocity = way / max(seconds - self.seconds, 1e-6)
+            self.velocity = velocity if self.frames == 1 else (self.velocity + velocity) / 2
+        self.frames += 1
+        share = np.float32(max(1 / self.frames, NEW))
+        self.vector = self.vector * (1 - share) + vector * share
+        self.vector /= np.linalg.norm(self.vector)
+        self.votes[label] = self.votes.get(label, 0.0) + score
+        self.seconds, self.mask, self.corner = seconds, mask, corner
+
+    def take_over(self, lost: "Track") -> None:
+        """Go on as a lost track, which is the same object."""
+        self.id = lost.id
+        share = np.float32(self.frames / (self.frames + lost.frames))
+        self.vector = lost.vector * (1 - share) + self.vector * share
+        self.vector /= np.linalg.norm(self.vector)
+        self.frames += lost.frames
+        for label, score in lost.votes.items():
+            self.votes[label] = self.votes.get(label, 0.0) + score
 
     def predicted(self, seconds: float, height: int, width: int) -> tuple[NDArray[np.bool_], int, int]:
-        """The part of the mask that is expected inside the image at a time, with its first row and column."""
+        """The part of the mask that is expected inside the image at a time, and its first row and column."""
         top, left = np.rint(self.corner + self.velocity * (seconds - self.seconds)).astype(int).tolist()
         inside = self.mask[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
         return inside, min(max(top, 0), height - 1), min(max(left, 0), width - 1)
@@ -107,59 +150,52 @@ class Tracker:
             int64 [n], the id of each instance's track; 0 where it has none (yet). An id is never used again.
         """
         settings = self.settings
-        self.tracks = [one for one in self.tracks if seconds - one.seconds <= settings.return_seconds]
+        kept = (settings.lost_seconds, settings.return_seconds)
+        self.tracks = [one for one in self.tracks if seconds - one.seconds <= kept[one.id > 0]]
         assert detections.vectors is not None
-        vectors = np.asarray(detections.vectors, np.float32)
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        similarity = self._similarity(seconds, detections, vectors)
-        continued: dict[int, Track] = {}
-        for row, column in zip(*linear_sum_assignment(-similarity), strict=True):
-            if similarity[row, column] >= settings.least_similarity:
-                continued[int(column)] = self.tracks[row]
+        vectors = np.asarray(F.normalize(detections.vectors, dim=1))
+        scores, classes = np.asarray(detections.scores), np.asarray(detections.classes)
+        recent = [one for one in self.tracks if seconds - one.seconds <= settings.lost_seconds]
+        overlaps, covered = _overlaps(seconds, recent, detections.masks)
+        similarity = settings.overlap_weight * overlaps + (1 - settings.overlap_weight) * self._alike(recent, vectors)
+        similarity -= settings.other_class * _differ(recent, classes)
+        found = {column: recent[row] for row, column in _assign(similarity, settings.least_similarity)}
+        inside = covered[:, sorted(found)].sum(axis=1)
+        inside[list(found)] = 1  # these continue a track
+        for index in np.flatnonzero((scores >= settings.birth_score) & (inside <= settings.birth_overlap)).tolist():
+            found[index] = Track()
+            self.tracks.append(found[index])
+        for index, track in found.items():
+            crop, *corner = detections.masks.crop(index)
+            track.add(seconds, crop, np.array(corner, float), vectors[index], int(classes[index]), float(scores[index]))
+        self._name(list(found.values()))
         ids = np.zeros(len(detections), np.int64)
-        for index in range(len(detections)):
-            track = continued.get(index)
-            score, label = float(detections.scores[index]), int(detections.classes[index])
-            mask, *corner = detections.masks.crop(index)
-            place = np.array(corner, float)
-            if track is None:
-                if score < settings.birth_score or not mask.size:
-                    continue
-                track = Track(0, seconds, 0, mask, place, np.zeros(2), vectors[index], {})
-                self.tracks.append(track)
-            else:
-                middle = place + np.array(mask.shape) / 2 - track.corner - np.array(track.mask.shape) / 2
-                velocity = middle / max(seconds - track.seconds, 1e-6)
-                track.velocity = velocity if track.frames == 1 else (track.velocity + velocity) / 2
-                mean = 0.9 * track.vector + 0.1 * vectors[index]
-                track.vector = mean / np.linalg.norm(mean)
-                track.seconds, track.mask, track.corner = seconds, mask, place
-            track.votes[label] = track.votes.get(label, 0.0) + score
-            track.frames += 1
-            if not track.id and track.frames >= settings.confirm:
-                self.last_id += 1
-                track.id = self.last_id
-            ids[index] = track.id
-        self.tracks = [one for one in self.tracks if one.id or one.seconds == seconds]
+        ids[list(found)] = [track.id for track in found.values()]
         return ids
 
-    def _similarity(self, seconds: float, detections: Detections, vectors: NDArray[np.float32]) -> Floats:
-        """How well each instance continues each track: float64 [tracks, n]."""
-        if not self.tracks or not len(detections):
-            return np.zeros((len(self.tracks), len(detections)))
-        settings, (_, height, width) = self.settings, detections.masks.shape
-        moved = Masks.from_crops((one.predicted(seconds, height, width) for one in self.tracks), height, width)
-        shared = Masks.join([moved, detections.masks]).intersections()
-        areas, count = shared.diagonal(), len(self.tracks)
-        shared = shared[:count, count:]
-        overlap = shared / np.maximum(areas[:count, None] + areas[count:] - shared, 1)
-        cosine = np.stack([one.vector for one in self.tracks]) @ vectors.T
-        alike = np.clip((cosine - settings.same_vector) / (1 - settings.same_vector), 0, 1)
-        gaps = np.array([seconds - one.seconds for one in self.tracks])[:, None]
-        weight = settings.overlap_weight * 0.5 ** (gaps / settings.fade)
-        classes = np.array([max(one.votes, key=one.votes.__getitem__) for one in self.tracks])
-        differs = classes[:, None] != np.asarray(detections.classes)
-        return weight * overlap + (1 - weight) * alike - settings.other_class * differs
+    def _name(self, found: list[Track]) -> None:
+        """Give ids to those tracks of a frame that were seen often enough: that of a lost track, or a new one."""
+        settings = self.settings
+        new = [one for one in found if not one.id and one.frames >= settings.confirm]
+        lost = [one for one in self.tracks if one.id and all(one is not other for other in found)]
+        classes = np.array([one.label for one in new], int)
+        similarity = self._alike(lost, np.array([one.vector for one in new])) if new and lost else np.zeros((0, 0))
+        similarity = (
+            similarity - settings.other_class * _differ(lost, classes)[: len(similarity), : similarity.shape[1]]
+        )
+        for row, column in _assign(similarity, settings.return_similarity):
+            new[column].take_over(lost[row])
+            self.tracks.remove(lost[row])
+        for track in new:
+            if not track.id:
+                self.last_id += 1
+                track.id = self.last_id
+
+    def _alike(self, tracks: list[Track], vectors: NDArray[np.float32]) -> Floats:
+        """How alike the vectors of tracks and instances are, in [0, 1]: [tracks, n]."""
+        known = np.array([one.vector for one in tracks]).reshape(-1, vectors.shape[1])
+        same = self.settings.same_vector
+        return np.clip((known @ vectors.T - same) / (1 - same), 0, 1).astype(np.float64)
 
     def state(self) -> dict[str, Any]:
         """All that the tracker remembers, as JSON values."""
@@ -169,6 +205,28 @@ class Tracker:
         """Go on from a :meth:`state`."""
         self.last_id = state["last_id"]
         self.tracks = [_from_json(track) for track in state["tracks"]]
+
+
+def _assign(similarity: Floats, least: float) -> list[tuple[int, int]]:
+    """The pairs of rows and columns with the largest sum, without those below ``least``."""
+    rows, columns = linear_sum_assignment(-similarity)
+    good = similarity[rows, columns] >= least
+    return list(zip(rows[good].tolist(), columns[good].tolist(), strict=True))
+
+
+def _differ(tracks: list[Track], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the classes of tracks and instances differ: [tracks, n]."""
+    return np.array([one.label for one in tracks], int)[:, None] != classes
+
+
+def _overlaps(seconds: float, tracks: list[Track], masks: Masks) -> tuple[Floats, Floats]:
+    """The IoU of each track's moved mask with each mask, [tracks, n]; the share of each mask in each other, [n, n]."""
+    _, height, width = masks.shape
+    moved = Masks.from_crops((one.predicted(seconds, height, width) for one in tracks), height, width)
+    shared = Masks.join([moved, masks]).intersections()
+    areas, count = np.maximum(shared.diagonal(), 1), len(tracks)
+    iou = shared[:count, count:] / (areas[:count, None] + areas[count:] - shared[:count, count:])
+    return iou, shared[count:, count:] / areas[count:, None]
 
 
 def _to_json(track: Track) -> dict[str, Any]:
