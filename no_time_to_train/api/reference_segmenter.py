@@ -481,7 +481,7 @@ class ReferenceSegmenter:
         return follow(images, self.propose, partial(self._classify_with_notice, threshold=thresholds))
 
     def track(self, video: Video, threshold: Threshold = USUAL_THRESHOLD, every: int = 1) -> Iterator[TrackedFrame]:
-        """Find the objects of the memory's classes in a video or a live picture, each with its identity (docs/video.md).
+        """Find the objects of the known classes in a video or a live picture, each with its identity (docs/video.md).
 
         Args:
             video: A video, a folder of its frames, the number of a camera, the address of a stream, or pairs of

@@ -1,9 +1,10 @@
 """Cameras and streams: the newest frame counts, and those that the networks are too slow for are dropped."""
 
-import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -81,20 +82,18 @@ class LiveFrames:
 
     def _read(self) -> None:
         """Keep the newest frame in the queue until the stream ends, then wait until that is taken, and put None."""
-        start, number = None, 0
-        while not self.stopped.is_set() and self.video.grab():
+        start = 0.0
+        for number in count():
+            if self.stopped.is_set() or not self.video.grab():
+                break
             now = time.monotonic()
-            start = now if start is None else start
-            if number % self.every == 0:
-                decoded, frame = self.video.retrieve()
-                if decoded:
-                    try:
-                        self.newest.get_nowait()
-                        self.dropped += 1
-                    except Empty:
-                        pass
-                    self.newest.put((number, now - start, np.ascontiguousarray(frame[..., ::-1])))
-            number += 1
+            start = start or now
+            decoded, frame = self.video.retrieve() if number % self.every == 0 else (False, None)
+            if decoded and frame is not None:
+                with suppress(Empty):
+                    self.newest.get_nowait()
+                    self.dropped += 1
+                self.newest.put((number, now - start, np.ascontiguousarray(frame[..., ::-1])))
         while not self.stopped.is_set() and self.newest.full():
             time.sleep(0.01)
         if not self.stopped.is_set():
@@ -106,20 +105,11 @@ def _open(address: str) -> "cv2.VideoCapture":
     import cv2
 
     from no_time_to_train.data.images import check_pixels
-    from no_time_to_train.data.videos import OPTIONS
+    from no_time_to_train.data.videos import capture
 
-    if address.isdecimal():
-        video, what = cv2.VideoCapture(int(address)), f"camera {address}"
-    else:
-        earlier, what = os.environ.get(OPTIONS), without_password(address)
-        os.environ[OPTIONS] = ALLOWED
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
-        try:
-            video = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
-        finally:
-            del os.environ[OPTIONS]
-            if earlier is not None:
-                os.environ[OPTIONS] = earlier
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
+    what = f"camera {address}" if address.isdecimal() else without_password(address)
+    video = cv2.VideoCapture(int(address)) if address.isdecimal() else capture(address, ALLOWED, limits)
     if not video.isOpened():
         raise UserError(f"{what} cannot be opened: is it connected, and does nothing else use it?")
     pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)

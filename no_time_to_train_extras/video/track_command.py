@@ -88,12 +88,10 @@ def track(
         check_output(out, overwrite)
     networks.check(*([networks.sam_checkpoint] if networks.sam_checkpoint else []))
 
-    from no_time_to_train_extras.video.crossings import Places, parse_points
+    from no_time_to_train_extras.video.crossings import parse_points
 
-    places = Places(
-        [parse_points("--line", text, fewest=2, most=2) for text in line],
-        [parse_points("--zone", text, fewest=3) for text in zone],
-    )
+    lines = [parse_points("--line", text, fewest=2, most=2) for text in line]
+    zones = [parse_points("--zone", text, fewest=3) for text in zone]
     printed = sys.stdout
     with redirect_stdout(sys.stderr) if jsonl else nullcontext():
         examples, found = references.read(memory)
@@ -102,7 +100,7 @@ def track(
 
         from no_time_to_train.commands.segment import measured_thresholds
         from no_time_to_train_extras.video.frames import Frames
-        from no_time_to_train_extras.video.track_run import track_video
+        from no_time_to_train_extras.video.track_run import TrackRun
 
         if not live:  # a camera is opened once it is needed
             frames = Frames(images, every, fps, watch, most, out)
@@ -118,14 +116,16 @@ def track(
             frames = Frames(images, every, fps, watch, most, out)
         if frames.live:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the run as Ctrl-C does
-        lines = printed if jsonl else None
-        summary = track_video(segmenter, frames, out, thresholds, places, format, overwrite, lines)
-        for reason in frames.skipped:
-            print(f"skipped: {one_line(reason)}", file=sys.stderr)
-        if summary.interrupted:
-            print(f"interrupted after {summary}; run the same command again to resume")
+        run = TrackRun(segmenter, frames, thresholds, lines, zones, format, printed if jsonl else None)
+        try:
+            run.write(out, overwrite) if out else run.track()
+        except KeyboardInterrupt:
+            print(f"interrupted after {run}; run the same command again to resume")
             sys.exit(130)
-        print(f"{summary}; open {out / 'index.html'}" if out else summary)
+        finally:
+            for reason in frames.skipped:
+                print(f"skipped: {one_line(reason)}", file=sys.stderr)
+        print(f"{run}; open {out / 'index.html'}" if out else run)
 
 
 def seconds_of(duration: str | None) -> float | None:

@@ -2,8 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ from jinja2 import ChoiceLoader, PackageLoader
 from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.memory_files import save_memory
-from no_time_to_train.data.rle import Rle, coco_object, decode_mask, encode_mask, mask_area
+from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area, mask_box
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.output_folder import write_table
-from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.visual.drawing import PALETTE
 from no_time_to_train.visual.html import TEMPLATES
-from no_time_to_train_extras.video.crossings import Places, Stay
+from no_time_to_train_extras.video.crossings import Points, crossings, stays
 from no_time_to_train_extras.video.filmstrips import Filmstrips, VideoFile, color_of, draw_tracks
 from no_time_to_train_extras.video.track_frames import TrackedFrame
 
@@ -29,32 +28,47 @@ PAGES = TEMPLATES.overlay(
 )
 
 TABLES = """
-CREATE TABLE frames (frame INTEGER PRIMARY KEY, seconds, height, width);
-CREATE TABLE instances (frame, track, category, score, x1, y1, x2, y2, area, counts);
+CREATE TABLE classes (category INTEGER PRIMARY KEY, class);
+CREATE TABLE frames (frame INTEGER PRIMARY KEY, seconds, image, height, width);
+CREATE TABLE instances (frame, track, vote, score, x1, y1, x2, y2, area, rle, box);
 CREATE TABLE crossings (line, track, seconds, direction);
-CREATE TABLE stays (zone, track, first, last);
+CREATE TABLE stays (zone, track, enters, leaves);
 """
 
-#: Once all frames are known. In SQLite, ``category`` is that of the row with the largest sum of scores.
+#: Once all frames are known. In SQLite, the vote is that of the row with the largest sum of scores.
 SUMS = """
 CREATE INDEX by_track ON instances (track, frame);
 CREATE INDEX by_frame ON instances (frame, score);
-CREATE TABLE tracks AS
-SELECT sums.track AS id, category, first, last, frames, score FROM (
-    SELECT track, category, MAX(total) FROM (
-        SELECT track, category, SUM(score) AS total FROM instances GROUP BY track, category) GROUP BY track
-) AS votes JOIN (
-    SELECT track, MIN(seconds) AS first, MAX(seconds) AS last, COUNT(*) AS frames, AVG(score) AS score
-    FROM instances JOIN frames USING (frame) GROUP BY track
-) AS sums ON sums.track = votes.track ORDER BY sums.track;
-CREATE UNIQUE INDEX by_id ON tracks (id);
+CREATE TABLE tracks AS WITH
+    sums AS (SELECT track, vote, SUM(score) AS total FROM instances GROUP BY track, vote),
+    best AS (SELECT track, vote, MAX(total) FROM sums GROUP BY track),
+    lives AS (SELECT track, MIN(seconds) AS first, MAX(seconds) AS last, COUNT(*) AS frames, AVG(score) AS mean_score
+              FROM instances JOIN frames USING (frame) GROUP BY track)
+SELECT track, class, category, first, last, frames, mean_score
+FROM lives JOIN best USING (track) JOIN classes ON category = vote ORDER BY track;
+CREATE UNIQUE INDEX by_number ON tracks (track);
+CREATE VIEW found AS SELECT * FROM instances JOIN frames USING (frame) JOIN tracks USING (track);
 """
 
-#: The instances, each with the class of its whole track.
-INSTANCES = """
-SELECT instances.frame, seconds, height, width, track, tracks.category, instances.score, x1, y1, x2, y2, area, counts
-FROM instances JOIN frames USING (frame) JOIN tracks ON tracks.id = track ORDER BY
-"""
+TRACK_ROWS = "SELECT track, class, ROUND(first, 3), ROUND(last, 3), frames, ROUND(mean_score, 4) FROM tracks"
+INSTANCE_ROWS = """SELECT image, track, class, ROUND(score, 4), x1, y1, x2, y2, area, ROUND(seconds, 3)
+FROM found ORDER BY frame, score DESC"""
+RESULTS = """SELECT JSON_OBJECT('image_id', frame + 1, 'category_id', category, 'track_id', track, 'score', score,
+'bbox', JSON_ARRAY(x1, y1, x2 - x1, y2 - y1), 'segmentation', JSON(rle)) FROM found ORDER BY frame, score DESC"""
+IMAGES = """SELECT JSON_OBJECT('id', frame + 1, 'file_name', image, 'height', height, 'width', width, 'video_id', 1,
+'frame_id', frame, 'seconds', seconds) FROM frames ORDER BY frame"""
+
+CROSSING_ROWS = """SELECT line, track, class, ROUND(seconds, 3), direction
+FROM crossings JOIN tracks USING (track) ORDER BY seconds, line"""
+STAY_ROWS = """SELECT zone, track, class, ROUND(enters, 3), ROUND(leaves, 3)
+FROM stays JOIN tracks USING (track) ORDER BY enters, zone"""
+
+#: The masks of a track in all frames, null where it is not seen.
+YOUTUBE_VIS = """SELECT JSON_OBJECT('id', track, 'video_id', 1, 'category_id', category, 'score', mean_score,
+'iscrowd', 0, 'segmentations', JSON_GROUP_ARRAY(JSON(rle)), 'bboxes', JSON_GROUP_ARRAY(JSON(box)),
+'areas', JSON_GROUP_ARRAY(area))
+FROM (SELECT tracks.*, rle, box, area FROM tracks JOIN frames ON tracks.track = ?
+      LEFT JOIN instances ON instances.track = tracks.track AND instances.frame = frames.frame ORDER BY frames.frame)"""
 
 
 class TrackFiles:
@@ -66,8 +80,8 @@ class TrackFiles:
                             in each zone
     ``instances.csv``       One line per object and frame
     ``results.json``        COCO results with ``track_id``; ``images.json`` has their frames and categories
-    ``crossings.csv``       With lines: one line per crossing
-    ``stays.csv``           With zones: one line per stay
+    ``crossings.csv``       One line per crossing of a line
+    ``stays.csv``           One line per stay in a zone
     ``mots/NAME.txt``       With the format "mots"
     ``youtube_vis.json``    With the format "youtube-vis"
     ``video/NAME.mp4``      With the format "video"
@@ -78,6 +92,8 @@ class TrackFiles:
     Args:
         out: The folder, to which no other process writes.
         name: What the video is called.
+        lines: The ends of each line, float64 [2, 2] in pixels.
+        zones: The corners of each zone, float64 [n, 2] in pixels.
         rate: Frames per second of the annotated video.
     """
 
@@ -86,209 +102,142 @@ class TrackFiles:
         out: Path,
         name: str,
         memory: MemoryBank,
-        thresholds: Thresholds,
-        places: Places,
+        lines: Sequence[Points] = (),
+        zones: Sequence[Points] = (),
         formats: Sequence[str] = (),
         rate: float = 25.0,
     ) -> None:
-        self.out, self.name, self.memory, self.thresholds = out, name, memory, thresholds
-        self.places, self.formats = places, formats
-        self.names = {category.id: category.name for category in memory.categories}
+        self.out, self.name, self.memory = out, name, memory
+        self.lines, self.zones, self.formats = lines, zones, formats
         self.database = sqlite3.connect("")  # on the disk, and deleted when it is closed
         self.database.executescript(TABLES)
+        self._insert("classes", [(one.id, one.name) for one in memory.categories])
         self.filmstrips = Filmstrips(self.database)
         self.video = VideoFile(rate) if "video" in formats else None
 
     def add(self, frame: TrackedFrame) -> None:
         """Add the next frame."""
-        number, records = frame.number, frame.to_record()["results"]
-        insert = self.database.executemany
-        insert("INSERT INTO frames VALUES (?, ?, ?, ?)", [(number, frame.seconds, *frame.instances.image.shape[:2])])
+        image = f"{self.name}/{frame.number:06d}.jpg"
+        self._insert("frames", [(frame.number, frame.seconds, image, *frame.instances.image.shape[:2])])
+        values = zip(frame.to_record()["results"], frame.instances.boxes.tolist(), strict=True)
         rows = []
-        for record, box, area in zip(records, frame.instances.boxes.tolist(), frame.instances.areas, strict=True):
-            track, counts = record["track_id"], record["segmentation"]["counts"]
-            rows.append((number, track, record["category_id"], record["score"], *box, int(area), counts))
-            crossings, stays = self.places.add(frame.seconds, track, box)
-            insert("INSERT INTO crossings VALUES (?, ?, ?, ?)", [tuple(vars(one).values()) for one in crossings])
-            self._add_stays(stays)
-        insert(f"INSERT INTO instances VALUES ({', '.join('?' * 10)})", rows)
+        for record, corners in values:
+            rle, of_track = record["segmentation"], (record["track_id"], record["category_id"], record["score"])
+            rows.append((frame.number, *of_track, *corners, mask_area(rle), json.dumps(rle), json.dumps(mask_box(rle))))
+        self._insert("instances", rows)
         self.filmstrips.add(frame)
         if self.video is not None:
             self.video.add(draw_tracks(frame), frame.seconds)
 
     def finish(self) -> dict[str, int]:
         """Write the files, and return the number of different objects of each class that has any."""
-        self._add_stays(self.places.staying.values())
         self.database.executescript(SUMS)
+        self._find_places()
         save_memory(self.memory, self.out / "references.memory")
-        tracks = [(one[0], self.names[one[1]], *one[2:]) for one in self._rows("SELECT * FROM tracks")]
-        columns = ["track", "class", "first_seconds", "last_seconds", "frames", "mean_score"]
-        write_table(self.out / "tracks.csv", [columns, *([*map(_cell, track)] for track in tracks)])
+        self._table("tracks", "track class first_seconds last_seconds frames mean_score", TRACK_ROWS)
+        self._table("instances", "image track class score x1 y1 x2 y2 area seconds", INSTANCE_ROWS)
+        if self.lines:
+            self._table("crossings", "line track class seconds direction", CROSSING_ROWS)
+        if self.zones:
+            self._table("stays", "zone track class first_seconds last_seconds", STAY_ROWS)
         objects = self._write_counts()
-        self._write_instances()
-        for name, title in (("crossings", "line"), ("stays", "zone")):
-            if self.places.lines if name == "crossings" else self.places.zones:
-                found = self._rows(f"SELECT {name}.*, category FROM {name} JOIN tracks ON id = track ORDER BY 3, 1, 2")
-                ends = ["seconds", "direction"] if name == "crossings" else ["first_seconds", "last_seconds"]
-                rows = [[one[0], one[1], self.names[one[4]], *map(_cell, one[2:4])] for one in found]
-                write_table(self.out / f"{name}.csv", [[title, "track", "class", *ends], *rows])
+        categories = [{"id": one.id, "name": one.name} for one in self.memory.categories]
+        video = {"id": 1, "name": self.name}
+        start: dict[str, Any] = {"videos": [video], "categories": categories}
+        _write_list(self.out / "results.json", None, "", self.database.execute(RESULTS))
+        _write_list(self.out / "images.json", {**start, "annotations": []}, "images", self.database.execute(IMAGES))
         if "mots" in self.formats:
             self._write_mots()
         if "youtube-vis" in self.formats:
-            self._write_youtube_vis()
+            frames = self.database.execute("SELECT height, width, image FROM frames ORDER BY frame").fetchall()
+            video |= {"height": frames[0][0], "width": frames[0][1], "length": len(frames)} if frames else {}
+            video["file_names"] = [one[2] for one in frames]
+            tracks = self.database.execute("SELECT track FROM tracks ORDER BY track")
+            rows = chain.from_iterable(self.database.execute(YOUTUBE_VIS, one) for one in tracks)
+            _write_list(self.out / "youtube_vis.json", start, "annotations", rows)
         if self.video is not None:
             self.video.save(self.out / "video" / f"{self.name}.mp4")
-        self._write_page(tracks, objects)
+        self._write_page(objects)
         self.database.close()
         return {name: count for name, count in objects.items() if count}
 
-    def _rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        return self.database.execute(query, values)
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            self.database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
 
-    def _add_stays(self, stays: Iterable[Stay]) -> None:
-        rows = [(one.zone, one.track, one.first, one.last) for one in stays]
-        self.database.executemany("INSERT INTO stays VALUES (?, ?, ?, ?)", rows)
+    def _table(self, name: str, columns: str, query: str) -> None:
+        """Write the rows of a query as a CSV file."""
+        write_table(self.out / f"{name}.csv", chain([columns.split()], self.database.execute(query)))
+
+    def _find_places(self) -> None:
+        """Find where the centers of the objects' boxes cross lines and stay in zones."""
+        centers = "SELECT track, seconds, (x1 + x2) / 2.0, (y1 + y2) / 2.0 FROM found ORDER BY track, frame"
+        rows = self.database.execute(centers if self.lines or self.zones else f"{centers} LIMIT 0")
+        for track, seen in groupby(rows, key=lambda row: row[0]):
+            table = np.array(list(seen))
+            seconds, path = table[:, 1].tolist(), table[:, 2:]
+            for number, line in enumerate(self.lines, start=1):
+                found = [(number, track, seconds[index], side) for index, side in crossings(path, line)]
+                self._insert("crossings", found)
+            for number, zone in enumerate(self.zones, start=1):
+                self._insert("stays", [(number, track, seconds[i], seconds[j]) for i, j in stays(path, zone)])
 
     def _write_counts(self) -> dict[str, int]:
         """Write ``counts.csv``, and return the number of different objects of each class."""
-        of_class = "JOIN tracks ON id = track WHERE tracks.category = ?"
-        at_once = f"SELECT COUNT(*) AS n FROM instances {of_class} GROUP BY frame"
-        crossing = f"SELECT COUNT(*) FROM crossings {of_class} AND line = ? AND direction = ?"
-        staying = f"SELECT COUNT(DISTINCT track) FROM stays {of_class} AND zone = ?"
-        queries: dict[str, tuple[str, tuple[Any, ...]]] = {
-            "objects": ("SELECT COUNT(*) FROM tracks WHERE category = ?", ()),
-            "most_at_once": (f"SELECT COALESCE(MAX(n), 0) FROM ({at_once})", ()),
+        at_once = "SELECT COUNT(*) AS n FROM found WHERE category = c.category GROUP BY frame"
+        columns = {
+            "objects": "SELECT COUNT(*) FROM tracks WHERE category = c.category",
+            "most_at_once": f"SELECT COALESCE(MAX(n), 0) FROM ({at_once})",
         }
-        for line in range(1, len(self.places.lines) + 1):
-            queries |= {f"line_{line}_to_the_{side}": (crossing, (line, side)) for side in ("right", "left")}
-        for zone in range(1, len(self.places.zones) + 1):
-            queries[f"zone_{zone}"] = staying, (zone,)
-        table = [
-            [name, *(next(self._rows(query, category, *values))[0] for query, values in queries.values())]
-            for category, name in self.names.items()
-        ]
-        write_table(self.out / "counts.csv", [["class", *queries], *table])
-        return {row[0]: row[1] for row in table}
-
-    def _write_instances(self) -> None:
-        """Write ``instances.csv``, ``results.json`` and ``images.json``."""
-        columns = ["image", "track", "class", "score", "x1", "y1", "x2", "y2", "area", "seconds"]
-        rows = (
-            [self._file_name(frame), track, self.names[category], f"{score:.4f}", *box, _cell(seconds)]
-            for frame, seconds, _, _, track, category, score, *box, _ in self._rows(
-                f"{INSTANCES} frame, instances.score DESC"
-            )
-        )
-        write_table(self.out / "instances.csv", _first(columns, rows))
-        records = (
-            {
-                "image_id": frame + 1,
-                "category_id": category,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": score,
-                "segmentation": {"size": [height, width], "counts": counts},
-                "track_id": track,
-            }
-            for frame, _, height, width, track, category, score, x1, y1, x2, y2, _, counts in self._rows(
-                f"{INSTANCES} frame, instances.score DESC"
-            )
-        )
-        _write_list(self.out / "results.json", None, "", records)
-        entries = (
-            {
-                "id": frame + 1,
-                "file_name": self._file_name(frame),
-                "height": height,
-                "width": width,
-                "video_id": 1,
-                "frame_id": frame,
-                "seconds": seconds,
-            }
-            for frame, seconds, height, width in self._rows("SELECT * FROM frames ORDER BY frame")
-        )
-        info = {"score": self.thresholds.score, "class_scores": dict(self.thresholds.class_scores)}
-        start = {"info": info, "videos": [{"id": 1, "name": self.name}], "categories": self._categories()}
-        _write_list(self.out / "images.json", {**start, "annotations": []}, "images", entries)
+        joined = "JOIN tracks USING (track) WHERE category = c.category AND"
+        for line in range(1, len(self.lines) + 1):
+            for side in ("right", "left"):
+                query = f"SELECT COUNT(*) FROM crossings {joined} line = {line} AND direction = '{side}'"
+                columns[f"line_{line}_to_the_{side}"] = query
+        for zone in range(1, len(self.zones) + 1):
+            columns[f"zone_{zone}"] = f"SELECT COUNT(DISTINCT track) FROM stays {joined} zone = {zone}"
+        query = f"SELECT class, {', '.join(f'({one})' for one in columns.values())} FROM classes c ORDER BY category"
+        self._table("counts", " ".join(["class", *columns]), query)
+        return {row[0]: row[1] for row in self.database.execute(query)}
 
     def _write_mots(self) -> None:
         """Write ``mots/NAME.txt`` (Voigtlaender et al. 2019), where no two masks share a pixel: the best is on top."""
+        rows = self.database.execute("SELECT frame, track, category, rle FROM found ORDER BY frame, score DESC")
         with atomic_write(self.out / "mots" / f"{self.name}.txt") as file:
-            rows = self._rows(f"{INSTANCES} frame, instances.score DESC")
-            for frame, found in groupby(rows, key=lambda row: row[0]):
-                best = list(found)
-                masks = disjoint([{"size": list(row[2:4]), "counts": row[-1]} for row in best])
-                for (_, _, height, width, track, category, *_), mask in zip(best, masks, strict=True):
-                    if mask_area(mask):
-                        file.write(f"{frame} {track} {category} {height} {width} {mask['counts']}\n".encode())
+            for _, one_frame in groupby(rows, key=lambda row: row[0]):
+                best = list(one_frame)
+                for (*numbers, _), rle in zip(best, disjoint([json.loads(row[3]) for row in best]), strict=True):
+                    if mask_area(rle):
+                        file.write(" ".join(map(str, [*numbers, *rle["size"], rle["counts"]])).encode() + b"\n")
 
-    def _write_youtube_vis(self) -> None:
-        """Write ``youtube_vis.json``: the masks of each object in all frames, None where it is not seen."""
-        frames = [frame for (frame,) in self._rows("SELECT frame FROM frames ORDER BY frame")]
-        height, width = next(self._rows("SELECT height, width FROM frames ORDER BY frame"), (0, 0))
-        video = {"id": 1, "name": self.name, "height": height, "width": width, "length": len(frames)}
-        start = {"videos": [{**video, "file_names": [self._file_name(frame) for frame in frames]}]}
-        start["categories"] = self._categories()
-
-        def annotation(track: int, rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
-            found = {row[0]: coco_object({"size": list(row[2:4]), "counts": row[-1]}) for row in rows}
-            category, score = next(self._rows("SELECT category, score FROM tracks WHERE id = ?", track))
-            size = {"height": height, "width": width, "length": len(frames), "iscrowd": 0}
-            values = {
-                f"{name}s": [found[frame][name] if frame in found else None for frame in frames]
-                for name in ("segmentation", "bbox", "area")
-            }
-            return {"id": track, "video_id": 1, "category_id": category, "score": score, **size, **values}
-
-        tracks = groupby(self._rows(f"{INSTANCES} track, frame"), key=lambda row: int(row[4]))
-        annotations = (annotation(track, rows) for track, rows in tracks)
-        _write_list(self.out / "youtube_vis.json", start, "annotations", annotations)
-
-    def _write_page(self, tracks: Sequence[tuple[Any, ...]], objects: dict[str, int]) -> None:
+    def _write_page(self, objects: dict[str, int]) -> None:
         """Write ``index.html`` and the filmstrips."""
+        tracks = self.database.execute(TRACK_ROWS).fetchall()
         for track in tracks:
             self.filmstrips.save(track[0], self.out / "tracks" / f"{track[0]}.jpg")
-        frames, end = next(self._rows("SELECT COUNT(*), COALESCE(MAX(seconds), 0) FROM frames"))
+        ((frames, end),) = self.database.execute("SELECT COUNT(*), COALESCE(MAX(seconds), 0) FROM frames")
         colors = {track[0]: PALETTE.by_idx(color_of(track[0])).as_hex() for track in tracks}
         values = {"tracks": tracks, "colors": colors, "objects": objects, "frames": frames, "end": end or 1}
-        page = PAGES.get_template("tracks.html").render(title=self.name, **values)
         with atomic_write(self.out / "index.html") as file:
-            file.write(page.encode(errors="replace"))
-
-    def _file_name(self, frame: int) -> str:
-        return f"{self.name}/{frame:06d}.jpg"
-
-    def _categories(self) -> list[dict[str, Any]]:
-        return [{"id": category, "name": name} for category, name in self.names.items()]
+            file.write(PAGES.get_template("tracks.html").render(title=self.name, **values).encode(errors="replace"))
 
 
 def disjoint(masks: list[Rle]) -> list[Rle]:
     """Masks of one image without the pixels that an earlier one has; those of which nothing is left are empty."""
-    shared = coco_mask.iou(masks, masks, [False] * len(masks)) if masks else np.zeros((0, 0))
-    if not np.triu(shared, 1).any():
+    if not np.triu(coco_mask.iou(masks, masks, [False] * len(masks)), 1).any():
         return masks
-    taken = np.zeros(masks[0]["size"], bool)
-    free = []
-    for mask in masks:
-        left = decode_mask(mask) & ~taken
-        taken |= left
-        free.append(encode_mask(left))
+    taken, free = np.zeros(masks[0]["size"], bool), []
+    for mask in map(decode_mask, masks):
+        free.append(encode_mask(mask & ~taken))
+        taken |= mask
     return free
 
 
-def _write_list(path: Path, start: dict[str, Any] | None, name: str, items: Iterable[Any]) -> None:
-    """Write a JSON file that is a list, or an object that ends in one, an item after the other."""
+def _write_list(path: Path, start: dict[str, Any] | None, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Write a JSON file that is a list, or an object that ends in one, an item of JSON after the other."""
     before, end = ("[", "]") if start is None else (f'{json.dumps(start)[:-1]}, "{name}": [', "]}")
     with atomic_write(path) as file:
         file.write(before.encode())
-        for index, item in enumerate(items):
-            file.write(f"{',' * (index > 0)}\n{json.dumps(item)}".encode())
+        for index, (item,) in enumerate(rows):
+            file.write(f"{',' * (index > 0)}\n{item}".encode())
         file.write(f"{end}\n".encode())
-
-
-def _first(row: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    yield row
-    yield from rows
-
-
-def _cell(value: Any) -> Any:
-    return f"{value:.3f}" if isinstance(value, float) else value

@@ -21,7 +21,7 @@ from no_time_to_train.pipeline.replace_folder import output_of_run, remove_uncha
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
-from no_time_to_train_extras.video.crossings import Places
+from no_time_to_train_extras.video.crossings import Points
 from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.track_files import TrackFiles
 from no_time_to_train_extras.video.track_frames import SETTINGS, TrackedFrame, track_frames
@@ -32,162 +32,128 @@ FRAMES_AT_ONCE, SECONDS_AT_ONCE = 64, 5.0
 
 
 @dataclass
-class TrackSummary:
-    """What a run did.
+class TrackRun:
+    """Tracks the objects of a memory in a video. As text, what was done.
 
     Attributes:
-        frames: Frames in the results.
-        seconds: How long the run worked on those of them that no earlier one had done.
-        done_before: Frames that an earlier, unfinished run had done.
-        dropped: Frames of a camera or a stream that came and went while the networks worked.
-        objects: Different objects of each class.
-        interrupted: Whether Ctrl-C stopped the run.
+        lines: The ends of each line, float64 [2, 2] in pixels.
+        zones: The corners of each zone, float64 [n, 2] in pixels.
+        formats: Further formats to write, see :class:`TrackFiles`.
+        jsonl: Where to write a line of JSON for each frame as soon as it is known.
+        done: The number of frames in the results.
+        done_before: How many of them an earlier, unfinished run had done.
+        began: When work on the others began, as of ``time.monotonic``.
+        objects: The number of different objects of each class.
     """
 
-    frames: int = 0
-    seconds: float = 0.0
+    segmenter: ReferenceSegmenter
+    frames: Frames
+    thresholds: Thresholds
+    lines: Sequence[Points] = ()
+    zones: Sequence[Points] = ()
+    formats: Sequence[str] = ()
+    jsonl: TextIO | None = None
+    done: int = 0
     done_before: int = 0
-    dropped: int = 0
+    began: float = field(default_factory=time.monotonic)
     objects: dict[str, int] = field(default_factory=dict)
-    interrupted: bool = False
 
     def __str__(self) -> str:
-        new = self.frames - self.done_before
-        rate = f" ({new / self.seconds:.1f} a second)" if new and self.seconds else ""
-        before = f", {self.done_before} of them by the run before" if self.done_before else ""
-        dropped = f", {self.dropped} dropped" if self.dropped else ""
+        rate = (self.done - self.done_before) / max(time.monotonic() - self.began, 1e-6)
+        texts = [f"{plural(self.done, 'frame')} ({rate:.1f} a second)"]
+        texts += [f"{self.done_before} of them by the run before"] * bool(self.done_before)
+        texts += [f"{self.frames.dropped} dropped"] * bool(self.frames.dropped)
         objects = plural(sum(self.objects.values()), "object")
-        classes = f": {count_labels(self.objects)}" if self.objects else ""
-        return f"{plural(self.frames, 'frame')}{rate}{before}{dropped}, {objects}{classes}"
+        return ", ".join([*texts, f"{objects}: {count_labels(self.objects)}" if self.objects else objects])
 
+    def write(self, out: Path, overwrite: bool = False) -> None:
+        """Track the objects and write them to a folder (see :class:`TrackFiles`).
 
-def track_video(
-    segmenter: ReferenceSegmenter,
-    frames: Frames,
-    out: Path | None,
-    thresholds: Thresholds,
-    places: Places,
-    formats: Sequence[str] = (),
-    overwrite: bool = False,
-    lines: TextIO | None = None,
-) -> TrackSummary:
-    """Track the objects of a memory in a video, and write them to a folder (see :class:`TrackFiles`).
+        A run on a file that was stopped or killed resumes. Ctrl-C ends a run on a camera or a stream, whose results are
+        complete then. Finished results are replaced as a whole, at the end.
 
-    A run on a file that was stopped or killed resumes. Ctrl-C ends a run on a camera or a stream, whose results are
-    complete then. Finished results are replaced as a whole, at the end.
-
-    Args:
-        out: The folder; None writes none.
-        overwrite: Whether finished results in the folder may be replaced.
-        lines: Where to write a line of JSON for each frame as soon as it is known.
-    """
-    assert segmenter.memory is not None
-    summary = TrackSummary()
-    run = _Run(segmenter, frames, thresholds, summary, lines)
-    if out is None:
-        run.track(None, None)
-        return summary
-    try:
+        Args:
+            overwrite: Whether finished results in the folder may be replaced.
+        """
+        assert self.segmenter.memory is not None
         with output_of_run(out, overwrite) as folder:
-            journal = None if frames.live else Journal(folder / "results.json")
-            with nullcontext() if journal is None else journal.run(run.depends_on()):
+            journal = None if self.frames.live else Journal(folder / "results.json")
+            with nullcontext() if journal is None else journal.run(self._depends_on()):
                 remove_leftovers_in(folder)
                 earlier = written_files(folder)
-                files = TrackFiles(folder, frames.name, segmenter.memory, thresholds, places, formats, frames.rate)
+                places = self.lines, self.zones, self.formats, self.frames.rate
+                files = TrackFiles(folder, self.frames.name, self.segmenter.memory, *places)
                 try:
-                    run.track(files, journal)
+                    self.track(files, journal)
                 except KeyboardInterrupt:
-                    summary.objects = files.finish()
+                    self.objects = files.finish()
                     remove_unchanged(earlier)
                     raise
-                if not summary.frames:
-                    raise UserError(f"no frame of {frames.name} can be read: {', '.join(frames.skipped[:1])}")
-                about = {"tracker": asdict(SETTINGS), "precision": segmenter.precision, "dropped": summary.dropped}
-                with record_stage(folder, "track", {}, **about) as section:
-                    section["command"] = section["command"].replace(str(frames.source), frames.shown)
-                    summary.objects = files.finish()
+                if not self.done:
+                    raise UserError(f"no frame of {self.frames.name} can be read: {', '.join(self.frames.skipped[:1])}")
+                about = {"tracker": asdict(SETTINGS), "precision": self.segmenter.precision}
+                with record_stage(folder, "track", {}, **about, dropped=self.frames.dropped) as section:
+                    section["command"] = section["command"].replace(self.frames.source, self.frames.shown)
+                    self.objects = files.finish()
                 remove_unchanged(earlier)
-    except KeyboardInterrupt:
-        summary.interrupted = True
-    return summary
 
-
-class _Run:
-    """One attempt to track a video."""
-
-    def __init__(
-        self,
-        segmenter: ReferenceSegmenter,
-        frames: Frames,
-        thresholds: Thresholds,
-        summary: TrackSummary,
-        lines: TextIO | None,
-    ) -> None:
-        self.segmenter, self.frames, self.summary, self.lines = segmenter, frames, summary, lines
-        self.thresholds = {name: thresholds.of(name) for name in segmenter.classes}
-        self.tracker, self.began = Tracker(SETTINGS), time.monotonic()
-
-    def depends_on(self) -> dict[str, Any]:
+    def _depends_on(self) -> dict[str, Any]:
         """What the tracks depend on, as JSON values."""
-        of_tracks = {"thresholds": self.thresholds, "tracker": asdict(SETTINGS), **self.frames.identity()}
+        thresholds = {name: self.thresholds.of(name) for name in self.segmenter.classes}
+        of_tracks = {"thresholds": thresholds, "tracker": asdict(SETTINGS), **self.frames.identity()}
         return {**depends_on(self.segmenter), **of_tracks}
 
-    def track(self, files: TrackFiles | None, journal: Journal | None) -> None:
-        """Track all frames, or take from the journal what an earlier attempt found."""
+    def track(self, files: TrackFiles | None = None, journal: Journal | None = None) -> None:
+        """Track all frames, or take from the journal what an earlier run found."""
         try:
             frames = iter(self.frames) if self.frames.live else read_ahead(self.frames)
             with tqdm(frames, "track", total=self.frames.count, unit=" frame") as bar:
                 for frame in self._tracked(iter(bar), journal):
-                    self.summary.frames += 1
-                    self.summary.dropped = self.frames.dropped
-                    if self.summary.dropped:
-                        bar.set_postfix_str(f"{self.summary.dropped} dropped", refresh=False)
+                    self.done += 1
+                    if self.frames.dropped:
+                        bar.set_postfix_str(f"{self.frames.dropped} dropped", refresh=False)
                     if files is not None:
                         files.add(frame)
-                    if self.lines is not None:
-                        print(json.dumps(as_line(frame)), file=self.lines, flush=True)
+                    if self.jsonl is not None:
+                        print(json.dumps(as_line(frame)), file=self.jsonl, flush=True)
         except KeyboardInterrupt:
             if not self.frames.live:
                 raise
             print("stopped by Ctrl-C", file=sys.stderr)
         finally:
-            self.summary.seconds = time.monotonic() - self.began
             self.frames.close()
 
     def _tracked(self, frames: Iterator[Frame], journal: Journal | None) -> Iterator[TrackedFrame]:
         """The tracked frames, those of the journal first."""
         assert self.segmenter.memory is not None
-        categories = self.segmenter.memory.categories
-        chunks = 0
+        tracker, chunks = Tracker(SETTINGS), 0
         for chunks in count():
             chunk = None if journal is None else journal.get(chunks)
             if chunk is None:
                 break
             for record in chunk["frames"]:
-                self.summary.done_before += 1
-                yield TrackedFrame.from_record(record, next(frames).image, categories)
-            self.tracker.restore(chunk["state"])
-        began = self.began = time.monotonic()
-        tracked = track_frames(self.segmenter, frames, self.thresholds, self.tracker)
-        if journal is None:
-            yield from tracked
-            return
+                self.done_before += 1
+                yield TrackedFrame.from_record(record, next(frames).image, self.segmenter.memory.categories)
+            tracker.restore(chunk["state"])
+        thresholds = {name: self.thresholds.of(name) for name in self.segmenter.classes}
+        self.began = last = time.monotonic()
         records = []
-        for frame in tracked:
+        for frame in track_frames(self.segmenter, frames, thresholds, tracker):
             records.append(frame.to_record())
-            if len(records) >= FRAMES_AT_ONCE or time.monotonic() - began > SECONDS_AT_ONCE:
-                journal.add(chunks, {"frames": records, "state": self.tracker.state()})
-                chunks, records, began = chunks + 1, [], time.monotonic()
+            if journal is None:
+                records.clear()
+            elif len(records) >= FRAMES_AT_ONCE or time.monotonic() - last > SECONDS_AT_ONCE:
+                journal.add(chunks, {"frames": records, "state": tracker.state()})
+                chunks, records, last = chunks + 1, [], time.monotonic()
             yield frame
 
 
 def as_line(frame: TrackedFrame) -> dict[str, Any]:
     """What ``--jsonl`` prints of a frame: its number, its time in seconds, and its objects; boxes xyxy in pixels."""
-    found = frame.instances
-    columns = frame.track_ids.tolist(), found.labels.tolist(), found.scores.tolist(), found.boxes.tolist()
-    masks = [record["segmentation"] for record in found.to_coco()]
+    values = zip(frame.instances, frame.to_record()["results"], strict=True)
     objects = [
-        {"track": track, "class": label, "score": round(score, 4), "box": box, "segmentation": mask}
-        for track, label, score, box, mask in zip(*columns, masks, strict=True)
+        {"track": record["track_id"], "class": one.label, "score": round(one.score, 4), "box": one.box}
+        | {"segmentation": record["segmentation"]}
+        for one, record in values
     ]
     return {"frame": frame.number, "seconds": round(frame.seconds, 3), "objects": objects}
