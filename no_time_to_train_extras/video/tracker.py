@@ -40,9 +40,10 @@ class TrackerSettings:
         least_similarity: Instances less similar to a track do not continue it.
         same_vector: The cosine that counts as no similarity; 1 counts as full similarity.
         other_class: Taken off the similarity where the classes differ.
-        lost_seconds: A track that was not seen for longer is lost: only a new one can take its id.
+        lost_seconds: A track that was seen neither in the last frame nor within this time is lost: only a new one can
+            take its id.
         return_similarity: A new track less similar to a lost one does not take its id.
-        return_seconds: A track that was not seen for longer is ended.
+        return_seconds: A track that was not seen for longer has ended.
     """
 
     birth_score: Fraction = 0.5
@@ -137,7 +138,7 @@ class Tracker:
     def __init__(self, settings: TrackerSettings | None = None) -> None:
         self.settings = settings or TrackerSettings()
         self.tracks: list[Track] = []
-        self.last_id = 0
+        self.last_id, self.seconds = 0, 0.0
 
     def update(self, seconds: float, detections: Detections) -> NDArray[np.int64]:
         """Link the instances of the next frame.
@@ -150,21 +151,21 @@ class Tracker:
             int64 [n], the id of each instance's track; 0 where it has none (yet). An id is never used again.
         """
         settings = self.settings
-        kept = (settings.lost_seconds, settings.return_seconds)
-        self.tracks = [one for one in self.tracks if seconds - one.seconds <= kept[one.id > 0]]
+        recent_since = min(self.seconds, seconds - settings.lost_seconds)
+        since = recent_since, min(self.seconds, seconds - settings.return_seconds)
+        self.tracks, self.seconds = [one for one in self.tracks if one.seconds >= since[one.id > 0]], seconds
         assert detections.vectors is not None
         vectors = np.asarray(F.normalize(detections.vectors, dim=1))
         scores, classes = np.asarray(detections.scores), np.asarray(detections.classes)
-        recent = [one for one in self.tracks if seconds - one.seconds <= settings.lost_seconds]
+        recent = [one for one in self.tracks if one.seconds >= recent_since]
         overlaps, covered = _overlaps(seconds, recent, detections.masks)
         similarity = settings.overlap_weight * overlaps + (1 - settings.overlap_weight) * self._alike(recent, vectors)
         similarity -= settings.other_class * _differ(recent, classes)
         found = {column: recent[row] for row, column in _assign(similarity, settings.least_similarity)}
-        inside = covered[:, sorted(found)].sum(axis=1)
-        inside[list(found)] = 1  # these continue a track
-        for index in np.flatnonzero((scores >= settings.birth_score) & (inside <= settings.birth_overlap)).tolist():
-            found[index] = Track()
-            self.tracks.append(found[index])
+        for index in np.flatnonzero(scores >= settings.birth_score).tolist():
+            if index not in found and covered[index, list(found)].sum() <= settings.birth_overlap:
+                found[index] = Track()
+                self.tracks.append(found[index])
         for index, track in found.items():
             crop, *corner = detections.masks.crop(index)
             track.add(seconds, crop, np.array(corner, float), vectors[index], int(classes[index]), float(scores[index]))
@@ -178,11 +179,10 @@ class Tracker:
         settings = self.settings
         new = [one for one in found if not one.id and one.frames >= settings.confirm]
         lost = [one for one in self.tracks if one.id and all(one is not other for other in found)]
-        classes = np.array([one.label for one in new], int)
-        similarity = self._alike(lost, np.array([one.vector for one in new])) if new and lost else np.zeros((0, 0))
-        similarity = (
-            similarity - settings.other_class * _differ(lost, classes)[: len(similarity), : similarity.shape[1]]
-        )
+        if not new:
+            return
+        similarity = self._alike(lost, np.array([one.vector for one in new]))
+        similarity -= settings.other_class * _differ(lost, np.array([one.label for one in new]))
         for row, column in _assign(similarity, settings.return_similarity):
             new[column].take_over(lost[row])
             self.tracks.remove(lost[row])
@@ -199,11 +199,11 @@ class Tracker:
 
     def state(self) -> dict[str, Any]:
         """All that the tracker remembers, as JSON values."""
-        return {"last_id": self.last_id, "tracks": [_to_json(track) for track in self.tracks]}
+        return {"last_id": self.last_id, "seconds": self.seconds, "tracks": [_to_json(track) for track in self.tracks]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a :meth:`state`."""
-        self.last_id = state["last_id"]
+        self.last_id, self.seconds = state["last_id"], state["seconds"]
         self.tracks = [_from_json(track) for track in state["tracks"]]
 
 
