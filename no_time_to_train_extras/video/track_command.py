@@ -31,6 +31,7 @@ def track(
     threshold: str = "0.5",
     class_score: Sequence[str] = (),
     every: Positive = 1,
+    propagate: Positive = 1,
     duration: str | None = None,
     watch: bool = False,
     fps: Rate = 25.0,
@@ -53,6 +54,7 @@ def track(
             track with half of it.
         class_score: The threshold of one class: NAME=X. May be given several times.
         every: One frame in this many is used.
+        propagate: Look for objects in one in this many of these frames; SAM 2's memory carries them through the others.
         duration: Stop after this much of the video: 60s, 5m or 1h. Also --for.
         watch: Wait for further images in the folder, until Ctrl-C or --for ends the run.
         fps: Frames per second of a folder's images, and of a video that states none.
@@ -116,7 +118,7 @@ def track(
             frames = Frames(images, every, fps, watch, most, out)
         if frames.live:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the run as Ctrl-C does
-        run = TrackRun(segmenter, frames, thresholds, lines, zones, format, printed if jsonl else None)
+        run = TrackRun(segmenter, frames, thresholds, lines, zones, format, propagate, printed if jsonl else None)
         try:
             run.write(out, overwrite) if out else run.track()
         except KeyboardInterrupt:

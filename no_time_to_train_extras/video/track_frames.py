@@ -9,20 +9,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from no_time_to_train.api.image_proposals import ImageProposals
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.method.target_image import target_tensor
+from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.overlap import follow
 from no_time_to_train.ranges import Positive, check_number
 from no_time_to_train_extras.video.frames import Frame, Frames
-from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
+from no_time_to_train_extras.video.tracker import Track, Tracker, TrackerSettings
 
 #: The share of its class's threshold that the score of an instance needs to continue a track.
-CONTINUES = 0.5
+CONTINUES = 0.2
 
 #: The tracker's settings. It gets scores relative to the thresholds, because these may differ between classes.
 SETTINGS = TrackerSettings(birth_score=1.0)
@@ -67,13 +72,19 @@ class TrackedFrame:
 
 
 def track_frames(
-    segmenter: ReferenceSegmenter, frames: Iterable[Frame], thresholds: Mapping[str, float], tracker: Tracker
+    segmenter: ReferenceSegmenter,
+    frames: Iterable[Frame],
+    thresholds: Mapping[str, float],
+    tracker: Tracker,
+    propagate: int = 1,
 ) -> Iterator[TrackedFrame]:
     """Find the objects of the memory's classes in the frames of a video, each with its identity.
 
     Args:
-        thresholds: For each class the score that an instance needs to start a track. It continues one with half of it.
+        thresholds: For each class the score that an instance needs to start a track. See ``CONTINUES``.
         tracker: Knows the frames before, and is told of these.
+        propagate: Objects are looked for in one frame in this many, from the first one on. SAM 2's memory carries their
+            masks through the others, where an instance's score is the predicted IoU.
     """
     assert segmenter.memory is not None
     categories = segmenter.memory.categories
@@ -87,14 +98,49 @@ def track_frames(
         frame, proposals = found
         detections = segmenter.classify(proposals, threshold=continues).detections
         relative = detections.scores / lowest[detections.classes].clamp(min=1e-6)
-        ids = tracker.update(frame.seconds, replace(detections, scores=relative))
-        kept = detections[torch.from_numpy(ids > 0)]
-        classes = {track.id: max(track.votes, key=track.votes.__getitem__) for track in tracker.tracks}
-        kept.classes = torch.tensor([classes[track] for track in ids[ids > 0].tolist()], dtype=torch.int64)
-        instances = Instances(frame.image, categories, kept)
-        return TrackedFrame(frame.number, frame.seconds, instances, ids[ids > 0])
+        return tracked(frame, detections, tracker.update(frame.seconds, replace(detections, scores=relative)))
 
-    yield from follow(frames, propose, link)
+    def tracked(frame: Frame, detections: Detections, ids: NDArray[np.int64]) -> TrackedFrame:
+        kept, ids = detections[torch.from_numpy(ids > 0)], ids[ids > 0]
+        labels = {track.id: track.label for track in tracker.tracks}
+        kept.classes = torch.tensor([labels[track] for track in ids.tolist()], dtype=torch.int64)
+        return TrackedFrame(frame.number, frame.seconds, Instances(frame.image, categories, kept), ids)
+
+    def carry(frame: Frame, masks: Masks, scores: Tensor, tracks: list[Track]) -> TrackedFrame:
+        seen = np.flatnonzero(masks.areas)
+        for index in seen.tolist():
+            crop, *corner = masks.crop(index)
+            track = tracks[index]
+            track.add(frame.seconds, crop, np.array(corner, float), track.vector, track.label, 0.0)
+        ids = np.array([tracks[index].id for index in seen], np.int64)
+        kept = masks[seen]
+        return tracked(
+            frame, Detections(kept, kept.boxes, scores[seen], torch.zeros(len(seen), dtype=torch.int64)), ids
+        )
+
+    if propagate == 1:
+        yield from follow(frames, propose, link)
+        return
+
+    from no_time_to_train_extras.video.propagation import Propagator
+
+    assert segmenter.segmenter.proposer is not None
+    propagator, size = Propagator(segmenter.segmenter), segmenter.segmenter.proposer.size
+    tracks: list[Track] = []
+    for index, frame in enumerate(frames):
+        square = target_tensor(frame.image, size).to(segmenter.device)
+        if index % propagate:
+            with computing_in(segmenter.precision, segmenter.device):
+                carried = propagator.step(square)
+            yield carry(frame, *carried, tracks)
+            continue
+        found = link(propose(frame))
+        tracks = [track for track in tracker.tracks if track.seconds == frame.seconds]
+        crops = ((track.mask, *track.corner.astype(int).tolist()) for track in tracks)
+        masks = Masks.from_crops(crops, *frame.image.shape[:2])
+        with computing_in(segmenter.precision, segmenter.device):
+            propagator.start(square, masks, np.array([track.id for track in tracks]))
+        yield found
 
 
 def track(

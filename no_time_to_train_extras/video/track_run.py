@@ -39,6 +39,7 @@ class TrackRun:
         lines: The ends of each line, float64 [2, 2] in pixels.
         zones: The corners of each zone, float64 [n, 2] in pixels.
         formats: Further formats to write, see :class:`TrackFiles`.
+        propagate: See :func:`track_frames`.
         jsonl: Where to write a line of JSON for each frame as soon as it is known.
         done: The number of frames in the results.
         done_before: How many of them an earlier, unfinished run had done.
@@ -52,6 +53,7 @@ class TrackRun:
     lines: Sequence[Points] = ()
     zones: Sequence[Points] = ()
     formats: Sequence[str] = ()
+    propagate: int = 1
     jsonl: TextIO | None = None
     done: int = 0
     done_before: int = 0
@@ -100,8 +102,8 @@ class TrackRun:
     def _depends_on(self) -> dict[str, Any]:
         """What the tracks depend on, as JSON values."""
         thresholds = {name: self.thresholds.of(name) for name in self.segmenter.classes}
-        of_tracks = {"thresholds": thresholds, "tracker": asdict(SETTINGS), **self.frames.identity()}
-        return {**depends_on(self.segmenter), **of_tracks}
+        of_tracks = {"thresholds": thresholds, "tracker": asdict(SETTINGS), "propagate": self.propagate}
+        return {**depends_on(self.segmenter), **of_tracks, **self.frames.identity()}
 
     def track(self, files: TrackFiles | None = None, journal: Journal | None = None) -> None:
         """Track all frames, or take from the journal what an earlier run found."""
@@ -137,12 +139,13 @@ class TrackRun:
             tracker.restore(chunk["state"])
         thresholds = {name: self.thresholds.of(name) for name in self.segmenter.classes}
         self.began = last = time.monotonic()
-        records = []
-        for frame in track_frames(self.segmenter, frames, thresholds, tracker):
+        records: list[dict[str, Any]] = []
+        for frame in track_frames(self.segmenter, frames, thresholds, tracker, self.propagate):
             records.append(frame.to_record())
+            enough = len(records) >= FRAMES_AT_ONCE or time.monotonic() - last > SECONDS_AT_ONCE
             if journal is None:
                 records.clear()
-            elif len(records) >= FRAMES_AT_ONCE or time.monotonic() - last > SECONDS_AT_ONCE:
+            elif enough and (self.done + 1) % self.propagate == 0:  # nothing is carried into the next frame
                 journal.add(chunks, {"frames": records, "state": tracker.state()})
                 chunks, records, last = chunks + 1, [], time.monotonic()
             yield frame
