@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,9 +22,6 @@ from no_time_to_train_extras.video.live import LiveFrames, is_live, without_pass
 
 #: Seconds between two looks at a folder that fills.
 PERIOD = 0.2
-
-#: Stands for the size of a file that is not read again.
-READ = -1
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Frames:
             self.rate = self.camera.rate / every
         elif not watch:
             targets = find_targets([source], every, out)
-            if self.path.is_dir() and ("video" in targets.description):
+            if self.path.is_dir() and "video" in targets.description:
                 raise UserError(f"--images {source}: {targets.description}; give one video, or a folder of its frames")
             self.targets, self.count = targets.images, targets.count
             if is_video(self.path):
@@ -113,10 +111,8 @@ class Frames:
 
     def identity(self) -> dict[str, Any]:
         """What tells the video and the choice of its frames from others, as JSON values."""
-        if self.path.is_dir():
-            content: Any = [[file.name, file.stat().st_size] for file in sorted(self.path.iterdir()) if is_image(file)]
-        else:
-            content = sha256(self.path)
+        files = sorted(filter(is_image, self.path.iterdir())) if self.path.is_dir() else []
+        content = [[file.name, file.stat().st_size] for file in files] or sha256(self.path)
         return {"video": content, "every": self.every, "frames per second": self.rate}
 
     def _read(self) -> Iterator[tuple[int, float | None, NDArray[np.uint8]]]:
@@ -131,22 +127,22 @@ class Frames:
     def _watched(self) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
         """The images that come into a folder, once they do not grow any more. They wait on the disk: none is lost."""
         start, number = time.monotonic(), 0
-        sizes: dict[Path, int] = {}
-        done: dict[Path, int] = {}  # the size at which a file was read; a broken one is read again if it grows
+        states: dict[Path, tuple[int, int]] = {}
+        read: dict[Path, tuple[int, int]] = {}
         while self.most is None or time.monotonic() - start < self.most:
-            there = {file: file.stat() for file in self.path.iterdir() if is_image(file)}
-            there = {file: state for file, state in there.items() if done.get(file) not in (READ, state.st_size)}
-            ready = [file for file, state in there.items() if state.st_size and sizes.get(file) == state.st_size]
-            sizes = {file: state.st_size for file, state in there.items()}
-            for file in sorted(ready, key=lambda file: (there[file].st_mtime_ns, file.name)):
+            before, states = states, {}
+            for file in filter(is_image, self.path.iterdir()):
+                with suppress(FileNotFoundError):
+                    states[file] = file.stat().st_mtime_ns, file.stat().st_size
+            ready = [file for file, state in states.items() if before.get(file) == state != read.get(file)]
+            for file in sorted(ready, key=lambda file: (states[file], file.name)):
+                read[file] = states[file]  # a broken one is read again once it changes
                 try:
                     image = as_rgb(file)
                 except UserError as error:
                     self.skipped.append(str(error))
-                    done[file] = there[file].st_size
                     continue
-                done[file] = READ
                 if number % self.every == 0:
                     yield number, time.monotonic() - start, image
                 number += 1
-            time.sleep(0 if ready else PERIOD)
+            time.sleep(PERIOD)

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ class TrackFiles:
     ) -> None:
         self.out, self.name, self.memory = out, name, memory
         self.lines, self.zones, self.formats = lines, zones, formats
-        self.database = sqlite3.connect("")  # on the disk, and deleted when it is closed
+        self.database = sqlite3.connect("", check_same_thread=False)  # on the disk, and deleted when it is closed
         self.database.executescript(TABLES)
         self._insert("classes", [(one.id, one.name) for one in memory.categories])
         self.filmstrips = Filmstrips(self.database)
@@ -119,9 +119,8 @@ class TrackFiles:
         """Add the next frame."""
         image = f"{self.name}/{frame.number:06d}.jpg"
         self._insert("frames", [(frame.number, frame.seconds, image, *frame.instances.image.shape[:2])])
-        values = zip(frame.to_record()["results"], frame.instances.boxes.tolist(), strict=True)
         rows = []
-        for record, corners in values:
+        for record, corners in zip(frame.to_record()["results"], frame.instances.boxes.tolist(), strict=True):
             rle, of_track = record["segmentation"], (record["track_id"], record["category_id"], record["score"])
             rows.append((frame.number, *of_track, *corners, mask_area(rle), json.dumps(rle), json.dumps(mask_box(rle))))
         self._insert("instances", rows)
@@ -159,7 +158,7 @@ class TrackFiles:
             self.video.save(self.out / "video" / f"{self.name}.mp4")
         self._write_page(objects)
         self.database.close()
-        return {name: count for name, count in objects.items() if count}
+        return objects
 
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
@@ -183,22 +182,22 @@ class TrackFiles:
                 self._insert("stays", [(number, track, seconds[i], seconds[j]) for i, j in stays(path, zone)])
 
     def _write_counts(self) -> dict[str, int]:
-        """Write ``counts.csv``, and return the number of different objects of each class."""
-        at_once = "SELECT COUNT(*) AS n FROM found WHERE category = c.category GROUP BY frame"
-        columns = {
-            "objects": "SELECT COUNT(*) FROM tracks WHERE category = c.category",
-            "most_at_once": f"SELECT COALESCE(MAX(n), 0) FROM ({at_once})",
+        """Write ``counts.csv``, and return the number of different objects of each class that has any."""
+        queries = {
+            "objects": "SELECT class, COUNT(*) FROM tracks",
+            "most_at_once": "SELECT class, MAX(n) FROM (SELECT class, COUNT(*) AS n FROM found GROUP BY class, frame)",
         }
-        joined = "JOIN tracks USING (track) WHERE category = c.category AND"
-        for line in range(1, len(self.lines) + 1):
-            for side in ("right", "left"):
-                query = f"SELECT COUNT(*) FROM crossings {joined} line = {line} AND direction = '{side}'"
-                columns[f"line_{line}_to_the_{side}"] = query
+        for line, side in product(range(1, len(self.lines) + 1), ("right", "left")):
+            crossed = f"crossings JOIN tracks USING (track) WHERE line = {line} AND direction = '{side}'"
+            queries[f"line_{line}_to_the_{side}"] = f"SELECT class, COUNT(*) FROM {crossed}"
         for zone in range(1, len(self.zones) + 1):
-            columns[f"zone_{zone}"] = f"SELECT COUNT(DISTINCT track) FROM stays {joined} zone = {zone}"
-        query = f"SELECT class, {', '.join(f'({one})' for one in columns.values())} FROM classes c ORDER BY category"
-        self._table("counts", " ".join(["class", *columns]), query)
-        return {row[0]: row[1] for row in self.database.execute(query)}
+            stayed = f"stays JOIN tracks USING (track) WHERE zone = {zone}"
+            queries[f"zone_{zone}"] = f"SELECT class, COUNT(DISTINCT track) FROM {stayed}"
+        counts = {name: dict(self.database.execute(f"{query} GROUP BY class")) for name, query in queries.items()}
+        names = [category.name for category in self.memory.categories]
+        rows = [[name, *(count.get(name, 0) for count in counts.values())] for name in names]
+        write_table(self.out / "counts.csv", [["class", *counts], *rows])
+        return counts["objects"]
 
     def _write_mots(self) -> None:
         """Write ``mots/NAME.txt`` (Voigtlaender et al. 2019), where no two masks share a pixel: the best is on top."""
@@ -217,7 +216,8 @@ class TrackFiles:
             self.filmstrips.save(track[0], self.out / "tracks" / f"{track[0]}.jpg")
         ((frames, end),) = self.database.execute("SELECT COUNT(*), COALESCE(MAX(seconds), 0) FROM frames")
         colors = {track[0]: PALETTE.by_idx(color_of(track[0])).as_hex() for track in tracks}
-        values = {"tracks": tracks, "colors": colors, "objects": objects, "frames": frames, "end": end or 1}
+        counts = {category.name: objects.get(category.name, 0) for category in self.memory.categories}
+        values = {"tracks": tracks, "colors": colors, "objects": counts, "frames": frames, "end": end or 1}
         with atomic_write(self.out / "index.html") as file:
             file.write(PAGES.get_template("tracks.html").render(title=self.name, **values).encode(errors="replace"))
 

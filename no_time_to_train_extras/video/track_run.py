@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
-from no_time_to_train.overlap import read_ahead
+from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
 from no_time_to_train.pipeline.run_record import record_stage
@@ -109,15 +110,17 @@ class TrackRun:
         """Track all frames, or take from the journal what an earlier run found."""
         try:
             frames = iter(self.frames) if self.frames.live else read_ahead(self.frames)
-            with tqdm(frames, "track", total=self.frames.count, unit=" frame") as bar:
+            bar = tqdm(frames, "track", total=self.frames.count, unit=" frame")
+            with Worker[None]() as worker, bar:
                 for frame in self._tracked(iter(bar), journal):
                     self.done += 1
                     if self.frames.dropped:
                         bar.set_postfix_str(f"{self.frames.dropped} dropped", refresh=False)
-                    if files is not None:
-                        files.add(frame)
                     if self.jsonl is not None:
                         print(json.dumps(as_line(frame)), file=self.jsonl, flush=True)
+                    if files is not None:
+                        worker.start(partial(files.add, frame))  # while the networks work on the next one
+                worker.finish()
         except KeyboardInterrupt:
             if not self.frames.live:
                 raise
