@@ -10,13 +10,12 @@ from queue import Empty, Queue
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from no_time_to_train.errors import UserError
 
 if TYPE_CHECKING:
     import cv2
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: What FFmpeg may use for a stream: no files, and no playlists, which name other servers.
 ALLOWED = (
@@ -70,7 +69,7 @@ class LiveFrames:
         self.thread = Thread(target=self._read, daemon=True)
         self.thread.start()
 
-    def __iter__(self) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
+    def __iter__(self) -> "Iterator[tuple[int, float, NDArray[np.uint8]]]":
         while (frame := self.newest.get()) is not None:
             yield frame
 
@@ -93,7 +92,7 @@ class LiveFrames:
                 with suppress(Empty):
                     self.newest.get_nowait()
                     self.dropped += 1
-                self.newest.put((number, now - start, np.ascontiguousarray(frame[..., ::-1])))
+                self.newest.put((number, now - start, frame[..., ::-1].copy()))
         while not self.stopped.is_set() and self.newest.full():
             time.sleep(0.01)
         if not self.stopped.is_set():

@@ -79,6 +79,8 @@ def track(
     given = Thresholds().score if threshold == "auto" else parse_number("--threshold", threshold, Fraction)
     thresholds = Thresholds.parse(given, class_score)
     most = seconds_of(duration)
+    lines = [points_of("--line", text, fewest=2, most=2) for text in line]
+    zones = [points_of("--zone", text, fewest=3) for text in zone]
     references.parse()
     check_memories(memory)
     live = is_live(images)
@@ -90,10 +92,6 @@ def track(
         check_output(out, overwrite)
     networks.check(*([networks.sam_checkpoint] if networks.sam_checkpoint else []))
 
-    from no_time_to_train_extras.video.crossings import parse_points
-
-    lines = [parse_points("--line", text, fewest=2, most=2) for text in line]
-    zones = [parse_points("--zone", text, fewest=3) for text in zone]
     printed = sys.stdout
     with redirect_stdout(sys.stderr) if jsonl else nullcontext():
         examples, found = references.read(memory)
@@ -138,3 +136,16 @@ def seconds_of(duration: str | None) -> float | None:
     if not matched or not float(matched[1]):
         raise UserError(f"--for {duration}: write a time such as 60s, 5m or 1h")
     return float(matched[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[matched[2]]
+
+
+def points_of(option: str, text: str, fewest: int, most: int = 1000) -> list[list[float]]:
+    """The different points that ``--line`` or ``--zone`` states."""
+    numbers = text.split(",")
+    try:
+        points = [[float(x), float(y)] for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
+    except ValueError:
+        points = []
+    if not fewest <= len(set(map(tuple, points))) == len(points) <= most:
+        form = "x1,y1,x2,y2" if most == 2 else "x1,y1,x2,y2,x3,y3,..."
+        raise UserError(f"{option} {text}: write {form}, different points in pixels")
+    return points

@@ -92,8 +92,8 @@ class TrackFiles:
     Args:
         out: The folder, to which no other process writes.
         name: What the video is called.
-        lines: The ends of each line, float64 [2, 2] in pixels.
-        zones: The corners of each zone, float64 [n, 2] in pixels.
+        lines: The two ends of each line, x and y in pixels.
+        zones: The corners of each zone, x and y in pixels.
         rate: Frames per second of the annotated video.
     """
 

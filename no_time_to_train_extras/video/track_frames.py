@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from no_time_to_train.api.image_proposals import ImageProposals
-from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.instances import Instances
@@ -25,6 +24,9 @@ from no_time_to_train.overlap import follow
 from no_time_to_train.ranges import Positive, check_number
 from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.tracker import Track, Tracker, TrackerSettings
+
+if TYPE_CHECKING:
+    from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 
 #: The share of its class's threshold that the score of an instance needs to continue a track.
 CONTINUES = 0.2
@@ -72,7 +74,7 @@ class TrackedFrame:
 
 
 def track_frames(
-    segmenter: ReferenceSegmenter,
+    segmenter: "ReferenceSegmenter",
     frames: Iterable[Frame],
     thresholds: Mapping[str, float],
     tracker: Tracker,
@@ -144,7 +146,7 @@ def track_frames(
 
 
 def track(
-    segmenter: ReferenceSegmenter, video: Video, thresholds: Mapping[str, float], every: int
+    segmenter: "ReferenceSegmenter", video: Video, thresholds: Mapping[str, float], every: int
 ) -> Iterator[TrackedFrame]:
     """What ``ReferenceSegmenter.track`` returns."""
     check_number("every", every, Positive)

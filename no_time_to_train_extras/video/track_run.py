@@ -37,8 +37,8 @@ class TrackRun:
     """Tracks the objects of a memory in a video. As text, what was done.
 
     Attributes:
-        lines: The ends of each line, float64 [2, 2] in pixels.
-        zones: The corners of each zone, float64 [n, 2] in pixels.
+        lines: The two ends of each line, x and y in pixels.
+        zones: The corners of each zone, x and y in pixels.
         formats: Further formats to write, see :class:`TrackFiles`.
         propagate: See :func:`track_frames`.
         jsonl: Where to write a line of JSON for each frame as soon as it is known.
