@@ -25,13 +25,10 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.settings import Settings, of_mode
-from no_time_to_train_extras.video.moving_scenes import RATE, draw_clip
+from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
 from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
 from timing.drawn_scenes import segmenter_of
 from timing.report import table_row
-
-#: Instances with a lower score are left out.
-LEAST_SCORE = 0.1
 
 #: The ways to link.
 VARIANTS = {
@@ -44,9 +41,14 @@ VARIANTS = {
 Found = tuple[dict[str, list[Detections]], float]
 
 
-def find(folder: Path, seed: int, clips: int, modes: Sequence[str]) -> None:
-    """Find the objects in the clips of a seed, and keep them in ``folder/SEED/CLIP.pt`` where they are not there yet."""
-    folder = folder / str(seed)
+def draw(seed: int, index: int, kind: str) -> Clip:
+    """A clip of a seed."""
+    return draw_clip(np.random.default_rng([seed, index]), NOVEL_CLASSES, belt=kind == "belt")
+
+
+def find(folder: Path, kind: str, seed: int, clips: int, modes: Sequence[str]) -> None:
+    """Find the objects in the clips of a seed that have no file ``folder/KIND/SEED/CLIP.pt`` yet, and write it."""
+    folder = folder / kind / str(seed)
     wanted = {index: folder / f"{index}.pt" for index in range(clips) if not (folder / f"{index}.pt").exists()}
     if not wanted:
         return
@@ -54,15 +56,15 @@ def find(folder: Path, seed: int, clips: int, modes: Sequence[str]) -> None:
     segmenter = segmenter_of(folder / "references", 1, seed, 5, settings)
     for index, path in wanted.items():
         found: dict[str, list[Detections]] = {mode: [] for mode in modes}
-        start = time.perf_counter()
-        for frame in draw_clip(np.random.default_rng([seed, index]), NOVEL_CLASSES).frames:
+        frames = draw(seed, index, kind).frames
+        start = time.process_time()
+        for frame in frames:
             proposals = segmenter.propose(frame).proposals
             for mode in modes:
                 segmenter.segmenter.settings = replace(settings, **of_mode(mode))
-                instances = segmenter.segmenter.match_and_merge(proposals)
-                found[mode].append(instances[instances.scores >= LEAST_SCORE])
-        torch.save((found, time.perf_counter() - start), path)
-        print(f"seed {seed}: clip {index + 1} of {clips}", flush=True)
+                found[mode].append(segmenter.segmenter.match_and_merge(proposals))
+        torch.save((found, time.process_time() - start), path)
+        print(f"{kind}, seed {seed}: clip {index + 1} of {clips}", flush=True)
 
 
 class Truth(NamedTuple):
@@ -79,9 +81,8 @@ class Truth(NamedTuple):
     overlaps: list[np.ndarray]
 
 
-def compare(seed: int, index: int, found: list[Detections]) -> Truth:
+def compare(clip: Clip, found: list[Detections]) -> Truth:
     """Compare the instances of a clip with its objects."""
-    clip = draw_clip(np.random.default_rng([seed, index]), NOVEL_CLASSES)
     truth = Truth(clip.labels.tolist(), [], [])
     for masks, instances in zip(clip.masks, found, strict=True):
         present = np.flatnonzero(masks.any(axis=(1, 2)))
@@ -95,8 +96,8 @@ def compare(seed: int, index: int, found: list[Detections]) -> Truth:
 
 def link(found: list[Detections], settings: TrackerSettings) -> tuple[list[np.ndarray], float]:
     """The track of each instance of each frame of a clip, and the seconds that linking took."""
-    tracker, start = Tracker(settings), time.perf_counter()
-    return [tracker.update(number / RATE, each) for number, each in enumerate(found)], time.perf_counter() - start
+    tracker, start = Tracker(settings), time.process_time()
+    return [tracker.update(number / RATE, each) for number, each in enumerate(found)], time.process_time() - start
 
 
 def sequence(truth: Truth, found: list[Detections], tracks: list[np.ndarray]) -> tuple[dict[str, Any], int]:
@@ -148,3 +149,54 @@ def evaluate(sequences: dict[str, dict[str, Any]]) -> dict[str, float]:
             each = {clip: metric.eval_sequence(data) for clip, data in sequences.items()}
             figures[name] = 100 * float(np.mean(metric.combine_sequences(each)[name]))
     return figures
+
+
+def measure(folder: Path, kind: str, seeds: Sequence[int], clips: int, mode: str) -> list[list[str]]:
+    """The rows of the table, of the clips of some seeds together."""
+    sequences: dict[str, dict[str, Any]] = {name: {} for name in VARIANTS}
+    wrong, linking = Counter[str](), Counter[str]()
+    finding, naive = 0.0, 0
+    for seed in seeds:
+        for index in range(clips):
+            by_mode, seconds = torch.load(folder / kind / str(seed) / f"{index}.pt", weights_only=False)
+            found = by_mode[mode]
+            truth, finding = compare(draw(seed, index, kind), found), finding + seconds
+            naive += sum(int((each.scores >= TrackerSettings().birth_score).sum()) for each in found)
+            for name, settings in VARIANTS.items():
+                tracks, linked = link(found, settings)
+                sequences[name][f"{seed}/{index}"], error = sequence(truth, found, tracks)
+                wrong[name] += error
+                linking[name] += linked
+    rows = []
+    for name, by_clip in sequences.items():
+        objects, tracks = (sum(each[key] for each in by_clip.values()) for key in ("num_gt_ids", "num_tracker_ids"))
+        scores = [f"{value:.1f}" for value in evaluate(by_clip).values()]
+        error, share = f"{100 * wrong[name] / objects:.0f}%", f"{100 * linking[name] / finding:.1f}%"
+        rows.append([name, *scores, str(tracks), error, share])
+    return [*rows, ["none: each instance counts", *"---", str(naive), f"{100 * (naive - objects) / objects:.0f}%", "-"]]
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="Seeds to measure. Tune on others.")
+    parser.add_argument("--clips", type=int, default=30, help="Clips per seed, of 60 frames each.")
+    parser.add_argument("--kind", choices=["return", "belt"], default="return", help="Whether objects come back.")
+    parser.add_argument("--modes", nargs="+", default=["paper", "best"], help="The modes of the method.")
+    parser.add_argument("--folder", type=Path, help="Keep what was found here, and find only what is not there.")
+    args = parser.parse_args()
+    with TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        for seed in args.seeds:
+            find(folder, args.kind, seed, args.clips, args.modes)
+        for mode in args.modes:
+            print(
+                f"\n{args.kind}, mode {mode}\n\n| linked by | HOTA | MOTA | IDF1 | tracks | error of the count | time |"
+            )
+            print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+            for row in measure(folder, args.kind, args.seeds, args.clips, mode):
+                print(table_row(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,7 @@
-"""Drawn clips: the demo's objects move, turn, grow, hide each other, leave and come back, and the camera shakes."""
+"""Drawn clips: the demo's objects move, turn, grow, hide each other, leave and come back, and the camera shakes.
+
+On a belt they pass from the left to the right instead, and none comes back.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,6 +37,9 @@ MARGIN, REACH = 0.25, (0.2, 0.6)
 #: Seconds of a movement to and fro.
 PERIODS = (5.0, 12.0)
 
+#: Objects on a belt, the seconds that each takes, and the lanes, as shares of the side.
+ON_BELT, PASSING, LANES = 9, 2.5, (0.3, 0.7)
+
 #: The largest turn in radians; the smallest size, as a share of the largest.
 TURN, SHRINK = 0.4, 0.7
 
@@ -58,15 +64,22 @@ class Clip(NamedTuple):
     masks: NDArray[np.bool_]
 
 
-def draw_clip(rng: np.random.Generator, classes: Sequence[PatternClass], frames: int = 60, side: int = SIDE) -> Clip:
+def draw_clip(
+    rng: np.random.Generator,
+    classes: Sequence[PatternClass],
+    frames: int = 60,
+    side: int = SIDE,
+    belt: bool = False,
+) -> Clip:
     """Draw a clip with ``RATE`` frames per second.
 
     Args:
         rng: Everything that is random comes from it.
         frames: T.
         side: H and W.
+        belt: Objects pass on a belt.
     """
-    count = int(rng.integers(*COUNTS, endpoint=True))
+    count = ON_BELT if belt else int(rng.integers(*COUNTS, endpoint=True))
     labels = rng.choice(rng.choice(len(classes), min(CLASSES, len(classes)), replace=False), count)
     wide = side + 2 * (DRIFT + 8)
     background = draw_background(rng, int(rng.integers(NUM_BACKGROUNDS)), wide, wide)
@@ -75,6 +88,8 @@ def draw_clip(rng: np.random.Generator, classes: Sequence[PatternClass], frames:
     sprites = [_draw_sprite(rng, classes[label], side) for label in labels]
     middles = rng.uniform(MARGIN, 1 - MARGIN, (count, 2)) * side
     paths = middles + rng.uniform(*REACH, (count, 2)) * side * _waves(rng, frames, count, 2)
+    if belt:
+        paths = side * _belt(rng, frames, count)
     turns, sizes = TURN * _waves(rng, frames, count), 1 - (1 - SHRINK) * (1 + _waves(rng, frames, count)) / 2
     pictures = np.zeros((frames, side, side, 3), np.uint8)
     masks = np.zeros((frames, count, side, side), bool)
@@ -101,6 +116,14 @@ def _waves(rng: np.random.Generator, frames: int, *shape: int) -> NDArray[np.flo
     """Values in [-1, 1] that go to and fro, each with its own period and phase: [frames, *shape]."""
     time = np.arange(frames).reshape(-1, *(1 for _ in shape)) / RATE
     return np.sin(2 * np.pi * (time / rng.uniform(*PERIODS, shape) + rng.random(shape)))
+
+
+def _belt(rng: np.random.Generator, frames: int, count: int) -> NDArray[np.float64]:
+    """Where the objects on a belt are, as shares of the side, x and y: [frames, count, 2]."""
+    seconds = np.arange(frames)[:, None] / RATE
+    start = np.linspace(-PASSING / 2, frames / RATE - PASSING / 2, count)
+    x = (seconds - start) / PASSING * (1 + 2 * EXTENTS[1]) - EXTENTS[1]
+    return np.stack([x, np.broadcast_to(rng.uniform(*LANES, count), x.shape)], axis=2)
 
 
 def _draw_sprite(rng: np.random.Generator, pattern: PatternClass, side: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
@@ -31,6 +32,7 @@ class TrackerSettings:
     """The numbers of a tracker.
 
     Attributes:
+        least_score: Instances with a lower score belong to no track.
         birth_score: An instance with at least this score starts a track where it continues none.
         birth_overlap: It starts none where more than this share of its mask is in instances that continue a track:
             it is a part of these.
@@ -46,6 +48,7 @@ class TrackerSettings:
         return_seconds: A track that was not seen for longer has ended.
     """
 
+    least_score: Fraction = 0.1
     birth_score: Fraction = 0.5
     birth_overlap: Fraction = 0.5
     confirm: Positive = 3
@@ -151,6 +154,8 @@ class Tracker:
             int64 [n], the id of each instance's track; 0 where it has none (yet). An id is never used again.
         """
         settings = self.settings
+        kept = torch.nonzero(detections.scores >= settings.least_score)[:, 0]
+        ids, detections = np.zeros(len(detections), np.int64), detections[kept]
         recent_since = min(self.seconds, seconds - settings.lost_seconds)
         since = recent_since, min(self.seconds, seconds - settings.return_seconds)
         self.tracks, self.seconds = [one for one in self.tracks if one.seconds >= since[one.id > 0]], seconds
@@ -170,8 +175,7 @@ class Tracker:
             crop, *corner = detections.masks.crop(index)
             track.add(seconds, crop, np.array(corner, float), vectors[index], int(classes[index]), float(scores[index]))
         self._name(list(found.values()))
-        ids = np.zeros(len(detections), np.int64)
-        ids[list(found)] = [track.id for track in found.values()]
+        ids[np.asarray(kept)[list(found)]] = [track.id for track in found.values()]
         return ids
 
     def _name(self, found: list[Track]) -> None:
