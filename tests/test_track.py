@@ -256,17 +256,22 @@ def test_each_frame_is_a_line_of_json_on_standard_output(inputs: Path, capsys: p
     assert moving["box"][:2] == pytest.approx(places(8)[0][::-1], abs=2)
 
 
-@pytest.mark.parametrize("options", [[], ["--propagate", "3"]], ids=["every frame", "propagated"])
+@pytest.mark.parametrize(
+    ("error", "options"),
+    [(RuntimeError(), []), (KeyboardInterrupt(), []), (RuntimeError(), ["--propagate", "3"])],
+    ids=["killed", "Ctrl-C", "killed while masks are carried"],
+)
 def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
-    options: list[str], inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    error: BaseException, options: list[str], inputs: Path, tmp_path: Path, finder: ColorFinder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setattr(track_run, "FRAMES_AT_ONCE", 4)
     monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
     options = ["--format", "mots", "youtube-vis", *options]
     track(inputs, inputs / "clip.avi", "--out", tmp_path / "whole", *options)
     whole, finder.seen = finder.seen, 0
-    finder.error, finder.calls = RuntimeError("killed"), whole * 3 // 4
-    with pytest.raises(RuntimeError):
+    finder.error, finder.calls = error, whole * 3 // 4
+    with pytest.raises((RuntimeError, SystemExit)):
         track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", *options)
     finder.error, before = None, finder.seen
     track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", *options)

@@ -62,7 +62,7 @@ class LiveFrames:
 
         self.every, self.dropped = every, 0
         self.video = _open(address)
-        rate = self.video.get(cv2.CAP_PROP_FPS)
+        rate = self.video.get(cv2.CAP_PROP_FPS)  # some streams state 90000
         self.rate = rate if 1 <= rate <= 240 else 25.0
         self.newest: Queue[tuple[int, float, NDArray[np.uint8]] | None] = Queue(1)
         self.stopped = Event()
@@ -76,8 +76,9 @@ class LiveFrames:
     def close(self) -> None:
         """Stop reading."""
         self.stopped.set()
-        self.thread.join(PATIENCE / 1000)
-        self.video.release()
+        self.thread.join(1)
+        if not self.thread.is_alive():  # else it waits for a frame, and ends soon
+            self.video.release()
 
     def _read(self) -> None:
         """Keep the newest frame in the queue until the stream ends, then wait until that is taken, and put None."""

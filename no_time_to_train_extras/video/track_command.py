@@ -145,7 +145,8 @@ def points_of(option: str, text: str, fewest: int, most: int = 1000) -> list[lis
         points = [[float(x), float(y)] for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
     except ValueError:
         points = []
-    if not fewest <= len(set(map(tuple, points))) == len(points) <= most:
+    finite = all(abs(number) < 1e6 for point in points for number in point)
+    if not (finite and fewest <= len(set(map(tuple, points))) == len(points) <= most):
         form = "x1,y1,x2,y2" if most == 2 else "x1,y1,x2,y2,x3,y3,..."
         raise UserError(f"{option} {text}: write {form}, different points in pixels")
     return points
