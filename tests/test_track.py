@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -348,20 +349,27 @@ def test_what_a_broken_video_still_has_is_tracked_and_the_rest_is_said(
 @pytest.fixture
 def stream(inputs: Path, ffmpeg: str) -> Iterator[str]:
     """The address of a server that sends the clip once, at its speed, to the first that asks."""
-    address = f"http://127.0.0.1:{free_port()}/clip"
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/clip"
     encoder = ["-c:v", "mpeg1video", "-r", "30", "-q:v", "2", "-f", "mpegts", "-listen", "1", address]
     with subprocess.Popen([ffmpeg, "-v", "quiet", "-re", "-i", inputs / "clip.avi", *encoder]) as server:
-        time.sleep(0.5)
+        while server.poll() is None and is_free(port):
+            time.sleep(0.05)
         yield address
         server.kill()
 
 
-def free_port() -> int:
-    import socket
-
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port; asking for a connection would be the only one that is answered."""
     with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def test_of_a_stream_frames_are_dropped_while_the_networks_work_and_its_end_completes_the_results(
@@ -405,7 +413,7 @@ def test_images_that_come_into_a_folder_are_tracked_until_the_time_is_up(
 
     filling = threading.Thread(target=fill)
     filling.start()
-    track(inputs, folder, "--watch", "--for", "1.5s", "--out", tmp_path / "out")
+    track(inputs, folder, "--watch", "--for", "2s", "--out", tmp_path / "out")
     filling.join()
     assert capsys.readouterr().out.startswith("6 frames ")
     seconds = [one["seconds"] for one in json.loads((tmp_path / "out/images.json").read_text())["images"]]

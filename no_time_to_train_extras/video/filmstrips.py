@@ -5,9 +5,11 @@ from io import BytesIO
 from pathlib import Path
 from sqlite3 import Connection
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.errors import UserError
@@ -15,7 +17,6 @@ from no_time_to_train.files import atomic_write
 from no_time_to_train.visual.drawing import (
     INSTANCE_COLORS,
     PALETTE,
-    Color,
     Picture,
     draw_instances,
     draw_outlines,
@@ -86,8 +87,7 @@ def _picture(frame: TrackedFrame, index: int) -> Picture:
     picture = cv2.resize(frame.instances.image[rows][:, columns], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     picture = np.ascontiguousarray(picture, np.uint8)
     contours = [((one + np.array([left, top]) - first) * SIDE / side).astype(np.int32) for one in outlines(crop)]
-    color: Color = PALETTE.by_idx(color_of(int(frame.track_ids[index]))).as_rgb()
-    draw_outlines(picture, contours, color, line=2)
+    draw_outlines(picture, contours, PALETTE.by_idx(color_of(int(frame.track_ids[index]))).as_rgb(), line=2)
     return picture
 
 
@@ -103,26 +103,21 @@ class VideoFile:
         self.folder = TemporaryDirectory()
         self.temporary = Path(self.folder.name) / "video.mp4"
         self.writer: cv2.VideoWriter | None = None
-        self.written, self.last = 0, np.zeros((0, 0, 3), np.uint8)
+        self.size, self.written = (0, 0), 0
+        self.last: NDArray[Any] = np.zeros((0, 0, 3), np.uint8)
 
     def add(self, picture: Picture, seconds: float) -> None:
         """Add a picture, which is scaled to the size of the first one; ``seconds`` says from when on it is shown."""
-        height, width = (self.last if self.written else picture).shape[:2]
         if self.writer is None:
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self.writer = cv2.VideoWriter(str(self.temporary), code, self.rate, (width, height))
+            self.size = picture.shape[1], picture.shape[0]
+            self.writer = cv2.VideoWriter(str(self.temporary), cv2.VideoWriter.fourcc(*"mp4v"), self.rate, self.size)
             if not self.writer.isOpened():
                 raise UserError("this OpenCV writes no MPEG-4 videos: leave --format video out")
-        while self.written and self.written < round(seconds * self.rate):
-            self._write(self.last)
-        self.last = np.asarray(cv2.resize(picture, (width, height)), np.uint8)
-        if self.written <= round(seconds * self.rate):
-            self._write(self.last)
-
-    def _write(self, picture: Picture) -> None:
-        assert self.writer is not None
-        self.writer.write(np.ascontiguousarray(picture[..., ::-1]))
-        self.written += 1
+        earlier, self.last = self.last, cv2.resize(picture[..., ::-1], self.size)  # in BGR
+        due = round(seconds * self.rate) + 1
+        for shown in [earlier] * (due - 1 - self.written if self.written else 0) + [self.last] * (self.written < due):
+            self.writer.write(shown)
+            self.written += 1
 
     def save(self, path: Path) -> None:
         """Write the file, if there is a picture in it."""

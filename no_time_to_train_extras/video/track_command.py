@@ -116,7 +116,8 @@ def track(
             frames = Frames(images, every, fps, watch, most, out)
         if frames.live:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the run as Ctrl-C does
-        run = TrackRun(segmenter, frames, thresholds, lines, zones, format, propagate, printed if jsonl else None)
+        lowest = {name: thresholds.of(name) for name in segmenter.classes}
+        run = TrackRun(segmenter, frames, lowest, lines, zones, format, propagate, printed if jsonl else None)
         try:
             run.write(out, overwrite) if out else run.track()
         except KeyboardInterrupt:

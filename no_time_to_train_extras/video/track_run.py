@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.segment_images import depends_on
-from no_time_to_train.pipeline.summary import Thresholds, count_labels
+from no_time_to_train.pipeline.summary import count_labels
 from no_time_to_train_extras.video.crossings import Points
 from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.track_files import TrackFiles
@@ -37,6 +37,7 @@ class TrackRun:
     """Tracks the objects of a memory in a video. As text, what was done.
 
     Attributes:
+        thresholds: See :func:`track_frames`.
         lines: The two ends of each line, x and y in pixels.
         zones: The corners of each zone, x and y in pixels.
         formats: Further formats to write, see :class:`TrackFiles`.
@@ -50,7 +51,7 @@ class TrackRun:
 
     segmenter: ReferenceSegmenter
     frames: Frames
-    thresholds: Thresholds
+    thresholds: Mapping[str, float]
     lines: Sequence[Points] = ()
     zones: Sequence[Points] = ()
     formats: Sequence[str] = ()
@@ -102,8 +103,7 @@ class TrackRun:
 
     def _depends_on(self) -> dict[str, Any]:
         """What the tracks depend on, as JSON values."""
-        thresholds = {name: self.thresholds.of(name) for name in self.segmenter.classes}
-        of_tracks = {"thresholds": thresholds, "tracker": asdict(SETTINGS), "propagate": self.propagate}
+        of_tracks = {"thresholds": dict(self.thresholds), "tracker": asdict(SETTINGS), "propagate": self.propagate}
         return {**depends_on(self.segmenter), **of_tracks, **self.frames.identity()}
 
     def track(self, files: TrackFiles | None = None, journal: Journal | None = None) -> None:
@@ -124,7 +124,7 @@ class TrackRun:
         except KeyboardInterrupt:
             if not self.frames.live:
                 raise
-            print("stopped by Ctrl-C", file=sys.stderr)
+            print("stopped", file=sys.stderr)
         finally:
             self.frames.close()
 
@@ -140,10 +140,9 @@ class TrackRun:
                 self.done_before += 1
                 yield TrackedFrame.from_record(record, next(frames).image, self.segmenter.memory.categories)
             tracker.restore(chunk["state"])
-        thresholds = {name: self.thresholds.of(name) for name in self.segmenter.classes}
         self.began = last = time.monotonic()
         records: list[dict[str, Any]] = []
-        for frame in track_frames(self.segmenter, frames, thresholds, tracker, self.propagate):
+        for frame in track_frames(self.segmenter, frames, self.thresholds, tracker, self.propagate):
             records.append(frame.to_record())
             enough = len(records) >= FRAMES_AT_ONCE or time.monotonic() - last > SECONDS_AT_ONCE
             if journal is None:
