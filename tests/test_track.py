@@ -29,6 +29,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
 from no_time_to_train_extras.video import track_run
 from no_time_to_train_extras.video.frames import Frames
 from no_time_to_train_extras.video.live import LiveFrames
@@ -236,6 +237,11 @@ def test_the_page_has_a_filmstrip_of_each_object(out: Path) -> None:
         assert f'src="tracks/{row["track"]}.jpg"' in page
         width, height = Image.open(out / "tracks" / f"{row['track']}.jpg").size
         assert width // height == min(int(row["frames"]), 8) or width // height >= 4
+
+
+def test_every_file_is_known_as_one_of_results_and_every_known_name_is_written(out: Path) -> None:
+    assert not list(foreign_files(out))
+    assert all(list(out.glob(name)) for name in OF_TRACKS)
 
 
 def test_results_filter_says_that_tracks_have_to_be_found_again(out: Path, refusal: Callable[..., str]) -> None:
