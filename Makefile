@@ -9,7 +9,7 @@ PYTHON ?= python3
 	.uv/bin/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
-.PHONY: demo test slow-test test-floors check check-versions docs benchmark lock
+.PHONY: demo test slow-test label-studio-test test-floors check check-versions docs benchmark lock
 demo: .venv/ready
 	.venv/bin/no-time-to-train demo
 
@@ -19,6 +19,17 @@ test: .venv/ready
 
 slow-test: .venv/ready
 	.venv/bin/python -m pytest -m slow
+
+# Label Studio in an environment of its own (0.8 GB), used by the test through its API.
+.label-studio/ready:
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet uv==0.13.8
+	.uv/bin/uv venv --quiet --clear --python $(PYTHON) .label-studio
+	.uv/bin/uv pip install --quiet --python .label-studio label-studio==1.23.2
+	touch $@
+
+label-studio-test: .venv/ready .label-studio/ready
+	LABEL_STUDIO=.label-studio/bin/label-studio .venv/bin/python -m pytest -s tests/test_real_label_studio.py
 
 # The lowest versions that pyproject.toml allows, in an environment of their own (about 5 GB).
 FLOORS_PYTHON ?= $(PYTHON)

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
 from no_time_to_train.errors import UserError, UserNotice, one_line, suggest
 from no_time_to_train.files import with_documents
+from no_time_to_train.pipeline.processes import is_first_process
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -101,10 +102,10 @@ def run(argv: list[str]) -> None:
         from no_time_to_train import __version__
 
         print(f"no-time-to-train {__version__}")
-    elif command in ("", "-h", "--help") or (actions and rest in ([], ["-h"], ["--help"])):
-        print(usage(command if actions else ""))
     elif command in COMMANDS:
         function_of(command)(**build_parser(command).parse_command(rest))
+    elif command in ("", "-h", "--help") or (actions and rest in ([], ["-h"], ["--help"])):
+        print(usage(command if actions else ""))
     elif actions:
         raise UserError(f"{command} {rest[0]}: choose one of {', '.join(actions)}")
     else:
@@ -133,11 +134,6 @@ def say_loading() -> None:
 
     if "torch" not in sys.modules and is_first_process():
         Thread(target=watch, daemon=True).start()
-
-
-def is_first_process() -> bool:
-    """Whether this process prints messages, where several run the same command."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def show_notice(

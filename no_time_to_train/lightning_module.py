@@ -2,21 +2,17 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
 
 from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg, TestMode
-from no_time_to_train.errors import UserError
+from no_time_to_train.lightning_items import ItemLoader, ItemsModule, RankSampler
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.overlap import Worker
@@ -30,7 +26,6 @@ from no_time_to_train.pipeline.memory_stages import (
     PostprocessMemoryStage,
     VisMemoryStage,
 )
-from no_time_to_train.pipeline.processes import end_with_parent
 from no_time_to_train.pipeline.stage import RunCfg, Stage
 
 #: The stages by the name of their test mode.
@@ -44,12 +39,8 @@ STAGES: dict[str, type[Stage]] = {
     "postprocess_memory_neg": PostprocessMemoryNegStage,
 }
 
-#: Seconds without an item after which a run ends, because the disk with the images does not answer, or a process that
-#: loads them has been killed unnoticed (Lightning removes torch's handler where one process runs several stages).
-LOADING_TIMEOUT = 120
 
-
-class NoTimeToTrain(pl.LightningModule):
+class NoTimeToTrain(ItemsModule):
     """One stage of the method, run by ``Trainer.test`` on any number of devices and nodes.
 
     Call :meth:`prepare` and :meth:`build`, then ``Trainer.test``, which calls :meth:`setup`, :meth:`test_dataloader`,
@@ -85,9 +76,7 @@ class NoTimeToTrain(pl.LightningModule):
         self.cache_dir = cache_dir
         self.compile_encoders, self.compile_decoder = compile, compile_decoder
         self.segmenter: Segmenter | None = None
-        self.attempt = ""
         self.done: list[int] = []
-        self.worker: Worker[None] | None = None
 
     def prepare(self, run: RunCfg, first: bool = True) -> None:
         """Read and check the stage's inputs; on the first rank, start an attempt of the run.
@@ -145,7 +134,7 @@ class NoTimeToTrain(pl.LightningModule):
         sampler = RankSampler(self.stage.dataset, ranks, rank, self.journal, set(self.done))
         self.indices = sampler.indices
         workers = min(self.data_load_cfgs.workers, len(sampler), os.cpu_count() or 1)
-        return ItemLoader(self._reported_failures, self.stage.dataset, sampler, workers)
+        return ItemLoader(self.reported_failures, self.stage.dataset, sampler, workers)
 
     def on_before_batch_transfer(self, batch: bytes, dataloader_idx: int) -> Any:
         """The item that :func:`packed` packed.
@@ -167,43 +156,25 @@ class NoTimeToTrain(pl.LightningModule):
         """
         if not self.indices:  # a placeholder, see RankSampler
             return
-        assert self.worker is not None
-        with self._reported_failures():
+        with self.reported_failures():
             work = self.stage.step(item, self.segmenter)
-            self.worker.start(partial(self._add_record, self.indices[batch_idx], work))
+            self.work_next(partial(self._add_record, self.indices[batch_idx], work))
 
     def _add_record(self, index: int, work: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
         """Add what ``Stage.step`` returned to the journal."""
         self.journal.add(index, work() if callable(work) else work)
 
-    def on_test_end(self) -> None:
-        """Wait for the last item and for all ranks, then make the output on the first one."""
-        assert self.worker is not None
-        with self._reported_failures():
-            self.worker.finish()
-            self.stage.end()
-        self.trainer.strategy.barrier()  # no rank can fail any more
-        failure = self.journal.failure
-        self.trainer.strategy.barrier()  # all ranks have read it, so the first one may remove the journal
-        if failure is not None:
-            raise UserError(failure)
-        if self.trainer.is_global_zero:
-            message = self.stage.finish(self.journal.records(len(self.stage.dataset), self.stage.unit))
-            for logger in self.loggers:
-                logger.log_metrics(self.stage.metrics)
-            self.journal.remove()
-            print(message, flush=True)
+    def end(self) -> None:
+        """End the stage on this rank."""
+        self.stage.end()
 
-    @contextmanager
-    def _reported_failures(self) -> Iterator[None]:
-        """Report a failure of the block to all ranks instead of raising it, because they would wait for this one."""
-        try:
-            yield
-        except (UserError, MemoryError, OSError, RuntimeError) as error:
-            reason = reason_of(error)
-            if reason is None:
-                raise
-            self.journal.report_failure(reason)
+    def finish(self) -> None:
+        """Make the output from the records of all ranks."""
+        message = self.stage.finish(self.journal.records(len(self.stage.dataset), self.stage.unit))
+        for logger in self.loggers:
+            logger.log_metrics(self.stage.metrics)
+        self.journal.remove()
+        print(message, flush=True)
 
     def print_resume_hint(self) -> None:
         """After a failure, say how many items are done, and close the journal. Only the first rank calls this."""
@@ -217,98 +188,6 @@ class NoTimeToTrain(pl.LightningModule):
 
     def _progress(self, done: int) -> str:
         return f"{done} of {len(self.stage.dataset)} {self.stage.unit} are done"
-
-
-class RankSampler(DistributedSampler[int]):
-    """Gives each rank its share of the items that are not done, and stops early once a rank has failed.
-
-    Lightning leaves a ``DistributedSampler`` in place. The base class repeats items until all ranks have equally many;
-    this one gives each item to one rank only. A rank without items would be skipped by Lightning while the others wait
-    for it at the end; it therefore gets the data set's first item as a placeholder, which ``test_step`` ignores.
-
-    Args:
-        dataset: The items.
-        num_replicas: The number of ranks.
-        rank: This rank.
-        journal: The journal, which knows whether a rank has failed.
-        done: The items that earlier attempts have finished.
-
-    Attributes:
-        indices: The items of this rank, in ascending order; empty where it has none.
-    """
-
-    def __init__(self, dataset: Any, num_replicas: int, rank: int, journal: Journal, done: set[int]) -> None:
-        super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = [index for index in range(len(dataset)) if index not in done][rank::num_replicas]
-        self.journal = journal
-
-    def __len__(self) -> int:
-        return len(self.indices) or 1
-
-    def __iter__(self) -> Iterator[int]:
-        for index in self.indices or [0]:
-            if self.journal.failure is not None:
-                return
-            yield index
-
-
-class ItemLoader(DataLoader[Any]):
-    """Loads items one at a time, in processes of its own.
-
-    Items travel to this process through pipes, as bytes. Tensors would travel through ``/dev/shm``, which is small in
-    containers (64 MB with Docker), and a full one kills or stops the processes.
-
-    Args:
-        failures: Makes the context in which items are loaded; it reports failures to all ranks.
-        dataset: The items.
-        sampler: The items of this rank.
-        workers: Number of processes; 0 loads the items in this one.
-    """
-
-    def __init__(
-        self, failures: Callable[[], AbstractContextManager[None]], dataset: Any, sampler: RankSampler, workers: int
-    ) -> None:
-        timeout = LOADING_TIMEOUT if workers else 0
-        super().__init__(
-            dataset,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=packed,
-            timeout=timeout,
-            worker_init_fn=end_with_parent,
-        )
-        self.failures = failures
-
-    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]  # torch declares its own iterator's class
-        with self.failures():
-            yield from super().__iter__()
-
-
-def packed(batch: list[Any]) -> bytes:
-    """The item of a batch of one as bytes, see :class:`ItemLoader`."""
-    (item,) = batch
-    return pickle.dumps(item, protocol=5)
-
-
-def reason_of(error: Exception) -> str | None:
-    """Why a run must stop, in one line for the user; None for an error of this program.
-
-    Args:
-        error: What loading or processing an item has raised.
-    """
-    text = " ".join(str(error).split())
-    if isinstance(error, UserError | torch.OutOfMemoryError):
-        return text
-    fewer = "use fewer --model.data_load_cfgs.workers (0 loads images in the main process)"
-    if isinstance(error, MemoryError) or "can't allocate memory" in text:
-        return f"the memory is too small: {text or 'an allocation failed'}; {fewer}"
-    if "DataLoader timed out" in text:
-        return f"no image was loaded for {LOADING_TIMEOUT} seconds: does the disk with the images answer? Or {fewer}"
-    if "DataLoader worker" in text:
-        return f"a process that loads images was killed, perhaps because the memory is too small: {fewer} ({text})"
-    if isinstance(error, OSError):
-        return f"the operating system refuses: {text} (if it concerns memory or processes, {fewer})"
-    return None
 
 
 class ProgressBar(TQDMProgressBar):

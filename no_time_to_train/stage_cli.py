@@ -1,6 +1,5 @@
 """Runs a stage of the method from its configuration, which Lightning's parser turns into typed objects."""
 
-import logging
 import re
 import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -19,8 +18,9 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, ClassNames, RunOptions, renamed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_yaml, read_yaml
-from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar, reason_of
-from no_time_to_train.pipeline.processes import end_if_killed, join_run, watch
+from no_time_to_train.lightning_items import quiet_lightning, reason_of, run_items
+from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
+from no_time_to_train.pipeline.processes import join_run
 from no_time_to_train.pipeline.run_record import record_refused, record_stage
 from no_time_to_train.pipeline.stage import RunCfg
 
@@ -148,18 +148,11 @@ class StageCLI(LightningCLI):
         try:
             with self._record(model, run) if first else nullcontext({}) as record:
                 model.build()
-                watch(self.trainer.strategy.launcher)
-                try:
-                    self.trainer.test(model, verbose=False)
-                except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
-                    stopped = type(error).__name__ == "SIGTERMException"
-                    raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
+                run_items(self.trainer, model)
                 record.update(model.stage.record)
         except BaseException as error:
             if first:
                 model.print_resume_hint()
-                if isinstance(error, RuntimeError):  # the connection to a killed process may break before it is noticed
-                    end_if_killed(self.trainer.strategy.launcher)
             if isinstance(error, Exception) and (reason := reason_of(error)) is not None:
                 raise UserError(reason) from error
             raise
@@ -238,9 +231,7 @@ def run_stage(argv: list[str]) -> None:
         value = word.partition("=")[2] if word.startswith("--") else word
         with suppress(yaml.YAMLError):  # jsonargparse reports it
             check_named_files(load_checked_yaml(value), Path(), set())
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch's pytrees
+    quiet_lightning()
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     set_parsing_settings(
         import_path_denylist=["*"],

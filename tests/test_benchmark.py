@@ -51,7 +51,7 @@ def test_one_command_gives_memory_results_scores_and_a_page(tmp_path: Path, caps
 def test_several_seeds_are_runs_of_their_own_with_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def score(folder: Path, stages: Sequence[str], options: Sequence[str] = ()) -> None:
+    def score(folder: Path, stages: Sequence[str], options: Sequence[str] = (), devices: int = 1) -> None:
         """Stands in for the stages."""
         if stages == STAGES[2:]:
             seed = int(options[options.index("--seed") + 1])
@@ -71,6 +71,21 @@ def test_several_seeds_are_runs_of_their_own_with_a_report(
     model = yaml.safe_load((out / "seed_1" / "config.yaml").read_text())["model"]["init_args"]
     settings = {"points_per_side": 32, "tiles": 2, **MODES["best"]}
     assert model["model_cfg"]["sam2_infer_cfgs"] == settings
+
+
+def test_several_devices_share_the_stages_with_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here: list[list[str]] = []
+    elsewhere: list[list[str]] = []
+    monkeypatch.setattr("no_time_to_train.stage_cli.run_stage", here.append)
+    monkeypatch.setattr(own_data_set.subprocess, "call", lambda command: elsewhere.append(command) or 0)
+    own_data_set.run_stages(tmp_path, devices=2)
+    assert [(words[3], words[words.index("--model.test_mode") + 1]) for words in elsewhere] == [
+        ("test", "fill_memory"),
+        ("test", "test"),
+    ]
+    assert all(words[-4:] == ["--trainer.devices", "2", "--trainer.strategy", "ddp"] for words in elsewhere)
+    ((*_, mode, _, _, _, _),) = here  # the second stage takes a moment
+    assert mode == "postprocess_memory"
 
 
 def test_a_preset_chooses_networks_and_guided_prompts() -> None:

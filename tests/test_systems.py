@@ -15,7 +15,7 @@ import pytest
 from no_time_to_train.cli import LastingOutput, main
 from no_time_to_train.data.names import clean_characters
 from no_time_to_train.files import relative_path
-from no_time_to_train.lightning_module import ItemLoader
+from no_time_to_train.lightning_items import ItemLoader
 from no_time_to_train.networks import download
 from no_time_to_train.pipeline import journal, processes, replace_folder
 from tests.conftest import Checkpoints, Photo, stage_arguments

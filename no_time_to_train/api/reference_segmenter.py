@@ -251,7 +251,7 @@ class ReferenceSegmenter:
             advice = "they find less than images with masks (docs/your_own_objects.md)"
             notice = f"{plural(cut_outs, 'cut-out')}, around which nothing is known: {advice}"
             warnings.warn(notice, UserNotice, stacklevel=2)
-        for reference in tqdm(references, desc="references", unit=" object", disable=not references):
+        for reference in tqdm(references, desc="references", unit=" object") if references else ():
             with naming(reference):
                 label, prompted = check_label(reference.label), read_reference(reference)
                 self._add(label, prompted, reference.negative, str(reference.image))

@@ -1,6 +1,8 @@
 """The three stages, the scores and a page on an own COCO data set: what ``benchmark`` and ``demo`` run."""
 
 import shlex
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +49,7 @@ class BenchmarkOptions:
         tiles: For small objects: look at N x N overlapping tiles of each target as well (docs/beyond_the_paper.md).
         points_per_side: Point prompts per side of the grid. Fewer are faster and may miss small objects.
         device: cuda or cpu. Default: the GPU if there is one.
+        devices: Share the images among this many GPUs, or processes with --device cpu (docs/several_gpus.md).
     """
 
     n_shot: Positive | None = None
@@ -63,6 +66,7 @@ class BenchmarkOptions:
     tiles: Tiles = Settings.tiles
     points_per_side: PointsPerSide = Settings.points_per_side
     device: str | None = None
+    devices: Positive = 1
 
     def settings(self) -> dict[str, Any]:
         """The settings of the method that differ from the paper's, and the density of the prompts."""
@@ -72,7 +76,7 @@ class BenchmarkOptions:
         return {"points_per_side": self.points_per_side, **others}
 
 
-def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = ()) -> None:
+def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[str] = (), devices: int = 1) -> None:
     """Run some stages, in this order, with the configuration ``folder/config.yaml``, and print their commands.
 
     Memories and results go to the folder; ``options`` are further ones for every stage.
@@ -87,8 +91,13 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
     }
     for stage in stages:
         arguments = ["--config", str(folder / CONFIG), "--model.test_mode", stage, *paths[stage], *options]
+        if stage != "postprocess_memory" and devices > 1:
+            arguments += ["--trainer.devices", str(devices), "--trainer.strategy", "ddp"]
         print(f"\n$ no-time-to-train test {shlex.join(arguments)}", flush=True)
-        run_stage(arguments)
+        if "ddp" not in arguments:
+            run_stage(arguments)
+        elif status := subprocess.call([sys.executable, "-m", "no_time_to_train", "test", *arguments]):
+            sys.exit(status)  # the stage's processes begin with the command of the stage, not with this one
 
 
 def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
@@ -104,8 +113,8 @@ def run_benchmark(references: Path, targets: Path, out: Path, options: Benchmark
     folders = configure(references, targets, out, options)
     labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
     words = [str(word) for option, value in labels.items() if value is not None for word in (option, value)]
-    run_stages(out, STAGES[:2])
-    run_stages(out, STAGES[2:], words)
+    run_stages(out, STAGES[:2], devices=options.devices)
+    run_stages(out, STAGES[2:], words, options.devices)
 
     from no_time_to_train.pipeline.results_page import write_results_page
 

@@ -1,9 +1,12 @@
 """``segment``: find your own objects in a folder of pictures."""
 
 import glob
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +20,7 @@ from no_time_to_train.commands.options import (
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
 from no_time_to_train.files import check_replaceable, real_path
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
+from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, Positive, parse_number
@@ -47,6 +51,8 @@ def segment(
     names: Fraction = 0.0,
     names_only: Sequence[str] = (),
     names_model: str | None = None,
+    devices: Positive = 1,
+    num_nodes: Positive = 1,
     networks: NetworkOptions,
 ) -> None:
     """Find your own objects: show a few of them, and get every one like them in your pictures.
@@ -74,6 +80,9 @@ def segment(
         names_only: A class that has a name and no reference, with a TIPSv2 encoder. Without references. May be given
             several times.
         names_model: With these two, a folder with a TIPSv2, or its name on the hub. Default: that of the encoder.
+        devices: Share the images among this many GPUs of the machine, or processes with --device cpu.
+        num_nodes: Share them among this many machines as well, each of which runs this command
+            (docs/several_gpus.md).
         networks: The networks and their settings.
 
     Examples:
@@ -111,7 +120,10 @@ def segment(
         check_memory_path(save_memory, out)
     if image_dir and not image_dir.is_dir():
         raise UserError(f"--image-dir {image_dir}: there is no such folder")
-    if out:
+    several = (devices > 1 or num_nodes > 1) and bool(images) and not show_references
+    if several and not is_first_process():
+        os.environ["TQDM_DISABLE"] = "1"  # one process shows progress
+    elif out:
         check_output(out, overwrite or show_references)
     check_proposals(proposals, networks.tiles)
     more = [networks.sam_checkpoint] if networks.sam_checkpoint else []
@@ -122,6 +134,12 @@ def segment(
 
     if max_pixels:
         allow_pixels(max_pixels)
+    trainer = None
+    if several:
+        from no_time_to_train.lightning_segment import build_trainer, share_images
+
+        trainer = build_trainer(devices, num_nodes, networks.device)
+        networks = replace(networks, device=str(trainer.strategy.root_device))
     examples, found = references.read(memory)
     targets = find_targets(images, every, out, image_dir) if images and not show_references else None
     if targets is not None:
@@ -156,6 +174,10 @@ def segment(
     segmenter.renumber(found.category_ids if found else {})
     thresholds.check_names(segmenter.classes)
     notice_similar(segmenter.classes)
+    if trainer and targets and not trainer.is_global_zero:
+        segmenter.renumber(targets.category_ids)
+        share_images(trainer, segmenter, targets)
+        return
     if save_memory:
         segmenter.save_memory(save_memory)
         print(f"memory: {save_memory}")
@@ -165,7 +187,8 @@ def segment(
         thresholds = measured_thresholds(segmenter, thresholds)
     segmenter.renumber(targets.category_ids)
     order = [*targets.category_ids, *(found.category_ids if found else [])]
-    summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite, link)
+    share = partial(share_images, trainer, segmenter, targets) if trainer else None
+    summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite, link, share)
     for reason in summary.skipped:
         print(f"skipped: {one_line(reason)}", file=sys.stderr)
     if summary.full:
@@ -183,7 +206,8 @@ def segment(
         )
     resumed = f" ({summary.done_before} of the images by the run before)" if summary.done_before else ""
     if summary.interrupted:
-        print(f"interrupted after {summary}{resumed}; run the same command again to resume")
+        done = f"{summary}{resumed}" if summary.images else plural(summary.done_before, "image")
+        print(f"interrupted after {done}; run the same command again to resume")
         sys.exit(130)
     print(f"{summary}{resumed}{summary.advice(out)}; open {out / 'index.html'}")
 

@@ -58,6 +58,20 @@ class TargetImage:
     seconds: float | None = None
 
 
+class Repeated(Iterable[TargetImage]):
+    """Target images that are found again each time that they are gone through.
+
+    Args:
+        begin: Returns them from the first one.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[TargetImage]]) -> None:
+        self.begin = begin
+
+    def __iter__(self) -> Iterator[TargetImage]:
+        return self.begin()
+
+
 @dataclass(frozen=True)
 class Targets:
     """The target images of a run.
@@ -69,7 +83,7 @@ class Targets:
         category_ids: The category ids of a COCO file, by class name, in the order of the file.
     """
 
-    images: Iterator[TargetImage]
+    images: Iterable[TargetImage]
     count: int
     description: str
     category_ids: dict[str, int] = field(default_factory=dict)
@@ -110,19 +124,20 @@ def find_targets(
     frames = {path: _frame_count(path, every) for path in videos}
     if not images and not any(frames.values()):
         open_video(next(iter(videos)))
-    targets = (
-        target
-        for path in found
-        for target in (
-            _video(path, names[path], stems[path], every)
-            if path in videos
-            else [TargetImage(names[path], stems[path], partial(as_rgb, path), path)]
-        )
-    )
+
+    def all_targets() -> Iterator[TargetImage]:
+        for path in found:
+            if path in videos:
+                yield from _video(path, names[path], stems[path], every)
+            else:
+                yield TargetImage(names[path], stems[path], partial(as_rgb, path), path)
+
     kinds = [plural(len(images), "image")] if images else []
     if videos:
         kinds.append(plural(len(videos), "video") + (f", one frame in {every}" if every > 1 else ""))
-    return Targets(targets, len(images) + sum(max(count, 1) for count in frames.values()), " and ".join(kinds))
+    return Targets(
+        Repeated(all_targets), len(images) + sum(max(count, 1) for count in frames.values()), " and ".join(kinds)
+    )
 
 
 def is_video(path: Path) -> bool:
@@ -236,7 +251,7 @@ def _listed_targets(json_file: Path, image_dir: Path | None) -> Targets:
     if len(missing) == len(images):
         raise UserError(f"{missing[0]}, or name the folder of the images with --image-dir")
     ids = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
-    return Targets(iter(images), len(images), f"{plural(len(images), 'image')} of a COCO file", ids)
+    return Targets(images, len(images), f"{plural(len(images), 'image')} of a COCO file", ids)
 
 
 def _read_listed(path: Path, entry: dict[str, Any]) -> NDArray[np.uint8]:

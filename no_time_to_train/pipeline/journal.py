@@ -38,6 +38,7 @@ class Journal:
         output: The file or folder that the run writes.
 
     Attributes:
+        attempt: What :meth:`start` returned to the first process, once this one has joined it.
         folder: The journal's folder, on a disk that all processes of the run share.
         items: The finished items.
     """
@@ -111,6 +112,7 @@ class Journal:
         """
         if not self.work_file.is_file():
             raise UserError(f"a process does not see {self.folder}: all nodes must share that disk")
+        self.attempt = attempt
         self.work = hashlib.sha256(read_bytes(self.work_file)).hexdigest()
         self.failure_path = self.folder / f"{attempt}.failure"
 

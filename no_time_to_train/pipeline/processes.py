@@ -20,6 +20,12 @@ SIGNALS = {6: "SIGABRT", 7: "SIGBUS", KILL: "SIGKILL", 11: "SIGSEGV", 15: "SIGTE
 PERIOD = 0.5
 
 
+def is_first_process() -> bool:
+    """Whether this process prints messages and writes files, where several run the same command."""
+    numbers = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in numbers)
+
+
 def end_with_parent(_: int = 0) -> None:
     """Have this process killed when the one that started it ends. Other systems than Linux wait until it notices."""
     if sys.platform == "linux":

@@ -1,6 +1,6 @@
 """Find the objects of a memory in many images: the run behind ``no-time-to-train segment``."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ def segment_images(
     order: Sequence[str] = (),
     overwrite: bool = False,
     link: bool = False,
+    share: Callable[[Journal], None] | None = None,
 ) -> Summary:
     """Find the objects of a memory in the targets, and write them to a folder (see :class:`OutputFolder`).
 
@@ -52,6 +53,7 @@ def segment_images(
 
     Args:
         overwrite: Whether finished results in the folder may be replaced.
+        share: Has several processes find the instances of all images, and returns once the journal has them.
     """
     assert segmenter.memory is not None
     summary = Summary()
@@ -62,12 +64,21 @@ def segment_images(
                 remove_leftovers_in(folder)
                 earlier = written_files(folder)
                 output = OutputFolder(folder, segmenter.memory, thresholds, formats, order, out, summary, link)
+                done_before = len(journal.items)
+                try:
+                    if share is not None:
+                        share(journal)
+                except KeyboardInterrupt:
+                    summary.done_before = len(journal.items)
+                    raise
                 try:
                     _segment_all(segmenter, targets, journal, output)
                 except KeyboardInterrupt:
                     output.finish()
                     remove_unchanged(earlier)
                     raise
+                if share is not None:
+                    summary.done_before = done_before
                 if not summary.images:
                     raise UserError(
                         f"none of {plural(len(summary.skipped), 'image')} can be read: {summary.skipped[0]}"
@@ -103,8 +114,7 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
         It runs in the worker's thread, and nothing else uses the folder and the summary meanwhile.
         """
         if proposals is not None:
-            found = segmenter.classify(proposals, threshold=0)
-            record = {"results": found.to_coco(), "prompts": found.detections.prompts}
+            record = record_of(segmenter, proposals)
             journal.add(key, record)
         else:
             summary.done_before += 1
@@ -119,13 +129,24 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
     images = tqdm(read_ahead(_read(targets.images, summary)), total=targets.count, desc="segment", unit=" image")
     with Worker[None]() as worker:
         for target, image in images:
-            key = f"{target.name} {hash_pixels(image)}"
+            key = key_of(target, image)
             record = journal.get(key)
             proposals = None
             if record is None:
                 proposals = segmenter.propose(image, name=target.name, image_id=target.image_id)
             worker.start(partial(follow, target, image, key, record, proposals))
         worker.finish()
+
+
+def key_of(target: TargetImage, image: NDArray[np.uint8]) -> str:
+    """What the journal knows an image by, uint8 [H, W, 3] RGB."""
+    return f"{target.name} {hash_pixels(image)}"
+
+
+def record_of(segmenter: ReferenceSegmenter, proposals: ImageProposals) -> dict[str, Any]:
+    """What the journal keeps of an image: its instances of any score, and the points that were decoded."""
+    found = segmenter.classify(proposals, threshold=0)
+    return {"results": found.to_coco(), "prompts": found.detections.prompts}
 
 
 def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import pytest
 import torch
 from torch.utils.data import Dataset, SequentialSampler
 
-from no_time_to_train import lightning_module
+from no_time_to_train import lightning_items
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.errors import UserError
-from no_time_to_train.lightning_module import ItemLoader, reason_of
+from no_time_to_train.lightning_items import ItemLoader, reason_of
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
@@ -304,7 +304,7 @@ def test_images_are_loaded_with_a_shared_memory_that_is_smaller_than_one() -> No
 
 
 def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lightning_module, "LOADING_TIMEOUT", 3)
+    monkeypatch.setattr(lightning_items, "LOADING_TIMEOUT", 3)
     loader = ItemLoader(nullcontext, Squares(killed=True), SequentialSampler(Squares()), workers=1)
     with pytest.raises(RuntimeError) as caught:
         list(loader)

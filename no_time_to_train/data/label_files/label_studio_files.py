@@ -5,10 +5,12 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
+from no_time_to_train.data.outlines import outlines
 from no_time_to_train.files import write_json
 
 
@@ -25,22 +27,10 @@ class LabelStudioFiles(LabelFiles):
         self.tasks: list[dict[str, Any]] = []
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
-        size = {"original_width": image.width, "original_height": image.height, "image_rotation": 0}
         results = []
         for number, one in enumerate(objects):
-            kind = "rectanglelabels" if one.mask is None else "brushlabels"
-            if one.mask is None:
-                x1, y1, x2, y2 = one.box
-                values = (x1 / image.width, y1 / image.height, (x2 - x1) / image.width, (y2 - y1) / image.height)
-                value: dict[str, Any] = {
-                    name: 100 * part for name, part in zip(("x", "y", "width", "height"), values, strict=True)
-                }
-                value["rotation"] = 0
-            else:
-                value = {"format": "rle", "rle": encode_brush(one.mask)}
-            names = {"from_name": "box" if one.mask is None else "brush", "to_name": "image", "type": kind}
-            score = {} if one.score is None else {"score": round(one.score, 4)}
-            results.append({"id": str(number), **names, **size, "value": {**value, kind: [one.label]}, **score})
+            tool = ("rectanglelabels", "box") if one.mask is None else ("brushlabels", "brush")
+            results.append(region_of(one, image.height, image.width, *tool, "image", number))
         self.place_image(image, f"images/{image.name}")
         task: dict[str, Any] = {"data": {"image": f"/data/local-files/?d=images/{quote(image.name)}"}}
         scores = [one.score for one in objects if one.score is not None]
@@ -60,6 +50,35 @@ class LabelStudioFiles(LabelFiles):
                 ElementTree.SubElement(node, "Label", {"value": label})
         self.write_xml("labeling_config.xml", view)
         write_json(self.folder / "tasks.json", self.tasks, indent=None)
+
+
+def region_of(
+    one: LabeledObject, height: int, width: int, kind: str, control: str, image: str, number: int
+) -> dict[str, Any]:
+    """An object in an image as a region of a result.
+
+    Args:
+        one: The object, with a mask unless ``kind`` is ``rectanglelabels``.
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+        kind: ``brushlabels``; ``rectanglelabels``; or ``polygonlabels``, which draws the largest part of the mask.
+        control: The name of the tool in the labeling interface.
+        image: The name of the image there.
+        number: The region's number in the result.
+    """
+    if kind == "brushlabels" and one.mask is not None:
+        value: dict[str, Any] = {"format": "rle", "rle": encode_brush(one.mask)}
+    elif kind == "polygonlabels" and one.mask is not None:
+        part = max(outlines(one.mask, "edges"), key=lambda part: cv2.contourArea(part.astype(np.float32)))
+        value = {"points": (100 * part / (width, height)).tolist(), "closed": True}
+    else:
+        x1, y1, x2, y2 = one.box
+        sides = {"x": x1 / width, "y": y1 / height, "width": (x2 - x1) / width, "height": (y2 - y1) / height}
+        value = {**{name: 100 * part for name, part in sides.items()}, "rotation": 0}
+    names = {"from_name": control, "to_name": image, "type": kind}
+    size = {"original_width": width, "original_height": height, "image_rotation": 0}
+    score = {} if one.score is None else {"score": round(one.score, 4)}
+    return {"id": str(number), **names, **size, "value": {**value, kind: [one.label]}, **score}
 
 
 #: The numbers of bits in which the length of a run may be written.

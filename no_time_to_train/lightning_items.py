@@ -1,0 +1,193 @@
+"""The items of a run on the trainer's devices: which process takes which, and what ends them together."""
+
+import logging
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.overlap import Worker
+from no_time_to_train.pipeline.journal import Journal
+from no_time_to_train.pipeline.processes import end_if_killed, end_with_parent, watch
+
+#: Seconds without an item after which a run ends, because the disk with the images does not answer, or a process that
+#: loads them has been killed unnoticed (Lightning removes torch's handler where one process runs several stages).
+LOADING_TIMEOUT = 120
+
+
+class ItemsModule(pl.LightningModule):
+    """A run over items, such as images, on any number of devices and nodes, by ``Trainer.test``.
+
+    Every process (rank) works on its share. The journal keeps what each item gave, so that a killed run can be resumed,
+    and a failure of one rank ends them all.
+
+    Attributes:
+        journal: The journal of the run.
+        attempt: The name of this execution of the run, which the first rank has started.
+    """
+
+    journal: Journal
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempt = ""
+        self.worker: Worker[None] | None = None
+
+    def work_next(self, work: Callable[[], None]) -> None:
+        """Do something in the worker's thread while the networks work on the next item."""
+        assert self.worker is not None
+        self.worker.start(work)
+
+    def end(self) -> None:
+        """Called on every rank after its last item."""
+        return None
+
+    def finish(self) -> None:
+        """Called on the first rank after all have ended without a failure."""
+        return None
+
+    def on_test_end(self) -> None:
+        """Wait for the last item and for all ranks, then make the output on the first one."""
+        assert self.worker is not None
+        with self.reported_failures():
+            self.worker.finish()
+            self.end()
+        self.trainer.strategy.barrier()  # no rank can fail any more
+        failure = self.journal.failure
+        self.trainer.strategy.barrier()  # all ranks have read it, so the first one may remove the journal
+        if failure is not None:
+            raise UserError(failure)
+        if self.trainer.is_global_zero:
+            self.finish()
+
+    @contextmanager
+    def reported_failures(self) -> Iterator[None]:
+        """Report a failure of the block to all ranks instead of raising it, because they would wait for this one."""
+        try:
+            yield
+        except (UserError, MemoryError, OSError, RuntimeError) as error:
+            reason = reason_of(error)
+            if reason is None:
+                raise
+            self.journal.report_failure(reason)
+
+
+def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
+    """Run all items on the trainer's devices. Ctrl-C raises KeyboardInterrupt, and SIGTERM one with that text."""
+    watch(trainer.strategy.launcher)
+    try:
+        trainer.test(module, verbose=False)
+    except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
+        stopped = type(error).__name__ == "SIGTERMException"
+        raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
+    except RuntimeError:  # the connection to a killed process may break before it is noticed
+        if trainer.is_global_zero:
+            end_if_killed(trainer.strategy.launcher)
+        raise
+
+
+def quiet_lightning() -> None:
+    """Leave out what Lightning says about any run."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch's pytrees
+
+
+class RankSampler(DistributedSampler[int]):
+    """Gives each rank its share of the items that are not done, and stops early once a rank has failed.
+
+    Lightning leaves a ``DistributedSampler`` in place. The base class repeats items until all ranks have equally many;
+    this one gives each item to one rank only. A rank without items would be skipped by Lightning while the others wait
+    for it at the end; it therefore gets the data set's first item as a placeholder, which ``test_step`` ignores.
+
+    Args:
+        dataset: The items.
+        num_replicas: The number of ranks.
+        rank: This rank.
+        journal: The journal, which knows whether a rank has failed.
+        done: The items that earlier attempts have finished.
+
+    Attributes:
+        indices: The items of this rank, in ascending order; empty where it has none.
+    """
+
+    def __init__(self, dataset: Any, num_replicas: int, rank: int, journal: Journal, done: set[int]) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)
+        self.indices = [index for index in range(len(dataset)) if index not in done][rank::num_replicas]
+        self.journal = journal
+
+    def __len__(self) -> int:
+        return len(self.indices) or 1
+
+    def __iter__(self) -> Iterator[int]:
+        for index in self.indices or [0]:
+            if self.journal.failure is not None:
+                return
+            yield index
+
+
+class ItemLoader(DataLoader[Any]):
+    """Loads items one at a time, in processes of its own.
+
+    Items travel to this process through pipes, as bytes. Tensors would travel through ``/dev/shm``, which is small in
+    containers (64 MB with Docker), and a full one kills or stops the processes.
+
+    Args:
+        failures: Makes the context in which items are loaded; it reports failures to all ranks.
+        dataset: The items.
+        sampler: The items of this rank.
+        workers: Number of processes; 0 loads the items in this one.
+    """
+
+    def __init__(
+        self, failures: Callable[[], AbstractContextManager[None]], dataset: Any, sampler: RankSampler, workers: int
+    ) -> None:
+        timeout = LOADING_TIMEOUT if workers else 0
+        super().__init__(
+            dataset,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=packed,
+            timeout=timeout,
+            worker_init_fn=end_with_parent,
+        )
+        self.failures = failures
+
+    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]  # torch declares its own iterator's class
+        with self.failures():
+            yield from super().__iter__()
+
+
+def packed(batch: list[Any]) -> bytes:
+    """The item of a batch of one as bytes, see :class:`ItemLoader`."""
+    (item,) = batch
+    return pickle.dumps(item, protocol=5)
+
+
+def reason_of(error: Exception) -> str | None:
+    """Why a run must stop, in one line for the user; None for an error of this program.
+
+    Args:
+        error: What loading or processing an item has raised.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError | torch.OutOfMemoryError):
+        return text
+    fewer = "use fewer --model.data_load_cfgs.workers (0 loads images in the main process)"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return f"the memory is too small: {text or 'an allocation failed'}; {fewer}"
+    if "DataLoader timed out" in text:
+        return f"no image was loaded for {LOADING_TIMEOUT} seconds: does the disk with the images answer? Or {fewer}"
+    if "DataLoader worker" in text:
+        return f"a process that loads images was killed, perhaps because the memory is too small: {fewer} ({text})"
+    if isinstance(error, OSError):
+        return f"the operating system refuses: {text} (if it concerns memory or processes, {fewer})"
+    return None

@@ -1,0 +1,333 @@
+"""``serve label-studio``: a stand-in for Label Studio's API here; tests/test_real_label_studio.py starts a real one."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from no_time_to_train import ReferenceSegmenter
+from no_time_to_train.data.label_files.label_studio_files import region_of
+from no_time_to_train.data.label_files.labeled_objects import LabeledObject
+from no_time_to_train.data.reference_forms.label_studio import decode_rle
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.settings import Settings
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+
+from fastapi.testclient import TestClient
+
+from no_time_to_train_extras.label_studio_backend import backend as server
+from no_time_to_train_extras.label_studio_backend.backend import Backend, build_app
+from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
+from no_time_to_train_extras.label_studio_backend.studio import LabelStudio
+
+#: A personal token is three parts with dots.
+TOKEN, PROJECT = "aa.bb.cc", "7.1700000000"
+LABELS = "".join(f'<Label value="{one.name}"/>' for one in NOVEL_CLASSES)
+
+
+def interface(*controls: str) -> str:
+    tools = "".join(f'<{one} name="{one[0]}" toName="photo">{LABELS}</{one}>' for one in controls)
+    return f'<View><Image name="photo" value="$picture"/>{tools}</View>'
+
+
+BRUSH = interface("RectangleLabels", "BrushLabels")
+
+
+class StandIn:
+    """Label Studio with a project of two scenes: what it is asked, and what it answers."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.valid, self.asked = url, "", []
+        self.scenes: dict[int, Scene] = {}
+        self.tasks: dict[int, dict[str, Any]] = {}
+        self.annotations: dict[int, list[dict[str, Any]]] = {}
+        self.images: dict[str, bytes] = {}
+        for number in (1, 2):
+            scene = self.scenes[number] = draw_scene(np.random.default_rng(number), NOVEL_CLASSES[:2], (160, 200))
+            address, file = f"/data/upload/7/{number}-a b.png", folder / f"{number}.png"
+            Image.fromarray(scene.image).save(file)
+            self.images[address.replace(" ", "%20")] = file.read_bytes()
+            self.tasks[number] = {"id": number, "project": 7, "data": {"picture": address}}
+            self.annotations[number] = []
+
+    def answer(self, path: str, authorization: str) -> tuple[int, Any]:
+        self.asked.append(path)
+        if path == "/api/token/refresh":
+            self.valid = "Bearer fresh"
+            return 200, {"access": "fresh"}
+        if authorization != self.valid:
+            return 401, {}
+        parts = urlsplit(path)
+        if parts.path == "/api/tasks/":
+            query = parse_qs(parts.query)
+            assert (query["project"], query["review"]) == (["7"], ["true"])
+            chosen = json.loads(query["query"][0]).get("selectedItems", {"included": self.tasks})["included"]
+            tasks = [{**one, "total_annotations": len(self.annotations[task])} for task, one in self.tasks.items()]
+            tasks = [one for one in tasks if one["id"] in chosen]
+            return 200, {"total": len(tasks), "tasks": tasks}
+        if parts.path.endswith("/annotations/"):
+            return 200, self.annotations[int(parts.path.split("/")[3])]
+        return (200, self.images[parts.path]) if parts.path in self.images else (200, {})
+
+    def annotate(self, task: int, *kinds: str) -> dict[str, Any]:
+        """Annotate the objects of a scene, in turn with the kinds of regions; the body of the webhook."""
+        scene, regions = self.scenes[task], []
+        for number, (label, mask) in enumerate(zip(scene.labels, scene.masks, strict=True)):
+            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+            box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+            one = LabeledObject(NOVEL_CLASSES[label].name, tuple(map(float, box)), mask)
+            kind = kinds[number % len(kinds)]
+            regions.append(region_of(one, *mask.shape, kind, "B", "photo", number))
+        self.annotations[task] = [{"id": 10 * task, "result": regions}]
+        return {"action": "ANNOTATION_CREATED", "project": {"id": 7}, "task": {"id": task}}
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[StandIn]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, content = one.answer(self.path, self.headers.get("Authorization", ""))
+            content = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        one = StandIn(f"http://127.0.0.1:{listening.server_port}", tmp_path)
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield one
+        listening.shutdown()
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> ReferenceSegmenter:
+    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=8))
+
+
+@pytest.fixture
+def backend(
+    studio: StandIn, segmenter: ReferenceSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Backend]:
+    monkeypatch.setattr(server, "SETUP", 60.0)  # however slow the computer is
+    segmenter.set_memory(None)
+    one = Backend(segmenter, LabelStudio(studio.url, TOKEN), tmp_path / "out", 0.3)
+    yield one
+    one.close()
+
+
+def setup(backend: Backend, xml: str = BRUSH) -> str:
+    return str(backend.setup({"project": PROJECT, "schema": xml})["model_version"])
+
+
+def predict(backend: Backend, studio: StandIn, task: int, xml: str = BRUSH, **params: Any) -> Any:
+    body = {"project": PROJECT, "label_config": xml, "tasks": [studio.tasks[task]], "params": params}
+    return backend.predict(body)["results"][0]
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def brush(region: dict[str, Any]) -> np.ndarray:
+    height, width = region["original_height"], region["original_width"]
+    return decode_rle(region["value"]["rle"], height * width * 4).reshape(height, width, 4)[..., 3] > 127
+
+
+def test_what_is_annotated_in_one_task_is_found_in_another(backend: Backend, studio: StandIn) -> None:
+    assert "0 references" in setup(backend)
+    assert predict(backend, studio, 2) == []
+    backend.webhook(studio.annotate(1, "brushlabels", "rectanglelabels"))
+    found = predict(backend, studio, 2)
+    assert found["model_version"] == setup(backend)
+    assert f"{len(studio.scenes[1].labels)} references" in found["model_version"]
+    scene = studio.scenes[2]
+    for label, mask in zip(scene.labels, scene.masks, strict=True):
+        same = [one for one in found["result"] if one["value"]["brushlabels"] == [NOVEL_CLASSES[label].name]]
+        assert max(iou(brush(one), mask) for one in same) > 0.7
+    assert all({"from_name": "B", "to_name": "photo"}.items() <= one.items() for one in found["result"])
+    assert found["score"] == pytest.approx(np.mean([one["score"] for one in found["result"]]), abs=1e-4)
+
+
+def test_a_restart_keeps_the_references_and_the_proposals(
+    backend: Backend, studio: StandIn, segmenter: ReferenceSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.annotate(1, "brushlabels")
+    setup(backend)
+    before = predict(backend, studio, 2)
+    backend.close()
+    segmenter.set_memory(None)
+    monkeypatch.setattr(ReferenceSegmenter, "propose", None)  # no network is asked again
+    monkeypatch.setattr(type(segmenter.describer), "describe", None)
+    again = Backend(segmenter, backend.studio, backend.folder, 0.3)
+    assert setup(again) == before["model_version"]
+    assert predict(again, studio, 2) == before
+    again.close()
+
+
+def test_a_deleted_annotation_is_forgotten(backend: Backend, studio: StandIn) -> None:
+    studio.annotate(1, "brushlabels")
+    studio.annotate(2, "brushlabels")
+    both = setup(backend)
+    studio.annotations[2] = []
+    backend.webhook({"action": "ANNOTATIONS_DELETED", "project": {"id": 7}, "annotations": [{"id": 20}]})
+    assert setup(backend) != both
+    assert f"{len(studio.scenes[1].labels)} references" in setup(backend)
+
+
+def test_an_annotation_that_changes_while_it_is_read_is_read_again(
+    backend: Backend, studio: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, read = studio.annotate(1, "brushlabels"), backend.studio.annotations
+
+    def change(task: int) -> list[dict[str, Any]]:
+        found = read(task)
+        if studio.annotations[1]:
+            studio.annotations[1] = []
+            backend.webhook({**body, "action": "ANNOTATION_UPDATED"})
+        return found
+
+    before = setup(backend)
+    studio.annotate(1, "brushlabels")
+    studio.annotations[1] = studio.annotations[1][:1]
+    monkeypatch.setattr(backend.studio, "annotations", change)
+    backend.webhook(body)
+    assert "0 references" in setup(backend)
+    assert "0 references" not in before
+
+
+def test_a_webhook_is_not_believed(backend: Backend, studio: StandIn) -> None:
+    before = setup(backend)
+    forged = json.loads(json.dumps(studio.annotate(1, "brushlabels")))
+    forged["annotation"], studio.annotations[1] = studio.annotations[1][0], []
+    backend.webhook(forged)
+    assert setup(backend) == before
+
+
+def test_a_task_for_which_there_is_no_time_has_no_prediction_until_it_was_computed(
+    backend: Backend, studio: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.annotate(1, "brushlabels")
+    setup(backend)
+    with backend.networks:  # nothing works ahead
+        shutil.rmtree(backend.projects[7].cache.entries.folder, ignore_errors=True)
+        monkeypatch.setattr(server, "PREDICT", 0.0)
+        assert predict(backend, studio, 2) == []
+    monkeypatch.setattr(server, "PREDICT", 60.0)
+    assert predict(backend, studio, 2)["result"]
+
+
+@pytest.mark.parametrize("shown", ["keypointlabels", "rectanglelabels"])
+def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, studio: StandIn, shown: str) -> None:
+    setup(backend)
+    mask = max(studio.scenes[1].masks, key=np.sum)
+    rows, columns = mask.nonzero()
+    size = np.array(mask.shape[::-1])
+    if shown == "keypointlabels":
+        middle = len(rows) // 2
+        (x, y), area = 100 * np.array([columns[middle], rows[middle]]) / size, {"width": 0.4}
+    else:
+        low, high = (
+            100 * np.array(corner) / size for corner in ((columns.min(), rows.min()), (columns.max(), rows.max()))
+        )
+        (x, y), area = low, dict(zip(("width", "height"), high - low, strict=True))
+    drawn = {"type": shown, "value": {"x": x, "y": y, **area, shown: [NOVEL_CLASSES[0].name]}}
+    (region,) = predict(backend, studio, 1, context={"result": [drawn]})["result"]
+    assert region["value"]["brushlabels"] == [NOVEL_CLASSES[0].name]
+    assert iou(brush(region), mask) > 0.8
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://elsewhere.example/data/a.png",
+        "//elsewhere.example/data/a.png",
+        "s3://bucket/a.png",
+        "/api/users/",
+        "/data/../api/users/",
+        "data:image/png;base64,aaaa",
+    ],
+)
+def test_an_image_that_is_no_file_in_label_studio_is_not_fetched(studio: StandIn, address: str) -> None:
+    with pytest.raises(UserError, match="is not fetched"):
+        LabelStudio(studio.url, TOKEN).image(address)
+    assert studio.asked == []
+
+
+def test_a_personal_token_is_renewed_when_it_is_no_longer_valid(studio: StandIn) -> None:
+    api = LabelStudio(studio.url, TOKEN)
+    api.check()
+    studio.valid = "Bearer other"
+    api.check()
+    assert [path.partition("?")[0] for path in studio.asked] == 2 * [
+        "/api/projects/",
+        "/api/token/refresh",
+        "/api/projects/",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("controls", "kind"),
+    [
+        (("RectangleLabels",), "rectanglelabels"),
+        (("RectangleLabels", "PolygonLabels"), "polygonlabels"),
+        (("PolygonLabels", "BrushLabels"), "brushlabels"),
+    ],
+)
+def test_an_object_goes_to_the_most_exact_tool_of_the_labeling_interface(controls: tuple[str, ...], kind: str) -> None:
+    mask = np.zeros((10, 20), bool)
+    mask[2:4, 5:10] = True
+    one = LabeledObject(NOVEL_CLASSES[0].name, (5, 2, 10, 4), mask, 0.5)
+    region = LabelingConfig(interface(*controls)).region(one, 10, 20)
+    assert region is not None
+    assert region["type"] == kind
+    corners = {
+        "rectanglelabels": {"x": 25, "y": 20, "width": 25, "height": 20, "rotation": 0},
+        "polygonlabels": {"points": [[25, 20], [25, 40], [50, 40], [50, 20]], "closed": True},
+    }
+    assert corners.get(kind, {}).items() <= region["value"].items()
+    assert LabelingConfig(interface(*controls)).region(LabeledObject("other", one.box, mask), 10, 20) is None
+
+
+def test_only_label_studio_with_the_password_is_answered(backend: Backend) -> None:
+    client = TestClient(build_app(backend, ("me", "secret")))
+    body = {"project": PROJECT, "schema": BRUSH}
+    assert client.post("/setup", json=body).status_code == 401
+    assert client.post("/setup", json=body, auth=("me", "secret")).status_code == 200
+    assert client.post("/setup", json=body, auth=("me", "secret"), headers={"Origin": "http://a"}).status_code == 403
+    assert client.post("/webhook", json={"action": "PROJECT_UPDATED"}).status_code == 201
+    assert client.get("/health", auth=("me", "secret")).json()["status"] == "UP"
+    wrong = client.post("/setup", json={**body, "schema": "<View/>"}, auth=("me", "secret"))
+    assert (wrong.status_code, wrong.json()["error"][:30]) == (400, "the labeling interface needs a")
+    assert client.post("/setup", content=iter([b"{}"]), auth=("me", "secret")).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--url", "localhost:8080"], "--url localhost:8080 is no address"),
+        (["--url", "http://localhost:8080"], "LABEL_STUDIO_API_KEY is not set"),
+        (["--url", "http://localhost:8080", "--host", "0.0.0.0"], "give --auth"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(
+    options: list[str], reason: str, refusal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
+    assert reason in refusal("serve", "label-studio", "--nano", *options)

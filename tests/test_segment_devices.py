@@ -1,0 +1,66 @@
+"""``segment`` on several devices, which are processes on the CPU here."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from no_time_to_train.cli import main
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from tests.stand_in import files_of
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """The command without its folder: six drawn scenes, searched for the objects of another one."""
+    write_coco(tmp_path / "refs", NOVEL_CLASSES, 1, seed=5)
+    write_coco(tmp_path / "photos", NOVEL_CLASSES, 6, seed=6)
+    (tmp_path / "photos/images/000003.png").write_bytes(b"broken")
+    paths = ["--references", str(tmp_path / "refs/instances.json"), "--images", str(tmp_path / "photos/images")]
+    return ["segment", *paths, "--nano", "--points-per-side", "8", "--device", "cpu"]
+
+
+def start(words: list[str]) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "no_time_to_train", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def children_of(process: "subprocess.Popen[str]") -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_processes_share_the_images_and_a_killed_one_loses_nothing(tmp_path: Path, words: list[str]) -> None:
+    killed = start([*words, "--out", str(tmp_path / "several" / "out"), "--devices", "2"])
+    while not list((tmp_path / "several/out").glob(".results.json.run/*.item")):
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.02)
+    os.kill(children_of(killed)[0], signal.SIGKILL)
+    _, errors = killed.communicate(timeout=120)
+    assert killed.returncode == 1
+    assert "ended by SIGKILL" in errors
+    done = len(list((tmp_path / "several/out").glob(".results.json.run/*.item")))
+
+    resumed = start([*words, "--out", str(tmp_path / "several" / "out"), "--devices", "2"])
+    output, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    assert output.count("\ntargets:") + output.startswith("targets:") == 1  # one process speaks
+    assert f"({done} of the images by the run before)" in output
+    assert "skipped:" in errors
+    assert "000003.png" in errors
+
+    main([*words, "--out", str(tmp_path / "one" / "out")])
+    assert files_of(tmp_path / "several/out") == files_of(tmp_path / "one/out")
+
+
+def test_one_device_and_several_contradict_each_other(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*words, "--out", "nowhere", "--device", "cuda:1", "--devices", "2"])
+    assert "--device cuda:1 is one device" in capsys.readouterr().err
