@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from torch.nn import functional as F
 
 from no_time_to_train.data.rle import decode_crop, encode_crop
@@ -45,19 +46,22 @@ class TrackerSettings:
         lost_seconds: A track that was seen neither in the last frame nor within this time is lost: only a new one can
             take its id.
         return_similarity: A new track less similar to a lost one does not take its id.
+        far: Taken off that similarity for a way as long as the image's diagonal, from where the lost track was last seen
+            to where the new one is. Where objects pass and others follow, it keeps the next one from taking the id.
         return_seconds: A track that was not seen for longer has ended.
     """
 
     least_score: Fraction = 0.1
-    birth_score: Fraction = 0.5
-    birth_overlap: Fraction = 0.5
+    birth_score: Fraction = 0.4
+    birth_overlap: Fraction = 0.3
     confirm: Positive = 3
     overlap_weight: Fraction = 0.8
-    least_similarity: Fraction = 0.2
-    same_vector: Annotated[float, Range(-1, 0.999)] = 0.0
-    other_class: Fraction = 0.3
-    lost_seconds: Annotated[float, Range(0)] = 0.5
-    return_similarity: Fraction = 0.3
+    least_similarity: Fraction = 0.3
+    same_vector: Annotated[float, Range(-1, 0.999)] = 0.2
+    other_class: Fraction = 0.2
+    lost_seconds: Annotated[float, Range(0)] = 0.3
+    return_similarity: Fraction = 0.2
+    far: Annotated[float, Range(0)] = 1.0
     return_seconds: Annotated[float, Range(0)] = 10.0
 
     def __post_init__(self) -> None:
@@ -93,6 +97,11 @@ class Track:
         """The class that most of its score is for."""
         return max(self.votes, key=self.votes.__getitem__)
 
+    @property
+    def center(self) -> Floats:
+        """The middle of the last mask's box: row and column, float64 [2] in pixels."""
+        return self.corner + np.array(self.mask.shape) / 2
+
     def add(
         self,
         seconds: float,
@@ -104,8 +113,7 @@ class Track:
     ) -> None:
         """Add an instance."""
         if self.frames:
-            way = corner + np.array(mask.shape) / 2 - self.corner - np.array(self.mask.shape) / 2
-            velocity = way / max(seconds - self.seconds, 1e-6)
+            velocity = (corner + np.array(mask.shape) / 2 - self.center) / max(seconds - self.seconds, 1e-6)
             self.velocity = velocity if self.frames == 1 else (self.velocity + velocity) / 2
         self.frames += 1
         share = np.float32(max(1 / self.frames, NEW))
@@ -174,22 +182,23 @@ class Tracker:
         for index, track in found.items():
             crop, *corner = detections.masks.crop(index)
             track.add(seconds, crop, np.array(corner, float), vectors[index], int(classes[index]), float(scores[index]))
-        self._name(list(found.values()))
+        self._name(list(found.values()), float(np.hypot(*detections.masks.shape[1:])))
         ids[np.asarray(kept)[list(found)]] = [track.id for track in found.values()]
         return ids
 
-    def _name(self, found: list[Track]) -> None:
+    def _name(self, found: list[Track], diagonal: float) -> None:
         """Give ids to those tracks of a frame that were seen often enough: that of a lost track, or a new one."""
         settings = self.settings
         new = [one for one in found if not one.id and one.frames >= settings.confirm]
         lost = [one for one in self.tracks if one.id and all(one is not other for other in found)]
-        if not new:
-            return
-        similarity = self._alike(lost, np.array([one.vector for one in new]))
-        similarity -= settings.other_class * _differ(lost, np.array([one.label for one in new]))
-        for row, column in _assign(similarity, settings.return_similarity):
-            new[column].take_over(lost[row])
-            self.tracks.remove(lost[row])
+        if new and lost:
+            similarity = self._alike(lost, np.array([one.vector for one in new]))
+            similarity -= settings.other_class * _differ(lost, np.array([one.label for one in new]))
+            centers = (np.array([one.center for one in each]) for each in (lost, new))
+            similarity -= settings.far / diagonal * cdist(*centers)
+            for row, column in _assign(similarity, settings.return_similarity):
+                new[column].take_over(lost[row])
+                self.tracks.remove(lost[row])
         for track in new:
             if not track.id:
                 self.last_id += 1
