@@ -176,6 +176,9 @@ THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
         f"{THING} --images {IMAGE} --out y --class-score a",
         f"{THING} --images {IMAGE} --out /proc/y --nano",
         "filter nowhere",
+        "track --help",
+        "track --memory nowhere --images clip.mp4 --out y",
+        f"track --reference thing:{IMAGE}:mask={IMAGE} --images {IMAGE} --out y --nano --line 1,2",
     ],
 )
 def test_help_and_mistakes_in_options_and_paths_import_nothing_slow(line: str) -> None:

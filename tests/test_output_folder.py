@@ -16,7 +16,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.images import allow_pixels, as_rgb
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
-from no_time_to_train.pipeline.replace_folder import WRITTEN, foreign_files
+from no_time_to_train.pipeline.replace_folder import OF_TRACKS, WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
 from tests.stand_in import ALL_FORMATS, StandIn, files_of, run, write_video
@@ -255,7 +255,9 @@ def test_every_known_name_is_written_by_something(photos: Path, tmp_path: Path) 
     run(tmp_path / "out", photos, formats=ALL_FORMATS)
     unused = {one for one in WRITTEN if not list((tmp_path / "out").glob(re.sub(r"/\*", "/**/*", one)))}
     pictures = {"references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg", "previews/*.jpg"}
-    assert unused == {"references.html", "metrics.json", "yolo/*.cache", *pictures}, "of other runs and tools"
+    assert unused == {"references.html", "metrics.json", "yolo/*.cache", *OF_TRACKS, *pictures}, (
+        "of other runs and tools"
+    )
 
 
 def test_avif_is_read_and_other_formats_are_named_with_what_they_need(

@@ -51,6 +51,7 @@ from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choic
 
 if TYPE_CHECKING:
     from no_time_to_train_extras.class_names.second_cue import Names
+    from no_time_to_train_extras.video.track_frames import TrackedFrame, Video
 
 
 class ReferenceSegmenter:
@@ -478,6 +479,19 @@ class ReferenceSegmenter:
         thresholds = self._thresholds(renamed(threshold, score))
         images = tqdm(images, "segment", unit=" image", disable=not progress)
         return follow(images, self.propose, partial(self._classify_with_notice, threshold=thresholds))
+
+    def track(self, video: Video, threshold: Threshold = USUAL_THRESHOLD, every: int = 1) -> Iterator[TrackedFrame]:
+        """Find the objects of the known classes in a video or a live picture, each with its identity (docs/video.md).
+
+        Args:
+            video: A video, a folder of its frames, the number of a camera, the address of a stream, or pairs of
+                seconds and an image as in :meth:`add_reference`.
+            threshold: As in :meth:`segment`. An instance continues a track with half of it.
+            every: One frame in this many is used.
+        """
+        from no_time_to_train_extras.video.track_frames import track
+
+        return track(self, video, self._thresholds(threshold), every)
 
     def propose(
         self,

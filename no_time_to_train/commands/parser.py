@@ -25,7 +25,7 @@ from no_time_to_train.files import with_documents
 from no_time_to_train.plugins import OwnPart, allow, find_plugin, is_plugin
 from no_time_to_train.ranges import choices_of, parse_number, range_of
 
-#: Options that earlier versions and the paper's commands spell differently -> their name here.
+#: Other spellings of options, in earlier versions and the paper's commands -> their name here.
 ALIASES = {
     "--out-path": "--out",
     "--out-dir": "--out",
@@ -36,6 +36,7 @@ ALIASES = {
     "--pred-json": "--results",
     "--class-split": "--split",
     "--check-references": "--show-references",
+    "--for": "--duration",  # a word of Python, which no parameter can have
 }
 
 #: Options of the command ``test`` whose keys and values ``commands/test.py`` checks.

@@ -1,6 +1,7 @@
 """Videos: opened as the file alone, whatever it is called, and whatever it names."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,24 +20,32 @@ def open_video(path: Path) -> cv2.VideoCapture:
     """Open a video. A UserError says where it is broken, or has frames of more pixels than an image may have."""
     if not path.is_file():  # opening a pipe would wait forever
         raise UserError(f"video {path} cannot be read: it is not a file")
-    earlier, descriptor = os.environ.get(OPTIONS), None
-    os.environ[OPTIONS] = ALLOWED
+    descriptor = None
     try:
         name = str(path.absolute())  # a relative one may look like the address of a server
         if name.encode(errors="replace") != os.fsencode(name):
             descriptor = os.open(path, os.O_RDONLY)
             name = f"/dev/fd/{descriptor}"  # OpenCV crashes where a name is not UTF-8
-        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+        video = capture(name)
     except OSError as error:
         raise UserError(f"video {path} cannot be read: {error.strerror}") from error
     finally:
         if descriptor is not None:
             os.close(descriptor)
-        del os.environ[OPTIONS]
-        if earlier is not None:
-            os.environ[OPTIONS] = earlier
     if not video.isOpened():
         raise UserError(f"video {path} cannot be read: it is broken, or OpenCV does not know its format")
     pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)
     check_pixels(f"(a frame of {path})", int(pixels))
     return video
+
+
+def capture(name: str, allowed: str = ALLOWED, limits: Sequence[int] = ()) -> cv2.VideoCapture:
+    """Have FFmpeg open a name, with what it may use, and OpenCV's names and values of limits one after the other."""
+    earlier = os.environ.get(OPTIONS)
+    os.environ[OPTIONS] = allowed
+    try:
+        return cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits)
+    finally:
+        del os.environ[OPTIONS]
+        if earlier is not None:
+            os.environ[OPTIONS] = earlier

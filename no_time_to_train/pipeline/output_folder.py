@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,7 @@ def labeled_object(instance: Instance) -> LabeledObject:
     return LabeledObject(instance.label, (x1, y1, x2 + 1, y2 + 1), instance.mask, instance.score)
 
 
-def write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file in UTF-8."""
     with atomic_write(path) as file:
         table = TextIOWrapper(file, encoding="utf-8", newline="")

@@ -23,7 +23,10 @@ RESULTS = ("results.json", "images.json", "instances.csv", "index.html")
 #: The page of the references alone, which may be written before the results.
 REFERENCES_PAGE = "references.html"
 
-#: What ``segment``, ``filter`` and ``evaluate`` write to the folder, as patterns; * stands for slashes as well.
+#: What only ``track`` writes.
+OF_TRACKS = ("tracks.csv", "tracks/*.jpg", "crossings.csv", "stays.csv", "mots/*.txt", "youtube_vis.json")
+
+#: What ``segment``, ``track``, ``filter`` and ``evaluate`` write to the folder, as patterns; * stands for slashes, too.
 WRITTEN = (
     *RESULTS,
     REFERENCES_PAGE,
@@ -40,6 +43,7 @@ WRITTEN = (
     "references/-[0-9]*_[0-9]*.jpg",
     "thumbnails/*.jpg",
     "video/*.mp4",
+    *OF_TRACKS,
     "labelme/*.json",
     "yolo/data.yaml",
     "yolo/images/*",

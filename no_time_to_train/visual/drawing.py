@@ -1,5 +1,6 @@
 """Pictures of instances: masks, outlines and labels drawn over an image, and pictures written to files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -38,7 +39,12 @@ FILL = 0.25
 
 
 def draw_instances(
-    image: Picture, masks: Masks, classes: NDArray[np.int64], labels: list[str], by_instance: bool = False
+    image: Picture,
+    masks: Masks,
+    classes: NDArray[np.int64],
+    labels: list[str],
+    by_instance: bool = False,
+    numbers: Sequence[int] | None = None,
 ) -> Picture:
     """Draw masks over an image, each with an outline and a label. The first mask ends up on top.
 
@@ -50,6 +56,7 @@ def draw_instances(
         masks: n masks. Empty masks are not drawn.
         classes: int64 [n], the class of each mask, which chooses its color.
         by_instance: Choose the colors so that neighbors differ, whatever their classes.
+        numbers: Other numbers of the masks.
     """
     filled = np.flatnonzero(masks.areas)
     if not len(filled):
@@ -65,8 +72,8 @@ def draw_instances(
         draw_mask(picture, *masks.crop(position), colors[position], line)
 
     size = label_size(height, width)
-    numbers = [str(index + 1) for index in filled]
-    texts, corners = fitting_labels(boxes, [labels[index] for index in filled], numbers, size, width, height)
+    short = [str(index + 1 if numbers is None else numbers[index]) for index in filled.tolist()]
+    texts, corners = fitting_labels(boxes, [labels[index] for index in filled], short, size, width, height)
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas)
     for text, corner, color in zip(texts, corners, colors, strict=True):

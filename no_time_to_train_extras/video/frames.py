@@ -1,0 +1,148 @@
+"""The frames of a video, a folder of images, a camera or a stream, each with the time when it was taken."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from no_time_to_train.data.images import as_rgb, is_image
+from no_time_to_train.data.targets import find_targets, is_video
+from no_time_to_train.data.videos import open_video
+from no_time_to_train.errors import UserError
+from no_time_to_train.files import sha256
+from no_time_to_train_extras.video.live import LiveFrames, is_live, without_password
+
+#: Seconds between two looks at a folder that fills.
+PERIOD = 0.2
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame.
+
+    Attributes:
+        number: Its number in the video, from 0. Frames that are left out are counted, too.
+        seconds: When it was taken, from the beginning of the video. Each frame is later than the one before.
+        image: uint8 [H, W, 3] RGB, upright.
+    """
+
+    number: int
+    seconds: float
+    image: NDArray[np.uint8]
+
+
+class Frames:
+    """The frames of one video, which can be iterated over once.
+
+    Args:
+        source: A video, a folder of images, which are frames in the order of their names, the number of a camera, or
+            the address of a stream.
+        every: One frame in this many is used.
+        fps: Frames per second of a folder's images, and of a video that states no times.
+        watch: Wait for further images in the folder.
+        most: Only frames from the first so many seconds; None takes all.
+        out: Files in this folder are not frames.
+
+    Attributes:
+        name: What the video is called in files.
+        live: Whether the frames come as they are taken, so that the same ones never come again.
+        rate: Frames per second, about.
+        count: The number of frames as the file states it; None where it is not known.
+        skipped: One line for each frame that could not be read.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        every: int = 1,
+        fps: float = 25.0,
+        watch: bool = False,
+        most: float | None = None,
+        out: Path | None = None,
+    ) -> None:
+        self.source, self.shown = source, without_password(source)
+        self.path, self.every, self.most, self.watch = Path(source), every, most, watch
+        self.skipped: list[str] = []
+        self.camera = LiveFrames(source, every) if is_live(source) else None
+        self.live = watch or self.camera is not None
+        stem = self.shown if "://" in source else self.path.stem
+        self.name = re.sub(r"[^\w.-]+", "_", f"camera_{stem}" if stem.isdecimal() else stem)
+        self.rate = fps / every
+        self.count: int | None = None
+        if self.camera is not None:
+            self.rate = self.camera.rate / every
+        elif not watch:
+            targets = find_targets([source], every, out)
+            if self.path.is_dir() and "video" in targets.description:
+                raise UserError(f"--images {source}: {targets.description}; give one video, or a folder of its frames")
+            self.targets, self.count = targets.images, targets.count
+            if is_video(self.path):
+                stated = open_video(self.path).get(cv2.CAP_PROP_FPS)
+                self.rate = (stated if 0.01 <= stated <= 240 else fps) / every
+            else:
+                self.targets, self.count = islice(self.targets, 0, None, every), -(-self.count // every)
+
+    def __iter__(self) -> Iterator[Frame]:
+        last = -1 / self.rate
+        for number, seconds, image in self._watched() if self.watch else self.camera or self._read():
+            if seconds is None or seconds <= last:
+                seconds = last + 1 / self.rate
+            if self.most is not None and seconds >= self.most:
+                return
+            yield Frame(number, last := float(seconds), image)
+
+    @property
+    def dropped(self) -> int:
+        """How many frames of a camera or a stream came and went while the networks worked."""
+        return 0 if self.camera is None else self.camera.dropped
+
+    def close(self) -> None:
+        """Free the camera or the stream."""
+        if self.camera is not None:
+            self.camera.close()
+
+    def identity(self) -> dict[str, Any]:
+        """What tells the video and the choice of its frames from others, as JSON values."""
+        files = sorted(filter(is_image, self.path.iterdir())) if self.path.is_dir() else []
+        content = [[file.name, file.stat().st_size] for file in files] or sha256(self.path)
+        return {"video": content, "every": self.every, "frames per second": self.rate}
+
+    def _read(self) -> Iterator[tuple[int, float | None, NDArray[np.uint8]]]:
+        """The frames of a file or a folder."""
+        for index, target in enumerate(self.targets):
+            number = self.every * index if target.video is None else int(target.stem.rpartition("/")[2])
+            try:
+                yield number, target.seconds, target.read()
+            except UserError as error:
+                self.skipped.append(str(error))
+
+    def _watched(self) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
+        """The images that come into a folder, once they do not grow any more. They wait on the disk: none is lost."""
+        start, number = time.monotonic(), 0
+        states: dict[Path, tuple[int, int]] = {}
+        read: dict[Path, tuple[int, int]] = {}
+        while self.most is None or time.monotonic() - start < self.most:
+            before, states = states, {}
+            for file in filter(is_image, self.path.iterdir()):
+                with suppress(FileNotFoundError):
+                    states[file] = file.stat().st_mtime_ns, file.stat().st_size
+            ready = [file for file, state in states.items() if before.get(file) == state != read.get(file)]
+            for file in sorted(ready, key=lambda file: (states[file], file.name)):
+                read[file] = states[file]  # a broken one is read again once it changes
+                try:
+                    image = as_rgb(file)
+                except UserError as error:
+                    self.skipped.append(str(error))
+                    continue
+                if number % self.every == 0:
+                    yield number, time.monotonic() - start, image
+                number += 1
+            time.sleep(PERIOD)

@@ -1,0 +1,477 @@
+"""``track``: every object of a video once, with its identity, in files that others read, and from live pictures."""
+
+import csv
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from no_time_to_train import ReferenceSegmenter, Settings
+from no_time_to_train.cli import main
+from no_time_to_train.commands.options import NetworkOptions
+from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.memory_files import save_memory
+from no_time_to_train.demo.scenes import NOVEL_CLASSES
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
+from no_time_to_train_extras.video import track_run
+from no_time_to_train_extras.video.frames import Frames
+from no_time_to_train_extras.video.live import LiveFrames
+from no_time_to_train_extras.video.moving_scenes import draw_clip
+from tests.conftest import recorded
+from tests.stand_in import StandIn, files_of
+
+#: The colors of the objects in the clip, and their classes.
+COLORS = {(230, 20, 20): 0, (20, 160, 20): 0, (20, 20, 230): 1}
+
+FRAMES, HEIGHT, WIDTH, RATE = 24, 96, 128, 10
+
+#: When the moving cup is hidden, and when it has been seen for long enough again.
+HIDDEN, BACK = range(9, 15), 17
+
+
+def places(time: int) -> list[tuple[int, int] | None]:
+    """The first row and column of each object of 20 pixels at a time; None while it is hidden.
+
+    A cup moves to the right and is hidden for a while, another one stays, and a coin comes in late and moves down.
+    """
+    moving = None if time in HIDDEN else (10, 4 + 4 * time)
+    return [moving, (60, 20), (2 + 3 * (time - 4), 102) if time >= 4 else None]
+
+
+def draw(time: int) -> NDArray[np.uint8]:
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    for color, place in zip(COLORS, places(time), strict=True):
+        if place is not None:
+            image[place[0] : place[0] + 20, place[1] : place[1] + 20] = color
+    return image
+
+
+class ColorFinder(StandIn):
+    """Stands in for the networks: finds the objects by their colors, and describes them by these."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.segmenter.proposer.size = 32
+
+    @property
+    def classes(self) -> list[str]:
+        return [category.name for category in self.memory.categories]
+
+    def load_memory(self, path: Path) -> None:
+        pass
+
+    def add_references(self, references: list[Any]) -> None:
+        pass
+
+    def renumber(self, ids: dict[str, int]) -> None:
+        pass
+
+    def classify(self, image: NDArray[np.uint8], threshold: object) -> Instances:
+        far = [np.abs(image.astype(int) - color).max(axis=2) for color in COLORS]
+        found = [(mask, color) for mask, color in zip(np.array(far) < 60, COLORS, strict=True) if mask.sum() > 100]
+        masks = Masks.pack(np.array([mask for mask, _ in found], bool).reshape(-1, *image.shape[:2]))
+        vectors = torch.tensor([color for _, color in found]).float().view(-1, 3) - 100
+        classes = torch.tensor([COLORS[color] for _, color in found], dtype=torch.int64)
+        detections = Detections(masks, masks.boxes, torch.full((len(found),), 0.75), classes, vectors=vectors)
+        return Instances(image, self.memory.categories, detections)
+
+
+@pytest.fixture(autouse=True)
+def finder(monkeypatch: pytest.MonkeyPatch) -> ColorFinder:
+    """What the command builds instead of networks."""
+    stand_in = ColorFinder()
+    monkeypatch.setattr(NetworkOptions, "build", lambda *_, **__: stand_in)
+    return stand_in
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the memory ``m.memory``, and the clip as ``clip.avi`` and as the images in ``frames``."""
+    folder = tmp_path_factory.mktemp("inputs")
+    save_memory(StandIn().memory, folder / "m.memory")
+    (folder / "frames").mkdir()
+    video = cv2.VideoWriter(str(folder / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), RATE, (WIDTH, HEIGHT))
+    for number in range(FRAMES):
+        video.write(np.ascontiguousarray(draw(number)[..., ::-1]))
+        Image.fromarray(draw(number)).save(folder / "frames" / f"{number:04d}.png")
+    video.release()
+    return folder
+
+
+def track(inputs: Path, images: object, *options: object) -> None:
+    memory = ["--memory", inputs / "m.memory", "--images", images, "--nano"]
+    main(["track", *map(str, [*memory, *options])])
+
+
+@pytest.fixture(scope="module")
+def out(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the clip in all formats, with a line down the middle and a zone around the cup that stays."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NetworkOptions, "build", lambda *_, **__: ColorFinder())
+        places = ["--line", "64,0,64,96", "--zone", "10,50,60,50,60,90,10,90"]
+        track(inputs, inputs / "clip.avi", "--out", folder, "--format", "video", "mots", "youtube-vis", *places)
+    return folder
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_object_that_was_hidden_is_counted_once(out: Path) -> None:
+    counts = {row["class"]: (row["objects"], row["most_at_once"]) for row in read_table(out / "counts.csv")}
+    assert counts == {"cup": ("2", "2"), "coin": ("1", "1")}
+    tracks = read_table(out / "tracks.csv")
+    assert [row["class"] for row in tracks] == ["cup", "cup", "coin"]
+    assert {row["last_seconds"] for row in tracks} == {"2.3"}
+    assert {row["mean_score"] for row in tracks} == {"0.75"}
+
+
+def test_pycocotools_reads_masks_with_the_identity_of_each_object(out: Path) -> None:
+    results = COCO(out / "images.json").loadRes(str(out / "results.json"))
+    columns: dict[int, set[int]] = {}
+    for image in results.loadImgs(results.getImgIds()):
+        for one in results.imgToAnns[image["id"]]:
+            number = next(n for n, place in enumerate(places(image["frame_id"])) if covers(one["segmentation"], place))
+            columns.setdefault(one["track_id"], set()).add(number)
+        assert image["seconds"] == pytest.approx(image["frame_id"] / RATE)
+    assert sorted(map(sorted, columns.values())) == [[0], [1], [2]]
+
+
+def covers(encoded: dict[str, Any], place: tuple[int, int] | None) -> bool:
+    """Whether a mask is the object at a place, up to what JPEG does to its outline."""
+    truth = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
+    if place is not None:
+        truth[place[0] : place[0] + 20, place[1] : place[1] + 20] = 1
+    return rle.iou([encoded], [rle.encode(truth)], [False])[0, 0] > 0.8
+
+
+def test_mots_text_has_the_size_and_the_mask_of_each_object_in_each_frame(out: Path) -> None:
+    lines = [line.split(" ") for line in (out / "mots/clip.txt").read_text().splitlines()]
+    assert len(lines) == len(json.loads((out / "results.json").read_text()))
+    for frame, _, _, height, width, counts in lines:
+        encoded = {"size": [int(height), int(width)], "counts": counts.encode()}
+        assert any(covers(encoded, place) for place in places(int(frame)))
+
+
+def test_mots_masks_share_no_pixel(inputs: Path, tmp_path: Path, finder: ColorFinder) -> None:
+    found = finder.classify
+
+    def twice_as_large(image: NDArray[np.uint8], threshold: object) -> Instances:
+        instances = found(image, threshold)
+        instances.detections.masks = Masks.pack(
+            np.array([cv2.dilate(mask.astype(np.uint8), np.ones((61, 61))) for mask in instances.masks], bool)
+        )
+        return instances
+
+    finder.classify = twice_as_large  # type: ignore[method-assign]
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--format", "mots")
+    masks: dict[str, list[dict[str, Any]]] = {}
+    for line in (tmp_path / "out/mots/clip.txt").read_text().splitlines():
+        frame, _, _, height, width, counts = line.split(" ")
+        masks.setdefault(frame, []).append({"size": [int(height), int(width)], "counts": counts.encode()})
+    assert max(map(len, masks.values())) > 1
+    for of_frame in masks.values():
+        assert rle.decode(of_frame).sum(axis=2).max() == 1
+
+
+def test_youtube_vis_has_the_masks_of_an_object_in_all_frames(out: Path) -> None:
+    content = json.loads((out / "youtube_vis.json").read_text())
+    (video,) = content["videos"]
+    assert (video["length"], len(video["file_names"]), video["width"]) == (FRAMES, FRAMES, WIDTH)
+    moving = next(one for one in content["annotations"] if covers_at(one, 8, places(8)[0]))
+    for name in ("segmentations", "bboxes", "areas"):
+        assert [index for index in range(4, FRAMES) if moving[name][index] is None] == list(range(9, BACK))
+    assert covers_at(moving, FRAMES - 1, places(FRAMES - 1)[0])
+
+
+def covers_at(annotation: dict[str, Any], frame: int, place: tuple[int, int] | None) -> bool:
+    encoded = annotation["segmentations"][frame]
+    return encoded is not None and covers(encoded, place)
+
+
+def test_an_object_crosses_a_line_while_it_is_hidden_and_another_stays_in_a_zone(out: Path) -> None:
+    (crossing,) = read_table(out / "crossings.csv")
+    assert (crossing["line"], crossing["class"], crossing["seconds"], crossing["direction"]) == (
+        *("1", "cup", f"{BACK / RATE}", "left"),  # of somebody who looks down the line
+    )
+    (stay,) = read_table(out / "stays.csv")
+    assert (stay["class"], stay["last_seconds"]) == ("cup", "2.3")
+    assert stay["track"] != crossing["track"]
+    cups = read_table(out / "counts.csv")[0]
+    assert [cups[name] for name in ("line_1_to_the_left", "line_1_to_the_right", "zone_1")] == ["1", "0", "1"]
+
+
+def test_the_annotated_video_has_the_speed_of_the_clip_and_steady_colors(out: Path) -> None:
+    video = cv2.VideoCapture(str(out / "video/clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == RATE
+    frames = [frame for read, frame in (video.read() for _ in range(FRAMES + 1)) if read]
+    assert len(frames) == FRAMES
+    edges = [frame[57:63, 24:36].mean(axis=(0, 1)) for frame in frames[5:]]  # the upper edge of the cup that stays
+    assert np.ptp(edges, axis=0).max() < 10
+
+
+def test_the_page_has_a_filmstrip_of_each_object(out: Path) -> None:
+    page = (out / "index.html").read_text()
+    for row in read_table(out / "tracks.csv"):
+        assert f'src="tracks/{row["track"]}.jpg"' in page
+        width, height = Image.open(out / "tracks" / f"{row['track']}.jpg").size
+        assert width // height == min(int(row["frames"]), 8) or width // height >= 4
+
+
+def test_every_file_is_known_as_one_of_results_and_every_known_name_is_written(out: Path) -> None:
+    assert not list(foreign_files(out))
+    assert all(list(out.glob(name)) for name in OF_TRACKS)
+
+
+def test_results_filter_says_that_tracks_have_to_be_found_again(out: Path, refusal: Callable[..., str]) -> None:
+    assert "holds tracks, which depend on the threshold: run track again" in refusal("results", "filter", out)
+
+
+def test_a_folder_of_frames_gives_what_the_video_gives(inputs: Path, out: Path, tmp_path: Path) -> None:
+    track(inputs, inputs / "frames", "--fps", RATE, "--out", tmp_path / "out")
+    assert read_table(tmp_path / "out/tracks.csv") == read_table(out / "tracks.csv")
+
+
+def test_each_frame_is_a_line_of_json_on_standard_output(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    track(inputs, inputs / "clip.avi", "--jsonl", "-", "--for", "1s")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(RATE))
+    assert [line["seconds"] for line in lines] == pytest.approx([number / RATE for number in range(RATE)])
+    (moving,) = [one for one in lines[8]["objects"] if covers(one["segmentation"], places(8)[0])]
+    assert moving["class"] == "cup"
+    assert moving["box"][:2] == pytest.approx(places(8)[0][::-1], abs=2)
+
+
+@pytest.mark.parametrize(
+    ("error", "options"),
+    [(RuntimeError(), []), (KeyboardInterrupt(), []), (RuntimeError(), ["--propagate", "3"])],
+    ids=["killed", "Ctrl-C", "killed while masks are carried"],
+)
+def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
+    error: BaseException, options: list[str], inputs: Path, tmp_path: Path, finder: ColorFinder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(track_run, "FRAMES_AT_ONCE", 4)
+    monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
+    options = ["--format", "mots", "youtube-vis", *options]
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "whole", *options)
+    whole, finder.seen = finder.seen, 0
+    finder.error, finder.calls = error, whole * 3 // 4
+    with pytest.raises((RuntimeError, SystemExit)):
+        track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", *options)
+    finder.error, before = None, finder.seen
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", *options)
+    assert finder.seen - before < whole / 2
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+class Still:
+    """Stands in for SAM 2's memory: nothing moves."""
+
+    def __init__(self, segmenter: object) -> None:
+        pass
+
+    def start(self, image: torch.Tensor, masks: Masks, track_ids: NDArray[np.int64]) -> None:
+        self.masks = masks
+
+    def step(self, image: torch.Tensor) -> tuple[Masks, torch.Tensor]:
+        return self.masks, torch.full((len(self.masks),), 0.5)
+
+
+def test_masks_are_carried_between_the_frames_in_which_objects_are_looked_for(
+    inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--propagate", 2)
+    assert finder.seen == FRAMES / 2
+    rows = read_table(tmp_path / "out/instances.csv")
+    scores = {row["score"] for row in rows if int(row["image"][-10:-4]) % 2}
+    assert scores == {"0.5"}  # the predicted IoU
+    staying = [row for row in rows if abs(int(row["y1"]) - 60) < 3 and abs(int(row["x1"]) - 20) < 3]
+    assert len({row["track"] for row in staying}) == 1
+    assert len(staying) > FRAMES * 3 / 4
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    path = shutil.which("ffmpeg")
+    if path is None:
+        path = pytest.importorskip("imageio_ffmpeg", reason="there is no ffmpeg").get_ffmpeg_exe()
+    return path
+
+
+def test_times_are_those_of_a_video_of_variable_frame_rate(inputs: Path, tmp_path: Path, ffmpeg: str) -> None:
+    video = tmp_path / "variable.mp4"
+    later = ["-vf", "setpts='if(lt(N,10),N,N+30)/10/TB'", "-fps_mode", "vfr"]
+    subprocess.run([ffmpeg, "-v", "error", "-i", inputs / "clip.avi", *later, video], check=True)
+    seconds = [frame.seconds for frame in Frames(str(video))]
+    assert seconds == pytest.approx([(n if n < 10 else n + 30) / RATE for n in range(FRAMES)], abs=0.011)
+
+
+def test_a_video_is_turned_as_its_metadata_say(inputs: Path, tmp_path: Path, ffmpeg: str) -> None:
+    plain, turned = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
+    subprocess.run([ffmpeg, "-v", "error", "-i", inputs / "clip.avi", plain], check=True)
+    turn = ["-i", plain, "-c", "copy", "-metadata:s:v:0", "rotate=90", turned]
+    subprocess.run([ffmpeg, "-v", "error", *turn], check=True)
+    image = next(iter(Frames(str(turned)))).image
+    assert image.shape == (WIDTH, HEIGHT, 3)
+    assert np.abs(np.rot90(image, -1).astype(int) - draw(0)).mean() < 12 or (
+        np.abs(np.rot90(image).astype(int) - draw(0)).mean() < 12
+    )
+
+
+def test_what_a_broken_video_still_has_is_tracked_and_the_rest_is_said(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = (inputs / "clip.avi").read_bytes()
+    (tmp_path / "broken.avi").write_bytes(content[: len(content) * 3 // 4])
+    track(inputs, tmp_path / "broken.avi", "--out", tmp_path / "out")
+    frames = len(json.loads((tmp_path / "out/images.json").read_text())["images"])
+    assert FRAMES / 2 < frames < FRAMES
+    assert f"is broken: only {frames} of {FRAMES} frames can be decoded" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stream(inputs: Path, ffmpeg: str) -> Iterator[str]:
+    """The address of a server that sends the clip once, at its speed, to the first that asks."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/clip"
+    encoder = ["-c:v", "mpeg1video", "-r", "30", "-q:v", "2", "-f", "mpegts", "-listen", "1", address]
+    with subprocess.Popen([ffmpeg, "-v", "quiet", "-re", "-i", inputs / "clip.avi", *encoder]) as server:
+        while server.poll() is None and is_free(port):
+            time.sleep(0.05)
+        yield address
+        server.kill()
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port; asking for a connection would be the only one that is answered."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def test_of_a_stream_frames_are_dropped_while_the_networks_work_and_its_end_completes_the_results(
+    stream: str, inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    propose = finder.propose
+    monkeypatch.setattr(finder, "propose", lambda image: (time.sleep(0.15), propose(image))[1])
+    track(inputs, stream.replace("//", "//user:secret@"), "--out", tmp_path / "out")
+    printed = capsys.readouterr()
+    assert " a second), " in printed.out
+    assert " dropped, " in printed.out
+    images = json.loads((tmp_path / "out/images.json").read_text())["images"]
+    numbers, seconds = ([image[name] for image in images] for name in ("frame_id", "seconds"))
+    assert 1 < len(images) < max(numbers)
+    assert seconds == sorted(seconds)
+    assert "secret" not in printed.out + printed.err + json.dumps(recorded(tmp_path / "out", "track"))
+
+
+def test_ctrl_c_ends_a_stream_with_its_results(
+    stream: str, inputs: Path, tmp_path: Path, finder: ColorFinder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finder.error, finder.calls = KeyboardInterrupt(), 3
+    track(inputs, stream, "--out", tmp_path / "out")
+    assert len(json.loads((tmp_path / "out/images.json").read_text())["images"]) >= 2
+    assert "index.html" in capsys.readouterr().out
+
+
+def test_images_that_come_into_a_folder_are_tracked_until_the_time_is_up(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+
+    def fill() -> None:
+        for number in range(6):
+            content = (inputs / "frames" / f"{number:04d}.png").read_bytes()
+            (folder / f"{number}.png").write_bytes(content[:100])  # it is still being written
+            time.sleep(0.05)
+            (folder / f"{number}.png").write_bytes(content)
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    track(inputs, folder, "--watch", "--for", "2s", "--out", tmp_path / "out")
+    filling.join()
+    assert capsys.readouterr().out.startswith("6 frames ")
+    seconds = [one["seconds"] for one in json.loads((tmp_path / "out/images.json").read_text())["images"]]
+    assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--images", "gone.mp4", "--out", "y"], "--images gone.mp4: there is no such file or folder"),
+        (["--images", "file:///etc/passwd", "--out", "y"], "a stream's address begins with rtsp://"),
+        (["--images", "clip.avi"], "nothing to do: give --out FOLDER for the results, or --jsonl -"),
+        (["--images", "clip.avi", "--out", "y", "--for", "soon"], "--for soon: write a time such as 60s, 5m or 1h"),
+        (["--images", "clip.avi", "--out", "y", "--watch"], "--watch waits for images in a folder: clip.avi is none"),
+        (["--images", "clip.avi", "--out", "y", "--line", "1,2,3"], "--line 1,2,3: write x1,y1,x2,y2"),
+        (["--images", "clip.avi", "--out", "y", "--line", "1,2,1,2"], "different points in pixels"),
+        (["--images", "clip.avi", "--out", "y", "--zone", "1,2,3,4"], "--zone 1,2,3,4: write x1,y1,x2,y2,x3,y3,..."),
+        (["--images", "9", "--out", "y"], "camera 9 cannot be opened"),
+    ],
+    ids=lambda value: None if isinstance(value, list) else value[:30],
+)
+def test_mistakes_are_one_line(
+    options: list[str], message: str, inputs: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(inputs)
+    assert message in refusal("track", "--memory", "m.memory", "--nano", *options)
+
+
+def test_a_playlist_on_a_server_is_no_stream(inputs: Path, tmp_path: Path) -> None:
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{inputs / 'clip.avi'}\n#EXT-X-ENDLIST\n")
+    handler = type("Handler", (SimpleHTTPRequestHandler,), {"directory": str(tmp_path), "log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match="cannot be opened"):
+            LiveFrames(f"http://127.0.0.1:{server.server_port}/list.m3u8", 1)
+        server.shutdown()
+
+
+def test_python_gives_the_objects_of_each_frame_with_their_identities() -> None:
+    clip = draw_clip(np.random.default_rng(777), NOVEL_CLASSES, frames=5)
+    settings = Settings(points_per_side=8, prompts="guided")
+    segmenter = ReferenceSegmenter.from_pretrained("nano", settings=settings)
+    label = NOVEL_CLASSES[clip.labels[0]].name
+    segmenter.add_reference(label, clip.frames[0], mask=clip.masks[0, 0])
+    frames = list(segmenter.track(((number / 10, frame) for number, frame in enumerate(clip.frames)), threshold=0.3))
+    assert [frame.seconds for frame in frames] == [0.0, 0.1, 0.2, 0.3, 0.4]
+    last = frames[-1]
+    assert len(last.instances) == len(last.track_ids) > 0
+    best = np.array(
+        [(one.mask & clip.masks[4, 0]).sum() / (one.mask | clip.masks[4, 0]).sum() for one in last.instances]
+    )
+    assert best.max() > 0.7
+    assert last.track_ids[best.argmax()] in frames[-2].track_ids
