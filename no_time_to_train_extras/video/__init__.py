@@ -1,0 +1,1 @@
+"""Objects in videos and live pictures: each once, with its identity."""
