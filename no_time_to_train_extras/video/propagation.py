@@ -6,7 +6,6 @@ given, and each frame attends to the memories of that frame and of the last few,
 more. What no later frame can attend to is forgotten. Small holes in masks are not filled.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,22 +28,9 @@ ENDLESS = 2**31
 CERTAIN = 1e4
 
 
-@dataclass
-class Group:
-    """The memory of at most ``AT_ONCE`` tracks, in the form in which the sam2 package reads it.
-
-    Attributes:
-        start: What is remembered of the first frame.
-        past: What is remembered of later frames, by their number.
-    """
-
-    start: dict[int, dict[str, Any]]
-    past: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def outputs(self) -> dict[str, Any]:
-        """Both, as the sam2 package calls them."""
-        return {"cond_frame_outputs": self.start, "non_cond_frame_outputs": self.past}
+#: What is remembered of at most ``AT_ONCE`` tracks, as the sam2 package reads it: of the frame in which their masks were
+#: given, and of later frames, by their number.
+Memory = dict[str, dict[int, dict[str, Any]]]
 
 
 class Propagator:
@@ -69,7 +55,7 @@ class Propagator:
         self.track_ids = np.zeros(0, np.int64)
         self.size = 0, 0
         self.frame = 0
-        self.groups: list[Group] = []
+        self.groups: list[Memory] = []
 
     @torch.inference_mode()
     def start(self, image: Tensor, masks: Masks, track_ids: NDArray[np.int64]) -> None:
@@ -87,10 +73,11 @@ class Propagator:
         for first in range(0, len(masks), AT_ONCE):
             dense = torch.from_numpy(masks[first : first + AT_ONCE].dense()).to(image.device)[:, None].float()
             given = F.interpolate(dense, self.proposer.size, mode="bilinear", antialias=True) >= 0.5
-            _, logits, pointers, presence = self._look(maps, given.float(), Group({}))
-            # The memory is of the masks as they are given, not of probabilities.
-            certain = torch.where(self._enlarge(logits) > 0, CERTAIN, -CERTAIN)
-            self.groups.append(Group({0: self._remember(maps, certain, pointers, presence)}))
+            _, logits, _, pointers, presence = self._look(maps, given.float(), {})
+            enlarged = F.interpolate(logits, self.proposer.size, mode="bilinear")
+            certain = torch.where(enlarged > 0, CERTAIN, -CERTAIN)  # of masks, not of probabilities
+            first_frame = self._remember(maps, certain, pointers, presence)
+            self.groups.append({"cond_frame_outputs": {0: first_frame}, "non_cond_frame_outputs": {}})
 
     @torch.inference_mode()
     def step(self, image: Tensor) -> tuple[Masks, Tensor]:
@@ -113,12 +100,11 @@ class Propagator:
         self.frame += 1
         every, ious = [image.new_zeros(0, self.proposer.size // 4, self.proposer.size // 4)], [image.new_zeros(0)]
         for group in self.groups:
-            predicted_iou, logits, pointers, presence = self._look(maps, None, group)
-            memory = self._remember(maps, self._enlarge(logits), pointers, presence)
-            group.past[self.frame] = memory
-            group.past.pop(self.frame - self.pointers, None)
-            if self.frame > self.memories:
-                group.past[self.frame - self.memories].pop("maskmem_features", None)
+            predicted_iou, logits, enlarged, pointers, presence = self._look(maps, None, group)
+            past = group["non_cond_frame_outputs"]
+            past[self.frame] = self._remember(maps, enlarged, pointers, presence)
+            past.pop(self.frame - self.pointers, None)
+            past.get(self.frame - self.memories, {}).pop("maskmem_features", None)
             every.append(logits[:, 0])
             ious.append(torch.where(presence[:, 0] > 0, predicted_iou.amax(1).clamp(0, 1), 0).float())
         return torch.cat(every), torch.cat(ious)
@@ -130,9 +116,9 @@ class Propagator:
             embedding = embedding - self.sam2.no_mem_embed.view(1, -1, 1, 1)
         return [*finer, embedding]
 
-    def _look(self, maps: list[Tensor], masks: Tensor | None, group: Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Predicted IoUs [n, m], logits [n, 1, S / 4, S / 4], object pointers and presence of a group's tracks."""
-        count = len(next(iter(group.start.values()))["obj_ptr"]) if masks is None else len(masks)
+    def _look(self, maps: list[Tensor], masks: Tensor | None, group: Memory) -> tuple[Tensor, ...]:
+        """Predicted IoUs [n, m], logits [n, 1, S / 4, S / 4] and [n, 1, S, S], object pointers, presence of a group."""
+        count = len(group["cond_frame_outputs"][0]["obj_ptr"] if masks is None else masks)
         position = self.sam2.image_encoder.neck.position_encoding(maps[-1])
         _, found, _, _ = self.sam2._track_step(
             frame_idx=self.frame,
@@ -142,17 +128,12 @@ class Propagator:
             feat_sizes=[each.shape[2:] for each in maps],
             point_inputs=None,
             mask_inputs=masks,
-            output_dict=group.outputs,
+            output_dict=group,
             num_frames=ENDLESS,
             track_in_reverse=False,
             prev_sam_mask_logits=None,
         )
-        _, _, predicted_iou, logits, _, pointers, presence = found
-        return predicted_iou, logits, pointers, presence
-
-    def _enlarge(self, logits: Tensor) -> Tensor:
-        """Logits at SAM 2's input size."""
-        return F.interpolate(logits, self.proposer.size, mode="bilinear")
+        return tuple(found[2:])
 
     def _remember(self, maps: list[Tensor], masks: Tensor, pointers: Tensor, presence: Tensor) -> dict[str, Any]:
         """What later frames attend to: masks, logits [n, 1, S, S], encoded with the frame, and object pointers."""
