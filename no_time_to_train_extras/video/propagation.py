@@ -28,7 +28,7 @@ ENDLESS = 2**31
 CERTAIN = 1e4
 
 
-#: What is remembered of at most ``AT_ONCE`` tracks, as the sam2 package reads it: of the frame in which their masks were
+#: What is remembered of at most ``AT_ONCE`` tracks, as the sam2 package reads it: of the frame with the masks that were
 #: given, and of later frames, by their number.
 Memory = dict[str, dict[int, dict[str, Any]]]
 
