@@ -73,7 +73,7 @@ class Propagator:
         for first in range(0, len(masks), AT_ONCE):
             dense = torch.from_numpy(masks[first : first + AT_ONCE].dense()).to(image.device)[:, None].float()
             given = F.interpolate(dense, self.proposer.size, mode="bilinear", antialias=True) >= 0.5
-            _, logits, _, pointers, presence = self._look(maps, given.float(), {})
+            _, _, _, logits, _, pointers, presence = self._look(maps, given.float(), {})
             enlarged = F.interpolate(logits, self.proposer.size, mode="bilinear")
             certain = torch.where(enlarged > 0, CERTAIN, -CERTAIN)  # of masks, not of probabilities
             first_frame = self._remember(maps, certain, pointers, presence)
@@ -100,7 +100,7 @@ class Propagator:
         self.frame += 1
         every, ious = [image.new_zeros(0, self.proposer.size // 4, self.proposer.size // 4)], [image.new_zeros(0)]
         for group in self.groups:
-            predicted_iou, logits, enlarged, pointers, presence = self._look(maps, None, group)
+            _, _, predicted_iou, logits, enlarged, pointers, presence = self._look(maps, None, group)
             past = group["non_cond_frame_outputs"]
             past[self.frame] = self._remember(maps, enlarged, pointers, presence)
             past.pop(self.frame - self.pointers, None)
@@ -117,7 +117,7 @@ class Propagator:
         return [*finer, embedding]
 
     def _look(self, maps: list[Tensor], masks: Tensor | None, group: Memory) -> tuple[Tensor, ...]:
-        """Predicted IoUs [n, m], logits [n, 1, S / 4, S / 4] and [n, 1, S, S], object pointers, presence of a group."""
+        """What SAM 2 says of a group's tracks in a frame, as its ``_forward_sam_heads`` returns it."""
         count = len(group["cond_frame_outputs"][0]["obj_ptr"] if masks is None else masks)
         position = self.sam2.image_encoder.neck.position_encoding(maps[-1])
         _, found, _, _ = self.sam2._track_step(
@@ -133,7 +133,7 @@ class Propagator:
             track_in_reverse=False,
             prev_sam_mask_logits=None,
         )
-        return tuple(found[2:])
+        return tuple(found)
 
     def _remember(self, maps: list[Tensor], masks: Tensor, pointers: Tensor, presence: Tensor) -> dict[str, Any]:
         """What later frames attend to: masks, logits [n, 1, S, S], encoded with the frame, and object pointers."""
