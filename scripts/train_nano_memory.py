@@ -167,7 +167,7 @@ def evaluate_memory(carrier: Propagator, seed: int, clips: int = 20, carried: in
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000, help="Clips that are shown.")
+    parser.add_argument("--steps", type=int, default=900, help="Clips that are shown.")
     parser.add_argument("--out", type=Path, default=default_checkpoint("sam2_nano"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="Seeds of the clips that measure it.")
     options = parser.parse_args()
