@@ -13,10 +13,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.target_image import target_tensor
-from no_time_to_train.networks.registry import NANO_FOLDER
+from no_time_to_train.networks.build import build_sam2
+from no_time_to_train.networks.registry import NANO_FOLDER, default_checkpoint
 from no_time_to_train_extras.video import propagation
 from no_time_to_train_extras.video.propagation import Propagator
 from tests.seeded_weights import seeded_state_dict
@@ -160,3 +162,18 @@ def test_a_frame_that_the_segmenter_has_just_seen_is_not_encoded_again(
     carrier.proposer.encode(image)
     monkeypatch.setattr(sam2, "forward_image", lambda images: pytest.fail("it was encoded again"))
     carrier.start(image, Masks.pack(video.masks), np.array([1, 2]))
+
+
+def test_the_nano_network_moves_each_mask_with_its_object() -> None:
+    scene = draw_scene(np.random.default_rng(777), NOVEL_CLASSES, (256, 256), (3, 3))
+    carrier = propagator(build_sam2("sam2_nano", default_checkpoint("sam2_nano")))
+    frames = [np.roll(scene.image, 12 * time, axis=1) for time in range(4)]
+    carrier.start(target_tensor(frames[0], 256), Masks.pack(scene.masks), np.arange(3))
+    for frame in frames[1:]:
+        masks, _ = carrier.step(target_tensor(frame, 256))
+    truth = np.roll(scene.masks, 36, axis=2)
+    carried, unmoved = (
+        (given & truth).sum(axis=(1, 2)) / (given | truth).sum(axis=(1, 2))
+        for given in (np.asarray(masks), scene.masks)
+    )
+    assert carried.mean() > 0.6 > 0.5 > unmoved.mean()
