@@ -27,8 +27,9 @@ class LabelMeFiles(LabelFiles):
         }
         write_json(path, content)
 
-    def shapes(self, one: LabeledObject, group: int) -> list[dict[str, Any]]:
-        """The shapes of an object, which have a group id where there are several."""
+    @classmethod
+    def shapes(cls, one: LabeledObject, group: int) -> list[dict[str, Any]]:
+        """The shapes of an object, the one or the parts of it, which then have the same group id."""
         parts = [one.corners[::2]] if one.mask is None else outlines(one.mask, "centers")
         return [
             {
@@ -54,7 +55,8 @@ class XAnyLabelingFiles(LabelMeFiles):
         place = self.place_image(image, f"{image.stem}{image.path.suffix}")
         super().add(replace(image, path=place), objects)
 
-    def shapes(self, one: LabeledObject, group: int) -> list[dict[str, Any]]:
+    @classmethod
+    def shapes(cls, one: LabeledObject, group: int) -> list[dict[str, Any]]:
         shapes = super().shapes(one, group + 1)  # group ids are positive
         corners = {"points": one.corners.tolist()} if one.mask is None else {}
         for shape in shapes:
