@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -63,7 +63,8 @@ class ComputeQueue:
         """The result of a job, which is given up if the client leaves before its turn."""
         result = asyncio.wrap_future(self.submit(images, job))
         left = asyncio.ensure_future(_leaves(request))
-        await asyncio.wait({result, left}, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [result, left]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         left.cancel()
         if not result.done():
             result.cancel()

@@ -106,13 +106,8 @@ def build_api(service: Service, metrics: Metrics) -> FastAPI:
     @api.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> str:
         """Counts of requests and images, and the seconds that answers took, for Prometheus."""
-        queue = service.queue
-        values = {
-            "images_total": queue.images,
-            "waiting_images": queue.waiting,
-            "image_seconds": round(queue.seconds, 6),
-        }
-        return metrics.text(values)
+        queue, seconds = service.queue, round(service.queue.seconds, 6)
+        return metrics.text({"images_total": queue.images, "waiting_images": queue.waiting, "image_seconds": seconds})
 
     @api.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page(request: Request) -> str:
@@ -134,11 +129,11 @@ async def read_uploads(request: Request, most: int) -> Sequence[Upload]:
         HTTPException: 400 where there is none.
     """
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        async with request.form(max_files=most, max_fields=0) as form:
+        async with request.form(max_files=most, max_fields=most) as form:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-            uploads = [Upload(file.filename or "image", await file.read()) for file in files]
+            uploads = [Upload(file.filename or "", await file.read()) for file in files]
     else:
-        uploads = [Upload("image", await request.body())]
+        uploads = [Upload("", await request.body())]
     if not any(upload.content for upload in uploads):
         raise HTTPException(400, "there is no image: send it as the body, or several as the files of a form")
     return uploads

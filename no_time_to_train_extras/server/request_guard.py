@@ -106,9 +106,8 @@ class RequestGuard:
             raise HTTPException(403, reason)
         given = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("token", "")
         if self.token and path not in OPEN and not hmac.compare_digest(given.encode(), self.token.encode()):
-            raise HTTPException(
-                401, "this needs the token: send Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"}
-            )
+            reason = "this needs the token: send Authorization: Bearer TOKEN"
+            raise HTTPException(401, reason, {"www-authenticate": "Bearer"})
         size = headers.get("content-length", "0")
         if not size.isdecimal() or int(size) > self.largest:
             raise HTTPException(413, f"a request has at most {self.largest} bytes")

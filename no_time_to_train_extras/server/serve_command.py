@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import UserError
 from no_time_to_train.ranges import Fraction, Positive
 from no_time_to_train_extras.app.addresses import Port, check_address, is_loopback
 
@@ -85,7 +85,7 @@ def serve(
     api = build_api(Service(segmenter, memories, threshold, ComputeQueue(queue)), metrics)
     guard = RequestGuard(api, host, token, max_megabytes * 10**6, metrics)
     address = f"[{host}]" if ":" in host else host
-    print(f"{plural(len(memories), 'memory name')}: {', '.join(memories)}; http://{address}:{port}", flush=True)
+    print(f"memories: {', '.join(memories)}; open http://{address}:{port} to see what it answers", flush=True)
     uvicorn.run(guard, host=host, port=port, log_level="warning")
 
 
@@ -105,9 +105,7 @@ def memory_names(paths: Sequence[Path]) -> dict[str, Path]:
     """The memories by the names that requests call them: their files' names without endings."""
     names = {path.stem: path for path in paths}
     if len(names) < len(paths) or "all" in names:
-        raise UserError(
-            "memories are called by the names of their files: each needs one of its own, and not all.memory"
-        )
+        raise UserError("memories have the names of their files: give each another name, and none of them all")
     return names
 
 

@@ -18,10 +18,14 @@ from no_time_to_train_extras.server.compute_queue import ComputeQueue
 
 @dataclass(frozen=True)
 class Upload:
-    """An image as it was sent: a name for the answer and for messages, and the content of its file."""
+    """An image as it was sent: its name, which may be empty, and the content of its file."""
 
     name: str
     content: bytes = field(repr=False)
+
+    def read(self) -> NDArray[np.uint8]:
+        """The pixels, uint8 [H, W, 3] RGB, upright."""
+        return as_rgb(decode_image(self.content, self.name or "that was sent"))
 
 
 @dataclass
@@ -64,7 +68,7 @@ class Service:
         if self.segmenter.memory is not memory:
             self.segmenter.set_memory(memory)
         for upload in uploads:
-            proposals = self.segmenter.propose(decode_image(upload.content, upload.name))
+            proposals = self.segmenter.propose(upload.read())
             yield upload.name, self.segmenter.classify(proposals, self.threshold if threshold is None else threshold)
 
     def prompted(
@@ -79,7 +83,6 @@ class Service:
         It is None where nothing was found. This runs in the thread of the queue.
         """
         if self.shown is None or self.shown[0] != upload:
-            pixels = as_rgb(decode_image(upload.content, upload.name))
-            self.shown = upload, PromptedImage(self.segmenter.prompts, pixels)
+            self.shown = upload, PromptedImage(self.segmenter.prompts, upload.read())
         masks, _ = self.shown[1].masks(points, negative_points, box)
         return masks[0] if len(masks) else None

@@ -48,8 +48,8 @@ class BoxMark(BaseModel):
 class Parameters(BaseModel):
     """What the buttons say; the fineness is the largest error of an outline, relative to its length."""
 
-    conf_threshold: float | None = Field(None, ge=0, le=1)
-    epsilon_factor: float = Field(0, ge=0, le=1)
+    conf_threshold: Annotated[float | None, Field(ge=0, le=1)] = None
+    epsilon_factor: Annotated[float, Field(ge=0, le=1)] = 0
     marks: list[PointMark | BoxMark] = []
 
 
@@ -76,7 +76,7 @@ def add_x_anylabeling(api: FastAPI, service: Service) -> None:
     async def predict(request: Request, sent: PredictRequest) -> dict[str, Any]:
         """The objects of an image as polygons for X-AnyLabeling; with points or a box, the object that these show."""
         bank, params = service.memory(sent.model), sent.params
-        upload = Upload("image", decode_base64(sent.image))
+        upload = Upload("", decode_base64(sent.image))
         points = [mark.data for mark in params.marks if isinstance(mark, PointMark) and mark.label]
         others = [mark.data for mark in params.marks if isinstance(mark, PointMark) and not mark.label]
         box = next((mark.data for mark in params.marks if isinstance(mark, BoxMark)), None)
