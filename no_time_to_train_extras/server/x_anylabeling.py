@@ -105,10 +105,12 @@ def decode_base64(text: str) -> bytes:
 
 def to_shapes(objects: Iterable[LabeledObject], fineness: float) -> list[dict[str, Any]]:
     """The outlines of objects, with fewer corners for a larger ``fineness``, as in :class:`Parameters`."""
-    shapes = [shape for group, one in enumerate(objects) for shape in XAnyLabelingFiles.shapes(one, group)]
-    for shape in shapes:
-        outline = np.array(shape["points"], np.float32)
-        fewer = cv2.approxPolyDP(outline, fineness * cv2.arcLength(outline, True), True)[:, 0]
-        corners = (fewer if len(fewer) >= 3 else outline).tolist()
-        shape["points"] = [*corners, corners[0]]  # the program closes a polygon where it began
+    shapes = []
+    for group, one in enumerate(objects):
+        for shape in XAnyLabelingFiles.shapes(one, group):
+            outline = np.array(shape["points"], np.float32)
+            fewer = cv2.approxPolyDP(outline, fineness * cv2.arcLength(outline, True), True)[:, 0]
+            corners = (fewer if len(fewer) >= 3 else outline).tolist()
+            if len(fewer) >= 3 or shape["group_id"] is None:  # else a speck next to the rest of the object
+                shapes.append({**shape, "points": [*corners, corners[0]]})  # the program closes it where it began
     return shapes
