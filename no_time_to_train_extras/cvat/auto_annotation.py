@@ -1,4 +1,6 @@
-"""A detection function for ``cvat-cli task auto-annotate --function-module no_time_to_train_extras.cvat.auto_annotation``.
+"""A detection function for ``cvat-cli task auto-annotate``.
+
+Its ``--function-module`` is ``no_time_to_train_extras.cvat.auto_annotation``.
 
 ``cvat_sdk`` calls :func:`create` with the values of ``-p NAME=TYPE:VALUE``, and the function's ``detect`` per image.
 """
