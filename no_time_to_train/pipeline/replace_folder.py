@@ -41,6 +41,7 @@ WRITTEN = (
     "thumbnails/*.jpg",
     "video/*.mp4",
     "labelme/*.json",
+    "x-anylabeling/*",
     "yolo/data.yaml",
     "yolo/images/*",
     "yolo/labels/*.txt",
