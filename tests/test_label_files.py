@@ -123,6 +123,20 @@ def test_labelme_draws_the_masks(image: LabeledImage, tmp_path: Path) -> None:
         assert (np.logical_or.reduce([drawn_by_pil(shape["points"]) for shape in parts]) == mask).all()
 
 
+def test_x_anylabeling_finds_shapes_with_scores_next_to_their_image(image: LabeledImage, tmp_path: Path) -> None:
+    box = LabeledObject("boat", (2, 3, 30, 40))
+    path = write("x-anylabeling", image, [*OBJECTS, box], tmp_path) / f"{STEM}.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert (path.parent / content["imagePath"]).read_bytes() == image.path.read_bytes()
+    assert "/" not in content["imagePath"]
+    *shapes, rectangle = content["shapes"]
+    assert rectangle["points"] == [[2, 3], [30, 3], [30, 40], [2, 40]]  # it warns where there are only two corners
+    assert {shape["score"] for shape in shapes} == {0.75}
+    drawn = np.logical_or.reduce([drawn_by_pil(shape["points"]) for shape in shapes])
+    assert (drawn == np.logical_or.reduce(list(MASKS.values()))).all()
+    assert min(shape["group_id"] for shape in shapes if shape["group_id"] is not None) > 0
+
+
 def test_ultralytics_draws_the_masks(image: LabeledImage, tmp_path: Path) -> None:
     folder = write("yolo", image, OBJECTS, tmp_path)
     data = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))

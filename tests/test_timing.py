@@ -10,7 +10,9 @@ from timing import gpu, presets
 from timing.report import Section
 
 
-@pytest.mark.parametrize("name", ["__main__", "stages", "gpu", "presets", "guided", "gallery", "soak", "corrections"])
+@pytest.mark.parametrize(
+    "name", ["__main__", "stages", "gpu", "presets", "guided", "gallery", "soak", "corrections", "serving"]
+)
 def test_each_command_explains_itself(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,10 @@ CVAT: list[Expected] = [
     *[("box", RECTANGLE), ("turned", TURNED), ("polygon", PIXELS), ("mask", PIXELS), ("parts", PIXELS)],
     *[ELLIPSE, ("points", [(12, 9), (30, 15)])],
 ]
+X_ANYLABELING: list[Expected] = [
+    *[("polygon", PIXELS), ("box", RECTANGLE), ("turned", PIXELS), ("quadrilateral", PIXELS)],
+    *[("circle", ellipse(30, 20, 10, 10)), ("point", [(30, 20)]), ("parts", PIXELS)],
+]
 LABELME: list[Expected] = [
     *[("polygon", PIXELS), ("rectangle", RECTANGLE), ("oriented_rectangle", TURNED), ("rotation", TURNED)],
     *[("circle", ellipse(30, 20, 10, 10)), ("point", [(30, 20)]), ("points", [(12, 9), (30, 15)])],
@@ -113,6 +117,7 @@ READ: dict[str, Export] = {
     "Darwin 1": Export("V7 Darwin json", DARWIN, 1),
     "Darwin 2": Export("V7 Darwin json", DARWIN, 1),
     "LabelMe shapes": Export("LabelMe json", LABELME, 2),
+    "X-AnyLabeling": Export("LabelMe json", X_ANYLABELING, 1),
     "FiftyOne YOLO": Export("YOLO txt", BOX),
     "YOLO pose": Export("YOLO txt", BOX),
     "YOLO pose without kpt_shape": Export("YOLO txt", BOX),

@@ -11,7 +11,7 @@ from no_time_to_train.commands.parser import CommandParser, parser_of
 
 #: The groups of the list that ``--help`` shows. The first word of a command names the module with its function.
 GROUPS = {
-    "Find your own objects": ("segment", "track", "app", "serve label-studio", "demo", "download"),
+    "Find your own objects": ("segment", "track", "app", "serve", "serve label-studio", "demo", "download"),
     "References, memories and results": (
         *("references measure", "references from-coco", "memory show", "memory merge", "memory remove"),
         *("results filter", "convert", "propose"),
@@ -23,6 +23,7 @@ COMMANDS = [command for commands in GROUPS.values() for command in commands]
 #: The modules of the commands of no_time_to_train_extras.
 EXTRAS = {
     "app": "app.app_command",
+    "serve": "server.serve_command",
     "serve label-studio": "label_studio_backend.label_studio_command",
     "track": "video.track_command",
 }

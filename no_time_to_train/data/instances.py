@@ -1,6 +1,6 @@
 """What is found in an image, with the names of the classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -238,16 +238,8 @@ class Instances(Sequence[Instance]):
         Args:
             path: The file to write.
         """
-        height, width = self.detections.masks.shape[1:]
         file_name = "" if self.path is None else relative_path(self.path, Path(path).parent)
-        image = {"id": 1, "file_name": file_name, "height": height, "width": width}
-        annotations = []
-        records = zip(self.to_coco(), self.boxes.tolist(), strict=True)
-        for number, (record, (x1, y1, x2, y2)) in enumerate(records, start=1):
-            box = {"bbox": [x1, y1, x2 + 1 - x1, y2 + 1 - y1], "area": mask_area(record["segmentation"])}
-            annotations.append({**record, "id": number, **box, "iscrowd": 0})
-        categories = [{"id": category.id, "name": category.name} for category in self.categories]
-        write_json(path, {"images": [image], "categories": categories, "annotations": annotations}, indent=None)
+        write_json(path, coco_content([(file_name, self)]), indent=None)
 
     @classmethod
     def load(cls, path: str | Path, image: ImageInput | None = None) -> "Instances":
@@ -278,3 +270,21 @@ class Instances(Sequence[Instance]):
             stated = f"{size[1]}x{size[0]}"
             raise UserError(f"the image is {pixels.shape[1]}x{pixels.shape[0]} pixels, that of {path} was {stated}")
         return cls(pixels, categories, detections, source)
+
+
+def coco_content(images: Iterable[tuple[str, Instances]]) -> dict[str, Any]:
+    """COCO annotations, each with a score.
+
+    Args:
+        images: The name and the instances of each image, all with the same classes. Images are numbered from 1.
+    """
+    content: dict[str, Any] = {"images": [], "categories": [], "annotations": []}
+    for image_id, (name, found) in enumerate(images, start=1):
+        height, width = found.detections.masks.shape[1:]
+        content["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
+        content["categories"] = [{"id": category.id, "name": category.name} for category in found.categories]
+        for record, (x1, y1, x2, y2) in zip(found.to_coco(image_id), found.boxes.tolist(), strict=True):
+            number = len(content["annotations"]) + 1
+            box = {"bbox": [x1, y1, x2 + 1 - x1, y2 + 1 - y1], "area": mask_area(record["segmentation"])}
+            content["annotations"].append({**record, "id": number, **box, "iscrowd": 0})
+    return content

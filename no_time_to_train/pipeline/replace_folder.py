@@ -45,6 +45,7 @@ WRITTEN = (
     "video/*.mp4",
     *OF_TRACKS,
     "labelme/*.json",
+    "x-anylabeling/*",
     "yolo/data.yaml",
     "yolo/images/*",
     "yolo/labels/*.txt",

@@ -1,14 +1,12 @@
 """``app``: show objects with a click in the browser, and find them in all photos."""
 
 import glob
-import ipaddress
 import os
 import sys
 from collections.abc import Sequence
 from getpass import getpass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
 
 from filelock import FileLock, Timeout
 
@@ -17,14 +15,13 @@ from no_time_to_train.files import read_json
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import is_finished
-from no_time_to_train.ranges import Fraction, Positive, Range
+from no_time_to_train.ranges import Fraction, Positive
+from no_time_to_train_extras.app.addresses import Port, check_address, is_loopback
 
 try:
     import fcntl
 except ImportError:  # Windows, where a file that is open cannot be removed
     fcntl = None  # type: ignore[assignment]
-
-Port = Annotated[int, Range(1, 65535)]
 
 #: The variable of the environment with the password of ``--auth``.
 PASSWORD = "NO_TIME_TO_TRAIN_PASSWORD"
@@ -124,7 +121,6 @@ def app(
     from no_time_to_train_extras.app.page import serve
     from no_time_to_train_extras.app.photos import UPLOADS, find_photos
     from no_time_to_train_extras.app.references import take_annotations
-    from no_time_to_train_extras.app.server import check_address
     from no_time_to_train_extras.app.workspace import Workspace
 
     check_address(host, port)
@@ -206,11 +202,7 @@ def check_access(host: str, auth: str | None, no_auth: bool) -> tuple[str, str] 
     """
     if auth is not None and no_auth:
         raise UserError("--auth and --no-auth contradict each other: leave one of them out")
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and auth is None and not no_auth:
+    if not is_loopback(host) and auth is None and not no_auth:
         raise UserError(f"--host {host} lets other computers in: give --auth USER:PASSWORD, or --no-auth for everybody")
     return None if auth is None else read_login(auth)
 

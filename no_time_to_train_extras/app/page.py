@@ -14,9 +14,9 @@ from gradio.utils import get_upload_folder
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train_extras.app.actions import Actions, guarded
 from no_time_to_train_extras.app.endpoints import Blocks, Endpoints
+from no_time_to_train_extras.app.guarded_app import THUMBNAILS, GuardedApp
 from no_time_to_train_extras.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train_extras.app.photos import UPLOADS, Thumbnails
-from no_time_to_train_extras.app.server import THUMBNAILS, GuardedApp
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
 

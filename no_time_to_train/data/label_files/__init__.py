@@ -4,7 +4,7 @@ from no_time_to_train.data.label_files.coco_files import CocoFiles, CvatCocoFile
 from no_time_to_train.data.label_files.cvat_files import CvatFiles
 from no_time_to_train.data.label_files.label_studio_files import LabelStudioFiles
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
-from no_time_to_train.data.label_files.labelme_files import LabelMeFiles
+from no_time_to_train.data.label_files.labelme_files import LabelMeFiles, XAnyLabelingFiles
 from no_time_to_train.data.label_files.voc_files import VocFiles
 from no_time_to_train.data.label_files.yolo_files import YoloFiles
 
@@ -13,5 +13,14 @@ __all__ = ["FORMATS", "LabelFiles", "LabeledImage", "LabeledObject"]
 #: The formats by name.
 FORMATS: dict[str, type[LabelFiles]] = {
     files.form: files
-    for files in (LabelMeFiles, YoloFiles, CvatCocoFiles, CocoFiles, VocFiles, CvatFiles, LabelStudioFiles)
+    for files in (
+        LabelMeFiles,
+        XAnyLabelingFiles,
+        YoloFiles,
+        CvatCocoFiles,
+        CocoFiles,
+        VocFiles,
+        CvatFiles,
+        LabelStudioFiles,
+    )
 }

@@ -1,27 +1,22 @@
 """What stands between the network and Gradio: who is answered, what is accepted, and what no answer may do."""
 
 import asyncio
-import ipaddress
 import json
 import re
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from gradio.routes import App, ORJSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from no_time_to_train.errors import UserError, one_line
-
-#: Seconds that a request may take before its first bytes count, and bytes per second from then on.
-PATIENCE, SLOWEST = 10.0, 10_000
+from no_time_to_train.errors import one_line
+from no_time_to_train_extras.app.addresses import HEADERS, PATIENCE, SLOWEST, foreign_reason
 
 #: Bytes of a call, and of uploads and pictures in the temporary folder together.
 LARGEST_CALL, LARGEST_TEMPORARY = 4 * 2**20, 2 * 2**30
@@ -34,14 +29,6 @@ GUESSES, WHILE = 10, 60.0
 
 #: Characters of a message: it may quote what it was sent.
 LONGEST = 300
-
-#: Headers of every answer: no other page shows this one in a frame, or reads its files.
-HEADERS = {
-    "x-frame-options": "DENY",
-    "content-security-policy": "frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "cross-origin-resource-policy": "same-origin",
-}
 
 #: Where calls that wait for no queue would go.
 DIRECT = ("/gradio_api/run/", "/gradio_api/api/")
@@ -90,12 +77,8 @@ class GuardedApp(App):
 
     def check(self, path: str, method: str, headers: Headers) -> None:
         """Refuse a request that another page sent, or that guesses passwords."""
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not is_own(host, self.address):
-            raise HTTPException(403, f"this app is not {host!r}: open it at the address that it printed")
-        foreign = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
-        if foreign or (origin is not None and urlsplit(origin).netloc != host):
-            raise HTTPException(403, "another page may not use this app")
+        if reason := foreign_reason(headers, self.address, "this app"):
+            raise HTTPException(403, reason)
         if path.startswith(DIRECT):
             raise HTTPException(404, f"call {CALL}NAME")
         while self.wrong and self.wrong[0] < time.monotonic() - WHILE:
@@ -207,37 +190,3 @@ class Request:
             status, reason = error.status_code, error.detail
         content, headers = {"detail": one_line(reason)[:LONGEST]}, {**HEADERS, "connection": "close"}
         await JSONResponse(content, status, headers)(self.scope, self.from_client, self.to_client)
-
-
-def is_own(header: str, host: str) -> bool:
-    """Whether the ``Host`` of a request is this app, and not a name that another page let lead here.
-
-    Args:
-        host: The address that the app listens on. Where this is all of them, numbers lead nowhere else, and names must
-            be this computer's.
-    """
-    name = header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
-    name = name.lower()
-    if name in ("localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"):
-        return True
-    if host not in ("0.0.0.0", "::"):
-        return False
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        own = socket.gethostname().lower()
-        return name in (own, f"{own}.local", socket.getfqdn().lower())
-    return True
-
-
-def check_address(host: str, port: int | None) -> None:
-    """Check that the app can listen on an address, before the networks are loaded."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-    except (OSError, UnicodeError) as error:
-        place = host if port is None else f"{host}, port {port}"
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot listen on {place}: {reason}; choose another --host or --port") from error

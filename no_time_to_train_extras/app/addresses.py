@@ -1,0 +1,81 @@
+"""Who may send requests to a server of this package, and what each of its answers says to browsers."""
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from no_time_to_train.errors import UserError
+from no_time_to_train.ranges import Range
+
+Port = Annotated[int, Range(1, 65535)]
+
+#: Seconds that a request may take before its first bytes count, and bytes per second from then on.
+PATIENCE, SLOWEST = 10.0, 10_000
+
+#: Headers of every answer: no other page shows this one in a frame, or reads its files.
+HEADERS = {
+    "x-frame-options": "DENY",
+    "content-security-policy": "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on lets only this computer in."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def foreign_reason(headers: Mapping[str, str], host: str, name: str) -> str:
+    """Why a request is refused that another page sent, or that a name of another page led here; empty where it is not.
+
+    Args:
+        headers: Of the request, by names in lower case.
+        host: The address that the server listens on.
+        name: What messages call the server.
+    """
+    asked, origin = headers.get("host", ""), headers.get("origin")
+    if not is_own(asked, host):
+        return f"{name} is not {asked!r}: open it at the address that it printed"
+    foreign = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
+    foreign |= origin is not None and urlsplit(origin).netloc != asked
+    return f"another page may not use {name}" if foreign else ""
+
+
+def is_own(header: str, host: str) -> bool:
+    """Whether the ``Host`` of a request is this server, and not a name that another page let lead here.
+
+    Args:
+        host: The address that the server listens on. Where this is all of them, numbers lead nowhere else, and names
+            must be this computer's.
+    """
+    name = header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
+    name = name.lower()
+    if name in ("localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"):
+        return True
+    if host not in ("0.0.0.0", "::"):
+        return False
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        own = socket.gethostname().lower()
+        return name in (own, f"{own}.local", socket.getfqdn().lower())
+    return True
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Check that a server can listen on an address, before the networks are loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        place = host if port is None else f"{host}, port {port}"
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot listen on {place}: {reason}; choose another --host or --port") from error

@@ -1,0 +1,1 @@
+"""The method inside CVAT's own tools (docs/annotation_tools.md)."""

@@ -1,0 +1,1 @@
+"""The method for other programs: images in, COCO out, over HTTP (docs/server.md)."""

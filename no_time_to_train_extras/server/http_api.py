@@ -1,0 +1,139 @@
+"""The addresses of the server: images in, COCO out."""
+
+import json
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+
+from no_time_to_train import __version__
+from no_time_to_train.data.instances import coco_content
+from no_time_to_train.errors import UserError
+from no_time_to_train.visual.html import TEMPLATES
+from no_time_to_train_extras.server.request_guard import Metrics, refuse
+from no_time_to_train_extras.server.service import Service, Upload
+from no_time_to_train_extras.server.x_anylabeling import add_x_anylabeling
+
+PAGE = Path(__file__).parent / "templates" / "api.html"
+
+#: How images are sent, for the description of the API.
+IMAGES = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            },
+        },
+    }
+}
+
+
+def build_api(service: Service, metrics: Metrics) -> FastAPI:
+    """The application, which answers whoever reaches it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> Any:
+        yield
+        service.queue.thread.shutdown()  # by then, all requests are answered
+
+    api = FastAPI(title="No Time To Train", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+
+    @api.exception_handler(HTTPException)
+    async def answer_refusal(_: Request, error: HTTPException) -> Response:
+        return refuse(error)
+
+    @api.exception_handler(UserError)
+    async def answer_mistake(_: Request, error: UserError) -> Response:
+        return refuse(HTTPException(400, str(error)))
+
+    @api.exception_handler(RequestValidationError)
+    async def answer_wrong_value(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return refuse(HTTPException(400, f"{' '.join(map(str, first['loc'][1:]))}: {first['msg']}"))
+
+    @api.post("/segment", openapi_extra=IMAGES)
+    async def segment(
+        request: Request,
+        memory: str | None = None,
+        threshold: Annotated[float | None, Query(ge=0, le=1)] = None,
+    ) -> Response:
+        """Find objects in an image, the body, or in several images, the files of a form.
+
+        The answer is COCO: images, categories, and annotations with compressed RLE and a score. memory is the name of
+        one of /memories; threshold is the lowest score of an object, from 0 to 1.
+        """
+        bank = service.memory(memory)
+        uploads = await read_uploads(request, service.queue.capacity)
+
+        def job() -> str:
+            return json.dumps(coco_content(service.segment(uploads, bank, threshold)))
+
+        return Response(await service.queue.answer(request, len(uploads), job), media_type="application/json")
+
+    @api.get("/memories")
+    async def memories() -> list[dict[str, Any]]:
+        """The memories with their classes, and how many references each class has. The first is the default."""
+        return [
+            {
+                "name": name,
+                "classes": [
+                    {"id": one.id, "name": one.name, "references": int((bank.class_index == number).sum())}
+                    for number, one in enumerate(bank.categories)
+                ],
+            }
+            for name, bank in service.memories.items()
+        ]
+
+    @api.get("/health")
+    async def health() -> dict[str, Any]:
+        """Whether the server answers, and how many images wait."""
+        now = datetime.now(timezone.utc).isoformat()
+        state = {"status": "healthy", "models_loaded": len(service.memories), "timestamp": now}
+        return {**state, "version": __version__, "waiting": service.queue.waiting}
+
+    @api.get("/metrics", response_class=PlainTextResponse)
+    async def show_metrics() -> str:
+        """Counts of requests and images, and the seconds that answers took, for Prometheus."""
+        queue, seconds = service.queue, round(service.queue.seconds, 6)
+        return metrics.text({"images_total": queue.images, "waiting_images": queue.waiting, "image_seconds": seconds})
+
+    @api.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page(request: Request) -> str:
+        """What the API has, in a browser."""
+        text = PAGE.read_text(encoding="utf-8")
+        return TEMPLATES.from_string(text).render(api=api.openapi(), url=str(request.base_url).rstrip("/"))
+
+    add_x_anylabeling(api, service)
+    return api
+
+
+async def read_uploads(request: Request, most: int) -> Sequence[Upload]:
+    """The images of a request.
+
+    Args:
+        most: The most images.
+
+    Raises:
+        HTTPException: 400 where there is none.
+    """
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        async with request.form(max_files=most, max_fields=most) as form:
+            files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+            uploads = [Upload(file.filename or "", await file.read()) for file in files]
+    else:
+        uploads = [Upload("", await request.body())]
+    if not any(upload.content for upload in uploads):
+        raise HTTPException(400, "there is no image: send it as the body, or several as the files of a form")
+    return uploads

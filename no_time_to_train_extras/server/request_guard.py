@@ -1,0 +1,144 @@
+"""What stands between the network and the API: who is answered, how much is accepted, and what is counted."""
+
+import asyncio
+import hmac
+import time
+from bisect import bisect_left
+from collections import Counter
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from no_time_to_train.errors import one_line
+from no_time_to_train_extras.app.addresses import HEADERS, PATIENCE, SLOWEST, foreign_reason
+
+#: Where no token is needed: nothing there tells anything of a memory or an image.
+OPEN = ("/", "/health", "/openapi.json")
+
+#: Bytes of all requests together that are not answered yet.
+MOST_BYTES = 2**30
+
+#: Upper ends of the ranges of seconds in which answers are counted.
+SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+#: Characters of a message: it may quote what it was sent.
+LONGEST = 300
+
+
+class Metrics:
+    """Counts requests, in the text format of Prometheus."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.ranges, self.seconds = [0] * (len(SECONDS) + 1), 0.0
+
+    def count(self, path: str, status: int, seconds: float) -> None:
+        """Count an answered request."""
+        self.requests[path, status] += 1
+        if status == 200:
+            self.ranges[bisect_left(SECONDS, seconds)] += 1
+            self.seconds += seconds
+
+    def text(self, gauges: dict[str, float]) -> str:
+        """All counts, and further values by their names."""
+        lines = ["# TYPE no_time_to_train_requests_total counter"]
+        for (path, status), count in sorted(self.requests.items()):
+            lines.append(f'no_time_to_train_requests_total{{path="{path}",status="{status}"}} {count}')
+        name, total = "no_time_to_train_answer_seconds", 0
+        lines.append(f"# TYPE {name} histogram")
+        for end, count in zip((*SECONDS, "+Inf"), self.ranges, strict=True):
+            total += count
+            lines.append(f'{name}_bucket{{le="{end}"}} {total}')
+        lines += [f"{name}_sum {self.seconds:.6f}", f"{name}_count {total}"]
+        for name, value in gauges.items():
+            kind = "counter" if name.endswith("_total") else "gauge"
+            lines += [f"# TYPE no_time_to_train_{name} {kind}", f"no_time_to_train_{name} {value}"]
+        return "\n".join(lines) + "\n"
+
+
+class RequestGuard:
+    """An API behind checks of every request.
+
+    Args:
+        api: The application.
+        host: The address that the server listens on.
+        token: What a request must have as ``Authorization: Bearer TOKEN`` or ``Token: TOKEN``; None asks for nothing.
+        largest: The most bytes of a request.
+        metrics: Where requests are counted.
+    """
+
+    def __init__(self, api: ASGIApp, host: str, token: str | None, largest: int, metrics: Metrics) -> None:
+        self.api, self.host, self.token, self.largest, self.metrics = api, host, token, largest, metrics
+        self.held = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return await self.api(scope, receive, send)
+        body, begin, status = Body(self, receive), time.monotonic(), 500
+
+        async def sending(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if not body.complete and scope["method"] == "POST":  # the rest is not waited for
+                    headers["connection"] = "close"
+            await send(message)
+
+        try:
+            self.check(scope["path"], Headers(scope=scope))
+            await self.api(scope, body.receive, sending)
+        except HTTPException as error:
+            await refuse(error)(scope, receive, sending)
+        finally:
+            self.held -= body.size
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.count(route, status, time.monotonic() - begin)
+
+    def check(self, path: str, headers: Headers) -> None:
+        """Refuse a request that another page sent, that has no token, or that is too large."""
+        if reason := foreign_reason(headers, self.host, "this server"):
+            raise HTTPException(403, reason)
+        given = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("token", "")
+        if self.token and path not in OPEN and not hmac.compare_digest(given.encode(), self.token.encode()):
+            reason = "this needs the token: send Authorization: Bearer TOKEN"
+            raise HTTPException(401, reason, {"www-authenticate": "Bearer"})
+        size = headers.get("content-length", "0")
+        if not size.isdecimal() or int(size) > self.largest:
+            raise HTTPException(413, f"a request has at most {self.largest} bytes")
+
+
+class Body:
+    """The body of a request, which is counted as it is received."""
+
+    def __init__(self, guard: RequestGuard, receive: Any) -> None:
+        self.guard, self.from_client, self.begin = guard, receive, time.monotonic()
+        self.size, self.complete = 0, False
+
+    async def receive(self) -> Any:
+        """The next part, unless it is too slow, or there is too much of it."""
+        if self.complete:
+            return await self.from_client()
+        left = self.begin + PATIENCE + self.size / SLOWEST - time.monotonic()
+        try:
+            part = await asyncio.wait_for(self.from_client(), left)
+        except asyncio.TimeoutError:
+            raise HTTPException(408, "the request was sent too slowly") from None
+        size = len(part.get("body", b""))
+        self.size, self.complete = self.size + size, not part.get("more_body")
+        self.guard.held += size
+        if self.size > self.guard.largest:
+            raise HTTPException(413, f"a request has at most {self.guard.largest} bytes")
+        if self.guard.held > MOST_BYTES:
+            raise HTTPException(429, "too many images are being sent: try again later", {"retry-after": "1"})
+        return part
+
+
+def refuse(error: HTTPException) -> JSONResponse:
+    """The answer to a request that is refused, in one line."""
+    return JSONResponse({"detail": one_line(error.detail)[:LONGEST]}, error.status_code, error.headers)

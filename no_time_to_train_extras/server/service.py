@@ -1,0 +1,88 @@
+"""The networks and the memories of a server, and what they find in images that were sent."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.data.images import as_rgb, decode_image
+from no_time_to_train.data.instances import Instances
+from no_time_to_train.errors import suggest
+from no_time_to_train.method.memory_bank import MemoryBank
+from no_time_to_train.networks.box_prompts import PromptedImage
+from no_time_to_train_extras.server.compute_queue import ComputeQueue
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image as it was sent: its name, which may be empty, and the content of its file."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+    def read(self) -> NDArray[np.uint8]:
+        """The pixels, uint8 [H, W, 3] RGB, upright."""
+        return as_rgb(decode_image(self.content, self.name or "that was sent"))
+
+
+@dataclass
+class Service:
+    """What a server computes with.
+
+    Attributes:
+        segmenter: The networks. Its memory is exchanged in the thread of the queue, and nowhere else.
+        memories: By name. The first one counts where a request names none.
+        threshold: The lowest score of an object, in [0, 1], where a request names none.
+        queue: Where requests wait.
+        shown: The image in which objects were shown last, so that the next click takes the mask decoder only.
+    """
+
+    segmenter: ReferenceSegmenter
+    memories: dict[str, MemoryBank]
+    threshold: float
+    queue: ComputeQueue
+    shown: tuple[Upload, PromptedImage] | None = field(default=None, init=False)
+
+    def memory(self, name: str | None) -> MemoryBank:
+        """A memory by its name.
+
+        Raises:
+            HTTPException: 404 where there is none.
+        """
+        name = next(iter(self.memories)) if name is None else name
+        if name not in self.memories:
+            raise HTTPException(404, f"there is no memory {name!r}{suggest(name, self.memories)}")
+        return self.memories[name]
+
+    def segment(
+        self, uploads: Sequence[Upload], memory: MemoryBank, threshold: float | None
+    ) -> Iterator[tuple[str, Instances]]:
+        """Find objects in images, one after the other, in the thread of the queue.
+
+        Returns:
+            The name and the instances of each image.
+        """
+        if self.segmenter.memory is not memory:
+            self.segmenter.set_memory(memory)
+        for upload in uploads:
+            proposals = self.segmenter.propose(upload.read())
+            yield upload.name, self.segmenter.classify(proposals, self.threshold if threshold is None else threshold)
+
+    def prompted(
+        self,
+        upload: Upload,
+        points: Sequence[tuple[float, float]],
+        negative_points: Sequence[tuple[float, float]],
+        box: Sequence[float] | None,
+    ) -> NDArray[np.bool_] | None:
+        """The mask, bool [H, W], of the object that prompts show, in pixels as for ``PromptedImage.masks``.
+
+        It is None where nothing was found. This runs in the thread of the queue.
+        """
+        if self.shown is None or self.shown[0] != upload:
+            self.shown = upload, PromptedImage(self.segmenter.prompts, upload.read())
+        masks, _ = self.shown[1].masks(points, negative_points, box)
+        return masks[0] if len(masks) else None

@@ -1,0 +1,387 @@
+"""``serve``: other programs send images over HTTP, and get COCO."""
+
+import base64
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from pycocotools import mask as rle
+
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.cli import main
+from no_time_to_train.data.instances import coco_content
+from no_time_to_train.method.settings import Settings
+from tests.conftest import Photo
+
+pytest.importorskip("fastapi", reason="the server's extra is not installed")
+
+import uvicorn
+
+from no_time_to_train_extras.server import request_guard
+from no_time_to_train_extras.server.compute_queue import ComputeQueue
+from no_time_to_train_extras.server.http_api import build_api
+from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
+from no_time_to_train_extras.server.service import Service
+
+CAPACITY, LARGEST, TOKEN = 8, 200_000, "a token"
+
+
+@dataclass
+class Answer:
+    """What a server said."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def call(url: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    """Send a request; keywords are its headers, with ``_`` for ``-``."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("GET" if body is None else "POST", path, body, named)
+    answer = connection.getresponse()
+    found = Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+    connection.close()
+    return found
+
+
+def form(*files: tuple[str, bytes]) -> tuple[bytes, str]:
+    """A form with files, as curl -F sends it, and its content type."""
+    parts = [
+        f'--limit\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'.encode()
+        + content
+        + b"\r\n"
+        for name, content in files
+    ]
+    return b"".join(parts) + b"--limit--\r\n", "multipart/form-data; boundary=limit"
+
+
+@contextmanager
+def running(guard: RequestGuard) -> Iterator[str]:
+    """Serve in a thread; the value is the address."""
+    server = uvicorn.Server(uvicorn.Config(guard, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def service(photo: Photo) -> Service:
+    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=5))
+    segmenter.add_reference("thing", photo.path, photo.mask_path)
+    things = segmenter.memory
+    segmenter.set_memory(None)
+    segmenter.add_reference("box", photo.path, box=(10, 10, 60, 60))
+    assert things is not None
+    assert segmenter.memory is not None
+    return Service(segmenter, {"things": things, "boxes": segmenter.memory}, 0.0, ComputeQueue(CAPACITY))
+
+
+@pytest.fixture(scope="module")
+def url(service: Service) -> Iterator[str]:
+    metrics = Metrics()
+    with running(RequestGuard(build_api(service, metrics), "127.0.0.1", None, LARGEST, metrics)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def content(photo: Photo) -> bytes:
+    return photo.path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def expected(service: Service, photo: Photo, url: str) -> Any:
+    """What the segmenter finds in the photo with the memory ``things``, as COCO."""
+    service.segmenter.set_memory(service.memories["things"])
+    found = service.segmenter.segment(photo.path, threshold=0)
+    assert len(found) > 1
+    return json.loads(json.dumps(coco_content([("", found)])))
+
+
+@contextmanager
+def busy(service: Service, images: int) -> Iterator[None]:
+    """Let a number of images be computed until the block ends."""
+    end = threading.Event()
+    service.queue.submit(images, end.wait)
+    try:
+        yield
+    finally:
+        end.set()
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_image_gives_the_objects_that_the_segmenter_finds(url: str, content: bytes, expected: Any) -> None:
+    answer = call(url, "/segment", content, Content_Type="image/png")
+    assert (answer.status, answer.json) == (200, expected)
+
+
+def test_images_of_a_form_are_numbered_in_their_order(url: str, content: bytes, expected: Any) -> None:
+    body, kind = form(("b.png", content), ("a.png", content))
+    found = call(url, "/segment", body, Content_Type=kind).json
+    assert [(image["id"], image["file_name"]) for image in found["images"]] == [(1, "b.png"), (2, "a.png")]
+    count = len(expected["annotations"])
+    assert [one["image_id"] for one in found["annotations"]] == [1] * count + [2] * count
+    assert [one["id"] for one in found["annotations"]] == list(range(1, 2 * count + 1))
+
+
+def test_a_request_chooses_the_memory_and_the_threshold(url: str, content: bytes, expected: Any) -> None:
+    scores = [one["score"] for one in expected["annotations"]]
+    found = call(url, f"/segment?threshold={scores[0]}", content).json
+    assert [one["score"] for one in found["annotations"]] == [score for score in scores if score >= scores[0]]
+    assert call(url, "/segment?memory=boxes", content).json["categories"] == [{"id": 1, "name": "box"}]
+    assert call(url, "/segment?memory=thing", content).json == {
+        "detail": "there is no memory 'thing'; did you mean 'things'?"
+    }
+
+
+def test_memories_are_listed_with_their_classes(url: str) -> None:
+    names = {one["name"]: one["classes"] for one in call(url, "/memories").json}
+    assert names == {
+        "things": [{"id": 1, "name": "thing", "references": 1}],
+        "boxes": [{"id": 1, "name": "box", "references": 1}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status", "detail"),
+    [
+        ("/segment", b"no image", {}, 400, "image that was sent cannot be read: it is broken"),
+        ("/segment", b"", {}, 400, "there is no image"),
+        ("/segment?threshold=2", b"x", {}, 400, "threshold: Input should be less than or equal to 1"),
+        ("/segment", b"x", {"Host": "evil.com"}, 403, "this server is not 'evil.com'"),
+        ("/segment", b"x", {"Origin": "http://evil.com"}, 403, "another page may not use this server"),
+        ("/segment", b"x" * (LARGEST + 1), {}, 413, f"a request has at most {LARGEST} bytes"),
+        ("/v1/predict", b'{"model": "things", "image": "?"}', {"Content_Type": "application/json"}, 400, "not base64"),
+        ("/v1/predict", b'{"model": "things"}', {"Content_Type": "application/json"}, 400, "image: Field required"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_one_line(
+    url: str, path: str, body: bytes, headers: dict[str, str], status: int, detail: str
+) -> None:
+    answer = call(url, path, body, **headers)
+    assert answer.status == status
+    assert detail in answer.json["detail"]
+
+
+def test_an_image_with_too_many_pixels_is_refused(url: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    answer = call(url, "/segment", content)
+    assert answer.status == 400
+    assert "it has 10800 pixels, the limit is 1000" in answer.json["detail"]
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes(url: str) -> None:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection.request("POST", "/segment", iter([b"x" * LARGEST, b"x"]), encode_chunked=True)
+    assert connection.getresponse().status == 413
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_guard, "PATIENCE", 0.1)
+    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as client:
+        client.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
+        assert client.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_the_token_is_needed_for_everything_but_the_description_and_the_health(service: Service) -> None:
+    metrics = Metrics()
+    with running(RequestGuard(build_api(service, metrics), "127.0.0.1", TOKEN, LARGEST, metrics)) as url:
+        assert call(url, "/memories").status == 401
+        assert call(url, "/memories", Authorization="Bearer another").status == 401
+        assert call(url, "/memories", Authorization=f"Bearer {TOKEN}").status == 200
+        assert call(url, "/memories", Token=TOKEN).status == 200  # as X-AnyLabeling sends it
+        assert [call(url, path).status for path in request_guard.OPEN] == [200, 200, 200]
+
+
+def test_the_server_answers_while_it_computes_and_says_when_to_come_again(
+    url: str, service: Service, content: bytes
+) -> None:
+    with busy(service, CAPACITY):
+        assert call(url, "/health").json["waiting"] == CAPACITY
+        answer = call(url, "/segment", content)
+        assert answer.status == 429
+        assert int(answer.headers["retry-after"]) >= 1
+    wait_until(lambda: service.queue.waiting == 0)
+    assert call(url, "/segment", content).status == 200
+    body, kind = form(*[("a.png", content)] * (CAPACITY + 1))
+    assert call(url, "/segment", body, Content_Type=kind).status == 400  # it never has room for these
+
+
+def test_an_image_whose_sender_has_left_is_not_computed(url: str, service: Service, content: bytes) -> None:
+    done = service.queue.images
+    with busy(service, 1):
+        connection = http.client.HTTPConnection(urlsplit(url).netloc)
+        connection.request("POST", "/segment", content)
+        wait_until(lambda: service.queue.waiting == 2)
+        connection.close()
+        wait_until(lambda: service.queue.waiting == 1)
+    wait_until(lambda: service.queue.waiting == 0)
+    assert service.queue.images == done + 1
+
+
+def test_nothing_is_lost_when_twenty_programs_send_at_once(
+    url: str, service: Service, content: bytes, expected: Any
+) -> None:
+    refused = []
+
+    def send(number: int) -> Any:
+        while (answer := call(url, "/segment", content)).status == 429:
+            refused.append(number)
+            assert service.queue.waiting <= CAPACITY
+            time.sleep(0.2)
+        return answer.json
+
+    with ThreadPoolExecutor(20) as clients:
+        answers = list(clients.map(send, range(20)))
+    assert answers == [expected] * 20
+    assert len(set(refused)) > 0
+
+
+def test_metrics_count_requests_and_images(url: str, service: Service, content: bytes) -> None:
+    def values() -> dict[str, float]:
+        lines = call(url, "/metrics").body.decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    before = values()
+    call(url, "/segment", content)
+    call(url, "/nowhere/<b>", b"x")
+    after = values()
+    segmented = 'no_time_to_train_requests_total{path="/segment",status="200"}'
+    unknown = 'no_time_to_train_requests_total{path="other",status="404"}'
+    for name in (segmented, unknown, "no_time_to_train_images_total"):
+        assert after[name] == before.get(name, 0) + 1
+    assert after["no_time_to_train_answer_seconds_count"] == after['no_time_to_train_answer_seconds_bucket{le="+Inf"}']
+
+
+def test_the_page_shows_every_address_and_loads_nothing(url: str) -> None:
+    page = call(url, "/").body.decode()
+    for path in call(url, "/openapi.json").json["paths"]:
+        assert f" {path}</h2>" in page
+    assert "src=" not in page
+    assert "<link" not in page
+
+
+def drawn(shapes: list[dict[str, Any]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """What X-AnyLabeling draws: polygons with their outlines."""
+    picture = Image.new("1", size)
+    for shape in shapes:
+        assert shape["points"][0] == shape["points"][-1], "it takes this as the end of the polygon"
+        ImageDraw.Draw(picture).polygon([(x, y) for x, y in shape["points"]], outline=1, fill=1)
+    return np.asarray(picture)
+
+
+def predict(url: str, content: bytes, **params: Any) -> Any:
+    """What X-AnyLabeling's remote server answers with the first of its models."""
+    model = next(iter(call(url, "/v1/models").json["data"]))
+    image = "data:image/png;base64," + base64.b64encode(content).decode()
+    sent = json.dumps({"model": model, "image": image, "params": params}).encode()
+    answer = call(url, "/v1/predict", sent, Content_Type="application/json")
+    assert answer.json["success"] is True
+    return answer.json["data"]
+
+
+def test_x_anylabeling_gets_the_objects_as_polygons(url: str, content: bytes, expected: Any) -> None:
+    best = expected["annotations"][0]
+    shapes = predict(url, content, conf_threshold=best["score"], epsilon_factor=0)["shapes"]
+    assert {(shape["label"], shape["score"]) for shape in shapes} == {("thing", best["score"])}
+    mask = rle.decode(best["segmentation"]).astype(bool)
+    assert (drawn(shapes, mask.shape[::-1]) != mask).sum() <= 2  # specks of one or two pixels are left out
+    fewer = predict(url, content, conf_threshold=best["score"], epsilon_factor=0.05)["shapes"]
+    assert sum(len(shape["points"]) for shape in fewer) < sum(len(shape["points"]) for shape in shapes)
+
+
+def test_x_anylabeling_gets_the_object_that_a_box_shows(
+    url: str, service: Service, photo: Photo, content: bytes
+) -> None:
+    ys, xs = np.nonzero(photo.mask)
+    corners = [float(value) for value in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)]
+    found = predict(url, content, marks=[{"type": "rectangle", "label": 1, "data": corners}])
+    assert {shape["label"] for shape in found["shapes"]} == {"AUTOLABEL_OBJECT"}
+    assert found["replace"] is False
+    mask = drawn(found["shapes"], photo.mask.shape[::-1])
+    assert (mask & photo.mask).sum() > 0.7 * (mask | photo.mask).sum()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_a_server_that_is_stopped_answers_what_it_has_accepted(photo: Photo, content: bytes) -> None:
+    port = free_port()
+    options = f"--nano --device cpu --points-per-side 5 --threshold 0 --port {port} --reference {photo.reference()}"
+    command = [sys.executable, "-m", "no_time_to_train", "serve", *options.split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_TIME_TO_TRAIN_TOKEN": TOKEN}
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == f"memories: references; open {url} to see what it answers\n"
+        while True:
+            try:
+                assert call(url, "/memories").status == 401
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        with ThreadPoolExecutor(6) as clients:
+            sent = [clients.submit(call, url, "/segment", content, Token=TOKEN) for _ in range(6)]
+            wait_until(lambda: call(url, "/health").json["waiting"] + sum(one.done() for one in sent) >= 6)
+            server.send_signal(signal.SIGTERM)
+            assert [one.result().status for one in sent] == [200] * 6
+        server.wait(timeout=30)
+    with pytest.raises(ConnectionRefusedError):
+        call(url, "/health")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "nothing to look for: give --memory"),
+        ("--memory nowhere.memory", "memory not found: nowhere.memory"),
+        ("--memory a.memory --host 0.0.0.0", "--host 0.0.0.0 lets other computers in: set NO_TIME_TO_TRAIN_TOKEN"),
+        ("--memory a.memory --token x --no-token", "--no-token contradicts --token"),
+        ("--memory a.memory b/a.memory --nano", "memories have the names of their files"),
+    ],
+)
+def test_mistakes_are_found_before_the_networks_are_loaded(
+    options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.memory", "b/a.memory"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"PK\x05\x06" + bytes(18))  # an archive without files
+    with pytest.raises(SystemExit):
+        main(["serve", *options.split()])
+    assert message in capsys.readouterr().err
