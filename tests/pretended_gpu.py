@@ -19,7 +19,8 @@ How it works: a tensor subclass whose device is cuda:0 holds a CPU tensor; every
 and done on the CPU tensors. The same guard that torch's own fake tensors use stands in for the CUDA driver.
 
 Limits: inference tensors cannot be wrapped (hence ``no_grad``). Loader processes see no pretended device. A launch is
-counted per ATen operation, and attention is one: some are one kernel on a GPU, some are a few, some none. Times mean nothing.
+counted per ATen operation, and attention is one: some are one kernel on a GPU, some are a few, some none.
+Times mean nothing.
 """
 
 import collections

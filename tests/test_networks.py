@@ -16,7 +16,7 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import build_box_segmenter
 from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.networks.checkpoints import describe, identify, load_strictly, read_checkpoint, recognize
-from no_time_to_train.networks.devices import store_weights, to_device
+from no_time_to_train.networks.devices import default_device, store_weights, to_device
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import (
     DINOV2_NAMES,
@@ -105,6 +105,15 @@ class TestRecognition:
     def test_official_checkpoints_are_described(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert describe(shapes_of("sam2.1_hiera_l", monkeypatch)) == "SAM 2.1 Hiera-L"
         assert describe(shapes_of("dinov2_small_reg", monkeypatch)) == "DINOv2 ViT-S/14, registers"
+
+
+@pytest.mark.parametrize(("found", "taken"), [("cuda", "cuda"), ("xpu", "xpu"), ("mps", "cpu"), (None, "cpu")])
+def test_an_accelerator_is_taken_except_for_one_that_nobody_tried(
+    found: str | None, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accelerator = found and torch.device(found)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: accelerator)
+    assert default_device() == taken
 
 
 class TestMissingCheckpoints:

@@ -141,7 +141,7 @@ def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | N
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves weights undefined where a network is built: a checkpoint replaces them all, and random ones take seconds."""
+    """Leaves the weights of a new network undefined: a checkpoint replaces them, and random ones take seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         drawn = func in (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_)

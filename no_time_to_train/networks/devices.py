@@ -12,9 +12,15 @@ from no_time_to_train.networks.own_networks import OwnProposer, OwnVit
 from no_time_to_train.networks.registry import Precision
 
 
+def default_device() -> str:
+    """The machine's accelerator, such as "cuda" or "xpu", or "cpu". Apple's is taken where it is named: nobody tried it."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if found is None or found.type == "mps" else found.type
+
+
 def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
-    """Move networks to a device, such as "cuda:1" or "cpu"; None takes the GPU if there is one."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Move networks to a device, such as "cuda:1" or "cpu"; None takes that of :func:`default_device`."""
+    device = device or default_device()
     try:
         for network in networks:
             network.to(device)
