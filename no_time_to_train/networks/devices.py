@@ -13,7 +13,7 @@ from no_time_to_train.networks.registry import Precision
 
 
 def default_device() -> str:
-    """The machine's accelerator, such as "cuda" or "xpu", or "cpu". Apple's is taken where it is named: nobody tried it."""
+    """The machine's accelerator, such as "cuda" or "xpu", or "cpu"; Apple's, which nobody tried, only by name."""
     found = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if found is None or found.type == "mps" else found.type
 
