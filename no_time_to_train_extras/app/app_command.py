@@ -116,7 +116,6 @@ def app(
     if find_spec("gradio") is None:
         raise UserError("the app needs Gradio: pip install 'gradio>=6.30'")
 
-
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
