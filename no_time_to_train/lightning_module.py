@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg, TestMode
 from no_time_to_train.lightning_items import ItemLoader, ItemsModule, RankSampler
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.networks.devices import notice_slow_bfloat16
+from no_time_to_train.networks.devices import notice_slow_bfloat16, store_weights
 from no_time_to_train.overlap import Worker
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
 from no_time_to_train.pipeline.find_negatives_stage import FindNegativesStage
@@ -96,6 +96,8 @@ class NoTimeToTrain(ItemsModule):
     def build(self) -> None:
         """Build the stage's networks."""
         self.segmenter = self.stage.build()
+        if self.segmenter is not None:
+            store_weights(self.stage.run.precision, self.segmenter)
         if self.compile_encoders and self.segmenter is not None:
             self.segmenter.compile_encoders()
         if self.compile_decoder and self.segmenter is not None:

@@ -82,7 +82,10 @@ def main() -> None:
         on_gpu, counts = {}, {}
         for name, face in FACES.items():
             on_gpu[name] = face("cuda")
-            counts[name] = {"launches": DEVICE.launches, "waits": DEVICE.waits, "where": dict(DEVICE.wait_at)}
+            counts[name] = {
+                **{"launches": DEVICE.launches, "waits": DEVICE.waits, "where": dict(DEVICE.wait_at)},
+                **{"by_operation": dict(DEVICE.by_operation)},
+            }
     json.dump({"cpu": on_cpu, "gpu": on_gpu, "counts": counts}, sys.stdout)
 
 

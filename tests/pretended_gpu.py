@@ -19,7 +19,8 @@ How it works: a tensor subclass whose device is cuda:0 holds a CPU tensor; every
 and done on the CPU tensors. The same guard that torch's own fake tensors use stands in for the CUDA driver.
 
 Limits: inference tensors cannot be wrapped (hence ``no_grad``). Loader processes see no pretended device. A launch is
-counted per ATen operation: some are one kernel on a GPU, some are a few, some none. Times mean nothing.
+counted per ATen operation, and attention is one: some are one kernel on a GPU, some are a few, some none.
+Times mean nothing.
 """
 
 import collections
@@ -97,7 +98,7 @@ class Device:
         self.reset()
 
     def reset(self) -> None:
-        self.launches = self.waits = 0
+        self.launches = self.waits = self.bytes_to_host = 0
         self.by_operation: collections.Counter[str] = collections.Counter()
         self.wait_at: collections.Counter[str] = collections.Counter()
 
@@ -191,12 +192,13 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name == "_to_copy" and ours and target == "cpu"
     ):
         DEVICE.wait("to the host")
+        DEVICE.bytes_to_host += (args[1] if name == "copy_" else args[0]).nbytes
     elif name in INDEXING and ours and any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in args[1]):
         DEVICE.wait("index by bool")
     elif name in WAITING and ours:
         DEVICE.wait(name)
     if ours and name not in VIEWS:
-        DEVICE.launch(name)
+        DEVICE.launch(f"{name} of a weight" if name == "_to_copy" and getattr(args[0], "_is_param", False) else name)
 
     raw_args, raw_kwargs = tree_map(lambda value: value.raw if isinstance(value, OnDevice) else value, (args, kwargs))
     if target is not None:
@@ -279,6 +281,8 @@ def pretend_cuda() -> Iterator[Device]:
             stack.enter_context(patch(torch.cuda, name, answer))
         for name in ("tensor", "as_tensor"):
             stack.enter_context(patch(torch, name, _on_cpu_first(getattr(torch, name))))
+        functional, attention = torch.nn.functional, "scaled_dot_product_attention"
+        stack.enter_context(patch(functional, attention, _one_launch(getattr(functional, attention))))
         stack.enter_context(patch(torch.Tensor, "new_tensor", _new_tensor))
         stack.enter_context(patch(torch.nn.Module, "_apply", _apply))
         real_run = threading.Thread.run
@@ -301,6 +305,18 @@ def _on_cpu_first(make: Any) -> Any:
         return tensor if device is None else tensor.to(device)
 
     return made
+
+
+def _one_launch(attend: Any) -> Any:
+    """Attention is one kernel on a GPU; on a wrapper, torch would do it by its definition."""
+
+    def attended(*tensors: Any, **kwargs: Any) -> Any:
+        if not isinstance(tensors[0], OnDevice):
+            return attend(*tensors, **kwargs)
+        DEVICE.launch("scaled_dot_product_attention")
+        return OnDevice(attend(*(tensor.raw for tensor in tensors), **kwargs))
+
+    return attended
 
 
 def _new_tensor(self: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = None, **_: Any) -> torch.Tensor:

@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train.config import EncoderCfg, ModelCfg
+from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import build_box_segmenter
 from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.networks.checkpoints import describe, identify, load_strictly, read_checkpoint, recognize
-from no_time_to_train.networks.devices import to_device
+from no_time_to_train.networks.devices import default_device, store_weights, to_device
+from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import (
     DINOV2_NAMES,
     SAM2_NAMES,
@@ -103,6 +107,15 @@ class TestRecognition:
         assert describe(shapes_of("dinov2_small_reg", monkeypatch)) == "DINOv2 ViT-S/14, registers"
 
 
+@pytest.mark.parametrize(("found", "taken"), [("cuda", "cuda"), ("xpu", "xpu"), ("mps", "cpu"), (None, "cpu")])
+def test_an_accelerator_is_taken_except_for_one_that_nobody_tried(
+    found: str | None, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accelerator = found and torch.device(found)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: accelerator)
+    assert default_device() == taken
+
+
 class TestMissingCheckpoints:
     """All of them are named, with one command."""
 
@@ -126,6 +139,40 @@ def test_a_device_that_does_not_exist_is_named() -> None:
         to_device("cuda:99", torch.nn.Linear(1, 1))
     with pytest.raises(UserError, match="device tpu cannot be used: "):
         to_device("tpu", torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(("precision", "half"), [("bfloat16", torch.bfloat16), ("16-mixed", torch.float16)])
+def test_stored_weights_give_the_bits_of_those_that_are_cast_in_every_call(precision: str, half: torch.dtype) -> None:
+    segmenter, image = (
+        build_pretrained("nano", device="cpu", settings=Settings(points_per_side=3))[0],
+        torch.rand(3, 256, 256),
+    )
+
+    def outputs() -> list[torch.Tensor]:
+        assert segmenter.proposer is not None
+        with torch.inference_mode(), torch.autocast("cpu", half):
+            found = segmenter.proposer(image.clone())
+            return [segmenter.encoder.feature_map(image[None]), found.logits, found.predicted_iou]
+
+    cast = outputs()
+    store_weights("float32", segmenter)
+    assert {weight.dtype for weight in segmenter.parameters()} == {torch.float32}
+    store_weights(precision, segmenter)
+    assert segmenter.encoder.vit.blocks[0].attn.qkv.weight.dtype == half
+    assert all(map(torch.equal, cast, outputs()))
+
+
+def test_no_random_weights_are_drawn_where_a_checkpoint_replaces_them() -> None:
+    called = set()
+
+    class Seen(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.add(func.__name__)
+            return func(*args, **kwargs or {})
+
+    with Seen():
+        build_pretrained("nano", device="cpu")
+    assert called & {"uniform_", "normal_", "kaiming_uniform_", "erfinv_"} == set()
 
 
 class TestConfiguration:

@@ -49,7 +49,7 @@ class Bench:
 
     def segment(self) -> Detections:
         """The whole method, with the results as COCO records."""
-        found = self.segmenter.segment(self.image, HEIGHT, WIDTH)
+        found = self.segmenter.segment(self.image.clone(), HEIGHT, WIDTH)  # features of the same tensor are kept
         to_coco_records(found, 1, list(range(CLASSES)))
         return found
 
@@ -81,7 +81,7 @@ class Bench:
             to_coco_records(segmenter.match_and_merge(described), 1, list(range(CLASSES)))
 
         steps = [
-            partial(proposer.encode, self.image),
+            lambda: proposer.encode(self.image.clone()),
             lambda: segmenter.encoder.feature_map(self.image[None]),
             lambda: proposer.decode(*encoded, points),
             rest,

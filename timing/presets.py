@@ -55,7 +55,7 @@ def measure_preset(
     points = point_grid(settings.points_per_side, proposer.size).to(device)
     encoded, features = proposer.encode(image), encoder.feature_map(image[None])[0]
     steps: list[Callable[[], object]] = [
-        lambda: proposer.encode(image),
+        lambda: proposer.encode(image.clone()),  # features of the same tensor are kept
         lambda: encoder.feature_map(image[None]),
         lambda: proposer.decode(*encoded, points[:: len(points) // POINTS][:POINTS]),
     ]

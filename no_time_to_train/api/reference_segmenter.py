@@ -43,7 +43,7 @@ from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
-from no_time_to_train.networks.devices import notice_slow_bfloat16
+from no_time_to_train.networks.devices import notice_slow_bfloat16, store_weights
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
@@ -171,6 +171,7 @@ class ReferenceSegmenter:
         found.sources = sources
         if found.sources != [None] and found.segmenter.settings.tiles > 1:
             raise UserError("tiles need the proposer grid: other proposals are those of the whole image")
+        store_weights(precision, found.segmenter)
         if precision == "bfloat16":
             notice_slow_bfloat16(found.device)
         return found

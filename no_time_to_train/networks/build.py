@@ -1,6 +1,7 @@
 """The two frozen networks of the method, SAM 2 and the encoder: built by name and loaded strictly from checkpoints."""
 
 import sys
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from timm.models import vision_transformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.free_encoder import FreeEncoder
@@ -63,7 +65,8 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
     folder = NANO_FOLDER if name == SAM2_NANO else files("sam2") / "configs" / family
     config = OmegaConf.create((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     OmegaConf.resolve(config)
-    with patch.object(torch.cuda, "is_available", return_value=False):  # else sam2 puts tensors on the first GPU
+    no_gpu = patch.object(torch.cuda, "is_available", return_value=False)  # else sam2 puts tensors on the first one
+    with no_gpu, nullcontext() if checkpoint is None else _Undrawn():
         model: SAM2Base = instantiate(config.model, _recursive_=True)
     if checkpoint is not None:
         load_strictly(model, read_checkpoint(checkpoint), checkpoint)
@@ -122,18 +125,29 @@ def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | N
     weights = None if checkpoint is None else read_checkpoint(checkpoint)
     info = info_of(name)
     assert info is not None  # its name was checked
+    if weights is not None and "_dinov3." in info.timm:
+        weights, biased = _without_zero_biases(weights)
+        info = info._replace(timm=info.timm.replace("_dinov3.", "_dinov3_qkvb.")) if biased else info
     model: nn.Module
-    if name == DINOV2_NANO:  # the architecture of the official ones, but narrower and shallower
-        shape: dict[str, Any] = {"img_size": img_size, "patch_size": info.patch, "embed_dim": info.width}
-        model = VisionTransformer(**shape, depth=4, num_heads=3, init_values=0.2, num_classes=0)
-    else:
-        if weights is not None and "_dinov3." in info.timm:
-            weights, biased = _without_zero_biases(weights)
-            info = info._replace(timm=info.timm.replace("_dinov3.", "_dinov3_qkvb.")) if biased else info
-        model = timm_models.create(info.timm, img_size=img_size)
+    with nullcontext() if weights is None else _Undrawn():
+        if name == DINOV2_NANO:  # the architecture of the official ones, but narrower and shallower
+            shape: dict[str, Any] = {"img_size": img_size, "patch_size": info.patch, "embed_dim": info.width}
+            model = VisionTransformer(**shape, depth=4, num_heads=3, init_values=0.2, num_classes=0)
+        else:
+            model = timm_models.create(info.timm, img_size=img_size)
     if weights is not None and checkpoint is not None:
         load_strictly(model, _convert(weights, model, with_head=name not in DINOV2), checkpoint)
     return model.eval().requires_grad_(False)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves the weights of a new network undefined: a checkpoint replaces them, and random ones take seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        drawn = func in (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_)
+        if drawn or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs or {})
 
 
 def _without_zero_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:

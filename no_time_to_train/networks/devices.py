@@ -7,12 +7,20 @@ import torch
 from torch import nn
 
 from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train.networks.own_networks import OwnProposer, OwnVit
 from no_time_to_train.networks.registry import Precision
 
 
+def default_device() -> str:
+    """The machine's accelerator, such as "cuda" or "xpu", or "cpu"; Apple's, which nobody tried, only by name."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if found is None or found.type == "mps" else found.type
+
+
 def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
-    """Move networks to a device, such as "cuda:1" or "cpu"; None takes the GPU if there is one."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Move networks to a device, such as "cuda:1" or "cpu"; None takes that of :func:`default_device`."""
+    device = device or default_device()
     try:
         for network in networks:
             network.to(device)
@@ -23,6 +31,26 @@ def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
 def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
     """A context in which networks on a device compute in a precision. It holds for the thread that enters it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def store_weights(precision: str, segmenter: Segmenter) -> None:
+    """Store the weights of both networks in the half precision that they compute in; float32 changes nothing.
+
+    Autocast casts weights in every call, because they are frozen. Stored so, they are cast once, to the same bits. What
+    autocast leaves in float32 stays so: norms, positions, prompts, and SAM 2's memory, which no image needs. So do the
+    few weights that the mask decoder reads as tensors (``two_way_transformer.output_matrix``), and networks of one's
+    own. SAM 2's predictor of boxes and points has the same modules, and always runs in the precision of the rest.
+
+    Args:
+        precision: As ``from_pretrained`` or Lightning calls it.
+    """
+    dtype = {"bf": torch.bfloat16, "16": torch.float16}.get(precision[:2])
+    networks: list[nn.Module] = [] if isinstance(segmenter.encoder.vit, OwnVit) else [segmenter.encoder]
+    if segmenter.proposer is not None and not isinstance(segmenter.proposer, OwnProposer):
+        networks += [segmenter.proposer.sam2.image_encoder, segmenter.proposer.sam2.sam_mask_decoder]
+    for name, layer in (named for network in networks for named in network.named_modules()):
+        if dtype and type(layer) in (nn.Linear, nn.Conv2d) and not name.endswith("image_to_token.out_proj"):
+            layer.to(dtype)
 
 
 def notice_slow_bfloat16(device: torch.device) -> None:

@@ -113,11 +113,10 @@ def app(
     if find_spec("gradio") is None:
         raise UserError("the app needs Gradio: pip install 'gradio>=6.30'")
 
-    import torch
-
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.data.reference_forms import find_references
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+    from no_time_to_train.networks.devices import default_device
     from no_time_to_train_extras.app.page import serve
     from no_time_to_train_extras.app.photos import UPLOADS, find_photos
     from no_time_to_train_extras.app.references import take_annotations
@@ -134,7 +133,7 @@ def app(
         images = [*images, *photos_of(results)]
     photos = find_photos(images, folder / UPLOADS, folder)
     examples = find_references(references).references if references else []
-    with_gpu = (device or ("cuda" if torch.cuda.is_available() else "cpu")) != "cpu"
+    with_gpu = (device or default_device()) != "cpu"
     side = points_per_side or (POINTS_OF_NANO if nano else POINTS_WITH_GPU if with_gpu else POINTS_ON_CPU)
     segmenter = ReferenceSegmenter.from_pretrained(
         *networks,
