@@ -50,8 +50,8 @@ def track(
         overwrite: Replace finished results in --out, once the new ones are complete.
         format: An annotated video, and the tracks as MOTS text or as JSON of YouTube-VIS (docs/video.md).
         jsonl: Print a line of JSON for each frame as soon as it is known. All else is printed to the standard error.
-        threshold: The score that an instance needs to start a track, from 0 to 1, or auto (see segment). It continues a
-            track with half of it.
+        threshold: The score that an instance needs to start a track, from 0 to 1, or auto (see segment). A fifth of it
+            continues a track.
         class_score: The threshold of one class: NAME=X. May be given several times.
         every: One frame in this many is used.
         propagate: Look for objects in one in this many of these frames; SAM 2's memory carries them through the others.
