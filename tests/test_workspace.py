@@ -553,9 +553,9 @@ def test_pictures_and_unused_uploads_are_removed_and_sooner_where_they_are_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train_extras.app import server
+    from no_time_to_train_extras.app import guarded_app
 
-    app = server.GuardedApp("127.0.0.1", tmp_path, lambda name, values: "")
+    app = guarded_app.GuardedApp("127.0.0.1", tmp_path, lambda name, values: "")
     ages = {
         "shown/image.jpg": 70,
         "new/image.jpg": 5,
@@ -572,7 +572,7 @@ def test_pictures_and_unused_uploads_are_removed_and_sooner_where_they_are_many(
     left = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.*"))]
     assert left == ["new/image.jpg", "thumbnails/b.jpg", "upload/a.png"]
     app.looked = 0
-    monkeypatch.setattr(server, "LARGEST_TEMPORARY", 300)
+    monkeypatch.setattr(guarded_app, "LARGEST_TEMPORARY", 300)
     app.remove_old()
     assert not (tmp_path / "upload" / "a.png").exists()
 
