@@ -30,10 +30,10 @@ from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
 from timing.drawn_scenes import segmenter_of
 from timing.report import table_row
 
-#: The ways to link.
+#: The ways to link, each with the smallest similarity that was best for it.
 VARIANTS = {
-    "overlap alone": TrackerSettings(overlap_weight=1, return_similarity=1, lost_seconds=1.0),
-    "vectors alone": TrackerSettings(overlap_weight=0),
+    "overlap alone": TrackerSettings(overlap_weight=1, least_similarity=0.05, lost_seconds=4, return_similarity=1),
+    "vectors alone": TrackerSettings(overlap_weight=0, least_similarity=0.1),
     "both": TrackerSettings(),
 }
 

@@ -46,8 +46,8 @@ class TrackerSettings:
         lost_seconds: A track that was seen neither in the last frame nor within this time is lost: only a new one can
             take its id.
         return_similarity: A new track less similar to a lost one does not take its id.
-        far: Taken off that similarity for a way as long as the image's diagonal, from where the lost track was last
-            seen to where the new one is. Where objects pass and others follow, the next one then does not take the id.
+        far: Taken off that similarity for a way as long as the image's diagonal, from where the lost track was seen
+            to where the new one is. Where objects pass and others follow, it keeps the next one from taking the id.
         return_seconds: A track that was not seen for longer has ended.
     """
 
