@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train_extras.video.moving_scenes import LEAST_VISIBLE, Clip, draw_clip
+from no_time_to_train_extras.video.track_frames import tracker_settings
 from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
 
 #: Height and width of the frames.
@@ -91,6 +93,12 @@ def test_what_follows_on_a_belt_does_not_take_the_id_of_what_went() -> None:
 
 def test_an_id_is_not_taken_after_the_time_to_return_nor_used_again() -> None:
     assert returned(Tracker(SETTINGS), 6.0, RED) == 2
+
+
+def test_nothing_comes_back_where_returns_is_0() -> None:
+    for seconds, number in ((10, 1), (0, 2)):
+        settings = replace(tracker_settings(seconds), birth_score=0.4)
+        assert returned(Tracker(settings), 3.0, NEARLY_RED) == number
 
 
 def test_a_low_score_continues_a_track_but_starts_none() -> None:

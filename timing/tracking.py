@@ -35,6 +35,7 @@ VARIANTS = {
     "overlap alone": TrackerSettings(overlap_weight=1, least_similarity=0.05, lost_seconds=4, return_similarity=1),
     "vectors alone": TrackerSettings(overlap_weight=0, least_similarity=0.1),
     "both": TrackerSettings(),
+    "both, none returns": TrackerSettings(return_seconds=TrackerSettings.lost_seconds),
 }
 
 #: What is kept of a clip: the instances of each frame by mode, and the seconds that finding them took.

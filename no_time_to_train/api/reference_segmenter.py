@@ -481,18 +481,22 @@ class ReferenceSegmenter:
         images = tqdm(images, "segment", unit=" image", disable=not progress)
         return follow(images, self.propose, partial(self._classify_with_notice, threshold=thresholds))
 
-    def track(self, video: Video, threshold: Threshold = USUAL_THRESHOLD, every: int = 1) -> Iterator[TrackedFrame]:
+    def track(
+        self, video: Video, threshold: Threshold = USUAL_THRESHOLD, every: int = 1, returns: float = 10
+    ) -> Iterator[TrackedFrame]:
         """Find the objects of the known classes in a video or a live picture, each with its identity (docs/video.md).
 
         Args:
             video: A video, a folder of its frames, the number of a camera, the address of a stream, or pairs of
                 seconds and an image as in :meth:`add_reference`.
-            threshold: As in :meth:`segment`. An instance continues a track with half of it.
+            threshold: As in :meth:`segment`. An instance continues a track with a fifth of it.
             every: One frame in this many is used.
+            returns: Seconds in which an object that was hidden or has left gets its identity back. 0 where none comes
+                back, as on a belt.
         """
         from no_time_to_train_extras.video.track_frames import track
 
-        return track(self, video, self._thresholds(threshold), every)
+        return track(self, video, self._thresholds(threshold), every, returns)
 
     def propose(
         self,

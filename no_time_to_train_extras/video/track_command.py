@@ -15,6 +15,8 @@ from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, Positive, Range, parse_number
 from no_time_to_train_extras.video.live import is_live
 
+Seconds = Annotated[float, Range(0)]
+
 #: Frames per second.
 Rate = Annotated[float, Range(0.01, 240)]
 
@@ -32,6 +34,7 @@ def track(
     class_score: Sequence[str] = (),
     every: Positive = 1,
     propagate: Positive = 1,
+    returns: Seconds = 10.0,
     duration: str | None = None,
     watch: bool = False,
     fps: Rate = 25.0,
@@ -55,6 +58,8 @@ def track(
         class_score: The threshold of one class: NAME=X. May be given several times.
         every: One frame in this many is used.
         propagate: Look for objects in one in this many of these frames; SAM 2's memory carries them through the others.
+        returns: Seconds in which an object that was hidden or has left gets its identity back. 0 where none comes back,
+            as on a conveyor belt.
         duration: Stop after this much of the video: 60s, 5m or 1h. Also --for.
         watch: Wait for further images in the folder, until Ctrl-C or --for ends the run.
         fps: Frames per second of a folder's images, and of a video that states none.
@@ -100,6 +105,7 @@ def track(
 
         from no_time_to_train.commands.segment import measured_thresholds
         from no_time_to_train_extras.video.frames import Frames
+        from no_time_to_train_extras.video.track_frames import tracker_settings
         from no_time_to_train_extras.video.track_run import TrackRun
 
         if not live:  # a camera is opened once it is needed
@@ -117,7 +123,8 @@ def track(
         if frames.live:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the run as Ctrl-C does
         lowest = {name: thresholds.of(name) for name in segmenter.classes}
-        run = TrackRun(segmenter, frames, lowest, lines, zones, format, propagate, printed if jsonl else None)
+        linking = propagate, tracker_settings(returns)
+        run = TrackRun(segmenter, frames, lowest, lines, zones, format, *linking, printed if jsonl else None)
         try:
             run.write(out, overwrite) if out else run.track()
         except KeyboardInterrupt:

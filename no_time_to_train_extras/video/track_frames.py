@@ -23,16 +23,13 @@ from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.overlap import follow
 from no_time_to_train.ranges import Positive, check_number
 from no_time_to_train_extras.video.frames import Frame, Frames
-from no_time_to_train_extras.video.tracker import Track, Tracker, TrackerSettings
+from no_time_to_train_extras.video.tracker import Seconds, Track, Tracker, TrackerSettings
 
 if TYPE_CHECKING:
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 
 #: The share of its class's threshold that the score of an instance needs to continue a track.
 CONTINUES = 0.2
-
-#: The tracker's settings. It gets scores relative to the thresholds, because these may differ between classes.
-SETTINGS = TrackerSettings(birth_score=1.0)
 
 
 #: A path, the number of a camera, the address of a stream, or pairs of seconds and an image.
@@ -71,6 +68,15 @@ class TrackedFrame:
         found = from_coco_records(results, [category.id for category in categories], *image.shape[:2])
         tracks = np.array([one["track_id"] for one in results], np.int64)
         return cls(record["number"], record["seconds"], Instances(image, categories, found), tracks)
+
+
+def tracker_settings(returns: float) -> TrackerSettings:
+    """The tracker's settings. It gets scores relative to the thresholds, because these may differ between classes.
+
+    Args:
+        returns: Seconds in which an object that was hidden or has left gets its identity back.
+    """
+    return TrackerSettings(birth_score=1.0, return_seconds=max(returns, TrackerSettings.lost_seconds))
 
 
 def track_frames(
@@ -146,17 +152,19 @@ def track_frames(
 
 
 def track(
-    segmenter: "ReferenceSegmenter", video: Video, thresholds: Mapping[str, float], every: int
+    segmenter: "ReferenceSegmenter", video: Video, thresholds: Mapping[str, float], every: int, returns: float
 ) -> Iterator[TrackedFrame]:
     """What ``ReferenceSegmenter.track`` returns."""
     check_number("every", every, Positive)
+    check_number("returns", returns, Seconds)
+    tracker = Tracker(tracker_settings(returns))
     if isinstance(video, str | Path | int):
         frames = Frames(str(video), every)
         try:
-            yield from track_frames(segmenter, frames, thresholds, Tracker(SETTINGS))
+            yield from track_frames(segmenter, frames, thresholds, tracker)
         finally:
             frames.close()
     else:
         numbered = islice(enumerate(video), 0, None, every)
         own = (Frame(number, seconds, as_rgb(image)) for number, (seconds, image) in numbered)
-        yield from track_frames(segmenter, own, thresholds, Tracker(SETTINGS))
+        yield from track_frames(segmenter, own, thresholds, tracker)

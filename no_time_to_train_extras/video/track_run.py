@@ -25,8 +25,8 @@ from no_time_to_train.pipeline.summary import count_labels
 from no_time_to_train_extras.video.crossings import Points
 from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.track_files import TrackFiles
-from no_time_to_train_extras.video.track_frames import SETTINGS, TrackedFrame, track_frames
-from no_time_to_train_extras.video.tracker import Tracker
+from no_time_to_train_extras.video.track_frames import TrackedFrame, track_frames
+from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
 
 #: The most frames, and the most seconds of work, that a killed run loses.
 FRAMES_AT_ONCE, SECONDS_AT_ONCE = 64, 5.0
@@ -56,6 +56,7 @@ class TrackRun:
     zones: Sequence[Points] = ()
     formats: Sequence[str] = ()
     propagate: int = 1
+    settings: TrackerSettings = field(default_factory=TrackerSettings)
     jsonl: TextIO | None = None
     done: int = 0
     done_before: int = 0
@@ -95,7 +96,7 @@ class TrackRun:
                     raise
                 if not self.done:
                     raise UserError(f"no frame of {self.frames.name} can be read: {', '.join(self.frames.skipped[:1])}")
-                about = {"tracker": asdict(SETTINGS), "precision": self.segmenter.precision}
+                about = {"tracker": asdict(self.settings), "precision": self.segmenter.precision}
                 with record_stage(folder, "track", {}, **about, dropped=self.frames.dropped) as section:
                     section["command"] = section["command"].replace(self.frames.source, self.frames.shown)
                     self.objects = files.finish()
@@ -103,7 +104,7 @@ class TrackRun:
 
     def _depends_on(self) -> dict[str, Any]:
         """What the tracks depend on, as JSON values."""
-        of_tracks = {"thresholds": dict(self.thresholds), "tracker": asdict(SETTINGS), "propagate": self.propagate}
+        of_tracks = {"thresholds": dict(self.thresholds), "tracker": asdict(self.settings), "propagate": self.propagate}
         return {**depends_on(self.segmenter), **of_tracks, **self.frames.identity()}
 
     def track(self, files: TrackFiles | None = None, journal: Journal | None = None) -> None:
@@ -131,7 +132,7 @@ class TrackRun:
     def _tracked(self, frames: Iterator[Frame], journal: Journal | None) -> Iterator[TrackedFrame]:
         """The tracked frames, those of the journal first."""
         assert self.segmenter.memory is not None
-        tracker, chunks = Tracker(SETTINGS), 0
+        tracker, chunks = Tracker(self.settings), 0
         for chunks in count():
             chunk = None if journal is None else journal.get(chunks)
             if chunk is None:

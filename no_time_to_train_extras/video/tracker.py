@@ -23,6 +23,7 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.ranges import Fraction, Positive, Range, check_fields
 
 Floats = NDArray[np.float64]
+Seconds = Annotated[float, Range(0)]
 
 #: What the newest vector counts at least in the mean of a track.
 NEW = 0.1
@@ -59,10 +60,10 @@ class TrackerSettings:
     least_similarity: Fraction = 0.3
     same_vector: Annotated[float, Range(-1, 0.999)] = 0.2
     other_class: Fraction = 0.2
-    lost_seconds: Annotated[float, Range(0)] = 0.3
+    lost_seconds: Seconds = 0.3
     return_similarity: Fraction = 0.2
     far: Annotated[float, Range(0)] = 1.0
-    return_seconds: Annotated[float, Range(0)] = 10.0
+    return_seconds: Seconds = 10.0
 
     def __post_init__(self) -> None:
         check_fields(self)
