@@ -16,9 +16,10 @@ from no_time_to_train.lightning_module import NoTimeToTrain
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks import download, registry
-from no_time_to_train.networks.build import build_sam2
+from no_time_to_train.networks.build import build_encoder, build_sam2
 from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.registry import PRESETS, find_networks
+from no_time_to_train.pipeline.stage import RunCfg
 from tests.conftest import Checkpoints, Photo
 
 
@@ -164,9 +165,11 @@ def test_the_option_compile_decoder_reaches_the_decoder(
 ) -> None:
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]))
     module = NoTimeToTrain("test", None, None, compile_decoder=wanted)  # type: ignore[arg-type]
-    segmenter = Segmenter(torch.nn.Identity(), proposer)  # type: ignore[arg-type]
+    segmenter = Segmenter(build_encoder("dinov2_nano", None, nano_checkpoints[1]), proposer)
 
     class Stage:
+        run = RunCfg()
+
         def build(self) -> Segmenter:
             return segmenter
 

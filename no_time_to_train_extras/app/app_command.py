@@ -164,9 +164,9 @@ def lock_folder(folder: Path, out: Path, uploads: str) -> FileLock:
     Returns:
         What must be held as long as the folder is used.
     """
+    lock = FileLock(folder / "lock")
     try:
         (folder / uploads).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
         lock.acquire(timeout=0)
         if fcntl is not None:  # the lock's file can be removed, by a cleaner or a program that syncs; the folder cannot
             handle = os.open(folder, os.O_RDONLY)
@@ -174,6 +174,7 @@ def lock_folder(folder: Path, out: Path, uploads: str) -> FileLock:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(handle)
+                lock.release()
                 raise
             except OSError:  # network file systems lock no folders
                 os.close(handle)
