@@ -13,10 +13,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from no_time_to_train import ReferenceSegmenter
-from no_time_to_train.api.sources import NetworkSource
+from no_time_to_train.api.sources import NetworkSource, build_sources
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
@@ -185,6 +185,21 @@ def test_a_segmenter_shows_sam_3_its_positive_references_only(folders: Path) -> 
     assert (shown.image == ONE.image).all()
     assert (shown.mask == ONE.mask).all()
     assert len(segmenter.propose(PICTURE).proposals) > 0
+
+
+def test_results_depend_on_the_content_of_the_weights(folders: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folders / "owlv2", tmp_path / "owlv2")
+    (weights,) = copy.glob("*.safetensors")
+
+    def depends_on() -> list[Any]:
+        (source,) = build_sources(f"owlv2={copy}", 5, "cpu")
+        assert isinstance(source, NetworkSource)
+        return source.depends_on()
+
+    before = depends_on()
+    save_file({name: 2 * one for name, one in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    assert depends_on()[:2] == before[:2] == [f"owlv2={copy}", 5]
+    assert depends_on()[2] != before[2]
 
 
 def sam3_that_finds(*regions: tuple[slice, slice], canvas: tuple[int, int], presence: float = 0.0) -> Sam3Exemplars:

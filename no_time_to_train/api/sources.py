@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.proposal_files import GRID, ProposalFile
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import sha256_if_readable
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 
@@ -27,11 +28,13 @@ class NetworkSource:
         name: What results call it.
         propose: The proposals in an image, uint8 [H, W, 3] RGB.
         most: The proposals of an image that are kept, those of the highest scores.
+        weights: The SHA-256 of the files of its weights, where they are in a file or folder that was given.
     """
 
     name: str
     propose: Callable[[NDArray[np.uint8]], Given]
     most: int = PROPOSALS_PER_IMAGE
+    weights: tuple[str | None, ...] = ()
 
     def show(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
         """Show a positive reference, uint8 [H, W, 3] and bool [H, W], to a network that looks for it."""
@@ -46,7 +49,7 @@ class NetworkSource:
 
     def depends_on(self) -> Any:
         """What the proposals depend on, as JSON values."""
-        return [self.name, self.most]
+        return [self.name, self.most, *self.weights]
 
 
 #: A source of proposals; None is SAM 2's own prompts.
@@ -71,9 +74,13 @@ def _source(proposer: Proposer, most: int, device: str | torch.device | None) ->
     if Path(proposer).suffix == ".json":
         return ProposalFile(Path(proposer), most)
 
-    from no_time_to_train_extras.proposers import build_source
+    from no_time_to_train_extras.proposers import build_source, read_spec
 
-    return NetworkSource(str(proposer), build_source(str(proposer), device), most)
+    place = Path(read_spec(str(proposer))[1])
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
+    return NetworkSource(
+        str(proposer), build_source(str(proposer), device), most, tuple(map(sha256_if_readable, files))
+    )
 
 
 def given_in(
