@@ -39,7 +39,7 @@ class StandIn:
         for parameter in self.segmenter.parameters():
             torch.nn.init.ones_(parameter)
         self.segmenter.settings = Settings()
-        self.precision, self.sources, self.names = "float32", [None], None
+        self.precision, self.sources, self.names, self.compiled = "float32", [None], None, False
         self.calls, self.error, self.seen = calls, error, 0
 
     def propose(self, image: NDArray[np.uint8], **_: object) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from no_time_to_train.networks import download, registry
 from no_time_to_train.networks.build import build_encoder, build_sam2
 from no_time_to_train.networks.devices import notice_slow_bfloat16
 from no_time_to_train.networks.registry import PRESETS, find_networks
+from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.pipeline.stage import RunCfg
 from tests.conftest import Checkpoints, Photo
 
@@ -157,6 +159,31 @@ def test_the_compiled_decoder_sees_padded_batches_and_gives_the_same_masks(
     assert options == [{"dynamic": False, "mode": None}]
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.predicted_iou, expected.predicted_iou)
+
+
+def test_segment_compiles_both_encoders_before_the_first_image_and_its_runs_are_others(
+    photo: Photo, nano_checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
+    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=2))
+    segmenter.add_reference("thing", photo.path, photo.mask)
+    before, found = depends_on(segmenter), segmenter.segment(photo.path, threshold=0)
+    assert segmenter.compile() > 0
+    assert len(compiled) == 2
+    assert depends_on(segmenter) == {**before, "compile": True}
+    assert segmenter.segment(photo.path, threshold=0).to_coco() == found.to_coco()
+
+
+@pytest.mark.slow
+def test_compiled_networks_find_the_same_but_for_the_last_digits(photo: Photo) -> None:
+    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=4))
+    segmenter.add_reference("thing", photo.path, photo.mask)
+    found = segmenter.segment(photo.path, threshold=0)
+    segmenter.compile()
+    again = segmenter.segment(photo.path, threshold=0)
+    np.testing.assert_allclose(again.scores, found.scores, atol=1e-3)
+    assert (again.labels == found.labels).all()
 
 
 @pytest.mark.parametrize("wanted", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # help() then shows ImageInput rather than all that it stands for
 
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
     from no_time_to_train_extras.video.track_frames import TrackedFrame, Video
 
 
+#: The side in pixels of the image that networks are compiled with. They see any image at their own sizes.
+BLACK = 256
+
+
 class ReferenceSegmenter:
     """Finds objects like the ones that it was shown.
 
@@ -98,6 +103,7 @@ class ReferenceSegmenter:
         made_with: What the memory's vectors depend on besides the references.
         sources: What proposes masks; None stands for SAM 2's own prompts.
         names: The names of classes as a second cue; None without them, see :meth:`use_names`.
+        compiled: Whether :meth:`compile` was called.
     """
 
     def __init__(
@@ -124,6 +130,7 @@ class ReferenceSegmenter:
         }
         self._measured = MeasuredThresholds()
         self.names: Names | None = None
+        self.compiled = False
 
     @classmethod
     def from_pretrained(
@@ -347,6 +354,23 @@ class ReferenceSegmenter:
             raise UserError("names alone need an empty memory, and each name once")
         names = build_names(self.segmenter, str(self.made_with["encoder"]), 1, model, self.device)
         self.set_memory(names.memory([check_label(label) for label in labels], self.made_with))
+
+    def compile(self) -> float:
+        """Let ``torch.compile`` translate the networks, which takes minutes: further images take less time.
+
+        The last digits of the results change. On a CPU, SAM 2's decoder is left as it is. With guided prompts, the
+        memory must not be empty.
+
+        Returns:
+            The seconds that it took, with a first image, which is black.
+        """
+        start = time.monotonic()
+        self.segmenter.compile_encoders()
+        if self.device.type != "cpu":
+            self.segmenter.compile_decoder()
+        self.compiled = True
+        propose(np.zeros((BLACK, BLACK, 3), np.uint8), self.segmenter, self.precision)
+        return time.monotonic() - start
 
     def renumber(self, ids: dict[str, int]) -> None:
         """Give the classes category ids, such as those of a ground truth.

@@ -51,6 +51,7 @@ def segment(
     names: Fraction = 0.0,
     names_only: Sequence[str] = (),
     names_model: str | None = None,
+    compile: bool = False,
     devices: Positive = 1,
     num_nodes: Positive = 1,
     networks: NetworkOptions,
@@ -80,6 +81,8 @@ def segment(
         names_only: A class that has a name and no reference, with a TIPSv2 encoder. Without references. May be given
             several times.
         names_model: With these two, a folder with a TIPSv2, or its name on the hub. Default: that of the encoder.
+        compile: Let torch.compile translate the networks before the first image. It takes minutes, which many images
+            make up for, and changes the last digits of the results (docs/speed.md).
         devices: Share the images among this many GPUs of the machine, or processes with --device cpu.
         num_nodes: Share them among this many machines as well, each of which runs this command
             (docs/several_gpus.md).
@@ -174,6 +177,8 @@ def segment(
     segmenter.renumber(found.category_ids if found else {})
     thresholds.check_names(segmenter.classes)
     notice_similar(segmenter.classes)
+    if compile and targets is not None:
+        print(f"compiled in {segmenter.compile():.0f} s")
     if trainer and targets and not trainer.is_global_zero:
         segmenter.renumber(targets.category_ids)
         share_images(trainer, segmenter, targets)

@@ -165,6 +165,7 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
         "networks": hash_networks(segmenter.segmenter),
         "settings": settings,
         "precision": segmenter.precision,
+        **({"compile": True} if segmenter.compiled else {}),  # only then, so that older runs resume
         **hash_sources(segmenter.sources),
         **({"with names": hash_tensors({"prototypes": segmenter.segmenter.prototypes})} if segmenter.names else {}),
         **hashes(*settings.values()),
