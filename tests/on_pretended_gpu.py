@@ -3,10 +3,13 @@
 A process of its own, because ``torch.inference_mode`` must be replaced before the package is imported.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,7 +19,9 @@ torch.inference_mode = torch.no_grad  # type: ignore[misc]
 import numpy as np  # noqa: E402
 
 from no_time_to_train import ReferenceSegmenter, Settings  # noqa: E402
-from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene  # noqa: E402
+from no_time_to_train.benchmarks.own_data_set import STAGES, BenchmarkOptions, configure, run_stages  # noqa: E402
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco  # noqa: E402
+from no_time_to_train.files import read_json  # noqa: E402
 from no_time_to_train.method.beyond.given import Given  # noqa: E402
 from no_time_to_train.method.fast.masks import Masks  # noqa: E402
 from tests.pretended_gpu import DEVICE, pretend_cuda  # noqa: E402
@@ -60,6 +65,22 @@ def found_by(device: str, precision: Any = "float32", proposer: Any = "grid", **
     return [one.to_coco() for one in found]
 
 
+def stages_found(device: str) -> list[Any]:
+    """The three stages by Lightning, with the cache; the second time, its proposals are those of the cache."""
+    DEVICE.reset()
+    with TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
+        folder = Path(name)
+        scenes = write_coco(folder / "scenes", NOVEL_CLASSES[:2], 2, seed=1)
+        configure(scenes, scenes, folder, BenchmarkOptions(n_shot=1, nano=True, points_per_side=4, device=device))
+        cache = ["--model.init_args.cache_dir", str(folder / "cache")]
+        found = []
+        for stages in (STAGES, STAGES[2:]):
+            run_stages(folder, stages, [*cache, "--model.init_args.data_load_cfgs.workers", "0"])
+            found.append(read_json(folder / "results.json"))
+        assert list((folder / "cache").rglob("*.proposals"))
+    return found
+
+
 FACES: dict[str, Callable[[str], Any]] = {
     "paper": found_by,
     "best": lambda device: found_by(device, score="cosine_iou", suppression="none", merge_exponent=0.75),
@@ -72,6 +93,7 @@ FACES: dict[str, Callable[[str], Any]] = {
         **{"multimask": False, "no_mem_embed": True, "quality": "given", "pooling": "grid", "compared_at": "grid"},
         **{"min_similarity": -1, "output_box": "proposal", "merging": "diffusion", "suppression": "none"},
     ),
+    "stages": stages_found,
     "bfloat16": lambda device: found_by(device, precision="bfloat16"),
 }
 

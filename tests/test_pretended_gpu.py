@@ -43,6 +43,13 @@ def test_a_gpu_finds_what_the_cpu_finds(ran: dict[str, Any], face: str) -> None:
                 assert ours.get("source") == theirs.get("source")
 
 
+def test_lightnings_stages_and_the_cache_on_a_gpu_give_what_they_give_on_a_cpu(ran: dict[str, Any]) -> None:
+    computed, cached = ran["gpu"]["stages"]
+    assert computed == cached == ran["cpu"]["stages"][0]
+    assert len(computed) > 0
+    assert ran["counts"]["stages"]["launches"] > 100  # it was the GPU
+
+
 @pytest.mark.parametrize("face", WAITS)
 def test_the_host_waits_a_few_times_an_image_whatever_the_number_of_classes(ran: dict[str, Any], face: str) -> None:
     counts = ran["counts"][face]
