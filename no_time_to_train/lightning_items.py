@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +16,7 @@ from torch.utils.data.distributed import DistributedSampler
 from no_time_to_train.errors import UserError
 from no_time_to_train.overlap import Worker
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.processes import end_if_killed, end_with_parent, watch
+from no_time_to_train.pipeline.processes import PERIOD, end_with_parent, watch
 
 #: Seconds without an item after which a run ends, because the disk with the images does not answer, or a process that
 #: loads them has been killed unnoticed (Lightning removes torch's handler where one process runs several stages).
@@ -87,9 +88,9 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
         stopped = type(error).__name__ == "SIGTERMException"
         raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
-    except RuntimeError:  # the connection to a killed process may break before it is noticed
-        if trainer.is_global_zero:
-            end_if_killed(trainer.strategy.launcher)
+    except RuntimeError:
+        if getattr(trainer.strategy.launcher, "procs", []):
+            time.sleep(2 * PERIOD)  # the connection to a killed process may break before it is noticed
         raise
 
 
