@@ -20,7 +20,7 @@ GUIDED: dict[str, Any] = {"prompts": "guided"}
 TILES: dict[str, Any] = {"tiles": 2, "points_per_side": 4}
 
 
-@pytest.mark.parametrize("settings", [MODES["best"], GUIDED, TILES], ids=["best", "guided", "tiles"])
+@pytest.mark.parametrize("settings", [{**MODES["best"], **GUIDED}, TILES], ids=["best and guided", "tiles"])
 def test_two_processes_give_the_same_and_a_run_with_other_settings_does_not_resume(
     settings: dict[str, Any],
     arguments: Arguments,

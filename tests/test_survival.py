@@ -17,7 +17,7 @@ from no_time_to_train.pipeline.journal import Journal
 from tests.conftest import DATA, Checkpoints, assert_same_results, stage_arguments
 from tests.test_stages import start
 
-KILLS = 20
+KILLS = 12
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Stage = Callable[..., list[str]]
 
