@@ -54,7 +54,7 @@ def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Traine
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"--devices {devices}: {' '.join(str(error).split())}") from error
     if not trainer.is_global_zero:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as the process
     return trainer
 
 

@@ -34,6 +34,7 @@ pytest.importorskip("fastapi", reason="the server's extra is not installed")
 
 import uvicorn
 
+from no_time_to_train_extras.app import request_parts
 from no_time_to_train_extras.server import request_guard
 from no_time_to_train_extras.server.compute_queue import ComputeQueue
 from no_time_to_train_extras.server.http_api import build_api
@@ -209,7 +210,7 @@ def test_a_body_without_a_length_is_counted_as_it_comes(url: str) -> None:
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_guard, "PATIENCE", 0.1)
+    monkeypatch.setattr(request_parts, "PATIENCE", 0.1)
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as client:
         client.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
         assert client.recv(100).startswith(b"HTTP/1.1 408")

@@ -91,10 +91,10 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
     }
     for stage in stages:
         arguments = ["--config", str(folder / CONFIG), "--model.test_mode", stage, *paths[stage], *options]
-        if stage != "postprocess_memory" and devices > 1:
+        if shared := stage != "postprocess_memory" and devices > 1:
             arguments += ["--trainer.devices", str(devices), "--trainer.strategy", "ddp"]
         print(f"\n$ no-time-to-train test {shlex.join(arguments)}", flush=True)
-        if "ddp" not in arguments:
+        if not shared:
             run_stage(arguments)
         elif status := subprocess.call([sys.executable, "-m", "no_time_to_train", "test", *arguments]):
             sys.exit(status)  # the stage's processes begin with the command of the stage, not with this one

@@ -10,7 +10,8 @@ from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
-from no_time_to_train.ranges import NonNegative, Positive
+from no_time_to_train.pipeline.summary import Thresholds
+from no_time_to_train.ranges import Fraction, NonNegative, Positive, parse_number
 
 if TYPE_CHECKING:
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
@@ -147,6 +148,9 @@ class NetworkOptions(NetworkChoice):
     prompts: Prompts | None = None
     precision: Precision = "float32"
 
+    def check(self, *others: Path, needed: bool = True) -> None:
+        super().check(*others, *([self.sam_checkpoint] if self.sam_checkpoint else []), needed=needed)
+
     def settings(self) -> dict[str, Any]:
         prompts = self.prompts or PRESETS[self.preset or "accurate"].prompts
         return {**super().settings(), "tiles": self.tiles, "prompts": prompts, **of_mode(self.mode)}
@@ -155,6 +159,16 @@ class NetworkOptions(NetworkChoice):
         for name in ("sam_checkpoint", "context_ratio", "precision", "debias"):
             more[name] = getattr(self, name)
         return super().build(**more)
+
+
+def read_thresholds(threshold: str, class_score: Sequence[str], references: ReferenceOptions) -> Thresholds:
+    """The thresholds that ``--threshold`` and ``--class-score`` state; auto is the default until it is measured."""
+    if threshold == "auto" and not (references.references or references.reference):
+        raise UserError(
+            "--threshold auto measures the references: give --references or --reference; a memory has no images"
+        )
+    given = Thresholds().score if threshold == "auto" else parse_number("--threshold", threshold, Fraction)
+    return Thresholds.parse(given, class_score)
 
 
 def check_files(*paths: Path) -> None:

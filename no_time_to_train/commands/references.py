@@ -31,7 +31,7 @@ def measure(
     references.parse()
     for name in ("reference_report.json", "reference_report.html"):
         check_replaceable(out / name)
-    networks.check(*([networks.sam_checkpoint] if networks.sam_checkpoint else []))
+    networks.check()
 
     from no_time_to_train.analysis.reference_report import summary_lines
     from no_time_to_train.analysis.reference_report_page import write_report

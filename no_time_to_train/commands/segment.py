@@ -16,6 +16,7 @@ from no_time_to_train.commands.options import (
     ReferenceOptions,
     check_memories,
     check_proposals,
+    read_thresholds,
 )
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
 from no_time_to_train.files import check_replaceable, real_path
@@ -23,7 +24,7 @@ from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output
 from no_time_to_train.pipeline.summary import Thresholds
-from no_time_to_train.ranges import Fraction, Positive, parse_number
+from no_time_to_train.ranges import Fraction, Positive
 
 if TYPE_CHECKING:
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
@@ -106,14 +107,9 @@ def segment(
         raise UserError("nothing to do: give --images, and --out for the results, or --save-memory")
     if (images or show_references) and not out:
         raise UserError("--out is missing: the folder to write the results to")
-    if threshold == "auto" and not positive:
-        raise UserError(
-            "--threshold auto measures the references: give --references or --reference; a memory has no images"
-        )
+    thresholds = read_thresholds(threshold, class_score, references)
     if names and threshold == "auto":
         raise UserError("--threshold auto measures references without names: give a number, or leave --names out")
-    given = Thresholds().score if threshold == "auto" else parse_number("--threshold", threshold, Fraction)
-    thresholds = Thresholds.parse(given, class_score)
     references.parse()
     check_memories(memory)
     for argument in images:
@@ -129,8 +125,7 @@ def segment(
     elif out:
         check_output(out, overwrite or show_references)
     check_proposals(proposals, networks.tiles)
-    more = [networks.sam_checkpoint] if networks.sam_checkpoint else []
-    networks.check(*more, needed=not show_references)  # which needs them only where a reference has no mask
+    networks.check(needed=not show_references)  # which needs them only where a reference has no mask
 
     from no_time_to_train.data.images import allow_pixels
     from no_time_to_train.data.targets import find_targets

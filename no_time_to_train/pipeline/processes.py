@@ -53,15 +53,10 @@ def watch(launcher: Any) -> None:
     def look() -> None:
         while True:
             time.sleep(PERIOD)
-            end_if_killed(launcher)
+            for number, process in enumerate(getattr(launcher, "procs", []), start=2):
+                if (code := process.poll()) is not None and code < 0:
+                    name = SIGNALS.get(-code, f"signal {-code}")
+                    print(f"error: process {number} of the run was ended by {name}", file=sys.stderr, flush=True)
+                    os._exit(1)  # the others end with this one, see end_with_parent
 
     threading.Thread(target=look, daemon=True).start()
-
-
-def end_if_killed(launcher: Any) -> None:
-    """End this process with one line where a signal has ended another one of the run; see :func:`watch`."""
-    for number, process in enumerate(getattr(launcher, "procs", []), start=2):
-        if (code := process.poll()) is not None and code < 0:
-            name = SIGNALS.get(-code, f"signal {-code}")
-            print(f"error: process {number} of the run was ended by {name}", file=sys.stderr, flush=True)
-            os._exit(1)  # the others end with this one, see end_with_parent

@@ -11,9 +11,6 @@ from no_time_to_train.ranges import Range
 
 Port = Annotated[int, Range(1, 65535)]
 
-#: Seconds that a request may take before its first bytes count, and bytes per second from then on.
-PATIENCE, SLOWEST = 10.0, 10_000
-
 #: Headers of every answer: no other page shows this one in a frame, or reads its files.
 HEADERS = {
     "x-frame-options": "DENY",

@@ -21,7 +21,7 @@ from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import real_path
 from no_time_to_train_extras.app.actions import VERDICTS, exported
 from no_time_to_train_extras.app.corrections import Item
-from no_time_to_train_extras.app.guarded_app import LONGEST
+from no_time_to_train_extras.app.request_parts import LONGEST
 from no_time_to_train_extras.app.workspace import Workspace
 
 #: The x and y in pixels of each point; None for none.

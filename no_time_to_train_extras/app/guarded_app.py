@@ -1,6 +1,5 @@
 """What stands between the network and Gradio: who is answered, what is accepted, and what no answer may do."""
 
-import asyncio
 import json
 import re
 import time
@@ -15,8 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from no_time_to_train.errors import one_line
-from no_time_to_train_extras.app.addresses import HEADERS, PATIENCE, SLOWEST, foreign_reason
+from no_time_to_train_extras.app.addresses import HEADERS, foreign_reason
+from no_time_to_train_extras.app.request_parts import next_part, refusal
 
 #: Bytes of a call, and of uploads and pictures in the temporary folder together.
 LARGEST_CALL, LARGEST_TEMPORARY = 4 * 2**20, 2 * 2**30
@@ -26,9 +25,6 @@ OLD, YOUNG, LOOKS = 600.0, 60.0, 10.0
 
 #: Wrong passwords that are answered in this many seconds.
 GUESSES, WHILE = 10, 60.0
-
-#: Characters of a message: it may quote what it was sent.
-LONGEST = 300
 
 #: Where calls that wait for no queue would go.
 DIRECT = ("/gradio_api/run/", "/gradio_api/api/")
@@ -133,13 +129,8 @@ class Request:
     async def next_part(self) -> Any:
         """Receive the next part."""
         self.begin = self.begin or time.monotonic()
-        left = self.begin + PATIENCE + self.received / SLOWEST - time.monotonic()
-        try:
-            part = await asyncio.wait_for(self.from_client(), left)
-        except asyncio.TimeoutError:
-            raise HTTPException(408, "the request was sent too slowly") from None
-        size = len(part.get("body", b""))
-        self.received, self.complete = self.received + size, not part.get("more_body")
+        part, size, self.complete = await next_part(self.from_client, self.begin, self.received)
+        self.received += size
         if self.scope["path"].startswith(UPLOAD):
             if not self.uploaded:
                 self.held = sum(state.st_size for _, state in self.app.files())
@@ -188,5 +179,6 @@ class Request:
         status, reason = 400, f"this is no call of the app: {type(error).__name__} {error}"
         if isinstance(error, HTTPException):
             status, reason = error.status_code, error.detail
-        content, headers = {"detail": one_line(reason)[:LONGEST]}, {**HEADERS, "connection": "close"}
-        await JSONResponse(content, status, headers)(self.scope, self.from_client, self.to_client)
+        await JSONResponse(refusal(reason), status, {**HEADERS, "connection": "close"})(
+            self.scope, self.from_client, self.to_client
+        )

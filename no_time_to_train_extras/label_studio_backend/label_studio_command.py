@@ -61,7 +61,7 @@ def label_studio(
     if networks.prompts != "grid":
         raise UserError("--prompts guided cannot be used here: proposals are kept, and the references change")
     check_memories(memory)
-    networks.check(*[networks.sam_checkpoint] if networks.sam_checkpoint else [])
+    networks.check()
     if missing := [name for name in ("fastapi", "httpx", "uvicorn") if find_spec(name) is None]:
         raise UserError(f"serve label-studio needs more packages: pip install {' '.join(missing)}")
 

@@ -41,7 +41,7 @@ IMAGES = {
 
 
 def build_api(service: Service, metrics: Metrics) -> FastAPI:
-    """The application, which answers whoever reaches it."""
+    """Build the API. Who may use it, and how much, is checked before it (``RequestGuard``)."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:

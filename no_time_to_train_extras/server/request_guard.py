@@ -1,6 +1,5 @@
 """What stands between the network and the API: who is answered, how much is accepted, and what is counted."""
 
-import asyncio
 import hmac
 import time
 from bisect import bisect_left
@@ -12,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from no_time_to_train.errors import one_line
-from no_time_to_train_extras.app.addresses import HEADERS, PATIENCE, SLOWEST, foreign_reason
+from no_time_to_train_extras.app.addresses import HEADERS, foreign_reason
+from no_time_to_train_extras.app.request_parts import next_part, refusal
 
 #: Where no token is needed: nothing there tells anything of a memory or an image.
 OPEN = ("/", "/health", "/openapi.json")
@@ -23,9 +22,6 @@ MOST_BYTES = 2**30
 
 #: Upper ends of the ranges of seconds in which answers are counted.
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-
-#: Characters of a message: it may quote what it was sent.
-LONGEST = 300
 
 
 class Metrics:
@@ -124,13 +120,8 @@ class Body:
         """The next part, unless it is too slow, or there is too much of it."""
         if self.complete:
             return await self.from_client()
-        left = self.begin + PATIENCE + self.size / SLOWEST - time.monotonic()
-        try:
-            part = await asyncio.wait_for(self.from_client(), left)
-        except asyncio.TimeoutError:
-            raise HTTPException(408, "the request was sent too slowly") from None
-        size = len(part.get("body", b""))
-        self.size, self.complete = self.size + size, not part.get("more_body")
+        part, size, self.complete = await next_part(self.from_client, self.begin, self.size)
+        self.size += size
         self.guard.held += size
         if self.size > self.guard.largest:
             raise HTTPException(413, f"a request has at most {self.guard.largest} bytes")
@@ -141,4 +132,4 @@ class Body:
 
 def refuse(error: HTTPException) -> JSONResponse:
     """The answer to a request that is refused, in one line."""
-    return JSONResponse({"detail": one_line(error.detail)[:LONGEST]}, error.status_code, error.headers)
+    return JSONResponse(refusal(error.detail), error.status_code, error.headers)

@@ -62,7 +62,7 @@ def serve(
     references.parse()
     check_memories(memory)
     names = memory_names(memory)
-    networks.check(*([networks.sam_checkpoint] if networks.sam_checkpoint else []))
+    networks.check()
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise UserError("the server needs FastAPI: pip install 'no-time-to-train[serve]'")
     check_address(host, port)

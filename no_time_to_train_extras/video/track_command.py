@@ -8,11 +8,10 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Literal
 
-from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories
+from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories, read_thresholds
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.pipeline.replace_folder import check_output
-from no_time_to_train.pipeline.summary import Thresholds
-from no_time_to_train.ranges import Fraction, Positive, Range, parse_number
+from no_time_to_train.ranges import Positive, Range
 from no_time_to_train_extras.video.live import is_live
 
 Seconds = Annotated[float, Range(0)]
@@ -77,12 +76,7 @@ def track(
         raise UserError("nothing to look for: give --references FOLDER, --reference LABEL:IMAGE:box=..., or --memory")
     if not (out or jsonl):
         raise UserError("nothing to do: give --out FOLDER for the results, or --jsonl -")
-    if threshold == "auto" and not (references.references or references.reference):
-        raise UserError(
-            "--threshold auto measures the references: give --references or --reference; a memory has no images"
-        )
-    given = Thresholds().score if threshold == "auto" else parse_number("--threshold", threshold, Fraction)
-    thresholds = Thresholds.parse(given, class_score)
+    thresholds = read_thresholds(threshold, class_score, references)
     most = seconds_of(duration)
     lines = [points_of("--line", text, fewest=2, most=2) for text in line]
     zones = [points_of("--zone", text, fewest=3) for text in zone]
@@ -95,7 +89,7 @@ def track(
         raise UserError(f"--watch waits for images in a folder: {images} is none")
     if out:
         check_output(out, overwrite)
-    networks.check(*([networks.sam_checkpoint] if networks.sam_checkpoint else []))
+    networks.check()
 
     printed = sys.stdout
     with redirect_stdout(sys.stderr) if jsonl else nullcontext():

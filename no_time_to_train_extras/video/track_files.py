@@ -120,7 +120,7 @@ class TrackFiles:
         image = f"{self.name}/{frame.number:06d}.jpg"
         self._insert("frames", [(frame.number, frame.seconds, image, *frame.instances.image.shape[:2])])
         rows = []
-        for record, corners in zip(frame.to_record()["results"], frame.instances.boxes.tolist(), strict=True):
+        for record, corners in zip(frame.record["results"], frame.instances.boxes.tolist(), strict=True):
             rle, of_track = record["segmentation"], (record["track_id"], record["category_id"], record["score"])
             rows.append((frame.number, *of_track, *corners, mask_area(rle), json.dumps(rle), json.dumps(mask_box(rle))))
         self._insert("instances", rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,8 @@ class TrackedFrame:
     instances: Instances
     track_ids: NDArray[np.int64]
 
-    def to_record(self) -> dict[str, Any]:
+    @cached_property
+    def record(self) -> dict[str, Any]:
         """The frame without its pixels, as JSON values; see :meth:`from_record`."""
         records = self.instances.to_coco(self.number + 1)
         for record, track in zip(records, self.track_ids.tolist(), strict=True):
@@ -63,7 +65,7 @@ class TrackedFrame:
     def from_record(
         cls, record: dict[str, Any], image: NDArray[np.uint8], categories: list[Category]
     ) -> "TrackedFrame":
-        """The frame that :meth:`to_record` was called on, from its pixels."""
+        """The frame of a :attr:`record`, from its pixels."""
         results = record["results"]
         found = from_coco_records(results, [category.id for category in categories], *image.shape[:2])
         tracks = np.array([one["track_id"] for one in results], np.int64)

@@ -144,19 +144,18 @@ class TrackRun:
         self.began = last = time.monotonic()
         records: list[dict[str, Any]] = []
         for frame in track_frames(self.segmenter, frames, self.thresholds, tracker, self.propagate):
-            records.append(frame.to_record())
-            enough = len(records) >= FRAMES_AT_ONCE or time.monotonic() - last > SECONDS_AT_ONCE
-            if journal is None:
-                records.clear()
-            elif enough and (self.done + 1) % self.propagate == 0:  # nothing is carried into the next frame
-                journal.add(chunks, {"frames": records, "state": tracker.state()})
-                chunks, records, last = chunks + 1, [], time.monotonic()
+            if journal is not None:
+                records.append(frame.record)
+                enough = len(records) >= FRAMES_AT_ONCE or time.monotonic() - last > SECONDS_AT_ONCE
+                if enough and (self.done + 1) % self.propagate == 0:  # nothing is carried into the next frame
+                    journal.add(chunks, {"frames": records, "state": tracker.state()})
+                    chunks, records, last = chunks + 1, [], time.monotonic()
             yield frame
 
 
 def as_line(frame: TrackedFrame) -> dict[str, Any]:
     """What ``--jsonl`` prints of a frame: its number, its time in seconds, and its objects; boxes xyxy in pixels."""
-    values = zip(frame.instances, frame.to_record()["results"], strict=True)
+    values = zip(frame.instances, frame.record["results"], strict=True)
     objects = [
         {"track": record["track_id"], "class": one.label, "score": round(one.score, 4), "box": one.box}
         | {"segmentation": record["segmentation"]}

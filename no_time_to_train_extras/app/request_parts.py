@@ -1,0 +1,40 @@
+"""What both servers of this package do with a request: take it part by part, and refuse it in one line."""
+
+import asyncio
+import time
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from no_time_to_train.errors import one_line
+
+#: Seconds that a request may take before its first bytes count, and bytes per second from then on.
+PATIENCE, SLOWEST = 10.0, 10_000
+
+#: Characters of a message: it may quote what it was sent.
+LONGEST = 300
+
+
+async def next_part(receive: Any, begin: float, received: int) -> tuple[Any, int, bool]:
+    """Receive the next part of a request.
+
+    Args:
+        begin: When the request began, as of ``time.monotonic``.
+        received: The bytes of it so far.
+
+    Returns:
+        The part, its bytes, and whether it is the last one.
+
+    Raises:
+        HTTPException: 408 where the request is sent too slowly.
+    """
+    try:
+        part = await asyncio.wait_for(receive(), begin + PATIENCE + received / SLOWEST - time.monotonic())
+    except asyncio.TimeoutError:
+        raise HTTPException(408, "the request was sent too slowly") from None
+    return part, len(part.get("body", b"")), not part.get("more_body")
+
+
+def refusal(reason: str) -> dict[str, str]:
+    """The content of the answer to a request that is refused, in one line."""
+    return {"detail": one_line(reason)[:LONGEST]}
