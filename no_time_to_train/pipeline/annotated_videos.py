@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from no_time_to_train.data.images import open_image
 from no_time_to_train.data.targets import TargetImage
@@ -41,16 +42,38 @@ def _write_video(path: Path, frames: list[tuple[float, Path]]) -> None:
     rate = (len(frames) - 1) / seconds if seconds > 0 else 1.0
     rate = min(max(rate, SLOWEST), FASTEST)  # broken files state any time
     size = open_image(frames[0][1]).size
-    with TemporaryDirectory() as folder:
-        temporary = Path(folder) / "video.mp4"
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-        if not writer.isOpened():
-            raise UserError(f"{path} cannot be written: this OpenCV writes no MPEG-4 videos")
-        for _, picture in frames:
-            pixels = np.asarray(open_image(picture))[..., ::-1]  # in BGR
-            if pixels.shape[1::-1] != size:  # the writer leaves it out without a word
-                pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            writer.write(pixels)
-        writer.release()
-        with atomic_write(path) as file, temporary.open("rb") as source:
+    video = Mp4File(rate, size, f"{path} cannot be written: this OpenCV writes no MPEG-4 videos")
+    for _, picture in frames:
+        pixels = np.asarray(open_image(picture))[..., ::-1]  # in BGR
+        if pixels.shape[1::-1] != size:  # the writer leaves it out without a word
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        video.add(pixels)
+    video.save(path)
+
+
+class Mp4File:
+    """An MP4 file, which takes its place once it is complete.
+
+    Args:
+        rate: Frames per second.
+        size: Width and height of all frames in pixels.
+        refusal: What the UserError says where OpenCV cannot write such files.
+    """
+
+    def __init__(self, rate: float, size: tuple[int, int], refusal: str) -> None:
+        self.folder = TemporaryDirectory()
+        self.temporary = Path(self.folder.name) / "video.mp4"
+        self.writer = cv2.VideoWriter(str(self.temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+        if not self.writer.isOpened():
+            raise UserError(refusal)
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Add a frame, uint8 [H, W, 3] BGR."""
+        self.writer.write(frame)
+
+    def save(self, path: Path) -> None:
+        """Write the file to its place."""
+        self.writer.release()
+        with atomic_write(path) as file, self.temporary.open("rb") as source:
             shutil.copyfileobj(source, file)
+        self.folder.cleanup()

@@ -1,10 +1,8 @@
 """Pictures of tracks: a video with all objects in steady colors, and a filmstrip of each object."""
 
-import shutil
 from io import BytesIO
 from pathlib import Path
 from sqlite3 import Connection
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -12,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write
+from no_time_to_train.pipeline.annotated_videos import Mp4File
 from no_time_to_train.visual.drawing import (
     INSTANCE_COLORS,
     PALETTE,
@@ -100,29 +97,23 @@ class VideoFile:
 
     def __init__(self, rate: float) -> None:
         self.rate = min(max(rate, 1.0), 60.0)
-        self.folder = TemporaryDirectory()
-        self.temporary = Path(self.folder.name) / "video.mp4"
-        self.writer: cv2.VideoWriter | None = None
+        self.video: Mp4File | None = None
         self.size, self.written = (0, 0), 0
         self.last: NDArray[Any] = np.zeros((0, 0, 3), np.uint8)
 
     def add(self, picture: Picture, seconds: float) -> None:
         """Add a picture, which is scaled to the size of the first one; ``seconds`` says from when on it is shown."""
-        if self.writer is None:
+        if self.video is None:
             self.size = picture.shape[1], picture.shape[0]
-            self.writer = cv2.VideoWriter(str(self.temporary), cv2.VideoWriter.fourcc(*"mp4v"), self.rate, self.size)
-            if not self.writer.isOpened():
-                raise UserError("this OpenCV writes no MPEG-4 videos: leave --format video out")
+            refusal = "this OpenCV writes no MPEG-4 videos: leave --format video out"
+            self.video = Mp4File(self.rate, self.size, refusal)
         earlier, self.last = self.last, cv2.resize(picture[..., ::-1], self.size)  # in BGR
         due = round(seconds * self.rate) + 1
         for shown in [earlier] * (due - 1 - self.written if self.written else 0) + [self.last] * (self.written < due):
-            self.writer.write(shown)
+            self.video.add(shown)
             self.written += 1
 
     def save(self, path: Path) -> None:
         """Write the file, if there is a picture in it."""
-        if self.writer is not None:
-            self.writer.release()
-            with atomic_write(path) as file, self.temporary.open("rb") as source:
-                shutil.copyfileobj(source, file)
-        self.folder.cleanup()
+        if self.video is not None:
+            self.video.save(path)
