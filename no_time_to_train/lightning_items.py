@@ -46,10 +46,6 @@ class ItemsModule(pl.LightningModule):
         assert self.worker is not None
         self.worker.start(work)
 
-    def end(self) -> None:
-        """Called on every rank after its last item."""
-        return None
-
     def finish(self) -> None:
         """Called on the first rank after all have ended without a failure."""
         return None
@@ -59,7 +55,6 @@ class ItemsModule(pl.LightningModule):
         assert self.worker is not None
         with self.reported_failures():
             self.worker.finish()
-            self.end()
         self.trainer.strategy.barrier()  # no rank can fail any more
         failure = self.journal.failure
         self.trainer.strategy.barrier()  # all ranks have read it, so the first one may remove the journal

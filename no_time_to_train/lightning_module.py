@@ -166,10 +166,6 @@ class NoTimeToTrain(ItemsModule):
         """Add what ``Stage.step`` returned to the journal."""
         self.journal.add(index, work() if callable(work) else work)
 
-    def end(self) -> None:
-        """End the stage on this rank."""
-        self.stage.end()
-
     def finish(self) -> None:
         """Make the output from the records of all ranks."""
         message = self.stage.finish(self.journal.records(len(self.stage.dataset), self.stage.unit))

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.box_lists import is_box_list, to_coco
 from no_time_to_train.data.names import check_file_name, clean_class_names
 from no_time_to_train.data.rle import MAX_SIDE, are_coordinates, check_polygons, check_rle, check_size
-from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.errors import UserError, UserNotice, first_of
 from no_time_to_train.files import read_json
 
 #: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
@@ -53,7 +53,6 @@ def read_coco(path: str | Path) -> COCO:
     data.setdefault("annotations", [])
     _check_unique(data, path)
     _clean_categories(data, path)
-    _check_rle_sizes(data, path)
     _remove_unlisted(data, path)
     _repair(data, path)
     return index_coco(data)
@@ -191,18 +190,6 @@ def _clean_categories(data: dict[str, Any], path: str | Path) -> None:
         data["categories"] = list(kept.values())
 
 
-def _check_rle_sizes(data: dict[str, Any], path: str | Path) -> None:
-    """Check that masks in RLE have the size of their image, where the image states one."""
-    sizes = {image["id"]: [image.get("height"), image.get("width")] for image in data["images"]}
-    for annotation in data["annotations"]:
-        segmentation, size = annotation.get("segmentation"), sizes.get(annotation["image_id"], [None])
-        if isinstance(segmentation, dict) and None not in size and segmentation.get("size") != size:
-            raise UserError(
-                f"{path}: annotation {annotation['id']} has a mask of size {segmentation.get('size')}, its image is "
-                f"{size} (height, width)"
-            )
-
-
 def _remove_unlisted(data: dict[str, Any], path: str | Path) -> None:
     """Remove annotations of images that the file does not list."""
     listed = {image["id"] for image in data["images"]}
@@ -223,11 +210,8 @@ def _repair(data: dict[str, Any], path: str | Path) -> None:
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         if _repair_polygons(annotation, where):
             repaired.append(annotation)
-    _notify(
-        path,
-        repaired,
-        "had polygons of fewer than three points, which were removed; where no polygon was left, the box became one",
-    )
+    what = "had polygons of fewer than three points, which were removed"
+    _notify(path, repaired, f"{what}; where no polygon was left, the box became one")
     crowds = [annotation for annotation in data["annotations"] if annotation["iscrowd"]]
     if len(crowds) == len(data["annotations"]):
         what = "are crowds, as CVAT writes masks: references take them as objects, evaluation ignores them"
@@ -238,7 +222,8 @@ def _check_annotation(annotation: dict[str, Any], size: tuple[int | None, int | 
     """Check the values of an annotation; all of them may be absent, and so may the size of its image."""
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}, which must be 0 or 1")
-    if annotation.get("bbox") and not _is_box(annotation["bbox"]):
+    box = annotation.get("bbox")
+    if box and not (isinstance(box, list) and len(box) == 4 and are_coordinates(box)):
         raise UserError(f"{where}: its bbox is not [x, y, w, h] in pixels")
     if annotation.get("area", 0) in (None, []):  # as VIA writes it for points
         del annotation["area"]
@@ -249,6 +234,9 @@ def _check_annotation(annotation: dict[str, Any], size: tuple[int | None, int | 
         return
     try:
         if isinstance(segmentation, dict):
+            if None not in size and segmentation.get("size") != list(size):
+                stated = f"{segmentation.get('size')}, its image is {list(size)} (height, width)"
+                raise UserError(f"{where} has a mask of size {stated}")
             check_rle(segmentation)
         else:
             check_polygons(segmentation, *size)
@@ -284,13 +272,8 @@ def _repair_polygons(annotation: dict[str, Any], where: str) -> bool:
 def _notify(path: str | Path, annotations: list[dict[str, Any]], what: str) -> None:
     """Issue a notice of what was done about some annotations, with the ids of the first ten."""
     if annotations:
-        ids = ", ".join(str(annotation["id"]) for annotation in annotations[:10])
-        more = ", ..." if len(annotations) > 10 else ""
-        warnings.warn(f"{path}: {len(annotations)} annotations {what}: {ids}{more}", UserNotice, stacklevel=4)
-
-
-def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and are_coordinates(box)
+        ids = first_of([str(annotation["id"]) for annotation in annotations], 10)
+        warnings.warn(f"{path}: {len(annotations)} annotations {what}: {ids}", UserNotice, stacklevel=4)
 
 
 def stated_size(

@@ -19,7 +19,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import ImageId, image_ids_of_other_type, is_id
-from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.errors import UserError, UserNotice, first_of
 from no_time_to_train.files import atomic_write, read_bytes, read_json, write_json
 from no_time_to_train.method.memory_bank import Category
 
@@ -165,13 +165,8 @@ def validate_references(
         for shot in chosen[category.id]:
             _check_shot(shot, coco, json_file, category)
     if few:
-        more = ", ..." if len(few) > 10 else ""
-        warnings.warn(
-            f"classes with fewer shots than memory_length ({shots}) are used with those that they have: "
-            f"{', '.join(few[:10])}{more}",
-            UserNotice,
-            stacklevel=2,
-        )
+        what = f"classes with fewer shots than memory_length ({shots}) are used with those that they have"
+        warnings.warn(f"{what}: {first_of(few, 10)}", UserNotice, stacklevel=2)
     return chosen
 
 

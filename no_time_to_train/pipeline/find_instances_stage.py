@@ -131,15 +131,8 @@ class FindInstancesStage(Stage):
         if exp_folder is not None:
             data_set = name or cfg.class_split or Path(self.json_file).stem
             pictures = Path(exp_folder) / "results_analysis" / clean_name(data_set)
-        self.pictures = TargetPictures(
-            pictures,
-            self.coco,
-            root,
-            self.categories,
-            vis.vis_thr,
-            by_file_name=exp_folder is not None,
-            rescale=self.rescales,
-        )
+        drawing = vis.vis_thr, exp_folder is not None, self.rescales
+        self.pictures = TargetPictures(pictures, self.coco, root, self.categories, *drawing)
 
     def read_targets(self, bank: MemoryBank) -> COCO:
         """Read the list of target images."""
@@ -221,7 +214,7 @@ class FindInstancesStage(Stage):
         ids, names = [category.id for category in self.categories], source_names(self.sources)
         results = to_coco_records(detections, item.image_id, ids, names)
         if self.model_cfg.test.online_vis:
-            self.pictures.submit(item.image_id, results)
+            self.pictures.draw(item.image_id, results)
         return {
             "image_id": item.image_id,
             "results": results,
@@ -238,9 +231,6 @@ class FindInstancesStage(Stage):
             return described
         return self.cache.write(item.cache_key, described, item.height, item.width).proposals
 
-    def end(self) -> None:
-        self.pictures.close()
-
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         bad_images = BadImages(self.run.on_bad_image, self.run.max_bad)  # of all processes and attempts
         rescaled, prompts = 0, 0
@@ -253,7 +243,7 @@ class FindInstancesStage(Stage):
                     bad_images.skip(record["image_id"], record["skipped"])
                     continue
                 if self.model_cfg.test.online_vis:
-                    self.pictures.draw_missing(record["image_id"], record["results"])
+                    self.pictures.draw(record["image_id"], record["results"], replace=False)
                 rescaled += record["rescaled"]
                 prompts += record["prompts"]
                 for result in record["results"]:

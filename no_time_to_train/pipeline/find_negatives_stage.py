@@ -15,7 +15,7 @@ from no_time_to_train.data.coco import image_ids_of_other_type, index_coco
 from no_time_to_train.data.memory_files import recorded
 from no_time_to_train.data.reference_sets import ReferenceSet, write_references
 from no_time_to_train.data.rle import decode_mask, mask_box
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, first_of
 from no_time_to_train.files import check_replaceable, remove_leftovers, write_json
 from no_time_to_train.method.fill_memory import crop_window
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -131,8 +131,7 @@ class FindNegativesStage(FindInstancesStage):
         """A line for the user that names the classes with fewer negatives than wanted."""
         wanted = self.model_cfg.memory_bank_cfg.length_negative or 1
         few = [f"{one.name} ({len(chosen[one.id])})" for one in self.categories if len(chosen[one.id]) < wanted]
-        more = ", ..." if len(few) > 10 else ""
-        return f"classes with fewer than {wanted} false positives: {', '.join(few[:10])}{more}" if few else ""
+        return f"classes with fewer than {wanted} false positives: {first_of(few, 10)}" if few else ""
 
     def score(self) -> str:
         return self.missing

@@ -26,7 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, first_of
 from no_time_to_train.files import atomic_write, check_replaceable, make_folder, read_bytes, read_json
 from no_time_to_train.pipeline.entries import Entries
 
@@ -152,7 +152,7 @@ class Journal:
             unit: What the items are, for the message where one is missing.
         """
         if missing := sorted(set(range(count)).difference(self.done(count))):
-            numbers = ", ".join(str(index + 1) for index in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            numbers = first_of([str(index + 1) for index in missing], 5)
             raise UserError(
                 f"{self.folder} lacks {len(missing)} of {count} {unit} (number {numbers}), although the run has "
                 "processed them: was it changed or removed? Run the same command again to process them"

@@ -107,10 +107,6 @@ class Stage(ABC):
         item. Those functions run one at a time, in the order of the items.
         """
 
-    def end(self) -> None:
-        """Called on every process after its last item."""
-        return None
-
     @abstractmethod
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         """Make the output from the records of all items, in their order, and return a message for the user.

@@ -1,7 +1,5 @@
-"""Pictures of the targets: ground truth on the left, predictions on the right, drawn while the networks work."""
+"""Pictures of the targets: ground truth on the left, predictions on the right."""
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,8 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import draw_instances, save_picture, side_by_side
 
-#: Threads that draw.
-THREADS = 2
-
 #: Endings of pictures. Others are written as JPEG, with ``.jpg`` after the name of the image.
 ENDINGS = (".jpg", ".jpeg", ".png")
-
-#: Pictures that may wait to be drawn; each keeps an image's results in memory.
-MAX_WAITING = 8
 
 
 class TargetPictures:
@@ -49,33 +41,12 @@ class TargetPictures:
         self.folder, self.coco, self.root, self.score, self.rescale = folder, coco, root, score, rescale
         self.files = picture_files(coco, by_file_name)
         self.names = {category.id: category.name for category in categories}
-        self.waiting: deque[Future[None]] = deque()
-        self.pool = ThreadPoolExecutor(THREADS)
 
-    def submit(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
-        """Draw an image in the background. The picture of an earlier run is removed at once."""
-        self.path(image_id).unlink(missing_ok=True)
-        if len(self.waiting) == MAX_WAITING:
-            self.waiting.popleft().result()
-        self.waiting.append(self.pool.submit(self.draw, image_id, results))
-
-    def draw_missing(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
-        """Draw an image unless its picture exists: a run can be killed between a record and its picture."""
-        if not self.path(image_id).exists():
-            self.draw(image_id, results)
-
-    def close(self) -> None:
-        """Wait for all pictures."""
-        self.pool.shutdown()
-        for picture in self.waiting:
-            picture.result()
-
-    def path(self, image_id: ImageId) -> Path:
-        """The file of an image's picture."""
-        return self.folder / self.files[image_id]
-
-    def draw(self, image_id: ImageId, results: list[dict[str, Any]]) -> None:
-        """Draw an image now."""
+    def draw(self, image_id: ImageId, results: list[dict[str, Any]], replace: bool = True) -> None:
+        """Draw an image; only where it has no picture yet unless ``replace``."""
+        path = self.folder / self.files[image_id]
+        if path.exists() and not replace:
+            return
         image = read_listed_image(self.root, self.coco.imgs[image_id], self.rescale)
         truth = [
             annotation
@@ -85,7 +56,7 @@ class TargetPictures:
         found = [record for record in results if record["score"] >= self.score]
         left = self._drawn(image, truth, [self.names[one["category_id"]] for one in truth])
         right = self._drawn(image, found, [f"{self.names[one['category_id']]} {one['score']:.2f}" for one in found])
-        save_picture(side_by_side(left, right, ("ground truth", "predictions")), self.path(image_id))
+        save_picture(side_by_side(left, right, ("ground truth", "predictions")), path)
 
     def _drawn(self, image: NDArray[np.uint8], records: list[dict[str, Any]], labels: list[str]) -> NDArray[np.uint8]:
         """The image with the masks of annotations or results over it."""

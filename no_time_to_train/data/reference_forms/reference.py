@@ -1,6 +1,5 @@
 """A reference, as every form gives it."""
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,12 +58,6 @@ class Reference:
         """Whether the mask is the transparency of the image itself, so that nothing is known around the object."""
         return isinstance(self.mask, Path) and self.mask == self.image
 
-    @property
-    def is_plain(self) -> bool:
-        """The old name of :attr:`is_unmarked`."""
-        warnings.warn("Reference.is_plain is called is_unmarked now", DeprecationWarning, stacklevel=2)
-        return self.is_unmarked
-
     def check_size(self) -> None:
         """Check by the files' headers, without reading pixels, that the mask has the size of its image."""
         if self.is_cut_out or self.mask is None or self.mask == WHOLE:
@@ -120,22 +113,3 @@ class FoundReferences:
             return text
         some = first_of([path.name for path in self.unused])
         return f"{text}; {plural(len(self.unused), 'file')} not used: {some}"
-
-
-def annotated_size(image: Path, height: float | None, width: float | None) -> tuple[int, int]:
-    """The height and width in pixels of an image, as its annotation sees it: as stored or as shown (see EXIF).
-
-    The annotation is compared with the image's header before anything of the size that it states is allocated.
-
-    Args:
-        image: The image file.
-        height: The height that the annotation states; None or 0 where it states none.
-        width: The width that the annotation states.
-    """
-    shown = shown_size(image)
-    if not height or not width:
-        return shown
-    stated = (int(height), int(width))
-    if stated not in (shown, stored_size(image)):
-        raise UserError(f"image {image} is {shown[1]}x{shown[0]} pixels, its annotation is for {stated[1]}x{stated[0]}")
-    return stated

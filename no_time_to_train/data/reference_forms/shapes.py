@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from no_time_to_train.data.reference_forms.reference import Reference, annotated_size
+from no_time_to_train.data.images import shown_size, stored_size
+from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.rle import are_coordinates, decode_mask, encode_mask, encode_polygons
+from no_time_to_train.errors import UserError
 
 #: Corners of the polygon that stands for a circle or an ellipse.
 CIRCLE_CORNERS = 72
@@ -30,8 +32,17 @@ class Canvas:
 
     @classmethod
     def of(cls, image: Path, height: Any = None, width: Any = None) -> "Canvas":
-        """The canvas of an image file whose annotation states this size, or None or 0 for none."""
-        return cls(image, *annotated_size(image, height and float(height), width and float(width)))
+        """The canvas of an image file whose annotation states this size, as stored or as shown; None or 0 for none.
+
+        It is compared with the file's header before anything of the stated size is allocated.
+        """
+        shown = shown_size(image)
+        sides = float(height or 0), float(width or 0)
+        stated = (int(sides[0]), int(sides[1])) if all(sides) else shown
+        if stated not in (shown, stored_size(image)):
+            sizes = f"{shown[1]}x{shown[0]} pixels, its annotation is for {stated[1]}x{stated[0]}"
+            raise UserError(f"image {image} is {sizes}")
+        return cls(image, *stated)
 
     @property
     def size(self) -> tuple[int, int]:
