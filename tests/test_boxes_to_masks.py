@@ -62,7 +62,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
-    boxes_only: Path, tmp_path: Path, checkpoints: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    boxes_only: Path, tmp_path: Path, nano_checkpoints: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("no_time_to_train.networks.box_prompts.BATCH", 2)  # three boxes: a full batch and one left over
     data = load(boxes_only)
@@ -71,12 +71,13 @@ def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
     boxes_only.write_text(json.dumps(data))
     out = tmp_path / "new/masks.json"
     paths = [str(boxes_only), "--image-dir", str(IMAGES), "--out-path", str(out), "--device", "cpu"]
-    network = ["--sam2-cfg-file", "sam2_hiera_t", "--sam2-ckpt-path", str(checkpoints[0])]
+    network = ["--sam2-cfg-file", "sam2_nano", "--sam2-ckpt-path", str(nano_checkpoints[0])]
     main(["boxes-to-masks", *paths, *network, "--pictures", str(tmp_path / "pictures")])
 
     written = load(out)
     assert {**written, "annotations": []} == {**data, "annotations": []}
-    predictor = SAM2ImagePredictor(build_sam2("sam2_hiera_t", checkpoints[0]))
+    predictor = SAM2ImagePredictor(build_sam2("sam2_nano", nano_checkpoints[0]))
+    predictor._bb_feat_sizes = [(predictor.model.image_size // stride,) * 2 for stride in (4, 8, 16)]
     with torch.inference_mode():
         predictor.set_image(read_rgb(IMAGES / data["images"][0]["file_name"]).copy())
         for annotation, before in zip(written["annotations"], data["annotations"], strict=True):

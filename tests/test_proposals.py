@@ -20,7 +20,6 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.networks.build import build_sam2
 from tests.conftest import DATA, Checkpoints, Photo, assert_same_results, recorded, results
-from tests.test_stages import finish, start
 
 Arguments = Callable[..., list[str]]
 PROPOSALS = "--model.init_args.model_cfg.proposals"
@@ -85,15 +84,10 @@ def test_sam2_makes_the_masks_of_boxes_that_its_own_predictor_makes(nano_checkpo
             np.testing.assert_allclose(ours.predicted_iou, iou[np.arange(3), best], atol=1e-4)
 
 
-def test_two_processes_the_cache_and_a_resumed_run_agree_on_boxes_and_know_the_file_by_its_content(
-    arguments: Arguments, refusal: Callable[..., str], tmp_path: Path
-) -> None:
+def test_the_cache_knows_a_file_of_boxes_by_its_content(arguments: Arguments, tmp_path: Path) -> None:
     boxes = write_boxes(tmp_path / "boxes.json")
     # The predicted IoUs of networks that nobody trained say nothing, and boxes are ranked by their own scores instead.
     options = [PROPOSALS, f"[grid,{boxes}]", QUALITY, "given"]
-    main(arguments(tmp_path / "one", *options))
-    finish(start(arguments(tmp_path / "two", *options, "--trainer.devices", 2, "--trainer.strategy", "ddp")))
-    assert results(tmp_path / "one") == results(tmp_path / "two")
     cache = ["--model.init_args.cache_dir", tmp_path / "cache"]
     main(arguments(tmp_path / "filled", *options, *cache))
     entries = len(list((tmp_path / "cache").iterdir()))
@@ -106,8 +100,8 @@ def test_two_processes_the_cache_and_a_resumed_run_agree_on_boxes_and_know_the_f
     write_boxes(boxes, scores=0.8)
     main(arguments(tmp_path / "other", *options, *cache))
     assert len(list((tmp_path / "cache").iterdir())) == 2 * entries
-    sources = {one["source"] for one in json.loads(results(tmp_path / "one"))}
-    assert sources == {"grid", "boxes.json"} == set(recorded(tmp_path / "one")["instances_by_source"])
+    sources = {one["source"] for one in json.loads(results(tmp_path / "filled"))}
+    assert sources == {"grid", "boxes.json"} == set(recorded(tmp_path / "filled")["instances_by_source"])
 
 
 def test_what_a_file_holds_of_no_use_and_lacks_is_counted(

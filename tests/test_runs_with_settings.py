@@ -20,14 +20,10 @@ GUIDED: dict[str, Any] = {"prompts": "guided"}
 TILES: dict[str, Any] = {"tiles": 2, "points_per_side": 4}
 
 
-@pytest.mark.parametrize("settings", [{**MODES["best"], **GUIDED}, TILES], ids=["best and guided", "tiles"])
 def test_two_processes_give_the_same_and_a_run_with_other_settings_does_not_resume(
-    settings: dict[str, Any],
-    arguments: Arguments,
-    refusal: Callable[..., str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: Arguments, refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = {**MODES["best"], **GUIDED, **TILES}
     main(arguments(tmp_path / "one", **settings))
     finish(start(arguments(tmp_path / "two", "--trainer.devices", 2, "--trainer.strategy", "ddp", **settings)))
     match, calls = Segmenter.match_and_merge, []
@@ -47,7 +43,6 @@ def test_two_processes_give_the_same_and_a_run_with_other_settings_does_not_resu
     assert results(tmp_path / "resumed") == results(tmp_path / "two") == results(tmp_path / "one")
     prompts = [recorded(tmp_path / name)["prompts_per_image"] for name in ("one", "resumed")]
     assert prompts[0] == prompts[1]
-    assert prompts[0] == 5 * 16 or settings != TILES
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -40,25 +42,14 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return output
 
 
-def memory_of(folder: Path, nano_checkpoints: Checkpoints, processes: int) -> Path:
-    """Run stages 1 and 2 with a number of processes."""
-    filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
-    devices = ["--trainer.devices", str(processes)]
-    finish(start([*stage_arguments("fill_memory", nano_checkpoints, folder), "--out_path", str(filled), *devices]))
-    main([
-        *stage_arguments("postprocess_memory", nano_checkpoints, folder),
-        *("--ckpt_path", str(filled), "--out_path", str(processed), "--trainer.devices", "1"),
-    ])  # fmt: skip
-    return processed
-
-
 @pytest.fixture(scope="module")
-def single(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a run with one process, and what its test stage printed."""
+def single(memory: Path, nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run of the test stage with one process, and what it printed."""
     folder = tmp_path_factory.mktemp("single")
-    memory = memory_of(folder, nano_checkpoints, processes=1)
     options = ["--ckpt_path", str(memory), "--model.init_args.model_cfg.test.online_vis", "True", "--seed", "33"]
-    return folder, finish(start([*stage_arguments("test", nano_checkpoints, folder), *options]))
+    with redirect_stdout(StringIO()) as output:
+        main([*stage_arguments("test", nano_checkpoints, folder), *options])
+    return folder, output.getvalue()
 
 
 def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str]) -> None:
@@ -78,15 +69,15 @@ def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str
     assert ("git" in recorded["versions"]) == (ROOT / ".git").exists()
 
 
-def test_three_processes_give_what_one_gives(
-    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
+def test_three_processes_fill_the_memory_that_one_fills(
+    memory: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    """Two processes are compared in ``test_runs_with_settings.py``."""
-    memory = memory_of(tmp_path, nano_checkpoints, processes=3)
-    assert_same_memory(memory, single[0] / memory.name)
-    options = ["--ckpt_path", str(memory), "--trainer.strategy", "ddp", "--trainer.devices", "3"]
-    finish(start([*stage_arguments("test", nano_checkpoints, tmp_path), *options]))
-    assert_equal_results(tmp_path, single[0])
+    """The results of two processes are compared in ``test_runs_with_settings.py``."""
+    words = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
+    finish(start([*words, "--out_path", str(tmp_path / "memory.ckpt"), "--trainer.devices", "3"]))
+    ours, theirs = load_memory(tmp_path / "memory.ckpt"), load_memory(memory)
+    assert ours.categories == theirs.categories
+    np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=1e-5)
 
 
 def test_there_may_be_more_processes_than_images(
@@ -100,16 +91,14 @@ def test_there_may_be_more_processes_than_images(
 
 
 def test_bf16_gives_nearly_the_same_memory_and_valid_results(
-    single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path
+    memory: Path, arguments: Arguments, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    filled, memory, bf16 = tmp_path / "memory.ckpt", tmp_path / "processed.ckpt", ["--trainer.precision", "bf16-mixed"]
+    filled, bf16 = tmp_path / "memory.ckpt", ["--trainer.precision", "bf16-mixed"]
     main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(filled), *bf16])
-    paths = ["--ckpt_path", str(filled), "--out_path", str(memory)]
-    main([*stage_arguments("postprocess_memory", nano_checkpoints, tmp_path), *paths])
-    ours, exact = load_memory(memory), load_memory(single[0] / "memory_postprocessed.ckpt")
+    ours, exact = load_memory(filled), load_memory(memory)
     assert ours.vectors.dtype == torch.float32
-    assert torch.nn.functional.cosine_similarity(ours.prototypes, exact.prototypes).min() > 0.99
-    main([*stage_arguments("test", nano_checkpoints, tmp_path), "--ckpt_path", str(memory), *bf16])
+    assert torch.nn.functional.cosine_similarity(ours.vectors, exact.vectors).min() > 0.99
+    main(arguments(tmp_path, *bf16))
     scores = [record["score"] for record in json.loads((tmp_path / "results.json").read_text())]
     assert scores
     assert all(0 <= score <= 1 for score in scores), "no NaN either"
@@ -153,16 +142,9 @@ def test_targets_without_annotations_give_predictions_and_a_message(
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_the_memory_is_drawn(single: tuple[Path, str], nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
-    main([*stage_arguments("vis_memory", nano_checkpoints, tmp_path), "--ckpt_path", str(single[0] / "memory.ckpt")])
+def test_the_memory_is_drawn(memory: Path, nano_checkpoints: Checkpoints, tmp_path: Path) -> None:
+    main([*stage_arguments("vis_memory", nano_checkpoints, tmp_path), "--ckpt_path", str(memory)])
     assert sorted(path.name for path in (tmp_path / "memory_pictures").iterdir()) == ["11.png", "3.png", "7.png"]
-
-
-def assert_same_memory(path: Path, expected: Path) -> None:
-    ours, theirs = load_memory(path), load_memory(expected)
-    assert ours.categories == theirs.categories
-    np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=1e-5)
-    np.testing.assert_allclose(ours.prototypes, theirs.prototypes, atol=1e-5)
 
 
 def assert_equal_results(folder: Path, expected: Path) -> None:
