@@ -79,14 +79,14 @@ def assert_reported(runs: Path, run: str, measures: dict[str, str]) -> None:
 
 def test_figure_4_and_resuming(script: Script, tmp_path: Path) -> None:
     small_sets.write_coco(tmp_path / "data")
-    done = script("coco_fsod_seeds.sh", SHOTS="1 2", SEEDS="33 42 13")
+    done = script("coco_fsod_seeds.sh", SHOTS="1 2", SEEDS="33 42")
     assert done.returncode == 0, done.stdout
     runs = tmp_path / "runs"
-    figures = [metrics(runs / "few_shot_classes" / f"2shot_seed{seed}")["bbox"]["AP"] for seed in (33, 42, 13)]
+    figures = [metrics(runs / "few_shot_classes" / f"2shot_seed{seed}")["bbox"]["AP"] for seed in (33, 42)]
     with (runs / "report_coco_fsod.csv").open() as file:
         rows = {(row["shots"], row["measure"]): row for row in csv.DictReader(file)}
-    assert float(rows["2", "bbox/AP"]["mean"]) == pytest.approx(100 * sum(figures) / 3, abs=0.01)
-    assert [rows["1", "bbox/AP"][key] for key in ("runs", "published_mean", "published_std")] == ["3", "24.5", "1.5"]
+    assert float(rows["2", "bbox/AP"]["mean"]) == pytest.approx(100 * sum(figures) / 2, abs=0.01)
+    assert [rows["1", "bbox/AP"][key] for key in ("runs", "published_mean", "published_std")] == ["2", "24.5", "1.5"]
     assert (runs / "report_coco_fsod.png").stat().st_size > 10_000
     record = json.loads((runs / "few_shot_classes" / "2shot_seed42" / "run.json").read_text())
     assert list(record) == ["fill_memory", "postprocess_memory", "test"]
