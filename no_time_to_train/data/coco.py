@@ -49,7 +49,7 @@ def read_coco(path: str | Path) -> COCO:
     if is_box_list(data):
         data = to_coco(data)
     check_sections(data, path)
-    _check_images(data["images"], path)
+    check_images(data["images"], path)
     data.setdefault("annotations", [])
     _check_unique(data, path)
     _clean_categories(data, path)
@@ -136,7 +136,7 @@ def _check_image_ids(data: dict[str, Any], path: str | Path) -> None:
         )
 
 
-def _check_images(images: list[dict[str, Any]], path: str | Path) -> None:
+def check_images(images: list[dict[str, Any]], path: str | Path) -> None:
     """Check the names of images, and the heights and widths that they state; both sizes may be absent."""
     for image in images:
         for key in ("height", "width"):

@@ -1,6 +1,6 @@
 """Scores of COCO results, by the protocol of each benchmark."""
 
-from no_time_to_train.evaluation.figures import Metrics
+from no_time_to_train.evaluation.coco_ap import Metrics
 from no_time_to_train.evaluation.protocols import PROTOCOLS, check_truth, evaluate
 from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD
 

@@ -14,8 +14,17 @@ from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import first_of
-from no_time_to_train.evaluation.figures import Figures, Metrics, Records
 from no_time_to_train.method.memory_bank import Category
+
+#: An entry of a COCO file: a result, or an annotation.
+Record = dict[str, Any]
+Records = list[Record]
+
+#: Figures by name; None where there is no ground truth.
+Figures = dict[str, float | None]
+
+#: The content of ``metrics.json``: figures by name, for each of "bbox", "segm", "semantic" and "errors".
+Metrics = dict[str, dict[str, Any]]
 
 #: The rows of pycocotools' summary table, in its order.
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

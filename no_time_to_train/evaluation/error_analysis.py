@@ -32,8 +32,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train.data.coco import ImageId
-from no_time_to_train.evaluation.coco_ap import average_precision, load_results, mean_of_known
-from no_time_to_train.evaluation.figures import Record, Records
+from no_time_to_train.evaluation.coco_ap import Record, Records, average_precision, load_results, mean_of_known
 from no_time_to_train.method.memory_bank import Category
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")

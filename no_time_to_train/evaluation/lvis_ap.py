@@ -15,8 +15,15 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.class_splits import LVIS_SPLITS
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.coco_ap import boxes_or_masks, format_table, mean_of_valid, scorable_iou_types
-from no_time_to_train.evaluation.figures import Figures, Metrics, Records
+from no_time_to_train.evaluation.coco_ap import (
+    Figures,
+    Metrics,
+    Records,
+    boxes_or_masks,
+    format_table,
+    mean_of_valid,
+    scorable_iou_types,
+)
 from no_time_to_train.method.memory_bank import Category
 
 #: Detections per image at most, of all classes together.

@@ -6,9 +6,8 @@ from pycocotools.cocoeval import COCOeval
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.evaluation.coco_ap import VocEval, coco_ap, truth_of, voc_ap
+from no_time_to_train.evaluation.coco_ap import Metrics, Records, VocEval, coco_ap, truth_of, voc_ap
 from no_time_to_train.evaluation.error_analysis import analyze_errors
-from no_time_to_train.evaluation.figures import Metrics, Records
 from no_time_to_train.evaluation.lvis_ap import check_lvis, lvis_ap
 from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD, semantic_iou
 from no_time_to_train.method.memory_bank import Category

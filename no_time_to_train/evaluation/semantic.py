@@ -11,8 +11,7 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.evaluation.coco_ap import format_table, mean_of_known
-from no_time_to_train.evaluation.figures import Record, Records
+from no_time_to_train.evaluation.coco_ap import Record, Records, format_table, mean_of_known
 from no_time_to_train.method.memory_bank import Category
 
 #: The lowest score of an instance that counts, unless the user sets another: that of the published evaluation.

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from no_time_to_train.data.coco import check_sections
-from no_time_to_train.data.names import check_file_name
+from no_time_to_train.data.coco import check_images, check_sections
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 from no_time_to_train.networks.box_prompts import BoxSegmenter
@@ -114,11 +113,7 @@ def read_annotations(path: Path, counts: dict[str, int], subset: bool) -> dict[s
     check_sections(data, path)
     if "annotations" not in data:
         raise UserError(f"{path} is not a COCO annotation file: it needs a list 'annotations'")
-    for image in data["images"]:
-        try:
-            check_file_name(image["file_name"])
-        except ValueError as error:
-            raise UserError(f"{path}: image {image['id']}: {error}") from error
+    check_images(data["images"], path)
     for section, expected in counts.items():
         found = len(data[section])
         if found != expected and not subset:
