@@ -42,7 +42,7 @@ from tests.attacks.test_memories import valid
 from tests.conftest import DATA
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's about broken files, and this package's
-CASES = int(os.environ.get("FUZZ_CASES", "300"))
+CASES = int(os.environ.get("FUZZ_CASES", "150"))
 fuzz = settings(
     max_examples=CASES,
     deadline=20_000,  # milliseconds per case, enough on a busy machine
