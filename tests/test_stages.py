@@ -69,12 +69,12 @@ def test_the_stages_write_results_that_pycocotools_loads(single: tuple[Path, str
     assert ("git" in recorded["versions"]) == (ROOT / ".git").exists()
 
 
-def test_three_processes_fill_the_memory_that_one_fills(
+def test_two_processes_fill_the_memory_that_one_fills(
     memory: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     """The results of two processes are compared in ``test_runs_with_settings.py``."""
     words = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
-    finish(start([*words, "--out_path", str(tmp_path / "memory.ckpt"), "--trainer.devices", "3"]))
+    finish(start([*words, "--out_path", str(tmp_path / "memory.ckpt"), "--trainer.devices", "2"]))
     ours, theirs = load_memory(tmp_path / "memory.ckpt"), load_memory(memory)
     assert ours.categories == theirs.categories
     np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=1e-5)

@@ -1,18 +1,95 @@
-"""Archives that are changed at random are unpacked or refused."""
+"""Archives that are malicious, broken, or changed at random: unpacked or refused, and nothing is written elsewhere."""
 
 import bz2
 import gzip
 import io
 import lzma
 import random
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from no_time_to_train.benchmarks.prepare import archives
 from no_time_to_train.benchmarks.prepare.archives import unpack
 from no_time_to_train.errors import UserError
-from tests.prepare.sites import files_in, tar_of
+from tests.prepare.sites import files_in, tar_of, zip_of
+
+
+def evil_zip(name: str, kind: int = 0o100000) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("good.txt", b"good")
+        info = zipfile.ZipInfo(name)
+        info.external_attr = (kind | 0o644) << 16
+        archive.writestr(info, b"/etc/passwd")
+    return buffer.getvalue()
+
+
+def evil_tar(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("good.txt"))
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, link
+        archive.addfile(info)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (evil_zip("../evil"), "would be written outside"),
+        (evil_zip("a/../../evil"), "would be written outside"),
+        (evil_zip("/tmp/evil"), "would be written outside"),
+        (evil_zip("..\\evil"), "would be written outside"),
+        (evil_zip("C:/evil"), "would be written outside"),
+        (evil_zip("way_out/evil"), "would be written outside"),
+        (evil_zip("link", 0o120000), "is a link or a device"),
+        (evil_zip("device", 0o020000), "is a link or a device"),
+        (evil_tar("../evil"), "would be written outside"),
+        (evil_tar("/tmp/evil"), "would be written outside"),
+        (evil_tar("way_out/evil"), "would be written outside"),
+        (evil_tar("link", tarfile.SYMTYPE, "/etc/passwd"), "is a link or a device"),
+        (evil_tar("link", tarfile.LNKTYPE, "../site"), "is a link or a device"),
+        (evil_tar("device", tarfile.CHRTYPE), "is a link or a device"),
+        (evil_tar("pipe", tarfile.FIFOTYPE), "is a link or a device"),
+        (zip_of({"good.txt": b"good" * 99})[:-30], "is broken"),
+        (tar_of({"good.txt": b"good" * 999})[:900], "is broken"),
+        (b"", "is broken"),
+    ],
+    ids=range(18),  # an archive holds the time of day, which would make different names in each process
+)
+def test_malicious_or_broken_archive_writes_no_file(tmp_path: Path, content: bytes, complaint: str) -> None:
+    archive, folder, outside = tmp_path / "archive", tmp_path / "a/folder", tmp_path / "outside"
+    archive.write_bytes(content)
+    folder.mkdir(parents=True)
+    outside.mkdir()
+    (folder / "way_out").symlink_to(outside)
+    before = files_in(tmp_path)
+    with pytest.raises(UserError, match=complaint):
+        unpack(archive, folder, lambda name: True)
+    assert files_in(tmp_path) == before
+    assert not Path("/tmp/evil").exists()
+
+
+def test_corrupt_member_leaves_no_partial_file(tmp_path: Path) -> None:
+    content = bytearray(zip_of({"a.txt": bytes(range(256)) * 9}))
+    content[60] ^= 0xFF
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"archive .*x\.zip is broken"):
+        unpack(tmp_path / "x.zip", tmp_path / "out", lambda name: True)
+    assert files_in(tmp_path / "out") == set()
+
+
+def test_full_disk_is_noticed_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.tar").write_bytes(tar_of({"a.txt": b"1234"}))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 3}))
+    with pytest.raises(UserError, match="has no room for 0 MB"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", lambda name: True)
+    assert files_in(tmp_path / "out") == set()
+
 
 FILES = {f"set/{number}.txt": random.Random(number).randbytes(99) * 3 for number in range(3)}
 
