@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
+from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, recognize
 from no_time_to_train.networks.registry import SAM2_NAMES, Network
@@ -115,6 +116,21 @@ def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path)
             attempt()
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [load_memory, read_checkpoint], ids=["memory", "checkpoint"])
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_a_checkpoint_runs_no_code(
+    read: Callable[[Path], Any], save: Callable[[Any, Path], Any], tmp_path: Path
+) -> None:
+    class Exploit:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    save({"format": Exploit(), "model": Exploit()}, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match="cannot be read"):
+        read(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names of targets and classes that are equal on some systems, are no text, or are too long; targets that are no images."""
+"""Names of targets and classes that are equal on some systems, are no text, or too long; targets that are no images."""
 
 import json
 import os

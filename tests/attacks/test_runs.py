@@ -101,6 +101,40 @@ def test_a_pipe_in_an_included_file_and_a_file_that_includes_itself_are_refused(
     assert "includes itself" in refusal("test", "--config", str(tmp_path / "self.yaml"))
 
 
+#: Where a configuration can name code -> the configuration. Each would create a file.
+CODE = {
+    "model": "model: {class_path: evil.Evil}",
+    "logger": "trainer: {logger: {class_path: evil.Evil}}",
+    "callback": "trainer: {callbacks: [{class_path: evil.Evil}]}",
+    "strategy": "trainer: {strategy: {class_path: evil.Evil}}",
+    "function": "trainer: {logger: {class_path: os.system, init_args: {command: touch ran}}}",
+    "yaml tag": "trainer: !!python/object/apply:os.system ['touch ran']",
+    "value of a key": "model: {class_path: no_time_to_train.lightning_module.NoTimeToTrain, init_args: "
+    "{model_cfg: {class_path: evil.Evil}}}",
+}
+
+
+@pytest.mark.parametrize("content", CODE.values(), ids=CODE.keys())
+def test_a_configuration_imports_only_lightning_and_this_package(
+    content: str, refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    (tmp_path / "evil.py").write_text(
+        "from pathlib import Path\nPath('ran').touch()\nfrom pytorch_lightning.loggers import CSVLogger as Evil\n"
+    )
+    (tmp_path / "config.yaml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    refusal(
+        "test",
+        "--config",
+        Path(__file__).parents[2] / "configs" / "custom_sam2l.yaml",
+        "--config",
+        tmp_path / "config.yaml",
+    )
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> list[str]:
     """The command line of a stage without networks, which writes ``out/prototypes.ckpt``."""
