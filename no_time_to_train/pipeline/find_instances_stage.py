@@ -131,8 +131,10 @@ class FindInstancesStage(Stage):
         if exp_folder is not None:
             data_set = name or cfg.class_split or Path(self.json_file).stem
             pictures = Path(exp_folder) / "results_analysis" / clean_name(data_set)
-        drawing = vis.vis_thr, exp_folder is not None, self.rescales
-        self.pictures = TargetPictures(pictures, self.coco, root, self.categories, *drawing)
+        by_file_name = exp_folder is not None
+        self.pictures = TargetPictures(
+            pictures, self.coco, root, self.categories, vis.vis_thr, by_file_name, self.rescales
+        )
 
     def read_targets(self, bank: MemoryBank) -> COCO:
         """Read the list of target images."""
