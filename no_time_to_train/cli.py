@@ -125,10 +125,10 @@ def usage(first: str = "") -> str:
 
 
 def say_loading() -> None:
-    """Print a line as soon as this process begins to import torch, which takes seconds."""
+    """Print a line as soon as this process imports numpy or torch: what follows may take seconds."""
 
     def watch() -> None:
-        while "torch" not in sys.modules:
+        while not sys.modules.keys() & {"numpy", "torch"}:
             time.sleep(0.05)
         print("loading ...", file=sys.stderr, flush=True)
 

@@ -161,6 +161,25 @@ def test_ultralytics_draws_the_masks(image: LabeledImage, tmp_path: Path) -> Non
             assert (drawn == mask).all()
 
 
+def test_ultralytics_own_loader_reads_masks_boxes_and_names(
+    image: LabeledImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))  # it would write settings into the home folder
+    monkeypatch.setenv("YOLO_OFFLINE", "true")
+    loaders = pytest.importorskip("ultralytics.data.dataset")
+    utils = pytest.importorskip("ultralytics.data.utils")
+    data = utils.check_det_dataset(str(write("yolo", image, OBJECTS, tmp_path) / "data.yaml"))
+    assert data["names"] == dict(enumerate(one.name for one in CATEGORIES))
+    (labels,) = loaders.YOLODataset(img_path=data["train"], data=data, task="segment", augment=False).labels
+    assert labels["cls"].ravel().tolist() == [1] * len(OBJECTS)
+    for segment, box, (name, mask) in zip(labels["segments"], labels["bboxes"], MASKS.items(), strict=True):
+        drawn = utils.polygon2mask(mask.shape, [(segment * (WIDTH, HEIGHT)).ravel()])
+        assert name == "three parts" or (drawn == mask).all()  # whose parts are joined by lines
+        x1, y1, x2, y2 = box_of(mask)
+        size = np.array([WIDTH, HEIGHT] * 2)
+        assert np.abs(box * size - ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)).max() < 1 + 1e-3
+
+
 def test_voc_has_boxes_from_one_and_masks_as_pictures(image: LabeledImage, tmp_path: Path) -> None:
     objects = [OBJECTS[0], LabeledObject(CATEGORIES[0].name, (10, 10, 30, 31), rectangle(10, 10, 21, 20), 0.5)]
     folder = write("voc", image, objects, tmp_path)
