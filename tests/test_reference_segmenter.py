@@ -23,6 +23,7 @@ from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import Reference
+from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserNotice
@@ -250,6 +251,8 @@ def test_a_cut_out_is_described_alike_however_close_it_was_cut(
         assert segmenter.memory is not None
         vectors.append(segmenter.memory.vectors[0])
     assert vectors[0].equal(vectors[1])
+    _, shown = decode_picture(segmenter.memory.crops[0])
+    assert max(shown.any(1).sum(), shown.any(2).sum()) / shown.shape[1] == pytest.approx(1 / 3, abs=0.02)
     segmenter.memory = None
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     assert segmenter.memory is not None

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from no_time_to_train.analysis.recurring import Choice, Picture, choose_recurring, salient
-from no_time_to_train.api.prompted_references import PromptedReference, naming, read_reference
+from no_time_to_train.api.prompted_references import CUT_OUT_CONTEXT, PromptedReference, naming, read_reference
 from no_time_to_train.data.prompts import check_label
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_image import ReferenceImage, encode_picture
@@ -101,8 +101,9 @@ class ReferenceDescriber:
             A memory with this one reference; and its mask, bool [H, W].
         """
         mask = self.mask(label, prompted, negative, path or f"a picture of {label}")
-        pixels, shown, box = prompted.to_crop(mask, self.context_ratio)
-        crop, mask_crop = crop_reference(pixels, shown, box, self.segmenter.encoder.size, self.context_ratio)
+        context = min(self.context_ratio, CUT_OUT_CONTEXT) if prompted.cut_out else self.context_ratio
+        pixels, shown, box = prompted.to_crop(mask, context)
+        crop, mask_crop = crop_reference(pixels, shown, box, self.segmenter.encoder.size, context)
         with computing_in(self.precision, self.device):
             vector, weight = self.segmenter.describe_reference(crop.to(self.device), mask_crop.to(self.device))
         bank = MemoryBank.empty([Category(1, label)], len(vector))

@@ -17,6 +17,10 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.method.encoder import IMAGE_MEAN
 from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamBoxes, mask_or_box
 
+#: The most context of a cut-out. Its size in a photo is unknown, and targets show objects a third as wide as the image
+#: on average: an encoder whose references have more context would see it smaller than these.
+CUT_OUT_CONTEXT = 2.0
+
 #: The longest side of a cut-out with its surroundings, in pixels.
 LARGEST_CANVAS = 4096
 
