@@ -54,10 +54,11 @@ def test_thresholds_do_not_depend_on_the_scale_of_the_scores() -> None:
     assert threshold([0.6], unknown, 0.4).score == pytest.approx(0.4 * threshold([0.6], unknown).score, abs=0.01)
 
 
-def test_the_interval_of_the_precision_is_wilsons() -> None:
+def test_the_interval_of_the_precision_is_wilsons_with_the_found_references_as_trials() -> None:
     assert wilson(0.8, 10) == pytest.approx((0.490, 0.943), abs=0.001)
-    low, high = threshold([0.6, 0.45], [*LOW, 0.5]).precision_interval
-    assert low < threshold([0.6, 0.45], [*LOW, 0.5]).precision < high
+    for unknown in ([*LOW, 0.5], [*LOW, 0.5, *[0.8] * 30]):  # masks whose truth is estimated add no certainty
+        found = threshold([0.6, 0.45], unknown)
+        assert found.precision_interval == pytest.approx(wilson(found.precision, 5), abs=0.01)
 
 
 def test_precision_at_least_is_not_above_precision() -> None:

@@ -43,9 +43,6 @@ WRONG_MEAN, WRONG_COUNT = 0.15, 20
 #: The largest k: objects of some classes are alone in their images, and no rarer elsewhere.
 RAREST = 2
 
-#: The trials that an instance counts as in the precision's interval, because of most it is estimated if they are right.
-SEEN = 0.5
-
 #: Rounds of expectation and maximization; it has converged long before.
 ROUNDS = 30
 
@@ -76,7 +73,8 @@ class Threshold:
         score: The lowest score of an instance.
         precision: Share of the instances that are right.
         precision_at_least: The same, if nothing outside the annotated objects was of the class.
-        precision_interval: Wilson's interval of the precision at 95 %, for half as many trials as instances were seen.
+        precision_interval: Wilson's interval of the precision at 95 %. Only the references that are found at the
+            threshold count as trials: whether the other instances are right is estimated, and often wrongly alike.
         recall: Share of the objects that are found.
         f1: Their harmonic mean.
         objects: The estimated number of objects of the class in the references' images, annotated or not.
@@ -132,7 +130,7 @@ def _best_threshold(scores: ClassScores) -> Threshold | None:
         score=round(float(GRID[best]), 2),
         precision=precision,
         precision_at_least=min(float(known / (known + rest).clamp(min=1e-9)), precision),  # counts, not the mixture
-        precision_interval=wilson(precision, max(SEEN * float(known + rest / rarer), 1.0)),
+        precision_interval=wilson(precision, max(float(known), 1.0)),
         recall=float(tp[best] / objects),
         f1=float(f1[best]),
         objects=float(objects),

@@ -255,10 +255,6 @@ class ReferenceSegmenter:
                 theirs from :meth:`find_masks`.
         """
         references = self.find_masks(list(references))
-        if cut_outs := sum(reference.is_cut_out for reference in references):
-            advice = "they find less than images with masks (docs/your_own_objects.md)"
-            notice = f"{plural(cut_outs, 'cut-out')}, around which nothing is known: {advice}"
-            warnings.warn(notice, UserNotice, stacklevel=2)
         for reference in tqdm(references, desc="references", unit=" object") if references else ():
             with naming(reference):
                 label, prompted = check_label(reference.label), read_reference(reference)
