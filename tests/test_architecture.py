@@ -197,6 +197,12 @@ def test_mistakes_in_references_and_targets_are_found_before_torch_is_imported(l
     assert "torch" not in modules_after_command(line, status=2)
 
 
+def test_loading_is_said_before_torch_is_imported() -> None:
+    words = f"{THING} --images configs --out y --nano".split()  # ends before torch, as the test above says
+    ended = subprocess.run([sys.executable, "-m", PACKAGE, *words], capture_output=True, text=True, cwd=ROOT)
+    assert ended.stderr.startswith("loading ...\nerror: ")
+
+
 def modules_after_command(line: str, status: int) -> set[str]:
     """The modules that are imported in a new process after a command has ended with a status."""
     code = f"from no_time_to_train.cli import main\ntry:\n    main({line.split()!r})\n"
