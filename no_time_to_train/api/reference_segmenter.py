@@ -413,14 +413,13 @@ class ReferenceSegmenter:
         """
         describer = replace(self.describer, memory=None)
         found = describer.find_masks(list(references)).references
-        banks = [describer.describe(reference) for reference in found]
-        whole = [bank for bank in banks if bank.images[0] is not None]
+        whole = [reference for reference in found if not reference.is_cut_out]
         if not whole:
             raise UserError("cut-outs cannot be measured, because nothing is known around them: give images with masks")
-        if len(whole) < len(banks):
-            count = plural(len(banks) - len(whole), "cut-out")
+        if len(whole) < len(found):
+            count = plural(len(found) - len(whole), "cut-out")
             warnings.warn(f"{count} not measured: nothing is known around the objects", UserNotice, stacklevel=2)
-        bank = MemoryBank.join(whole)
+        bank = MemoryBank.join([describer.describe(reference) for reference in whole])
         bank.made_with = self.made_with
         return measure_bank(bank, self.segmenter, self.precision, each)
 
