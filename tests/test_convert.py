@@ -74,6 +74,18 @@ def test_ground_truth_without_ids_needs_the_images_of_the_results(
     assert "images.json" in refusal("evaluate", "--gt", tmp_path / "refs", "--results", results)
 
 
+def test_results_whose_ids_mean_other_classes_than_the_ground_truths_are_not_scored(
+    photo: Photo, tmp_path: Path, refusal: Refusal
+) -> None:
+    results = results_of(tmp_path / "out", photo)
+    truth = json.loads((tmp_path / "coco/annotations.json").read_text())
+    truth["categories"].insert(0, {"id": 9, "name": "another"})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    error = refusal("evaluate", "--gt", tmp_path / "truth.json", "--results", results)
+    assert "id 9 of categories is" in error
+    assert "run segment with --images" in error
+
+
 def test_a_missing_target_is_skipped_and_named(
     photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,9 +57,12 @@ def read_ground_truth(path: Path, results: Path) -> Any:
             those of ``images.json``, which ``segment`` writes next to its results.
         results: The results file.
     """
-    if path.is_file() and path.suffix.lower() == ".json" and coco_json.is_form_of(read_json(path)):
-        return read_coco(path)
     listed = results.parent / "images.json"
+    if path.is_file() and path.suffix.lower() == ".json" and coco_json.is_form_of(read_json(path)):
+        coco = read_coco(path)
+        if listed.is_file():
+            check_same_ids(coco, path, listed)
+        return coco
     if not listed.is_file():
         raise UserError(
             f"{path} is not a COCO file, and other forms have no ids of images: they serve results of segment, which "
@@ -96,6 +99,19 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     sizes = [{name: entry[name] for name in ("id", "file_name", "height", "width")} for entry in entries["images"]]
     return index_coco({"images": sizes, "annotations": annotations, "categories": categories})
+
+
+def check_same_ids(coco: Any, path: Path, listed: Path) -> None:
+    """Check that the ids in segment's ``images.json`` mean in a COCO file what they mean there: others give an AP of 0."""
+    content = read_json(listed)
+    for kind, key, known in (("categories", "name", coco.cats), ("images", "file_name", coco.imgs)):
+        for entry in content.get(kind, []) if isinstance(content, dict) else []:
+            ours, theirs = entry.get(key), known.get(entry.get("id"), {}).get(key)
+            if theirs is not None and Path(str(ours)).name != Path(str(theirs)).name:
+                raise UserError(
+                    f"id {entry['id']} of {kind} is {ours!r} in {listed} and {theirs!r} in {path}, so the results do not "
+                    f"fit: run segment with --images {path}, which keeps its ids"
+                )
 
 
 def by_image(found: FoundReferences) -> dict[Path, list[Reference]]:
