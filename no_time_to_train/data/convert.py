@@ -102,15 +102,17 @@ def read_ground_truth(path: Path, results: Path) -> Any:
 
 
 def check_same_ids(coco: Any, path: Path, listed: Path) -> None:
-    """Check that the ids in segment's ``images.json`` mean in a COCO file what they mean there: others give an AP of 0."""
+    """Check that the ids in segment's ``images.json`` mean the same in a COCO file: others would give an AP of 0."""
     content = read_json(listed)
     for kind, key, known in (("categories", "name", coco.cats), ("images", "file_name", coco.imgs)):
-        for entry in content.get(kind, []) if isinstance(content, dict) else []:
+        for entry in content.get(kind, []) if isinstance(content, dict) else []:  # segment wrote it, or another program
+            if not isinstance(entry, dict):
+                continue
             ours, theirs = entry.get(key), known.get(entry.get("id"), {}).get(key)
             if theirs is not None and Path(str(ours)).name != Path(str(theirs)).name:
                 raise UserError(
-                    f"id {entry['id']} of {kind} is {ours!r} in {listed} and {theirs!r} in {path}, so the results do not "
-                    f"fit: run segment with --images {path}, which keeps its ids"
+                    f"id {entry['id']} of {kind} is {ours!r} in {listed} and {theirs!r} in {path}, so the results "
+                    f"do not fit: run segment with --images {path}, which keeps its ids"
                 )
 
 
