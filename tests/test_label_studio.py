@@ -11,11 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter
+from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.data.label_files.label_studio_files import region_of
 from no_time_to_train.data.label_files.labeled_objects import LabeledObject
+from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
 from no_time_to_train.errors import UserError
@@ -174,7 +177,7 @@ def test_a_restart_keeps_the_references_and_the_proposals(
     backend.close()
     segmenter.set_memory(None)
     monkeypatch.setattr(ReferenceSegmenter, "propose", None)  # no network is asked again
-    monkeypatch.setattr(type(segmenter.describer), "describe", None)
+    monkeypatch.setattr(type(segmenter.describer), "describe_prompted", None)
     again = Backend(segmenter, backend.studio, backend.folder, 0.3)
     assert setup(again) == before["model_version"]
     assert predict(again, studio, 2) == before
@@ -189,6 +192,36 @@ def test_a_deleted_annotation_is_forgotten(backend: Backend, studio: StandIn) ->
     backend.webhook({"action": "ANNOTATIONS_DELETED", "project": {"id": 7}, "annotations": [{"id": 20}]})
     assert setup(backend) != both
     assert f"{len(studio.scenes[1].labels)} references" in setup(backend)
+
+
+def test_of_a_changed_annotation_only_the_new_objects_are_described(
+    backend: Backend, studio: StandIn, segmenter: ReferenceSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, described = studio.annotate(1, "brushlabels", "rectanglelabels"), []
+    describe = ReferenceDescriber.describe_prompted
+
+    def counted(self: ReferenceDescriber, label: str, *more: Any) -> Any:
+        described.append(label)
+        return describe(self, label, *more)
+
+    monkeypatch.setattr(ReferenceDescriber, "describe_prompted", counted)
+    (all_of_them,) = studio.annotations[1]
+    studio.annotations[1] = [{**all_of_them, "result": all_of_them["result"][1:]}]
+    setup(backend)
+    assert len(described) == len(all_of_them["result"]) - 1
+    studio.annotations[1] = [all_of_them]
+    backend.webhook({**body, "action": "ANNOTATION_UPDATED"})
+    setup(backend)
+    assert len(described) == len(all_of_them["result"])
+    memory = backend.projects[7].memory
+    assert memory is not None
+    export = backend.folder / "export.json"
+    export.write_text(json.dumps([{**studio.tasks[1], "annotations": [all_of_them]}]))
+    (backend.folder / "1-a b.png").write_bytes(next(iter(studio.images.values())))
+    segmenter.set_memory(None)
+    segmenter.add_references(find_references(export).references)
+    assert segmenter.memory is not None
+    assert torch.allclose(memory.vectors, segmenter.memory.vectors, atol=1e-4)
 
 
 def test_an_annotation_that_changes_while_it_is_read_is_read_again(
