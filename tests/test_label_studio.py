@@ -282,6 +282,8 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
         (x, y), area = low, dict(zip(("width", "height"), high - low, strict=True))
     drawn = {"type": shown, "value": {"x": x, "y": y, **area, shown: [NOVEL_CLASSES[0].name]}}
     (region,) = predict(backend, studio, 1, context={"result": [drawn]})["result"]
+    (again,) = predict(backend, studio, 1, context={"result": [drawn]})["result"]
+    assert len({region["id"], again["id"], "0"}) == 3  # Label Studio replaces a region by one with the same id
     assert region["value"]["brushlabels"] == [NOVEL_CLASSES[0].name]
     assert iou(brush(region), mask) > 0.8
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -237,7 +238,10 @@ class StudioProject:
             return self._result([], height, width)
         x, y, w, h = cv2.boundingRect(masks[0].astype(np.uint8))
         one = LabeledObject(label, (x, y, x + w, y + h), masks[0], float(np.clip(predicted_iou[0], 0, 1)))
-        return self._result([one], height, width)
+        shown = self._result([one], height, width)
+        for region in shown["result"]:  # one with the id of another would replace it in the open annotation
+            region["id"] = uuid4().hex[:10]
+        return shown
 
     def _result(self, objects: Sequence[LabeledObject], height: int, width: int) -> dict[str, Any]:
         """A prediction; objects of classes that the labeling interface does not offer are left out."""
