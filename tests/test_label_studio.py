@@ -1,5 +1,6 @@
 """``serve label-studio``: a stand-in for Label Studio's API here; tests/test_real_label_studio.py starts a real one."""
 
+import base64
 import json
 import shutil
 import threading
@@ -69,6 +70,8 @@ class StandIn:
         if path == "/api/token/refresh":
             self.valid = "Bearer fresh"
             return 200, {"access": "fresh"}
+        if path == "/bucket":
+            return (403, {}) if authorization else (200, b"an image")
         if authorization != self.valid:
             return 401, {}
         parts = urlsplit(path)
@@ -81,6 +84,9 @@ class StandIn:
             return 200, {"total": len(tasks), "tasks": tasks}
         if parts.path.endswith("/annotations/"):
             return 200, self.annotations[int(parts.path.split("/")[3])]
+        if parts.path == "/projects/7/resolve/":
+            known = base64.urlsafe_b64decode(parts.query.removeprefix("fileuri=")) == b"s3://bucket/a.png"
+            return (303, f"{self.url}/bucket") if known else (404, {})
         return (200, self.images[parts.path]) if parts.path in self.images else (200, {})
 
     def annotate(self, task: int, *kinds: str) -> dict[str, Any]:
@@ -103,6 +109,8 @@ def studio(tmp_path: Path) -> Iterator[StandIn]:
             status, content = one.answer(self.path, self.headers.get("Authorization", ""))
             content = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
+            if status == 303:
+                self.send_header("Location", json.loads(content))
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -293,7 +301,7 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
     [
         "http://elsewhere.example/data/a.png",
         "//elsewhere.example/data/a.png",
-        "s3://bucket/a.png",
+        "https://elsewhere.example/a.png",
         "/api/users/",
         "/data/../api/users/",
         "data:image/png;base64,aaaa",
@@ -301,8 +309,15 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
 )
 def test_an_image_that_is_no_file_in_label_studio_is_not_fetched(studio: StandIn, address: str) -> None:
     with pytest.raises(UserError, match="is not fetched"):
-        LabelStudio(studio.url, TOKEN).image(address)
+        LabelStudio(studio.url, TOKEN).image(address, 7)
     assert studio.asked == []
+
+
+def test_an_image_in_a_storage_of_the_project_is_fetched_without_the_token(studio: StandIn) -> None:
+    api = LabelStudio(studio.url, TOKEN)
+    assert api.image("s3://bucket/a.png", 7) == b"an image"
+    with pytest.raises(UserError, match=r"image s3://other/a.png cannot be fetched"):
+        api.image("s3://other/a.png", 7)
 
 
 def test_a_personal_token_is_renewed_when_it_is_no_longer_valid(studio: StandIn) -> None:

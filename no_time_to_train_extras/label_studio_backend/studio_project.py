@@ -49,7 +49,7 @@ class StudioProject:
 
     Args:
         config: Its labeling interface.
-        folder: Where its references and proposals are kept.
+        folder: Where its references and proposals are kept. Its name is the project's number and time of creation.
         made_with: What proposals depend on besides the images.
         loaded: Classes to begin with.
         threshold: The lowest score of a predicted region.
@@ -72,6 +72,7 @@ class StudioProject:
     ) -> None:
         self.config, self.folder, self.studio, self.segmenter = config, folder / "references", studio, segmenter
         self.loaded, self.threshold = loaded, threshold
+        self.number = int(folder.name.partition(".")[0])
         self.cache = ProposalCache(folder / "proposals", made_with)
         self.tasks_of: dict[str, int] = {}
         self.described: dict[int, dict[str, MemoryBank]] = {}
@@ -117,7 +118,7 @@ class StudioProject:
         ending = ending if ending in IMAGE_ENDINGS else ".png"
         with tempfile.TemporaryDirectory() as place:
             image = Path(place) / f"image{ending}"
-            image.write_bytes(self.studio.image(address))
+            image.write_bytes(self.studio.image(address, self.number))
             tasks = [{"data": {"image": image.name}, "annotations": list(annotations)}]
             references = label_studio.read(Path(place) / "tasks.json", tasks, Folder(Path(place)))
             marks = [repr(replace(one, image=Path(address))) for one in references]
@@ -173,7 +174,7 @@ class StudioProject:
 
     def pixels(self, address: str) -> NDArray[np.uint8]:
         """The pixels of an image, uint8 [H, W, 3] RGB, upright as browsers show it."""
-        return as_rgb(decode_image(self.studio.image(address), address))
+        return as_rgb(decode_image(self.studio.image(address, self.number), address))
 
     def proposals(self, task: dict[str, Any], make: bool = True) -> CacheEntry | None:
         """What the networks say about a task's image; None where this is not known and is not to be made."""
