@@ -1,5 +1,6 @@
 """The lines of docs/annotation_tools.md for tools that are used from Python, where these are installed."""
 
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -60,9 +61,9 @@ def test_fiftyone_gets_the_masks_of_the_objects(
 def test_an_object_that_is_corrected_in_napari_becomes_a_reference(
     run: Callable[[str, dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
     napari = pytest.importorskip("napari")
-    pytest.importorskip("qtpy")
+    if not os.environ.get("DISPLAY"):
+        pytest.skip("napari needs a display: xvfb-run")
     names: dict[str, Any] = {}
 
     def correct() -> None:
