@@ -18,7 +18,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.commands import demo as demo_command
 from no_time_to_train.commands.options import NetworkOptions
 from no_time_to_train.data.reference_sets import read_references, write_references
-from no_time_to_train.demo import photos
+from no_time_to_train.demo import photographs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.files import read_json, sha256
 from tests.conftest import gallery_data
@@ -146,16 +146,16 @@ def test_the_demo_downloads_photographs_and_looks_for_the_objects_in_them(
         request.end_headers()
         request.wfile.write(served)
 
-    monkeypatch.setattr(photos, "CHECKPOINTS", ())  # of 245 MB
+    monkeypatch.setattr(photographs, "CHECKPOINTS", ())  # of 245 MB
     monkeypatch.setattr(demo_command, "OFFICIAL", NetworkOptions(nano=True, points_per_side=4))
-    monkeypatch.setattr(photos, "PHOTOS", [(f"{name}.png", digest, name, "10,10,60,60") for name in ("a", "b")])
+    monkeypatch.setattr(photographs, "PHOTOS", [(f"{name}.png", digest, name, "10,10,60,60") for name in ("a", "b")])
     out = tmp_path / "out"
     with serving(answer) as url:
-        monkeypatch.setattr(photos, "ADDRESS", url)
+        monkeypatch.setattr(photographs, "ADDRESS", url)
         main(["demo", "--photos", "--out", str(out)])
         data = gallery_data(out / "segment" / "index.html")
         assert [image["name"] for image in data["images"]] == ["a.png", "b.png"]
         assert [one["name"] for one in data["classes"]] == ["a", "b"]
-        monkeypatch.setattr(photos, "PHOTOS", [("c.png", "0" * 64, "c", "10,10,60,60")])
+        monkeypatch.setattr(photographs, "PHOTOS", [("c.png", "0" * 64, "c", "10,10,60,60")])
         assert "do not open as the photograph and were deleted" in refusal("demo", "--photos", "--out", str(out))
     assert sorted(path.name for path in (out / "photos").iterdir()) == ["a.png", "b.png"]

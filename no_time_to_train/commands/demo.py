@@ -39,7 +39,7 @@ def demo(
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
     folder = out / "segment"
     if photos:
-        from no_time_to_train.demo.photos import fetch_photos
+        from no_time_to_train.demo.photographs import fetch_photos
 
         examples, shown, networks = (
             ReferenceOptions(reference=fetch_photos(out / PHOTOS)),
