@@ -4,17 +4,25 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean
 
+import cv2
+import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from no_time_to_train.cli import main
+from no_time_to_train.commands import demo as demo_command
+from no_time_to_train.commands.options import NetworkOptions
 from no_time_to_train.data.reference_sets import read_references, write_references
-from no_time_to_train.demo.scenes import NOVEL_CLASSES
-from no_time_to_train.files import read_json
+from no_time_to_train.demo import photographs
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.files import read_json, sha256
 from tests.conftest import gallery_data
+from tests.web import serving
 
 SEED = "77"
 Command = Callable[..., str]
@@ -123,3 +131,31 @@ def test_the_model_card_states_the_measured_figures() -> None:
     }
     rows = re.findall(r"^\| `([\w.]+)` \|.*\| ([\d.-]+) \|$", (nano / "MODEL_CARD.md").read_text(), re.MULTILINE)
     assert {name: float(value) for name, value in rows} == pytest.approx(measured, abs=0.0051)
+
+
+def test_the_demo_downloads_photographs_and_looks_for_the_objects_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES[:2], (120, 160))
+    (tmp_path / "served.png").write_bytes(served := cv2.imencode(".png", scene.image)[1].tobytes())
+    digest = sha256(tmp_path / "served.png")
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(served)))
+        request.end_headers()
+        request.wfile.write(served)
+
+    monkeypatch.setattr(photographs, "CHECKPOINTS", ())  # of 245 MB
+    monkeypatch.setattr(demo_command, "OFFICIAL", NetworkOptions(nano=True, points_per_side=4))
+    monkeypatch.setattr(photographs, "PHOTOS", [(f"{name}.png", digest, name, "10,10,60,60") for name in ("a", "b")])
+    out = tmp_path / "out"
+    with serving(answer) as url:
+        monkeypatch.setattr(photographs, "ADDRESS", url)
+        main(["demo", "--photos", "--out", str(out)])
+        data = gallery_data(out / "segment" / "index.html")
+        assert [image["name"] for image in data["images"]] == ["a.png", "b.png"]
+        assert [one["name"] for one in data["classes"]] == ["a", "b"]
+        monkeypatch.setattr(photographs, "PHOTOS", [("c.png", "0" * 64, "c", "10,10,60,60")])
+        assert "do not open as the photograph and were deleted" in refusal("demo", "--photos", "--out", str(out))
+    assert sorted(path.name for path in (out / "photos").iterdir()) == ["a.png", "b.png"]

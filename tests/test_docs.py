@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -11,14 +12,16 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from no_time_to_train import ReferenceSegmenter
 from no_time_to_train.commands import COMMANDS, build_parser, split_command
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.method.settings import Settings
 from no_time_to_train.stage_cli import run_stage
 
 ROOT = Path(__file__).parents[1]
 TRANSLATIONS = sorted((ROOT / "docs" / "readme").glob("README.*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+NOTEBOOK, PHOTOGRAPHS = (ROOT / "examples" / name for name in ("quickstart.ipynb", "photographs.ipynb"))
 
 #: How a command of this package begins.
 PROGRAMS = (["no-time-to-train"], ["python", "run_lightning.py"])
@@ -148,6 +151,25 @@ def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.Mon
     exec(code, {})
     assert (tmp_path / "found.jpg").exists()
     assert (tmp_path / "boats.memory").exists()
+
+
+def test_the_notebook_with_photographs_runs_after_the_demo_that_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With other pictures in place of the photographs, and without the installation and the downloads."""
+    cells = [cell.source for cell in nbformat.read(PHOTOGRAPHS, as_version=4).cells if cell.cell_type == "code"]
+    (command,) = (cell for cell in cells if cell.startswith("!"))
+    assert build_parser("demo").parse_command(shlex.split(command)[2:])["photos"]
+    scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES[:1], (120, 160))
+    for name in ("photos/coins.png", "segment/overlays/coins.jpg"):
+        (tmp_path / "demo" / name).parent.mkdir(parents=True)
+        Image.fromarray(scene.image).save(tmp_path / "demo" / name)
+    monkeypatch.chdir(tmp_path)
+    nano = partial(ReferenceSegmenter.from_pretrained, "nano", settings=Settings(points_per_side=4))
+    monkeypatch.setattr(ReferenceSegmenter, "from_pretrained", nano)
+    code = "\n".join(cell for cell in cells if not cell.startswith(("%", "!")))
+    exec(code.replace('(preset="fast")', "()"), {})
+    assert "of 24 coins" in capsys.readouterr().out
 
 
 def test_the_notebook_finds_what_its_target_shows(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """``serve label-studio``: a stand-in for Label Studio's API here; tests/test_real_label_studio.py starts a real one."""
 
+import base64
 import json
 import shutil
 import threading
@@ -11,11 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter
+from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.data.label_files.label_studio_files import region_of
 from no_time_to_train.data.label_files.labeled_objects import LabeledObject
+from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
 from no_time_to_train.errors import UserError
@@ -66,6 +70,8 @@ class StandIn:
         if path == "/api/token/refresh":
             self.valid = "Bearer fresh"
             return 200, {"access": "fresh"}
+        if path == "/bucket":
+            return (403, {}) if authorization else (200, b"an image")
         if authorization != self.valid:
             return 401, {}
         parts = urlsplit(path)
@@ -78,6 +84,9 @@ class StandIn:
             return 200, {"total": len(tasks), "tasks": tasks}
         if parts.path.endswith("/annotations/"):
             return 200, self.annotations[int(parts.path.split("/")[3])]
+        if parts.path == "/projects/7/resolve/":
+            known = base64.urlsafe_b64decode(parts.query.removeprefix("fileuri=")) == b"s3://bucket/a.png"
+            return (303, f"{self.url}/bucket") if known else (404, {})
         return (200, self.images[parts.path]) if parts.path in self.images else (200, {})
 
     def annotate(self, task: int, *kinds: str) -> dict[str, Any]:
@@ -100,6 +109,8 @@ def studio(tmp_path: Path) -> Iterator[StandIn]:
             status, content = one.answer(self.path, self.headers.get("Authorization", ""))
             content = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
+            if status == 303:
+                self.send_header("Location", json.loads(content))
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -174,7 +185,7 @@ def test_a_restart_keeps_the_references_and_the_proposals(
     backend.close()
     segmenter.set_memory(None)
     monkeypatch.setattr(ReferenceSegmenter, "propose", None)  # no network is asked again
-    monkeypatch.setattr(type(segmenter.describer), "describe", None)
+    monkeypatch.setattr(type(segmenter.describer), "describe_prompted", None)
     again = Backend(segmenter, backend.studio, backend.folder, 0.3)
     assert setup(again) == before["model_version"]
     assert predict(again, studio, 2) == before
@@ -189,6 +200,36 @@ def test_a_deleted_annotation_is_forgotten(backend: Backend, studio: StandIn) ->
     backend.webhook({"action": "ANNOTATIONS_DELETED", "project": {"id": 7}, "annotations": [{"id": 20}]})
     assert setup(backend) != both
     assert f"{len(studio.scenes[1].labels)} references" in setup(backend)
+
+
+def test_of_a_changed_annotation_only_the_new_objects_are_described(
+    backend: Backend, studio: StandIn, segmenter: ReferenceSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, described = studio.annotate(1, "brushlabels", "rectanglelabels"), []
+    describe = ReferenceDescriber.describe_prompted
+
+    def counted(self: ReferenceDescriber, label: str, *more: Any) -> Any:
+        described.append(label)
+        return describe(self, label, *more)
+
+    monkeypatch.setattr(ReferenceDescriber, "describe_prompted", counted)
+    (all_of_them,) = studio.annotations[1]
+    studio.annotations[1] = [{**all_of_them, "result": all_of_them["result"][1:]}]
+    setup(backend)
+    assert len(described) == len(all_of_them["result"]) - 1
+    studio.annotations[1] = [all_of_them]
+    backend.webhook({**body, "action": "ANNOTATION_UPDATED"})
+    setup(backend)
+    assert len(described) == len(all_of_them["result"])
+    memory = backend.projects[7].memory
+    assert memory is not None
+    export = backend.folder / "export.json"
+    export.write_text(json.dumps([{**studio.tasks[1], "annotations": [all_of_them]}]))
+    (backend.folder / "1-a b.png").write_bytes(next(iter(studio.images.values())))
+    segmenter.set_memory(None)
+    segmenter.add_references(find_references(export).references)
+    assert segmenter.memory is not None
+    assert torch.allclose(memory.vectors, segmenter.memory.vectors, atol=1e-4)
 
 
 def test_an_annotation_that_changes_while_it_is_read_is_read_again(
@@ -249,6 +290,8 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
         (x, y), area = low, dict(zip(("width", "height"), high - low, strict=True))
     drawn = {"type": shown, "value": {"x": x, "y": y, **area, shown: [NOVEL_CLASSES[0].name]}}
     (region,) = predict(backend, studio, 1, context={"result": [drawn]})["result"]
+    (again,) = predict(backend, studio, 1, context={"result": [drawn]})["result"]
+    assert len({region["id"], again["id"], "0"}) == 3  # Label Studio replaces a region by one with the same id
     assert region["value"]["brushlabels"] == [NOVEL_CLASSES[0].name]
     assert iou(brush(region), mask) > 0.8
 
@@ -258,7 +301,7 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
     [
         "http://elsewhere.example/data/a.png",
         "//elsewhere.example/data/a.png",
-        "s3://bucket/a.png",
+        "https://elsewhere.example/a.png",
         "/api/users/",
         "/data/../api/users/",
         "data:image/png;base64,aaaa",
@@ -266,8 +309,15 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
 )
 def test_an_image_that_is_no_file_in_label_studio_is_not_fetched(studio: StandIn, address: str) -> None:
     with pytest.raises(UserError, match="is not fetched"):
-        LabelStudio(studio.url, TOKEN).image(address)
+        LabelStudio(studio.url, TOKEN).image(address, 7)
     assert studio.asked == []
+
+
+def test_an_image_in_a_storage_of_the_project_is_fetched_without_the_token(studio: StandIn) -> None:
+    api = LabelStudio(studio.url, TOKEN)
+    assert api.image("s3://bucket/a.png", 7) == b"an image"
+    with pytest.raises(UserError, match=r"image s3://other/a.png cannot be fetched"):
+        api.image("s3://other/a.png", 7)
 
 
 def test_a_personal_token_is_renewed_when_it_is_no_longer_valid(studio: StandIn) -> None:

@@ -1,4 +1,4 @@
-"""``demo``: the three stages on drawn scenes with the nano networks."""
+"""``demo``: the three stages on drawn scenes with the nano networks, or photographs with official ones."""
 
 import shlex
 from pathlib import Path
@@ -9,30 +9,56 @@ from no_time_to_train.commands.segment import segment
 from no_time_to_train.errors import UserError
 from no_time_to_train.ranges import Positive, Seed
 
+#: The folder of the photographs in that of the demo, and the networks that look at them.
+PHOTOS, OFFICIAL = "photos", NetworkOptions(preset="fast")
 
-def demo(*, n_shot: Positive = 5, images: Positive = 24, seed: Seed = 0, out: Path = Path("demo")) -> None:
+
+def demo(
+    *,
+    n_shot: Positive = 5,
+    images: Positive = 24,
+    seed: Seed = 0,
+    photos: bool = False,
+    out: Path = Path("demo"),
+) -> None:
     """Try the method with nothing to download: drawn scenes, small networks, the real stages.
 
     Args:
         n_shot: References per class.
         images: Target images.
         seed: Seed of the scenes and the references.
+        photos: Download three photographs and the small official networks (245 MB) instead, and find objects there.
         out: Folder for everything that is written.
 
     Examples:
         no-time-to-train demo --n-shot 1 --images 8 --out /tmp/demo
+        no-time-to-train demo --photos
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists())):
+    marks = (CONFIG, PHOTOS)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not any((out / one).exists() for one in marks))):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
+    folder = out / "segment"
+    if photos:
+        from no_time_to_train.demo.photographs import fetch_photos
 
-    from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, run_demo
+        examples, shown, networks = (
+            ReferenceOptions(reference=fetch_photos(out / PHOTOS)),
+            [str(out / PHOTOS)],
+            OFFICIAL,
+        )
+        words = ["--preset", "fast", *(word for one in examples.reference for word in ("--reference", one))]
+    else:
+        from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, run_demo
 
-    shown = run_demo(out, n_shot, images, seed)
-    references, folder = out / "examples.json", out / "segment"
-    words = ["--nano", "--references", str(references), "--points-per-side", str(POINTS_PER_SIDE)]
+        shown = run_demo(out, n_shot, images, seed)
+        examples, networks = (
+            ReferenceOptions(out / "examples.json"),
+            NetworkOptions(nano=True, points_per_side=POINTS_PER_SIDE),
+        )
+        words = ["--nano", "--references", str(out / "examples.json"), "--points-per-side", str(POINTS_PER_SIDE)]
+        print("\nFor your own photos, with the official networks instead of --nano:")
     words += ["--out", str(folder), "--overwrite", "--images", *shown]
-    print("\nFor your own photos, with the official networks instead of --nano:")
     print(f"$ no-time-to-train segment {shlex.join(words)}", flush=True)
-    networks = NetworkOptions(nano=True, points_per_side=POINTS_PER_SIDE)
-    segment(references=ReferenceOptions(references), images=shown, out=folder, overwrite=True, networks=networks)
-    print(f"\nopen {out / 'index.html'} and {folder / 'index.html'} in a browser")
+    segment(references=examples, images=shown, out=folder, overwrite=True, networks=networks)
+    pages = [folder / "index.html"] if photos else [out / "index.html", folder / "index.html"]
+    print(f"\nopen {' and '.join(map(str, pages))} in a browser")

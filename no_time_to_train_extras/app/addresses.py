@@ -68,10 +68,8 @@ def is_own(header: str, host: str) -> bool:
 def check_address(host: str, port: int | None) -> None:
     """Check that a server can listen on an address, before the networks are loaded."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
+        family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
     except (OSError, UnicodeError) as error:
         place = host if port is None else f"{host}, port {port}"
         reason = getattr(error, "strerror", None) or error

@@ -1,5 +1,6 @@
 """Label Studio's API: its tasks, and the images of these tasks."""
 
+import base64
 import json
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -14,6 +15,9 @@ PATIENCE, PAGE, LARGEST_IMAGE = 30.0, 100, 2**28
 
 #: What the paths begin with at which Label Studio serves images.
 IMAGES = ("/data/", "/storage-data/")
+
+#: How the addresses of files begin that Label Studio opens in the storages of a project.
+STORAGES = ("s3", "gs", "azure-blob")
 
 
 class Unreachable(UserError):
@@ -47,7 +51,7 @@ class Token(httpx.Auth):
 
 
 class LabelStudio:
-    """One Label Studio. Redirections are not followed, so that nothing else is fetched, and nobody else gets the token.
+    """One Label Studio. No redirection is followed but that to a project's storage, and nobody else gets the token.
 
     Args:
         url: Its address.
@@ -72,6 +76,7 @@ class LabelStudio:
             query: dict[str, str | int] = {
                 "project": project,
                 "review": "true",
+                "resolve_uri": "false",
                 "page": page,
                 "page_size": PAGE,
                 "query": json.dumps(chosen),
@@ -84,9 +89,12 @@ class LabelStudio:
         """The annotations of a task."""
         return self._get(f"/api/tasks/{task}/annotations/") or []
 
-    def image(self, address: str) -> bytes:
-        """The content of the image file at an address that a task names."""
+    def image(self, address: str, project: int) -> bytes:
+        """The content of the image file at an address that a task of a project names."""
         parts, own = urlsplit(address), urlsplit(self.url)
+        if parts.scheme in STORAGES:
+            where = base64.urlsafe_b64encode(address.encode()).decode()
+            return self._file(self.http, f"/projects/{project}/resolve/?fileuri={where}", address)
         if (parts.scheme or parts.netloc) and (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
             raise UserError(f"image {address} is not fetched, because it is not at {self.url}: upload it there")
         path = parts.path.removeprefix(own.path)
@@ -94,11 +102,18 @@ class LabelStudio:
         if not path.startswith(IMAGES) or ".." in path.split("/"):
             raise UserError(f"image {address} is not fetched, because it is no file in Label Studio: upload it there")
         target = f"{quote(path, safe='/%')}?{parts.query}" if parts.query else quote(path, safe="/%")
+        return self._file(self.http, target, address)
+
+    def _file(self, client: httpx.Client, target: str, address: str) -> bytes:
+        """A file that Label Studio has, or that it gives the address of in a storage, where the token is not sent."""
         content = bytearray()
         try:
-            with self.http.stream("GET", target) as answer:
+            with client.stream("GET", target) as answer:
+                if answer.status_code == 303 and client is self.http and urlsplit(address).scheme in STORAGES:
+                    with httpx.Client(timeout=PATIENCE) as storage:
+                        return self._file(storage, answer.headers["location"], address)
                 if answer.status_code != 200:
-                    raise UserError(f"image {address} cannot be fetched: Label Studio answers {answer.status_code}")
+                    raise UserError(f"image {address} cannot be fetched: the answer is {answer.status_code}")
                 for part in answer.iter_bytes():
                     content += part
                     if len(content) > LARGEST_IMAGE:

@@ -14,23 +14,25 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from no_time_to_train.api.prompted_references import read_prompted
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.images import IMAGE_ENDINGS, as_rgb, decode_image
 from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.memory_files import load_memory, save_memory
-from no_time_to_train.data.prompts import check_box, check_point
+from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.reference_forms import label_studio
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import remove_leftovers_in, write_json
+from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, mask_or_box
 from no_time_to_train.networks.devices import computing_in
@@ -47,7 +49,7 @@ class StudioProject:
 
     Args:
         config: Its labeling interface.
-        folder: Where its references and proposals are kept.
+        folder: Where its references and proposals are kept. Its name is the project's number and time of creation.
         made_with: What proposals depend on besides the images.
         loaded: Classes to begin with.
         threshold: The lowest score of a predicted region.
@@ -55,6 +57,7 @@ class StudioProject:
     Attributes:
         memory: All references; None where there are none.
         tasks_of: The task of each annotation, by their numbers.
+        described: The references of a task, by what marks them: those that stay are not described again.
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class StudioProject:
     ) -> None:
         self.config, self.folder, self.studio, self.segmenter = config, folder / "references", studio, segmenter
         self.loaded, self.threshold = loaded, threshold
+        self.number = int(folder.name.partition(".")[0])
         self.cache = ProposalCache(folder / "proposals", made_with)
         self.tasks_of: dict[str, int] = {}
+        self.described: dict[int, dict[str, MemoryBank]] = {}
         self.prompted = lru_cache(KEPT_IMAGES)(self._prompt)
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers_in(folder)
@@ -89,7 +94,7 @@ class StudioProject:
         old = [other for other in self.banks if other.name.startswith(f"{number}-") and other != path]
         if path in self.banks:
             return
-        if task is not None and (bank := self._describe(task, annotations)):
+        if task is not None and (bank := self._describe(number, task, annotations)):
             save_memory(bank, path)
             self.banks[path] = bank
         for other in old:
@@ -103,32 +108,45 @@ class StudioProject:
         for number in (known if only is None else {only}) - annotated:
             self.learn(number, None)
 
-    def _describe(self, task: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> MemoryBank | None:
+    def _describe(self, number: int, task: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> MemoryBank | None:
         """The references in the annotations of a task, read as from an export; None where they mark no object."""
+        before, self.described[number] = self.described.get(number, {}), {}
         if not any(one["result"] for one in annotations):
             return None
         address = self.address(task)
         ending = PurePosixPath(unquote(address)).suffix.lower()
         ending = ending if ending in IMAGE_ENDINGS else ".png"
         with tempfile.TemporaryDirectory() as place:
-            image, export = Path(place) / f"image{ending}", Path(place) / "tasks.json"
-            image.write_bytes(self.studio.image(address))
+            image = Path(place) / f"image{ending}"
+            image.write_bytes(self.studio.image(address, self.number))
             tasks = [{"data": {"image": image.name}, "annotations": list(annotations)}]
-            write_json(export, tasks)
-            references = self._with_masks(label_studio.read(export, tasks, Folder(Path(place))))
-            banks = [self.segmenter.describer.describe(one) for one in references]
-        if not banks:
+            references = label_studio.read(Path(place) / "tasks.json", tasks, Folder(Path(place)))
+            marks = [repr(replace(one, image=Path(address))) for one in references]
+            new = {mark: one for mark, one in zip(marks, references, strict=True) if mark not in before}
+            banks = before | dict(zip(new, self._banks([*new.values()]), strict=True))
+        if not marks:
             return None
-        bank = MemoryBank.join(banks)
+        self.described[number] = {mark: banks[mark] for mark in marks}
+        bank = MemoryBank.join([banks[mark] for mark in marks])
         bank.made_with = self.segmenter.made_with
         return bank
 
-    def _with_masks(self, references: Sequence[Reference]) -> list[Reference]:
+    def _banks(self, references: Sequence[Reference]) -> list[MemoryBank]:
+        """A memory of each reference of an image, which is read once."""
+        if not references:
+            return []
+        pixels, describer, banks = references[0].read()[0], self.segmenter.describer, []
+        for one in self._with_masks(references, pixels):
+            shown = read_prompted(pixels, one.read_mask(), one.box, one.points, one.negative_points)
+            banks.append(describer.describe_prompted(check_label(one.label), shown, False, one.image.name)[0])
+        return banks
+
+    def _with_masks(self, references: Sequence[Reference], pixels: NDArray[np.uint8]) -> list[Reference]:
         """The references of one image; those with a box alone have its mask, and SAM 2 has seen the image once."""
         boxes = [one for one in references if one.box is not None and one.mask is None and not one.points]
         if not boxes:
             return [*references]
-        corners, (pixels, _) = np.array([one.box for one in boxes], np.float32), boxes[0].read()
+        corners = np.array([one.box for one in boxes], np.float32)
         with self._prompting():
             masks = map(mask_or_box, self.segmenter.prompts(pixels, corners), corners)
         made = {id(one): replace(one, mask=encode_mask(mask)) for one, mask in zip(boxes, masks, strict=True)}
@@ -156,7 +174,7 @@ class StudioProject:
 
     def pixels(self, address: str) -> NDArray[np.uint8]:
         """The pixels of an image, uint8 [H, W, 3] RGB, upright as browsers show it."""
-        return as_rgb(decode_image(self.studio.image(address), address))
+        return as_rgb(decode_image(self.studio.image(address, self.number), address))
 
     def proposals(self, task: dict[str, Any], make: bool = True) -> CacheEntry | None:
         """What the networks say about a task's image; None where this is not known and is not to be made."""
@@ -221,7 +239,10 @@ class StudioProject:
             return self._result([], height, width)
         x, y, w, h = cv2.boundingRect(masks[0].astype(np.uint8))
         one = LabeledObject(label, (x, y, x + w, y + h), masks[0], float(np.clip(predicted_iou[0], 0, 1)))
-        return self._result([one], height, width)
+        shown = self._result([one], height, width)
+        for region in shown["result"]:  # one with the id of another would replace it in the open annotation
+            region["id"] = uuid4().hex[:10]
+        return shown
 
     def _result(self, objects: Sequence[LabeledObject], height: int, width: int) -> dict[str, Any]:
         """A prediction; objects of classes that the labeling interface does not offer are left out."""
