@@ -4,7 +4,6 @@ import re
 import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -37,9 +36,14 @@ def load_checked_yaml(text: str) -> Any:
     return renamed(load_yaml(text), OUR_NAMES)
 
 
+def dump_yaml(content: Any) -> str:
+    """What jsonargparse writes YAML with."""
+    return str(yaml.dump(content, Dumper=DUMPER, default_flow_style=False, allow_unicode=True, sort_keys=False))
+
+
 register_type(ClassNames, list, ClassNames.parse, type_check=lambda value, _: isinstance(value, ClassNames))
 set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
-set_dumper("yaml", partial(yaml.dump, Dumper=DUMPER, default_flow_style=False, allow_unicode=True, sort_keys=False))
+set_dumper("yaml", dump_yaml)
 
 
 class StageParser(LightningArgumentParser):

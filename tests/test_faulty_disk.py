@@ -12,9 +12,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco
 from tests.conftest import Checkpoints, stage_arguments
 from tests.zygote import zygote
 
@@ -27,7 +29,7 @@ FAULTS = (errno.ENOSPC, -errno.ENOSPC, errno.EIO, -errno.EIO, KILL, KILL)
 NETWORKS = "--nano --points-per-side 4 --device cpu"
 COMMANDS = {
     "segment": f"segment --memory a.memory --images photos --out out {NETWORKS} --format yolo coco labelme",
-    "segment with references": f"segment --references refs --save-memory new.memory --images photos --out out {NETWORKS}",
+    "segment by references": f"segment --references refs --save-memory new.memory --images photos --out out{NETWORKS}",
     "segment --overwrite": f"segment --memory b.memory --images photos --out old --overwrite {NETWORKS}",
     "results filter": "results filter old --threshold 0.1 --out out --format cvat voc",
     "results filter in place": "results filter old --threshold 0.4",
@@ -38,7 +40,7 @@ COMMANDS = {
     "convert": "convert refs --to coco --out out",
     "sample": "sample --json-file refs/instances.json --n-shot 1 --out new.json",
     "propose": f"propose --images photos --out new.json {NETWORKS}",
-    "boxes-to-masks": "boxes-to-masks refs/instances.json --image-dir refs/images --out new.json --nano --device cpu --pictures out",
+    "boxes-to-masks": "boxes-to-masks refs/instances.json --image-dir refs/images --out new.json --nano --pictures out",
     "track": f"track --memory a.memory --images photos --out out {NETWORKS} --format mots",
     "evaluate": "evaluate --gt targets/instances.json --results old.json --out out",
     "fill_memory": "",
@@ -73,7 +75,10 @@ def begin(program: str, nano_checkpoints: Checkpoints, memory: Path, tmp_path_fa
     folder = tmp_path_factory.mktemp("begin")
     for name, count in (("refs", 3), ("targets", 2)):
         write_coco(folder / name, NOVEL_CLASSES[:3], count, len(name))
-    shutil.copytree(folder / "targets/images", folder / "photos")
+    (folder / "photos").mkdir()
+    for number in range(2):
+        scene = draw_scene(np.random.default_rng(number), NOVEL_CLASSES[:3], (60, 80))
+        Image.fromarray(scene.image).save(folder / f"photos/{number}.png")
     shutil.copy(memory, folder / "stage.ckpt")
     for command in (
         f"segment --references refs --save-memory a.memory --images photos --out old {NETWORKS}",
