@@ -22,7 +22,7 @@ NETWORKS = "--nano --points-per-side 4 --device cpu"
 @pytest.mark.parametrize(
     "command",
     [
-        f"segment --reference thing:photo.png:mask=photo_mask.png --images photo.png --out out --format yolo {NETWORKS}",
+        f"segment --reference thing:photo.png:mask=photo_mask.png --images photo.png --out out {NETWORKS}",
         "memory merge a.memory a.memory --out out/b.memory",
         f"references measure --reference thing:photo.png:mask=photo_mask.png --out out {NETWORKS}",
         f"propose --images photo.png --out out/masks.json {NETWORKS}",
