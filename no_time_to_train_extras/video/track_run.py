@@ -166,7 +166,7 @@ def as_line(frame: TrackedFrame) -> dict[str, Any]:
 
 @contextmanager
 def _nothing_left(folder: Path, journal: Journal | None) -> Iterator[dict[Path, tuple[int, int]]]:
-    """The results that are there; a run that fails and cannot be resumed removes its own, so that it can be repeated."""
+    """The results that are there; a run that fails and cannot be resumed removes its own, to be repeated."""
     earlier = written_files(folder)
     try:
         yield earlier
