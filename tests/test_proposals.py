@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 import torch
+from PIL import Image
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from no_time_to_train import ReferenceSegmenter, Settings
