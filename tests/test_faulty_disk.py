@@ -124,7 +124,8 @@ def test_a_disk_that_fails_at_any_call_loses_nothing(
     arguments, log = words(command, begin, nano_checkpoints), tmp_path / "log"
     before, undisturbed = content(begin), tmp_path / "undisturbed"
     shutil.copytree(begin, undisturbed)
-    run(program, arguments, undisturbed, FAULT_BELOW=str(undisturbed), FAULT_LOG=str(log))
+    ended = run(program, arguments, undisturbed, FAULT_BELOW=str(undisturbed), FAULT_LOG=str(log))
+    assert ended.returncode == 0, ended.stderr
     calls, expected = log.read_text().splitlines(), content(undisturbed)
     assert expected != before
     drawn = random.Random(command)
