@@ -25,6 +25,9 @@ from no_time_to_train.errors import UserError
 #: How deeply a YAML file may be nested.
 DEEPEST = 100
 
+#: YAML's safe loader and dumper: those of libyaml, where PyYAML has them, are ten times faster.
+LOADER, DUMPER = (getattr(yaml, f"CSafe{kind}", getattr(yaml, f"Safe{kind}")) for kind in ("Loader", "Dumper"))
+
 #: What YAML takes for an integer, among other numbers, and how many characters it may have.
 INTEGER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXbo_:]*")
 LONGEST_INTEGER = 100
@@ -220,7 +223,7 @@ def check_yaml(text: str) -> None:
         yaml.YAMLError: It has an alias, is nested too deeply, or is not valid.
     """
     depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
+    for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"it has an alias, *{event.anchor}: write the value itself")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -237,7 +240,7 @@ def check_yaml(text: str) -> None:
 def parse_yaml(text: str) -> Any:
     """The plain data of a text in YAML, after :func:`check_yaml`."""
     check_yaml(text)
-    return yaml.safe_load(text)
+    return yaml.load(text, LOADER)
 
 
 def read_yaml(path: str | Path) -> Any:

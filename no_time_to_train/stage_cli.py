@@ -9,7 +9,7 @@ from typing import Any, NoReturn, get_type_hints
 
 import torch
 import yaml
-from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse import get_loader, set_dumper, set_loader, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
@@ -17,7 +17,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, ClassNames, RunOptions, renamed
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import check_yaml, read_yaml
+from no_time_to_train.files import DUMPER, check_yaml, parse_yaml, read_yaml
 from no_time_to_train.lightning_items import quiet_lightning, reason_of, run_items
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
 from no_time_to_train.pipeline.processes import join_run
@@ -36,8 +36,14 @@ def load_checked_yaml(text: str) -> Any:
     return renamed(load_yaml(text), OUR_NAMES)
 
 
+def dump_yaml(content: Any) -> str:
+    """What jsonargparse writes YAML with."""
+    return str(yaml.dump(content, Dumper=DUMPER, default_flow_style=False, allow_unicode=True, sort_keys=False))
+
+
 register_type(ClassNames, list, ClassNames.parse, type_check=lambda value, _: isinstance(value, ClassNames))
 set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
+set_dumper("yaml", dump_yaml)
 
 
 class StageParser(LightningArgumentParser):
@@ -187,7 +193,7 @@ class StageCLI(LightningCLI):
         target = model.dataset_cfgs.test
         name = model.model_cfg.dataset_name or target.class_split or Path(target.json_file).stem or None
         config = self._parser(self.subcommand).dump(self.config[self.subcommand])
-        return {"labels": {"dataset_name": name, **run.labels}, "config": yaml.safe_load(config)}
+        return {"labels": {"dataset_name": name, **run.labels}, "config": parse_yaml(config)}
 
 
 def device_name(trainer: Trainer) -> str:

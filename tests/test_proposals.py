@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from no_time_to_train import ReferenceSegmenter, Settings
@@ -48,6 +49,14 @@ def write_grid(path: Path, checkpoints: Checkpoints, *options: object) -> Path:
 @pytest.fixture(scope="module")
 def grid_file(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_grid(tmp_path_factory.mktemp("grid") / "masks.json", nano_checkpoints)
+
+
+def test_an_image_without_proposals_is_listed(tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60)).save(tmp_path / "black.png")
+    options = ["--nano", "--points-per-side", "2", "--device", "cpu"]
+    main(["propose", "--images", str(tmp_path), "--out", str(tmp_path / "masks.json"), *options])
+    written = json.loads((tmp_path / "masks.json").read_text())
+    assert (len(written["images"]), written["annotations"]) == (1, [])
 
 
 def test_the_grids_own_proposals_read_from_a_file_give_the_same_results(

@@ -286,6 +286,20 @@ def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
+def test_a_short_run_that_fails_at_its_last_files_can_be_repeated(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise UserError("out/images.json cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("no_time_to_train_extras.video.track_files._write_list", full)
+        with pytest.raises(SystemExit):
+            track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--for", "1s")
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--for", "1s")
+    assert (tmp_path / "out/results.json").is_file()
+
+
 class Still:
     """Stands in for SAM 2's memory: nothing moves."""
 

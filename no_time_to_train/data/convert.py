@@ -1,7 +1,6 @@
 """Annotations in any form of references, as label files of another tool, and as ground truth of COCO."""
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,33 +19,30 @@ from no_time_to_train.files import read_json
 from no_time_to_train.method.memory_bank import Category
 
 
-def convert(source: Path, form: str, out: Path, link: bool = False) -> tuple[FoundReferences, Path]:
+def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundReferences:
     """Write annotations as the label files of a tool.
 
     Args:
         source: A folder or an annotation file, as for ``find_references``.
         form: A key of ``label_files.FORMATS``.
-        out: The folder in which the folder of the format is written.
+        folder: The folder that is written.
         link: Make symbolic links to the images instead of hard links or copies.
 
     Returns:
-        What was read, and the folder that was written.
+        What was read.
     """
     found = find_references(source)
-    files = FORMATS[form](out, categories_of(found), link)
+    files = FORMATS[form](folder.parent, categories_of(found), link)
+    files.folder = folder
     images = by_image(found)
     names = image_names(list(images))
     stems = unique_stems(list(names.values()))
-    try:
-        for number, (path, stem) in enumerate(zip(images, stems, strict=True), start=1):
-            height, width = size_of(images[path])
-            objects = list(labeled_objects(images[path], height, width))
-            files.add(LabeledImage(names[path], stem, path, number, height, width), objects)
-        files.finish()
-    except BaseException:  # also Ctrl-C: half a data set would be taken for a whole one
-        shutil.rmtree(files.folder, ignore_errors=True)
-        raise
-    return found, files.folder
+    for number, (path, stem) in enumerate(zip(images, stems, strict=True), start=1):
+        height, width = size_of(images[path])
+        objects = list(labeled_objects(images[path], height, width))
+        files.add(LabeledImage(names[path], stem, path, number, height, width), objects)
+    files.finish()
+    return found
 
 
 def read_ground_truth(path: Path, results: Path) -> Any:

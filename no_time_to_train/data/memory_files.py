@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from no_time_to_train.data.names import LONGEST_NAME, is_printable
+from no_time_to_train.data.reference_sets import check_pickle
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category, MemoryBank
@@ -61,7 +62,7 @@ def load_memory(path: str | Path) -> MemoryBank:
     if not Path(path).is_file():
         raise UserError(f"memory not found: {path}; fill_memory and segment --save-memory write memories")
     try:
-        content = load_pickle(path)
+        content = load_pickle(path, check_pickle)
     except Exception as error:  # unpickling a file that is not a checkpoint can raise anything
         raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank") from error
     file_format = content.pop("format", None) if isinstance(content, dict) else None

@@ -4,7 +4,7 @@ The names and shapes of the tensors show which network a checkpoint belongs to, 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,11 @@ def read_shapes(path: str | Path) -> Shapes:
         return {str(name): one.shape for name, one in tensors.items() if isinstance(one, Tensor)}
 
 
-def load_pickle(path: str | Path) -> Any:
+def load_pickle(path: str | Path, check: Callable[[bytes], None] | None = None) -> Any:
     """Read what ``torch.save`` wrote, without running code, and without memory for more than the file holds.
+
+    Args:
+        check: Raises a ValueError where the pickle in the archive may not be read.
 
     Returns:
         Its content on the CPU. The tensors are parts of the open file where it is a zip archive, and may claim more
@@ -90,6 +93,9 @@ def load_pickle(path: str | Path) -> Any:
         with ZipFile(path) as archive:
             if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
                 raise ValueError("it is compressed")
+            for name in archive.namelist():
+                if check is not None and name.endswith("data.pkl"):
+                    check(archive.read(name))
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 

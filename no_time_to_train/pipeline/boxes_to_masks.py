@@ -20,7 +20,7 @@ from no_time_to_train.data.names import clean_characters, clean_name, unique_ste
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import check_replaceable, remove_leftovers, sha256, write_json
+from no_time_to_train.files import check_replaceable, remove_leftovers, remove_leftovers_in, sha256, write_json
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.networks.box_prompts import BoxSegmenter, mask_or_box, rectangle
 from no_time_to_train.pipeline.journal import Journal
@@ -83,6 +83,8 @@ def boxes_to_masks(
         }
     ):
         remove_leftovers(out_path)
+        if pictures is not None:
+            remove_leftovers_in(pictures)
         made: MadeMasks = {}
         for image_id, members in tqdm(by_image.items(), desc="masks", unit=" image"):
             image = read_listed_image(image_dir, coco.imgs[image_id])

@@ -62,7 +62,8 @@ def of_grid(segmenter: ReferenceSegmenter, pixels: NDArray[np.uint8]) -> Given:
     assert found.logits is not None
     masks = found.upsampled_masks(torch.arange(len(found)))
     filled = torch.from_numpy(masks.areas > 0)
-    regions = torch.stack(found.logits.crops).cpu()[filled] > 0
+    crops = found.logits.crops  # none where nothing is proposed
+    regions = torch.stack(crops).cpu()[filled] > 0 if len(crops) else None
     return Given.of_masks(masks[filled], found.predicted_iou.cpu()[filled], regions)
 
 

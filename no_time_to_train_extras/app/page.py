@@ -17,6 +17,7 @@ from no_time_to_train_extras.app.endpoints import Blocks, Endpoints
 from no_time_to_train_extras.app.guarded_app import THUMBNAILS, GuardedApp
 from no_time_to_train_extras.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train_extras.app.photos import UPLOADS, Thumbnails
+from no_time_to_train_extras.app.request_parts import end_slow_clients
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
 
@@ -178,6 +179,7 @@ def serve(
     os.environ["GRADIO_TEMP_DIR"] = temporary  # components read it as they are built
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(temporary, "examples"))  # it would be in the current folder
     page = Page(workspace, out, folder).build()
+    end_slow_clients()
     workspace.search.start()
     script = (TEMPLATES / "app.js").read_text(encoding="utf-8")
     page.queue(default_concurrency_limit=8).launch(

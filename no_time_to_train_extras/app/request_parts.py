@@ -1,10 +1,12 @@
-"""What both servers of this package do with a request: take it part by part, and refuse it in one line."""
+"""What the servers of this package do with a request: take it part by part, and refuse it in one line."""
 
 import asyncio
 import time
 from typing import Any
 
+import uvicorn.config
 from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from no_time_to_train.errors import one_line
 
@@ -38,3 +40,25 @@ async def next_part(receive: Any, begin: float, received: int) -> tuple[Any, int
 def refusal(reason: str) -> dict[str, str]:
     """The content of the answer to a request that is refused, in one line."""
     return {"detail": one_line(reason)[:LONGEST]}
+
+
+class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn chooses the class when it runs
+    """HTTP as uvicorn speaks it, to clients that do not take more than ``PATIENCE`` seconds for the headers."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to watch a client."""
+        super().connection_made(transport)
+        self.loop.call_later(PATIENCE, self.look, None)
+
+    def look(self, before: Any) -> None:
+        """End the connection where no request has begun since the last look, when none was being answered."""
+        waits = self.cycle is None or self.cycle.response_complete
+        if waits and self.cycle is before:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.loop.call_later(PATIENCE, self.look, self.cycle if waits else self)
+
+
+def end_slow_clients() -> None:
+    """Have the servers that uvicorn runs in this process use :class:`ImpatientProtocol`."""
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{ImpatientProtocol.__name__}"

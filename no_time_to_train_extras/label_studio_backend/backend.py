@@ -22,6 +22,7 @@ from fastapi.responses import JSONResponse
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.pipeline.proposal_cache import hash_networks, proposals_depend_on
+from no_time_to_train_extras.app.request_parts import end_slow_clients
 from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
 from no_time_to_train_extras.label_studio_backend.studio import LabelStudio, Unreachable
 from no_time_to_train_extras.label_studio_backend.studio_project import StudioProject
@@ -265,6 +266,7 @@ def serve(backend: Backend, host: str, port: int, login: tuple[str, str] | None)
     except OSError as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
     print(f"Label Studio: connect a model at http://{host}:{port} (Settings, Model)", flush=True)
+    end_slow_clients()
     config = uvicorn.Config(build_app(backend, login), log_level="warning", limit_concurrency=AT_ONCE)
     uvicorn.Server(config).run(sockets=[listener])
     backend.close()

@@ -74,6 +74,7 @@ def serve(
 
     import uvicorn
 
+    from no_time_to_train_extras.app.request_parts import end_slow_clients
     from no_time_to_train_extras.server.compute_queue import ComputeQueue
     from no_time_to_train_extras.server.http_api import build_api
     from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
@@ -86,6 +87,7 @@ def serve(
     guard = RequestGuard(api, host, token, max_megabytes * 10**6, metrics)
     address = f"[{host}]" if ":" in host else host
     print(f"memories: {', '.join(memories)}; open http://{address}:{port} to see what it answers", flush=True)
+    end_slow_clients()
     uvicorn.run(guard, host=host, port=port, log_level="warning")
 
 

@@ -107,6 +107,9 @@ def _open(address: str) -> "cv2.VideoCapture":
     from no_time_to_train.data.images import check_pixels
     from no_time_to_train.data.videos import capture
 
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # OpenCV would print ten lines about a camera that is not there
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
     what = f"camera {address}" if address.isdecimal() else without_password(address)
     video = cv2.VideoCapture(int(address)) if address.isdecimal() else capture(address, ALLOWED, limits)

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
@@ -83,9 +83,9 @@ class TrackRun:
         assert self.segmenter.memory is not None
         with output_of_run(out, overwrite) as folder:
             journal = None if self.frames.live else Journal(folder / "results.json")
-            with nullcontext() if journal is None else journal.run(self._depends_on()):
+            running = nullcontext() if journal is None else journal.run(self._depends_on())
+            with running, _nothing_left(folder, journal) as earlier:
                 remove_leftovers_in(folder)
-                earlier = written_files(folder)
                 places = self.lines, self.zones, self.formats, self.frames.rate
                 files = TrackFiles(folder, self.frames.name, self.segmenter.memory, *places)
                 try:
@@ -162,3 +162,16 @@ def as_line(frame: TrackedFrame) -> dict[str, Any]:
         for one, record in values
     ]
     return {"frame": frame.number, "seconds": round(frame.seconds, 3), "objects": objects}
+
+
+@contextmanager
+def _nothing_left(folder: Path, journal: Journal | None) -> Iterator[dict[Path, tuple[int, int]]]:
+    """The results that are there; a run that fails and cannot be resumed removes its own, to be repeated."""
+    earlier = written_files(folder)
+    try:
+        yield earlier
+    except Exception:
+        if journal is not None and not len(journal.items):
+            for path in written_files(folder).keys() - earlier.keys():
+                path.unlink(missing_ok=True)
+        raise

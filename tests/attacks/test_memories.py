@@ -182,6 +182,15 @@ def test_a_compressed_memory_is_refused(tmp_path: Path) -> None:
         load_memory(tmp_path / "bomb.memory")
 
 
+def test_a_memory_with_a_key_of_tuples_whose_hash_takes_ages_is_refused(tmp_path: Path) -> None:
+    pairs = b"".join(bytes([ord("h"), level, ord("h"), level, 0x86, ord("q"), level + 1]) for level in range(60))
+    with zipfile.ZipFile(tmp_path / "bomb.memory", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02K\x01\x85q\0" + pairs + b"}h\x3cK\x01s.")
+        archive.writestr("archive/version", "3\n")
+    with pytest.raises(UserError, match=r"bomb\.memory cannot be read"):
+        load_memory(tmp_path / "bomb.memory")
+
+
 def test_a_damaged_picture_in_a_memory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="picture of a reference in the memory is damaged"):
         decode_picture(png(8, 8))
