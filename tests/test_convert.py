@@ -51,7 +51,7 @@ def results_of(folder: Path, photo: Photo) -> Path:
     return folder / "results.json"
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"coco-train-val", "crops"}))
 def test_ground_truth_may_have_any_form(form: str, photo: Photo, tmp_path: Path) -> None:
     results = results_of(tmp_path / "out", photo)
     class_folder(tmp_path / "again", photo)

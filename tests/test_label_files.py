@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.outlines import outlines
+from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle  # which is tested with a real export
 from no_time_to_train.method.memory_bank import Category
 
@@ -239,7 +241,29 @@ def test_label_studio_reads_brushes_with_scores(image: LabeledImage, tmp_path: P
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["yolo", "coco", "cvat-coco", "voc", "cvat", "label-studio"])
+def test_crops_are_the_objects_on_transparency_and_can_be_references(image: LabeledImage, tmp_path: Path) -> None:
+    box = LabeledObject("鳥: 'gull'", (10, 20, 40, 30))
+    folder = write("crops", image, [OBJECTS[5], box], tmp_path)
+    hole, of_box = (np.asarray(Image.open(path)) for path in sorted(folder.rglob("*.png")))
+    assert (hole[..., 3] == 255 * MASKS["a hole"][10:40, 10:40]).all()
+    assert (of_box == (128, 128, 128, 255)).all()
+    assert of_box.shape[:2] == (10, 30)
+    assert {one.label for one in find_references(folder).references} == {"boat", "鳥: 'gull'"}
+
+
+def test_every_fifth_image_is_of_the_validation_set(image: LabeledImage, tmp_path: Path) -> None:
+    files = FORMATS["coco-train-val"](tmp_path, CATEGORIES)
+    for number in range(7):
+        files.add(replace(image, name=f"{number}.png", image_id=number), OBJECTS[:2])
+    files.finish()
+    for part, numbers in (("train", [0, 2, 3, 4, 5]), ("val", [1, 6])):
+        coco = COCO(files.folder / f"annotations/instances_{part}.json")
+        assert sorted(coco.imgs) == numbers
+        assert len(coco.anns) == 2 * len(numbers)
+        assert sorted(path.name for path in (files.folder / part).iterdir()) == [f"{one}.png" for one in numbers]
+
+
+@pytest.mark.parametrize("form", ["yolo", "coco", "coco-train-val", "cvat-coco", "voc", "cvat", "label-studio"])
 def test_a_folder_that_is_copied_elsewhere_has_its_images(form: str, image: LabeledImage, tmp_path: Path) -> None:
     folder = write(form, image, OBJECTS[:1], tmp_path)
     shutil.move(folder, tmp_path / "elsewhere")

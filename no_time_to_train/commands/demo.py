@@ -41,20 +41,15 @@ def demo(
     if photos:
         from no_time_to_train.demo.photographs import fetch_photos
 
-        examples, shown, networks = (
-            ReferenceOptions(reference=fetch_photos(out / PHOTOS)),
-            [str(out / PHOTOS)],
-            OFFICIAL,
-        )
+        examples, networks = ReferenceOptions(reference=fetch_photos(out / PHOTOS)), OFFICIAL
+        shown = [str(out / PHOTOS)]
         words = ["--preset", "fast", *(word for one in examples.reference for word in ("--reference", one))]
     else:
         from no_time_to_train.demo.run_demo import POINTS_PER_SIDE, run_demo
 
         shown = run_demo(out, n_shot, images, seed)
-        examples, networks = (
-            ReferenceOptions(out / "examples.json"),
-            NetworkOptions(nano=True, points_per_side=POINTS_PER_SIDE),
-        )
+        examples = ReferenceOptions(out / "examples.json")
+        networks = NetworkOptions(nano=True, points_per_side=POINTS_PER_SIDE)
         words = ["--nano", "--references", str(out / "examples.json"), "--points-per-side", str(POINTS_PER_SIDE)]
         print("\nFor your own photos, with the official networks instead of --nano:")
     words += ["--out", str(folder), "--overwrite", "--images", *shown]

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from no_time_to_train.data.reference_forms import FoundReferences, Reference
 
 #: The formats of label files, as in ``data.label_files.FORMATS``.
-LabelFormat = Literal["labelme", "x-anylabeling", "yolo", "coco", "voc", "cvat", "cvat-coco", "label-studio"]
+LabelFormat = Literal[
+    "labelme", "x-anylabeling", "yolo", "coco", "coco-train-val", "voc", "cvat", "cvat-coco", "label-studio", "crops"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Objects as the files of labelling tools: to be corrected there, or to train with."""
 
-from no_time_to_train.data.label_files.coco_files import CocoFiles, CvatCocoFiles
+from no_time_to_train.data.label_files.coco_files import CocoFiles, CocoTrainValFiles, CvatCocoFiles
+from no_time_to_train.data.label_files.crop_files import CropFiles
 from no_time_to_train.data.label_files.cvat_files import CvatFiles
 from no_time_to_train.data.label_files.label_studio_files import LabelStudioFiles
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
@@ -19,8 +20,10 @@ FORMATS: dict[str, type[LabelFiles]] = {
         YoloFiles,
         CvatCocoFiles,
         CocoFiles,
+        CocoTrainValFiles,
         VocFiles,
         CvatFiles,
         LabelStudioFiles,
+        CropFiles,
     )
 }

@@ -11,6 +11,9 @@ from no_time_to_train.data.outlines import outlines
 from no_time_to_train.data.rle import Rle
 from no_time_to_train.files import write_json
 
+#: One image in this many is of the validation set.
+VAL_OF = 5
+
 
 class CocoFiles(LabelFiles):
     """``annotations.json`` with masks as RLE, and the images in ``images/``."""
@@ -52,3 +55,27 @@ class CvatCocoFiles(CocoFiles):
 
     def segmentation(self, mask: NDArray[np.bool_], encoded: Rle) -> list[list[float]]:
         return [part.ravel().tolist() for part in outlines(mask, "edges")]
+
+
+class CocoTrainValFiles(CocoFiles):
+    """``annotations/instances_train.json`` and ``instances_val.json``, and the images in ``train/`` and ``val/``.
+
+    The second of every five images is of the validation set.
+    """
+
+    form = "coco-train-val"
+
+    def begin(self) -> None:
+        self.count, self.parts = 0, {}
+        for part in ("train", "val"):
+            super().begin()
+            self.parts[part] = self.data
+
+    def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
+        self.images = "val" if self.count % VAL_OF == 1 else "train"
+        self.data, self.count = self.parts[self.images], self.count + 1
+        super().add(image, objects)
+
+    def finish(self) -> None:
+        for part, data in self.parts.items():
+            write_json(self.folder / f"annotations/instances_{part}.json", data)
