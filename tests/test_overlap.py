@@ -66,7 +66,7 @@ def test_segmenting_is_ranking_what_was_proposed_and_another_memory_needs_no_net
     assert (len(proposals) > 0, proposals.path) == (True, photo.path)
     segmenter.add_reference("other", photo.path, mask=~photo.mask)
     with_both = segmenter.segment(photo.path, threshold=0.0)
-    monkeypatch.setattr(Segmenter, "describe", lambda *_: fail())
+    monkeypatch.setattr(Segmenter, "describe_each", lambda *_: fail())
     assert segmenter.classify(proposals, 0.0).to_coco() == with_both.to_coco()
     segmenter.remove("other")
     ranked = segmenter.classify(proposals, 0.2)
