@@ -50,6 +50,10 @@ def test_lightnings_stages_and_the_cache_on_a_gpu_give_what_they_give_on_a_cpu(r
     assert ran["counts"]["stages"]["launches"] > 100  # it was the GPU
 
 
+def test_nothing_lands_on_another_gpu_than_the_one_that_was_asked_for(ran: dict[str, Any]) -> None:
+    assert ran["tensors on"].keys() == {"cuda:1"}
+
+
 @pytest.mark.parametrize("face", WAITS)
 def test_the_host_waits_a_few_times_an_image_whatever_the_number_of_classes(ran: dict[str, Any], face: str) -> None:
     counts = ran["counts"][face]
