@@ -17,8 +17,8 @@ There are two devices, of which the first is the current one, as on a machine wi
 another device was asked for, is counted and cannot meet what is on the other one. Lightning's Trainer runs on it as
 well, with ``--trainer.accelerator gpu --trainer.devices 1`` in the same process.
 
-How it works: a tensor subclass whose device is cuda:0 or cuda:1 holds a CPU tensor; every operation on it is checked, counted,
-and done on the CPU tensors. The same guard that torch's own fake tensors use stands in for the CUDA driver.
+How it works: a tensor subclass whose device is cuda:0 or cuda:1 holds a CPU tensor; every operation on it is checked,
+counted, and done on the CPU tensors. The same guard that torch's own fake tensors use stands in for the CUDA driver.
 
 Limits: inference tensors cannot be wrapped (hence ``no_grad``). Loader processes see no pretended device. A launch is
 counted per ATen operation, and attention is one: some are one kernel on a GPU, some are a few, some none.

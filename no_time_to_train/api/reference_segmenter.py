@@ -45,7 +45,7 @@ from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
-from no_time_to_train.networks.devices import notice_slow_bfloat16, store_weights
+from no_time_to_train.networks.devices import check_precision, store_weights
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
@@ -96,8 +96,8 @@ class ReferenceSegmenter:
         sam2_checkpoint: The file of SAM 2's weights, if there is one.
         context_ratio: How much of the image around a reference its crop shows: the crop's side is the box's longer side
             times one plus this. None takes what suits the encoder: 0.2, or 4 for ``dinov2_nano``.
-        precision: What the networks compute in, "float32" or "bfloat16" (docs/speed.md). References should be added
-            with the precision that images are segmented with; SAM always computes in float32.
+        precision: What the networks compute in, "float32", "bfloat16" or "tf32" (docs/speed.md). References should be
+            added with the precision that images are segmented with; SAM always computes in float32.
 
     Attributes:
         memory: The references that were shown so far; None before the first. Set it to None to forget them all.
@@ -179,9 +179,8 @@ class ReferenceSegmenter:
         found.sources = sources
         if found.sources != [None] and found.segmenter.settings.tiles > 1:
             raise UserError("tiles need the proposer grid: other proposals are those of the whole image")
+        check_precision(precision, found.device)
         store_weights(precision, found.segmenter)
-        if precision == "bfloat16":
-            notice_slow_bfloat16(found.device)
         return found
 
     def __repr__(self) -> str:

@@ -1,0 +1,127 @@
+"""Several images, or tiles of one, in the encoders at once: the results are those of one after the other."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train.cli import main
+from no_time_to_train.data.instances import Instances
+from no_time_to_train.errors import UserNotice
+from no_time_to_train.method.fast.at_once import batches, images_at_once
+from tests.conftest import Photo, results
+
+GPU = torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def photos(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three pictures of different sizes."""
+    folder, picture = tmp_path_factory.mktemp("photos"), Image.open(photo.path)
+    paths = [folder / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        picture.resize((picture.width + 10 * number, picture.height)).save(path)
+    return paths
+
+
+def shown(photo: Photo, **settings: Any) -> tuple[ReferenceSegmenter, dict[str, list[int]]]:
+    """The nano networks, and how many images each encoder takes in each of its calls from now on."""
+    segmenter = ReferenceSegmenter.from_pretrained(
+        "nano", device="cpu", settings=Settings(points_per_side=6, **settings)
+    )
+    segmenter.add_reference("thing", photo.path, photo.mask)
+    assert segmenter.segmenter.proposer is not None
+    seen: dict[str, list[int]] = {"encoder": [], "sam2": []}
+    embeddings = {
+        "encoder": segmenter.segmenter.encoder.vit.patch_embed,
+        "sam2": segmenter.segmenter.proposer.sam2.image_encoder,
+    }
+    for name, network in embeddings.items():
+        network.register_forward_pre_hook(lambda _, given, seen=seen[name]: seen.append(len(given[0])))
+    return segmenter, seen
+
+
+def same(found: list[Instances], expected: list[Instances]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) == len(other) > 0
+        torch.testing.assert_close(one.detections.scores, other.detections.scores, atol=1e-5, rtol=0)
+        assert (one.masks != other.masks).mean() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "calls"), [({}, [2, 1]), ({"tiles": 2}, [2, 2, 1] * 3), ({"prompts": "guided"}, [2, 1])]
+)
+def test_images_or_the_tiles_of_each_share_the_calls_of_both_encoders(
+    photo: Photo, photos: list[Path], settings: dict[str, Any], calls: list[int]
+) -> None:
+    one_by_one, together = (shown(photo, images_per_batch=count, **settings) for count in (1, 2))
+    expected = list(one_by_one[0].segment_many(photos, 0, progress=False))
+    same(list(together[0].segment_many(photos, 0, progress=False)), expected)
+    assert together[1] == {"encoder": calls, "sam2": calls}
+    assert set(one_by_one[1]["sam2"]) == {1}
+
+
+def test_a_full_gpu_halves_the_images_at_once_with_a_notice_and_the_same_result(
+    photo: Photo, photos: list[Path]
+) -> None:
+    segmenter, seen = shown(photo, images_per_batch=3)
+    expected = [segmenter.segment(path, 0) for path in photos]
+    seen["sam2"].clear()
+
+    def small(_: object, given: tuple[torch.Tensor]) -> None:
+        if len(given[0]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert segmenter.segmenter.proposer is not None
+    segmenter.segmenter.proposer.sam2.image_encoder.register_forward_pre_hook(small)
+    with pytest.warns(UserNotice, match="from now on 1 images at once, .*images_per_batch"):
+        same(list(segmenter.segment_many(photos, 0, progress=False)), expected)
+    assert seen["sam2"] == [3, 1, 1, 1]
+
+
+def test_the_items_before_an_error_come_first() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise UserError("no")
+
+    found = batches(items(), 2)
+    assert [next(found), next(found)] == [[0, 1], [2]]
+    with pytest.raises(UserError, match="no"):
+        next(found)
+
+
+@pytest.mark.parametrize(("gibibytes", "count"), [(80, 8), (16, 4), (2, 1)])
+def test_the_memory_of_a_gpu_decides_and_a_cpu_takes_one(
+    monkeypatch: pytest.MonkeyPatch, gibibytes: int, count: int
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _: (gibibytes << 30, 80 << 30))
+    assert images_at_once(None, GPU).count == count
+    assert images_at_once(5, GPU).count == 5
+    assert images_at_once(None, torch.device("cpu")).count == 1
+
+
+def test_segment_names_what_it_cannot_read_and_resumes_in_the_middle_of_a_batch(
+    photo: Photo, photos: list[Path], nano_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(photos[0].read_bytes()[:100])
+    run = ["segment", "--reference", photo.reference(), *nano_options, "--score", "0", "--images-per-batch", "4"]
+    images = [word for path in (photos[0], broken, *photos[1:]) for word in ("--images", str(path))]
+    main([*run, *images, "--out", str(tmp_path / "out")])
+    assert "broken.png" in capsys.readouterr().err
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {Path(one["file_name"]).name for one in found["images"]} == {path.name for path in photos}
+
+
+def test_the_test_stage_gives_the_same_instances(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    for name, count in (("one", "1"), ("two", "2")):
+        option = "--model.init_args.model_cfg.sam2_infer_cfgs.images_per_batch"
+        main(arguments(tmp_path / name, option, count))
+    for one, two in zip(results(tmp_path / "one"), results(tmp_path / "two"), strict=True):
+        assert (one["image_id"], one["category_id"]) == (two["image_id"], two["category_id"])
+        assert one["score"] == pytest.approx(two["score"], abs=1e-5)
