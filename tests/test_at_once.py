@@ -1,7 +1,7 @@
 """Several images, or tiles of one, in the encoders at once: the results are those of one after the other."""
 
-import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
-from no_time_to_train.cli import main
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.fast.at_once import batches, images_at_once
-from tests.conftest import Photo, results
+from tests.conftest import Photo
+from tests.stand_in import StandIn, run
 
 GPU = torch.device("cuda")
 
@@ -105,23 +105,15 @@ def test_the_memory_of_a_gpu_decides_and_a_cpu_takes_one(
     assert images_at_once(None, torch.device("cpu")).count == 1
 
 
-def test_segment_names_what_it_cannot_read_and_resumes_in_the_middle_of_a_batch(
-    photo: Photo, photos: list[Path], nano_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_segment_keeps_what_was_done_of_a_batch_and_names_what_it_cannot_read(
+    photos: list[Path], tmp_path: Path, at_once: int
 ) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(photos[0].read_bytes()[:100])
-    run = ["segment", "--reference", photo.reference(), *nano_options, "--score", "0", "--images-per-batch", "4"]
-    images = [word for path in (photos[0], broken, *photos[1:]) for word in ("--images", str(path))]
-    main([*run, *images, "--out", str(tmp_path / "out")])
-    assert "broken.png" in capsys.readouterr().err
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {Path(one["file_name"]).name for one in found["images"]} == {path.name for path in photos}
-
-
-def test_the_test_stage_gives_the_same_instances(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
-    for name, count in (("one", "1"), ("two", "2")):
-        option = "--model.init_args.model_cfg.sam2_infer_cfgs.images_per_batch"
-        main(arguments(tmp_path / name, option, count))
-    for one, two in zip(results(tmp_path / "one"), results(tmp_path / "two"), strict=True):
-        assert (one["image_id"], one["category_id"]) == (two["image_id"], two["category_id"])
-        assert one["score"] == pytest.approx(two["score"], abs=1e-5)
+    shutil.copytree(photos[0].parent, tmp_path / "photos")
+    (tmp_path / "photos" / "1a.png").write_bytes(photos[0].read_bytes()[:100])
+    killed, resuming = StandIn(calls=2, error=KeyboardInterrupt()), StandIn()
+    killed.segmenter.images.count = resuming.segmenter.images.count = at_once
+    run(tmp_path / "out", tmp_path / "photos", killed)
+    done = run(tmp_path / "out", tmp_path / "photos", resuming)
+    assert (done.done_before, resuming.seen, done.images, len(done.skipped)) == (2, 1, 3, 1)
+    assert "1a.png" in done.skipped[0]
