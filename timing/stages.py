@@ -6,7 +6,6 @@ writes it to its section of ``timing/RESULTS.md``. It fails if the two implement
 
 import argparse
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
