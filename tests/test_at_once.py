@@ -1,7 +1,6 @@
 """Several images, or tiles of one, in the encoders at once: the results are those of one after the other."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train import ReferenceSegmenter, Settings
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.errors import UserNotice
-from no_time_to_train.method.fast.at_once import batches, images_at_once
+from no_time_to_train.method.fast.at_once import images_at_once
 from tests.conftest import Photo
 from tests.stand_in import StandIn, run
 
@@ -82,17 +81,6 @@ def test_a_full_gpu_halves_the_images_at_once_with_a_notice_and_the_same_result(
     with pytest.warns(UserNotice, match="from now on 1 images at once, .*images_per_batch"):
         same(list(segmenter.segment_many(photos, 0, progress=False)), expected)
     assert seen["sam2"] == [3, 1, 1, 1]
-
-
-def test_the_items_before_an_error_come_first() -> None:
-    def items() -> Iterator[int]:
-        yield from range(3)
-        raise UserError("no")
-
-    found = batches(items(), 2)
-    assert [next(found), next(found)] == [[0, 1], [2]]
-    with pytest.raises(UserError, match="no"):
-        next(found)
 
 
 @pytest.mark.parametrize(("gibibytes", "count"), [(80, 8), (16, 4), (2, 1)])

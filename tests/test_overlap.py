@@ -86,7 +86,11 @@ def test_guided_proposals_need_a_memory(nano_checkpoints: Checkpoints, photo: Ph
         segmenter.propose(photo.path)
 
 
-def test_the_images_before_one_that_cannot_be_read_are_returned(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_the_images_before_one_that_cannot_be_read_are_returned(
+    segmenter: ReferenceSegmenter, photo: Photo, at_once: int
+) -> None:
+    segmenter.segmenter.images.count = at_once
     found = segmenter.segment_many([photo.path, "gone.png"], threshold=0.0, progress=False)
     assert next(found).to_coco() == segmenter.segment(photo.path, threshold=0.0).to_coco()
     with pytest.raises(UserError, match=r"image not found: gone\.png"):

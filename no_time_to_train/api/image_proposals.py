@@ -53,10 +53,8 @@ def propose_each(
     device, settings = segmenter.encoder.normalize.mean.device, segmenter.settings
     tiling = segmenter.proposer.size, settings.tiles, settings.tile_overlap
     described = segmenter.describe_each(
-        [
-            Square(target_squares(pixels, *tiling).to(device), pixels.shape[0], pixels.shape[1], sources)
-            for pixels, sources in images
-        ]
+        Square(target_squares(pixels, *tiling).to(device), pixels.shape[0], pixels.shape[1], sources)
+        for pixels, sources in images
     )
     for _ in images:
         with computing_in(precision, device):  # not while the caller works on an image

@@ -9,7 +9,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -105,13 +104,10 @@ def proposals_depend_on(
 
 def hash_networks(segmenter: nn.Module) -> dict[str, str]:
     """The SHA-256 of each network of a segmenter, with the directions that ``debias`` removes."""
-
-    def hashed(named: tuple[str, nn.Module]) -> tuple[str, str]:
-        name, network = named
-        return name, hash_tensors({**dict(network.named_parameters()), **dict(network.named_buffers())})
-
-    with ThreadPoolExecutor() as threads:  # hashing two gigabytes takes a second
-        return dict(threads.map(hashed, segmenter.named_children()))
+    return {
+        name: hash_tensors({**dict(network.named_parameters()), **dict(network.named_buffers())})
+        for name, network in segmenter.named_children()
+    }
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
