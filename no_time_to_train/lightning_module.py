@@ -208,9 +208,8 @@ class ProgressBar(TQDMProgressBar):
     def init_test_tqdm(self) -> Tqdm:
         """The bar, whose unit is that of the stage's items."""
         bar = super().init_test_tqdm()
-        bar.unit = f" {self.module.stage.unit}"
-        if self.module.at_once > 1:
-            bar.unit = f" of {self.module.at_once} {self.module.stage.unit}"
+        several = f" of {self.module.at_once}" * (self.module.at_once > 1)
+        bar.unit = f"{several} {self.module.stage.unit}"
         if self.trainer.world_size > 1:
             bar.unit_scale = self.trainer.world_size
         return bar

@@ -571,8 +571,6 @@ class ReferenceSegmenter:
         path = Path(image) if isinstance(image, str | Path) else None
         if boxes is not None:
             return pixels, path, [as_given(boxes, scores, *pixels.shape[:2])]
-        if self.sources == [None]:
-            return pixels, path, [None]
         return pixels, path, given_in(self.sources, pixels, name or (path.as_posix() if path else ""), image_id)
 
     def classify(self, proposals: ImageProposals, threshold: Threshold = USUAL_THRESHOLD) -> Instances:

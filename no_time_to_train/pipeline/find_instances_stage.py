@@ -204,8 +204,7 @@ class FindInstancesStage(Stage):
             if isinstance(item, BadImage):
                 yield self.bad_images.skip(self.dataset.entries[item.index]["id"], item.reason)
             else:
-                new = next(described) if item.proposals is None else None
-                yield partial(self.follow, item, new, segmenter)
+                yield partial(self.follow, item, next(described) if item.proposals is None else None, segmenter)
 
     @torch.inference_mode()
     def follow(self, item: Target, described: DescribedProposals | None, segmenter: Segmenter) -> dict[str, Any]:
