@@ -131,7 +131,7 @@ class RankSampler(DistributedSampler[int]):
 
 
 class ItemLoader(DataLoader[Any]):
-    """Loads items one at a time, in processes of its own.
+    """Loads items, a few at a time, in processes of its own.
 
     Items travel to this process through pipes, as bytes. Tensors would travel through ``/dev/shm``, which is small in
     containers (64 MB with Docker), and a full one kills or stops the processes.
@@ -141,14 +141,21 @@ class ItemLoader(DataLoader[Any]):
         dataset: The items.
         sampler: The items of this rank.
         workers: Number of processes; 0 loads the items in this one.
+        at_once: Items of a batch.
     """
 
     def __init__(
-        self, failures: Callable[[], AbstractContextManager[None]], dataset: Any, sampler: RankSampler, workers: int
+        self,
+        failures: Callable[[], AbstractContextManager[None]],
+        dataset: Any,
+        sampler: RankSampler,
+        workers: int,
+        at_once: int,
     ) -> None:
         timeout = LOADING_TIMEOUT if workers else 0
         super().__init__(
             dataset,
+            at_once,
             sampler=sampler,
             num_workers=workers,
             collate_fn=packed,
@@ -163,9 +170,8 @@ class ItemLoader(DataLoader[Any]):
 
 
 def packed(batch: list[Any]) -> bytes:
-    """The item of a batch of one as bytes, see :class:`ItemLoader`."""
-    (item,) = batch
-    return pickle.dumps(item, protocol=5)
+    """The items of a batch as bytes, see :class:`ItemLoader`."""
+    return pickle.dumps(batch, protocol=5)
 
 
 def reason_of(error: Exception) -> str | None:

@@ -131,36 +131,38 @@ class NoTimeToTrain(ItemsModule):
         }
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The items that this rank has to process, one at a time, because images differ in size."""
+        """The items that this rank has to process, as many at once as the networks take."""
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
         sampler = RankSampler(self.stage.dataset, ranks, rank, self.journal, set(self.done))
         self.indices = sampler.indices
         workers = min(self.data_load_cfgs.workers, len(sampler), os.cpu_count() or 1)
-        return ItemLoader(self.reported_failures, self.stage.dataset, sampler, workers)
+        self.at_once = 1 if self.segmenter is None else self.segmenter.images.count
+        return ItemLoader(self.reported_failures, self.stage.dataset, sampler, workers, self.at_once)
 
     def on_before_batch_transfer(self, batch: bytes, dataloader_idx: int) -> Any:
-        """The item that :func:`packed` packed.
+        """The items that :func:`packed` packed.
 
         Args:
-            batch: The item in bytes.
+            batch: The items in bytes.
             dataloader_idx: Always 0.
         """
         return pickle.loads(batch)
 
-    def test_step(self, item: Any, batch_idx: int) -> None:
-        """Process one item. A thread adds its record to the journal while the networks work on the next one.
+    def test_step(self, items: list[Any], batch_idx: int) -> None:
+        """Process items. A thread adds the record of one to the journal while the networks work on the next one.
 
         A failure stops all ranks, see :class:`RankSampler`. That of the thread is reported with the next item.
 
         Args:
-            item: An item of the stage's data set.
-            batch_idx: Its place among this rank's items.
+            items: Items of the stage's data set.
+            batch_idx: The place of the batch among this rank's batches.
         """
         if not self.indices:  # a placeholder, see RankSampler
             return
+        indices = self.indices[batch_idx * self.at_once :]
         with self.reported_failures():
-            work = self.stage.step(item, self.segmenter)
-            self.work_next(partial(self._add_record, self.indices[batch_idx], work))
+            for index, work in zip(indices, self.stage.steps(items, self.segmenter), strict=False):
+                self.work_next(partial(self._add_record, index, work))
 
     def _add_record(self, index: int, work: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
         """Add what ``Stage.step`` returned to the journal."""
@@ -206,7 +208,8 @@ class ProgressBar(TQDMProgressBar):
     def init_test_tqdm(self) -> Tqdm:
         """The bar, whose unit is that of the stage's items."""
         bar = super().init_test_tqdm()
-        bar.unit = f" {self.module.stage.unit}"
+        several = f" of {self.module.at_once}" * (self.module.at_once > 1)
+        bar.unit = f"{several} {self.module.stage.unit}"
         if self.trainer.world_size > 1:
             bar.unit_scale = self.trainer.world_size
         return bar

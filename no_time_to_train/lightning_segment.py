@@ -23,7 +23,7 @@ from no_time_to_train.lightning_items import ItemsModule, quiet_lightning, run_i
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.processes import join_run
-from no_time_to_train.pipeline.segment_images import key_of, record_of
+from no_time_to_train.pipeline.segment_images import propose_new, record_of
 
 #: An image and its pixels, uint8 [H, W, 3] RGB.
 Item = tuple[TargetImage, NDArray[np.uint8]]
@@ -93,20 +93,19 @@ class SegmentModule(ItemsModule):
         mine: Any = islice(self.targets.images, rank, None, ranks)
         count = math.ceil((self.targets.count - rank) / ranks)
         shown = tqdm(mine, f"segment on {ranks} devices", count, unit=f" of {ranks} images")
-        return DataLoader(Images(shown, self.journal), batch_size=None, collate_fn=lambda item: item)
+        at_once = self.finder.segmenter.images.count
+        return DataLoader(Images(shown, self.journal, at_once), at_once, collate_fn=lambda items: items)
 
-    def transfer_batch_to_device(self, batch: Item, device: Any, dataloader_idx: int) -> Item:
-        """Leave the image where it is: the segmenter moves what it needs."""
+    def transfer_batch_to_device(self, batch: list[Item], device: Any, dataloader_idx: int) -> list[Item]:
+        """Leave the images where they are: the segmenter moves what it needs."""
         return batch
 
-    def test_step(self, item: Item, batch_idx: int) -> None:
-        """Find the instances of an image that the journal does not have."""
-        target, image = item
-        key = key_of(target, image)
+    def test_step(self, items: list[Item], batch_idx: int) -> None:
+        """Find the instances of those images that the journal does not have."""
         with self.reported_failures():
-            if self.journal.get(key) is None:
-                proposals = self.finder.propose(image, name=target.name, image_id=target.image_id)
-                self.work_next(partial(self._add_record, key, proposals))
+            for *_, key, record, proposals in propose_new(self.finder, items, self.journal, len(items)):
+                if record is None and proposals is not None:
+                    self.work_next(partial(self._add_record, key, proposals))
 
     def _add_record(self, key: str, proposals: ImageProposals) -> None:
         self.journal.add(key, record_of(self.finder, proposals))
@@ -115,11 +114,11 @@ class SegmentModule(ItemsModule):
 class Images(IterableDataset[Item]):
     """Reads images, without those that cannot be read, until a rank has failed. The first process names those later."""
 
-    def __init__(self, targets: Any, journal: Journal) -> None:
-        self.targets, self.journal = targets, journal
+    def __init__(self, targets: Any, journal: Journal, ahead: int) -> None:
+        self.targets, self.journal, self.ahead = targets, journal, ahead
 
     def __iter__(self) -> Iterator[Item]:
-        return read_ahead(self._read())
+        return read_ahead(self._read(), self.ahead)
 
     def _read(self) -> Iterator[Item]:
         for target in self.targets:

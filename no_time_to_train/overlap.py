@@ -1,5 +1,6 @@
 """Threads that work on one image while the networks work on another: one follows them, and one reads ahead."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -60,12 +61,15 @@ def follow(items: Iterable[S], first: Callable[[S], M], second: Callable[[M], T]
 
     Returns:
         What ``second`` returned for each item, which is never None, in their order. While one is handed out, no thread
-        runs. An error in ``first`` is raised after the result of the item before.
+        runs. An error in ``first``, or of the items, is raised after the result of the item before.
     """
+    firsts = map(first, items)
     with Worker[T]() as worker:
-        for item in items:
+        while True:
             try:
-                done = first(item)
+                done = next(firsts)
+            except StopIteration:
+                break
             except Exception:
                 if (result := worker.finish()) is not None:
                     yield result
@@ -78,18 +82,19 @@ def follow(items: Iterable[S], first: Callable[[S], M], second: Callable[[M], T]
             yield result
 
 
-def read_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Take items from an iterable in a thread of its own, one more than were asked for.
+def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
+    """Take items from an iterable in a thread of its own, some more than were asked for.
 
     Args:
         items: The items, none of which is None.
+        ahead: How many more.
 
     Returns:
         The same items. What the iterable raises is raised in the place of its item.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(1) as reader:
-        item = reader.submit(next, iterator, None)
-        while (read := item.result()) is not None:
-            item = reader.submit(next, iterator, None)
+        reading = deque(reader.submit(next, iterator, None) for _ in range(ahead))
+        while (read := reading.popleft().result()) is not None:
+            reading.append(reader.submit(next, iterator, None))
             yield read

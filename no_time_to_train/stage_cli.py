@@ -197,9 +197,10 @@ class StageCLI(LightningCLI):
 
 
 def device_name(trainer: Trainer) -> str:
-    """The device that a stage runs on: the GPU's name, or "cpu"."""
+    """The device that a stage runs on: the accelerator's name where it has one, or its kind, such as "cpu"."""
     device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name_of = getattr(torch.get_device_module(device), "get_device_name", None)
+    return name_of(device) if name_of else device.type
 
 
 def check_named_files(value: Any, folder: Path, seen: set[Path]) -> None:

@@ -71,11 +71,16 @@ def stages_found(device: str) -> list[Any]:
     with TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
         folder = Path(name)
         scenes = write_coco(folder / "scenes", NOVEL_CLASSES[:2], 2, seed=1)
-        configure(scenes, scenes, folder, BenchmarkOptions(n_shot=1, nano=True, points_per_side=4, device=device))
-        cache = ["--model.init_args.cache_dir", str(folder / "cache")]
+        kind, _, index = device.partition(":")
+        configure(scenes, scenes, folder, BenchmarkOptions(n_shot=1, nano=True, points_per_side=4, device=kind))
+        options = [
+            "--model.init_args.cache_dir",
+            str(folder / "cache"),
+            *(["--trainer.devices", f"[{index}]"] * bool(index)),
+        ]
         found = []
         for stages in (STAGES, STAGES[2:]):
-            run_stages(folder, stages, [*cache, "--model.init_args.data_load_cfgs.workers", "0"])
+            run_stages(folder, stages, [*options, "--model.init_args.data_load_cfgs.workers", "0"])
             found.append(read_json(folder / "results.json"))
         assert list((folder / "cache").rglob("*.proposals"))
     return found
@@ -103,12 +108,13 @@ def main() -> None:
     with pretend_cuda():
         on_gpu, counts = {}, {}
         for name, face in FACES.items():
-            on_gpu[name] = face("cuda")
+            DEVICE.current = 0
+            on_gpu[name] = face("cuda:1")
             counts[name] = {
                 **{"launches": DEVICE.launches, "waits": DEVICE.waits, "where": dict(DEVICE.wait_at)},
                 **{"by_operation": dict(DEVICE.by_operation)},
             }
-    json.dump({"cpu": on_cpu, "gpu": on_gpu, "counts": counts}, sys.stdout)
+    json.dump({"cpu": on_cpu, "gpu": on_gpu, "counts": counts, "tensors on": DEVICE.tensors_on}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ launches, and places where it waits for the device. The counts do not depend on 
 
     torch.inference_mode = torch.no_grad       # before no_time_to_train is imported: see "Limits"
     with pretend_cuda() as device:
-        model.to("cuda")
+        model.to("cuda:1")
         device.reset()
-        model(x.to("cuda"))
-    print(device.launches, device.waits, device.wait_at.most_common(5))
+        model(x.to("cuda:1"))
+    print(device.launches, device.waits, device.wait_at.most_common(5), device.tensors_on)
 
-Lightning's Trainer runs on it as well, with ``--trainer.accelerator gpu --trainer.devices 1`` in the same process.
+There are two devices, of which the first is the current one, as on a machine with two GPUs: what lands there, although
+another device was asked for, is counted and cannot meet what is on the other one. Lightning's Trainer runs on it as
+well, with ``--trainer.accelerator gpu --trainer.devices 1`` in the same process.
 
-How it works: a tensor subclass whose device is cuda:0 holds a CPU tensor; every operation on it is checked, counted,
-and done on the CPU tensors. The same guard that torch's own fake tensors use stands in for the CUDA driver.
+How it works: a tensor subclass whose device is cuda:0 or cuda:1 holds a CPU tensor; every operation on it is checked,
+counted, and done on the CPU tensors. The same guard that torch's own fake tensors use stands in for the CUDA driver.
 
 Limits: inference tensors cannot be wrapped (hence ``no_grad``). Loader processes see no pretended device. A launch is
 counted per ATen operation, and attention is one: some are one kernel on a GPU, some are a few, some none.
@@ -35,8 +37,6 @@ import torch
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
-
-CUDA = torch.device("cuda", 0)
 
 #: Operations that launch nothing: they change how memory is looked at.
 VIEWS = set(
@@ -92,9 +92,11 @@ INDEXING = set(["index", "index_put", "index_put_", "_index_put_impl_", "_unsafe
 
 
 class Device:
-    """What the pretended device did since :meth:`reset`."""
+    """What the pretended devices did since :meth:`reset`, and how many tensors were made on each in all."""
 
     def __init__(self) -> None:
+        self.current = 0
+        self.tensors_on: collections.Counter[str] = collections.Counter()
         self.reset()
 
     def reset(self) -> None:
@@ -125,7 +127,7 @@ class OnDevice(torch.Tensor):
     raw: torch.Tensor
 
     @staticmethod
-    def __new__(cls, raw: torch.Tensor) -> "OnDevice":
+    def __new__(cls, raw: torch.Tensor, device: torch.device) -> "OnDevice":
         made = torch.Tensor._make_wrapper_subclass(
             cls,
             raw.size(),
@@ -133,9 +135,10 @@ class OnDevice(torch.Tensor):
             storage_offset=raw.storage_offset(),
             dtype=raw.dtype,
             layout=raw.layout,
-            device=CUDA,
+            device=device,
         )
         made.raw = raw
+        DEVICE.tensors_on[str(device)] += 1
         return made
 
     @classmethod
@@ -143,7 +146,7 @@ class OnDevice(torch.Tensor):
         return run(func, args, kwargs or {})
 
     def __repr__(self) -> str:
-        return f"OnDevice({self.raw})"
+        return f"OnDevice({self.raw}, {self.device})"
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError(
@@ -158,7 +161,7 @@ class OnDevice(torch.Tensor):
 
     def __getitem__(self, index: Any) -> Any:
         def on_device(part: Any) -> Any:
-            return torch.tensor(part).to(CUDA) if isinstance(part, list) else part
+            return torch.tensor(part).to(self.device) if isinstance(part, list) else part
 
         return super().__getitem__(tuple(map(on_device, index)) if isinstance(index, tuple) else on_device(index))
 
@@ -173,16 +176,21 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         for value in flat
         if isinstance(value, torch.Tensor) and not isinstance(value, OnDevice) and value.dim() > 0
     ]
-    target = None if kwargs.get("device") is None else torch.device(kwargs["device"]).type
+    target, place = None, ours[0].device if ours else None
+    if kwargs.get("device") is not None:
+        place = torch.device(kwargs["device"])
+        target = place.type
+        place = torch.device("cuda", DEVICE.current) if target == "cuda" and place.index is None else place
     if name in ("_pin_memory", "pin_memory"):
         return args[0]
     if name == "is_pinned":
         return False
     if name == "_fused_sdp_choice":
         return 0  # attention by its definition, which the CPU has
-    if ours and others and name not in MIXING:
+    found = {str(value.device) for value in [*ours, *others] if value.dim() > 0}
+    if ours and len(found) > 1 and name not in MIXING:
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! ({func})"
+            f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({func})"
         )
     if name in INDEXING and others and ours and not isinstance(args[0], OnDevice):
         raise RuntimeError(
@@ -218,7 +226,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return value
         if id(value) in inputs:
             return inputs[id(value)]
-        return OnDevice(value) if stays else value
+        return OnDevice(value, place) if stays else value
 
     return result if name in ("_local_scalar_dense", "equal") else tree_map(wrapped, result)
 
@@ -253,7 +261,7 @@ def _apply(module: torch.nn.Module, function: Any, recurse: bool = True) -> torc
 
 @contextlib.contextmanager
 def pretend_cuda() -> Iterator[Device]:
-    """Pretend that there is one CUDA device, in all threads of this process that start inside."""
+    """Pretend that there are two CUDA devices, in all threads of this process that start inside."""
     properties = unittest.mock.Mock(total_memory=80 << 30, major=9, minor=0, multi_processor_count=132)
     properties.name = "pretended"
     answers: dict[str, Any] = {
@@ -261,9 +269,9 @@ def pretend_cuda() -> Iterator[Device]:
         "init": lambda: None,
         "is_available": lambda: True,
         "is_initialized": lambda: True,
-        "device_count": lambda: 1,
-        "current_device": lambda: 0,
-        "set_device": lambda device: None,
+        "device_count": lambda: 2,
+        "current_device": lambda: DEVICE.current,
+        "set_device": lambda device: setattr(DEVICE, "current", torch.device(device).index or 0),
         "synchronize": lambda *_: DEVICE.wait("synchronize"),
         "empty_cache": lambda: None,
         "mem_get_info": lambda *_: (70 << 30, 80 << 30),
@@ -281,6 +289,9 @@ def pretend_cuda() -> Iterator[Device]:
             stack.enter_context(patch(torch.cuda, name, answer))
         for name in ("tensor", "as_tensor"):
             stack.enter_context(patch(torch, name, _on_cpu_first(getattr(torch, name))))
+        accelerator = {"get_memory_info": lambda *_: (70 << 30, 80 << 30), "empty_cache": lambda: None}
+        for name, answer in accelerator.items():
+            stack.enter_context(patch(torch.accelerator, name, answer))
         functional, attention = torch.nn.functional, "scaled_dot_product_attention"
         stack.enter_context(patch(functional, attention, _one_launch(getattr(functional, attention))))
         stack.enter_context(patch(torch.Tensor, "new_tensor", _new_tensor))
@@ -314,7 +325,7 @@ def _one_launch(attend: Any) -> Any:
         if not isinstance(tensors[0], OnDevice):
             return attend(*tensors, **kwargs)
         DEVICE.launch("scaled_dot_product_attention")
-        return OnDevice(attend(*(tensor.raw for tensor in tensors), **kwargs))
+        return OnDevice(attend(*(tensor.raw for tensor in tensors), **kwargs), tensors[0].device)
 
     return attended
 

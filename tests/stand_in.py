@@ -1,6 +1,6 @@
 """``segment`` without networks: what finds the same three rectangles in every image, and runs with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.at_once import AtOnce
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.settings import Settings
@@ -38,7 +39,7 @@ class StandIn:
         self.segmenter = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2), "proposer": torch.nn.Linear(2, 2)})
         for parameter in self.segmenter.parameters():
             torch.nn.init.ones_(parameter)
-        self.segmenter.settings = Settings()
+        self.segmenter.settings, self.segmenter.images = Settings(), AtOnce(1)
         self.precision, self.sources, self.names, self.compiled = "float32", [None], None, False
         self.calls, self.error, self.seen = calls, error, 0
 
@@ -47,6 +48,9 @@ class StandIn:
         if self.error is not None and self.seen > self.calls:
             raise self.error
         return image
+
+    def propose_each(self, images: Iterable[tuple[NDArray[np.uint8], str, object]]) -> Iterator[NDArray[np.uint8]]:
+        return (self.propose(image) for image, _, _ in images)
 
     def classify(self, image: NDArray[np.uint8], threshold: float) -> Instances:
         masks = torch.zeros(3, *image.shape[:2], dtype=torch.bool)

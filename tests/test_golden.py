@@ -100,7 +100,7 @@ def test_encoder_features_equal_the_published_ones(encoder: Encoder, golden: Gol
 @torch.inference_mode()
 def test_sam2_proposals_equal_the_published_ones(proposer: MaskProposer, golden: Golden) -> None:
     np.testing.assert_array_equal(point_grid(8, 1024), golden["sam_points"])
-    proposer.pred_iou_thresh, proposer.points_per_batch = -1, 30  # a batch that does not divide the grid loses no point
+    proposer.pred_iou_thresh, proposer.points.count = -1, 30  # a batch that does not divide the grid loses no point
     proposals = proposer(target(103)[0])
     np.testing.assert_allclose(proposals.predicted_iou, golden["sam_iou"], atol=1e-5)
     np.testing.assert_allclose(proposals.logits[:8], golden["sam_logits_first8"], atol=1e-2)

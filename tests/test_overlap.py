@@ -1,5 +1,6 @@
 """Work of one image while the networks work on the next: order, errors, and that nothing of it changes results."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main
 from no_time_to_train.method.fast.masks import pack_bits
+from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
@@ -66,7 +68,7 @@ def test_segmenting_is_ranking_what_was_proposed_and_another_memory_needs_no_net
     assert (len(proposals) > 0, proposals.path) == (True, photo.path)
     segmenter.add_reference("other", photo.path, mask=~photo.mask)
     with_both = segmenter.segment(photo.path, threshold=0.0)
-    monkeypatch.setattr(Segmenter, "describe", lambda *_: fail())
+    monkeypatch.setattr(Segmenter, "describe_each", lambda *_: fail())
     assert segmenter.classify(proposals, 0.0).to_coco() == with_both.to_coco()
     segmenter.remove("other")
     ranked = segmenter.classify(proposals, 0.2)
@@ -84,7 +86,11 @@ def test_guided_proposals_need_a_memory(nano_checkpoints: Checkpoints, photo: Ph
         segmenter.propose(photo.path)
 
 
-def test_the_images_before_one_that_cannot_be_read_are_returned(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_the_images_before_one_that_cannot_be_read_are_returned(
+    segmenter: ReferenceSegmenter, photo: Photo, at_once: int
+) -> None:
+    segmenter.segmenter.images.count = at_once
     found = segmenter.segment_many([photo.path, "gone.png"], threshold=0.0, progress=False)
     assert next(found).to_coco() == segmenter.segment(photo.path, threshold=0.0).to_coco()
     with pytest.raises(UserError, match=r"image not found: gone\.png"):
@@ -98,7 +104,7 @@ def test_the_memory_may_change_between_two_images(segmenter: ReferenceSegmenter,
     assert next(found).to_coco() == segmenter.segment(photo.path, threshold=0.0).to_coco()
 
 
-def test_an_error_in_the_thread_of_a_stage_ends_the_run_in_one_line_and_keeps_the_images_before(
+def test_an_error_in_the_thread_of_a_stage_ends_the_run_and_the_other_images_may_be_seen_two_at_once(
     arguments: Callable[..., list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +113,7 @@ def test_an_error_in_the_thread_of_a_stage_ends_the_run_in_one_line_and_keeps_th
     run = arguments(tmp_path)
     main(run)
     expected = results(tmp_path)
-    follow, seen = FindInstancesStage.follow, []
+    follow, encode, seen = FindInstancesStage.follow, MaskProposer._encode, []
 
     def failing(self: FindInstancesStage, item: Any, *arguments: Any) -> Any:
         seen.append(item.image_id)
@@ -124,8 +130,14 @@ def test_an_error_in_the_thread_of_a_stage_ends_the_run_in_one_line_and_keeps_th
     assert "the third image is too much" in printed.err
     assert "2 of " in printed.out
     assert "images are done; run the same command again to resume" in printed.out
-    main(run)
-    assert results(tmp_path) == expected
+    seen.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskProposer, "_encode", lambda self, images: (seen.append(len(images)), encode(self, images))[1])
+        main([*run, "--model.init_args.model_cfg.sam2_infer_cfgs.images_per_batch", "2"])
+    assert seen == [2, 1]
+    for found, one_by_one in zip(json.loads(results(tmp_path)), json.loads(expected), strict=True):
+        assert found.pop("score") == pytest.approx(one_by_one.pop("score"), abs=1e-5)
+        assert found == one_by_one
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 33])

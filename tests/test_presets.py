@@ -18,7 +18,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks import download, registry
 from no_time_to_train.networks.build import build_encoder, build_sam2
-from no_time_to_train.networks.devices import notice_slow_bfloat16
+from no_time_to_train.networks.devices import check_precision, computing_in, notice_slow_bfloat16
 from no_time_to_train.networks.registry import PRESETS, find_networks
 from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.pipeline.stage import RunCfg
@@ -76,7 +76,7 @@ def test_segment_builds_the_networks_of_its_options(
 def test_a_mistake_in_these_options_is_one_line(photo: Photo, refusal: Callable[..., str]) -> None:
     with pytest.raises(UserError, match="preset must be one of accurate, balanced, fast, not 'quick'"):
         ReferenceSegmenter.from_pretrained(preset="quick")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="precision must be one of float32, bfloat16, not 'half'"):
+    with pytest.raises(UserError, match="precision must be one of float32, bfloat16, tf32, not 'half'"):
         ReferenceSegmenter.from_pretrained("nano", precision="half")  # type: ignore[arg-type]
     for options, reason in (
         (["--preset", "quick"], "quick"),
@@ -133,6 +133,21 @@ def test_a_processor_without_bfloat16_gets_a_notice(monkeypatch: pytest.MonkeyPa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         notice_slow_bfloat16(torch.device("cpu"))
+
+
+def test_tf32_is_set_while_networks_compute_and_refused_where_the_device_lacks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu, before = torch.device("cuda:1"), torch.get_float32_matmul_precision()
+    with computing_in("tf32", gpu):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before == "highest"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    check_precision("tf32", gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    for device in (gpu, torch.device("cpu")):
+        with pytest.raises(UserError, match=f"tf32 needs an NVIDIA GPU of .* which {device} is not: choose float32"):
+            check_precision("tf32", device)
 
 
 @torch.inference_mode()

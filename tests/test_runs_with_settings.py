@@ -80,7 +80,7 @@ def test_a_cache_entry_is_used_with_the_same_prototypes_and_numbers_only(
     cached = ("--model.init_args.cache_dir", cache)
     main(run(tmp_path / "first", *cached, **settings))
     with monkeypatch.context() as patch:
-        patch.setattr(Segmenter, "describe", None)  # not needed any more
+        patch.setattr(Segmenter, "_describe_squares", None)  # not needed any more
         main(run(tmp_path / "second", *cached, **settings))
         main(run(tmp_path / "score", *cached, **settings, score="cosine_iou"))
     assert results(tmp_path / "second") == results(tmp_path / "first") != b"[]"

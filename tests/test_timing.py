@@ -59,10 +59,14 @@ def rows(page: Path) -> list[list[str]]:
 
 def test_the_gpu_command_measures_every_precision_on_a_cpu(tmp_path: Path) -> None:
     small = ["--sam2", "sam2_nano", "--encoder", "dinov2_nano", "--points-per-side", "4", "--repeats", "1"]
-    gpu.main([*small, "--device", "cpu", "--no-compile", "--out", str(tmp_path / "gpu.md")])
-    generator, generator_bf16, *ours = rows(tmp_path / "gpu.md")
-    assert [row[0] for row in ours] == ["ours, float32", "ours, bfloat16"]
-    for row in (generator, generator_bf16):
+    gpu.main([*small, "--images-per-batch", "2", "--device", "cpu", "--no-compile", "--out", str(tmp_path / "gpu.md")])
+    generator, generator_bf16, *ours, several = rows(tmp_path / "gpu.md")
+    assert [row[0] for row in (*ours, several)] == [
+        "ours, float32",
+        "ours, bfloat16",
+        "ours, bfloat16, 2 images at once",
+    ]
+    for row in (generator, generator_bf16, several):
         assert float(row[1]) > 0
     for row in ours:
         assert all(float(cell) >= 0 for cell in row[1:])

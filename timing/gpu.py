@@ -18,6 +18,7 @@ from torch import Tensor
 
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.mask_proposals import point_grid
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals, without_autocast
@@ -52,6 +53,13 @@ class Bench:
         found = self.segmenter.segment(self.image.clone(), HEIGHT, WIDTH)  # features of the same tensor are kept
         to_coco_records(found, 1, list(range(CLASSES)))
         return found
+
+    def segment_at_once(self, count: int) -> None:
+        """The same with several images, of which the encoders take all at once."""
+        self.segmenter.images.count = count
+        squares = [Square(self.image.clone(), HEIGHT, WIDTH) for _ in range(count)]
+        for proposals in self.segmenter.describe_each(squares):
+            to_coco_records(self.segmenter.match_and_merge(proposals), 1, list(range(CLASSES)))
 
     def best(self, work: Callable[[], object], context: AbstractContextManager[object]) -> Measured[object]:
         """The fastest run of a piece of work in a context, after two runs that do not count."""
@@ -90,6 +98,15 @@ class Bench:
         cells = [f"{1 / whole.seconds:.2f}", *(f"{time:.1f}" for time in times), f"{1000 * whole.seconds:.1f}"]
         return [name, *cells, f"{whole.peak / 1e6:.0f}"]
 
+    def row_of_batch(self, name: str, count: int, context: AbstractContextManager[object]) -> list[str]:
+        """A row of several images at once."""
+        whole = self.best(lambda: self.segment_at_once(count), context)
+        return self.whole_only(name, whole.seconds / count, whole.peak)
+
+    def whole_only(self, name: str, seconds: float, peak: int) -> list[str]:
+        """A row without the steps; ``seconds`` are those of an image."""
+        return [name, f"{1 / seconds:.2f}", *[""] * len(STEPS), f"{1000 * seconds:.1f}", f"{peak / 1e6:.0f}"]
+
     def row_of_sam2(self, scene: np.ndarray, name: str, context: AbstractContextManager[object]) -> list[str]:
         """A row of sam2's automatic mask generator on the same grid, with the same threshold of the predicted IoU."""
         settings = self.segmenter.settings
@@ -103,8 +120,7 @@ class Bench:
         side = self.proposer.size // 4  # sam2 knows the sizes of the official networks only
         generator.predictor._bb_feat_sizes = [(side, side), (side // 2, side // 2), (side // 4, side // 4)]
         whole = self.best(lambda: generator.generate(scene), context)
-        cells = [f"{1 / whole.seconds:.2f}", *[""] * len(STEPS), f"{1000 * whole.seconds:.1f}"]
-        return [name, *cells, f"{whole.peak / 1e6:.0f}"]
+        return self.whole_only(name, whole.seconds, whole.peak)
 
 
 @torch.inference_mode()
@@ -115,6 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--encoder", default="dinov2_large", help="DINOv2 model.")
     parser.add_argument("--points-per-side", type=int, default=32, help="Points per side of the grid.")
     parser.add_argument("--points-per-batch", type=int, default=1024, help="Prompts decoded at once.")
+    parser.add_argument("--images-per-batch", type=int, default=8, help="Images that the encoders take at once.")
     parser.add_argument("--repeats", type=int, default=10, help="How many times each step is measured.")
     parser.add_argument("--device", default="cuda", help="Device. The CPU is for trying this command only.")
     parser.add_argument("--no-compile", action="store_true", help="Leave out the rows of compiled networks.")
@@ -149,6 +166,8 @@ def main(argv: list[str] | None = None) -> None:
     add(*bench.row_of_sam2(scene, "sam2's mask generator, bfloat16", bfloat16()))
     add(*bench.row("ours, float32", float32))
     add(*bench.row("ours, bfloat16", bfloat16))
+    at_once = options.images_per_batch
+    add(*bench.row_of_batch(f"ours, bfloat16, {at_once} images at once", at_once, bfloat16()))
     if not options.no_compile:
         segmenter.compile_encoders()
         add(*bench.row("ours, bfloat16, encoders compiled", bfloat16))

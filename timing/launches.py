@@ -14,6 +14,7 @@ torch.inference_mode = torch.no_grad  # type: ignore[misc] # tensors of inferenc
 
 from no_time_to_train.data.coco_results import to_coco_records  # noqa: E402
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene  # noqa: E402
+from no_time_to_train.method.beyond.given import Square  # noqa: E402
 from no_time_to_train.method.settings import Settings  # noqa: E402
 from no_time_to_train.method.target_image import target_tensor  # noqa: E402
 from no_time_to_train.networks.devices import computing_in, store_weights  # noqa: E402
@@ -47,15 +48,18 @@ def main(argv: list[str] | None = None) -> None:
         segmenter.to("cuda").remember(torch.rand(CLASSES, segmenter.encoder.dim))
         assert segmenter.proposer is not None
         image = target_tensor(scene, segmenter.proposer.size).to("cuda")
-        for name in ("float32", "bfloat16, weights cast in every image", "bfloat16"):
+        rows = {"float32": 1, "bfloat16, weights cast in every image": 1, "bfloat16": 1, "bfloat16, 4 at once": 4}
+        for name, at_once in rows.items():
             if name == "bfloat16":
                 store_weights(name, segmenter)
+            segmenter.images.count = at_once
             device.reset()
             with computing_in("float32" if name == "float32" else "bfloat16", image.device):
-                to_coco_records(segmenter.segment(image.clone(), HEIGHT, WIDTH), 1, list(range(CLASSES)))
+                for proposals in segmenter.describe_each(Square(image.clone(), HEIGHT, WIDTH) for _ in range(at_once)):
+                    to_coco_records(segmenter.match_and_merge(proposals), 1, list(range(CLASSES)))
             weights = device.by_operation["_to_copy of a weight"]
             counts = device.launches, device.by_operation["_to_copy"] + weights, weights, device.waits
-            section.add(name, *map(str, counts), str(device.bytes_to_host))
+            section.add(name, *(str(round(count / at_once)) for count in (*counts, device.bytes_to_host)))
     section.write(options.out)
 
 

@@ -6,7 +6,6 @@ writes it to its section of ``timing/RESULTS.md``. It fails if the two implement
 
 import argparse
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,8 +158,11 @@ def measure_encoders(segmenter: Segmenter, image: Tensor, table: Table) -> None:
     """
     proposer, encoder = segmenter.proposer, segmenter.encoder
     assert proposer is not None
-    encode = partial(proposer.encode, image)
-    plain, ours = measure_both(encode, encode, image.device, REPEATS - 1)
+    plain, ours = measure_both(
+        *[lambda: proposer.encode(image.clone())] * 2,  # features of the same tensor are kept
+        image.device,
+        REPEATS - 1,
+    )
     table.compare("SAM 2 image encoder", plain, ours, largest_difference(ours.result[0], plain.result[0]))
     plain_map, our_map = measure_both(
         lambda: plain_method.encode(encoder.vit, image),

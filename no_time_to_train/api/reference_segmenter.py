@@ -27,7 +27,7 @@ from no_time_to_train.api.class_thresholds import (
     renamed,
 )
 from no_time_to_train.api.describe_references import ReferenceDescriber
-from no_time_to_train.api.image_proposals import ImageProposals, propose
+from no_time_to_train.api.image_proposals import ImageProposals, propose, propose_each
 from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
 from no_time_to_train.api.sources import NetworkSource, Proposer, Source, as_given, build_sources, given_in
 from no_time_to_train.data.coco import ImageId
@@ -39,12 +39,13 @@ from no_time_to_train.data.proposal_files import GRID, source_names
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.errors import UserError, UserNotice, plural, suggest
 from no_time_to_train.method.beyond.given import Given
+from no_time_to_train.method.fast.at_once import batches
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
-from no_time_to_train.networks.devices import notice_slow_bfloat16, store_weights
+from no_time_to_train.networks.devices import check_precision, store_weights
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
@@ -95,8 +96,8 @@ class ReferenceSegmenter:
         sam2_checkpoint: The file of SAM 2's weights, if there is one.
         context_ratio: How much of the image around a reference its crop shows: the crop's side is the box's longer side
             times one plus this. None takes what suits the encoder: 0.2, or 4 for ``dinov2_nano``.
-        precision: What the networks compute in, "float32" or "bfloat16" (docs/speed.md). References should be added
-            with the precision that images are segmented with; SAM always computes in float32.
+        precision: What the networks compute in, "float32", "bfloat16" or "tf32" (docs/speed.md). References should be
+            added with the precision that images are segmented with; SAM always computes in float32.
 
     Attributes:
         memory: The references that were shown so far; None before the first. Set it to None to forget them all.
@@ -178,9 +179,8 @@ class ReferenceSegmenter:
         found.sources = sources
         if found.sources != [None] and found.segmenter.settings.tiles > 1:
             raise UserError("tiles need the proposer grid: other proposals are those of the whole image")
+        check_precision(precision, found.device)
         store_weights(precision, found.segmenter)
-        if precision == "bfloat16":
-            notice_slow_bfloat16(found.device)
         return found
 
     def __repr__(self) -> str:
@@ -498,7 +498,8 @@ class ReferenceSegmenter:
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
         thresholds = self._thresholds(renamed(threshold, score))
         images = tqdm(images, "segment", unit=" image", disable=not progress)
-        return follow(images, self.propose, partial(self._classify_with_notice, threshold=thresholds))
+        proposals = self.propose_each((image, "", None) for image in images)
+        return follow(proposals, lambda each: each, partial(self._classify_with_notice, threshold=thresholds))
 
     def track(
         self, video: Video, threshold: Threshold = USUAL_THRESHOLD, every: int = 1, returns: float = 10
@@ -541,14 +542,36 @@ class ReferenceSegmenter:
             The proposals. They do not depend on the memory, except with ``Settings(prompts="guided")``, which proposes
             masks only where the image resembles a class of the memory: propose again once the memory has changed.
         """
+        pixels, path, given = self._read(image, name, image_id, boxes, scores)
+        return ImageProposals(pixels, path, propose(pixels, self.segmenter, self.precision, given))
+
+    def propose_each(self, images: Iterable[tuple[ImageInput, str, ImageId | None]]) -> Iterator[ImageProposals]:
+        """:meth:`propose` for many images, of which the encoders take ``images_per_batch`` of the settings at once.
+
+        Args:
+            images: Each image, with ``name`` and ``image_id`` of :meth:`propose`.
+        """
+        for batch in batches((self._read(*one) for one in images), self.segmenter.images.count):
+            described = propose_each([(pixels, given) for pixels, _, given in batch], self.segmenter, self.precision)
+            for (pixels, path, _), proposals in zip(batch, described, strict=True):
+                yield ImageProposals(pixels, path, proposals)
+
+    def _read(
+        self,
+        image: ImageInput,
+        name: str = "",
+        image_id: ImageId | None = None,
+        boxes: Sequence[Sequence[float]] | NDArray[Any] | None = None,
+        scores: Sequence[float] | NDArray[Any] | None = None,
+    ) -> tuple[NDArray[np.uint8], Path | None, Sequence[Given | None]]:
+        """An image, its file and what others propose in it; see :meth:`propose`."""
         pixels = as_rgb(check_image(image))
         if self.segmenter.settings.prompts == "guided":
             self._require_memory()
         path = Path(image) if isinstance(image, str | Path) else None
-        given: Sequence[Given | None] = [as_given(boxes, scores, *pixels.shape[:2])] if boxes is not None else [None]
-        if boxes is None and self.sources != [None]:
-            given = given_in(self.sources, pixels, name or (path.as_posix() if path else ""), image_id)
-        return ImageProposals(pixels, path, propose(pixels, self.segmenter, self.precision, given))
+        if boxes is not None:
+            return pixels, path, [as_given(boxes, scores, *pixels.shape[:2])]
+        return pixels, path, given_in(self.sources, pixels, name or (path.as_posix() if path else ""), image_id)
 
     def classify(self, proposals: ImageProposals, threshold: Threshold = USUAL_THRESHOLD) -> Instances:
         """Find the instances of the memory's classes among the proposals of an image, from :meth:`propose`."""

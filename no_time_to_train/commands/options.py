@@ -139,7 +139,10 @@ class NetworkOptions(NetworkChoice):
         tiles: For small objects: look at the image as a whole and at N x N overlapping tiles of it (N * N + 1 times the
             work; docs/beyond_the_paper.md).
         prompts: grid decodes all points; guided only those whose surroundings resemble a reference, which is faster.
-        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it.
+        precision: What the networks compute in. bfloat16 is faster where the device has instructions for it; tf32 is
+            float32 with fewer digits, on GPUs that have it (docs/speed.md).
+        images_per_batch: Images, or tiles of one, that the encoders take at once. Default: on a GPU by its free memory,
+            8 at most; 1 on a CPU.
     """
 
     mode: ModeName = "paper"
@@ -149,13 +152,15 @@ class NetworkOptions(NetworkChoice):
     tiles: Tiles = Settings.tiles
     prompts: Prompts | None = None
     precision: Precision = "float32"
+    images_per_batch: Positive | None = None
 
     def check(self, *others: Path, needed: bool = True) -> None:
         super().check(*others, *([self.sam_checkpoint] if self.sam_checkpoint else []), needed=needed)
 
     def settings(self) -> dict[str, Any]:
         prompts = self.prompts or PRESETS[self.preset or "accurate"].prompts
-        return {**super().settings(), "tiles": self.tiles, "prompts": prompts, **of_mode(self.mode)}
+        own = {"tiles": self.tiles, "prompts": prompts, "images_per_batch": self.images_per_batch}
+        return {**super().settings(), **own, **of_mode(self.mode)}
 
     def build(self, **more: Any) -> "ReferenceSegmenter":
         for name in ("sam_checkpoint", "context_ratio", "precision", "debias"):

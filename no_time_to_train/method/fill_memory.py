@@ -79,7 +79,7 @@ def patch_weights(mask: Tensor, size: int | Sequence[int], grid: int | Sequence[
     """
     weights = _resize(_resize(mask, size, "bilinear"), grid, "nearest")
     if not weights.any():
-        weights = F.interpolate(mask[None], grid, mode="area")[0]
+        weights = F.interpolate(mask[None].cpu(), grid, mode="area")[0].to(mask)  # MPS has it for some sizes only
     return weights.flatten()
 
 

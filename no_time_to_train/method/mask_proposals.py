@@ -1,16 +1,17 @@
 """SAM 2: class-agnostic mask proposals from a grid of point prompts (docs/method.md, 3.3 and 3.4)."""
 
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from typing import cast
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.encoder import Normalize, check_finite
+from no_time_to_train.method.fast.at_once import AtOnce
 from no_time_to_train.method.fast.cpu_threads import map_on_threads
 from no_time_to_train.method.fast.mask_decoder import MaskDecoder
 from no_time_to_train.method.proposals import Proposals
@@ -51,6 +52,9 @@ class Seen:
     settings: Settings
 
 
+#: What the decoder needs of an image; see ``MaskProposer.encode``.
+Encoded = tuple[Tensor, list[Tensor]]
+
 #: Whatever proposes masks in an image: the grid of the paper, guided points, boxes and masks that others give.
 Proposer = Callable[["MaskProposer", Seen], Proposals]
 
@@ -65,7 +69,7 @@ class MaskProposer(nn.Module):
 
     Attributes:
         size: Side of the input in pixels (1024).
-        points_per_batch: Prompts decoded at once, halved whenever the GPU's memory is full. A CPU decodes fewer.
+        points: How many prompts are decoded at once. A CPU decodes fewer.
     """
 
     def __init__(self, sam2: SAM2Base, settings: Settings | None = None) -> None:
@@ -76,37 +80,50 @@ class MaskProposer(nn.Module):
         self.normalize = Normalize()
         self.size: int = sam2.image_size
         self.points_per_side = settings.points_per_side
-        self.points_per_batch = settings.points_per_batch or POINTS_PER_BATCH
-        self.was_chosen = settings.points_per_batch is not None
+        chosen, name = settings.points_per_batch, "model_cfg.sam2_infer_cfgs.testing_point_bs"
+        self.points = AtOnce(chosen or POINTS_PER_BATCH, "prompts", name if chosen else None)
         self.pred_iou_thresh = settings.pred_iou_thresh
         self.multimask, self.no_mem_embed = settings.multimask, settings.no_mem_embed
-        self._last: tuple[Tensor, tuple[Tensor, list[Tensor]]] | None = None
+        self._expected: tuple[Sequence[Tensor], AtOnce] = (), AtOnce(1)
+        self._known: list[tuple[Tensor, Encoded]] = []
 
     def forward(self, image: Tensor) -> Proposals:
         """The proposals in an image, float [3, size, size] in [0, 1], in the order of the grid's points."""
         return self.decode(*self.encode(image), point_grid(self.points_per_side, self.size).to(image.device))
 
-    def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def expect(self, images: Sequence[Tensor], at_once: AtOnce) -> None:
+        """Encode these images together once the first one of them is encoded."""
+        self._expected = images, at_once
+
+    def encode(self, image: Tensor) -> Encoded:
         """Image features as SAM 2's ``_prepare_backbone_features`` returns them, without ``no_mem_embed``.
 
-        ``SAM2ImagePredictor`` adds ``no_mem_embed``; the paper's figures come without it.
+        ``SAM2ImagePredictor`` adds ``no_mem_embed``; the paper's figures come without it. The features of the last
+        images are known, of which another source may propose masks.
 
         Returns:
             The embedding [1, C, size / 16, size / 16]; and the two finer maps that the decoder adds, at 1/4 and 1/8 of
             the size.
         """
-        last = self._last
-        if last is not None and last[0] is image:  # of which another source proposes masks
-            return last[1]
-        backbone = self.sam2.forward_image(self.normalize(image[None]))
+        known = self._known
+        if not any(one is image for one, _ in known):
+            expected, at_once = self._expected
+            together = expected if any(one is image for one in expected) else [image]
+            maps = chain.from_iterable(at_once.run(self._encode, together))
+            known = self._known = list(zip(together, maps, strict=True))
+        return next(encoded for one, encoded in known if one is image)
+
+    def _encode(self, images: Sequence[Tensor]) -> list[Encoded]:
+        """The features of each of several images."""
+        backbone = self.sam2.forward_image(self.normalize(torch.stack(tuple(images))))
         _, features, _, sizes = self.sam2._prepare_backbone_features(backbone)
         *high_res, embedding = [
             feature.permute(1, 2, 0).unflatten(2, size) for feature, size in zip(features, sizes, strict=True)
         ]
         if self.no_mem_embed:
             embedding = embedding + self.sam2.no_mem_embed.view(1, -1, 1, 1)
-        self._last = image, (embedding, high_res)
-        return embedding, high_res
+        finer = zip(*(each.split(1) for each in high_res), strict=True)
+        return [(one, list(maps)) for one, maps in zip(embedding.split(1), finer, strict=True)]
 
     def decode(
         self,
@@ -121,28 +138,12 @@ class MaskProposer(nn.Module):
         Boxes, float [n, 4] xyxy, are prompts as well.
         """
         shared = self.decoder.share(embedding, high_res_features)
-        at_once = self.points_per_batch
-        run: Callable[..., Iterable[tuple[Tensor, Tensor]]] = map
+        most, run = None, cast(Callable[..., Iterable[tuple[Tensor, Tensor]]], map)
         if points.device.type == "cpu":
-            at_once, run = min(at_once, self.decoder.cpu_prompts), map_on_threads
+            most, run = self.decoder.cpu_prompts, map_on_threads
         threshold = self.pred_iou_thresh if pred_iou_thresh is None else pred_iou_thresh
         decode = partial(self.decoder, shared=shared, pred_iou_thresh=threshold, multimask=self.multimask)
-        while True:
-            try:
-                batches = list(run(decode, points.split(at_once)))
-                break
-            except torch.OutOfMemoryError:
-                if at_once == 1:
-                    raise
-            torch.cuda.empty_cache()  # outside the handler, because the exception keeps the decoded masks alive
-            at_once = self.points_per_batch = at_once // 2
-            if self.was_chosen:
-                warnings.warn(
-                    f"the GPU's memory is full: from now on {at_once} prompts at once, which changes at most the last "
-                    "digits of results (model_cfg.sam2_infer_cfgs.testing_point_bs)",
-                    UserNotice,
-                    stacklevel=2,
-                )
+        batches = self.points.run(decode, points, most, run)
         logits, predicted_iou = zip(*batches, strict=True)
         check_finite(torch.stack([part.sum(dtype=torch.float32) for part in (*logits, *predicted_iou)]), "SAM 2")
         return Proposals(torch.cat(logits).float(), torch.cat(predicted_iou).float(), len(points))

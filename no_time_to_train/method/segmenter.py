@@ -6,7 +6,7 @@ memory (except with guided prompts) and its result can be stored for the next re
 ``plain.py`` is the paper on one page, without any savings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from torchvision.ops import masks_to_boxes
 from no_time_to_train.method.beyond.ablations import hard_merge, merge_by_overlap
 from no_time_to_train.method.beyond.diffusion import diffuse
 from no_time_to_train.method.beyond.feature_grid import grid_weights, on_grid, pool_on_grid
-from no_time_to_train.method.beyond.given import Given, given_boxes, join_sources, propose_given
+from no_time_to_train.method.beyond.given import Given, Square, given_boxes, join_sources, propose_given
 from no_time_to_train.method.beyond.guided import propose_guided
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.beyond.soft_nms import soft_nms
@@ -26,6 +26,7 @@ from no_time_to_train.method.beyond.tiles import describe_tiles
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.encoder import Encoder, check_finite, without_autocast
+from no_time_to_train.method.fast.at_once import AtOnce, batches, images_at_once
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import instance_vector, patch_weights
@@ -88,6 +89,7 @@ class Segmenter(nn.Module):
         self.proposer = proposer
         self.settings = settings or Settings()
         self.register_buffer("prototypes", prototypes, persistent=False)
+        self._images: AtOnce | None = None
         self._copied: tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]] = (), ()
         vectors, classes = negatives or (None, None)
         self.register_buffer("negative_vectors", vectors, persistent=False)
@@ -115,7 +117,11 @@ class Segmenter(nn.Module):
         return prototypes, None if vectors is None or classes is None else Negatives(vectors, classes)
 
     def compile_encoders(self) -> None:
-        """Let ``torch.compile`` translate both image encoders at their first call, which takes minutes."""
+        """Let ``torch.compile`` translate both image encoders at their first call, which takes minutes.
+
+        They then take one image at a time where no number was chosen, because another number is translated again.
+        """
+        self._images = AtOnce(self.settings.images_per_batch or 1)
         self.encoder.compile()
         if self.proposer is not None:
             self.proposer.sam2.image_encoder.compile()
@@ -171,23 +177,47 @@ class Segmenter(nn.Module):
             sources: What others propose in the image, and None for SAM 2's own prompts, which are the paper's grid.
             view: uint8 [3, h, w], what the encoder sees, where that is not the square (``free_encoder.encoder_view``).
         """
-        if self.settings.tiles > 1:
-            tiles, overlap = self.settings.tiles, self.settings.tile_overlap
-            return describe_tiles(self._describe_square, image, height, width, tiles, overlap)
-        return self._describe_square(image, height, width, sources, view)
+        return next(self.describe_each([Square(image, height, width, sources, view)]))
 
-    def _describe_square(
-        self,
-        square: Tensor,
-        height: int,
-        width: int,
-        sources: Sequence[Given | None] = (None,),
-        view: Tensor | None = None,
-    ) -> DescribedProposals:
-        """The proposals of one square, which shows the whole image or a tile of this size."""
+    @torch.inference_mode()
+    def describe_each(self, targets: Iterable[Square]) -> Iterator[DescribedProposals]:
+        """:meth:`describe` for many images: the encoders take ``images_per_batch`` of them, or of their tiles, at once.
+
+        What changes is the last digits. An image is taken from the iterable when its batch is.
+        """
+        if self.settings.tiles == 1:
+            yield from self._describe_squares(targets)
+            return
+        tiling = self.settings.tiles, self.settings.tile_overlap
+        for image, height, width, *_ in targets:
+            yield describe_tiles(self._describe_squares, image, height, width, *tiling)
+
+    @property
+    def images(self) -> AtOnce:
+        """How many images, or tiles of one, the encoders take at once."""
+        if self._images is None:
+            self._images = images_at_once(self.settings.images_per_batch, self.encoder.normalize.mean.device)
+        return self._images
+
+    def _describe_squares(self, squares: Iterable[Square]) -> Iterator[DescribedProposals]:
+        """The proposals of squares, each of which shows a whole image or a tile of this size."""
         assert self.proposer is not None
-        image = as_float(square) if square.dtype == torch.uint8 else square
-        features = self.encoder.feature_map((image if view is None else as_float(view))[None])[0]
+        for batch in batches(squares, self.images.count):
+            images = [as_float(one.image) if one.image.dtype == torch.uint8 else one.image for one in batch]
+            self.proposer.expect(images, self.images)
+            for image, features, square in zip(images, self._feature_maps(images, batch), batch, strict=True):
+                yield self._describe_square(image, features, square)
+
+    def _feature_maps(self, images: list[Tensor], batch: list[Square]) -> Iterable[Tensor]:
+        """The feature map of each image, float32 [D, g, g]; those that keep their aspect ratio are seen one by one."""
+        if batch[0].view is not None:
+            return (self.encoder.feature_map(as_float(one.view)[None])[0] for one in batch if one.view is not None)
+        return torch.cat(self.images.run(lambda part: self.encoder.feature_map(torch.stack(part)), images))
+
+    def _describe_square(self, image: Tensor, features: Tensor, square: Square) -> DescribedProposals:
+        """The proposals of a square, of whose image, float [3, S, S], the feature map is known."""
+        assert self.proposer is not None
+        _, height, width, sources, _ = square
         seen = Seen(image, features, self.prototypes, height, width, self.settings)
         own = PROPOSE[self.settings.prompts]
         proposers = [own if given is None else partial(propose_given, given) for given in sources]

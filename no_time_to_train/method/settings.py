@@ -72,6 +72,8 @@ class Settings:
         points_per_side: Point prompts per side of the square grid.
         points_per_batch: Prompts that a GPU decodes at once. Affects speed and memory, and at most the last digits of
             results. Default: 1,024, or as many as fit into its memory.
+        images_per_batch: Images, or tiles of one, that the encoders take at once. Affects speed and memory, and at most
+            the last digits of results. Default: by the free memory of an accelerator, 8 at most; 1 on a CPU.
         pred_iou_thresh: Proposals with a predicted IoU at or below this are dropped.
         box_nms_thresh: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
         max_instances: Instances returned per image at most.
@@ -102,6 +104,7 @@ class Settings:
 
     points_per_side: PointsPerSide = 32
     points_per_batch: Positive | None = None
+    images_per_batch: Positive | None = None
     pred_iou_thresh: Fraction = 0.4
     box_nms_thresh: Fraction = 0.5
     max_instances: Positive = 100
@@ -132,6 +135,9 @@ class Settings:
             raise UserError("compared_at grid needs tiles 1: tiles have no grid of patches in common")
 
 
+#: Settings that affect speed and memory only.
+SPEED_SETTINGS = ("points_per_batch", "images_per_batch")
+
 #: Settings that older runs and caches do not know; at their default, nothing depends on them.
 NEW_SETTINGS = ("multimask", "no_mem_embed", "quality", "pooling", "compared_at", "min_similarity", "output_box")
 
@@ -142,8 +148,11 @@ def changed(settings: Any, *names: str) -> dict[str, Any]:
 
 
 def as_recorded(settings: Settings) -> dict[str, Any]:
-    """Settings as journals have them: the new ones only where they are not at their default, so older runs resume."""
-    values = {name: value for name, value in asdict(settings).items() if name not in NEW_SETTINGS}
+    """Settings that results depend on, as journals have them.
+
+    The new ones are there only where they are not at their default, so that older runs resume.
+    """
+    values = {name: value for name, value in asdict(settings).items() if name not in NEW_SETTINGS + SPEED_SETTINGS}
     return values | changed(settings, *NEW_SETTINGS)
 
 

@@ -2,6 +2,8 @@
 
 import platform
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -28,9 +30,30 @@ def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
-    """A context in which networks on a device compute in a precision. It holds for the thread that enters it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+@contextmanager
+def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """A context in which networks on a device compute in a precision.
+
+    It holds for the thread that enters it, but tf32 for the whole process.
+    """
+    before = torch.get_float32_matmul_precision() if precision == "tf32" else None
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        try:
+            if before:
+                torch.set_float32_matmul_precision("high")
+            yield
+        finally:
+            if before:
+                torch.set_float32_matmul_precision(before)
+
+
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Refuse tf32 where the device lacks it, and say where bfloat16 is slow."""
+    if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
+        needed = f"an NVIDIA GPU of compute capability 8.0 or more, which {device} is not"
+        raise UserError(f"precision tf32 needs {needed}: choose float32 or bfloat16")
+    if precision == "bfloat16":
+        notice_slow_bfloat16(device)
 
 
 def store_weights(precision: str, segmenter: Segmenter) -> None:

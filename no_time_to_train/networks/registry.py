@@ -16,7 +16,7 @@ from no_time_to_train.ranges import check_choice
 
 #: What the networks compute in. bfloat16 has 8 bits of precision, and is faster where the device has instructions for
 #: it.
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "tf32"]
 
 #: The small SAM 2 that ships with this package (see nano/MODEL_CARD.md). Network and checkpoint have the same name.
 SAM2_NANO = "sam2_nano"

@@ -34,7 +34,7 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import to_device
-from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, describe
+from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, square
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.pipeline.stage import RunCfg
@@ -173,7 +173,7 @@ class Rerun:
         if item.proposals is None:
             half = torch.bfloat16 if self.precision.startswith("bf16") else torch.float16
             with torch.autocast(device.type, half, enabled=not self.precision.startswith("32")):
-                described = describe(item, segmenter)
+                described = segmenter.describe(*square(item, segmenter))
         return stage.as_stored(item, described).to(device)
 
     def miss(self, annotation: dict[str, Any], found: Finding) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Stage 3: find the instances of the memory's classes in the target images (docs/method.md, 3), and score them."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from no_time_to_train.files import (
     write_json,
 )
 from no_time_to_train.method.beyond.free_encoder import encoder_view
+from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
@@ -37,7 +38,7 @@ from no_time_to_train.method.settings import as_recorded
 from no_time_to_train.networks.build import build_proposer
 from no_time_to_train.networks.registry import sam2_input_size
 from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache, proposals_depend_on
-from no_time_to_train.pipeline.stage import Stage, required
+from no_time_to_train.pipeline.stage import Stage, Work, required
 from no_time_to_train.pipeline.target_pictures import TargetPictures
 from no_time_to_train.plugins import hashes
 
@@ -158,7 +159,7 @@ class FindInstancesStage(Stage):
 
     def depends_on(self) -> dict[str, Any]:
         settings = renamed(as_recorded(self.model_cfg.sam2_infer_cfgs), PUBLISHED_NAMES)
-        for name in ("testing_point_bs", "kmeans_k", "n_pca_components", "negative_score_thr"):  # change no result
+        for name in ("kmeans_k", "n_pca_components", "negative_score_thr"):  # change no result
             del settings[name]
         settings["with_negative_refs"] = self.negatives is not None
         return {
@@ -193,16 +194,17 @@ class FindInstancesStage(Stage):
         if self.cache is not None:
             self.cache.remove_leftovers()
 
-    def step(
-        self, item: Target | BadImage, segmenter: Segmenter | None
-    ) -> dict[str, Any] | Callable[[], dict[str, Any]]:
+    def steps(self, items: Iterable[Target | BadImage], segmenter: Segmenter | None) -> Iterator[Work]:
         assert segmenter is not None
-        if isinstance(item, BadImage):
-            return self.bad_images.skip(self.dataset.entries[item.index]["id"], item.reason)
-        described = None
-        if item.proposals is None:
-            described = describe(item, segmenter)
-        return partial(self.follow, item, described, segmenter)
+        items = list(items)
+        described = segmenter.describe_each(
+            square(item, segmenter) for item in items if isinstance(item, Target) and item.proposals is None
+        )
+        for item in items:
+            if isinstance(item, BadImage):
+                yield self.bad_images.skip(self.dataset.entries[item.index]["id"], item.reason)
+            else:
+                yield partial(self.follow, item, next(described) if item.proposals is None else None, segmenter)
 
     @torch.inference_mode()
     def follow(self, item: Target, described: DescribedProposals | None, segmenter: Segmenter) -> dict[str, Any]:
@@ -295,12 +297,12 @@ class FindInstancesStage(Stage):
         return f"{tables}metrics: {self.metrics_file}"
 
 
-def describe(item: Target, segmenter: Segmenter) -> DescribedProposals:
-    """What the networks say about a target image that was loaded."""
+def square(item: Target, segmenter: Segmenter) -> Square:
+    """What the networks look at of a target image that was loaded."""
     assert item.image is not None
     device = segmenter.prototypes.device
     view = None if item.view is None else item.view.to(device)
-    return segmenter.describe(item.image.to(device), item.height, item.width, item.sources, view)
+    return Square(item.image.to(device), item.height, item.width, item.sources, view)
 
 
 def write_results(path: Path, results: Iterable[dict[str, Any]]) -> int:

@@ -18,6 +18,7 @@ from no_time_to_train.data.proposal_files import hash_sources
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
+from no_time_to_train.method.fast.at_once import batches
 from no_time_to_train.method.settings import as_recorded
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
@@ -126,16 +127,30 @@ def _segment_all(segmenter: ReferenceSegmenter, targets: Targets, journal: Journ
             not counted and image.shape[0] * image.shape[1] >= LARGE and segmenter.segmenter.settings.tiles < 2
         )
 
-    images = tqdm(read_ahead(_read(targets.images, summary)), total=targets.count, desc="segment", unit=" image")
+    at_once = segmenter.segmenter.images.count
+    images = read_ahead(_read(targets.images, summary), at_once)
     with Worker[None]() as worker:
-        for target, image in images:
-            key = key_of(target, image)
-            record = journal.get(key)
-            proposals = None
-            if record is None:
-                proposals = segmenter.propose(image, name=target.name, image_id=target.image_id)
-            worker.start(partial(follow, target, image, key, record, proposals))
+        proposed = propose_new(segmenter, images, journal, at_once)
+        for done in tqdm(proposed, total=targets.count, desc="segment", unit=" image"):
+            worker.start(partial(follow, *done))
         worker.finish()
+
+
+def propose_new(
+    segmenter: ReferenceSegmenter, images: Iterable[tuple[TargetImage, NDArray[np.uint8]]], journal: Journal, count: int
+) -> Iterator[tuple[TargetImage, NDArray[np.uint8], str, dict[str, Any] | None, ImageProposals | None]]:
+    """Each image and its pixels, with its key in the journal, and its record there or else its proposals.
+
+    Args:
+        count: How many images are taken at once.
+    """
+    for batch in batches(images, count):
+        keys = [key_of(*one) for one in batch]
+        records = [journal.get(key) for key in keys]
+        new = [one for one, record in zip(batch, records, strict=True) if record is None]
+        proposed = segmenter.propose_each((image, target.name, target.image_id) for target, image in new)
+        for (target, image), key, record in zip(batch, keys, records, strict=True):
+            yield target, image, key, record, next(proposed) if record is None else None
 
 
 def key_of(target: TargetImage, image: NDArray[np.uint8]) -> str:
@@ -157,7 +172,6 @@ def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
     """
     assert segmenter.memory is not None
     settings = as_recorded(segmenter.segmenter.settings)
-    del settings["points_per_batch"]  # affects speed and memory only
     return {
         "format of the journal": JOURNAL_FORMAT,
         "objects": {category.name: category.id for category in segmenter.memory.categories},

@@ -6,7 +6,7 @@ from all records. Nothing here depends on Lightning.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,9 @@ from no_time_to_train.networks.registry import check_exist
 OR_NANO = (
     "; or try the small networks that ship with this package: sam2_cfg_file sam2_nano, encoder_cfg.name dinov2_nano"
 )
+
+#: What a step gives: the record of an item, or a function that returns it.
+Work = dict[str, Any] | Callable[[], dict[str, Any]]
 
 
 @dataclass
@@ -99,13 +102,19 @@ class Stage(ABC):
         """Remove the temporary files of killed attempts. The first process calls this before any process writes."""
         remove_leftovers(self.output)
 
-    @abstractmethod
-    def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any] | Callable[[], dict[str, Any]]:
-        """Process one item: its record, as JSON values, which is what :meth:`finish` needs of it.
+    def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
+        """Process one item, unless the stage has :meth:`steps` of its own."""
+        raise NotImplementedError
 
-        Or a function that returns the record without a network: it runs in a thread while the networks work on the next
-        item. Those functions run one at a time, in the order of the items.
+    def steps(self, items: Iterable[Any], segmenter: Segmenter | None) -> Iterator[Work]:
+        """Process items, of which the networks may look at several at once.
+
+        Returns:
+            Of each item its record, as JSON values, which is what :meth:`finish` needs of it. Or a function that
+            returns the record without a network: it runs in a thread while the networks work on the next item. Those
+            functions run one at a time, in the order of the items.
         """
+        return (self.step(item, segmenter) for item in items)
 
     @abstractmethod
     def finish(self, records: Iterable[dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,6 @@ from uuid import uuid4
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.api.prompted_references import read_prompted
@@ -187,7 +187,7 @@ class StudioProject:
             entry = self.cache.write(key, proposed, *pixels.shape[:2])
         return entry
 
-    def _prompting(self) -> torch.autocast:
+    def _prompting(self) -> AbstractContextManager[None]:
         """What the network of clicks and boxes computes in: SAM's code allows float32 only."""
         precision = self.segmenter.precision if isinstance(self.segmenter.prompts, Sam2Boxes) else "float32"
         return computing_in(precision, self.segmenter.device)

@@ -17,7 +17,7 @@ from PIL import Image
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category
-from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.settings import SPEED_SETTINGS, Settings
 from no_time_to_train.pipeline import replace_folder
 from no_time_to_train.pipeline.filter_results import filter_results
 from no_time_to_train.pipeline.output_folder import OutputFolder
@@ -133,7 +133,7 @@ CHANGES: dict[str, Callable[[StandIn], object]] = {
     "networks.proposer": lambda one: one.segmenter["proposer"].bias.data.add_(1),
     "precision": lambda one: setattr(one, "precision", "bfloat16"),
     "networks.encoder (precision)": lambda one: one.segmenter["encoder"].half(),
-    **{f"settings.{name}": partial(change_setting, name) for name in vars(Settings()) if name != "points_per_batch"},
+    **{f"settings.{name}": partial(change_setting, name) for name in vars(Settings()) if name not in SPEED_SETTINGS},
 }
 
 
@@ -150,7 +150,7 @@ def test_a_run_does_not_resume_with_what_gives_other_instances(change: str, phot
 def test_a_run_resumes_with_another_batch_size_and_other_paths_of_the_references(photos: Path, tmp_path: Path) -> None:
     run(tmp_path / "out", photos, StandIn(calls=2, error=KeyboardInterrupt()))
     segmenter = StandIn()
-    segmenter.segmenter.settings = replace(Settings(), points_per_batch=7)
+    segmenter.segmenter.settings = replace(Settings(), points_per_batch=7, images_per_batch=2)
     segmenter.memory.sources = ["elsewhere"] * len(segmenter.memory)
     segmenter.memory.vectors = segmenter.memory.vectors.clone()
     assert run(tmp_path / "out", photos, segmenter).done_before == 2

@@ -46,7 +46,7 @@ def grid_weights(mask: Tensor, size: Sequence[int], grid: Sequence[int]) -> Tens
     """
     weights = _covered(mask, grid)[0].float().flatten()
     if not weights.any():
-        weights[F.interpolate(mask[None], tuple(grid), mode="area").flatten().argmax()] = 1
+        weights[F.interpolate(mask[None].cpu(), tuple(grid), mode="area").flatten().argmax()] = 1  # see patch_weights
     return weights
 
 

@@ -5,7 +5,7 @@ The paper's grid is one way to propose masks. Whatever proposes them, the memory
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +57,16 @@ class Given:
     def nothing(cls) -> "Given":
         """No proposal."""
         return cls(torch.zeros(0, 4), torch.zeros(0))
+
+
+class Square(NamedTuple):
+    """An image, or a square that shows a tile of one, and what others propose in it; see ``Segmenter.describe``."""
+
+    image: Tensor
+    height: int
+    width: int
+    sources: Sequence[Given | None] = (None,)
+    view: Tensor | None = None
 
 
 def propose_given(given: Given, proposer: MaskProposer, seen: Seen) -> Proposals:

@@ -85,6 +85,9 @@ def similarity(features: Tensor, prototypes: Tensor, points: Tensor, size: int) 
     cosines = F.normalize(prototypes - mean, dim=1) @ F.normalize(tokens - mean, dim=1).T  # [C, g * g]
     best = cosines.amax(dim=0).clamp(-1, 1).view(1, 1, *features.shape[1:])
     places = (points / size * 2 - 1).view(1, 1, -1, 2)
+    if best.device.type == "mps":  # which has no border padding before torch 2.13: these places have the same values
+        edge = 1 - 1 / places.new_tensor(features.shape[:0:-1])
+        return F.grid_sample(best, places.clamp(-edge, edge), "bilinear", "zeros", align_corners=False).flatten()
     return F.grid_sample(best, places, "bilinear", "border", align_corners=False).flatten()
 
 

@@ -8,7 +8,7 @@ the overlap. Mask vectors are pooled from the features of the mask's own square.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.target_image import resize_to_square
@@ -81,7 +82,7 @@ def target_squares(
 
 
 def describe_tiles(
-    describe: Callable[[Tensor, int, int], DescribedProposals],
+    describe: Callable[[Iterable[Square]], Iterator[DescribedProposals]],
     squares: Tensor,
     height: int,
     width: int,
@@ -91,14 +92,13 @@ def describe_tiles(
     """The proposals of an image and its tiles.
 
     Args:
-        describe: The proposals of one square and the height and width of what it shows.
+        describe: The proposals of squares.
         squares: uint8 [k, 3, size, size] from :func:`target_squares`.
     """
     windows = tile_windows(height, width, tiles, overlap)
-    if len(windows) == 1:
-        return describe(squares[0], height, width)
-    shown = zip(squares, windows, strict=True)
-    return join(((window, describe(square, *window[2:])) for square, window in shown), height, width)
+    shown = [Square(square, *window[2:]) for square, window in zip(squares, windows, strict=True)]
+    described = describe(shown)
+    return next(described) if len(windows) == 1 else join(zip(windows, described, strict=True), height, width)
 
 
 def uncut(boxes: Tensor, side: int, window: Window, height: int, width: int) -> Tensor:
