@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: What FFmpeg may use for a stream: no files, and no playlists, which name other servers.
+#: What FFmpeg may use for a stream: no files, and no playlists, which name other servers. Pictures of RTSP come over its
+#: own connection, because lost packets of UDP would leave gaps in them.
 ALLOWED = (
     "protocol_whitelist;rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https"
-    "|format_whitelist;rtsp,sdp,rtp,mpjpeg,mjpeg,mpegts,flv,mov,matroska,h264,hevc,mpegvideo"
+    "|format_whitelist;rtsp,sdp,rtp,mpjpeg,mjpeg,mpegts,flv,mov,matroska,h264,hevc,mpegvideo|rtsp_flags;prefer_tcp"
 )
 
 #: The addresses of streams begin with one of these.
@@ -111,10 +112,14 @@ def _open(address: str) -> "cv2.VideoCapture":
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # OpenCV would print ten lines about a camera that is not there
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
-    what = f"camera {address}" if address.isdecimal() else without_password(address)
-    video = cv2.VideoCapture(int(address)) if address.isdecimal() else capture(address, ALLOWED, limits)
+    if address.isdecimal():
+        what, advice = f"camera {address}", "is it connected, and does nothing else use it?"
+        video = cv2.VideoCapture(int(address))
+    else:
+        what, advice = without_password(address), "does it run there, and are the name and the password right?"
+        video = capture(address, ALLOWED, limits)
     if not video.isOpened():
-        raise UserError(f"{what} cannot be opened: is it connected, and does nothing else use it?")
+        raise UserError(f"{what} cannot be opened: {advice}")
     pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)
     check_pixels(f"(a frame of {what})", int(pixels))
     return video
