@@ -499,13 +499,14 @@ def test_a_playlist_on_a_server_is_no_stream(inputs: Path, tmp_path: Path) -> No
 
 
 def test_sam_2_encodes_each_frame_once_when_masks_are_carried(monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = draw_clip(np.random.default_rng(777), NOVEL_CLASSES, frames=4)
+    clip = draw_clip(np.random.default_rng(777), NOVEL_CLASSES, frames=3)
     segmenter = ReferenceSegmenter.from_pretrained("nano", settings=Settings(points_per_side=4, prompts="guided"))
     segmenter.add_reference("it", clip.frames[0], mask=clip.masks[0, 0])
     sam2, encoded = segmenter.segmenter.proposer.sam2, []
     encode = sam2.forward_image
     monkeypatch.setattr(sam2, "forward_image", lambda images: (encoded.append(images), encode(images))[1])
-    frames = [Frame(number, number / 10, image) for number, image in enumerate(clip.frames)]
+    images = [np.zeros_like(clip.frames[0]), *clip.frames]
+    frames = [Frame(number, number / 10, image) for number, image in enumerate(images)]
     found = list(track_frames(segmenter, frames, {"it": 0.3}, Tracker(tracker_settings(10)), propagate=2))
     assert len(encoded) == len(found) == 4
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: What FFmpeg may use for a stream: no files, and no playlists, which name other servers. Pictures of RTSP come over its
-#: own connection, because lost packets of UDP would leave gaps in them.
+#: What FFmpeg may use for a stream: no files, and no playlists, which name other servers. RTSP's pictures come by TCP,
+#: because packets that UDP loses leave gaps in them.
 ALLOWED = (
     "protocol_whitelist;rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https"
-    "|format_whitelist;rtsp,sdp,rtp,mpjpeg,mjpeg,mpegts,flv,mov,matroska,h264,hevc,mpegvideo|rtsp_flags;prefer_tcp"
+    "|format_whitelist;rtsp,sdp,rtp,mpjpeg,mjpeg,mpegts,flv,mov,matroska,h264,hevc,mpegvideo"
+    "|rtsp_flags;prefer_tcp"
 )
 
 #: The addresses of streams begin with one of these.

@@ -131,7 +131,7 @@ class Carrier:
             proposals = self.segmenter.segmenter.describe(square, *frame.image.shape[:2])
         return ImageProposals(frame.image, None, proposals)
 
-    def unclaimed(self, frame: Frame, carried: list[Track]) -> list[bool]:
+    def unclaimed(self, frame: Frame, carried: list[Track]) -> NDArray[np.bool_]:
         """Which of the tracks carried into a frame go on, although no instance that was found there continues them.
 
         These are the ones that have an id, were found a few searches ago at most, and are not behind what was found.
@@ -143,7 +143,7 @@ class Carrier:
         for track, share in zip(missed, covered, strict=True):
             if not track.id or share > self.tracker.settings.birth_overlap:
                 track.carried = KEY_FRAMES + 1
-        return [track in missed and track.carried <= KEY_FRAMES for track in carried]
+        return np.array([track in missed and track.carried <= KEY_FRAMES for track in carried], bool)
 
 
 def masks_of(tracks: Sequence[Track], frame: Frame) -> Masks:
