@@ -86,9 +86,12 @@ class LiveFrames:
         """Keep the newest frame in the queue until the stream ends, then wait until that is taken, and put None."""
         start = 0.0
         for number in count():
+            asked = time.monotonic()
             if self.stopped.is_set() or not self.video.grab():
                 break
             now = time.monotonic()
+            if now - asked >= PATIENCE / 1000:  # a silent stream: what FFmpeg still had of it comes now, one by one
+                break
             start = start or now
             decoded, frame = self.video.retrieve() if number % self.every == 0 else (False, None)
             if decoded and frame is not None:

@@ -189,7 +189,7 @@ def track_frames(
     def tracked(frame: Frame, detections: Detections, ids: NDArray[np.int64]) -> TrackedFrame:
         order = detections.scores.argsort(descending=True, stable=True)
         order = order[torch.from_numpy(ids > 0)[order]]
-        kept, ids = detections[order], ids[order]
+        kept, ids = detections[order], ids[order.numpy()]
         labels = {track.id: track.label for track in tracker.tracks}
         kept.classes = torch.tensor([labels[track] for track in ids.tolist()], dtype=torch.int64)
         return TrackedFrame(frame.number, frame.seconds, Instances(frame.image, categories, kept), ids)
