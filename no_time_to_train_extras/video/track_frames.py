@@ -35,6 +35,9 @@ CONTINUES = 0.2
 #: How many times in a row a mask may be carried on where objects are looked for and none is found in its place.
 KEY_FRAMES = 2
 
+#: A carried mask with a lower predicted IoU is not shown.
+LEAST_IOU = 0.4
+
 
 #: A path, the number of a camera, the address of a stream, or pairs of seconds and an image.
 Video = str | Path | int | Iterable[tuple[float, ImageInput]]
@@ -116,11 +119,13 @@ class Carrier:
         """Find the carried tracks in the next frame: those that are seen, and their masks with the predicted IoUs."""
         with computing_in(self.segmenter.precision, self.segmenter.device):
             masks, scores = self.propagator.step(square)
-        seen = np.flatnonzero(masks.areas)
+        alive = np.array([track in self.tracker.tracks for track in self.tracks], bool)  # others have got their ids
+        seen = np.flatnonzero(alive & (masks.areas > 0) & (scores.numpy() >= LEAST_IOU))
         tracks, masks = [self.tracks[index] for index in seen.tolist()], masks[seen]
         for index, track in enumerate(tracks):
             crop, *corner = masks.crop(index)
             track.add(frame.seconds, crop, np.array(corner, float), track.vector, track.label, 0.0)
+        self.tracker.name(tracks, *frame.image.shape[:2])
         return tracks, Detections(masks, masks.boxes, scores[seen], torch.zeros(len(seen), dtype=torch.int64))
 
     def propose(self, frame: Frame, square: Tensor) -> ImageProposals:

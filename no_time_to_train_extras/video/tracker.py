@@ -201,11 +201,11 @@ class Tracker:
             crop, *corner = detections.masks.crop(index)
             track.add(seconds, crop, np.array(corner, float), vectors[index], int(classes[index]), float(scores[index]))
             track.carried = 0
-        self._name(list(found.values()), *detections.masks.shape[1:])
+        self.name(list(found.values()), *detections.masks.shape[1:])
         ids[np.asarray(kept)[list(found)]] = [track.id for track in found.values()]
         return ids
 
-    def _name(self, found: list[Track], height: int, width: int) -> None:
+    def name(self, found: list[Track], height: int, width: int) -> None:
         """Give ids to those tracks of a frame that were seen often enough: that of a lost track, or a new one."""
         settings = self.settings
         new = [one for one in found if not one.id and one.frames >= settings.confirm]
