@@ -330,6 +330,17 @@ def test_masks_are_carried_between_the_frames_in_which_objects_are_looked_for(
     assert len(staying) > FRAMES * 3 / 4
 
 
+@pytest.mark.parametrize(("predicted_iou", "first"), [(0.5, 2), (0.3, 16)])
+def test_a_carried_mask_counts_if_its_predicted_iou_is_large_enough(
+    predicted_iou: float, first: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
+    monkeypatch.setattr(Still, "step", lambda still, _: (still.masks, torch.full((len(still.masks),), predicted_iou)))
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--propagate", 8)
+    rows = read_table(tmp_path / "out/instances.csv")
+    assert min(int(row["image"][-10:-4]) for row in rows) == first  # when it was seen for the third time
+
+
 @pytest.mark.parametrize(("missed", "absent"), [({4, 5}, []), ({4, 5, 6}, [10, 11])], ids=["twice", "too often"])
 def test_a_mask_is_carried_on_where_nothing_is_found_in_its_place_but_not_forever(
     missed: set[int], absent: list[int], inputs: Path, tmp_path: Path, finder: ColorFinder,
