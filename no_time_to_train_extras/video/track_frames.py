@@ -226,8 +226,9 @@ def track_frames(
 
 def _joined(one: Detections, other: Detections) -> Detections:
     """The instances of both, without their vectors."""
-    rows = ((getattr(one, name), getattr(other, name)) for name in ("boxes", "scores", "classes"))
-    return Detections(Masks.join([one.masks, other.masks]), *map(torch.cat, rows))
+    pairs = (one.boxes, other.boxes), (one.scores, other.scores), (one.classes, other.classes)
+    boxes, scores, classes = (torch.cat(pair) for pair in pairs)
+    return Detections(Masks.join([one.masks, other.masks]), boxes, scores, classes)
 
 
 def track(
