@@ -31,9 +31,11 @@ from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
 from no_time_to_train_extras.video import track_run
-from no_time_to_train_extras.video.frames import Frames
+from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.live import LiveFrames
 from no_time_to_train_extras.video.moving_scenes import draw_clip
+from no_time_to_train_extras.video.track_frames import track_frames, tracker_settings
+from no_time_to_train_extras.video.tracker import Tracker
 from tests.conftest import recorded
 from tests.stand_in import StandIn, files_of
 
@@ -71,6 +73,7 @@ class ColorFinder(StandIn):
     def __init__(self) -> None:
         super().__init__()
         self.segmenter.proposer.size = 32
+        self.segmenter.settings = Settings(tiles=2)  # whoever carries masks leaves it to `propose` to find them
 
     @property
     def classes(self) -> list[str]:
@@ -327,6 +330,38 @@ def test_masks_are_carried_between_the_frames_in_which_objects_are_looked_for(
     assert len(staying) > FRAMES * 3 / 4
 
 
+@pytest.mark.parametrize(("predicted_iou", "first"), [(0.5, 2), (0.3, 16)])
+def test_a_carried_mask_counts_if_its_predicted_iou_is_large_enough(
+    predicted_iou: float, first: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
+    monkeypatch.setattr(Still, "step", lambda still, _: (still.masks, torch.full((len(still.masks),), predicted_iou)))
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--propagate", 8)
+    rows = read_table(tmp_path / "out/instances.csv")
+    assert min(int(row["image"][-10:-4]) for row in rows) == first  # when it was seen for the third time
+
+
+@pytest.mark.parametrize(("missed", "absent"), [({4, 5}, []), ({4, 5, 6}, [10, 11])], ids=["twice", "too often"])
+def test_a_mask_is_carried_on_where_nothing_is_found_in_its_place_but_not_forever(
+    missed: set[int], absent: list[int], inputs: Path, tmp_path: Path, finder: ColorFinder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
+    find = finder.classify
+
+    def find_what_stays(image: NDArray[np.uint8], threshold: object) -> Instances:
+        found = find(image, threshold)
+        x, y = found.boxes[:, :2].T
+        return found[(x < 30) & (y > 50) & (finder.seen not in missed)]
+
+    finder.classify = find_what_stays  # type: ignore[method-assign]
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--propagate", 2)
+    rows = read_table(tmp_path / "out/instances.csv")
+    assert {row["track"] for row in rows} == {"1"}
+    seen = {int(row["image"][-10:-4]) for row in rows}
+    assert sorted(set(range(min(seen), FRAMES)) - seen) == absent
+
+
 @pytest.fixture(scope="session")
 def ffmpeg() -> str:
     path = shutil.which("ffmpeg")
@@ -472,6 +507,19 @@ def test_a_playlist_on_a_server_is_no_stream(inputs: Path, tmp_path: Path) -> No
         with pytest.raises(UserError, match="cannot be opened"):
             LiveFrames(f"http://127.0.0.1:{server.server_port}/list.m3u8", 1)
         server.shutdown()
+
+
+def test_sam_2_encodes_each_frame_once_when_masks_are_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = draw_clip(np.random.default_rng(777), NOVEL_CLASSES, frames=3)
+    segmenter = ReferenceSegmenter.from_pretrained("nano", settings=Settings(points_per_side=4, prompts="guided"))
+    segmenter.add_reference("it", clip.frames[0], mask=clip.masks[0, 0])
+    sam2, encoded = segmenter.segmenter.proposer.sam2, []
+    encode = sam2.forward_image
+    monkeypatch.setattr(sam2, "forward_image", lambda images: (encoded.append(images), encode(images))[1])
+    images = [np.zeros_like(clip.frames[0]), *clip.frames]
+    frames = [Frame(number, number / 10, image) for number, image in enumerate(images)]
+    found = list(track_frames(segmenter, frames, {"it": 0.3}, Tracker(tracker_settings(10)), propagate=2))
+    assert len(encoded) == len(found) == 4
 
 
 def test_python_gives_the_objects_of_each_frame_with_their_identities() -> None:

@@ -72,11 +72,11 @@ def test_objects_that_touch_keep_their_ids_by_their_vectors() -> None:
     assert overlap_alone == [1, 2]
 
 
-def returned(tracker: Tracker, away: float, vector: list[float], left: int = 60) -> int:
+def returned(tracker: Tracker, away: float, vector: list[float], left: int = 60, step: int = 0) -> int:
     """The id of what is there after an object left on the left for some seconds."""
-    follow(tracker, [seen((4 - 2 * step, RED)) for step in range(3)])
+    follow(tracker, [seen((4 - 2 * number, RED)) for number in range(3)])
     follow(tracker, [seen()], start=1.0)
-    return follow(tracker, [seen((left, vector))] * 3, start=away)[-1][0]
+    return follow(tracker, [seen((left + step * number, vector)) for number in range(3)], start=away)[-1][0]
 
 
 def test_an_object_that_left_comes_back_under_its_id() -> None:
@@ -89,6 +89,10 @@ def test_another_object_gets_another_id() -> None:
 
 def test_what_follows_on_a_belt_does_not_take_the_id_of_what_went() -> None:
     assert returned(Tracker(SETTINGS), 3.0, NEARLY_RED, left=170) == 2
+
+
+def test_what_left_over_a_border_and_comes_back_turns_around() -> None:
+    assert [returned(Tracker(SETTINGS), 3.0, NEARLY_RED, left=90, step=step) for step in (8, -8)] == [1, 2]
 
 
 def test_an_id_is_not_taken_after_the_time_to_return_nor_used_again() -> None:

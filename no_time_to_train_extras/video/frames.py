@@ -1,6 +1,7 @@
 """The frames of a video, a folder of images, a camera or a stream, each with the time when it was taken."""
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -98,6 +99,8 @@ class Frames:
             if self.most is not None and seconds >= self.most:
                 return
             yield Frame(number, last := float(seconds), image)
+        if self.camera is not None:
+            print(f"{self.shown} ended, or its connection broke, after {max(last, 0.0):.0f} s", file=sys.stderr)
 
     @property
     def dropped(self) -> int:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: What FFmpeg may use for a stream: no files, and no playlists, which name other servers.
+#: What FFmpeg may use for a stream: no files, and no playlists, which name other servers. RTSP's pictures come by TCP,
+#: because packets that UDP loses leave gaps in them.
 ALLOWED = (
     "protocol_whitelist;rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https"
     "|format_whitelist;rtsp,sdp,rtp,mpjpeg,mjpeg,mpegts,flv,mov,matroska,h264,hevc,mpegvideo"
+    "|rtsp_flags;prefer_tcp"
 )
 
 #: The addresses of streams begin with one of these.
@@ -84,9 +86,12 @@ class LiveFrames:
         """Keep the newest frame in the queue until the stream ends, then wait until that is taken, and put None."""
         start = 0.0
         for number in count():
+            asked = time.monotonic()
             if self.stopped.is_set() or not self.video.grab():
                 break
             now = time.monotonic()
+            if now - asked >= PATIENCE / 1000:  # a silent stream: what FFmpeg still had of it comes now, one by one
+                break
             start = start or now
             decoded, frame = self.video.retrieve() if number % self.every == 0 else (False, None)
             if decoded and frame is not None:
@@ -111,10 +116,14 @@ def _open(address: str) -> "cv2.VideoCapture":
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # OpenCV would print ten lines about a camera that is not there
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
-    what = f"camera {address}" if address.isdecimal() else without_password(address)
-    video = cv2.VideoCapture(int(address)) if address.isdecimal() else capture(address, ALLOWED, limits)
+    if address.isdecimal():
+        what, advice = f"camera {address}", "is it connected, and does nothing else use it?"
+        video = cv2.VideoCapture(int(address))
+    else:
+        what, advice = without_password(address), "does it run there, and are the name and the password right?"
+        video = capture(address, ALLOWED, limits)
     if not video.isOpened():
-        raise UserError(f"{what} cannot be opened: is it connected, and does nothing else use it?")
+        raise UserError(f"{what} cannot be opened: {advice}")
     pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)
     check_pixels(f"(a frame of {what})", int(pixels))
     return video

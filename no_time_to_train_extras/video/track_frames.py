@@ -1,6 +1,6 @@
 """From frames to tracked frames: the method finds instances in each, and a tracker links them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 #: The share of its class's threshold that the score of an instance needs to continue a track.
 CONTINUES = 0.2
+
+#: How many times in a row a mask may be carried on where objects are looked for and none is found in its place.
+KEY_FRAMES = 2
+
+#: A carried mask with a lower predicted IoU is not shown.
+LEAST_IOU = 0.4
 
 
 #: A path, the number of a camera, the address of a stream, or pairs of seconds and an image.
@@ -81,12 +87,83 @@ def tracker_settings(returns: float) -> TrackerSettings:
     return TrackerSettings(birth_score=1.0, return_seconds=max(returns, TrackerSettings.lost_seconds))
 
 
+class Carrier:
+    """Carries the masks of a tracker's tracks from frame to frame by the memory of SAM 2.
+
+    What it remembers starts anew with each frame in which objects are looked for, so that a run can resume there.
+
+    Attributes:
+        tracks: Those that are carried.
+    """
+
+    def __init__(self, segmenter: "ReferenceSegmenter", tracker: Tracker) -> None:
+        from no_time_to_train_extras.video.propagation import Propagator
+
+        assert segmenter.segmenter.proposer is not None
+        self.segmenter, self.tracker = segmenter, tracker
+        self.propagator, self.size = Propagator(segmenter.segmenter), segmenter.segmenter.proposer.size
+        self.tracks: list[Track] = []
+
+    def start(self, frame: Frame, square: Tensor) -> None:
+        """Carry the tracks that were seen in a frame, and no others; its ``square`` is that of :meth:`see`."""
+        seen = [track for track in self.tracker.tracks if track.seconds == frame.seconds]
+        self.tracks = [track for track in seen if track.carried <= KEY_FRAMES]
+        with computing_in(self.segmenter.precision, self.segmenter.device):
+            self.propagator.start(square, masks_of(self.tracks, frame), np.array([one.id for one in self.tracks]))
+
+    def see(self, frame: Frame) -> Tensor:
+        """A frame as SAM 2 takes it. It encodes the same tensor once."""
+        return target_tensor(frame.image, self.size).to(self.segmenter.device)
+
+    def step(self, frame: Frame, square: Tensor) -> tuple[list[Track], Detections]:
+        """Find the carried tracks in the next frame: those that are seen, and their masks with the predicted IoUs."""
+        with computing_in(self.segmenter.precision, self.segmenter.device):
+            masks, scores = self.propagator.step(square)
+        alive = np.array([track in self.tracker.tracks for track in self.tracks], bool)  # others have got their ids
+        seen = np.flatnonzero(alive & (masks.areas > 0) & (scores.numpy() >= LEAST_IOU))
+        tracks, masks = [self.tracks[index] for index in seen.tolist()], masks[seen]
+        for index, track in enumerate(tracks):
+            crop, *corner = masks.crop(index)
+            track.add(frame.seconds, crop, np.array(corner, float), track.vector, track.label, 0.0)
+        self.tracker.name(tracks, *frame.image.shape[:2])
+        return tracks, Detections(masks, masks.boxes, scores[seen], torch.zeros(len(seen), dtype=torch.int64))
+
+    def propose(self, frame: Frame, square: Tensor) -> ImageProposals:
+        """``ReferenceSegmenter.propose``, which encodes the frame for SAM 2 once more only where it has to."""
+        if self.segmenter.segmenter.settings.tiles > 1 or self.segmenter.sources != [None]:
+            return self.segmenter.propose(frame.image)
+        with computing_in(self.segmenter.precision, self.segmenter.device):
+            proposals = self.segmenter.segmenter.describe(square, *frame.image.shape[:2])
+        return ImageProposals(frame.image, None, proposals)
+
+    def unclaimed(self, frame: Frame, carried: list[Track]) -> NDArray[np.bool_]:
+        """Which of the tracks carried into a frame go on, although no instance that was found there continues them.
+
+        These are the ones that have an id, were found a few searches ago at most, and are not behind what was found.
+        """
+        seen = [track for track in self.tracker.tracks if track.seconds == frame.seconds]
+        missed, found = ([one for one in seen if bool(one.carried) == late] for late in (True, False))
+        shared = Masks.join([masks_of(missed, frame), masks_of(found, frame)]).intersections()
+        covered = shared[: len(missed), len(missed) :].sum(axis=1) / shared.diagonal()[: len(missed)]
+        for track, share in zip(missed, covered, strict=True):
+            if not track.id or share > self.tracker.settings.birth_overlap:
+                track.carried = KEY_FRAMES + 1
+        return np.array([track in missed and track.carried <= KEY_FRAMES for track in carried], bool)
+
+
+def masks_of(tracks: Sequence[Track], frame: Frame) -> Masks:
+    """The last masks of tracks, of which each was seen in a frame."""
+    crops = ((track.mask, *track.corner.astype(int).tolist()) for track in tracks)
+    return Masks.from_crops(crops, *frame.image.shape[:2])
+
+
 def track_frames(
     segmenter: "ReferenceSegmenter",
     frames: Iterable[Frame],
     thresholds: Mapping[str, float],
     tracker: Tracker,
     propagate: int = 1,
+    last: Frame | None = None,
 ) -> Iterator[TrackedFrame]:
     """Find the objects of the memory's classes in the frames of a video, each with its identity.
 
@@ -94,7 +171,9 @@ def track_frames(
         thresholds: For each class the score that an instance needs to start a track. See ``CONTINUES``.
         tracker: Knows the frames before, and is told of these.
         propagate: Objects are looked for in one frame in this many, from the first one on. SAM 2's memory carries their
-            masks through the others, where an instance's score is the predicted IoU.
+            masks through the others, where an instance's score is the predicted IoU; and through a few of those in
+            which they are looked for, where none is found in their place.
+        last: The frame before, in which objects were looked for; None at the beginning of a video.
     """
     assert segmenter.memory is not None
     categories = segmenter.memory.categories
@@ -105,52 +184,51 @@ def track_frames(
         return frame, segmenter.propose(frame.image)
 
     def link(found: tuple[Frame, ImageProposals]) -> TrackedFrame:
-        frame, proposals = found
+        return tracked(found[0], *linked(*found))
+
+    def linked(frame: Frame, proposals: ImageProposals) -> tuple[Detections, NDArray[np.int64]]:
         detections = segmenter.classify(proposals, threshold=continues).detections
         relative = detections.scores / lowest[detections.classes].clamp(min=1e-6)
-        return tracked(frame, detections, tracker.update(frame.seconds, replace(detections, scores=relative)))
+        return detections, tracker.update(frame.seconds, replace(detections, scores=relative))
 
     def tracked(frame: Frame, detections: Detections, ids: NDArray[np.int64]) -> TrackedFrame:
-        kept, ids = detections[torch.from_numpy(ids > 0)], ids[ids > 0]
+        order = detections.scores.argsort(descending=True, stable=True)
+        order = order[torch.from_numpy(ids > 0)[order]]
+        kept, ids = detections[order], ids[order.numpy()]
         labels = {track.id: track.label for track in tracker.tracks}
         kept.classes = torch.tensor([labels[track] for track in ids.tolist()], dtype=torch.int64)
         return TrackedFrame(frame.number, frame.seconds, Instances(frame.image, categories, kept), ids)
-
-    def carry(frame: Frame, masks: Masks, scores: Tensor, tracks: list[Track]) -> TrackedFrame:
-        seen = np.flatnonzero(masks.areas)
-        for index in seen.tolist():
-            crop, *corner = masks.crop(index)
-            track = tracks[index]
-            track.add(frame.seconds, crop, np.array(corner, float), track.vector, track.label, 0.0)
-        ids = np.array([tracks[index].id for index in seen], np.int64)
-        kept = masks[seen]
-        return tracked(
-            frame, Detections(kept, kept.boxes, scores[seen], torch.zeros(len(seen), dtype=torch.int64)), ids
-        )
 
     if propagate == 1:
         yield from follow(frames, propose, link)
         return
 
-    from no_time_to_train_extras.video.propagation import Propagator
-
-    assert segmenter.segmenter.proposer is not None
-    propagator, size = Propagator(segmenter.segmenter), segmenter.segmenter.proposer.size
-    tracks: list[Track] = []
-    for index, frame in enumerate(frames):
-        square = target_tensor(frame.image, size).to(segmenter.device)
-        if index % propagate:
-            with computing_in(segmenter.precision, segmenter.device):
-                carried = propagator.step(square)
-            yield carry(frame, *carried, tracks)
+    carrier = Carrier(segmenter, tracker)
+    if last is not None:
+        carrier.start(last, carrier.see(last))
+    for index, frame in enumerate(frames, start=0 if last is None else 1):
+        square = carrier.see(frame)
+        tracks, carried = carrier.step(frame, square) if index else ([], None)
+        ids = np.array([track.id for track in tracks], np.int64)
+        if carried is not None and index % propagate:
+            yield tracked(frame, carried, ids)
             continue
-        found = link(propose(frame))
-        tracks = [track for track in tracker.tracks if track.seconds == frame.seconds]
-        crops = ((track.mask, *track.corner.astype(int).tolist()) for track in tracks)
-        masks = Masks.from_crops(crops, *frame.image.shape[:2])
-        with computing_in(segmenter.precision, segmenter.device):
-            propagator.start(square, masks, np.array([track.id for track in tracks]))
-        yield found
+        for track in tracks:
+            track.carried += 1
+        found, of_found = linked(frame, carrier.propose(frame, square))
+        goes_on = carrier.unclaimed(frame, tracks)
+        carrier.start(frame, square)
+        if carried is None:
+            yield tracked(frame, found, of_found)
+        else:
+            yield tracked(frame, _joined(found, carried), np.append(of_found, ids * goes_on))
+
+
+def _joined(one: Detections, other: Detections) -> Detections:
+    """The instances of both, without their vectors."""
+    pairs = (one.boxes, other.boxes), (one.scores, other.scores), (one.classes, other.classes)
+    boxes, scores, classes = (torch.cat(pair) for pair in pairs)
+    return Detections(Masks.join([one.masks, other.masks]), boxes, scores, classes)
 
 
 def track(

@@ -132,24 +132,24 @@ class TrackRun:
     def _tracked(self, frames: Iterator[Frame], journal: Journal | None) -> Iterator[TrackedFrame]:
         """The tracked frames, those of the journal first."""
         assert self.segmenter.memory is not None
-        tracker, chunks = Tracker(self.settings), 0
+        tracker, chunks, last = Tracker(self.settings), 0, None
         for chunks in count():
             chunk = None if journal is None else journal.get(chunks)
             if chunk is None:
                 break
             for record in chunk["frames"]:
-                self.done_before += 1
-                yield TrackedFrame.from_record(record, next(frames).image, self.segmenter.memory.categories)
+                self.done_before, last = self.done_before + 1, next(frames)
+                yield TrackedFrame.from_record(record, last.image, self.segmenter.memory.categories)
             tracker.restore(chunk["state"])
-        self.began = last = time.monotonic()
+        self.began = written = time.monotonic()
         records: list[dict[str, Any]] = []
-        for frame in track_frames(self.segmenter, frames, self.thresholds, tracker, self.propagate):
+        for frame in track_frames(self.segmenter, frames, self.thresholds, tracker, self.propagate, last):
             if journal is not None:
                 records.append(frame.record)
-                enough = len(records) >= FRAMES_AT_ONCE or time.monotonic() - last > SECONDS_AT_ONCE
-                if enough and (self.done + 1) % self.propagate == 0:  # nothing is carried into the next frame
+                enough = len(records) >= FRAMES_AT_ONCE or time.monotonic() - written > SECONDS_AT_ONCE
+                if enough and self.done % self.propagate == 0:  # what is carried starts from here
                     journal.add(chunks, {"frames": records, "state": tracker.state()})
-                    chunks, records, last = chunks + 1, [], time.monotonic()
+                    chunks, records, written = chunks + 1, [], time.monotonic()
             yield frame
 
 

@@ -6,6 +6,7 @@ often enough, its mean vector is compared with those of the tracks that were los
 comes back under its own id, and only another one gets a new id.
 """
 
+import math
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -28,6 +29,9 @@ Seconds = Annotated[float, Range(0)]
 #: What the newest vector counts at least in the mean of a track.
 NEW = 0.1
 
+#: A mask is at the border if it is at most this many pixels from it.
+AT_BORDER = 3
+
 
 @dataclass(frozen=True)
 class TrackerSettings:
@@ -48,7 +52,11 @@ class TrackerSettings:
             take its id.
         return_similarity: A new track less similar to a lost one does not take its id.
         far: Taken off that similarity for a way as long as the image's diagonal, from where the lost track was seen
-            to where the new one is. Where objects pass and others follow, it keeps the next one from taking the id.
+            to where the new one is; for half the way, a quarter of it.
+        outwards: The same where the lost track touched a border and the new one moves towards this border: what comes
+            back turns around. For half the way, half of it. Where objects pass and others follow, as on a belt, it
+            keeps the next one from taking the id.
+        outwards_speed: The least speed towards that border, in diagonals of the image per second.
         return_seconds: A track that was not seen for longer has ended.
     """
 
@@ -62,7 +70,9 @@ class TrackerSettings:
     other_class: Fraction = 0.2
     lost_seconds: Seconds = 0.3
     return_similarity: Fraction = 0.2
-    far: Annotated[float, Range(0)] = 1.0
+    far: Annotated[float, Range(0)] = 1.25
+    outwards: Annotated[float, Range(0)] = 2.0
+    outwards_speed: Annotated[float, Range(0)] = 0.2
     return_seconds: Seconds = 10.0
 
     def __post_init__(self) -> None:
@@ -77,6 +87,7 @@ class Track:
         id: 1 or more; 0 until the track has one.
         seconds: When it was last seen.
         frames: In how many frames it was seen.
+        carried: How many frames in which objects were looked for have passed since one of them last had it.
         mask: The box of its last mask, bool [h, w].
         corner: The first row and column of that box, float64 [2] in pixels.
         velocity: Of the box's center, float64 [2] in pixels per second, downwards and to the right.
@@ -85,8 +96,9 @@ class Track:
     """
 
     id: int = 0
-    seconds: float = 0.0
+    seconds: float = -math.inf
     frames: int = 0
+    carried: int = 0
     mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
     corner: Floats = field(default_factory=lambda: np.zeros(2))
     velocity: Floats = field(default_factory=lambda: np.zeros(2))
@@ -103,6 +115,11 @@ class Track:
         """The middle of the last mask's box: row and column, float64 [2] in pixels."""
         return self.corner + np.array(self.mask.shape) / 2
 
+    def touches(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Whether the last mask is at the image's upper, left, lower and right border: bool [4]."""
+        end = self.corner + np.array(self.mask.shape)
+        return np.concatenate([self.corner, np.array([height, width]) - end]) <= AT_BORDER
+
     def add(
         self,
         seconds: float,
@@ -112,11 +129,11 @@ class Track:
         label: int,
         score: float,
     ) -> None:
-        """Add an instance."""
-        if self.frames:
+        """Add an instance. One of the frame that it was last seen in replaces what it was there."""
+        if self.frames and seconds > self.seconds:
             velocity = (corner + np.array(mask.shape) / 2 - self.center) / max(seconds - self.seconds, 1e-6)
             self.velocity = velocity if self.frames == 1 else (self.velocity + velocity) / 2
-        self.frames += 1
+        self.frames += seconds > self.seconds
         share = np.float32(max(1 / self.frames, NEW))
         self.vector = self.vector * (1 - share) + vector * share
         self.vector /= np.linalg.norm(self.vector)
@@ -183,11 +200,12 @@ class Tracker:
         for index, track in found.items():
             crop, *corner = detections.masks.crop(index)
             track.add(seconds, crop, np.array(corner, float), vectors[index], int(classes[index]), float(scores[index]))
-        self._name(list(found.values()), float(np.hypot(*detections.masks.shape[1:])))
+            track.carried = 0
+        self.name(list(found.values()), *detections.masks.shape[1:])
         ids[np.asarray(kept)[list(found)]] = [track.id for track in found.values()]
         return ids
 
-    def _name(self, found: list[Track], diagonal: float) -> None:
+    def name(self, found: list[Track], height: int, width: int) -> None:
         """Give ids to those tracks of a frame that were seen often enough: that of a lost track, or a new one."""
         settings = self.settings
         new = [one for one in found if not one.id and one.frames >= settings.confirm]
@@ -195,8 +213,7 @@ class Tracker:
         if new and lost:
             similarity = self._alike(lost, np.array([one.vector for one in new]))
             similarity -= settings.other_class * _differ(lost, np.array([one.label for one in new]))
-            centers = (np.array([one.center for one in each]) for each in (lost, new))
-            similarity -= settings.far / diagonal * cdist(*centers)
+            similarity -= self._ways(lost, new, height, width)
             for row, column in _assign(similarity, settings.return_similarity):
                 new[column].take_over(lost[row])
                 self.tracks.remove(lost[row])
@@ -204,6 +221,15 @@ class Tracker:
             if not track.id:
                 self.last_id += 1
                 track.id = self.last_id
+
+    def _ways(self, lost: list[Track], new: list[Track], height: int, width: int) -> Floats:
+        """What the ways from where lost tracks were seen to where new ones are take off the similarity: [lost, new]."""
+        diagonal = float(np.hypot(height, width))
+        ways = cdist([one.center for one in lost], [one.center for one in new]) / diagonal
+        left = np.array([one.touches(height, width) for one in lost])
+        speeds = np.array([np.concatenate([-one.velocity, one.velocity]) for one in new]) / diagonal
+        outwards = (left[:, None] & (speeds > self.settings.outwards_speed)).any(axis=2)
+        return np.where(outwards, self.settings.outwards * ways, self.settings.far * ways**2)
 
     def _alike(self, tracks: list[Track], vectors: NDArray[np.float32]) -> Floats:
         """How alike the vectors of tracks and instances are, in [0, 1]: [tracks, n]."""
@@ -248,7 +274,7 @@ def _to_json(track: Track) -> dict[str, Any]:
     vector = b64encode(track.vector.astype("<f4").tobytes()).decode()
     votes = list(track.votes.items())
     place = {"corner": track.corner.tolist(), "velocity": track.velocity.tolist()}
-    numbers = {name: getattr(track, name) for name in ("id", "seconds", "frames")}
+    numbers = {name: getattr(track, name) for name in ("id", "seconds", "frames", "carried")}
     return {**numbers, **place, "mask": mask, "vector": vector, "votes": votes}
 
 
