@@ -112,9 +112,8 @@ def _open(address: str) -> "cv2.VideoCapture":
     from no_time_to_train.data.images import check_pixels
     from no_time_to_train.data.videos import capture
 
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # OpenCV would print ten lines about a camera that is not there
+    # OpenCV would print ten lines about a camera that is not there.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
     if address.isdecimal():
         what, advice = f"camera {address}", "is it connected, and does nothing else use it?"
