@@ -131,7 +131,7 @@ def app(
         images = [str(out / "photos" / "images")]
     if results is not None:
         images = [*images, *photos_of(results)]
-    photos = find_photos(images, folder / UPLOADS, folder)
+    photos, videos = find_photos(images, folder / UPLOADS, folder)
     examples = find_references(references).references if references else []
     with_gpu = (device or default_device()) != "cpu"
     side = points_per_side or (POINTS_OF_NANO if nano else POINTS_WITH_GPU if with_gpu else POINTS_ON_CPU)
@@ -148,7 +148,7 @@ def app(
         segmenter.load_memory(path)
     annotations, others = take_annotations(examples, photos, segmenter)
     segmenter.add_references(others)
-    workspace = Workspace(segmenter, photos, folder, threshold)
+    workspace = Workspace(segmenter, photos, videos, folder, threshold)
     if references:
         workspace.confirm(annotations, references)
     try:

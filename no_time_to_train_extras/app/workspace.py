@@ -30,7 +30,8 @@ from no_time_to_train_extras.app.corrections import Item, correct, doubt, same_o
 from no_time_to_train_extras.app.photos import OpenPhotos
 from no_time_to_train_extras.app.project import Annotation, Project, Step
 from no_time_to_train_extras.app.references import AnnotatedReferences, AutomaticThresholds, place
-from no_time_to_train_extras.app.search import Search, named
+from no_time_to_train_extras.app.search import Photos, Search, named, photo_of
+from no_time_to_train_extras.app.video_frames import Videos
 
 #: How far below its threshold an object may be and still make a photo doubtful.
 DOUBTFUL = 0.1
@@ -68,15 +69,21 @@ class Workspace:
     """
 
     def __init__(
-        self, segmenter: ReferenceSegmenter, photos: Sequence[TargetImage], folder: Path, score: float = 0.5
+        self,
+        segmenter: ReferenceSegmenter,
+        photos: Sequence[TargetImage],
+        videos: Videos,
+        folder: Path,
+        score: float = 0.5,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers_in(folder)
         self.segmenter, self.score = segmenter, score
         self.loaded = segmenter.memory
         self.project = Project(folder / "project.json")
-        self.search = Search(segmenter, photos, folder / "proposals", self._find_thresholds)
-        self.photos = self.search.photos
+        self.videos = videos
+        self.photos = Photos([*map(photo_of, photos), *videos.known(self.project.contents)], videos.look_up)
+        self.search = Search(segmenter, self.photos, folder / "proposals", self._find_thresholds)
         self.project.place(lambda annotations: place(annotations, self.photos))
         self.opened = OpenPhotos(segmenter, self.search)
         self.references = AnnotatedReferences(segmenter, folder / "shots.memory")
@@ -206,6 +213,7 @@ class Workspace:
 
     def review(self, name: str) -> None:
         """Say that all of a photo is right, or take this back."""
+        self.search.keep(name)
         content, reviewed = self.search.content(name), not self.is_reviewed(name)
         text = "reviewed" if reviewed else "not reviewed"
         self.project.do(Step(f"{name}: {text}", reviewed={content: reviewed}))
@@ -266,6 +274,8 @@ class Workspace:
             instead_of: A photo and a mask. What was said about this object is removed.
         """
         with self.project.lock:
+            for one in add:
+                self.search.keep(one.photo)
             numbered = enumerate(add, start=self.project.new_id())
             added = [replace(one, id=number, content=self.search.content(one.photo)) for number, one in numbered]
             self.references.describe(added, self.opened.pixels)
