@@ -181,6 +181,7 @@ def serve(
     page = Page(workspace, out, folder).build()
     end_slow_clients()
     workspace.search.start()
+    workspace.videos.start()
     script = (TEMPLATES / "app.js").read_text(encoding="utf-8")
     page.queue(default_concurrency_limit=8).launch(
         server_name=f"[{host}]" if ":" in host else host,
@@ -208,6 +209,6 @@ def serve(
         try:
             page.block_thread()
         finally:
-            workspace.search.close()
+            workspace.close()
             shutil.rmtree(temporary, ignore_errors=True)
     return page

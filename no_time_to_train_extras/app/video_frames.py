@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock, Thread
@@ -30,6 +31,7 @@ class Video:
         name: What it is called on the page.
         stem: The folder in the names of its frames.
         times: When each frame is shown, in seconds, as far as the file was read.
+        content: What the file is known by; empty before it was looked at.
         complete: Whether all of it was read.
         problem: What is wrong with the file.
     """
@@ -37,7 +39,8 @@ class Video:
     def __init__(self, path: Path, name: str, stem: str) -> None:
         self.path, self.name, self.stem = path, name, stem
         self.times: list[float] = []
-        self.complete, self.problem = False, ""
+        self.complete, self.problem, self.content = False, "", ""
+        self._early: list[tuple[int, Photo]] = []  # frames that were asked for before their times were known
         self._lock, self._steady = Lock(), True
         self._capture: cv2.VideoCapture | None = None
         self._next = 0
@@ -45,6 +48,7 @@ class Video:
     def read_times(self) -> None:
         """Read the file once from the beginning to the end."""
         try:
+            self.content = identity(self.path, self.name)
             video = open_video(self.path)
             while video.grab():
                 seconds = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -53,6 +57,9 @@ class Video:
             self.problem = "" if self.times else f"video {self.name}: no frame can be decoded"
         except Exception as error:  # whatever its decoder raises: it fails alone
             self.problem = one_line(error)
+        for number, photo in self._early:
+            if number < len(self.times):
+                photo.target = replace(photo.target, seconds=round(self.times[number], 3))
         self.complete = True
 
     def frame_name(self, number: int) -> str:
@@ -63,10 +70,12 @@ class Video:
         """A frame as a photo: it is known by the content of the video and its number."""
         name = self.frame_name(number)
         seconds = round(self.times[number], 3) if number < len(self.times) else None
-        target = TargetImage(
-            name, name.removesuffix(".jpg"), partial(self.read, number), video=self.name, seconds=seconds
-        )
-        return Photo(target, lambda: f"{identity(self.path, self.name)} {number}")
+        pixels, stem = partial(self.read, number), name.removesuffix(".jpg")
+        target = TargetImage(name, stem, pixels, video=self.name, seconds=seconds)
+        photo = Photo(target, lambda: f"{identity(self.path, self.name)} {number}")
+        if seconds is None:
+            self._early.append((number, photo))
+        return photo
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """The pixels of a frame, uint8 [H, W, 3] RGB, upright."""
@@ -76,7 +85,7 @@ class Video:
             while self._next <= number and self._capture.grab():
                 self._next += 1
             decoded, pixels = self._capture.retrieve() if self._next > number else (False, None)
-        if not decoded:
+        if not decoded or pixels is None:
             raise UserError(f"video {self.name}: frame {number} cannot be decoded")
         return as_rgb(pixels[..., ::-1])  # from BGR
 
@@ -103,7 +112,16 @@ class Videos:
 
     def start(self) -> None:
         """Read the videos in the background."""
-        Thread(target=lambda: [video.read_times() for video in self.all.values()], name="videos", daemon=True).start()
+        Thread(target=self._read_times, name="videos", daemon=True).start()
+
+    def _read_times(self) -> None:
+        for video in self.all.values():
+            video.read_times()
+
+    @property
+    def changes(self) -> int:
+        """Differs wherever more is known of the videos."""
+        return sum(len(video.times) // 100 + video.complete for video in self.all.values())
 
     def of(self, name: str | None) -> tuple[Video, int] | None:
         """The video and the number of a frame; None for any other name."""

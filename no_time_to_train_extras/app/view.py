@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.rle import decode_crop, encode_mask, mask_box
+from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.visual.drawing import PALETTE, is_dark, outlines
 from no_time_to_train_extras.app.corrections import Item
 
@@ -33,6 +34,8 @@ class View:
         clicked: Where the selected object was clicked on, (x, y) in pixels of the photo.
         number: The number of the last act of the browser that was answered.
         names: The photos in the order in which the browser lists them.
+        video: What is shown of the video that the photo is a frame of.
+        archive: Where a ZIP file is that the browser loads.
     """
 
     photo: str | None = None
@@ -47,6 +50,8 @@ class View:
     clicked: tuple[float, float] | None = None
     number: int = 0
     names: list[str] = field(default_factory=list)
+    video: dict[str, Any] | None = None
+    archive: str | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -67,6 +72,11 @@ def describe(item: Item) -> str:
 def count_text(counts: Counter[str]) -> str:
     """Counts in words, such as "3 boat, 1 gull"."""
     return ", ".join(f"{number} {label}" for label, number in counts.most_common())
+
+
+def title(target: TargetImage) -> str:
+    """What a photo is called on the page; a frame of a video by its time."""
+    return target.name if target.seconds is None else f"{target.video} @ {target.seconds:.2f} s"
 
 
 def scene_items(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str, Any]]:

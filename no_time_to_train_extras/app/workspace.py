@@ -31,7 +31,8 @@ from no_time_to_train_extras.app.photos import OpenPhotos
 from no_time_to_train_extras.app.project import Annotation, Project, Step
 from no_time_to_train_extras.app.references import AnnotatedReferences, AutomaticThresholds, place
 from no_time_to_train_extras.app.search import Photos, Search, named, photo_of
-from no_time_to_train_extras.app.video_frames import Videos
+from no_time_to_train_extras.app.video_frames import Video, Videos
+from no_time_to_train_extras.app.video_tracks import Tracking
 
 #: How far below its threshold an object may be and still make a photo doubtful.
 DOUBTFUL = 0.1
@@ -85,6 +86,7 @@ class Workspace:
         self.photos = Photos([*map(photo_of, photos), *videos.known(self.project.contents)], videos.look_up)
         self.search = Search(segmenter, self.photos, folder / "proposals", self._find_thresholds)
         self.project.place(lambda annotations: place(annotations, self.photos))
+        self.tracking = Tracking(self.search.networks, folder.parent / "tracks")
         self.opened = OpenPhotos(segmenter, self.search)
         self.references = AnnotatedReferences(segmenter, folder / "shots.memory")
         self.finder = AutomaticThresholds(self._proposals, segmenter.segmenter.settings)
@@ -108,7 +110,8 @@ class Workspace:
     @property
     def state(self) -> tuple[int, ...]:
         """Differs wherever anything that is shown differs."""
-        return self.search.changes, self.project.version, self.number_of_automatic
+        known = self.search.changes, self.project.version, self.number_of_automatic
+        return *known, self.videos.changes, self.tracking.changes, self.tracking.progress[0]
 
     def shown(self, name: str) -> Shown:
         """What is shown of a photo."""
@@ -204,6 +207,17 @@ class Workspace:
         """Remove an object from what is shown; the memory does not learn from it."""
         denial = [] if item.confirmed else [replace(self._denial(name, item), reference=False)]
         self.do(f"{item.label}: removed", denial, (name, item.mask))
+
+    def track(self, video: Video, every: int) -> None:
+        """Start to find the tracks in a video, in one frame in so many."""
+        with self.project.lock:
+            lowest = {label: self.thresholds.of(label) for label in self.classes}
+            self.tracking.start(video, self.segmenter, lowest, every)
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        self.tracking.close()
+        self.search.close()
 
     def set_threshold(self, label: str, score: float | None) -> None:
         """Choose the threshold of a class; None takes the automatic one again, or the default."""
