@@ -62,7 +62,7 @@ def app(
     """Show objects with a click in the browser, find them in all photos, and correct what was found.
 
     Args:
-        images: Folders, globs or images. More photos can be uploaded in the browser.
+        images: Folders, globs, images or videos. More photos can be uploaded in the browser.
         out: Folder of the project and of the exports. The same folder resumes.
         demo: Try it with nothing to download: drawn scenes and the nano networks.
         results: Finished folder of segment or of an export: its photos, and its classes to begin with.
@@ -143,7 +143,8 @@ def app(
         precision=precision,
         preset=None if nano else preset,
     )
-    print(f"{plural(len(photos), 'photo')}; {'nano networks' if nano else f'preset {preset}'}, {side}x{side} points")
+    count = plural(len(photos), "photo") + (f", {plural(len(videos.all), 'video')}" if videos.all else "")
+    print(f"{count}; {'nano networks' if nano else f'preset {preset}'}, {side}x{side} points")
     for path in memory:
         segmenter.load_memory(path)
     annotations, others = take_annotations(examples, photos, segmenter)

@@ -17,7 +17,7 @@ from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.visual.drawing import PALETTE
-from no_time_to_train_extras.app.search import PAUSE
+from no_time_to_train_extras.app.search import PAUSE, identity
 from no_time_to_train_extras.app.video_frames import Video
 from no_time_to_train_extras.video.filmstrips import color_of
 from no_time_to_train_extras.video.frames import Frame, Frames
@@ -141,7 +141,11 @@ class Tracking:
         if video.content and video.stem not in self._found:
             folders = filter(is_finished, self._place(video).parent.glob(f"{self._place(video).name}-*"))
             newest = max(folders, key=lambda one: one.stat().st_mtime, default=None)
-            self._found[video.stem] = None if newest is None else Tracks(newest)
+            self._found[video.stem] = None
+            try:
+                self._found[video.stem] = None if newest is None else Tracks(newest)
+            except (UserError, LookupError, TypeError) as error:
+                self.problems[video.stem] = f"the tracks in {newest} cannot be read: {one_line(error)}"
         return self._found.get(video.stem)
 
     def _place(self, video: Video) -> Path:
@@ -151,6 +155,8 @@ class Tracking:
     def _track(self, video: Video, segmenter: ReferenceSegmenter, lowest: Mapping[str, float], every: int) -> None:
         """Find the tracks in a video."""
         try:
+            if identity(video.path, video.name) != video.content:
+                raise UserError(f"video {video.name} has changed: start the app again")
             self._frames = StoppableFrames(str(video.path), every)
             known = json.dumps([depends_on(segmenter), dict(lowest), every])
             place = self._place(video)

@@ -116,7 +116,8 @@ const noTimeToTrain = (() => {
     }));
     find("#tracks").replaceChildren(...video.tracks.flatMap((track) => {
       const words = `${track.label} ${track.id}`, times = `${words}: ${track.from.toFixed(2)} to ${track.to.toFixed(2)} s`;
-      const name = make("button", { type: "button", textContent: words, title: times }), bar = make("div"), part = make("button", { type: "button", title: times });
+      const name = make("button", { type: "button", title: times }, words, make("span", { textContent: `${track.from.toFixed(1)}-${track.to.toFixed(1)} s` }));
+      const bar = make("div"), part = make("button", { type: "button", title: times });
       part.setAttribute("aria-label", times);
       Object.assign(part.style, {
         left: `${100 * track.first / last}%`, width: `${100 * (track.last - track.first) / last}%`, background: track.color,
@@ -130,7 +131,7 @@ const noTimeToTrain = (() => {
       return [name, bar];
     }));
     const [done, count] = video.tracking ?? [];
-    find("#tracking").textContent = video.problem || (video.tracking ? `${done} of ${count} frames`
+    find("#tracking").textContent = video.problem || (video.tracking ? count ? `${done} of ${count} frames` : "starting"
       : !video.complete ? "the video is being read" : video.outdated ? "the references have changed since"
       : video.found && !video.tracks.length ? "no track was found" : "");
     find("#track").disabled = Boolean(video.tracking) || !video.complete;
