@@ -1,7 +1,7 @@
 """The search in the background: the networks see each photo once, and photos are classified when the memory changes."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,7 +74,7 @@ class Progress:
 
 
 class Photos(dict[str, Photo]):
-    """The photos by name. What was only looked at is none of them, but is found by its name, too.
+    """The photos by name. A frame of a video about which nothing was said is none, but is found by its name, too.
 
     Args:
         look_up: Returns a photo that is none of these; raises a UserError where there is none.
@@ -163,11 +163,14 @@ class Search:
             self.photos[name] = photo_of(target)
         return name
 
-    def keep(self, name: str) -> None:
-        """Let what was only looked at be one of the photos."""
-        if name not in self.photos:
+    def set_frames(self, frames: Mapping[str, Photo]) -> None:
+        """Say which frames of videos are among the photos."""
+        earlier = {name for name, photo in self.photos.items() if photo.target.video is not None}
+        if earlier != frames.keys():
             with self.changing():
-                self.photos[name] = self.photos[name]
+                for name in earlier - frames.keys():
+                    del self.photos[name]
+                self.photos |= {name: photo for name, photo in frames.items() if name not in earlier}
 
     def open(self, name: str) -> None:
         """Search this photo before all others, also where it could not be read before."""

@@ -227,10 +227,10 @@ class Workspace:
 
     def review(self, name: str) -> None:
         """Say that all of a photo is right, or take this back."""
-        self.search.keep(name)
         content, reviewed = self.search.content(name), not self.is_reviewed(name)
         text = "reviewed" if reviewed else "not reviewed"
         self.project.do(Step(f"{name}: {text}", reviewed={content: reviewed}))
+        self.learn()
 
     def rename_class(self, label: str, name: str) -> None:
         """Give a class another name, or join it to another class; the order of the classes stays."""
@@ -288,8 +288,6 @@ class Workspace:
             instead_of: A photo and a mask. What was said about this object is removed.
         """
         with self.project.lock:
-            for one in add:
-                self.search.keep(one.photo)
             numbered = enumerate(add, start=self.project.new_id())
             added = [replace(one, id=number, content=self.search.content(one.photo)) for number, one in numbered]
             self.references.describe(added, self.opened.pixels)
@@ -336,6 +334,8 @@ class Workspace:
         """Make the memory from what was loaded and from the annotations, and classify all photos again."""
         with self.project.lock:
             annotations = self.project.annotations.values()
+            contents = self.project.reviewed.union(one.content for one in annotations)
+            self.search.set_frames({photo.target.name: photo for photo in self.videos.known(contents)})
             here = {one.id for name in self.photos for one in self.said(name)}
             present = [one for one in annotations if one.id in here]
             self.references.describe(present, self.opened.pixels, new=False)  # those of an earlier process
