@@ -171,8 +171,8 @@ def test_tracks_that_were_stopped_go_on_after_a_start_and_stay_until_others_are_
     tracks = tracked(workspace)
     assert workspace.tracking._run.done_before >= 1
     assert tracks.folder == unfinished
-    assert {row["label"] for row in tracks.rows} == {NOVEL_CLASSES[clip.labels[0]].name}
-    assert all(0 <= row["first"] <= row["last"] < FRAMES for row in tracks.rows)
+    assert {row["label"] for row in tracks.rows.values()} == {NOVEL_CLASSES[clip.labels[0]].name}
+    assert all(0 <= row["first"] <= row["last"] < FRAMES for row in tracks.rows.values())
     workspace = start()
     assert workspace.tracking.tracks(workspace.videos.all["clip"]).rows == tracks.rows
     assert same_memory(workspace.tracking.tracks(workspace.videos.all["clip"]).memory, workspace.segmenter.memory)

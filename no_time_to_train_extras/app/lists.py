@@ -67,7 +67,8 @@ class Lists:
             shelf.first = shelf.names.index(photo) // AT_ONCE * AT_ONCE
         shelf.photo, shelf.first = photo, max(min(shelf.first, (len(shelf.names) - 1) // AT_ONCE * AT_ONCE), 0)
         names = shelf.names[shelf.first : shelf.first + AT_ONCE]
-        photos = [*map(self._video, self.workspace.videos.all.values()), *map(self._thumbnail, names)]
+        videos = [one for one in workspace.videos.all.values() if wanted in one.name.lower()]
+        photos = [*map(self._video, videos), *map(self._thumbnail, names)]
         shown = fill("thumbnails.html", photos=photos, opened=photo), shelf.first, len(shelf.names)
         lists: list[Any] = [gr.skip()] * 4
         if shown != shelf.shown:

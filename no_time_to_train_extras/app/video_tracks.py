@@ -11,6 +11,7 @@ from typing import Any
 from no_time_to_train.api.image_proposals import ImageProposals
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.rle import Rle
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import read_json
 from no_time_to_train.method.segmenter import Segmenter
@@ -31,23 +32,22 @@ class Tracks:
     """What a finished run of ``track`` found.
 
     Attributes:
-        rows: Each track: its number, class and color, and the numbers of the first and the last frame with it.
-        frames: The COCO results of each frame.
+        rows: Each track by its number: its class and color, and the numbers of the first and the last frame with it.
+        masks: The masks in each frame, with their tracks.
         memory: The memory that it was found with.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.memory = folder, load_memory(folder / "references.memory")
         names = {one.id: one.name for one in self.memory.categories}
-        rows: dict[int, dict[str, Any]] = {}
-        self.frames: dict[int, list[dict[str, Any]]] = {}
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.masks: dict[int, list[tuple[Rle, int]]] = {}
         for record in read_json(folder / "results.json"):
             number, track = record["image_id"] - 1, record["track_id"]
-            self.frames.setdefault(number, []).append(record)
+            self.masks.setdefault(number, []).append((record["segmentation"], track))
             color = PALETTE.by_idx(color_of(track)).as_hex()
             start = {"id": track, "label": names[record["category_id"]], "color": color, "first": number}
-            rows.setdefault(track, start)["last"] = number
-        self.rows = [rows[track] for track in sorted(rows)]
+            self.rows.setdefault(track, start)["last"] = number
 
 
 class Stopped(Exception):

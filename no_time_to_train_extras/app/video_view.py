@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from no_time_to_train.data.rle import mask_box
-from no_time_to_train.visual.drawing import PALETTE, is_dark
+from no_time_to_train.visual.drawing import PALETTE
 from no_time_to_train_extras.app.lists import address
 from no_time_to_train_extras.app.photos import Thumbnails
 from no_time_to_train_extras.app.video_frames import Video
-from no_time_to_train_extras.app.view import outline
+from no_time_to_train_extras.app.view import scene_shape
 from no_time_to_train_extras.app.workspace import Workspace, same_memory
 from no_time_to_train_extras.video.filmstrips import color_of
 
@@ -24,40 +23,28 @@ def scene_video(workspace: Workspace, thumbnails: Thumbnails, name: str | None) 
     tracking, tracks = workspace.tracking, workspace.tracking.tracks(video)
     count = max(len(video.times), number + 1)
     shown = {round(step * (count - 1) / (PICTURES - 1)) for step in range(PICTURES)} if video.complete else set()
-    rows = [] if tracks is None else tracks.rows
+    rows, masks = ({}, []) if tracks is None else (tracks.rows, tracks.masks.get(number, []))
     return {
-        "name": video.name,
         "number": number,
         "count": count,
         "seconds": seconds(video, number),
-        "end": seconds(video, count - 1),
         "complete": video.complete,
         "problem": video.problem or tracking.problems.get(video.stem, ""),
         "strip": [[one, address(thumbnails.file(video.frame_name(one)))] for one in sorted(shown)],
         "chosen": [at[1] for at in map(workspace.videos.of, list(workspace.photos)) if at and at[0] is video],
         "tracking": tracking.progress if tracking.video is video else None,
-        "tracks": [{**row, "from": seconds(video, row["first"]), "to": seconds(video, row["last"])} for row in rows],
+        "tracks": [
+            {**row, "from": seconds(video, row["first"]), "to": seconds(video, row["last"])} for row in rows.values()
+        ],
         "found": tracks is not None,
         "outdated": tracks is not None and not same_memory(tracks.memory, workspace.segmenter.memory),
-        "outlines": [] if tracks is None else [drawn(record, rows) for record in tracks.frames.get(number, [])],
+        "outlines": [
+            scene_shape(mask, PALETTE.by_idx(color_of(track)), f"{rows[track]['label']} {track}")
+            for mask, track in masks
+        ],
     }
 
 
 def seconds(video: Video, number: int) -> float:
     """When a frame is shown, as far as it is known."""
     return round(video.times[number], 2) if number < len(video.times) else 0.0
-
-
-def drawn(record: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """An object of a track in a frame as the page draws it."""
-    mask, track = record["segmentation"], record["track_id"]
-    label = next(row["label"] for row in rows if row["id"] == track)
-    color = PALETTE.by_idx(color_of(track))
-    left, top, width, height = mask_box(mask)
-    return {
-        "text": f"{label} {track}",
-        "color": color.as_hex(),
-        "ink": "white" if is_dark(color.as_rgb()) else "black",
-        "box": [left, top, left + width, top + height],
-        "path": outline(*mask["size"], mask["counts"]),
-    }

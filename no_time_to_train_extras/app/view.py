@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.rle import decode_crop, encode_mask, mask_box
+from no_time_to_train.data.rle import Rle, decode_crop, encode_mask, mask_box
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.visual.drawing import PALETTE, is_dark, outlines
 from no_time_to_train_extras.app.corrections import Item
@@ -83,20 +83,22 @@ def scene_items(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str,
     """The objects of a photo as the page draws them."""
     drawn = []
     for item in items:
-        color = color_of(item.label, classes)
-        left, top, width, height = mask_box(item.mask)
-        drawn.append(
-            {
-                "label": item.label,
-                "text": f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}",
-                "words": describe(item),
-                "color": color.as_hex(),
-                "ink": "white" if is_dark(color.as_rgb()) else "black",
-                "box": [left, top, left + width, top + height],
-                "path": outline(*item.mask["size"], item.mask["counts"]),
-            }
-        )
+        text = f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}"
+        shape = scene_shape(item.mask, color_of(item.label, classes), text)
+        drawn.append({"label": item.label, "words": describe(item), **shape})
     return drawn
+
+
+def scene_shape(mask: Rle, color: Any, text: str) -> dict[str, Any]:
+    """A mask with a text as the page draws it."""
+    left, top, width, height = mask_box(mask)
+    return {
+        "text": text,
+        "color": color.as_hex(),
+        "ink": "white" if is_dark(color.as_rgb()) else "black",
+        "box": [left, top, left + width, top + height],
+        "path": outline(*mask["size"], mask["counts"]),
+    }
 
 
 def scene_masks(view: View) -> list[dict[str, str]]:
