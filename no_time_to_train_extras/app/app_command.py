@@ -152,10 +152,7 @@ def app(
     workspace = Workspace(segmenter, photos, videos, folder, threshold)
     if references:
         workspace.confirm(annotations, references)
-    try:
-        serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
-    except OSError as error:  # no port is free
-        raise UserError(f"the app cannot start: {error}") from error
+    serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
     lock.release()
 
 
