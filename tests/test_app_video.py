@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +192,25 @@ def test_a_broken_video_and_one_that_changes_are_named_in_one_line(
     write_video(folder / "clip.avi", clip.frames[::-1])
     assert tracked(workspace) is None
     assert workspace.tracking.problems["clip"] == "video clip.avi has changed: start the app again"
+
+
+def test_an_app_that_cannot_reach_itself_says_so_in_one_line(
+    start: Callable[[], Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train_extras.app.page import serve
+
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "localhost":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *rest, **more)
+
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
+        monkeypatch.setenv(name, "")  # which the app sets
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(
+        UserError, match=r"cannot start: .*Name or service not known; it must reach itself as localhost"
+    ):
+        serve(start(), tmp_path / "results", tmp_path / "out" / "app", host="0.0.0.0", browser=False, block=False)

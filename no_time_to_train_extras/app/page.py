@@ -207,6 +207,7 @@ def serve(
             run_history=False,
         )
     except Exception as error:  # no port is free, or Gradio cannot call its own server
+        workspace.close()
         own = "localhost" if host == "0.0.0.0" else host
         advice = f"it must reach itself as {own}: check the hosts file, and NO_PROXY where a proxy is used"
         raise UserError(f"the app cannot start: {one_line(error)}; {advice}") from error
