@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
@@ -21,7 +21,7 @@ from no_time_to_train.visual.drawing import PALETTE
 from no_time_to_train_extras.app.search import PAUSE, identity
 from no_time_to_train_extras.app.video_frames import Video
 from no_time_to_train_extras.video.filmstrips import color_of
-from no_time_to_train_extras.video.frames import Frame, Frames
+from no_time_to_train_extras.video.frames import Frames
 from no_time_to_train_extras.video.track_run import TrackRun
 
 #: What is written besides what ``track`` always writes.
@@ -40,34 +40,25 @@ class Tracks:
     def __init__(self, folder: Path) -> None:
         self.folder, self.memory = folder, load_memory(folder / "references.memory")
         names = {one.id: one.name for one in self.memory.categories}
-        self.rows: dict[int, dict[str, Any]] = {}
+        rows: dict[int, dict[str, Any]] = {}
         self.masks: dict[int, list[tuple[Rle, int]]] = {}
         for record in read_json(folder / "results.json"):
             number, track = record["image_id"] - 1, record["track_id"]
             self.masks.setdefault(number, []).append((record["segmentation"], track))
             color = PALETTE.by_idx(color_of(track)).as_hex()
             start = {"id": track, "label": names[record["category_id"]], "color": color, "first": number}
-            self.rows.setdefault(track, start)["last"] = number
+            rows.setdefault(track, start)["last"] = number
+        self.rows = dict(sorted(rows.items()))
 
 
 class Stopped(Exception):
     """A person stopped the run."""
 
 
-class StoppableFrames(Frames):
-    """The frames of a video, which end with an error once a person has stopped the run."""
+class SharingSegmenter(ReferenceSegmenter):
+    """The same networks with the present memory, which stays as it is, until a person stops the run."""
 
     stopped = False
-
-    def __iter__(self) -> Iterator[Frame]:
-        for frame in super().__iter__():
-            if self.stopped:
-                raise Stopped
-            yield frame
-
-
-class SharingSegmenter(ReferenceSegmenter):
-    """The same networks with the present memory, which stays as it is."""
 
     def __init__(self, other: ReferenceSegmenter, networks: RLock) -> None:
         vars(self).update(vars(other))
@@ -77,6 +68,8 @@ class SharingSegmenter(ReferenceSegmenter):
 
     def propose(self, *arguments: Any, **options: Any) -> ImageProposals:
         """Run the networks on an image, while nothing else in this process does."""
+        if self.stopped:
+            raise Stopped
         with self.networks:
             return super().propose(*arguments, **options)
 
@@ -101,7 +94,7 @@ class Tracking:
         self.problems: dict[str, str] = {}
         self.changes = 0
         self._lock = RLock()
-        self._frames: StoppableFrames | None = None
+        self._segmenter: SharingSegmenter | None = None
         self._run: TrackRun | None = None
         self._thread: Thread | None = None
         self._found: dict[str, Tracks | None] = {}
@@ -119,16 +112,15 @@ class Tracking:
                 raise UserError(f"tracks are being found in {self.video.name}: wait, or stop that")
             if segmenter.memory is None:
                 raise UserError("there is nothing to track yet: show an object first")
-            self.video, self._run, self._frames = video, None, None
+            self.video, self._run, self._segmenter = video, None, SharingSegmenter(segmenter, self.networks)
             self.problems.pop(video.stem, None)
-            frozen = SharingSegmenter(segmenter, self.networks)
-            self._thread = Thread(target=self._track, args=(video, frozen, thresholds, every), daemon=True)
+            self._thread = Thread(target=self._track, args=(video, self._segmenter, thresholds, every), daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
         """Stop the run; what it has found is kept until it goes on."""
-        if self._frames is not None:
-            self._frames.stopped = True
+        if self._segmenter is not None:
+            self._segmenter.stopped = True
 
     def close(self) -> None:
         """Stop the run, and wait a little for its end."""
@@ -157,12 +149,11 @@ class Tracking:
         try:
             if identity(video.path, video.name) != video.content:
                 raise UserError(f"video {video.name} has changed: start the app again")
-            self._frames = StoppableFrames(str(video.path), every)
             known = json.dumps([depends_on(segmenter), dict(lowest), every])
             place = self._place(video)
             folder = place.with_name(f"{place.name}-{hashlib.sha256(known.encode()).hexdigest()[:8]}")
             if not is_finished(folder):
-                self._run = TrackRun(segmenter, self._frames, lowest, formats=ALSO)
+                self._run = TrackRun(segmenter, Frames(str(video.path), every), lowest, formats=ALSO)
                 self._run.write(folder)
             self._found[video.stem] = Tracks(folder)
             for other in set(folder.parent.glob(f"{place.name}-*")) - {folder}:
