@@ -251,6 +251,42 @@ def test_an_outline_is_drawn_and_erased_and_a_drag_is_a_box(
     assert len(scene(user)["masks"]) == 1
 
 
+def test_a_corner_of_an_outline_is_dragged_added_and_removed(user: User, places: list[tuple[float, float]]) -> None:
+    def at(x: float, y: float) -> tuple[float, float]:
+        one = stage(user)
+        size = one["width"] / scene(user)["width"]
+        return one["x"] + (x + 0.5) * size, one["y"] + (y + 0.5) * size
+
+    def drag(start: list[int], end: list[int]) -> None:
+        user.page.mouse.move(*at(*start))
+        user.page.mouse.down()
+        user.page.mouse.move(*at(*end), steps=4)
+        user.page.mouse.up()
+
+    def share() -> float:
+        return float(scene(user)["masks"][0]["share"].rstrip("%"))
+
+    user.begin(*places[0])
+    user.page.locator("#click label", has_text="bend").click()
+    shown = user.page.locator("#stage .corner")
+    corners, before = scene(user)["corners"], share()
+    assert 3 <= shown.count() == len(corners) < 40
+    top = min(corners, key=lambda one: one[1])
+    drag(top, [top[0], max(top[1] - 60, 0)])
+    grown = share()
+    assert grown > before
+    lowest = corners.index(max(corners, key=lambda one: one[1]))
+    (x1, y1), (x2, y2) = corners[lowest - 1], corners[lowest]
+    user.page.mouse.dblclick(*at((x1 + x2) / 2, (y1 + y2) / 2))
+    user.answered()
+    assert (shown.count(), share()) == (len(corners) + 1, pytest.approx(grown, abs=0.2))
+    user.page.mouse.click(*at(top[0], max(top[1] - 60, 0)))
+    user.page.keyboard.press("Delete")
+    user.answered()
+    assert shown.count() == len(corners)
+    assert share() < grown
+
+
 def test_photos_are_found_by_name_and_marked_as_reviewed(user: User, app: App) -> None:
     user.page.locator("#wanted input, #wanted textarea").fill("LARG")
     user.page.locator("#gallery button", has_text=SMALL).wait_for(state="hidden")

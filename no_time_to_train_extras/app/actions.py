@@ -13,6 +13,7 @@ import cv2
 import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
+from numpy.typing import NDArray
 
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import decode_mask, mask_area
@@ -24,7 +25,7 @@ from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf, address
 from no_time_to_train_extras.app.photos import UPLOADS, store_upload
 from no_time_to_train_extras.app.video_frames import Video
 from no_time_to_train_extras.app.video_view import scene_video
-from no_time_to_train_extras.app.view import View, count_text, same, scene_items, scene_masks, title
+from no_time_to_train_extras.app.view import View, corners, count_text, same, scene_items, scene_masks, title
 from no_time_to_train_extras.app.workspace import Workspace
 
 #: What a person may say of an object.
@@ -37,9 +38,9 @@ class Actions:
     def __init__(self, workspace: Workspace, lists: Lists, out: Path, uploads: Path) -> None:
         self.workspace, self.lists, self.out, self.uploads = workspace, lists, out, uploads
         acts = (
-            self.open, self.step, self.click, self.box, self.draw, self.choose, self.outline, self.touch, self.save,
-            self.cancel, self.judge, self.undo, self.redo, self.review, self.rename_class, self.reference, self.forget,
-            self.frame, self.track, self.stop_tracking, self.pack_tracks,
+            self.open, self.step, self.click, self.box, self.draw, self.bend, self.choose, self.outline, self.touch,
+            self.save, self.cancel, self.judge, self.undo, self.redo, self.review, self.rename_class, self.reference,
+            self.forget, self.frame, self.track, self.stop_tracking, self.pack_tracks,
         )  # fmt: skip
         self.acts: dict[str, Callable[..., View]] = {function.__name__: function for function in acts}
 
@@ -78,6 +79,7 @@ class Actions:
             "negative_points": view.negative_points,
             "masks": scene_masks(view),
             "chosen": view.chosen,
+            "corners": [] if view.mask is None else corners(view.mask),
             "items": [],
             "selected": -1,
         }
@@ -193,14 +195,23 @@ class Actions:
 
     def draw(self, view: View, line: list[list[float]], inside: bool) -> View:
         """Add what a line encloses to the mask, or take it away."""
-        photo, _ = self._size(view)
         if view.mask is None:
             raise UserError("there is no outline to draw at: click on an object first")
-        area = cv2.fillPoly(view.mask.astype(np.uint8) * 0, [np.array(line).reshape(-1, 2).astype(np.int32)], 1) > 0
-        mask = view.mask | area if inside else view.mask & ~area
+        area = enclosed(line, view.mask.shape)
+        return self._redrawn(view, view.mask | area if inside else view.mask & ~area)
+
+    def bend(self, view: View, corners: list[list[float]], moved: list[list[float]]) -> View:
+        """Change the mask where a polygon along its outline has changed; the rest keeps its details."""
+        if view.mask is None:
+            return view
+        before, after = (enclosed(line, view.mask.shape) for line in (corners, moved))
+        return self._redrawn(view, (view.mask | after & ~before) & ~(before & ~after))
+
+    def _redrawn(self, view: View, mask: NDArray[np.bool_]) -> View:
+        """The view with another mask."""
         if not mask.any():
             raise UserError("nothing would be left of the object")
-        return View(photo, None, view.points, view.negative_points, view.box, mask[None])
+        return View(view.photo, None, view.points, view.negative_points, view.box, mask[None])
 
     def choose(self, view: View, index: int) -> View:
         """Choose one of three masks."""
@@ -326,6 +337,12 @@ class Actions:
         if not is_finished(self.out):
             raise UserError("there is no export yet: press Export first")
         return [f"<p><a href='{html.escape(packed(self.out, 'results'))}' download>results.zip</a>, for a minute</p>"]
+
+
+def enclosed(line: list[list[float]], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What a line through pixels, x and y, encloses: bool [H, W]."""
+    corners = np.array(line).reshape(-1, 2).astype(np.int32)
+    return cv2.fillPoly(np.zeros(size, np.uint8), [corners], 1) > 0
 
 
 def packed(folder: Path, name: str) -> str:

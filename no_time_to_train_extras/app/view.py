@@ -18,6 +18,9 @@ from no_time_to_train_extras.app.corrections import Item
 #: Outlines are drawn as exactly as pictures with sides of this many pixels show.
 SIDE = 3000
 
+#: How far such a polygon is from the outline, as a share of the outline's length.
+CORNERS = 0.006
+
 #: Outlines that stay in memory.
 KEPT_OUTLINES = 4096
 
@@ -105,6 +108,12 @@ def scene_masks(view: View) -> list[dict[str, str]]:
     """The masks to choose from as the page draws them, each with its share of the photo."""
     shown = [] if view.masks is None else [(mask, encode_mask(mask)) for mask in view.masks]
     return [{"share": f"{mask.mean():.1%}", "path": outline(*one["size"], one["counts"])} for mask, one in shown]
+
+
+def corners(mask: NDArray[np.bool_]) -> list[list[int]]:
+    """A polygon with few corners along the outline of the largest part of a mask, x and y in pixels."""
+    longest = max(outlines(mask), key=cv2.contourArea)
+    return cv2.approxPolyDP(longest, CORNERS * cv2.arcLength(longest, True), True)[:, 0].tolist()
 
 
 def color_of(label: str, classes: Sequence[str]) -> Any:

@@ -1,7 +1,7 @@
 // The photo with what was found in it, and the tools below. The server sends a scene: outlines in pixels of the photo,
 // and what can be done. Zooming, hovering and typing happen here; every click is an act that the server answers in order.
 const noTimeToTrain = (() => {
-  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set(), frame: null };
+  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set(), frame: null, bent: null, held: -1 };
   const find = (selector) => document.querySelector(selector);
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -20,6 +20,7 @@ const noTimeToTrain = (() => {
   function act(name, ...values) {
     state.sent += 1;
     if (name !== "frame") state.frame = null;
+    if (name !== "bend") Object.assign(state, { bent: null, held: -1 });
     send({ act: name, values, number: state.sent });
   }
 
@@ -175,7 +176,35 @@ const noTimeToTrain = (() => {
     for (const [points, kind] of [[[...scene.points, ...corner], "on"], [scene.negative_points, "off"]]) {
       for (const [x, y] of points) state.marks.push(draw("circle", { cx: x + 0.5, cy: y + 0.5, class: kind }, svg));
     }
+    if (bending()) {
+      polygon().forEach(([x, y], index) => {
+        state.marks.push(draw("circle", { cx: x + 0.5, cy: y + 0.5, class: index === state.held ? "corner held" : "corner" }, svg));
+      });
+    }
     place();
+  }
+
+  // The corners of the draft's outline, which can be dragged. Those that a person has bent stay until another act.
+  const bending = () => state.draft && clickMode() === "bend" && state.scene.masks.length > 0;
+  const polygon = () => state.bent ?? state.scene.corners;
+
+  function bend(moved, held = -1) {
+    const before = polygon();
+    Object.assign(state, { bent: moved, held });
+    act("bend", before, moved);
+    paint();
+  }
+
+  // The corner at a pixel; or, with the pixel in it, a new polygon: the corner is put where it lengthens the outline least.
+  function cornerAt([x, y]) {
+    const far = polygon().map(([a, b]) => Math.hypot(a - x, b - y)), nearest = far.indexOf(Math.min(...far));
+    return far[nearest] * scale() < 12 ? nearest : -1;
+  }
+  function withCorner(at) {
+    const corners = polygon(), way = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+    const longer = corners.map((one, index) => way(one, at) + way(at, corners[(index + 1) % corners.length]) - way(one, corners[(index + 1) % corners.length]));
+    const place = longer.indexOf(Math.min(...longer)) + 1;
+    return [corners.toSpliced(place, 0, at), place];
   }
 
   // The size of the photo's pixels on the screen where it fits, and now.
@@ -286,8 +315,9 @@ const noTimeToTrain = (() => {
       if (fingers.size === 2) { pinch = spread(); moved = true; return; }
       from = event;
       moved = false;
+      if (bending()) { state.held = cornerAt(pixel(event)); paint(); }
       line = [pixel(event)];
-      panning = event.button === 1 || state.space || (event.pointerType === "touch" && state.zoom > 1 && !drawing());
+      panning = event.button === 1 || state.space || (event.pointerType === "touch" && state.zoom > 1 && !drawing() && !bending());
       event.preventDefault();
     });
     frame.addEventListener("pointermove", (event) => {
@@ -309,6 +339,11 @@ const noTimeToTrain = (() => {
         state.x += x - before[0];
         state.y += y - before[1];
         place();
+      } else if (bending()) {
+        if (state.held < 0) return;
+        find("#photo .line")?.remove();
+        const points = polygon().with(state.held, pixel(event));
+        draw("polygon", { points: points.map(([x, y]) => `${x + 0.5},${y + 0.5}`).join(" "), class: "line" }, find("#photo svg"));
       } else if (event.pointerType !== "touch" || drawing()) {
         line.push(pixel(event));
         const [[x1, y1], [x2, y2]] = [line[0], line.at(-1)];
@@ -324,7 +359,8 @@ const noTimeToTrain = (() => {
       from = null;
       find("#photo .line")?.remove();
       if (event.type !== "pointerup") return;
-      if (!moved) { if (began.button === 0 && !state.space && !drawing()) click(merged(began, event)); }
+      if (bending() && !panning) { if (moved && state.held >= 0) bend(polygon().with(state.held, pixel(event)), state.held); }
+      else if (!moved) { if (began.button === 0 && !state.space && !drawing()) click(merged(began, event)); }
       else if (!panning && !pinch && drawing()) { act("draw", line, mode === "draw"); focusName(); }
       else if (!panning && !pinch && event.pointerType !== "touch") box(line[0], pixel(event));
       pinch = null;
@@ -334,7 +370,7 @@ const noTimeToTrain = (() => {
     });
     for (const type of ["pointerup", "pointercancel"]) frame.addEventListener(type, end);
     frame.addEventListener("touchmove", (event) => {
-      if (event.touches.length > 1 || state.zoom > 1 || drawing()) event.preventDefault();
+      if (event.touches.length > 1 || state.zoom > 1 || drawing() || bending()) event.preventDefault();
     }, { passive: false });
     frame.addEventListener("wheel", (event) => {
       if (event.deltaY > 0 && state.zoom === 1) return; // the page scrolls
@@ -342,8 +378,11 @@ const noTimeToTrain = (() => {
       zoom(Math.exp(-Math.min(Math.max(event.deltaY, -100), 100) / 400), ...position(event));
     }, { passive: false });
     for (const type of ["dblclick", "mousedown"]) { // no selected text, and no scrolling by the middle button
-      frame.addEventListener(type, (event) => { event.preventDefault(); if (!state.draft) frame.focus({ preventScroll: true }); });
+      frame.addEventListener(type, (event) => { event.preventDefault(); if (!state.draft || bending()) frame.focus({ preventScroll: true }); });
     }
+    frame.addEventListener("dblclick", (event) => {
+      if (bending() && cornerAt(pixel(event)) < 0) bend(...withCorner(pixel(event)));
+    });
     new ResizeObserver(place).observe(frame);
   }
 
@@ -431,7 +470,9 @@ const noTimeToTrain = (() => {
     const untouched = event.target === name && !state.touched;
     const number = !control && !event.altKey && /^[1-9]$/.test(event.key) ? state.classes[event.key - 1] : undefined;
     let done = null;
-    if (event.key === " " && !field && !event.target.closest("button, summary, a")) { state.space = true; done = () => {}; }
+    if (event.key === "Delete" && !field && bending()) {
+      done = () => { if (state.held >= 0 && polygon().length > 3) bend(polygon().toSpliced(state.held, 1)); };
+    } else if (event.key === " " && !field && !event.target.closest("button, summary, a")) { state.space = true; done = () => {}; }
     else if (number && (untouched || !field)) {
       if (state.draft) done = () => choose("save", number.label);
       else if (!find("#judging").hidden) done = () => choose("rename", number.label);
