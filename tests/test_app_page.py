@@ -14,7 +14,9 @@ from PIL import Image
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from no_time_to_train_extras.video.moving_scenes import draw_clip
 from tests.browser import needs_browser
+from tests.test_app_video import write_video
 from timing.app_user import App, User, browser_page, inside
 
 pytest.importorskip("gradio", reason="the app's extra is not installed")
@@ -35,6 +37,9 @@ def places(folder: Path) -> list[tuple[float, float]]:
     """Where a person clicks on the objects of the drawn photo; the photos are in the folder ``images``."""
     write_coco(folder, NOVEL_CLASSES, 1, 1)
     Image.open(folder / "images" / SMALL).convert("RGB").resize((4000, 3000)).save(folder / "images" / LARGE)
+    write_video(
+        folder / "images" / "clip.avi", draw_clip(np.random.default_rng([777, 0]), NOVEL_CLASSES, 5, 160).frames
+    )
     coco = read_coco(folder / "instances.json")
     masks = sorted((coco.annToMask(one).astype(bool) for one in coco.anns.values()), key=np.sum, reverse=True)
     return [inside(mask) for mask in masks]
@@ -246,6 +251,42 @@ def test_an_outline_is_drawn_and_erased_and_a_drag_is_a_box(
     assert len(scene(user)["masks"]) == 1
 
 
+def test_a_corner_of_an_outline_is_dragged_added_and_removed(user: User, places: list[tuple[float, float]]) -> None:
+    def at(x: float, y: float) -> tuple[float, float]:
+        one = stage(user)
+        size = one["width"] / scene(user)["width"]
+        return one["x"] + (x + 0.5) * size, one["y"] + (y + 0.5) * size
+
+    def drag(start: list[int], end: list[int]) -> None:
+        user.page.mouse.move(*at(*start))
+        user.page.mouse.down()
+        user.page.mouse.move(*at(*end), steps=4)
+        user.page.mouse.up()
+
+    def share() -> float:
+        return float(scene(user)["masks"][0]["share"].rstrip("%"))
+
+    user.begin(*places[0])
+    user.page.locator("#click label", has_text="bend").click()
+    shown = user.page.locator("#stage .corner")
+    corners, before = scene(user)["corners"], share()
+    assert 3 <= shown.count() == len(corners) < 40
+    top = min(corners, key=lambda one: one[1])
+    drag(top, [top[0], max(top[1] - 60, 0)])
+    grown = share()
+    assert grown > before
+    lowest = corners.index(max(corners, key=lambda one: one[1]))
+    (x1, y1), (x2, y2) = corners[lowest - 1], corners[lowest]
+    user.page.mouse.dblclick(*at((x1 + x2) / 2, (y1 + y2) / 2))
+    user.answered()
+    assert (shown.count(), share()) == (len(corners) + 1, pytest.approx(grown, abs=0.2))
+    user.page.mouse.click(*at(top[0], max(top[1] - 60, 0)))
+    user.page.keyboard.press("Delete")
+    user.answered()
+    assert shown.count() == len(corners)
+    assert share() < grown
+
+
 def test_photos_are_found_by_name_and_marked_as_reviewed(user: User, app: App) -> None:
     user.page.locator("#wanted input, #wanted textarea").fill("LARG")
     user.page.locator("#gallery button", has_text=SMALL).wait_for(state="hidden")
@@ -258,6 +299,29 @@ def test_photos_are_found_by_name_and_marked_as_reviewed(user: User, app: App) -
     assert user.page.locator("#reviewed").get_attribute("aria-pressed") == "true"
     user.wait_for("#progress", "1 reviewed")
     assert steps(app) == [f"{SMALL}: reviewed"]
+
+
+def test_a_frame_of_a_video_gives_a_reference_and_tracks_lead_to_their_frames(user: User, app: App) -> None:
+    clip = draw_clip(np.random.default_rng([777, 0]), NOVEL_CLASSES, 5, 160)
+    user.page.locator("#gallery button", has_text="clip.avi").click()
+    user.wait_for("#title", "clip.avi @ 0.00 s")
+    user.page.locator("#track:enabled").wait_for()
+    for key, number in [(".", 1), (".", 2), (".", 3), (",", 2)]:
+        user.page.keyboard.press(key)
+        user.page.wait_for_function(f"noTimeToTrain.state.scene.video.number === {number}")
+    user.show(*inside(clip.masks[2, 0]), "thing")
+    user.wait_for("#gallery button", "clip.avi @ 0.20 s")
+    user.page.locator("#track").click()
+    user.wait_for("#tracks", "thing 1")
+    track = scene(user)["video"]["tracks"][0]
+    bar = user.page.locator("#tracks div button").first
+    bar.click(position={"x": bar.bounding_box()["width"] - 1, "y": 5})
+    user.page.wait_for_function(f"noTimeToTrain.state.scene.video.number === {track['last']}")
+    assert "thing 1" in [one["text"] for one in scene(user)["video"]["outlines"]]
+    assert user.page.locator("#stage .track").count() == len(scene(user)["video"]["outlines"])
+    with user.page.expect_download() as download:
+        user.page.locator("#pack_tracks").click()
+    assert {"tracks.csv", "index.html"} <= set(zipfile.ZipFile(download.value.path()).namelist())
 
 
 def test_an_export_is_downloaded_as_a_zip_file(user: User, places: list[tuple[float, float]]) -> None:

@@ -36,7 +36,7 @@ def app_in_this_process(images: Path, out: Path, *_: str) -> Iterator[SimpleName
 
     settings, folder = Settings(points_per_side=POINTS), out / "app"
     segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
-    workspace = Workspace(segmenter, find_photos([str(images)], folder / "uploads", folder), folder)
+    workspace = Workspace(segmenter, *find_photos([str(images)], folder / "uploads", folder), folder)
     page = serve(workspace, out / "results", folder, browser=False, block=False)
     try:
         yield SimpleNamespace(url=page.local_url)

@@ -28,6 +28,7 @@ from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train_extras.app.photos import Thumbnails, find_photos
 from no_time_to_train_extras.app.project import Annotation, Project
 from no_time_to_train_extras.app.references import take_annotations
+from no_time_to_train_extras.app.video_frames import Videos
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
 
@@ -51,7 +52,7 @@ def references(folder: Path) -> list[Reference]:
 def workspace(folder: Path, tmp_path: Path) -> Iterator[Workspace]:
     segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=12))
     photos = find_photos([str(folder / "images")], tmp_path / "uploads", tmp_path)
-    found = Workspace(segmenter, photos, tmp_path / "app")
+    found = Workspace(segmenter, *photos, tmp_path / "app")
     yield found
     found.search.close()
 
@@ -156,7 +157,7 @@ def test_classes_that_were_loaded_keep_the_default_score(
     workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path
 ) -> None:
     workspace.segmenter.add_references(references)
-    loaded = Workspace(workspace.segmenter, photos_of(workspace), tmp_path / "other")
+    loaded = Workspace(workspace.segmenter, photos_of(workspace), Videos({}), tmp_path / "other")
     try:
         settle(loaded)
         assert loaded.automatic == {}
@@ -175,7 +176,7 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
     for number in range(AT_ONCE + 2):
         Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number:03}.png")
     many = Workspace(
-        workspace.segmenter, find_photos([str(tmp_path)], tmp_path / "app", tmp_path / "app"), tmp_path / "app"
+        workspace.segmenter, *find_photos([str(tmp_path)], tmp_path / "app", tmp_path / "app"), tmp_path / "app"
     )
     thumbnails = Thumbnails(tmp_path / "app" / "thumbnails", many.photos)
     lists, shelf, skip = Lists(many, thumbnails), Shelf(), [gr.skip()] * 5
@@ -299,7 +300,7 @@ def own(folder: Path, tmp_path: Path) -> Path:
 def start(segmenter: ReferenceSegmenter, images: list[Path], out: Path) -> Workspace:
     """The app as it starts on some folders."""
     segmenter.set_memory(None)
-    return Workspace(segmenter, find_photos([*map(str, images)], out / "uploads", out), out)
+    return Workspace(segmenter, *find_photos([*map(str, images)], out / "uploads", out), out)
 
 
 def test_what_is_no_file_among_the_photos_is_named_and_the_others_are_searched(workspace: Workspace, own: Path) -> None:

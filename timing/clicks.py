@@ -58,7 +58,7 @@ def nano_networks() -> ReferenceSegmenter:
 
 def open_app(segmenter: ReferenceSegmenter, photos: Path, folder: Path) -> Actions:
     """The app without a browser. Its search is not started."""
-    workspace = Workspace(segmenter, find_photos([str(photos)], folder / "uploads", folder), folder / "app")
+    workspace = Workspace(segmenter, *find_photos([str(photos)], folder / "uploads", folder), folder / "app")
     thumbnails = Thumbnails(folder / "thumbnails", workspace.photos)
     return Actions(workspace, Lists(workspace, thumbnails), folder / "results", folder / "uploads")
 

@@ -81,12 +81,14 @@ class Targets:
         count: The number of images. Videos count with the number of frames that their files state.
         description: What they are, such as "3 images and 1 video".
         category_ids: The category ids of a COCO file, by class name, in the order of the file.
+        videos: The name and the stem of each video, as of a target image.
     """
 
     images: Iterable[TargetImage]
     count: int
     description: str
     category_ids: dict[str, int] = field(default_factory=dict)
+    videos: dict[Path, tuple[str, str]] = field(default_factory=dict)
 
 
 def find_targets(
@@ -99,7 +101,7 @@ def find_targets(
     Args:
         arguments: Folders (searched with their subfolders), globs, images and videos; or one COCO file, with or
             without annotations.
-        every: Of a video, the frames whose number is divisible by this.
+        every: Of a video, the frames whose number is divisible by this; 0 for none.
         out: Files in this folder are not targets, because an earlier run wrote them.
         image_dir: The folder of the images of a COCO file; None looks for them near the file.
     """
@@ -121,23 +123,23 @@ def find_targets(
     folders = {str(parent) for name in images.values() for parent in PurePosixPath(name).parents}
     stems = dict(zip(videos, unique_stems(list(videos.values()), taken=folders), strict=True))
     stems |= zip(images, unique_stems(list(images.values()), folders=list(stems.values())), strict=True)
-    frames = {path: _frame_count(path, every) for path in videos}
+    frames = {path: _frame_count(path, max(every, 1)) for path in videos}
     if not images and not any(frames.values()):
         open_video(next(iter(videos)))
 
     def all_targets() -> Iterator[TargetImage]:
         for path in found:
-            if path in videos:
-                yield from _video(path, names[path], stems[path], every)
-            else:
+            if path in images:
                 yield TargetImage(names[path], stems[path], partial(as_rgb, path), path)
+            elif every:
+                yield from _video(path, names[path], stems[path], every)
 
     kinds = [plural(len(images), "image")] if images else []
     if videos:
         kinds.append(plural(len(videos), "video") + (f", one frame in {every}" if every > 1 else ""))
-    return Targets(
-        Repeated(all_targets), len(images) + sum(max(count, 1) for count in frames.values()), " and ".join(kinds)
-    )
+    count = len(images) + sum(max(count, 1) for count in frames.values())
+    named = {path: (name, stems[path]) for path, name in videos.items()}
+    return Targets(Repeated(all_targets), count, " and ".join(kinds), videos=named)
 
 
 def is_video(path: Path) -> bool:

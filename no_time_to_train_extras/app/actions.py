@@ -13,15 +13,19 @@ import cv2
 import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
+from numpy.typing import NDArray
 
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import decode_mask, mask_area
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.pipeline.summary import Summary
+from no_time_to_train.ranges import Positive, check_number
 from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf, address
 from no_time_to_train_extras.app.photos import UPLOADS, store_upload
-from no_time_to_train_extras.app.view import View, count_text, same, scene_items, scene_masks
+from no_time_to_train_extras.app.video_frames import Video
+from no_time_to_train_extras.app.video_view import scene_video
+from no_time_to_train_extras.app.view import View, corners, count_text, same, scene_items, scene_masks, title
 from no_time_to_train_extras.app.workspace import Workspace
 
 #: What a person may say of an object.
@@ -34,8 +38,9 @@ class Actions:
     def __init__(self, workspace: Workspace, lists: Lists, out: Path, uploads: Path) -> None:
         self.workspace, self.lists, self.out, self.uploads = workspace, lists, out, uploads
         acts = (
-            self.open, self.step, self.click, self.box, self.draw, self.choose, self.outline, self.touch, self.save,
-            self.cancel, self.judge, self.undo, self.redo, self.review, self.rename_class, self.reference, self.forget,
+            self.open, self.step, self.click, self.box, self.draw, self.bend, self.choose, self.outline, self.touch,
+            self.save, self.cancel, self.judge, self.undo, self.redo, self.review, self.rename_class, self.reference,
+            self.forget, self.frame, self.track, self.stop_tracking, self.pack_tracks,
         )  # fmt: skip
         self.acts: dict[str, Callable[..., View]] = {function.__name__: function for function in acts}
 
@@ -59,9 +64,12 @@ class Actions:
     def scene(self, view: View) -> str:
         """What the page draws of the photo, and what can be done, as JSON."""
         workspace, project = self.workspace, self.workspace.project
+        view.video = scene_video(workspace, self.lists.thumbnails, view.photo)
         scene: dict[str, Any] = {
             "number": view.number,
             "photo": view.photo,
+            "archive": view.archive,
+            "video": view.video,
             "url": None,
             "counts": "",
             "hint": "There is no photo here yet: add some.",
@@ -71,11 +79,13 @@ class Actions:
             "negative_points": view.negative_points,
             "masks": scene_masks(view),
             "chosen": view.chosen,
+            "corners": [] if view.mask is None else corners(view.mask),
             "items": [],
             "selected": -1,
         }
         if view.photo is not None:
             shown = workspace.shown(view.photo)
+            scene["title"] = title(workspace.photos[view.photo].target)
             view.items = shown.items
             view.selected = next((item for item in view.items if same(item, view.selected)), None)
             items = sorted(view.items, key=lambda item: -mask_area(item.mask))  # a click takes the smallest
@@ -103,13 +113,15 @@ class Actions:
         if state == view.state:
             return [*[gr.skip()] * 4, *self.lists.update(shelf, view.photo)]
         new = view.photo is not None and (view.state is None or self.workspace.items(view.photo) != view.items)
+        new |= scene_video(self.workspace, self.lists.thumbnails, view.photo) != view.video
         scene = self.scene(view) if new else gr.skip()
         view.state = state
         return [scene, self.lists.class_table(), *self.lists.search_state(), *self.lists.update(shelf, view.photo)]
 
     def load(self, view: View) -> list[Any]:
         """Open the first photo."""
-        name = next(iter(self.workspace.ordered("name")), None)
+        videos = [video.frame_name(0) for video in self.workspace.videos.all.values()]
+        name = next(iter([*self.workspace.ordered("name"), *videos]), None)
         return self.show(View() if name is None else self.open(view, name))
 
     # Choosing a photo.
@@ -126,8 +138,6 @@ class Actions:
 
     def open(self, view: View, name: str) -> View:
         """Open a photo."""
-        if name not in self.workspace.photos:
-            raise UserError(f"there is no photo {name!r}")
         self.workspace.search.open(name)
         return View(name)
 
@@ -137,6 +147,11 @@ class Actions:
             return view
         place = view.names.index(view.photo) + by if view.photo in view.names else 0
         return self.open(view, view.names[place % len(view.names)])
+
+    def frame(self, view: View, number: int) -> View:
+        """Open another frame of the video."""
+        video, _ = self._video(view)
+        return self.open(view, video.frame_name(number))
 
     def add_photos(self, view: View, files: list[str]) -> list[Any]:
         """Add uploaded photos, and open the first of them."""
@@ -180,14 +195,23 @@ class Actions:
 
     def draw(self, view: View, line: list[list[float]], inside: bool) -> View:
         """Add what a line encloses to the mask, or take it away."""
-        photo, _ = self._size(view)
         if view.mask is None:
             raise UserError("there is no outline to draw at: click on an object first")
-        area = cv2.fillPoly(view.mask.astype(np.uint8) * 0, [np.array(line).reshape(-1, 2).astype(np.int32)], 1) > 0
-        mask = view.mask | area if inside else view.mask & ~area
+        area = enclosed(line, view.mask.shape)
+        return self._redrawn(view, view.mask | area if inside else view.mask & ~area)
+
+    def bend(self, view: View, corners: list[list[float]], moved: list[list[float]]) -> View:
+        """Change the mask where a polygon along its outline has changed; the rest keeps its details."""
+        if view.mask is None:
+            return view
+        before, after = (enclosed(line, view.mask.shape) for line in (corners, moved))
+        return self._redrawn(view, (view.mask | after & ~before) & ~(before & ~after))
+
+    def _redrawn(self, view: View, mask: NDArray[np.bool_]) -> View:
+        """The view with another mask."""
         if not mask.any():
             raise UserError("nothing would be left of the object")
-        return View(photo, None, view.points, view.negative_points, view.box, mask[None])
+        return View(view.photo, None, view.points, view.negative_points, view.box, mask[None])
 
     def choose(self, view: View, index: int) -> View:
         """Choose one of three masks."""
@@ -259,6 +283,31 @@ class Actions:
         self.workspace.forget(number)
         return View(view.photo)
 
+    # The tracks in a video.
+
+    def track(self, view: View, every: int) -> View:
+        """Start to find the tracks in the video, in one frame in so many."""
+        check_number("every", every, Positive)
+        self.workspace.track(self._video(view)[0], every)
+        return view
+
+    def stop_tracking(self, view: View) -> View:
+        """Stop that."""
+        self.workspace.tracking.stop()
+        return view
+
+    def pack_tracks(self, view: View) -> View:
+        """Make a ZIP file of the tracks."""
+        if (tracks := self.workspace.tracking.tracks(self._video(view)[0])) is not None:
+            view.archive = packed(tracks.folder, "tracks")
+        return view
+
+    def _video(self, view: View) -> tuple[Video, int]:
+        """The video and the number of the open frame."""
+        if (found := self.workspace.videos.of(view.photo)) is None:
+            raise UserError("this photo is no frame of a video")
+        return found
+
     def _size(self, view: View) -> tuple[str, tuple[int, int]]:
         """The open photo, and its height and width."""
         if view.photo is None:
@@ -287,9 +336,19 @@ class Actions:
         """Make a ZIP file of the export, and a link that the page follows; the file is removed after a minute."""
         if not is_finished(self.out):
             raise UserError("there is no export yet: press Export first")
-        folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
-        file = shutil.make_archive(str(folder / "results"), "zip", self.out)
-        return [f"<p><a href='{html.escape(address(Path(file)))}' download>results.zip</a>, for a minute</p>"]
+        return [f"<p><a href='{html.escape(packed(self.out, 'results'))}' download>results.zip</a>, for a minute</p>"]
+
+
+def enclosed(line: list[list[float]], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What a line through pixels, x and y, encloses: bool [H, W]."""
+    corners = np.array(line).reshape(-1, 2).astype(np.int32)
+    return cv2.fillPoly(np.zeros(size, np.uint8), [corners], 1) > 0
+
+
+def packed(folder: Path, name: str) -> str:
+    """The address of a ZIP file with the content of a folder, for a minute."""
+    place = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+    return address(Path(shutil.make_archive(str(place / name), "zip", folder)))
 
 
 def exported(summary: Summary) -> str:

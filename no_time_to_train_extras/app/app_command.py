@@ -62,7 +62,7 @@ def app(
     """Show objects with a click in the browser, find them in all photos, and correct what was found.
 
     Args:
-        images: Folders, globs or images. More photos can be uploaded in the browser.
+        images: Folders, globs, images or videos. More photos can be uploaded in the browser.
         out: Folder of the project and of the exports. The same folder resumes.
         demo: Try it with nothing to download: drawn scenes and the nano networks.
         results: Finished folder of segment or of an export: its photos, and its classes to begin with.
@@ -131,7 +131,7 @@ def app(
         images = [str(out / "photos" / "images")]
     if results is not None:
         images = [*images, *photos_of(results)]
-    photos = find_photos(images, folder / UPLOADS, folder)
+    photos, videos = find_photos(images, folder / UPLOADS, folder)
     examples = find_references(references).references if references else []
     with_gpu = (device or default_device()) != "cpu"
     side = points_per_side or (POINTS_OF_NANO if nano else POINTS_WITH_GPU if with_gpu else POINTS_ON_CPU)
@@ -143,18 +143,16 @@ def app(
         precision=precision,
         preset=None if nano else preset,
     )
-    print(f"{plural(len(photos), 'photo')}; {'nano networks' if nano else f'preset {preset}'}, {side}x{side} points")
+    count = plural(len(photos), "photo") + (f", {plural(len(videos.all), 'video')}" if videos.all else "")
+    print(f"{count}; {'nano networks' if nano else f'preset {preset}'}, {side}x{side} points")
     for path in memory:
         segmenter.load_memory(path)
     annotations, others = take_annotations(examples, photos, segmenter)
     segmenter.add_references(others)
-    workspace = Workspace(segmenter, photos, folder, threshold)
+    workspace = Workspace(segmenter, photos, videos, folder, threshold)
     if references:
         workspace.confirm(annotations, references)
-    try:
-        serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
-    except OSError as error:  # no port is free
-        raise UserError(f"the app cannot start: {error}") from error
+    serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
     lock.release()
 
 

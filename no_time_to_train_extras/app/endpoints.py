@@ -20,7 +20,6 @@ from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import real_path
 from no_time_to_train_extras.app.actions import VERDICTS, exported
-from no_time_to_train_extras.app.corrections import Item
 from no_time_to_train_extras.app.request_parts import LONGEST
 from no_time_to_train_extras.app.workspace import Workspace
 
@@ -106,7 +105,7 @@ class Endpoints:
         """The objects that are shown in a photo: class, score, mask as RLE, and whether a person confirmed it."""
         return [
             {"label": item.label, "score": item.score, "segmentation": item.mask, "confirmed": item.confirmed}
-            for item in self._items(photo)
+            for item in self.workspace.items(photo)
         ]
 
     def show(
@@ -122,7 +121,7 @@ class Endpoints:
         Returns:
             The mask as RLE.
         """
-        self._items(photo)
+        self.workspace.items(photo)
         if not points and not box:
             raise UserError("give points on the object, or a box around it")
         if len(points or []) + len(negative_points or []) > MOST_POINTS:
@@ -145,7 +144,7 @@ class Endpoints:
         Returns:
             The objects of the photo, as ``objects`` gives them.
         """
-        items = self._items(photo)
+        items = self.workspace.items(photo)
         if type(number) is not int or not 0 <= number < len(items):
             raise UserError(f"there is no object {number}: photo {photo} has {len(items)}")
         if verdict not in VERDICTS:
@@ -168,12 +167,6 @@ class Endpoints:
         if unknown := set(formats or ()) - set(FORMATS):
             raise UserError(f"formats {', '.join(sorted(unknown))} are none of {', '.join(FORMATS)}")
         return exported(self.workspace.export(self.out, formats or ()))
-
-    def _items(self, photo: str) -> list[Item]:
-        """The objects of a photo that exists."""
-        if photo not in self.workspace.photos:
-            raise UserError(f"there is no photo {photo!r}")
-        return self.workspace.items(photo)
 
 
 class Blocks(gr.Blocks):

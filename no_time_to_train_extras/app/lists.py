@@ -13,7 +13,8 @@ from jinja2 import PackageLoader
 from no_time_to_train.errors import plural
 from no_time_to_train.visual.html import TEMPLATES
 from no_time_to_train_extras.app.photos import Pictures, Thumbnails
-from no_time_to_train_extras.app.view import color_of, count_text
+from no_time_to_train_extras.app.video_frames import Video
+from no_time_to_train_extras.app.view import color_of, count_text, title
 from no_time_to_train_extras.app.workspace import Workspace
 
 #: Orders of the photos, by their names on the page.
@@ -66,7 +67,8 @@ class Lists:
             shelf.first = shelf.names.index(photo) // AT_ONCE * AT_ONCE
         shelf.photo, shelf.first = photo, max(min(shelf.first, (len(shelf.names) - 1) // AT_ONCE * AT_ONCE), 0)
         names = shelf.names[shelf.first : shelf.first + AT_ONCE]
-        photos = [self._thumbnail(one) for one in names]
+        videos = [one for one in workspace.videos.all.values() if wanted in one.name.lower()]
+        photos = [*map(self._video, videos), *map(self._thumbnail, names)]
         shown = fill("thumbnails.html", photos=photos, opened=photo), shelf.first, len(shelf.names)
         lists: list[Any] = [gr.skip()] * 4
         if shown != shelf.shown:
@@ -90,7 +92,19 @@ class Lists:
         photo = self.workspace.photos[name]
         found = "cannot be read" if photo.problem else count_text(self.workspace.shown(name).counts)
         reviewed = "\N{CHECK MARK} reviewed" if self.workspace.is_reviewed(name) else ""
-        return {"name": name, "lines": [name, found, reviewed], "url": address(self.thumbnails.file(name))}
+        lines = [title(photo.target), found, reviewed]
+        return {"name": name, "lines": lines, "url": address(self.thumbnails.file(name))}
+
+    def _video(self, video: Video) -> dict[str, Any]:
+        """What is shown of a video in the list; its first frame opens it."""
+        first, tracks = video.frame_name(0), self.workspace.tracking.tracks(video)
+        found = video.problem or plural(len(video.times), "frame") + ("" if video.complete else " so far")
+        lines = [
+            f"\N{BLACK RIGHT-POINTING TRIANGLE} {video.name}",
+            found,
+            plural(len(tracks.rows), "track") if tracks else "",
+        ]
+        return {"name": first, "lines": lines, "url": address(self.thumbnails.file(first))}
 
     def scores(self) -> list[ClassThreshold]:
         """The threshold of each class."""

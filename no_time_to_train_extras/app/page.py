@@ -12,6 +12,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from no_time_to_train.data.label_files import FORMATS
+from no_time_to_train.errors import UserError, one_line
 from no_time_to_train_extras.app.actions import Actions, guarded
 from no_time_to_train_extras.app.endpoints import Blocks, Endpoints
 from no_time_to_train_extras.app.guarded_app import THUMBNAILS, GuardedApp
@@ -181,33 +182,40 @@ def serve(
     page = Page(workspace, out, folder).build()
     end_slow_clients()
     workspace.search.start()
+    workspace.videos.start()
     script = (TEMPLATES / "app.js").read_text(encoding="utf-8")
-    page.queue(default_concurrency_limit=8).launch(
-        server_name=f"[{host}]" if ":" in host else host,
-        server_port=port,
-        _app=GuardedApp(host, Path(temporary), page.endpoints.check),
-        auth=auth,
-        inbrowser=browser,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        show_error=False,
-        footer_links=[],
-        max_file_size=LARGEST_UPLOAD,
-        theme=gr.themes.Default(font=FONTS, font_mono=FONTS),
-        css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{script}</script>",
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        run_history=False,
-    )
+    try:
+        page.queue(default_concurrency_limit=8).launch(
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port,
+            _app=GuardedApp(host, Path(temporary), page.endpoints.check),
+            auth=auth,
+            inbrowser=browser,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            show_error=False,
+            footer_links=[],
+            max_file_size=LARGEST_UPLOAD,
+            theme=gr.themes.Default(font=FONTS, font_mono=FONTS),
+            css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            head=f"<script>{script}</script>",
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=False,
+            run_history=False,
+        )
+    except Exception as error:  # no port is free, or Gradio cannot call its own server
+        workspace.close()
+        own = "localhost" if host == "0.0.0.0" else host
+        advice = f"it must reach itself as {own}: check the hosts file, and NO_PROXY where a proxy is used"
+        raise UserError(f"the app cannot start: {one_line(error)}; {advice}") from error
     if block:
         print(f"open {page.local_url} in a browser; Ctrl-C ends the app", flush=True)
         try:
             page.block_thread()
         finally:
-            workspace.search.close()
+            workspace.close()
             shutil.rmtree(temporary, ignore_errors=True)
     return page

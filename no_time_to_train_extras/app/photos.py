@@ -18,13 +18,14 @@ from PIL import Image
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.images import as_rgb, is_image, read_rgb
 from no_time_to_train.data.names import clean_name, unique_names, unique_stems
-from no_time_to_train.data.targets import TargetImage, find_targets
+from no_time_to_train.data.targets import TargetImage, Targets, find_targets
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 from no_time_to_train.networks.box_prompts import PromptedImage
 from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.visual.drawing import save_picture
 from no_time_to_train_extras.app.search import Photo, Search
+from no_time_to_train_extras.app.video_frames import Videos
 
 #: What the names of uploaded photos begin with.
 UPLOADS = "uploads"
@@ -51,25 +52,27 @@ PICTURE_SIDE = 8192
 GRAY = 128
 
 
-def find_photos(images: Sequence[str], uploads: Path, out: Path) -> list[TargetImage]:
-    """The photos, whose names and stems are unique.
+def find_photos(images: Sequence[str], uploads: Path, out: Path) -> tuple[list[TargetImage], Videos]:
+    """The photos and the videos, whose names and stems are unique.
 
     Args:
-        images: Folders, globs, images, or one COCO file. Videos are left out.
+        images: Folders, globs, images, videos, or one COCO file.
         out: The folder of the app, whose other files are no photos.
     """
-    found = find_targets(images, 1, out).images if images else []
-    given = [(target.name, target.path) for target in found if target.path is not None]
+    found = find_targets(images, 0, out) if images else Targets([], 0, "")
+    given = [(target.name, target.path) for target in found.images if target.path is not None]
     given += [
         (f"{UPLOADS}/{path.name}", path)
         for path in sorted(uploads.glob("*"))
         if is_image(path) and not path.is_symlink()
     ]
     names = unique_names([name for name, _ in given])
-    return [
+    stems = unique_stems(names, folders=[stem for _, stem in found.videos.values()])
+    photos = [
         TargetImage(name, stem, partial(as_rgb, path), path)
-        for name, stem, (_, path) in zip(names, unique_stems(names), given, strict=True)
+        for name, stem, (_, path) in zip(names, stems, given, strict=True)
     ]
+    return photos, Videos(found.videos)
 
 
 def store_upload(file: Path, uploads: Path) -> Path:
@@ -100,8 +103,6 @@ class OpenPhotos:
 
     def pixels(self, name: str) -> NDArray[np.uint8]:
         """The pixels of a photo, uint8 [H, W, 3] RGB."""
-        if name not in self.search.photos:
-            raise UserError(f"there is no photo {name!r}")
         return self._pixels(name, self.search.content(name))
 
     def masks(
@@ -164,7 +165,7 @@ class Pictures:
             content: What the photo is known by.
             pixels: uint8 [H, W, 3] RGB.
         """
-        path = self.folder.with_name("pictures") / f"{content.split()[1]}.jpg"
+        path = self.folder.with_name("pictures") / f"{content.partition(' ')[2]}.jpg"
         try:
             os.utime(path)
         except FileNotFoundError:

@@ -33,7 +33,8 @@ class Annotation:
         photo: The photo's name. What the photo is known by is its content: names may change between two starts.
         mask: The place, as compressed RLE at the photo's own size.
         verdict: ``right``: this is an object of the class. ``wrong``: this is none.
-        content: The size and the hash of the photo's file; empty in projects of earlier versions.
+        content: The size and the hash of the photo's file, and of a frame of a video its number; empty in projects of
+            earlier versions.
     """
 
     id: int
@@ -120,6 +121,12 @@ class Project:
         """The annotations of one photo. Needs no lock: a new state replaces the old one."""
         return self._by_photo.get(photo, [])
 
+    @property
+    def contents(self) -> set[str]:
+        """The contents of all photos about which any step, also an undone one, said something."""
+        said = {one.content for step in self._steps for one in step.add}
+        return said.union(*(step.reviewed for step in self._steps))
+
     def ever_had(self, annotation: Annotation) -> bool:
         """Whether any step, also an undone one, added this annotation; its id and its photo's content do not count."""
         known = (one for step in self._steps for one in step.add)
@@ -197,7 +204,7 @@ def _annotation(content: Any) -> Annotation:
     types = type(one.id), type(one.photo), type(one.content), type(one.reference)
     if types != (int, str, str, bool):
         raise ValueError(f"annotation {one.id!r} has a value of another type")
-    if one.content and not re.fullmatch(r"\d+ [0-9a-f]{64}", one.content):
+    if one.content and not re.fullmatch(r"\d+ [0-9a-f]{64}( \d+)?", one.content):
         raise ValueError(f"annotation {one.id} is of a photo that is known by {one.content!r}")
     if one.verdict not in get_args(Verdict):
         raise ValueError(f"annotation {one.id} is {one.verdict!r}")

@@ -229,12 +229,13 @@ def place(annotations: Sequence[Annotation], photos: Mapping[str, Photo]) -> lis
     """
     wanted = dict.fromkeys((one.photo, one.content) for one in annotations)
     copies = find_contents({content for _, content in wanted if content}, [photo.target for photo in photos.values()])
+    copies |= {photo.content: [name] for name, photo in photos.items() if photo.content}  # frames of videos
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for name, content in wanted:
         known, names = content, copies.get(content, [])
         if not content and name in photos:  # of an earlier version
             with suppress(UserError):
-                known, names = identity(photos[name].target.path, name), [name]
+                known, names = photos[name].identify(), [name]
         taken = {other for other, _ in found.values()}
         for other in sorted(names, key=lambda other: (other != name, other in taken))[:1]:  # each copy keeps its own
             photos[other].content = known

@@ -1,7 +1,7 @@
 """The search in the background: the networks see each photo once, and photos are classified when the memory changes."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,11 +39,13 @@ class Photo:
     """A photo and what is known of it.
 
     Attributes:
-        content: What its file is known by, from :func:`identity`; None before the file was looked at.
+        identify: Returns what it is known by now, see :func:`identity`.
+        content: What it is known by since it was first looked at; None before.
         memory: The number of the memory that it was found with; -1 before.
     """
 
     target: TargetImage
+    identify: Callable[[], str]
     content: str | None = None
     proposed: bool = False
     found: list[Item] = field(default_factory=list)
@@ -71,6 +73,21 @@ class Progress:
         return self.classified == self.photos
 
 
+class Photos(dict[str, Photo]):
+    """The photos by name. A frame of a video about which nothing was said is none, but is found by its name, too.
+
+    Args:
+        look_up: Returns a photo that is none of these; raises a UserError where there is none.
+    """
+
+    def __init__(self, photos: Iterable[Photo], look_up: Callable[[str], Photo]) -> None:
+        super().__init__({photo.target.name: photo for photo in photos})
+        self.look_up = look_up
+
+    def __missing__(self, name: str) -> Photo:
+        return self.look_up(name)
+
+
 class Search:
     """Searches photos in a thread of its own.
 
@@ -87,10 +104,10 @@ class Search:
     """
 
     def __init__(
-        self, segmenter: ReferenceSegmenter, photos: Sequence[TargetImage], folder: Path, afterwards: Callable[[], None]
+        self, segmenter: ReferenceSegmenter, photos: Photos, folder: Path, afterwards: Callable[[], None]
     ) -> None:
         self.segmenter, self.afterwards = segmenter, afterwards
-        self.photos = {target.name: Photo(target) for target in photos}
+        self.photos = photos
         networks = hash_networks(segmenter.segmenter)
         depends_on = proposals_depend_on(networks, segmenter.segmenter.settings, segmenter.precision)
         self.cache = ProposalCache(folder, depends_on)
@@ -143,26 +160,35 @@ class Search:
             name = unique_names([*self.photos, name])[-1]
             stems = [photo.target.stem for photo in self.photos.values()]
             target = TargetImage(name, unique_stems([name], stems)[0], partial(as_rgb, path), path)
-            self.photos[name] = Photo(target)
+            self.photos[name] = photo_of(target)
         return name
+
+    def set_frames(self, frames: Mapping[str, Photo]) -> None:
+        """Say which frames of videos are among the photos."""
+        earlier = {name for name, photo in self.photos.items() if photo.target.video is not None}
+        if earlier != frames.keys():
+            with self.changing():
+                for name in earlier - frames.keys():
+                    del self.photos[name]
+                self.photos |= {name: photo for name, photo in frames.items() if name not in earlier}
 
     def open(self, name: str) -> None:
         """Search this photo before all others, also where it could not be read before."""
         with self.changing():
-            self.first, self.photos[name].problem = name, ""
+            self.photos[name].problem, self.first = "", name
 
     def content(self, name: str) -> str:
         """What a photo's file is known by since it was first looked at."""
         photo = self.photos[name]
         if photo.content is None:
-            photo.content = identity(photo.target.path, name)
+            photo.content = photo.identify()
         return photo.content
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """The pixels of a photo, uint8 [H, W, 3] RGB. One whose file is another one than before is searched again."""
         photo, content = self.photos[name], self.content(name)
         pixels = photo.target.read()
-        if identity(photo.target.path, name) != content:
+        if photo.identify() != content:
             with self.changing():
                 photo.content, photo.proposed, photo.found, photo.memory = None, False, [], -1
                 dropped = self.kept.pop(name, None)
@@ -276,7 +302,7 @@ class Search:
 
     def _key(self, name: str) -> str:
         """The name of a photo's entry in the cache."""
-        return self.cache.key_of(self.content(name).split()[1])
+        return self.cache.key_of(self.content(name).partition(" ")[2])
 
     def _is_classified(self, photo: Photo) -> bool:
         return bool(photo.problem) or photo.memory == self.memory
@@ -284,7 +310,13 @@ class Search:
     def is_settled(self) -> bool:
         """Whether all photos are classified, and what is done afterwards is done."""
         with self.state:
-            return self.settled == self.memory and all(map(self._is_classified, self.photos.values()))
+            photos = [*self.photos.values(), *([self.photos[self.first]] if self.first else [])]
+            return self.settled == self.memory and all(map(self._is_classified, photos))
+
+
+def photo_of(target: TargetImage) -> Photo:
+    """The photo that an image file is."""
+    return Photo(target, partial(identity, target.path, target.name))
 
 
 def named(name: str, error: Exception) -> str:

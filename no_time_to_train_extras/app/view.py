@@ -10,12 +10,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.rle import decode_crop, encode_mask, mask_box
+from no_time_to_train.data.rle import Rle, decode_crop, encode_mask, mask_box
+from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.visual.drawing import PALETTE, is_dark, outlines
 from no_time_to_train_extras.app.corrections import Item
 
 #: Outlines are drawn as exactly as pictures with sides of this many pixels show.
 SIDE = 3000
+
+#: How far such a polygon is from the outline, as a share of the outline's length.
+CORNERS = 0.006
 
 #: Outlines that stay in memory.
 KEPT_OUTLINES = 4096
@@ -33,6 +37,8 @@ class View:
         clicked: Where the selected object was clicked on, (x, y) in pixels of the photo.
         number: The number of the last act of the browser that was answered.
         names: The photos in the order in which the browser lists them.
+        video: What is shown of the video that the photo is a frame of.
+        archive: Where a ZIP file is that the browser loads.
     """
 
     photo: str | None = None
@@ -47,6 +53,8 @@ class View:
     clicked: tuple[float, float] | None = None
     number: int = 0
     names: list[str] = field(default_factory=list)
+    video: dict[str, Any] | None = None
+    archive: str | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -69,30 +77,43 @@ def count_text(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {label}" for label, number in counts.most_common())
 
 
+def title(target: TargetImage) -> str:
+    """What a photo is called on the page; a frame of a video by its time."""
+    return target.name if target.seconds is None else f"{target.video} @ {target.seconds:.2f} s"
+
+
 def scene_items(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str, Any]]:
     """The objects of a photo as the page draws them."""
     drawn = []
     for item in items:
-        color = color_of(item.label, classes)
-        left, top, width, height = mask_box(item.mask)
-        drawn.append(
-            {
-                "label": item.label,
-                "text": f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}",
-                "words": describe(item),
-                "color": color.as_hex(),
-                "ink": "white" if is_dark(color.as_rgb()) else "black",
-                "box": [left, top, left + width, top + height],
-                "path": outline(*item.mask["size"], item.mask["counts"]),
-            }
-        )
+        text = f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}"
+        shape = scene_shape(item.mask, color_of(item.label, classes), text)
+        drawn.append({"label": item.label, "words": describe(item), **shape})
     return drawn
+
+
+def scene_shape(mask: Rle, color: Any, text: str) -> dict[str, Any]:
+    """A mask with a text as the page draws it."""
+    left, top, width, height = mask_box(mask)
+    return {
+        "text": text,
+        "color": color.as_hex(),
+        "ink": "white" if is_dark(color.as_rgb()) else "black",
+        "box": [left, top, left + width, top + height],
+        "path": outline(*mask["size"], mask["counts"]),
+    }
 
 
 def scene_masks(view: View) -> list[dict[str, str]]:
     """The masks to choose from as the page draws them, each with its share of the photo."""
     shown = [] if view.masks is None else [(mask, encode_mask(mask)) for mask in view.masks]
     return [{"share": f"{mask.mean():.1%}", "path": outline(*one["size"], one["counts"])} for mask, one in shown]
+
+
+def corners(mask: NDArray[np.bool_]) -> list[list[int]]:
+    """A polygon with few corners along the outline of the largest part of a mask, x and y in pixels."""
+    longest = max(outlines(mask), key=cv2.contourArea)
+    return cv2.approxPolyDP(longest, CORNERS * cv2.arcLength(longest, True), True)[:, 0].tolist()
 
 
 def color_of(label: str, classes: Sequence[str]) -> Any:

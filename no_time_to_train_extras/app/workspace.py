@@ -30,7 +30,9 @@ from no_time_to_train_extras.app.corrections import Item, correct, doubt, same_o
 from no_time_to_train_extras.app.photos import OpenPhotos
 from no_time_to_train_extras.app.project import Annotation, Project, Step
 from no_time_to_train_extras.app.references import AnnotatedReferences, AutomaticThresholds, place
-from no_time_to_train_extras.app.search import Search, named
+from no_time_to_train_extras.app.search import Photos, Search, named, photo_of
+from no_time_to_train_extras.app.video_frames import Video, Videos
+from no_time_to_train_extras.app.video_tracks import Tracking
 
 #: How far below its threshold an object may be and still make a photo doubtful.
 DOUBTFUL = 0.1
@@ -68,16 +70,23 @@ class Workspace:
     """
 
     def __init__(
-        self, segmenter: ReferenceSegmenter, photos: Sequence[TargetImage], folder: Path, score: float = 0.5
+        self,
+        segmenter: ReferenceSegmenter,
+        photos: Sequence[TargetImage],
+        videos: Videos,
+        folder: Path,
+        score: float = 0.5,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers_in(folder)
         self.segmenter, self.score = segmenter, score
         self.loaded = segmenter.memory
         self.project = Project(folder / "project.json")
-        self.search = Search(segmenter, photos, folder / "proposals", self._find_thresholds)
-        self.photos = self.search.photos
+        self.videos = videos
+        self.photos = Photos([*map(photo_of, photos), *videos.known(self.project.contents)], videos.look_up)
+        self.search = Search(segmenter, self.photos, folder / "proposals", self._find_thresholds)
         self.project.place(lambda annotations: place(annotations, self.photos))
+        self.tracking = Tracking(self.search.networks, folder.parent / "tracks")
         self.opened = OpenPhotos(segmenter, self.search)
         self.references = AnnotatedReferences(segmenter, folder / "shots.memory")
         self.finder = AutomaticThresholds(self._proposals, segmenter.segmenter.settings)
@@ -101,7 +110,8 @@ class Workspace:
     @property
     def state(self) -> tuple[int, ...]:
         """Differs wherever anything that is shown differs."""
-        return self.search.changes, self.project.version, self.number_of_automatic
+        known = self.search.changes, self.project.version, self.number_of_automatic
+        return *known, self.videos.changes, self.tracking.changes, self.tracking.progress[0]
 
     def shown(self, name: str) -> Shown:
         """What is shown of a photo."""
@@ -198,6 +208,17 @@ class Workspace:
         denial = [] if item.confirmed else [replace(self._denial(name, item), reference=False)]
         self.do(f"{item.label}: removed", denial, (name, item.mask))
 
+    def track(self, video: Video, every: int) -> None:
+        """Start to find the tracks in a video, in one frame in so many."""
+        with self.project.lock:
+            lowest = {label: self.thresholds.of(label) for label in self.classes}
+            self.tracking.start(video, self.segmenter, lowest, every)
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        self.tracking.close()
+        self.search.close()
+
     def set_threshold(self, label: str, score: float | None) -> None:
         """Choose the threshold of a class; None takes the automatic one again, or the default."""
         if self.project.thresholds.get(label) != score:
@@ -209,6 +230,7 @@ class Workspace:
         content, reviewed = self.search.content(name), not self.is_reviewed(name)
         text = "reviewed" if reviewed else "not reviewed"
         self.project.do(Step(f"{name}: {text}", reviewed={content: reviewed}))
+        self.learn()
 
     def rename_class(self, label: str, name: str) -> None:
         """Give a class another name, or join it to another class; the order of the classes stays."""
@@ -312,6 +334,8 @@ class Workspace:
         """Make the memory from what was loaded and from the annotations, and classify all photos again."""
         with self.project.lock:
             annotations = self.project.annotations.values()
+            contents = self.project.reviewed.union(one.content for one in annotations)
+            self.search.set_frames({photo.target.name: photo for photo in self.videos.known(contents)})
             here = {one.id for name in self.photos for one in self.said(name)}
             present = [one for one in annotations if one.id in here]
             self.references.describe(present, self.opened.pixels, new=False)  # those of an earlier process

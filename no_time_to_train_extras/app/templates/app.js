@@ -1,7 +1,7 @@
 // The photo with what was found in it, and the tools below. The server sends a scene: outlines in pixels of the photo,
 // and what can be done. Zooming, hovering and typing happen here; every click is an act that the server answers in order.
 const noTimeToTrain = (() => {
-  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set() };
+  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set(), frame: null, bent: null, held: -1 };
   const find = (selector) => document.querySelector(selector);
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -19,6 +19,8 @@ const noTimeToTrain = (() => {
   // What was sent and is not answered yet counts as done here: the name can be typed before the mask is there.
   function act(name, ...values) {
     state.sent += 1;
+    if (name !== "frame") state.frame = null;
+    if (name !== "bend") Object.assign(state, { bent: null, held: -1 });
     send({ act: name, values, number: state.sent });
   }
 
@@ -56,7 +58,7 @@ const noTimeToTrain = (() => {
     }
     image.alt = scene.photo ? `${scene.photo}: ${scene.counts || "nothing found"}` : "";
     find("#title").replaceChildren(
-      make("b", { textContent: scene.photo ?? "" }), ` ${scene.counts} `, make("span", { className: "hint", textContent: scene.hint })
+      make("b", { textContent: scene.title ?? "" }), ` ${scene.counts} `, make("span", { className: "hint", textContent: scene.hint })
     );
     for (const way of ["undo", "redo"]) {
       const button = find(`#${way}`), name = way[0].toUpperCase() + way.slice(1);
@@ -75,6 +77,8 @@ const noTimeToTrain = (() => {
       find("#chosen").textContent = item ? item.words : "";
       if (item === undefined || scene.selected !== before.selected) find("#other input").value = "";
     }
+    if (scene.archive && scene.archive !== before.archive) make("a", { href: scene.archive, download: "" }).click();
+    timeline();
     find("#choice").hidden = scene.masks.length < 2;
     find("#choice div").replaceChildren(...scene.masks.map((mask, index) => {
       const button = make("button", { type: "button", textContent: mask.share, title: `mask ${index + 1} of ${scene.masks.length}` });
@@ -88,6 +92,64 @@ const noTimeToTrain = (() => {
     chips();
   }
 
+  // The time line of a video: pictures, a slider, and a row for each track.
+  function timeline() {
+    const { video } = state.scene;
+    toggle("#video", Boolean(video));
+    if (!video) return;
+    if (state.sent <= state.scene.number) {
+      if (state.frame !== null && state.frame !== video.number) act("frame", state.frame);
+      else state.frame = null;
+    }
+    const last = Math.max(video.count - 1, 1), slider = find("#frame");
+    slider.max = video.count - 1;
+    if (state.frame === null) slider.value = video.number;
+    slider.setAttribute("aria-valuetext", `frame ${video.number}, ${video.seconds} s`);
+    find("#time").textContent = `${video.seconds.toFixed(2)} s, ${video.number} of ${video.count - 1}`;
+    find("#strip").replaceChildren(...video.strip.map(([number, url]) => {
+      const button = make("button", { type: "button", title: `frame ${number}` }, make("img", { src: url, alt: `frame ${number}` }));
+      button.onclick = () => seek(number);
+      return button;
+    }), ...video.chosen.map((number) => {
+      const mark = make("i", { title: `frame ${number} is among the photos` });
+      mark.style.left = `${100 * number / last}%`;
+      return mark;
+    }));
+    find("#tracks").replaceChildren(...video.tracks.flatMap((track) => {
+      const words = `${track.label} ${track.id}`, times = `${words}: ${track.from.toFixed(2)} to ${track.to.toFixed(2)} s`;
+      const name = make("button", { type: "button", title: times }, words, make("span", { textContent: `${track.from.toFixed(1)}-${track.to.toFixed(1)} s` }));
+      const bar = make("div"), part = make("button", { type: "button", title: times });
+      part.setAttribute("aria-label", times);
+      Object.assign(part.style, {
+        left: `${100 * track.first / last}%`, width: `${100 * (track.last - track.first) / last}%`, background: track.color,
+      });
+      name.onclick = () => seek(track.first);
+      part.onclick = (event) => {
+        const share = event.detail ? event.offsetX / part.clientWidth : 0; // no place where a key pressed it
+        seek(Math.round(track.first + share * (track.last - track.first)));
+      };
+      bar.append(part);
+      return [name, bar];
+    }));
+    const [done, count] = video.tracking ?? [];
+    find("#tracking").textContent = video.problem || (video.tracking ? count ? `${done} of ${count} frames` : "starting"
+      : !video.complete ? "the video is being read" : video.outdated ? "the references have changed since"
+      : video.found && !video.tracks.length ? "no track was found" : "");
+    find("#track").disabled = Boolean(video.tracking) || !video.complete;
+    toggle("#stop_tracking", Boolean(video.tracking));
+    toggle("#pack_tracks", video.found && !video.tracking);
+  }
+
+  // Opens a frame; while one is being opened, only the last one that is asked for is opened next.
+  function seek(number) {
+    const { video, number: answered } = state.scene;
+    if (!video) return;
+    state.frame = Math.min(Math.max(number, 0), video.count - 1);
+    find("#frame").value = state.frame;
+    if (state.sent <= answered) act("frame", state.frame);
+  }
+  const step = (by) => seek((state.frame ?? state.scene.video?.number) + by);
+
   // Draws the outlines; another mask than the chosen one where its button is hovered over.
   function paint(hovered) {
     const { scene } = state, svg = find("#photo svg");
@@ -100,6 +162,10 @@ const noTimeToTrain = (() => {
       const path = draw("path", { d: item.path, class: "item" + chosen, stroke: item.color, fill: item.color }, svg);
       draw("title", {}, path).textContent = item.words;
     });
+    for (const track of scene.video?.outlines ?? []) {
+      draw("path", { d: track.path, class: "halo" }, svg);
+      draw("path", { d: track.path, class: "track", stroke: track.color }, svg);
+    }
     const mask = scene.masks[hovered ?? scene.chosen];
     if (mask) {
       draw("path", { d: mask.path, class: "halo" }, svg);
@@ -110,7 +176,35 @@ const noTimeToTrain = (() => {
     for (const [points, kind] of [[[...scene.points, ...corner], "on"], [scene.negative_points, "off"]]) {
       for (const [x, y] of points) state.marks.push(draw("circle", { cx: x + 0.5, cy: y + 0.5, class: kind }, svg));
     }
+    if (bending()) {
+      polygon().forEach(([x, y], index) => {
+        state.marks.push(draw("circle", { cx: x + 0.5, cy: y + 0.5, class: index === state.held ? "corner held" : "corner" }, svg));
+      });
+    }
     place();
+  }
+
+  // The corners of the draft's outline, which can be dragged. Those that a person has bent stay until another act.
+  const bending = () => state.draft && clickMode() === "bend" && state.scene.masks.length > 0;
+  const polygon = () => state.bent ?? state.scene.corners;
+
+  function bend(moved, held = -1) {
+    const before = polygon();
+    Object.assign(state, { bent: moved, held });
+    act("bend", before, moved);
+    paint();
+  }
+
+  // The corner at a pixel; or, with the pixel in it, a new polygon: the corner is put where it lengthens the outline least.
+  function cornerAt([x, y]) {
+    const far = polygon().map(([a, b]) => Math.hypot(a - x, b - y)), nearest = far.indexOf(Math.min(...far));
+    return far[nearest] * scale() < 12 ? nearest : -1;
+  }
+  function withCorner(at) {
+    const corners = polygon(), way = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+    const longer = corners.map((one, index) => way(one, at) + way(at, corners[(index + 1) % corners.length]) - way(one, corners[(index + 1) % corners.length]));
+    const place = longer.indexOf(Math.min(...longer)) + 1;
+    return [corners.toSpliced(place, 0, at), place];
   }
 
   // The size of the photo's pixels on the screen where it fits, and now.
@@ -140,7 +234,7 @@ const noTimeToTrain = (() => {
     find("#zoom").textContent = `${Math.round(100 * size)} %`;
     const labels = find("#labels"), taken = [];
     labels.replaceChildren();
-    for (const item of scene.items) {
+    for (const item of [...(scene.video?.outlines ?? []), ...scene.items]) {
       const label = make("span", { textContent: item.text });
       label.style.background = item.color;
       label.style.color = item.ink;
@@ -221,8 +315,9 @@ const noTimeToTrain = (() => {
       if (fingers.size === 2) { pinch = spread(); moved = true; return; }
       from = event;
       moved = false;
+      if (bending()) { state.held = cornerAt(pixel(event)); paint(); }
       line = [pixel(event)];
-      panning = event.button === 1 || state.space || (event.pointerType === "touch" && state.zoom > 1 && !drawing());
+      panning = event.button === 1 || state.space || (event.pointerType === "touch" && state.zoom > 1 && !drawing() && !bending());
       event.preventDefault();
     });
     frame.addEventListener("pointermove", (event) => {
@@ -244,6 +339,11 @@ const noTimeToTrain = (() => {
         state.x += x - before[0];
         state.y += y - before[1];
         place();
+      } else if (bending()) {
+        if (state.held < 0) return;
+        find("#photo .line")?.remove();
+        const points = polygon().with(state.held, pixel(event));
+        draw("polygon", { points: points.map(([x, y]) => `${x + 0.5},${y + 0.5}`).join(" "), class: "line" }, find("#photo svg"));
       } else if (event.pointerType !== "touch" || drawing()) {
         line.push(pixel(event));
         const [[x1, y1], [x2, y2]] = [line[0], line.at(-1)];
@@ -259,7 +359,8 @@ const noTimeToTrain = (() => {
       from = null;
       find("#photo .line")?.remove();
       if (event.type !== "pointerup") return;
-      if (!moved) { if (began.button === 0 && !state.space && !drawing()) click(merged(began, event)); }
+      if (bending() && !panning) { if (moved && state.held >= 0) bend(polygon().with(state.held, pixel(event)), state.held); }
+      else if (!moved) { if (began.button === 0 && !state.space && !drawing()) click(merged(began, event)); }
       else if (!panning && !pinch && drawing()) { act("draw", line, mode === "draw"); focusName(); }
       else if (!panning && !pinch && event.pointerType !== "touch") box(line[0], pixel(event));
       pinch = null;
@@ -269,7 +370,7 @@ const noTimeToTrain = (() => {
     });
     for (const type of ["pointerup", "pointercancel"]) frame.addEventListener(type, end);
     frame.addEventListener("touchmove", (event) => {
-      if (event.touches.length > 1 || state.zoom > 1 || drawing()) event.preventDefault();
+      if (event.touches.length > 1 || state.zoom > 1 || drawing() || bending()) event.preventDefault();
     }, { passive: false });
     frame.addEventListener("wheel", (event) => {
       if (event.deltaY > 0 && state.zoom === 1) return; // the page scrolls
@@ -277,8 +378,11 @@ const noTimeToTrain = (() => {
       zoom(Math.exp(-Math.min(Math.max(event.deltaY, -100), 100) / 400), ...position(event));
     }, { passive: false });
     for (const type of ["dblclick", "mousedown"]) { // no selected text, and no scrolling by the middle button
-      frame.addEventListener(type, (event) => { event.preventDefault(); if (!state.draft) frame.focus({ preventScroll: true }); });
+      frame.addEventListener(type, (event) => { event.preventDefault(); if (!state.draft || bending()) frame.focus({ preventScroll: true }); });
     }
+    frame.addEventListener("dblclick", (event) => {
+      if (bending() && cornerAt(pixel(event)) < 0) bend(...withCorner(pixel(event)));
+    });
     new ResizeObserver(place).observe(frame);
   }
 
@@ -346,7 +450,7 @@ const noTimeToTrain = (() => {
     ArrowLeft: () => act("step", -1), ArrowRight: () => act("step", 1), r: () => press("right"), w: () => press("wrong"),
     o: () => press("outline"), t: () => press("touch"), v: () => press("reviewed"), Delete: () => press("remove"),
     Backspace: () => press("remove"), Enter: () => press("save"), Escape: () => cancel(), "+": () => zoom(1.4), "=": () => zoom(1.4),
-    "-": () => zoom(1 / 1.4), 0: () => fit(),
+    "-": () => zoom(1 / 1.4), 0: () => fit(), ",": () => step(-1), ".": () => step(1),
   };
   function press(name) {
     const button = find(`#${name}`);
@@ -366,7 +470,9 @@ const noTimeToTrain = (() => {
     const untouched = event.target === name && !state.touched;
     const number = !control && !event.altKey && /^[1-9]$/.test(event.key) ? state.classes[event.key - 1] : undefined;
     let done = null;
-    if (event.key === " " && !field && !event.target.closest("button, summary, a")) { state.space = true; done = () => {}; }
+    if (event.key === "Delete" && !field && bending()) {
+      done = () => { if (state.held >= 0 && polygon().length > 3) bend(polygon().toSpliced(state.held, 1)); };
+    } else if (event.key === " " && !field && !event.target.closest("button, summary, a")) { state.space = true; done = () => {}; }
     else if (number && (untouched || !field)) {
       if (state.draft) done = () => choose("save", number.label);
       else if (!find("#judging").hidden) done = () => choose("rename", number.label);
@@ -380,7 +486,7 @@ const noTimeToTrain = (() => {
     else if (!field && !control && !event.altKey && Object.hasOwn(KEYS, event.key)) done = KEYS[event.key];
     if (!done) return;
     event.preventDefault();
-    if (!event.repeat || /^Arrow|^[+=-]$/.test(event.key)) done();
+    if (!event.repeat || /^Arrow|^[+=,.-]$/.test(event.key)) done();
   }
 
   function start(props, watch, trigger) {
@@ -391,6 +497,10 @@ const noTimeToTrain = (() => {
       previous: ["step", -1], next: ["step", 1], undo: ["undo"], redo: ["redo"], reviewed: ["review"], right: ["judge", "right"],
       wrong: ["judge", "wrong"], remove: ["judge", "remove"], outline: ["outline"], touch: ["touch"],
     })) find(`#${id}`).onclick = () => act(...values);
+    for (const [id, by] of [["before", -1], ["after", 1]]) find(`#${id}`).onclick = () => step(by);
+    find("#frame").oninput = (event) => seek(Number(event.target.value));
+    find("#track").onclick = () => act("track", Number(find("#every").value));
+    for (const name of ["stop_tracking", "pack_tracks"]) find(`#${name}`).onclick = () => act(name);
     find("#cancel").onclick = cancel;
     find("#save").onclick = () => choose("save", field.value);
     find("#rename").onclick = () => choose("rename", find("#other input").value);

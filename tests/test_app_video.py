@@ -1,0 +1,216 @@
+"""Videos in the app: frames become photos by what is said about them, and tracks are found in the background."""
+
+import json
+import random
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.demo.scenes import NOVEL_CLASSES
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.settings import Settings
+from no_time_to_train.pipeline.journal import journal_folder
+from no_time_to_train_extras.app.photos import find_photos
+from no_time_to_train_extras.app.video_frames import NEAR, Video
+from no_time_to_train_extras.app.workspace import Workspace, same_memory
+from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
+
+#: Frames of the clip.
+FRAMES = 6
+
+
+def write_video(path: Path, frames: NDArray[np.uint8], codec: str = "MJPG", rate: float = RATE) -> None:
+    height, width = frames.shape[1:3]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, (width, height))
+    for frame in frames:
+        video.write(frame[..., ::-1])
+    video.release()
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return draw_clip(np.random.default_rng([777, 0]), NOVEL_CLASSES, frames=FRAMES, side=160)
+
+
+@pytest.fixture
+def folder(clip: Clip, tmp_path: Path) -> Path:
+    """A folder with one video, ``clip.avi``, and one photo."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_video(folder / "clip.avi", clip.frames)
+    cv2.imwrite(str(folder / "photo.png"), clip.frames[0, ::2, ::2])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> ReferenceSegmenter:
+    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=8))
+
+
+@pytest.fixture
+def start(segmenter: ReferenceSegmenter, folder: Path, tmp_path: Path) -> Any:
+    """Starts the app; the one that was started before has ended."""
+    started: list[Workspace] = []
+
+    def start() -> Workspace:
+        for earlier in started:
+            earlier.close()
+        segmenter.set_memory(None)
+        out = tmp_path / "out" / "app"
+        started.append(Workspace(segmenter, *find_photos([str(folder)], out / "uploads", out), out))
+        for video in started[-1].videos.all.values():
+            video.read_times()
+        return started[-1]
+
+    yield start
+    started[-1].close()
+
+
+def settle(workspace: Workspace) -> None:
+    """Wait until all photos, and what is looked at, are searched."""
+    search = workspace.search
+    if search.thread.ident is None:
+        search.start()
+    with search.state:
+        assert search.state.wait_for(search.is_settled, 60)
+
+
+def show(workspace: Workspace, clip: Clip, frame: int, index: int = 0) -> None:
+    """Show an object in a frame of the video, or in a photo."""
+    workspace.show(f"clip/{frame:06d}.jpg", clip.masks[frame, index], NOVEL_CLASSES[clip.labels[index]].name)
+
+
+def tracked(workspace: Workspace, until: Callable[[], bool] = lambda: False) -> Any:
+    """Find the tracks in the video, and wait for them."""
+    video = workspace.videos.all["clip"]
+    workspace.track(video, 1)
+    deadline = time.monotonic() + 60
+    while workspace.tracking.video is not None:
+        if until():
+            workspace.tracking.stop()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return workspace.tracking.tracks(video)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "MJPG"), ("a.mp4", "mp4v"), ("a.mpg", "mp4v")])
+def test_any_frame_is_the_one_that_reading_the_whole_file_gives(name: str, codec: str, tmp_path: Path) -> None:
+    bits = np.arange(3 * NEAR)[:, None] >> np.arange(8).repeat(8) & 1  # each frame shows its number in rows
+    frames = np.broadcast_to(255 * bits[:, :, None, None], (3 * NEAR, 64, 64, 3)).astype(np.uint8)
+    write_video(tmp_path / name, frames, codec, rate=25)
+    video = Video(tmp_path / name, name, "a")
+    video.read_times()
+
+    def number(pixels: NDArray[np.uint8]) -> int:
+        return int(((pixels[4::8, 32, 0] > 127) << np.arange(8)).sum())
+
+    order = list(range(3 * NEAR))
+    random.Random(0).shuffle(order)
+    assert [number(video.read(frame)) for frame in order] == order
+    with pytest.raises(UserError, match="cannot be decoded"):
+        video.read(len(order))
+
+
+def test_a_frame_is_searched_when_it_is_looked_at_and_a_photo_once_something_is_said_about_it(
+    start: Callable[[], Workspace], clip: Clip
+) -> None:
+    workspace = start()
+    show(workspace, clip, 0)
+    workspace.search.open("clip/000003.jpg")
+    settle(workspace)
+    assert workspace.items("clip/000003.jpg")
+    assert list(workspace.photos) == ["photo.png", "clip/000000.jpg"]
+    assert workspace.search.progress().photos == 2
+    workspace.right("clip/000003.jpg", workspace.items("clip/000003.jpg")[0])
+    assert list(workspace.photos) == ["photo.png", "clip/000000.jpg", "clip/000003.jpg"]
+    for name in ("clip/000000.jpg.jpg", "clip/3.jpg", "other/000000.jpg", "clip.avi"):
+        with pytest.raises(UserError, match="there is no photo"):
+            workspace.items(name)
+
+
+def test_what_is_said_about_a_frame_is_there_after_a_start_with_a_renamed_video_and_in_the_export(
+    start: Callable[[], Workspace], clip: Clip, folder: Path, tmp_path: Path
+) -> None:
+    workspace = start()
+    show(workspace, clip, 5)
+    workspace.review("clip/000002.jpg")
+    (folder / "clip.avi").rename(folder / "renamed.avi")
+    again = start()
+    assert {"renamed/000005.jpg", "renamed/000002.jpg"} <= set(again.photos)
+    assert [item.confirmed for item in again.items("renamed/000005.jpg")] == [True]
+    assert again.is_reviewed("renamed/000002.jpg")
+    settle(again)
+    again.export(tmp_path / "results")
+    entries = {
+        one["file_name"]: one for one in json.loads((tmp_path / "results" / "images.json").read_text())["images"]
+    }
+    assert (entries["renamed/000005.jpg"]["video"], entries["renamed/000005.jpg"]["seconds"]) == ("renamed.avi", 0.5)
+    assert len(load_memory(tmp_path / "results" / "references.memory")) == 1
+
+
+def test_tracks_that_were_stopped_go_on_after_a_start_and_stay_until_others_are_found(
+    start: Callable[[], Workspace], clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("no_time_to_train_extras.video.track_run.FRAMES_AT_ONCE", 1)
+    workspace = start()
+    with pytest.raises(UserError, match="show an object first"):
+        tracked(workspace)
+    show(workspace, clip, 0)
+    assert tracked(workspace, until=lambda: workspace.tracking.progress[0] >= 2) is None
+    (unfinished,) = (tmp_path / "out" / "tracks" / "clip").iterdir()
+    assert journal_folder(unfinished / "results.json").exists()
+    workspace = start()
+    tracks = tracked(workspace)
+    assert workspace.tracking._run.done_before >= 1
+    assert tracks.folder == unfinished
+    assert {row["label"] for row in tracks.rows.values()} == {NOVEL_CLASSES[clip.labels[0]].name}
+    assert all(0 <= row["first"] <= row["last"] < FRAMES for row in tracks.rows.values())
+    workspace = start()
+    assert workspace.tracking.tracks(workspace.videos.all["clip"]).rows == tracks.rows
+    assert same_memory(workspace.tracking.tracks(workspace.videos.all["clip"]).memory, workspace.segmenter.memory)
+    show(workspace, clip, 3)
+    others = tracked(workspace).folder
+    assert list(unfinished.parent.iterdir()) == [others] != [unfinished]
+
+
+def test_a_broken_video_and_one_that_changes_are_named_in_one_line(
+    start: Callable[[], Workspace], clip: Clip, folder: Path
+) -> None:
+    (folder / "broken.mp4").write_bytes(b"no video")
+    workspace = start()
+    assert "broken.mp4 cannot be read" in workspace.videos.all["broken"].problem
+    show(workspace, clip, 0)
+    write_video(folder / "clip.avi", clip.frames[::-1])
+    assert tracked(workspace) is None
+    assert workspace.tracking.problems["clip"] == "video clip.avi has changed: start the app again"
+
+
+def test_an_app_that_cannot_reach_itself_says_so_in_one_line(
+    start: Callable[[], Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train_extras.app.page import serve
+
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "localhost":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *rest, **more)
+
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
+        monkeypatch.setenv(name, "")  # which the app sets
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(
+        UserError, match=r"cannot start: .*Name or service not known; it must reach itself as localhost"
+    ):
+        serve(start(), tmp_path / "results", tmp_path / "out" / "app", host="0.0.0.0", browser=False, block=False)
