@@ -247,8 +247,18 @@ def test_every_file_is_known_as_one_of_results_and_every_known_name_is_written(o
     assert all(list(out.glob(name)) for name in OF_TRACKS)
 
 
-def test_results_filter_says_that_tracks_have_to_be_found_again(out: Path, refusal: Callable[..., str]) -> None:
-    assert "holds tracks, which depend on the threshold: run track again" in refusal("results", "filter", out)
+def test_results_filter_leaves_out_objects_of_low_scores_and_changes_nothing_else(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["results", "filter", str(out), "--threshold", "0.5", "--out", str(tmp_path / "all")])
+    for path in sorted(path.relative_to(out) for path in out.rglob("*") if path.suffix not in (".mp4", ".memory", "")):
+        assert (tmp_path / "all" / path).read_bytes() == (out / path).read_bytes(), path
+    capsys.readouterr()
+    main(["results", "filter", str(tmp_path / "all"), "--class-score", "cup=0.8"])  # all have 0.75
+    assert "1 object of 3: 1 coin" in capsys.readouterr().out
+    assert [row["class"] for row in read_table(tmp_path / "all/tracks.csv")] == ["coin"]
+    assert len(list((tmp_path / "all/tracks").iterdir())) == 1
+    assert {one["category_id"] for one in json.loads((tmp_path / "all/results.json").read_text())} == {2}
 
 
 def test_a_folder_of_frames_gives_what_the_video_gives(inputs: Path, out: Path, tmp_path: Path) -> None:
@@ -516,9 +526,8 @@ def test_sam_2_encodes_each_frame_once_when_masks_are_carried(monkeypatch: pytes
     sam2, encoded = segmenter.segmenter.proposer.sam2, []
     encode = sam2.forward_image
     monkeypatch.setattr(sam2, "forward_image", lambda images: (encoded.append(images), encode(images))[1])
-    images = [np.zeros_like(clip.frames[0]), *clip.frames]
-    frames = [Frame(number, number / 10, image) for number, image in enumerate(images)]
-    found = list(track_frames(segmenter, frames, {"it": 0.3}, Tracker(tracker_settings(10)), propagate=2))
+    frames = enumerate([np.zeros_like(clip.frames[0]), *clip.frames])
+    found = list(segmenter.track(((number / 10, image) for number, image in frames), threshold=0.3, propagate=2))
     assert len(encoded) == len(found) == 4
 
 

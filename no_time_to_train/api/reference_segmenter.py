@@ -502,7 +502,12 @@ class ReferenceSegmenter:
         return follow(proposals, lambda each: each, partial(self._classify_with_notice, threshold=thresholds))
 
     def track(
-        self, video: Video, threshold: Threshold = USUAL_THRESHOLD, every: int = 1, returns: float = 10
+        self,
+        video: Video,
+        threshold: Threshold = USUAL_THRESHOLD,
+        every: int = 1,
+        returns: float = 10,
+        propagate: int = 1,
     ) -> Iterator[TrackedFrame]:
         """Find the objects of the known classes in a video or a live picture, each with its identity (docs/video.md).
 
@@ -513,10 +518,12 @@ class ReferenceSegmenter:
             every: One frame in this many is used.
             returns: Seconds in which an object that was hidden or has left gets its identity back. 0 where none comes
                 back, as on a belt.
+            propagate: Objects are looked for in one in this many of these frames. SAM 2's memory carries their masks
+                through the others, where the score is the predicted IoU.
         """
         from no_time_to_train_extras.video.track_frames import track
 
-        return track(self, video, self._thresholds(threshold), every, returns)
+        return track(self, video, self._thresholds(threshold), every, returns, propagate)
 
     def propose(
         self,

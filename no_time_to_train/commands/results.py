@@ -26,10 +26,11 @@ def filter(
     """Choose other thresholds for the results of segment: all files again in seconds, without the networks.
 
     Instances that were left out come back where the threshold is lowered. Labels that were corrected in the folder's
-    label files are lost: copy those first, or give --out.
+    label files are lost: copy those first, or give --out. Of the results of track, objects are left out whose mean
+    score is lower; none comes back.
 
     Args:
-        results: The --out folder of segment.
+        results: The --out folder of segment or of track.
         threshold: The lowest score of an instance, from 0 to 1. Default: as before.
         class_score: The lowest score of one class: NAME=X. May be given several times.
         format: Label files and videos to write as well. Default: those that the folder has.
@@ -41,13 +42,24 @@ def filter(
     Examples:
         no-time-to-train results filter out/ --threshold 0.37 --class-score boat=0.5
         no-time-to-train results filter out/ --threshold 0.37 --format yolo --out better/
+        no-time-to-train results filter tracks/ --threshold 0.4
     """
     if not results.is_dir():
-        raise UserError(f"there is no folder {results}: give the --out folder of segment")
+        raise UserError(f"there is no folder {results}: give the --out folder of segment or track")
     Thresholds.parse(threshold or 0, class_score)
     in_place = out is None or real_path(out) == real_path(results)
     target = results if out is None else out
     check_output(target, overwrite or in_place)
+
+    if (results / "tracks.csv").is_file():
+        if format or (threshold is None and not class_score):
+            raise UserError(f"{results} holds tracks: give --threshold or --class-score, and no --format")
+
+        from no_time_to_train_extras.video.filter_tracks import filter_tracks
+
+        kept = filter_tracks(results, target, threshold or 0.0, class_score, overwrite or in_place)
+        print(f"{kept}; open {target / 'index.html'}")
+        return
 
     from no_time_to_train.data.images import allow_pixels
     from no_time_to_train.pipeline.filter_results import filter_results

@@ -44,8 +44,6 @@ def filter_results(
         formats: Further formats to write; without any, those that the folder has.
         overwrite: Whether finished results in ``out`` may be replaced.
     """
-    if (folder / "tracks.csv").is_file():
-        raise UserError(f"{folder} holds tracks, which depend on the threshold: run track again with another one")
     for name in ("all_results.json", "images.json", "references.memory"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}: give the --out folder of a segment command that has ended")

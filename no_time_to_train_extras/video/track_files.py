@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, groupby, product
 from pathlib import Path
 from typing import Any
@@ -113,20 +113,34 @@ class TrackFiles:
         self.database.executescript(TABLES)
         self._insert("classes", [(one.id, one.name) for one in memory.categories])
         self.filmstrips = Filmstrips(self.database)
+        self.save_filmstrip: Callable[[int, Path], None] = self.filmstrips.save
         self.video = VideoFile(rate) if "video" in formats else None
 
     def add(self, frame: TrackedFrame) -> None:
         """Add the next frame."""
-        image = f"{self.name}/{frame.number:06d}.jpg"
-        self._insert("frames", [(frame.number, frame.seconds, image, *frame.instances.image.shape[:2])])
-        rows = []
-        for record, corners in zip(frame.record["results"], frame.instances.boxes.tolist(), strict=True):
-            rle, of_track = record["segmentation"], (record["track_id"], record["category_id"], record["score"])
-            rows.append((frame.number, *of_track, *corners, mask_area(rle), json.dumps(rle), json.dumps(mask_box(rle))))
-        self._insert("instances", rows)
+        height, width = frame.instances.image.shape[:2]
+        self.add_records(frame.number, frame.seconds, (height, width), frame.record["results"])
         self.filmstrips.add(frame)
         if self.video is not None:
             self.video.add(draw_tracks(frame), frame.seconds)
+
+    def add_records(
+        self, number: int, seconds: float, size: tuple[int, int], records: Sequence[dict[str, Any]]
+    ) -> None:
+        """Add the next frame without its pixels.
+
+        Args:
+            size: Its height and width.
+            records: COCO results with ``track_id``.
+        """
+        self._insert("frames", [(number, seconds, f"{self.name}/{number:06d}.jpg", *size)])
+        rows = []
+        for record in records:
+            rle, of_track = record["segmentation"], (record["track_id"], record["category_id"], record["score"])
+            x, y, w, h = map(int, box := mask_box(rle))
+            corners = x, y, x + w - 1, y + h - 1  # the last row and column, as in the results of the method
+            rows.append((number, *of_track, *corners, mask_area(rle), json.dumps(rle), json.dumps(box)))
+        self._insert("instances", rows)
 
     def finish(self) -> dict[str, int]:
         """Write the files, and return the number of different objects of each class that has any."""
@@ -144,7 +158,9 @@ class TrackFiles:
         video = {"id": 1, "name": self.name}
         start: dict[str, Any] = {"videos": [video], "categories": categories}
         _write_list(self.out / "results.json", None, "", self.database.execute(RESULTS))
-        _write_list(self.out / "images.json", {**start, "annotations": []}, "images", self.database.execute(IMAGES))
+        places = {"lines": self.lines, "zones": self.zones}
+        of_frames = {"info": places, **start, "annotations": []}
+        _write_list(self.out / "images.json", of_frames, "images", self.database.execute(IMAGES))
         if "mots" in self.formats:
             self._write_mots()
         if "youtube-vis" in self.formats:
@@ -213,7 +229,7 @@ class TrackFiles:
         """Write ``index.html`` and the filmstrips."""
         tracks = self.database.execute(TRACK_ROWS).fetchall()
         for track in tracks:
-            self.filmstrips.save(track[0], self.out / "tracks" / f"{track[0]}.jpg")
+            self.save_filmstrip(track[0], self.out / "tracks" / f"{track[0]}.jpg")
         ((frames, end),) = self.database.execute("SELECT COUNT(*), COALESCE(MAX(seconds), 0) FROM frames")
         colors = {track[0]: PALETTE.by_idx(color_of(track[0])).as_hex() for track in tracks}
         counts = {category.name: objects.get(category.name, 0) for category in self.memory.categories}

@@ -232,19 +232,25 @@ def _joined(one: Detections, other: Detections) -> Detections:
 
 
 def track(
-    segmenter: "ReferenceSegmenter", video: Video, thresholds: Mapping[str, float], every: int, returns: float
+    segmenter: "ReferenceSegmenter",
+    video: Video,
+    thresholds: Mapping[str, float],
+    every: int,
+    returns: float,
+    propagate: int,
 ) -> Iterator[TrackedFrame]:
     """What ``ReferenceSegmenter.track`` returns."""
     check_number("every", every, Positive)
+    check_number("propagate", propagate, Positive)
     check_number("returns", returns, Seconds)
     tracker = Tracker(tracker_settings(returns))
     if isinstance(video, str | Path | int):
         frames = Frames(str(video), every)
         try:
-            yield from track_frames(segmenter, frames, thresholds, tracker)
+            yield from track_frames(segmenter, frames, thresholds, tracker, propagate)
         finally:
             frames.close()
     else:
         numbered = islice(enumerate(video), 0, None, every)
         own = (Frame(number, seconds, as_rgb(image)) for number, (seconds, image) in numbered)
-        yield from track_frames(segmenter, own, thresholds, tracker)
+        yield from track_frames(segmenter, own, thresholds, tracker, propagate)
