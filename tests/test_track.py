@@ -31,11 +31,9 @@ from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
 from no_time_to_train_extras.video import track_run
-from no_time_to_train_extras.video.frames import Frame, Frames
+from no_time_to_train_extras.video.frames import Frames
 from no_time_to_train_extras.video.live import LiveFrames
 from no_time_to_train_extras.video.moving_scenes import draw_clip
-from no_time_to_train_extras.video.track_frames import track_frames, tracker_settings
-from no_time_to_train_extras.video.tracker import Tracker
 from tests.conftest import recorded
 from tests.stand_in import StandIn, files_of
 
