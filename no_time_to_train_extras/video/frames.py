@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_rgb, is_image
+from no_time_to_train.data.names import clean_characters
 from no_time_to_train.data.targets import find_targets, is_video
 from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError
@@ -75,7 +76,7 @@ class Frames:
         self.camera = LiveFrames(source, every) if is_live(source) else None
         self.live = watch or self.camera is not None
         stem = self.shown if "://" in source else self.path.stem
-        self.name = re.sub(r"[^\w.-]+", "_", f"camera_{stem}" if stem.isdecimal() else stem)
+        self.name = clean_characters(re.sub(r"[^\w.-]+", "_", f"camera_{stem}" if stem.isdecimal() else stem))
         self.rate = fps / every
         self.count: int | None = None
         if self.camera is not None:

@@ -97,13 +97,15 @@ def track(
         for example in examples:
             example.check_size()
 
-        from no_time_to_train.commands.segment import measured_thresholds
         from no_time_to_train_extras.video.frames import Frames
-        from no_time_to_train_extras.video.track_frames import tracker_settings
-        from no_time_to_train_extras.video.track_run import TrackRun
 
         if not live:  # a camera is opened once it is needed
             frames = Frames(images, every, fps, watch, most, out)
+
+        from no_time_to_train.commands.segment import measured_thresholds
+        from no_time_to_train_extras.video.track_frames import tracker_settings
+        from no_time_to_train_extras.video.track_run import TrackRun
+
         segmenter = networks.build()
         for path in memory:
             segmenter.load_memory(path)
