@@ -86,6 +86,14 @@ def test_results_whose_ids_mean_other_classes_than_the_ground_truths_are_not_sco
     assert "run segment with --images" in error
 
 
+def test_an_empty_results_file_is_said(photo: Photo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = results_of(tmp_path / "out", photo)
+    results.write_text("[]")
+    (results.parent / "images.json").unlink()
+    main(["evaluate", "--gt", str(tmp_path / "coco/annotations.json"), "--results", str(results)])
+    assert "holds no detection" in capsys.readouterr().err
+
+
 def test_a_missing_target_is_skipped_and_named(
     photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,11 @@
 """``evaluate``: score a COCO results file of any detector."""
 
+import warnings
 from pathlib import Path
 
 from no_time_to_train.commands.options import check_files
 from no_time_to_train.config import Protocol
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import write_json
 from no_time_to_train.ranges import Fraction, Positive, Seed
 
@@ -71,6 +72,8 @@ def evaluate(
         coco = read_ground_truth(gt, results)
         categories = select_categories(coco, gt, split, cat_names)
         found = read_results(results, coco)
+        if not found:
+            warnings.warn(f"{results} holds no detection", UserNotice, stacklevel=2)
         metrics, tables = evaluation.evaluate(coco, found, categories, protocol, semantic_threshold, errors)
         if not metrics:
             raise UserError(f"{gt} has no annotation of the classes: there is nothing to evaluate")
