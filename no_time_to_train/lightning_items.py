@@ -150,7 +150,7 @@ class ItemLoader(DataLoader[Any]):
         dataset: Any,
         sampler: RankSampler,
         workers: int,
-        at_once: int,
+        at_once: int = 1,
     ) -> None:
         timeout = LOADING_TIMEOUT if workers else 0
         super().__init__(

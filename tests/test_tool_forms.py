@@ -172,7 +172,7 @@ def photo(path: Path) -> Path:
     ],
     ids=["masks", "boxes"],
 )
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"crops"}))
 def test_what_is_written_for_a_tool_is_read_back_exactly(form: str, objects: dict[Any, Any], tmp_path: Path) -> None:
     path = photo(tmp_path / "photos" / "sub" / "a.png")
     files = FORMATS[form](tmp_path / "out", [Category(1, "bird"), Category(2, "boat")], False)

@@ -14,7 +14,7 @@ from no_time_to_train.files import atomic_write
 class CropFiles(LabelFiles):
     """``CLASS/STEM_NUMBER.png``: the box of an object, transparent outside its mask.
 
-    The numbers are those of ``instances.csv``; STEM has the folders of the image. As references, these are cut-outs.
+    The numbers are those of ``instances.csv``; STEM has the folders of the image.
     """
 
     form = "crops"
