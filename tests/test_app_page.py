@@ -144,6 +144,30 @@ def test_a_class_is_renamed_and_its_references_can_be_opened_and_forgotten(
     assert steps(app)[-1] == "ship: reference removed"
 
 
+def test_a_color_that_is_chosen_for_a_class_is_everywhere_and_ctrl_z_takes_it_back(
+    user: User, app: App, places: list[tuple[float, float]]
+) -> None:
+    def colors(outline: str) -> Any:
+        """The colors of labels and buttons of classes once the outlines have this one."""
+        user.page.locator(f"#stage .item[stroke='{outline}'][fill='{outline}']").first.wait_for(state="attached")
+        return user.page.evaluate("""() => [...document.querySelectorAll("#labels span, #label-classes i")].map(
+          (one) => one.style.background).filter((one, index, all) => all.indexOf(one) === index)""")
+
+    user.show(*places[0], "boat")
+    color = user.page.get_by_title("color of boat")
+    before = color.input_value()
+    user.page.locator("#classes summary").focus()
+    user.page.keyboard.press("Shift+Tab")
+    assert color.evaluate("one => one === document.activeElement")
+    color.fill("#ffd0e0")
+    assert colors("#ffd0e0") == ["rgb(255, 208, 224)"]
+    assert user.page.locator("#labels span").first.evaluate("one => one.style.color") == "black"
+    assert color.evaluate("one => one === document.activeElement"), "the window in which it is chosen stays open"
+    user.page.keyboard.press("Control+z")
+    assert "rgb(255, 208, 224)" not in colors(before)
+    assert (color.input_value(), steps(app)) == (before, ["boat: shown"])
+
+
 def test_a_small_photo_is_enlarged_and_the_wheel_keys_and_dragging_move_it(user: User) -> None:
     whole, frame = stage(user), user.page.locator("#photo").bounding_box()
     assert max(whole["width"] / frame["width"], whole["height"] / frame["height"]) == pytest.approx(1, abs=0.02)

@@ -59,6 +59,20 @@ def test_another_process_finds_every_step_that_was_done(project: Project) -> Non
     assert again.of_photo("sea.jpg") == [boat(1, reference=False), boat(2, 9)]
 
 
+def test_a_color_of_a_class_is_kept_and_undone_and_projects_without_colors_are_read(project: Project) -> None:
+    project.do(Step("boat: color #ff0080", colors={"boat": "#ff0080"}))
+    project.do(Step("boat is called ship", colors={"boat": None, "ship": "#ff0080"}))
+    assert Project(project.path).colors == {"ship": "#ff0080"}
+    project.undo()
+    assert project.colors == {"boat": "#ff0080"}
+    project.undo()
+    assert project.colors == {}
+    content = json.loads(project.path.read_text())
+    older = [{key: value for key, value in step.items() if key != "colors"} for step in content["steps"]]
+    project.path.write_text(json.dumps({**content, "done": 2, "steps": older}))
+    assert Project(project.path).colors == {}
+
+
 def test_a_step_that_cannot_be_written_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.do(Step("one", add=[boat(1)]))
 
@@ -84,6 +98,7 @@ def test_a_step_that_cannot_be_written_changes_nothing(project: Project, monkeyp
         ({"id": "1"}, "another type"),
         ({"more": 1}, "unexpected keyword"),
         ({"thresholds": {"boat": 2}}, "threshold"),
+        ({"colors": {"boat": "red; }"}}, "'red; }' is no color"),
     ],
 )
 def test_a_file_that_is_no_project_is_named_in_one_line(
@@ -94,7 +109,7 @@ def test_a_file_that_is_no_project_is_named_in_one_line(
     (key,) = change
     if key in content:
         content |= change
-    elif key == "thresholds":
+    elif key in content["steps"][0]:
         content["steps"][0] |= change
     else:
         content["steps"][0]["add"][0] |= change

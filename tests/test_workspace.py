@@ -510,6 +510,24 @@ def test_a_class_that_is_renamed_keeps_its_place_its_threshold_and_its_reference
         workspace.rename_class(before[0], "new name")
 
 
+def test_a_renamed_class_keeps_its_color_and_one_that_it_joins_has_its_own(
+    workspace: Workspace, references: list[Reference], folder: Path
+) -> None:
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    workspace.confirm(annotations, folder)
+    first, second, *_ = workspace.classes
+    workspace.set_color(first, "#ff0080")
+    workspace.set_color("no class", "#ff0080")
+    workspace.rename_class(first, "new name")
+    assert workspace.project.colors == {"new name": "#ff0080"}
+    workspace.rename_class("new name", second)
+    assert workspace.project.colors == {}
+    workspace.undo()
+    with pytest.raises(UserError, match="'pink' is no color"):
+        workspace.set_color("new name", "pink")
+    assert workspace.project.colors == {"new name": "#ff0080"}
+
+
 def test_a_reviewed_photo_stays_reviewed_whatever_it_is_called_and_projects_without_reviews_are_read(
     workspace: Workspace,
 ) -> None:

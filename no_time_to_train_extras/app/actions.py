@@ -40,7 +40,7 @@ class Actions:
         acts = (
             self.open, self.step, self.click, self.box, self.draw, self.bend, self.choose, self.outline, self.touch,
             self.save, self.cancel, self.judge, self.undo, self.redo, self.review, self.rename_class, self.reference,
-            self.forget, self.frame, self.track, self.stop_tracking, self.pack_tracks,
+            self.color_class, self.forget, self.frame, self.track, self.stop_tracking, self.pack_tracks,
         )  # fmt: skip
         self.acts: dict[str, Callable[..., View]] = {function.__name__: function for function in acts}
 
@@ -93,7 +93,7 @@ class Actions:
             scene["hint"] = "" if workspace.classes else "Click on an object that you want to find."
             if shown.full:
                 scene["hint"] = "A photo shows no more objects than these: start the app with a larger --max-instances."
-            scene["items"] = scene_items(items, workspace.classes)
+            scene["items"] = scene_items(items, workspace.classes, project.colors)
             scene["selected"] = items.index(view.selected) if view.selected else -1
             try:
                 pixels = workspace.opened.pixels(view.photo)
@@ -270,6 +270,11 @@ class Actions:
         """Call a class otherwise."""
         self.workspace.rename_class(label, check_label(name))
         return View(view.photo)
+
+    def color_class(self, view: View, label: str, color: str) -> View:
+        """Show a class in another color."""
+        self.workspace.set_color(label, color)
+        return view
 
     def reference(self, view: View, number: int) -> View:
         """Open the photo of a reference, and select its object."""

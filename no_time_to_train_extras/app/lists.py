@@ -125,7 +125,7 @@ class Lists:
         rows = [
             {
                 "label": label,
-                "color": color_of(label, workspace.classes).as_hex(),
+                "color": color_of(label, workspace.classes, workspace.project.colors).as_hex(),
                 "count": counts[label],
                 "references": references[label],
             }

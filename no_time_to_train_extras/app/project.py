@@ -54,6 +54,8 @@ class Step:
         remove: The ids of annotations that it removes.
         thresholds: Thresholds by class that it sets; None takes one back.
         reviewed: Whether photos were reviewed, by their content. Earlier versions wrote no such thing.
+        colors: Colors by class that it sets, such as ``#ff0080``; None takes one back. Earlier versions wrote no such
+            thing, and ignore it.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Step:
     remove: Sequence[int] = ()
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
     reviewed: Mapping[str, bool] = field(default_factory=dict)
+    colors: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Project:
@@ -71,6 +74,7 @@ class Project:
     Attributes:
         annotations: The annotations by their ids, in the order in which they were made.
         reviewed: The contents of the photos that were reviewed.
+        colors: The colors by class that the person chose.
         lock: A reentrant lock.
     """
 
@@ -152,21 +156,30 @@ class Project:
     def _replay(self) -> None:
         """The state after the steps that are done."""
         annotations: dict[int, Annotation] = {}
-        thresholds: dict[str, float] = {}
+        thresholds: dict[str, float | None] = {}
         reviewed: dict[str, bool] = {}
+        colors: dict[str, str | None] = {}
         for step in self._steps[: self._done]:
             for annotation_id in step.remove:
                 annotations.pop(annotation_id, None)
             annotations |= {one.id: one for one in step.add}
-            thresholds |= {label: score for label, score in step.thresholds.items() if score is not None}
-            for label in (label for label, score in step.thresholds.items() if score is None):
-                thresholds.pop(label, None)
+            thresholds |= step.thresholds
             reviewed |= step.reviewed
+            colors |= step.colors
         by_photo: dict[str, list[Annotation]] = {}
         for one in annotations.values():
             by_photo.setdefault(one.photo, []).append(one)
-        self.annotations, self.thresholds, self._by_photo = annotations, thresholds, by_photo
+        self.annotations, self._by_photo = annotations, by_photo
+        self.thresholds = {label: score for label, score in thresholds.items() if score is not None}
+        self.colors = {label: color for label, color in colors.items() if color is not None}
         self.reviewed = {content for content, is_reviewed in reviewed.items() if is_reviewed}
+
+
+def check_color(color: Any) -> str:
+    """A color that a person chose, such as ``#ff0080``."""
+    if not isinstance(color, str) or not re.fullmatch("#[0-9a-f]{6}", color):
+        raise UserError(f"{color!r} is no color: give red, green and blue, such as '#ff0080'")
+    return color
 
 
 def _from_json(content: Any, path: Path) -> tuple[list[Step], int]:
@@ -194,7 +207,9 @@ def _step(content: Any) -> Step:
     reviewed = content.get("reviewed", {})
     if any(type(one) is not bool for one in reviewed.values()):
         raise ValueError("a photo is neither reviewed nor not")
-    return Step(name, [_annotation(one) for one in content["add"]], remove, thresholds, reviewed)
+    chosen = content.get("colors", {}).items()
+    colors = {clean_class_name(label): None if color is None else check_color(color) for label, color in chosen}
+    return Step(name, [_annotation(one) for one in content["add"]], remove, thresholds, reviewed, colors)
 
 
 def _annotation(content: Any) -> Annotation:

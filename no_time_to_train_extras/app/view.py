@@ -1,13 +1,14 @@
 """What one browser shows: the open photo, the outlines of what is found in it, and words about it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
+import supervision as sv
 from numpy.typing import NDArray
 
 from no_time_to_train.data.rle import Rle, decode_crop, encode_mask, mask_box
@@ -82,12 +83,12 @@ def title(target: TargetImage) -> str:
     return target.name if target.seconds is None else f"{target.video} @ {target.seconds:.2f} s"
 
 
-def scene_items(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str, Any]]:
+def scene_items(items: Sequence[Item], classes: Sequence[str], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
     """The objects of a photo as the page draws them."""
     drawn = []
     for item in items:
         text = f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}"
-        shape = scene_shape(item.mask, color_of(item.label, classes), text)
+        shape = scene_shape(item.mask, color_of(item.label, classes, chosen), text)
         drawn.append({"label": item.label, "words": describe(item), **shape})
     return drawn
 
@@ -116,8 +117,10 @@ def corners(mask: NDArray[np.bool_]) -> list[list[int]]:
     return cv2.approxPolyDP(longest, CORNERS * cv2.arcLength(longest, True), True)[:, 0].tolist()
 
 
-def color_of(label: str, classes: Sequence[str]) -> Any:
-    """The color of a class."""
+def color_of(label: str, classes: Sequence[str], chosen: Mapping[str, str]) -> Any:
+    """The color of a class: the one that a person chose, or else the one of its place among the classes."""
+    if label in chosen:
+        return sv.Color.from_hex(chosen[label])
     return PALETTE.by_idx(list(classes).index(label) if label in classes else len(classes))
 
 

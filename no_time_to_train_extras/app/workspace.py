@@ -28,7 +28,7 @@ from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 from no_time_to_train_extras.app.corrections import Item, correct, doubt, same_object
 from no_time_to_train_extras.app.photos import OpenPhotos
-from no_time_to_train_extras.app.project import Annotation, Project, Step
+from no_time_to_train_extras.app.project import Annotation, Project, Step, check_color
 from no_time_to_train_extras.app.references import AnnotatedReferences, AutomaticThresholds, place
 from no_time_to_train_extras.app.search import Photos, Search, named, photo_of
 from no_time_to_train_extras.app.video_frames import Video, Videos
@@ -225,6 +225,11 @@ class Workspace:
             name = f"{label}: automatic score" if score is None else f"{label}: from {score:.2f} on"
             self.project.do(Step(name, thresholds={label: score}))
 
+    def set_color(self, label: str, color: str) -> None:
+        """Choose the color of a class, such as ``#ff0080``."""
+        if label in self.classes and self.project.colors.get(label) != check_color(color):
+            self.project.do(Step(f"{label}: color {color}", colors={label: color}))
+
     def review(self, name: str) -> None:
         """Say that all of a photo is right, or take this back."""
         content, reviewed = self.search.content(name), not self.is_reviewed(name)
@@ -240,9 +245,11 @@ class Workspace:
             renamed = [replace(one, label=name) for one in self.project.annotations.values() if one.label == label]
             score = self.project.thresholds.get(label)
             thresholds = {} if score is None else {label: None, name: score}
+            color = {} if name in self.classes else {name: self.project.colors.get(label)}
             if renamed and name != label:
                 # They keep their ids.
-                self.project.do(Step(f"{label} is called {name}", renamed, thresholds=thresholds))
+                step = Step(f"{label} is called {name}", renamed, (), thresholds, colors={label: None, **color})
+                self.project.do(step)
                 self.learn()
 
     def forget(self, number: int) -> None:

@@ -1,7 +1,7 @@
 // The photo with what was found in it, and the tools below. The server sends a scene: outlines in pixels of the photo,
 // and what can be done. Zooming, hovering and typing happen here; every click is an act that the server answers in order.
 const noTimeToTrain = (() => {
-  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set(), frame: null, bent: null, held: -1 };
+  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set(), rows: new Map(), frame: null, bent: null, held: -1 };
   const find = (selector) => document.querySelector(selector);
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -411,17 +411,25 @@ const noTimeToTrain = (() => {
     if (label.trim()) setDraft(false);
   }
 
+  // A class on the right. Its row stays while its references change: the window in which a color is chosen stays open.
+  function row(label) {
+    const color = make("input", { type: "color", title: `color of ${label}` });
+    color.onchange = () => act("color_class", label, color.value);
+    return make("div", {}, color, make("details"));
+  }
+
   // The classes on the right, each with its references.
   function showClasses(classes) {
     state.classes = classes;
     const none = make("p", { className: "hint", textContent: "No class yet. Click on an object, name it, and every one like it is found." });
-    find("#classes .classes").replaceChildren(...(classes.length ? [] : [none]), ...classes.map((one, index) => {
-      const dot = make("i");
-      dot.style.background = one.color;
+    const rows = classes.map((one, index) => {
+      if (!state.rows.has(one.label)) state.rows.set(one.label, row(one.label));
+      const own = state.rows.get(one.label);
+      if (own.dataset.color !== one.color) own.firstChild.value = own.dataset.color = one.color;
       const key = index < 9 ? [make("kbd", { textContent: index + 1 })] : [];
       const name = make("span", { textContent: one.label }), count = make("b", { textContent: one.count });
       count.setAttribute("aria-label", `${one.count} objects`);
-      const details = make("details", { open: state.open.has(one.label) }, make("summary", {}, dot, name, ...key, count));
+      const details = make("details", { open: state.open.has(one.label) }, make("summary", {}, name, ...key, count));
       details.ontoggle = () => state.open[details.open ? "add" : "delete"](one.label);
       const rename = make("button", { type: "button", textContent: "Rename", className: "rename" });
       rename.onclick = () => {
@@ -440,8 +448,11 @@ const noTimeToTrain = (() => {
         return make("span", {}, shown, forget);
       });
       details.append(make("div", {}, ...(one.references.length ? references : ["from a memory file"]), rename));
-      return details;
-    }));
+      own.lastChild.replaceWith(details);
+      return own;
+    });
+    const list = find("#classes .classes"), shown = rows.length ? rows : [none];
+    if (shown.length !== list.children.length || shown.some((one, index) => one !== list.children[index])) list.replaceChildren(...shown);
     chips();
   }
 
@@ -466,13 +477,13 @@ const noTimeToTrain = (() => {
   function key(event) {
     const name = find("#label input"), other = find("#other input");
     if (!name || event.isComposing) return;
-    const control = event.ctrlKey || event.metaKey, field = event.target.closest("input:not([type=radio]):not([type=checkbox]), textarea, select");
+    const control = event.ctrlKey || event.metaKey, field = event.target.closest("input:not([type=radio], [type=checkbox], [type=color]), textarea, select");
     const untouched = event.target === name && !state.touched;
     const number = !control && !event.altKey && /^[1-9]$/.test(event.key) ? state.classes[event.key - 1] : undefined;
     let done = null;
     if (event.key === "Delete" && !field && bending()) {
       done = () => { if (state.held >= 0 && polygon().length > 3) bend(polygon().toSpliced(state.held, 1)); };
-    } else if (event.key === " " && !field && !event.target.closest("button, summary, a")) { state.space = true; done = () => {}; }
+    } else if (event.key === " " && !field && !event.target.closest("button, summary, a, [type=color]")) { state.space = true; done = () => {}; }
     else if (number && (untouched || !field)) {
       if (state.draft) done = () => choose("save", number.label);
       else if (!find("#judging").hidden) done = () => choose("rename", number.label);
@@ -481,7 +492,7 @@ const noTimeToTrain = (() => {
     else if (event.key === "Enter" && event.target === name) done = () => choose("save", name.value);
     else if (event.key === "Enter" && event.target === other) done = () => choose("rename", other.value);
     else if (event.key === "Escape" && (!field || event.target === name || event.target === other)) done = cancel;
-    else if (event.key === "Enter" && event.target.closest("button, summary, a")) return;
+    else if (event.key === "Enter" && event.target.closest("button, summary, a, [type=color]")) return;
     else if (event.target.closest("[role=radiogroup], [type=radio]") && event.key.startsWith("Arrow")) return;
     else if (!field && !control && !event.altKey && Object.hasOwn(KEYS, event.key)) done = KEYS[event.key];
     if (!done) return;
