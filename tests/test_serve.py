@@ -34,8 +34,7 @@ pytest.importorskip("fastapi", reason="the server's extra is not installed")
 
 import uvicorn
 
-from no_time_to_train_extras.app import request_parts
-from no_time_to_train_extras.server import request_guard
+from no_time_to_train_extras.server import request_guard, request_parts
 from no_time_to_train_extras.server.compute_queue import ComputeQueue
 from no_time_to_train_extras.server.http_api import build_api
 from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard

@@ -16,7 +16,7 @@ from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSi
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.ranges import Fraction, Positive
-from no_time_to_train_extras.app.addresses import Port, check_address, is_loopback
+from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback
 
 try:
     import fcntl

@@ -14,8 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from no_time_to_train_extras.app.addresses import HEADERS, foreign_reason
-from no_time_to_train_extras.app.request_parts import next_part, refusal
+from no_time_to_train_extras.server.addresses import HEADERS, foreign_reason
+from no_time_to_train_extras.server.request_parts import next_part, refusal
 
 #: Bytes of a call, and of uploads and pictures in the temporary folder together.
 LARGEST_CALL, LARGEST_TEMPORARY = 4 * 2**20, 2 * 2**30

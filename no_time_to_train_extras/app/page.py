@@ -18,9 +18,9 @@ from no_time_to_train_extras.app.endpoints import Blocks, Endpoints
 from no_time_to_train_extras.app.guarded_app import THUMBNAILS, GuardedApp
 from no_time_to_train_extras.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train_extras.app.photos import UPLOADS, Thumbnails
-from no_time_to_train_extras.app.request_parts import end_slow_clients
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
+from no_time_to_train_extras.server.request_parts import end_slow_clients
 
 #: Seconds between two looks at the progress of the search.
 EVERY = 1.0
