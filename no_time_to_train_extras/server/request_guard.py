@@ -87,7 +87,7 @@ class RequestGuard:
             await send(message)
 
         try:
-            self.check(scope["path"], Headers(scope=scope))
+            self.check(scope["path"].removeprefix(scope.get("root_path", "")) or "/", Headers(scope=scope))
             await self.api(scope, body.receive, sending)
         except HTTPException as error:
             await refuse(error)(scope, receive, sending)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: The variable of the environment with the token.
 TOKEN = "NO_TIME_TO_TRAIN_TOKEN"
 
+#: The most images that wait, and the megabytes of a request, where nobody says otherwise.
+QUEUE, MEGABYTES = 64, 64
+
 
 def serve(
     *,
@@ -30,8 +33,8 @@ def serve(
     port: Port = 8000,
     token: str | None = None,
     no_token: bool = False,
-    queue: Positive = 64,
-    max_megabytes: Positive = 64,
+    queue: Positive = QUEUE,
+    max_megabytes: Positive = MEGABYTES,
     max_pixels: Positive = 50_000_000,
     networks: NetworkOptions,
 ) -> None:
