@@ -24,6 +24,7 @@ from PIL import Image
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from tests.browser import needs_browser
 from timing.app_user import App, User, browser_page, inside, post
@@ -60,7 +61,9 @@ def truths(tmp_path_factory: pytest.TempPathFactory) -> list[Truth]:
 
 @pytest.fixture(scope="module")
 def app(truths: list[Truth], tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    running = App(Path(truths[0].photo).parent, tmp_path_factory.mktemp("app") / "out", "--points-per-side", "12")
+    running = App(
+        Path(truths[0].photo).parent, tmp_path_factory.mktemp("app") / "out", "--points-per-side", "12", "--api"
+    )
     yield running
     running.end()
     assert "/no_time_to_train_extras/app/" not in running.log.read_text(), "a traceback of this package"
@@ -288,6 +291,23 @@ def test_photo_in_and_coco_out(app: App, truths: list[Truth]) -> None:
     assert {one["name"] for one in found["categories"]} == {largest(truths).label}
 
 
+def test_programs_find_a_class_as_soon_as_it_is_shown_on_the_same_server(app: App, truths: list[Truth]) -> None:
+    shown = largest(truths)
+    assert answer(app, "/api/health")[0] == 200
+    post(app.url, "show", [Path(shown.photo).name, "gravel", [inside(shown.mask)]])
+    try:
+        (memory,) = json.loads(answer(app, "/api/memories")[2])
+        assert "gravel" in [one["name"] for one in memory["classes"]]
+        request = urllib.request.Request(f"{app.url}api/segment?threshold=0.1", Path(shown.photo).read_bytes())
+        with urllib.request.urlopen(request, timeout=60) as response:
+            found = json.load(response)
+    finally:
+        post(app.url, "undo", [])
+    ids = [one["id"] for one in found["categories"] if one["name"] == "gravel"]
+    masks = [decode_mask(one["segmentation"]) for one in found["annotations"] if one["category_id"] in ids]
+    assert max((mask & shown.mask).sum() / (mask | shown.mask).sum() for mask in masks) > 0.8
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -295,6 +315,7 @@ def test_photo_in_and_coco_out(app: App, truths: list[Truth]) -> None:
         (["--demo", "--host", "example.org"], "lets other computers in"),
         (["--demo", "--auth", "me"], "USER:PASSWORD"),
         (["--demo", "--auth", "me:secret", "--no-auth"], "contradict"),
+        (["--demo", "--auth", "me:secret", "--api"], "NO_TIME_TO_TRAIN_TOKEN"),
         ([], "which photos"),
         (["--images", "nowhere"], "checkpoint"),
         (["--images", "nowhere", "--nano"], "nowhere"),
@@ -328,7 +349,7 @@ def answer(app: App, path: str, body: Any = None, method: str = "", **headers: s
 )
 def test_only_the_name_of_this_computer_is_answered(app: App, host: str) -> None:
     host = host.format(urllib.parse.urlsplit(app.url).port)
-    for path in ("/", "/config", "/gradio_api/info"):
+    for path in ("/", "/config", "/gradio_api/info", "/api/health", "/api/segment"):
         status, headers, text = answer(app, path, Host=host, Origin=f"http://{host}")
         assert (status, headers["access-control-allow-origin"]) == (403, None)
         assert len(text) < 200
@@ -385,6 +406,7 @@ def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_ta
     truths: list[Truth], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_TIME_TO_TRAIN_PASSWORD", "secret")
+    monkeypatch.setenv("NO_TIME_TO_TRAIN_TOKEN", "a token")
     form, kind = "username=me&password=", {"content_type": "application/x-www-form-urlencoded"}
     secret, folder = tmp_path / "elsewhere" / "secret.txt", tmp_path / "out" / "app"
     for made in (secret.parent, folder):
@@ -392,9 +414,12 @@ def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_ta
     secret.write_text("secret")
     for name in ("thumbnails", "uploads"):
         (folder / name).symlink_to(secret.parent)
-    with App(Path(truths[0].photo).parent, tmp_path / "out", "--points-per-side", "4", "--auth", "me") as locked:
+    options = "--points-per-side", "4", "--auth", "me", "--api"
+    with App(Path(truths[0].photo).parent, tmp_path / "out", *options) as locked:
         assert b"secret" not in Path(f"/proc/{locked.process.pid}/cmdline").read_bytes()
         assert answer(locked, "/config")[0] == 401
+        assert [answer(locked, f"/api/{path}")[0] for path in ("health", "memories", "segment")] == [200, 401, 401]
+        assert answer(locked, "/api/memories", Authorization="Bearer a token")[::2] == (200, "[]")
         status, headers, _ = answer(locked, "/login", f"{form}secret", **kind)
         assert status == 200
         cookies = headers.get_all("set-cookie")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,8 +34,7 @@ pytest.importorskip("fastapi", reason="the server's extra is not installed")
 
 import uvicorn
 
-from no_time_to_train_extras.app import request_parts
-from no_time_to_train_extras.server import request_guard
+from no_time_to_train_extras.server import request_guard, request_parts
 from no_time_to_train_extras.server.compute_queue import ComputeQueue
 from no_time_to_train_extras.server.http_api import build_api
 from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
@@ -250,6 +249,20 @@ def test_an_image_whose_sender_has_left_is_not_computed(url: str, service: Servi
         wait_until(lambda: service.queue.waiting == 1)
     wait_until(lambda: service.queue.waiting == 0)
     assert service.queue.images == done + 1
+
+
+def test_an_image_that_waits_when_the_queue_is_closed_is_refused(service: Service, content: bytes) -> None:
+    closing = replace(service, queue=ComputeQueue(2))
+    metrics = Metrics()
+    with (
+        running(RequestGuard(build_api(closing, metrics), "127.0.0.1", None, LARGEST, metrics)) as address,
+        busy(closing, 1),
+        ThreadPoolExecutor(1) as program,
+    ):
+        answer = program.submit(call, address, "/segment", content)
+        wait_until(lambda: closing.queue.waiting == 2)
+        closing.queue.thread.shutdown(wait=False, cancel_futures=True)
+        assert (answer.result().status, answer.result().json) == (503, {"detail": "the server ends"})
 
 
 def test_nothing_is_lost_when_twenty_programs_send_at_once(

@@ -25,12 +25,14 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.output_folder import OutputFolder
+from no_time_to_train_extras.app.page_service import PageService
 from no_time_to_train_extras.app.photos import Thumbnails, find_photos
 from no_time_to_train_extras.app.project import Annotation, Project
 from no_time_to_train_extras.app.references import take_annotations
 from no_time_to_train_extras.app.video_frames import Videos
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
+from no_time_to_train_extras.server.service import Upload
 
 #: The photos, and the seed that draws them.
 PHOTOS, SEED = 3, 777
@@ -616,3 +618,28 @@ def test_the_search_never_sees_a_step_without_the_memory_that_follows_from_it(
         monkeypatch.setattr(workspace, "learn", slowly)
         workspace.confirm(annotations, folder)
     assert [one.exception() for one in found] == [None]
+
+
+def test_a_program_gets_what_the_page_shows_and_keeps_the_memory_with_which_it_asked(
+    workspace: Workspace, references: list[Reference]
+) -> None:
+    (shown, *_), _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    workspace.do("shown", [shown])
+    service = PageService(workspace)
+    memory = service.memory(None)
+    settle(workspace)
+    other = next(photo.target for photo in workspace.photos.values() if photo.target.name != shown.photo)
+    scores = sorted(item.score for item in workspace.photos[other.name].found)
+    workspace.set_threshold(shown.label, (scores[-3] + scores[-2]) / 2)
+    uploads = [Upload("", other.path.read_bytes())]
+
+    def find(threshold: float | None) -> list:
+        ((_, found),) = service.segment(uploads, memory, threshold)
+        return sorted(encode_mask(one.mask)["counts"] for one in found)
+
+    assert find(None) == sorted(item.mask["counts"] for item in workspace.items(other.name))
+    assert len(find(None)) == 2
+    every = find(0)
+    workspace.undo()
+    workspace.undo()
+    assert (find(0), workspace.classes, service.known()) == (every, [], {})

@@ -16,7 +16,8 @@ from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSi
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.ranges import Fraction, Positive
-from no_time_to_train_extras.app.addresses import Port, check_address, is_loopback
+from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback
+from no_time_to_train_extras.server.serve_command import TOKEN
 
 try:
     import fcntl
@@ -58,6 +59,7 @@ def app(
     auth: str | None = None,
     no_auth: bool = False,
     no_browser: bool = False,
+    api: bool = False,
 ) -> None:
     """Show objects with a click in the browser, find them in all photos, and correct what was found.
 
@@ -89,6 +91,8 @@ def app(
             typed where the app is started. Others on this computer can read that of USER:PASSWORD.
         no_auth: Let everybody who reaches --host see and change everything.
         no_browser: Do not open the browser.
+        api: Answer programs at /api as serve does, with the classes and thresholds of the page (docs/server.md). Where
+            --auth is given, they need a token: NO_TIME_TO_TRAIN_TOKEN in the environment.
 
     Examples:
         no-time-to-train app --demo
@@ -96,6 +100,9 @@ def app(
     """
     host = host.strip("[]")
     login = check_access(host, auth, no_auth)
+    token = os.environ.pop(TOKEN, None) if api else None
+    if api and login and not token:
+        raise UserError(f"--api with --auth needs a token for programs: set {TOKEN}")
     nano = nano or demo
     if results is not None:
         if not is_finished(results):
@@ -118,6 +125,7 @@ def app(
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
     from no_time_to_train.networks.devices import default_device
     from no_time_to_train_extras.app.page import serve
+    from no_time_to_train_extras.app.page_service import PageService
     from no_time_to_train_extras.app.photos import UPLOADS, find_photos
     from no_time_to_train_extras.app.references import take_annotations
     from no_time_to_train_extras.app.workspace import Workspace
@@ -152,7 +160,11 @@ def app(
     workspace = Workspace(segmenter, photos, videos, folder, threshold)
     if references:
         workspace.confirm(annotations, references)
-    serve(workspace, out / "results", folder, host, port, login, browser=not no_browser)
+    programs = PageService(workspace) if api else None
+    guard = None if programs is None else programs.guarded(host, token or None)
+    serve(workspace, out / "results", folder, host, port, login, browser=not no_browser, api=guard)
+    if programs is not None:
+        programs.queue.thread.shutdown(wait=False, cancel_futures=True)
     lock.release()
 
 

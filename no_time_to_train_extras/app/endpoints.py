@@ -20,8 +20,8 @@ from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import real_path
 from no_time_to_train_extras.app.actions import VERDICTS, exported
-from no_time_to_train_extras.app.request_parts import LONGEST
 from no_time_to_train_extras.app.workspace import Workspace
+from no_time_to_train_extras.server.request_parts import LONGEST
 
 #: The x and y in pixels of each point; None for none.
 Points = list[list[float]] | None

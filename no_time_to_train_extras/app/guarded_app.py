@@ -13,9 +13,10 @@ from gradio.routes import App, ORJSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
 
-from no_time_to_train_extras.app.addresses import HEADERS, foreign_reason
-from no_time_to_train_extras.app.request_parts import next_part, refusal
+from no_time_to_train_extras.server.addresses import HEADERS, foreign_reason
+from no_time_to_train_extras.server.request_parts import next_part, refusal
 
 #: Bytes of a call, and of uploads and pictures in the temporary folder together.
 LARGEST_CALL, LARGEST_TEMPORARY = 4 * 2**20, 2 * 2**30
@@ -35,6 +36,9 @@ THUMBNAILS = "thumbnails"
 #: Where calls are sent to, with values in their order or by name, and files.
 CALL, BY_NAME, UPLOAD = "/gradio_api/call/", "/gradio_api/call/v2/", "/gradio_api/upload"
 
+#: Where the addresses of ``serve`` are.
+API = "/api"
+
 
 class GuardedApp(App):
     """Gradio's server behind checks of every request.
@@ -43,11 +47,14 @@ class GuardedApp(App):
         host: The address that it listens on.
         temporary: The folder of uploads and pictures.
         check_call: Returns what is wrong with the values of a call of an endpoint; empty where nothing is.
+        api: What answers below ``API``, with checks of its own; None for nothing.
     """
 
-    def __init__(self, host: str, temporary: Path, check_call: Callable[[str, Any], str]) -> None:
+    def __init__(
+        self, host: str, temporary: Path, check_call: Callable[[str, Any], str], api: ASGIApp | None = None
+    ) -> None:
         super().__init__(default_response_class=ORJSONResponse)
-        self.address, self.temporary, self.check_call = host, temporary, check_call
+        self.address, self.temporary, self.check_call, self.api = host, temporary, check_call, api
         self.wrong: deque[float] = deque()
         self.incoming, self.looked = 0, 0.0
 
@@ -57,6 +64,8 @@ class GuardedApp(App):
             return await super().__call__(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
+        if self.api is not None and f"{scope['path']}/".startswith(f"{API}/"):
+            return await self.api({**scope, "root_path": API}, receive, send)
         request = Request(self, scope, receive, send)
         try:
             self.check(scope["path"], scope["method"], Headers(scope=scope))

@@ -10,17 +10,18 @@ from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from starlette.types import ASGIApp
 
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train_extras.app.actions import Actions, guarded
 from no_time_to_train_extras.app.endpoints import Blocks, Endpoints
-from no_time_to_train_extras.app.guarded_app import THUMBNAILS, GuardedApp
+from no_time_to_train_extras.app.guarded_app import API, THUMBNAILS, GuardedApp
 from no_time_to_train_extras.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train_extras.app.photos import UPLOADS, Thumbnails
-from no_time_to_train_extras.app.request_parts import end_slow_clients
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
+from no_time_to_train_extras.server.request_parts import end_slow_clients
 
 #: Seconds between two looks at the progress of the search.
 EVERY = 1.0
@@ -166,11 +167,13 @@ def serve(
     auth: tuple[str, str] | None = None,
     browser: bool = True,
     block: bool = True,
+    api: ASGIApp | None = None,
 ) -> gr.Blocks:
     """Serve the app until Ctrl-C.
 
     Args:
         port: The port; None takes the first free one from 7860 on.
+        api: What answers programs, see :class:`GuardedApp`.
 
     Returns:
         The page.
@@ -188,7 +191,7 @@ def serve(
         page.queue(default_concurrency_limit=8).launch(
             server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
-            _app=GuardedApp(host, Path(temporary), page.endpoints.check),
+            _app=GuardedApp(host, Path(temporary), page.endpoints.check, api),
             auth=auth,
             inbrowser=browser,
             share=False,
@@ -212,7 +215,8 @@ def serve(
         advice = f"it must reach itself as {own}: check the hosts file, and NO_PROXY where a proxy is used"
         raise UserError(f"the app cannot start: {one_line(error)}; {advice}") from error
     if block:
-        print(f"open {page.local_url} in a browser; Ctrl-C ends the app", flush=True)
+        programs = "" if api is None else f", and {API}/ there for programs"
+        print(f"open {page.local_url} in a browser{programs}; Ctrl-C ends the app", flush=True)
         try:
             page.block_thread()
         finally:

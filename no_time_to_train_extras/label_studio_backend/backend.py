@@ -22,10 +22,10 @@ from fastapi.responses import JSONResponse
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.pipeline.proposal_cache import hash_networks, proposals_depend_on
-from no_time_to_train_extras.app.request_parts import end_slow_clients
 from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
 from no_time_to_train_extras.label_studio_backend.studio import LabelStudio, Unreachable
 from no_time_to_train_extras.label_studio_backend.studio_project import StudioProject
+from no_time_to_train_extras.server.request_parts import end_slow_clients
 
 #: Seconds after which Label Studio gives up a setup (3) or a prediction (100); an answer takes less.
 SETUP, PREDICT = 2.0, 60.0

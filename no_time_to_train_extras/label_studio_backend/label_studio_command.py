@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from no_time_to_train.commands.options import NetworkOptions, check_memories
 from no_time_to_train.errors import UserError
 from no_time_to_train.ranges import Fraction
-from no_time_to_train_extras.app.addresses import Port
 from no_time_to_train_extras.app.app_command import check_access
+from no_time_to_train_extras.server.addresses import Port
 
 #: The variable of the environment with the token of Label Studio's API; Label Studio's own tools use this name.
 TOKEN = "LABEL_STUDIO_API_KEY"

@@ -69,6 +69,8 @@ class ComputeQueue:
         if not result.done():
             result.cancel()
             raise HTTPException(499, "the client has left")
+        if result.cancelled():
+            raise HTTPException(503, "the server ends")
         return result.result()
 
 

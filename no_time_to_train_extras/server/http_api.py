@@ -93,14 +93,14 @@ def build_api(service: Service, metrics: Metrics) -> FastAPI:
                     for number, one in enumerate(bank.categories)
                 ],
             }
-            for name, bank in service.memories.items()
+            for name, bank in service.known().items()
         ]
 
     @api.get("/health")
     async def health() -> dict[str, Any]:
         """Whether the server answers, and how many images wait."""
         now = datetime.now(timezone.utc).isoformat()
-        state = {"status": "healthy", "models_loaded": len(service.memories), "timestamp": now}
+        state = {"status": "healthy", "models_loaded": len(service.known()), "timestamp": now}
         return {**state, "version": __version__, "waiting": service.queue.waiting}
 
     @api.get("/metrics", response_class=PlainTextResponse)

@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from no_time_to_train_extras.app.addresses import HEADERS, foreign_reason
-from no_time_to_train_extras.app.request_parts import next_part, refusal
+from no_time_to_train_extras.server.addresses import HEADERS, foreign_reason
+from no_time_to_train_extras.server.request_parts import next_part, refusal
 
 #: Where no token is needed: nothing there tells anything of a memory or an image.
 OPEN = ("/", "/health", "/openapi.json")
@@ -87,7 +87,7 @@ class RequestGuard:
             await send(message)
 
         try:
-            self.check(scope["path"], Headers(scope=scope))
+            self.check(scope["path"].removeprefix(scope.get("root_path", "")) or "/", Headers(scope=scope))
             await self.api(scope, body.receive, sending)
         except HTTPException as error:
             await refuse(error)(scope, receive, sending)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories
 from no_time_to_train.errors import UserError
 from no_time_to_train.ranges import Fraction, Positive
-from no_time_to_train_extras.app.addresses import Port, check_address, is_loopback
+from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback
 
 if TYPE_CHECKING:
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: The variable of the environment with the token.
 TOKEN = "NO_TIME_TO_TRAIN_TOKEN"
+
+#: The most images that wait, and the megabytes of a request, where nobody says otherwise.
+QUEUE, MEGABYTES = 64, 64
 
 
 def serve(
@@ -30,8 +33,8 @@ def serve(
     port: Port = 8000,
     token: str | None = None,
     no_token: bool = False,
-    queue: Positive = 64,
-    max_megabytes: Positive = 64,
+    queue: Positive = QUEUE,
+    max_megabytes: Positive = MEGABYTES,
     max_pixels: Positive = 50_000_000,
     networks: NetworkOptions,
 ) -> None:
@@ -74,10 +77,10 @@ def serve(
 
     import uvicorn
 
-    from no_time_to_train_extras.app.request_parts import end_slow_clients
     from no_time_to_train_extras.server.compute_queue import ComputeQueue
     from no_time_to_train_extras.server.http_api import build_api
     from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
+    from no_time_to_train_extras.server.request_parts import end_slow_clients
     from no_time_to_train_extras.server.service import Service
 
     segmenter = networks.build()

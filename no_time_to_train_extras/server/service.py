@@ -1,6 +1,6 @@
 """The networks and the memories of a server, and what they find in images that were sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,16 +46,27 @@ class Service:
     queue: ComputeQueue
     shown: tuple[Upload, PromptedImage] | None = field(default=None, init=False)
 
+    def known(self) -> Mapping[str, MemoryBank]:
+        """The memories that there are now."""
+        return self.memories
+
+    def lowest(self, memory: MemoryBank) -> float | dict[str, float]:
+        """The lowest score of an object, or of those of each class, where a request names none."""
+        return self.threshold
+
     def memory(self, name: str | None) -> MemoryBank:
         """A memory by its name.
 
         Raises:
             HTTPException: 404 where there is none.
         """
-        name = next(iter(self.memories)) if name is None else name
-        if name not in self.memories:
-            raise HTTPException(404, f"there is no memory {name!r}{suggest(name, self.memories)}")
-        return self.memories[name]
+        known = self.known()
+        if not known:
+            raise HTTPException(404, "the memory is empty: show an object first")
+        name = next(iter(known)) if name is None else name
+        if name not in known:
+            raise HTTPException(404, f"there is no memory {name!r}{suggest(name, known)}")
+        return known[name]
 
     def segment(
         self, uploads: Sequence[Upload], memory: MemoryBank, threshold: float | None
@@ -67,9 +78,9 @@ class Service:
         """
         if self.segmenter.memory is not memory:
             self.segmenter.set_memory(memory)
+        lowest = self.lowest(memory) if threshold is None else threshold
         for upload in uploads:
-            proposals = self.segmenter.propose(upload.read())
-            yield upload.name, self.segmenter.classify(proposals, self.threshold if threshold is None else threshold)
+            yield upload.name, self.segmenter.classify(self.segmenter.propose(upload.read()), lowest)
 
     def prompted(
         self,

@@ -69,7 +69,7 @@ def add_x_anylabeling(api: FastAPI, service: Service) -> None:
         """The memories as models of X-AnyLabeling, with the buttons that it shows for each."""
         values = {**WIDGETS, "edit_conf": service.threshold}
         widgets = [{"name": name, "value": value} for name, value in values.items()]
-        data = {name: {"display_name": f"No Time To Train: {name}", "widgets": widgets} for name in service.memories}
+        data = {name: {"display_name": f"No Time To Train: {name}", "widgets": widgets} for name in service.known()}
         return {"success": True, "data": data}
 
     @api.post("/v1/predict")
