@@ -16,7 +16,7 @@ PARENT_DEATH_SIGNAL, KILL = 1, 9
 #: What Unix calls the signals that end processes.
 SIGNALS = {6: "SIGABRT", 7: "SIGBUS", KILL: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
-#: Seconds between two looks at the other processes.
+#: Seconds between two looks for processes that were started.
 PERIOD = 0.5
 
 
@@ -44,19 +44,26 @@ def join_run() -> None:
 
 
 def watch(launcher: Any) -> None:
-    """End the run within a second where a signal has ended one of its processes: the others would wait for it.
+    """End the run at once where a signal has ended one of its processes: the others would wait for it.
+
+    Lightning looks at them every 5 s, and would kill this process, too, before it has said why.
 
     Args:
         launcher: Lightning's, whose ``procs`` are the other processes; None where there are none.
     """
 
+    def wait(number: int, process: Any) -> None:
+        if (code := process.wait()) < 0:
+            name = SIGNALS.get(-code, f"signal {-code}")
+            print(f"error: process {number} of the run was ended by {name}", file=sys.stderr, flush=True)
+            os._exit(1)  # the others end with this one, see end_with_parent
+
     def look() -> None:
+        waiting = 0
         while True:
+            for process in getattr(launcher, "procs", [])[waiting:]:
+                waiting += 1
+                threading.Thread(target=wait, args=(waiting + 1, process), daemon=True).start()
             time.sleep(PERIOD)
-            for number, process in enumerate(getattr(launcher, "procs", []), start=2):
-                if (code := process.poll()) is not None and code < 0:
-                    name = SIGNALS.get(-code, f"signal {-code}")
-                    print(f"error: process {number} of the run was ended by {name}", file=sys.stderr, flush=True)
-                    os._exit(1)  # the others end with this one, see end_with_parent
 
     threading.Thread(target=look, daemon=True).start()
