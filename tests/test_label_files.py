@@ -63,7 +63,7 @@ def image(tmp_path: Path) -> LabeledImage:
 
 
 def write(form: str, image: LabeledImage, objects: list[LabeledObject], out: Path, link: bool = False) -> Path:
-    files = FORMATS[form](out, CATEGORIES, link)
+    files = FORMATS[form](out / form, CATEGORIES, link)
     files.add(image, objects)
     files.finish()
     return out / form
@@ -251,7 +251,7 @@ def test_crops_are_the_objects_on_transparency(image: LabeledImage, tmp_path: Pa
 
 
 def test_every_fifth_image_is_of_the_validation_set(image: LabeledImage, tmp_path: Path) -> None:
-    files = FORMATS["coco-train-val"](tmp_path, CATEGORIES)
+    files = FORMATS["coco-train-val"](tmp_path / "coco", CATEGORIES)
     for number in range(7):
         files.add(replace(image, name=f"{number}.png", image_id=number), OBJECTS[:2])
     files.finish()

@@ -175,7 +175,7 @@ def photo(path: Path) -> Path:
 @pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"crops"}))
 def test_what_is_written_for_a_tool_is_read_back_exactly(form: str, objects: dict[Any, Any], tmp_path: Path) -> None:
     path = photo(tmp_path / "photos" / "sub" / "a.png")
-    files = FORMATS[form](tmp_path / "out", [Category(1, "bird"), Category(2, "boat")], False)
+    files = FORMATS[form](tmp_path / "out" / form, [Category(1, "bird"), Category(2, "boat")], False)
     image = LabeledImage("sub/a.png", "sub/a_2", path, 1, 40, 60)
     files.add(image, [LabeledObject("boat", box, mask, 0.5) for box, mask in objects.items()])
     files.finish()

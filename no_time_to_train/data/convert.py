@@ -32,8 +32,7 @@ def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundR
         What was read.
     """
     found = find_references(source)
-    files = FORMATS[form](folder.parent, categories_of(found), link)
-    files.folder = folder
+    files = FORMATS[form](folder, categories_of(found), link)
     images = by_image(found)
     names = image_names(list(images))
     stems = unique_stems(list(names.values()))

@@ -84,7 +84,7 @@ class OutputFolder:
         self.rows: list[list[Any]] = []
         self.counts: list[Counter[str]] = []
         self.by_source: Counter[str] = Counter()
-        self.label_files = [FORMATS[name](out, self.ordered, link) for name in formats if name in FORMATS]
+        self.label_files = [FORMATS[name](out / name, self.ordered, link) for name in formats if name in FORMATS]
         self.videos = AnnotatedVideos(out) if "video" in formats else None
         self.gallery: Gallery | None = None
 

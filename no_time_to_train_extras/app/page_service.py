@@ -1,9 +1,6 @@
 """The addresses of ``serve`` next to the page: programs get what the page would find in their images."""
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
 
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train_extras.app.video_tracks import SharingSegmenter
@@ -12,7 +9,7 @@ from no_time_to_train_extras.server.compute_queue import ComputeQueue
 from no_time_to_train_extras.server.http_api import build_api
 from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
 from no_time_to_train_extras.server.serve_command import MEGABYTES, QUEUE
-from no_time_to_train_extras.server.service import Service, Upload
+from no_time_to_train_extras.server.service import Service
 
 
 class PageService(Service):
@@ -22,9 +19,9 @@ class PageService(Service):
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self.workspace, self.networks = workspace, workspace.search.networks
-        segmenter = SharingSegmenter(workspace.segmenter, self.networks)
-        super().__init__(segmenter, {}, workspace.score, ComputeQueue(QUEUE))
+        self.workspace, networks = workspace, workspace.search.networks
+        segmenter = SharingSegmenter(workspace.segmenter, networks)
+        super().__init__(segmenter, {}, workspace.score, ComputeQueue(QUEUE), networks)
 
     def known(self) -> Mapping[str, MemoryBank]:
         """The memory of the page, called ``page``; nothing before the first class."""
@@ -35,17 +32,6 @@ class PageService(Service):
         """The threshold of each class as on the page."""
         thresholds = self.workspace.thresholds
         return {one.name: thresholds.of(one.name) for one in memory.categories}
-
-    def prompted(
-        self,
-        upload: Upload,
-        points: Sequence[tuple[float, float]],
-        negative_points: Sequence[tuple[float, float]],
-        box: Sequence[float] | None,
-    ) -> NDArray[np.bool_] | None:
-        """The mask of the object that prompts show, as for :class:`Service`."""
-        with self.networks:
-            return super().prompted(upload, points, negative_points, box)
 
     def guarded(self, host: str, token: str | None) -> RequestGuard:
         """The addresses, behind the checks of ``serve``."""

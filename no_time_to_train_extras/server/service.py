@@ -1,7 +1,9 @@
 """The networks and the memories of a server, and what they find in images that were sent."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,7 @@ class Service:
         memories: By name. The first one counts where a request names none.
         threshold: The lowest score of an object, in [0, 1], where a request names none.
         queue: Where requests wait.
+        networks: Held while the networks work on prompts: something else in this process may use them.
         shown: The image in which objects were shown last, so that the next click takes the mask decoder only.
     """
 
@@ -44,6 +47,7 @@ class Service:
     memories: dict[str, MemoryBank]
     threshold: float
     queue: ComputeQueue
+    networks: AbstractContextManager[Any] = field(default_factory=nullcontext)
     shown: tuple[Upload, PromptedImage] | None = field(default=None, init=False)
 
     def known(self) -> Mapping[str, MemoryBank]:
@@ -93,7 +97,8 @@ class Service:
 
         It is None where nothing was found. This runs in the thread of the queue.
         """
-        if self.shown is None or self.shown[0] != upload:
-            self.shown = upload, PromptedImage(self.segmenter.prompts, upload.read())
-        masks, _ = self.shown[1].masks(points, negative_points, box)
+        with self.networks:
+            if self.shown is None or self.shown[0] != upload:
+                self.shown = upload, PromptedImage(self.segmenter.prompts, upload.read())
+            masks, _ = self.shown[1].masks(points, negative_points, box)
         return masks[0] if len(masks) else None

@@ -90,7 +90,7 @@ def tracker_settings(returns: float) -> TrackerSettings:
 class Carrier:
     """Carries the masks of a tracker's tracks from frame to frame by the memory of SAM 2.
 
-    What it remembers starts anew with each frame in which objects are looked for, so that a run can resume there.
+    What it remembers begins again with each frame in which objects are looked for, so that a run can resume there.
 
     Attributes:
         tracks: Those that are carried.

@@ -72,17 +72,17 @@ class LabelFiles(ABC):
     """The files of one format.
 
     Args:
-        out: The output folder. The files go to a folder in it that has the name of the format.
+        folder: Where the files go.
         categories: The classes, in the order that the files give them.
         link: Make symbolic links to the images. Otherwise each image is a hard link or, on another disk, a copy, so
             that the folder can be copied and moved.
     """
 
-    #: The name of the format, which is the name of its folder.
+    #: The name of the format, which is also that of its folder among results.
     form: ClassVar[str]
 
-    def __init__(self, out: Path, categories: Sequence[Category], link: bool = False) -> None:
-        self.folder, self.categories, self.link = out / self.form, list(categories), link
+    def __init__(self, folder: Path, categories: Sequence[Category], link: bool = False) -> None:
+        self.folder, self.categories, self.link = folder, list(categories), link
         self.names = [category.name for category in categories]
         self.begin()
 
