@@ -14,7 +14,7 @@ PACKAGE = "no_time_to_train"
 
 #: The rooms from the ground floor up. A module imports nothing from the rooms after its own.
 FLOORS = [
-    {"errors", "files", "overlap", "plugins", "ranges"},
+    {"errors", "files", "light_imports", "overlap", "plugins", "ranges"},
     {"method"},
     {"networks"},
     {"data"},
@@ -214,3 +214,18 @@ def test_importing_the_package_imports_nothing_else_of_it() -> None:
     imported = modules_after("import no_time_to_train")
     assert [name for name in imported if name.startswith(PACKAGE)] == [PACKAGE]
     assert not imported & set(SLOW)
+
+
+def test_the_networks_are_imported_without_the_compiler_which_stays_usable() -> None:
+    code = (
+        "import torch, no_time_to_train.api.reference_segmenter\n"
+        "from torchvision.ops import RoIAlign\n"
+        "from timm.models.naflexvit import NaFlexVit\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "align = RoIAlign(2, 1.0, 1)\n"
+        "boxes = torch.tensor([[0, 0.0, 0.0, 4.0, 4.0]])\n"
+        "assert align(torch.ones(1, 1, 4, 4), boxes).tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]\n"
+        "assert torch.compile(torch.square, backend='eager')(torch.tensor(3)) == 9\n"
+        "assert 'torch._dynamo' in sys.modules\n"
+    )
+    modules_after(code)

@@ -306,7 +306,7 @@ def measure_whole_image(segmenter: Segmenter, path: Path, device: torch.device, 
     cache = ProposalCache(path.parent / "cache", {})
     key = cache.key(path)
     filling = measure(lambda: cache.write(key, proposals[0], HEIGHT, WIDTH), device)
-    (entry,) = cache.folder.iterdir()
+    (entry,) = (path.parent / "cache").rglob("*.proposals")
     stored = f"{len(proposals.pop())} proposals, {entry.stat().st_size / 1e6:.2f} MB"
     table.compare("filling the cache, in addition", None, filling, stored)
     segmenter.prototypes = segmenter.prototypes.flip(1)
