@@ -100,16 +100,14 @@ class EncoderCfg(Checked):
 
     Attributes:
         name: ``dinov2_{small,base,large,giant}``, each also with ``_reg`` (registers), or ``dinov2_nano``; DINOv3,
-            PE-Spatial, CLIP, TIPSv2, and any vision transformer of timm as ``timm:NAME`` (docs/encoders.md); or
-            your own (docs/extending.md).
+            PE-Spatial, CLIP, TIPSv2, ``timm:NAME`` (docs/encoders.md); or your own (docs/extending.md).
         img_size: Side of the encoder's square input in pixels, a multiple of the side of its patches. Default: 518, or
             336 for ``dinov2_nano``; 592 for DINOv3; for others the size that they were trained with.
         patch_size: Kept for compatibility; checked where it is given.
-        debias: N: the N directions in which the tokens of a blank image differ most are removed from all tokens, as in
-            INSID3, because they only encode positions (docs/encoders.md). 0 removes none, as in the paper.
-        norm: Whether tokens are taken after the network's final norm, as in the paper.
+        debias: How many directions that only encode positions are removed from all tokens (docs/encoders.md).
+        norm: Whether tokens are taken after the network's final norm.
         keep_aspect: Whether an image keeps its aspect ratio: ``img_size`` is then its longer side, and both sides are
-            cut to whole patches. The paper squashes it to a square. For DINOv2.
+            cut to whole patches. For DINOv2.
     """
 
     name: str = "dinov2_large"
@@ -190,17 +188,16 @@ class ModelCfg:
         sam2_ckpt_path: Checkpoint of that SAM 2. Default: its official file in ``checkpoints/``.
         encoder_ckpt_path: Checkpoint of the encoder. Default: its official file in ``checkpoints/`` or
             ``checkpoints/dinov2/``.
-        proposals: What proposes masks: ``grid``, the paper's grid of points; a file of boxes or masks, as COCO results;
-            or a list of these (docs/proposals.md).
-        proposals_per_image: Of a file, the proposals of an image that are kept, those of the highest scores.
+        proposals: What proposes masks: ``grid``, a file of boxes or masks, or a list of these (docs/proposals.md).
+        proposals_per_image: Of a file, the best proposals of an image that are kept.
         sam2_infer_cfgs: See below.
         encoder_cfg: See below.
         memory_bank_cfg: See below.
         test: See below.
         dataset_name: The name of the target set in ``metrics.json`` and in the report. A class split's name must be
             the split of the targets.
-        exp_folder: With ``test.online_vis``, the folder of the pictures, which are called as in the authors' code:
-            ``results_analysis/DATASET_NAME/FILE_NAME`` in it. Default: ``pictures/IMAGE_ID.jpg`` next to the results.
+        exp_folder: With ``test.online_vis``, the folder of the pictures, ``results_analysis/DATASET_NAME/FILE_NAME`` in
+            it. Default: ``pictures/IMAGE_ID.jpg`` next to the results.
     """
 
     sam2_cfg_file: str = "sam2_hiera_l"
@@ -233,12 +230,12 @@ class DatasetCfg(Checked):
     Attributes:
         root: Folder of the images.
         json_file: COCO annotation file.
-        class_split: A class split of the paper (``data/class_splits.json``), ``coco``, ``lvis``, or ``lvis_rare``,
-            ``lvis_common`` or ``lvis_frequent``. Default: all classes.
+        class_split: A class split of the paper (``data/class_splits.json``), ``coco``, ``lvis``, or
+            ``lvis_{rare,common,frequent}``. Default: all classes.
         cat_names: The classes by name, as a list or separated by commas. Where ``class_split`` is given, too, it is
             used.
         name: Kept for compatibility: the old name of ``protocol``.
-        image_size: Kept for compatibility; images and crops are resized to the size of the networks' inputs.
+        image_size: Kept for compatibility; checked where it is given.
     """
 
     root: str = ""

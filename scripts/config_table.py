@@ -31,11 +31,8 @@ INTRODUCTION = """\
 
 # Configuration
 
-These are the keys of a configuration of the three stages (`no-time-to-train test`). A key that is not given has the
-default below; the paper uses the same numbers on every data set. A key that does not exist is an error, and so is a
-number outside its range.
-
-In a YAML file, the keys stand under `model` and `init_args`:
+The keys of a configuration of the three stages (`no-time-to-train test`), which stand under `model` and `init_args` in a
+YAML file. The defaults are the paper's. A key that does not exist is an error, and so is a number outside its range.
 
 ```yaml
 model:
@@ -47,9 +44,8 @@ model:
         points_per_side: 16
 ```
 
-On the command line, the same key is `--model.init_args.model_cfg.sam2_infer_cfgs.points_per_side 16` or, shorter,
-`--model.model_cfg.sam2_infer_cfgs.points_per_side 16`. It overrides the file. `--print_config` prints the whole
-configuration and exits.
+On the command line, the same key is `--model.init_args.model_cfg.sam2_infer_cfgs.points_per_side 16`, with or without
+`init_args.`, and overrides the file. `--print_config` prints the whole configuration and exits.
 """
 
 
@@ -74,7 +70,8 @@ class Row:
     def __str__(self) -> str:
         """The row in Markdown."""
         key = ".".join(filter(None, [_braces(self.parents), self.name]))
-        return f"| `{key}` | {self.default} | {self.allowed} | {self.description} |"
+        default = f"{self.default} ({self.allowed})" if self.default and self.allowed else self.default or self.allowed
+        return f"| `{key}` | {default} | {self.description} |"
 
 
 def page() -> str:
@@ -87,7 +84,7 @@ def page() -> str:
             _add(groups.setdefault(title, []), row)
     tables = [
         "\n".join(
-            [f"## {title}", "", "| key | default | range | meaning |", "| --- | --- | --- | --- |", *map(str, rows)]
+            [f"## {title}", "", "| key | default (range) | meaning |", "| --- | --- | --- |", *map(str, rows)]
         )
         for title, rows in groups.items()
     ]

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # FSOD-VFM (arXiv 2602.03137) on COCO-FSOD, PASCAL VOC and CD-FSOD: its references, its proposals and its rule, which is
-# configs/fsod_vfm.yaml (docs/method.md, FSOD-VFM). It needs, besides the data sets as `prepare` makes them,
+# configs/fsod_vfm.yaml (docs/experiments.md, FSOD-VFM). It needs, besides the data sets as `prepare` makes them,
 #
 #   SETS        the folder of its reference sets, as in its repository; default: data/fsod_vfm
 #   PROPOSALS   the folder of its boxes, one COCO results file per data set, named by the data set: coco.json, voc.json,
-#               cdfsod_ArTaxOr.json, ... (docs/proposals.md, UPN); default: data/proposals
+#               cdfsod_ArTaxOr.json, ... (docs/experiments.md, UPN); default: data/proposals
 #   BENCHMARKS  which of "coco voc cdfsod"; default: all
 #   SAM2        the SAM 2 that makes the masks of references; default: sam2.1_hiera_large
 #

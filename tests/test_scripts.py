@@ -261,7 +261,7 @@ def test_configuration_page_is_written_and_checked(tmp_path: Path, monkeypatch: 
     config_table.main(["--write"])
     config_table.main(["--check"])
     text = page.read_text()
-    assert "| `model_cfg.sam2_infer_cfgs.points_per_side` | `32` | " in text
+    assert "| `model_cfg.sam2_infer_cfgs.points_per_side` | `32` (1 to 256) | " in text
     assert text.count(".json_file` |") == 1, "both data sets have the key, which is listed once"
     page.write_text(text.replace("`32`", "`33`"))
     with pytest.raises(SystemExit, match=r"configuration.md is not up to date"):

@@ -65,37 +65,36 @@ MergeExponent = Annotated[float, Range(0, 100)]
 class Settings:
     """How masks are proposed, classified, suppressed and merged.
 
-    Attributes that SAM 2's automatic mask generator has, too, have its names. ``score``, ``suppression`` and
-    ``merging`` may also be a function of your own (docs/extending.md).
+    The defaults are the paper's. Attributes that SAM 2's automatic mask generator has, too, have its names. ``score``,
+    ``suppression`` and ``merging`` may also be a function of your own (docs/extending.md).
 
     Attributes:
         points_per_side: Point prompts per side of the square grid.
-        points_per_batch: Prompts that a GPU decodes at once. Affects speed and memory, and at most the last digits of
-            results. Default: 1,024, or as many as fit into its memory.
-        images_per_batch: Images, or tiles of one, that the encoders take at once. Affects speed and memory, and at most
-            the last digits of results. Default: by the free memory of an accelerator, 8 at most; 1 on a CPU.
+        points_per_batch: Prompts that a GPU decodes at once. Default: 1,024, or as many as fit into its memory.
+        images_per_batch: Images, or tiles of one, that the encoders take at once (docs/speed.md). Default: by the free
+            memory of an accelerator, 8 at most; 1 on a CPU.
         pred_iou_thresh: Proposals with a predicted IoU at or below this are dropped.
         box_nms_thresh: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
         max_instances: Instances returned per image at most.
         classes_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
-        score: ``cosine`` is the similarity to the class, as in the paper; ``cosine_iou`` is that times predicted IoU.
-        suppression: ``nms`` drops similar boxes of a class, as in the paper; ``soft_nms`` lowers their scores instead;
-            ``none`` keeps all.
+        score: ``cosine`` is the similarity to the class; ``cosine_iou`` is that times predicted IoU.
+        suppression: ``nms`` drops similar boxes of a class; ``soft_nms`` lowers their scores instead; ``none`` keeps
+            all.
         merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM; ``overlap`` is
             soft merging without semantics, and ``hard`` gives masks that another one covers wholly the score 0.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
-        prompts: ``grid`` decodes every point of the grid, as in the paper; ``guided`` only points whose surroundings
-            resemble a class of the memory (docs/speed.md).
+        prompts: ``grid`` decodes every point; ``guided`` only points whose surroundings resemble a class of the memory
+            (docs/speed.md).
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
         prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
-        tiles: N: the networks see the image as a whole and N x N overlapping tiles of it, for small objects
-            (docs/beyond_the_paper.md). 1 means the whole image only, as in the paper.
+        tiles: N: for small objects, the networks see the image as a whole and N x N tiles of it
+            (docs/beyond_the_paper.md). 1 means the whole image only.
         tile_overlap: The share of a tile's side that it has in common with the next one.
-        multimask: Whether a prompt gives the best of SAM 2's three masks, as in the paper, or its single mask.
+        multimask: Whether a prompt gives the best of SAM 2's three masks, or its single mask.
         no_mem_embed: Whether SAM 2's features get ``no_mem_embed``, as in its own image predictor.
         quality: What ranks proposals: ``predicted_iou`` of SAM 2, or with given boxes their score, ``given``.
-        pooling: ``upsampled`` averages the upsampled features inside a mask, as in the paper; ``grid`` those of the
-            patches whose center is inside.
+        pooling: ``upsampled`` averages the upsampled features inside a mask; ``grid`` those of the patches whose center
+            is inside.
         compared_at: Where masks are compared for merging: at the size of the ``image``, or on the ``grid`` of patches.
         min_similarity: Similarities below this are raised to it, and candidates at or below it are dropped. -1 keeps
             all.
