@@ -58,12 +58,11 @@ class StageSettings(Settings):
 
     Attributes:
         kmeans_k: k-means centers per class in the pictures of ``vis_memory``.
-        n_pca_components: Principal components per class in the pictures of ``vis_memory``.
-        with_negative_refs: Whether negative references lower scores; ``true`` is an error where the memory has none.
-            Default: where the memory has some.
+        n_pca_components: Principal components per class there.
+        with_negative_refs: Whether negative references lower scores. Default: where the memory has some.
         negative_score_thr: The lowest score of a false positive that ``test_support`` takes as a negative reference.
-        prototype: ``mean`` of the references' vectors, as in the paper; ``area_weighted`` weighs each by its
-            mask's area, in ``postprocess_memory`` only.
+        prototype: ``mean`` of the references' vectors; ``area_weighted`` weighs each by its mask's area, in
+            ``postprocess_memory`` only.
     """
 
     kmeans_k: Positive = 4
@@ -101,13 +100,12 @@ class EncoderCfg(Checked):
     Attributes:
         name: ``dinov2_{small,base,large,giant}``, each also with ``_reg`` (registers), or ``dinov2_nano``; DINOv3,
             PE-Spatial, CLIP, TIPSv2, ``timm:NAME`` (docs/encoders.md); or your own (docs/extending.md).
-        img_size: Side of the encoder's square input in pixels, a multiple of the side of its patches. Default: 518, or
-            336 for ``dinov2_nano``; 592 for DINOv3; for others the size that they were trained with.
+        img_size: Side of the encoder's square input in pixels, a multiple of that of its patches. Default: 518, or 336
+            for ``dinov2_nano``; 592 for DINOv3; for others the size that they were trained with.
         patch_size: Kept for compatibility; checked where it is given.
         debias: How many directions that only encode positions are removed from all tokens (docs/encoders.md).
         norm: Whether tokens are taken after the network's final norm.
-        keep_aspect: Whether an image keeps its aspect ratio: ``img_size`` is then its longer side, and both sides are
-            cut to whole patches. For DINOv2.
+        keep_aspect: Whether an image keeps its aspect ratio: ``img_size`` is then its longer side. For DINOv2.
     """
 
     name: str = "dinov2_large"
@@ -151,11 +149,9 @@ class MemoryBankCfg(Checked):
     """Checks of the memory bank's size.
 
     Attributes:
-        length: References per class at most; also taken from the reference set where ``memory_length`` is not given.
-            Default: as many as the reference set has.
-        length_negative: Negative references per class at most, in ``test_support`` and ``fill_memory_neg``. Default:
-            all.
-        category_num: The number of classes, which is checked. Default: not checked.
+        length: References per class at most. Default: as many as the reference set has.
+        length_negative: Negative references per class at most. Default: all.
+        category_num: The number of classes, to be checked.
     """
 
     length: Positive | None = None
@@ -183,8 +179,8 @@ class ModelCfg:
     """The networks and the method's numbers.
 
     Attributes:
-        sam2_cfg_file: ``sam2_hiera_{t,s,b+,l}``, ``sam2.1_hiera_{t,s,b+,l}`` or ``sam2_nano``, with or without
-            ``.yaml``; or a proposer of your own (docs/extending.md).
+        sam2_cfg_file: ``sam2_hiera_{t,s,b+,l}``, ``sam2.1_hiera_{t,s,b+,l}``, ``sam2_nano``, or a proposer of your own
+            (docs/extending.md).
         sam2_ckpt_path: Checkpoint of that SAM 2. Default: its official file in ``checkpoints/``.
         encoder_ckpt_path: Checkpoint of the encoder. Default: its official file in ``checkpoints/`` or
             ``checkpoints/dinov2/``.
@@ -194,8 +190,7 @@ class ModelCfg:
         encoder_cfg: See below.
         memory_bank_cfg: See below.
         test: See below.
-        dataset_name: The name of the target set in ``metrics.json`` and in the report. A class split's name must be
-            the split of the targets.
+        dataset_name: The name of the target set in ``metrics.json`` and in the report.
         exp_folder: With ``test.online_vis``, the folder of the pictures, ``results_analysis/DATASET_NAME/FILE_NAME`` in
             it. Default: ``pictures/IMAGE_ID.jpg`` next to the results.
     """
@@ -232,8 +227,7 @@ class DatasetCfg(Checked):
         json_file: COCO annotation file.
         class_split: A class split of the paper (``data/class_splits.json``), ``coco``, ``lvis``, or
             ``lvis_{rare,common,frequent}``. Default: all classes.
-        cat_names: The classes by name, as a list or separated by commas. Where ``class_split`` is given, too, it is
-            used.
+        cat_names: The classes by name, as a list or separated by commas, where no ``class_split`` is given.
         name: Kept for compatibility: the old name of ``protocol``.
         image_size: Kept for compatibility; checked where it is given.
     """
@@ -252,12 +246,11 @@ class ReferenceDatasetCfg(DatasetCfg):
 
     Attributes:
         memory_pkl: The reference set, JSON or pickle.
-        memory_length: References per class taken from the reference set; a class with fewer has those. Default:
-            ``memory_bank_cfg.length``, or all.
+        memory_length: References per class taken from the reference set. Default: ``memory_bank_cfg.length``, or all.
         context_ratio: The crop's side is the box's longer side times one plus this. Default: 0.2, or 4 for
             ``dinov2_nano``.
-        blur_ksize: Blur the images by a Gaussian of this many pixels, made odd, before they are cropped. 0 does not.
-        reference_view: What the encoder sees of a reference: its ``crop``, as in the paper, or the whole ``image``.
+        blur_ksize: Blur the images by a Gaussian of this many pixels, made odd, before they are cropped.
+        reference_view: What the encoder sees of a reference: its ``crop``, or the whole ``image``.
     """
 
     memory_pkl: str = ""
@@ -272,8 +265,7 @@ class TargetDatasetCfg(DatasetCfg):
     """The target images of stage 3.
 
     Attributes:
-        protocol: How results are scored: ``coco``, ``voc``, ``lvis`` or ``semantic`` (docs/benchmarks.md); or your
-            own (docs/extending.md).
+        protocol: ``coco``, ``voc``, ``lvis`` or ``semantic`` (docs/benchmarks.md); or your own (docs/extending.md).
         semantic_threshold: With ``semantic``, the lowest score of an instance that counts.
     """
 

@@ -53,9 +53,8 @@ class NoTimeToTrain(ItemsModule):
         dataset_cfgs: The references and the targets.
         data_load_cfgs: How images are loaded.
         cache_dir: Folder of the proposal cache of the test stage. Default: no cache.
-        compile: Translate both image encoders with ``torch.compile``, which makes them faster and changes the last
-            digits of the results.
-        compile_decoder: Translate SAM 2's mask decoder, too. For GPUs: on a CPU it takes minutes and gains little.
+        compile: Translate both image encoders with ``torch.compile`` (docs/speed.md).
+        compile_decoder: Translate SAM 2's mask decoder, too. For GPUs.
     """
 
     def __init__(

@@ -74,30 +74,29 @@ class Settings:
         images_per_batch: Images, or tiles of one, that the encoders take at once (docs/speed.md). Default: by the free
             memory of an accelerator, 8 at most; 1 on a CPU.
         pred_iou_thresh: Proposals with a predicted IoU at or below this are dropped.
-        box_nms_thresh: Box IoU above which non-maximum suppression drops the lower-ranked proposal of a class.
+        box_nms_thresh: Box IoU above which NMS drops the lower-ranked proposal of a class.
         max_instances: Instances returned per image at most.
         classes_per_mask: Classes that one proposal may be assigned to; -1 means all of them.
         score: ``cosine`` is the similarity to the class; ``cosine_iou`` is that times predicted IoU.
         suppression: ``nms`` drops similar boxes of a class; ``soft_nms`` lowers their scores instead; ``none`` keeps
             all.
-        merging: ``soft`` is the paper's soft merging; ``diffusion`` is the graph diffusion of FSOD-VFM; ``overlap`` is
-            soft merging without semantics, and ``hard`` gives masks that another one covers wholly the score 0.
+        merging: ``soft`` merging; ``diffusion`` of FSOD-VFM; ``overlap``, soft merging without semantics; ``hard`` gives
+            masks that another one covers wholly the score 0.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
         prompts: ``grid`` decodes every point; ``guided`` only points whose surroundings resemble a class of the memory
             (docs/speed.md).
         prompt_threshold: With ``guided``, the lowest similarity of a point, from -1 (all points) to 1.
-        prompt_budget: With ``guided``, the largest share of the grid's points. Doubled for two classes or more.
+        prompt_budget: With ``guided``, the largest share of the points. Doubled for two classes or more.
         tiles: N: for small objects, the networks see the image as a whole and N x N tiles of it
             (docs/beyond_the_paper.md). 1 means the whole image only.
         tile_overlap: The share of a tile's side that it has in common with the next one.
         multimask: Whether a prompt gives the best of SAM 2's three masks, or its single mask.
         no_mem_embed: Whether SAM 2's features get ``no_mem_embed``, as in its own image predictor.
-        quality: What ranks proposals: ``predicted_iou`` of SAM 2, or with given boxes their score, ``given``.
+        quality: What ranks proposals: ``predicted_iou``, or ``given``, the score of given boxes.
         pooling: ``upsampled`` averages the upsampled features inside a mask; ``grid`` those of the patches whose center
             is inside.
         compared_at: Where masks are compared for merging: at the size of the ``image``, or on the ``grid`` of patches.
-        min_similarity: Similarities below this are raised to it, and candidates at or below it are dropped. -1 keeps
-            all.
+        min_similarity: Candidates at or below this are dropped.
         output_box: The box of an instance: that of its ``mask``, or with given boxes the ``proposal``.
     """
 
