@@ -54,11 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class LastingOutput(FileIO):
-    """Standard output or error that a run outlives: what is printed after it was closed, or its disk full, is lost.
-
-    Attributes:
-        failure: The first error.
-    """
+    """Standard output or error that a run outlives: what is printed after it was closed, or its disk full, is lost."""
 
     failure: OSError | None = None
 

@@ -30,7 +30,6 @@ class ItemsModule(pl.LightningModule):
     and a failure of one rank ends them all.
 
     Attributes:
-        journal: The journal of the run.
         attempt: The name of this execution of the run, which the first rank has started.
     """
 
@@ -105,9 +104,6 @@ class RankSampler(DistributedSampler[int]):
     for it at the end; it therefore gets the data set's first item as a placeholder, which ``test_step`` ignores.
 
     Args:
-        dataset: The items.
-        num_replicas: The number of ranks.
-        rank: This rank.
         journal: The journal, which knows whether a rank has failed.
         done: The items that earlier attempts have finished.
 
@@ -138,8 +134,6 @@ class ItemLoader(DataLoader[Any]):
 
     Args:
         failures: Makes the context in which items are loaded; it reports failures to all ranks.
-        dataset: The items.
-        sampler: The items of this rank.
         workers: Number of processes; 0 loads the items in this one.
         at_once: Items of a batch.
     """

@@ -33,7 +33,6 @@ def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Traine
     """A trainer of several processes, one for each device; others than the first print nothing.
 
     Args:
-        devices: Devices of each node.
         device: Their kind, such as ``cuda`` or ``cpu``; None takes GPUs if there are any.
     """
     if device is not None and ":" in device:

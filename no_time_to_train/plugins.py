@@ -34,7 +34,6 @@ class Plugin(str):
     """The name of a part of one's own, ``MODULE:ATTRIBUTE``, as settings and records have it.
 
     Attributes:
-        part: The function, class or settings.
         file: The file of its module; "" where there is none, as in a notebook.
         sha256: That of the file, or of the part's source.
     """

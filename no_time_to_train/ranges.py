@@ -129,11 +129,7 @@ def check_value(name: str, value: object, hint: Any) -> None:
 
 
 def parse_number(name: str, text: str, hint: Any) -> float:
-    """The number that a text states.
-
-    Args:
-        text: The text.
-    """
+    """The number that a text states."""
     declared = range_of(hint)
     assert declared is not None
     try:
@@ -145,11 +141,7 @@ def parse_number(name: str, text: str, hint: Any) -> float:
 
 
 def check_fields(instance: Any) -> None:
-    """Check all numbers of a dataclass, in its ``__post_init__``, and what may be a part of one's own.
-
-    Args:
-        instance: The dataclass's instance.
-    """
+    """Check all numbers of a dataclass, in its ``__post_init__``, and what may be a part of one's own."""
     hints = get_type_hints(type(instance), include_extras=True)
     for field in fields(instance):
         value, hint = getattr(instance, field.name), hints[field.name]

@@ -90,7 +90,6 @@ class Finding:
         score: The proposal's score for the object's class, before suppression and merging; None likewise.
         final_score: The same after merging; None where the proposal did not get there.
         taken_for: The class that the proposal is most similar to; None where there is no proposal.
-        taken_score: Its score for that class.
         mask: The proposal's mask, bool [H, W]; None where there is none.
     """
 
@@ -139,7 +138,6 @@ def explain_image(
         truth: The label and the mask, bool [H, W], of each object. For one that is found, the answer is None.
         propose: The proposals of the image by a segmenter with other settings.
         min_iou: The IoU with an object that a hit needs.
-        min_score: The score that an instance needs.
     """
     names, (height, width) = [category.name for category in found.categories], found.image.shape[:2]
     for label, _ in truth:
@@ -181,7 +179,6 @@ def explain_objects(
         proposals: The run's proposals, on the device of the networks.
         searches: Wider proposals, which are made only where an object is in none of those before.
         min_iou: The IoU with an object that a hit needs.
-        min_score: The score that a detection needs.
     """
     traced = trace(segmenter, proposals)
     fates_of = Fates(traced, min_score)
@@ -223,8 +220,6 @@ def describe(
 
     Args:
         iou: float64 [n], the IoU of the object with each proposal.
-        names: The names of the memory's classes.
-        class_index: The object's class.
     """
     one = torch.tensor([row], device=proposals.vectors.device)
     with without_autocast(segmenter.prototypes):

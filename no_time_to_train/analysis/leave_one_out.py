@@ -38,7 +38,6 @@ class MeasuredImage:
     """An image of references.
 
     Attributes:
-        name: Its file.
         proposals: Its proposals, and the instances that are references.
         references: The number of each instance's reference in the memory, in the order of ``proposals.iou``'s columns.
     """
@@ -222,7 +221,6 @@ def expected_gains(bank: MemoryBank, out: Collection[int], dropped: int | None =
     mean of k is expected to be proportional to (1 + r / k) ^ -1/2.
 
     Args:
-        out: The references that are left out.
         dropped: One that does not count as one of its class; None counts all.
     """
     gains = torch.ones(len(bank.categories))

@@ -38,8 +38,6 @@ class MeasuredReference:
     """What was measured about one reference.
 
     Attributes:
-        label: The name of its class.
-        image: Its image file.
         number: Its number among the references of its class, from 1; negative references are counted with them.
         negative: Whether it shows what the class is not.
         compared: Whether the class has references in other images, so that something can be said about this one.
@@ -59,7 +57,6 @@ class MeasuredReference:
             where its crop shows no surroundings.
         same_as: The number of another reference of its class that is nearly the same; None where there is none.
         ap_without: How much the expected AP of its class changes without it; None where it is not known.
-        advice: What follows from this, in words.
     """
 
     label: str
@@ -89,12 +86,10 @@ class ClassReport:
     """What was measured about one class.
 
     Attributes:
-        references: The number of its positive references.
         images: The number of images that they are in.
         found: The number of references that the others find.
         threshold: The score threshold with the best expected F1; None where it is not known.
         ap: The expected AP on the references' images, in [0, 1]; None likewise.
-        advice: What follows from this, in words.
     """
 
     label: str
@@ -111,10 +106,7 @@ class Confusion:
     """Two classes that the references tell apart badly.
 
     Attributes:
-        labels: Their names.
         share: Share of their references that look more like the other class; None where each has one reference only.
-        similarity: The cosine of their prototypes.
-        advice: What follows from this, in words.
     """
 
     labels: tuple[str, str]

@@ -70,7 +70,6 @@ class Threshold:
     """The threshold of a class, and what is expected at it.
 
     Attributes:
-        score: The lowest score of an instance.
         precision: Share of the instances that are right.
         precision_at_least: The same, if nothing outside the annotated objects was of the class.
         precision_interval: Wilson's interval of the precision at 95 %. Only the references that are found at the

@@ -33,7 +33,6 @@ def class_thresholds(
 
     Args:
         threshold: One for all classes; or some classes' by name, where the others get ``USUAL_THRESHOLD``; or "auto".
-        labels: The names of the classes.
         measure: Measures the thresholds, of some classes perhaps.
     """
     if isinstance(threshold, str) and threshold == "auto":

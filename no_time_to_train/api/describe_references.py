@@ -68,7 +68,6 @@ class ReferenceDescriber:
         segmenter: The networks and the method. Its prototypes are not used.
         prompts: The network that makes masks from boxes and points.
         context_ratio: How much of the image around a reference its crop shows.
-        precision: What the networks compute in.
         memory: The references that are known; None where there are none.
     """
 

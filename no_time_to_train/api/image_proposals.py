@@ -39,7 +39,6 @@ def propose(
     """The proposals of an image, uint8 [H, W, 3] RGB.
 
     Args:
-        precision: What the networks compute in.
         sources: What others propose in it; None stands for SAM 2's own prompts.
     """
     return next(propose_each([(pixels, sources)], segmenter, precision))

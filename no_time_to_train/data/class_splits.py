@@ -29,8 +29,6 @@ def select_categories(
     Where both a split and names are given and differ, the split is used, and a :class:`UserNotice` says so.
 
     Args:
-        coco: The annotation file.
-        json_file: Its path, for messages.
         class_split: A class split; see :func:`split_names`.
         cat_names: Class names, as a list or separated by commas. Underscores may stand for spaces.
 
@@ -67,8 +65,6 @@ def split_names(class_split: str, coco: COCO, json_file: str | Path) -> list[str
         class_split: One of the paper's splits. ``coco`` is another name of ``default_classes``. ``lvis`` is all classes
             of the file; ``lvis_rare``, ``lvis_common`` and ``lvis_frequent`` are LVIS's groups, which the file states.
             Minival has the same classes, so ``lvis_minival``, ``lvis_minival_rare`` and so on mean the same.
-        coco: The annotation file.
-        json_file: Its path, for messages.
     """
     categories = coco.dataset.get("categories", [])
     name = class_split.replace("lvis_minival", "lvis")

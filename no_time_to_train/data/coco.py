@@ -72,9 +72,6 @@ def image_ids_of_other_type(coco: COCO) -> dict[ImageId, ImageId]:
 
     The authors' code writes image ids that are strings of digits as integers.
 
-    Args:
-        coco: The annotation file.
-
     Returns:
         The id in the file by the id of the other type. Ids that would be the same number are left out.
     """
@@ -92,7 +89,6 @@ def check_sections(data: Any, path: str | Path) -> None:
 
     Args:
         data: The content of an annotation file; ``annotations`` and ``categories`` may be absent.
-        path: The file, for messages.
     """
     problem = f"{path} is not a COCO annotation file"
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
@@ -282,8 +278,6 @@ def stated_size(
     """The size of an image that its entry in ``images`` states.
 
     Args:
-        path: The image file, for messages.
-        entry: The image's entry.
         height: Its own height in pixels.
         width: Its own width in pixels.
         rescale: Accept another size of the same aspect ratio, within 2 %.

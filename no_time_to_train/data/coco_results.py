@@ -17,7 +17,6 @@ def to_coco_records(
     """COCO result records of an image's detections, in their order.
 
     Args:
-        detections: What was found.
         image_id: The image's id in its annotation file.
         category_ids: The COCO category id of each class index.
         sources: What the sources of proposals are called, where there are several.

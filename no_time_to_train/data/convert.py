@@ -25,7 +25,6 @@ def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundR
     Args:
         source: A folder or an annotation file, as for ``find_references``.
         form: A key of ``label_files.FORMATS``.
-        folder: The folder that is written.
         link: Make symbolic links to the images instead of hard links or copies.
 
     Returns:
@@ -50,7 +49,6 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     Args:
         path: A COCO file; or a folder or file in another form, whose images and classes are matched by their names with
             those of ``images.json``, which ``segment`` writes next to its results.
-        results: The results file.
     """
     listed = results.parent / "images.json"
     if path.is_file() and path.suffix.lower() == ".json" and coco_json.is_form_of(read_json(path)):

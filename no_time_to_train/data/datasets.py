@@ -34,7 +34,6 @@ class ReferenceCrop:
     """A reference instance, cropped for the encoder.
 
     Attributes:
-        index: Its index in the data set.
         class_index: Its class, in [0, C).
         crop: float32 [3, S, S], see ``fill_memory.crop_reference``.
         mask: float32 [1, h, w] in {0, 1}, at the size of the crop before resizing.
@@ -53,8 +52,6 @@ class Target:
     """A target image: its pixels, or its proposals where those are cached.
 
     Attributes:
-        index: Its index in the data set.
-        image_id: Its id in the annotation file.
         height: Height of the results in pixels: the image's own, or the one that the annotation file states.
         width: Width of the results in pixels, likewise.
         image: uint8 [3, S, S], or with tiles uint8 [k, 3, S, S], see ``target_image.target_squares``; None where there
@@ -104,8 +101,6 @@ def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = F
     """Read an image that a COCO file lists.
 
     Args:
-        root: Folder of the images.
-        entry: The image's entry in ``images``.
         rescale: Resize an image of another size to the one that the entry states; see :func:`stated_size`.
 
     Returns:
@@ -132,8 +127,6 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
     """The shots of a reference set, class by class.
 
     Args:
-        coco: Annotation file of the references.
-        root: Folder of the images.
         categories: The classes in ascending order of their ids.
         references: The checked shots of each class (see ``reference_sets.validate_references``).
         size: Side of the crops in pixels: the encoder's input.
@@ -212,8 +205,6 @@ class TargetDataset(Dataset[Target | BadImage]):
     """Every image of an annotation file, in the file's order.
 
     Args:
-        coco: Annotation file of the targets.
-        root: Folder of the images.
         size: Side of the square in pixels: SAM 2's input.
         rescale: Of an image that has another size than the file states, return results at the stated size, as they
             are scored; see :func:`stated_size`.

@@ -61,9 +61,6 @@ NEEDS = {
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     """Read an image as stored: EXIF orientation is not applied, as COCO's annotations expect.
 
-    Args:
-        path: The file.
-
     Returns:
         uint8 [H, W, 3] RGB.
     """
@@ -71,11 +68,7 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Read all pixels of an image, as stored and in its own mode.
-
-    Args:
-        path: The file.
-    """
+    """Read all pixels of an image, as stored and in its own mode."""
     with _clear_errors(path):
         image = _open(Path(path))
         frames = getattr(image, "n_frames", 1) if image.format in FRAMES else 1
@@ -91,12 +84,7 @@ def _notice_frames(path: str, frames: int) -> None:
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
-    """Read an image that is in memory; see :func:`open_image`.
-
-    Args:
-        content: The content of an image file.
-        name: What messages call it.
-    """
+    """Read an image that is in memory; see :func:`open_image`."""
     with _clear_errors(name):
         return _load(_open(BytesIO(content)))
 
@@ -141,11 +129,7 @@ def _open(file: Path | BytesIO) -> Image.Image:
 
 
 def check_pixels(name: str, pixels: int) -> None:
-    """Check that a picture has no more pixels than an image may have.
-
-    Args:
-        name: What messages call it.
-    """
+    """Check that a picture has no more pixels than an image may have."""
     with _clear_errors(name):
         if _are_too_many(pixels):
             raise Image.DecompressionBombError(f"{pixels} pixels")
@@ -287,9 +271,6 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     Gray values deeper than 8 bits are stretched from the darkest to the brightest pixel, because cameras and
     microscopes use only a part of 16 bits; PIL would clip them at 255. Transparent pixels become white.
 
-    Args:
-        image: The image.
-
     Returns:
         uint8 [H, W, 3] RGB.
     """
@@ -395,7 +376,6 @@ def save_numbers(numbers: NDArray[np.uint16], path: Path, palette: Sequence[int]
 
     Args:
         numbers: uint16 [H, W]. If one is above 255, the file has 16 bits and no palette.
-        path: The file.
         palette: Red, green and blue of each number from 1 to 255; 0 is black.
     """
     if numbers.max(initial=0) > 255:

@@ -36,7 +36,6 @@ class Instance:
     """One object found in an image. Two instances are equal if they have the same label, score and box.
 
     Attributes:
-        label: The name of its class.
         score: In [0, 1].
         box: x1, y1, x2, y2 in pixels: the first and last column and row of the mask, so a box one pixel wide has
             x1 == x2.
@@ -234,9 +233,6 @@ class Instances(Sequence[Instance]):
 
         ``file_name`` is the path of the image relative to the file, or empty where the image came from no file. Other
         programs can read the file as well, and so can ``segment --references``.
-
-        Args:
-            path: The file to write.
         """
         file_name = "" if self.path is None else relative_path(self.path, Path(path).parent)
         write_json(path, coco_content([(file_name, self)]), indent=None)
@@ -246,7 +242,6 @@ class Instances(Sequence[Instance]):
         """Read the instances that :meth:`save` wrote.
 
         Args:
-            path: The file.
             image: Their image, for :meth:`plot`; None reads the file that the instances were found in. Where that is
                 missing, everything but the image can be used.
         """

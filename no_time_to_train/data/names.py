@@ -58,7 +58,6 @@ def clean_class_names(names: Iterable[object], where: str | Path) -> dict[str, s
 
     Args:
         names: The names as they are in the file.
-        where: The file or folder, for messages.
 
     Returns:
         The cleaned name by the name in the file.

@@ -64,8 +64,6 @@ def check_together(mask: object, box: object, points: Sequence[object], negative
     Args:
         mask: Its mask; None where there is none.
         box: The box around it; None where there is none.
-        points: The points on it.
-        negative_points: The points outside it.
     """
     if mask is not None and (len(points) or len(negative_points)):
         raise UserError("a point is used without a mask: leave one of them out")

@@ -32,7 +32,6 @@ class ProposalFile:
     """The proposals of a file, by image.
 
     Attributes:
-        path: The file.
         most: The proposals of an image that are kept, those of the highest scores.
         records: The records of each image, by file name or id.
         images: The key in ``records`` of each way to call an image; None where two images are called so.

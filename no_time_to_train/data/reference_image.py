@@ -20,7 +20,6 @@ class ReferenceImage:
 
     Attributes:
         name: Its file. Images that are no files have names of their own; references of one image have the same.
-        mask: The reference's mask in it.
         pixels: uint8 [H, W, 3] RGB, where it is no file.
     """
 

@@ -121,7 +121,6 @@ def write_references(references: ReferenceSet, path: str | Path) -> None:
     """Write a reference set atomically.
 
     Args:
-        references: The reference set.
         path: Written as a pickle where it ends in ``.pkl`` or ``.pickle``, otherwise as JSON.
     """
     if Path(path).suffix in (".pkl", ".pickle"):
@@ -140,9 +139,6 @@ def validate_references(
 
     Args:
         references: The reference set, which may have further classes.
-        coco: The annotation file of the references.
-        json_file: Its path, for messages.
-        categories: The classes.
         shots: The first this many shots of each class are chosen; None chooses all.
 
     Returns:
@@ -192,7 +188,6 @@ def coco_to_references(coco: COCO, shots: int | None = None, as_published: bool 
     """Take the annotations of a file as references, in the file's order.
 
     Args:
-        coco: The annotation file.
         shots: The first this many annotations of each class are taken; None takes all.
         as_published: Make the set that the published results of CD-FSOD were computed with. It differs from a set of
             all annotations where an image has several of a class, or where a class has fewer than ``shots``: an entry
@@ -241,8 +236,6 @@ def sample_references(
     """Draw the reference set that the paper's sampler draws from the same file with the same seed.
 
     Args:
-        coco: The annotation file.
-        categories: The classes of the split.
         shots: Instances per class, each from another image.
         seed: Seed of Python's ``random``, which is seeded once for all classes.
         fill_up: Where a class has too few good references (see :func:`is_good_reference`), repeat those that it has;
@@ -300,10 +293,6 @@ def is_good_reference(annotation: dict[str, Any], coco: COCO) -> bool:
     """Whether the paper's sampler accepts an annotation as a reference.
 
     It accepts single objects whose box is at least 32 pixels wide and high and at least 10 pixels from each border.
-
-    Args:
-        annotation: An annotation of the file.
-        coco: The annotation file.
     """
     margin = _margin(annotation, coco)
     return margin >= 10 and min(annotation["bbox"][2:]) >= 32 and not annotation.get("iscrowd")
@@ -315,10 +304,6 @@ def rank_by_heuristics(annotations: list[dict[str, Any]], coco: COCO) -> list[di
     An annotation scores 1000 if its box touches no border of the image; 200 if its area is at least the 75th
     percentile of the class's areas, 100 if it is at least the 25th; and its share of the largest area. Annotations of
     equal scores keep their order.
-
-    Args:
-        annotations: The annotations of a class.
-        coco: The annotation file.
 
     Returns:
         The annotations, the highest score first.

@@ -50,7 +50,6 @@ class PatternClass:
     """A class of drawn objects.
 
     Attributes:
-        name: The category's name.
         kind: The kind of pattern. Classes of one kind resemble each other.
         scale: Width of the pattern's repeating tile, as a share of the longer side of an object a third as large as
             the image. The tile grows with the square root of the object's size.

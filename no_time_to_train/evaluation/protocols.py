@@ -35,7 +35,6 @@ def evaluate(
         protocol: One of ``PROTOCOLS``; or a function of your own with the arguments and the result of ``coco_ap``.
         semantic_threshold: With ``semantic``, the lowest score of an instance that counts. ``mIoU_as_published``
             always takes 0.5.
-        errors: Also analyze the errors.
 
     Returns:
         The metrics as ``metrics.json`` holds them, fractions in [0, 1] with None where there is no ground truth; and

@@ -41,7 +41,6 @@ class Seen:
         prototypes: float [C, D], those of the memory, not normalized; None where there is none.
         height: The height in pixels of what it shows.
         width: The width in pixels of what it shows.
-        settings: Those of the method.
     """
 
     image: Tensor

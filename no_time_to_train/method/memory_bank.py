@@ -13,12 +13,7 @@ from no_time_to_train.method.beyond.negatives import Negatives
 
 @dataclass(frozen=True)
 class Category:
-    """A class.
-
-    Attributes:
-        id: Its COCO category id.
-        name: Its name.
-    """
+    """A class."""
 
     id: int
     name: str

@@ -68,7 +68,6 @@ class Segmenter(nn.Module):
         encoder: DINOv2, which describes what is inside a mask.
         proposer: SAM 2, which proposes masks; None where only references are described.
         prototypes: float32 [C, D], those of the memory, not normalized; None where only references are described.
-        settings: The method's numbers.
         negatives: Those of the memory (``MemoryBank.negatives``); None where it has none.
     """
 

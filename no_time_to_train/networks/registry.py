@@ -53,7 +53,6 @@ class Checkpoint:
     """An official file of weights.
 
     Attributes:
-        url: The address that its authors publish.
         description: Which network it belongs to, for people.
         megabytes: Its size in units of 10**6 bytes, rounded; None where it is not known.
         size: In bytes, and

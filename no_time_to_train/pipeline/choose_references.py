@@ -76,7 +76,6 @@ def choose_references(
     """Choose the references of each class whose prototype ranks the proposals of the pool's images best.
 
     Args:
-        coco: The annotation file of the pool.
         categories: The classes, in ascending order of their ids.
         pool: The instances to choose from, at least ``n_shot`` of each class.
         segmenter: The networks. Its memory is not used.

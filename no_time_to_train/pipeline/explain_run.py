@@ -62,10 +62,8 @@ def explain_run(
     Args:
         results_file: The run's results, next to its ``run.json``; ``results`` is its content.
         coco: Ground truth, as ``evaluate`` leaves it.
-        categories: The classes that count.
         iou_type: "segm" where hits are decided by masks, "bbox" where by boxes.
         min_iou: The IoU with an object that a hit needs.
-        min_score: The score that a detection needs.
     """
     if protocol == "lvis":
         raise UserError("misses cannot be explained with LVIS, where not every class is verified in every image")

@@ -53,7 +53,6 @@ class BadImages:
     Attributes:
         policy: ``stop`` ends the run at the first one, ``skip`` continues without it.
         limit: How many may be skipped; None means any number.
-        skipped: The records of the skipped images.
     """
 
     policy: Literal["stop", "skip"]

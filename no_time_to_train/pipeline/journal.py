@@ -40,7 +40,6 @@ class Journal:
     Attributes:
         attempt: What :meth:`start` returned to the first process, once this one has joined it.
         folder: The journal's folder, on a disk that all processes of the run share.
-        items: The finished items.
     """
 
     def __init__(self, output: Path) -> None:

@@ -53,7 +53,6 @@ class OutputFolder:
     Args:
         out: The folder, to which no other process writes.
         memory: The memory, for the gallery and the names of the classes.
-        thresholds: The lowest scores of instances.
         formats: Further formats to write: those of ``label_files.FORMATS``, and "video".
         order: Names of classes in the order that the files shall give them; others follow by id.
         shown_as: The folder's path as the user gave it; by default, ``out``.
@@ -202,7 +201,6 @@ def save_mask(instances: Instances, path: Path) -> None:
 
     Args:
         instances: What was found in the image. A pixel holds the number of its instance, from 1, the best on top, or 0.
-        path: The file.
     """
     numbers = np.zeros(instances.image.shape[:2], np.uint16)
     for index in reversed(range(len(instances))):

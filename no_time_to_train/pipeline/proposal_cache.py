@@ -82,7 +82,6 @@ def proposals_depend_on(
 
     Args:
         networks: What identifies the networks and how they compute, as JSON values; see :func:`hash_networks`.
-        precision: What the networks compute in.
         prototypes: float [C, D], which guided prompts depend on.
     """
     tiled = {"tiles": [settings.tiles, settings.tile_overlap, BORDER, FINER]}
@@ -176,7 +175,6 @@ class CachedTargetDataset(TargetDataset):
     An image that is rescaled has an entry of its own per stated size.
 
     Args:
-        cache: The cache.
         images: The arguments of :class:`TargetDataset`.
     """
 

@@ -33,10 +33,8 @@ class RunCfg(RunOptions):
     """What one run reads and writes, besides its configuration.
 
     Attributes:
-        save_dir: Folder of the run.
         cache_dir: Folder of the proposal cache (stage 3); None means no cache.
         precision: The trainer's precision, in which the networks run.
-        compile: Whether ``torch.compile`` translates the image encoders.
         compile_decoder: Whether it translates SAM 2's mask decoder.
         labels: Recorded in ``metrics.json`` as they are, such as the seed.
     """

@@ -48,13 +48,7 @@ class Thresholds:
 
 @dataclass(frozen=True, order=True)
 class Best:
-    """The instance with the highest score, whether it counts or not.
-
-    Attributes:
-        score: Its score.
-        label: The name of its class.
-        image: The name of its image.
-    """
+    """The instance with the highest score, whether it counts or not."""
 
     score: float
     label: str
@@ -73,7 +67,6 @@ class Summary:
         found: Number of instances that count per class, by the class's name.
         best: The best instance that the method returned; None where it returned none.
         skipped: One line for each image that could not be read.
-        interrupted: Whether Ctrl-C stopped the run.
         done_before: Number of images that an earlier, unfinished run had done.
         prompts: Number of points that were decoded for all images together.
         full: Number of images with as many instances as an image may have, so that there may be more.

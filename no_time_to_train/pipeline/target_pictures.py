@@ -23,7 +23,6 @@ class TargetPictures:
     """Draws targets into a folder, one picture per image.
 
     Args:
-        score: The lowest score that is drawn.
         by_file_name: Call the pictures like the images, instead of ``IMAGE_ID.jpg``.
         rescale: Draw an image of another size than the annotation file states at the stated size.
     """

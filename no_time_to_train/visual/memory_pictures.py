@@ -49,7 +49,6 @@ def class_sheet(name: str, crops: list[tuple[Tensor, Tensor]], encoder: Encoder,
     Args:
         crops: The crop, float [3, S, S] in [0, 1], and the mask, float [1, h, w] in {0, 1}, of each reference, on the
             encoder's device. Tokens with a positive mask weight are inside the mask.
-        k: k-means centers of the class.
         n: Principal components of the class; the first three are shown as red, green and blue.
     """
     tokens = [encoder(crop[None])[0].cpu() for crop, _ in crops]
@@ -125,7 +124,6 @@ def kmeans(tokens: Tensor, k: int, iterations: int = 20) -> Tensor:
 
     Args:
         tokens: float [n, D], n > 0.
-        iterations: Updates of the centers.
 
     Returns:
         float [min(k, n), D], the L2-normalized centers.

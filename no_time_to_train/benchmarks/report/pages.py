@@ -30,8 +30,6 @@ class Section:
     """A part of the report.
 
     Attributes:
-        title: Its heading.
-        tables: Its tables.
         file_name: Name of its plot and CSV file, without a suffix.
         plot: The plot, a PNG file; None where there is none.
         csv: Content of the CSV file; empty where there is none.

@@ -42,7 +42,6 @@ class Run:
         method: Name of the detector; :data:`OURS` is the paper's method.
         shots: Shots per class, where known.
         seed: Seed of the reference set, where known.
-        seconds: Seconds that all its stages took.
         metrics: Content of ``metrics.json``; empty unless the run is finished.
     """
 

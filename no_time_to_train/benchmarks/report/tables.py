@@ -28,7 +28,6 @@ class Benchmark:
 
     Attributes:
         key: Its name in file names.
-        title: Its heading.
         prefix: What the names of its data sets begin with.
         measures: Title of a column -> place in ``metrics.json``. The first two are plotted.
         runs: The number of runs that the published mean is taken over; None where no mean is published.

@@ -63,8 +63,6 @@ def region_of(
         width: Of the image in pixels.
         kind: ``brushlabels``; ``rectanglelabels``; or ``polygonlabels``, which draws the largest part of the mask.
         control: The name of the tool in the labeling interface.
-        image: The name of the image there.
-        number: The region's number in the result.
     """
     if kind == "brushlabels" and one.mask is not None:
         value: dict[str, Any] = {"format": "rle", "rle": encode_brush(one.mask)}

@@ -23,8 +23,6 @@ class LabeledImage:
     Attributes:
         name: The image's name, a relative path.
         stem: What its label files are called, without a suffix: a relative path that no other image has.
-        path: The image file.
-        image_id: The image's COCO id.
         height: In pixels.
         width: In pixels.
     """
@@ -42,7 +40,6 @@ class LabeledObject:
     """An object in an image.
 
     Attributes:
-        label: The name of its class.
         box: x1, y1, x2, y2 in pixels, ends excluded.
         mask: bool [H, W], not empty; None where only the box is known.
         score: In [0, 1]; None for an annotation.

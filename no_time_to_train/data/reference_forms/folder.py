@@ -81,10 +81,8 @@ class Folder:
         """The references that the shapes of a file mark.
 
         Args:
-            path: The file.
             read: Makes the reference of a shape; or returns the kind of a shape that marks no area, which is counted;
                 or None for what is no shape.
-            noun: What messages call a shape.
             group_of: The group of a shape; those of a label and a group are one reference (:func:`merge_groups`).
         """
         references, groups = [], []

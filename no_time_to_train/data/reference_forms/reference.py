@@ -29,8 +29,6 @@ class Reference:
     """One object: its class, its image, and its mask, a box around it, points on it, or nothing more.
 
     Attributes:
-        label: The name of its class.
-        image: The image file.
         mask: A mask file (the image itself where it is a transparent cut-out) or an RLE; "whole" where all of the image
             shows the object; None where SAM 2 makes the mask.
         box: The box around the object. Where there is a mask as well, the reference is cropped around the box.

@@ -47,9 +47,6 @@ class SharedMaps:
 class MaskDecoder(nn.Module):
     """Decodes point and box prompts with the modules, and so the weights, of a SAM 2.
 
-    Args:
-        sam2: The network.
-
     Attributes:
         cpu_prompts: Prompts that a CPU decodes at once.
         static: Whether ``torch.compile`` translates the decoder for batches of a few sizes, on a GPU as CUDA graphs.

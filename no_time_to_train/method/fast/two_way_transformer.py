@@ -64,7 +64,6 @@ class Norm:
     """What prompts share of a norm of ``scale * base + weights^T rows``, in which base and rows have a mean of 0.
 
     Attributes:
-        module: The norm.
         square: [N], the squared length of each base token.
         linear: [N], twice the product of each base token with the offset before the norm.
         products: For each attention that has added rows, [h, d, N]: the products of its output matrix with the base.
