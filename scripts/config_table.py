@@ -31,8 +31,8 @@ INTRODUCTION = """\
 
 # Configuration
 
-The keys of a configuration of the three stages (`no-time-to-train test`), which stand under `model` and `init_args` in a
-YAML file. The defaults are the paper's. A key that does not exist is an error, and so is a number outside its range.
+The keys of a configuration of the three stages (`no-time-to-train test`), which stand under `model` and `init_args` in
+a YAML file. The defaults are the paper's. A key that does not exist is an error, and so is a number outside its range.
 
 ```yaml
 model:
@@ -83,9 +83,7 @@ def page() -> str:
         for title, row in _rows(nested, name) if nested else [("The stage", _row("", name, default, None, module))]:
             _add(groups.setdefault(title, []), row)
     tables = [
-        "\n".join(
-            [f"## {title}", "", "| key | default (range) | meaning |", "| --- | --- | --- |", *map(str, rows)]
-        )
+        "\n".join([f"## {title}", "", "| key | default (range) | meaning |", "| --- | --- | --- |", *map(str, rows)])
         for title, rows in groups.items()
     ]
     return "\n".join([INTRODUCTION, "\n\n".join(tables), ""])

@@ -1,6 +1,6 @@
 """FSOD-VFM (arXiv 2602.03137) on a page, without any savings, for the test that compares the package with it.
 
-Written from what its published code does; docs/experiments.md has its equations. C classes, n boxes, D the width of a token.
+Written from what its published code does; docs/experiments.md has its equations. C classes, n boxes, tokens of width D.
 """
 
 from typing import Any

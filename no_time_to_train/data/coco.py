@@ -241,11 +241,7 @@ def _check_annotation(annotation: dict[str, Any], size: tuple[int | None, int | 
 
 
 def _repair_polygons(annotation: dict[str, Any], where: str) -> bool:
-    """Remove polygons of fewer than three points; where none is left, take the box.
-
-    Returns:
-        Whether there were any.
-    """
+    """Remove polygons of fewer than three points; where none is left, take the box. Whether there were any."""
     segmentation = annotation.get("segmentation")
     if not segmentation or isinstance(segmentation, dict):
         return False

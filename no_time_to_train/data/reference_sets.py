@@ -208,7 +208,7 @@ def coco_to_references(coco: COCO, shots: int | None = None, as_published: bool 
 
 
 def _published_references(annotations: list[dict[str, Any]], shots: int | None) -> ReferenceSet:
-    """See :func:`coco_to_references`."""
+    """The set that the published results of CD-FSOD were computed with."""
     by_image: dict[int, dict[ImageId, Shot]] = {}
     for annotation in annotations:
         entries = by_image.setdefault(int(annotation["category_id"]), {})

@@ -63,26 +63,19 @@ def encode_crop(crop: NDArray[np.bool_], top: int, left: int, height: int, width
 
 
 def decode_mask(encoded: Rle) -> NDArray[np.bool_]:
-    """The mask, bool [H, W], of a compressed RLE.
-
-    Raises:
-        ValueError: See :func:`check_rle`.
-    """
+    """The mask, bool [H, W], of a compressed RLE; a ValueError where it is none."""
     check_rle(encoded)
     mask: NDArray[np.bool_] = coco_mask.decode(encoded).astype(bool)
     return mask
 
 
 def decode_crop(encoded: Rle) -> tuple[NDArray[np.bool_], int, int]:
-    """The columns of a mask that are not empty, of a compressed RLE.
+    """The columns of a mask that are not empty, of a compressed RLE; a ValueError where it is none.
 
     Time and memory go with these columns, not with the whole mask.
 
     Returns:
         bool [height, w], and the first row and column in the mask: 0 and the column.
-
-    Raises:
-        ValueError: See :func:`check_rle`.
     """
     check_rle(encoded)
     height = encoded["size"][0]

@@ -48,7 +48,7 @@ def measure(name: str) -> tuple[int, int, int]:
 
 @torch.no_grad()
 def _measure(name: str) -> tuple[int, int, int]:
-    """See :func:`measure`."""
+    """The sides of the input and of a patch, and the width of a token."""
     model: Any = create(name)
     size = model.patch_embed.img_size[0]
     tokens = model.forward_features(torch.empty(1, 3, size, size))

@@ -158,12 +158,7 @@ def _shrink(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _svg_path(mask: NDArray[np.bool_], x: int, y: int, scale: float) -> str:
-    """The outline of a mask as the ``d`` of an SVG path, simplified by a pixel at most.
-
-    Args:
-        mask: bool [h, w], the part of the image's mask in its box.
-        scale: Units per pixel.
-    """
+    """The outline of a mask in its box, bool [h, w], as the ``d`` of an SVG path, ``scale`` units per pixel."""
     pieces = []
     for contour in outlines(mask):
         simple = cv2.approxPolyDP(contour, max(min(1, 0.03 * max(mask.shape)), 1 / scale), closed=True)[:, 0]

@@ -89,7 +89,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    """See :func:`read_run`."""
+    """The run in a folder; a ValueError or UserError says what is wrong with it."""
     sections = read_json(folder / FILE_NAME)
     if not isinstance(sections, dict) or not sections or not all(isinstance(one, dict) for one in sections.values()):
         raise ValueError("it does not hold the stages of a run")

@@ -68,15 +68,7 @@ def _object_masks(path: Path, folder: Folder) -> list[NDArray[np.bool_]]:
 
 
 def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -> Reference:
-    """The reference that an <object> marks. One at a time is parsed, because each may need a mask of the image's size.
-
-    Args:
-        first: The number of the first pixel.
-        masks: The masks in a PNG file, bool [H, W].
-
-    Raises:
-        ValueError: It is broken.
-    """
+    """The reference of an <object>, whose ``first`` pixel has this number; ``masks``, bool [H, W], are those of a PNG."""
     from supervision.dataset.formats.pascal_voc import detections_from_xml_obj  # takes over a second
 
     height, width = canvas.size

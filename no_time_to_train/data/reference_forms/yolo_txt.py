@@ -66,12 +66,9 @@ def unnamed_labels(folder: Folder) -> int:
 
 
 def _label_files(folder: Folder, are_sure: bool) -> dict[Path, Path]:
-    """The label files by the images that they belong to.
+    """The label files by their images; where not ``are_sure`` they may be captions, so one looks into them.
 
     They lie in the folder ``labels`` in place of ``images``, next to the image, or anywhere if no other has the name.
-
-    Args:
-        are_sure: Whether they are labels without a look into them; others may be captions.
     """
     texts = [path for path in folder.ending(".txt") if path.name.lower() not in SIDE_FILES]
     stems = Counter(path.stem for path in texts)
@@ -183,11 +180,7 @@ def _parse(line: str, classes: Classes) -> tuple[list[float], bool]:
 
 
 def _check(numbers: list[float], height: int, width: int, is_polygon: bool) -> None:
-    """Check the coordinates of a line, which are shares of the image's sides.
-
-    Raises:
-        ValueError: One is not a number, or far outside the image.
-    """
+    """Check the coordinates of a line, which are shares of the image's sides; a ValueError says what is wrong."""
     pixels: list[Any] = [value * (width, height)[index % 2] for index, value in enumerate(numbers)]
     if is_polygon:
         check_polygons([pixels], height, width)
