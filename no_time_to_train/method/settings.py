@@ -80,8 +80,8 @@ class Settings:
         score: ``cosine`` is the similarity to the class; ``cosine_iou`` is that times predicted IoU.
         suppression: ``nms`` drops similar boxes of a class; ``soft_nms`` lowers their scores instead; ``none`` keeps
             all.
-        merging: ``soft`` merging; ``diffusion`` of FSOD-VFM; ``overlap``, soft merging without semantics; ``hard``, which
-            gives masks that another one covers wholly the score 0.
+        merging: ``soft`` merging; ``diffusion`` of FSOD-VFM; ``overlap``, soft merging without semantics; ``hard``,
+            which gives masks that another one covers wholly the score 0.
         merge_exponent: Exponent of the share of a mask that better masks leave uncovered; 0 merges nothing.
         prompts: ``grid`` decodes every point; ``guided`` only points whose surroundings resemble a class of the memory
             (docs/speed.md).

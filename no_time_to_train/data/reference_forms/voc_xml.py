@@ -68,7 +68,7 @@ def _object_masks(path: Path, folder: Folder) -> list[NDArray[np.bool_]]:
 
 
 def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -> Reference:
-    """The reference of an <object>, whose ``first`` pixel has this number; ``masks``, bool [H, W], are those of a PNG."""
+    """The reference of an <object>. Pixels count from ``first``; ``masks``, bool [H, W], are those of a PNG file."""
     from supervision.dataset.formats.pascal_voc import detections_from_xml_obj  # takes over a second
 
     height, width = canvas.size
