@@ -32,7 +32,7 @@ GRID = torch.linspace(0, 1, 101)
 #: References of a class that others were compared with, from which its threshold is estimated.
 FEWEST_REFERENCES = 2
 
-#: The following are relative to the references' median score (docs/references.md says how they were chosen):
+#: The following are relative to the references' median score (docs/experiments.md says how they were chosen):
 #: the lowest score that counts,
 LOWEST = 0.5
 #: the standard deviation of the scores of right masks,

@@ -6,7 +6,7 @@ before they are decoded, by the similarity of the image's patch tokens to the pr
 is the paper's.
 
 The constants, and the defaults of the threshold and of the budget in ``settings.py``, were tuned on drawn scenes of the
-seeds 777 and 1000 to 1009 with the nano networks. docs/speed.md has the figures on other seeds, which
+seeds 777 and 1000 to 1009 with the nano networks. docs/experiments.md has the figures on other seeds, which
 ``python -m timing.guided`` prints.
 """
 
