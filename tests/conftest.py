@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
+from no_time_to_train import ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.networks.build import build_sam2, build_vit
@@ -19,11 +20,20 @@ from tests.seeded_weights import seeded_state_dict
 
 DATA = Path(__file__).parent / "data"
 Checkpoints = tuple[Path, Path]
+#: The types of fixtures: ``arguments`` and ``refusal``, and pytest's ``capsys`` and ``monkeypatch``.
+Arguments = Callable[..., list[str]]
+Refusal = Callable[..., str]
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
 
 
-def save_seeded_checkpoints(
-    folder: Path, sam2: str = "sam2_hiera_t", dinov2: str = "dinov2_small"
-) -> tuple[Path, Path]:
+def nano_segmenter(points_per_side: int = 8, **settings: Any) -> ReferenceSegmenter:
+    """The trained nano networks, without references."""
+    settings = {"points_per_side": points_per_side, **settings}
+    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(**settings))
+
+
+def save_seeded_checkpoints(folder: Path, sam2: str = "sam2_hiera_t", dinov2: str = "dinov2_small") -> Checkpoints:
     """Write checkpoints in the official formats with weights that depend on names, shapes and seed 0 only."""
     sam2_path, dinov2_path = folder / f"{sam2}.pt", folder / f"{dinov2}.pth"
     shapes = {name: value.shape for name, value in build_sam2(sam2).state_dict().items()}
@@ -36,13 +46,13 @@ def save_seeded_checkpoints(
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     """Seeded SAM 2 tiny and DINOv2 small, as (SAM 2's checkpoint, DINOv2's checkpoint)."""
     return save_seeded_checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="session")
-def nano_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def nano_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     """Seeded networks of the nano shapes, which take a fraction of a second an image."""
     return save_seeded_checkpoints(tmp_path_factory.mktemp("checkpoints"), "sam2_nano", "dinov2_nano")
 
@@ -69,7 +79,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Photo:
     return Photo(folder / "photo.png", folder / "photo_mask.png", mask)
 
 
-def stage_arguments(test_mode: str, checkpoints: tuple[Path, Path], save_dir: Path) -> list[str]:
+def stage_arguments(test_mode: str, checkpoints: Checkpoints, save_dir: Path) -> list[str]:
     """The command line of a stage on the test data with networks of the nano shapes."""
     options = {
         "test_mode": test_mode,
@@ -94,7 +104,7 @@ def stage_arguments(test_mode: str, checkpoints: tuple[Path, Path], save_dir: Pa
 
 
 @pytest.fixture(scope="session")
-def memory(nano_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def memory(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A post-processed memory of the test data's references, by the stages with networks of the nano shapes."""
     folder = tmp_path_factory.mktemp("memory")
     filled, processed = folder / "memory.ckpt", folder / "memory_postprocessed.ckpt"
@@ -114,7 +124,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def arguments(memory: Path, nano_checkpoints: Checkpoints) -> Callable[..., list[str]]:
+def arguments(memory: Path, nano_checkpoints: Checkpoints) -> Arguments:
     """The command line of the test stage on the test data, for the folder of its results and ``sam2_infer_cfgs``."""
 
     def of(folder: Path, *options: object, memory: Path = memory, **settings: object) -> list[str]:
@@ -134,7 +144,7 @@ def nano_options(nano_checkpoints: Checkpoints) -> list[str]:
 
 
 @pytest.fixture
-def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refusal(capsys: pytest.CaptureFixture[str]) -> Refusal:
     """Runs a command that must be refused, and returns its only line that begins with ``error: ``."""
 
     def refused(*arguments: object) -> str:
@@ -174,9 +184,8 @@ def golden() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def golden_results() -> dict[str, list[dict[str, Any]]]:
     """The expected COCO results: from stand-in proposals, and end to end."""
-    return {
-        name: json.loads((DATA / "expected" / f"{name}.json").read_text()) for name in ("results", "results_end_to_end")
-    }
+    names = ("results", "results_end_to_end")
+    return {name: json.loads((DATA / "expected" / f"{name}.json").read_text()) for name in names}
 
 
 def assert_same_results(results: list[dict[str, Any]], expected: list[dict[str, Any]], atol: float = 1e-4) -> None:
@@ -186,18 +195,14 @@ def assert_same_results(results: list[dict[str, Any]], expected: list[dict[str, 
         ours = [record for record in results if record["image_id"] == image_id]
         theirs = [record for record in expected if record["image_id"] == image_id]
         np.testing.assert_allclose([r["score"] for r in ours], [r["score"] for r in theirs], atol=atol)
-        unmatched = list(ours)
         for record in theirs:
-            equal = next(
-                (
-                    other
-                    for other in unmatched
-                    if abs(other["score"] - record["score"]) <= atol
-                    and other["category_id"] == record["category_id"]
-                    and np.array_equal(other["bbox"], record["bbox"])
-                    and rle.iou([other["segmentation"]], [record["segmentation"]], [0])[0, 0] > 0.999
-                ),
-                None,
-            )
-            assert equal is not None, f"image {image_id}: no detection equals {record}"
-            unmatched.remove(equal)
+            equal = [
+                other
+                for other in ours
+                if abs(other["score"] - record["score"]) <= atol
+                and other["category_id"] == record["category_id"]
+                and np.array_equal(other["bbox"], record["bbox"])
+                and rle.iou([other["segmentation"]], [record["segmentation"]], [0])[0, 0] > 0.999
+            ]
+            assert equal, f"image {image_id}: no detection equals {record}"
+            ours.remove(equal[0])

@@ -21,10 +21,11 @@ from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
 from no_time_to_train.networks.box_prompts import rectangle
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
-from tests.conftest import DATA
+from tests.conftest import DATA, Capture, Checkpoints, Refusal
 
 IMAGES = DATA / "images"
 
@@ -32,12 +33,20 @@ IMAGES = DATA / "images"
 @pytest.fixture
 def boxes_only(tmp_path: Path) -> Path:
     """The test data's references without their masks."""
-    data = json.loads((DATA / "references.json").read_text())
+    data = read_json(DATA / "references.json")
     for annotation in data["annotations"]:
         del annotation["segmentation"]
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(data))
     return path
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Change a JSON file; its new content."""
+    data: dict[str, Any] = read_json(path)
+    change(data)
+    path.write_text(json.dumps(data))
+    return data
 
 
 class StandIn:
@@ -59,24 +68,21 @@ class StandIn:
         return masks
 
 
-def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+def annotations_of(path: Path) -> list[dict[str, Any]]:
+    return list(read_json(path)["annotations"])
 
 
 def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
-    boxes_only: Path, tmp_path: Path, nano_checkpoints: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    boxes_only: Path, tmp_path: Path, nano_checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("no_time_to_train.networks.box_prompts.BATCH", 2)  # three boxes: a full batch and one left over
-    data = load(boxes_only)
-    data["images"] = data["images"][:1]
-    data["annotations"] = data["annotations"][:3]
-    boxes_only.write_text(json.dumps(data))
+    data = edit(boxes_only, lambda data: data.update(images=data["images"][:1], annotations=data["annotations"][:3]))
     out = tmp_path / "new/masks.json"
     paths = [str(boxes_only), "--image-dir", str(IMAGES), "--out-path", str(out), "--device", "cpu"]
     network = ["--sam2-cfg-file", "sam2_nano", "--sam2-ckpt-path", str(nano_checkpoints[0])]
     main(["boxes-to-masks", *paths, *network, "--pictures", str(tmp_path / "pictures")])
 
-    written = load(out)
+    written = read_json(out)
     assert {**written, "annotations": []} == {**data, "annotations": []}
     predictor = SAM2ImagePredictor(build_sam2("sam2_nano", nano_checkpoints[0]))
     predictor._bb_feat_sizes = [(predictor.model.image_size // stride,) * 2 for stride in (4, 8, 16)]
@@ -97,8 +103,10 @@ def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
 
 def test_a_killed_run_resumes_but_not_with_other_choices(boxes_only: Path, tmp_path: Path) -> None:
     out = tmp_path / "masks.json"
-    with pytest.raises(KeyboardInterrupt):
-        boxes_to_masks(boxes_only, IMAGES, out, lambda: StandIn(stop=1))
+    for stop in (0, 1):
+        assert not list(tmp_path.glob("*masks.json*")), "a run that finishes no image leaves nothing"
+        with pytest.raises(KeyboardInterrupt):
+            boxes_to_masks(boxes_only, IMAGES, out, lambda stop=stop: StandIn(stop=stop))
     assert not out.exists()
     other = StandIn("another")
     with pytest.raises(UserError, match="another network"):
@@ -119,46 +127,44 @@ def test_a_run_does_not_resume_with_masks_of_other_pixels(boxes_only: Path, tmp_
     with pytest.raises(KeyboardInterrupt):
         boxes_to_masks(boxes_only, tmp_path / "images", tmp_path / "masks.json", lambda: StandIn(stop=1))
     for image in (tmp_path / "images").iterdir():
-        pixels = np.asarray(Image.open(image).convert("RGB"))
-        Image.fromarray(255 - pixels).save(image)
+        Image.fromarray(255 - np.asarray(Image.open(image).convert("RGB"))).save(image)
     again = StandIn()
     boxes_to_masks(boxes_only, tmp_path / "images", tmp_path / "masks.json", lambda: again)
     assert again.calls == 2
 
 
-def test_each_image_gets_a_picture_of_its_own_and_nothing_else_is_left(boxes_only: Path, tmp_path: Path) -> None:
-    data = load(boxes_only)
-    names = [image["file_name"] for image in data["images"]]
-    (tmp_path / "images/a").mkdir(parents=True)
-    for image, name in zip(data["images"], ("a/b.png", "a_b.jpg"), strict=True):
-        Image.open(IMAGES / image["file_name"]).convert("RGB").save(tmp_path / "images" / name)
-        image["file_name"] = name
-    boxes_only.write_text(json.dumps(data))
-    (tmp_path / "pictures").mkdir()
+def test_each_image_gets_a_picture_of_its_own_at_its_size_and_nothing_else_is_left(
+    boxes_only: Path, tmp_path: Path
+) -> None:
+    def without_sizes(data: dict[str, Any]) -> None:
+        for image, name in zip(data["images"], ("a/b.png", "a_b.jpg"), strict=True):
+            Image.open(IMAGES / image["file_name"]).convert("RGB").save(tmp_path / "images" / name)
+            del image["width"], image["height"]
+            image["file_name"] = name
+
+    for made in ("images/a", "pictures"):
+        (tmp_path / made).mkdir(parents=True)
+    edit(boxes_only, without_sizes)
     (tmp_path / "pictures/.a_photo.jpg.x7_k2q9z.tmp").touch()  # as a killed run leaves it
     boxes_to_masks(boxes_only, tmp_path / "images", tmp_path / "m.json", StandIn, pictures=tmp_path / "pictures")
-    assert len(list((tmp_path / "pictures").iterdir())) == len(names) == 2
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert len(pictures) == 2
+    sizes = {Image.open(tmp_path / "images" / name).size for name in ("a/b.png", "a_b.jpg")}
+    assert {Image.open(picture).size for picture in pictures} == sizes
 
 
-def test_a_run_that_finishes_no_image_leaves_no_journal(boxes_only: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", lambda: StandIn(stop=0))
-    assert not list(tmp_path.glob(".masks.json*"))
+def test_an_empty_mask_becomes_the_rectangle_with_a_warning(boxes_only: Path, tmp_path: Path, capsys: Capture) -> None:
+    def move(data: dict[str, Any]) -> None:
+        data["annotations"][1]["bbox"] = [10.5, 20, 30, 1]  # its upper half has no pixel
+        data["annotations"][2]["bbox"] = [-50, -50, 20, 20]  # outside
 
-
-def test_an_empty_mask_becomes_the_rectangle_with_a_warning(
-    boxes_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = load(boxes_only)
-    data["annotations"][1]["bbox"] = [10.5, 20, 30, 1]  # its upper half has no pixel
-    data["annotations"][2]["bbox"] = [-50, -50, 20, 20]  # outside
-    boxes_only.write_text(json.dumps(data))
+    edit(boxes_only, move)
     boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn)
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert warnings == [
         f"warning: annotation {i}: its mask is empty or outside its box, its box is used" for i in (2, 3)
     ]
-    annotations = load(tmp_path / "masks.json")["annotations"]
+    annotations = annotations_of(tmp_path / "masks.json")
     assert [annotation["area"] for annotation in annotations[1:3]] == [31, 1]
     assert rle.decode(annotations[1]["segmentation"])[20, 10:41].all()
 
@@ -176,17 +182,16 @@ class Shapes:
         return masks
 
 
-def test_masks_as_published_are_outer_contours(
-    boxes_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = load(boxes_only)
-    data["annotations"] = data["annotations"][:2]
-    data["annotations"][0]["bbox"] = [30, 20, 60, 40]
-    data["annotations"][1]["bbox"] = [10.5, 20, 30, 7]
-    boxes_only.write_text(json.dumps(data))
+def test_masks_as_published_are_outer_contours(boxes_only: Path, tmp_path: Path, capsys: Capture) -> None:
+    def of_boxes(*boxes: list[float]) -> Callable[[dict[str, Any]], object]:
+        return lambda data: data.update(
+            annotations=[{**one, "bbox": box} for one, box in zip(data["annotations"], boxes, strict=False)]
+        )
+
+    edit(boxes_only, of_boxes([30, 20, 60, 40], [10.5, 20, 30, 7]))
     out, pictures = tmp_path / "masks.json", tmp_path / "pictures"
     boxes_to_masks(boxes_only, IMAGES, out, Shapes, pictures=pictures, as_published=True)
-    ring, dot = load(out)["annotations"]
+    ring, dot = annotations_of(out)
     (polygon,) = ring["segmentation"]  # neither the hole nor the dot nor the line has one
     corners = list(zip(polygon[::2], polygon[1::2], strict=True))
     assert sorted(corners) == [(30, 20), (30, 59), (89, 20), (89, 59)]
@@ -202,36 +207,29 @@ def test_masks_as_published_are_outer_contours(
     assert mask.sum() == 39 * 59
     assert [path.name for path in pictures.iterdir()] == ["scene_0.jpg"]
 
-
-@pytest.mark.parametrize("words", [["--nano"], ["--sam2", "nano"]])
-def test_the_nano_network_is_chosen_as_elsewhere(words: list[str], boxes_only: Path, tmp_path: Path) -> None:
-    out = tmp_path / "masks.json"
-    main(["boxes-to-masks", str(boxes_only), "--image-dir", str(IMAGES), "--out", str(out), "--device", "cpu", *words])
-    assert all(annotation["segmentation"] for annotation in load(out)["annotations"])
+    edit(boxes_only, of_boxes([95, 5, 4, 4]))  # a box without a pixel of the mask, which is kept as published only
+    for as_published, area in ((False, 4 * 4), (True, ring["area"])):
+        boxes_to_masks(boxes_only, IMAGES, out, Shapes, as_published=as_published)
+        assert annotations_of(out)[0]["area"] == area
 
 
 def test_the_options_of_the_authors_script_do_what_they_do_there(
-    boxes_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boxes_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
     built: list[Any] = []
-
-    def build(*arguments: Any) -> StandIn:
-        built.append(arguments)
-        return StandIn()
-
-    monkeypatch.setattr("no_time_to_train.networks.box_prompts.build_box_segmenter", build)
+    build = "no_time_to_train.networks.box_prompts.build_box_segmenter"
+    monkeypatch.setattr(build, lambda *arguments: built.append(arguments) or StandIn())
     paths = ["--input_json", str(boxes_only), "--image_dir", str(IMAGES)]
     network = ["--sam_checkpoint", "sam_vit_h.pth", "--model_type", "vit_h", "--device", "cpu", "--batch_size", "8"]
     main(["boxes-to-masks", *paths, *network, "--visualize"])
     assert built[0][2:] == (Path("sam_vit_h.pth"), "cpu")
-    written = load(tmp_path / "boxes_with_segm.json")["annotations"]
+    written = annotations_of(tmp_path / "boxes_with_segm.json")
     assert all(isinstance(annotation["segmentation"], list) for annotation in written)
     pictures = {path.stem for path in (tmp_path / "boxes_with_SAM_segm").iterdir()}
-    assert pictures == {Path(image["file_name"]).stem for image in load(boxes_only)["images"]}
+    assert pictures == {Path(image["file_name"]).stem for image in read_json(boxes_only)["images"]}
     main(["boxes-to-masks", *paths, *network, "--output_json", str(tmp_path / "other.json")])
-    assert load(tmp_path / "other.json")["annotations"] == written
-    with pytest.raises(SystemExit, match="2"):
-        main(["boxes-to-masks", "--image_dir", str(IMAGES)])
+    assert annotations_of(tmp_path / "other.json") == written
+    assert refusal("boxes-to-masks", "--image_dir", IMAGES)
 
 
 def test_rectangles_stay_in_the_image() -> None:
@@ -240,20 +238,17 @@ def test_rectangles_stay_in_the_image() -> None:
 
 
 def test_only_the_references_get_masks_if_asked(boxes_only: Path, tmp_path: Path) -> None:
-    references = tmp_path / "refs.json"
-    stand_in = StandIn()
-    chosen = {3: [{"img_id": 102, "ann_ids": [4]}]}
-    references.write_text(json.dumps(chosen))
+    stand_in, chosen = StandIn(), {3: [{"img_id": 102, "ann_ids": [4]}]}
     assert boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", lambda: stand_in, chosen) == 1
     assert stand_in.calls == 1
-    masks = load(tmp_path / "masks.json")["annotations"]
+    masks = annotations_of(tmp_path / "masks.json")
     assert [annotation["id"] for annotation in masks if annotation.get("segmentation")] == [4]
     with pytest.raises(UserError, match="names annotation 99, which"):
         boxes_to_masks(boxes_only, IMAGES, tmp_path / "x.json", StandIn, {3: [{"img_id": 102, "ann_ids": [99]}]})
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("change", "message"),
     [
         (lambda data: data["annotations"][3].pop("bbox"), r"boxes\.json: annotation 4 has no bbox"),
         (lambda data: data["annotations"][3].update(bbox=[1, 2, 3]), r"boxes\.json: annotation 4: its bbox is not \[x"),
@@ -262,12 +257,8 @@ def test_only_the_references_get_masks_if_asked(boxes_only: Path, tmp_path: Path
         (lambda data: data["images"][1].update(width=9), r"scene_1\.png is 451x404, the annotation file says 9x404"),
     ],
 )
-def test_bad_input_is_one_line(
-    boxes_only: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str
-) -> None:
-    data = load(boxes_only)
-    edit(data)
-    boxes_only.write_text(json.dumps(data))
+def test_bad_input_is_one_line(boxes_only: Path, tmp_path: Path, change: Any, message: str) -> None:
+    edit(boxes_only, change)
     with pytest.raises(UserError, match=message) as caught:
         boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn)
     assert "\n" not in str(caught.value)
@@ -275,36 +266,10 @@ def test_bad_input_is_one_line(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("segment_anything") is not None, reason="segment-anything is installed")
-def test_sam_without_its_package_says_what_to_install(
-    boxes_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    paths = [str(boxes_only), "--image-dir", str(IMAGES), "--out-path", str(tmp_path / "masks.json")]
-    with pytest.raises(SystemExit):
-        main(["boxes-to-masks", *paths, "--sam-checkpoint", "sam_vit_b_01ec64.pth"])
-    assert "pip install segment-anything" in capsys.readouterr().err
-
-
-def test_an_image_without_a_stated_size_keeps_its_own(boxes_only: Path, tmp_path: Path) -> None:
-    data = load(boxes_only)
-    for image in data["images"]:
-        del image["width"], image["height"]
-        image["file_name"] = f"nested/{image['file_name']}"
-    boxes_only.write_text(json.dumps(data))
-    (tmp_path / "nested").symlink_to(IMAGES)
-    boxes_to_masks(boxes_only, tmp_path, tmp_path / "masks.json", StandIn, pictures=tmp_path / "pictures")
-    with Image.open(tmp_path / "pictures/nested_scene_1.jpg") as picture:
-        assert picture.size == (451, 404)
-
-
-def test_a_mask_outside_its_box_is_kept_as_published_only(boxes_only: Path, tmp_path: Path) -> None:
-    data = load(boxes_only)
-    data["annotations"] = [{**data["annotations"][0], "bbox": [95, 5, 4, 4]}]
-    boxes_only.write_text(json.dumps(data))
-    areas = []
-    for as_published in (False, True):
-        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", Shapes, as_published=as_published)
-        areas += [annotation["area"] for annotation in load(tmp_path / "masks.json")["annotations"]]
-    assert areas == [4 * 4, 40 * 60 - 10 * 10 + 1 + 40]
+def test_sam_without_its_package_says_what_to_install(boxes_only: Path, tmp_path: Path, refusal: Refusal) -> None:
+    paths = [boxes_only, "--image-dir", IMAGES, "--out-path", tmp_path / "masks.json"]
+    line = refusal("boxes-to-masks", *paths, "--sam-checkpoint", "sam_vit_b_01ec64.pth")
+    assert "pip install segment-anything" in line
 
 
 def test_boxes_by_class_get_masks_the_ids_of_the_targets_and_become_references(tmp_path: Path) -> None:
@@ -317,7 +282,7 @@ def test_boxes_by_class_get_masks_the_ids_of_the_targets_and_become_references(t
         "disc": [{"image": "CDFSOD/SET/train/a.png", "bbox": [10, 20, 30, 30]}] * 2,
     }
     (tmp_path / "shots.json").write_text(json.dumps(shots))
-    ids = {one["name"]: one["id"] for one in json.loads((DATA / "targets.json").read_text())["categories"]}
+    ids = {one["name"]: one["id"] for one in read_json(DATA / "targets.json")["categories"]}
     assert [ids[name] for name in shots] != [1, 2]
     files = [
         "--image-dir",
@@ -328,7 +293,7 @@ def test_boxes_by_class_get_masks_the_ids_of_the_targets_and_become_references(t
         tmp_path / "masks.json",
     ]
     main(["boxes-to-masks", *map(str, [tmp_path / "shots.json", *files, "--nano"])])
-    made = json.loads((tmp_path / "masks.json").read_text())
+    made = read_json(tmp_path / "masks.json")
     assert [one["file_name"] for one in made["images"]] == ["train/a.png"]
     assert all(one["segmentation"] for one in made["annotations"])
     main(["references", "from-coco", *map(str, [tmp_path / "masks.json", tmp_path / "references.json"])])

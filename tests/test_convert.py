@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,19 @@ from PIL import Image
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.label_files import FORMATS
-from tests.conftest import Photo
+from tests.conftest import Photo, Refusal
 from tests.reference_folders import class_folder, image
 
-Refusal = Callable[..., str]
 
-
-def test_a_result_is_never_replaced(photo: Photo, tmp_path: Path, refusal: Refusal) -> None:
+def test_a_result_is_never_replaced_and_a_file_that_breaks_leaves_no_half_data_set(
+    photo: Photo, tmp_path: Path, refusal: Refusal
+) -> None:
     class_folder(tmp_path / "refs", photo)
     command = ["convert", str(tmp_path / "refs"), "--to", "coco", "--out", str(tmp_path / "out")]
     main(command)
     before = (tmp_path / "out/coco/annotations.json").read_bytes()
     assert "exists already" in refusal(*command)
     assert (tmp_path / "out/coco/annotations.json").read_bytes() == before
-
-
-def test_a_file_that_breaks_leaves_no_half_data_set(photo: Photo, tmp_path: Path, refusal: Refusal) -> None:
-    class_folder(tmp_path / "refs", photo)
     (mask,) = (tmp_path / "refs").rglob("*_mask.png")
     shutil.copy(mask.with_name(mask.name.replace("_mask", "")), mask.with_name("z.png"))
     mask.with_name("z_mask.png").write_bytes(b"broken")
@@ -66,16 +61,8 @@ def test_ground_truth_may_have_any_form(form: str, photo: Photo, tmp_path: Path)
     assert metrics["segm"]["AP"] == pytest.approx(1, abs=0.11 if form == "yolo" else 1e-6)
 
 
-def test_ground_truth_without_ids_needs_the_images_of_the_results(
-    photo: Photo, tmp_path: Path, refusal: Refusal
-) -> None:
-    results = results_of(tmp_path / "out", photo)
-    (tmp_path / "out/images.json").unlink()
-    assert "images.json" in refusal("evaluate", "--gt", tmp_path / "refs", "--results", results)
-
-
-def test_results_whose_ids_mean_other_classes_than_the_ground_truths_are_not_scored(
-    photo: Photo, tmp_path: Path, refusal: Refusal
+def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_scored_and_empty_ones_are_said(
+    photo: Photo, tmp_path: Path, refusal: Refusal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = results_of(tmp_path / "out", photo)
     truth = json.loads((tmp_path / "coco/annotations.json").read_text())
@@ -84,12 +71,9 @@ def test_results_whose_ids_mean_other_classes_than_the_ground_truths_are_not_sco
     error = refusal("evaluate", "--gt", tmp_path / "truth.json", "--results", results)
     assert "id 9 of categories is" in error
     assert "run segment with --images" in error
-
-
-def test_an_empty_results_file_is_said(photo: Photo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = results_of(tmp_path / "out", photo)
-    results.write_text("[]")
     (results.parent / "images.json").unlink()
+    assert "images.json" in refusal("evaluate", "--gt", tmp_path / "refs", "--results", results)
+    results.write_text("[]")
     main(["evaluate", "--gt", str(tmp_path / "coco/annotations.json"), "--results", str(results)])
     assert "holds no detection" in capsys.readouterr().err
 
@@ -102,16 +86,13 @@ def test_a_missing_target_is_skipped_and_named(
     names = [{"id": number, "file_name": name} for number, name in enumerate(("a.png", "b.png"), start=1)]
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/list.json").write_text(json.dumps({"images": names}))
-    command = [
-        *("segment", "--references", str(tmp_path / "refs"), "--images", str(tmp_path / "elsewhere/list.json")),
-        *("--out", str(tmp_path / "out"), *nano_options, "--threshold", "0", "--max-instances", "1"),
-    ]
+    command = ["segment", "--references", str(tmp_path / "refs"), "--images", str(tmp_path / "elsewhere/list.json")]
+    command += ["--out", str(tmp_path / "out"), *nano_options, "--threshold", "0", "--max-instances", "1"]
     assert "--image-dir" in refusal(*command)
     main([*command, "--image-dir", str(tmp_path / "photos")])
     errors = capsys.readouterr().err
     assert "skipped: image b.png" in errors
     assert "1 image with 1 instances, which is the most that --max-instances allows" in errors
-    assert [entry["file_name"] for entry in json.loads((tmp_path / "out/images.json").read_text())["images"]] == [
-        "a.png"
-    ]
+    (entry,) = json.loads((tmp_path / "out/images.json").read_text())["images"]
+    assert entry["file_name"] == "a.png"
     assert Image.open(tmp_path / "out/masks/a.png").size == photo.mask.shape[::-1]
