@@ -1,11 +1,19 @@
 """The mark of tests that open a browser: skipped where there is none, except in CI, where they fail."""
 
+import json
 import os
 
 import pytest
 
+from timing.app_user import App
 from timing.browser import CHROMIUM
 
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine: apt-get install chromium"
 )
+
+
+def steps(app: App) -> list[str]:
+    """The names of the steps that are done, as the file of the app's project has them."""
+    content = json.loads((app.out / "app" / "project.json").read_text())
+    return [step["name"] for step in content["steps"][: content["done"]]]

@@ -1,9 +1,10 @@
 """The page of the app in a real browser: keys, the mouse, zoom, drawing, lists and layout."""
 
-import io
+import contextlib
 import json
+import signal
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from PIL import Image
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from no_time_to_train_extras.video.moving_scenes import draw_clip
-from tests.browser import needs_browser
+from no_time_to_train.files import read_json
+from no_time_to_train_extras.video.moving_scenes import Clip, draw_clip
+from tests.browser import needs_browser, steps
+from tests.conftest import Capture
 from tests.test_app_video import write_video
-from timing.app_user import App, User, browser_page, inside
+from timing.app_user import App, User, ask, browser_page, inside
 
 pytest.importorskip("gradio", reason="the app's extra is not installed")
 
@@ -25,6 +30,12 @@ pytestmark = needs_browser
 
 #: The drawn photo, and one of 12 megapixels.
 SMALL, LARGE = "000001.png", "large.jpg"
+Places = list[tuple[float, float]]
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return draw_clip(np.random.default_rng([777, 0]), NOVEL_CLASSES, 5, 160)
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +44,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def places(folder: Path) -> list[tuple[float, float]]:
+def places(folder: Path, clip: Clip) -> Places:
     """Where a person clicks on the objects of the drawn photo; the photos are in the folder ``images``."""
     write_coco(folder, NOVEL_CLASSES, 1, 1)
     Image.open(folder / "images" / SMALL).convert("RGB").resize((4000, 3000)).save(folder / "images" / LARGE)
-    write_video(
-        folder / "images" / "clip.avi", draw_clip(np.random.default_rng([777, 0]), NOVEL_CLASSES, 5, 160).frames
-    )
+    write_video(folder / "images" / "clip.avi", clip.frames)
     coco = read_coco(folder / "instances.json")
     masks = sorted((coco.annToMask(one).astype(bool) for one in coco.anns.values()), key=np.sum, reverse=True)
     return [inside(mask) for mask in masks]
 
 
 @pytest.fixture(scope="module")
-def app(folder: Path, places: list[tuple[float, float]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(folder: Path, places: Places, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with App(folder / "images", tmp_path_factory.mktemp("app") / "out", "--points-per-side", "8") as running:
         yield running
+    assert "/no_time_to_train_extras/app/" not in running.log.read_text(), "a traceback of this package"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +67,7 @@ def page(app: App) -> Iterator[User]:
         person = User(tab, app.url)
         yield person
         assert person.problems == []
+        assert person.elsewhere == [], "the page loads nothing from elsewhere"
 
 
 @pytest.fixture
@@ -80,33 +91,32 @@ def scene(user: User) -> Any:
     return user.page.evaluate("noTimeToTrain.state.scene")
 
 
-def steps(app: App) -> list[str]:
-    """The names of the steps that are done."""
-    content = json.loads((app.out / "app" / "project.json").read_text())
-    return [step["name"] for step in content["steps"][: content["done"]]]
-
-
 def stage(user: User) -> dict[str, float]:
     """Where the whole photo is on the page, also what is outside its frame."""
     return user.page.locator("#stage").bounding_box()
 
 
+def drag(user: User, *points: tuple[float, float], button: str = "left") -> None:
+    """Press the mouse at the first of some points of the page, and release it at the last."""
+    user.page.mouse.move(*points[0])
+    user.page.mouse.down(button=button)
+    for point in points[1:]:
+        user.page.mouse.move(*point, steps=4)
+    user.page.mouse.up(button=button)
+
+
 def test_one_enter_saves_what_was_typed_right_after_the_click_and_quick_ones_lose_nothing(
-    user: User, app: App, places: list[tuple[float, float]]
+    user: User, app: App, places: Places
 ) -> None:
     for number, place in enumerate(places[:2]):
         user.click(*place)
-        user.page.keyboard.type(f"thing {number}")
-        user.page.keyboard.press("Enter")
-        user.page.keyboard.press("Enter")
+        user.page.keyboard.type(f"thing {number}\n\n")
     user.answered()
     assert steps(app) == ["thing 0: shown", "thing 1: shown"]
     assert not user.page.locator("#drafting").is_visible()
 
 
-def test_a_digit_names_the_object_and_the_last_name_is_there_already(
-    user: User, app: App, places: list[tuple[float, float]]
-) -> None:
+def test_a_digit_names_the_object_and_the_last_name_is_there_already(user: User, app: App, places: Places) -> None:
     user.show(*places[0], "one")
     user.wait_for("#classes summary", "one")
     user.click(*places[1])
@@ -116,8 +126,7 @@ def test_a_digit_names_the_object_and_the_last_name_is_there_already(
     user.answered()
     assert steps(app) == ["one: shown", "one: shown"]
     user.click(*places[2])
-    user.page.keyboard.type(" 2 euros")
-    user.page.keyboard.press("Enter")
+    user.page.keyboard.type(" 2 euros\n")
     user.wait_for("#classes summary", "2 euros")
     user.select(*places[0])
     user.page.keyboard.press("2")
@@ -126,7 +135,7 @@ def test_a_digit_names_the_object_and_the_last_name_is_there_already(
 
 
 def test_a_class_is_renamed_and_its_references_can_be_opened_and_forgotten(
-    user: User, app: App, places: list[tuple[float, float]]
+    user: User, app: App, places: Places
 ) -> None:
     user.show(*places[0], "boat")
     user.page.locator("#classes summary").click()
@@ -145,7 +154,7 @@ def test_a_class_is_renamed_and_its_references_can_be_opened_and_forgotten(
 
 
 def test_a_color_that_is_chosen_for_a_class_is_everywhere_and_ctrl_z_takes_it_back(
-    user: User, app: App, places: list[tuple[float, float]]
+    user: User, app: App, places: Places
 ) -> None:
     def colors(outline: str) -> Any:
         """The colors of labels and buttons of classes once the outlines have this one."""
@@ -182,13 +191,9 @@ def test_a_small_photo_is_enlarged_and_the_wheel_keys_and_dragging_move_it(user:
     assert stage(user)["width"] > near["width"]
     before = stage(user)
     user.page.keyboard.down("Space")
-    user.page.mouse.down()
-    user.page.mouse.move(x - 30, y - 20, steps=3)
-    user.page.mouse.up()
+    drag(user, (x, y), (x - 30, y - 20))
     user.page.keyboard.up("Space")
-    user.page.mouse.down(button="middle")
-    user.page.mouse.move(x - 60, y - 40, steps=3)
-    user.page.mouse.up(button="middle")
+    drag(user, (x - 30, y - 20), (x - 60, y - 40), button="middle")
     assert [stage(user)[axis] - before[axis] for axis in "xy"] == pytest.approx([-60, -40], abs=1)
     user.page.keyboard.press("0")
     assert stage(user) == pytest.approx(whole, abs=1)
@@ -224,9 +229,7 @@ def test_a_click_on_a_large_photo_is_one_at_its_full_resolution(user: User) -> N
     assert user.page.locator("#photo img").evaluate("image => image.naturalWidth") == 4000
 
 
-def test_the_masks_to_choose_from_are_outlined_where_the_mouse_is(
-    user: User, places: list[tuple[float, float]]
-) -> None:
+def test_the_masks_to_choose_from_are_outlined_where_the_mouse_is(user: User, places: Places) -> None:
     user.begin(*places[0])
     masks = scene(user)["masks"]
     assert len(masks) == 3
@@ -239,27 +242,18 @@ def test_the_masks_to_choose_from_are_outlined_where_the_mouse_is(
     assert scene(user)["chosen"] == 2
 
 
-def test_an_outline_is_drawn_and_erased_and_a_drag_is_a_box(
-    user: User, app: App, places: list[tuple[float, float]]
-) -> None:
-    from no_time_to_train.data.rle import decode_mask
-
-    def drag(*corners: tuple[float, float]) -> None:
-        at = [(one["x"] + x * one["width"], one["y"] + y * one["height"]) for x, y in corners]
-        user.page.mouse.move(*at[0])
-        user.page.mouse.down()
-        for point in at[1:]:
-            user.page.mouse.move(*point, steps=4)
-        user.page.mouse.up()
+def test_an_outline_is_drawn_and_erased_and_a_drag_is_a_box(user: User, app: App, places: Places) -> None:
+    def draw(*corners: tuple[float, float]) -> None:
+        one = stage(user)
+        drag(user, *((one["x"] + x * one["width"], one["y"] + y * one["height"]) for x, y in corners))
         user.answered()
 
-    one = stage(user)
-    drag((0.1, 0.1), (0.5, 0.5))
+    draw((0.1, 0.1), (0.5, 0.5))
     assert len(scene(user)["masks"]) == 1
     user.page.locator("#click label", has_text="erase").click()
-    drag((0, 0), (1, 0), (1, 0.25), (0, 0.25))
+    draw((0, 0), (1, 0), (1, 0.25), (0, 0.25))
     user.page.locator("#click label", has_text="draw").click()
-    drag((0.7, 0.1), (0.9, 0.1), (0.9, 0.3), (0.7, 0.3))
+    draw((0.7, 0.1), (0.9, 0.1), (0.9, 0.3), (0.7, 0.3))
     user.page.locator("#label input").fill("drawn")
     user.page.keyboard.press("Enter")
     user.answered()
@@ -275,17 +269,11 @@ def test_an_outline_is_drawn_and_erased_and_a_drag_is_a_box(
     assert len(scene(user)["masks"]) == 1
 
 
-def test_a_corner_of_an_outline_is_dragged_added_and_removed(user: User, places: list[tuple[float, float]]) -> None:
+def test_a_corner_of_an_outline_is_dragged_added_and_removed(user: User, places: Places) -> None:
     def at(x: float, y: float) -> tuple[float, float]:
         one = stage(user)
         size = one["width"] / scene(user)["width"]
         return one["x"] + (x + 0.5) * size, one["y"] + (y + 0.5) * size
-
-    def drag(start: list[int], end: list[int]) -> None:
-        user.page.mouse.move(*at(*start))
-        user.page.mouse.down()
-        user.page.mouse.move(*at(*end), steps=4)
-        user.page.mouse.up()
 
     def share() -> float:
         return float(scene(user)["masks"][0]["share"].rstrip("%"))
@@ -296,7 +284,7 @@ def test_a_corner_of_an_outline_is_dragged_added_and_removed(user: User, places:
     corners, before = scene(user)["corners"], share()
     assert 3 <= shown.count() == len(corners) < 40
     top = min(corners, key=lambda one: one[1])
-    drag(top, [top[0], max(top[1] - 60, 0)])
+    drag(user, at(*top), at(top[0], max(top[1] - 60, 0)))
     grown = share()
     assert grown > before
     lowest = corners.index(max(corners, key=lambda one: one[1]))
@@ -325,8 +313,7 @@ def test_photos_are_found_by_name_and_marked_as_reviewed(user: User, app: App) -
     assert steps(app) == [f"{SMALL}: reviewed"]
 
 
-def test_a_frame_of_a_video_gives_a_reference_and_tracks_lead_to_their_frames(user: User, app: App) -> None:
-    clip = draw_clip(np.random.default_rng([777, 0]), NOVEL_CLASSES, 5, 160)
+def test_a_frame_of_a_video_gives_a_reference_and_tracks_lead_to_their_frames(user: User, clip: Clip) -> None:
     user.page.locator("#gallery button", has_text="clip.avi").click()
     user.wait_for("#title", "clip.avi @ 0.00 s")
     user.page.locator("#track:enabled").wait_for()
@@ -348,21 +335,103 @@ def test_a_frame_of_a_video_gives_a_reference_and_tracks_lead_to_their_frames(us
     assert {"tracks.csv", "index.html"} <= set(zipfile.ZipFile(download.value.path()).namelist())
 
 
-def test_an_export_is_downloaded_as_a_zip_file(user: User, places: list[tuple[float, float]]) -> None:
+def test_an_export_is_a_folder_of_segment_with_what_was_confirmed_and_a_zip_file(
+    user: User, app: App, places: Places, capsys: Capture
+) -> None:
     user.page.get_by_text("Export", exact=True).first.click()
     user.show(*places[0], "thing")
     user.wait_for("#progress", "2 of 2")
     user.page.locator("#export").click()
     user.wait_for("#exported", "2 images")
+    results = app.out / "results"
+    assert [one["score"] for one in read_json(results / "results.json") if one.get("confirmed")] == [1.0]
+    assert len(load_memory(results / "references.memory")) == 1
+    main(["filter", str(results), "--score", "1", "--out", str(app.out / "filtered")])
+    assert "1 instance" in capsys.readouterr().out
     with user.page.expect_download() as download:
         user.page.locator("#download").click()
-    names = zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())).namelist()
+    names = zipfile.ZipFile(download.value.path()).namelist()
     assert {"results.json", "images.json", "references.memory"} <= set(names)
+
+
+def test_another_class_and_a_wrong_object_can_be_undone_and_done_again(user: User, app: App, places: Places) -> None:
+    user.show(*places[0], "boat")
+    user.select(*places[0])
+    user.wait_for("#chosen", "confirmed")
+    user.name("other", "gravel")
+    user.press("rename")
+    user.wait_for("#title", "gravel")
+    renamed = ["boat: shown", "boat is gravel"]
+    assert steps(app) == renamed
+    for keys, done in (("Control+z", renamed[:1]), ("Control+y", renamed), ("Control+z", renamed[:1])):
+        user.page.keyboard.press(keys)
+        user.wait_for("#undo" if done == renamed else "#redo", "gravel")
+        assert steps(app) == done
+    user.select(*places[0])
+    user.page.keyboard.press("w")
+    user.page.locator("#right").wait_for(state="hidden")
+    assert steps(app) == ["boat: shown", "boat: wrong"]
+
+
+def test_what_was_found_can_be_outlined_again(user: User, app: App, places: Places) -> None:
+    user.show(*places[0], "boat")
+    user.select(*places[0])
+    user.page.keyboard.press("o")
+    user.page.locator("#save").wait_for(state="visible")
+    user.save("boat")
+    assert steps(app) == ["boat: shown"] * 2
+    confirmed = [one for one in scene(user)["items"] if "confirmed" in one["words"]]
+    assert len(confirmed) == 1, "the new mask takes the place of the old one"
+
+
+def test_the_slider_of_a_class_takes_keys_and_can_be_reset(user: User, places: Places) -> None:
+    import playwright.sync_api as playwright
+
+    slider = "#scores input[type=range]"
+
+    def until(text: str, act: Callable[[], None]) -> None:
+        """Act again where the slider was replaced at that moment, because the lowest scores had just changed."""
+        for _ in range(20):
+            act()
+            with contextlib.suppress(playwright.TimeoutError):
+                user.page.locator("#undo").filter(has_text=text).wait_for(timeout=5000)
+                return
+
+    def press() -> None:
+        user.page.locator(slider).focus()
+        user.page.keyboard.press("ArrowRight")
+
+    def reset() -> None:
+        button = user.page.get_by_role("button", name="Reset")
+        if button.is_visible():
+            button.click()
+
+    user.show(*places[0], "boat")
+    until("boat: from 0.5", press)
+    until("automatic score", reset)
+    user.page.wait_for_function(f"document.querySelector('{slider}').value === '0.5'")
+
+
+def test_a_class_name_with_a_script_is_text_everywhere(user: User, places: Places) -> None:
+    user.show(*places[0], "<img src=x onerror=document.title='hacked'>")
+    user.wait_for("#classes", "<img")
+    assert user.page.title() == "No Time To Train"
+
+
+def test_a_second_tab_has_its_own_photo_and_selection(user: User, app: App) -> None:
+    other = User(user.page.context.browser.new_page(), app.url)
+    other.open(LARGE)
+    other.begin(2, 2)  # a corner: whatever it shows is shown in the other tab only
+    other.page.locator("#cancel").click()
+    other.begin(2, 2)
+    assert user.page.locator("#title b").inner_text() == SMALL  # not what says that a call runs
+    assert not user.page.locator("#save").is_visible()
+    other.page.context.close()
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900), (2560, 1300)])
 def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
-    user: User, places: list[tuple[float, float]], width: int, height: int
+    user: User, places: Places, width: int, height: int
 ) -> None:
     user.page.set_viewport_size({"width": width, "height": height})
     user.page.wait_for_timeout(100)
@@ -380,11 +449,35 @@ def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
 
 
 def test_mode_tiles_and_the_most_objects_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from no_time_to_train_extras.app import page as app_page
-
-    served = []
-    monkeypatch.setattr(app_page, "serve", lambda workspace, *_, **__: served.append(workspace))
+    served: list[Any] = []
+    serve = "no_time_to_train_extras.app.page.serve"
+    monkeypatch.setattr(serve, lambda workspace, *_, **__: served.append(workspace))
     words = ["--tiles", "2", "--mode", "best", "--max-instances", "7", "--points-per-side", "4", "--no-browser"]
     main(["app", "--demo", *words, "--out", str(tmp_path / "out")])
     settings = served[0].segmenter.segmenter.settings
     assert (settings.tiles, settings.suppression, settings.max_instances) == (2, "none", 7)
+
+
+def test_uploads_are_photos_and_a_text_named_jpg_is_refused_in_one_line(user: User, app: App, tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "navy").save(tmp_path / "new one.png")
+    (tmp_path / "text.jpg").write_text("hello")
+    field = user.page.locator("#upload input, input#upload, input[type=file]").first
+    field.set_input_files([str(tmp_path / "text.jpg"), str(tmp_path / "new one.png")])
+    user.wait_for("#title", "uploads/new one.png")
+    user.wait_for(".toast-body, .toast-wrap", "text.jpg cannot be read")
+    assert [path.name for path in (app.out / "app" / "uploads").iterdir()] == ["new one.png"]
+
+
+def test_a_killed_app_has_everything_when_it_is_started_again(
+    page: User, app: App, folder: Path, places: Places
+) -> None:
+    page.open(SMALL)
+    page.show(*places[0], "boat")
+    page.wait_for("#progress", "3 of 3 photos")
+    before, shown = steps(app), ask(app.url, "objects", SMALL)
+    app.end(signal.SIGKILL)
+    with App(folder / "images", app.out, "--points-per-side", "8") as again:
+        person = User(page.page.context.browser.new_page(), again.url)
+        person.wait_for("#progress", "3 of 3 photos")
+        assert (steps(again), ask(again.url, "objects", SMALL)) == (before, shown)
+        person.page.context.close()

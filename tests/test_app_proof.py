@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
-from no_time_to_train.method.settings import Settings
 from tests.browser import needs_browser
+from tests.conftest import nano_segmenter
 from timing.app_person import Drawn, Mistake, Shown, mistakes, worst
 
 #: Point prompts per side, and the seed of the scenes.
@@ -34,8 +33,7 @@ def app_in_this_process(images: Path, out: Path, *_: str) -> Iterator[SimpleName
     from no_time_to_train_extras.app.photos import find_photos
     from no_time_to_train_extras.app.workspace import Workspace
 
-    settings, folder = Settings(points_per_side=POINTS), out / "app"
-    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
+    segmenter, folder = nano_segmenter(POINTS), out / "app"
     workspace = Workspace(segmenter, *find_photos([str(images)], folder / "uploads", folder), folder)
     page = serve(workspace, out / "results", folder, browser=False, block=False)
     try:
@@ -57,30 +55,19 @@ def test_corrections_in_the_browser_raise_the_ap(tmp_path: Path, monkeypatch: py
     assert course.ap[-1] > course.ap[0] + 5
 
 
-def test_a_person_sees_missed_objects_and_masks_of_nothing_and_of_other_classes() -> None:
+def test_a_person_sees_missed_objects_and_masks_of_nothing_and_of_other_classes_that_were_not_confirmed() -> None:
     drawn = [Drawn("a.png", "dots", square(0)), Drawn("a.png", "dots", square(40)), Drawn("a.png", "rings", square(80))]
-    shown = [
-        Shown("dots", 0.9, square(0), False),
-        Shown("dots", 0.8, square(81), False),
-        Shown("rings", 0.7, square(120), False),
-    ]
-    found = mistakes("a.png", shown, drawn)
-    assert [(one.kind, one.label, one.drawn) for one in found] == [
-        ("other class", "dots", drawn[2]),
-        ("wrong", "rings", None),
-        ("missed", "dots", drawn[1]),
-    ]
-
-
-def test_what_has_the_right_class_or_was_confirmed_is_no_mistake() -> None:
-    drawn = [Drawn("a.png", "dots", square(0))]
     shown = [
         Shown("dots", 0.9, square(0), False),
         Shown("dots", 0.8, square(1), False),  # the same object
         Shown("dots", 0.7, square(0, side=8), False),  # a part of it
-        Shown("rings", 1.0, square(120), True),
+        Shown("dots", 0.8, square(81), False),
+        Shown("rings", 0.7, square(120), False),
+        Shown("rings", 1.0, square(160), True),
     ]
-    assert mistakes("a.png", shown, drawn) == []
+    found = [(one.kind, one.label, one.drawn) for one in mistakes("a.png", shown, drawn)]
+    wrong = [("other class", "dots", drawn[2]), ("wrong", "rings", None)]
+    assert found == [*wrong, ("missed", "dots", drawn[1])]
 
 
 def test_a_person_clicks_where_the_page_takes_the_click_for_what_they_mean() -> None:
