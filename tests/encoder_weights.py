@@ -1,4 +1,4 @@
-"""Seeded weights of the encoders in the formats in which others publish them: their authors, timm and transformers."""
+"""Seeded weights of the encoders in the formats in which others publish them: their authors and timm."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -52,28 +52,6 @@ def official_dinov3(weights: Weights, bias: float = 0.0) -> dict[str, Tensor]:
         renamed[f"blocks.{block}.attn.qkv.bias"] = torch.full((3 * width,), bias)
         renamed[f"blocks.{block}.attn.qkv.bias_mask"] = torch.ones(3 * width)
     return {**renamed, "mask_token": torch.zeros(1, width), "rope_embed.periods": torch.ones(16)}
-
-
-def transformers_dinov3(weights: Weights, bias: float) -> dict[str, Tensor]:
-    """A DINOv3 as the transformers package names it; the bias is that of queries and values."""
-    renamed = {}
-    for key, value in weights.items():
-        for ours, theirs in (
-            ("cls_token", "embeddings.cls_token"), ("reg_token", "embeddings.register_tokens"),
-            ("patch_embed.proj", "embeddings.patch_embeddings"), ("blocks.", "model.layer."),
-            ("attn.proj", "attn.o_proj"), ("attn.", "attention."), ("gamma_", "layer_scale"),
-            ("mlp.fc1_g", "mlp.gate_proj"), ("mlp.fc1_x", "mlp.up_proj"), ("mlp.fc1", "mlp.up_proj"),
-            ("mlp.fc2", "mlp.down_proj"),
-        ):  # fmt: skip
-            key = key.replace(ours, theirs)
-        key = re.sub(r"(layer_scale\d)$", r"\1.lambda1", key)
-        for name, part in zip("qkv", value.chunk(3), strict=True) if "qkv" in key else ():
-            renamed[key.replace("qkv", f"{name}_proj")] = part
-            if name != "k":
-                renamed[key.replace("qkv.weight", f"{name}_proj.bias")] = torch.full((len(part),), bias)
-        if "qkv" not in key:
-            renamed[key] = value
-    return {**renamed, "embeddings.mask_token": torch.zeros(1, 1, 384)}
 
 
 def official_pe(weights: Weights) -> dict[str, Tensor]:

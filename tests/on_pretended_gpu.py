@@ -24,7 +24,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco  
 from no_time_to_train.files import read_json  # noqa: E402
 from no_time_to_train.method.beyond.given import Given  # noqa: E402
 from no_time_to_train.method.fast.masks import Masks  # noqa: E402
-from tests.pretended_gpu import DEVICE, pretend_cuda  # noqa: E402
+from timing.pretended_gpu import DEVICE, pretend_cuda  # noqa: E402
 
 SCENES = [draw_scene(np.random.default_rng(seed), NOVEL_CLASSES, (96, 128)) for seed in range(3)]
 SMALL = Settings(points_per_side=6)
@@ -76,11 +76,13 @@ def stages_found(device: str) -> list[Any]:
         options = [
             "--model.init_args.cache_dir",
             str(folder / "cache"),
-            *(["--trainer.devices", f"[{index}]"] * bool(index)),
+            "--model.init_args.data_load_cfgs.workers",
+            "0",
         ]
+        options += ["--trainer.devices", f"[{index}]"] * bool(index)
         found = []
         for stages in (STAGES, STAGES[2:]):
-            run_stages(folder, stages, [*options, "--model.init_args.data_load_cfgs.workers", "0"])
+            run_stages(folder, stages, options)
             found.append(read_json(folder / "results.json"))
         assert list((folder / "cache").rglob("*.proposals"))
     return found
@@ -110,10 +112,8 @@ def main() -> None:
         for name, face in FACES.items():
             DEVICE.current = 0
             on_gpu[name] = face("cuda:1")
-            counts[name] = {
-                **{"launches": DEVICE.launches, "waits": DEVICE.waits, "where": dict(DEVICE.wait_at)},
-                **{"by_operation": dict(DEVICE.by_operation)},
-            }
+            counts[name] = {"launches": DEVICE.launches, "waits": DEVICE.waits, "where": dict(DEVICE.wait_at)}
+            counts[name]["by_operation"] = dict(DEVICE.by_operation)
     json.dump({"cpu": on_cpu, "gpu": on_gpu, "counts": counts, "tensors on": DEVICE.tensors_on}, sys.stdout)
 
 

@@ -50,16 +50,15 @@ def labelme(shape: str) -> Callable[[Path, Photo], None]:
             "rectangle": [[x2, y2], [x1, y1]],
             "point": [list(map(float, np.argwhere(photo.mask)[0][::-1]))],
         }
+        one = {"label": LABEL, "shape_type": shape, "group_id": None, "flags": {}, "points": points[shape]}
         content = {
             "version": "5.5.0",
             "flags": {},
-            "shapes": [{"label": LABEL, "shape_type": shape, "group_id": None, "flags": {}, "points": points[shape]}],
+            "shapes": [one],
             "imagePath": "..\\photos\\a.png",
             "imageData": None,
-            "imageHeight": picture.height,
-            "imageWidth": picture.width,
         }
-        write(folder / "a.json", json.dumps(content))
+        write(folder / "a.json", json.dumps({**content, "imageHeight": picture.height, "imageWidth": picture.width}))
 
     return write_labelme
 

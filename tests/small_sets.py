@@ -51,17 +51,9 @@ def draw_coco(
             cv2.circle(mask, (x + side // 2, y + side // 2), side // 2 - 1, 1, -1)
             picture[mask > 0] = np.random.default_rng(category).integers(0, 255, 3)
             encoded = encode_mask(mask > 0)
-            annotation = {
-                "id": len(data["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": category + 1,
-                "bbox": coco_mask.toBbox(encoded).tolist(),
-                "area": float(coco_mask.area(encoded)),
-                "iscrowd": 0,
-            }
-            if masks:
-                annotation["segmentation"] = encoded
-            data["annotations"].append(annotation)
+            ids = {"id": len(data["annotations"]) + 1, "image_id": image_id, "category_id": category + 1, "iscrowd": 0}
+            region = {"bbox": coco_mask.toBbox(encoded).tolist(), "area": float(coco_mask.area(encoded))}
+            data["annotations"].append({**ids, **region, **({"segmentation": encoded} if masks else {})})
         cv2.imwrite(str(folder / entry["file_name"]), picture)
     return data
 
@@ -118,18 +110,10 @@ def write_voc(data: Path) -> None:
 
 def from_zero(data: dict[str, Any]) -> dict[str, Any]:
     """The annotations with all ids counted from 0."""
-    first = data["images"][0]["id"]
+    first = {"id": 1, "image_id": data["images"][0]["id"], "category_id": 1}
     return {
-        "images": [{**image, "id": image["id"] - first} for image in data["images"]],
-        "annotations": [
-            {
-                **annotation,
-                "id": annotation["id"] - 1,
-                "image_id": annotation["image_id"] - first,
-                "category_id": annotation["category_id"] - 1,
-            }
-            for annotation in data["annotations"]
-        ],
+        "images": [{**image, "id": image["id"] - first["image_id"]} for image in data["images"]],
+        "annotations": [{**one, **{key: one[key] - first[key] for key in first}} for one in data["annotations"]],
         "categories": [{**category, "id": category["id"] - 1} for category in data["categories"]],
     }
 

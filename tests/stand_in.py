@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from no_time_to_train.data.instances import Instances
+from no_time_to_train import Instances, MemoryBank, Settings
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.at_once import AtOnce
 from no_time_to_train.method.fast.masks import Masks
-from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.method.settings import Settings
+from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.networks.box_prompts import rectangle
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Summary, Thresholds

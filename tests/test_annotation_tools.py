@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,23 +13,24 @@ from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.method.settings import Settings
+from tests.conftest import nano_segmenter
 
 PAGE = Path(__file__).parents[1] / "docs" / "annotation_tools.md"
+Run = Callable[[str, dict[str, Any]], None]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, Any]], None]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the lines for a tool in a folder with the photo and the memory that they name."""
     scene = draw_scene(np.random.default_rng(3), NOVEL_CLASSES[:1], (160, 200))
     for name in ("photo.jpg", "photos/photo.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(scene.image).save(tmp_path / name)
-    nano = partial(ReferenceSegmenter.from_pretrained, "nano", device="cpu", settings=Settings(points_per_side=8))
-    segmenter = nano()
+    segmenter = nano_segmenter()
     segmenter.add_reference("boats", scene.image, mask=scene.masks[0])
     segmenter.save_memory(tmp_path / "boats.memory")
-    monkeypatch.setattr(ReferenceSegmenter, "from_pretrained", lambda preset: nano())
+    segmenter.set_memory(None)
+    monkeypatch.setattr(ReferenceSegmenter, "from_pretrained", lambda preset: segmenter)
     monkeypatch.chdir(tmp_path)
 
     def run_lines(tool: str, names: dict[str, Any]) -> None:
@@ -40,9 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[
     return run_lines
 
 
-def test_fiftyone_gets_the_masks_of_the_objects(
-    run: Callable[[str, dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fiftyone_gets_the_masks_of_the_objects(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fo = pytest.importorskip("fiftyone")
     samples = [fo.Sample("photos/photo.jpg")]  # without a dataset, which needs MongoDB
     folder = SimpleNamespace(iter_samples=lambda autosave: samples)
@@ -58,9 +56,7 @@ def test_fiftyone_gets_the_masks_of_the_objects(
         assert (detection.to_segmentation(frame_size=(width, height)).mask.astype(bool) == one.mask).all()
 
 
-def test_an_object_that_is_corrected_in_napari_becomes_a_reference(
-    run: Callable[[str, dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_object_that_is_corrected_in_napari_becomes_a_reference(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     napari = pytest.importorskip("napari")
     if not os.environ.get("DISPLAY"):
         pytest.skip("napari needs a display: xvfb-run")

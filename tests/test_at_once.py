@@ -8,11 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from no_time_to_train import ReferenceSegmenter, Settings
-from no_time_to_train.data.instances import Instances
+from no_time_to_train import Instances, ReferenceSegmenter
 from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.fast.at_once import images_at_once
-from tests.conftest import Photo
+from tests.conftest import Patch, Photo, nano_segmenter
 from tests.stand_in import StandIn, run
 
 GPU = torch.device("cuda")
@@ -30,17 +29,11 @@ def photos(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
 
 def shown(photo: Photo, **settings: Any) -> tuple[ReferenceSegmenter, dict[str, list[int]]]:
     """The nano networks, and how many images each encoder takes in each of its calls from now on."""
-    segmenter = ReferenceSegmenter.from_pretrained(
-        "nano", device="cpu", settings=Settings(points_per_side=6, **settings)
-    )
+    segmenter = nano_segmenter(6, **settings)
     segmenter.add_reference("thing", photo.path, photo.mask)
-    assert segmenter.segmenter.proposer is not None
     seen: dict[str, list[int]] = {"encoder": [], "sam2": []}
-    embeddings = {
-        "encoder": segmenter.segmenter.encoder.vit.patch_embed,
-        "sam2": segmenter.segmenter.proposer.sam2.image_encoder,
-    }
-    for name, network in embeddings.items():
+    networks = segmenter.segmenter.encoder.vit.patch_embed, segmenter.segmenter.proposer.sam2.image_encoder
+    for name, network in zip(seen, networks, strict=True):
         network.register_forward_pre_hook(lambda _, given, seen=seen[name]: seen.append(len(given[0])))
     return segmenter, seen
 
@@ -52,9 +45,10 @@ def same(found: list[Instances], expected: list[Instances]) -> None:
         assert (one.masks != other.masks).mean() < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("settings", "calls"), [({}, [2, 1]), ({"tiles": 2}, [2, 2, 1] * 3), ({"prompts": "guided"}, [2, 1])]
-)
+TILES = {"tiles": 2}, [2, 2, 1] * 3
+
+
+@pytest.mark.parametrize(("settings", "calls"), [({}, [2, 1]), TILES, ({"prompts": "guided"}, [2, 1])])
 def test_images_or_the_tiles_of_each_share_the_calls_of_both_encoders(
     photo: Photo, photos: list[Path], settings: dict[str, Any], calls: list[int]
 ) -> None:
@@ -76,7 +70,6 @@ def test_a_full_gpu_halves_the_images_at_once_with_a_notice_and_the_same_result(
         if len(given[0]) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    assert segmenter.segmenter.proposer is not None
     segmenter.segmenter.proposer.sam2.image_encoder.register_forward_pre_hook(small)
     with pytest.warns(UserNotice, match="from now on 1 images at once, .*images_per_batch"):
         same(list(segmenter.segment_many(photos, 0, progress=False)), expected)
@@ -84,9 +77,7 @@ def test_a_full_gpu_halves_the_images_at_once_with_a_notice_and_the_same_result(
 
 
 @pytest.mark.parametrize(("gibibytes", "count"), [(80, 8), (16, 4), (2, 1)])
-def test_the_memory_of_a_gpu_decides_and_a_cpu_takes_one(
-    monkeypatch: pytest.MonkeyPatch, gibibytes: int, count: int
-) -> None:
+def test_the_memory_of_a_gpu_decides_and_a_cpu_takes_one(monkeypatch: Patch, gibibytes: int, count: int) -> None:
     monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _: (gibibytes << 30, 80 << 30))
     assert images_at_once(None, GPU).count == count
     assert images_at_once(5, GPU).count == 5

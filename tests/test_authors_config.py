@@ -14,7 +14,7 @@ from no_time_to_train.commands.authors_config import is_known, protocol_of, tran
 from no_time_to_train.config import ModelCfg
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.networks.registry import default_checkpoint
-from tests.conftest import DATA
+from tests.conftest import DATA, Patch
 
 #: Keys without meaning, each with the value that changes nothing.
 WITHOUT_MEANING = {
@@ -43,10 +43,11 @@ def with_key(key: str, value: Any, config: dict[str, Any] | None = None) -> dict
 
 
 Printed = tuple[dict[str, Any], list[str]]
+Print = Callable[..., Printed]
 
 
 @pytest.fixture
-def print_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Printed]:
+def print_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Print:
     """A function that runs ``test --config FILE --print_config`` and returns what it prints, and the notices."""
 
     def run(config: dict[str, Any], *options: str, equals: bool = False) -> Printed:
@@ -66,7 +67,7 @@ def print_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable
 
 @pytest.mark.parametrize("equals", [False, True])
 def test_their_configuration_is_read_as_it_is_and_one_note_names_what_has_no_meaning(
-    print_config: Callable[..., Printed], equals: bool
+    print_config: Print, equals: bool
 ) -> None:
     config = their_config()
     for key, value in WITHOUT_MEANING.items():
@@ -89,35 +90,20 @@ def test_their_configuration_is_read_as_it_is_and_one_note_names_what_has_no_mea
         assert key in notice
 
 
-@pytest.mark.parametrize(("stated", "expected"), [(None, 0.1), (0.3, 0.3)])
-def test_without_a_context_ratio_their_default_counts(
-    print_config: Callable[..., Printed], stated: float | None, expected: float
-) -> None:
+def test_options_of_their_commands_apply_and_without_a_context_ratio_their_default_counts(print_config: Print) -> None:
     config = their_config()
-    filled = config["model"]["init_args"]["dataset_cfgs"]["fill_memory"]
-    filled.pop("context_ratio", None)
-    if stated is not None:
-        filled["context_ratio"] = stated
-    printed, _ = print_config(config)
-    assert printed["model"]["init_args"]["dataset_cfgs"]["fill_memory"]["context_ratio"] == expected
-
-
-def test_options_of_their_commands_apply(print_config: Callable[..., Printed]) -> None:
-    printed, _ = print_config(
-        their_config(),
-        *("--model.init_args.model_cfg.memory_bank_cfg.length", "30"),
-        *("--model.init_args.dataset_cfgs.fill_memory.memory_length", "30"),
-        *("--trainer.logger.save_dir", "elsewhere"),
-    )
-    assert printed["model"]["init_args"]["model_cfg"]["memory_bank_cfg"]["length"] == 30
-    assert printed["model"]["init_args"]["dataset_cfgs"]["fill_memory"]["memory_length"] == 30
+    config["model"]["init_args"]["dataset_cfgs"]["fill_memory"].pop("context_ratio", None)
+    options = ["--model.init_args.model_cfg.memory_bank_cfg.length", "30", "--trainer.logger.save_dir", "elsewhere"]
+    options += ["--model.init_args.dataset_cfgs.fill_memory.memory_length", "30"]
+    printed, _ = print_config(config, *options)
+    model, fill_memory = (printed["model"]["init_args"][part] for part in ("model_cfg", "dataset_cfgs"))
+    assert model["memory_bank_cfg"]["length"] == fill_memory["fill_memory"]["memory_length"] == 30
+    assert fill_memory["fill_memory"]["context_ratio"] == 0.1
     assert printed["trainer"]["logger"]["init_args"]["save_dir"] == "elsewhere"
 
 
 @pytest.mark.parametrize("class_path", ["dev_hongyi.pl_wrapper.sam2matcher_pl.Sam2MatcherLightningModel", "evil.Evil"])
-def test_their_class_is_not_imported(
-    print_config: Callable[..., Printed], class_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_their_class_is_not_imported(print_config: Print, class_path: str, tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     config = their_config()
@@ -132,12 +118,10 @@ def test_their_class_is_not_imported(
     [
         *((key, True, key) for key in WITHOUT_MEANING if key.endswith(("norm_img", "with_query_points"))),
         ("model_cfg.memory_bank_cfg.enable", False, "model_cfg.memory_bank_cfg.enable"),
-        ("model_cfg.name", "matcher", ": matcher; "),
-        ("model_cfg.name", "matching_baseline", ": matching_baseline; "),
+        *(("model_cfg.name", name, f": {name}; ") for name in ("matcher", "matching_baseline")),
         ("model_cfg.matcher_cfg", {"num_centers": 8}, ": matcher; "),
         ("model_cfg.sam2_amg_cfg", {"points_per_side": 64}, ": matching_baseline; "),
-        ("model_cfg.train_cfg", {"loss": 1}, ": a model that is trained; "),
-        ("train_cfg", {"loss": 1}, ": a model that is trained; "),
+        *((key, {"a": 1}, ": a model that is trained; ") for key in ("model_cfg.train_cfg", "train_cfg")),
         ("dataset_cfgs.train", {"name": "coco"}, ": a model that is trained; "),
     ],
 )
@@ -153,24 +137,20 @@ def test_what_would_change_results_and_other_models_are_an_error_that_names_them
     assert named in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "protocol"),
-    [
-        ("coco", "coco"),
-        ("lvis", "lvis"),
-        ("lvis_minival_rare", "lvis"),
-        ("pascal_voc", "voc"),
-        ("pascal_voc_split_2", "voc"),
-        ("few_shot_classes", "coco"),
-        ("coco_semantic_split_3", "semantic"),
-        ("cdfsod_DIOR", "coco"),
-        ("my_custom_dataset", None),
-    ],
-)
-def test_a_name_of_a_data_set_gives_the_protocol(
-    print_config: Callable[..., Printed], name: str, protocol: str | None
-) -> None:
-    assert protocol_of(name) == protocol
+#: Names of data sets by the protocol that they mean.
+NAMES = {
+    "coco": ["coco", "few_shot_classes", "cdfsod_DIOR"],
+    "lvis": ["lvis", "lvis_minival_rare"],
+    "voc": ["pascal_voc", "pascal_voc_split_2"],
+    "semantic": ["coco_semantic_split_3"],
+    None: ["my_custom_dataset"],
+}
+
+
+@pytest.mark.parametrize("protocol", ["semantic", None])
+def test_a_name_of_a_data_set_gives_the_protocol(print_config: Print, protocol: str | None) -> None:
+    assert {one: {protocol_of(name) for name in names} for one, names in NAMES.items()} == {one: {one} for one in NAMES}
+    (name,) = NAMES[protocol]
     config = with_key("dataset_cfgs.test.name", name)
     config = with_key("dataset_cfgs.fill_memory.name", name, config)
     printed, (notice,) = print_config(config)
@@ -186,9 +166,8 @@ def test_other_callbacks_and_several_loggers_stay() -> None:
     config["trainer"]["logger"] *= 2
     translated, ignored = translate(config, "configuration")
     assert ignored == ["trainer.callbacks TQDMProgressBar"]
-    assert [one["class_path"].rpartition(".")[2] for one in translated["trainer"]["callbacks"]] == [
-        "DeviceStatsMonitor"
-    ]
+    (callback,) = translated["trainer"]["callbacks"]
+    assert callback["class_path"].endswith("DeviceStatsMonitor")
     assert len(translated["trainer"]["logger"]) == 2
 
 
@@ -200,7 +179,7 @@ def test_a_configuration_of_this_package_is_not_changed() -> None:
     assert translate(content, "configuration") == (content, [])
 
 
-def test_dinov2_is_found_in_the_folder_of_the_authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dinov2_is_found_in_the_folder_of_the_authors(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     ours, theirs = (Path("checkpoints", *folder, "dinov2_vitl14_pretrain.pth") for folder in ((), ("dinov2",)))
     assert ModelCfg().encoder_checkpoint == ours

@@ -2,15 +2,13 @@
 
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import DATA, Checkpoints, stage_arguments
+from tests.conftest import DATA, Arguments, Checkpoints, Refusal, stage_arguments
 
-Refusal = Callable[..., str]
 FILL = "--model.init_args.dataset_cfgs.fill_memory."
 
 
@@ -67,7 +65,7 @@ def test_a_reference_with_an_empty_mask_is_named(fill: list[str], refusal: Refus
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lightning_logs", "references.json", "run.json"]
 
 
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
+def test_a_pickle_that_would_run_code_is_refused_and_is_not_run(
     fill: list[str], refusal: Refusal, tmp_path: Path
 ) -> None:
     class Exploit:
@@ -80,7 +78,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
 
 
 def test_a_memory_that_does_not_fit_is_refused_and_the_difference_is_named(
-    arguments: Callable[..., list[str]], refusal: Refusal, memory: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+    arguments: Arguments, refusal: Refusal, memory: Path, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     names = ("--model.init_args.dataset_cfgs.test.cat_names", "star,leaf")
     encoder = ("--model.init_args.model_cfg.encoder_cfg.name", "dinov2_base")

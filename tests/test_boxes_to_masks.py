@@ -272,7 +272,10 @@ def test_sam_without_its_package_says_what_to_install(boxes_only: Path, tmp_path
     assert "pip install segment-anything" in line
 
 
-def test_boxes_by_class_get_masks_the_ids_of_the_targets_and_become_references(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [["--nano"], ["--sam2", "nano"]])
+def test_boxes_by_class_get_masks_the_ids_of_the_targets_and_become_references(
+    network: list[str], tmp_path: Path
+) -> None:
     """FSOD-VFM publishes its references in this form."""
     scene = draw_scene(np.random.default_rng(4), NOVEL_CLASSES, (90, 120))
     (tmp_path / "images" / "train").mkdir(parents=True)
@@ -292,7 +295,7 @@ def test_boxes_by_class_get_masks_the_ids_of_the_targets_and_become_references(t
         "--out",
         tmp_path / "masks.json",
     ]
-    main(["boxes-to-masks", *map(str, [tmp_path / "shots.json", *files, "--nano"])])
+    main(["boxes-to-masks", *map(str, [tmp_path / "shots.json", *files, *network])])
     made = read_json(tmp_path / "masks.json")
     assert [one["file_name"] for one in made["images"]] == ["train/a.png"]
     assert all(one["segmentation"] for one in made["annotations"])

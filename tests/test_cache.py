@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import describe_proposals
 from no_time_to_train.pipeline.proposal_cache import ProposalCache, hash_networks, proposals_depend_on
-from tests.conftest import DATA, Checkpoints, assert_same_results, results, stage_arguments
+from tests.conftest import DATA, Arguments, Checkpoints, assert_same_results, results, stage_arguments
 from tests.test_stages import finish, start
 
 IMAGES = len(json.loads((DATA / "targets.json").read_text())["images"])
@@ -29,11 +28,17 @@ def option(cache: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def filled(memory: Path, nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the test data."""
+    """The folder of a run on the test data with the folder ``cache``, which it filled."""
     folder = tmp_path_factory.mktemp("filled")
     run = [*stage_arguments("test", nano_checkpoints, folder), "--ckpt_path", str(memory)]
     main([*run, *option(folder / "cache")])
-    return folder / "cache"
+    return folder
+
+
+@pytest.fixture
+def cache(filled: Path, tmp_path: Path) -> Path:
+    """A copy of the cache."""
+    return shutil.copytree(filled / "cache", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -51,60 +56,38 @@ def proposer_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_a_second_run_skips_the_networks_and_writes_the_same_bytes(
-    arguments: Callable[..., list[str]], tmp_path: Path, proposer_calls: list[Any]
+    arguments: Arguments, filled: Path, cache: Path, tmp_path: Path, proposer_calls: list[Any]
 ) -> None:
-    cache = tmp_path / "cache"
     main(arguments(tmp_path / "without"))
-    main(arguments(tmp_path / "first", *option(cache)))
-    assert len(proposer_calls) == 2 * IMAGES
-    entries = sorted(cache.iterdir())
-    assert len(entries) == IMAGES
+    assert len(proposer_calls) == len(entries := sorted(cache.iterdir())) == IMAGES
     main(arguments(tmp_path / "second", *option(cache), "--model.init_args.data_load_cfgs.workers", 1))
-    assert len(proposer_calls) == 2 * IMAGES
+    assert len(proposer_calls) == IMAGES
     assert sorted(cache.iterdir()) == entries
-    assert results(tmp_path / "second") == results(tmp_path / "first")
-    assert_same_results(json.loads(results(tmp_path / "first")), json.loads(results(tmp_path / "without")), atol=1e-3)
+    assert results(tmp_path / "second") == results(filled)
+    main(arguments(tmp_path / "other", *option(cache), iou_thr=0.45))  # on which the proposals depend
+    assert len(proposer_calls) == 2 * IMAGES
+    assert_same_results(json.loads(results(filled)), json.loads(results(tmp_path / "without")), atol=1e-3)
 
 
 def test_a_broken_or_foreign_entry_is_made_again(
-    arguments: Callable[..., list[str]], tmp_path: Path, proposer_calls: list[Any]
+    arguments: Arguments, filled: Path, cache: Path, tmp_path: Path, proposer_calls: list[Any]
 ) -> None:
-    cache = tmp_path / "cache"
-    main(arguments(tmp_path / "first", *option(cache)))
     contents = {path: path.read_bytes() for path in sorted(cache.iterdir())}
     half, foreign, other_image, flipped, _ = contents
     half.write_bytes(contents[half][: len(contents[half]) // 2])
     foreign.write_text("not an entry at all")
     shutil.copy(flipped, other_image)
     flipped.write_bytes(contents[flipped][:-1] + bytes([contents[flipped][-1] ^ 1]))
-    del proposer_calls[:]
-    main(arguments(tmp_path / "second", *option(cache)))
+    main(arguments(tmp_path, *option(cache)))
     assert len(proposer_calls) == 4
     assert {path: path.read_bytes() for path in sorted(cache.iterdir())} == contents
-    assert results(tmp_path / "first") == results(tmp_path / "second")
-
-
-@pytest.mark.parametrize(
-    ("change", "seen"),
-    [({"nms_thr": 0.3, "num_out_instance": 5, "cls_num_per_mask": -1}, 0), ({"iou_thr": 0.45}, IMAGES)],
-)
-def test_an_entry_is_used_with_the_settings_that_it_depends_on(
-    arguments: Callable[..., list[str]], filled: Path, tmp_path: Path, proposer_calls: list[Any], change: Any, seen: int
-) -> None:
-    shutil.copytree(filled, tmp_path / "cache")
-    main(arguments(tmp_path, *option(tmp_path / "cache"), **change))
-    assert len(proposer_calls) == seen
+    assert results(tmp_path) == results(filled)
 
 
 def test_a_changed_checkpoint_is_another_network_and_a_renamed_one_is_not(
-    arguments: Callable[..., list[str]],
-    filled: Path,
-    nano_checkpoints: Checkpoints,
-    tmp_path: Path,
-    proposer_calls: list[Any],
+    arguments: Arguments, cache: Path, nano_checkpoints: Checkpoints, tmp_path: Path, proposer_calls: list[Any]
 ) -> None:
-    cache, renamed = tmp_path / "cache", tmp_path / "renamed.pt"
-    shutil.copytree(filled, cache)
+    renamed = tmp_path / "renamed.pt"
     shutil.copy(nano_checkpoints[0], renamed)
     main(arguments(tmp_path, *option(cache), SAM2_CKPT, renamed))
     assert len(proposer_calls) == 0
@@ -123,12 +106,11 @@ def test_the_key_has_all_that_proposals_depend_on_and_nothing_else(nano_checkpoi
     others = [key(debias=3), key(precision="bfloat16"), key(tiles=2), key(tiles=2, tile_overlap=0.3)]
     others += [key(points_per_side=4), key(pred_iou_thresh=0.3)]
     assert len({key(), *others}) == 7
-    assert key() == key(
-        max_instances=5, points_per_batch=3, merge_exponent=1.0, box_nms_thresh=0.3, classes_per_mask=-1
-    )
+    later = {"merge_exponent": 1.0, "box_nms_thresh": 0.3, "classes_per_mask": -1}
+    assert key() == key(max_instances=5, points_per_batch=3, **later)
 
 
-def test_two_processes_fill_one_cache(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_two_processes_fill_one_cache(arguments: Arguments, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     for process in [start(arguments(tmp_path / name, *option(cache))) for name in ("a", "b")]:
         finish(process)
@@ -145,7 +127,6 @@ def test_an_entry_holds_what_was_written(tmp_path: Path, n: int) -> None:
     assert cache.read("key") is None
     cache.write("key", proposals, 20, 30)
     stored = cache.read("key")
-    assert stored is not None
     assert stored[:2] == (20, 30)
     read = stored.proposals
     assert torch.equal(read.predicted_iou, proposals.predicted_iou)

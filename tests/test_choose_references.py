@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +23,8 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.method.segmenter import Segmenter
+from tests.conftest import Refusal
+from tests.test_architecture import modules_after
 from timing import choosing
 
 #: Classes and images of the planted pool, which has one instance of each class in each image.
@@ -73,16 +72,6 @@ def test_a_larger_choice_begins_with_the_smaller_and_is_the_same_each_time() -> 
     assert [one[0], two[0]] == [five[0][:1], five[0][:2]]
 
 
-def test_of_equally_good_references_the_first_is_chosen() -> None:
-    proposals, references = planted_pool(wrong=-1)
-    same = references._replace(vectors=F.one_hot(references.classes, 8).float())
-    axes = torch.where(proposals.instances < 0, CLASSES, proposals.instances % CLASSES)
-    perfect = replace(proposals, vectors=F.one_hot(axes, 8).float())
-    chosen, score = choose_best(ClassRanking(perfect, same, 0), 3)
-    assert references.images[chosen].tolist() == [0, 1, 2]
-    assert score == 1
-
-
 def test_a_reference_that_finds_only_its_own_image_is_worth_nothing() -> None:
     odd, usual, other = torch.eye(3)
     first = [torch.tensor([0])] * 3
@@ -104,19 +93,22 @@ def test_proposals_that_resemble_another_class_more_do_not_count() -> None:
     assert ClassRanking(proposals, references, 0).scores([[0]]).tolist() == pytest.approx([1 / 3])
 
 
-def test_the_only_reference_of_a_class_is_chosen_with_a_score_of_0() -> None:
+def test_of_equally_good_references_the_first_is_chosen_and_the_only_one_of_a_class_with_a_score_of_0() -> None:
+    proposals, references = planted_pool(wrong=-1)
+    same = references._replace(vectors=F.one_hot(references.classes, 8).float())
+    axes = torch.where(proposals.instances < 0, CLASSES, proposals.instances % CLASSES)
+    perfect = replace(proposals, vectors=F.one_hot(axes, 8).float())
+    chosen, score = choose_best(ClassRanking(perfect, same, 0), 3)
+    assert (references.images[chosen].tolist(), score) == ([0, 1, 2], 1)
     references = PoolReferences(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
     proposals = PoolProposals.join([torch.eye(2)], [torch.tensor([0, 1])], [torch.tensor([0, 1])])
     assert choose_best(ClassRanking(proposals, references, 0), 1) == ([0], 0)
 
 
-def test_a_proposal_shows_the_instance_that_it_overlaps_most() -> None:
+def test_a_proposal_shows_the_instance_that_it_overlaps_most_and_of_equal_boxes_the_best_one_remains() -> None:
     iou = torch.tensor([[0.2, 0.9], [0.5, 0.1], [0.49, 0.4]])
     assert shown_instances(iou).tolist() == [1, 0, NO_INSTANCE]
     assert shown_instances(iou[:, :0]).tolist() == [NO_INSTANCE] * 3
-
-
-def test_of_equal_boxes_the_one_with_the_best_predicted_iou_remains() -> None:
     boxes = torch.tensor([[0, 0, 9, 9], [20, 0, 29, 9], [0, 0, 9, 10]])
     assert distinct_proposals(boxes, torch.tensor([0.5, 0.1, 0.8])).tolist() == [1, 2]
 
@@ -192,13 +184,9 @@ def test_the_draw_stays_as_it_is(scenes: Path, tmp_path: Path) -> None:
 
 
 def test_the_draw_builds_no_networks(scenes: Path, tmp_path: Path) -> None:
-    script = f"""
-import sys
-from no_time_to_train.cli import main
-main({command(scenes, tmp_path / "refs.json", "--n-shot", "1")!r})
-assert not set(sys.modules) & {{"timm", "sam2", "torchvision", "pytorch_lightning"}}
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+    words = command(scenes, tmp_path / "refs.json", "--n-shot", "1")
+    imported = modules_after(f"from no_time_to_train.cli import main; main({words!r})")
+    assert not imported & {"timm", "sam2", "torchvision", "pytorch_lightning"}
 
 
 @pytest.mark.parametrize(
@@ -213,9 +201,7 @@ assert not set(sys.modules) & {{"timm", "sam2", "torchvision", "pytorch_lightnin
         ("--choose best --nano --n-shot 1 --image-dir nowhere", "image not found: nowhere"),
     ],
 )
-def test_mistakes_are_one_line(
-    options: str, message: str, scenes: Path, tmp_path: Path, refusal: Callable[..., str]
-) -> None:
+def test_mistakes_are_one_line(options: str, message: str, scenes: Path, tmp_path: Path, refusal: Refusal) -> None:
     assert message in refusal(*command(scenes, tmp_path / "refs.json", *options.split()))
     assert not (tmp_path / "refs.json").exists()
 

@@ -9,10 +9,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.data.instances import Instances
-from no_time_to_train.method.settings import Settings
-from tests.conftest import Photo
+from no_time_to_train import Instances, ReferenceSegmenter
+from tests.conftest import Photo, nano_segmenter
 
 cvat = pytest.importorskip("cvat_sdk.auto_annotation", reason="the cvat extra is not installed")
 common = pytest.importorskip("cvat_cli._internal.common", reason="the cvat extra is not installed")
@@ -22,7 +20,7 @@ MODULE = "no_time_to_train_extras.cvat.auto_annotation"
 
 @pytest.fixture(scope="module")
 def segmenter(photo: Photo) -> ReferenceSegmenter:
-    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=5))
+    segmenter = nano_segmenter(5)
     segmenter.add_reference("thing", photo.path, photo.mask_path)
     return segmenter
 

@@ -4,14 +4,13 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
@@ -21,7 +20,8 @@ from no_time_to_train.data.reference_sets import read_references, write_referenc
 from no_time_to_train.demo import photographs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.files import read_json, sha256
-from tests.conftest import gallery_data
+from tests.conftest import Refusal, gallery_data
+from tests.prepare.sites import Site
 from tests.web import serving
 
 SEED = "77"
@@ -41,14 +41,17 @@ def command(program: str) -> Command:
     return run
 
 
+Demo = tuple[Path, str]
+
+
 @pytest.fixture(scope="module")
-def demo(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def demo(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """The folder that contains ``demo/``, and what the command printed."""
     folder = tmp_path_factory.mktemp("demo")
     return folder, command(folder, f"demo --images 8 --seed {SEED}")
 
 
-def test_the_demo_finds_objects_of_classes_that_the_networks_have_not_seen(demo: tuple[Path, str]) -> None:
+def test_the_demo_finds_objects_of_classes_that_the_networks_have_not_seen(demo: Demo) -> None:
     folder, output = demo
     segm = read_json(folder / "demo/metrics.json")["segm"]
     assert segm["AP"] > 0.5
@@ -57,7 +60,7 @@ def test_the_demo_finds_objects_of_classes_that_the_networks_have_not_seen(demo:
     assert all(pattern.name in output for pattern in NOVEL_CLASSES)
 
 
-def test_the_demo_writes_data_memory_results_and_a_page(demo: tuple[Path, str]) -> None:
+def test_the_demo_writes_data_memory_results_a_page_and_the_command_for_own_photos(demo: Demo) -> None:
     out = demo[0] / "demo"
     targets = COCO(str(out / "targets/instances.json"))
     assert len(targets.loadRes(str(out / "results.json")).imgs) == 8
@@ -69,18 +72,13 @@ def test_the_demo_writes_data_memory_results_and_a_page(demo: tuple[Path, str]) 
     assert [len(one["references"]) for one in data["classes"]] == [5] * len(NOVEL_CLASSES)
     assert all(image["truth"] for image in data["images"])
     assert all((out / name).stat().st_size > 0 for name in shown)
-
-
-def test_the_demo_ends_with_the_command_for_own_photos(demo: tuple[Path, str]) -> None:
-    folder, output = demo
-    assert "$ no-time-to-train segment --nano --references demo/examples.json" in output
-    data = gallery_data(folder / "demo/segment/index.html")
-    assert len(data["images"]) == 4
-    staged = {record["image_id"] for record in read_json(folder / "demo/results.json") if record["score"] >= 0.5}
+    assert "$ no-time-to-train segment --nano --references demo/examples.json" in demo[1]
+    data = gallery_data(out / "segment/index.html")
+    staged = {record["image_id"] for record in read_json(out / "results.json") if record["score"] >= 0.5}
     assert [bool(image["instances"]) for image in data["images"]] == [image_id in staged for image_id in range(1, 5)]
 
 
-def test_references_with_wrong_labels_find_nothing(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+def test_references_with_wrong_labels_find_nothing(demo: Demo, command: Command, tmp_path: Path) -> None:
     """This shows that the features find the objects, not the layout of the scenes or of the files."""
     folder, _ = demo
     annotations = read_json(folder / "demo/references/instances.json")
@@ -100,25 +98,19 @@ def test_references_with_wrong_labels_find_nothing(demo: tuple[Path, str], comma
     assert read_json(tmp_path / "metrics.json")["segm"]["AP"] < 0.1
 
 
-def test_the_same_seed_writes_the_same_bytes(demo: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+def test_the_same_seed_writes_the_same_bytes(demo: Demo, command: Command, tmp_path: Path) -> None:
+    def files(folder: Path) -> dict[Path, bytes]:
+        paths = [path for path in (folder / "demo").rglob("*") if path.is_file() and path.name != "run.json"]
+        return {path.relative_to(folder): path.read_bytes() for path in paths if "lightning_logs" not in path.parts}
+
     command(tmp_path, f"demo --images 8 --seed {SEED}")
-    first, second = (
-        {
-            str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted((folder / "demo").rglob("*"))
-            if path.is_file() and path.name != "run.json" and "lightning_logs" not in path.parts
-        }
-        for folder in (demo[0], tmp_path)
-    )
-    assert first == second
+    assert files(demo[0]) == files(tmp_path)
 
 
-def test_a_folder_with_other_content_is_not_touched(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo/thesis.txt").write_text("years of work")
-    with pytest.raises(AssertionError, match="demo holds something that is not a demo"):
-        command(tmp_path, "demo --images 1")
-    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["thesis.txt"]
+def test_a_folder_with_other_content_is_not_touched(tmp_path: Path, refusal: Refusal) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "holds something that is not a demo" in refusal("demo", "--images", 1, "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_the_model_card_states_the_measured_figures() -> None:
@@ -134,23 +126,18 @@ def test_the_model_card_states_the_measured_figures() -> None:
 
 
 def test_the_demo_downloads_photographs_and_looks_for_the_objects_in_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
     scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES[:2], (120, 160))
-    (tmp_path / "served.png").write_bytes(served := cv2.imencode(".png", scene.image)[1].tobytes())
-    digest = sha256(tmp_path / "served.png")
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(served)))
-        request.end_headers()
-        request.wfile.write(served)
-
+    (tmp_path / "served").mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(scene.image).save(tmp_path / "served" / f"{name}.png")
+    digest = sha256(tmp_path / "served" / "a.png")
     monkeypatch.setattr(photographs, "CHECKPOINTS", ())  # of 245 MB
     monkeypatch.setattr(demo_command, "OFFICIAL", NetworkOptions(nano=True, points_per_side=4))
     monkeypatch.setattr(photographs, "PHOTOS", [(f"{name}.png", digest, name, "10,10,60,60") for name in ("a", "b")])
     out = tmp_path / "out"
-    with serving(answer) as url:
+    with serving(Site(tmp_path / "served").answer) as url:
         monkeypatch.setattr(photographs, "ADDRESS", url)
         main(["demo", "--photos", "--out", str(out)])
         data = gallery_data(out / "segment" / "index.html")

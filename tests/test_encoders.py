@@ -16,21 +16,14 @@ from no_time_to_train.cli import main
 from no_time_to_train.config import DatasetCfgs, EncoderCfg, ModelCfg, TargetDatasetCfg
 from no_time_to_train.data.memory_files import join_memories, load_memory, save_memory
 from no_time_to_train.method.encoder import Encoder
-from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks import timm_models
 from no_time_to_train.networks.build import build_encoder, build_vit
 from no_time_to_train.networks.checkpoints import encoder_width, identify, read_shapes, recognize
 from no_time_to_train.networks.encoders import DINOV2_NANO, ENCODERS, NAME_OF_FILE
-from no_time_to_train.networks.registry import (
-    ENCODER_NAMES,
-    Network,
-    default_checkpoint,
-    find_network,
-    find_networks,
-)
+from no_time_to_train.networks.registry import ENCODER_NAMES, Network, default_checkpoint, find_network, find_networks
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
 from no_time_to_train.pipeline.stage import RunCfg
-from tests.conftest import DATA, Photo
+from tests.conftest import DATA, Checkpoints, Patch, Photo
 from tests.encoder_weights import (
     DEPTH,
     OFFICIAL,
@@ -39,9 +32,11 @@ from tests.encoder_weights import (
     official_dinov3,
     official_pe,
     seeded,
-    transformers_dinov3,
 )
-from tests.seeded_weights import seeded_state_dict
+
+Named = tuple[str, Encoder]
+BUILD, CONFIGURE = (build_encoder,), (EncoderCfg,)
+BOTH = BUILD + CONFIGURE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,208 +45,172 @@ def shallow() -> Iterator[None]:
     create = timm_models.create
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))  # old versions of timm read its values
-        depth = {"depth": DEPTH}
-        patch.setattr(
-            timm_models, "create", lambda name, **options: create(name, **(depth if "vit_" in name else {}), **options)
-        )
+        depth = lambda name: {"depth": DEPTH} if "vit_" in name else {}  # noqa: E731
+        patch.setattr(timm_models, "create", lambda name, **options: create(name, **depth(name), **options))
         yield
 
 
 @pytest.fixture(scope="module", params=list(SMALLEST))
-def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Encoder]:
-    """The smallest network of a family with an input of 4 x 4 patches: its name, timm's file, and the encoder."""
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Named:
+    """The smallest network of a family with an input of 4 x 4 patches, built from timm's file, and its name."""
     name = request.param
     path = tmp_path_factory.mktemp("encoder") / "model.safetensors"
     save_file({**seeded(name, SMALLEST[name]), "head.weight": torch.zeros(3, 3)}, path)
-    return name, path, build_encoder(name, SMALLEST[name], checkpoint=path)
+    return name, build_encoder(name, SMALLEST[name], checkpoint=path)
 
 
-class TestTokens:
-    """What an encoder gives for an image."""
-
-    def test_there_is_one_token_per_patch_in_row_major_order(self, network: tuple[str, Path, Encoder]) -> None:
-        name, _, encoder = network
-        assert encoder.grid == 4
-        patch = encoder.size // 4
-        images = torch.full((5, 3, encoder.size, encoder.size), 0.5)
-        places = [(0, 0), (0, 3), (2, 1), (3, 3)]
-        generator = torch.Generator().manual_seed(0)
-        for image, (row, column) in zip(images[1:], places, strict=True):
-            area = image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-            area.copy_(torch.rand(area.shape, generator=generator))
-        tokens = encoder(images)
-        assert tokens.shape == (5, 16, encoder.dim)
-        assert tokens.dtype == torch.float32
-        assert encoder.dim == encoder_width(name)
-        changed = (tokens[1:] - tokens[:1]).norm(dim=2).argmax(dim=1)
-        assert changed.tolist() == [row * 4 + column for row, column in places]
-        assert torch.equal(encoder.feature_map(images)[2, :, 0, 3], tokens[2, 3])
-
-    def test_images_are_normalized_as_timm_states(self, network: tuple[str, Path, Encoder]) -> None:
-        name, _, encoder = network
-        config = timm.get_pretrained_cfg(ENCODERS[name].timm if name in ENCODERS else name.removeprefix("timm:"))
-        image = torch.rand(1, 3, encoder.size, encoder.size)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
-        expected = encoder.vit.forward_features((image - mean) / std)[:, encoder.vit.num_prefix_tokens :]
-        torch.testing.assert_close(encoder(image), expected)
-
-    @pytest.mark.parametrize("name", list(ENCODERS))
-    def test_the_table_agrees_with_timm(self, name: str) -> None:
-        info = ENCODERS[name]
-        size, patch, width = timm_models.measure(info.timm)
-        assert (info.patch, info.width) == (patch, width)
-        assert info.size == (592 if name.startswith("dinov3") else size)
-        assert info.size % patch == 0
-        assert info.timm_page == timm_models.hub_page(info.timm)
-
-    @pytest.mark.parametrize("name", ["dinov3_7b", "dinov3_small_plus"])
-    def test_a_dinov3_has_the_map_of_a_dinov2(self, name: str) -> None:
-        with torch.device("meta"):
-            encoder = Encoder(build_vit(name))
-        assert (encoder.size, encoder.grid, encoder.vit.num_prefix_tokens) == (592, 37, 5)
-        assert EncoderCfg(name).input_size == 592
-        assert EncoderCfg(name).context_ratio == 0.2
+def image_of(side: int) -> torch.Tensor:
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-class TestCheckpoints:
-    """Official files and those of timm."""
-
-    def test_official_names_give_the_same_tokens(self, network: tuple[str, Path, Encoder], tmp_path: Path) -> None:
-        name, _, encoder = network
-        if name not in OFFICIAL:
-            pytest.skip("timm publishes the only file")
-        torch.save({"state_dict": OFFICIAL[name](seeded(name, encoder.size))}, tmp_path / "official.pt")
-        official = build_encoder(name, encoder.size, checkpoint=tmp_path / "official.pt")
-        if name in ("dinov3_small", "tipsv2_base"):
-            assert identify(read_shapes(tmp_path / "official.pt")) == name
-        image = torch.rand(1, 3, encoder.size, encoder.size, generator=torch.Generator().manual_seed(1))
-        close = {"rtol": 1e-2, "atol": 1e-2} if name.startswith("clip") else {"rtol": 1e-4, "atol": 1e-5}  # half
-        torch.testing.assert_close(official(image), encoder(image), **close)
-
-    @pytest.mark.parametrize("name", ["dinov3_small", "dinov3_small_plus"])
-    def test_a_dinov3_equals_that_of_transformers(self, name: str, tmp_path: Path) -> None:
-        transformers = pytest.importorskip("transformers", reason="not a dependency; pip install transformers")
-        weights = seeded(name, 96)
-        torch.save(official_dinov3(weights, 0.5), tmp_path / "official.pth")
-        gated = name.endswith("plus")
-        mlp = {"use_gated_mlp": gated, "hidden_act": "silu" if gated else "gelu", "intermediate_size": 1536}
-        config = transformers.DINOv3ViTConfig(num_hidden_layers=DEPTH, num_register_tokens=4, **mlp)
-        theirs = transformers.DINOv3ViTModel(config).eval()
-        theirs.load_state_dict(transformers_dinov3(weights, 0.5))
-        ours = build_encoder(name, 96, checkpoint=tmp_path / "official.pth")
-        image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
-        with torch.no_grad():
-            expected = theirs(ours.normalize(image)).last_hidden_state[:, 5:]
-        torch.testing.assert_close(ours(image), expected, rtol=1e-4, atol=1e-4)
-
-    def test_a_clip_equals_that_of_open_clip(self, tmp_path: Path) -> None:
-        open_clip = pytest.importorskip("open_clip", reason="not a dependency; pip install open_clip_torch")
-        config = open_clip.get_model_config("ViT-B-32-quickgelu")
-        config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = DEPTH
-        theirs = open_clip.CLIP(**config, output_dict=True).eval()
-        theirs.load_state_dict(seeded_state_dict({key: value.shape for key, value in theirs.state_dict().items()}))
-        torch.save(theirs.state_dict(), tmp_path / "clip.pt")
-        ours = build_encoder("clip_b32", checkpoint=tmp_path / "clip.pt")
-        image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
-        theirs.visual.output_tokens = True
-        with torch.no_grad():
-            _, expected = theirs.visual(ours.normalize(image))
-        torch.testing.assert_close(ours(image), expected, rtol=1e-4, atol=1e-4)
-
-    def test_position_embeddings_are_resampled(self, tmp_path: Path) -> None:
-        torch.save(official_pe(seeded("PE-Spatial-T16-512", 64)), tmp_path / "official.pt")
-        assert build_encoder("PE-Spatial-T16-512", 96, checkpoint=tmp_path / "official.pt").grid == 6
-
-    def test_biases_of_dinov3_are_not_lost(self, tmp_path: Path) -> None:
-        """timm has variants with and without them; their value decides."""
-        for bias in (0.0, 0.5):
-            torch.save(official_dinov3(seeded("dinov3_small", 64), bias), tmp_path / "official.pth")
-            vit: Any = build_vit("dinov3_small", 64, checkpoint=tmp_path / "official.pth")
-            used = vit.blocks[1].attn.q_bias
-            assert used is None if bias == 0 else torch.equal(used, torch.full((384,), 0.5))
-
-    def test_loading_is_strict(self, network: tuple[str, Path, Encoder], tmp_path: Path) -> None:
-        name, _, encoder = network
-        weights = dict(seeded(name, encoder.size))
-        del weights["blocks.1.mlp.fc2.bias"]
-        save_file(weights, tmp_path / "a.safetensors")
-        with pytest.raises(UserError, match=r"a\.safetensors lacks the key 'blocks\.1\.mlp\.fc2\.bias': it belongs"):
-            build_encoder(name, encoder.size, checkpoint=tmp_path / "a.safetensors")
-
-    @pytest.mark.parametrize("name", [name for name in ENCODERS if name.startswith(("dinov3", "tipsv2"))])
-    def test_tensors_show_the_network_and_the_name_of_the_file_where_they_do_not(
-        self, name: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with torch.device("meta"):
-            shapes = {key: value.shape for key, value in build_vit(name).state_dict().items()}
-        assert identify(shapes) == name.replace("_sat", "")
-        monkeypatch.setattr("no_time_to_train.networks.checkpoints.read_shapes", lambda path: shapes)
-        assert recognize(Network(None, Path("here", ENCODERS[name].timm_file)), ENCODER_NAMES) == name
-        assert recognize(Network(None, Path("here/my.pth")), ENCODER_NAMES) == name.replace("_sat", "")
+def test_there_is_one_token_per_patch_in_row_major_order(network: Named) -> None:
+    name, encoder = network
+    assert encoder.grid == 4
+    patch = encoder.size // 4
+    images = torch.full((5, 3, encoder.size, encoder.size), 0.5)
+    places = [(0, 0), (0, 3), (2, 1), (3, 3)]
+    generator = torch.Generator().manual_seed(0)
+    for image, (row, column) in zip(images[1:], places, strict=True):
+        area = image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
+        area.copy_(torch.rand(area.shape, generator=generator))
+    tokens = encoder(images)
+    assert tokens.shape == (5, 16, encoder.dim)
+    assert tokens.dtype == torch.float32
+    assert encoder.dim == encoder_width(name)
+    changed = (tokens[1:] - tokens[:1]).norm(dim=2).argmax(dim=1)
+    assert changed.tolist() == [row * 4 + column for row, column in places]
+    assert torch.equal(encoder.feature_map(images)[2, :, 0, 3], tokens[2, 3])
 
 
-class TestNames:
-    """How encoders are asked for."""
+def test_images_are_normalized_as_timm_states(network: Named) -> None:
+    name, encoder = network
+    config = timm.get_pretrained_cfg(ENCODERS[name].timm if name in ENCODERS else name.removeprefix("timm:"))
+    image = image_of(encoder.size)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
+    expected = encoder.vit.forward_features((image - mean) / std)[:, encoder.vit.num_prefix_tokens :]
+    torch.testing.assert_close(encoder(image), expected)
 
-    def test_every_file_belongs_to_one_network(self) -> None:
-        assert len(NAME_OF_FILE) == sum(1 + (info.official is not None) for info in ENCODERS.values())
 
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("dinov3_base", r"\.pth; get dinov3_vitb16_p\S+ from https://ai\.meta\.com/\S+ \(a form, for the DINOv3 L"),
-            ("dinov3_base", r"or save model\.safetensors of https://huggingface\.co/timm/vit_base_patch16_dinov3\.lvd"),
-            ("clip_b32", r"model\.safetensors of https://huggingface\.co/timm/vit_base_patch32_clip_224\.openai as "),
-            (TINY, r"not found: checkpoints/vit_tiny_patch16_224\.safetensors; save model\.safetensors of https://"),
-        ],
-    )
-    def test_a_missing_file_is_named_with_its_source(
-        self, name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(UserError, match=message) as error:
-            find_networks("nano", name)
-        assert "\n" not in str(error.value)
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_the_table_agrees_with_timm(name: str) -> None:
+    info = ENCODERS[name]
+    size, patch, width = timm_models.measure(info.timm)
+    assert (info.patch, info.width) == (patch, width)
+    assert info.size == (592 if name.startswith("dinov3") else size)
+    assert info.size % patch == 0
+    assert info.timm_page == timm_models.hub_page(info.timm)
 
-    def test_the_file_of_timm_serves_where_the_official_one_is_missing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        file = Path("checkpoints", ENCODERS["dinov3_base"].timm_file)
-        file.parent.mkdir()
-        file.touch()
-        assert default_checkpoint("dinov3_base") == file
-        assert find_network("dinov3_base=my/file.pth", ENCODER_NAMES) == ("dinov3_base", Path("my/file.pth"))
-        assert find_network(f"{TINY}=a=b.bin", ENCODER_NAMES) == (TINY, Path("a=b.bin"))
 
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("timm:vit_tiny_patch16_225", r"^timm \S+ has no model called 'vit_tiny_patch16_225'; did you mean"),
-            ("timm:hf-hub:someone/model", r"^timm \S+ has no model called 'hf-hub:someone/model'"),
-            ("timm:resnet18", r"^resnet18 of timm is not a vision transformer that gives one token per patch"),
-            ("timm:vit_tiny_patch16_224.mine", r"^timm cannot create vit_tiny_patch16_224\.mine"),
-            ("dinov4", r"^encoder_cfg\.name: no encoder is called 'dinov4'; choose one of dinov2_small, "),
-        ],
-    )
-    def test_an_unknown_encoder_is_refused(self, name: str, message: str) -> None:
+@pytest.mark.parametrize("name", ["dinov3_7b", "dinov3_small_plus"])
+def test_a_dinov3_has_the_map_of_a_dinov2(name: str) -> None:
+    with torch.device("meta"):
+        encoder = Encoder(build_vit(name))
+    assert (encoder.size, encoder.grid, encoder.vit.num_prefix_tokens) == (592, 37, 5)
+    assert EncoderCfg(name).input_size == 592
+    assert EncoderCfg(name).context_ratio == 0.2
+
+
+def test_official_names_give_the_same_tokens(network: Named, tmp_path: Path) -> None:
+    name, encoder = network
+    if name not in OFFICIAL:
+        pytest.skip("timm publishes the only file")
+    torch.save({"state_dict": OFFICIAL[name](seeded(name, encoder.size))}, tmp_path / "official.pt")
+    official = build_encoder(name, encoder.size, checkpoint=tmp_path / "official.pt")
+    if name in ("dinov3_small", "tipsv2_base"):
+        assert identify(read_shapes(tmp_path / "official.pt")) == name
+    image = image_of(encoder.size)
+    close = {"rtol": 1e-2, "atol": 1e-2} if name.startswith("clip") else {"rtol": 1e-4, "atol": 1e-5}  # half
+    torch.testing.assert_close(official(image), encoder(image), **close)
+
+
+def test_position_embeddings_are_resampled(tmp_path: Path) -> None:
+    torch.save(official_pe(seeded("PE-Spatial-T16-512", 64)), tmp_path / "official.pt")
+    assert build_encoder("PE-Spatial-T16-512", 96, checkpoint=tmp_path / "official.pt").grid == 6
+
+
+def test_biases_of_dinov3_are_not_lost(tmp_path: Path) -> None:
+    """timm has variants with and without them; their value decides."""
+    for bias in (0.0, 0.5):
+        torch.save(official_dinov3(seeded("dinov3_small", 64), bias), tmp_path / "official.pth")
+        vit: Any = build_vit("dinov3_small", 64, checkpoint=tmp_path / "official.pth")
+        used = vit.blocks[1].attn.q_bias
+        assert used is None if bias == 0 else torch.equal(used, torch.full((384,), 0.5))
+
+
+def test_loading_is_strict(network: Named, tmp_path: Path) -> None:
+    name, encoder = network
+    weights = dict(seeded(name, encoder.size))
+    del weights["blocks.1.mlp.fc2.bias"]
+    save_file(weights, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=r"a\.safetensors lacks the key 'blocks\.1\.mlp\.fc2\.bias': it belongs"):
+        build_encoder(name, encoder.size, checkpoint=tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name.startswith(("dinov3", "tipsv2"))])
+def test_tensors_show_the_network_and_the_name_of_the_file_where_they_do_not(name: str, monkeypatch: Patch) -> None:
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in build_vit(name).state_dict().items()}
+    assert identify(shapes) == name.replace("_sat", "")
+    monkeypatch.setattr("no_time_to_train.networks.checkpoints.read_shapes", lambda path: shapes)
+    assert recognize(Network(None, Path("here", ENCODERS[name].timm_file)), ENCODER_NAMES) == name
+    assert recognize(Network(None, Path("here/my.pth")), ENCODER_NAMES) == name.replace("_sat", "")
+
+
+def test_every_file_belongs_to_one_network() -> None:
+    assert len(NAME_OF_FILE) == sum(1 + (info.official is not None) for info in ENCODERS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dinov3_base", r"\.pth; get dinov3_vitb16_p\S+ from https://ai\.meta\.com/\S+ \(a form, for the DINOv3 L"),
+        ("dinov3_base", r"or save model\.safetensors of https://huggingface\.co/timm/vit_base_patch16_dinov3\.lvd"),
+        ("clip_b32", r"model\.safetensors of https://huggingface\.co/timm/vit_base_patch32_clip_224\.openai as "),
+        (TINY, r"not found: checkpoints/vit_tiny_patch16_224\.safetensors; save model\.safetensors of https://"),
+    ],
+)
+def test_a_missing_file_is_named_with_its_source(name: str, message: str, tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        find_networks("nano", name)
+    assert "\n" not in str(error.value)
+
+
+def test_the_file_of_timm_serves_where_the_official_one_is_missing(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("checkpoints", ENCODERS["dinov3_base"].timm_file)
+    file.parent.mkdir()
+    file.touch()
+    assert default_checkpoint("dinov3_base") == file
+    assert find_network("dinov3_base=my/file.pth", ENCODER_NAMES) == ("dinov3_base", Path("my/file.pth"))
+    assert find_network(f"{TINY}=a=b.bin", ENCODER_NAMES) == (TINY, Path("a=b.bin"))
+
+
+@pytest.mark.parametrize(
+    ("builders", "name", "options", "message"),
+    [
+        (BUILD, "timm:vit_tiny_patch16_225", {}, r"^timm \S+ has no model called 'vit_tiny_patch16_225'; did you mean"),
+        (BUILD, "timm:hf-hub:someone/model", {}, r"^timm \S+ has no model called 'hf-hub:someone/model'"),
+        (BUILD, "timm:resnet18", {}, r"^resnet18 of timm is not a vision transformer that gives one token per patch"),
+        (BUILD, "timm:vit_tiny_patch16_224.mine", {}, r"^timm cannot create vit_tiny_patch16_224\.mine"),
+        (BUILD, "dinov4", {}, r"^encoder_cfg\.name: no encoder is called 'dinov4'; choose one of dinov2_small, "),
+        (BOTH, "dinov3_base", {"img_size": 518}, r"^img_size must be a whole number of patches of dinov3_base \(16 p"),
+        (BOTH, TINY, {"img_size": 100}, r"patches of timm:vit_tiny_patch16_224 \(16 pixels\), not 100$"),
+        (
+            CONFIGURE,
+            "clip_b32",
+            {"patch_size": 14},
+            "^patch_size is 14, but the patches of clip_b32 are 32 pixels wide",
+        ),
+        (BUILD, DINOV2_NANO, {"img_size": 168, "debias": 144}, "^debias is 144, but the blank image .* has only 143 "),
+    ],
+)
+def test_an_encoder_that_is_unknown_or_does_not_fit_its_input_is_refused(
+    builders: tuple[Any, ...], name: str, options: dict[str, int], message: str
+) -> None:
+    for build in builders:
         with pytest.raises(UserError, match=message):
-            build_encoder(name)
-
-    @pytest.mark.parametrize(
-        ("name", "sizes", "message"),
-        [
-            ("dinov3_base", {"img_size": 518}, r"^img_size must be a whole number of patches of dinov3_base \(16 pix"),
-            ("clip_b32", {"patch_size": 14}, "^patch_size is 14, but the patches of clip_b32 are 32 pixels wide"),
-            (TINY, {"img_size": 100}, r"patches of timm:vit_tiny_patch16_224 \(16 pixels\), not 100$"),
-        ],
-    )
-    def test_an_input_that_does_not_fit_the_patches_is_refused(
-        self, name: str, sizes: dict[str, int], message: str
-    ) -> None:
-        for build in (EncoderCfg, build_encoder) if "img_size" in sizes else (EncoderCfg,):
-            with pytest.raises(UserError, match=message):
-                build(name, **sizes)
+            build(name, **options)
 
 
 @pytest.fixture(scope="module")
@@ -261,67 +220,60 @@ def nano() -> tuple[Encoder, Encoder]:
     return build_encoder(DINOV2_NANO, 168, checkpoint=path), build_encoder(DINOV2_NANO, 168, path, debias=8)
 
 
-class TestDebias:
-    """Positional debiasing, ``encoder_cfg.debias``."""
+def test_it_removes_what_a_blank_image_shows(nano: tuple[Encoder, Encoder]) -> None:
+    blank = torch.zeros(1, 3, 168, 168)
+    plain, debiased = (encoder(blank)[0] for encoder in nano)
+    centered = torch.nn.functional.normalize(plain, dim=1)
+    values = torch.linalg.svdvals(centered - centered.mean(dim=0))
+    assert values[:8].square().sum() > 0.5 * values.square().sum()  # there is something to remove
+    normalized = debiased / plain.norm(dim=1, keepdim=True)
+    left = torch.linalg.svdvals(normalized - normalized.mean(dim=0))
+    torch.testing.assert_close(left[0], values[8], rtol=1e-3, atol=1e-4)
 
-    def test_it_removes_what_a_blank_image_shows(self, nano: tuple[Encoder, Encoder]) -> None:
-        blank = torch.zeros(1, 3, 168, 168)
-        plain, debiased = (encoder(blank)[0] for encoder in nano)
-        centered = torch.nn.functional.normalize(plain, dim=1)
-        values = torch.linalg.svdvals(centered - centered.mean(dim=0))
-        assert values[:8].square().sum() > 0.5 * values.square().sum()  # there is something to remove
-        normalized = debiased / plain.norm(dim=1, keepdim=True)
-        left = torch.linalg.svdvals(normalized - normalized.mean(dim=0))
-        torch.testing.assert_close(left[0], values[8], rtol=1e-3, atol=1e-4)
 
-    def test_it_is_a_projection_that_is_the_same_each_time(self, nano: tuple[Encoder, Encoder]) -> None:
-        plain, debiased = nano
-        torch.testing.assert_close(debiased.positions @ debiased.positions.T, torch.eye(8), rtol=0, atol=1e-5)
-        image = torch.rand(1, 3, 168, 168)
-        before, after = plain(image)[0], debiased(image)[0]
-        assert (after @ debiased.positions.T).abs().max() < 1e-4
-        torch.testing.assert_close(after, before - before @ debiased.positions.T @ debiased.positions)
-        again = build_encoder(DINOV2_NANO, 168, checkpoint=default_checkpoint(DINOV2_NANO), debias=8)
-        assert torch.equal(again.positions, debiased.positions)
-        plain.remove_positions(0)
-        assert torch.equal(plain(image)[0], before)
+def test_it_is_a_projection_that_is_the_same_each_time(nano: tuple[Encoder, Encoder]) -> None:
+    plain, debiased = nano
+    torch.testing.assert_close(debiased.positions @ debiased.positions.T, torch.eye(8), rtol=0, atol=1e-5)
+    image = torch.rand(1, 3, 168, 168)
+    before, after = plain(image)[0], debiased(image)[0]
+    assert (after @ debiased.positions.T).abs().max() < 1e-4
+    torch.testing.assert_close(after, before - before @ debiased.positions.T @ debiased.positions)
+    again = build_encoder(DINOV2_NANO, 168, checkpoint=default_checkpoint(DINOV2_NANO), debias=8)
+    assert torch.equal(again.positions, debiased.positions)
+    plain.remove_positions(0)
+    assert torch.equal(plain(image)[0], before)
 
-    def test_more_directions_than_there_are_are_refused(self) -> None:
-        with pytest.raises(UserError, match=r"^debias is 144, but the blank image of this encoder has only 143 "):
-            build_encoder(DINOV2_NANO, 168, debias=144)
 
-    def test_memories_of_another_debiasing_are_refused(self, photo: Photo, tmp_path: Path) -> None:
-        plain, debiased = (ReferenceSegmenter.from_pretrained("nano", device="cpu", debias=n) for n in (0, 3))
-        for segmenter, file in ((plain, "plain"), (debiased, "debiased")):
-            segmenter.add_reference("object", photo.path, photo.mask_path)
-            segmenter.save_memory(tmp_path / file)
-        assert "debias" not in load_memory(tmp_path / "plain").made_with  # as in older memories
-        assert load_memory(tmp_path / "debiased").made_with["debias"] == 3
-        with pytest.raises(UserError, match=r"plain was made with debias 0, this run has 3$"):
-            debiased.load_memory(tmp_path / "plain")
-        with pytest.raises(UserError, match=r"debiased was made with debias 3, this run has 0$"):
-            plain.load_memory(tmp_path / "debiased")
-        with pytest.raises(UserError, match=r"debiased was made with debias 3, .*plain with 0: "):
-            join_memories({tmp_path / file: load_memory(tmp_path / file) for file in ("plain", "debiased")})
+def test_memories_of_another_debiasing_are_refused(photo: Photo, tmp_path: Path) -> None:
+    plain, debiased = (ReferenceSegmenter.from_pretrained("nano", device="cpu", debias=n) for n in (0, 3))
+    for segmenter, file in ((plain, "plain"), (debiased, "debiased")):
+        segmenter.add_reference("object", photo.path, photo.mask_path)
+        segmenter.save_memory(tmp_path / file)
+    assert "debias" not in load_memory(tmp_path / "plain").made_with  # as in older memories
+    assert load_memory(tmp_path / "debiased").made_with["debias"] == 3
+    with pytest.raises(UserError, match=r"plain was made with debias 0, this run has 3$"):
+        debiased.load_memory(tmp_path / "plain")
+    with pytest.raises(UserError, match=r"debiased was made with debias 3, this run has 0$"):
+        plain.load_memory(tmp_path / "debiased")
+    with pytest.raises(UserError, match=r"debiased was made with debias 3, .*plain with 0: "):
+        join_memories({tmp_path / file: load_memory(tmp_path / file) for file in ("plain", "debiased")})
 
-    def test_the_cache_and_the_journal_know_it(self, nano_checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
-        keys = []
-        for debias in (0, 3):
-            bank = MemoryBank.empty([Category(3, "disc"), Category(7, "star"), Category(11, "leaf")], 192)
-            bank.made_with = {"encoder": DINOV2_NANO, "img_size": 336, **({"debias": debias} if debias else {})}
-            for index in range(3):
-                bank.add(index, torch.ones(192), torch.tensor(1.0))
-            bank.postprocess()
-            save_memory(bank, tmp_path / f"memory{debias}")
-            model_cfg = ModelCfg(
-                "sam2_nano", *map(str, nano_checkpoints), encoder_cfg=EncoderCfg(DINOV2_NANO, debias=debias)
-            )
-            targets = TargetDatasetCfg(str(DATA / "images"), str(DATA / "targets.json"))
-            run = RunCfg(str(tmp_path / f"memory{debias}"), save_dir=str(tmp_path))
-            stage = FindInstancesStage(model_cfg, DatasetCfgs(test=targets), run)
-            keys.append((stage.proposals_depend_on(), stage.depends_on()["networks"]))
-        assert "debias" not in keys[0][0]  # so that older caches stay valid
-        assert keys[1][0]["debias"] == keys[1][1]["debias"] == 3
+
+def test_the_cache_and_the_journal_know_the_debiasing(
+    memory: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    keys, bank = [], load_memory(memory)
+    for debias in (0, 3):
+        bank.made_with |= {"debias": debias} if debias else {}
+        save_memory(bank, tmp_path / f"memory{debias}")
+        encoder = EncoderCfg(DINOV2_NANO, img_size=336, debias=debias)
+        model_cfg = ModelCfg("sam2_nano", *map(str, nano_checkpoints), encoder_cfg=encoder)
+        targets = TargetDatasetCfg(str(DATA / "images"), str(DATA / "targets.json"))
+        run = RunCfg(str(tmp_path / f"memory{debias}"), save_dir=str(tmp_path))
+        stage = FindInstancesStage(model_cfg, DatasetCfgs(test=targets), run)
+        keys.append((stage.proposals_depend_on(), stage.depends_on()["networks"]))
+    assert "debias" not in keys[0][0]  # so that older caches stay valid
+    assert keys[1][0]["debias"] == keys[1][1]["debias"] == 3
 
 
 @pytest.fixture(scope="module")

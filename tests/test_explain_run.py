@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools.cocoeval import COCOeval
 
-from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train import UserError
 from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.benchmarks.own_data_set import run_stages
 from no_time_to_train.cli import main
@@ -21,6 +20,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.pipeline.explain_image import explain_image
 from no_time_to_train.pipeline.explain_run import Rerun
+from tests.conftest import Capture, Refusal, nano_segmenter
 
 
 class Run(NamedTuple):
@@ -53,26 +53,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def explained(run: Run, out: Path, *options: str) -> dict[str, Any]:
     words = ["evaluate", "--gt", str(run.targets), "--results", str(run.results), "--explain", "--out", str(out)]
     main([*words, *options])
-    content: dict[str, Any] = json.loads((out / "explain.json").read_text())
-    return content
+    return json.loads((out / "explain.json").read_text())
 
 
 def missed_by_coco(truth: Path, results: list[dict[str, Any]], iou: float) -> set[int]:
     """The ids of the objects that COCO's evaluation matches with no detection."""
     coco = read_coco(truth)
     evaluator = COCOeval(coco, coco.loadRes(results), "segm")
-    evaluator.params.iouThrs = np.array([iou])
+    evaluator.params.iouThrs, evaluator.params.areaRng = np.array([iou]), evaluator.params.areaRng[:1]
     evaluator.evaluate()
-    missed = set()
-    for one in filter(None, evaluator.evalImgs):
-        if one["aRng"] == evaluator.params.areaRng[0]:
-            missed |= {found for found, match in zip(one["gtIds"], one["gtMatches"][0], strict=True) if not match}
-    return missed
+    images = [one for one in evaluator.evalImgs if one]
+    return {id for one in images for id, match in zip(one["gtIds"], one["gtMatches"][0], strict=True) if not match}
 
 
 @pytest.mark.parametrize(("iou", "score"), [(0.5, 0.0), (0.9, 0.0), (0.5, 0.6)])
 def test_the_command_explains_each_object_that_coco_finds_missed(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], iou: float, score: float
+    run: Run, tmp_path: Path, capsys: Capture, iou: float, score: float
 ) -> None:
     content = explained(run, tmp_path, "--explain-iou", str(iou), "--explain-score", str(score))
     shown = [one for one in json.loads(run.results.read_text()) if one["score"] >= score]
@@ -128,9 +124,7 @@ def test_guided_prompts_that_left_an_object_out_are_a_reason(run: Run, tmp_path:
     assert reasons.keys() <= REASONS.keys()
 
 
-def test_results_that_the_run_does_not_give_any_more_are_noticed(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_that_the_run_does_not_give_any_more_are_noticed(run: Run, tmp_path: Path, capsys: Capture) -> None:
     shutil.copy(run.folder / "run.json", tmp_path)
     results = json.loads(run.results.read_text())
     (tmp_path / "results.json").write_text(json.dumps([{**one, "score": one["score"] / 2} for one in results]))
@@ -141,13 +135,12 @@ def test_results_that_the_run_does_not_give_any_more_are_noticed(
 def test_python_explains_the_objects_of_one_image(tmp_path: Path) -> None:
     scene = draw_scene(np.random.default_rng(1002), NOVEL_CLASSES, (160, 160))
     largest = int(scene.masks.sum(axis=(1, 2)).argmax())
-    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=8))
+    segmenter = nano_segmenter()
     segmenter.add_reference("thing", scene.image, mask=scene.masks[largest])
     nothing = np.zeros((160, 160), bool)
     nothing[:, :5] = True  # a strip of the background
     found, missed = segmenter.explain(scene.image, [("thing", scene.masks[largest]), ("thing", nothing)])
     assert found is None
-    assert missed is not None
     assert (missed.reason, missed.best_iou < 0.5) == ("never_proposed", True)
     with pytest.warns(DeprecationWarning, match="ReferenceSegmenter.explain"):
         assert explain_image(segmenter, scene.image, [("thing", scene.masks[largest])]) == [None]
@@ -155,7 +148,7 @@ def test_python_explains_the_objects_of_one_image(tmp_path: Path) -> None:
         segmenter.explain(scene.image, [("thingy", scene.masks[largest])])
 
 
-def test_what_cannot_be_explained_is_said_in_one_line(run: Run, tmp_path: Path, refusal: Callable[..., str]) -> None:
+def test_what_cannot_be_explained_is_said_in_one_line(run: Run, tmp_path: Path, refusal: Refusal) -> None:
     def refused(*options: object) -> str:
         results = tmp_path / "results.json"
         return refusal("evaluate", "--gt", run.targets, "--results", results, "--explain", *options)

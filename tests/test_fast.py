@@ -11,7 +11,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from no_time_to_train import ReferenceSegmenter
+from no_time_to_train import MemoryBank, Settings
 from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.rle import decode_crop, encode_crop, encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
@@ -22,16 +22,15 @@ from no_time_to_train.method.fast.mask_decoder import MaskDecoder
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import crop_reference
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
-from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.pool import pool
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
-from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.method.upsample import upsample
 from no_time_to_train.networks.build import build_sam2
-from tests.conftest import assert_same_results
+from tests.conftest import assert_same_results, nano_segmenter
 from tests.seeded_weights import seeded_state_dict
 
 sizes = st.integers(1, 80)
@@ -196,9 +195,7 @@ class Both(NamedTuple):
 @torch.inference_mode()
 def both() -> Both:
     """Four classes; the second has a negative reference, which shows another one of them."""
-    segmenter = ReferenceSegmenter.from_pretrained(
-        "nano", device="cpu", settings=Settings(points_per_side=16)
-    ).segmenter
+    segmenter = nano_segmenter(16).segmenter
     encoder = segmenter.encoder
     categories = [Category(index + 1, one.name) for index, one in enumerate(NOVEL_CLASSES[:4])]
     bank = MemoryBank.empty(categories, encoder.dim)
@@ -231,8 +228,6 @@ def test_the_page_makes_the_same_memory(both: Both) -> None:
 def test_the_page_finds_the_same_instances(both: Both, with_negatives: bool) -> None:
     segmenter, bank, prototypes, negatives = both
     proposer = segmenter.proposer
-    assert proposer is not None
-    assert bank.prototypes is not None
     segmenter.remember(bank.prototypes, bank.negatives if with_negatives else None)
     dropped = 0
     ours, page = [], []

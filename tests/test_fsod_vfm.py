@@ -1,10 +1,8 @@
 """configs/fsod_vfm.yaml gives what FSOD-VFM's rule gives, which is written out in tests/fsod_vfm.py."""
 
 import json
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ from no_time_to_train.method.settings import NEW_SETTINGS, Settings
 from no_time_to_train.method.target_image import resize_to_square, target_tensor
 from no_time_to_train.networks.build import build_encoder, build_proposer, build_sam2, build_vit
 from tests import fsod_vfm
-from tests.conftest import DATA, Checkpoints, results, stage_arguments
+from tests.conftest import DATA, Checkpoints, Refusal, results, stage_arguments
 
 CONFIG = DATA.parent.parent / "configs" / "fsod_vfm.yaml"
 LONG_SIDE = 420
@@ -80,10 +78,7 @@ def test_fifty_boxes_get_the_classes_scores_masks_and_boxes_of_fsod_vfm(
     kept = alive & inside
     assert kept.sum() > 20
     assert len(found) >= kept.sum()
-    mine = {
-        tuple(box): (score, one)
-        for box, score, one in zip(found.boxes.tolist(), found.scores, found.classes, strict=True)
-    }
+    mine = dict(zip(map(tuple, found.boxes.tolist()), zip(found.scores, found.classes, strict=True), strict=True))
     for row, score, one in zip(rows[kept], scores[kept], classes[kept], strict=True):
         got = mine[tuple(boxes[row].tolist())]
         assert got[0] == pytest.approx(float(score), abs=1e-4)
@@ -104,35 +99,27 @@ def test_an_encoder_at_its_own_size_is_the_papers_but_for_the_norm(nano_checkpoi
 
 
 def test_the_three_stages_run_with_the_configuration(
-    nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Callable[..., str]
+    nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal
 ) -> None:
-    targets = json.loads((DATA / "targets.json").read_text())
-    boxes: list[dict[str, Any]] = [
-        {"image_id": one["image_id"], "bbox": one["bbox"], "score": 0.5} for one in targets["annotations"]
-    ]
+    targets = json.loads((DATA / "targets.json").read_text())["annotations"]
+    boxes = [{"image_id": one["image_id"], "bbox": one["bbox"], "score": 0.5} for one in targets]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
 
     def stage(mode: str, *more: object) -> list[str]:
-        small = ["--model.init_args.model_cfg.sam2_cfg_file", "sam2_nano"]
-        small += ["--model.init_args.model_cfg.encoder_cfg.img_size", "420"]
-        file = ["--model.init_args.model_cfg.proposals", str(tmp_path / "boxes.json")]
-        return [
-            *stage_arguments(mode, nano_checkpoints, tmp_path / "out"),
-            "--config",
-            str(CONFIG),
-            *small,
-            *file,
-            *map(str, more),
-        ]
+        words = [*stage_arguments(mode, nano_checkpoints, tmp_path / "out"), "--config", CONFIG]
+        options = {"sam2_cfg_file": "sam2_nano", "encoder_cfg.img_size": 420, "proposals": tmp_path / "boxes.json"}
+        for key, value in options.items():
+            words += [f"--model.init_args.model_cfg.{key}", value]
+        return [*map(str, [*words, *more])]
 
     filled, memory = tmp_path / "filled.ckpt", tmp_path / "memory.ckpt"
     main(stage("fill_memory", "--out_path", filled))
     main(stage("postprocess_memory", "--ckpt_path", filled, "--out_path", memory))
     main(stage("test", "--ckpt_path", memory))
-    found = json.loads(results(tmp_path / "out"))
-    given = {(one["image_id"], tuple(round(value, 2) for value in one["bbox"])) for one in boxes}
-    assert {(one["image_id"], tuple(round(value, 2) for value in one["bbox"])) for one in found} <= given
-    other = "--model.init_args.model_cfg.encoder_cfg.norm"
-    assert "was made with norm False, this run has True" in refusal(
-        *stage("test", "--ckpt_path", memory, other, "true")
+    found, given = (
+        {(one["image_id"], tuple(round(value, 2) for value in one["bbox"])) for one in each}
+        for each in (json.loads(results(tmp_path / "out")), boxes)
     )
+    assert found <= given
+    other = "--ckpt_path", memory, "--model.init_args.model_cfg.encoder_cfg.norm", "true"
+    assert "was made with norm False, this run has True" in refusal(*stage("test", *other))

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train.data.instances import Instances
+from no_time_to_train import Instances, MemoryBank
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
-from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import PALETTE, draw_instances, instance_colors
 from no_time_to_train.visual.gallery import Gallery
 from no_time_to_train.visual.labels import place_labels
@@ -26,8 +27,9 @@ from timing.browser import Browser
 
 CATEGORIES = [Category(1, "<i>boat"), Category(2, "it's 鳥")]
 
-#: Per image its name, and the class and the score of each instance.
-FOUND: dict[str, list[tuple[int, float]]] = {
+#: The class and the score of each instance in an image.
+Found = list[tuple[int, float]]
+FOUND: dict[str, Found] = {
     "b 2.png": [(0, 0.9), (1, 0.6)],
     "folder/b 10 <b>#?%41.png": [(1, 0.8), (1, 0.71), (0, 0.3)],
     "a.png": [(0, 0.95)],
@@ -35,7 +37,7 @@ FOUND: dict[str, list[tuple[int, float]]] = {
 }
 
 
-def instances_of(image: NDArray[np.uint8], found: list[tuple[int, float]]) -> Instances:
+def instances_of(image: NDArray[np.uint8], found: Found) -> Instances:
     """Instances, given by class and score, whose masks are squares in a row."""
     masks = np.zeros((len(found), *image.shape[:2]), bool)
     boxes = [[10 + 30 * index, 20, 29 + 30 * index, 39] for index in range(len(found))]
@@ -47,16 +49,15 @@ def instances_of(image: NDArray[np.uint8], found: list[tuple[int, float]]) -> In
     return Instances(image, CATEGORIES, Detections(Masks.pack(masks), corners, scores, classes))
 
 
-def write_gallery(out: Path, found: dict[str, list[tuple[int, float]]], **finish: Any) -> Path:
+def write_gallery(out: Path, found: dict[str, Found], **finish: Any) -> Path:
     """Write a gallery of images of 160 x 120 pixels; return the page."""
     image = np.full((120, 160, 3), 90, np.uint8)
     gallery = Gallery(out, MemoryBank.empty(CATEGORIES, 4))
     for name, pairs in found.items():
         truth = instances_of(image, [(0, 1.0)]) if name == "a.png" else None
         gallery.add(name, f"overlays/{name.removesuffix('.png')}.jpg", instances_of(image, pairs), truth)
-    gallery.finish(
-        **{"title": "<b>Boats", "command": "no-time-to-train results filter 'my out'/", "score": 0.5, **finish}
-    )
+    command = "no-time-to-train results filter 'my out'/"
+    gallery.finish(**{"title": "<b>Boats", "command": command, "score": 0.5, **finish})
     return out / "index.html"
 
 
@@ -67,9 +68,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
+    with closing(Browser(tmp_path_factory.mktemp("profile"))) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -97,21 +97,6 @@ def test_the_page_loads_nothing_from_the_internet(page: Path) -> None:
     assert thumbnails == {f"thumbnails/{name.removesuffix('.png')}.jpg" for name in FOUND}
 
 
-@needs_browser
-def test_chips_and_slider_select_what_is_shown(opened: Browser) -> None:
-    assert totals(opened) == ("5 instances in 3 of 4 images", ["2", "3"])
-    opened.set("#threshold input", 0.75)
-    assert totals(opened) == ("3 instances in 3 of 4 images", ["2", "1"])
-    opened.click(".chip:nth-child(1)")
-    assert totals(opened) == ("1 instance in 1 of 4 images", ["2", "1"])
-    opened.click("#empty")
-    assert totals(opened) == ("1 instance in 4 of 4 images", ["2", "1"])
-    opened.set("#threshold input", 0.3)
-    assert totals(opened) == ("3 instances in 4 of 4 images", ["3", "3"])
-    opened.click("#chips .chip:last-child")
-    assert totals(opened) == ("6 instances in 4 of 4 images", ["3", "3"])
-
-
 def cell_color(browser: Browser, figure: int, x: int, y: int) -> list[int]:
     """Red, green, blue and opacity that a cell draws over a pixel of its 160 x 120 image."""
     return browser.run(
@@ -122,14 +107,24 @@ def cell_color(browser: Browser, figure: int, x: int, y: int) -> list[int]:
 
 
 @needs_browser
-def test_outlines_follow_the_threshold(opened: Browser) -> None:
+def test_chips_and_slider_select_what_is_counted_and_outlined(opened: Browser) -> None:
     blue = [*PALETTE.by_idx(1).as_rgb(), 64]
+    assert totals(opened) == ("5 instances in 3 of 4 images", ["2", "3"])
     assert cell_color(opened, 2, 50, 30) == pytest.approx(blue, abs=2)
     assert cell_color(opened, 2, 50, 20) == pytest.approx([*blue[:3], 255], abs=25)
     assert cell_color(opened, 2, 50, 60) == [0, 0, 0, 0]
     opened.set("#threshold input", 0.75)
+    assert totals(opened) == ("3 instances in 3 of 4 images", ["2", "1"])
     assert cell_color(opened, 2, 50, 30) == [0, 0, 0, 0]
     assert cell_color(opened, 2, 20, 30)[3] == 64
+    opened.click(".chip:nth-child(1)")
+    assert totals(opened) == ("1 instance in 1 of 4 images", ["2", "1"])
+    opened.click("#empty")
+    assert totals(opened) == ("1 instance in 4 of 4 images", ["2", "1"])
+    opened.set("#threshold input", 0.3)
+    assert totals(opened) == ("3 instances in 4 of 4 images", ["3", "3"])
+    opened.click("#chips .chip:last-child")
+    assert totals(opened) == ("6 instances in 4 of 4 images", ["3", "3"])
 
 
 @needs_browser
@@ -159,19 +154,19 @@ def test_the_page_begins_with_the_thresholds_of_the_results(browser: Browser, tm
 
 @needs_browser
 def test_images_are_sorted_and_searched_by_name(opened: Browser) -> None:
-    last = "b 10 <b>#?%41.png"
-    assert names(opened) == ["a.png", "b 2.png", last]
+    first, second, last = all_of_them = ["a.png", "b 2.png", "b 10 <b>#?%41.png"]
+    assert names(opened) == all_of_them
     opened.set("#sort", "count")
-    assert names(opened) == ["b 2.png", last, "a.png"]
+    assert names(opened) == [second, last, first]
     opened.click("#direction")
-    assert names(opened) == ["a.png", "b 2.png", last]
+    assert names(opened) == all_of_them
     opened.set("#sort", "score")
-    assert names(opened) == [last, "b 2.png", "a.png"]
-    opened.set("#search", "B 2")
-    assert names(opened) == ["b 2.png"]
-    assert totals(opened) == ("2 instances in 1 of 4 images", ["1", "1"])
+    assert names(opened) == all_of_them[::-1]
     opened.set("#search", "<b>")
     assert names(opened) == [last]
+    opened.set("#search", "B 2")
+    assert names(opened) == [second]
+    assert totals(opened) == ("2 instances in 1 of 4 images", ["1", "1"])
 
 
 @needs_browser
@@ -183,12 +178,11 @@ def test_the_lightbox_has_live_outlines_and_obeys_keys(opened: Browser) -> None:
     assert opened.text("#tip") == "2 · it's 鳥 · 0.60"
     opened.set("#threshold input", 0.75)
     assert opened.texts("#found button") == ["1\n<i>boat\n0.90"]
-    opened.press("ArrowRight")
-    assert opened.text("#viewer-place") == "3 of 3"
-    opened.press("ArrowRight")
-    assert opened.text("#viewer-place") == "3 of 3"
-    opened.press("ArrowLeft")
-    opened.press("ArrowLeft")
+    for key in ("ArrowRight", "ArrowRight"):
+        opened.press(key)
+        assert opened.text("#viewer-place") == "3 of 3"
+    for key in ("ArrowLeft", "ArrowLeft"):
+        opened.press(key)
     assert opened.text("#viewer-name") == "a.png"
     opened.click("#next")
     assert opened.text("#viewer-name") == "b 2.png"
@@ -199,7 +193,7 @@ def test_the_lightbox_has_live_outlines_and_obeys_keys(opened: Browser) -> None:
 
 
 @needs_browser
-def test_the_pictures_of_every_image_load(opened: Browser) -> None:
+def test_the_pictures_of_every_image_load_and_names_are_text(opened: Browser) -> None:
     opened.click("#empty")
     opened.click("figure:nth-child(1) .frame")
     for _ in FOUND:
@@ -207,12 +201,7 @@ def test_the_pictures_of_every_image_load(opened: Browser) -> None:
         opened.press("ArrowRight")
     loaded = "Promise.all([...document.querySelectorAll('figure img')].map(i => i.decode())).then(all => all.length)"
     assert opened.run(loaded) == len(FOUND)
-
-
-@needs_browser
-def test_names_are_text(opened: Browser) -> None:
-    assert opened.text("h1") == "<b>Boats"
-    assert opened.text("dt") == "mask <AP>"
+    assert (opened.text("h1"), opened.text("dt")) == ("<b>Boats", "mask <AP>")
     assert opened.texts(".chip .name") == ["<i>boat", "it's 鳥"]
     assert opened.run("document.querySelectorAll('b, i').length") == 0
 
@@ -225,31 +214,25 @@ def test_ground_truth_and_colors_are_switched(opened: Browser) -> None:
     assert cell_color(opened, *neighbors[0]) != cell_color(opened, *neighbors[1])
     truth = "[...document.querySelectorAll('#outlines .truth')].map(group => group.style.display)"
     outline = [cell_color(opened, 1, x, 20) for x in range(10, 30)]
-    opened.click("#truth")
-    assert [cell_color(opened, 1, x, 20) for x in range(10, 30)] != outline
-    opened.click("figure:nth-child(1) .frame")
-    assert opened.run(truth) == [""]
-    opened.press("Escape")
-    opened.click("#truth")
-    opened.click("figure:nth-child(1) .frame")
-    assert opened.run(truth) == ["none"]
-    opened.press("Escape")
+    for shown in (True, False):
+        opened.click("#truth")
+        assert ([cell_color(opened, 1, x, 20) for x in range(10, 30)] != outline) == shown
+        opened.click("figure:nth-child(1) .frame")
+        assert opened.run(truth) == ["" if shown else "none"]
+        opened.press("Escape")
 
 
 @needs_browser
 def test_an_empty_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
     browser.open(write_gallery(tmp_path / "high", FOUND, score=0.99))
     assert "The best score is 0.95: <i>boat in a.png." in browser.text("#nothing")
-    browser.click("#nothing button")
-    assert totals(browser)[0] == "1 instance in 1 of 4 images"
+    for hide in (lambda: None, lambda: browser.set("#search", "“zebra”"), lambda: browser.click(".chip:nth-child(1)")):
+        hide()
+        browser.click("#nothing button")
+        assert totals(browser)[0] == "1 instance in 1 of 4 images"
     assert browser.text("#command code").endswith("--threshold 0.95")
     browser.set("#search", "zebra")
     assert "“zebra”" in browser.text("#nothing")
-    browser.click("#nothing button")
-    assert totals(browser)[0] == "1 instance in 1 of 4 images"
-    browser.click(".chip:nth-child(1)")
-    browser.click("#nothing button")
-    assert totals(browser)[0] == "1 instance in 1 of 4 images"
     browser.open(write_gallery(tmp_path / "nothing", {"a.png": []}))
     assert "Look at the references" in browser.text("#nothing")
     browser.open(write_gallery(tmp_path / "no images", {}))
@@ -258,22 +241,18 @@ def test_an_empty_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [390, 1280, 2560])
+@pytest.mark.parametrize("width", [390, 2560, 1280])  # the last size and color scheme are those of other tests
 def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path, width: int) -> None:
     page = write_gallery(tmp_path, {f"{'long name ' * 30}{'x' * 200}.png"[-200:]: [(0, 0.9)]}, title="y" * 300)
     browser.resize(width, 900, touch=width < 500)
-    try:
-        for scheme in ("light", "dark"):
-            browser.media(scheme)
-            browser.open(page)
-            assert browser.run("document.documentElement.scrollWidth") == width
-            browser.click(".frame")
-            picture = page.with_name(f"{scheme}.png")
-            browser.screenshot(picture)
-            assert np.asarray(Image.open(picture).convert("RGB")).std() > 5
-    finally:
-        browser.resize(1280, 900)
-        browser.media("light")
+    for scheme in ("dark", "light"):
+        browser.media(scheme)
+        browser.open(page)
+        assert browser.run("document.documentElement.scrollWidth") == width
+        browser.click(".frame")
+        picture = page.with_name(f"{scheme}.png")
+        browser.screenshot(picture)
+        assert np.asarray(Image.open(picture).convert("RGB")).std() > 5
 
 
 @needs_browser
@@ -300,7 +279,7 @@ def test_large_images_get_smaller_pictures_and_keep_their_holes(tmp_path: Path) 
     assert Image.open(tmp_path / "thumbnails/large.jpg").size == (640, 256)
     assert Image.open(tmp_path / "previews/large.jpg").size == (1920, 768)
     (one,) = gallery.images[0]["instances"]
-    assert one["outline"] == "M160 80l0 639 799 0 0 -639zM319 240l401 0 0 320 -401 0z" or one["outline"].count("M") == 2
+    assert one["outline"].count("M") == 2
 
 
 def test_neighbors_get_different_colors() -> None:
@@ -323,6 +302,8 @@ def test_labels_cover_neither_each_other_nor_small_objects() -> None:
     def shared(a: Any, b: Any) -> float:
         return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
 
+    large_and_small = np.array([[100, 100, 199, 199], [250, 250, 259, 259]])
+    assert place_labels(large_and_small, [(20, 20)] * 2, 400, 400, inside=True) == [(140, 140), (250, 230)]
     for index, label in enumerate(labels):
         assert 0 <= label[0] <= 340
         assert 0 <= label[1] <= 386
@@ -352,8 +333,3 @@ def test_overlays_are_crisp_and_lightly_filled() -> None:
     assert (np.asarray(alone.plot()) == by_instance).all()
     assert draw_instances(image, packed[:0], np.zeros(0, int), []) is image
     assert (draw_instances(image, packed, np.array([0, 1]), ["鳥", "\U0010fffe"])[150, 40] == drawn[150, 40]).all()
-
-
-def test_numbers_stand_inside_objects_that_are_large_enough() -> None:
-    boxes = np.array([[100, 100, 199, 199], [250, 250, 259, 259]])
-    assert place_labels(boxes, [(20, 20), (20, 20)], 400, 400, inside=True) == [(140, 140), (250, 230)]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from no_time_to_train import MemoryBank, Settings
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.coco_results import to_coco_records
@@ -22,15 +23,15 @@ from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.fill_memory import crop_reference, patch_weights
 from no_time_to_train.method.mask_proposals import MaskProposer, point_grid
-from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import Segmenter, describe_proposals
-from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.build import build_sam2, build_vit
 from tests.conftest import DATA, assert_same_results
 
 Golden = dict[str, Any]
+Expected = dict[str, list[dict[str, Any]]]
+IDS = range(103, 108)
 
 #: The targets, with most of the instances, that the page looks at: it takes seconds for each.
 PAGE_IMAGES = (104, 107)
@@ -62,11 +63,15 @@ def bank(encoder: Encoder) -> MemoryBank:
     return bank
 
 
-def crop_and_mask(coco: Any, ann_id: int) -> tuple[Tensor, Tensor]:
+def pixels_mask_and_box(coco: Any, ann_id: int) -> tuple[Any, Any, Any]:
     annotation = coco.anns[ann_id]
     image = coco.imgs[annotation["image_id"]]
     mask = annotation_mask(annotation, image["height"], image["width"])
-    return crop_reference(read_rgb(DATA / "images" / image["file_name"]), mask, annotation["bbox"], 518)
+    return read_rgb(DATA / "images" / image["file_name"]), mask, annotation["bbox"]
+
+
+def crop_and_mask(coco: Any, ann_id: int) -> tuple[Tensor, Tensor]:
+    return crop_reference(*pixels_mask_and_box(coco, ann_id), 518)
 
 
 def target(image_id: int) -> tuple[Tensor, int, int]:
@@ -120,11 +125,11 @@ def test_the_threshold_drops_the_proposals_below_it(proposer: MaskProposer, gold
 
 @torch.inference_mode()
 def test_results_from_stand_in_proposals_equal_the_published_ones(
-    encoder: Encoder, bank: MemoryBank, golden: Golden, golden_results: dict[str, list[dict[str, Any]]]
+    encoder: Encoder, bank: MemoryBank, golden: Golden, golden_results: Expected
 ) -> None:
     segmenter = Segmenter(encoder, prototypes=bank.prototypes)
     results = []
-    for image_id in range(103, 108):
+    for image_id in IDS:
         image, height, width = target(image_id)
         proposals = ellipses(golden[f"ellipses_{image_id}"], golden[f"iou_{image_id}"])
         features = encoder.feature_map(image[None])[0]
@@ -143,15 +148,11 @@ def ellipses(parameters: np.ndarray, predicted_iou: np.ndarray) -> Proposals:
 
 
 def test_results_end_to_end_equal_the_published_ones(
-    encoder: Encoder,
-    proposer: MaskProposer,
-    bank: MemoryBank,
-    golden: Golden,
-    golden_results: dict[str, list[dict[str, Any]]],
+    encoder: Encoder, proposer: MaskProposer, bank: MemoryBank, golden: Golden, golden_results: Expected
 ) -> None:
     segmenter = Segmenter(encoder, proposer, bank.prototypes, Settings())
     results = []
-    for image_id in range(103, 108):
+    for image_id in IDS:
         image, height, width = target(image_id)
         results += to_coco_records(segmenter.segment(image, height, width), image_id, golden["category_ids"].tolist())
     assert_same_results(results, golden_results["results_end_to_end"])
@@ -159,27 +160,16 @@ def test_results_end_to_end_equal_the_published_ones(
 
 @torch.inference_mode()
 def test_the_page_equals_the_published_code(
-    encoder: Encoder, proposer: MaskProposer, golden: Golden, golden_results: dict[str, list[dict[str, Any]]]
+    encoder: Encoder, proposer: MaskProposer, golden: Golden, golden_results: Expected
 ) -> None:
     """``plain.py`` alone, from the image files on."""
     coco, references = read_coco(DATA / "references.json"), read_references(DATA / "references.pkl")
-    vectors = []
-    for category_id in sorted(references):
-        chosen = [coco.anns[one["ann_ids"][0]] for one in references[category_id]]
-        sources = [(one, coco.imgs[one["image_id"]]) for one in chosen]
-        vectors.append(
-            torch.stack(
-                [
-                    plain.fill(
-                        encoder.vit,
-                        read_rgb(DATA / "images" / image["file_name"]),
-                        annotation_mask(annotation, image["height"], image["width"]),
-                        annotation["bbox"],
-                    )
-                    for annotation, image in sources
-                ]
-            )
-        )
+
+    def fill(ann_id: int) -> Tensor:
+        return plain.fill(encoder.vit, *pixels_mask_and_box(coco, ann_id))
+
+    shown = [[one["ann_ids"][0] for one in references[category_id]] for category_id in sorted(references)]
+    vectors = [torch.stack(list(map(fill, each))) for each in shown]
     np.testing.assert_allclose(torch.stack(vectors), golden["mem_instance_avg"], atol=1e-4)
     results = []
     for image_id in PAGE_IMAGES:

@@ -1,19 +1,17 @@
 """Guided prompts: which points are chosen, and that runs with them are as repeatable as others."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from no_time_to_train import ReferenceSegmenter, Settings
 from no_time_to_train.cli import main
 from no_time_to_train.method.beyond import guided
 from no_time_to_train.method.beyond.guided import choose_points, levels
 from no_time_to_train.method.mask_proposals import point_grid
-from tests.conftest import Photo, recorded, results
+from tests.conftest import Arguments, Photo, nano_segmenter, recorded, results
 
 SIZE = 256
 
@@ -75,7 +73,7 @@ def test_what_all_patches_share_plays_no_role() -> None:
     assert 0 < len(shifted) < 144
 
 
-def test_at_the_floor_the_results_are_those_of_the_grid(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_at_the_floor_the_results_are_those_of_the_grid(arguments: Arguments, tmp_path: Path) -> None:
     main(arguments(tmp_path / "grid", prompts="grid"))
     main(arguments(tmp_path / "floor", prompts="guided", prompt_threshold=-1, prompt_budget=1))
     main(arguments(tmp_path / "guided", prompts="guided"))
@@ -85,7 +83,7 @@ def test_at_the_floor_the_results_are_those_of_the_grid(arguments: Callable[...,
     assert 0 < prompts["guided"] <= 0.3 * 64
 
 
-def test_where_nothing_is_similar_there_are_no_instances(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_where_nothing_is_similar_there_are_no_instances(arguments: Arguments, tmp_path: Path) -> None:
     main(arguments(tmp_path, prompts="guided", prompt_threshold=1))
     assert json.loads(results(tmp_path)) == []
     assert recorded(tmp_path)["prompts_per_image"] == 0
@@ -99,8 +97,7 @@ def test_points_are_chosen_in_float32(monkeypatch: pytest.MonkeyPatch, photo: Ph
         return choose_points(*arguments)  # type: ignore[arg-type]  # what it was given
 
     monkeypatch.setattr(guided, "choose_points", recorded)
-    settings = Settings(points_per_side=8, prompts="guided")
-    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
+    segmenter = nano_segmenter(prompts="guided")
     segmenter.add_reference("pattern", photo.path, photo.mask)
     with torch.autocast("cpu", torch.bfloat16):
         found = segmenter.segment(photo.path)

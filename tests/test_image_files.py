@@ -13,25 +13,18 @@ from no_time_to_train import UserError
 from no_time_to_train.data.images import as_mask, as_rgb
 
 
-def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+def test_exif_rotation_is_applied_where_the_size_that_an_annotation_states_does_not_contradict(tmp_path: Path) -> None:
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:20, :30] = 255  # upper left as stored
     exif = Image.Exif()
     exif[0x0112] = 6  # to be rotated clockwise
     path = tmp_path / "photo.png"
     Image.fromarray(pixels).save(path, exif=exif)
-    shown = as_rgb(path)
-    assert shown.shape == (60, 40, 3)
-    assert shown[5, 35].tolist() == [255, 255, 255]
-    assert shown[5, 5].tolist() == [0, 0, 0]
-
-
-def test_the_size_that_an_annotation_states_decides_whether_exif_is_applied(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (60, 40)).save(tmp_path / "photo.jpg", exif=exif)
-    assert as_rgb(tmp_path / "photo.jpg", size=(40, 60)).shape == (40, 60, 3)
-    assert as_rgb(tmp_path / "photo.jpg", size=(60, 40)).shape == (60, 40, 3)
+    for turned in (as_rgb(path), as_rgb(path, size=(60, 40))):
+        assert turned.shape == (60, 40, 3)
+        assert turned[5, 35].tolist() == [255, 255, 255]
+        assert turned[5, 5].tolist() == [0, 0, 0]
+    assert (as_rgb(path, size=(40, 60)) == pixels).all()
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
@@ -57,11 +50,8 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert shown.std() > 0
 
 
-def test_transparent_pixels_become_white() -> None:
+def test_transparent_pixels_become_white_and_gray_arrays_and_tensors_are_images() -> None:
     assert as_rgb(Image.new("RGBA", (6, 4), (200, 0, 0, 0))).min() == 255
-
-
-def test_gray_arrays_and_tensors_are_images() -> None:
     gray = np.arange(24, dtype=np.uint8).reshape(4, 6)
     for form in (gray, gray[..., None], torch.from_numpy(gray), torch.from_numpy(gray)[None]):
         assert (as_rgb(form) == gray[..., None]).all()

@@ -12,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train.analysis.recurring import Picture, choose_recurring, salience_of
 from no_time_to_train.cli import main
 from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import Reference, find_references
-from tests.conftest import Photo
+from tests.conftest import Capture, Photo, nano_segmenter
 from timing.image_prompts import Drawn, draw_picture
 
 POINTS = 16
 SEEDS = [[1001, 5, number, 77] for number in range(3)]
 NONE = torch.zeros(0, 3)
+NANO = ["--nano", "--points-per-side", str(POINTS), "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def refs(pictures: list[Drawn], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def networks() -> ReferenceSegmenter:
-    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=POINTS))
+    return nano_segmenter(POINTS)
 
 
 @pytest.fixture
@@ -61,7 +62,6 @@ def found(networks: ReferenceSegmenter, refs: Path) -> list[Reference]:
 
 
 def iou(one: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> float:
-    assert one is not None
     return float((one & other).sum() / (one | other).sum())
 
 
@@ -84,29 +84,18 @@ def test_what_recurs_is_chosen_even_if_something_else_is_more_salient() -> None:
     second = picture_of((square(0, 0, 6), [0, 0.1, 1], 1.0), (square(9, 0, 5), [0.1, 1, 0], 0.5))
     assert [choice.row for choice in choose_recurring([first, second], NONE)] == [1, 1]
     assert [choose_recurring([one], NONE)[0].row for one in (first, second)] == [0, 0]
+    known = torch.tensor([[0.0, 7, 1]])
+    assert choose_recurring([first], known)[0].row == 1, "a known reference counts as a picture"
 
 
-def test_a_picture_is_compared_with_the_known_shots_of_its_class() -> None:
-    picture = picture_of((square(0, 0, 6), [1, 0, 0], 1.0), (square(9, 9, 5), [0, 1, 0], 0.5))
-    (choice,) = choose_recurring([picture], torch.tensor([[0.0, 7, 1]]))
-    assert choice.row == 1
-
-
-@pytest.mark.parametrize(
-    ("better", "worse"),
-    [
+def test_what_is_large_central_and_off_the_border_is_salient_and_what_looks_like_the_border_is_less() -> None:
+    for better, worse in (
         (square(4, 4, 8), square(6, 6, 4)),  # larger
         (square(5, 5, 6), square(1, 1, 6)),  # central
         (square(1, 1, 5), torch.ones(16, 16)),  # not what the border shows
-    ],
-)
-def test_what_is_large_central_and_off_the_border_is_salient(better: torch.Tensor, worse: torch.Tensor) -> None:
-    vectors = torch.eye(3)[:2]
-    salience = salience_of((torch.stack([worse, better]) > 0).float(), torch.tensor([0.9, 0.9]), vectors)
-    assert salience[1] > salience[0]
-
-
-def test_what_looks_like_the_border_is_less_salient() -> None:
+    ):
+        salience = salience_of((torch.stack([worse, better]) > 0).float(), torch.ones(2), torch.eye(3)[:2])
+        assert salience[1] > salience[0]
     frame = torch.ones(16, 16)
     frame[1:-1, 1:-1] = -1
     regions = (torch.stack([frame, square(4, 2, 5), square(4, 9, 5)]) > 0).float()
@@ -131,25 +120,20 @@ def test_the_recurring_object_of_several_pictures_is_found(
         assert iou(one.read_mask(), picture.mask) > 0.8
     assert iou(segmenter.add_reference("crosses", pictures[0].image), pictures[0].mask) < 0.5  # alone
 
-
-def test_a_later_picture_is_compared_with_the_references_of_its_class(
-    segmenter: ReferenceSegmenter, pictures: list[Drawn]
-) -> None:
+    segmenter.memory = None
     segmenter.add_reference("crosses", pictures[2].image, mask=pictures[2].mask)
-    assert iou(segmenter.add_reference("crosses", pictures[0].image), pictures[0].mask) > 0.8
+    found_later = segmenter.add_reference("crosses", pictures[0].image)
+    assert iou(found_later, pictures[0].mask) > 0.8, "it is compared with the references of its class"
 
 
 def test_guided_prompts_and_tiles_do_not_change_what_is_found(
-    networks: ReferenceSegmenter, pictures: list[Drawn]
+    segmenter: ReferenceSegmenter, pictures: list[Drawn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, masks = networks.segmenter.settings, []
-    try:
-        for settings in (plain, replace(plain, prompts="guided", tiles=2)):
-            networks.memory, networks.segmenter.settings = None, settings
-            masks.append(networks.add_reference("crosses", pictures[2].image))
-    finally:
-        networks.segmenter.settings = plain
-    assert (masks[0] == masks[1]).all()
+    expected = segmenter.add_reference("crosses", pictures[2].image)
+    segmenter.memory = None
+    other = replace(segmenter.segmenter.settings, prompts="guided", tiles=2)
+    monkeypatch.setattr(segmenter.segmenter, "settings", other)
+    assert (segmenter.add_reference("crosses", pictures[2].image) == expected).all()
 
 
 def test_a_whole_image_can_be_the_object(segmenter: ReferenceSegmenter, photo: Photo) -> None:
@@ -157,50 +141,42 @@ def test_a_whole_image_can_be_the_object(segmenter: ReferenceSegmenter, photo: P
     assert mask.shape == photo.mask.shape
     assert mask.all()
     segmenter.add_reference("thing", photo.path, mask=np.ones(photo.mask.shape, bool))
-    assert segmenter.memory is not None
     assert torch.equal(*segmenter.memory.vectors)
     _, read = parse(f"thing:{photo.path}:mask=whole").reference().read()
-    assert read is not None
     assert read.all()
 
 
 def test_a_doubtful_object_is_said_in_one_line_that_names_the_picture(
-    pictures: list[Drawn], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pictures: list[Drawn], tmp_path: Path, capsys: Capture
 ) -> None:
     """Two equal objects: the picture next to its mirror image."""
     twice = np.hstack([pictures[1].image, pictures[1].image[:, ::-1]])
     Image.fromarray(twice).save(tmp_path / "twice.png")
-    reference = f"crosses:{tmp_path / 'twice.png'}"
-    words = ["--nano", "--points-per-side", str(POINTS), "--device", "cpu", "--out", str(tmp_path / "out")]
-    main(["segment", "--check-references", "--reference", reference, *words])
+    words = ["--reference", f"crosses:{tmp_path / 'twice.png'}", "--out", str(tmp_path / "out"), *NANO]
+    main(["segment", "--check-references", *words])
     (note,) = re.findall("^note: .*$", capsys.readouterr().err, re.MULTILINE)
     assert f"{tmp_path / 'twice.png'}: it is doubtful which object is meant" in note
     assert '<span class="doubtful">doubtful</span>' in (tmp_path / "out" / "references.html").read_text()
 
 
-def test_a_picture_in_which_nothing_is_proposed_is_explained(networks: ReferenceSegmenter, photo: Photo) -> None:
-    proposer = networks.segmenter.proposer
-    assert proposer is not None
-    networks.memory, threshold, proposer.pred_iou_thresh = None, proposer.pred_iou_thresh, 2.0
-    try:
-        with pytest.raises(UserError, match="no object was found in the picture: give its mask, a box or a point"):
-            networks.add_reference("thing", photo.path)
-        with pytest.raises(UserError, match=r"reference .*photo\.png \(thing\): no object was found"):
-            networks.add_references([Reference("thing", photo.path)])
-    finally:
-        proposer.pred_iou_thresh = threshold
+def test_a_picture_in_which_nothing_is_proposed_is_explained(
+    segmenter: ReferenceSegmenter, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter.segmenter.proposer, "pred_iou_thresh", 2.0)
+    with pytest.raises(UserError, match="no object was found in the picture: give its mask, a box or a point"):
+        segmenter.add_reference("thing", photo.path)
+    with pytest.raises(UserError, match=r"reference .*photo\.png \(thing\): no object was found"):
+        segmenter.add_references([Reference("thing", photo.path)])
 
 
 def test_the_page_shows_what_a_run_takes_for_the_object(refs: Path, found: list[Reference], tmp_path: Path) -> None:
-    words = ["--references", str(refs), "--nano", "--points-per-side", str(POINTS), "--device", "cpu"]
-    main(["segment", "--check-references", *words, "--out", str(tmp_path / "out")])
+    main(["segment", "--check-references", "--references", str(refs), "--out", str(tmp_path / "out"), *NANO])
     page = (tmp_path / "out" / "references.html").read_text()
     assert page.count("object found in the picture, the next region is") == 3
     for picture, one in zip(re.findall('base64,([^"]+)"', page), found, strict=True):
         shown = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR)
         image, mask = one.read()
         changed = np.abs(shown[..., ::-1].astype(int) - image).max(axis=2) > 40
-        assert mask is not None
         outside = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))) == 0
         assert changed[mask].mean() > 5 * changed[outside].mean()
 
@@ -208,11 +184,9 @@ def test_the_page_shows_what_a_run_takes_for_the_object(refs: Path, found: list[
 def test_a_run_keeps_the_memory_of_the_masks_that_were_found(
     segmenter: ReferenceSegmenter, refs: Path, found: list[Reference], tmp_path: Path
 ) -> None:
-    words = ["--references", str(refs), "--nano", "--points-per-side", str(POINTS), "--device", "cpu"]
-    main(["segment", *words, "--save-memory", str(tmp_path / "crosses.memory")])
+    main(["segment", "--references", str(refs), "--save-memory", str(tmp_path / "crosses.memory"), *NANO])
     for one in found:
         segmenter.add_reference(one.label, *one.read())
-    assert segmenter.memory is not None
     assert torch.equal(load_memory(tmp_path / "crosses.memory").vectors, segmenter.memory.vectors)
 
 

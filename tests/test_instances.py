@@ -3,7 +3,7 @@
 import io
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,19 +53,11 @@ def equal(ours: Instances, theirs: Instances) -> bool:
 @pytest.mark.parametrize(
     ("index", "expected"),
     [
-        (slice(1, 3), [1, 2]),
-        (slice(None, None, -1), [3, 2, 1, 0]),
-        ([0, 2], [0, 2]),
-        ([-1, 0, 0], [3, 0, 0]),
-        ((0, 2), [0, 2]),
-        ([], []),
-        (np.array([3, 1]), [3, 1]),
-        (np.array([], int), []),
-        ([True, False, False, True], [0, 3]),
-        (np.array([False, True, True, False]), [1, 2]),
-        (np.zeros(4, bool), []),
-        (torch.tensor([2, 0]), [2, 0]),
-        (torch.tensor([True, False, True, False]), [0, 2]),
+        *((slice(1, 3), [1, 2]), (slice(None, None, -1), [3, 2, 1, 0])),
+        *(([0, 2], [0, 2]), ([-1, 0, 0], [3, 0, 0]), ((0, 2), [0, 2]), ([], [])),
+        *((np.array([3, 1]), [3, 1]), (np.array([], int), []), (torch.tensor([2, 0]), [2, 0])),
+        *(([True, False, False, True], [0, 3]), (np.array([False, True, True, False]), [1, 2])),
+        *((np.zeros(4, bool), []), (torch.tensor([True, False, True, False]), [0, 2])),
     ],
 )
 def test_an_index_chooses_several(instances: Instances, index: Any, expected: list[int]) -> None:
@@ -123,74 +115,60 @@ def test_polygons_are_the_outlines_of_the_parts(instances: Instances) -> None:
     assert instances[:0].to_polygons() == []
 
 
-def test_a_table_needs_pandas(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)  # type: ignore[arg-type]  # import then fails
+def test_the_table_is_made_of_columns_and_needs_pandas(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=dict))  # what is handed to it
+    columns = {name: list(column) for name, column in instances.to_pandas().items()}
+    assert list(columns) == ["label", "score", "x1", "y1", "x2", "y2", "area"]
+    assert [column[1] for column in columns.values()] == ["boat", pytest.approx(0.7), 20, 5, 39, 24, 300]
+    monkeypatch.setitem(sys.modules, "pandas", None)  # import then fails
     with pytest.raises(UserError, match="to_pandas needs the pandas package: pip install pandas"):
         instances.to_pandas()
 
 
-def test_the_table_is_made_of_columns(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without pandas: what is handed to it."""
-    stand_in: Any = ModuleType("pandas")
-    stand_in.DataFrame = dict
-    monkeypatch.setitem(sys.modules, "pandas", stand_in)
-    columns = {name: list(column) for name, column in instances.to_pandas().items()}
-    assert list(columns) == ["label", "score", "x1", "y1", "x2", "y2", "area"]
-    assert [column[1] for column in columns.values()] == ["boat", pytest.approx(0.7), 20, 5, 39, 24, 300]
+def test_what_is_saved_is_loaded_also_if_it_was_moved_with_its_images(instances: Instances, tmp_path: Path) -> None:
+    instances.save(tmp_path / "found" / "a.json")
+    loaded = Instances.load(tmp_path / "found" / "a.json")
+    assert equal(loaded, instances)
+    assert loaded.categories == CATEGORIES
+    assert (loaded.image == instances.image).all()
+    assert loaded.path.resolve() == instances.path
+    assert repr(loaded) == repr(instances)
+    instances[:0].save(tmp_path / "none.json")
+    assert equal(Instances.load(tmp_path / "none.json"), instances[:0])
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("images", "found"):
+        (tmp_path / name).rename(moved / name)
+    assert (Instances.load(moved / "found" / "a.json").image == instances.image).all()
 
 
-class TestFiles:
-    """``save`` and ``load``."""
-
-    def test_what_is_saved_is_loaded(self, instances: Instances, tmp_path: Path) -> None:
-        instances.save(tmp_path / "found" / "a.json")
-        loaded = Instances.load(tmp_path / "found" / "a.json")
+def test_the_image_may_be_missing(instances: Instances, image: Path, tmp_path: Path) -> None:
+    instances.save(tmp_path / "a.json")
+    instances.path = None
+    instances.save(tmp_path / "b.json")
+    image.unlink()
+    for name, reason in (("a", r"the image of these instances .*1\.png was not found"), ("b", "is not known")):
+        loaded = Instances.load(tmp_path / f"{name}.json")
         assert equal(loaded, instances)
-        assert loaded.categories == CATEGORIES
-        assert (loaded.image == instances.image).all()
-        assert loaded.path is not None
-        assert loaded.path.resolve() == instances.path
-        assert repr(loaded) == repr(instances)
-        instances[:0].save(tmp_path / "none.json")
-        assert equal(Instances.load(tmp_path / "none.json"), instances[:0])
+        assert repr(loaded[:1]) == repr(instances[:1])
+        assert loaded._repr_png_() is None
+        with pytest.raises(UserError, match=reason):
+            loaded.plot()
+        assert Instances.load(tmp_path / f"{name}.json", image=instances.image).plot().size == (60, 40)
+    with pytest.raises(UserError, match=r"the image is 6x4 pixels, that of .*a\.json was 60x40"):
+        Instances.load(tmp_path / "a.json", image=Image.new("RGB", (6, 4)))
 
-    def test_folders_can_be_moved_together(self, instances: Instances, tmp_path: Path) -> None:
-        instances.save(tmp_path / "a.json")
-        moved = tmp_path / "elsewhere"
-        moved.mkdir()
-        for name in ("images", "a.json"):
-            (tmp_path / name).rename(moved / name)
-        assert (Instances.load(moved / "a.json").image == instances.image).all()
 
-    def test_the_image_may_be_missing(self, instances: Instances, image: Path, tmp_path: Path) -> None:
-        instances.save(tmp_path / "a.json")
-        instances.path = None
-        instances.save(tmp_path / "b.json")
-        image.unlink()
-        for name, reason in (("a", r"the image of these instances .*1\.png was not found"), ("b", "is not known")):
-            loaded = Instances.load(tmp_path / f"{name}.json")
-            assert equal(loaded, instances)
-            assert repr(loaded[:1]) == repr(instances[:1])
-            assert loaded._repr_png_() is None
-            with pytest.raises(UserError, match=reason):
-                loaded.plot()
-            assert Instances.load(tmp_path / f"{name}.json", image=instances.image).plot().size == (60, 40)
-
-    def test_the_file_is_one_of_coco(self, instances: Instances, image: Path, tmp_path: Path) -> None:
-        instances.save(tmp_path / "a.json")
-        coco = read_coco(tmp_path / "a.json")
-        assert coco.imgs[1] == {"id": 1, "file_name": "images/é 1.png", "height": 40, "width": 60}
-        for annotation, one in zip(coco.anns.values(), instances, strict=True):
-            x1, y1, x2, y2 = one.box
-            assert annotation["bbox"] == [x1, y1, x2 - x1 + 1, y2 - y1 + 1]
-            assert annotation["area"] == one.mask.sum()
-            assert annotation["score"] == one.score
-            assert coco.cats[annotation["category_id"]]["name"] == one.label
-            assert (coco.annToMask(annotation) == one.mask).all()
-        references = find_references(tmp_path / "a.json").references
-        assert [reference.label for reference in references] == instances.labels.tolist()
-
-    def test_an_image_of_another_size_is_refused(self, instances: Instances, tmp_path: Path) -> None:
-        instances.save(tmp_path / "a.json")
-        with pytest.raises(UserError, match=r"the image is 6x4 pixels, that of .*a\.json was 60x40"):
-            Instances.load(tmp_path / "a.json", image=Image.new("RGB", (6, 4)))
+def test_the_file_is_one_of_coco(instances: Instances, image: Path, tmp_path: Path) -> None:
+    instances.save(tmp_path / "a.json")
+    coco = read_coco(tmp_path / "a.json")
+    assert coco.imgs[1] == {"id": 1, "file_name": "images/é 1.png", "height": 40, "width": 60}
+    for annotation, one in zip(coco.anns.values(), instances, strict=True):
+        x1, y1, x2, y2 = one.box
+        assert annotation["bbox"] == [x1, y1, x2 - x1 + 1, y2 - y1 + 1]
+        assert annotation["area"] == one.mask.sum()
+        assert annotation["score"] == one.score
+        assert coco.cats[annotation["category_id"]]["name"] == one.label
+        assert (coco.annToMask(annotation) == one.mask).all()
+    references = find_references(tmp_path / "a.json").references
+    assert [reference.label for reference in references] == instances.labels.tolist()

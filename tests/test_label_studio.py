@@ -3,9 +3,8 @@
 import base64
 import json
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,15 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from no_time_to_train import ReferenceSegmenter
+from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.data.label_files.label_studio_files import region_of
 from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
-from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import Settings
+from tests.conftest import Patch, Refusal, nano_segmenter
+from tests.web import serving
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
@@ -104,38 +103,28 @@ class StandIn:
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[StandIn]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, content = one.answer(self.path, self.headers.get("Authorization", ""))
-            content = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            if status == 303:
-                self.send_header("Location", json.loads(content))
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        status, content = one.answer(request.path, request.headers.get("Authorization", ""))
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        request.send_response(status)
+        if status == 303:
+            request.send_header("Location", json.loads(content))
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
 
-        do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        one = StandIn(f"http://127.0.0.1:{listening.server_port}", tmp_path)
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+    with serving(answer) as url:
+        one = StandIn(url, tmp_path)
         yield one
-        listening.shutdown()
 
 
 @pytest.fixture(scope="module")
 def segmenter() -> ReferenceSegmenter:
-    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=8))
+    return nano_segmenter()
 
 
 @pytest.fixture
-def backend(
-    studio: StandIn, segmenter: ReferenceSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Backend]:
+def backend(studio: StandIn, segmenter: ReferenceSegmenter, tmp_path: Path, monkeypatch: Patch) -> Iterator[Backend]:
     monkeypatch.setattr(server, "SETUP", 60.0)  # however slow the computer is
     segmenter.set_memory(None)
     one = Backend(segmenter, LabelStudio(studio.url, TOKEN), tmp_path / "out", 0.3)
@@ -177,7 +166,7 @@ def test_what_is_annotated_in_one_task_is_found_in_another(backend: Backend, stu
 
 
 def test_a_restart_keeps_the_references_and_the_proposals(
-    backend: Backend, studio: StandIn, segmenter: ReferenceSegmenter, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, studio: StandIn, segmenter: ReferenceSegmenter, monkeypatch: Patch
 ) -> None:
     studio.annotate(1, "brushlabels")
     setup(backend)
@@ -203,7 +192,7 @@ def test_a_deleted_annotation_is_forgotten(backend: Backend, studio: StandIn) ->
 
 
 def test_of_a_changed_annotation_only_the_new_objects_are_described(
-    backend: Backend, studio: StandIn, segmenter: ReferenceSegmenter, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, studio: StandIn, segmenter: ReferenceSegmenter, monkeypatch: Patch
 ) -> None:
     body, described = studio.annotate(1, "brushlabels", "rectanglelabels"), []
     describe = ReferenceDescriber.describe_prompted
@@ -222,18 +211,16 @@ def test_of_a_changed_annotation_only_the_new_objects_are_described(
     setup(backend)
     assert len(described) == len(all_of_them["result"])
     memory = backend.projects[7].memory
-    assert memory is not None
     export = backend.folder / "export.json"
     export.write_text(json.dumps([{**studio.tasks[1], "annotations": [all_of_them]}]))
     (backend.folder / "1-a b.png").write_bytes(next(iter(studio.images.values())))
     segmenter.set_memory(None)
     segmenter.add_references(find_references(export).references)
-    assert segmenter.memory is not None
     assert torch.allclose(memory.vectors, segmenter.memory.vectors, atol=1e-4)
 
 
 def test_an_annotation_that_changes_while_it_is_read_is_read_again(
-    backend: Backend, studio: StandIn, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, studio: StandIn, monkeypatch: Patch
 ) -> None:
     body, read = studio.annotate(1, "brushlabels"), backend.studio.annotations
 
@@ -262,7 +249,7 @@ def test_a_webhook_is_not_believed(backend: Backend, studio: StandIn) -> None:
 
 
 def test_a_task_for_which_there_is_no_time_has_no_prediction_until_it_was_computed(
-    backend: Backend, studio: StandIn, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, studio: StandIn, monkeypatch: Patch
 ) -> None:
     studio.annotate(1, "brushlabels")
     setup(backend)
@@ -284,9 +271,8 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
         middle = len(rows) // 2
         (x, y), area = 100 * np.array([columns[middle], rows[middle]]) / size, {"width": 0.4}
     else:
-        low, high = (
-            100 * np.array(corner) / size for corner in ((columns.min(), rows.min()), (columns.max(), rows.max()))
-        )
+        corners = (columns.min(), rows.min()), (columns.max(), rows.max())
+        low, high = (100 * np.array(corner) / size for corner in corners)
         (x, y), area = low, dict(zip(("width", "height"), high - low, strict=True))
     drawn = {"type": shown, "value": {"x": x, "y": y, **area, shown: [NOVEL_CLASSES[0].name]}}
     (region,) = predict(backend, studio, 1, context={"result": [drawn]})["result"]
@@ -296,20 +282,11 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
     assert iou(brush(region), mask) > 0.8
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "http://elsewhere.example/data/a.png",
-        "//elsewhere.example/data/a.png",
-        "https://elsewhere.example/a.png",
-        "/api/users/",
-        "/data/../api/users/",
-        "data:image/png;base64,aaaa",
-    ],
-)
-def test_an_image_that_is_no_file_in_label_studio_is_not_fetched(studio: StandIn, address: str) -> None:
-    with pytest.raises(UserError, match="is not fetched"):
-        LabelStudio(studio.url, TOKEN).image(address, 7)
+def test_an_image_that_is_no_file_in_label_studio_is_not_fetched(studio: StandIn) -> None:
+    elsewhere = [f"{scheme}//elsewhere.example/data/a.png" for scheme in ("http:", "https:", "")]
+    for address in (*elsewhere, "/api/users/", "/data/../api/users/", "data:image/png;base64,aaaa"):
+        with pytest.raises(UserError, match="is not fetched"):
+            LabelStudio(studio.url, TOKEN).image(address, 7)
     assert studio.asked == []
 
 
@@ -325,11 +302,8 @@ def test_a_personal_token_is_renewed_when_it_is_no_longer_valid(studio: StandIn)
     api.check()
     studio.valid = "Bearer other"
     api.check()
-    assert [path.partition("?")[0] for path in studio.asked] == 2 * [
-        "/api/projects/",
-        "/api/token/refresh",
-        "/api/projects/",
-    ]
+    asked = [path.partition("?")[0] for path in studio.asked]
+    assert asked == 2 * ["/api/projects/", "/api/token/refresh", "/api/projects/"]
 
 
 @pytest.mark.parametrize(
@@ -345,7 +319,6 @@ def test_an_object_goes_to_the_most_exact_tool_of_the_labeling_interface(control
     mask[2:4, 5:10] = True
     one = LabeledObject(NOVEL_CLASSES[0].name, (5, 2, 10, 4), mask, 0.5)
     region = LabelingConfig(interface(*controls)).region(one, 10, 20)
-    assert region is not None
     assert region["type"] == kind
     corners = {
         "rectanglelabels": {"x": 25, "y": 20, "width": 25, "height": 20, "rotation": 0},
@@ -356,28 +329,26 @@ def test_an_object_goes_to_the_most_exact_tool_of_the_labeling_interface(control
 
 
 def test_only_label_studio_with_the_password_is_answered(backend: Backend) -> None:
-    client = TestClient(build_app(backend, ("me", "secret")))
+    client, me = TestClient(build_app(backend, ("me", "secret"))), ("me", "secret")
     body = {"project": PROJECT, "schema": BRUSH}
     assert client.post("/setup", json=body).status_code == 401
-    assert client.post("/setup", json=body, auth=("me", "secret")).status_code == 200
-    assert client.post("/setup", json=body, auth=("me", "secret"), headers={"Origin": "http://a"}).status_code == 403
+    assert client.post("/setup", json=body, auth=me).status_code == 200
+    assert client.post("/setup", json=body, auth=me, headers={"Origin": "http://a"}).status_code == 403
     assert client.post("/webhook", json={"action": "PROJECT_UPDATED"}).status_code == 201
-    assert client.get("/health", auth=("me", "secret")).json()["status"] == "UP"
-    wrong = client.post("/setup", json={**body, "schema": "<View/>"}, auth=("me", "secret"))
+    assert client.get("/health", auth=me).json()["status"] == "UP"
+    wrong = client.post("/setup", json={**body, "schema": "<View/>"}, auth=me)
     assert (wrong.status_code, wrong.json()["error"][:30]) == (400, "the labeling interface needs a")
-    assert client.post("/setup", content=iter([b"{}"]), auth=("me", "secret")).status_code == 413
+    assert client.post("/setup", content=iter([b"{}"]), auth=me).status_code == 413
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--url", "localhost:8080"], "--url localhost:8080 is no address"),
-        (["--url", "http://localhost:8080"], "LABEL_STUDIO_API_KEY is not set"),
-        (["--url", "http://localhost:8080", "--host", "0.0.0.0"], "give --auth"),
+        ("localhost:8080", "--url localhost:8080 is no address"),
+        ("http://localhost:8080", "LABEL_STUDIO_API_KEY is not set"),
+        ("http://localhost:8080 --host 0.0.0.0", "give --auth"),
     ],
 )
-def test_mistakes_are_said_in_one_line(
-    options: list[str], reason: str, refusal: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_are_said_in_one_line(options: str, reason: str, refusal: Refusal, monkeypatch: Patch) -> None:
     monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
-    assert reason in refusal("serve", "label-studio", "--nano", *options)
+    assert reason in refusal("serve", "label-studio", "--nano", "--url", *options.split())

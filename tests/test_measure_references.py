@@ -1,7 +1,7 @@
 """``references measure`` and ``segment --score auto``: planted mistakes among references are found by leave-one-out."""
 
 import json
-from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,12 @@ from no_time_to_train.analysis.reference_report import FORMAT, UNLIKE
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from timing.browser import CHROMIUM, Browser
+from tests.browser import needs_browser
+from tests.conftest import Refusal
+from timing.browser import Browser
 
 STRIPES, RINGS = 0, 4
+CATEGORIES = [Category(1, "dots"), Category(2, "rings")]
 
 
 def write_references(folder: Path, labels: dict[int, list[str]]) -> None:
@@ -48,12 +51,15 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three references of stripes, two of rings, and a third of rings that is labeled stripes."""
     folder = tmp_path_factory.mktemp("wrong")
     write_references(folder / "refs", {STRIPES: ["stripes"] * 3, RINGS: ["rings", "rings", "stripes"]})
-    measure(folder / "refs", folder / "out")
     return folder
 
 
-def test_a_reference_with_the_label_of_another_class_is_found(wrong: Path) -> None:
-    report = json.loads((wrong / "out/reference_report.json").read_text())
+@pytest.fixture(scope="module")
+def report(wrong: Path) -> dict:
+    return measure(wrong / "refs", wrong / "out")
+
+
+def test_a_reference_with_the_label_of_another_class_is_found(wrong: Path, report: dict) -> None:
     rings = {path.name for path in (wrong / "refs/rings").glob("*.png")}
     advised = [one for one in report["shots"] if one["advice"]]
     assert [one["label"] for one in advised] == ["stripes"]
@@ -64,8 +70,7 @@ def test_a_reference_with_the_label_of_another_class_is_found(wrong: Path) -> No
     assert not report["confusions"]
 
 
-def test_the_report_has_an_entry_per_class_and_per_reference(wrong: Path) -> None:
-    report = json.loads((wrong / "out/reference_report.json").read_text())
+def test_the_report_has_an_entry_per_class_and_per_reference(report: dict) -> None:
     assert report["format"] == FORMAT
     assert [(one["label"], one["references"]) for one in report["classes"]] == [("rings", 2), ("stripes", 4)]
     assert len(report["shots"]) == 6
@@ -74,18 +79,16 @@ def test_the_report_has_an_entry_per_class_and_per_reference(wrong: Path) -> Non
     assert all(one["best_iou"] > 0 and 0 <= one["background"] <= 1 for one in report["shots"])
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
+@pytest.mark.usefixtures("report")
 def test_the_page_shows_every_reference_with_its_advice_first(wrong: Path, tmp_path: Path) -> None:
-    browser = Browser(tmp_path, width=400)
-    try:
+    with closing(Browser(tmp_path, width=400)) as browser:
         browser.open(wrong / "out/reference_report.html")
         captions = browser.texts("figcaption")
         assert len(captions) == 6
         assert "check its label" in captions[0]
         assert browser.run("document.documentElement.scrollWidth") <= 400
         assert not browser.errors
-    finally:
-        browser.close()
 
 
 def test_two_classes_that_are_the_same_are_found(tmp_path: Path) -> None:
@@ -96,12 +99,8 @@ def test_two_classes_that_are_the_same_are_found(tmp_path: Path) -> None:
 
 def test_a_wrong_reference_does_not_make_the_right_ones_of_its_class_suspicious() -> None:
     right, wrong, ring = torch.tensor([[1, 0.5], [-1, 1], [0.3, 1]]).unbind()
-    bank = MemoryBank(
-        [Category(1, "dots"), Category(2, "rings")],
-        torch.stack([right, right, wrong, ring, ring, ring]),
-        torch.tensor([0, 0, 0, 1, 1, 1]),
-        torch.ones(6),
-    )
+    vectors = torch.stack([right, right, wrong, ring, ring, ring])
+    bank = MemoryBank(CATEGORIES, vectors, torch.tensor([0, 0, 0, 1, 1, 1]), torch.ones(6))
     like_dots, like_rings = similarities(bank)[0].tolist()
     assert like_rings - like_dots > UNLIKE, "with the wrong one, the right ones look like rings"
     assert unlike_their_class(bank) == [2]
@@ -110,9 +109,7 @@ def test_a_wrong_reference_does_not_make_the_right_ones_of_its_class_suspicious(
 def test_one_wrong_reference_confuses_no_classes() -> None:
     dots, rings, wrong = torch.eye(3).unbind()
     vectors = torch.stack([dots, rings, rings, rings, dots - wrong])
-    bank = MemoryBank(
-        [Category(1, "dots"), Category(2, "rings")], vectors, torch.tensor([0, 1, 1, 1, 1]), torch.ones(5)
-    )
+    bank = MemoryBank(CATEGORIES, vectors, torch.tensor([0, 1, 1, 1, 1]), torch.ones(5))
     bank.postprocess()
     assert not confusions(bank, similarities(bank))
     bank.vectors[3] = dots
@@ -128,6 +125,6 @@ def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.
     assert "One reference cannot be compared with others" in capsys.readouterr().out
 
 
-def test_automatic_thresholds_need_references(tmp_path: Path, refusal: Callable[..., str]) -> None:
+def test_automatic_thresholds_need_references(tmp_path: Path, refusal: Refusal) -> None:
     line = refusal("segment", "--memory", "m", "--score", "auto", "--images", "x", "--out", tmp_path / "out")
     assert "--threshold auto measures the references" in line

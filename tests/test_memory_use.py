@@ -1,7 +1,6 @@
 """The memory that a run needs does not grow with the number of images (slow: minutes)."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,11 @@ import pytest
 from no_time_to_train.cli import main
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
-from tests.conftest import DATA
+from tests.conftest import DATA, Arguments, Patch
 
 
 @pytest.mark.slow
-def test_a_run_needs_no_more_memory_for_more_images(
-    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_needs_no_more_memory_for_more_images(arguments: Arguments, tmp_path: Path, monkeypatch: Patch) -> None:
     images = json.loads((DATA / "targets.json").read_text())["images"]
     many = [{**images[index % len(images)], "id": index + 1} for index in range(300)]
     (tmp_path / "targets.json").write_text(json.dumps({"images": many}))

@@ -15,24 +15,23 @@ import yaml
 from torch import Tensor
 from torchvision.ops import box_iou, masks_to_boxes
 
-from no_time_to_train import ReferenceSegmenter, Settings
+from no_time_to_train import MemoryBank, ReferenceSegmenter, Settings, UserError
 from no_time_to_train.benchmarks.report.runs import OURS, read_run
 from no_time_to_train.cli import main
 from no_time_to_train.config import OUR_NAMES, StageSettings, renamed
 from no_time_to_train.data.coco_results import to_coco_records
-from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.ablations import hard_merge, merge_by_overlap
 from no_time_to_train.method.beyond.diffusion import ALPHA, diffuse
 from no_time_to_train.method.beyond.soft_nms import soft_nms
 from no_time_to_train.method.classify import classify
 from no_time_to_train.method.fast.masks import Masks
-from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import Candidates, DescribedProposals
 from no_time_to_train.method.segmenter import SUPPRESS, classify_and_merge, keep_best, score
 from no_time_to_train.method.settings import MODES
 from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.suppress import suppress
-from tests.conftest import Checkpoints, Photo, recorded, results
+from tests.conftest import Arguments, Checkpoints, Photo, Refusal, recorded, results
 from timing.ablation import Scene
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -55,9 +54,7 @@ def no_masks(rows: Tensor) -> Masks:
     raise AssertionError("no mask is needed")
 
 
-def proposals_of(
-    predicted_iou: Tensor, boxes: Tensor | None = None, vectors: Tensor | None = None
-) -> DescribedProposals:
+def proposals_of(predicted_iou: Tensor, boxes: Any = None, vectors: Any = None) -> DescribedProposals:
     n = len(predicted_iou)
     boxes = torch.tensor([[0, 0, 9, 9]]).repeat(n, 1) if boxes is None else boxes
     vectors = torch.eye(n) if vectors is None else vectors
@@ -82,14 +79,10 @@ def test_diffusion_is_where_the_plain_iteration_ends(seed: int) -> None:
     assert (found < scores).sum() > n / 3
     for c in range(3):
         members = (classes == c).nonzero()[:, 0].tolist()
-        m = len(members)
-        w = np.zeros((m, m))
-        for i in range(m):
-            for j in range(i):
-                mine, better = masks[members[i]], masks[members[j]]
-                w[i, j] = (mine & better).sum() / mine.sum()
+        ours = masks[members].reshape(len(members), -1).astype(float)
+        w = np.tril(ours @ ours.T / ours.sum(axis=1, keepdims=True), -1)  # how much of each a better one covers
         start = w.max(axis=1)
-        pi = np.zeros(m)
+        pi = np.zeros(len(members))
         for _ in range(500):
             pi = ALPHA * w @ pi + (1 - ALPHA) * start
         expected = scores[members].numpy() * np.maximum(0, 1 - pi) ** 0.5
@@ -171,21 +164,16 @@ def test_cosine_iou_multiplies_by_the_predicted_iou_and_keeps_the_classes() -> N
 @pytest.fixture
 def bank() -> MemoryBank:
     """Two classes, the first with two positive shots and a negative one."""
-    vectors = torch.tensor([[3.0, 0.0], [0.0, 1.0], [5.0, 5.0], [-1.0, 0.0]])
-    found = MemoryBank(
-        [Category(1, "a"), Category(2, "b")],
-        vectors,
-        torch.tensor([0, 0, 0, 1]),
-        torch.ones(4),
-        negative=torch.tensor([False, False, True, False]),
-    )
+    vectors, classes = torch.tensor([[3.0, 0], [0, 1], [5, 5], [-1, 0]]), torch.tensor([0, 0, 0, 1])
+    negative = torch.tensor([False, False, True, False])
+    found = MemoryBank([Category(1, "a"), Category(2, "b")], vectors, classes, torch.ones(4), negative=negative)
     found.postprocess()
     return found
 
 
 @pytest.mark.parametrize("kind", ["best_shot", "normalized_mean"])
 def test_a_removed_kind_of_prototype_is_refused_and_the_mean_is_not(
-    kind: str, arguments: Callable[..., list[str]], refusal: Callable[..., str], tmp_path: Path
+    kind: str, arguments: Arguments, refusal: Refusal, tmp_path: Path
 ) -> None:
     assert Settings(prototype="mean") == Settings()
     with pytest.raises(UserError, match=f"prototype '{kind}' was removed"):
@@ -193,9 +181,7 @@ def test_a_removed_kind_of_prototype_is_refused_and_the_mean_is_not(
     assert "was removed" in refusal(*arguments(tmp_path / "out", prototype=kind))
 
 
-def test_every_setting_changes_the_results_and_all_use_the_same_proposals(
-    arguments: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_every_setting_changes_the_results_and_all_use_the_same_proposals(arguments: Arguments, tmp_path: Path) -> None:
     cached = ("--model.init_args.cache_dir", tmp_path / "cache")
     main(arguments(tmp_path / "default", *cached))
     entries = sorted((tmp_path / "cache").iterdir())
@@ -212,7 +198,7 @@ def test_every_setting_changes_the_results_and_all_use_the_same_proposals(
     assert read_run(tmp_path / "paper", "run").method == OURS
 
 
-def test_best_yaml_is_the_mode_best(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_best_yaml_is_the_mode_best(arguments: Arguments, tmp_path: Path) -> None:
     keys = yaml.safe_load((CONFIGS / "best.yaml").read_text())["model"]["init_args"]["model_cfg"]["sam2_infer_cfgs"]
     assert keys == MODES["best"]
     settings = asdict(StageSettings(**renamed(keys, OUR_NAMES)))
@@ -234,9 +220,8 @@ def test_python_and_the_command_take_the_same_mode(
         main([*words, "--mode", mode, "--threshold", "0", "--out", str(out)])
         record = recorded(out, "segment")["settings"]
         assert {key: record[key] for key in KEYS} == {key: getattr(Settings(**MODES[mode]), key) for key in KEYS}
-        segmenter = ReferenceSegmenter.from_pretrained(
-            *nano_checkpoints, device="cpu", settings=Settings(points_per_side=8, **MODES[mode])
-        )
+        settings = Settings(points_per_side=8, **MODES[mode])
+        segmenter = ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=settings)
         segmenter.add_reference("a", photo.path, photo.mask_path)
         scores[mode] = [one["score"] for one in json.loads(results(out))]
         found = segmenter.segment(photo.path, threshold=0)
@@ -245,14 +230,9 @@ def test_python_and_the_command_take_the_same_mode(
 
 
 def test_the_scripts_keep_both_modes_apart(tmp_path: Path) -> None:
-    def run(**environment: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [CONFIGS.parent / "scripts" / "coco_fsod.sh"],
-            cwd=tmp_path,
-            env={**os.environ, "NTTT": "echo", "SHOTS": "1", **environment},
-            capture_output=True,
-            text=True,
-        )
+    def run(**more: str) -> "subprocess.CompletedProcess[str]":
+        script, environment = CONFIGS.parent / "scripts" / "coco_fsod.sh", {"NTTT": "echo", "SHOTS": "1", **more}
+        return subprocess.run([script], cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True)
 
     paper, best = run(), run(MODE="best")
     folders = {path.name for path in (tmp_path / "runs" / "few_shot_classes").iterdir()}
@@ -266,19 +246,14 @@ def test_the_scripts_keep_both_modes_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{}, {"suppression": "none", "pred_iou_thresh": 0.6}, MODES["best"]])
 def test_the_ablation_finds_what_the_method_finds(change: dict[str, Any], bank: MemoryBank) -> None:
-    generator, n = torch.Generator().manual_seed(0), 30
-    masks = random_rectangles(n, 0)
-    proposals = DescribedProposals(
-        torch.rand(n, generator=generator) / 2 + 0.5,
-        masks_to_boxes(torch.from_numpy(masks)).long(),
-        torch.nn.functional.normalize(torch.randn(n, 2, generator=generator), dim=1),
-        Masks.pack(masks).__getitem__,
-    )
+    generator, masks = torch.Generator().manual_seed(0), random_rectangles(30, 0)
+    boxes, predicted_iou = masks_to_boxes(torch.from_numpy(masks)).long(), torch.rand(30, generator=generator) / 2 + 0.5
+    vectors = torch.nn.functional.normalize(torch.randn(30, 2, generator=generator), dim=1)
+    proposals = DescribedProposals(predicted_iou, boxes, vectors, Masks.pack(masks).__getitem__)
     settings = Settings(**change, max_instances=10)
     found = list(Scene(7, proposals).results(bank, settings))
     kept = (proposals.predicted_iou > settings.pred_iou_thresh).nonzero()[:, 0]
     chosen = proposals[kept]
-    assert bank.prototypes is not None
     expected = to_coco_records(keep_best(chosen, *classify_and_merge(chosen, bank.prototypes, settings), 10), 7, [1, 2])
     assert len(found) == 10
     for ours, theirs in zip(found, expected, strict=True):

@@ -1,6 +1,6 @@
 """Every face on a pretended GPU gives the CPU's instances, and the host waits for the device a few times an image.
 
-``tests/pretended_gpu.py`` counts launches and waits. The counts are exact, whatever else the machine does.
+``timing/pretended_gpu.py`` counts launches and waits. The counts are exact, whatever else the machine does.
 """
 
 import json

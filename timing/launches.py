@@ -1,7 +1,7 @@
 """What a GPU's host does for an image, counted on a pretended GPU: ``PYTORCH_JIT=0 python -m timing.launches``.
 
 Networks of full size with seeded weights segment a drawn scene. The counts are exact, whatever else the machine does;
-``tests/pretended_gpu.py`` says how they are made.
+``timing/pretended_gpu.py`` says how they are made.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from no_time_to_train.method.settings import Settings  # noqa: E402
 from no_time_to_train.method.target_image import target_tensor  # noqa: E402
 from no_time_to_train.networks.devices import computing_in, store_weights  # noqa: E402
 from no_time_to_train.networks.registry import encoder_input_size  # noqa: E402
-from tests.pretended_gpu import pretend_cuda  # noqa: E402
+from timing.pretended_gpu import pretend_cuda  # noqa: E402
 from timing.report import RESULTS, Section  # noqa: E402
 from timing.stages import CLASSES, HEIGHT, WIDTH, seeded_segmenter  # noqa: E402
 

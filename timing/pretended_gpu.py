@@ -39,56 +39,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 #: Operations that launch nothing: they change how memory is looked at.
-VIEWS = set(
-    [
-        "view",
-        "_unsafe_view",
-        "expand",
-        "permute",
-        "transpose",
-        "t",
-        "slice",
-        "select",
-        "unsqueeze",
-        "squeeze",
-        "detach",
-        "alias",
-        "as_strided",
-        "unbind",
-        "split",
-        "split_with_sizes",
-        "unsafe_split",
-        "unfold",
-        "lift_fresh",
-        "diagonal",
-        "_reshape_alias",
-        "view_as_real",
-        "chunk",
-        "narrow",
-        "reshape",
-    ]
-)
+VIEWS = {
+    "view", "_unsafe_view", "expand", "permute", "transpose", "t", "slice", "select", "unsqueeze", "squeeze", "detach",
+    "alias", "as_strided", "unbind", "split", "split_with_sizes", "unsafe_split", "unfold", "lift_fresh", "diagonal",
+    "_reshape_alias", "view_as_real", "chunk", "narrow", "reshape",
+}  # fmt: skip
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 #: Operations that may take tensors of two devices.
-MIXING = set(
-    [
-        "index",
-        "index_put",
-        "index_put_",
-        "_index_put_impl_",
-        "copy_",
-        "_to_copy",
-        "_unsafe_index",
-        "set_",
-        "result_type",
-    ]
-)
+MIXING = INDEXING | {"copy_", "_to_copy", "set_", "result_type"}
 #: Operations whose result the host waits for.
-WAITING = set(
-    ["_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "unique_consecutive", "nms"]
-)
+WAITING = {
+    "_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "unique_consecutive", "nms",
+}  # fmt: skip
 #: Operations that change a tensor's own shape in place.
-RESHAPING = set(["squeeze_", "unsqueeze_", "t_", "transpose_", "as_strided_", "swapaxes_", "swapdims_"])
-INDEXING = set(["index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"])
+RESHAPING = {"squeeze_", "unsqueeze_", "t_", "transpose_", "as_strided_", "swapaxes_", "swapdims_"}
 
 
 class Device:
@@ -112,9 +76,8 @@ class Device:
         self.waits += 1
         frames = (f for f in reversed(traceback.extract_stack()) if "no_time_to_train/" in f.filename)
         if frame := next(frames, None):
-            self.wait_at[
-                f"{frame.filename.rpartition('no_time_to_train/')[2]}:{frame.lineno} {frame.line} ({name})"
-            ] += 1
+            file = frame.filename.rpartition("no_time_to_train/")[2]
+            self.wait_at[f"{file}:{frame.lineno} {frame.line} ({name})"] += 1
 
 
 DEVICE = Device()
@@ -128,15 +91,9 @@ class OnDevice(torch.Tensor):
 
     @staticmethod
     def __new__(cls, raw: torch.Tensor, device: torch.device) -> "OnDevice":
-        made = torch.Tensor._make_wrapper_subclass(
-            cls,
-            raw.size(),
-            strides=raw.stride(),
-            storage_offset=raw.storage_offset(),
-            dtype=raw.dtype,
-            layout=raw.layout,
-            device=device,
-        )
+        shape = {"strides": raw.stride(), "storage_offset": raw.storage_offset()}
+        kind = {"dtype": raw.dtype, "layout": raw.layout, "device": device}
+        made = torch.Tensor._make_wrapper_subclass(cls, raw.size(), **shape, **kind)
         made.raw = raw
         DEVICE.tensors_on[str(device)] += 1
         return made
@@ -149,9 +106,7 @@ class OnDevice(torch.Tensor):
         return f"OnDevice({self.raw}, {self.device})"
 
     def numpy(self, *_: Any, **__: Any) -> Any:
-        raise TypeError(
-            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy it to host memory first."
-        )
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy it first.")
 
     __array__ = numpy
 
@@ -170,12 +125,9 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Check, count, and do one ATen operation."""
     name = func._schema.name.rpartition("::")[2]
     flat, _ = tree_flatten((args, kwargs))
-    ours = [value for value in flat if isinstance(value, OnDevice)]
-    others = [
-        value
-        for value in flat
-        if isinstance(value, torch.Tensor) and not isinstance(value, OnDevice) and value.dim() > 0
-    ]
+    tensors = [value for value in flat if isinstance(value, torch.Tensor)]
+    ours = [value for value in tensors if isinstance(value, OnDevice)]
+    others = [value for value in tensors if not isinstance(value, OnDevice) and value.dim() > 0]
     target, place = None, ours[0].device if ours else None
     if kwargs.get("device") is not None:
         place = torch.device(kwargs["device"])
@@ -189,13 +141,9 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return 0  # attention by its definition, which the CPU has
     found = {str(value.device) for value in [*ours, *others] if value.dim() > 0}
     if ours and len(found) > 1 and name not in MIXING:
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({func})"
-        )
+        raise RuntimeError(f"Expected all tensors to be on the same device, but found {found}! ({func})")
     if name in INDEXING and others and ours and not isinstance(args[0], OnDevice):
-        raise RuntimeError(
-            f"indices should be either on cpu or on the same device as the indexed tensor (cpu) ({func})"
-        )
+        raise RuntimeError(f"indices should be on cpu or on the same device as the indexed tensor (cpu) ({func})")
     if (name == "copy_" and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice)) or (
         name == "_to_copy" and ours and target == "cpu"
     ):
