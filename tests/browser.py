@@ -8,9 +8,9 @@ import pytest
 from timing.app_user import App
 from timing.browser import CHROMIUM
 
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine: apt-get install chromium"
-)
+NO_BROWSER = CHROMIUM is None and not os.environ.get("CI")
+HOW_TO_GET_ONE = "no Chromium on this machine: apt-get install chromium"
+needs_browser = pytest.mark.skipif(NO_BROWSER, reason=HOW_TO_GET_ONE)
 
 
 def steps(app: App) -> list[str]:

@@ -83,10 +83,10 @@ def run(
     return segment_images(segmenter, targets, out, Thresholds(score), formats, overwrite=overwrite)  # type: ignore[arg-type]
 
 
-def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> None:
-    """Write a video of 5 frames per second that every system can read."""
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], rate: float = 5, codec: str = "MJPG") -> None:
+    """Write a video of frames [H, W, 3] in BGR, by default one that every system can read; the rate is in 1/s."""
     height, width = frames[0].shape[:2]
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (width, height))
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, (width, height))
     for frame in frames:
         video.write(frame)
     video.release()

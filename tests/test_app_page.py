@@ -18,10 +18,10 @@ from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.files import read_json
-from no_time_to_train_extras.video.moving_scenes import Clip, draw_clip
+from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
 from tests.browser import needs_browser, steps
 from tests.conftest import Capture
-from tests.test_app_video import write_video
+from tests.stand_in import write_video
 from timing.app_user import App, User, ask, browser_page, inside
 
 pytest.importorskip("gradio", reason="the app's extra is not installed")
@@ -48,7 +48,7 @@ def places(folder: Path, clip: Clip) -> Places:
     """Where a person clicks on the objects of the drawn photo; the photos are in the folder ``images``."""
     write_coco(folder, NOVEL_CLASSES, 1, 1)
     Image.open(folder / "images" / SMALL).convert("RGB").resize((4000, 3000)).save(folder / "images" / LARGE)
-    write_video(folder / "images" / "clip.avi", clip.frames)
+    write_video(folder / "images" / "clip.avi", clip.frames[..., ::-1], RATE)
     coco = read_coco(folder / "instances.json")
     masks = sorted((coco.annToMask(one).astype(bool) for one in coco.anns.values()), key=np.sum, reverse=True)
     return [inside(mask) for mask in masks]

@@ -22,19 +22,12 @@ from no_time_to_train_extras.app.video_frames import NEAR, Video
 from no_time_to_train_extras.app.workspace import Workspace, same_memory
 from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
 from tests.conftest import Patch, nano_segmenter
+from tests.stand_in import write_video
 
 Start = Callable[[], Workspace]
 
 #: Frames of the clip.
 FRAMES = 6
-
-
-def write_video(path: Path, frames: NDArray[np.uint8], codec: str = "MJPG", rate: float = RATE) -> None:
-    height, width = frames.shape[1:3]
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, (width, height))
-    for frame in frames:
-        video.write(frame[..., ::-1])
-    video.release()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +40,7 @@ def folder(clip: Clip, tmp_path: Path) -> Path:
     """A folder with one video, ``clip.avi``, and one photo."""
     folder = tmp_path / "in"
     folder.mkdir()
-    write_video(folder / "clip.avi", clip.frames)
+    write_video(folder / "clip.avi", clip.frames[..., ::-1], RATE)
     cv2.imwrite(str(folder / "photo.png"), clip.frames[0, ::2, ::2])
     return folder
 
@@ -107,7 +100,7 @@ def tracked(workspace: Workspace, until: Callable[[], bool] = lambda: False) -> 
 def test_any_frame_is_the_one_that_reading_the_whole_file_gives(name: str, codec: str, tmp_path: Path) -> None:
     bits = np.arange(3 * NEAR)[:, None] >> np.arange(8).repeat(8) & 1  # each frame shows its number in rows
     frames = np.broadcast_to(255 * bits[:, :, None, None], (3 * NEAR, 64, 64, 3)).astype(np.uint8)
-    write_video(tmp_path / name, frames, codec, rate=25)
+    write_video(tmp_path / name, frames, 25, codec)
     video = Video(tmp_path / name, name, "a")
     video.read_times()
 
@@ -187,7 +180,7 @@ def test_a_broken_video_and_one_that_changes_are_named_in_one_line(start: Start,
     workspace = start()
     assert "broken.mp4 cannot be read" in workspace.videos.all["broken"].problem
     show(workspace, clip, 0)
-    write_video(folder / "clip.avi", clip.frames[::-1])
+    write_video(folder / "clip.avi", clip.frames[::-1, ..., ::-1], RATE)
     assert tracked(workspace) is None
     assert workspace.tracking.problems["clip"] == "video clip.avi has changed: start the app again"
 

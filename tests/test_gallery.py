@@ -20,7 +20,7 @@ from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.visual.drawing import PALETTE, draw_instances, instance_colors
 from no_time_to_train.visual.gallery import Gallery
 from no_time_to_train.visual.labels import place_labels
-from tests.browser import needs_browser
+from tests.browser import HOW_TO_GET_ONE, NO_BROWSER
 from tests.conftest import gallery_data
 from timing import gallery as speed
 from timing.browser import Browser
@@ -68,6 +68,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if NO_BROWSER:
+        pytest.skip(HOW_TO_GET_ONE)
     with closing(Browser(tmp_path_factory.mktemp("profile"))) as browser:
         yield browser
 
@@ -106,7 +108,6 @@ def cell_color(browser: Browser, figure: int, x: int, y: int) -> list[int]:
     )
 
 
-@needs_browser
 def test_chips_and_slider_select_what_is_counted_and_outlined(opened: Browser) -> None:
     blue = [*PALETTE.by_idx(1).as_rgb(), 64]
     assert totals(opened) == ("5 instances in 3 of 4 images", ["2", "3"])
@@ -127,7 +128,6 @@ def test_chips_and_slider_select_what_is_counted_and_outlined(opened: Browser) -
     assert totals(opened) == ("6 instances in 4 of 4 images", ["3", "3"])
 
 
-@needs_browser
 def test_each_class_has_its_threshold_and_the_command_says_so(opened: Browser) -> None:
     assert opened.text("#command code") == "no-time-to-train results filter 'my out'/ --threshold 0.5"
     opened.click("#class-thresholds summary")
@@ -145,14 +145,12 @@ def test_each_class_has_its_threshold_and_the_command_says_so(opened: Browser) -
     assert "--class-score" not in opened.text("#command code")
 
 
-@needs_browser
 def test_the_page_begins_with_the_thresholds_of_the_results(browser: Browser, tmp_path: Path) -> None:
     browser.open(write_gallery(tmp_path, FOUND, score=0.4, class_scores={"<i>boat": 0.92}))
     assert totals(browser) == ("4 instances in 3 of 4 images", ["1", "3"])
     assert shlex.split(browser.text("#command code"))[4:] == ["--threshold", "0.4", "--class-score", "<i>boat=0.92"]
 
 
-@needs_browser
 def test_images_are_sorted_and_searched_by_name(opened: Browser) -> None:
     first, second, last = all_of_them = ["a.png", "b 2.png", "b 10 <b>#?%41.png"]
     assert names(opened) == all_of_them
@@ -169,7 +167,6 @@ def test_images_are_sorted_and_searched_by_name(opened: Browser) -> None:
     assert totals(opened) == ("2 instances in 1 of 4 images", ["1", "1"])
 
 
-@needs_browser
 def test_the_lightbox_has_live_outlines_and_obeys_keys(opened: Browser) -> None:
     opened.click("figure:nth-child(2) .frame")
     assert (opened.text("#viewer-name"), opened.text("#viewer-place")) == ("b 2.png", "2 of 3")
@@ -192,7 +189,6 @@ def test_the_lightbox_has_live_outlines_and_obeys_keys(opened: Browser) -> None:
     assert opened.run("document.activeElement.getAttribute('aria-label')") == "Open b 2.png"
 
 
-@needs_browser
 def test_the_pictures_of_every_image_load_and_names_are_text(opened: Browser) -> None:
     opened.click("#empty")
     opened.click("figure:nth-child(1) .frame")
@@ -206,7 +202,6 @@ def test_the_pictures_of_every_image_load_and_names_are_text(opened: Browser) ->
     assert opened.run("document.querySelectorAll('b, i').length") == 0
 
 
-@needs_browser
 def test_ground_truth_and_colors_are_switched(opened: Browser) -> None:
     neighbors = [(4, 20, 30), (4, 50, 30)]  # of one class
     assert cell_color(opened, *neighbors[0]) == cell_color(opened, *neighbors[1])
@@ -222,7 +217,6 @@ def test_ground_truth_and_colors_are_switched(opened: Browser) -> None:
         opened.press("Escape")
 
 
-@needs_browser
 def test_an_empty_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
     browser.open(write_gallery(tmp_path / "high", FOUND, score=0.99))
     assert "The best score is 0.95: <i>boat in a.png." in browser.text("#nothing")
@@ -240,7 +234,6 @@ def test_an_empty_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None
     assert browser.errors == []
 
 
-@needs_browser
 @pytest.mark.parametrize("width", [390, 2560, 1280])  # the last size and color scheme are those of other tests
 def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path, width: int) -> None:
     page = write_gallery(tmp_path, {f"{'long name ' * 30}{'x' * 200}.png"[-200:]: [(0, 0.9)]}, title="y" * 300)
@@ -255,7 +248,6 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path, widt
         assert np.asarray(Image.open(picture).convert("RGB")).std() > 5
 
 
-@needs_browser
 def test_the_measurement_of_speed_runs(browser: Browser, tmp_path: Path) -> None:
     opened, moves = speed.measure(browser, speed.write_gallery(tmp_path, images=3, instances=2), steps=5)
     assert opened > 0
