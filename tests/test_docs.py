@@ -114,9 +114,9 @@ def test_a_translated_readme_has_the_code_of_the_english_one(page: Path) -> None
     assert all(f"]({path})" in (ROOT / "README.md").read_text(encoding="utf-8") for path in languages)
 
 
-def test_the_tests_that_make_and_the_workflows_name_exist() -> None:
-    files = [ROOT / "Makefile", *(ROOT / ".github" / "workflows").iterdir()]
-    named = {name for file in files for name in re.findall(r"tests/[\w/]+(?:\.py)?", file.read_text(encoding="utf-8"))}
+def test_the_tests_that_make_the_workflows_and_the_documents_name_exist() -> None:
+    files = [ROOT / "Makefile", *PAGES, *(ROOT / ".github" / "workflows").iterdir()]
+    named = {name for file in files for name in re.findall(r"tests/[\w/]+(?:\.\w+)?", file.read_text(encoding="utf-8"))}
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
