@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from no_time_to_train.benchmarks.prepare import cdfsod, lvis, pascal_voc
 from no_time_to_train.benchmarks.prepare.steps import PrepareOptions
 from no_time_to_train.benchmarks.report.runs import find_runs
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.proposal_files import ProposalFile
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.evaluation.results_file import read_results
-from tests.prepare.sites import coco_file, write_files, zip_of
+from no_time_to_train_extras.app.project import Project
+from tests.prepare.sites import write_files, zip_of
 
 CASES = Path(__file__).parent / "cases"
 
@@ -32,70 +33,17 @@ GAP = " ... "
 
 MASK = np.zeros(SIZE, np.uint8)
 MASK[10:18, 20:28] = 1
-RLE = coco_mask.encode(np.asfortranarray(MASK))
 
-SQUARE = [5, 5, 15, 5, 15, 15, 5, 15]
 
-COCO: dict[str, Any] = {
-    "images": [{"id": 1, "file_name": "a.png", "height": 30, "width": 40}, {"id": 2, "file_name": "b.png"}],
-    "categories": [{"id": 3, "name": "boat"}, {"id": 4, "name": "cup"}, {"id": 9, "name": "other"}],
-    "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [5, 5, 10, 10], "iscrowd": 0, "segmentation": [SQUARE]},
-        {
-            "id": 2,
-            "image_id": 1,
-            "category_id": 4,
-            "bbox": [20, 10, 8, 8],
-            "segmentation": {"size": list(SIZE), "counts": RLE["counts"].decode()},
-        },
-    ],
-}
-LABELME = {
-    "imagePath": "a.png",
-    "imageHeight": 30,
-    "imageWidth": 40,
-    "shapes": [
-        {"label": "boat", "shape_type": "polygon", "group_id": None, "points": [[5, 5], [15, 5], [15, 15]]},
-        {"label": "cup", "shape_type": "polygon", "group_id": 4, "points": [[20, 10], [28, 10], [28, 18]]},
-    ],
-}
-RESULTS = [
-    {
-        "image_id": 1,
-        "category_id": annotation["category_id"],
-        "score": 0.5,
-        "bbox": annotation["bbox"],
-        "segmentation": COCO["annotations"][1]["segmentation"],
-    }
-    for annotation in COCO["annotations"]
-]
-INSTANCES = {
-    "images": [{"file_name": "", "height": 30, "width": 40}],
-    "categories": COCO["categories"],
-    "annotations": [RESULTS[0]],
-}
-VOC = """<annotation><filename>a.png</filename><size><width>40</width><height>30</height></size>
-<object><name>boat</name><bndbox><xmin>6</xmin><ymin>6</ymin><xmax>15</xmax><ymax>15</ymax></bndbox>
-<polygon><x1>6</x1><y1>6</y1><x2>15</x2><y2>6</y2><x3>15</x3><y3>15</y3></polygon></object>
-<object><name>cup</name><bndbox><xmin>21</xmin><ymin>11</ymin><xmax>28</xmax><ymax>18</ymax></bndbox></object>
-</annotation>"""
-YOLO = "0 0.25 0.3 0.2 0.3\n1 0.51 0.4 0.7 0.4 0.7 0.6\n"
-NAMES = "names: [boat, cup]\n"
-LVIS = {
-    "images": [{"id": 1, "coco_url": "http://images.cocodataset.org/val2017/000000000139.jpg"}],
-    "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
-    "categories": [{"id": 1, "name": "boat"}],
-}
-PREPARED_VOC = (
-    "<annotation><size><width>60</width><height>40</height></size><object><name>boat</name><bndbox><xmin>1</xmin>"
-    "<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
-)
-LABELS = {"dataset_name": "few_shot_classes", "n_shot": 10, "seed": 33, "method": None}
-RUN: dict[str, Any] = {
-    "fill_memory": {"status": "finished", "seconds": 5.0},
-    "test": {"status": "finished", "seconds": 9.5, "labels": LABELS},
-}
-METRICS: dict[str, Any] = {"bbox": {"AP": 0.366, "AP50": None, "per_class": {"boat": 0.5}}, "segm": {"AP": 0.341}}
+def valid_content(name: str) -> Any:
+    """The valid file of a reader, which its cases change: a JSON value, or a text."""
+    text = valid_file(name).read_text()
+    return json.loads(text) if valid_file(name).suffix == ".json" else text
+
+
+def valid_file(name: str) -> Path:
+    (path,) = (CASES / "valid").glob(f"{name}.*")
+    return path
 
 
 class Reader(NamedTuple):
@@ -103,14 +51,12 @@ class Reader(NamedTuple):
 
     Attributes:
         path: The file that a case replaces.
-        valid: Its content as it should be.
         read: Reads the folder of the case, and returns the names of the classes of what it marks. What it makes of
             them, it writes to ``out.json``.
-        beside: The other files of the folder.
+        beside: The other files of the folder, each with the reader whose valid file it is.
     """
 
     path: str
-    valid: Any
     read: Callable[[Path], list[str]]
     beside: Mapping[str, str] = {}
 
@@ -121,8 +67,7 @@ def read_annotations(folder: Path) -> list[str]:
 
 
 def read_detections(folder: Path) -> list[str]:
-    (folder / "truth.json").write_text(json.dumps(COCO))
-    coco = read_coco(folder / "truth.json")
+    coco = read_coco(valid_file("coco"))
     return [coco.cats[record["category_id"]]["name"] for record in read_results(folder / "a.json", coco)]
 
 
@@ -138,6 +83,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def prepare_cdfsod(folder: Path) -> list[str]:
+    write_files(folder, {"train/a.jpg": b""})
     cdfsod.convert(folder / "annotations/1_shot.json", "FISH", folder / "out.json")
     return names_in(folder / "out.json")
 
@@ -163,32 +109,43 @@ def read_runs(folder: Path) -> list[str]:
     return [run.status]
 
 
+def read_proposals(folder: Path) -> list[str]:
+    return ["proposal"] * len(ProposalFile(folder / "a.json").given(1, "", *SIZE))
+
+
+def read_project(folder: Path) -> list[str]:
+    return [one.label for one in Project(folder / "project.json").annotations.values()]
+
+
 VOC_LIST, VOC_XML = "VOC2007/ImageSets/Main/trainval.txt", "VOC2007/Annotations/1.xml"
 READERS = {
-    "coco": Reader("a.json", COCO, read_annotations),
-    "coco_references": Reader("a.json", {**COCO, "images": COCO["images"][:1]}, read_references),
-    "results": Reader("a.json", RESULTS, read_detections),
-    "instances": Reader("a.json", INSTANCES, lambda folder: Instances.load(folder / "a.json").labels.tolist()),
-    "labelme": Reader("a.json", LABELME, read_references),
-    "voc": Reader("a.xml", VOC, read_references),
-    "yolo": Reader("a.txt", YOLO, read_references, {"data.yaml": NAMES}),
-    "yolo_names": Reader("data.yaml", NAMES, read_references, {"a.txt": YOLO}),
-    "prepare_cdfsod": Reader("annotations/1_shot.json", coco_file(["a.jpg"]), prepare_cdfsod, {"train/a.jpg": ""}),
-    "prepare_lvis": Reader("a.json", LVIS, prepare_lvis),
-    "prepare_voc": Reader(VOC_XML, PREPARED_VOC, prepare_voc, {VOC_LIST: "1"}),
-    "prepare_voc_list": Reader(VOC_LIST, "1", prepare_voc, {VOC_XML: PREPARED_VOC}),
-    "run": Reader("run.json", RUN, read_runs, {"metrics.json": json.dumps(METRICS)}),
-    "metrics": Reader("metrics.json", METRICS, read_runs, {"run.json": json.dumps(RUN)}),
+    "coco": Reader("a.json", read_annotations),
+    "coco_references": Reader("a.json", read_references),
+    "results": Reader("a.json", read_detections),
+    "instances": Reader("a.json", lambda folder: Instances.load(folder / "a.json").labels.tolist()),
+    "labelme": Reader("a.json", read_references),
+    "voc": Reader("a.xml", read_references),
+    "yolo": Reader("a.txt", read_references, {"data.yaml": "yolo_names"}),
+    "yolo_names": Reader("data.yaml", read_references, {"a.txt": "yolo"}),
+    "prepare_cdfsod": Reader("annotations/1_shot.json", prepare_cdfsod),
+    "prepare_lvis": Reader("a.json", prepare_lvis),
+    "prepare_voc": Reader(VOC_XML, prepare_voc, {VOC_LIST: "prepare_voc_list"}),
+    "prepare_voc_list": Reader(VOC_LIST, prepare_voc, {VOC_XML: "prepare_voc"}),
+    "run": Reader("run.json", read_runs, {"metrics.json": "metrics"}),
+    "proposals": Reader("a.json", read_proposals),
+    "project": Reader("project.json", read_project),
+    "metrics": Reader("metrics.json", read_runs, {"run.json": "run"}),
 }
+
+
+def cases_in(name: str) -> list[dict[str, Any]]:
+    """The lines of a file of cases."""
+    return [json.loads(line) for line in (CASES / f"{name}.jsonl").read_text().splitlines()]
 
 
 def cases() -> list[Any]:
     """One parameter per line of the files."""
-    return [
-        pytest.param(name, case, id=f"{name}: {case['case']}")
-        for name in READERS
-        for case in map(json.loads, (CASES / f"{name}.jsonl").read_text().splitlines())
-    ]
+    return [pytest.param(name, case, id=f"{name}: {case['case']}") for name in READERS for case in cases_in(name)]
 
 
 def place_in(content: Any, place: str) -> tuple[Any, Any]:
@@ -197,6 +154,19 @@ def place_in(content: Any, place: str) -> tuple[Any, Any]:
     for parent in parents:
         content = content[parent]
     return content, last
+
+
+def edit(content: Any, case: dict[str, Any]) -> None:
+    """Change a JSON value as a case says."""
+    for place, value in case.get("set", {}).items():
+        part, last = place_in(content, place)
+        if isinstance(part, list) and last == len(part):
+            part.append(value)
+        else:
+            part[last] = value
+    for place in case.get("remove", []):
+        part, last = place_in(content, place)
+        del part[last]
 
 
 def content_of(case: dict[str, Any], valid: Any) -> bytes:
@@ -215,15 +185,7 @@ def content_of(case: dict[str, Any], valid: Any) -> bytes:
     if isinstance(valid, str):
         return valid.encode()
     edited = json.loads(json.dumps(valid))
-    for place, value in case.get("set", {}).items():
-        part, last = place_in(edited, place)
-        if isinstance(part, list) and last == len(part):
-            part.append(value)
-        else:
-            part[last] = value
-    for place in case.get("remove", []):
-        part, last = place_in(edited, place)
-        del part[last]
+    edit(edited, case)
     return bytes.fromhex(case.get("hex", "")) + json.dumps(edited).encode()
 
 
@@ -232,7 +194,7 @@ def write_case(name: str, content: bytes, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     Image.fromarray(255 * MASK).save(folder / "a.png")
     reader = READERS[name]
-    beside = {path: text.encode() for path, text in reader.beside.items()}
+    beside = {path: valid_file(other).read_bytes() for path, other in reader.beside.items()}
     write_files(folder, {**beside, reader.path: content})
     return folder
 
@@ -240,7 +202,7 @@ def write_case(name: str, content: bytes, folder: Path) -> Path:
 @pytest.mark.parametrize(("name", "case"), cases())
 def test_a_case_is_read_or_refused_as_it_says(name: str, case: dict[str, Any], tmp_path: Path) -> None:
     reader = READERS[name]
-    write_case(name, content_of(case, reader.valid), tmp_path)
+    write_case(name, content_of(case, valid_content(name)), tmp_path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if "refused" in case:

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -112,17 +113,14 @@ def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path)
         lambda: recognize(Network(None, path), SAM2_NAMES),
     )
     for attempt in attempts:
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError, match=re.escape(str(path))) as caught:
             attempt()
-        assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("read", [load_memory, read_checkpoint], ids=["memory", "checkpoint"])
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
-def test_a_checkpoint_runs_no_code(
-    read: Callable[[Path], Any], save: Callable[[Any, Path], Any], tmp_path: Path
-) -> None:
+def test_checkpoints_run_no_code(read: Callable[[Path], Any], save: Callable[[Any, Path], Any], tmp_path: Path) -> None:
     class Exploit:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "ran",)
@@ -131,11 +129,6 @@ def test_a_checkpoint_runs_no_code(
     with pytest.raises(UserError, match="cannot be read"):
         read(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not found"):
-        read_checkpoint(tmp_path)
 
 
 def test_checkpoints_that_are_changed_at_random_are_read_or_refused(tmp_path: Path) -> None:

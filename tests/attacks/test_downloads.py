@@ -1,11 +1,13 @@
 """Servers and left files that lie about a download: it ends with the file or with an error of one line, and stops."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ import torch
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks import download as module
 from no_time_to_train.networks.download import fetch_file
+from tests.attacks.test_cases import cases_in
+from tests.conftest import Patch
 from tests.web import serving
 
 CONTENT = bytes(range(256)) * 8
@@ -35,7 +39,7 @@ class Answers:
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+def answers(monkeypatch: Patch) -> Iterator[Answers]:
     monkeypatch.setattr(module, "PAUSE", 0.0)
     monkeypatch.setattr(module, "TIMEOUT", 2.0)
     answers = Answers()
@@ -57,28 +61,32 @@ def fetch(answers: Answers, target: Path) -> bytes:
     return fetch_file(answers.url, target, check, "the file").read_bytes()
 
 
-#: Answers that are odd, but deliver the complete file.
-COMPLETE: dict[str, bytes] = {
-    "no Content-Length": response(),
-    "Content-Length is a text": response(b"Content-Length: many"),
-    "Content-Length is negative": response(b"Content-Length: -1"),
-    "Content-Length has 5,000 digits": response(b"Content-Length: " + b"9" * 5000),
-    "ETag in two lines": response(b'ETag: "a', b' b"', b"Content-Length: 2048"),
-    "ETag of bytes": response(b'ETag: "\xff\xfe\x80"', b"Content-Length: 2048"),
-    "ETag of 60,000 characters": response(b'ETag: "' + b"a" * 60_000 + b'"', b"Content-Length: 2048"),
-    "ETag without quotes": response(b"ETag: one", b"Content-Length: 2048"),
-    "Content-Type is broken": response(b"Content-Type: ;;;=", b"Content-Length: 2048"),
-    "Content-Range in a complete answer": response(b"Content-Range: bytes 7-9/10", b"Content-Length: 2048"),
-    "Last-Modified of bytes": response(b"Last-Modified: \xff\xfe", b"Content-Length: 2048"),
-    "an older HTTP": response(b"Content-Length: 2048").replace(b"HTTP/1.1", b"HTTP/1.0"),
-}
+def answer_of(case: dict[str, Any]) -> bytes:
+    """The bytes of an answer; a header may repeat a text: [before, text, times, after]."""
+    if "raw" in case:
+        return case["raw"].encode("latin-1")
+    headers = [one if isinstance(one, str) else one[0] + one[1] * one[2] + one[3] for one in case.get("headers", [])]
+    lines = [one.encode("latin-1") for one in headers * case.get("times", 1)]
+    body = case["body"].encode() if "body" in case else CONTENT
+    made = response(*lines, status=case.get("status", "200 OK").encode(), body=body)
+    return made.replace(b"HTTP/1.1", case.get("http", "HTTP/1.1").encode())
 
 
-@pytest.mark.parametrize("answer", COMPLETE.values(), ids=COMPLETE.keys())
-def test_an_odd_answer_with_the_file_is_enough(answer: bytes, answers: Answers, tmp_path: Path) -> None:
-    answers.first = answer
-    assert fetch(answers, tmp_path / "file") == CONTENT
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+#: Answers that are odd, but deliver the complete file, and those that never lead to it.
+CASES = [pytest.param(case, id=case["case"]) for case in cases_in("downloads")]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_odd_answer_is_enough_or_an_error(case: dict[str, Any], answers: Answers, tmp_path: Path) -> None:
+    answers.first = answer_of(case)
+    if "refused" not in case:
+        assert fetch(answers, tmp_path / "file") == CONTENT
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        return
+    with pytest.raises(UserError, match=re.escape(case["refused"])) as caught:
+        fetch(answers, tmp_path / "file")
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "file").exists()
 
 
 HALF = CONTENT[:1024]
@@ -98,43 +106,6 @@ def test_half_a_file_is_completed_or_replaced(answer: bytes, answers: Answers, t
     answers.first, answers.later = response(TAG, b"Content-Length: 2048", body=HALF), answer
     assert fetch(answers, tmp_path / "file") == CONTENT
     assert "bytes=1024-" in answers.requests[1]
-
-
-#: Answers that never lead to the file.
-REFUSED: dict[str, tuple[bytes, str]] = {
-    "not HTTP": (b"220 ftp.example.org ready\r\n", "the connection failed"),
-    "nothing": (b"", "the connection failed"),
-    "a header line of 100 kB": (response(b"X: " + b"a" * 100_000), "the connection failed"),
-    "a thousand headers": (response(*[b"X: a"] * 1000), "the connection failed"),
-    "Content-Length of 10**30": (response(b"Content-Length: 1" + b"0" * 30), "no space"),
-    "Content-Length of 400 digits": (response(b"Content-Length: " + b"9" * 400), "no space"),
-    "Content-Length too large": (response(b"Content-Length: 4096"), "ended after 2048 of 4096"),
-    "a chunk of a broken length": (response(b"Transfer-Encoding: chunked", body=b"zz\r\nabc\r\n"), "connection failed"),
-    "a part that was not asked for": (response(b"Content-Range: bytes 9-99/100", status=PARTIAL), "has changed"),
-    "a part of a broken range": (response(b"Content-Range: bytes x-y/z", status=PARTIAL), "has changed"),
-    "a part of 5,000 digits": (response(b"Content-Range: bytes 0-1/" + b"9" * 5000, status=PARTIAL), "has changed"),
-    "a part without a range": (response(status=PARTIAL), "has changed"),
-    "no content": (response(status=b"204 No Content", body=b""), "has changed"),
-    "a reason with an escape sequence": (response(status=b"403 \x1b[2J\x07go away"), "HTTP 403"),
-    "a redirect to itself": (response(b"Location: /file", status=b"302 Found"), "HTTP 302"),
-    "a redirect to a file": (response(b"Location: file:///etc/passwd", status=b"302 Found"), "HTTP 302"),
-    "a redirect to a broken address": (response(b"Location: http://[::1", status=b"302 Found"), "cannot download"),
-    "a redirect to nowhere": (response(status=b"302 Found"), "HTTP 302"),
-    "a login page": (response(b"Content-Type: text/html"), "a web page came"),
-    "another file": (response(body=b"something else"), "do not open as the file"),
-}
-
-
-@pytest.mark.parametrize(("answer", "complaint"), REFUSED.values(), ids=REFUSED.keys())
-def test_an_answer_without_the_file_is_an_error(
-    answer: bytes, complaint: str, answers: Answers, tmp_path: Path
-) -> None:
-    answers.first = answer
-    with pytest.raises(UserError) as caught:
-        fetch(answers, tmp_path / "file")
-    assert complaint in str(caught.value)
-    assert str(caught.value).isprintable()
-    assert not (tmp_path / "file").exists()
 
 
 def test_a_body_that_exceeds_its_range_is_not_written(answers: Answers, tmp_path: Path) -> None:
@@ -177,7 +148,7 @@ def test_a_folder_in_the_place_of_a_file_is_reported(name: str, answers: Answers
 
 
 @pytest.mark.parametrize("host", ["", "[::1", "a b", "127.0.0.1:port", "127.0.0.1:99999", "a..b", "127.0.0.1:9/é"])
-def test_a_broken_address_is_reported(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_address_is_reported(host: str, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.0)
     with pytest.raises(UserError, match="cannot download"):
         fetch_file(f"http://{host}/x", tmp_path / "file", check, "the file")
@@ -185,9 +156,7 @@ def test_a_broken_address_is_reported(host: str, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("ending", ["part", "etag"])
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_what_is_in_the_way_of_a_download_is_refused_and_stays(
-    ending: str, kind: str, answers: Answers, tmp_path: Path
-) -> None:
+def test_what_is_in_the_way_is_refused_and_stays(ending: str, kind: str, answers: Answers, tmp_path: Path) -> None:
     answers.first = response(b'ETag: "a"', b"Content-Length: 2048")
     path, other = tmp_path / f"file.{ending}", tmp_path / "other"
     other.write_bytes(b"mine")
@@ -198,9 +167,7 @@ def test_what_is_in_the_way_of_a_download_is_refused_and_stays(
     assert not answers.requests
 
 
-def test_a_server_that_sends_nearly_nothing_is_left(
-    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_very_slow_server_is_left(answers: Answers, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "SLOWEST", float("inf"))
     monkeypatch.setattr(module, "PERIOD", 1e-9)
     answers.first = response(b'ETag: "a"', b"Content-Length: 2048")

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from jsonargparse import set_parsing_settings
 from PIL import Image
 
+from no_time_to_train import MemoryBank, UserError
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset
@@ -32,12 +33,10 @@ from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_sets import read_references, sample_references, validate_references
 from no_time_to_train.data.rle import annotation_mask
-from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.lightning_module import NoTimeToTrain
-from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.stage_cli import IMPORTABLE, StageParser
-from tests.attacks.test_cases import READERS, write_case
+from tests.attacks.test_cases import READERS, valid_content, write_case
 from tests.attacks.test_memories import valid
 from tests.conftest import DATA
 
@@ -193,31 +192,18 @@ def test_reference_sets(content: bytes, tmp_path: Path, outcomes: Outcomes) -> N
         validate_references(read_references(path), coco, path, select_categories(coco, "references.json"), None)
 
 
-@fuzz
-@given(
-    content=st.sampled_from(["coco", "results", "labelme"]).flatmap(
-        lambda name: st.tuples(st.just(name), json_files(READERS[name].valid))
-    )
-)
-def test_annotations_in_json(content: tuple[str, bytes], tmp_path: Path, outcomes: Outcomes) -> None:
+#: The forms of annotations, and how their files are changed.
+FORMS = [
+    *((name, json_files(valid_content(name))) for name in ("coco", "results", "labelme")),
+    *((name, st.composite(retyped)(valid_content(name).encode())) for name in ("voc", "yolo", "yolo_names")),
+]
+
+
+@settings(fuzz, max_examples=2 * CASES)
+@given(content=st.one_of([st.tuples(st.just(name), files) for name, files in FORMS]))
+def test_annotations(content: tuple[str, bytes], tmp_path: Path, outcomes: Outcomes) -> None:
     name, file = content
-    read_case(name, file, tmp_path, outcomes)
-
-
-@fuzz
-@given(
-    content=st.sampled_from(["voc", "yolo", "yolo_names"]).flatmap(
-        lambda name: st.tuples(st.just(name), st.composite(retyped)(READERS[name].valid.encode()))
-    )
-)
-def test_annotations_in_text(content: tuple[str, bytes], tmp_path: Path, outcomes: Outcomes) -> None:
-    name, file = content
-    read_case(name, file, tmp_path, outcomes)
-
-
-def read_case(name: str, file: bytes, folder: Path, outcomes: Outcomes) -> None:
-    """Read a changed file as its form does."""
-    path = write_case(name, file, folder / name)
+    path = write_case(name, file, tmp_path / name)
     with outcomes.of(name):
         READERS[name].read(path)
 
@@ -232,9 +218,7 @@ MEMORY = valid()
 
 
 @fuzz
-@given(
-    content=st.one_of(st.composite(broken)(MEMORY).map(bytes_of), st.composite(corrupted)(bytes_of(MEMORY))),
-)
+@given(content=st.one_of(st.composite(broken)(MEMORY).map(bytes_of), st.composite(corrupted)(bytes_of(MEMORY))))
 def test_memories(content: bytes, tmp_path: Path, outcomes: Outcomes) -> None:
     """Those that are read can be written, joined and read again."""
     path = tmp_path / "m.memory"

@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from no_time_to_train import Instances, UserError
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import as_mask, as_rgb, open_image, shown_size
-from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_sets import read_references
-from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_yaml
+from no_time_to_train.networks.checkpoints import read_checkpoint
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
 
@@ -52,6 +53,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "configuration.yaml": read_yaml,
     "references.json": read_references,
     "references.pkl": read_references,
+    "weights.pt": read_checkpoint,
+    "a.memory": load_memory,
 }
 
 

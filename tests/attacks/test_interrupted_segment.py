@@ -4,11 +4,11 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,6 +24,7 @@ from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import new_output, output_of_run
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
+from tests.conftest import Patch
 from tests.stand_in import StandIn, files_of, run
 
 
@@ -52,7 +53,7 @@ def killed(work: Callable[[], object]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: int = 1) -> None:
+def kill_at(monkeypatch: Patch, owner: object, name: str, call: int = 1) -> None:
     """Kill the process at a call of a function."""
     function, calls = getattr(owner, name), iter(range(1, 1000))
 
@@ -74,7 +75,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: int
     ],
 )
 def test_a_killed_run_changes_no_results_and_can_be_finished(
-    owner: object, name: str, call: int, overwrite: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    owner: object, name: str, call: int, overwrite: bool, photos: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     out, fresh = tmp_path / "first/out", tmp_path / "fresh/out"
     run(fresh, photos, StandIn(["coin"]))
@@ -92,7 +93,7 @@ def test_a_killed_run_changes_no_results_and_can_be_finished(
 
 
 def test_a_killed_filter_changes_nothing_and_the_next_one_removes_what_it_left(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     out = tmp_path / "first/out"
     run(out, photos)
@@ -165,9 +166,7 @@ def test_an_image_whose_pixels_changed_is_segmented_again(photos: Path, tmp_path
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_second_run_into_one_folder_is_refused_and_disturbs_nothing(
-    overwrite: bool, photos: Path, tmp_path: Path
-) -> None:
+def test_a_second_run_into_a_folder_is_refused_and_harmless(overwrite: bool, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "first/out"
     if overwrite:
         run(out, photos)
@@ -194,29 +193,20 @@ def test_a_second_run_into_one_folder_is_refused_and_disturbs_nothing(
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
-def test_where_the_folder_cannot_be_replaced_the_new_results_stay(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_results_stay_where_none_can_be_replaced(photos: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     out = tmp_path / "out"
     run(out, photos)
 
-    def fail(*_: object) -> None:
-        raise OSError(16, "Device or resource busy")
-
     with monkeypatch.context() as patch:
-        patch.setattr(replace_folder, "replace_durably", fail)
+        patch.setattr(replace_folder, "replace_durably", Mock(side_effect=OSError(16, "Device or resource busy")))
         for replaced in (new_output, output_of_run):
-            folder: list[Path] = []
-            with pytest.raises(UserError, match="Device or resource busy; the new results are in") as error:
-                use(replaced(out, overwrite=True), folder)
-            assert (folder[0] / "masks").is_dir()
-            assert str(folder[0]) in str(error.value)
-
-
-def use(replaced: AbstractContextManager[Path], folder: list[Path]) -> None:
-    with replaced as new:
-        (new / "masks").mkdir(parents=True)
-        folder.append(new)
+            with (
+                pytest.raises(UserError, match="Device or resource busy; the new results are in") as error,
+                replaced(out, overwrite=True) as new,
+            ):
+                (new / "masks").mkdir(parents=True)
+            assert (new / "masks").is_dir()
+            assert str(new) in str(error.value)
 
 
 def test_results_may_be_next_to_or_inside_the_images(photos: Path, tmp_path: Path) -> None:

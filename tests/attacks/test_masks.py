@@ -11,11 +11,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.prompts import check_box, check_point
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.rle import annotation_mask, check_polygons, check_rle, decode_mask
 from no_time_to_train.errors import UserError
-from tests.attacks.test_cases import COCO, LABELME
+from tests.attacks.test_cases import valid_content
+
+COCO, LABELME = valid_content("coco"), valid_content("labelme")
 
 
 def test_the_decoder_accepts_every_mask_that_pycocotools_encodes() -> None:
@@ -116,11 +117,3 @@ def test_the_outlines_of_noise_are_accepted() -> None:
         polygons = [contour.ravel().astype(float).tolist() for contour in contours if len(contour) > 2]
         assert sum(map(len, polygons)) > 1000
         check_polygons(polygons, 300, 400)
-
-
-@pytest.mark.parametrize("value", [1e9, 1e300, float("inf"), float("nan")])
-def test_a_prompt_far_outside_is_refused(value: float) -> None:
-    with pytest.raises(UserError, match="give four numbers in pixels"):
-        check_box((0, 0, 10, value), 30, 40)
-    with pytest.raises(UserError, match="give two numbers in pixels"):
-        check_point((value, 1), 30, 40)

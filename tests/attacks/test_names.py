@@ -14,12 +14,11 @@ from PIL import Image
 
 from no_time_to_train.cli import main
 from no_time_to_train.data.names import clean_name, unique_names, unique_stems
-from no_time_to_train.data.prompts import check_label
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
-from tests.conftest import gallery_data
+from tests.conftest import Patch, gallery_data
 from tests.stand_in import ALL_FORMATS, files_of, run, write_video
 
 LONG = "ü" * 125 + ".png"  # 254 bytes
@@ -86,28 +85,20 @@ def test_images_with_awkward_names_get_all_their_files(tmp_path: Path) -> None:
             assert (out / name).is_file(), name
         labels = out / f"labelme/{stem}.json"
         assert (labels.parent / json.loads(labels.read_text())["imagePath"]).is_file()
+    found = [path for path in (out / "yolo/images").rglob("*") if path.is_file()]
+    looked_for = {Path("/labels/".join(str(path).rsplit("/images/", 1))).with_suffix(".txt") for path in found}
+    assert len(looked_for) == len(AWKWARD), "where ultralytics looks for the labels of each image"
+    assert all(path.is_file() for path in looked_for)
+    assert all((out / "cvat-coco/images/default" / image["file_name"]).is_file() for image in images)
     assert all((out / image["path"]).is_file() for image in images)
-    links = [
-        image[key]
-        for image in gallery_data(out / "index.html")["images"]
-        for key in ("thumbnail", "preview", "overlay")
-    ]
+    shown = gallery_data(out / "index.html")["images"]
+    links = [image[key] for image in shown for key in ("thumbnail", "preview", "overlay")]
     assert all((out / unquote(link)).is_file() for link in links)
     assert not [link for link in links if set(link) & set(" #?\"'<>\n\\")]
 
     before = files_of(out)
     main(["filter", str(out), "--score", "0.5"])
     assert files_of(out) == before
-
-
-def test_ultralytics_finds_the_labels_of_every_image(tmp_path: Path) -> None:
-    for name in AWKWARD:
-        put(tmp_path / "photos", name)
-    run(tmp_path / "out", tmp_path / "photos", formats=["yolo"])
-    images = [path for path in (tmp_path / "out/yolo/images").rglob("*") if path.is_file()]
-    labels = [Path("/labels/".join(str(path).rsplit("/images/", 1))).with_suffix(".txt") for path in images]
-    assert len(set(labels)) == len(AWKWARD)
-    assert all(path.is_file() for path in labels)
 
 
 def test_names_do_not_depend_on_images_that_are_skipped(tmp_path: Path) -> None:
@@ -164,7 +155,7 @@ def test_the_frames_that_a_cut_off_video_lacks_are_reported(tmp_path: Path) -> N
     "name",
     [b"file:clip.avi", b"per%20cent.avi", b"image%03d.avi", b"http:/clip.avi", b"bytes\xff.avi", b"new\nline.avi"],
 )
-def test_a_video_of_any_name_is_read(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_of_any_name_is_read(name: bytes, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(os.fsdecode(name)).parent.mkdir(exist_ok=True)
     write_video(tmp_path / "clip.avi", [np.zeros((30, 40, 3), np.uint8)] * 3)
@@ -182,7 +173,7 @@ def test_a_video_that_names_other_files_is_not_read(tmp_path: Path) -> None:
         find_targets([str(playlist)], 1)
 
 
-def test_a_video_asks_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_asks_no_server(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
@@ -195,7 +186,7 @@ def test_a_video_asks_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             server.accept()
 
 
-def test_a_video_with_frames_of_too_many_pixels_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_with_frames_of_too_many_pixels_is_skipped(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     write_video(tmp_path / "large.avi", [np.zeros((30, 40, 3), np.uint8)])
     put(tmp_path, b"a.png", (20, 20))
@@ -243,10 +234,3 @@ def test_a_class_folder_whose_name_no_file_can_hold_is_refused(name: bytes, tmp_
         find_references(tmp_path)
     str(error.value).encode()  # it can be printed
     assert len(str(error.value).splitlines()) == 1
-
-
-def test_the_label_of_a_prompt_is_cleaned_likewise() -> None:
-    assert check_label(" boat\n") == "boat"
-    for label in ("bo\ud800at", "bo\0at", "\ufeff", 7):
-        with pytest.raises(UserError, match="is not the name of a class"):
-            check_label(label)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,11 +10,10 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from no_time_to_train.errors import UserError
+from no_time_to_train import Settings, UserError
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.segmenter import Segmenter
-from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes, SamBoxes, masks_of
 from no_time_to_train.networks.build import build_sam2, build_vit
 from tests.conftest import Checkpoints
@@ -60,33 +60,23 @@ def test_masks_of_prompts_that_are_not_finite_are_an_error(part: Callable[[SAM2B
         PromptedImage(segmenter, image).masks([(5, 5)])
 
 
-class FakeSamPredictor:
-    """The parts of SAM's predictor that are used, with logits of a given value."""
+def fake_sam(value: float) -> Any:
+    """SAM's predictor with logits of a given value, for images of 2 x 3 pixels."""
 
-    device = "cpu"
-
-    def __init__(self, value: float) -> None:
-        self.value = value
-        self.transform = self
-
-    def set_image(self, image: Any) -> None:
-        self.shape = image.shape[:2]
-
-    def apply_boxes_torch(self, boxes: Tensor, size: Any) -> Tensor:
-        return boxes
-
-    def predict_torch(self, *_: Any, boxes: Tensor, return_logits: bool, **__: Any) -> tuple[Tensor, Tensor, None]:
+    def predict(*_: Any, boxes: Tensor, return_logits: bool, **__: Any) -> tuple[Tensor, Tensor, None]:
         assert return_logits
-        return torch.full((len(boxes), 1, *self.shape), self.value), torch.ones(len(boxes), 1), None
+        return torch.full((len(boxes), 1, 2, 3), value), torch.ones(len(boxes), 1), None
+
+    return Mock(device="cpu", predict_torch=predict, transform=Mock(apply_boxes_torch=lambda boxes, _: boxes))
 
 
 def test_masks_of_sam_that_are_not_finite_are_an_error() -> None:
     segmenter = SamBoxes.__new__(SamBoxes)
     boxes = np.zeros((70, 4), np.float32)
-    segmenter.predictor = FakeSamPredictor(1.5)
+    segmenter.predictor = fake_sam(1.5)
     assert segmenter(np.zeros((2, 3, 3), np.uint8), boxes).all()
     assert segmenter(np.zeros((2, 3, 3), np.uint8), boxes).shape == (70, 2, 3)
-    segmenter.predictor = FakeSamPredictor(float("nan"))
+    segmenter.predictor = fake_sam(float("nan"))
     with pytest.raises(UserError, match="SAM gives values that are not finite"):
         segmenter(np.zeros((2, 3, 3), np.uint8), boxes)
 

@@ -16,7 +16,9 @@ from no_time_to_train.benchmarks.report.runs import find_runs
 from no_time_to_train.cli import main
 from no_time_to_train.files import spreadsheet_cell
 from no_time_to_train.pipeline.output_folder import write_table
-from tests.attacks.test_cases import LABELS, METRICS, RUN
+from tests.attacks.test_cases import valid_content
+
+RUN, METRICS = valid_content("run"), valid_content("metrics")
 
 
 def write_run(folder: Path, record: Any = RUN, metrics: Any = METRICS) -> None:
@@ -43,24 +45,14 @@ def test_a_figure_that_is_nested_is_not_shown(tmp_path: Path) -> None:
 
 
 NAMES = [
-    "=cmd|' /C calc'!A0",
-    "+1+1",
-    "@SUM(1)",
-    "\t=1",
-    "<script>alert(1)</script>",
-    "![x](http://127.0.0.1/x.png)",
-    "`rm`",
-    "a | b\n| c",
-    "$\\frac$",
-    "_hidden",
-    "\x1b[2J\u2028",
-    "half \ud800",
-]
+    "=cmd|' /C calc'!A0", "+1+1", "@SUM(1)", "\t=1", "<script>alert(1)</script>", "![x](http://127.0.0.1/x.png)",
+    "`rm`", "a | b\n| c", "$\\frac$", "_hidden", "\x1b[2J\u2028", "half \ud800",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_only_text_in_every_file_of_the_report(name: str, tmp_path: Path) -> None:
-    labels = {**LABELS, "dataset_name": name, "method": name}
+    labels = {**RUN["test"]["labels"], "dataset_name": name, "method": name}
     write_run(tmp_path / "bad", {"test": {**RUN["test"], "labels": labels}})
     write_run(tmp_path / "failed", {"test": {"status": "failed", "error": name}})
     main(["report", str(tmp_path)])

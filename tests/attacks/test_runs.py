@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -29,6 +29,7 @@ from no_time_to_train.pipeline.entries import checksum
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _to_bytes
 from no_time_to_train.pipeline.run_record import record_stage
+from tests.conftest import Capture, Patch, Refusal
 from tests.web import serving
 
 CONFIG = "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args:\n    test_mode: test\n"
@@ -65,8 +66,8 @@ OPTIONS = ("--config", "--model", "--model.model_cfg", "--trainer", "--trainer.l
 
 
 @pytest.mark.parametrize("form", ["URL/a.yaml", "simplecache::URL/a.yaml", "zip://a.yaml::URL/a.zip"])
-def test_no_configuration_makes_a_request(
-    requests: tuple[str, list[str]], tmp_path: Path, refusal: Callable[..., str], form: str
+def test_configurations_ask_no_server(
+    requests: tuple[str, list[str]], tmp_path: Path, refusal: Refusal, form: str
 ) -> None:
     address, seen = requests
     name = form.replace("URL", address)
@@ -80,19 +81,15 @@ def test_no_configuration_makes_a_request(
 
 
 @pytest.mark.parametrize("name", ['reference://{"a": 1}', "memory://a.yaml", "file:///etc/passwd", "/dev/zero", "pipe"])
-def test_no_configuration_reads_what_is_no_file(tmp_path: Path, refusal: Callable[..., str], name: str) -> None:
-    os.mkfifo(tmp_path / "pipe")
+def test_configurations_read_only_files(tmp_path: Path, refusal: Refusal, monkeypatch: Patch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
     for place, text in PLACES.items():
-        (tmp_path / f"{place}.yaml").write_text(text.replace("NAME", f"'{name}'"))
-        assert str(tmp_path / "pipe") not in name
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(tmp_path)
-            refusal("test", "--config", f"{place}.yaml")
+        Path(f"{place}.yaml").write_text(text.replace("NAME", f"'{name}'"))
+        refusal("test", "--config", f"{place}.yaml")
 
 
-def test_a_pipe_in_an_included_file_and_a_file_that_includes_itself_are_refused(
-    tmp_path: Path, refusal: Callable[..., str]
-) -> None:
+def test_an_included_pipe_and_a_file_that_includes_itself_are_refused(tmp_path: Path, refusal: Refusal) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "outer.yaml").write_text(f"{CONFIG}trainer: inner.yaml\n")
     (tmp_path / "inner.yaml").write_text("logger: pipe\n")
@@ -116,7 +113,7 @@ CODE = {
 
 @pytest.mark.parametrize("content", CODE.values(), ids=CODE.keys())
 def test_a_configuration_imports_only_lightning_and_this_package(
-    content: str, refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: str, refusal: Refusal, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.delitem(sys.modules, "evil", raising=False)
     (tmp_path / "evil.py").write_text(
@@ -125,26 +122,17 @@ def test_a_configuration_imports_only_lightning_and_this_package(
     (tmp_path / "config.yaml").write_text(content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    refusal(
-        "test",
-        "--config",
-        Path(__file__).parents[2] / "configs" / "custom_sam2l.yaml",
-        "--config",
-        tmp_path / "config.yaml",
-    )
+    ours = Path(__file__).parents[2] / "configs" / "custom_sam2l.yaml"
+    refusal("test", "--config", ours, "--config", tmp_path / "config.yaml")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> list[str]:
     """The command line of a stage without networks, which writes ``out/prototypes.ckpt``."""
-    bank = MemoryBank(
-        [Category(1, "a")],
-        torch.randn(2, 192),
-        torch.tensor([0, 0]),
-        torch.ones(2),
-        made_with={"encoder": "dinov2_nano", "img_size": 336, "context_ratio": 0.0},
-    )
+    made_with = {"encoder": "dinov2_nano", "img_size": 336, "context_ratio": 0.0}
+    shots = torch.randn(2, 192), torch.tensor([0, 0]), torch.ones(2)
+    bank = MemoryBank([Category(1, "a")], *shots, made_with=made_with)
     save_memory(bank, tmp_path / "memory.ckpt")
     (tmp_path / "config.yaml").write_text(CONFIG)
     return [
@@ -157,19 +145,15 @@ def run(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("option", ["limit_test_batches=2", "limit_test_batches=0.5", "fast_dev_run=true"])
-def test_options_that_leave_out_items_are_refused(
-    run: list[str], tmp_path: Path, refusal: Callable[..., str], option: str
+def test_options_that_leave_items_out_are_refused(
+    run: list[str], tmp_path: Path, refusal: Refusal, option: str
 ) -> None:
     assert "leaves out items" in refusal(*run, f"--trainer.{option}")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_run_finishes(
-    run: list[str],
-    tmp_path: Path,
-    refusal: Callable[..., str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    run: list[str], tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:
     add = Journal.add
 
@@ -177,7 +161,7 @@ def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_
         add(self, *item)
         shutil.rmtree(self.folder)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Journal, "add", add_and_remove)
         line = refusal(*run)
     assert "lacks 1 of 1 memories (number 1)" in line
@@ -191,7 +175,7 @@ def test_a_journal_that_is_removed_while_the_run_lasts_is_an_error_and_the_next_
 
 
 def test_a_second_run_that_is_refused_leaves_the_record_and_the_logs_of_the_first(
-    run: list[str], tmp_path: Path, refusal: Callable[..., str]
+    run: list[str], tmp_path: Path, refusal: Refusal
 ) -> None:
     out = tmp_path / "out"
     journal = Journal(out / "prototypes.ckpt")
@@ -294,7 +278,6 @@ class TestCache:
     def test_a_forged_mask_is_refused_before_it_is_decoded(self, tmp_path: Path) -> None:
         text = torch.frombuffer(bytearray(b"hhhhhhhh1 "), dtype=torch.uint8)
         entry = self.forged(tmp_path, masks=text).read("key")
-        assert entry is not None
         with pytest.raises(UserError, match="the cache holds a mask that no run wrote"):
             entry.proposals.upsampled_masks(torch.tensor([0]))
 
@@ -337,13 +320,12 @@ def test_images_are_loaded_with_a_shared_memory_that_is_smaller_than_one() -> No
     subprocess.run(["unshare", "-rm", "sh", "-c", python], cwd=Path(__file__).parents[2], timeout=110, check=True)
 
 
-def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monkeypatch: Patch) -> None:
     monkeypatch.setattr(lightning_items, "LOADING_TIMEOUT", 3)
     loader = ItemLoader(nullcontext, Squares(killed=True), SequentialSampler(Squares()), workers=1)
     with pytest.raises(RuntimeError) as caught:
         list(loader)
     reason = reason_of(caught.value)
-    assert reason is not None
     assert "a process that loads images was killed" in reason
     assert "data_load_cfgs.workers" in reason
 
