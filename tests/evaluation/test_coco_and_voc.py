@@ -9,6 +9,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
+from tests.conftest import Capture
 from tests.evaluation.records import SIDE, Box, MakeTruth, annotation, average_precision, detection, score, with_mask
 
 
@@ -107,9 +108,7 @@ def test_each_kind_of_error_by_hand(truth: MakeTruth) -> None:
     assert errors["confusion"] == {"class 1": {"missed": 2, "class 1": 1, "class 2": 1}, "class 2": {"missed": 1}}
 
 
-def test_evaluate_scores_results_of_any_detector(
-    truth: MakeTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_of_any_detector_are_scored(truth: MakeTruth, tmp_path: Path, capsys: Capture) -> None:
     """Other tools write masks without boxes, and uncompressed RLE."""
     coco = truth([with_mask(annotation(1, 1, (0, 0, 20, 20)))], classes=2)
     results = tmp_path / "other" / "results.json"

@@ -14,6 +14,7 @@ from no_time_to_train.data.coco import read_coco
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.evaluation.lvis_ap import lvis_ap
+from tests.conftest import Patch
 from tests.evaluation.records import SIDE, Box, MakeTruth, annotation, detection, score, with_mask
 
 
@@ -83,14 +84,10 @@ def test_lvis_ap_as_published_equals_pycocotools(tmp_path: Path) -> None:
 def random_lvis(tmp_path: Path) -> tuple[COCO, list[dict[str, Any]]]:
     """Eight images and seven classes; noisy, duplicate, missing and false detections, over 400 in the first image."""
     rng = np.random.default_rng(0)
-    images = [
-        {
-            "id": i,
-            "neg_category_ids": rng.choice(range(1, 8), 3, replace=False).tolist(),
-            "not_exhaustive_category_ids": rng.choice(range(1, 8), 1).tolist(),
-        }
-        for i in range(1, 9)
-    ]
+    images = [{"id": number} for number in range(1, 9)]
+    for image in images:
+        image["neg_category_ids"] = rng.choice(range(1, 8), 3, replace=False).tolist()
+        image["not_exhaustive_category_ids"] = rng.choice(range(1, 8), 1).tolist()
 
     def box() -> Box:
         return (*rng.integers(0, 40, 2).tolist(), *rng.integers(4, 50, 2).tolist())
@@ -101,14 +98,13 @@ def random_lvis(tmp_path: Path) -> tuple[COCO, list[dict[str, Any]]]:
         for _ in range(rng.integers(0, 4)):
             x, y, w, h = (np.array(one["bbox"]) + rng.integers(-3, 4, 4)).clip(1).tolist()
             results.append(detection(one["image_id"], one["category_id"], (x, y, w, h), float(rng.random())))
-    results += [
-        detection(int(rng.integers(1, 9)), int(rng.integers(1, 8)), box(), float(rng.random())) for _ in range(60)
-    ]
+    for _ in range(60):
+        results.append(detection(int(rng.integers(1, 9)), int(rng.integers(1, 8)), box(), float(rng.random())))
     results += [detection(1, int(rng.integers(1, 8)), box(), float(rng.random()) / 2) for _ in range(400)]
     return lvis_truth(tmp_path, images, annotations, "rrccfff"), list(map(with_mask, results))
 
 
-def test_lvis_ap_equals_the_lvis_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lvis_ap_equals_the_lvis_package(tmp_path: Path, monkeypatch: Patch) -> None:
     lvis = pytest.importorskip("lvis")
     monkeypatch.setattr(np, "float", float, raising=False)  # the package is older than numpy 2
     coco, results = random_lvis(tmp_path)

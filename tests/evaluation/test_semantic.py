@@ -60,13 +60,11 @@ def test_semantic_iou_as_published(tmp_path: Path) -> None:
     def id_of(position: int) -> int:
         return 200 - position
 
+    shown = [annotation(1, id_of(one), box, iscrowd=crowd, area=box[2] * box[3]) for one, box, crowd in objects]
     data = {
         "images": [{"id": i, "file_name": f"{i}.png", "height": SIDE, "width": SIDE} for i in (1, 2)],
         "categories": [{"id": id_of(position), "name": f"class {position}"} for position in range(31)],
-        "annotations": [
-            {"id": i, **with_mask(annotation(1, id_of(position), box, iscrowd=crowd, area=box[2] * box[3]))}
-            for i, (position, box, crowd) in enumerate(objects, start=1)
-        ],
+        "annotations": [{"id": i, **with_mask(one)} for i, one in enumerate(shown, start=1)],
     }
     (tmp_path / "truth.json").write_text(json.dumps(data))
     coco = read_coco(tmp_path / "truth.json")

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from no_time_to_train.cli import main
+from tests.conftest import Capture, Patch, Refusal
 from tests.prepare.sites import cdfsod_files, load, write_files, zip_of
 from tests.stand_in import WholeBox
 
 
 def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
-    tmp_path: Path, prepare: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, prepare: Callable[..., None], refused: Refusal, capsys: Capture, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("no_time_to_train.networks.box_prompts.build_box_segmenter", lambda *_: WholeBox())
     root = tmp_path / "data/cdfsod"
@@ -21,7 +22,6 @@ def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
     write_files(root, cdfsod_files("DIOR", "train/new_train", "test/new_test"))
     write_files(root, cdfsod_files("UODD"))
     (root / "UODD/test/test.jpg").unlink()
-
     with pytest.raises(SystemExit):
         prepare("cdfsod")
     complaint = capsys.readouterr().err
@@ -41,14 +41,12 @@ def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
         assert not (root / name / "prepared/test_masks.json").exists()
     prepare("cdfsod", "--sets", "FISH,DIOR", "--masks", "all")
     assert (root / "FISH/prepared/test_masks.json").is_file()
-    with pytest.raises(SystemExit):
-        prepare("cdfsod", "--sets", "DORI")
-    assert "has no set 'DORI'; choose from ArTaxOr" in capsys.readouterr().err
+    assert "has no set 'DORI'; choose from ArTaxOr" in refused("cdfsod", "--sets", "DORI")
 
 
 @pytest.mark.parametrize("has_sam_h", [True, False])
 def test_masks_are_made_by_sam_h_where_its_checkpoint_is_there_and_otherwise_a_note_says_so(
-    has_sam_h: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    has_sam_h: bool, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sam_h = Path("checkpoints/sam_vit_h_4b8939.pth")

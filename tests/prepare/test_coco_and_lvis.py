@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from no_time_to_train.benchmarks.prepare import archives, coco2017, lvis
-from no_time_to_train.cli import main
+from tests.conftest import Patch, Refusal
 from tests.prepare.sites import Site, coco_file, files_in, load, picture
 
 
 def test_coco_is_downloaded_completely_and_only_once(
-    coco_site: Site, tmp_path: Path, prepare: Callable[..., None], refused: Callable[..., str]
+    coco_site: Site, tmp_path: Path, prepare: Callable[..., None], refused: Refusal
 ) -> None:
     assert "4 of 4 pieces are missing" in refused("coco", "--check")
     assert coco_site.asked == []
@@ -38,7 +38,7 @@ def test_coco_is_downloaded_completely_and_only_once(
 
 
 def test_interrupted_unpacking_resumes_without_a_second_download(
-    coco_site: Site, tmp_path: Path, prepare: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    coco_site: Site, tmp_path: Path, prepare: Callable[..., None], monkeypatch: Patch
 ) -> None:
     written: list[str] = []
     write = archives._write
@@ -62,11 +62,7 @@ def test_interrupted_unpacking_resumes_without_a_second_download(
 
 
 def test_other_numbers_than_the_published_ones_are_an_error(
-    coco_site: Site,
-    tmp_path: Path,
-    prepare: Callable[..., None],
-    refused: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
+    coco_site: Site, prepare: Callable[..., None], refused: Refusal, monkeypatch: Patch
 ) -> None:
     monkeypatch.setitem(coco2017.COUNTS, "val2017", {"images": 5_000, "annotations": 36_781})
     complaint = refused("coco")
@@ -75,18 +71,15 @@ def test_other_numbers_than_the_published_ones_are_an_error(
     prepare("coco", "--subset")
 
 
-def test_images_missing_in_the_archive_are_counted(
-    coco_site: Site, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(
-        coco2017.IMAGES, "val2017", coco_site.archive("val2017.zip", {"val2017/000000000010.jpg": picture(0)})
-    )
+def test_images_missing_in_the_archive_are_counted(coco_site: Site, refused: Refusal, monkeypatch: Patch) -> None:
+    one = coco_site.archive("val2017.zip", {"val2017/000000000010.jpg": picture(0)})
+    monkeypatch.setitem(coco2017.IMAGES, "val2017", one)
     assert "COCO val2017 images: 2 of 3 images are missing in" in (complaint := refused("coco"))
     assert "the first is 000000000011.jpg, although this step has run; source: http" in complaint
 
 
 def test_lvis_gets_file_names_and_minival_and_downloads_only_missing_images(
-    coco_site: Site, tmp_path: Path, prepare: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    coco_site: Site, tmp_path: Path, prepare: Callable[..., None], monkeypatch: Patch
 ) -> None:
     extra = {"neg_category_ids": [1], "not_exhaustive_category_ids": []}
     polygon = {"segmentation": [[1, 1, 9, 1, 9, 9]]}
@@ -114,7 +107,7 @@ def test_lvis_gets_file_names_and_minival_and_downloads_only_missing_images(
     assert len(coco_site.asked) == 4
 
 
-def test_message_for_an_unknown_data_set_lists_the_known_ones(refused: Callable[..., str]) -> None:
+def test_message_for_an_unknown_data_set_lists_the_known_ones(refused: Refusal) -> None:
     assert re.search("invalid choice: 'voc' .*coco.*pascal-voc.*cdfsod.*lvis", refused("voc"))
 
 
@@ -129,13 +122,12 @@ def test_message_for_an_unknown_data_set_lists_the_known_ones(refused: Callable[
     ],
 )
 def test_configurations_read_the_prepared_files(
-    name: str, references: str, targets: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    name: str, references: str, targets: str, tmp_path: Path, refusal: Refusal, monkeypatch: Any
 ) -> None:
     config = Path(__file__).parents[2] / "configs" / f"{name}_sam2l.yaml"
     monkeypatch.chdir(tmp_path)
     key = "--model.init_args.model_cfg"  # the nano networks ship with the package
     nano = [f"{key}.sam2_cfg_file", "sam2_nano", f"{key}.encoder_cfg.name", "dinov2_nano"]
-    with pytest.raises(SystemExit):
-        main(["test", "--config", str(config), "--out_path", "memory.ckpt", "--trainer.accelerator", "cpu", *nano])
-    assert capsys.readouterr().err.endswith(f"error: file not found: data/{references}\n")
+    words = ["test", "--config", config, "--out_path", "memory.ckpt", "--trainer.accelerator", "cpu", *nano]
+    assert refusal(*words) == f"error: file not found: data/{references}"
     assert f"json_file: data/{targets}\n" in config.read_text()
