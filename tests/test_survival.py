@@ -76,8 +76,13 @@ def test_ctrl_c_ends_a_stage_with_one_line_that_says_how_to_resume(
             break
         seconds += 0.2
     assert hint in ended.stdout
+    (tmp_path / "pictures").mkdir(exist_ok=True)
+    for name in ("results.json", "metrics.json", "skipped.json", "run.json", "pictures/201.jpg"):
+        path = tmp_path / name
+        path.with_name(f".{path.name}.x7_k2q9z.tmp").touch()  # as a killed run leaves them
     assert command(run).returncode == 0
     assert (tmp_path / "results.json").read_bytes() == (undisturbed / "results.json").read_bytes()
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_run_killed_at_random_moments_gives_what_an_undisturbed_one_gives(
@@ -97,26 +102,10 @@ def test_a_run_killed_at_random_moments_gives_what_an_undisturbed_one_gives(
         assert not list(folder.glob(".*")), "no journal and no temporary file is left"
 
 
-def test_when_one_of_several_processes_dies_the_run_ends_and_any_number_of_processes_resumes_it(
-    command: Command, undisturbed: Path, stage: Stage, tmp_path: Path
-) -> None:
-    run = stage()
-    process = start([*run, "--trainer.devices", "2"])
-    while not list(tmp_path.glob(".results.json.run/*.item")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-    children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "run_lightning"], capture_output=True, text=True)
-    for child in children.stdout.split():
-        os.kill(int(child), signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert not (tmp_path / "results.json").exists()
-    assert "resuming: " in command(run).stdout
-    assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
-
-
 @pytest.mark.parametrize("killed", ["the first process", "another process"])
-def test_all_processes_of_a_run_end_with_any_of_them(killed: str, stage: Stage, tmp_path: Path) -> None:
+def test_all_processes_of_a_run_end_with_any_of_them_and_one_process_can_resume_it(
+    killed: str, command: Command, undisturbed: Path, stage: Stage, tmp_path: Path
+) -> None:
     run = start([*stage("--model.init_args.data_load_cfgs.workers", "1"), "--trainer.devices", "2"])
     while not list(tmp_path.glob(".results.json.run/*.item")):
         assert run.poll() is None, run.communicate()
@@ -129,6 +118,10 @@ def test_all_processes_of_a_run_end_with_any_of_them(killed: str, stage: Stage, 
     time.sleep(0.5)
     assert not [pid for pid in processes if Path(f"/proc/{pid}/fd").exists() and environment_of(pid)]
     assert killed == "the first process" or "error: process 2 of the run was ended by SIGKILL" in output
+    assert run.returncode != 0
+    assert not (tmp_path / "results.json").exists()
+    assert "resuming: " in command(stage()).stdout
+    assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
 
 
 def descendants(pid: int) -> list[int]:
@@ -144,15 +137,6 @@ def environment_of(pid: int) -> dict[str, str]:
     except OSError:
         return {}
     return dict(part.split("=", 1) for part in content.split("\0") if "=" in part)
-
-
-def test_temporary_files_of_killed_runs_are_removed(command: Command, stage: Stage, tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    for name in ("results.json", "metrics.json", "skipped.json", "run.json", "pictures/201.jpg"):
-        path = tmp_path / name
-        path.with_name(f".{path.name}.x7_k2q9z.tmp").touch()
-    assert command(stage()).returncode == 0
-    assert not list(tmp_path.rglob(".*"))
 
 
 def test_finished_items_of_another_configuration_are_refused_with_what_differs(
