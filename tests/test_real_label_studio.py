@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from no_time_to_train.data.rle import coco_object, decode_mask, encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.evaluation.coco_ap import coco_ap
 from no_time_to_train.method.memory_bank import Category
+from tests.web import free_port
 
 httpx = pytest.importorskip("httpx")
 
@@ -48,12 +48,6 @@ INTERFACE = f"""<View><Image name="photo" value="$image"/>
 <BrushLabels name="masks" toName="photo">{LABELS}</BrushLabels>
 <RectangleLabels name="boxes" toName="photo" smart="true">{LABELS}</RectangleLabels>
 <KeyPointLabels name="clicks" toName="photo" smart="true">{LABELS}</KeyPointLabels></View>"""
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,20 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train import ReferenceSegmenter, Settings, UserError
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.data.rle import decode_mask, encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import Settings
 from no_time_to_train.pipeline.output_folder import OutputFolder
+
+pytest.importorskip("gradio", reason="the app's extra is not installed")
+
+import gradio as gr
+
+from no_time_to_train_extras.app import guarded_app
+from no_time_to_train_extras.app.actions import Actions
+from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf
 from no_time_to_train_extras.app.page_service import PageService
 from no_time_to_train_extras.app.photos import Thumbnails, find_photos
 from no_time_to_train_extras.app.project import Annotation, Project
@@ -33,9 +39,10 @@ from no_time_to_train_extras.app.video_frames import Videos
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
 from no_time_to_train_extras.server.service import Upload
+from tests.conftest import Patch
 
-#: The photos, and the seed that draws them.
-PHOTOS, SEED = 3, 777
+#: The photos, the seed that draws them, and what the step in which references are confirmed is called after.
+PHOTOS, SEED, SOURCE = 3, 777, Path("instances.json")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +66,12 @@ def workspace(folder: Path, tmp_path: Path) -> Iterator[Workspace]:
     found.search.close()
 
 
+@pytest.fixture
+def annotations(workspace: Workspace, references: list[Reference]) -> list[Annotation]:
+    """The references as objects of the photos; nothing is confirmed yet."""
+    return take_annotations(references, photos_of(workspace), workspace.segmenter)[0]
+
+
 def settle(workspace: Workspace) -> None:
     """Wait until all photos are ranked with the present memory, and the lowest scores were looked for."""
     search = workspace.search
@@ -66,6 +79,17 @@ def settle(workspace: Workspace) -> None:
         search.start()
     with search.state:
         assert search.state.wait_for(lambda: search.settled == search.memory and search.progress().done, 120)
+
+
+def wait_for(workspace: Workspace, happened: Callable[[], bool]) -> None:
+    with workspace.search.state:
+        assert workspace.search.state.wait_for(happened, 30)
+
+
+def actions_of(workspace: Workspace, folder: Path) -> Actions:
+    """What the page calls; its files are in a folder."""
+    lists = Lists(workspace, Thumbnails(folder / "thumbnails", workspace.photos))
+    return Actions(workspace, lists, folder, folder / "uploads")
 
 
 def event(number: int, name: str, *values: object) -> Mock:
@@ -82,7 +106,7 @@ def confirmed(workspace: Workspace) -> int:
 
 
 def test_references_in_the_photos_are_confirmed_in_one_step_and_the_others_stay_references(
-    workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path
+    workspace: Workspace, references: list[Reference], tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere.png"
     shutil.copy(references[0].image, elsewhere)
@@ -94,28 +118,23 @@ def test_references_in_the_photos_are_confirmed_in_one_step_and_the_others_stay_
     given = [*references, boxed, plain, away]
     annotations, others = take_annotations(given, photos_of(workspace), workspace.segmenter)
     assert others == [plain, away]
-    workspace.confirm(annotations, folder / "instances.json")
+    workspace.confirm(annotations, SOURCE)
     assert confirmed(workspace) == len(references) + 1
     assert workspace.project.next_undo == f"{len(references) + 1} references of instances.json"
     workspace.undo()
     assert (confirmed(workspace), workspace.classes) == (0, [])
-    workspace.confirm(annotations, folder / "instances.json")
+    workspace.confirm(annotations, SOURCE)
     assert confirmed(workspace) == 0, "the person took them back"
 
 
-def test_what_the_person_said_about_an_object_counts_more_than_a_reference(
-    workspace: Workspace, references: list[Reference], folder: Path
-) -> None:
-    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+def test_what_the_person_said_counts_more_than_a_reference(workspace: Workspace, annotations: list[Annotation]) -> None:
     workspace.do("gravel: shown", [Annotation(0, annotations[0].photo, "gravel", annotations[0].mask)])
-    workspace.confirm(annotations, folder)
+    workspace.confirm(annotations, SOURCE)
     assert workspace.items(annotations[0].photo)[0].label == "gravel"
-    assert confirmed(workspace) == len(references)
+    assert confirmed(workspace) == len(annotations)
 
 
-def test_a_copy_of_a_photo_counts_as_the_photo(
-    workspace: Workspace, references: list[Reference], tmp_path: Path
-) -> None:
+def test_a_copied_photo_counts_as_the_photo(workspace: Workspace, references: list[Reference], tmp_path: Path) -> None:
     copy = tmp_path / "copy.png"
     shutil.copy(references[0].image, copy)
     one = Reference(references[0].label, copy, references[0].mask)
@@ -123,19 +142,16 @@ def test_a_copy_of_a_photo_counts_as_the_photo(
     assert ([one.photo for one in annotations], others) == ([references[0].image.name], [])
 
 
-def test_lowest_scores_begin_at_the_automatic_ones_and_a_chosen_one_stays(
-    workspace: Workspace, references: list[Reference], folder: Path
-) -> None:
-    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+def test_thresholds_are_automatic_and_chosen_ones_stay(workspace: Workspace, annotations: list[Annotation]) -> None:
     photos_by_class: dict[str, set[str]] = {}
     for one in annotations:
         photos_by_class.setdefault(one.label, set()).add(one.photo)
     several = {label for label, photos in photos_by_class.items() if len(photos) > 1}
-    workspace.confirm(annotations[:1], folder)
+    workspace.confirm(annotations[:1], SOURCE)
     settle(workspace)
     assert workspace.automatic == {}, "one reference shows nothing"
     assert workspace.thresholds.of(annotations[0].label) == workspace.score
-    workspace.confirm(annotations, folder)
+    workspace.confirm(annotations, SOURCE)
     settle(workspace)
     assert workspace.automatic
     assert workspace.automatic.keys() <= several
@@ -155,9 +171,7 @@ def test_lowest_scores_begin_at_the_automatic_ones_and_a_chosen_one_stays(
     assert workspace.thresholds.of(label) == score
 
 
-def test_classes_that_were_loaded_keep_the_default_score(
-    workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path
-) -> None:
+def test_loaded_classes_keep_the_default(workspace: Workspace, references: list[Reference], tmp_path: Path) -> None:
     workspace.segmenter.add_references(references)
     loaded = Workspace(workspace.segmenter, photos_of(workspace), Videos({}), tmp_path / "other")
     try:
@@ -168,26 +182,18 @@ def test_classes_that_were_loaded_keep_the_default_score(
         loaded.search.close()
 
 
-def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_changed(
-    workspace: Workspace, tmp_path: Path
-) -> None:
-    gr = pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train_extras.app.actions import Actions
-    from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf
-
+def test_many_photos_are_shown_in_parts_and_only_what_changed_is_sent(workspace: Workspace, tmp_path: Path) -> None:
     for number in range(AT_ONCE + 2):
         Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number:03}.png")
-    many = Workspace(
-        workspace.segmenter, *find_photos([str(tmp_path)], tmp_path / "app", tmp_path / "app"), tmp_path / "app"
-    )
-    thumbnails = Thumbnails(tmp_path / "app" / "thumbnails", many.photos)
-    lists, shelf, skip = Lists(many, thumbnails), Shelf(), [gr.skip()] * 5
+    many = start(workspace.segmenter, [tmp_path], tmp_path / "app")
+    actions, shelf, skip = actions_of(many, tmp_path / "app"), Shelf(), [gr.skip()] * 5
+    lists = actions.lists
     gallery, text, back, more, _ = lists.update(shelf, "000.png")
     assert (gallery["value"].count("<img"), text["value"]) == (AT_ONCE, f"1 to {AT_ONCE} of {AT_ONCE + 2}")
     assert re.findall("data-photo='([^']*)' aria-current", gallery["value"]) == ["000.png"]
     assert (back["interactive"], more["interactive"]) == (False, True)
     deadline = time.monotonic() + 60
-    while thumbnails.made < AT_ONCE and time.monotonic() < deadline:
+    while lists.thumbnails.made < AT_ONCE and time.monotonic() < deadline:
         time.sleep(0.01)
     gallery, *_ = lists.update(shelf, "000.png")
     assert re.findall(r"(\d+)\.jpg'", gallery["value"]) == [f"{number:03}" for number in range(AT_ONCE)]
@@ -195,7 +201,6 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
     gallery, text, *_ = lists.update(shelf, f"{AT_ONCE:03}.png")
     assert re.findall(r"<span>(.*?)</span>", gallery["value"]) == [f"{AT_ONCE + number:03}.png" for number in range(2)]
     assert text["value"] == f"{AT_ONCE + 1} to {AT_ONCE + 2} of {AT_ONCE + 2}", "the open photo is brought into view"
-    actions = Actions(many, lists, tmp_path, tmp_path)
     _, text, *_ = actions.turn(View(f"{AT_ONCE + 1:03}.png"), shelf, by=-1)
     assert text["value"] == f"1 to {AT_ONCE} of {AT_ONCE + 2}", "the person's turn counts more"
     gallery, *_ = actions.sort(View("000.png"), shelf, "name", " 06")
@@ -206,12 +211,7 @@ def test_many_photos_are_shown_in_parts_and_nothing_is_sent_where_nothing_change
 
 def test_a_photo_is_drawn_once_more_after_it_was_opened(workspace: Workspace, tmp_path: Path) -> None:
     """An answer about the photo that was open before may come late, and would otherwise stay."""
-    gr = pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train_extras.app.actions import Actions
-    from no_time_to_train_extras.app.lists import Lists, Shelf
-
-    lists, shelf = Lists(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos)), Shelf()
-    actions = Actions(workspace, lists, tmp_path, tmp_path)
+    actions, shelf = actions_of(workspace, tmp_path), Shelf()
     view, scene, *_ = actions.load(View())
     assert actions.tick(view, shelf)[0] == scene
     assert actions.tick(view, shelf)[:2] == [gr.skip()] * 2
@@ -219,10 +219,9 @@ def test_a_photo_is_drawn_once_more_after_it_was_opened(workspace: Workspace, tm
 
 @pytest.mark.parametrize("steps", [40, pytest.param(500, marks=pytest.mark.slow)])
 def test_random_steps_of_four_clients_end_with_every_photo_searched_and_no_step_lost(
-    workspace: Workspace, references: list[Reference], folder: Path, steps: int
+    workspace: Workspace, annotations: list[Annotation], steps: int
 ) -> None:
-    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
-    workspace.confirm(annotations, folder)
+    workspace.confirm(annotations, SOURCE)
     workspace.search.start()
     labels = sorted({one.label for one in annotations})
 
@@ -257,37 +256,28 @@ def test_random_steps_of_four_clients_end_with_every_photo_searched_and_no_step_
 
 
 def test_a_failure_that_nobody_foresaw_is_shown_and_the_search_goes_on(
-    workspace: Workspace, references: list[Reference], folder: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, annotations: list[Annotation], monkeypatch: Patch
 ) -> None:
-    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
-
-    def fail(*_: object) -> None:
-        raise ValueError("zip() argument 2 is shorter")
 
     monkeypatch.setattr("no_time_to_train_extras.app.search.PAUSE", 0.05)
     with monkeypatch.context() as patch:
-        patch.setattr(workspace.finder, "measure", fail)
-        workspace.confirm(annotations, folder)
+        patch.setattr(workspace.finder, "measure", Mock(side_effect=ValueError("zip() argument 2 is shorter")))
+        workspace.confirm(annotations, SOURCE)
         settle(workspace)
-        with workspace.search.state:
-            assert workspace.search.state.wait_for(lambda: "zip() argument" in workspace.search.problem, 10)
+        wait_for(workspace, lambda: "zip() argument" in workspace.search.problem)
     workspace.undo()
     settle(workspace)
     assert workspace.search.thread.is_alive()
-    with workspace.search.state:
-        assert workspace.search.state.wait_for(lambda: not workspace.search.problem, 20)
+    wait_for(workspace, lambda: not workspace.search.problem)
 
 
-def test_a_full_disk_marks_no_photo_and_the_search_goes_on_once_there_is_room(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_marks_no_photo_and_the_search_goes_on_with_room(workspace: Workspace, monkeypatch: Patch) -> None:
     full = UserError("the cache cannot be written: No space left on device")
     monkeypatch.setattr("no_time_to_train_extras.app.search.PAUSE", 0.05)
     with monkeypatch.context() as patch:
         patch.setattr(workspace.search.cache, "write", Mock(side_effect=full))
         workspace.search.start()
-        with workspace.search.state:
-            assert workspace.search.state.wait_for(lambda: "No space left" in workspace.search.problem, 20)
+        wait_for(workspace, lambda: "No space left" in workspace.search.problem)
     settle(workspace)
     assert [photo.problem for photo in workspace.photos.values()] == [""] * PHOTOS
     assert workspace.search.problem == ""
@@ -364,9 +354,7 @@ def test_a_photo_that_is_replaced_is_searched_again_and_shows_no_annotation_of_t
     assert found.export(own.parent / "results").images == PHOTOS
 
 
-def test_a_photo_that_is_replaced_while_it_is_read_leaves_no_masks_under_the_name_of_the_old_one(
-    workspace: Workspace, own: Path
-) -> None:
+def test_a_photo_replaced_while_it_is_read_leaves_no_masks_of_the_old_one(workspace: Workspace, own: Path) -> None:
     found = start(workspace.segmenter, [own], own.parent / "other")
     name, *_ = found.photos
     target = found.photos[name].target
@@ -423,7 +411,7 @@ def test_a_project_of_an_earlier_version_keeps_its_annotations(
     assert confirmed(start(workspace.segmenter, [own], out)) == confirmed(first) == len(references)
 
 
-def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, folder: Path, tmp_path: Path) -> None:
+def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, tmp_path: Path) -> None:
     name, *_ = workspace.photos
     height, width = workspace.opened.pixels(name).shape[:2]
     places = [(y, x) for y in range(0, height - 8, 16) for x in range(0, width - 8, 16)][:300]
@@ -432,7 +420,7 @@ def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, fol
         mask = np.zeros((height, width), bool)
         mask[y : y + 8, x : x + 8] = True
         annotations.append(Annotation(0, name, "tile", encode_mask(mask), reference=not annotations))
-    workspace.confirm(annotations, folder)
+    workspace.confirm(annotations, SOURCE)
     settle(workspace)
     workspace.export(tmp_path / "results", list(FORMATS))
     with Image.open(tmp_path / "results" / "masks" / f"{Path(name).stem}.png") as masks:
@@ -440,9 +428,9 @@ def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, fol
 
 
 def test_an_export_that_was_killed_can_be_repeated(
-    workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, annotations: list[Annotation], tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    workspace.confirm(take_annotations(references, photos_of(workspace), workspace.segmenter)[0], folder)
+    workspace.confirm(annotations, SOURCE)
     settle(workspace)
     with monkeypatch.context() as patch:
         patch.setattr(OutputFolder, "finish", Mock(side_effect=KeyboardInterrupt))
@@ -455,16 +443,11 @@ def test_an_export_that_was_killed_can_be_repeated(
 def test_photos_of_one_name_that_are_added_at_once_are_all_kept_and_replace_no_other(
     workspace: Workspace, own: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train_extras.app.actions import Actions
-    from no_time_to_train_extras.app.lists import Lists
-
     (own / "uploads").mkdir()
     Image.new("RGB", (99, 77)).save(own / "uploads" / "photo.png")
     found = start(workspace.segmenter, [own], tmp_path / "project")
-    uploads = tmp_path / "project" / "uploads"
-    uploads.mkdir()
-    actions = Actions(found, Lists(found, Thumbnails(tmp_path / "thumbnails", found.photos)), tmp_path, uploads)
+    (tmp_path / "project" / "uploads").mkdir()
+    actions = actions_of(found, tmp_path / "project")
     files = [tmp_path / str(number) / "photo.png" for number in range(16)]
     for number, file in enumerate(files):
         file.parent.mkdir()
@@ -476,27 +459,18 @@ def test_photos_of_one_name_that_are_added_at_once_are_all_kept_and_replace_no_o
     assert added["uploads/photo.png"] == 99
 
 
-def test_a_photo_that_cannot_be_read_is_opened_with_the_reason_in_its_title(
-    workspace: Workspace, own: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train_extras.app.actions import Actions
-    from no_time_to_train_extras.app.lists import Lists
-
+def test_an_unreadable_photo_has_the_reason_in_its_title(workspace: Workspace, own: Path, tmp_path: Path) -> None:
     (own / "000000.png").write_text("no image")
     found = start(workspace.segmenter, [own], tmp_path / "project")
-    thumbnails = Thumbnails(tmp_path / "thumbnails", found.photos)
-    _, text, *_ = Actions(found, Lists(found, thumbnails), tmp_path, tmp_path).load(View())
-    scene = json.loads(text)
+    scene = json.loads(actions_of(found, tmp_path).load(View())[1])
     assert (scene["photo"], scene["url"]) == ("000000.png", None)
     assert "cannot be read" in scene["hint"]
 
 
 def test_a_class_that_is_renamed_keeps_its_place_its_threshold_and_its_references_and_can_be_undone(
-    workspace: Workspace, references: list[Reference], folder: Path
+    workspace: Workspace, annotations: list[Annotation]
 ) -> None:
-    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
-    workspace.confirm(annotations, folder)
+    workspace.confirm(annotations, SOURCE)
     before, count = list(workspace.classes), confirmed(workspace)
     workspace.set_threshold(before[0], 0.25)
     workspace.rename_class(before[0], "new name")
@@ -512,11 +486,8 @@ def test_a_class_that_is_renamed_keeps_its_place_its_threshold_and_its_reference
         workspace.rename_class(before[0], "new name")
 
 
-def test_a_renamed_class_keeps_its_color_and_one_that_it_joins_has_its_own(
-    workspace: Workspace, references: list[Reference], folder: Path
-) -> None:
-    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
-    workspace.confirm(annotations, folder)
+def test_a_renamed_class_keeps_its_color_if_it_joins_none(workspace: Workspace, annotations: list[Annotation]) -> None:
+    workspace.confirm(annotations, SOURCE)
     first, second, *_ = workspace.classes
     workspace.set_color(first, "#ff0080")
     workspace.set_color("no class", "#ff0080")
@@ -530,9 +501,7 @@ def test_a_renamed_class_keeps_its_color_and_one_that_it_joins_has_its_own(
     assert workspace.project.colors == {"new name": "#ff0080"}
 
 
-def test_a_reviewed_photo_stays_reviewed_whatever_it_is_called_and_projects_without_reviews_are_read(
-    workspace: Workspace,
-) -> None:
+def test_a_reviewed_photo_stays_reviewed_under_any_name_and_older_projects_are_read(workspace: Workspace) -> None:
     first, second, *_ = list(workspace.photos)
     workspace.review(first)
     assert workspace.ordered("review") == sorted(workspace.photos, key=lambda name: name == first)
@@ -550,40 +519,21 @@ def test_a_reviewed_photo_stays_reviewed_whatever_it_is_called_and_projects_with
 
 
 def test_a_photo_with_as_many_objects_as_are_found_at_most_says_so(
-    workspace: Workspace, references: list[Reference], folder: Path, tmp_path: Path
+    workspace: Workspace, annotations: list[Annotation], tmp_path: Path
 ) -> None:
-    pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train_extras.app.actions import Actions
-    from no_time_to_train_extras.app.lists import Lists
-
     segmenter = workspace.segmenter.segmenter
     segmenter.settings = replace(segmenter.settings, max_instances=2)
-    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
-    workspace.confirm(annotations[:1], folder)
+    workspace.confirm(annotations[:1], SOURCE)
     workspace.set_threshold(annotations[0].label, 0.05)
     settle(workspace)
     full = [name for name in workspace.photos if workspace.shown(name).full]
     assert full
-    actions = Actions(
-        workspace, Lists(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos)), folder, folder
-    )
-    assert "--max-instances" in json.loads(actions.scene(View(full[0])))["hint"]
+    assert "--max-instances" in json.loads(actions_of(workspace, tmp_path).scene(View(full[0])))["hint"]
 
 
-def test_pictures_and_unused_uploads_are_removed_and_sooner_where_they_are_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("gradio", reason="the app's extra is not installed")
-    from no_time_to_train_extras.app import guarded_app
-
+def test_unused_pictures_and_uploads_are_removed_and_sooner_if_many(tmp_path: Path, monkeypatch: Patch) -> None:
     app = guarded_app.GuardedApp("127.0.0.1", tmp_path, lambda name, values: "")
-    ages = {
-        "shown/image.jpg": 70,
-        "new/image.jpg": 5,
-        "upload/a.png": 70,
-        "upload/old.png": 700,
-        "thumbnails/b.jpg": 700,
-    }
+    ages = {"shown/image.jpg": 70, "new/image.jpg": 5, "upload/a.png": 70, "upload/old.png": 700}
     for name, age in {**ages, "thumbnails/b.jpg": 700}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(bytes(100))
@@ -599,12 +549,11 @@ def test_pictures_and_unused_uploads_are_removed_and_sooner_where_they_are_many(
 
 
 def test_the_search_never_sees_a_step_without_the_memory_that_follows_from_it(
-    workspace: Workspace, references: list[Reference], folder: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, annotations: list[Annotation], monkeypatch: Patch
 ) -> None:
-    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
     labels = [one.label for one in annotations]
     several = max(labels, key=labels.count)
-    workspace.confirm([next(one for one in annotations if one.label == several)], folder)
+    workspace.confirm([next(one for one in annotations if one.label == several)], SOURCE)
     settle(workspace)
     learn = workspace.learn
     with ThreadPoolExecutor(1) as search:
@@ -616,14 +565,14 @@ def test_the_search_never_sees_a_step_without_the_memory_that_follows_from_it(
 
         found: list[Future[None]] = []
         monkeypatch.setattr(workspace, "learn", slowly)
-        workspace.confirm(annotations, folder)
+        workspace.confirm(annotations, SOURCE)
     assert [one.exception() for one in found] == [None]
 
 
 def test_a_program_gets_what_the_page_shows_and_keeps_the_memory_with_which_it_asked(
-    workspace: Workspace, references: list[Reference]
+    workspace: Workspace, annotations: list[Annotation]
 ) -> None:
-    (shown, *_), _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    shown = annotations[0]
     workspace.do("shown", [shown])
     service = PageService(workspace)
     memory = service.memory(None)
