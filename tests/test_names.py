@@ -1,6 +1,5 @@
 """The names of classes as a second cue next to references. The text towers here are tiny, with random weights."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from no_time_to_train import ReferenceSegmenter
-from no_time_to_train.errors import UserError
+from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train_extras.class_names.second_cue import mix
 from no_time_to_train_extras.class_names.text_tower import TextTower
-from tests.conftest import Photo
+from tests.conftest import Patch, Photo, Refusal
 
 NANO_WIDTH = 192
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -47,8 +45,6 @@ def segmenter() -> ReferenceSegmenter:
 
 
 def prototypes_of(segmenter: ReferenceSegmenter) -> torch.Tensor:
-    assert segmenter.memory is not None
-    assert segmenter.memory.prototypes is not None
     return segmenter.memory.prototypes
 
 
@@ -69,9 +65,7 @@ def test_a_name_has_the_vector_that_the_whole_model_gives_to_a_photo_of_it(tmp_p
     torch.testing.assert_close(vectors[:1], expected)  # padding changes nothing
 
 
-def test_names_join_what_proposals_are_compared_with_and_leave_the_memory_alone(
-    tmp_path: Path, segmenter: ReferenceSegmenter
-) -> None:
+def test_names_join_the_prototypes_and_leave_the_memory_alone(tmp_path: Path, segmenter: ReferenceSegmenter) -> None:
     save_tipsv2(tmp_path, NANO_WIDTH)
     own = prototypes_of(segmenter).clone()
     segmenter.use_names(0.3, tmp_path)
@@ -105,20 +99,20 @@ def test_a_weight_outside_0_to_1_is_refused(segmenter: ReferenceSegmenter, weigh
         segmenter.use_names(weight)
 
 
-def test_without_the_package_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_message_says_how_to_install_it(monkeypatch: Patch) -> None:
     monkeypatch.setattr("no_time_to_train_extras.class_names.text_tower.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'no-time-to-train\[names\]'"):
         TextTower("google/tipsv2-b14")
 
 
-def test_a_folder_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_named(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setattr("no_time_to_train_extras.class_names.text_tower.find_spec", lambda name: True)
     with pytest.raises(UserError, match=r"folder not found: .*nothing"):
         TextTower(tmp_path / "nothing")
 
 
 def test_segment_refuses_names_with_other_encoders_and_with_measured_thresholds(
-    photo: Photo, tmp_path: Path, refusal: Callable[..., str]
+    photo: Photo, tmp_path: Path, refusal: Refusal
 ) -> None:
     shown = ["segment", "--reference", photo.reference(), "--images", photo.path, "--nano", "--out", tmp_path / "out"]
     assert "names need an encoder that shares a space with texts" in refusal(*map(str, shown), "--names", "0.2")
@@ -128,9 +122,7 @@ def test_segment_refuses_names_with_other_encoders_and_with_measured_thresholds(
     assert "--names-only stands alone" in alone
 
 
-def test_classes_with_a_name_only_have_its_vector_and_take_no_references(
-    tmp_path: Path, segmenter: ReferenceSegmenter
-) -> None:
+def test_classes_of_a_name_only_have_its_vector_and_no_reference(tmp_path: Path, segmenter: ReferenceSegmenter) -> None:
     save_tipsv2(tmp_path, NANO_WIDTH)
     with pytest.raises(UserError, match="an empty memory"):
         segmenter.add_names(["bird"], tmp_path)

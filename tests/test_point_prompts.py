@@ -1,6 +1,5 @@
 """Masks from points and boxes: those of SAM 2's own predictor, the same from Python, files and clicks in the app."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,11 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from no_time_to_train import ReferenceSegmenter
 from no_time_to_train.cli import main
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.networks.box_prompts import PromptedImage, Sam2Boxes
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.registry import default_checkpoint
-from tests.conftest import Photo
-from tests.reference_folders import LABEL, labelme, write
+from tests.conftest import Patch, Photo
 
 SCENE = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (90, 120))
 OTHER = draw_scene(np.random.default_rng(1), NOVEL_CLASSES, (60, 80))
@@ -49,9 +46,7 @@ def test_prompts_give_the_masks_of_the_predictor_itself(sam2: Sam2Boxes) -> None
     assert np.array_equal(predicted_iou, expected_iou)
 
 
-def test_images_keep_their_features_whatever_other_image_is_prompted(
-    sam2: Sam2Boxes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_keep_their_features_while_others_are_prompted(sam2: Sam2Boxes, monkeypatch: Patch) -> None:
     first, second = PromptedImage(sam2, SCENE.image), PromptedImage(sam2, OTHER.image)
     expected = first.masks([(X, Y)])[0]
     monkeypatch.setattr(sam2.predictor.model, "forward_image", None)  # no image can be encoded any more
@@ -89,17 +84,6 @@ def test_one_point_is_the_same_as_a_list_of_it(segmenter: ReferenceSegmenter, ph
     assert np.array_equal(alone, segmenter.add_reference("thing", photo.path, points=np.array([first])))
     both = segmenter.add_reference("thing", photo.path, point=first, points=[second])
     assert np.array_equal(both, segmenter.add_reference("thing", photo.path, points=[first, second]))
-
-
-def test_points_of_one_group_in_a_labelme_file_are_one_object(photo: Photo, tmp_path: Path) -> None:
-    labelme("point")(tmp_path, photo)
-    content = json.loads((tmp_path / "a.json").read_text())
-    point = {"label": LABEL, "shape_type": "point", "group_id": 4, "points": [[50, 40]]}
-    content["shapes"] = [point, content["shapes"][0], {**point, "points": [[52, 41]]}]
-    write(tmp_path / "a.json", json.dumps(content))
-    grouped, alone = find_references(tmp_path).references
-    assert grouped.points == ((50, 40), (52, 41))
-    assert len(alone.points) == 1
 
 
 def test_the_page_of_references_says_which_prompts_made_a_mask(photo: Photo, tmp_path: Path) -> None:

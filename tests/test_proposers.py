@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from no_time_to_train import ReferenceSegmenter
+from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train.api.sources import NetworkSource, build_sources
 from no_time_to_train.cli import main
-from no_time_to_train.errors import UserError
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train_extras.proposers import SOURCES, build_source
 from no_time_to_train_extras.proposers.everything import Everything, build_generator
 from no_time_to_train_extras.proposers.exemplars import Exemplar, Sam3Exemplars, draw_canvas
+from tests.conftest import Patch
 from tests.tiny_proposers import save_mm_grounding_dino, save_owlv2, save_sam3
 
 HEIGHT, WIDTH = 90, 130
@@ -76,9 +77,7 @@ def assert_proposals(given: Given, height: int = HEIGHT, width: int = WIDTH) -> 
 
 @pytest.mark.parametrize("name", SAVED)
 @pytest.mark.parametrize("picture", [PICTURE, UPRIGHT])
-def test_boxes_lie_in_the_image_and_scores_in_0_to_1(
-    source: Callable[[str], Any], name: str, picture: NDArray[np.uint8]
-) -> None:
+def test_boxes_and_scores_are_in_range(source: Callable[[str], Any], name: str, picture: NDArray[np.uint8]) -> None:
     assert_proposals(source(name)(picture), *picture.shape[:2])
 
 
@@ -89,7 +88,6 @@ def test_boxes_of_owlv2_are_those_that_transformers_reports(
     import transformers
 
     height, width = picture.shape[:2]
-
     network = transformers.Owlv2ForObjectDetection.from_pretrained(folders / "owlv2").eval()
     prepare = transformers.Owlv2ImageProcessor.from_pretrained(folders / "owlv2")
     inputs = prepare(images=[picture], return_tensors="pt")
@@ -207,31 +205,17 @@ def sam3_that_finds(*regions: tuple[slice, slice], canvas: tuple[int, int], pres
     logits = torch.full((1, len(regions), *canvas), -1.0)
     for index, region in enumerate(regions):
         logits[0, index][region] = 1.0
-    found = SimpleNamespace(
-        pred_masks=logits,
-        pred_logits=torch.linspace(2, 1, len(regions))[None],
-        presence_logits=torch.full((1, 1), presence),
-    )
+    scores = {"pred_logits": torch.linspace(2, 1, len(regions))[None], "presence_logits": torch.full((1, 1), presence)}
     sam3 = Sam3Exemplars.__new__(Sam3Exemplars)
     sam3.exemplars = [ONE]
     sam3.prepare = lambda **_: Inputs()
-    sam3.model = Network(found)
+    sam3.model = Mock(device="cpu", return_value=SimpleNamespace(pred_masks=logits, **scores))
     return sam3
 
 
 class Inputs(dict[str, Any]):
     def to(self, device: object) -> "Inputs":
         return self
-
-
-class Network:
-    device = "cpu"
-
-    def __init__(self, found: Any) -> None:
-        self.found = found
-
-    def __call__(self) -> Any:
-        return self.found
 
 
 def test_masks_of_sam_3_come_back_from_the_canvas_to_the_pixel() -> None:
@@ -251,9 +235,8 @@ def test_masks_of_sam_3_come_back_from_the_canvas_to_the_pixel() -> None:
 
 
 def test_sam_3_finds_nothing_where_no_score_is_high_enough() -> None:
-    given = sam3_that_finds((slice(5, 20), slice(30, 41)), canvas=(100, 100), presence=-9)(
-        np.zeros((70, 100, 3), np.uint8)
-    )
+    sam3 = sam3_that_finds((slice(5, 20), slice(30, 41)), canvas=(100, 100), presence=-9)
+    given = sam3(np.zeros((70, 100, 3), np.uint8))
     assert len(given) == 0
     assert given.masks is not None
     assert given.masks.shape == (0, 70, 100)
@@ -263,20 +246,11 @@ def tiny_sam(module: Any) -> Any:
     """A SAM with a small image encoder and random weights, of a package that has SAM's modules."""
     parts = module.modeling
     torch.manual_seed(0)
-    sam = parts.Sam(
-        image_encoder=parts.ImageEncoderViT(
-            img_size=128, patch_size=16, embed_dim=16, depth=1, num_heads=2, out_chans=32
-        ),
-        prompt_encoder=parts.PromptEncoder(
-            embed_dim=32, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=4
-        ),
-        mask_decoder=parts.MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=parts.TwoWayTransformer(depth=1, embedding_dim=32, mlp_dim=16, num_heads=2),
-            transformer_dim=32,
-        ),
-    )
-    return sam.eval()
+    encoder = parts.ImageEncoderViT(img_size=128, patch_size=16, embed_dim=16, depth=1, num_heads=2, out_chans=32)
+    prompts = parts.PromptEncoder(32, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=4)
+    transformer = parts.TwoWayTransformer(depth=1, embedding_dim=32, mlp_dim=16, num_heads=2)
+    decoder = parts.MaskDecoder(num_multimask_outputs=3, transformer=transformer, transformer_dim=32)
+    return parts.Sam(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder).eval()
 
 
 @pytest.mark.parametrize("package", ["segment_anything", "mobile_sam"])
@@ -305,47 +279,32 @@ def test_mobile_sam_computes_with_the_weights_of_its_checkpoint(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "command"), [("owlv2", "no-time-to-train[proposers]"), ("sam", "[sam]"), ("mobile_sam", "MobileSAM.git")]
 )
-def test_a_package_that_is_missing_is_named_with_what_installs_it(
-    monkeypatch: pytest.MonkeyPatch, name: str, command: str
-) -> None:
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: Patch, name: str, command: str) -> None:
     monkeypatch.setitem(sys.modules, SOURCES[name].module, None)
     with pytest.raises(UserError, match=r"pip install .*") as caught:
         build_source(name)
     assert command in str(caught.value)
 
 
-@pytest.mark.usefixtures("folders")
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("owl", "no source of proposals is called 'owl'; did you mean 'owlv2'"),
         ("owlv2=/no/such/folder", "folder not found: /no/such/folder; give owlv2=FOLDER"),
-    ],
-)
-def test_a_mistake_in_a_source_is_one_line(spec: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        build_source(spec)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
         ("sam=nowhere.pth", "checkpoint not found: nowhere.pth"),
         ("sam=sam_vit_b_01ec64.pth", "no-time-to-train download sam_vit_b .*; or give sam=FILE"),
         ("mobile_sam=nowhere.pt", "checkpoint not found: nowhere.pt; get it from https://github.com/"),
     ],
 )
-def test_a_missing_checkpoint_is_named_with_where_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, spec: str, message: str
-) -> None:
+def test_mistakes_in_sources_and_missing_checkpoints_are_one_line(monkeypatch: Patch, spec: str, message: str) -> None:
     monkeypatch.setattr("no_time_to_train_extras.proposers.find_spec", lambda name: name)  # as if all were installed
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         build_source(spec)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("folders")
-def test_a_missing_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_network_is_one_line(monkeypatch: Patch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"google/owlv2-base-patch16-ensemble: .*; see to the connection") as caught:
         build_source("owlv2")

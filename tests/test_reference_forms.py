@@ -12,19 +12,7 @@ from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.errors import UserError, UserNotice
 from tests.conftest import DATA, Photo
-from tests.reference_folders import LABEL, class_folder, coco, labelme, write, yolo
-
-
-def test_shapes_of_a_group_are_one_object(photo: Photo, tmp_path: Path) -> None:
-    labelme("polygon")(tmp_path, photo)
-    content = json.loads((tmp_path / "a.json").read_text())
-    triangle = {"label": LABEL, "shape_type": "polygon", "group_id": 4, "points": [[0, 0], [9, 0], [0, 9]]}
-    content["shapes"] = [triangle, {**triangle, "points": [[50, 50], [59, 50], [50, 59]]}, content["shapes"][0]]
-    write(tmp_path / "a.json", json.dumps(content))
-    grouped, alone = find_references(tmp_path).references
-    mask = grouped.read_mask()
-    assert mask[2, 2] == mask[52, 52] == 1
-    assert alone.read_mask().sum() > 0
+from tests.reference_folders import LABEL, class_folder, coco, labelme, yolo
 
 
 def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path) -> None:
@@ -102,7 +90,7 @@ def test_images_that_cannot_be_read_here_are_named(photo: Photo, tmp_path: Path)
         (lambda f: shutil.rmtree(f / LABEL), "holds no references: give a folder with one folder per class"),
     ],
 )
-def test_a_broken_folder_of_a_class_is_explained(
+def test_broken_folders_are_explained(
     edit: Callable[[Path], None], complaint: str, photo: Photo, tmp_path: Path
 ) -> None:
     class_folder(tmp_path, photo)

@@ -76,6 +76,7 @@ X_ANYLABELING: list[Expected] = [
 LABELME: list[Expected] = [
     *[("polygon", PIXELS), ("rectangle", RECTANGLE), ("oriented_rectangle", TURNED), ("rotation", TURNED)],
     *[("circle", ellipse(30, 20, 10, 10)), ("point", [(30, 20)]), ("points", [(12, 9), (30, 15)])],
+    ("two points", [(12, 9), (30, 15)]),
 ]
 BOX: list[Expected] = [("boat", RECTANGLE)]
 MASK: list[Expected] = [("boat", PIXELS)]
@@ -291,9 +292,7 @@ def test_an_empty_segmentation_leaves_the_box(segmentation: object, tmp_path: Pa
 @pytest.mark.parametrize(
     ("names", "annotations"), [(["cam1/1.png", "cam2/1.png"], [{}, {"image_id": 2}]), (["cam2/1.png"], [{}])]
 )
-def test_the_image_of_another_folder_stands_for_none(
-    names: list[str], annotations: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_images_elsewhere_stand_for_none(names: list[str], annotations: list[dict[str, Any]], tmp_path: Path) -> None:
     photo(tmp_path / "cam1" / "1.png")
     write_coco(tmp_path / "a.json", names, annotations)
     with pytest.raises(UserError, match=r"cam2/1\.png, which is annotated in .*, was not found"):
