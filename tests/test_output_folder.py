@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
+from tests.conftest import Capture, Patch, Refusal
 from tests.stand_in import ALL_FORMATS, StandIn, files_of, run, write_video
 
 
@@ -96,9 +96,7 @@ def test_a_replacement_that_fails_changes_nothing_and_can_be_resumed(calls: int,
     assert not list(tmp_path.glob(".*"))
 
 
-def test_an_unfinished_run_resumes_with_another_threshold_and_leaves_nothing_of_the_first(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_an_unfinished_run_resumes_with_another_threshold_and_leaves_no_old_file(photos: Path, tmp_path: Path) -> None:
     out, fresh = tmp_path / "first/out", tmp_path / "fresh/out"
     assert run(out, photos, StandIn(calls=3, error=KeyboardInterrupt()), formats=["labelme"]).images == 3
     assert len(table(out / "counts.csv")) == 1 + 3 + 1
@@ -133,8 +131,8 @@ def test_a_folder_whose_replacement_was_killed_at_the_last_moment_comes_back(pho
 
 
 @pytest.mark.parametrize("score", [0.2, 0.7])
-def test_filtering_gives_what_segment_gives_with_that_threshold(
-    score: float, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_filtering_gives_what_segment_with_it_gives(
+    score: float, photos: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out, fresh = tmp_path / "first/out", tmp_path / "fresh/out"
     run(out, photos, formats=ALL_FORMATS)
@@ -177,7 +175,7 @@ def test_filtering_keeps_thresholds_that_are_not_given(photos: Path, tmp_path: P
     ],
 )
 def test_a_mistake_in_filtering_changes_nothing(
-    options: list[str], message: str, photos: Path, tmp_path: Path, refusal: Callable[..., str]
+    options: list[str], message: str, photos: Path, tmp_path: Path, refusal: Refusal
 ) -> None:
     out = tmp_path / "out"
     run(out, photos)
@@ -186,7 +184,7 @@ def test_a_mistake_in_filtering_changes_nothing(
     assert files_of(out) == before
 
 
-def test_filtering_needs_results_and_their_images(photos: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+def test_filtering_needs_results_and_their_images(photos: Path, tmp_path: Path, refusal: Refusal) -> None:
     out = tmp_path / "out"
     assert "photos holds clip.avi, which is not a file of results" in refusal("filter", photos)
     run(out, photos)
@@ -197,7 +195,7 @@ def test_filtering_needs_results_and_their_images(photos: Path, tmp_path: Path, 
 
 
 def test_where_nothing_is_found_the_best_score_is_named_and_the_page_shows_it(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
     summary = run(out, photos, score=0.95)
@@ -255,13 +253,12 @@ def test_every_known_name_is_written_by_something(photos: Path, tmp_path: Path) 
     run(tmp_path / "out", photos, formats=ALL_FORMATS)
     unused = {one for one in WRITTEN if not list((tmp_path / "out").glob(re.sub(r"/\*", "/**/*", one)))}
     pictures = {"references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg", "previews/*.jpg"}
-    assert unused == {"references.html", "metrics.json", "yolo/*.cache", *OF_TRACKS, *pictures}, (
-        "of other runs and tools"
-    )
+    of_other_runs_and_tools = {"references.html", "metrics.json", "yolo/*.cache", *OF_TRACKS, *pictures}
+    assert unused == of_other_runs_and_tools
 
 
 def test_avif_is_read_and_other_formats_are_named_with_what_they_need(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    photos: Path, monkeypatch: Patch, recwarn: pytest.WarningsRecorder
 ) -> None:
     Image.open(photos / "photo.png").save(photos / "new.avif")
     for name in ("a.heic", "b.HEIF", "raw.cr2"):
@@ -286,9 +283,7 @@ def test_heic_is_read_with_its_package(tmp_path: Path) -> None:
     assert target.read().shape == (30, 40, 3)
 
 
-def test_images_above_the_limit_are_refused_with_the_option_that_allows_them(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_images_are_refused_with_the_option_that_allows_them(photos: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     bomb = r"photo\.jpg may be a decompression bomb: it has 1200 pixels, the limit is 1000; .* --max-pixels 1200"
     with pytest.raises(UserError, match=bomb):

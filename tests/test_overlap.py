@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
-from tests.conftest import Checkpoints, Photo, results
+from tests.conftest import Arguments, Capture, Checkpoints, Patch, Photo, nano_segmenter, results
 
 
 def fail() -> None:
@@ -61,7 +61,7 @@ def segmenter(nano_checkpoints: Checkpoints, photo: Photo) -> ReferenceSegmenter
 
 
 def test_segmenting_is_ranking_what_was_proposed_and_another_memory_needs_no_network(
-    segmenter: ReferenceSegmenter, photo: Photo, monkeypatch: pytest.MonkeyPatch
+    segmenter: ReferenceSegmenter, photo: Photo, monkeypatch: Patch
 ) -> None:
     expected = segmenter.segment(photo.path, threshold=0.2)
     proposals = segmenter.propose(photo.path)
@@ -79,17 +79,13 @@ def test_segmenting_is_ranking_what_was_proposed_and_another_memory_needs_no_net
         segmenter.classify(proposals)
 
 
-def test_guided_proposals_need_a_memory(nano_checkpoints: Checkpoints, photo: Photo) -> None:
-    settings = Settings(points_per_side=6, prompts="guided")
-    segmenter = ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=settings)
+def test_guided_proposals_need_a_memory(photo: Photo) -> None:
     with pytest.raises(UserError, match="the memory is empty"):
-        segmenter.propose(photo.path)
+        nano_segmenter(6, prompts="guided").propose(photo.path)
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
-def test_the_images_before_one_that_cannot_be_read_are_returned(
-    segmenter: ReferenceSegmenter, photo: Photo, at_once: int
-) -> None:
+def test_images_before_an_unreadable_one_are_given(segmenter: ReferenceSegmenter, photo: Photo, at_once: int) -> None:
     segmenter.segmenter.images.count = at_once
     found = segmenter.segment_many([photo.path, "gone.png"], threshold=0.0, progress=False)
     assert next(found).to_coco() == segmenter.segment(photo.path, threshold=0.0).to_coco()
@@ -105,10 +101,7 @@ def test_the_memory_may_change_between_two_images(segmenter: ReferenceSegmenter,
 
 
 def test_an_error_in_the_thread_of_a_stage_ends_the_run_and_the_other_images_may_be_seen_two_at_once(
-    arguments: Callable[..., list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: Arguments, tmp_path: Path, capsys: Capture
 ) -> None:
     run = arguments(tmp_path)
     main(run)
@@ -121,7 +114,7 @@ def test_an_error_in_the_thread_of_a_stage_ends_the_run_and_the_other_images_may
             raise UserError("the third image is too much")
         return follow(self, item, *arguments)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FindInstancesStage, "follow", failing)
         with pytest.raises(SystemExit) as error:
             main(run)
@@ -131,7 +124,7 @@ def test_an_error_in_the_thread_of_a_stage_ends_the_run_and_the_other_images_may
     assert "2 of " in printed.out
     assert "images are done; run the same command again to resume" in printed.out
     seen.clear()
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MaskProposer, "_encode", lambda self, images: (seen.append(len(images)), encode(self, images))[1])
         main([*run, "--model.init_args.model_cfg.sam2_infer_cfgs.images_per_batch", "2"])
     assert seen == [2, 1]

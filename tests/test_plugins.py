@@ -3,21 +3,20 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from no_time_to_train import plugins
+from no_time_to_train import Settings, UserError, plugins
 from no_time_to_train.cli import main
-from no_time_to_train.errors import UserError
-from no_time_to_train.method.settings import Settings
+from tests.conftest import Arguments, Patch, Refusal
 from tests.test_docs import ROOT, draw_example, write_own_parts
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: Patch) -> Iterator[Path]:
     """A current folder with the modules of docs/extending.md, of which none is allowed yet."""
     write_own_parts(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -28,14 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     plugins.ALLOWED.clear()
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main([*argv])
-    assert ended.value.code == 2
-    return capsys.readouterr().err.strip().splitlines()[-1]
-
-
-def test_the_page_runs_as_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_runs_as_written(folder: Path, monkeypatch: Patch) -> None:
     draw_example(folder)
     plugins.allow("my_parts")
     exec(write_own_parts(folder), names := {"__name__": "example"})
@@ -50,7 +42,7 @@ def test_the_page_runs_as_written(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert record["plugins"].keys() >= {"my_parts"}
 
 
-def test_each_own_part_is_used_and_changes_the_results(arguments: Callable[..., list[str]], folder: Path) -> None:
+def test_each_own_part_is_used_and_changes_the_results(arguments: Arguments, folder: Path) -> None:
     main(arguments(folder / "paper"))
     paper = (folder / "paper" / "results.json").read_bytes()
     for key, part in (("score", "score"), ("suppression", "suppress"), ("merging", "merge")):
@@ -58,9 +50,7 @@ def test_each_own_part_is_used_and_changes_the_results(arguments: Callable[..., 
         assert (folder / key / "results.json").read_bytes() != paper
 
 
-def test_an_own_proposer_encoder_and_protocol_run_in_all_stages(
-    arguments: Callable[..., list[str]], folder: Path
-) -> None:
+def test_own_proposers_encoders_and_protocols_run_in_all_stages(arguments: Arguments, folder: Path) -> None:
     Path("own.yaml").write_text(
         "model:\n  init_args:\n    model_cfg:\n      sam2_cfg_file: my_proposer:Proposer\n      sam2_ckpt_path: null\n"
         "      encoder_cfg: {name: 'my_encoder:Encoder', img_size: null}\n      encoder_ckpt_path: null\n"
@@ -86,9 +76,7 @@ def test_an_own_proposer_encoder_and_protocol_run_in_all_stages(
 
 
 @pytest.mark.parametrize("key", ["sam2_infer_cfgs.merging", "sam2_cfg_file", "encoder_cfg.name"])
-def test_a_configuration_runs_no_code_without_the_option(
-    arguments: Callable[..., list[str]], folder: Path, capsys: pytest.CaptureFixture[str], key: str
-) -> None:
+def test_configurations_alone_run_no_code(arguments: Arguments, folder: Path, refusal: Refusal, key: str) -> None:
     config = folder / "config.yaml"
     outer, _, inner = key.partition(".")
     value = f"{{{inner}: 'os:system'}}" if inner else "'os:system'"
@@ -97,15 +85,14 @@ def test_a_configuration_runs_no_code_without_the_option(
     words = arguments(folder / "out", "--config", config)
     if f"--{given}" in words:
         del words[(place := words.index(f"--{given}")) : place + 2]
-    line = refusal(capsys, *words)
-    assert line == "error: os:system is code, which only runs where --plugin os allows it"
+    assert refusal(*words) == "error: os:system is code, which only runs where --plugin os allows it"
 
 
-def test_mistakes_with_own_parts_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no 'mod'; did you mean 'mode'?" in refusal(capsys, "segment", "--plugin=my_parts", "--mode", "my_parts:mod")
-    assert "--plugin my_part cannot be imported: ModuleNotFoundError" in refusal(capsys, "app", "--plugin", "my_part")
+def test_mistakes_with_own_parts_are_one_line(folder: Path, refusal: Refusal) -> None:
+    assert "no 'mod'; did you mean 'mode'?" in refusal("segment", "--plugin=my_parts", "--mode", "my_parts:mod")
+    assert "--plugin my_part cannot be imported: ModuleNotFoundError" in refusal("app", "--plugin", "my_part")
     Path("broken.py").write_text("1 / 0")
-    assert "--plugin broken cannot be imported: ZeroDivisionError" in refusal(capsys, "app", "--plugin", "broken")
+    assert "--plugin broken cannot be imported: ZeroDivisionError" in refusal("app", "--plugin", "broken")
     with pytest.raises(UserError, match="has no name in its module"):
         Settings(merging=lambda *_: None)
     with pytest.raises(UserError, match="merging must be one of soft"):

@@ -2,9 +2,9 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,13 +22,11 @@ from no_time_to_train.networks.devices import check_precision, computing_in, not
 from no_time_to_train.networks.registry import PRESETS, find_networks
 from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.pipeline.stage import RunCfg
-from tests.conftest import Checkpoints, Photo
+from tests.conftest import Checkpoints, Patch, Photo, Refusal, nano_segmenter
 
 
 @pytest.mark.parametrize("preset", [None, "accurate", "balanced", "fast"])
-def test_a_preset_names_its_networks_and_what_is_given_overrides_it(
-    preset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_preset_names_its_networks_and_others_override_it(preset: Any, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     download_both = f"download --preset {preset}" if preset else "download sam2_hiera_large dinov2_vitl14"
     with pytest.raises(UserError, match=f"get them with: no-time-to-train {download_both}; or"):
@@ -37,10 +35,8 @@ def test_a_preset_names_its_networks_and_what_is_given_overrides_it(
     for checkpoint in registry.CHECKPOINTS.values():
         (tmp_path / "checkpoints" / checkpoint.file_name).touch()
     sam2, dinov2, _ = PRESETS[preset or "accurate"]
-    assert find_networks(preset=preset) == (
-        registry.find_network(sam2, registry.SAM2_NAMES),
-        registry.find_network(dinov2, registry.DINOV2_NAMES),
-    )
+    wanted = ((sam2, registry.SAM2_NAMES), (dinov2, registry.DINOV2_NAMES))
+    assert find_networks(preset=preset) == tuple(registry.find_network(*one) for one in wanted)
     both = find_networks("sam2_hiera_small", preset=preset)
     assert [network.name for network in both] == ["sam2_hiera_s", registry.DINOV2_NAMES[dinov2]]
 
@@ -60,7 +56,7 @@ class Built(Exception):
     ],
 )
 def test_segment_builds_the_networks_of_its_options(
-    options: list[str], expected: tuple[str | None, ...], photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], expected: tuple[str | None, ...], photo: Photo, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     def capture(sam2: Any, dinov2: Any, *, preset: Any, settings: Settings, precision: str, **_: Any) -> None:
         raise Built(sam2, dinov2, preset, settings.prompts, precision)
@@ -73,20 +69,17 @@ def test_segment_builds_the_networks_of_its_options(
     assert built.value.args == expected
 
 
-def test_a_mistake_in_these_options_is_one_line(photo: Photo, refusal: Callable[..., str]) -> None:
+def test_a_mistake_in_these_options_is_one_line(photo: Photo, refusal: Refusal) -> None:
     with pytest.raises(UserError, match="preset must be one of accurate, balanced, fast, not 'quick'"):
         ReferenceSegmenter.from_pretrained(preset="quick")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="precision must be one of float32, bfloat16, tf32, not 'half'"):
         ReferenceSegmenter.from_pretrained("nano", precision="half")  # type: ignore[arg-type]
-    for options, reason in (
-        (["--preset", "quick"], "quick"),
-        (["--preset", "fast", "--nano"], "leave one of them out"),
-    ):
-        given = ("--reference", f"x:{photo.path}:point=1,1", "--images", photo.path, "--out", "out")
+    given = ("--reference", f"x:{photo.path}:point=1,1", "--images", photo.path, "--out", "out", "--preset")
+    for options, reason in ((["quick"], "quick"), (["fast", "--nano"], "leave one of them out")):
         assert reason in refusal("segment", *given, *options)
 
 
-def test_a_preset_downloads_its_two_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_downloads_its_two_checkpoints(tmp_path: Path, monkeypatch: Patch) -> None:
     names = []
     monkeypatch.setattr(download, "download", lambda name, _: names.append(name))
     main(["download", "--preset", "fast", "--folder", str(tmp_path)])
@@ -94,17 +87,12 @@ def test_a_preset_downloads_its_two_checkpoints(tmp_path: Path, monkeypatch: pyt
     assert PRESETS["accurate"] == ("sam2_hiera_large", "dinov2_vitl14", "grid"), "the paper's"
 
 
-def test_all_networks_compute_in_the_chosen_precision_and_the_results_are_close(
-    nano_checkpoints: Checkpoints, photo: Photo
-) -> None:
+def test_all_networks_compute_in_a_precision_and_results_are_close(nano_checkpoints: Checkpoints, photo: Photo) -> None:
     scores = {}
     for precision in ("float32", "bfloat16"):
-        settings = Settings(points_per_side=6)
-        segmenter = ReferenceSegmenter.from_pretrained(
-            *nano_checkpoints, device="cpu", settings=settings, precision=precision
-        )
+        chosen: Any = {"device": "cpu", "settings": Settings(points_per_side=6), "precision": precision}
+        segmenter = ReferenceSegmenter.from_pretrained(*nano_checkpoints, **chosen)
         types: dict[str, set[torch.dtype]] = defaultdict(set)
-        assert segmenter.segmenter.proposer is not None
         sam2 = segmenter.segmenter.proposer.sam2
         for name, layer in {
             "DINOv2": segmenter.segmenter.encoder.vit.blocks[0].attn.qkv,
@@ -116,14 +104,13 @@ def test_all_networks_compute_in_the_chosen_precision_and_the_results_are_close(
         assert all(types.values()), "the reference's box needs all three"
         found = segmenter.segment(photo.path, threshold=0.0)
         assert all(seen == {getattr(torch, precision)} for seen in types.values()), types
-        assert segmenter.memory is not None
         assert segmenter.memory.vectors.dtype == torch.float32
         scores[precision] = found.scores[0]
     assert scores["float32"] != scores["bfloat16"]
     assert scores["float32"] == pytest.approx(scores["bfloat16"], abs=0.05)
 
 
-def test_a_processor_without_bfloat16_gets_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_bfloat16_gets_a_notice(monkeypatch: Patch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     for instructions in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, instructions, lambda: False)
@@ -135,9 +122,7 @@ def test_a_processor_without_bfloat16_gets_a_notice(monkeypatch: pytest.MonkeyPa
         notice_slow_bfloat16(torch.device("cpu"))
 
 
-def test_tf32_is_set_while_networks_compute_and_refused_where_the_device_lacks_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tf32_is_set_while_networks_compute_and_refused_where_a_device_lacks_it(monkeypatch: Patch) -> None:
     gpu, before = torch.device("cuda:1"), torch.get_float32_matmul_precision()
     with computing_in("tf32", gpu):
         assert torch.get_float32_matmul_precision() == "high"
@@ -151,8 +136,8 @@ def test_tf32_is_set_while_networks_compute_and_refused_where_the_device_lacks_i
 
 
 @torch.inference_mode()
-def test_the_compiled_decoder_sees_padded_batches_and_gives_the_same_masks(
-    nano_checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+def test_the_compiled_decoder_sees_padded_batches_of_one_size(
+    nano_checkpoints: Checkpoints, monkeypatch: Patch
 ) -> None:
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), Settings(points_per_side=5))
     encoded = proposer.encode(torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0)))
@@ -176,12 +161,12 @@ def test_the_compiled_decoder_sees_padded_batches_and_gives_the_same_masks(
     torch.testing.assert_close(found.predicted_iou, expected.predicted_iou)
 
 
-def test_segment_compiles_both_encoders_before_the_first_image_and_its_runs_are_others(
-    photo: Photo, nano_checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+def test_both_encoders_are_compiled_before_the_first_image_and_runs_are_others(
+    photo: Photo, monkeypatch: Patch
 ) -> None:
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
-    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=2))
+    segmenter = nano_segmenter(2)
     segmenter.add_reference("thing", photo.path, photo.mask)
     before, found = depends_on(segmenter), segmenter.segment(photo.path, threshold=0)
     assert segmenter.compile() > 0
@@ -192,7 +177,7 @@ def test_segment_compiles_both_encoders_before_the_first_image_and_its_runs_are_
 
 @pytest.mark.slow
 def test_compiled_networks_find_the_same_but_for_the_last_digits(photo: Photo) -> None:
-    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=4))
+    segmenter = nano_segmenter(4)
     segmenter.add_reference("thing", photo.path, photo.mask)
     found = segmenter.segment(photo.path, threshold=0)
     segmenter.compile()
@@ -202,19 +187,11 @@ def test_compiled_networks_find_the_same_but_for_the_last_digits(photo: Photo) -
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_the_option_compile_decoder_reaches_the_decoder(
-    wanted: bool, nano_checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compile_decoder_reaches_the_decoder(wanted: bool, nano_checkpoints: Checkpoints, monkeypatch: Patch) -> None:
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]))
     module = NoTimeToTrain("test", None, None, compile_decoder=wanted)  # type: ignore[arg-type]
     segmenter = Segmenter(build_encoder("dinov2_nano", None, nano_checkpoints[1]), proposer)
 
-    class Stage:
-        run = RunCfg()
-
-        def build(self) -> Segmenter:
-            return segmenter
-
-    module.stage = Stage()  # type: ignore[assignment]
+    module.stage = Mock(run=RunCfg(), build=lambda: segmenter)
     module.build()
     assert proposer.decoder.static == wanted

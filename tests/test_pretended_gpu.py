@@ -62,7 +62,5 @@ def test_the_host_waits_a_few_times_an_image_whatever_the_number_of_classes(ran:
     assert counts["launches"] <= LAUNCHES.get(face, 10_000)
 
 
-def test_an_image_in_bfloat16_casts_no_weights_but_three_biases_of_norms_which_the_decoder_multiplies(
-    ran: dict[str, Any],
-) -> None:
+def test_an_image_in_bfloat16_casts_no_weights_but_three_biases_in_the_decoder(ran: dict[str, Any]) -> None:
     assert ran["counts"]["bfloat16"]["by_operation"]["_to_copy of a weight"] == 3

@@ -21,6 +21,7 @@ from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.registry import NANO_FOLDER, default_checkpoint
 from no_time_to_train_extras.video import propagation
 from no_time_to_train_extras.video.propagation import Propagator
+from tests.conftest import Patch
 from tests.seeded_weights import seeded_state_dict
 
 #: What differs in SAM 2.1, and in a SAM 2 that looks at every second frame.
@@ -81,6 +82,14 @@ def squares(sam2: Any, video: Video) -> list[torch.Tensor]:
     return [target_tensor(frame, sam2.image_size) for frame in video.frames]
 
 
+def started(video: Video, sam2: Any = None) -> tuple[Propagator, list[torch.Tensor]]:
+    """What carries both objects of the first frame, and the frames as squares."""
+    sam2 = sam2 or predictor()
+    carrier, images = propagator(sam2), squares(sam2, video)
+    carrier.start(images[0], Masks.pack(video.masks), np.array([1, 2]))
+    return carrier, images
+
+
 def carried(sam2: Any, video: Video, rows: slice = slice(None)) -> torch.Tensor:
     """The logits of some objects in the frames after the first, [FRAMES - 1, n, S / 4, S / 4]."""
     carrier, images = propagator(sam2), squares(sam2, video)
@@ -90,7 +99,7 @@ def carried(sam2: Any, video: Video, rows: slice = slice(None)) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_stream_gives_what_the_predictor_for_videos_gives_for_a_folder_of_frames(
-    variant: str, video: Video, monkeypatch: pytest.MonkeyPatch
+    variant: str, video: Video, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(propagation, "AT_ONCE", 1)  # as the predictor: sums of several tracks differ in the last digit
     sam2 = predictor(**VARIANTS[variant])
@@ -99,13 +108,10 @@ def test_a_stream_gives_what_the_predictor_for_videos_gives_for_a_folder_of_fram
         sam2.add_new_mask(state, 0, number, mask)
     expected = torch.stack([logits[:, 0] for _, _, logits in sam2.propagate_in_video(state)][1:])
     tracks = state["output_dict_per_obj"].values()
-    outputs = [
-        [track["non_cond_frame_outputs"][time]["pred_masks"][0] for track in tracks] for time in range(1, FRAMES)
-    ]
+    outputs = [[one["non_cond_frame_outputs"][time]["pred_masks"][0] for one in tracks] for time in range(1, FRAMES)]
     assert torch.allclose(carried(sam2, video), torch.stack([torch.cat(each) for each in outputs]), atol=1e-4)
 
-    carrier, images = propagator(sam2), squares(sam2, video)
-    carrier.start(images[0], Masks.pack(video.masks), np.array([1, 2]))
+    carrier, images = started(video, sam2)
     masks = np.stack([np.asarray(carrier.step(image)[0]) for image in images[1:]])
     assert np.array_equal(masks, expected > 0)
     shares = masks[:4].mean(axis=(2, 3))
@@ -121,17 +127,12 @@ def test_tracks_that_go_through_the_network_together_do_not_change_each_other(vi
 
 
 def test_what_is_remembered_stops_growing(video: Video) -> None:
-    sam2 = predictor()
-    carrier, images = propagator(sam2), squares(sam2, video)
-    carrier.start(images[0], Masks.pack(video.masks), np.array([1, 2]))
+    carrier, images = started(video)
     sizes = []
     for image in images[1:] * 2:
         carrier.step(image)
-        kept = [
-            memory[name]
-            for memory in carrier.groups[0]["non_cond_frame_outputs"].values()
-            for name in memory.keys() - {"maskmem_pos_enc"}
-        ]
+        memories = carrier.groups[0]["non_cond_frame_outputs"].values()
+        kept = [memory[name] for memory in memories for name in memory.keys() - {"maskmem_pos_enc"}]
         sizes.append(sum(tensor.numel() for tensor in kept))
     assert sizes[0] < sizes[1] < sizes[3] == sizes[4] == sizes[-1]
 
@@ -139,8 +140,7 @@ def test_what_is_remembered_stops_growing(video: Video) -> None:
 def test_a_track_that_is_not_seen_has_an_empty_mask_and_no_predicted_iou(video: Video) -> None:
     sam2 = predictor()
     sam2.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(-100)
-    carrier, images = propagator(sam2), squares(sam2, video)
-    carrier.start(images[0], Masks.pack(video.masks), np.array([1, 2]))
+    carrier, images = started(video, sam2)
     masks, predicted_iou = carrier.step(images[1])
     assert masks.areas.tolist() == predicted_iou.tolist() == [0, 0]
 
@@ -154,9 +154,7 @@ def test_a_frame_without_tracks_has_no_masks(video: Video) -> None:
     assert len(predicted_iou) == 0
 
 
-def test_a_frame_that_the_segmenter_has_just_seen_is_not_encoded_again(
-    video: Video, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frame_that_the_segmenter_has_seen_is_not_encoded_again(video: Video, monkeypatch: Patch) -> None:
     sam2 = predictor()
     carrier, image = propagator(sam2), squares(sam2, video)[0]
     carrier.proposer.encode(image)

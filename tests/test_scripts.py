@@ -17,7 +17,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.commands import build_parser
 from scripts import config_table
 from tests import small_sets
-from tests.conftest import Checkpoints
+from tests.conftest import Capture, Checkpoints, Patch
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -60,13 +60,9 @@ def metrics(folder: Path) -> dict[str, Any]:
 def reported(runs: Path, run: str) -> dict[str, str]:
     """The row of a run in the report, by the titles of the columns."""
     rows = [line.strip("| ").split(" | ") for line in (runs / "report.md").read_text().splitlines()]
-    header, cells = None, None
-    for row in rows:
-        header = row if row[-1] == "folder" else header
-        cells = (header, row) if row[-1] == run else cells
-    assert cells is not None
-    assert cells[0] is not None
-    return dict(zip(*cells, strict=True))
+    place = max(number for number, row in enumerate(rows) if row[-1] == run)
+    header = [row for row in rows[:place] if row[-1] == "folder"][-1]
+    return dict(zip(header, rows[place], strict=True))
 
 
 def assert_reported(runs: Path, run: str, measures: dict[str, str]) -> None:
@@ -222,7 +218,7 @@ def test_one_reference_of_one_class_at_a_time(script: Script, tmp_path: Path) ->
 
 @pytest.mark.parametrize("study", ["components", "encoders", "sam2"])
 def test_every_variant_has_options_that_the_stages_know(
-    script: Script, study: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: Script, study: str, capsys: Capture, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where the stages make the folder of the run
     done = script("coco_ablations.sh", "--dry-run", STUDY=study, NTTT="no-time-to-train")
@@ -253,7 +249,7 @@ def test_a_dry_run_prints_the_commands_and_leaves_nothing(script: Script, tmp_pa
     assert set(words) <= set(known), "and they have the names that --help shows"
 
 
-def test_configuration_page_is_written_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configuration_page_is_written_and_checked(tmp_path: Path, monkeypatch: Patch) -> None:
     page = tmp_path / "configuration.md"
     monkeypatch.setattr(config_table, "PAGE", page)
     with pytest.raises(SystemExit, match=r"configuration.md is not up to date"):

@@ -22,7 +22,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserNotice
-from tests.conftest import Checkpoints, Photo
+from tests.conftest import Capture, Checkpoints, Photo, Refusal
 from tests.reference_folders import LABEL, box, class_folder, coco, labelme, yolo
 from tests.stand_in import write_video
 
@@ -52,14 +52,13 @@ def photos(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(photo: Photo, photos: Path, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run with a class folder, a box on the command line, and all formats of labels."""
+    """The output of a run with a class folder and a box on the command line."""
     folder = tmp_path_factory.mktemp("run")
     class_folder(folder / "refs", photo)
     corners = ",".join(map(str, box(photo)))
     main([
         "segment", "--references", str(folder / "refs"), "--reference", f"</script>:{photo.path}:box={corners}",
-        "--images", str(photos), "--out", str(folder / "out"), "--format", "labelme", "yolo", "cvat-coco",
-        "--save-memory", str(folder / "both.memory"), *options,
+        "--images", str(photos), "--out", str(folder / "out"), "--save-memory", str(folder / "both.memory"), *options,
     ])  # fmt: skip
     return folder / "out"
 
@@ -82,15 +81,9 @@ def by_name(results: COCO) -> dict[str, list[dict]]:
 @pytest.mark.parametrize(
     ("form", "write"),
     [("one folder per class", class_folder), ("YOLO txt", yolo), ("LabelMe json", labelme("point"))],
-    ids=["masks", "boxes", "points"],
 )
 def test_references_with_masks_boxes_and_points_give_results(
-    form: str,
-    write: Callable[[Path, Photo], None],
-    photo: Photo,
-    options: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    form: str, write: Callable[[Path, Photo], None], photo: Photo, options: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     write(tmp_path / "refs", photo)
     arguments = ["--references", str(tmp_path / "refs"), "--images", str(photo.path), "--out", str(tmp_path / "out")]
@@ -129,18 +122,7 @@ def test_the_table_has_one_line_per_instance_and_the_mask_its_number(out: Path, 
         assert Image.open(out / "overlays" / Path(name).with_suffix(".jpg")).size == numbers.shape[::-1]
 
 
-def test_every_format_has_the_labels_and_the_image(out: Path, results: COCO) -> None:
-    for name in by_name(results):
-        labelme = out / "labelme" / Path(name).with_suffix(".json")
-        assert (labelme.parent / json.loads(labelme.read_text(encoding="utf-8"))["imagePath"]).is_file()
-        assert (out / "yolo/labels" / Path(name).with_suffix(".txt")).is_file()
-        assert (out / "yolo/images" / name).is_file()
-        assert (out / "cvat-coco/images/default" / name).is_file()
-
-
-def test_a_saved_memory_finds_the_same_without_the_references(
-    out: Path, photos: Path, options: list[str], tmp_path: Path
-) -> None:
+def test_a_saved_memory_finds_the_same_alone(out: Path, photos: Path, options: list[str], tmp_path: Path) -> None:
     memory = ["--memory", str(out.parent / "both.memory")]
     main(["segment", *memory, "--images", str(photos), "--out", str(tmp_path), *options])
     assert (tmp_path / "results.json").read_text() == (out / "results.json").read_text()
@@ -148,11 +130,7 @@ def test_a_saved_memory_finds_the_same_without_the_references(
 
 
 def test_memories_are_shown_merged_and_reduced(
-    out: Path,
-    nano_checkpoints: Checkpoints,
-    tmp_path: Path,
-    refusal: Callable[..., str],
-    capsys: pytest.CaptureFixture[str],
+    out: Path, nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:
     both = str(out.parent / "both.memory")
     main(["memory", "remove", both, LABEL, "--out", str(tmp_path / "one.memory")])
@@ -169,9 +147,7 @@ def test_memories_are_shown_merged_and_reduced(
     assert f"the memory has no class 'rote Blume'; did you mean '{LABEL}'" in refusal(*removal)
 
 
-def test_every_kth_frame_of_a_video_is_processed_and_saved(
-    out: Path, photo: Photo, options: list[str], tmp_path: Path
-) -> None:
+def test_every_kth_frame_of_a_video_is_processed(out: Path, photo: Photo, options: list[str], tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi", [cv2.imread(str(photo.path))] * 5)
     memory = ["--memory", str(out.parent / "both.memory"), "--every", "2", "--format", "labelme", "video"]
     arguments = ["--images", str(tmp_path / "clip.avi"), "--out", str(tmp_path / "out")]
@@ -191,7 +167,7 @@ def test_every_kth_frame_of_a_video_is_processed_and_saved(
 
 
 @pytest.mark.parametrize("annotated", [True, False])
-def test_the_images_of_a_coco_file_keep_their_ids(
+def test_coco_images_keep_their_ids(
     annotated: bool, out: Path, photo: Photo, options: list[str], tmp_path: Path
 ) -> None:
     coco(tmp_path, photo)
@@ -223,18 +199,12 @@ def test_masks_and_images_without_an_ending_among_the_targets_are_named(photo: P
 
 
 def test_tiles_are_suggested_for_large_images_in_which_nothing_is_found(
-    photo: Photo, nano_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photo: Photo, nano_options: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     Image.new("RGB", (2500, 2000)).save(tmp_path / "large.png")
     words = ["segment", "--reference", photo.reference("a"), "--images", str(tmp_path / "large.png"), *nano_options]
     main([*words, "--threshold", "1", "--out", str(tmp_path / "out")])
     assert "note: nothing was found in 1 large image: small objects may need --tiles 3" in capsys.readouterr().err
-
-
-def test_files_of_an_earlier_run_are_no_targets(photo: Photo, tmp_path: Path) -> None:
-    class_folder(tmp_path, photo)
-    class_folder(tmp_path / "out", photo)
-    assert find_targets([str(tmp_path)], every=1, out=tmp_path / "out").count == 2
 
 
 @pytest.mark.parametrize(
@@ -260,7 +230,7 @@ def test_files_of_an_earlier_run_are_no_targets(photo: Photo, tmp_path: Path) ->
     ],
 )
 def test_a_mistake_ends_in_one_line(
-    arguments: str, message: str, photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Callable[..., str]
+    arguments: str, message: str, photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal
 ) -> None:
     names = {"empty": tmp_path / "empty", "image": f"thing:{photo.path}", "text": tmp_path / "a.txt"}
     names["given"] = f"--reference {names['image']}:mask={tmp_path / 'other.png'}"
@@ -271,7 +241,7 @@ def test_a_mistake_ends_in_one_line(
 
 
 def test_references_are_checked_on_a_page_that_does_not_stop_the_run(
-    photo: Photo, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photo: Photo, options: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     labelme("rectangle")(tmp_path / "refs", photo)
     out = tmp_path / "out"
@@ -289,7 +259,7 @@ def test_references_are_checked_on_a_page_that_does_not_stop_the_run(
 
 
 def test_all_references_that_cannot_be_used_are_named_at_once_and_need_no_network_for_masks(
-    photo: Photo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photo: Photo, tmp_path: Path, capsys: Capture
 ) -> None:
     given = []
     for index in range(2):
@@ -305,11 +275,7 @@ def test_all_references_that_cannot_be_used_are_named_at_once_and_need_no_networ
 
 
 def test_names_that_differ_in_case_only_are_pointed_out_and_the_context_can_be_chosen(
-    photo: Photo,
-    options: list[str],
-    tmp_path: Path,
-    refusal: Callable[..., str],
-    capsys: pytest.CaptureFixture[str],
+    photo: Photo, options: list[str], tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:
     given = [photo.reference(name) for name in ("Cup", "cup", "coin")]
     path = tmp_path / "a.memory"
@@ -322,7 +288,7 @@ def test_names_that_differ_in_case_only_are_pointed_out_and_the_context_can_be_c
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals")
 def test_ctrl_c_leaves_what_is_done_and_the_same_command_resumes(
-    out: Path, photo: Photo, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    out: Path, photo: Photo, options: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

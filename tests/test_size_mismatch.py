@@ -14,7 +14,7 @@ from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset, read
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.method.memory_bank import Category
 from tests import small_sets
-from tests.conftest import DATA, stage_arguments
+from tests.conftest import DATA, Capture, Checkpoints, stage_arguments
 
 SIDE = small_sets.SIDE
 
@@ -73,7 +73,7 @@ def test_a_turned_image_is_not_squeezed(tmp_path: Path) -> None:
     assert read_listed_image(tmp_path, coco.imgs[1], rescale=True).shape == (100, 101, 3)
 
 
-def test_the_stages(tmp_path: Path, nano_checkpoints: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_stages(tmp_path: Path, nano_checkpoints: Checkpoints, capsys: Capture) -> None:
     """Masks have the stated size, the pictures of exp_folder their images' names, and the cache both sizes."""
     larger = tmp_path / "larger"
     larger.mkdir()
@@ -124,9 +124,8 @@ def test_the_stages(tmp_path: Path, nano_checkpoints: tuple[Path, Path], capsys:
     run("test", "skipped", *cache, "--on-bad-image", "skip")
     (skipped,) = json.loads((tmp_path / "skipped" / "skipped.json").read_text())
     assert skipped["image_id"] == ids[0]
-    assert json.loads((tmp_path / "skipped" / "results.json").read_text()) == [
-        one for one in results if one["image_id"] == ids[1]
-    ]
+    of_the_other = [one for one in results if one["image_id"] == ids[1]]
+    assert json.loads((tmp_path / "skipped" / "results.json").read_text()) == of_the_other
     with pytest.raises(SystemExit):
         run("test", "stopped", *cache)
     assert "681x471, the annotation file says 454x314" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from no_time_to_train.evaluation.results_file import read_results
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 from tests import small_sets
-from tests.conftest import DATA, stage_arguments
+from tests.conftest import DATA, Checkpoints, Patch, stage_arguments
 from tests.stand_in import WholeBox
 from tests.stand_in import run as segment
 
@@ -40,15 +40,12 @@ def write_renamed(folder: Path, rename: Rename) -> None:
     for name in ("references", "targets"):
         data = renamed(json.loads((DATA / f"{name}.json").read_text()), rename, 2)
         (folder / f"{name}.json").write_text(json.dumps(data))
-    references = read_references(DATA / "references.pkl")
-    shots = {
-        category: [{**shot, "img_id": rename(int(shot["img_id"]))} for shot in references[category]]
-        for category in references
-    }
+    given = read_references(DATA / "references.pkl").items()
+    shots = {one: [{**shot, "img_id": rename(int(shot["img_id"]))} for shot in listed] for one, listed in given}
     (folder / "set.json").write_text(json.dumps(shots))
 
 
-def test_the_stages(tmp_path: Path, nano_checkpoints: tuple[Path, Path]) -> None:
+def test_the_stages(tmp_path: Path, nano_checkpoints: Checkpoints) -> None:
     write_renamed(tmp_path / "numbers", lambda image_id: image_id)
     write_renamed(tmp_path / "strings", "../day 1/{}".format)
     filled, processed = str(tmp_path / "memory.ckpt"), str(tmp_path / "processed.ckpt")
@@ -96,7 +93,7 @@ def test_segment_and_filter(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("suffix", ["json", "pkl"])
-def test_reference_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], suffix: str) -> None:
+def test_reference_sets(tmp_path: Path, monkeypatch: Patch, command: list[str], suffix: str) -> None:
     monkeypatch.chdir(tmp_path)
     sets = []
     for rename in (int, "{:03d}".format):
@@ -141,8 +138,7 @@ def test_masks_from_boxes(tmp_path: Path) -> None:
 
 def test_numbers_and_strings_in_one_file_are_one_error(tmp_path: Path) -> None:
     data = small_sets.draw_coco(tmp_path, ["a"], 1)
-    small_sets.write(
-        {**data, "annotations": [{**a, "image_id": "1"} for a in data["annotations"]]}, tmp_path / "coco.json"
-    )
+    data["annotations"] = [{**one, "image_id": "1"} for one in data["annotations"]]
+    small_sets.write(data, tmp_path / "coco.json")
     with pytest.raises(UserError, match=r"coco.json .*: images\[0\] has id 1, annotations\[0\] has image_id '1'$"):
         read_coco(tmp_path / "coco.json")

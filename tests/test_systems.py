@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import filelock
 import pytest
@@ -18,7 +19,7 @@ from no_time_to_train.files import relative_path
 from no_time_to_train.lightning_items import ItemLoader
 from no_time_to_train.networks import download
 from no_time_to_train.pipeline import journal, processes, replace_folder
-from tests.conftest import Checkpoints, Photo, stage_arguments
+from tests.conftest import Capture, Checkpoints, Patch, Photo, stage_arguments
 from tests.test_architecture import ALL_MODULES
 
 #: Modules of the standard library that Windows lacks.
@@ -70,26 +71,21 @@ def test_a_module_says_in_which_encoding_text_is(name: str) -> None:
         ("console/com.jpg", "console/com.jpg"),
     ],
 )
-def test_on_windows_a_written_name_is_no_device_no_stream_and_keeps_its_end(
-    name: str, written: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_written_on_windows_are_no_device_and_no_stream(name: str, written: str, monkeypatch: Patch) -> None:
     assert clean_characters(name) == name, "other systems have no such names"
     with monkeypatch.context() as patched:
         patched.setattr(os, "name", "nt")
         assert clean_characters(name) == written
 
 
-def test_a_path_on_another_drive_of_windows_stays_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_on_another_drive_of_windows_stays_absolute(tmp_path: Path, monkeypatch: Patch) -> None:
     assert relative_path(tmp_path / "photos" / "a.jpg", tmp_path / "out") == "../photos/a.jpg"
-
-    def on_another_drive(*paths: Path) -> str:
-        raise ValueError("path is on mount 'D:', start on mount 'C:'")
-
+    on_another_drive = Mock(side_effect=ValueError("path is on mount 'D:', start on mount 'C:'"))
     monkeypatch.setattr(os.path, "relpath", on_another_drive)
     assert relative_path(tmp_path / "a.jpg", tmp_path / "out") == (tmp_path / "a.jpg").as_posix()
 
 
-def test_a_process_of_a_run_stays_where_windows_began_it_through_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_of_a_run_stays_where_windows_began_it_through_a_launcher(monkeypatch: Patch) -> None:
     ended: list[int] = []
     monkeypatch.setattr(processes, "end_with_parent", lambda: None)
     monkeypatch.setattr(os, "_exit", ended.append)
@@ -104,9 +100,7 @@ def test_a_process_of_a_run_stays_where_windows_began_it_through_a_launcher(monk
 
 
 @pytest.mark.parametrize(("system", "replaced"), [("nt", False), ("posix", True)])
-def test_a_console_of_windows_gets_text_and_not_bytes(
-    system: str, replaced: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_consoles_of_windows_get_text_not_bytes(system: str, replaced: bool, monkeypatch: Patch) -> None:
     console = SimpleNamespace(isatty=lambda: True, encoding="utf-8", flush=lambda: None)
     monkeypatch.setattr(sys, "stdout", console)
     monkeypatch.setattr(sys, "__stdout__", console)
@@ -126,7 +120,7 @@ def test_all_processes_learn_why_a_run_stops_whatever_a_file_is_called(tmp_path:
 
 @pytest.mark.parametrize("stage", ["fill_memory", "test"])
 def test_what_loads_images_can_go_to_a_process_that_begins_anew_as_on_windows_and_macos(
-    stage: str, nano_checkpoints: Checkpoints, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, nano_checkpoints: Checkpoints, memory: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     loaders: list[ItemLoader] = []
     items = ItemLoader.__iter__
@@ -141,7 +135,7 @@ def test_what_loads_images_can_go_to_a_process_that_begins_anew_as_on_windows_an
 
 
 @pytest.fixture
-def like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def like_windows(monkeypatch: Patch) -> None:
     """Open files can be neither removed nor moved, nor their folders; there are no symbolic links and no fcntl."""
 
     def refusing(name: str) -> None:
@@ -160,14 +154,14 @@ def like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("unlink", "remove", "rmdir", "rename", "replace"):
         refusing(name)
     monkeypatch.setattr(shutil, "_use_fd_functions", False)
-    monkeypatch.setattr(os, "symlink", lambda *paths, **options: (_ for _ in ()).throw(OSError(1314, "no privilege")))
+    monkeypatch.setattr(os, "symlink", Mock(side_effect=OSError(1314, "no privilege")))
     for module in (download, journal, replace_folder):
         monkeypatch.setattr(module, "FileLock", filelock.SoftFileLock)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or sys.version_info < (3, 11), reason="replaces what only these call")
 def test_segment_runs_where_open_files_stay_and_links_do_not_exist(
-    like_windows: None, photo: Photo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    like_windows: None, photo: Photo, tmp_path: Path, capsys: Capture
 ) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()

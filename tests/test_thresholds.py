@@ -12,12 +12,13 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserNotice
+from tests.conftest import Capture, Patch, nano_segmenter
 from tests.test_measure_references import RINGS, STRIPES, write_references
 
 
 @pytest.fixture(scope="module")
 def networks() -> ReferenceSegmenter:
-    return ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=6))
+    return nano_segmenter(6)
 
 
 @pytest.fixture
@@ -87,7 +88,6 @@ def test_measuring_with_guided_prompts_changes_no_state(segmenter: ReferenceSegm
     networks.settings = Settings(points_per_side=6, prompts="guided")
     try:
         memory, prototypes, guided = segmenter.memory, networks.prototypes, networks.settings
-        assert prototypes is not None
         kept = prototypes.clone()
         segmenter.measure_references(references, each=False)
         assert (segmenter.memory, networks.prototypes, networks.settings) == (memory, prototypes, guided)
@@ -129,7 +129,7 @@ def test_an_image_that_changed_since_it_was_shown_is_named(segmenter: ReferenceS
 
 
 def test_references_measure_has_the_thresholds_of_segment_with_the_same_options(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # --max-pixels sets it for this process
     image = next((folder / "rings").glob("*[0-9].png"))

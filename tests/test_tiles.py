@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from no_time_to_train import Instances, ReferenceSegmenter, Settings
+from no_time_to_train import Instances, ReferenceSegmenter
 from no_time_to_train.demo.scenes import MAX_SIDE, NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.beyond.tiles import FINER, Window, target_squares, tile_windows, to_frame, uncut
 from no_time_to_train.method.fast import mask_logits
@@ -21,7 +21,7 @@ from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import describe_proposals
 from no_time_to_train.method.target_image import resize_to_square, target_tensor
 from no_time_to_train.method.upsample import upsample
-from tests.conftest import Photo
+from tests.conftest import Patch, Photo, nano_segmenter
 
 SIDE = 16
 
@@ -99,7 +99,6 @@ def test_the_mask_of_a_square_is_that_of_its_upsampled_logits_at_its_place(heigh
     expected = np.zeros((4, height + 5, width + 5), bool)
     expected[:, 3 : 3 + height, 2 : 2 + width] = upsample(logits, height, width).dense()
     described = describe_proposals(Proposals(logits, torch.ones(4)), torch.randn(8, 4, 4), height, width)
-    assert described.logits is not None
     every = MaskLogits(height + 5, width + 5)
     every.add(window, described.logits, torch.arange(4), described.boxes)
     masks = every(torch.tensor([3, 0, 1, 2]))
@@ -143,8 +142,7 @@ def shown(photo: Photo) -> Shown:
     """The nano networks with the given settings, which were shown one object of a drawn scene."""
 
     def of(points_per_side: int = 8, **settings: Any) -> ReferenceSegmenter:
-        chosen = Settings(points_per_side=points_per_side, **settings)
-        segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=chosen)
+        segmenter = nano_segmenter(points_per_side, **settings)
         segmenter.add_reference("pattern", photo.path, photo.mask)
         return segmenter
 
@@ -154,7 +152,6 @@ def shown(photo: Photo) -> Shown:
 def test_one_tile_gives_what_the_method_gives(shown: Shown, photo: Photo) -> None:
     image = np.asarray(Image.open(photo.path))
     segmenter = shown(tiles=1, tile_overlap=0.7).segmenter
-    assert segmenter.proposer is not None
     proposals = segmenter.proposer(target_tensor(image, 256))
     features = segmenter.encoder.feature_map(target_tensor(image, 256)[None])[0]
     expected = describe_proposals(proposals, features, *image.shape[:2])
@@ -186,8 +183,7 @@ def test_tiles_find_objects_that_are_too_small_for_the_whole_image() -> None:
     example = draw_scene(np.random.default_rng(1001), NOVEL_CLASSES[:1], (400, 400))
     recall = []
     for tiles in (1, 3):
-        settings = Settings(points_per_side=12, tiles=tiles)
-        segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
+        segmenter = nano_segmenter(12, tiles=tiles)
         for mask in example.masks[:3]:
             segmenter.add_reference("stripes", example.image, mask)
         found = segmenter.segment(scene.image, threshold=0.3).masks
@@ -198,7 +194,7 @@ def test_tiles_find_objects_that_are_too_small_for_the_whole_image() -> None:
 
 
 def test_masks_of_a_large_image_are_compared_at_a_smaller_size_and_returned_at_its_own(
-    shown: Shown, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shown: Shown, photo: Photo, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     whole = shown(tiles=2).segment(photo.path, threshold=0)
     monkeypatch.setattr(mask_logits, "COMPARED_PIXELS", 90 * 120 // 4)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import Capture, Patch
 from timing import gpu, presets
 from timing.report import Section
 
@@ -13,9 +14,7 @@ from timing.report import Section
 @pytest.mark.parametrize(
     "name", ["__main__", "stages", "gpu", "presets", "guided", "gallery", "soak", "corrections", "serving"]
 )
-def test_each_command_explains_itself(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_command_explains_itself(name: str, monkeypatch: Patch, capsys: Capture) -> None:
     module = importlib.import_module(f"timing.{name}")
     monkeypatch.setattr("sys.argv", [f"timing.{name}", "--help"])
     with pytest.raises(SystemExit) as ended:
@@ -44,7 +43,7 @@ def test_a_section_takes_the_place_of_its_earlier_one_and_leaves_the_others(tmp_
     assert page.read_text().endswith(second), "to the byte"
 
 
-def test_an_unknown_section_is_refused_before_any_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_section_is_refused_before_any_is_measured(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         importlib.import_module("timing.__main__").main(["stages", "preset"])
     assert ended.value.code == 2
@@ -61,11 +60,8 @@ def test_the_gpu_command_measures_every_precision_on_a_cpu(tmp_path: Path) -> No
     small = ["--sam2", "sam2_nano", "--encoder", "dinov2_nano", "--points-per-side", "4", "--repeats", "1"]
     gpu.main([*small, "--images-per-batch", "2", "--device", "cpu", "--no-compile", "--out", str(tmp_path / "gpu.md")])
     generator, generator_bf16, *ours, several = rows(tmp_path / "gpu.md")
-    assert [row[0] for row in (*ours, several)] == [
-        "ours, float32",
-        "ours, bfloat16",
-        "ours, bfloat16, 2 images at once",
-    ]
+    names = [row[0] for row in (*ours, several)]
+    assert names == ["ours, float32", "ours, bfloat16", "ours, bfloat16, 2 images at once"]
     for row in (generator, generator_bf16, several):
         assert float(row[1]) > 0
     for row in ours:
@@ -73,14 +69,13 @@ def test_the_gpu_command_measures_every_precision_on_a_cpu(tmp_path: Path) -> No
         assert float(row[1]) > 0
 
 
-def test_the_presets_are_compared_in_both_precisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_presets_are_compared_in_both_precisions(tmp_path: Path, monkeypatch: Patch) -> None:
     small = {name: preset._replace(sam2="sam2_nano", dinov2="dinov2_nano") for name, preset in presets.PRESETS.items()}
     monkeypatch.setattr(presets, "PRESETS", small)
     presets.main(["--presets", "accurate", "fast", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path / "out")])
     table = rows(tmp_path / "out")
-    assert [row[:2] for row in table] == [
-        [name, precision] for name in ("accurate", "fast") for precision in ("float32", "bfloat16")
-    ]
+    pairs = [[name, precision] for name in ("accurate", "fast") for precision in ("float32", "bfloat16")]
+    assert [row[:2] for row in table] == pairs
     assert [row[5] for row in table[:2]] == ["1024", "1024"]
     assert 0 < int(table[2][5]) <= 0.15 * 1024, "a guided preset decodes a share of the grid"
     assert all(float(cell) >= 0 for row in table for cell in row[2:])

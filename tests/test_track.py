@@ -7,9 +7,11 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -20,13 +22,11 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from no_time_to_train import ReferenceSegmenter, Settings
+from no_time_to_train import Instances, Settings, UserError
 from no_time_to_train.cli import main
 from no_time_to_train.commands.options import NetworkOptions
-from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
-from no_time_to_train.errors import UserError
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
@@ -34,8 +34,9 @@ from no_time_to_train_extras.video import track_run
 from no_time_to_train_extras.video.frames import Frames
 from no_time_to_train_extras.video.live import LiveFrames
 from no_time_to_train_extras.video.moving_scenes import draw_clip
-from tests.conftest import recorded
+from tests.conftest import Capture, Patch, Refusal, nano_segmenter, recorded
 from tests.stand_in import StandIn, files_of
+from tests.web import free_port, serving
 
 #: The colors of the objects in the clip, and their classes.
 COLORS = {(230, 20, 20): 0, (20, 160, 20): 0, (20, 20, 230): 1}
@@ -97,7 +98,7 @@ class ColorFinder(StandIn):
 
 
 @pytest.fixture(autouse=True)
-def finder(monkeypatch: pytest.MonkeyPatch) -> ColorFinder:
+def finder(monkeypatch: Patch) -> ColorFinder:
     """What the command builds instead of networks."""
     stand_in = ColorFinder()
     monkeypatch.setattr(NetworkOptions, "build", lambda *_, **__: stand_in)
@@ -167,12 +168,17 @@ def covers(encoded: dict[str, Any], place: tuple[int, int] | None) -> bool:
     return rle.iou([encoded], [rle.encode(truth)], [False])[0, 0] > 0.8
 
 
-def test_mots_text_has_the_size_and_the_mask_of_each_object_in_each_frame(out: Path) -> None:
+def read_mots(out: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The frame and the mask of each line of the MOTS text."""
     lines = [line.split(" ") for line in (out / "mots/clip.txt").read_text().splitlines()]
-    assert len(lines) == len(json.loads((out / "results.json").read_text()))
-    for frame, _, _, height, width, counts in lines:
-        encoded = {"size": [int(height), int(width)], "counts": counts.encode()}
-        assert any(covers(encoded, place) for place in places(int(frame)))
+    return [(int(frame), {"size": [int(h), int(w)], "counts": counts.encode()}) for frame, _, _, h, w, counts in lines]
+
+
+def test_mots_text_has_the_size_and_the_mask_of_each_object_in_each_frame(out: Path) -> None:
+    masks = read_mots(out)
+    assert len(masks) == len(json.loads((out / "results.json").read_text()))
+    for frame, encoded in masks:
+        assert any(covers(encoded, place) for place in places(frame))
 
 
 def test_mots_masks_share_no_pixel(inputs: Path, tmp_path: Path, finder: ColorFinder) -> None:
@@ -187,12 +193,9 @@ def test_mots_masks_share_no_pixel(inputs: Path, tmp_path: Path, finder: ColorFi
 
     finder.classify = twice_as_large  # type: ignore[method-assign]
     track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--format", "mots")
-    masks: dict[str, list[dict[str, Any]]] = {}
-    for line in (tmp_path / "out/mots/clip.txt").read_text().splitlines():
-        frame, _, _, height, width, counts = line.split(" ")
-        masks.setdefault(frame, []).append({"size": [int(height), int(width)], "counts": counts.encode()})
-    assert max(map(len, masks.values())) > 1
-    for of_frame in masks.values():
+    masks = [[one for number, one in read_mots(tmp_path / "out") if number == frame] for frame in range(FRAMES)]
+    assert max(map(len, masks)) > 1
+    for of_frame in filter(None, masks):
         assert rle.decode(of_frame).sum(axis=2).max() == 1
 
 
@@ -200,22 +203,17 @@ def test_youtube_vis_has_the_masks_of_an_object_in_all_frames(out: Path) -> None
     content = json.loads((out / "youtube_vis.json").read_text())
     (video,) = content["videos"]
     assert (video["length"], len(video["file_names"]), video["width"]) == (FRAMES, FRAMES, WIDTH)
-    moving = next(one for one in content["annotations"] if covers_at(one, 8, places(8)[0]))
+    in_frame_8 = [one for one in content["annotations"] if one["segmentations"][8]]
+    (moving,) = [one for one in in_frame_8 if covers(one["segmentations"][8], places(8)[0])]
     for name in ("segmentations", "bboxes", "areas"):
         assert [index for index in range(4, FRAMES) if moving[name][index] is None] == list(range(9, BACK))
-    assert covers_at(moving, FRAMES - 1, places(FRAMES - 1)[0])
-
-
-def covers_at(annotation: dict[str, Any], frame: int, place: tuple[int, int] | None) -> bool:
-    encoded = annotation["segmentations"][frame]
-    return encoded is not None and covers(encoded, place)
+    assert covers(moving["segmentations"][-1], places(FRAMES - 1)[0])
 
 
 def test_an_object_crosses_a_line_while_it_is_hidden_and_another_stays_in_a_zone(out: Path) -> None:
     (crossing,) = read_table(out / "crossings.csv")
-    assert (crossing["line"], crossing["class"], crossing["seconds"], crossing["direction"]) == (
-        *("1", "cup", f"{BACK / RATE}", "left"),  # of somebody who looks down the line
-    )
+    keys = ("line", "class", "seconds", "direction")  # to the left of somebody who looks down the line
+    assert [crossing[key] for key in keys] == ["1", "cup", f"{BACK / RATE}", "left"]
     (stay,) = read_table(out / "stays.csv")
     assert (stay["class"], stay["last_seconds"]) == ("cup", "2.3")
     assert stay["track"] != crossing["track"]
@@ -246,7 +244,7 @@ def test_every_file_is_known_as_one_of_results_and_every_known_name_is_written(o
 
 
 def test_results_filter_leaves_out_objects_of_low_scores_and_changes_nothing_else(
-    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    out: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     main(["results", "filter", str(out), "--threshold", "0.5", "--out", str(tmp_path / "all")])
     for path in sorted(path.relative_to(out) for path in out.rglob("*") if path.suffix not in (".mp4", ".memory", "")):
@@ -264,7 +262,7 @@ def test_a_folder_of_frames_gives_what_the_video_gives(inputs: Path, out: Path, 
     assert read_table(tmp_path / "out/tracks.csv") == read_table(out / "tracks.csv")
 
 
-def test_each_frame_is_a_line_of_json_on_standard_output(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_frame_is_a_line_of_json_on_standard_output(inputs: Path, capsys: Capture) -> None:
     track(inputs, inputs / "clip.avi", "--jsonl", "-", "--for", "1s")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["frame"] for line in lines] == list(range(RATE))
@@ -281,7 +279,7 @@ def test_each_frame_is_a_line_of_json_on_standard_output(inputs: Path, capsys: p
 )
 def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
     error: BaseException, options: list[str], inputs: Path, tmp_path: Path, finder: ColorFinder,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(track_run, "FRAMES_AT_ONCE", 4)
     monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
@@ -297,12 +295,8 @@ def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
-def test_a_short_run_that_fails_at_its_last_files_can_be_repeated(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise UserError("out/images.json cannot be written: No space left on device")
-
+def test_a_short_run_that_fails_at_its_last_file_is_repeated(inputs: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+    full = Mock(side_effect=UserError("out/images.json cannot be written: No space left on device"))
     with monkeypatch.context() as patch:
         patch.setattr("no_time_to_train_extras.video.track_files._write_list", full)
         with pytest.raises(SystemExit):
@@ -325,7 +319,7 @@ class Still:
 
 
 def test_masks_are_carried_between_the_frames_in_which_objects_are_looked_for(
-    inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: pytest.MonkeyPatch
+    inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
     track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--propagate", 2)
@@ -340,7 +334,7 @@ def test_masks_are_carried_between_the_frames_in_which_objects_are_looked_for(
 
 @pytest.mark.parametrize(("predicted_iou", "first"), [(0.5, 2), (0.3, 16)])
 def test_a_carried_mask_counts_if_its_predicted_iou_is_large_enough(
-    predicted_iou: float, first: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predicted_iou: float, first: int, inputs: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
     monkeypatch.setattr(Still, "step", lambda still, _: (still.masks, torch.full((len(still.masks),), predicted_iou)))
@@ -352,7 +346,7 @@ def test_a_carried_mask_counts_if_its_predicted_iou_is_large_enough(
 @pytest.mark.parametrize(("missed", "absent"), [({4, 5}, []), ({4, 5, 6}, [10, 11])], ids=["twice", "too often"])
 def test_a_mask_is_carried_on_where_nothing_is_found_in_its_place_but_not_forever(
     missed: set[int], absent: list[int], inputs: Path, tmp_path: Path, finder: ColorFinder,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("no_time_to_train_extras.video.propagation.Propagator", Still)
     find = finder.classify
@@ -393,14 +387,10 @@ def test_a_video_is_turned_as_its_metadata_say(inputs: Path, tmp_path: Path, ffm
     subprocess.run([ffmpeg, "-v", "error", *turn], check=True)
     image = next(iter(Frames(str(turned)))).image
     assert image.shape == (WIDTH, HEIGHT, 3)
-    assert np.abs(np.rot90(image, -1).astype(int) - draw(0)).mean() < 12 or (
-        np.abs(np.rot90(image).astype(int) - draw(0)).mean() < 12
-    )
+    assert min(np.abs(np.rot90(image, turns).astype(int) - draw(0)).mean() for turns in (1, -1)) < 12
 
 
-def test_what_a_broken_video_still_has_is_tracked_and_the_rest_is_said(
-    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_broken_video_has_is_tracked_and_the_rest_is_said(inputs: Path, tmp_path: Path, capsys: Capture) -> None:
     content = (inputs / "clip.avi").read_bytes()
     (tmp_path / "broken.avi").write_bytes(content[: len(content) * 3 // 4])
     track(inputs, tmp_path / "broken.avi", "--out", tmp_path / "out")
@@ -412,9 +402,7 @@ def test_what_a_broken_video_still_has_is_tracked_and_the_rest_is_said(
 @pytest.fixture
 def stream(inputs: Path, ffmpeg: str) -> Iterator[str]:
     """The address of a server that sends the clip once, at its speed, to the first that asks."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}/clip"
     encoder = ["-c:v", "mpeg1video", "-r", "30", "-q:v", "2", "-f", "mpegts", "-listen", "1", address]
     with subprocess.Popen([ffmpeg, "-v", "quiet", "-re", "-i", inputs / "clip.avi", *encoder]) as server:
@@ -436,8 +424,8 @@ def is_free(port: int) -> bool:
 
 
 def test_of_a_stream_frames_are_dropped_while_the_networks_work_and_its_end_completes_the_results(
-    stream: str, inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    stream: str, inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: Patch,
+    capsys: Capture,
 ) -> None:  # fmt: skip
     propose = finder.propose
     monkeypatch.setattr(finder, "propose", lambda image: (time.sleep(0.15), propose(image))[1])
@@ -453,7 +441,7 @@ def test_of_a_stream_frames_are_dropped_while_the_networks_work_and_its_end_comp
 
 
 def test_ctrl_c_ends_a_stream_with_its_results(
-    stream: str, inputs: Path, tmp_path: Path, finder: ColorFinder, capsys: pytest.CaptureFixture[str]
+    stream: str, inputs: Path, tmp_path: Path, finder: ColorFinder, capsys: Capture
 ) -> None:
     finder.error, finder.calls = KeyboardInterrupt(), 3
     track(inputs, stream, "--out", tmp_path / "out")
@@ -461,9 +449,7 @@ def test_ctrl_c_ends_a_stream_with_its_results(
     assert "index.html" in capsys.readouterr().out
 
 
-def test_images_that_come_into_a_folder_are_tracked_until_the_time_is_up(
-    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_that_come_into_a_folder_are_tracked_in_time(inputs: Path, tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "incoming"
     folder.mkdir()
 
@@ -499,27 +485,27 @@ def test_images_that_come_into_a_folder_are_tracked_until_the_time_is_up(
     ids=lambda value: None if isinstance(value, list) else value[:30],
 )
 def test_mistakes_are_one_line(
-    options: list[str], message: str, inputs: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    options: list[str], message: str, inputs: Path, refusal: Refusal, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(inputs)
     assert message in refusal("track", "--memory", "m.memory", "--nano", *options)
 
 
-def test_a_playlist_on_a_server_is_no_stream(inputs: Path, tmp_path: Path) -> None:
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+def test_a_playlist_on_a_server_is_no_stream(inputs: Path) -> None:
+    content = f"#EXTM3U\n#EXTINF:1,\n{inputs / 'clip.avi'}\n#EXT-X-ENDLIST\n".encode()
 
-    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{inputs / 'clip.avi'}\n#EXT-X-ENDLIST\n")
-    handler = type("Handler", (SimpleHTTPRequestHandler,), {"directory": str(tmp_path), "log_message": lambda *_: None})
-    with ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(UserError, match="cannot be opened"):
-            LiveFrames(f"http://127.0.0.1:{server.server_port}/list.m3u8", 1)
-        server.shutdown()
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(content)
+
+    with serving(answer) as address, pytest.raises(UserError, match="cannot be opened"):
+        LiveFrames(f"{address}/list.m3u8", 1)
 
 
-def test_sam_2_encodes_each_frame_once_when_masks_are_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sam_2_encodes_each_frame_once_when_masks_are_carried(monkeypatch: Patch) -> None:
     clip = draw_clip(np.random.default_rng(777), NOVEL_CLASSES, frames=3)
-    segmenter = ReferenceSegmenter.from_pretrained("nano", settings=Settings(points_per_side=4, prompts="guided"))
+    segmenter = nano_segmenter(4, prompts="guided")
     segmenter.add_reference("it", clip.frames[0], mask=clip.masks[0, 0])
     sam2, encoded = segmenter.segmenter.proposer.sam2, []
     encode = sam2.forward_image
@@ -531,16 +517,13 @@ def test_sam_2_encodes_each_frame_once_when_masks_are_carried(monkeypatch: pytes
 
 def test_python_gives_the_objects_of_each_frame_with_their_identities() -> None:
     clip = draw_clip(np.random.default_rng(777), NOVEL_CLASSES, frames=5)
-    settings = Settings(points_per_side=8, prompts="guided")
-    segmenter = ReferenceSegmenter.from_pretrained("nano", settings=settings)
+    segmenter = nano_segmenter(prompts="guided")
     label = NOVEL_CLASSES[clip.labels[0]].name
     segmenter.add_reference(label, clip.frames[0], mask=clip.masks[0, 0])
     frames = list(segmenter.track(((number / 10, frame) for number, frame in enumerate(clip.frames)), threshold=0.3))
     assert [frame.seconds for frame in frames] == [0.0, 0.1, 0.2, 0.3, 0.4]
-    last = frames[-1]
+    last, truth = frames[-1], clip.masks[4, 0]
     assert len(last.instances) == len(last.track_ids) > 0
-    best = np.array(
-        [(one.mask & clip.masks[4, 0]).sum() / (one.mask | clip.masks[4, 0]).sum() for one in last.instances]
-    )
+    best = np.array([(one.mask & truth).sum() / (one.mask | truth).sum() for one in last.instances])
     assert best.max() > 0.7
     assert last.track_ids[best.argmax()] in frames[-2].track_ids

@@ -12,21 +12,18 @@ import pytest
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import find_configuration
+from tests.conftest import Patch
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", ["coco_10shot", "coco_fewshot_10shot_sam2l", "configs/coco_fewshot_10shot_sam2l.yaml"])
-def test_a_configuration_of_this_package_is_found_by_words_of_its_name(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_configuration_is_found_by_words_of_its_name(name: str, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_configuration(name) == str(ROOT / "configs" / "coco_fewshot_10shot_sam2l.yaml")
 
 
-def test_a_file_counts_more_than_a_name_and_an_ambiguous_name_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_counts_more_than_a_name_of_which_two_are_refused(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="one of coco_fewshot_10shot_sam2l, coco_semantic_sam2l"):
         find_configuration("coco")
