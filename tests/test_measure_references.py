@@ -125,6 +125,18 @@ def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.
     assert "One reference cannot be compared with others" in capsys.readouterr().out
 
 
+def test_cut_outs_alone_are_refused_before_the_networks_are_built(
+    tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.zeros((40, 40, 4), np.uint8)
+    pixels[10:30, 10:30] = 255
+    (tmp_path / "refs" / "boat").mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / "refs" / "boat" / "1.png")
+    monkeypatch.delattr("no_time_to_train.commands.options.NetworkChoice.build")
+    line = refusal("references", "measure", "--nano", "--references", tmp_path / "refs", "--out", tmp_path / "out")
+    assert "cut-outs cannot be measured" in line
+
+
 def test_automatic_thresholds_need_references(tmp_path: Path, refusal: Refusal) -> None:
     line = refusal("segment", "--memory", "m", "--score", "auto", "--images", "x", "--out", tmp_path / "out")
     assert "--threshold auto measures the references" in line

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,12 +177,18 @@ def test_filtering_keeps_thresholds_that_are_not_given(photos: Path, tmp_path: P
         (["--out", "{photos}"], "which is not a file of results"),
     ],
 )
-def test_a_mistake_in_filtering_changes_nothing(
-    options: list[str], message: str, photos: Path, tmp_path: Path, refusal: Callable[..., str]
+def test_a_mistake_in_filtering_is_refused_before_slow_imports_and_changes_nothing(
+    options: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    refusal: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
     run(out, photos)
     before = files_of(out)
+    monkeypatch.setitem(sys.modules, "no_time_to_train.pipeline.filter_results", None)  # cannot be imported then
     assert message in refusal("filter", out, *(option.format(photos=photos) for option in options))
     assert files_of(out) == before
 

@@ -1,6 +1,6 @@
 """What is found in an image, with the names of the classes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -183,12 +183,19 @@ class Instances(Sequence[Instance]):
     def _captions(self) -> list[str]:
         return [f"{label} {score:.2f}" for label, score in zip(self.labels, self.scores.tolist(), strict=True)]
 
-    def plot(self) -> Image.Image:
-        """Draw each mask with its outline, label and score over the image."""
-        from no_time_to_train.visual.drawing import draw_instances
+    def plot(self, colors: Mapping[str, str] | None = None) -> Image.Image:
+        """Draw each mask with its outline, label and score over the image.
 
-        by_instance = len(self.categories) == 1
-        drawn = draw_instances(self.image, self.detections.masks, self.class_ids, self._captions(), by_instance)
+        Args:
+            colors: Colors of classes by name, such as ``{"boat": "#ff0080"}``. The objects of a single class differ in
+                color without them.
+        """
+        from no_time_to_train.visual.drawing import class_palette, draw_instances
+
+        palette = class_palette([category.name for category in self.categories], colors or {})
+        by_instance = len(self.categories) == 1 and not colors
+        masks, classes = self.detections.masks, self.class_ids
+        drawn = draw_instances(self.image, masks, classes, self._captions(), by_instance, palette=palette)
         return Image.fromarray(drawn)
 
     def to_coco(self, image_id: ImageId = 1) -> list[dict[str, Any]]:

@@ -309,6 +309,12 @@ PRESETS: dict[PresetName, Preset] = {
 }
 
 
+def check_prompts(sam2: str | None, prompts: Prompts) -> None:
+    """Check that prompts other than the grid have SAM 2, not a proposer of one's own in its place."""
+    if prompts != "grid" and is_plugin(sam2):
+        raise UserError(f"prompts {prompts} need SAM 2, and {sam2} takes its place: give prompts grid")
+
+
 def find_networks(
     sam2: str | Path | None = None,
     dinov2: str | Path | None = None,

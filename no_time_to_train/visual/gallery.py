@@ -16,7 +16,15 @@ from PIL import Image
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.visual.drawing import INSTANCE_COLORS, PALETTE, Picture, instance_colors, outlines, save_picture
+from no_time_to_train.visual.drawing import (
+    INSTANCE_COLORS,
+    PALETTE,
+    Picture,
+    class_palette,
+    instance_colors,
+    outlines,
+    save_picture,
+)
 from no_time_to_train.visual.html import write_page
 from no_time_to_train.visual.memory_pictures import crop_tile
 
@@ -38,19 +46,21 @@ class Gallery:
 
     Args:
         out: Folder of the page. Its pictures go to ``previews``, ``references`` and ``thumbnails`` in it.
+        colors: Colors of classes that a person chose, by name.
     """
 
-    def __init__(self, out: Path, memory: MemoryBank) -> None:
-        self.out = out
+    def __init__(self, out: Path, memory: MemoryBank, colors: Mapping[str, str] | None = None) -> None:
+        self.out, self.colors = out, colors or {}
+        palette = class_palette([category.name for category in memory.categories], self.colors)
         self.images: list[dict[str, Any]] = []
         self.class_index = {category.name: index for index, category in enumerate(memory.categories)}
         self.classes = [
             {
                 "name": category.name,
-                "color": PALETTE.by_idx(index).as_hex(),
+                "color": palette.by_idx(index).as_hex(),
                 "references": [
-                    self._save(crop_tile(*decode_picture(crop), index), f"references/{category.id}_{number}.jpg")
-                    for number, crop in enumerate(memory.crops_of(index), start=1)
+                    self._save(crop_tile(*crop, index, palette=palette), f"references/{category.id}_{number}.jpg")
+                    for number, crop in enumerate(map(decode_picture, memory.crops_of(index)), start=1)
                 ],
             }
             for index, category in enumerate(memory.categories)
@@ -122,6 +132,7 @@ class Gallery:
             "command": command,
             "score": score,
             "classScores": class_scores or {},
+            "byInstance": len(self.classes) == 1 and not self.colors,
         }
         write_page(self.out / "index.html", "gallery.html", title=title, facts=facts or {}, data=data)
 

@@ -309,7 +309,7 @@ class Workspace:
         """
         summary = Summary()
         with self.project.lock:  # classes, thresholds and objects go together
-            memory, thresholds = self.segmenter.memory, self.thresholds
+            memory, thresholds, colors = self.segmenter.memory, self.thresholds, self.project.colors
             if memory is None:
                 raise UserError("there is nothing to export yet: show an object first")
             ids = {category.name: category.id for category in memory.categories}
@@ -323,7 +323,7 @@ class Workspace:
         if not found:
             raise UserError("; ".join(summary.skipped[:1]) or "no photo was searched yet: wait for the first one")
         with new_output(out, overwrite=True) as folder, record_stage(folder, "app", {}):
-            output = OutputFolder(folder, memory, thresholds, formats, (), out, summary)
+            output = OutputFolder(folder, memory, thresholds, formats, (), out, summary, colors=colors)
             for target, items in found:
                 try:
                     pixels = self.search.read(target.name)

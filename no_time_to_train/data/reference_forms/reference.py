@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -89,6 +89,12 @@ class Reference:
             stated = f"{self.size[1]}x{self.size[0]}"
             raise UserError(f"the image is {width}x{height} pixels, its annotation is for {stated}")
         return image, np.ones((height, width), bool) if self.mask == WHOLE else mask
+
+
+def check_measurable(references: Iterable[Reference]) -> None:
+    """Check that references are not all cut-outs, in whose images nothing can be searched."""
+    if all(reference.is_cut_out for reference in references):
+        raise UserError("cut-outs cannot be measured, because nothing is known around them: give images with masks")
 
 
 @dataclass(frozen=True)
