@@ -195,7 +195,7 @@ def test_a_mistake_in_filtering_is_refused_before_slow_imports_and_changes_nothi
 
 def test_filtering_needs_results_and_their_images(photos: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
     out = tmp_path / "out"
-    assert "photos holds clip.avi, which is not a file of results" in refusal("filter", photos)
+    assert "photos holds no all_results.json: give the --out folder of a segment command" in refusal("filter", photos)
     run(out, photos)
     (photos / "photo.jpg").unlink()
     before = files_of(out)

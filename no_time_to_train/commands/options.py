@@ -1,5 +1,6 @@
 """Options that commands share: the references of the objects, and the networks with their settings."""
 
+import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,6 +194,13 @@ def check_files(*paths: Path) -> None:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
+
+
+def check_images(images: Iterable[str]) -> None:
+    """Check that the folders, files and globs of ``--images`` exist, without any slow import."""
+    for argument in images:
+        if not Path(argument).exists() and next(glob.iglob(argument, recursive=True), None) is None:  # noqa: PTH207
+            raise UserError(f"--images {argument}: there is no such file or folder")
 
 
 def check_memories(paths: Iterable[Path]) -> None:

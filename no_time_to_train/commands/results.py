@@ -49,8 +49,8 @@ def filter(
     thresholds, of_tracks = Thresholds.parse(threshold or 0, class_score), (results / "tracks.csv").is_file()
     in_place = out is None or real_path(out) == real_path(results)
     target = results if out is None else out
-    check_output(target, overwrite or in_place)
     thresholds.check_names(check_results(results, *([] if of_tracks else ["all_results.json"])))
+    check_output(target, overwrite or in_place)
 
     if of_tracks:
         if format or (threshold is None and not class_score):

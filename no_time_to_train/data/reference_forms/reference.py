@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_mask, as_rgb, shown_size, stored_size
+from no_time_to_train.data.prompts import check_box, check_point
 from no_time_to_train.data.rle import Rle, decode_mask
 from no_time_to_train.errors import UserError, first_of, plural
 
@@ -64,7 +65,15 @@ class Reference:
         return self.is_unmarked
 
     def check_size(self) -> None:
-        """Check by the files' headers, without reading pixels, that the mask has the size of its image."""
+        """Check by the files' headers, without reading pixels, that the mask, the box and the points fit the image."""
+        size = self.size or (shown_size(self.image) if self.mask is None else None)
+        try:
+            if size and self.box:
+                check_box(self.box, *size)
+            for point in (*self.points, *self.negative_points) if size else ():
+                check_point(point, *size)
+        except UserError as error:
+            raise UserError(f"reference {self.image} ({self.label}): {error}") from error
         if self.is_cut_out or self.mask is None or self.mask == WHOLE:
             return
         height, width = shown_size(self.mask) if isinstance(self.mask, Path) else self.mask["size"]
