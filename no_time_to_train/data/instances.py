@@ -19,6 +19,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, relative_path, write_json
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.ranges import two_decimals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +182,8 @@ class Instances(Sequence[Instance]):
         return None if self._image is None else self.plot()._repr_png_()
 
     def _captions(self) -> list[str]:
-        return [f"{label} {score:.2f}" for label, score in zip(self.labels, self.scores.tolist(), strict=True)]
+        scores = map(two_decimals, self.scores.tolist())
+        return [f"{label} {score}" for label, score in zip(self.labels, scores, strict=True)]
 
     def plot(self, colors: Mapping[str, str] | None = None) -> Image.Image:
         """Draw each mask with its outline, label and score over the image.
