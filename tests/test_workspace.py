@@ -144,6 +144,8 @@ def test_lowest_scores_begin_at_the_automatic_ones_and_a_chosen_one_stays(
     assert workspace.automatic.keys() <= several
     label, score = next(iter(workspace.automatic.items()))
     assert workspace.thresholds.of(label) == score
+    workspace.set_threshold(label, round(score, 2))
+    assert workspace.project.thresholds == {}, "a slider that stays where it is says nothing"
     workspace.set_threshold(label, 0.97)
     assert workspace.thresholds.of(label) == 0.97
     workspace.undo()

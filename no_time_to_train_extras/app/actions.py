@@ -341,7 +341,7 @@ class Actions:
         """Make a ZIP file of the export, and a link that the page follows; the file is removed after a minute."""
         if not is_finished(self.out):
             raise UserError("there is no export yet: press Export first")
-        return [f"<p><a href='{html.escape(packed(self.out, 'results'))}' download>results.zip</a>, for a minute</p>"]
+        return [f"<p><a href='{html.escape(packed(self.out, 'results'))}' download>results.zip</a> (for a minute)</p>"]
 
 
 def enclosed(line: list[list[float]], size: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -37,6 +37,9 @@ from no_time_to_train_extras.app.video_tracks import Tracking
 #: How far below its threshold an object may be and still make a photo doubtful.
 DOUBTFUL = 0.1
 
+#: The smallest difference between thresholds that a person chooses.
+SLIDER_STEP = 0.01
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -220,7 +223,12 @@ class Workspace:
         self.search.close()
 
     def set_threshold(self, label: str, score: float | None) -> None:
-        """Choose the threshold of a class; None takes the automatic one again, or the default."""
+        """Choose the threshold of a class; None takes the automatic one again, or the default.
+
+        The one that the class has is not chosen again: sliders send theirs when a person passes them by the keyboard.
+        """
+        if score is not None and abs(score - self.thresholds.of(label)) < SLIDER_STEP / 2:
+            return
         if self.project.thresholds.get(label) != score:
             name = f"{label}: automatic score" if score is None else f"{label}: from {score:.2f} on"
             self.project.do(Step(name, thresholds={label: score}))
