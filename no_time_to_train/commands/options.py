@@ -10,15 +10,7 @@ from zipfile import is_zipfile
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles, of_mode
-from no_time_to_train.networks.registry import (
-    PRESETS,
-    SAM2_NAMES,
-    Precision,
-    PresetName,
-    check_prompts,
-    find_network,
-    find_networks,
-)
+from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, parse_number
 
@@ -120,7 +112,7 @@ class NetworkChoice:
         if self.nano and self.preset:
             raise UserError("--nano and --preset both choose the networks: leave one of them out")
         if needed:
-            find_networks(*self.names, *others, preset=self.preset)
+            find_networks(*self.names, *others, preset=self.preset, prompts=self.settings().get("prompts", "grid"))
 
     def settings(self) -> dict[str, Any]:
         """The method's settings that differ from the paper's, by their names in ``Settings``."""
@@ -165,8 +157,6 @@ class NetworkOptions(NetworkChoice):
 
     def check(self, *others: Path, needed: bool = True) -> None:
         super().check(*others, *([self.sam_checkpoint] if self.sam_checkpoint else []), needed=needed)
-        if self.sam2:
-            check_prompts(find_network(self.sam2, SAM2_NAMES).name, self.settings()["prompts"])
 
     def settings(self) -> dict[str, Any]:
         prompts = self.prompts or PRESETS[self.preset or "accurate"].prompts

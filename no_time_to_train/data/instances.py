@@ -1,6 +1,6 @@
 """What is found in an image, with the names of the classes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -185,19 +185,17 @@ class Instances(Sequence[Instance]):
         scores = map(two_decimals, self.scores.tolist())
         return [f"{label} {score}" for label, score in zip(self.labels, scores, strict=True)]
 
-    def plot(self, colors: Mapping[str, str] | None = None) -> Image.Image:
+    def plot(self, palette: "sv.ColorPalette | None" = None) -> Image.Image:
         """Draw each mask with its outline, label and score over the image.
 
         Args:
-            colors: Colors of classes by name, such as ``{"boat": "#ff0080"}``. The objects of a single class differ in
-                color without them.
+            palette: The colors of the classes. Without it, the objects of a single class differ in color.
         """
-        from no_time_to_train.visual.drawing import class_palette, draw_instances
+        from no_time_to_train.visual.drawing import PALETTE, draw_instances
 
-        palette = class_palette([category.name for category in self.categories], colors or {})
-        by_instance = len(self.categories) == 1 and not colors
+        by_instance = len(self.categories) == 1 and palette is None
         masks, classes = self.detections.masks, self.class_ids
-        drawn = draw_instances(self.image, masks, classes, self._captions(), by_instance, palette=palette)
+        drawn = draw_instances(self.image, masks, classes, self._captions(), by_instance, palette=palette or PALETTE)
         return Image.fromarray(drawn)
 
     def to_coco(self, image_id: ImageId = 1) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from no_time_to_train.files import atomic_write, link_or_copy, spreadsheet_cell,
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
-from no_time_to_train.visual.drawing import PALETTE, save_picture
+from no_time_to_train.visual.drawing import PALETTE, class_palette, save_picture
 from no_time_to_train.visual.gallery import Gallery
 
 #: Columns of ``instances.csv``.
@@ -74,8 +74,8 @@ class OutputFolder:
         colors: Mapping[str, str] | None = None,
     ) -> None:
         self.out, self.memory, self.thresholds = out, memory, thresholds
-        labels = [category.name for category in memory.categories]
-        self.colors = {name: color for name, color in (colors or {}).items() if name in labels}
+        self.colors = colors or {}
+        self.palette = class_palette([one.name for one in memory.categories], self.colors) if colors else None
         self.shown_as = shown_as or out
         self.ids = [category.id for category in memory.categories]
         places = {name: place for place, name in reversed(list(enumerate(order)))}
@@ -100,7 +100,7 @@ class OutputFolder:
                 image id is replaced.
         """
         if self.gallery is None:
-            self.gallery = Gallery(self.out, self.memory, self.colors)
+            self.gallery = Gallery(self.out, self.memory, self.palette)
         image_id = target.image_id if target.image_id is not None else len(self.images) + 1
         records = [{**record, "image_id": image_id} for record in records]
         names = {category.id: category.name for category in self.ordered}
@@ -113,7 +113,7 @@ class OutputFolder:
         instances = with_more[np.array([counts[index] for index in shown], bool)]
 
         overlay = f"overlays/{target.stem}.jpg"
-        save_picture(np.asarray(instances.plot(self.colors)), self.out / overlay)
+        save_picture(np.asarray(instances.plot(self.palette)), self.out / overlay)
         save_mask(instances, self.out / "masks" / f"{target.stem}.png")
         labeled = LabeledImage(target.name, target.stem, self._file_of(target, image), image_id, *image.shape[:2])
         if self.label_files:

@@ -89,8 +89,6 @@ def draw_instances(
 
 def class_palette(names: Sequence[str], chosen: Mapping[str, str]) -> sv.ColorPalette:
     """The colors of classes: those that a person chose, by name, such as ``#ff0080``, and else those of ``PALETTE``."""
-    if not chosen:
-        return PALETTE
     usual = (PALETTE.by_idx(index).as_hex() for index in range(len(names)))
     return sv.ColorPalette.from_hex([chosen.get(name, color) for name, color in zip(names, usual, strict=True)])
 

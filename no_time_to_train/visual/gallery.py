@@ -12,19 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from supervision import ColorPalette
 
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.visual.drawing import (
-    INSTANCE_COLORS,
-    PALETTE,
-    Picture,
-    class_palette,
-    instance_colors,
-    outlines,
-    save_picture,
-)
+from no_time_to_train.visual.drawing import INSTANCE_COLORS, PALETTE, Picture, instance_colors, outlines, save_picture
 from no_time_to_train.visual.html import write_page
 from no_time_to_train.visual.memory_pictures import crop_tile
 
@@ -46,12 +39,13 @@ class Gallery:
 
     Args:
         out: Folder of the page. Its pictures go to ``previews``, ``references`` and ``thumbnails`` in it.
-        colors: Colors of classes that a person chose, by name.
+        palette: Colors of the classes that a person chose.
     """
 
-    def __init__(self, out: Path, memory: MemoryBank, colors: Mapping[str, str] | None = None) -> None:
-        self.out, self.colors = out, colors or {}
-        palette = class_palette([category.name for category in memory.categories], self.colors)
+    def __init__(self, out: Path, memory: MemoryBank, palette: ColorPalette | None = None) -> None:
+        self.out = out
+        self.by_instance = len(memory.categories) == 1 and palette is None
+        palette = palette or PALETTE
         self.images: list[dict[str, Any]] = []
         self.class_index = {category.name: index for index, category in enumerate(memory.categories)}
         self.classes = [
@@ -132,7 +126,7 @@ class Gallery:
             "command": command,
             "score": score,
             "classScores": class_scores or {},
-            "byInstance": len(self.classes) == 1 and not self.colors,
+            "byInstance": self.by_instance,
         }
         write_page(self.out / "index.html", "gallery.html", title=title, facts=facts or {}, data=data)
 

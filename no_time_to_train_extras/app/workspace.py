@@ -317,10 +317,11 @@ class Workspace:
         """
         summary = Summary()
         with self.project.lock:  # classes, thresholds and objects go together
-            memory, thresholds, colors = self.segmenter.memory, self.thresholds, self.project.colors
+            memory, thresholds = self.segmenter.memory, self.thresholds
             if memory is None:
                 raise UserError("there is nothing to export yet: show an object first")
             ids = {category.name: category.id for category in memory.categories}
+            colors = {label: color for label, color in self.project.colors.items() if label in ids}
             found = []
             for name, photo in sorted(self.photos.items()):
                 known = [item for item in photo.found if item.label in ids]

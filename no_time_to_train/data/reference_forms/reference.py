@@ -66,14 +66,14 @@ class Reference:
 
     def check_size(self) -> None:
         """Check by the files' headers, without reading pixels, that the mask, the box and the points fit the image."""
-        size = self.size or (shown_size(self.image) if self.mask is None else None)
-        try:
-            if size and self.box:
-                check_box(self.box, *size)
-            for point in (*self.points, *self.negative_points) if size else ():
-                check_point(point, *size)
-        except UserError as error:
-            raise UserError(f"reference {self.image} ({self.label}): {error}") from error
+        if self.mask is None and not self.is_unmarked:
+            size = self.size or shown_size(self.image)
+            try:
+                check_box(self.box or (0, 0, 1, 1), *size)
+                for point in (*self.points, *self.negative_points):
+                    check_point(point, *size)
+            except UserError as error:
+                raise UserError(f"reference {self.image} ({self.label}): {error}") from error
         if self.is_cut_out or self.mask is None or self.mask == WHOLE:
             return
         height, width = shown_size(self.mask) if isinstance(self.mask, Path) else self.mask["size"]
