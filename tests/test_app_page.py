@@ -306,7 +306,8 @@ def test_photos_are_found_by_name_and_marked_as_reviewed(user: User, app: App) -
     user.page.locator("#wanted input, #wanted textarea").fill("")
     user.page.locator("#gallery button", has_text=SMALL).wait_for()
     user.page.locator("#photo").focus()
-    user.page.keyboard.press("v")
+    hangul = "{key: '\u314d', code: 'KeyV', bubbles: true}"  # the key V where Korean is typed
+    user.page.evaluate(f"document.querySelector('#photo').dispatchEvent(new KeyboardEvent('keydown', {hangul}))")
     user.wait_for("#gallery button[aria-current]", "reviewed")
     assert user.page.locator("#reviewed").get_attribute("aria-pressed") == "true"
     user.wait_for("#progress", "1 reviewed")
@@ -429,7 +430,7 @@ def test_a_second_tab_has_its_own_photo_and_selection(user: User, app: App) -> N
     other.page.context.close()
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900), (2560, 1300)])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (768, 1024), (1280, 900), (2560, 1300)])
 def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
     user: User, places: Places, width: int, height: int
 ) -> None:
@@ -440,6 +441,8 @@ def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
     undo, redo = (user.page.locator(f"#{name}").bounding_box() for name in ("undo", "redo"))
     assert redo["y"] == pytest.approx(undo["y"], abs=2)
     assert redo["height"] < 50
+    last = user.page.locator("#in").bounding_box()
+    assert last["x"] + last["width"] <= width
     field = user.page.locator("#label input").bounding_box()
     assert 0 < field["y"] < height - field["height"], "the name can be typed without scrolling"
     nameless = """() => [...document.querySelectorAll("#columns button, #columns input")].filter((one) =>

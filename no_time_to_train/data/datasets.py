@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from no_time_to_train.data.coco import ImageId, stated_size
-from no_time_to_train.data.images import read_rgb
+from no_time_to_train.data.images import as_rgb, read_rgb
 from no_time_to_train.data.proposal_files import ProposalFile
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
@@ -104,10 +104,13 @@ def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = F
         rescale: Resize an image of another size to the one that the entry states; see :func:`stated_size`.
 
     Returns:
-        uint8 [H, W, 3] RGB, as stored: EXIF orientation is not applied.
+        uint8 [H, W, 3] RGB, as stored. EXIF orientation is applied only where the entry's size fits the upright image
+        alone.
     """
     path = Path(root) / entry["file_name"]
-    image = read_rgb(path)
+    image, stated = read_rgb(path), (entry.get("height"), entry.get("width"))
+    if stated == image.shape[1::-1] != image.shape[:2]:
+        image = as_rgb(path)
     height, width = stated_size(path, entry, *image.shape[:2], rescale=rescale)
     if (height, width) == image.shape[:2]:
         return image
