@@ -4,8 +4,11 @@ import csv
 import json
 import re
 import sys
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pillow_heif
@@ -20,6 +23,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
+from tests.conftest import recorded
 from tests.stand_in import ALL_FORMATS, StandIn, files_of, run, write_video
 
 
@@ -54,6 +58,16 @@ def test_all_files_of_a_run_are_known_and_have_unique_names_without_suffixes(pho
     assert paths["photo.png"] == "../photos/photo.png"
     assert paths["clip/000002.jpg"] == "frames/clip/000002.jpg"
     assert {image["file_name"]: image.get("seconds") for image in images}["clip/000002.jpg"] == 0.4
+
+
+def test_the_record_of_a_run_has_the_time_of_all_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("no_time_to_train.pipeline.segment_images.time", Mock(time=lambda: time.time() - 3600))
+    run(tmp_path / "out", photos)
+    record = recorded(tmp_path / "out", "segment")
+    assert 3600 <= record["seconds"] < 3700
+    assert datetime.now(timezone.utc) - datetime.fromisoformat(record["started"]) > timedelta(hours=1)
 
 
 def test_instances_are_counted_by_image_and_in_all(photos: Path, tmp_path: Path) -> None:
