@@ -353,6 +353,14 @@ def test_an_export_is_a_folder_of_segment_with_what_was_confirmed_and_a_zip_file
         user.page.locator("#download").click()
     names = zipfile.ZipFile(download.value.path()).namelist()
     assert {"results.json", "images.json", "references.memory"} <= set(names)
+    user.page.locator("#undo").click()
+    user.wait_for("#redo", "shown")
+    user.show(*places[0], "other thing")
+    user.wait_for("#progress", "2 of 2")
+    with user.page.expect_download() as download:
+        user.page.locator("#download").click()
+    later = zipfile.ZipFile(download.value.path()).read("images.json").decode()
+    assert "other thing" in later, "what was done since the last export is exported first"
 
 
 def test_another_class_and_a_wrong_object_can_be_undone_and_done_again(user: User, app: App, places: Places) -> None:

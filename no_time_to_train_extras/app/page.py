@@ -154,7 +154,7 @@ class Page:
         on(self.upload.upload, do.add_photos, self.upload)
         on(self.stop.click, do.stop_or_continue)
         on(self.export.click, do.write, self.formats, outputs=[self.exported])
-        packed = on(self.pack.click, do.pack, outputs=[self.exported])
+        packed = on(self.pack.click, do.pack, self.formats, outputs=[self.exported])
         packed.then(None, js="() => document.querySelector('#exported a')?.click()", api_visibility="private")
 
 
