@@ -28,8 +28,8 @@ pytest.importorskip("gradio", reason="the app's extra is not installed")
 
 pytestmark = needs_browser
 
-#: The drawn photo, and one of 12 megapixels.
-SMALL, LARGE = "000001.png", "large.jpg"
+#: The drawn photo, one of 12 megapixels, and a file that is none.
+SMALL, LARGE, BROKEN = "000001.png", "large.jpg", "z broken.png"
 Places = list[tuple[float, float]]
 
 
@@ -49,6 +49,7 @@ def places(folder: Path, clip: Clip) -> Places:
     write_coco(folder, NOVEL_CLASSES, 1, 1)
     Image.open(folder / "images" / SMALL).convert("RGB").resize((4000, 3000)).save(folder / "images" / LARGE)
     write_video(folder / "images" / "clip.avi", clip.frames[..., ::-1], RATE)
+    (folder / "images" / BROKEN).write_bytes(b"no image")
     coco = read_coco(folder / "instances.json")
     masks = sorted((coco.annToMask(one).astype(bool) for one in coco.anns.values()), key=np.sum, reverse=True)
     return [inside(mask) for mask in masks]
@@ -334,6 +335,14 @@ def test_a_frame_of_a_video_gives_a_reference_and_tracks_lead_to_their_frames(us
     with user.page.expect_download() as download:
         user.page.locator("#pack_tracks").click()
     assert {"tracks.csv", "index.html"} <= set(zipfile.ZipFile(download.value.path()).namelist())
+
+
+def test_a_photo_that_cannot_be_read_shows_nothing_of_the_photo_before(user: User, places: Places) -> None:
+    user.show(*places[0], "thing")
+    user.page.locator("#labels span").first.wait_for()
+    user.open(BROKEN)
+    user.wait_for("#title", "cannot be read")
+    assert user.page.locator("#labels span").count() == 0
 
 
 def test_an_export_is_a_folder_of_segment_with_what_was_confirmed_and_a_zip_file(

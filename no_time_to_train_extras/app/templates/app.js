@@ -222,6 +222,7 @@ const noTimeToTrain = (() => {
   // Puts the photo where it belongs, and the labels on it where there is room.
   function place() {
     const { scene } = state, frame = find("#photo"), stage = find("#stage");
+    if (!scene.width) find("#labels").replaceChildren(); // a photo that cannot be read
     if (!scene.width || !frame.clientWidth) return;
     const size = scale(), width = scene.width * size, height = scene.height * size;
     const within = (value, room, side) => (side <= room ? (room - side) / 2 : Math.min(Math.max(value, room - side), 0));
