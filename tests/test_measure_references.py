@@ -139,6 +139,10 @@ def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.
             "segment --reference a:refs/boat/1.png:point=3,40 --images refs --out out",
             "(a): point 3,40 (x,y) lies outside",
         ),
+        (
+            "track --references refs --images refs --class-score a=0.5 --out out",
+            "--class-score a: there is no such class",
+        ),
         ("app --images refs --references none", "not found: none"),
         ("app --images none", "--images none: there is no such file"),
     ],
