@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.rle import decode_mask
