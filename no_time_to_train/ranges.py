@@ -5,6 +5,7 @@ The same declaration serves the configuration, the options of the commands and t
 """
 
 from dataclasses import dataclass, fields
+from math import floor
 from numbers import Integral, Real
 from reprlib import repr as short_repr
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -148,6 +149,11 @@ def check_fields(instance: Any) -> None:
         check_number(field.name, value, hint)
         if OwnPart in get_args(hint) and choices_of(hint):
             object.__setattr__(instance, field.name, check_choice(field.name, value, hint))  # it may be frozen
+
+
+def two_decimals(score: float) -> str:
+    """A score as pictures and pages show it, cut off: the object reaches the threshold that is read there."""
+    return f"{floor(100 * round(score, 6) + 1e-9) / 100:.2f}"
 
 
 def _words(kind: type) -> str:

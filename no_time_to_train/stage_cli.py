@@ -10,12 +10,11 @@ from typing import Any, NoReturn, get_type_hints
 import torch
 import yaml
 from jsonargparse import get_loader, set_dumper, set_loader, set_parsing_settings
-from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, ClassNames, RunOptions, renamed
+from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import DUMPER, check_yaml, parse_yaml, read_yaml
 from no_time_to_train.lightning_items import quiet_lightning, reason_of, run_items
@@ -41,7 +40,6 @@ def dump_yaml(content: Any) -> str:
     return str(yaml.dump(content, Dumper=DUMPER, default_flow_style=False, allow_unicode=True, sort_keys=False))
 
 
-register_type(ClassNames, list, ClassNames.parse, type_check=lambda value, _: isinstance(value, ClassNames))
 set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
 set_dumper("yaml", dump_yaml)
 

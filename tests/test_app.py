@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.rle import decode_mask
@@ -99,13 +100,20 @@ def test_a_mistake_in_a_call_is_answered_in_one_line(app: App, endpoint: str, da
     assert "Traceback" not in text + app.log.read_text()
 
 
-def test_programs_find_a_class_as_soon_as_it_is_shown_by_gradios_client_and_by_http(app: App, truth: Truth) -> None:
+def test_programs_find_a_class_as_soon_as_it_is_shown_by_gradios_client_and_by_http(
+    app: App, truth: Truth, tmp_path: Path
+) -> None:
     from gradio_client import Client, handle_file
 
     client = Client(app.url, verbose=False)
     found = client.predict(photo=handle_file(str(truth.photo)), score=0.3, api_name="/segment")
     assert found["images"][0]["file_name"] == truth.photo.name
     assert {one["name"] for one in found["categories"]} == {truth.label}
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as phones store photos that were taken upright
+    Image.new("RGB", (80, 60)).save(tmp_path / "phone.jpg", exif=exif)
+    found = client.predict(photo=handle_file(tmp_path / "phone.jpg"), api_name="/segment")
+    assert (found["images"][0]["width"], found["images"][0]["height"]) == (60, 80)
     (memory,) = json.loads(answer(app, "/api/memories")[2])
     assert [one["name"] for one in memory["classes"]] == [truth.label]
     request = urllib.request.Request(f"{app.url}api/segment?threshold=0.1", truth.photo.read_bytes())
@@ -126,7 +134,7 @@ def test_programs_find_a_class_as_soon_as_it_is_shown_by_gradios_client_and_by_h
         ("--demo --auth me:secret --no-auth", "contradict"),
         ("--demo --auth me:secret --api", "NO_TIME_TO_TRAIN_TOKEN"),
         ("", "which photos"),
-        ("--images nowhere", "checkpoint"),
+        ("--images .", "checkpoint"),
         ("--images nowhere --nano", "nowhere"),
         ("--results .", "no finished folder"),
         ("--demo --memory nowhere.memory", "not found: nowhere.memory"),

@@ -28,8 +28,8 @@ pytest.importorskip("gradio", reason="the app's extra is not installed")
 
 pytestmark = needs_browser
 
-#: The drawn photo, and one of 12 megapixels.
-SMALL, LARGE = "000001.png", "large.jpg"
+#: The drawn photo, one of 12 megapixels, and a file that is none.
+SMALL, LARGE, BROKEN = "000001.png", "large.jpg", "z broken.png"
 Places = list[tuple[float, float]]
 
 
@@ -49,6 +49,7 @@ def places(folder: Path, clip: Clip) -> Places:
     write_coco(folder, NOVEL_CLASSES, 1, 1)
     Image.open(folder / "images" / SMALL).convert("RGB").resize((4000, 3000)).save(folder / "images" / LARGE)
     write_video(folder / "images" / "clip.avi", clip.frames[..., ::-1], RATE)
+    (folder / "images" / BROKEN).write_bytes(b"no image")
     coco = read_coco(folder / "instances.json")
     masks = sorted((coco.annToMask(one).astype(bool) for one in coco.anns.values()), key=np.sum, reverse=True)
     return [inside(mask) for mask in masks]
@@ -306,7 +307,8 @@ def test_photos_are_found_by_name_and_marked_as_reviewed(user: User, app: App) -
     user.page.locator("#wanted input, #wanted textarea").fill("")
     user.page.locator("#gallery button", has_text=SMALL).wait_for()
     user.page.locator("#photo").focus()
-    user.page.keyboard.press("v")
+    hangul = "{key: '\u314d', code: 'KeyV', bubbles: true}"  # the key V where Korean is typed
+    user.page.evaluate(f"document.querySelector('#photo').dispatchEvent(new KeyboardEvent('keydown', {hangul}))")
     user.wait_for("#gallery button[aria-current]", "reviewed")
     assert user.page.locator("#reviewed").get_attribute("aria-pressed") == "true"
     user.wait_for("#progress", "1 reviewed")
@@ -335,6 +337,14 @@ def test_a_frame_of_a_video_gives_a_reference_and_tracks_lead_to_their_frames(us
     assert {"tracks.csv", "index.html"} <= set(zipfile.ZipFile(download.value.path()).namelist())
 
 
+def test_a_photo_that_cannot_be_read_shows_nothing_of_the_photo_before(user: User, places: Places) -> None:
+    user.show(*places[0], "thing")
+    user.page.locator("#labels span").first.wait_for()
+    user.open(BROKEN)
+    user.wait_for("#title", "cannot be read")
+    assert user.page.locator("#labels span").count() == 0
+
+
 def test_an_export_is_a_folder_of_segment_with_what_was_confirmed_and_a_zip_file(
     user: User, app: App, places: Places, capsys: Capture
 ) -> None:
@@ -352,6 +362,14 @@ def test_an_export_is_a_folder_of_segment_with_what_was_confirmed_and_a_zip_file
         user.page.locator("#download").click()
     names = zipfile.ZipFile(download.value.path()).namelist()
     assert {"results.json", "images.json", "references.memory"} <= set(names)
+    user.page.locator("#undo").click()
+    user.wait_for("#redo", "shown")
+    user.show(*places[0], "other thing")
+    user.wait_for("#progress", "2 of 2")
+    with user.page.expect_download() as download:
+        user.page.locator("#download").click()
+    later = zipfile.ZipFile(download.value.path()).read("images.json").decode()
+    assert "other thing" in later, "what was done since the last export is exported first"
 
 
 def test_another_class_and_a_wrong_object_can_be_undone_and_done_again(user: User, app: App, places: Places) -> None:
@@ -429,7 +447,7 @@ def test_a_second_tab_has_its_own_photo_and_selection(user: User, app: App) -> N
     other.page.context.close()
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900), (2560, 1300)])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (768, 1024), (1280, 900), (2560, 1300)])
 def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
     user: User, places: Places, width: int, height: int
 ) -> None:
@@ -440,6 +458,8 @@ def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
     undo, redo = (user.page.locator(f"#{name}").bounding_box() for name in ("undo", "redo"))
     assert redo["y"] == pytest.approx(undo["y"], abs=2)
     assert redo["height"] < 50
+    last = user.page.locator("#in").bounding_box()
+    assert last["x"] + last["width"] <= width
     field = user.page.locator("#label input").bounding_box()
     assert 0 < field["y"] < height - field["height"], "the name can be typed without scrolling"
     nameless = """() => [...document.querySelectorAll("#columns button, #columns input")].filter((one) =>

@@ -101,3 +101,16 @@ def test_a_mistake_is_one_line(options: list[str], complaint: str, tmp_path: Pat
     line = refusal("benchmark", *files, "--nano", "--device", "cpu", "--out", tmp_path / "run", *options)
     assert re.search(complaint, line)
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_two_files_that_number_the_classes_differently_are_refused_before_anything_runs(
+    tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    references, targets = (write_copy(tmp_path / name, name) for name in ("references.json", "targets.json"))
+    content = read_json(targets)
+    for one in (*content["categories"], *content["annotations"]):
+        one["id" if "name" in one else "category_id"] += 100
+    targets.write_text(json.dumps(content))
+    line = refusal("benchmark", references, targets, "--nano", "--out", tmp_path / "run")
+    assert "number the classes differently" in line
+    assert not (tmp_path / "run").exists()

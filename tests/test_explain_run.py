@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +56,11 @@ def explained(run: Run, out: Path, *options: str) -> dict[str, Any]:
     words = ["evaluate", "--gt", str(run.targets), "--results", str(run.results), "--explain", "--out", str(out)]
     main([*words, *options])
     return json.loads((out / "explain.json").read_text())
+
+
+def test_the_configuration_is_read_by_a_process_that_runs_no_stage(run: Run) -> None:
+    script = "import sys, pathlib, no_time_to_train.pipeline.explain_run as e; e.read_run(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", script, run.folder], check=True)
 
 
 def missed_by_coco(truth: Path, results: list[dict[str, Any]], iou: float) -> set[int]:

@@ -40,7 +40,7 @@ def instances(image: Path) -> Instances:
     masks[2, 5:30, 50] = True
     masks[3, 39, 59] = True
     boxes = masks_to_boxes(torch.from_numpy(masks)).long()
-    scores = torch.tensor([0.95, 0.7, 0.4, 1 / 3])
+    scores = torch.tensor([0.959, 0.7, 0.4, 1 / 3])
     detections = Detections(Masks.pack(masks), boxes, scores, torch.tensor([1, 0, 1, 0]))
     return Instances(np.asarray(Image.open(image)), CATEGORIES, detections, image)
 

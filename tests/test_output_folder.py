@@ -3,7 +3,11 @@
 import csv
 import json
 import re
+import sys
+import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pillow_heif
@@ -18,7 +22,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
-from tests.conftest import Capture, Patch, Refusal
+from tests.conftest import Capture, Patch, Refusal, recorded
 from tests.stand_in import ALL_FORMATS, StandIn, files_of, run, write_video
 
 
@@ -53,6 +57,16 @@ def test_all_files_of_a_run_are_known_and_have_unique_names_without_suffixes(pho
     assert paths["photo.png"] == "../photos/photo.png"
     assert paths["clip/000002.jpg"] == "frames/clip/000002.jpg"
     assert {image["file_name"]: image.get("seconds") for image in images}["clip/000002.jpg"] == 0.4
+
+
+def test_the_record_of_a_run_has_the_time_of_all_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("no_time_to_train.pipeline.segment_images.time", Mock(time=lambda: time.time() - 3600))
+    run(tmp_path / "out", photos)
+    record = recorded(tmp_path / "out", "segment")
+    assert 3600 <= record["seconds"] < 3700
+    assert datetime.now(timezone.utc) - datetime.fromisoformat(record["started"]) > timedelta(hours=1)
 
 
 def test_instances_are_counted_by_image_and_in_all(photos: Path, tmp_path: Path) -> None:
@@ -174,19 +188,20 @@ def test_filtering_keeps_thresholds_that_are_not_given(photos: Path, tmp_path: P
         (["--out", "{photos}"], "which is not a file of results"),
     ],
 )
-def test_a_mistake_in_filtering_changes_nothing(
-    options: list[str], message: str, photos: Path, tmp_path: Path, refusal: Refusal
+def test_a_mistake_in_filtering_is_refused_before_slow_imports_and_changes_nothing(
+    options: list[str], message: str, photos: Path, tmp_path: Path, refusal: Refusal, monkeypatch: Patch
 ) -> None:
     out = tmp_path / "out"
     run(out, photos)
     before = files_of(out)
+    monkeypatch.setitem(sys.modules, "no_time_to_train.pipeline.filter_results", None)  # cannot be imported then
     assert message in refusal("filter", out, *(option.format(photos=photos) for option in options))
     assert files_of(out) == before
 
 
 def test_filtering_needs_results_and_their_images(photos: Path, tmp_path: Path, refusal: Refusal) -> None:
     out = tmp_path / "out"
-    assert "photos holds clip.avi, which is not a file of results" in refusal("filter", photos)
+    assert "photos holds no all_results.json: give the --out folder of a segment command" in refusal("filter", photos)
     run(out, photos)
     (photos / "photo.jpg").unlink()
     before = files_of(out)

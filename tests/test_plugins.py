@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from no_time_to_train import Settings, UserError, plugins
+from no_time_to_train import ReferenceSegmenter, Settings, UserError, plugins
 from no_time_to_train.cli import main
 from tests.conftest import Arguments, Patch, Refusal
 from tests.test_docs import ROOT, draw_example, write_own_parts
@@ -93,6 +94,12 @@ def test_mistakes_with_own_parts_are_one_line(folder: Path, refusal: Refusal) ->
     assert "--plugin my_part cannot be imported: ModuleNotFoundError" in refusal("app", "--plugin", "my_part")
     Path("broken.py").write_text("1 / 0")
     assert "--plugin broken cannot be imported: ZeroDivisionError" in refusal("app", "--plugin", "broken")
+    Image.new("RGB", (8, 8)).save("a.png")
+    own = ("--plugin=my_proposer", "--sam2=my_proposer:Proposer", "--dinov2=nano", "--prompts=guided")
+    line = refusal("segment", *own, "--reference=boat:a.png", "--images=a.png", "--out=out")
+    assert "prompts guided need SAM 2, and my_proposer:Proposer takes its place: give prompts grid" in line
+    with pytest.raises(UserError, match="prompts guided need SAM 2"):
+        ReferenceSegmenter.from_pretrained("my_proposer:Proposer", "nano", settings=Settings(prompts="guided"))
     with pytest.raises(UserError, match="has no name in its module"):
         Settings(merging=lambda *_: None)
     with pytest.raises(UserError, match="merging must be one of soft"):

@@ -143,6 +143,7 @@ def test_memories_are_listed_with_their_classes(url: str) -> None:
         ("/segment", b"no image", {}, 400, "image that was sent cannot be read: it is broken"),
         ("/segment", b"", {}, 400, "there is no image"),
         ("/segment?threshold=2", b"x", {}, 400, "threshold: Input should be less than or equal to 1"),
+        ("/segment?treshold=0.4", b"x", {}, 400, "there is no parameter 'treshold'; did you mean 'threshold'?"),
         ("/segment", b"x", {"Host": "evil.com"}, 403, "this server is not 'evil.com'"),
         ("/segment", b"x", {"Origin": "http://evil.com"}, 403, "another page may not use this server"),
         ("/segment", b"x" * (LARGEST + 1), {}, 413, f"a request has at most {LARGEST} bytes"),

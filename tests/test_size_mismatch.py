@@ -73,6 +73,15 @@ def test_a_turned_image_is_not_squeezed(tmp_path: Path) -> None:
     assert read_listed_image(tmp_path, coco.imgs[1], rescale=True).shape == (100, 101, 3)
 
 
+def test_a_photo_that_was_annotated_upright_is_turned_as_its_orientation_says(tmp_path: Path) -> None:
+    upright, exif = np.zeros((64, 48, 3), np.uint8), Image.Exif()
+    upright[:32], exif[0x0112] = 255, 6
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "phone.png", exif=exif)
+    for size, expected in (((64, 48), upright), ((48, 64), np.rot90(upright))):
+        entry = {"id": 1, "file_name": "phone.png", "height": size[0], "width": size[1]}
+        np.testing.assert_array_equal(read_listed_image(tmp_path, entry), expected)
+
+
 def test_the_stages(tmp_path: Path, nano_checkpoints: Checkpoints, capsys: Capture) -> None:
     """Masks have the stated size, the pictures of exp_folder their images' names, and the cache both sizes."""
     larger = tmp_path / "larger"

@@ -203,6 +203,16 @@ def test_shapes_without_an_area_and_unused_files_are_counted(tmp_path: Path) -> 
     assert found.describe(tmp_path).endswith("; 1 file not used: unmarked.png")
 
 
+def test_images_that_a_coco_file_lists_without_objects_are_not_called_unused(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.png", "height": 40, "width": 60} for number in (1, 2)]
+    boat = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}
+    content = {"images": images, "annotations": [boat], "categories": [{"id": 1, "name": "boat"}]}
+    write(tmp_path / "instances.json", json.dumps(content))
+    for name in ("1.png", "2.png", "unlisted.png"):
+        photo(tmp_path / "images" / name)
+    assert find_references(tmp_path).unused == (tmp_path / "images" / "unlisted.png",)
+
+
 REFUSED = {
     "labels without names": "look like YOLO .*classes.txt",
     "makesense without names": r"1 label file that look like YOLO",

@@ -249,7 +249,7 @@ def test_results_filter_leaves_out_objects_of_low_scores_and_changes_nothing_els
     main(["results", "filter", str(out), "--threshold", "0.5", "--out", str(tmp_path / "all")])
     for path in sorted(path.relative_to(out) for path in out.rglob("*") if path.suffix not in (".mp4", ".memory", "")):
         assert (tmp_path / "all" / path).read_bytes() == (out / path).read_bytes(), path
-    capsys.readouterr()
+    assert "(without the annotated video, which needs the frames)" in capsys.readouterr().out
     main(["results", "filter", str(tmp_path / "all"), "--class-score", "cup=0.8"])  # all have 0.75
     assert "1 object of 3: 1 coin" in capsys.readouterr().out
     assert [row["class"] for row in read_table(tmp_path / "all/tracks.csv")] == ["coin"]

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train.cli import main
+from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.data.rle import decode_mask, encode_mask
@@ -39,7 +41,7 @@ from no_time_to_train_extras.app.video_frames import Videos
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
 from no_time_to_train_extras.server.service import Upload
-from tests.conftest import Patch
+from tests.conftest import Patch, gallery_data
 
 #: The photos, the seed that draws them, and what the step in which references are confirmed is called after.
 PHOTOS, SEED, SOURCE = 3, 777, Path("instances.json")
@@ -157,6 +159,8 @@ def test_thresholds_are_automatic_and_chosen_ones_stay(workspace: Workspace, ann
     assert workspace.automatic.keys() <= several
     label, score = next(iter(workspace.automatic.items()))
     assert workspace.thresholds.of(label) == score
+    workspace.set_threshold(label, round(score, 2))
+    assert workspace.project.thresholds == {}, "a slider that stays where it is says nothing"
     workspace.set_threshold(label, 0.97)
     assert workspace.thresholds.of(label) == 0.97
     workspace.undo()
@@ -486,7 +490,33 @@ def test_a_class_that_is_renamed_keeps_its_place_its_threshold_and_its_reference
         workspace.rename_class(before[0], "new name")
 
 
-def test_a_renamed_class_keeps_its_color_if_it_joins_none(workspace: Workspace, annotations: list[Annotation]) -> None:
+def test_a_color_that_was_chosen_is_that_of_the_export_and_stays_where_this_is_filtered(
+    workspace: Workspace, annotations: list[Annotation], tmp_path: Path
+) -> None:
+    workspace.confirm(annotations, SOURCE)
+    settle(workspace)
+    out, first = tmp_path / "results", workspace.classes[0]
+
+    def colors() -> tuple[str, int]:
+        """The color of the class in the gallery, and how many pixels of the overlays nearly have the chosen one."""
+        of_class = {one["name"]: one["color"] for one in gallery_data(out / "index.html")["classes"]}
+        pictures = [read_rgb(path).astype(int) for path in (out / "overlays").rglob("*.jpg")]
+        return of_class[first], sum(int((abs(one - (255, 0, 255)).max(axis=2) < 40).sum()) for one in pictures)
+
+    workspace.export(out)
+    usual, before = colors()
+    workspace.set_color(first, "#ff00ff")
+    workspace.export(out)
+    exported = colors()
+    assert usual != exported[0] == "#ff00ff"
+    assert exported[1] > before + 100
+    main(["results", "filter", str(out), "--threshold", "0.5"])
+    assert colors() == exported
+
+
+def test_a_renamed_class_keeps_its_color_and_one_that_it_joins_has_its_own(
+    workspace: Workspace, annotations: list[Annotation]
+) -> None:
     workspace.confirm(annotations, SOURCE)
     first, second, *_ = workspace.classes
     workspace.set_color(first, "#ff0080")

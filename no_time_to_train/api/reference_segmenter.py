@@ -36,7 +36,7 @@ from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import NAMES, check_fits, load_memory, save_memory
 from no_time_to_train.data.prompts import check_image, check_label, is_image_input, list_points
 from no_time_to_train.data.proposal_files import GRID, source_names
-from no_time_to_train.data.reference_forms.reference import Reference
+from no_time_to_train.data.reference_forms.reference import Reference, check_measurable
 from no_time_to_train.errors import UserError, UserNotice, plural, suggest
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.fast.at_once import batches
@@ -411,11 +411,10 @@ class ReferenceSegmenter:
             references: From ``data.reference_forms.find_references``, for example.
             each: Measure what each reference is worth, too; ``thresholds`` of the report alone need less time.
         """
+        check_measurable(given := list(references))
         describer = replace(self.describer, memory=None)
-        found = describer.find_masks(list(references)).references
+        found = describer.find_masks(given).references
         whole = [reference for reference in found if not reference.is_cut_out]
-        if not whole:
-            raise UserError("cut-outs cannot be measured, because nothing is known around them: give images with masks")
         if len(whole) < len(found):
             count = plural(len(found) - len(whole), "cut-out")
             warnings.warn(f"{count} not measured: nothing is known around the objects", UserNotice, stacklevel=2)

@@ -154,9 +154,17 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
         raise UserError(f"{references} has no annotation of the classes")
     if without := [category.name for category in categories if category.name not in names]:
         warnings.warn(f"classes without a reference are left out: {', '.join(without)}", UserNotice, stacklevel=2)
+    target_coco = read_coco(targets)
+    used = [category for category in categories if category.name in names]
+    for ours, theirs in zip(used, select_categories(target_coco, targets, cat_names=list(names)), strict=True):
+        if ours != theirs:
+            raise UserError(
+                f"{references} and {targets} number the classes differently: {ours.id} is {ours.name!r} in the one, "
+                f"and {theirs.id} is {theirs.name!r} in the other; give both the same categories"
+            )
     reference_sets.write_references(chosen, out / "references.json")
     reference_dir = options.reference_dir or find_images(coco, references, "--reference-dir")
-    image_dir = options.image_dir or find_images(read_coco(targets), targets, "--image-dir")
+    image_dir = options.image_dir or find_images(target_coco, targets, "--image-dir")
     model = {
         "sam2_cfg_file": recognize(proposing, SAM2_NAMES),
         "sam2_ckpt_path": str(proposing.checkpoint),

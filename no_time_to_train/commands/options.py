@@ -1,5 +1,6 @@
 """Options that commands share: the references of the objects, and the networks with their settings."""
 
+import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ class NetworkChoice:
         if self.nano and self.preset:
             raise UserError("--nano and --preset both choose the networks: leave one of them out")
         if needed:
-            find_networks(*self.names, *others, preset=self.preset)
+            find_networks(*self.names, *others, preset=self.preset, prompts=self.settings().get("prompts", "grid"))
 
     def settings(self) -> dict[str, Any]:
         """The method's settings that differ from the paper's, by their names in ``Settings``."""
@@ -183,6 +184,13 @@ def check_files(*paths: Path) -> None:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
+
+
+def check_images(images: Iterable[str]) -> None:
+    """Check that the folders, files and globs of ``--images`` exist, without any slow import."""
+    for argument in images:
+        if not Path(argument).exists() and next(glob.iglob(argument, recursive=True), None) is None:  # noqa: PTH207
+            raise UserError(f"--images {argument}: there is no such file or folder")
 
 
 def check_memories(paths: Iterable[Path]) -> None:

@@ -33,13 +33,19 @@ def measure(
         check_replaceable(out / name)
     networks.check()
 
-    from no_time_to_train.analysis.reference_report import summary_lines
-    from no_time_to_train.analysis.reference_report_page import write_report
     from no_time_to_train.data.images import allow_pixels
+    from no_time_to_train.data.reference_forms.reference import check_measurable
 
     if max_pixels:
         allow_pixels(max_pixels)
     given, _ = references.read()
+    check_measurable(given)
+    for one in given:
+        one.check_size()
+
+    from no_time_to_train.analysis.reference_report import summary_lines
+    from no_time_to_train.analysis.reference_report_page import write_report
+
     report = networks.build().measure_references(given)
     page = write_report(report, out)
     print("\n".join(summary_lines(report)))

@@ -7,7 +7,7 @@ from typing import Literal
 from no_time_to_train.commands.options import LabelFormat
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import real_path
-from no_time_to_train.pipeline.replace_folder import check_output
+from no_time_to_train.pipeline.replace_folder import check_output, check_results
 from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, Positive
 
@@ -46,12 +46,13 @@ def filter(
     """
     if not results.is_dir():
         raise UserError(f"there is no folder {results}: give the --out folder of segment or track")
-    Thresholds.parse(threshold or 0, class_score)
+    thresholds, of_tracks = Thresholds.parse(threshold or 0, class_score), (results / "tracks.csv").is_file()
     in_place = out is None or real_path(out) == real_path(results)
     target = results if out is None else out
+    thresholds.check_names(check_results(results, *([] if of_tracks else ["all_results.json"])))
     check_output(target, overwrite or in_place)
 
-    if (results / "tracks.csv").is_file():
+    if of_tracks:
         if format or (threshold is None and not class_score):
             raise UserError(f"{results} holds tracks: give --threshold or --class-score, and no --format")
 

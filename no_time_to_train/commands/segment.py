@@ -1,6 +1,5 @@
 """``segment``: find your own objects in a folder of pictures."""
 
-import glob
 import os
 import sys
 import warnings
@@ -14,6 +13,7 @@ from no_time_to_train.commands.options import (
     LabelFormat,
     NetworkOptions,
     ReferenceOptions,
+    check_images,
     check_memories,
     check_proposals,
     read_thresholds,
@@ -112,9 +112,7 @@ def segment(
         raise UserError("--threshold auto measures references without names: give a number, or leave --names out")
     references.parse()
     check_memories(memory)
-    for argument in images:
-        if not Path(argument).exists() and next(glob.iglob(argument, recursive=True), None) is None:  # noqa: PTH207
-            raise UserError(f"--images {argument}: there is no such file or folder")
+    check_images(images)
     if save_memory:
         check_memory_path(save_memory, out)
     if image_dir and not image_dir.is_dir():
@@ -128,6 +126,7 @@ def segment(
     networks.check(needed=not show_references)  # which needs them only where a reference has no mask
 
     from no_time_to_train.data.images import allow_pixels
+    from no_time_to_train.data.reference_forms.reference import check_measurable
     from no_time_to_train.data.targets import find_targets
 
     if max_pixels:
@@ -147,6 +146,8 @@ def segment(
             example.check_size()
         if not memory:
             thresholds.check_names({example.label for example in examples})
+        if threshold == "auto":
+            check_measurable(examples)
 
     from no_time_to_train.data.memory_files import notice_repeated
     from no_time_to_train.pipeline.segment_images import segment_images

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from no_time_to_train.data.coco import ImageId, stated_size
-from no_time_to_train.data.images import read_rgb
+from no_time_to_train.data.images import as_rgb, read_rgb
 from no_time_to_train.data.proposal_files import ProposalFile
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
@@ -97,6 +97,17 @@ def loaded(item: T | BadImage) -> T:
     return item
 
 
+def read_as_stated(path: Path, entry: dict[str, Any]) -> NDArray[np.uint8]:
+    """The pixels of an image as stored; upright, as EXIF says, where they have the size that an entry states only then.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    image = read_rgb(path)
+    turned = (entry.get("height"), entry.get("width")) == image.shape[1::-1] != image.shape[:2]
+    return as_rgb(path) if turned else image
+
+
 def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = False) -> NDArray[np.uint8]:
     """Read an image that a COCO file lists.
 
@@ -104,10 +115,10 @@ def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = F
         rescale: Resize an image of another size to the one that the entry states; see :func:`stated_size`.
 
     Returns:
-        uint8 [H, W, 3] RGB, as stored: EXIF orientation is not applied.
+        uint8 [H, W, 3] RGB; see :func:`read_as_stated`.
     """
     path = Path(root) / entry["file_name"]
-    image = read_rgb(path)
+    image = read_as_stated(path, entry)
     height, width = stated_size(path, entry, *image.shape[:2], rescale=rescale)
     if (height, width) == image.shape[:2]:
         return image
@@ -167,7 +178,7 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         entry = self.coco.imgs[annotation["image_id"]]
         path = self.root / entry["file_name"]
         try:
-            image = read_rgb(path)
+            image = read_as_stated(path, entry)
             own, bbox = image.shape[:2], annotation["bbox"]
             stated = stated_size(path, entry, *own, rescale=self.rescale)
             mask = annotation_mask(annotation, *stated)
@@ -244,7 +255,7 @@ class TargetDataset(Dataset[Target | BadImage]):
     def load(self, index: int, entry: dict[str, Any]) -> Target:
         """Load one image; a UserError says what is wrong with it."""
         path = self.root / entry["file_name"]
-        image = read_rgb(path)
+        image = read_as_stated(path, entry)
         size = stated_size(path, entry, *image.shape[:2], rescale=self.rescale)
         squares = target_squares(image, self.size, self.tiles, self.tile_overlap, size)
         view = self.view(image) if self.view else None

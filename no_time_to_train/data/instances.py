@@ -19,6 +19,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, relative_path, write_json
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.ranges import two_decimals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,14 +182,20 @@ class Instances(Sequence[Instance]):
         return None if self._image is None else self.plot()._repr_png_()
 
     def _captions(self) -> list[str]:
-        return [f"{label} {score:.2f}" for label, score in zip(self.labels, self.scores.tolist(), strict=True)]
+        scores = map(two_decimals, self.scores.tolist())
+        return [f"{label} {score}" for label, score in zip(self.labels, scores, strict=True)]
 
-    def plot(self) -> Image.Image:
-        """Draw each mask with its outline, label and score over the image."""
-        from no_time_to_train.visual.drawing import draw_instances
+    def plot(self, palette: "sv.ColorPalette | None" = None) -> Image.Image:
+        """Draw each mask with its outline, label and score over the image.
 
-        by_instance = len(self.categories) == 1
-        drawn = draw_instances(self.image, self.detections.masks, self.class_ids, self._captions(), by_instance)
+        Args:
+            palette: The colors of the classes. Without it, the objects of a single class differ in color.
+        """
+        from no_time_to_train.visual.drawing import PALETTE, draw_instances
+
+        by_instance = len(self.categories) == 1 and palette is None
+        masks, classes = self.detections.masks, self.class_ids
+        drawn = draw_instances(self.image, masks, classes, self._captions(), by_instance, palette=palette or PALETTE)
         return Image.fromarray(drawn)
 
     def to_coco(self, image_id: ImageId = 1) -> list[dict[str, Any]]:

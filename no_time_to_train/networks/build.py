@@ -31,6 +31,7 @@ from no_time_to_train.networks.registry import (
     SAM2_NAMES,
     SAM2_NANO,
     check_encoder_sizes,
+    check_prompts,
     encoder_input_size,
 )
 from no_time_to_train.plugins import find_plugin, is_plugin
@@ -76,6 +77,7 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
 def build_proposer(name: str, checkpoint: str | Path | None, settings: Settings) -> MaskProposer:
     """Build SAM 2, or a proposer of one's own (docs/extending.md), on the CPU; ``name`` as of :func:`build_sam2`."""
     if is_plugin(name):
+        check_prompts(name, settings.prompts)
         return OwnProposer(find_plugin(name), checkpoint)
     return MaskProposer(build_sam2(name, checkpoint), settings)
 

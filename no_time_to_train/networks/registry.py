@@ -309,11 +309,18 @@ PRESETS: dict[PresetName, Preset] = {
 }
 
 
+def check_prompts(sam2: str | None, prompts: Prompts) -> None:
+    """Check that prompts other than the grid have SAM 2, not a proposer of one's own in its place."""
+    if prompts != "grid" and is_plugin(sam2):
+        raise UserError(f"prompts {prompts} need SAM 2, and {sam2} takes its place: give prompts grid")
+
+
 def find_networks(
     sam2: str | Path | None = None,
     dinov2: str | Path | None = None,
     *more: str | Path,
     preset: PresetName | None = None,
+    prompts: Prompts = "grid",
 ) -> tuple[Network, Network]:
     """Find both networks, SAM 2 and the encoder, and check that their checkpoints exist.
 
@@ -322,6 +329,7 @@ def find_networks(
             preset's.
         more: Further checkpoints that must exist.
         preset: A name in ``PRESETS``; None takes ``accurate``.
+        prompts: What SAM 2 is to be prompted with.
     """
     check_choice("preset", preset, PresetName | None)
     chosen = PRESETS[preset or "accurate"]
@@ -329,5 +337,6 @@ def find_networks(
     if sam2 == "nano":
         dinov2 = dinov2 or DINOV2_NANO
     found = find_network(sam2 or chosen.sam2, SAM2_NAMES), find_network(dinov2 or chosen.dinov2, ENCODER_NAMES)
+    check_prompts(found[0].name, prompts)
     check_exist(*(network.checkpoint for network in found), *more, otherwise=OR_NANO, command=command)
     return found

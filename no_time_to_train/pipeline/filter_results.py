@@ -20,9 +20,10 @@ from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 from no_time_to_train.pipeline.output_folder import OutputFolder
-from no_time_to_train.pipeline.replace_folder import new_output
+from no_time_to_train.pipeline.replace_folder import check_results, new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
 from no_time_to_train.pipeline.summary import Summary, Thresholds
+from no_time_to_train.visual.drawing import class_palette
 
 
 def filter_results(
@@ -44,18 +45,17 @@ def filter_results(
         formats: Further formats to write; without any, those that the folder has.
         overwrite: Whether finished results in ``out`` may be replaced.
     """
-    for name in ("all_results.json", "images.json", "references.memory"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no {name}: give the --out folder of a segment command that has ended")
+    order = check_results(folder, "all_results.json")
     content, records = read_json(folder / "images.json"), defaultdict(list)
     memory = load_memory(folder / "references.memory")
     try:
         targets = [_target(entry, folder) for entry in content["images"]]
-        order = [category["name"] for category in content["categories"]]
+        colors = {category["name"]: category["color"] for category in content["categories"] if "color" in category}
+        class_palette(order, colors)  # which checks them
         earlier = Thresholds(**content["info"])
         for record in read_json(folder / "all_results.json"):
             records[record["image_id"]].append(record)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / 'images.json'} is not the one that segment wrote: {error!r}") from error
     chosen = Thresholds.parse(earlier.score if score is None else score, class_scores)
     if score is None:
@@ -63,7 +63,7 @@ def filter_results(
     chosen.check_names(order)
     formats = formats or [name for name in (*FORMATS, "video") if (folder / name).is_dir()]
     with new_output(out, overwrite) as new:
-        output = OutputFolder(new, memory, chosen, formats, order, shown_as=out, link=link)
+        output = OutputFolder(new, memory, chosen, formats, order, shown_as=out, link=link, colors=colors)
         for target in tqdm(targets, desc="filter", unit=" image"):
             assert target.image_id is not None
             output.add(target, target.read(), records[target.image_id])

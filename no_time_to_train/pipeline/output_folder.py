@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from no_time_to_train.files import atomic_write, link_or_copy, spreadsheet_cell,
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
-from no_time_to_train.visual.drawing import PALETTE, save_picture
+from no_time_to_train.visual.drawing import PALETTE, class_palette, save_picture
 from no_time_to_train.visual.gallery import Gallery
 
 #: Columns of ``instances.csv``.
@@ -58,6 +58,7 @@ class OutputFolder:
         shown_as: The folder's path as the user gave it; by default, ``out``.
         summary: Where to count what is added.
         link: Make symbolic links to images in the label files' folders.
+        colors: Colors of classes that a person chose, by name, such as ``#ff0080``.
     """
 
     def __init__(
@@ -70,8 +71,11 @@ class OutputFolder:
         shown_as: Path | None = None,
         summary: Summary | None = None,
         link: bool = False,
+        colors: Mapping[str, str] | None = None,
     ) -> None:
         self.out, self.memory, self.thresholds = out, memory, thresholds
+        self.colors = colors or {}
+        self.palette = class_palette([one.name for one in memory.categories], self.colors) if colors else None
         self.shown_as = shown_as or out
         self.ids = [category.id for category in memory.categories]
         places = {name: place for place, name in reversed(list(enumerate(order)))}
@@ -96,7 +100,7 @@ class OutputFolder:
                 image id is replaced.
         """
         if self.gallery is None:
-            self.gallery = Gallery(self.out, self.memory)
+            self.gallery = Gallery(self.out, self.memory, self.palette)
         image_id = target.image_id if target.image_id is not None else len(self.images) + 1
         records = [{**record, "image_id": image_id} for record in records]
         names = {category.id: category.name for category in self.ordered}
@@ -109,7 +113,7 @@ class OutputFolder:
         instances = with_more[np.array([counts[index] for index in shown], bool)]
 
         overlay = f"overlays/{target.stem}.jpg"
-        save_picture(np.asarray(instances.plot()), self.out / overlay)
+        save_picture(np.asarray(instances.plot(self.palette)), self.out / overlay)
         save_mask(instances, self.out / "masks" / f"{target.stem}.png")
         labeled = LabeledImage(target.name, target.stem, self._file_of(target, image), image_id, *image.shape[:2])
         if self.label_files:
@@ -153,7 +157,10 @@ class OutputFolder:
         write_table(self.out / "counts.csv", [["image", *classes], *counts, ["total", *totals]])
         write_json(self.out / "all_results.json", self.all_results, indent=None)
         write_json(self.out / "results.json", self.results)
-        categories = [{"id": category.id, "name": category.name} for category in self.ordered]
+        categories = [
+            {"id": one.id, "name": one.name, **({"color": self.colors[one.name]} if one.name in self.colors else {})}
+            for one in self.ordered
+        ]
         info = {"score": self.thresholds.score, "class_scores": dict(self.thresholds.class_scores)}
         content = {"info": info, "images": self.images, "annotations": [], "categories": categories}
         write_json(self.out / "images.json", content)

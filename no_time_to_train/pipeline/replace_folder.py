@@ -96,6 +96,18 @@ def foreign_files(out: Path) -> Iterator[str]:
                 yield name
 
 
+def check_results(folder: Path, *needed: str) -> list[str]:
+    """Check that a folder holds what ``results filter`` needs, and return the names of the classes in their order."""
+    for name in (*needed, "images.json", "references.memory"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no {name}: give the --out folder of a segment command that has ended")
+    path = folder / "images.json"
+    try:
+        return [category["name"] for category in read_json(path)["categories"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the one that segment wrote: {error!r}") from error
+
+
 def check_output(out: Path, overwrite: bool) -> None:
     """Check that results may be written to a folder; ``overwrite`` allows it where finished results are in it."""
     if not real_path(out).name:

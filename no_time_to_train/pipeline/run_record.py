@@ -29,18 +29,22 @@ PACKAGES = ("no-time-to-train", "torch", "torchvision", "pytorch-lightning", "sa
 
 
 @contextmanager
-def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **about: Any) -> Iterator[dict[str, Any]]:
+def record_stage(
+    folder: Path, stage: str, files: Mapping[str, str | None], since: float | None = None, **about: Any
+) -> Iterator[dict[str, Any]]:
     """Record the stage that the block runs in ``folder/run.json``. What the block adds to the section is recorded, too.
 
     Args:
         files: Files that the stage depends on, by name. They are recorded with their SHA-256. Files that do not exist
             are left out: the stage reports them.
+        since: When it began, in seconds of ``time.time``; None means now.
         about: Anything else to record, as JSON values, such as the configuration.
     """
     path = folder / FILE_NAME
     remove_leftovers(path)
     known = {name: fingerprint(file) for name, file in files.items() if file and Path(file).is_file()}
-    section = {"status": "running", **of_this_process(), "files": known, **about}
+    start = time.time() if since is None else since
+    section = {"status": "running", **of_this_process(start), "files": known, **about}
 
     def write(**changes: Any) -> None:
         section.update(changes)
@@ -48,15 +52,14 @@ def record_stage(folder: Path, stage: str, files: Mapping[str, str | None], **ab
         write_sections(path, {**sections, stage: section})
 
     write()
-    start = time.monotonic()
     try:
         yield section
     except BaseException as error:  # including Ctrl-C
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         with suppress(UserError):  # the first error is the one to report
-            write(status="failed", error=reason, seconds=round(time.monotonic() - start, 1))
+            write(status="failed", error=reason, seconds=round(time.time() - start, 1))
         raise
-    write(status="finished", seconds=round(time.monotonic() - start, 1))
+    write(status="finished", seconds=round(time.time() - start, 1))
 
 
 def record_refused(folder: Path, stage: str, error: UserError, **about: Any) -> None:
@@ -64,13 +67,13 @@ def record_refused(folder: Path, stage: str, error: UserError, **about: Any) -> 
     path = folder / FILE_NAME
     sections = read_sections(path)
     if sections.get(stage, {"status": "failed"}).get("status") == "failed":
-        section = {"status": "failed", "error": str(error), **of_this_process(), **about}
+        section = {"status": "failed", "error": str(error), **of_this_process(time.time()), **about}
         write_sections(path, {**sections, stage: section})
 
 
-def of_this_process() -> dict[str, Any]:
-    """When and how this process was started, and the versions that it uses."""
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+def of_this_process(start: float) -> dict[str, Any]:
+    """When, in seconds of ``time.time``, and how a stage was started, and the versions that it uses."""
+    started = datetime.fromtimestamp(start, timezone.utc).isoformat(timespec="seconds")
     hashes = {name: sha256(module.__file__) for name, module in ALLOWED.items() if module.__file__}
     plugins = {"plugins": hashes} if hashes else {}
     return {"started": started, "command": shlex.join(sys.argv), "versions": versions(), **plugins}

@@ -1,5 +1,6 @@
 """Find the objects of a memory in many images: the run behind ``no-time-to-train segment``."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -57,7 +58,7 @@ def segment_images(
         share: Has several processes find the instances of all images, and returns once the journal has them.
     """
     assert segmenter.memory is not None
-    summary = Summary()
+    summary, start = Summary(), time.time()
     try:
         with output_of_run(out, overwrite) as folder:
             journal = Journal(folder / "results.json")
@@ -91,7 +92,7 @@ def segment_images(
                     count = {segmenter.sources[0].name: sum(summary.found.values())} if segmenter.sources[0] else {}
                     about["instances_by_source"] = dict(output.by_source) or count
                     summary.left_out = [line for source in segmenter.sources if source for line in source.notices()]
-                with record_stage(folder, "segment", {}, **about):
+                with record_stage(folder, "segment", {}, start, **about):
                     output.finish()
                 remove_unchanged(earlier)
     except KeyboardInterrupt:

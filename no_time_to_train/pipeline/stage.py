@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from no_time_to_train.config import DatasetCfgs, ModelCfg, RunOptions, check_precision
+from jsonargparse.typing import register_type
+
+from no_time_to_train.config import ClassNames, DatasetCfgs, ModelCfg, RunOptions, check_precision
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import check_replaceable, remove_leftovers
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_encoder
 from no_time_to_train.networks.registry import check_exist
+
+register_type(ClassNames, list, ClassNames.parse, type_check=lambda value, _: isinstance(value, ClassNames))
 
 #: What a message about missing checkpoints suggests as well.
 OR_NANO = (

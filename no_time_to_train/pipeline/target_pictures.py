@@ -13,6 +13,7 @@ from no_time_to_train.data.names import clean_name, unique_names
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.ranges import two_decimals
 from no_time_to_train.visual.drawing import draw_instances, save_picture, side_by_side
 
 #: Endings of pictures. Others are written as JPEG, with ``.jpg`` after the name of the image.
@@ -54,7 +55,8 @@ class TargetPictures:
         ]
         found = [record for record in results if record["score"] >= self.score]
         left = self._drawn(image, truth, [self.names[one["category_id"]] for one in truth])
-        right = self._drawn(image, found, [f"{self.names[one['category_id']]} {one['score']:.2f}" for one in found])
+        captions = [f"{self.names[one['category_id']]} {two_decimals(one['score'])}" for one in found]
+        right = self._drawn(image, found, captions)
         save_picture(side_by_side(left, right, ("ground truth", "predictions")), path)
 
     def _drawn(self, image: NDArray[np.uint8], records: list[dict[str, Any]], labels: list[str]) -> NDArray[np.uint8]:

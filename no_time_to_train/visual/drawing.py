@@ -1,6 +1,6 @@
 """Pictures of instances: masks, outlines and labels drawn over an image, and pictures written to files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -45,6 +45,7 @@ def draw_instances(
     labels: list[str],
     by_instance: bool = False,
     numbers: Sequence[int] | None = None,
+    palette: sv.ColorPalette = PALETTE,
 ) -> Picture:
     """Draw masks over an image, each with an outline and a label. The first mask ends up on top.
 
@@ -57,6 +58,7 @@ def draw_instances(
         classes: int64 [n], the class of each mask, which chooses its color.
         by_instance: Choose the colors so that neighbors differ, whatever their classes.
         numbers: Other numbers of the masks.
+        palette: The colors.
     """
     filled = np.flatnonzero(masks.areas)
     if not len(filled):
@@ -65,7 +67,7 @@ def draw_instances(
     masks = masks[filled]
     boxes = masks.boxes.numpy()
     chosen = instance_colors(boxes) if by_instance else classes[filled]
-    colors = [PALETTE.by_idx(int(index)).as_rgb() for index in chosen]
+    colors = [palette.by_idx(int(index)).as_rgb() for index in chosen]
     picture = np.ascontiguousarray(image).copy()
     line = max(round((height * width) ** 0.5 / 450), 1)
     for position in reversed(range(len(filled))):
@@ -83,6 +85,12 @@ def draw_instances(
             ink = "white" if is_dark(color) else "black"
             pen.text((x + w / 2, y + h / 2), text, fill=ink, font=load_font(size, text), anchor="mm")
     return np.asarray(canvas)
+
+
+def class_palette(names: Sequence[str], chosen: Mapping[str, str]) -> sv.ColorPalette:
+    """The colors of classes: those that a person chose, by name, such as ``#ff0080``, and else those of ``PALETTE``."""
+    usual = (PALETTE.by_idx(index).as_hex() for index in range(len(names)))
+    return sv.ColorPalette.from_hex([chosen.get(name, color) for name, color in zip(names, usual, strict=True)])
 
 
 def draw_mask(picture: Picture, crop: NDArray[np.bool_], top: int, left: int, color: Color, line: int) -> None:

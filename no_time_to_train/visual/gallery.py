@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from supervision import ColorPalette
 
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.reference_image import decode_picture
@@ -38,19 +39,22 @@ class Gallery:
 
     Args:
         out: Folder of the page. Its pictures go to ``previews``, ``references`` and ``thumbnails`` in it.
+        palette: Colors of the classes that a person chose.
     """
 
-    def __init__(self, out: Path, memory: MemoryBank) -> None:
+    def __init__(self, out: Path, memory: MemoryBank, palette: ColorPalette | None = None) -> None:
         self.out = out
+        self.by_instance = len(memory.categories) == 1 and palette is None
+        palette = palette or PALETTE
         self.images: list[dict[str, Any]] = []
         self.class_index = {category.name: index for index, category in enumerate(memory.categories)}
         self.classes = [
             {
                 "name": category.name,
-                "color": PALETTE.by_idx(index).as_hex(),
+                "color": palette.by_idx(index).as_hex(),
                 "references": [
-                    self._save(crop_tile(*decode_picture(crop), index), f"references/{category.id}_{number}.jpg")
-                    for number, crop in enumerate(memory.crops_of(index), start=1)
+                    self._save(crop_tile(*crop, index, palette=palette), f"references/{category.id}_{number}.jpg")
+                    for number, crop in enumerate(map(decode_picture, memory.crops_of(index)), start=1)
                 ],
             }
             for index, category in enumerate(memory.categories)
@@ -122,6 +126,7 @@ class Gallery:
             "command": command,
             "score": score,
             "classScores": class_scores or {},
+            "byInstance": self.by_instance,
         }
         write_page(self.out / "index.html", "gallery.html", title=title, facts=facts or {}, data=data)
 

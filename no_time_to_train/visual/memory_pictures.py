@@ -6,6 +6,7 @@ A picture is a sheet: rows of square tiles, each row under a title.
 import cv2
 import numpy as np
 import torch
+from supervision import ColorPalette
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -66,7 +67,9 @@ def class_sheet(name: str, crops: list[tuple[Tensor, Tensor]], encoder: Encoder,
     )
 
 
-def crop_tile(crop: Tensor, mask: Tensor, class_index: int = 0, side: int = TILE) -> Picture:
+def crop_tile(
+    crop: Tensor, mask: Tensor, class_index: int = 0, side: int = TILE, palette: ColorPalette = PALETTE
+) -> Picture:
     """Draw a reference's crop with the outline of its mask: uint8 [side, side, 3] RGB.
 
     Args:
@@ -76,7 +79,7 @@ def crop_tile(crop: Tensor, mask: Tensor, class_index: int = 0, side: int = TILE
     pixels = (255 * crop.clamp(0, 1)).byte().permute(1, 2, 0).numpy()
     tile = np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
     inside = cv2.resize(mask[0].byte().numpy(), (side, side), interpolation=cv2.INTER_NEAREST)
-    draw_outlines(tile, outlines(np.asarray(inside, np.uint8)), PALETTE.by_idx(class_index).as_rgb(), line=2)
+    draw_outlines(tile, outlines(np.asarray(inside, np.uint8)), palette.by_idx(class_index).as_rgb(), line=2)
     return tile
 
 

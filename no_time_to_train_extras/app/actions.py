@@ -42,6 +42,7 @@ class Actions:
             self.save, self.cancel, self.judge, self.undo, self.redo, self.review, self.rename_class, self.reference,
             self.color_class, self.forget, self.frame, self.track, self.stop_tracking, self.pack_tracks,
         )  # fmt: skip
+        self.exported: tuple[tuple[Any, ...], str] = (), ""
         self.acts: dict[str, Callable[..., View]] = {function.__name__: function for function in acts}
 
     # What the page shows.
@@ -334,14 +335,25 @@ class Actions:
 
     def write(self, view: View, formats: list[str]) -> list[Any]:
         """Export."""
+        state = self._to_export(formats)
         summary = exported(self.workspace.export(self.out, formats))
-        return [f"<p>{html.escape(summary)}</p><p>In <code>{html.escape(str(self.out.resolve()))}</code></p>"]
+        self.exported = state, f"<p>{html.escape(summary)}</p>"
+        return [f"{self.exported[1]}<p>In <code>{html.escape(str(self.out.resolve()))}</code></p>"]
 
-    def pack(self, view: View) -> list[Any]:
-        """Make a ZIP file of the export, and a link that the page follows; the file is removed after a minute."""
-        if not is_finished(self.out):
-            raise UserError("there is no export yet: press Export first")
-        return [f"<p><a href='{html.escape(packed(self.out, 'results'))}' download>results.zip</a>, for a minute</p>"]
+    def pack(self, view: View, formats: list[str]) -> list[Any]:
+        """Make a ZIP file of the export, and a link that the page follows; the file is removed after a minute.
+
+        What has changed since the last export is exported before.
+        """
+        if self.exported[0] != self._to_export(formats) or not is_finished(self.out):
+            self.write(view, formats)
+        archive = html.escape(packed(self.out, "results"))
+        return [f"{self.exported[1]}<p><a href='{archive}' download>results.zip</a> (for a minute)</p>"]
+
+    def _to_export(self, formats: list[str]) -> tuple[Any, ...]:
+        """Differs wherever an export differs."""
+        workspace = self.workspace
+        return workspace.project.version, workspace.search.changes, workspace.number_of_automatic, *formats
 
 
 def enclosed(line: list[list[float]], size: tuple[int, ...]) -> NDArray[np.bool_]:

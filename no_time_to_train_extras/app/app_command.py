@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from no_time_to_train.commands.options import check_images
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import read_json
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Settings, Tiles, of_mode
@@ -110,6 +111,7 @@ def app(
         memory = [*memory, results / "references.memory"]
     if not (images or demo or results):
         raise UserError("which photos? Give --images FOLDER, or --demo to try the app with drawn scenes")
+    check_images(images)
     if os.path.lexists(out) and not out.is_dir():
         raise UserError(f"--out {out} is {'a file' if out.is_file() else 'no folder'}: give a folder")
     for path in [*memory, *([references] if references else [])]:
@@ -120,8 +122,13 @@ def app(
     if find_spec("gradio") is None:
         raise UserError("the app needs Gradio: pip install 'gradio>=6.30'")
 
-    from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.data.reference_forms import find_references
+
+    examples = find_references(references).references if references else []
+    for example in examples:
+        example.check_size()
+
+    from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
     from no_time_to_train.networks.devices import default_device
     from no_time_to_train_extras.app.page import serve
@@ -140,7 +147,6 @@ def app(
     if results is not None:
         images = [*images, *photos_of(results)]
     photos, videos = find_photos(images, folder / UPLOADS, folder)
-    examples = find_references(references).references if references else []
     with_gpu = (device or default_device()) != "cpu"
     side = points_per_side or (POINTS_OF_NANO if nano else POINTS_WITH_GPU if with_gpu else POINTS_ON_CPU)
     segmenter = ReferenceSegmenter.from_pretrained(

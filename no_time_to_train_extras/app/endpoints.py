@@ -13,7 +13,7 @@ from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 from pydantic import TypeAdapter, ValidationError
 
-from no_time_to_train.data.images import read_rgb
+from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import encode_mask
@@ -78,7 +78,7 @@ class Endpoints:
             raise UserError("the memory is empty: show an object first, or start the app with --memory")
         path, name = uploaded(photo)
         try:
-            pixels = read_rgb(path)
+            pixels = as_rgb(path)
         except UserError as error:
             raise UserError(str(error).replace(str(path), name)) from error
         found = self.workspace.segment(pixels, score)

@@ -20,7 +20,7 @@ from no_time_to_train_extras.app.guarded_app import API, THUMBNAILS, GuardedApp
 from no_time_to_train_extras.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train_extras.app.photos import UPLOADS, Thumbnails
 from no_time_to_train_extras.app.view import View
-from no_time_to_train_extras.app.workspace import Workspace
+from no_time_to_train_extras.app.workspace import SLIDER_STEP, Workspace
 from no_time_to_train_extras.server.request_parts import end_slow_clients
 
 #: Seconds between two looks at the progress of the search.
@@ -73,7 +73,7 @@ class Page:
 
     def build_photos(self) -> None:
         """The list of photos."""
-        self.sort = gr.Dropdown(list(ORDERS), value="name", label="Sort photos by", elem_id="sort")
+        self.sort = gr.Dropdown(list(ORDERS), value="name", label="Sort photos by", filterable=False, elem_id="sort")
         self.wanted = gr.Textbox(label="Name", placeholder="part of a name", elem_id="wanted")
         self.gallery = gr.HTML(apply_default_css=False, elem_id="gallery")
         with gr.Row(elem_id="pages"):
@@ -111,8 +111,8 @@ class Page:
         for label, score, origin in scores:
             with gr.Row(elem_classes="score"):
                 slider = gr.Slider(
-                    0, 1, value=score, step=0.01, label=ORIGINS[origin].format(label), interactive=True, buttons=[],
-                    min_width=140, scale=4, key=f"score {label}", preserved_by_key=[],
+                    0, 1, value=score, step=SLIDER_STEP, label=ORIGINS[origin].format(label), interactive=True,
+                    buttons=[], min_width=140, scale=4, key=f"score {label}", preserved_by_key=[],
                 )  # fmt: skip
                 reset = gr.Button(
                     "Reset", size="sm", min_width=70, scale=0, visible=origin == "chosen", key=f"reset {label}",
@@ -154,7 +154,7 @@ class Page:
         on(self.upload.upload, do.add_photos, self.upload)
         on(self.stop.click, do.stop_or_continue)
         on(self.export.click, do.write, self.formats, outputs=[self.exported])
-        packed = on(self.pack.click, do.pack, outputs=[self.exported])
+        packed = on(self.pack.click, do.pack, self.formats, outputs=[self.exported])
         packed.then(None, js="() => document.querySelector('#exported a')?.click()", api_visibility="private")
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.rle import Rle, decode_crop, encode_mask, mask_box
 from no_time_to_train.data.targets import TargetImage
+from no_time_to_train.ranges import two_decimals
 from no_time_to_train.visual.drawing import PALETTE, is_dark, outlines
 from no_time_to_train_extras.app.corrections import Item
 
@@ -70,7 +71,8 @@ def same(item: Item, other: Item | None) -> bool:
 
 def describe(item: Item) -> str:
     """An item in words."""
-    return f"{item.label}, confirmed" if item.confirmed else f"{item.label}, score {item.score:.2f}: is it right?"
+    score = "confirmed" if item.confirmed else f"score {two_decimals(item.score)}: is it right?"
+    return f"{item.label}, {score}"
 
 
 def count_text(counts: Counter[str]) -> str:
@@ -87,7 +89,7 @@ def scene_items(items: Sequence[Item], classes: Sequence[str], chosen: Mapping[s
     """The objects of a photo as the page draws them."""
     drawn = []
     for item in items:
-        text = f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {item.score:.2f}"
+        text = f"{item.label} \N{CHECK MARK}" if item.confirmed else f"{item.label} {two_decimals(item.score)}"
         shape = scene_shape(item.mask, color_of(item.label, classes, chosen), text)
         drawn.append({"label": item.label, "words": describe(item), **shape})
     return drawn

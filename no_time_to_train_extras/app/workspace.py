@@ -37,6 +37,9 @@ from no_time_to_train_extras.app.video_tracks import Tracking
 #: How far below its threshold an object may be and still make a photo doubtful.
 DOUBTFUL = 0.1
 
+#: The smallest difference between thresholds that a person chooses.
+SLIDER_STEP = 0.01
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -220,7 +223,12 @@ class Workspace:
         self.search.close()
 
     def set_threshold(self, label: str, score: float | None) -> None:
-        """Choose the threshold of a class; None takes the automatic one again, or the default."""
+        """Choose the threshold of a class; None takes the automatic one again, or the default.
+
+        The one that the class has is not chosen again: sliders send theirs when a person passes them by the keyboard.
+        """
+        if score is not None and abs(score - self.thresholds.of(label)) < SLIDER_STEP / 2:
+            return
         if self.project.thresholds.get(label) != score:
             name = f"{label}: automatic score" if score is None else f"{label}: from {score:.2f} on"
             self.project.do(Step(name, thresholds={label: score}))
@@ -313,6 +321,7 @@ class Workspace:
             if memory is None:
                 raise UserError("there is nothing to export yet: show an object first")
             ids = {category.name: category.id for category in memory.categories}
+            colors = {label: color for label, color in self.project.colors.items() if label in ids}
             found = []
             for name, photo in sorted(self.photos.items()):
                 known = [item for item in photo.found if item.label in ids]
@@ -323,7 +332,7 @@ class Workspace:
         if not found:
             raise UserError("; ".join(summary.skipped[:1]) or "no photo was searched yet: wait for the first one")
         with new_output(out, overwrite=True) as folder, record_stage(folder, "app", {}):
-            output = OutputFolder(folder, memory, thresholds, formats, (), out, summary)
+            output = OutputFolder(folder, memory, thresholds, formats, (), out, summary, colors=colors)
             for target, items in found:
                 try:
                     pixels = self.search.read(target.name)

@@ -15,13 +15,16 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from no_time_to_train import __version__
 from no_time_to_train.data.instances import coco_content
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.visual.html import TEMPLATES
 from no_time_to_train_extras.server.request_guard import Metrics, refuse
 from no_time_to_train_extras.server.service import Service, Upload
 from no_time_to_train_extras.server.x_anylabeling import add_x_anylabeling
 
 PAGE = Path(__file__).parent / "templates" / "api.html"
+
+#: What the address of ``/segment`` may state.
+PARAMETERS = {"memory", "threshold"}
 
 #: How images are sent, for the description of the API.
 IMAGES = {
@@ -74,6 +77,8 @@ def build_api(service: Service, metrics: Metrics) -> FastAPI:
         The answer is COCO: images, categories, and annotations with compressed RLE and a score. memory is the name of
         one of /memories; threshold is the lowest score of an object, from 0 to 1.
         """
+        for name in request.query_params.keys() - PARAMETERS:
+            raise UserError(f"there is no parameter {name!r}{suggest(name, PARAMETERS)}")
         bank = service.memory(memory)
         uploads = await read_uploads(request, service.queue.capacity)
 

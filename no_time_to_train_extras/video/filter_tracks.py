@@ -50,6 +50,7 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
     formats = [
         name for name, part in (("mots", "mots"), ("youtube-vis", "youtube_vis.json")) if (folder / part).exists()
     ]
+    had_video = (folder / "video").is_dir()
     with new_output(out, overwrite) as new:
         files = TrackFiles(new, video["name"], memory, places["lines"], places["zones"], formats)
         for frame in frames:
@@ -60,4 +61,5 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
         if (folder / RECORD).is_file():
             shutil.copyfile(folder / RECORD, new / RECORD)
     left = f"{plural(sum(objects.values()), 'object')} of {len(tracks)}"
-    return f"{left}: {count_labels(objects)}" if objects else left
+    video = " (without the annotated video, which needs the frames)" if had_video else ""
+    return f"{left}: {count_labels(objects)}{video}" if objects else left + video

@@ -96,6 +96,8 @@ def track(
         examples, found = references.read(memory)
         for example in examples:
             example.check_size()
+        if not memory:
+            thresholds.check_names({example.label for example in examples})
 
         from no_time_to_train_extras.video.frames import Frames
 

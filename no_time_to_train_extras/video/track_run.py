@@ -81,6 +81,7 @@ class TrackRun:
             overwrite: Whether finished results in the folder may be replaced.
         """
         assert self.segmenter.memory is not None
+        start = time.time()
         with output_of_run(out, overwrite) as folder:
             journal = None if self.frames.live else Journal(folder / "results.json")
             running = nullcontext() if journal is None else journal.run(self._depends_on())
@@ -97,7 +98,7 @@ class TrackRun:
                 if not self.done:
                     raise UserError(f"no frame of {self.frames.name} can be read: {', '.join(self.frames.skipped[:1])}")
                 about = {"tracker": asdict(self.settings), "precision": self.segmenter.precision}
-                with record_stage(folder, "track", {}, **about, dropped=self.frames.dropped) as section:
+                with record_stage(folder, "track", {}, start, **about, dropped=self.frames.dropped) as section:
                     section["command"] = section["command"].replace(self.frames.source, self.frames.shown)
                     self.objects = files.finish()
                 remove_unchanged(earlier)

@@ -1,7 +1,7 @@
 """COCO: one JSON file for all images, with polygons, RLE, or boxes only."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from no_time_to_train.data.coco import ImageId, read_coco
@@ -52,7 +52,10 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
     """
     coco = read_coco(path)
     annotations = coco.dataset.get("annotations", [])
-    folder.list_images(path.parent, [entry["file_name"] for entry in coco.dataset["images"]])
+    names = [entry["file_name"] for entry in coco.dataset["images"]]
+    folder.list_images(path.parent, names)
+    listed = {PurePosixPath(name).name for name in names}  # also those in which nothing is annotated
+    folder.use(*(image for image in folder.images if image.name in listed))
     all_crowds = all(annotation["iscrowd"] for annotation in annotations)
     images: dict[ImageId, Canvas] = {}
     taken: dict[Path, str] = {}

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_mask, as_rgb, shown_size, stored_size
+from no_time_to_train.data.prompts import check_box, check_point
 from no_time_to_train.data.rle import Rle, decode_mask
 from no_time_to_train.errors import UserError, first_of, plural
 
@@ -64,7 +65,15 @@ class Reference:
         return self.is_unmarked
 
     def check_size(self) -> None:
-        """Check by the files' headers, without reading pixels, that the mask has the size of its image."""
+        """Check by the files' headers, without reading pixels, that the mask, the box and the points fit the image."""
+        if self.mask is None and not self.is_unmarked:
+            size = self.size or shown_size(self.image)
+            try:
+                check_box(self.box or (0, 0, 1, 1), *size)
+                for point in (*self.points, *self.negative_points):
+                    check_point(point, *size)
+            except UserError as error:
+                raise UserError(f"reference {self.image} ({self.label}): {error}") from error
         if self.is_cut_out or self.mask is None or self.mask == WHOLE:
             return
         height, width = shown_size(self.mask) if isinstance(self.mask, Path) else self.mask["size"]
@@ -89,6 +98,12 @@ class Reference:
             stated = f"{self.size[1]}x{self.size[0]}"
             raise UserError(f"the image is {width}x{height} pixels, its annotation is for {stated}")
         return image, np.ones((height, width), bool) if self.mask == WHOLE else mask
+
+
+def check_measurable(references: Iterable[Reference]) -> None:
+    """Check that references are not all cut-outs, in whose images nothing can be searched."""
+    if all(reference.is_cut_out for reference in references):
+        raise UserError("cut-outs cannot be measured, because nothing is known around them: give images with masks")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ const chosen = {
   reversed: false,
   empty: false,
   truth: false,
-  byInstance: classes.length === 1,
+  byInstance: data.byInstance,
 };
 
 // The range of the sliders holds every score and every threshold that the page begins with.

@@ -222,6 +222,7 @@ const noTimeToTrain = (() => {
   // Puts the photo where it belongs, and the labels on it where there is room.
   function place() {
     const { scene } = state, frame = find("#photo"), stage = find("#stage");
+    if (!scene.width) find("#labels").replaceChildren(); // a photo that cannot be read
     if (!scene.width || !frame.clientWidth) return;
     const size = scale(), width = scene.width * size, height = scene.height * size;
     const within = (value, room, side) => (side <= room ? (room - side) / 2 : Math.min(Math.max(value, room - side), 0));
@@ -428,7 +429,7 @@ const noTimeToTrain = (() => {
       if (own.dataset.color !== one.color) own.firstChild.value = own.dataset.color = one.color;
       const key = index < 9 ? [make("kbd", { textContent: index + 1 })] : [];
       const name = make("span", { textContent: one.label }), count = make("b", { textContent: one.count });
-      count.setAttribute("aria-label", `${one.count} objects`);
+      count.setAttribute("aria-label", `${one.count} ${one.count === 1 ? "object" : "objects"}`);
       const details = make("details", { open: state.open.has(one.label) }, make("summary", {}, name, ...key, count));
       details.ontoggle = () => state.open[details.open ? "add" : "delete"](one.label);
       const rename = make("button", { type: "button", textContent: "Rename", className: "rename" });
@@ -463,6 +464,10 @@ const noTimeToTrain = (() => {
     Backspace: () => press("remove"), Enter: () => press("save"), Escape: () => cancel(), "+": () => zoom(1.4), "=": () => zoom(1.4),
     "-": () => zoom(1 / 1.4), 0: () => fit(), ",": () => step(-1), ".": () => step(1),
   };
+  // What a key means, also with Caps Lock or Shift, and by its place on keyboards of other scripts.
+  const meaning = ({ key, code }) => key.length > 1 && key !== "Process" ? key
+    : (key.length > 1 || key > "~" ? code.replace(/^Key/, "") : key).toLowerCase();
+
   function press(name) {
     const button = find(`#${name}`);
     if (button && button.offsetParent !== null && !button.disabled) button.click();
@@ -480,6 +485,7 @@ const noTimeToTrain = (() => {
     const control = event.ctrlKey || event.metaKey, field = event.target.closest("input:not([type=radio], [type=checkbox], [type=color]), textarea, select");
     const untouched = event.target === name && !state.touched;
     const number = !control && !event.altKey && /^[1-9]$/.test(event.key) ? state.classes[event.key - 1] : undefined;
+    const pressed = meaning(event);
     let done = null;
     if (event.key === "Delete" && !field && bending()) {
       done = () => { if (state.held >= 0 && polygon().length > 3) bend(polygon().toSpliced(state.held, 1)); };
@@ -487,14 +493,14 @@ const noTimeToTrain = (() => {
     else if (number && (untouched || !field)) {
       if (state.draft) done = () => choose("save", number.label);
       else if (!find("#judging").hidden) done = () => choose("rename", number.label);
-    } else if (control && !field && event.key === "z") done = () => press(event.shiftKey ? "redo" : "undo");
-    else if (control && !field && event.key === "y") done = () => press("redo");
+    } else if (control && !field && pressed === "z") done = () => press(event.shiftKey ? "redo" : "undo");
+    else if (control && !field && pressed === "y") done = () => press("redo");
     else if (event.key === "Enter" && event.target === name) done = () => choose("save", name.value);
     else if (event.key === "Enter" && event.target === other) done = () => choose("rename", other.value);
     else if (event.key === "Escape" && (!field || event.target === name || event.target === other)) done = cancel;
     else if (event.key === "Enter" && event.target.closest("button, summary, a, [type=color]")) return;
     else if (event.target.closest("[role=radiogroup], [type=radio]") && event.key.startsWith("Arrow")) return;
-    else if (!field && !control && !event.altKey && Object.hasOwn(KEYS, event.key)) done = KEYS[event.key];
+    else if (!field && !control && !event.altKey && Object.hasOwn(KEYS, pressed)) done = KEYS[pressed];
     if (!done) return;
     event.preventDefault();
     if (!event.repeat || /^Arrow|^[+=,.-]$/.test(event.key)) done();
