@@ -64,6 +64,12 @@ class ClassScores:
     wrong: list[float] = field(default_factory=list)
     unknown: list[float] = field(default_factory=list)
 
+    def add(self, others: "ClassScores") -> None:
+        """Add those of other images, in place."""
+        self.found |= others.found
+        self.wrong += others.wrong
+        self.unknown += others.unknown
+
 
 @dataclass(frozen=True)
 class Threshold:
