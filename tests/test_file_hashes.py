@@ -1,4 +1,4 @@
-"""Hashes of large files: computed once, remembered in the user's cache folder, and computed again once a file changes."""
+"""Hashes of large files: computed once, remembered in the user's cache folder, and again once a file changes."""
 
 import hashlib
 import shutil
