@@ -115,7 +115,8 @@ def _hash_network(network: nn.Module) -> str:
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     states = [vars(part).get(LOADED_FROM) for part in network.modules() if LOADED_FROM in vars(part)]
     samples = {
-        f"{name} {tuple(one.shape)}": one.flatten()[:: max(one.numel() // SAMPLES, 1)] for name, one in tensors.items()
+        f"{name} {tuple(one.shape)}": one.flatten()[:: max(one.numel() // SAMPLES, 1)].contiguous()
+        for name, one in tensors.items()
     }
     state = states[0] if len(states) == 1 else None
     return remembered(state, partial(hash_tensors, tensors), hash_tensors(samples))
