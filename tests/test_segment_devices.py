@@ -66,11 +66,11 @@ def test_any_number_of_processes_measures_references_alike_and_a_killed_one_lose
     words = ["references", "measure", "--references", str(tmp_path / "refs/instances.json"), "--nano"]
     words += ["--points-per-side", "6", "--device", "cpu"]
     several = [*words, "--out", str(tmp_path / "several"), "--devices"]
-    killed = start([*several, "3"])
+    killed = start([*several, "2"])
     while not list(tmp_path.glob("several/.reference_report.json.run/*.item")):
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.02)
-    os.kill(children_of(killed)[1], signal.SIGKILL)
+    os.kill(children_of(killed)[0], signal.SIGKILL)
     _, errors = killed.communicate(timeout=120)
     assert killed.returncode == 1
     assert "ended by SIGKILL" in errors
