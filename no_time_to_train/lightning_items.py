@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from no_time_to_train.errors import UserError
 from no_time_to_train.overlap import Worker
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.processes import end_with_parent, join_run, watch
+from no_time_to_train.pipeline.processes import PERIOD, end_with_parent, join_run, watch
 
 #: Seconds without an item after which a run ends, because the disk with the images does not answer, or a process that
 #: loads them has been killed unnoticed (Lightning removes torch's handler where one process runs several stages).
@@ -182,6 +183,10 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
         stopped = type(error).__name__ == "SIGTERMException"
         raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
+    except RuntimeError as error:
+        if "onnection" in str(error):  # one to a killed process breaks some milliseconds before that is noticed
+            time.sleep(PERIOD)
+        raise
 
 
 def quiet_lightning() -> None:

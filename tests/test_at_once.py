@@ -62,13 +62,20 @@ def test_images_or_the_tiles_of_each_share_the_calls_of_both_encoders(
     assert set(one_by_one[1]["sam2"]) == {1}
 
 
-def test_compiled_encoders_see_as_many_images_before_the_first_one_as_they_will_take_at_once(
-    photo: Photo, monkeypatch: pytest.MonkeyPatch
+def test_compiled_encoders_always_see_the_same_so_that_they_are_translated_once_before_the_first_image(
+    photo: Photo, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     segmenter, seen = shown(photo, images_per_batch=2)
+    assert segmenter.segmenter.proposer is not None
+    encoder, known = segmenter.segmenter.proposer.sam2.image_encoder, []
+    encoder.register_forward_pre_hook(lambda *_: known.append(len(encoder.neck.position_encoding.cache)))
     segmenter.compile()
     assert seen == {"encoder": [2], "sam2": [2]}
+    found = list(segmenter.segment_many(photos, 0, progress=False))
+    assert seen == {"encoder": [2, 2, 2], "sam2": [2, 2, 2]}, "the last of three images is seen twice"
+    assert known == [4, 4, 4], "position encodings, which the encoder would else add in its first call"
+    same(found, list(shown(photo)[0].segment_many(photos, 0, progress=False)))
 
 
 def test_references_share_the_calls_of_the_encoder(

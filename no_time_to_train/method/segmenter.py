@@ -118,9 +118,9 @@ class Segmenter(nn.Module):
     def compile_encoders(self) -> None:
         """Let ``torch.compile`` translate both image encoders at their first call, which takes minutes.
 
-        They then take one image at a time where no number was chosen, because another number is translated again.
+        They then take one image at a time where no number was chosen, and else always that number.
         """
-        self._images = AtOnce(self.settings.images_per_batch or 1)
+        self._images = AtOnce(self.settings.images_per_batch or 1, "images", "images_per_batch", fixed=True)
         self.encoder.compile()
         if self.proposer is not None:
             self.proposer.sam2.image_encoder.compile()

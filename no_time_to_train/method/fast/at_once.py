@@ -28,10 +28,12 @@ class AtOnce:
         count: The number.
         things: What they are, for the notice when a number that a user chose is halved.
         chosen_by: The setting by which it was chosen; None where nobody chose it.
+        fixed: The work always gets that many, of which the last ones may be repeated: compiled networks are translated
+            again for another number.
     """
 
-    def __init__(self, count: int, things: str = "", chosen_by: str | None = None) -> None:
-        self.count, self.things, self.chosen_by = count, things, chosen_by
+    def __init__(self, count: int, things: str = "", chosen_by: str | None = None, fixed: bool = False) -> None:
+        self.count, self.things, self.chosen_by, self.fixed = count, things, chosen_by, fixed
 
     def run(
         self,
@@ -43,13 +45,19 @@ class AtOnce:
         """What the work returned for each part of the things, in their order.
 
         Args:
+            work: Returns what can be cut to the number of things.
             most: A smaller number, which counts this time.
             run: Does the work on all parts, as ``map`` does.
         """
         while True:
             count = min(self.count, most or self.count)
+            parts = [things[first : first + count] for first in range(0, len(things), count)]
             try:
-                return list(run(work, [things[first : first + count] for first in range(0, len(things), count)]))
+                if not self.fixed or len(things) % count == 0:
+                    return list(run(work, parts))
+                last, missing = parts[-1], count - len(parts[-1])
+                *done, padded = run(work, [*parts[:-1], [*last, *[last[-1]] * missing]])
+                return [*done, padded[: len(last)]]
             except torch.OutOfMemoryError:
                 if count == 1:
                     raise
