@@ -56,8 +56,8 @@ class AtOnce:
                 if not self.fixed or len(things) % count == 0:
                     return list(run(work, parts))
                 last, missing = parts[-1], count - len(parts[-1])
-                *done, padded = run(work, [*parts[:-1], [*last, *[last[-1]] * missing]])
-                return [*done, padded[: len(last)]]
+                done: list[Any] = list(run(work, [*parts[:-1], [*last, *[last[-1]] * missing]]))
+                return [*done[:-1], done[-1][: len(last)]]
             except torch.OutOfMemoryError:
                 if count == 1:
                     raise
