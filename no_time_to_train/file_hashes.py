@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, real_path, write_json
@@ -19,41 +19,25 @@ LARGE, REMEMBERED = 1 << 24, 100
 SETTLED = 2 * 10**9
 
 
-class FileState(NamedTuple):
-    """What differs once the content of a file does.
+#: What differs once the content of a file does: its path without links, its size in bytes, when its content and when
+#: anything of it was changed in ns, and the numbers of the file and of its disk.
+FileState = tuple[str, int, int, int, int, int]
 
-    Attributes:
-        path: The absolute one without links.
-        size: In bytes.
-        modified: When its content was written, in ns.
-        changed: When its content or its properties were, which no program can set.
-        inode: Its number on the disk, and
-        device: that of the disk.
-    """
 
-    path: str
-    size: int
-    modified: int
-    changed: int
-    inode: int
-    device: int
-
-    @classmethod
-    def of(cls, path: str | Path) -> "FileState":
-        """The state of a file; an OSError where it cannot be seen."""
-        target = real_path(path)
-        stat = target.stat()
-        return cls(str(target), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
+def state_of(path: str | Path) -> FileState:
+    """The state of a file; an OSError where it cannot be seen."""
+    target = real_path(path)
+    stat = target.stat()
+    return str(target), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
 def settled_state(path: str | Path) -> FileState | None:
     """The state of a large file, to be taken before it is read. None where it may change again without a trace."""
-    try:
-        state = FileState.of(path)
-    except OSError:
-        return None
-    age = time.time_ns() - max(state.modified, state.changed)
-    return state if age > SETTLED and state.size >= LARGE else None
+    with suppress(OSError):
+        state = state_of(path)
+        if state[1] >= LARGE and time.time_ns() - max(state[2:4]) > SETTLED:
+            return state
+    return None
 
 
 def remembered(state: FileState | None, compute: Callable[[], str], of: str = "") -> str:
@@ -65,13 +49,13 @@ def remembered(state: FileState | None, compute: Callable[[], str], of: str = ""
     """
     if state is None:
         return compute()
-    name, now = f"{state.path} {of}", list(state[1:])
+    name, now = f"{state[0]} {of}", list(state[1:])
     match _known_hashes().get(name):
         case [*then, str(digest)] if then == now:
             return digest
     digest = compute()
     with suppress(OSError, UserError, RuntimeError):  # it is computed again, then
-        if state == FileState.of(state.path):
+        if state == state_of(state[0]):
             known = {**_known_hashes(), name: [*now, digest]}
             write_json(_place_of_hashes(), dict([*known.items()][-REMEMBERED:]))
     return digest
@@ -100,7 +84,7 @@ def sha256(path: str | Path) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    return _sha256(path, FileState.of(path))
+    return _sha256(path, state_of(path))
 
 
 def sha256_if_readable(path: str | Path) -> str | None:

@@ -129,50 +129,36 @@ class CommandItems(ItemsModule):
         self.worker = Worker()
 
 
-def share_numbered(
-    trainer: pl.Trainer,
-    count: int,
-    work: Callable[[int], dict[str, Any]],
-    title: str,
-    unit: str,
-    journal: Journal | None,
-) -> None:
-    """Work on numbered items, each on one of the devices; see :class:`NumberedItems`."""
-    run_items(trainer, NumberedItems(journal, count, work, title, unit))
+class NumberedImages(CommandItems):
+    """Images that are known by their numbers; ``work`` returns the record of one, as JSON values."""
 
-
-class NumberedItems(CommandItems):
-    """Items that are known by their numbers.
-
-    Args:
-        journal: The journal of the run; None on other ranks than the first.
-        work: Returns the record of an item, as JSON values.
-        title: What is done, for the progress bar.
-        unit: What the items are, likewise.
-    """
-
-    def __init__(
-        self, journal: Journal | None, count: int, work: Callable[[int], dict[str, Any]], title: str, unit: str
-    ) -> None:
+    def __init__(self, journal: Journal | None, count: int, work: Callable[[int], dict[str, Any]]) -> None:
         super().__init__(journal)
-        self.items: Any = range(count)
-        self.work, self.title, self.unit = work, title, unit
+        self.images: Any = range(count)
+        self.work = work
 
     def test_dataloader(self) -> DataLoader[int]:
-        """The items of this rank that no run before has finished."""
-        done = self.journal.done(len(self.items)) if self.trainer.is_global_zero else []
+        """The images of this rank that no run before has finished."""
+        done = self.journal.done(len(self.images)) if self.trainer.is_global_zero else []
         done = self.trainer.strategy.broadcast(done)  # before any rank adds an item
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
-        sampler = RankSampler(self.items, ranks, rank, self.journal, set(done))
-        self.left = tqdm(desc=self.title, total=len(sampler.indices), unit=f" of {ranks} {self.unit}")
-        return DataLoader(self.items, sampler=sampler, collate_fn=lambda items: items[0])
+        sampler = RankSampler(self.images, ranks, rank, self.journal, set(done))
+        self.left = tqdm(desc=f"on {ranks} devices", total=len(sampler.indices), unit=f" of {ranks} images")
+        return DataLoader(self.images, sampler=sampler, collate_fn=lambda numbers: numbers[0])
 
     def test_step(self, index: int, batch_idx: int) -> None:
-        """Work on an item, unless it is the placeholder of :class:`RankSampler`."""
+        """Work on an image, unless it is the placeholder of :class:`RankSampler`."""
         if self.left.total:
             with self.reported_failures():
                 self.journal.add(index, self.work(index))
             self.left.update()
+
+
+def share_numbered(
+    trainer: pl.Trainer, count: int, work: Callable[[int], dict[str, Any]], journal: Journal | None
+) -> None:
+    """Work on images that are known by their numbers, each on one of the devices; see :class:`NumberedImages`."""
+    run_items(trainer, NumberedImages(journal, count, work))
 
 
 def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:

@@ -57,7 +57,7 @@ def measure(
     if trainer:
         from no_time_to_train.lightning_items import share_numbered
 
-        share = partial(share_numbered, trainer, len(measurement), measurement.record, "checking references", "images")
+        share = partial(share_numbered, trainer, len(measurement), measurement.record)
         if not trainer.is_global_zero:
             share(None)
             return

@@ -143,6 +143,9 @@ def segment(
     from no_time_to_train.data.memory_files import notice_repeated
     from no_time_to_train.pipeline.segment_images import segment_images
 
+    if trainer:
+        from no_time_to_train.lightning_segment import share_images
+
     if show_references and out is not None:
         write_page(examples, out, networks.build)
         return
@@ -167,8 +170,6 @@ def segment(
     if compile and targets is not None:
         print(f"compiled in {segmenter.compile():.0f} s")
     if trainer and targets and not trainer.is_global_zero:
-        from no_time_to_train.lightning_segment import share_images
-
         segmenter.renumber(targets.category_ids)
         share_images(trainer, segmenter, targets)
         return
@@ -181,11 +182,7 @@ def segment(
         thresholds = measured_thresholds(segmenter, thresholds)
     segmenter.renumber(targets.category_ids)
     order = [*targets.category_ids, *(found.category_ids if found else [])]
-    share = None
-    if trainer:
-        from no_time_to_train.lightning_segment import share_images
-
-        share = partial(share_images, trainer, segmenter, targets)
+    share = partial(share_images, trainer, segmenter, targets) if trainer else None
     summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite, link, share)
     for reason in summary.skipped:
         print(f"skipped: {one_line(reason)}", file=sys.stderr)
