@@ -118,8 +118,8 @@ class Sets:
         order = sorted(range(len(references)), key=lambda number: names.index(references[number].label))
         networks = self.segmenter.segmenter
         images = (measured_image(bank, numbers, self.propose) for numbers in references_by_image(bank))
-        examined = (examine(bank, image, networks.settings, networks.encoder) for image in images)
-        report = conclude(bank, examined, networks.settings)
+        records = (examine(bank, image, networks.settings, networks.encoder) for image in images)
+        report = conclude(bank, records, networks.settings)
         return [(number in spoiled, one) for number, one in zip(order, report.references, strict=True)]
 
 

@@ -60,26 +60,13 @@ class LeaveOneOut:
     references: dict[int, MeasuredReference] = field(default_factory=dict)
     without: dict[int, ClassScores] = field(default_factory=dict)
 
-    def add(self, others: "LeaveOneOut") -> None:
-        """Add what other images give, in place."""
-        for ours, theirs in zip(self.classes, others.classes, strict=True):
+    def add(self, record: dict[str, Any]) -> None:
+        """Add what another image gives, as ``dataclasses.asdict`` and JSON, whose keys are texts, have made it."""
+        for ours, theirs in zip(self.classes, record["classes"], strict=True):
             ours.add(theirs)
-        self.references |= others.references
-        for number, scores in others.without.items():
-            self.without.setdefault(number, ClassScores()).add(scores)
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "LeaveOneOut":
-        """What ``dataclasses.asdict`` and JSON, whose keys are texts, have made a record of."""
-
-        def scores(one: dict[str, Any]) -> ClassScores:
-            return ClassScores({int(number): score for number, score in one["found"].items()}, *list(one.values())[1:])
-
-        return cls(
-            [scores(one) for one in record["classes"]],
-            {int(number): MeasuredReference(**one) for number, one in record["references"].items()},
-            {int(number): scores(one) for number, one in record["without"].items()},
-        )
+        self.references |= {int(number): MeasuredReference(**one) for number, one in record["references"].items()}
+        for number, scores in record["without"].items():
+            self.without.setdefault(int(number), ClassScores()).add(scores)
 
 
 class Ranked(NamedTuple):

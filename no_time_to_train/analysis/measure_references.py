@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +41,8 @@ SAME = 0.995
 
 def examine(
     bank: MemoryBank, image: MeasuredImage, settings: Settings, encoder: Encoder, each: bool = True
-) -> LeaveOneOut:
-    """Measure what an image says about a set of references.
+) -> dict[str, Any]:
+    """Measure what an image says about a set of references: a :class:`LeaveOneOut` as JSON values.
 
     Args:
         bank: The memory that was made of the references.
@@ -51,14 +52,14 @@ def examine(
     measured = leave_one_out(bank, [image], settings, each)
     for number, reference in measured.references.items():
         reference.background = _background(bank, number, encoder) if each else None
-    return measured
+    return asdict(measured)
 
 
-def conclude(bank: MemoryBank, images: Iterable[LeaveOneOut], settings: Settings) -> ReferenceReport:
+def conclude(bank: MemoryBank, records: Iterable[dict[str, Any]], settings: Settings) -> ReferenceReport:
     """What a set of references is worth, by what :func:`examine` has measured in each of its images, in their order."""
     measured = LeaveOneOut([ClassScores() for _ in bank.categories])
-    for image in images:
-        measured.add(image)
+    for record in records:
+        measured.add(record)
     references = [measured.references[number] for number in range(len(bank))]
     trusted = similarities(bank, unlike_their_class(bank))
     for number, reference in enumerate(references):

@@ -1,14 +1,13 @@
 """What references are worth, measured image by image."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from no_time_to_train.analysis.leave_one_out import LeaveOneOut, measured_image, references_by_image
+from no_time_to_train.analysis.leave_one_out import measured_image, references_by_image
 from no_time_to_train.analysis.measure_references import conclude, examine
 from no_time_to_train.analysis.reference_report import ReferenceReport
 from no_time_to_train.api.image_proposals import propose
@@ -37,7 +36,8 @@ class Measurement:
 
     def record(self, index: int) -> dict[str, Any]:
         """What an image, by its number, says about the references, as JSON values."""
-        return asdict(self._examine(index))
+        image = measured_image(self.bank, self.images[index], self._propose)
+        return examine(self.bank, image, self.segmenter.settings, self.segmenter.encoder, self.each)
 
     def report(self, records: Iterable[dict[str, Any]] | None = None) -> ReferenceReport:
         """What the references are worth.
@@ -46,13 +46,8 @@ class Measurement:
             records: The :meth:`record` of each image, in their order; None looks at all images now.
         """
         if records is None:
-            numbers = tqdm(range(len(self)), desc="checking references", unit=" image")
-            return conclude(self.bank, map(self._examine, numbers), self.segmenter.settings)
-        return conclude(self.bank, map(LeaveOneOut.from_record, records), self.segmenter.settings)
-
-    def _examine(self, index: int) -> LeaveOneOut:
-        image = measured_image(self.bank, self.images[index], self._propose)
-        return examine(self.bank, image, self.segmenter.settings, self.segmenter.encoder, self.each)
+            records = map(self.record, tqdm(range(len(self)), desc="checking references", unit=" image"))
+        return conclude(self.bank, records, self.segmenter.settings)
 
     def _propose(self, pixels: NDArray[np.uint8], others: MemoryBank) -> DescribedProposals:
         assert others.prototypes is not None
