@@ -26,9 +26,8 @@ FileState = tuple[str, int, int, int, int, int]
 
 def state_of(path: str | Path) -> FileState:
     """The state of a file; an OSError where it cannot be seen."""
-    target = real_path(path)
-    stat = target.stat()
-    return str(target), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
+    stat = Path(path).stat()
+    return str(real_path(path)), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
 def settled_state(path: str | Path) -> FileState | None:
@@ -41,12 +40,7 @@ def settled_state(path: str | Path) -> FileState | None:
 
 
 def remembered(state: FileState | None, compute: Callable[[], str], of: str = "") -> str:
-    """A hash of a file, or of what was made of it, which is computed once as long as the file stays in its state.
-
-    Args:
-        state: From :func:`settled_state`; None remembers nothing.
-        of: What is hashed, where it is not the file itself.
-    """
+    """A hash of a file in a state from :func:`settled_state`, computed once; ``of`` is what was made of the file."""
     if state is None:
         return compute()
     name, now = f"{state[0]} {of}", list(state[1:])
@@ -63,11 +57,9 @@ def remembered(state: FileState | None, compute: Callable[[], str], of: str = ""
 
 def _known_hashes() -> dict[str, Any]:
     """The hashes that were remembered: by path and what is hashed, the numbers of the state and the hash."""
-    try:
-        known = read_json(_place_of_hashes())
-    except (UserError, RuntimeError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    with suppress(UserError, RuntimeError, ValueError, TypeError):
+        return dict(read_json(_place_of_hashes()))
+    return {}
 
 
 def _place_of_hashes() -> Path:

@@ -107,11 +107,7 @@ def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Traine
 
 
 class CommandItems(ItemsModule):
-    """Items of a command, whose run the first rank has started before the others hear of it.
-
-    Args:
-        journal: The journal of the run; None on other ranks than the first.
-    """
+    """Items of a command. The first rank has started their run and has its journal, before the others hear of it."""
 
     def __init__(self, journal: Journal | None) -> None:
         super().__init__()

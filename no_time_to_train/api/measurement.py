@@ -21,8 +21,6 @@ class Measurement:
     """Measures what the references of a memory, which has their images, are worth. Its length is that of the images.
 
     Args:
-        bank: The memory.
-        segmenter: The networks and the settings; it stays as it is.
         each: Measure what each reference is worth, too; thresholds alone need less time.
     """
 
@@ -40,11 +38,7 @@ class Measurement:
         return examine(self.bank, image, self.segmenter.settings, self.segmenter.encoder, self.each)
 
     def report(self, records: Iterable[dict[str, Any]] | None = None) -> ReferenceReport:
-        """What the references are worth.
-
-        Args:
-            records: The :meth:`record` of each image, in their order; None looks at all images now.
-        """
+        """What the references are worth, by the :meth:`record` of each image; None looks at all images now."""
         if records is None:
             records = map(self.record, tqdm(range(len(self)), desc="checking references", unit=" image"))
         return conclude(self.bank, records, self.segmenter.settings)

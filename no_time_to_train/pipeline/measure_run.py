@@ -15,25 +15,16 @@ from no_time_to_train.file_hashes import sha256_if_readable
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.segment_images import depends_on
 
-#: The file of the report as JSON, in the folder of the run. It has the name of the run's journal.
-REPORT = "reference_report.json"
-
 
 def measure_references(
-    segmenter: ReferenceSegmenter,
-    measurement: Measurement,
-    out: Path,
-    share: Callable[[Journal], None] | None = None,
+    segmenter: ReferenceSegmenter, measurement: Measurement, out: Path, share: Callable[[Journal], None] | None = None
 ) -> tuple[ReferenceReport, Path]:
     """Measure references image by image, write the report and its page to a folder, and return it with the page's path.
 
-    A run that was stopped or killed resumes with the images that its journal lacks.
-
-    Args:
-        segmenter: The networks of the measurement.
-        share: Has several processes look at all images, and returns once the journal has them.
+    A run that was stopped or killed resumes with the images that its journal lacks. ``share`` has several processes
+    look at all of them, and returns once the journal has them.
     """
-    journal, count = Journal(out / REPORT), len(measurement)
+    journal, count = Journal(out / "reference_report.json"), len(measurement)
     with journal.run({**depends_on(segmenter, measurement.bank), "images": _hash_images(measurement)}):
         done = journal.done(count)
         if done:

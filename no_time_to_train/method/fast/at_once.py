@@ -28,8 +28,7 @@ class AtOnce:
         count: The number.
         things: What they are, for the notice when a number that a user chose is halved.
         chosen_by: The setting by which it was chosen; None where nobody chose it.
-        fixed: The work always gets that many, of which the last ones may be repeated: compiled networks are translated
-            again for another number.
+        fixed: The work always gets that many, of which the last may be repeated, as compiled networks need.
     """
 
     def __init__(self, count: int, things: str = "", chosen_by: str | None = None, fixed: bool = False) -> None:
@@ -45,7 +44,6 @@ class AtOnce:
         """What the work returned for each part of the things, in their order.
 
         Args:
-            work: Returns what can be cut to the number of things.
             most: A smaller number, which counts this time.
             run: Does the work on all parts, as ``map`` does.
         """
