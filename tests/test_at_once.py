@@ -63,7 +63,7 @@ def test_images_or_the_tiles_of_each_share_the_calls_of_both_encoders(
 
 
 def test_compiled_encoders_always_see_the_same_so_that_they_are_translated_once_before_the_first_image(
-    photo: Photo, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+    photo: Photo, photos: list[Path], monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     segmenter, seen = shown(photo, images_per_batch=2)
@@ -79,7 +79,7 @@ def test_compiled_encoders_always_see_the_same_so_that_they_are_translated_once_
 
 
 def test_references_share_the_calls_of_the_encoder(
-    photo: Photo, nano_checkpoints: Checkpoints, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photo: Photo, nano_checkpoints: Checkpoints, memory: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     sizes: list[int] = []
     forward = Encoder.forward
