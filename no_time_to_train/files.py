@@ -1,4 +1,4 @@
-"""Files: read with clear errors, written atomically, and identified by their content."""
+"""Files: read with clear errors, and written atomically."""
 
 import codecs
 import errno
@@ -12,7 +12,6 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -272,36 +271,6 @@ def spreadsheet_cell(value: Any) -> Any:
         value: A number, which stays as it is, or a text from a file, such as the name of a class.
     """
     return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(FORMULAS) else value
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's content in hexadecimal digits.
-
-    The result is remembered until the file changes, so that a checkpoint of gigabytes is read once.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    state = Path(path).stat()
-    return _sha256(path, state.st_ino, state.st_size, state.st_mtime_ns)
-
-
-def sha256_if_readable(path: str | Path) -> str | None:
-    """The SHA-256 of a file's content, or None where it cannot be read; the code that opens it reports that."""
-    try:
-        return sha256(path)
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=16)
-def _sha256(path: str | Path, *state: int) -> str:
-    """The hash of a file in this state."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -1,22 +1,26 @@
 """The items of a run on the trainer's devices: which process takes which, and what ends them together."""
 
 import logging
+import os
 import pickle
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
+from tqdm import tqdm
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.overlap import Worker
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.processes import PERIOD, end_with_parent, watch
+from no_time_to_train.pipeline.processes import PERIOD, end_with_parent, join_run, watch
 
 #: Seconds without an item after which a run ends, because the disk with the images does not answer, or a process that
 #: loads them has been killed unnoticed (Lightning removes torch's handler where one process runs several stages).
@@ -74,6 +78,85 @@ class ItemsModule(pl.LightningModule):
             self.journal.report_failure(reason)
 
 
+def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Trainer:
+    """A trainer of several processes, one for each device; others than the first print nothing.
+
+    Args:
+        device: Their kind, such as ``cuda`` or ``cpu``; None takes GPUs if there are any.
+    """
+    if device is not None and ":" in device:
+        raise UserError(f"--device {device} is one device: name the kind alone, such as cuda, with --devices")
+    quiet_lightning()
+    join_run()
+    try:
+        trainer = pl.Trainer(
+            accelerator={None: "auto", "cuda": "gpu"}.get(device, device or "auto"),
+            strategy="ddp",
+            devices=devices,
+            num_nodes=num_nodes,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"--devices {devices}: {' '.join(str(error).split())}") from error
+    if not trainer.is_global_zero:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as the process
+    return trainer
+
+
+class CommandItems(ItemsModule):
+    """Items of a command. The first rank has started their run and has its journal, before the others hear of it."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        super().__init__()
+        self.of_first = journal
+
+    def setup(self, stage: str) -> None:
+        """Join the run that the first rank has started."""
+        started = ("", "") if self.of_first is None else (str(self.of_first.output), self.of_first.attempt)
+        output, attempt = self.trainer.strategy.broadcast(started)
+        if self.of_first is None:
+            self.journal = Journal(Path(output))
+            self.journal.join(attempt)
+        else:
+            self.journal = self.of_first
+        self.worker = Worker()
+
+
+class NumberedImages(CommandItems):
+    """Images that are known by their numbers; ``work`` returns the record of one, as JSON values."""
+
+    def __init__(self, journal: Journal | None, count: int, work: Callable[[int], dict[str, Any]]) -> None:
+        super().__init__(journal)
+        self.images: Any = range(count)
+        self.work = work
+
+    def test_dataloader(self) -> DataLoader[int]:
+        """The images of this rank that no run before has finished."""
+        done = self.journal.done(len(self.images)) if self.trainer.is_global_zero else []
+        done = self.trainer.strategy.broadcast(done)  # before any rank adds an item
+        ranks, rank = self.trainer.world_size, self.trainer.global_rank
+        sampler = RankSampler(self.images, ranks, rank, self.journal, set(done))
+        self.left = tqdm(desc=f"on {ranks} devices", total=len(sampler.indices), unit=f" of {ranks} images")
+        return DataLoader(self.images, sampler=sampler, collate_fn=lambda numbers: numbers[0])
+
+    def test_step(self, index: int, batch_idx: int) -> None:
+        """Work on an image, unless it is the placeholder of :class:`RankSampler`."""
+        if self.left.total:
+            with self.reported_failures():
+                self.journal.add(index, self.work(index))
+            self.left.update()
+
+
+def share_numbered(
+    trainer: pl.Trainer, count: int, work: Callable[[int], dict[str, Any]], journal: Journal | None
+) -> None:
+    """Work on images that are known by their numbers, each on one of the devices; see :class:`NumberedImages`."""
+    run_items(trainer, NumberedImages(journal, count, work))
+
+
 def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     """Run all items on the trainer's devices. Ctrl-C raises KeyboardInterrupt, and SIGTERM one with that text."""
     watch(trainer.strategy.launcher)
@@ -82,9 +165,9 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
         stopped = type(error).__name__ == "SIGTERMException"
         raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
-    except RuntimeError:
-        if getattr(trainer.strategy.launcher, "procs", []):
-            time.sleep(2 * PERIOD)  # the connection to a killed process may break before it is noticed
+    except RuntimeError as error:
+        if "onnection" in str(error):  # one to a killed process breaks some milliseconds before that is noticed
+            time.sleep(PERIOD)
         raise
 
 

@@ -1,12 +1,9 @@
 """``segment`` on several devices: the processes share the images, and the first one writes the files."""
 
 import math
-import os
-import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,42 +16,13 @@ from no_time_to_train.api.image_proposals import ImageProposals
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError
-from no_time_to_train.lightning_items import ItemsModule, quiet_lightning, run_items
-from no_time_to_train.overlap import Worker, read_ahead
+from no_time_to_train.lightning_items import CommandItems, run_items
+from no_time_to_train.overlap import read_ahead
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.processes import join_run
 from no_time_to_train.pipeline.segment_images import propose_new, record_of
 
 #: An image and its pixels, uint8 [H, W, 3] RGB.
 Item = tuple[TargetImage, NDArray[np.uint8]]
-
-
-def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Trainer:
-    """A trainer of several processes, one for each device; others than the first print nothing.
-
-    Args:
-        device: Their kind, such as ``cuda`` or ``cpu``; None takes GPUs if there are any.
-    """
-    if device is not None and ":" in device:
-        raise UserError(f"--device {device} is one device: name the kind alone, such as cuda, with --devices")
-    quiet_lightning()
-    join_run()
-    try:
-        trainer = pl.Trainer(
-            accelerator={None: "auto", "cuda": "gpu"}.get(device, device or "auto"),
-            strategy="ddp",
-            devices=devices,
-            num_nodes=num_nodes,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"--devices {devices}: {' '.join(str(error).split())}") from error
-    if not trainer.is_global_zero:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as the process
-    return trainer
 
 
 def share_images(
@@ -68,23 +36,12 @@ def share_images(
     run_items(trainer, SegmentModule(segmenter, targets, journal))
 
 
-class SegmentModule(ItemsModule):
+class SegmentModule(CommandItems):
     """The images of ``segment``, of which each rank takes one in so many, in their order."""
 
     def __init__(self, segmenter: ReferenceSegmenter, targets: Targets, journal: Journal | None) -> None:
-        super().__init__()
-        self.finder, self.targets, self.of_first = segmenter, targets, journal
-
-    def setup(self, stage: str) -> None:
-        """Join the run that the first rank has started."""
-        started = ("", "") if self.of_first is None else (str(self.of_first.output), self.of_first.attempt)
-        output, attempt = self.trainer.strategy.broadcast(started)
-        if self.of_first is None:
-            self.journal = Journal(Path(output))
-            self.journal.join(attempt)
-        else:
-            self.journal = self.of_first
-        self.worker = Worker()
+        super().__init__(journal)
+        self.finder, self.targets = segmenter, targets
 
     def test_dataloader(self) -> DataLoader[Item]:
         """The images of this rank."""

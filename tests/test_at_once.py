@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 
 from no_time_to_train import Instances, ReferenceSegmenter
+from no_time_to_train.cli import main
+from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.errors import UserNotice
+from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fast.at_once import images_at_once
-from tests.conftest import Patch, Photo, nano_segmenter
+from tests.conftest import Checkpoints, Patch, Photo, nano_segmenter, stage_arguments
 from tests.stand_in import StandIn, run
 
 GPU = torch.device("cuda")
@@ -57,6 +60,47 @@ def test_images_or_the_tiles_of_each_share_the_calls_of_both_encoders(
     same(list(together[0].segment_many(photos, 0, progress=False)), expected)
     assert together[1] == {"encoder": calls, "sam2": calls}
     assert set(one_by_one[1]["sam2"]) == {1}
+
+
+def test_compiled_encoders_always_see_the_same_so_that_they_are_translated_once_before_the_first_image(
+    photo: Photo, photos: list[Path], monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    segmenter, seen = shown(photo, images_per_batch=2)
+    assert segmenter.segmenter.proposer is not None
+    encoder, known = segmenter.segmenter.proposer.sam2.image_encoder, []
+    encoder.register_forward_pre_hook(lambda *_: known.append(len(encoder.neck.position_encoding.cache)))
+    segmenter.compile()
+    assert seen == {"encoder": [2], "sam2": [2]}
+    found = list(segmenter.segment_many(photos, 0, progress=False))
+    assert seen == {"encoder": [2, 2, 2], "sam2": [2, 2, 2]}, "the last of three images is seen twice"
+    assert known == [4, 4, 4], "position encodings, which the encoder would else add in its first call"
+    same(found, list(shown(photo)[0].segment_many(photos, 0, progress=False)))
+
+
+def test_references_share_the_calls_of_the_encoder(
+    photo: Photo, nano_checkpoints: Checkpoints, memory: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    sizes: list[int] = []
+    forward = Encoder.forward
+    monkeypatch.setattr(Encoder, "forward", lambda *given: (sizes.append(len(given[1])), forward(*given))[1])
+    words = [*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(tmp_path / "memory.ckpt")]
+    main([*words, "--model.init_args.model_cfg.sam2_infer_cfgs.images_per_batch", "4"])
+    found, expected = load_memory(tmp_path / "memory.ckpt"), load_memory(memory)
+    assert sizes == [min(4, len(expected) - first) for first in range(0, len(expected), 4)]
+    torch.testing.assert_close(found.vectors, expected.vectors, atol=1e-5, rtol=0)
+    assert found.class_index.tolist() == expected.class_index.tolist()
+
+
+def test_the_frames_of_a_video_share_the_calls_of_both_encoders_and_each_has_its_objects(
+    photo: Photo, photos: list[Path]
+) -> None:
+    one_by_one, together = (shown(photo, images_per_batch=count) for count in (1, 2))
+    expected = list(one_by_one[0].track(photos[0].parent, threshold=0.1))
+    found = list(together[0].track(photos[0].parent, threshold=0.1))
+    assert together[1] == {"encoder": [2, 1], "sam2": [2, 1]}
+    assert [frame.track_ids.tolist() for frame in found] == [frame.track_ids.tolist() for frame in expected]
+    same([frame.instances for frame in found[2:]], [frame.instances for frame in expected[2:]])
 
 
 def test_a_full_gpu_halves_the_images_at_once_with_a_notice_and_the_same_result(

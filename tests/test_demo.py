@@ -19,7 +19,8 @@ from no_time_to_train.commands.options import NetworkOptions
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo import photographs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.files import read_json, sha256
+from no_time_to_train.file_hashes import sha256
+from no_time_to_train.files import read_json
 from tests.conftest import Refusal, gallery_data
 from tests.prepare.sites import Site
 from tests.web import serving

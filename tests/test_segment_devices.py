@@ -1,4 +1,4 @@
-"""``segment`` on several devices, which are processes on the CPU here."""
+"""``segment`` and ``references measure`` on several devices, which are processes on the CPU here."""
 
 import os
 import signal
@@ -58,6 +58,31 @@ def test_processes_share_the_images_and_a_killed_one_loses_nothing(tmp_path: Pat
 
     main([*words, "--out", str(tmp_path / "one" / "out")])
     assert files_of(tmp_path / "several/out") == files_of(tmp_path / "one/out")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_any_number_of_processes_measures_references_alike_and_a_killed_one_loses_nothing(tmp_path: Path) -> None:
+    write_coco(tmp_path / "refs", NOVEL_CLASSES, 5, seed=5)
+    words = ["references", "measure", "--references", str(tmp_path / "refs/instances.json"), "--nano"]
+    words += ["--points-per-side", "6", "--device", "cpu"]
+    several = [*words, "--out", str(tmp_path / "several"), "--devices"]
+    killed = start([*several, "2"])
+    while not list(tmp_path.glob("several/.reference_report.json.run/*.item")):
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.02)
+    os.kill(children_of(killed)[0], signal.SIGKILL)
+    _, errors = killed.communicate(timeout=120)
+    assert killed.returncode == 1
+    assert "ended by SIGKILL" in errors
+    done = len(list(tmp_path.glob("several/.reference_report.json.run/*.item")))
+
+    resumed = start([*several, "2"])
+    output, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    assert output.count(f"resuming: {done} of 5 images are done") == 1
+
+    main([*words, "--out", str(tmp_path / "one")])
+    assert files_of(tmp_path / "several") == files_of(tmp_path / "one")
 
 
 def test_one_device_and_several_contradict_each_other(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.analysis.leave_one_out import measured_images
-from no_time_to_train.analysis.measure_references import examine
+from no_time_to_train.analysis.leave_one_out import measured_image, references_by_image
+from no_time_to_train.analysis.measure_references import conclude, examine
 from no_time_to_train.analysis.reference_report import MeasuredReference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import read_coco
@@ -117,7 +117,9 @@ class Sets:
         names = [category.name for category in bank.categories]
         order = sorted(range(len(references)), key=lambda number: names.index(references[number].label))
         networks = self.segmenter.segmenter
-        report = examine(bank, measured_images(bank, self.propose), networks.settings, networks.encoder)
+        images = (measured_image(bank, numbers, self.propose) for numbers in references_by_image(bank))
+        records = (examine(bank, image, networks.settings, networks.encoder) for image in images)
+        report = conclude(bank, records, networks.settings)
         return [(number in spoiled, one) for number, one in zip(order, report.references, strict=True)]
 
 

@@ -5,16 +5,15 @@ reference; certainly wrong, because it lies on a reference of another class, on 
 already; or of unknown truth, because references are annotated one object at a time, and the rest of an image is not.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from no_time_to_train.analysis.annotated_proposals import AnnotatedProposals, annotate
 from no_time_to_train.analysis.reference_report import MeasuredReference
@@ -61,6 +60,14 @@ class LeaveOneOut:
     references: dict[int, MeasuredReference] = field(default_factory=dict)
     without: dict[int, ClassScores] = field(default_factory=dict)
 
+    def add(self, record: dict[str, Any]) -> None:
+        """Add what another image gives, as ``dataclasses.asdict`` and JSON, whose keys are texts, have made it."""
+        for ours, theirs in zip(self.classes, record["classes"], strict=True):
+            ours.add(theirs)
+        self.references |= {int(number): MeasuredReference(**one) for number, one in record["references"].items()}
+        for number, scores in record["without"].items():
+            self.without.setdefault(int(number), ClassScores()).add(scores)
+
 
 class Ranked(NamedTuple):
     """The instances of an image, in descending order of score, as ``Segmenter.match_and_merge`` returns them.
@@ -76,23 +83,27 @@ class Ranked(NamedTuple):
     scores: Tensor
 
 
-def measured_images(
-    bank: MemoryBank, propose: Callable[[NDArray[np.uint8], MemoryBank], DescribedProposals]
-) -> Iterator[MeasuredImage]:
-    """Propose masks in each image that the references of a memory were taken from, with a progress bar.
-
-    ``propose`` takes an image, and the memory that guided prompts may know: that without the image's own references.
-    """
+def references_by_image(bank: MemoryBank) -> list[list[int]]:
+    """The numbers of the references of a memory that were taken from each image."""
     in_image: dict[str, list[int]] = {}
     for number, image in enumerate(bank.images):
         in_image.setdefault(image.name, []).append(number)
-    for name, numbers in tqdm(in_image.items(), desc="checking references", unit=" image"):
-        out, _ = left_out(bank, numbers)
-        part = bank.keep_references([one for one in range(len(bank)) if one not in out])
-        assert part is not None  # each class keeps a reference
-        pixels = bank.images[numbers[0]].read()
-        instances = [decode_mask(bank.images[number].mask) for number in numbers]
-        yield MeasuredImage(name, annotate(propose(pixels, part), pixels.shape[:2], instances), numbers)
+    return list(in_image.values())
+
+
+def measured_image(
+    bank: MemoryBank, numbers: list[int], propose: Callable[[NDArray[np.uint8], MemoryBank], DescribedProposals]
+) -> MeasuredImage:
+    """Propose masks in the image that some references of a memory were taken from.
+
+    ``propose`` takes an image, and the memory that guided prompts may know: that without the image's own references.
+    """
+    out, _ = left_out(bank, numbers)
+    part = bank.keep_references([one for one in range(len(bank)) if one not in out])
+    assert part is not None  # each class keeps a reference
+    image = bank.images[numbers[0]]
+    pixels, instances = image.read(), [decode_mask(bank.images[number].mask) for number in numbers]
+    return MeasuredImage(image.name, annotate(propose(pixels, part), pixels.shape[:2], instances), numbers)
 
 
 def leave_one_out(

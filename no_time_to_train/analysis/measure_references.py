@@ -3,12 +3,13 @@
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.analysis.leave_one_out import MeasuredImage, leave_one_out, prototype_without
+from no_time_to_train.analysis.leave_one_out import LeaveOneOut, MeasuredImage, leave_one_out, prototype_without
 from no_time_to_train.analysis.reference_report import (
     UNLIKE,
     ClassReport,
@@ -17,7 +18,7 @@ from no_time_to_train.analysis.reference_report import (
     ReferenceReport,
     with_advice,
 )
-from no_time_to_train.analysis.score_thresholds import FEWEST_REFERENCES, best_thresholds, expected_ap
+from no_time_to_train.analysis.score_thresholds import FEWEST_REFERENCES, ClassScores, best_thresholds, expected_ap
 from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fill_memory import patch_weights
@@ -39,22 +40,30 @@ SAME = 0.995
 
 
 def examine(
-    bank: MemoryBank, images: Iterable[MeasuredImage], settings: Settings, encoder: Encoder, each: bool = True
-) -> ReferenceReport:
-    """Measure what a set of references is worth.
+    bank: MemoryBank, image: MeasuredImage, settings: Settings, encoder: Encoder, each: bool = True
+) -> dict[str, Any]:
+    """Measure what an image says about a set of references: a :class:`LeaveOneOut` as JSON values.
 
     Args:
         bank: The memory that was made of the references.
-        images: Their images. One is needed at a time.
-        encoder: Describes the surroundings of each reference.
+        encoder: Describes the surroundings of each reference in the image.
         each: Measure what each reference is worth, too; thresholds alone need less time.
     """
-    measured = leave_one_out(bank, images, settings, each)
+    measured = leave_one_out(bank, [image], settings, each)
+    for number, reference in measured.references.items():
+        reference.background = _background(bank, number, encoder) if each else None
+    return asdict(measured)
+
+
+def conclude(bank: MemoryBank, records: Iterable[dict[str, Any]], settings: Settings) -> ReferenceReport:
+    """What a set of references is worth, by what :func:`examine` has measured in each of its images, in their order."""
+    measured = LeaveOneOut([ClassScores() for _ in bank.categories])
+    for record in records:
+        measured.add(record)
     references = [measured.references[number] for number in range(len(bank))]
     trusted = similarities(bank, unlike_their_class(bank))
     for number, reference in enumerate(references):
         _compare(reference, bank, number, trusted)
-        reference.background = _background(bank, number, encoder) if each else None
     classes = []
     thresholds = best_thresholds(measured.classes)
     for index, (category, scores, threshold) in enumerate(

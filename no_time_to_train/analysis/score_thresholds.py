@@ -20,6 +20,7 @@ any image does; k = n / (n - number of references) makes up for that.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,12 @@ class ClassScores:
     found: dict[int, float] = field(default_factory=dict)
     wrong: list[float] = field(default_factory=list)
     unknown: list[float] = field(default_factory=list)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add those of another image, as ``dataclasses.asdict`` and JSON, whose keys are texts, have made them."""
+        self.found |= {int(number): score for number, score in record["found"].items()}
+        self.wrong += record["wrong"]
+        self.unknown += record["unknown"]
 
 
 @dataclass(frozen=True)

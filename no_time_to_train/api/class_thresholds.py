@@ -4,16 +4,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from no_time_to_train.analysis.leave_one_out import measured_images
-from no_time_to_train.analysis.measure_references import examine
-from no_time_to_train.analysis.reference_report import ReferenceReport
-from no_time_to_train.api.image_proposals import propose
+from no_time_to_train.api.measurement import Measurement
 from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.registry import Precision
@@ -64,18 +57,6 @@ def renamed(threshold: Threshold, score: Threshold | None) -> Threshold:
     return score
 
 
-def measure_bank(bank: MemoryBank, segmenter: Segmenter, precision: Precision, each: bool) -> ReferenceReport:
-    """Measure what the references of a bank, which has their images, are worth; the segmenter stays as it is."""
-    own = Segmenter(segmenter.encoder, segmenter.proposer, settings=segmenter.settings)
-
-    def propose_without(pixels: NDArray[np.uint8], others: MemoryBank) -> DescribedProposals:
-        assert others.prototypes is not None
-        own.remember(others.prototypes, others.negatives)  # guided prompts look at them
-        return propose(pixels, own, precision)
-
-    return examine(bank, measured_images(bank, propose_without), own.settings, own.encoder, each)
-
-
 class MeasuredThresholds:
     """The thresholds of the last memory that was asked for, with the settings that they were measured with."""
 
@@ -91,6 +72,6 @@ class MeasuredThresholds:
                     "threshold 'auto' measures the references on their own images, which a memory file does not have: "
                     "add references, or give the threshold as a number"
                 )
-            thresholds = measure_bank(known, segmenter, precision, each=False).thresholds
+            thresholds = Measurement(known, segmenter, precision, each=False).report().thresholds
             self._last = memory, segmenter.settings, thresholds
         return dict(self._last[2])

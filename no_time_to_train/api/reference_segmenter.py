@@ -23,11 +23,11 @@ from no_time_to_train.api.class_thresholds import (
     MeasuredThresholds,
     Threshold,
     class_thresholds,
-    measure_bank,
     renamed,
 )
 from no_time_to_train.api.describe_references import ReferenceDescriber
 from no_time_to_train.api.image_proposals import ImageProposals, propose, propose_each
+from no_time_to_train.api.measurement import Measurement
 from no_time_to_train.api.prompted_references import PromptedReference, naming, read_prompted, read_reference
 from no_time_to_train.api.sources import NetworkSource, Proposer, Source, as_given, build_sources, given_in
 from no_time_to_train.data.coco import ImageId
@@ -358,14 +358,15 @@ class ReferenceSegmenter:
         memory must not be empty.
 
         Returns:
-            The seconds that it took, with a first image, which is black.
+            The seconds that it took, with the first images, which are black: as many as the encoders take at once.
         """
         start = time.monotonic()
         self.segmenter.compile_encoders()
         if self.device.type != "cpu":
             self.segmenter.compile_decoder()
         self.compiled = True
-        propose(np.zeros((BLACK, BLACK, 3), np.uint8), self.segmenter, self.precision)
+        black = [(np.zeros((BLACK, BLACK, 3), np.uint8), (None,))] * self.segmenter.images.count
+        list(propose_each(black, self.segmenter, self.precision))
         return time.monotonic() - start
 
     def renumber(self, ids: dict[str, int]) -> None:
@@ -411,6 +412,10 @@ class ReferenceSegmenter:
             references: From ``data.reference_forms.find_references``, for example.
             each: Measure what each reference is worth, too; ``thresholds`` of the report alone need less time.
         """
+        return self.measurement(references, each).report()
+
+    def measurement(self, references: Iterable[Reference], each: bool = True) -> Measurement:
+        """What :meth:`measure_references` measures, to be done image by image."""
         check_measurable(given := list(references))
         describer = replace(self.describer, memory=None)
         found = describer.find_masks(given).references
@@ -420,7 +425,7 @@ class ReferenceSegmenter:
             warnings.warn(f"{count} not measured: nothing is known around the objects", UserNotice, stacklevel=2)
         bank = MemoryBank.join([describer.describe(reference) for reference in whole])
         bank.made_with = self.made_with
-        return measure_bank(bank, self.segmenter, self.precision, each)
+        return Measurement(bank, self.segmenter, self.precision, each)
 
     def measure_thresholds(self) -> dict[str, float]:
         """The threshold of each class with the best F1 that is to be expected: what ``threshold="auto"`` takes.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.proposal_files import GRID, ProposalFile
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import sha256_if_readable
+from no_time_to_train.file_hashes import sha256_if_readable
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 

@@ -1,6 +1,7 @@
 """Options that commands share: the references of the objects, and the networks with their settings."""
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,13 @@ from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
+from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, parse_number
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
     from no_time_to_train.data.reference_forms import FoundReferences, Reference
 
@@ -167,6 +171,19 @@ class NetworkOptions(NetworkChoice):
         for name in ("sam_checkpoint", "context_ratio", "precision", "debias"):
             more[name] = getattr(self, name)
         return super().build(**more)
+
+
+def on_devices(networks: NetworkOptions, devices: int, num_nodes: int) -> "tuple[NetworkOptions, Trainer | None]":
+    """The networks on the device of this process, and the trainer of all processes; None where there is one only."""
+    if devices == num_nodes == 1:
+        return networks, None
+    if not is_first_process():
+        os.environ["TQDM_DISABLE"] = "1"  # one process shows progress
+
+    from no_time_to_train.lightning_items import build_trainer
+
+    trainer = build_trainer(devices, num_nodes, networks.device)
+    return replace(networks, device=str(trainer.strategy.root_device)), trainer
 
 
 def read_thresholds(threshold: str, class_score: Sequence[str], references: ReferenceOptions) -> Thresholds:

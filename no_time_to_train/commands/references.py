@@ -1,25 +1,35 @@
 """``references measure`` and ``references from-coco``: what references are worth, and where they come from."""
 
+from functools import partial
 from pathlib import Path
 
-from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_files
+from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_files, on_devices
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_replaceable
 from no_time_to_train.ranges import Positive
 
 
 def measure(
-    *, references: ReferenceOptions, out: Path, max_pixels: Positive | None = None, networks: NetworkOptions
+    *,
+    references: ReferenceOptions,
+    out: Path,
+    max_pixels: Positive | None = None,
+    devices: Positive = 1,
+    num_nodes: Positive = 1,
+    networks: NetworkOptions,
 ) -> None:
     """Measure what references are worth: each is looked for with the others of its class (docs/references.md).
 
     Writes reference_report.json and reference_report.html, and prints a table. Its thresholds are those of segment
-    --threshold auto with the same options.
+    --threshold auto with the same options. A run that was stopped or killed is resumed by the same command.
 
     Args:
         references: References of the objects.
         out: Folder for the two files.
         max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
+        devices: Share the images among this many GPUs of the machine, or processes with --device cpu.
+        num_nodes: Share them among this many machines as well, each of which runs this command
+            (docs/several_gpus.md).
         networks: The networks and their settings.
 
     Examples:
@@ -32,6 +42,7 @@ def measure(
     for name in ("reference_report.json", "reference_report.html"):
         check_replaceable(out / name)
     networks.check()
+    networks, trainer = on_devices(networks, devices, num_nodes)
 
     from no_time_to_train.data.images import allow_pixels
     from no_time_to_train.data.reference_forms.reference import check_measurable
@@ -44,10 +55,19 @@ def measure(
         one.check_size()
 
     from no_time_to_train.analysis.reference_report import summary_lines
-    from no_time_to_train.analysis.reference_report_page import write_report
+    from no_time_to_train.pipeline.measure_run import measure_references
 
-    report = networks.build().measure_references(given)
-    page = write_report(report, out)
+    segmenter = networks.build()
+    measurement = segmenter.measurement(given)
+    share = None
+    if trainer:
+        from no_time_to_train.lightning_items import share_numbered
+
+        share = partial(share_numbered, trainer, len(measurement), measurement.record)
+        if not trainer.is_global_zero:
+            share(None)
+            return
+    report, page = measure_references(segmenter, measurement, out, share)
     print("\n".join(summary_lines(report)))
     print(f"open {page}")
 

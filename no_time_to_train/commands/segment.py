@@ -1,10 +1,8 @@
 """``segment``: find your own objects in a folder of pictures."""
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +14,7 @@ from no_time_to_train.commands.options import (
     check_images,
     check_memories,
     check_proposals,
+    on_devices,
     read_thresholds,
 )
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
@@ -118,12 +117,11 @@ def segment(
     if image_dir and not image_dir.is_dir():
         raise UserError(f"--image-dir {image_dir}: there is no such folder")
     several = (devices > 1 or num_nodes > 1) and bool(images) and not show_references
-    if several and not is_first_process():
-        os.environ["TQDM_DISABLE"] = "1"  # one process shows progress
-    elif out:
+    if out and (not several or is_first_process()):
         check_output(out, overwrite or show_references)
     check_proposals(proposals, networks.tiles)
     networks.check(needed=not show_references)  # which needs them only where a reference has no mask
+    networks, trainer = on_devices(networks, *((devices, num_nodes) if several else (1, 1)))
 
     from no_time_to_train.data.images import allow_pixels
     from no_time_to_train.data.reference_forms.reference import check_measurable
@@ -131,12 +129,6 @@ def segment(
 
     if max_pixels:
         allow_pixels(max_pixels)
-    trainer = None
-    if several:
-        from no_time_to_train.lightning_segment import build_trainer, share_images
-
-        trainer = build_trainer(devices, num_nodes, networks.device)
-        networks = replace(networks, device=str(trainer.strategy.root_device))
     examples, found = references.read(memory)
     targets = find_targets(images, every, out, image_dir) if images and not show_references else None
     if targets is not None:
@@ -151,6 +143,9 @@ def segment(
 
     from no_time_to_train.data.memory_files import notice_repeated
     from no_time_to_train.pipeline.segment_images import segment_images
+
+    if trainer:
+        from no_time_to_train.lightning_segment import share_images
 
     if show_references and out is not None:
         write_page(examples, out, networks.build)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.rle import annotation_mask, are_coordinates, decode_mask
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import read_json, sha256
+from no_time_to_train.file_hashes import sha256
+from no_time_to_train.files import read_json
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import sha256
+from no_time_to_train.file_hashes import sha256
 from no_time_to_train.networks.download import download, fetch_file
 from no_time_to_train.networks.registry import PRESETS
 

@@ -20,6 +20,9 @@ from no_time_to_train.method.settings import Settings
 #: Prompts that a GPU decodes at once where nobody has chosen a number.
 POINTS_PER_BATCH = 1024
 
+#: The side of SAM 2's input divided by those of its encoder's maps, each of which has a position encoding.
+STRIDES = (4, 8, 16, 32)
+
 
 def point_grid(points_per_side: int, size: int) -> Tensor:
     """Point prompts on a square grid over a square image: float32 [n * n, 2], (x, y) in pixels; x varies slowest.
@@ -114,7 +117,11 @@ class MaskProposer(nn.Module):
 
     def _encode(self, images: Sequence[Tensor]) -> list[Encoded]:
         """The features of each of several images."""
-        backbone = self.sam2.forward_image(self.normalize(torch.stack(tuple(images))))
+        batch = self.normalize(torch.stack(tuple(images)))
+        positions = self.sam2.image_encoder.neck.position_encoding
+        for stride in () if positions.cache else STRIDES:  # else a compiled encoder fills it, and is translated again
+            positions(batch.new_empty(1, 1, self.size // stride, self.size // stride))
+        backbone = self.sam2.forward_image(batch)
         _, features, _, sizes = self.sam2._prepare_backbone_features(backbone)
         *high_res, embedding = [
             feature.permute(1, 2, 0).unflatten(2, size) for feature, size in zip(features, sizes, strict=True)

@@ -118,9 +118,9 @@ class Segmenter(nn.Module):
     def compile_encoders(self) -> None:
         """Let ``torch.compile`` translate both image encoders at their first call, which takes minutes.
 
-        They then take one image at a time where no number was chosen, because another number is translated again.
+        They then take one image at a time where no number was chosen, and else always that number.
         """
-        self._images = AtOnce(self.settings.images_per_batch or 1)
+        self._images = AtOnce(self.settings.images_per_batch or 1, "images", "images_per_batch", fixed=True)
         self.encoder.compile()
         if self.proposer is not None:
             self.proposer.sam2.image_encoder.compile()
@@ -134,7 +134,6 @@ class Segmenter(nn.Module):
         if self.proposer is not None:
             self.proposer.decoder.static = True
 
-    @torch.inference_mode()
     def describe_reference(self, crop: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 1: the vector of a reference, float32 [D], and the sum of its mask weights (docs/method.md, 1).
 
@@ -143,10 +142,21 @@ class Segmenter(nn.Module):
                 where the encoder keeps the aspect ratio, at the size of ``encoder_view``.
             mask: float [1, h, w] in {0, 1}, at the size of the crop before resizing.
         """
-        tokens = check_finite(self.encoder(crop[None])[0], "DINOv2")
-        weights = WEIGHTS[self.settings.pooling](mask, crop.shape[1:], self.encoder.grid_of(crop))
-        with without_autocast(crop):
-            return instance_vector(tokens, weights), weights.sum()
+        return self.describe_references([(crop, mask)])[0]
+
+    @torch.inference_mode()
+    def describe_references(self, references: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """:meth:`describe_reference` for several: the encoder takes ``images_per_batch`` crops of one size at once."""
+        crops = [crop for crop, _ in references]
+        most = None if len({crop.shape for crop in crops}) == 1 else 1
+        encoded = self.images.run(lambda part: self.encoder(torch.stack(part)), crops, most)
+        described = []
+        for (crop, mask), tokens in zip(references, (one for part in encoded for one in part), strict=True):
+            check_finite(tokens, "DINOv2")
+            weights = WEIGHTS[self.settings.pooling](mask, crop.shape[1:], self.encoder.grid_of(crop))
+            with without_autocast(crop):
+                described.append((instance_vector(tokens, weights), weights.sum()))
+        return described
 
     def segment(self, image: Tensor, height: int, width: int) -> Detections:
         """Stage 3: find the instances of the memory's classes in an image (docs/method.md, 3).

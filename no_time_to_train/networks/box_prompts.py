@@ -14,7 +14,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import sha256
+from no_time_to_train.file_hashes import sha256
 from no_time_to_train.method.encoder import check_finite
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.networks.checkpoints import (

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.file_hashes import settled_state
 from no_time_to_train.method.beyond.free_encoder import FreeEncoder
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.mask_proposals import MaskProposer
@@ -35,6 +36,9 @@ from no_time_to_train.networks.registry import (
     encoder_input_size,
 )
 from no_time_to_train.plugins import find_plugin, is_plugin
+
+#: The attribute of a network with the state of its file, as it was before it was read.
+LOADED_FROM = "loaded_from"
 
 
 def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2Base:
@@ -66,11 +70,13 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
     folder = NANO_FOLDER if name == SAM2_NANO else files("sam2") / "configs" / family
     config = OmegaConf.create((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     OmegaConf.resolve(config)
+    state = None if checkpoint is None else settled_state(checkpoint)
     no_gpu = patch.object(torch.cuda, "is_available", return_value=False)  # else sam2 puts tensors on the first one
     with no_gpu, nullcontext() if checkpoint is None else _Undrawn():
         model: SAM2Base = instantiate(config.model, _recursive_=True)
     if checkpoint is not None:
         load_strictly(model, read_checkpoint(checkpoint), checkpoint)
+        setattr(model, LOADED_FROM, state)
     return model.eval().requires_grad_(False)
 
 
@@ -124,6 +130,7 @@ def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | N
     img_size = img_size or encoder_input_size(name)
     if is_plugin(name):
         return OwnVit(find_plugin(name), img_size, checkpoint)
+    state = None if checkpoint is None else settled_state(checkpoint)
     weights = None if checkpoint is None else read_checkpoint(checkpoint)
     info = info_of(name)
     assert info is not None  # its name was checked
@@ -139,6 +146,7 @@ def build_vit(name: str, img_size: int | None = None, checkpoint: str | Path | N
             model = timm_models.create(info.timm, img_size=img_size)
     if weights is not None and checkpoint is not None:
         load_strictly(model, _convert(weights, model, with_head=name not in DINOV2), checkpoint)
+        setattr(model, LOADED_FROM, state)
     return model.eval().requires_grad_(False)
 
 

@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError, UserNotice, one_line
-from no_time_to_train.files import make_folder, replace_durably, sha256
+from no_time_to_train.file_hashes import sha256
+from no_time_to_train.files import make_folder, replace_durably
 from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER, Checkpoint
 
 ATTEMPTS = 4  # consecutive requests without any new byte after which the download fails

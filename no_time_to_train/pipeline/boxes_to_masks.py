@@ -20,7 +20,8 @@ from no_time_to_train.data.names import clean_characters, clean_name, unique_ste
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import check_replaceable, remove_leftovers, remove_leftovers_in, sha256, write_json
+from no_time_to_train.file_hashes import sha256
+from no_time_to_train.files import check_replaceable, remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.networks.box_prompts import BoxSegmenter, mask_or_box, rectangle
 from no_time_to_train.pipeline.journal import Journal

@@ -29,7 +29,8 @@ from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.evaluation.coco_ap import VocEval
 from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.evaluation.protocols import renumber_annotations
-from no_time_to_train.files import sha256_if_readable, write_json
+from no_time_to_train.file_hashes import sha256_if_readable
+from no_time_to_train.files import write_json
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter

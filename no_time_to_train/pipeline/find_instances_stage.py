@@ -20,14 +20,8 @@ from no_time_to_train.data.names import clean_name
 from no_time_to_train.data.proposal_files import hash_sources, read_files, source_names
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
-from no_time_to_train.files import (
-    atomic_write,
-    read_json,
-    remove_leftovers,
-    remove_leftovers_in,
-    sha256_if_readable,
-    write_json,
-)
+from no_time_to_train.file_hashes import sha256_if_readable
+from no_time_to_train.files import atomic_write, read_json, remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.beyond.free_encoder import encoder_view
 from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.beyond.negatives import Negatives

@@ -3,7 +3,7 @@
 And pictures of a memory.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDat
 from no_time_to_train.data.memory_files import check_fits, load_memory, recorded, save_memory
 from no_time_to_train.data.reference_sets import ReferenceSet, read_references, validate_references
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import remove_leftovers, sha256_if_readable
+from no_time_to_train.file_hashes import sha256_if_readable
+from no_time_to_train.files import remove_leftovers
 from no_time_to_train.method.beyond.ablations import area_weighted_prototypes
 from no_time_to_train.method.beyond.free_encoder import crop_freely
 from no_time_to_train.method.memory_bank import Category, MemoryBank
@@ -105,11 +106,12 @@ class FillMemoryStage(Stage):
             annotations[self.categories[class_index].id].append(shot["ann_ids"][0])
         return {"references": {"path": str(self.memory_pkl), "annotations": annotations}}
 
-    def step(self, item: ReferenceCrop | BadImage, segmenter: Segmenter | None) -> dict[str, Any]:
+    def steps(self, items: Iterable[ReferenceCrop | BadImage], segmenter: Segmenter | None) -> Iterator[dict[str, Any]]:
         assert segmenter is not None
-        item = loaded(item)
-        vector, weight = segmenter.describe_reference(item.crop, item.mask)
-        return {"shot": item.index, "vector": vector.tolist(), "weight": weight.item(), "rescaled": item.rescaled}
+        crops = [loaded(item) for item in items]
+        described = segmenter.describe_references([(item.crop, item.mask) for item in crops])
+        for item, (vector, weight) in zip(crops, described, strict=True):
+            yield {"shot": item.index, "vector": vector.tolist(), "weight": weight.item(), "rescaled": item.rescaled}
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         bank, notes = self.fill(records)
@@ -253,15 +255,16 @@ class VisMemoryStage(FillMemoryStage):
         for category in self.categories:
             remove_leftovers(self.picture_file(category))
 
-    def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
+    def steps(self, items: Iterable[Any], segmenter: Segmenter | None) -> Iterator[dict[str, Any]]:
         assert segmenter is not None
-        references = [loaded(reference) for reference in item]
-        crops = [(reference.crop, reference.mask) for reference in references]
-        category = self.categories[references[0].class_index]
-        cfg = self.model_cfg.sam2_infer_cfgs
-        picture = class_sheet(category.name, crops, segmenter.encoder, cfg.kmeans_k, cfg.n_pca_components)
-        save_picture(picture, self.picture_file(category))
-        return {}
+        for item in items:
+            references = [loaded(reference) for reference in item]
+            crops = [(reference.crop, reference.mask) for reference in references]
+            category = self.categories[references[0].class_index]
+            cfg = self.model_cfg.sam2_infer_cfgs
+            picture = class_sheet(category.name, crops, segmenter.encoder, cfg.kmeans_k, cfg.n_pca_components)
+            save_picture(picture, self.picture_file(category))
+            yield {}
 
     def picture_file(self, category: Category) -> Path:
         """The file of a class's sheet."""

@@ -27,13 +27,14 @@ from no_time_to_train.data.datasets import Target, TargetDataset
 from no_time_to_train.data.images import stored_size
 from no_time_to_train.data.rle import check_rle, encode_crop
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import sha256
+from no_time_to_train.file_hashes import remembered, sha256
 from no_time_to_train.method.beyond.guided import LEVEL_STEP, SEVERAL_CLASSES
 from no_time_to_train.method.beyond.tiles import BORDER, FINER
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import Settings, changed
+from no_time_to_train.networks.build import LOADED_FROM
 from no_time_to_train.pipeline.entries import Entries
 
 #: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
@@ -41,6 +42,9 @@ FORMAT = "no-time-to-train proposals 2"
 
 #: Pixels of masks, one byte each, that exist at once while they are encoded or decoded.
 DENSE_AT_ONCE = 2**24
+
+#: Values of each tensor of a network, at least, that show how it was built.
+SAMPLES = 64
 
 #: Seconds after which a temporary file belongs to a killed run: an entry is written within one.
 ABANDONED = 3600
@@ -103,10 +107,19 @@ def proposals_depend_on(
 
 def hash_networks(segmenter: nn.Module) -> dict[str, str]:
     """The SHA-256 of each network of a segmenter, with the directions that ``debias`` removes."""
-    return {
-        name: hash_tensors({**dict(network.named_parameters()), **dict(network.named_buffers())})
-        for name, network in segmenter.named_children()
+    return {name: _hash_network(network) for name, network in segmenter.named_children()}
+
+
+def _hash_network(network: nn.Module) -> str:
+    """The SHA-256 of a network, remembered for its file and for samples of its tensors: these show how it was built."""
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    states = [vars(part).get(LOADED_FROM) for part in network.modules() if LOADED_FROM in vars(part)]
+    samples = {
+        f"{name} {tuple(one.shape)}": one.flatten()[:: max(one.numel() // SAMPLES, 1)].contiguous()
+        for name, one in tensors.items()
     }
+    state = states[0] if len(states) == 1 else None
+    return remembered(state, partial(hash_tensors, tensors), hash_tensors(samples))
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, read_json, remove_leftovers, sha256
+from no_time_to_train.file_hashes import sha256
+from no_time_to_train.files import atomic_write, read_json, remove_leftovers
 from no_time_to_train.plugins import ALLOWED
 
 FILE_NAME = "run.json"

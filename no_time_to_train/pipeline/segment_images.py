@@ -20,6 +20,7 @@ from no_time_to_train.data.targets import TargetImage, Targets
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.method.fast.at_once import batches
+from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.settings import as_recorded
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
@@ -165,18 +166,22 @@ def record_of(segmenter: ReferenceSegmenter, proposals: ImageProposals) -> dict[
     return {"results": found.to_coco(), "prompts": found.detections.prompts}
 
 
-def depends_on(segmenter: ReferenceSegmenter) -> dict[str, Any]:
+def depends_on(segmenter: ReferenceSegmenter, memory: MemoryBank | None = None) -> dict[str, Any]:
     """What the instances found in an image depend on besides its pixels, as JSON values.
 
     The thresholds, the frames and the images that are chosen are not in it: all files are written again from the
     instances, which the journal has at any score.
+
+    Args:
+        memory: None takes that of the segmenter.
     """
-    assert segmenter.memory is not None
+    memory = memory or segmenter.memory
+    assert memory is not None
     settings = as_recorded(segmenter.segmenter.settings)
     return {
         "format of the journal": JOURNAL_FORMAT,
-        "objects": {category.name: category.id for category in segmenter.memory.categories},
-        "references": hash_tensors({name: one for name, one in vars(segmenter.memory).items() if torch.is_tensor(one)}),
+        "objects": {category.name: category.id for category in memory.categories},
+        "references": hash_tensors({name: one for name, one in vars(memory).items() if torch.is_tensor(one)}),
         "networks": hash_networks(segmenter.segmenter),
         "settings": settings,
         "precision": segmenter.precision,

@@ -17,7 +17,7 @@ from no_time_to_train.data.names import unique_names, unique_stems
 from no_time_to_train.data.rle import encode_crop
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, one_line
-from no_time_to_train.files import sha256
+from no_time_to_train.file_hashes import sha256
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.proposal_cache import ProposalCache, hash_networks, proposals_depend_on

@@ -19,7 +19,7 @@ from no_time_to_train.data.names import clean_characters
 from no_time_to_train.data.targets import find_targets, is_video
 from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import sha256
+from no_time_to_train.file_hashes import sha256
 from no_time_to_train_extras.video.live import LiveFrames, is_live, without_password
 
 #: Seconds between two looks at a folder that fills.

@@ -17,6 +17,7 @@ from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.fast.at_once import batches
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.target_image import target_tensor
@@ -164,6 +165,7 @@ def track_frames(
     tracker: Tracker,
     propagate: int = 1,
     last: Frame | None = None,
+    at_once: int = 1,
 ) -> Iterator[TrackedFrame]:
     """Find the objects of the memory's classes in the frames of a video, each with its identity.
 
@@ -174,14 +176,12 @@ def track_frames(
             masks through the others, where an instance's score is the predicted IoU; and through a few of those in
             which they are looked for, where none is found in their place.
         last: The frame before, in which objects were looked for; None at the beginning of a video.
+        at_once: Frames that the encoders take at once, where no mask is carried on.
     """
     assert segmenter.memory is not None
     categories = segmenter.memory.categories
     lowest = torch.tensor([thresholds[name] for name in segmenter.classes])
     continues = {name: CONTINUES * value for name, value in thresholds.items()}
-
-    def propose(frame: Frame) -> tuple[Frame, ImageProposals]:
-        return frame, segmenter.propose(frame.image)
 
     def link(found: tuple[Frame, ImageProposals]) -> TrackedFrame:
         return tracked(found[0], *linked(*found))
@@ -200,7 +200,7 @@ def track_frames(
         return TrackedFrame(frame.number, frame.seconds, Instances(frame.image, categories, kept), ids)
 
     if propagate == 1:
-        yield from follow(frames, propose, link)
+        yield from follow(_proposed(segmenter, frames, at_once), lambda each: each, link)
         return
 
     carrier = Carrier(segmenter, tracker)
@@ -222,6 +222,14 @@ def track_frames(
             yield tracked(frame, found, of_found)
         else:
             yield tracked(frame, _joined(found, carried), np.append(of_found, ids * goes_on))
+
+
+def _proposed(
+    segmenter: "ReferenceSegmenter", frames: Iterable[Frame], at_once: int
+) -> Iterator[tuple[Frame, ImageProposals]]:
+    """Frames with their proposals."""
+    for batch in batches(frames, at_once):
+        yield from zip(batch, segmenter.propose_each((frame.image, "", None) for frame in batch), strict=True)
 
 
 def _joined(one: Detections, other: Detections) -> Detections:
@@ -246,8 +254,9 @@ def track(
     tracker = Tracker(tracker_settings(returns))
     if isinstance(video, str | Path | int):
         frames = Frames(str(video), every)
+        at_once = 1 if frames.live else segmenter.segmenter.images.count
         try:
-            yield from track_frames(segmenter, frames, thresholds, tracker, propagate)
+            yield from track_frames(segmenter, frames, thresholds, tracker, propagate, at_once=at_once)
         finally:
             frames.close()
     else:

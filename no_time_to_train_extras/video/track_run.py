@@ -63,6 +63,11 @@ class TrackRun:
     began: float = field(default_factory=time.monotonic)
     objects: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def at_once(self) -> int:
+        """Frames that the encoders take at once; those that come as they are taken do not wait for others."""
+        return 1 if self.frames.live else self.segmenter.segmenter.images.count
+
     def __str__(self) -> str:
         rate = (self.done - self.done_before) / max(time.monotonic() - self.began, 1e-6)
         texts = [f"{plural(self.done, 'frame')} ({rate:.1f} a second)"]
@@ -111,7 +116,7 @@ class TrackRun:
     def track(self, files: TrackFiles | None = None, journal: Journal | None = None) -> None:
         """Track all frames, or take from the journal what an earlier run found."""
         try:
-            frames = iter(self.frames) if self.frames.live else read_ahead(self.frames)
+            frames = iter(self.frames) if self.frames.live else read_ahead(self.frames, self.at_once)
             bar = tqdm(frames, "track", total=self.frames.count, unit=" frame")
             with Worker[None]() as worker, bar:
                 for frame in self._tracked(iter(bar), journal):
@@ -144,7 +149,8 @@ class TrackRun:
             tracker.restore(chunk["state"])
         self.began = written = time.monotonic()
         records: list[dict[str, Any]] = []
-        for frame in track_frames(self.segmenter, frames, self.thresholds, tracker, self.propagate, last):
+        words = self.segmenter, frames, self.thresholds, tracker, self.propagate, last, self.at_once
+        for frame in track_frames(*words):
             if journal is not None:
                 records.append(frame.record)
                 enough = len(records) >= FRAMES_AT_ONCE or time.monotonic() - written > SECONDS_AT_ONCE

@@ -28,10 +28,11 @@ class AtOnce:
         count: The number.
         things: What they are, for the notice when a number that a user chose is halved.
         chosen_by: The setting by which it was chosen; None where nobody chose it.
+        fixed: The work always gets that many, of which the last may be repeated, as compiled networks need.
     """
 
-    def __init__(self, count: int, things: str = "", chosen_by: str | None = None) -> None:
-        self.count, self.things, self.chosen_by = count, things, chosen_by
+    def __init__(self, count: int, things: str = "", chosen_by: str | None = None, fixed: bool = False) -> None:
+        self.count, self.things, self.chosen_by, self.fixed = count, things, chosen_by, fixed
 
     def run(
         self,
@@ -48,8 +49,13 @@ class AtOnce:
         """
         while True:
             count = min(self.count, most or self.count)
+            parts = [things[first : first + count] for first in range(0, len(things), count)]
             try:
-                return list(run(work, [things[first : first + count] for first in range(0, len(things), count)]))
+                if not self.fixed or len(things) % count == 0:
+                    return list(run(work, parts))
+                last, missing = parts[-1], count - len(parts[-1])
+                done: list[Any] = list(run(work, [*parts[:-1], [*last, *[last[-1]] * missing]]))
+                return [*done[:-1], done[-1][: len(last)]]
             except torch.OutOfMemoryError:
                 if count == 1:
                     raise
