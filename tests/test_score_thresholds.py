@@ -54,11 +54,14 @@ def test_thresholds_do_not_depend_on_the_scale_of_the_scores() -> None:
     assert threshold([0.6], unknown, 0.4).score == pytest.approx(0.4 * threshold([0.6], unknown).score, abs=0.01)
 
 
-def test_the_interval_of_the_precision_is_wilsons_with_the_found_references_as_trials() -> None:
-    assert wilson(0.8, 10) == pytest.approx((0.490, 0.943), abs=0.001)
-    for unknown in ([*LOW, 0.5], [*LOW, 0.5, *[0.8] * 30]):  # masks whose truth is estimated add no certainty
+def test_the_interval_of_the_precision_allows_for_few_references_and_for_misjudged_masks() -> None:
+    assert wilson(0.8, 10) == pytest.approx((0.541, 0.931), abs=0.001)
+    for unknown in ([*LOW, 0.5], [*LOW, 0.5, *[0.8] * 30]):
         found = threshold([0.6, 0.45], unknown)
-        assert found.precision_interval == pytest.approx(wilson(found.precision, 5), abs=0.01)
+        perhaps, wrong = (sum(score >= found.score for score in scores) for scores in (unknown, [0.6, 0.45]))
+        low, high = wilson(found.precision, 5)[0], wilson((5 + perhaps) / (5 + perhaps + wrong), 5)[1]
+        assert found.precision_interval == pytest.approx((low, high)), "masks of unknown truth are no trials"
+    assert threshold([], LOW).precision_interval[1] == 1, "nothing speaks against a perfect precision"
 
 
 def test_precision_at_least_is_not_above_precision() -> None:
