@@ -95,10 +95,10 @@ def measure(seed: int, shots: Sequence[int], images: int, mode: ModeName, folder
         for index, (label, count) in enumerate(zip(labels, objects, strict=True)):
             arrays = np.array(scores[number, index]), np.array(right[number, index], bool)
             interval = [np.nan, np.nan]
-            if (threshold := report.classes[index].threshold) is not None:
+            threshold = report.classes[index].threshold
+            if threshold is not None and (kept := arrays[1][arrays[0] >= threshold.score]).size:
                 low, high = threshold.precision_interval
-                precision = arrays[1][arrays[0] >= threshold.score].mean()
-                interval = [low <= precision <= high + 1e-9, high - low]
+                interval = [low <= kept.mean() <= high + 1e-9, high - low]
             best = max((f1(*arrays, count, value) for value in scores[number, index]), default=0.0)
             figures.append(
                 [f1(*arrays, count, report.thresholds.get(label, 0.5)), best, f1(*arrays, count, 0.5), *interval]
