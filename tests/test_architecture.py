@@ -153,7 +153,7 @@ THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
         "test --config custom --out_path /proc/y/m --model.model_cfg.encoder_ckpt_path nowhere.pth",
         "test --config custom --out_path /proc/y/m --model.model_cfg.encoder_cfg.name dinov2_huge",
         f"test --config custom --out_path /proc/y/m --model.dataset_cfgs.fill_memory.class_split few {NANO_ENCODER}",
-        f"test --config custom --export_result /proc/y/r.json --model.dataset_cfgs.test.json_file none.json {TEST_NANO}",
+        f"test --config custom --export_result /proc/y/r --model.dataset_cfgs.test.json_file none.json {TEST_NANO}",
         "sample --split few --n-shot 1 --out nowhere.json --json-file configs/best.yaml",
         "memory show nowhere",
         "sample-references --n-shot 1 --out nowhere.json --json-file nowhere.json",
