@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -18,20 +18,17 @@ from no_time_to_train.config import (
     NETWORKS,
     EncoderCfg,
     ModelCfg,
-    ReferenceDatasetCfg,
     RunOptions,
-    TargetDatasetCfg,
     check_precision,
     configuration_keys,
 )
+from no_time_to_train.data.class_splits import check_split
 from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.files import find_configuration, parse_yaml, read_yaml
 from no_time_to_train.method.settings import check_prototype
 from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.run_record import record_refused
 from no_time_to_train.ranges import check_value
-
-Part = TypeVar("Part", ModelCfg, EncoderCfg, ReferenceDatasetCfg, TargetDatasetCfg)
 
 
 def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> None:  # noqa: PT028  # a command
@@ -220,26 +217,23 @@ def check_stage(run: RunOptions, given: dict[str, Any]) -> None:
     if any(str(value).endswith((".yaml", ".yml")) and Path(str(value)).is_file() for value in given.values()):
         return  # a file in the place of a part
 
-    def part(kind: type[Part], name: str) -> Part:
-        keys = [one.name for one in fields(kind) if given.get(f"model.{name}.{one.name}") is not None]
-        return kind(**{key: given[f"model.{name}.{key}"] for key in keys})
+    def part(kind: Any, name: str) -> Any:
+        keys = [one.name for one in fields(kind) if given.get(f"{name}.{one.name}") is not None]
+        return kind(**{key: given[f"{name}.{key}"] for key in keys})
 
-    mode = str(given.get("model.test_mode"))
+    mode, model = str(given.get("model.test_mode")), "model.model_cfg"
+    data = f"model.dataset_cfgs.{mode}"
     try:
-        model, encoder = part(ModelCfg, "model_cfg"), part(EncoderCfg, "model_cfg.encoder_cfg")
-        replace(model, encoder_cfg=encoder).check_networks(NETWORKS.get(mode, ()))
-        shots, targets = (
-            part(ReferenceDatasetCfg, "dataset_cfgs.fill_memory"),
-            part(TargetDatasetCfg, "dataset_cfgs.test"),
-        )
-        files = {"fill_memory": [shots.json_file, shots.memory_pkl], "test": [targets.json_file]}.get(mode, [])
-        check_files(*(Path(file) for file in files if file))
+        networks = replace(part(ModelCfg, model), encoder_cfg=part(EncoderCfg, f"{model}.encoder_cfg"))
+        networks.check_networks(NETWORKS.get(mode, ()))
+        check_split(given.get(f"{data}.class_split"))
+        files = [given.get(f"{data}.{key}") for key in ("json_file", "memory_pkl")]
+        check_files(*(Path(str(file)) for file in files if file))
     except UserError as error:
         if is_first_process():
-            name = given.get("model.model_cfg.dataset_name") or given.get("model.dataset_cfgs.test.class_split")
+            name = given.get(f"{model}.dataset_name") or given.get("model.dataset_cfgs.test.class_split")
             labels = {"dataset_name": name, "n_shot": run.n_shot, "seed": run.seed}
+            folder = run.folder(mode, str(given.get("trainer.logger.save_dir", ".")))
             with suppress(UserError):  # the first error is the one to report
-                record_refused(
-                    run.folder(mode, str(given.get("trainer.logger.save_dir", "."))), mode, error, labels=labels
-                )
+                record_refused(folder, mode, error, labels=labels)
         raise
