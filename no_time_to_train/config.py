@@ -5,14 +5,20 @@ Where ``Settings`` has another name for a number, ``PUBLISHED_NAMES`` translates
 ``scripts/config_table.py --write`` makes the table of keys in docs/configuration.md from the docstrings below.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from no_time_to_train.data.class_splits import check_split
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, Settings, changed
+from no_time_to_train.networks.encoders import check_name
 from no_time_to_train.networks.registry import (
+    ENCODER_NAMES,
     check_encoder_sizes,
+    check_exist,
+    check_sam2_name,
     default_checkpoint,
     default_context_ratio,
     encoder_input_size,
@@ -217,6 +223,17 @@ class ModelCfg:
         """``encoder_ckpt_path``, or the official file of ``encoder_cfg.name``."""
         return Path(self.encoder_ckpt_path or default_checkpoint(self.encoder_cfg.name))
 
+    def check_networks(self, networks: Collection[str]) -> None:
+        """Check that the networks among "sam2" and "encoder" have known names, and that their checkpoints exist."""
+        checkpoints = []
+        if "sam2" in networks:
+            check_sam2_name(self.sam2_cfg_file)
+            checkpoints.append(self.sam2_checkpoint)
+        if "encoder" in networks:
+            check_name(self.encoder_cfg.name, list(ENCODER_NAMES.values()))
+            checkpoints.append(self.encoder_checkpoint)
+        check_exist(*checkpoints, otherwise=OR_NANO)
+
 
 @dataclass
 class DatasetCfg(Checked):
@@ -238,6 +255,10 @@ class DatasetCfg(Checked):
     cat_names: ClassNames | str | None = None
     name: Protocol | None = None
     image_size: Positive | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_split(self.class_split)
 
 
 @dataclass
@@ -344,6 +365,11 @@ class RunOptions(Checked):
     max_bad: NonNegative | None = None
     size_mismatch: Literal["stop", "rescale"] = "stop"
 
+    def folder(self, test_mode: str, save_dir: str) -> Path:
+        """The folder of the record of a stage: that of its output, or the logger's."""
+        written = {"test": self.export_result, "test_support": self.out_neg_json}.get(test_mode, self.out_path)
+        return Path(written).parent if written else Path(save_dir)
+
 
 TestMode = Literal[
     "fill_memory",
@@ -354,6 +380,17 @@ TestMode = Literal[
     "fill_memory_neg",
     "postprocess_memory_neg",
 ]
+
+#: The networks that the stages build; the others build none.
+NETWORKS: dict[str, Collection[str]] = {
+    **dict.fromkeys(("fill_memory", "vis_memory", "fill_memory_neg"), ("encoder",)),
+    **dict.fromkeys(("test", "test_support"), ("sam2", "encoder")),
+}
+
+#: What a message about missing checkpoints suggests as well.
+OR_NANO = (
+    "; or try the small networks that ship with this package: sam2_cfg_file sam2_nano, encoder_cfg.name dinov2_nano"
+)
 
 #: The arguments of the LightningModule, ``model.init_args`` in a configuration -> their types.
 STAGE_KEYS: dict[str, Any] = {

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
@@ -99,7 +100,7 @@ def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Traine
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"--devices {devices}: {' '.join(str(error).split())}") from error
     if not trainer.is_global_zero:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as the process

@@ -181,10 +181,8 @@ class StageCLI(LightningCLI):
 
     def _record_refused(self, model: NoTimeToTrain, run: RunCfg, error: UserError) -> None:
         """Record in ``run.json`` that the stage's inputs were refused, so that a report names the failed run."""
-        written = {"test": run.export_result, "test_support": run.out_neg_json}.get(model.test_mode, run.out_path)
-        folder = Path(written).parent if written else Path(run.save_dir)
         with suppress(UserError):  # the first error is the one to report
-            record_refused(folder, model.test_mode, error, **self._named(model, run))
+            record_refused(run.folder(model.test_mode, run.save_dir), model.test_mode, error, **self._named(model, run))
 
     def _named(self, model: NoTimeToTrain, run: RunCfg) -> dict[str, Any]:
         """What a report lists a run by, and its configuration."""

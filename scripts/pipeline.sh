@@ -127,7 +127,7 @@ finish() {
   local status=0
   run report "$RESULTS_DIR" || status=1
   if ((failed)); then
-    echo "error: $failed runs failed; the same command tries them again" >&2
+    echo "error: $failed of the runs failed; the same command tries again" >&2
     status=1
   fi
   exit "$status"

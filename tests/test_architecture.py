@@ -131,6 +131,10 @@ def modules_after(code: str) -> set[str]:
 IMAGE = "tests/data/one_pixel.png"
 
 
+NANO_ENCODER = "--model.model_cfg.encoder_cfg.name dinov2_nano"
+TEST_NANO = f"--model.test_mode test {NANO_ENCODER} --model.model_cfg.sam2_cfg_file sam2_nano"
+
+
 THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
 
 
@@ -146,9 +150,15 @@ THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
         "test --config nowhere.yaml",
         "test --config configs/custom_sam2l.yaml --model.model_cfg.sam2_cfg sam2_hiera_l",
         "test --config configs/custom_sam2l.yaml --trainer.devicess 2",
+        "test --config custom --out_path /proc/y/m --model.model_cfg.encoder_ckpt_path nowhere.pth",
+        "test --config custom --out_path /proc/y/m --model.model_cfg.encoder_cfg.name dinov2_huge",
+        f"test --config custom --out_path /proc/y/m --model.dataset_cfgs.fill_memory.class_split few {NANO_ENCODER}",
+        f"test --config custom --export_result /proc/y/r --model.dataset_cfgs.test.json_file none.json {TEST_NANO}",
+        "sample --split few --n-shot 1 --out nowhere.json --json-file configs/best.yaml",
         "memory show nowhere",
         "sample-references --n-shot 1 --out nowhere.json --json-file nowhere.json",
         "boxes-to-masks nowhere.json --image-dir .",
+        "boxes-to-masks configs/best.yaml --image-dir nowhere --nano",
         "report nowhere",
         "demo --out configs",
         f"segment --memory nowhere --images {IMAGE} --out nowhere",

@@ -168,4 +168,7 @@ def test_the_notebook_finds_what_its_target_shows(tmp_path: Path) -> None:
     assert sorted(re.findall(r"'(\w+)': (\d)", counts)) == [("bricks", "2"), ("stripes", "2")]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     assert sum("image/jpeg" in data for data in stored) == 4, "run scripts/store_notebook.py"
-    assert counts in [data.get("text/plain") for data in stored]
+    shown = [output.get("data", {}) for output in outputs]
+    texts = ["\n".join(data["text/plain"] for data in one if "text/plain" in data) for one in (stored, shown)]
+    scores = [[float(number) for number in re.findall(r"\d\.\d+", text)] for text in texts]
+    assert scores[0] == pytest.approx(scores[1], abs=5e-4), "run scripts/store_notebook.py"

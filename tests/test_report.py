@@ -144,6 +144,27 @@ def test_repeated_runs_of_a_seed_count_once(tmp_path: Path) -> None:
     assert (row["data set"], row["runs"], row["mean ± std"]) == ("boats", "2", "50.0 ± 14.1")
 
 
+@pytest.mark.parametrize(
+    ("part", "values", "method"),
+    [
+        ("sam2_infer_cfgs", {"points_per_side": 16}, "No Time To Train (points_per_side 16)"),
+        ("sam2_infer_cfgs", {"nms_thr": 0.7, "points_per_side": 32}, "No Time To Train (box_nms_thresh 0.7)"),
+        ("encoder_cfg", {"debias": 2, "norm": True}, "No Time To Train (debias 2)"),
+        ("fill_memory", {"context_ratio": 0.0}, "No Time To Train (context_ratio 0.0)"),
+        ("fill_memory", {"context_ratio": 0.1}, "No Time To Train"),  # as in the authors' files
+    ],
+)
+def test_a_run_with_another_setting_is_another_method(
+    part: str, values: dict[str, Any], method: str, tmp_path: Path
+) -> None:
+    finished_run(tmp_path, "few_shot_classes", 10, 33, bbox={"AP": 0.3})
+    record = json.loads((tmp_path / "run.json").read_text())
+    parts = {"dataset_cfgs" if part == "fill_memory" else "model_cfg": {part: values}}
+    record["test"]["config"] = {"model": {"init_args": parts}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert read_run(tmp_path, "run").method == method
+
+
 def test_report_without_runs(tmp_path: Path, refusal: Refusal) -> None:
     assert "holds no run" in refusal("report", tmp_path)
     assert "folder not found" in refusal("report", tmp_path / "none")

@@ -23,9 +23,9 @@ def threshold(wrong: list[float], unknown: list[float], scale: float = 1) -> Thr
     return found
 
 
-def test_thresholds_of_drawn_scenes_are_within_0_05_of_the_best_f1() -> None:
+def test_thresholds_of_drawn_scenes_are_within_0_05_of_the_best_f1_and_their_precision_is_in_its_interval() -> None:
     classes = json.loads((Path(__file__).parent / "data/threshold_scores.json").read_text())
-    differences = []
+    differences, inside = [], 0
     for one in classes:
         (found,) = best_thresholds([ClassScores(dict(enumerate(one["found"])), one["wrong"], one["unknown"])])
         assert found is not None
@@ -33,7 +33,10 @@ def test_thresholds_of_drawn_scenes_are_within_0_05_of_the_best_f1() -> None:
         right = np.arange(len(scores)) < len(one["right"])
         best = max(f1(scores, right, one["objects"], value) for value in scores)
         differences.append(best - f1(scores, right, one["objects"], found.score))
+        low, high = found.precision_interval
+        inside += low <= right[scores >= found.score].mean() <= high + 1e-9
     assert np.mean(differences) <= 0.05
+    assert inside >= 0.95 * len(classes)
 
 
 def test_objects_that_nobody_annotated_do_not_raise_the_threshold() -> None:
@@ -54,11 +57,14 @@ def test_thresholds_do_not_depend_on_the_scale_of_the_scores() -> None:
     assert threshold([0.6], unknown, 0.4).score == pytest.approx(0.4 * threshold([0.6], unknown).score, abs=0.01)
 
 
-def test_the_interval_of_the_precision_is_wilsons_with_the_found_references_as_trials() -> None:
-    assert wilson(0.8, 10) == pytest.approx((0.490, 0.943), abs=0.001)
-    for unknown in ([*LOW, 0.5], [*LOW, 0.5, *[0.8] * 30]):  # masks whose truth is estimated add no certainty
+def test_the_interval_of_the_precision_allows_for_few_references_and_for_misjudged_masks() -> None:
+    assert wilson(0.8, 10) == pytest.approx((0.541, 0.931), abs=0.001)
+    for unknown in ([*LOW, 0.5], [*LOW, 0.5, *[0.8] * 30]):
         found = threshold([0.6, 0.45], unknown)
-        assert found.precision_interval == pytest.approx(wilson(found.precision, 5), abs=0.01)
+        perhaps, wrong = (sum(score >= found.score for score in scores) for scores in (unknown, [0.6, 0.45]))
+        low, high = wilson(found.precision, 5)[0], wilson((5 + perhaps) / (5 + perhaps + wrong), 5)[1]
+        assert found.precision_interval == pytest.approx((low, high)), "masks of unknown truth are no trials"
+    assert threshold([], LOW).precision_interval[1] == pytest.approx(1), "nothing speaks against a perfect precision"
 
 
 def test_precision_at_least_is_not_above_precision() -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
@@ -85,7 +86,19 @@ def test_any_number_of_processes_measures_references_alike_and_a_killed_one_lose
     assert files_of(tmp_path / "several") == files_of(tmp_path / "one")
 
 
-def test_one_device_and_several_contradict_each_other(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:1", "--device cuda:1 is one device"),
+        pytest.param(
+            *("cuda", "--devices 2: No supported gpu"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="GPU"),
+        ),
+    ],
+)
+def test_devices_that_cannot_be_had_are_said(
+    device: str, message: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main([*words, "--out", "nowhere", "--device", "cuda:1", "--devices", "2"])
-    assert "--device cuda:1 is one device" in capsys.readouterr().err
+        main([*words, "--out", "nowhere", "--device", device, "--devices", "2"])
+    assert message in capsys.readouterr().err

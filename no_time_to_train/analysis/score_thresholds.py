@@ -79,8 +79,9 @@ class Threshold:
     Attributes:
         precision: Share of the instances that are right.
         precision_at_least: The same, if nothing outside the annotated objects was of the class.
-        precision_interval: Wilson's interval of the precision at 95 %. Only the references that are found at the
-            threshold count as trials: whether the other instances are right is estimated, and often wrongly alike.
+        precision_interval: From Wilson's lower end for ``precision`` to his upper end for the precision if all masks of
+            unknown truth were right, at 95 % each: the estimate of their truth is often wrong alike. Only the
+            references that are found at the threshold count as trials.
         recall: Share of the objects that are found.
         f1: Their harmonic mean.
         objects: The estimated number of objects of the class in the references' images, annotated or not.
@@ -132,11 +133,13 @@ def _best_threshold(scores: ClassScores) -> Threshold | None:
     known = _above(scores.found.values())[best]
     rest = rarer * (_above(scores.wrong)[best] + _above(scores.unknown)[best])
     precision = float(tp[best] / (tp + fp)[best])
+    trials, perhaps, bad = (int((one >= GRID[best]).sum()) for one in (found, unknown, wrong))
+    at_most = max((trials + perhaps) / max(trials + perhaps + bad, 1), precision)
     return Threshold(
         score=round(float(GRID[best]), 2),
         precision=precision,
         precision_at_least=min(float(known / (known + rest).clamp(min=1e-9)), precision),  # counts, not the mixture
-        precision_interval=wilson(precision, max(float(known), 1.0)),
+        precision_interval=(wilson(precision, max(trials, 1))[0], wilson(at_most, max(trials, 1))[1]),
         recall=float(tp[best] / objects),
         f1=float(f1[best]),
         objects=float(objects),
@@ -159,8 +162,8 @@ def expected_ap(scores: ClassScores, objects: float) -> float:
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:
-    """Wilson's interval, at 95 %, of a probability, from the ``share`` of ``count`` trials in which it came true."""
-    z = 1.96
+    """Wilson's bounds, each at 95 %, of a probability that came true in the ``share`` of ``count`` trials."""
+    z = 1.645
     center, spread = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
     low, high = ((center + sign * spread) / (1 + z * z / count) for sign in (-1, 1))
     return max(low, 0.0), min(high, 1.0)

@@ -73,7 +73,9 @@ def boxes_to_masks(
     if visualize and pictures is None:
         pictures = boxes.with_name(f"{boxes.stem}_with_SAM_segm")
     build = mask_maker("nano" if nano else sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
-    check_files(boxes, *([categories] if categories else []))
+    check_files(boxes, *([categories] if categories else []), *([references] if references else []))
+    if not image_dir.is_dir():
+        raise UserError(f"folder not found: {image_dir}")
 
     from no_time_to_train.data.reference_sets import read_references
     from no_time_to_train.pipeline import boxes_to_masks as pipeline

@@ -58,8 +58,11 @@ def evaluate(
     """
     check_files(*([] if gt.is_dir() else [gt]), results)
 
+    from no_time_to_train.data.class_splits import check_split, select_categories
+
+    check_split(split)
+
     from no_time_to_train import evaluation
-    from no_time_to_train.data.class_splits import select_categories
     from no_time_to_train.data.convert import read_ground_truth
     from no_time_to_train.evaluation.results_file import read_results
     from no_time_to_train.pipeline.run_record import record_stage

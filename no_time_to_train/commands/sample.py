@@ -87,8 +87,11 @@ def sample(
     json_file, image_dir = json_file or Path(source[0]), image_dir or Path(source[1])
     check_files(json_file)
 
+    from no_time_to_train.data.class_splits import check_split, select_categories
+
+    check_split(split)
+
     from no_time_to_train.data import reference_sets
-    from no_time_to_train.data.class_splits import select_categories
     from no_time_to_train.data.coco import read_coco
 
     coco = read_coco(json_file)

@@ -3,6 +3,7 @@
 import ast
 import warnings
 from contextlib import suppress
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,23 @@ from typing import Any
 import yaml
 
 from no_time_to_train.commands.authors_config import translate
+from no_time_to_train.commands.options import check_files
 from no_time_to_train.commands.parser import split_options
-from no_time_to_train.config import AREA_WEIGHTED, RunOptions, check_precision, configuration_keys
+from no_time_to_train.config import (
+    AREA_WEIGHTED,
+    NETWORKS,
+    EncoderCfg,
+    ModelCfg,
+    RunOptions,
+    check_precision,
+    configuration_keys,
+)
+from no_time_to_train.data.class_splits import check_split
 from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.files import find_configuration, parse_yaml, read_yaml
 from no_time_to_train.method.settings import check_prototype
+from no_time_to_train.pipeline.processes import is_first_process
+from no_time_to_train.pipeline.run_record import record_refused
 from no_time_to_train.ranges import check_value
 
 
@@ -53,7 +66,9 @@ def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> No
         raise UserError(
             f"memory not found: {run.ckpt_path}; fill_memory writes it, and postprocess_memory the next one"
         )
-    words = translate_configurations(options)
+    words, given = translate_configurations(options)
+    if not any(name.startswith("--print_config") or name.endswith(".help") for name, _ in options):
+        check_stage(run, given)
     from no_time_to_train.stage_cli import run_stage
 
     run_stage(words)
@@ -158,20 +173,67 @@ def key_of(known: Any, key: str, name: str) -> Any:
     return known[key]
 
 
-def translate_configurations(options: list[tuple[str, str | None]]) -> list[str]:
+def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[list[str], dict[str, Any]]:
     """The command line again, with the translated content of each configuration of the authors' code in its place.
 
     One :class:`UserNotice` names all their keys that have no meaning here.
+
+    Returns:
+        The command line, and all values that it and the files give by their keys, such as ``model.test_mode``.
     """
-    words, ignored = [], []
+    words, ignored, given = [], [], dict[str, Any]()
+
+    def add(key: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, below in value.items():
+                add(key if name == "init_args" else f"{key}.{name}", below)
+        else:
+            given[key] = value
+
     for name, value in options:
         if name == "--config" and value is not None:
             content = read_configuration(value)
             ours, without_meaning = translate(content, f"configuration {value}")
             ignored += without_meaning
+            for key in ("model", "trainer"):
+                add(key, ours.get(key))
             value = value if ours == content else yaml.safe_dump(ours, sort_keys=False)
+        elif value is not None:
+            with suppress(yaml.YAMLError):
+                add(name.removeprefix("--").replace(".init_args", ""), parse_yaml(value))
         words.append(name if value is None else f"{name}={value}")
     if ignored:
         keys = ", ".join(dict.fromkeys(ignored))
         warnings.warn(f"these keys of the authors' code have no meaning here: {keys}", UserNotice, stacklevel=3)
-    return words
+    return words, given
+
+
+def check_stage(run: RunOptions, given: dict[str, Any]) -> None:
+    """Check the networks and the files of a stage as the stage does itself, but before torch is imported.
+
+    Args:
+        given: All values that are given, by their keys.
+    """
+    if any(str(value).endswith((".yaml", ".yml")) and Path(str(value)).is_file() for value in given.values()):
+        return  # a file in the place of a part
+
+    def part(kind: Any, name: str) -> Any:
+        keys = [one.name for one in fields(kind) if given.get(f"{name}.{one.name}") is not None]
+        return kind(**{key: given[f"{name}.{key}"] for key in keys})
+
+    mode, model = str(given.get("model.test_mode")), "model.model_cfg"
+    data = f"model.dataset_cfgs.{mode}"
+    try:
+        networks = replace(part(ModelCfg, model), encoder_cfg=part(EncoderCfg, f"{model}.encoder_cfg"))
+        networks.check_networks(NETWORKS.get(mode, ()))
+        check_split(given.get(f"{data}.class_split"))
+        files = [given.get(f"{data}.{key}") for key in ("json_file", "memory_pkl")]
+        check_files(*(Path(str(file)) for file in files if file))
+    except UserError as error:
+        if is_first_process():
+            name = given.get(f"{model}.dataset_name") or given.get("model.dataset_cfgs.test.class_split")
+            labels = {"dataset_name": name, "n_shot": run.n_shot, "seed": run.seed}
+            folder = run.folder(mode, str(given.get("trainer.logger.save_dir", ".")))
+            with suppress(UserError):  # the first error is the one to report
+                record_refused(folder, mode, error, labels=labels)
+        raise

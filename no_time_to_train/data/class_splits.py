@@ -3,12 +3,15 @@
 import warnings
 from functools import cache
 from pathlib import Path
-
-from pycocotools.coco import COCO
+from typing import TYPE_CHECKING
 
 from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.files import read_json
-from no_time_to_train.method.memory_bank import Category
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+    from no_time_to_train.method.memory_bank import Category
 
 #: LVIS's frequency groups, by the name of the class split: the value of ``frequency`` in LVIS's annotation file.
 LVIS_SPLITS = {"lvis_rare": "r", "lvis_common": "c", "lvis_frequent": "f"}
@@ -22,8 +25,8 @@ def class_splits() -> dict[str, list[str]]:
 
 
 def select_categories(
-    coco: COCO, json_file: str | Path, class_split: str | None = None, cat_names: list[str] | str | None = None
-) -> list[Category]:
+    coco: "COCO", json_file: str | Path, class_split: str | None = None, cat_names: list[str] | str | None = None
+) -> "list[Category]":
     """Select the classes that a stage works on: all of the file, those of a split, or some by name.
 
     Where both a split and names are given and differ, the split is used, and a :class:`UserNotice` says so.
@@ -35,6 +38,8 @@ def select_categories(
     Returns:
         The classes in ascending order of their category ids.
     """
+    from no_time_to_train.method.memory_bank import Category  # which imports torch
+
     by_name = {category["name"]: int(category["id"]) for category in coco.dataset.get("categories", [])}
     names = list(by_name)
     if class_split:
@@ -58,7 +63,7 @@ def select_categories(
     return sorted((Category(by_name[name], name) for name in set(names)), key=lambda category: category.id)
 
 
-def split_names(class_split: str, coco: COCO, json_file: str | Path) -> list[str]:
+def split_names(class_split: str, coco: "COCO", json_file: str | Path) -> list[str]:
     """The class names of a split.
 
     Args:
@@ -76,12 +81,16 @@ def split_names(class_split: str, coco: COCO, json_file: str | Path) -> list[str
         if not names:
             raise UserError(f"{json_file} has no category of frequency {frequency!r}, which {class_split} stands for")
         return names
-    splits = {**class_splits(), "coco": class_splits()["default_classes"]}
-    if name not in splits:
-        lvis = ["lvis", *LVIS_SPLITS]
-        known = [*splits, *lvis, *(one.replace("lvis", "lvis_minival") for one in lvis)]
+    check_split(class_split)
+    return class_splits()["default_classes" if name == "coco" else name]
+
+
+def check_split(class_split: str | None) -> None:
+    """Check the name of a class split, before an annotation file is read."""
+    lvis = ["lvis", *LVIS_SPLITS]
+    known = [*class_splits(), "coco", *lvis, *(one.replace("lvis", "lvis_minival") for one in lvis)]
+    if class_split and class_split not in known:
         raise UserError(f"unknown class_split {class_split!r}{suggest(class_split, known, len(known))}")
-    return splits[name]
 
 
 def _as_in_file(name: str, by_name: dict[str, int]) -> str:

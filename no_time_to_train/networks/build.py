@@ -16,7 +16,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import settled_state
 from no_time_to_train.method.beyond.free_encoder import FreeEncoder
 from no_time_to_train.method.encoder import Encoder
@@ -29,10 +28,10 @@ from no_time_to_train.networks.own_networks import OwnProposer, OwnVit
 from no_time_to_train.networks.registry import (
     ENCODER_NAMES,
     NANO_FOLDER,
-    SAM2_NAMES,
     SAM2_NANO,
     check_encoder_sizes,
     check_prompts,
+    check_sam2_name,
     encoder_input_size,
 )
 from no_time_to_train.plugins import find_plugin, is_plugin
@@ -61,11 +60,8 @@ def build_sam2(sam2_cfg_file: str, checkpoint: str | Path | None = None) -> SAM2
         checkpoint: The official checkpoint, or a safetensors file with the official names of the weights. None leaves
             the weights as they are initialized.
     """
+    check_sam2_name(sam2_cfg_file)
     name = sam2_cfg_file.removesuffix(".yaml")
-    if name not in SAM2_NAMES.values():
-        raise UserError(
-            f"sam2_cfg_file: no SAM 2 model is called {name!r}; choose one of {', '.join(SAM2_NAMES.values())}"
-        )
     family = name.partition("_")[0]  # "sam2" or "sam2.1", a folder of the sam2 package's configurations
     folder = NANO_FOLDER if name == SAM2_NANO else files("sam2") / "configs" / family
     config = OmegaConf.create((folder / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -221,6 +221,13 @@ def _info(name: str) -> EncoderInfo:
     return info_of(name) or DINOV2["dinov2_large"]
 
 
+def check_sam2_name(name: str) -> None:
+    """Check that a SAM 2 has this network name, with or without ``.yaml``, or that it is a proposer of one's own."""
+    names = SAM2_NAMES.values()
+    if name.removesuffix(".yaml") not in names and not is_plugin(name):
+        raise UserError(f"sam2_cfg_file: no SAM 2 model is called {name!r}; choose one of {', '.join(names)}")
+
+
 def sam2_input_size(sam2_cfg_file: str) -> int:
     """The side in pixels of the square input of the SAM 2 with this network name, with or without ``.yaml``."""
     if is_plugin(sam2_cfg_file):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from pycocotools.coco import COCO
 
-from no_time_to_train.config import PUBLISHED_NAMES, renamed
+from no_time_to_train.config import NETWORKS, PUBLISHED_NAMES, renamed
 from no_time_to_train.data.class_splits import class_splits, select_categories
 from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.coco_results import to_coco_records
@@ -74,7 +74,7 @@ class FindInstancesStage(Stage):
     """Stage 3: find the instances of the memory's classes in the target images, write COCO results and score them."""
 
     unit, kind = "images", "COCO results"
-    networks = ("sam2", "encoder")
+    networks = NETWORKS["test"]
     section = "test"  # of dataset_cfgs, for messages
     needs_negatives = True  # where the configuration says that they are used
 

@@ -12,7 +12,7 @@ import torch
 from pycocotools.coco import COCO
 from torch.utils.data import Dataset
 
-from no_time_to_train.config import AREA_WEIGHTED
+from no_time_to_train.config import AREA_WEIGHTED, NETWORKS
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import BadImage, ReferenceCrop, ReferenceDataset, check_images_exist, loaded
@@ -36,7 +36,7 @@ class FillMemoryStage(Stage):
     """Stage 1: every reference instance becomes a vector of the memory bank."""
 
     unit = "references"
-    networks = ("encoder",)
+    networks = NETWORKS["fill_memory"]
 
     def read_inputs(self) -> None:
         cfg, bank_cfg = self.dataset_cfgs.fill_memory, self.model_cfg.memory_bank_cfg

@@ -6,10 +6,10 @@ from all records. Nothing here depends on Lightning.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse.typing import register_type
 
@@ -19,14 +19,8 @@ from no_time_to_train.files import check_replaceable, remove_leftovers
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_encoder
-from no_time_to_train.networks.registry import check_exist
 
 register_type(ClassNames, list, ClassNames.parse, type_check=lambda value, _: isinstance(value, ClassNames))
-
-#: What a message about missing checkpoints suggests as well.
-OR_NANO = (
-    "; or try the small networks that ship with this package: sam2_cfg_file sam2_nano, encoder_cfg.name dinov2_nano"
-)
 
 #: What a step gives: the record of an item, or a function that returns it.
 Work = dict[str, Any] | Callable[[], dict[str, Any]]
@@ -60,7 +54,7 @@ class Stage(ABC):
 
     Attributes:
         unit: What the items are, for the progress bar.
-        networks: The networks that the stage builds: "sam2", "encoder", both or none.
+        networks: The networks that the stage builds, a value of ``config.NETWORKS``.
         dataset: The items, as a torch data set or a list.
         output: The file or folder that the stage writes.
         kind: What the output is: one of ``files.KINDS``, or None where it is a folder.
@@ -69,7 +63,7 @@ class Stage(ABC):
     """
 
     unit: str
-    networks: tuple[Literal["sam2", "encoder"], ...] = ()
+    networks: Collection[str] = ()
     dataset: Any
     output: Path
     kind: str | None = "a memory"
@@ -78,8 +72,7 @@ class Stage(ABC):
         self.model_cfg, self.dataset_cfgs, self.run = model_cfg, dataset_cfgs, run
         self.metrics: dict[str, float] = {}
         self.record: dict[str, Any] = {}
-        checkpoints = {"sam2": model_cfg.sam2_checkpoint, "encoder": model_cfg.encoder_checkpoint}
-        check_exist(*(checkpoints[network] for network in self.networks), otherwise=OR_NANO)
+        model_cfg.check_networks(self.networks)
         self.read_inputs()
         if self.kind is not None:
             check_replaceable(self.output, self.kind)

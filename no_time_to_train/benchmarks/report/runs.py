@@ -1,20 +1,21 @@
 """The runs under a folder, read from their ``run.json`` and ``metrics.json``."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from no_time_to_train.config import OUR_NAMES, renamed
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import read_json
-from no_time_to_train.method.settings import MODES, NEW_SETTINGS, Settings
+from no_time_to_train.method.settings import CONTEXT_RATIO, MODES, SPEED_SETTINGS, Settings
 from no_time_to_train.pipeline.run_record import FILE_NAME
 
 #: The name of the method in the tables, unless a run says that its results come from another detector.
 OURS = "No Time To Train"
 
-#: The keys of ``sam2_infer_cfgs`` that the paper's method has one value of. The values are those of the same settings.
-METHOD_KEYS = ("score", "suppression", "merging", "merge_exponent", "prototype", "prompts", "tiles", *NEW_SETTINGS)
+#: The settings that the paper's method has one value of: the default.
+METHOD_KEYS = ["prototype", *(one.name for one in fields(Settings) if one.name not in SPEED_SETTINGS)]
 
 #: The name of a peer's method in the tables, and the settings by which it is known (``configs/fsod_vfm.yaml``).
 PEER = "FSOD-VFM"
@@ -22,6 +23,9 @@ PEER_SETTINGS = {"quality": "given", "pooling": "grid", "merging": "diffusion", 
 
 #: The paper's networks, and the nano ones that stand in for them, by the keys of ``model_cfg``.
 NETWORKS = {"encoder": ("dinov2_large", "dinov2_nano"), "sam2_cfg_file": ("sam2_hiera_l", "sam2_nano")}
+
+#: The context around references in the paper's results, of which nothing is named: the default, and the authors' own.
+CONTEXT_RATIOS = (None, CONTEXT_RATIO, 0.1)
 
 #: What the status of a stage may be.
 STATES = ("running", "finished", "failed")
@@ -122,12 +126,19 @@ def _our_method(section: dict[str, Any]) -> str:
     """The name of our method in the tables: that of the paper's, and the settings in which a test stage differs."""
     init_args, paper = ("config", "model", "init_args"), Settings()
     model = _inner(section, *init_args, "model_cfg")
-    settings = _inner(model, "sam2_infer_cfgs")
-    others = {key: settings[key] for key in METHOD_KEYS if key in settings and settings[key] != getattr(paper, key)}
-    names = {"encoder": _inner(model, "encoder_cfg").get("name"), "sam2_cfg_file": model.get("sam2_cfg_file")}
+    settings, encoder = renamed(_inner(model, "sam2_infer_cfgs"), OUR_NAMES), _inner(model, "encoder_cfg")
+    references = _inner(section, *init_args, "dataset_cfgs", "fill_memory")
+    others = {
+        key: settings[key] for key in METHOD_KEYS if settings.get(key, getattr(paper, key)) != getattr(paper, key)
+    }
+    names = {"encoder": encoder.get("name"), "sam2_cfg_file": model.get("sam2_cfg_file")}
+    if str(names["sam2_cfg_file"]).startswith("sam2_nano"):
+        others.pop("points_per_side", None)  # it needs fewer
     others |= {key: name for key, name in names.items() if name and not str(name).startswith(NETWORKS[key])}
-    if blur := _inner(section, *init_args, "dataset_cfgs", "fill_memory").get("blur_ksize"):
-        others["blur_ksize"] = blur
+    choices = {"debias": encoder, "keep_aspect": encoder, "blur_ksize": references}
+    others |= {key: part[key] for key, part in choices.items() if part.get(key)}
+    if (ratio := references.get("context_ratio")) not in CONTEXT_RATIOS:
+        others["context_ratio"] = ratio
     if (proposals := model.get("proposals", "grid")) != "grid":
         others["proposals"] = proposals
     if not others:
