@@ -21,7 +21,7 @@ from no_time_to_train.demo.run_demo import annotation_files, write_inputs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.pipeline.explain_image import explain_image
-from no_time_to_train.pipeline.explain_run import Rerun
+from no_time_to_train_extras.missed_objects.explain_run import Rerun
 from tests.conftest import Capture, Refusal, nano_segmenter
 
 
@@ -59,7 +59,11 @@ def explained(run: Run, out: Path, *options: str) -> dict[str, Any]:
 
 
 def test_the_configuration_is_read_by_a_process_that_runs_no_stage(run: Run) -> None:
-    script = "import sys, pathlib, no_time_to_train.pipeline.explain_run as e; e.read_run(pathlib.Path(sys.argv[1]))"
+    script = (
+        "import sys, pathlib\n"
+        "from no_time_to_train_extras.missed_objects.explain_run import read_run\n"
+        "read_run(pathlib.Path(sys.argv[1]))"
+    )
     subprocess.run([sys.executable, "-c", script, run.folder], check=True)
 
 

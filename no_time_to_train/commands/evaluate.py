@@ -81,7 +81,7 @@ def evaluate(
         if not metrics:
             raise UserError(f"{gt} has no annotation of the classes: there is nothing to evaluate")
         if explain:
-            from no_time_to_train.pipeline.explain_run import explain_run
+            from no_time_to_train_extras.missed_objects.explain_run import explain_run
 
             iou_type = "segm" if "segm" in metrics else "bbox"
             needs = iou_type, explain_iou, explain_score

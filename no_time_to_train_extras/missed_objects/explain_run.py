@@ -19,8 +19,6 @@ from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from no_time_to_train.analysis.explain import Finding, MissedObjects, explain_objects, wider_settings, with_settings
-from no_time_to_train.analysis.explain_page import write_explain_page
-from no_time_to_train.analysis.miss_costs import cost_table, miss_costs
 from no_time_to_train.config import OUR_NAMES, PRECISIONS, DatasetCfgs, ModelCfg, renamed
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.datasets import BadImage, loaded
@@ -39,6 +37,8 @@ from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, s
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.pipeline.stage import RunCfg
+from no_time_to_train_extras.missed_objects.explain_page import write_explain_page
+from no_time_to_train_extras.missed_objects.miss_costs import cost_table, miss_costs
 
 #: The difference between two scores that another device or precision may make.
 TOLERANCE = 0.01
