@@ -5,177 +5,311 @@ The library of ``faulty_disk.c``, which is compiled here and loaded with LD_PREL
 """
 
 import errno
+import hashlib
+import json
 import os
 import random
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco
-from tests.conftest import Checkpoints, stage_arguments
-from tests.zygote import zygote
+from no_time_to_train.networks.registry import CHECKPOINTS
+from tests.conftest import DATA, Checkpoints, stage_arguments
+from tests.prepare.sites import cdfsod_files, coco_file, picture, write_files, zip_of
+from tests.test_download import NAME, Site
+from tests.web import serving
+from tests.zygote import call, zygote
 
-COUNT = int(os.environ.get("FAULTS", "2"))
+COUNT = int(os.environ.get("FAULTS", "10"))
 
-#: errno of one call; negative: of all later ones as well; KILL: the process ends.
-KILL = 9999
-FAULTS = (errno.ENOSPC, -errno.ENOSPC, errno.EIO, -errno.EIO, KILL, KILL)
+#: errno of one call; negative: of all later ones as well.
+FAULTS = (errno.ENOSPC, -errno.ENOSPC, errno.EIO, -errno.EIO)
 
 NETWORKS = "--nano --points-per-side 4 --device cpu"
+FORMATS = "labelme x-anylabeling yolo cvat-coco coco coco-train-val voc cvat label-studio crops"
 COMMANDS = {
     "segment": f"segment --memory a.memory --images photos --out out {NETWORKS} --format yolo coco labelme",
     "segment by references": f"segment --references refs --save-memory m.memory --images photos --out out {NETWORKS}",
     "segment --overwrite": f"segment --memory b.memory --images photos --out old --overwrite {NETWORKS}",
-    "results filter": "results filter old --threshold 0.1 --out out --format cvat voc",
+    "segment --show-references": f"segment --references refs --show-references --out out {NETWORKS}",
+    "results filter": f"results filter old --threshold 0.1 --out out --format {FORMATS}",
     "results filter in place": "results filter old --threshold 0.4",
+    "results filter of tracks": "results filter tracks --threshold 0.4",
+    "memory show": "memory show a.memory --pictures out --dinov2 nano",
     "memory merge": "memory merge a.memory b.memory --out old.memory",
     "memory remove": "memory remove a.memory CLASS --out new.memory",
     "references measure": f"references measure --references refs --out out {NETWORKS}",
     "references from-coco": "references from-coco refs/instances.json new.pkl",
     "convert": "convert refs --to coco --out out",
-    "sample": "sample --json-file refs/instances.json --n-shot 1 --out new.json",
+    "convert to labelstudio": "convert refs --to labelstudio --out out",
+    "sample": "sample --json-file refs/instances.json --n-shot 1 --out new.json --plot --image-dir refs/images",
+    "sample --choose best": "sample --json-file refs/instances.json --n-shot 1 --out new.json --choose best --pool 2 "
+    f"--image-dir refs/images {NETWORKS}",
     "propose": f"propose --images photos --out new.json {NETWORKS}",
     "boxes-to-masks": "boxes-to-masks refs/instances.json --image-dir refs/images --out new.json --nano --pictures out",
-    "track": f"track --memory a.memory --images photos --out out {NETWORKS} --format mots",
+    "track": f"track --memory a.memory --images photos --out out {NETWORKS} --format mots youtube-vis video",
+    "track --overwrite": f"track --memory b.memory --images photos --out tracks {NETWORKS} --overwrite",
     "evaluate": "evaluate --gt targets/instances.json --results old.json --out out",
+    "evaluate --explain": f"evaluate --gt {DATA / 'targets.json'} --results run/results.json --explain",
+    "report": "report . --out out",
     "fill_memory": "",
+    "postprocess_memory": "",
+    "vis_memory": "",
     "test": "",
     "test with a cache": "",
+    "prepare coco": "prepare coco --root data --subset",
+    "prepare cdfsod": "prepare cdfsod --root data --sets FISH --sam2 nano --device cpu",
+    "download": "",
     "benchmark": f"benchmark refs/instances.json targets/instances.json --n-shot 1 --out out {NETWORKS}",
+    "demo": "demo --n-shot 1 --images 1 --out out",
 }  # fmt: skip
 
-#: What tells nothing about the results: records with times, logs, and the cache, whose entries are checked.
-IGNORED = ("run.json", "lightning_logs", "cache/")
+#: The stages, and what they take and write.
+STAGES = {
+    "fill_memory": "--out_path new.ckpt",
+    "postprocess_memory": "--ckpt_path filled.ckpt --out_path new.ckpt",
+    "vis_memory": "--ckpt_path stage.ckpt --out_path pictures",
+    "test": "--ckpt_path stage.ckpt",
+    "test with a cache": "--ckpt_path stage.ckpt --model.init_args.cache_dir cache",
+}
+
+#: What tells nothing about the results: records with times, logs, the cache, whose entries are checked, and the files in
+#: the system's temporary folder.
+IGNORED = ("run.json", "lightning_logs/", "cache/", "tmp/")
 
 #: The commands that remove what a killed one has left.
 TIDY = ("segment", "results", "boxes-to-masks", "fill_memory", "test", "track")
 
+#: The names and paths of all that a folder holds, with the content of files; the names of folders end with a slash.
+Content = dict[str, bytes]
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    errors: str
+
+
+class Program:
+    """The program, with the library that makes the disk fail; one command at a time.
+
+    Args:
+        folder: The folder in which commands run.
+        address: Of a server that sends a checkpoint.
+    """
+
+    def __init__(self, socket: Path, folder: Path, checkpoints: Checkpoints, address: str) -> None:
+        self.socket, self.folder, self.checkpoints, self.address = socket, folder, checkpoints, address
+
+    def words(self, command: str) -> list[str]:
+        """The words of a command line; those of a stage by its name."""
+        command = COMMANDS.get(command) or command
+        if command == "download":
+            return ["tests.test_faulty_disk:download", self.address]
+        if command in STAGES:
+            return [*stage_arguments(command.split()[0], self.checkpoints, Path("out")), *STAGES[command].split()]
+        return command.replace("CLASS", NOVEL_CLASSES[0].name).split()
+
+    def run(self, command: str, **variables: object) -> Ended:
+        environment = {
+            **os.environ,
+            "TMPDIR": f"{self.folder}/tmp",
+            **{key: str(one) for key, one in variables.items()},
+        }
+        with tempfile.TemporaryFile() as errors, Path(os.devnull).open("wb") as nothing:
+            output = nothing.fileno(), errors.fileno()
+            status = call(self.socket, self.words(command), self.folder, environment, output)
+            errors.seek(0)
+            return Ended(status, errors.read().decode())
+
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The program with the library that makes the disk fail."""
-    folder = tmp_path_factory.mktemp("library")
+def program(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    library = tmp_path_factory.mktemp("library")
     compiler = shutil.which("cc") or pytest.skip("there is no C compiler")
     source = Path(__file__).with_name("faulty_disk.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", folder / "faulty.so", source, "-ldl"], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library / "faulty.so", source, "-ldl"], check=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LD_PRELOAD", str(folder / "faulty.so"))
-        with zygote(folder) as line:
-            yield line
+        patch.setenv("LD_PRELOAD", str(library / "faulty.so"))
+        with zygote(library), serving(Site().answer) as address:
+            yield Program(library / "socket", tmp_path_factory.mktemp("commands") / "folder", nano_checkpoints, address)
+
+
+def download(address: str) -> None:
+    """The command ``download`` from another address."""
+    CHECKPOINTS[NAME] = replace(CHECKPOINTS[NAME], url=address, sha256=None)
+    main(["download", NAME, "--folder", "checkpoints"])
 
 
 @pytest.fixture(scope="module")
-def begin(program: str, nano_checkpoints: Checkpoints, memory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def begin(program: Program, memory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with references, two photos, memories and the results of an earlier command of each kind."""
-    folder = tmp_path_factory.mktemp("begin")
+    folder = program.folder
     for name, count in (("refs", 3), ("targets", 2)):
         write_coco(folder / name, NOVEL_CLASSES[:3], count, len(name))
-    (folder / "photos").mkdir()
+    for name in ("photos", "tmp"):
+        (folder / name).mkdir()
     for number in range(2):
         scene = draw_scene(np.random.default_rng(number), NOVEL_CLASSES[:3], (60, 80))
         Image.fromarray(scene.image).save(folder / f"photos/{number}.png")
     shutil.copy(memory, folder / "stage.ckpt")
+    shutil.copy(memory.with_name("memory.ckpt"), folder / "filled.ckpt")
+    write_archives(folder / "data")
     for command in (
         f"segment --references refs --save-memory a.memory --images photos --out old {NETWORKS}",
         "memory remove a.memory CLASS --out b.memory",
         "memory merge a.memory --out old.memory",
+        f"track --memory a.memory --images photos --out tracks {NETWORKS} --format mots",
+        "test",
     ):
-        run(program, words(command, folder, nano_checkpoints), folder)
+        ended = program.run(command)
+        assert ended.status == 0, ended.errors
+    (folder / "out").rename(folder / "run")
     shutil.copy(folder / "old/results.json", folder / "old.json")
-    return folder
+    kept = tmp_path_factory.mktemp("begin") / "folder"
+    shutil.copytree(folder, kept)
+    return kept
 
 
-def words(command: str, folder: Path, checkpoints: Checkpoints) -> list[str]:
-    """The words of a command line; those of a stage by its name."""
-    command = COMMANDS.get(command) or command
-    if command in ("fill_memory", "test", "test with a cache"):
-        stage, cache = command.split()[0], ["--model.init_args.cache_dir", "cache"] * ("cache" in command)
-        output = ["--out_path", "new.ckpt"] if stage == "fill_memory" else ["--ckpt_path", "stage.ckpt"]
-        return [*stage_arguments(stage, checkpoints, Path("out")), *output, *cache]
-    return command.replace("CLASS", NOVEL_CLASSES[0].name).split()
+def write_archives(root: Path) -> None:
+    """Write the archives of two data sets, as a person saves them who downloads them another way."""
+    names = {"train2017": ["1.jpg", "2.jpg"], "val2017": ["3.jpg"]}
+    archives = {f"{split}.zip": {f"{split}/{name}": picture(1) for name in files} for split, files in names.items()}
+    archives["annotations_trainval2017.zip"] = {
+        f"annotations/instances_{split}.json": json.dumps(coco_file(files)).encode() for split, files in names.items()
+    }
+    write_files(root / "downloads", {name: zip_of(files) for name, files in archives.items()})
+    write_files(root / "cdfsod", {"FISH.zip": zip_of(cdfsod_files("FISH"))})
 
 
-def run(program: str, arguments: list[str], folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    variables = {**os.environ, **environment}
-    ended = subprocess.run(
-        [*program.split(), *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=120
-    )
-    assert environment or ended.returncode == 0, ended.stderr
-    return ended
+def content(folder: Path) -> Content:
+    """What a folder holds besides ``IGNORED``, with the folder's own name left out of the files."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    found = {f"{name}/" if path.is_dir() else name: path for name, path in paths.items()}
+    kept = {name: path for name, path in found.items() if not any(part in f"/{name}" for part in IGNORED)}
+    return {
+        name: b"" if path.is_dir() else path.read_bytes().replace(bytes(folder), b"HERE") for name, path in kept.items()
+    }
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, with the folder's own name left out of them."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    kept = {name: path for name, path in files.items() if not any(part in f"/{name}" for part in IGNORED)}
-    return {name: path.read_bytes().replace(bytes(folder), b"HERE") for name, path in kept.items()}
+def state(folder: Path) -> str:
+    """What the next command may find in a folder: times and random names are left out, and what is in temporary files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = re.sub(
+            r"[a-z0-9_]{8}(?=\.tmp$)|(?<=/tmp).{8}$|[0-9a-f]{16}(?=\.failure$)", "", f"/{path.relative_to(folder)}"
+        )
+        body = b"" if path.is_dir() or name.endswith(".tmp") or name.startswith("/tmp") else path.read_bytes()
+        if "run.json" in name or "lightning_logs" in name:
+            body = re.sub(rb"\d+", b"", body)
+        digest.update(f"{name}\0{len(body)}\0".encode() + body)
+    return digest.hexdigest()
+
+
+def put(folder: Path, place: Path) -> None:
+    """Put a copy of a folder in the place of another one."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(folder, place, symlinks=True)
+
+
+def points(calls: int, drawn: random.Random) -> Iterator[tuple[int, int]]:
+    """Calls, spread evenly over all, and what happens to each."""
+    every = [(call, fault) for call in range(calls) for fault in FAULTS]
+    count = min(COUNT, len(every))
+    for number in range(count):
+        yield every[drawn.randrange(number * len(every) // count, (number + 1) * len(every) // count)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_disk_that_fails_at_any_call_loses_nothing(
-    command: str, program: str, begin: Path, nano_checkpoints: Checkpoints, tmp_path: Path
+    command: str, program: Program, begin: Path, tmp_path: Path
 ) -> None:
-    arguments, log = words(command, begin, nano_checkpoints), tmp_path / "log"
-    before, undisturbed = content(begin), tmp_path / "undisturbed"
-    shutil.copytree(begin, undisturbed)
-    ended = run(program, arguments, undisturbed, FAULT_BELOW=str(undisturbed), FAULT_LOG=str(log))
-    assert ended.returncode == 0, ended.stderr
-    calls, expected = log.read_text().splitlines(), content(undisturbed)
+    folder, log, copies = program.folder, tmp_path / "log", tmp_path / "copies"
+    put(begin, folder)
+    ended = program.run(command, FAULT_BELOW=folder, FAULT_LOG=log, MODULES=tmp_path / "modules")
+    assert ended.status == 0, ended.errors
+    calls, before, expected = log.read_text().splitlines(), content(begin), content(folder)
     assert expected != before
-    drawn = random.Random(command)
-    problems = []
-    for number in range(COUNT):
-        folder, call, fault = tmp_path / str(number), drawn.randrange(len(calls)), drawn.choice(FAULTS)
-        shutil.copytree(begin, folder)
-        failed = run(program, arguments, folder, FAULT_BELOW=str(folder), FAULT_AT=str(call), FAULT=str(fault))
-        if found := list(complaints(failed, before, content(folder), expected, fault)):
-            problems.append((fault, call, calls[call], found))
-        again = run(program, arguments, folder, AGAIN="")
-        after = content(folder)
-        if command.split()[0] not in TIDY:
-            after = {name: one for name, one in after.items() if not name.endswith(".tmp")}
-        if again.returncode and not (again.returncode == 2 and seen(after) == expected):
-            problems.append((fault, call, calls[call], "again", again.stderr.splitlines()[-1]))
-        elif after != expected:
-            problems.append((fault, call, calls[call], "again", differences(after, expected)))
+    problems: list[object] = []
+    done = {state(begin)}
+
+    def complete(point: Sequence[object]) -> None:
+        """Run the command again, unless it has begun with the same before."""
+        if (found := state(folder)) not in done:
+            done.add(found)
+            again, after = program.run(command), content(folder)
+            if command.split()[0] not in TIDY:
+                after = {name: one for name, one in after.items() if not name.endswith(".tmp")}
+            if again.status and not (again.status == 2 and seen(after) == expected):
+                problems.append((*point, "again", again.errors[-300:]))
+            elif after != expected:
+                problems.append((*point, "again", differences(after, expected)))
+
+    for call_number, fault in points(len(calls), random.Random(command)):
+        put(begin, folder)
+        failed = program.run(command, FAULT_BELOW=folder, FAULT_AT=call_number, FAULT=fault)
+        if found := list(complaints(failed, before, content(folder), expected)):
+            problems.append((fault, call_number, calls[call_number], found))
+        complete((fault, call_number, calls[call_number]))
+
+    copies.mkdir()
+    put(begin, folder)
+    every = -(-len(calls) // (2 * COUNT))
+    program.run(command, FAULT_BELOW=folder, FAULT_COPIES=copies, FAULT_EVERY=every, FAULT_LOG=copies / "log")
+    assert content(folder) == expected
+    calls = (copies / "log").read_text().splitlines()
+    (copies / "log").unlink()
+    for copied in sorted(copies.iterdir(), key=lambda path: int(path.name)):
         shutil.rmtree(folder)
+        copied.rename(folder)
+        point = "killed", int(copied.name), calls[int(copied.name)]
+        problems += [(*point, one) for one in losses(before, content(folder), expected)]
+        complete(point)
     assert not problems, "\n".join(map(str, problems))
 
 
-def complaints(
-    ended: "subprocess.CompletedProcess[str]",
-    before: dict[str, bytes],
-    after: dict[str, bytes],
-    expected: dict[str, bytes],
-    fault: int,
-) -> Iterator[str]:
+def complaints(ended: Ended, before: Content, after: Content, expected: Content) -> Iterator[str]:
     """What is wrong with how a command ended."""
-    lines = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
-    if "Traceback" in ended.stderr:
-        yield f"traceback: {ended.stderr.splitlines()[-1]}"
-    elif ended.returncode == 2 and len(lines) != 1:
+    lines = [line for line in ended.errors.splitlines() if "error" in line.lower()]
+    if "Traceback" in ended.errors or "Exception ignored" in ended.errors:
+        yield f"traceback: {ended.errors.splitlines()[-1]}"
+    elif ended.status == 2 and len(lines) != 1:
         yield f"{len(lines)} lines: {lines}"
-    elif ended.returncode not in ((0, 2, 128 + 9, 247) if fault == KILL else (0, 2)):
-        yield f"status {ended.returncode}: {ended.stderr[-300:]}"
-    if ended.returncode == 0 and seen(after) != expected:
+    elif ended.status not in (0, 2):
+        yield f"status {ended.status}: {ended.errors[-300:]}"
+    if ended.status == 0 and seen(after) != expected:
         yield f"status 0 with {differences(seen(after), expected)}"
-    lost = [name for name, one in before.items() if after.get(name) not in (one, expected.get(name, one))]
-    if lost and not any(name.startswith(".old.") for name in after):
-        yield f"lost: {lost[:5]}"
+    yield from losses(before, after, expected)
 
 
-def seen(files: dict[str, bytes]) -> dict[str, bytes]:
+def losses(before: Content, after: Content, expected: Content) -> Iterator[str]:
+    """What is not what it was, nor what it shall become."""
+    for name, one in before.items():
+        folder, _, rest = name.partition("/")
+        moved = f".{folder}.old/{rest}"  # which the next command moves back or removes
+        if not {one, expected.get(name, one)} & {after.get(name), after.get(moved)}:
+            yield f"lost: {name}"
+
+
+def seen(files: Content) -> Content:
     """The files that are not hidden."""
     return {name: one for name, one in files.items() if not any(part.startswith(".") for part in name.split("/"))}
 
 
-def differences(after: dict[str, bytes], expected: dict[str, bytes]) -> str:
+def differences(after: Content, expected: Content) -> str:
     """How two folders differ."""
     missing, more = expected.keys() - after.keys(), after.keys() - expected.keys()
     others = [name for name in expected.keys() & after.keys() if expected[name] != after[name]]
