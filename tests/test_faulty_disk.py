@@ -12,8 +12,10 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +24,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco
+from no_time_to_train.errors import UserError
+from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.registry import CHECKPOINTS
+from no_time_to_train_extras.app.photos import find_photos
+from no_time_to_train_extras.app.workspace import Workspace
 from tests.conftest import DATA, Checkpoints, stage_arguments
 from tests.prepare.sites import cdfsod_files, coco_file, picture, write_files, zip_of
 from tests.test_download import NAME, Site
@@ -71,6 +78,7 @@ COMMANDS = {
     "prepare coco": "prepare coco --root data --subset",
     "prepare cdfsod": "prepare cdfsod --root data --sets FISH --sam2 nano --device cpu",
     "download": "",
+    "app": "",
     "benchmark": f"benchmark refs/instances.json targets/instances.json --n-shot 1 --out out {NETWORKS}",
     "demo": "demo --n-shot 1 --images 1 --out out",
 }  # fmt: skip
@@ -84,9 +92,9 @@ STAGES = {
     "test with a cache": "--ckpt_path stage.ckpt --model.init_args.cache_dir cache",
 }
 
-#: What tells nothing about the results: records with times, logs, the cache, whose entries are checked, and the files in
-#: the system's temporary folder.
-IGNORED = ("run.json", "lightning_logs/", "cache/", "tmp/")
+#: What tells nothing about the results: records with times, logs, the cache, whose entries are checked, the temporary
+#: folder, and what ``app`` notes.
+IGNORED = ("run.json", "lightning_logs/", "cache/", "proposals/", "tmp/", "answered")
 
 #: The commands that remove what a killed one has left.
 TIDY = ("segment", "results", "boxes-to-masks", "fill_memory", "test", "track")
@@ -116,8 +124,8 @@ class Program:
     def words(self, command: str) -> list[str]:
         """The words of a command line; those of a stage by its name."""
         command = COMMANDS.get(command) or command
-        if command == "download":
-            return ["tests.test_faulty_disk:download", self.address]
+        if command in ("app", "download"):
+            return [f"tests.test_faulty_disk:{command}", self.address]
         if command in STAGES:
             return [*stage_arguments(command.split()[0], self.checkpoints, Path("out")), *STAGES[command].split()]
         return command.replace("CLASS", NOVEL_CLASSES[0].name).split()
@@ -151,6 +159,39 @@ def download(address: str) -> None:
     """The command ``download`` from another address."""
     CHECKPOINTS[NAME] = replace(CHECKPOINTS[NAME], url=address, sha256=None)
     main(["download", NAME, "--folder", "checkpoints"])
+
+
+def app(_: str) -> None:
+    """Steps in the app, and an export. Those that the project has are not done again; it must have all answered ones."""
+    settings = Settings(points_per_side=4)
+    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
+    out, answered, mask = Path("app"), Path("answered"), np.zeros((60, 80), bool)
+    mask[10:30, 10:40] = True
+    try:
+        workspace = Workspace(segmenter, *find_photos(["photos"], out / "uploads", out), out / "app")
+        steps: list[Callable[[], None]] = [
+            lambda: workspace.show("0.png", mask, "boat"),
+            lambda: workspace.set_threshold("boat", 0.4),
+            lambda: workspace.show("1.png", mask, "boat"),
+            lambda: workspace.review("0.png"),
+            lambda: workspace.set_color("boat", "#ff0080"),
+            lambda: workspace.rename_class("boat", "ship"),
+        ]
+        done = workspace.project._done
+        assert done >= (answered.stat().st_size if answered.exists() else 0)
+        for step in steps[done:]:
+            step()
+            with suppress(OSError), answered.open("a") as file:
+                file.write(".")
+        workspace.search.start()
+        with workspace.search.state:
+            workspace.search.state.wait_for(lambda: workspace.search.problem or workspace.search.is_settled(), 60)
+            if workspace.search.problem:
+                raise UserError(workspace.search.problem)
+        workspace.export(out / "export", ["yolo"])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 @pytest.fixture(scope="module")
