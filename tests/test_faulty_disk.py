@@ -162,7 +162,7 @@ def download(address: str) -> None:
 
 
 def app(_: str) -> None:
-    """Steps in the app, and an export. Those that the project has are not done again; it must have all answered ones."""
+    """Steps in the app that its project does not have yet, and an export; the project must have all answered ones."""
     settings = Settings(points_per_side=4)
     segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
     out, answered, mask = Path("app"), Path("answered"), np.zeros((60, 80), bool)
@@ -246,7 +246,7 @@ def content(folder: Path) -> Content:
 
 
 def state(folder: Path) -> str:
-    """What the next command may find in a folder: times and random names are left out, and what is in temporary files."""
+    """What the next command may find in a folder, but times, random names and the content of temporary files."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = re.sub(
@@ -319,6 +319,8 @@ def test_a_disk_that_fails_at_any_call_loses_nothing(
         point = "killed", int(copied.name), calls[int(copied.name)]
         problems += [(*point, one) for one in losses(before, content(folder), expected)]
         complete(point)
+    failed_at, killed_at = min(COUNT, len(FAULTS) * len(calls)), -(-len(calls) // every)
+    print(f"{command}: {len(calls)} calls; {failed_at} failed, {killed_at} killed, {len(done) - 1} states repeated")
     assert not problems, "\n".join(map(str, problems))
 
 
