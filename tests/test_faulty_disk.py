@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -17,19 +18,25 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco
 from no_time_to_train.errors import UserError
+from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.networks.registry import CHECKPOINTS
+from no_time_to_train.networks import build
+from no_time_to_train.networks.registry import CHECKPOINTS, default_checkpoint
 from no_time_to_train_extras.app.photos import find_photos
 from no_time_to_train_extras.app.workspace import Workspace
 from tests.conftest import DATA, Checkpoints, stage_arguments
@@ -151,8 +158,35 @@ def program(nano_checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFact
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library / "faulty.so", source, "-ldl"], check=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LD_PRELOAD", str(library / "faulty.so"))
-        with zygote(library), serving(Site().answer) as address:
+        share = f"{__name__}:share", str(library), *map(str, nano_checkpoints)
+        with zygote(library, *share), serving(Site().answer) as address:
             yield Program(library / "socket", tmp_path_factory.mktemp("commands") / "folder", nano_checkpoints, address)
+
+
+def share(folder: str, sam2: str, dinov2: str) -> None:
+    """In the server: build the networks once for all commands, and keep in a folder what they say about images."""
+    build.build_sam2, build.build_vit = cache(build.build_sam2), cache(build.build_vit)
+    for network, encoder in ((None, None), (sam2, dinov2)):
+        build.build_sam2("sam2_nano", Path(network) if network else default_checkpoint("sam2_nano"))
+        build.build_vit("dinov2_nano", None, Path(encoder) if encoder else default_checkpoint("dinov2_nano"))
+    torch.jit.script = lambda module: module
+    for owner, name in ((MaskProposer, "_encode"), (MaskProposer, "decode"), (Encoder, "patch_tokens")):
+        setattr(owner, name, kept(getattr(owner, name), Path(folder)))
+
+
+def kept(method: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """A method of a network that knows from a folder what it returned before."""
+
+    def call(self: torch.nn.Module, *inputs: Any, **others: Any) -> Any:
+        digest = hashlib.sha256(method.__name__.encode())
+        for leaf in tree_leaves((next(self.parameters()), inputs, others)):
+            digest.update(np.array(leaf).tobytes() if torch.is_tensor(leaf) else repr(leaf).encode())
+        place = folder / digest.hexdigest()
+        if not place.exists():
+            place.write_bytes(pickle.dumps(method(self, *inputs, **others)))
+        return pickle.loads(place.read_bytes())
+
+    return call
 
 
 def download(address: str) -> None:

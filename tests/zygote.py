@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -34,12 +34,18 @@ PRELOADED = (
 )
 
 
-def serve(path: str) -> None:
-    """Import what commands need, then run them one at a time as they arrive."""
+def serve(path: str, *prepare: str) -> None:
+    """Import what commands need, then run them one at a time as they arrive.
+
+    Args:
+        prepare: A function as MODULE:FUNCTION, and its arguments. It is called first.
+    """
     from no_time_to_train.cli import main
 
     for module in PRELOADED:
         import_module(f"no_time_to_train.{module}")
+    if prepare:
+        function_of(prepare[0])(*prepare[1:])
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
@@ -82,9 +88,8 @@ def run(request: dict, descriptors: array.array, main) -> None:
         arguments = request["arguments"]
         sys.argv = ["no-time-to-train", *arguments]
         tempfile.tempdir = None  # the next file asks TMPDIR again
-        module, _, function = arguments[0].partition(":") if arguments else ("", "", "")
-        if function:
-            getattr(import_module(module), function)(*arguments[1:])
+        if arguments and ":" in arguments[0]:
+            function_of(arguments[0])(*arguments[1:])
         else:
             main(arguments)
         status = 0
@@ -100,11 +105,21 @@ def run(request: dict, descriptors: array.array, main) -> None:
         os._exit(status)
 
 
+def function_of(name: str) -> Callable[..., object]:
+    """The function that ``MODULE:FUNCTION`` names."""
+    module, function = name.split(":")
+    return getattr(import_module(module), function)
+
+
 @contextlib.contextmanager
-def zygote(folder: Path) -> Iterator[str]:
-    """Start a server; the command line to call instead of ``no-time-to-train``."""
+def zygote(folder: Path, *prepare: str) -> Iterator[str]:
+    """Start a server; the command line to call instead of ``no-time-to-train``.
+
+    Args:
+        prepare: As of :func:`serve`.
+    """
     path = folder / "socket"
-    command = [sys.executable, "-m", "tests.zygote", str(path)]
+    command = [sys.executable, "-m", "tests.zygote", "serve", str(path), *prepare]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as server:
@@ -140,7 +155,7 @@ def call(
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        serve(sys.argv[1])
+    if sys.argv[1] == "serve":
+        serve(*sys.argv[2:])
     else:
         sys.exit(call(sys.argv[1], sys.argv[2:]))
