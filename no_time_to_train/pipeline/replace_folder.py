@@ -119,7 +119,8 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} is {'a file' if out.is_file() else 'not a folder'}: give a folder for the results")
     nearest = next(folder for folder in (out, *real_path(out).parents) if folder.is_dir())
     try:
-        Path(tempfile.mkdtemp(dir=nearest)).rmdir()  # os.access does not know of read-only systems, nor of /proc
+        with tempfile.TemporaryFile(dir=nearest):  # os.access does not know of read-only systems, nor of /proc
+            pass
     except OSError as error:
         raise UserError(f"{out} cannot be written: {nearest}: {error.strerror}") from error
     foreign = next(foreign_files(out), None)

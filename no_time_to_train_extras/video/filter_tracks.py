@@ -1,6 +1,5 @@
 """Write the results of ``track`` again without objects of low scores: what runs behind ``results filter``."""
 
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from csv import DictReader
@@ -59,7 +58,7 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
         files.save_filmstrip = lambda track, path: link_or_copy(folder / "tracks" / f"{track}.jpg", path)
         objects = files.finish()
         if (folder / RECORD).is_file():
-            shutil.copyfile(folder / RECORD, new / RECORD)
+            link_or_copy(folder / RECORD, new / RECORD)
     left = f"{plural(sum(objects.values()), 'object')} of {len(tracks)}"
     video = " (without the annotated video, which needs the frames)" if had_video else ""
     return f"{left}: {count_labels(objects)}{video}" if objects else left + video
