@@ -12,7 +12,7 @@ from no_time_to_train.files import link_or_copy, read_json
 from no_time_to_train.pipeline.replace_folder import new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
-from no_time_to_train_extras.video.track_files import TrackFiles
+from no_time_to_train_extras.video.track_files import TrackFiles, database_errors
 
 #: What shows in a folder of tracks that a format was written.
 FILES_OF = {"mots": "mots", "youtube-vis": "youtube_vis.json"}
@@ -50,7 +50,7 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
         name for name, part in (("mots", "mots"), ("youtube-vis", "youtube_vis.json")) if (folder / part).exists()
     ]
     had_video = (folder / "video").is_dir()
-    with new_output(out, overwrite) as new:
+    with new_output(out, overwrite) as new, database_errors():
         files = TrackFiles(new, video["name"], memory, places["lines"], places["zones"], formats)
         for frame in frames:
             size = frame["height"], frame["width"]
