@@ -58,8 +58,8 @@ COMMANDS = {
     "segment --overwrite": f"segment --memory b.memory --images photos --out old --overwrite {NETWORKS}",
     "segment --show-references": f"segment --references refs --show-references --out out {NETWORKS}",
     "results filter": f"results filter old --threshold 0.1 --out out --format {FORMATS}",
-    "results filter in place": "results filter old --threshold 0.4",
-    "results filter of tracks": "results filter tracks --threshold 0.4",
+    "results filter in place": "results filter old --threshold 0.99",
+    "results filter of tracks": "results filter tracks --threshold 0.99",
     "memory show": "memory show a.memory --pictures out --dinov2 nano",
     "memory merge": "memory merge a.memory b.memory --out old.memory",
     "memory remove": "memory remove a.memory CLASS --out new.memory",
@@ -239,9 +239,9 @@ def begin(program: Program, memory: Path, tmp_path_factory: pytest.TempPathFacto
         write_coco(folder / name, NOVEL_CLASSES[:3], count, len(name))
     for name in ("photos", "tmp"):
         (folder / name).mkdir()
+    scene = draw_scene(np.random.default_rng(2), NOVEL_CLASSES[:3], (60, 82))
     for number in range(2):
-        scene = draw_scene(np.random.default_rng(number), NOVEL_CLASSES[:3], (60, 80))
-        Image.fromarray(scene.image).save(folder / f"photos/{number}.png")
+        Image.fromarray(scene.image[:, number : number + 80]).save(folder / f"photos/{number}.png")
     shutil.copy(memory, folder / "stage.ckpt")
     shutil.copy(memory.with_name("memory.ckpt"), folder / "filled.ckpt")
     write_archives(folder / "data")
