@@ -99,9 +99,10 @@ STAGES = {
     "test with a cache": "--ckpt_path stage.ckpt --model.init_args.cache_dir cache",
 }
 
-#: What tells nothing about the results: records with times, logs, the cache, whose entries are checked, the temporary
+#: What tells nothing about the results: records with times, logs, caches, whose entries are checked, the temporary
 #: folder, archives, which are removed once they are unpacked, and what ``app`` notes.
-IGNORED = ("run.json", "lightning_logs/", "cache/", "proposals/", "tmp/", "answered", "downloads/")
+CACHES = ("cache/", "proposals/", "shots.memory")
+IGNORED = ("run.json", "lightning_logs/", *CACHES, "tmp/", "answered", "downloads/")
 
 #: The commands that remove what a killed one has left.
 TIDY = ("segment", "results", "boxes-to-masks", "fill_memory", "test", "track")
