@@ -1,7 +1,11 @@
 """Commands on a disk that fails at one call, or in a process that is killed there (slow: minutes).
 
 The library of ``faulty_disk.c``, which is compiled here and loaded with LD_PRELOAD, counts the calls that change files.
-``FAULTS=200 pytest -m slow tests/test_faulty_disk.py`` tries 200 calls of each command instead of a few.
+``FAULTS=200 pytest -m slow tests/test_faulty_disk.py`` tries 200 faults of each command, or all, instead of a few.
+
+A fault costs a fraction of a second: a server has imported all modules, built the networks and knows what they say
+about each image, so that a command is a fork of it. Kills need no run of their own: in one run, the folder is copied
+before the calls. Then the same command is run in what a fault has left, once for each different folder.
 """
 
 import errno
