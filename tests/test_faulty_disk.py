@@ -76,7 +76,8 @@ COMMANDS = {
     f"--image-dir refs/images {NETWORKS}",
     "propose": f"propose --images photos --out new.json {NETWORKS}",
     "boxes-to-masks": "boxes-to-masks refs/instances.json --image-dir refs/images --out new.json --nano --pictures out",
-    "track": f"track --memory a.memory --images photos --out out {NETWORKS} --format mots youtube-vis video",
+    "track": f"track --memory a.memory --images photos --out out {NETWORKS} --threshold 0.2 "
+    "--format mots youtube-vis video",
     "track --overwrite": f"track --memory b.memory --images photos --out tracks {NETWORKS} --overwrite",
     "evaluate": "evaluate --gt targets/instances.json --results old.json --out out",
     "evaluate --explain": f"evaluate --gt {DATA / 'targets.json'} --results run/results.json --explain",
@@ -254,7 +255,7 @@ def begin(program: Program, memory: Path, tmp_path_factory: pytest.TempPathFacto
         f"segment --references refs --save-memory a.memory --images photos --out old {NETWORKS}",
         "memory remove a.memory CLASS --out b.memory",
         "memory merge a.memory --out old.memory",
-        f"track --memory a.memory --images photos --out tracks {NETWORKS} --format mots",
+        f"track --memory a.memory --images photos --out tracks {NETWORKS} --threshold 0.2 --format mots",
         "test",
     ):
         ended = program.run(command)
@@ -290,11 +291,9 @@ def content(folder: Path) -> Content:
 def state(folder: Path) -> str:
     """What the next command may find in a folder, but times, random names and the content of temporary files."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        name = re.sub(
-            r"[a-z0-9_]{8}(?=\.tmp$)|(?<=/tmp).{8}$|[0-9a-f]{16}(?=\.failure$)", "", f"/{path.relative_to(folder)}"
-        )
-        body = b"" if path.is_dir() or name.endswith(".tmp") or name.startswith("/tmp") else path.read_bytes()
+    for path in sorted(set(folder.rglob("*")).difference((folder / "tmp").iterdir())):
+        name = re.sub(r"\w{8}(?=\.tmp$)|[0-9a-f]{16}(?=\.failure$)", "", f"/{path.relative_to(folder)}")
+        body = b"" if path.is_dir() or name.endswith(".tmp") else path.read_bytes()
         if "run.json" in name or "lightning_logs" in name:
             body = re.sub(rb"\d+", b"", body)
         digest.update(f"{name}\0{len(body)}\0".encode() + body)
