@@ -76,10 +76,10 @@ COMMANDS = {
     f"--image-dir refs/images {NETWORKS}",
     "propose": f"propose --images photos --out new.json {NETWORKS}",
     "boxes-to-masks": "boxes-to-masks refs/instances.json --image-dir refs/images --out new.json --nano --pictures out",
-    "track": f"track --memory a.memory --images photos --out out {NETWORKS} --threshold 0.2 "
+    "track": f"track --memory a.memory --images frames --out out {NETWORKS} --threshold 0.2 "
     "--format mots youtube-vis video",
-    "track --overwrite": f"track --memory b.memory --images photos --out tracks {NETWORKS} --overwrite",
-    "evaluate": "evaluate --gt targets/instances.json --results old.json --out out",
+    "track --overwrite": f"track --memory b.memory --images frames --out tracks {NETWORKS} --overwrite",
+    "evaluate": f"evaluate --gt {DATA / 'targets.json'} --results run/results.json --out out",
     "evaluate --explain": f"evaluate --gt {DATA / 'targets.json'} --results run/results.json --explain",
     "report": "report . --out out",
     "fill_memory": "",
@@ -243,11 +243,14 @@ def begin(program: Program, memory: Path, tmp_path_factory: pytest.TempPathFacto
     folder = program.folder
     for name, count in (("refs", 3), ("targets", 2)):
         write_coco(folder / name, NOVEL_CLASSES[:3], count, len(name))
-    for name in ("photos", "tmp"):
+    for name in ("photos", "frames", "tmp"):
         (folder / name).mkdir()
-    scene = draw_scene(np.random.default_rng(2), NOVEL_CLASSES[:3], (60, 82))
-    for number in range(2):
-        Image.fromarray(scene.image[:, number : number + 80]).save(folder / f"photos/{number}.png")
+    scene = draw_scene(np.random.default_rng(2), NOVEL_CLASSES[:3], (60, 83))
+    for number in range(3):
+        picture_of_it = Image.fromarray(scene.image[:, number : number + 80])
+        picture_of_it.save(folder / f"frames/{number}.png")
+        if number < 2:
+            picture_of_it.save(folder / f"photos/{number}.png")
     shutil.copy(memory, folder / "stage.ckpt")
     shutil.copy(memory.with_name("memory.ckpt"), folder / "filled.ckpt")
     write_archives(folder / "data")
@@ -255,13 +258,12 @@ def begin(program: Program, memory: Path, tmp_path_factory: pytest.TempPathFacto
         f"segment --references refs --save-memory a.memory --images photos --out old {NETWORKS}",
         "memory remove a.memory CLASS --out b.memory",
         "memory merge a.memory --out old.memory",
-        f"track --memory a.memory --images photos --out tracks {NETWORKS} --threshold 0.2 --format mots",
+        f"track --memory a.memory --images frames --out tracks {NETWORKS} --threshold 0.2 --format mots",
         "test",
     ):
         ended = program.run(command)
         assert ended.status == 0, ended.errors
     (folder / "out").rename(folder / "run")
-    shutil.copy(folder / "old/results.json", folder / "old.json")
     kept = tmp_path_factory.mktemp("begin") / "folder"
     shutil.copytree(folder, kept)
     return kept
