@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -74,7 +74,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the first error is the one to report
+                temporary.unlink(missing_ok=True)
 
 
 def replace_durably(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from no_time_to_train.commands.options import NetworkOptions
 from no_time_to_train.data.reference_sets import read_references, write_references
 from no_time_to_train.demo import photographs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import sha256
 from no_time_to_train.files import read_json
 from tests.conftest import Refusal, gallery_data
@@ -112,6 +113,18 @@ def test_a_folder_with_other_content_is_not_touched(tmp_path: Path, refusal: Ref
     (tmp_path / "thesis.txt").write_text("years of work")
     assert "holds something that is not a demo" in refusal("demo", "--images", 1, "--out", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_demo_that_a_full_disk_ends_while_it_draws_can_be_repeated(
+    tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, *_: object) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr("no_time_to_train.demo.run_demo.write_coco", full)
+    for _ in range(2):
+        assert refusal("demo", "--out", tmp_path / "demo") == "error: the disk is full"
 
 
 def test_the_model_card_states_the_measured_figures() -> None:

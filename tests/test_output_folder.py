@@ -142,6 +142,9 @@ def test_a_folder_whose_replacement_was_killed_at_the_last_moment_comes_back(pho
     (tmp_path / "out").rename(tmp_path / ".out.old")
     with pytest.raises(UserError, match="holds the results of 5 images"):
         run(tmp_path / "out", photos)
+    (tmp_path / "out").rename(tmp_path / ".out.old")
+    main(["results", "filter", str(tmp_path / "out"), "--threshold", "0.9"])
+    assert len(table(tmp_path / "out/counts.csv")) == 7
 
 
 @pytest.mark.parametrize("score", [0.2, 0.7])

@@ -29,8 +29,9 @@ from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
+from no_time_to_train.pipeline.annotated_videos import Mp4File
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
-from no_time_to_train_extras.video import track_run
+from no_time_to_train_extras.video import track_files, track_run
 from no_time_to_train_extras.video.frames import Frames
 from no_time_to_train_extras.video.live import LiveFrames
 from no_time_to_train_extras.video.moving_scenes import draw_clip
@@ -303,6 +304,38 @@ def test_a_short_run_that_fails_at_its_last_file_is_repeated(inputs: Path, tmp_p
             track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--for", "1s")
     track(inputs, inputs / "clip.avi", "--out", tmp_path / "out", "--for", "1s")
     assert (tmp_path / "out/results.json").is_file()
+
+
+def test_a_full_temporary_folder_ends_a_run_in_one_line(
+    inputs: Path, tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = f"PRAGMA max_page_count = 16; {track_files.TABLES}"
+    monkeypatch.setattr(track_files, "TABLES", tables)
+    words = [
+        "track",
+        "--memory",
+        inputs / "m.memory",
+        "--images",
+        inputs / "clip.avi",
+        "--nano",
+        "--out",
+        tmp_path / "out",
+    ]
+    assert "database or disk is full; TMPDIR names another place" in refusal(*words)
+
+
+def test_a_video_of_which_the_disk_takes_a_part_only_is_refused(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # Windows has none
+    video, earlier = Mp4File(5.0, (64, 48), "this OpenCV writes no videos"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, earlier[1]))
+    try:
+        for number in range(9):
+            video.add(np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8))
+        with pytest.raises(UserError, match=r"v.mp4 cannot be written: is .* full\? TMPDIR"):
+            video.save(tmp_path / "v.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, earlier)
+    assert not (tmp_path / "v.mp4").exists()
 
 
 class Still:

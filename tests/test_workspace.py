@@ -175,6 +175,16 @@ def test_thresholds_are_automatic_and_chosen_ones_stay(workspace: Workspace, ann
     assert workspace.thresholds.of(label) == score
 
 
+def test_references_in_photos_in_which_nothing_is_proposed_stop_no_search(
+    workspace: Workspace, references: list[Reference], folder: Path
+) -> None:
+    workspace.segmenter.segmenter.proposer.pred_iou_thresh = 1.0
+    annotations, _ = take_annotations(references, photos_of(workspace), workspace.segmenter)
+    workspace.confirm(annotations, folder)
+    settle(workspace)
+    assert (workspace.search.problem, workspace.automatic) == ("", {})
+
+
 def test_loaded_classes_keep_the_default(workspace: Workspace, references: list[Reference], tmp_path: Path) -> None:
     workspace.segmenter.add_references(references)
     loaded = Workspace(workspace.segmenter, photos_of(workspace), Videos({}), tmp_path / "other")

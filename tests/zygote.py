@@ -3,7 +3,9 @@
 Run with a socket's path and a command line, this file is the client: it has the command run in its own folder, with its
 own environment and output, and ends with the command's exit status. Tests of the scripts, which call many commands, use
 it. ``DIE_AFTER`` in the environment kills the command after so many seconds, ``INTERRUPT_AFTER`` presses Ctrl-C;
-``LARGEST_FILE`` simulates a disk that is full after so many bytes.
+``LARGEST_FILE`` simulates a disk that is full after so many bytes. ``MODULES`` is a file for the names of the modules
+that the command has imported; the server imports them, and the next such command starts at once. The command
+``MODULE:FUNCTION`` calls a function with the words that follow.
 """
 
 import array
@@ -15,7 +17,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 #: What commands import only once they run.
@@ -30,14 +34,18 @@ PRELOADED = (
 )
 
 
-def serve(path: str) -> None:
-    """Import what commands need, then run them one at a time as they arrive."""
-    from importlib import import_module
+def serve(path: str, *prepare: str) -> None:
+    """Import what commands need, then run them one at a time as they arrive.
 
+    Args:
+        prepare: A function as MODULE:FUNCTION, and its arguments. It is called first.
+    """
     from no_time_to_train.cli import main
 
     for module in PRELOADED:
         import_module(f"no_time_to_train.{module}")
+    if prepare:
+        function_of(prepare[0])(*prepare[1:])
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
@@ -52,7 +60,12 @@ def serve(path: str) -> None:
                     run(json.loads(request), descriptors, main)
                 for descriptor in descriptors:
                     os.close(descriptor)
-                connection.send(bytes([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF]))
+                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
+                if modules := json.loads(request)["environment"].get("MODULES"):
+                    for name in Path(modules).read_text().split():
+                        with contextlib.suppress(Exception):
+                            import_module(name)
+                connection.send(bytes([status]))
 
 
 def run(request: dict, descriptors: array.array, main) -> None:
@@ -72,24 +85,41 @@ def run(request: dict, descriptors: array.array, main) -> None:
             signal.setitimer(signal.ITIMER_REAL, float(os.environ["INTERRUPT_AFTER"]))
         if "LARGEST_FILE" in os.environ:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
-        sys.argv = ["no-time-to-train", *request["arguments"]]
-        main(request["arguments"])
+        arguments = request["arguments"]
+        sys.argv = ["no-time-to-train", *arguments]
+        tempfile.tempdir = None  # the next file asks TMPDIR again
+        if arguments and ":" in arguments[0]:
+            function_of(arguments[0])(*arguments[1:])
+        else:
+            main(arguments)
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
+        if "MODULES" in os.environ:
+            Path(os.environ["MODULES"]).write_text("\n".join(name for name in sys.modules if "__" not in name))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
 
+def function_of(name: str) -> Callable[..., object]:
+    """The function that ``MODULE:FUNCTION`` names."""
+    module, function = name.split(":")
+    return getattr(import_module(module), function)
+
+
 @contextlib.contextmanager
-def zygote(folder: Path) -> Iterator[str]:
-    """Start a server; the command line to call instead of ``no-time-to-train``."""
+def zygote(folder: Path, *prepare: str) -> Iterator[str]:
+    """Start a server; the command line to call instead of ``no-time-to-train``.
+
+    Args:
+        prepare: As of :func:`serve`.
+    """
     path = folder / "socket"
-    command = [sys.executable, "-m", "tests.zygote", str(path)]
+    command = [sys.executable, "-m", "tests.zygote", "serve", str(path), *prepare]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as server:
@@ -101,17 +131,31 @@ def zygote(folder: Path) -> Iterator[str]:
             server.kill()
 
 
-def call(path: str, arguments: list[str]) -> int:
-    """The client: have the server run a command; its exit status."""
+def call(
+    path: str | Path,
+    arguments: list[str],
+    folder: str | Path = ".",
+    environment: Mapping[str, str] = os.environ,
+    output: Sequence[int] = (1, 2),
+) -> int:
+    """The client: have the server run a command; its exit status.
+
+    Args:
+        folder: Where it runs.
+        output: The descriptors of its output and of its errors.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
-        request = json.dumps({"arguments": arguments, "environment": dict(os.environ)})
-        socket.send_fds(connection, [request.encode()], [1, 2, os.open(".", os.O_RDONLY)])
+        connection.settimeout(600)
+        connection.connect(str(path))
+        place = os.open(folder, os.O_RDONLY)
+        request = json.dumps({"arguments": arguments, "environment": dict(environment)})
+        socket.send_fds(connection, [request.encode()], [*output, place])
+        os.close(place)
         return connection.recv(1)[0]
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        serve(sys.argv[1])
+    if sys.argv[1] == "serve":
+        serve(*sys.argv[2:])
     else:
         sys.exit(call(sys.argv[1], sys.argv[2:]))

@@ -35,7 +35,9 @@ def demo(
         no-time-to-train demo --photos
     """
     marks = (CONFIG, PHOTOS)
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not any((out / one).exists() for one in marks))):
+    if out.exists() and (
+        not out.is_dir() or (any(out.glob("[!.]*")) and not any((out / one).exists() for one in marks))
+    ):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
     folder = out / "segment"
     if photos:

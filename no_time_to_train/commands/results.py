@@ -7,7 +7,7 @@ from typing import Literal
 from no_time_to_train.commands.options import LabelFormat
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import real_path
-from no_time_to_train.pipeline.replace_folder import check_output, check_results
+from no_time_to_train.pipeline.replace_folder import check_output, check_results, put_back
 from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train.ranges import Fraction, Positive
 
@@ -44,6 +44,7 @@ def filter(
         no-time-to-train results filter out/ --threshold 0.37 --format yolo --out better/
         no-time-to-train results filter tracks/ --threshold 0.4
     """
+    put_back(results)
     if not results.is_dir():
         raise UserError(f"there is no folder {results}: give the --out folder of segment or track")
     thresholds, of_tracks = Thresholds.parse(threshold or 0, class_score), (results / "tracks.csv").is_file()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, configure, run_stages
+from no_time_to_train.benchmarks.own_data_set import CONFIG, BenchmarkOptions, configure, run_stages
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.files import read_json, write_json
@@ -43,6 +43,8 @@ def write_inputs(out: Path, n_shot: int, images: int, seed: int) -> None:
     print(
         f"drawing {images} targets, and {n_shot} references of each class; the networks have never seen these classes"
     )
+    if not (out / CONFIG).exists():  # it marks the folder as a demo's, which can begin again if it is killed
+        write_json(out / CONFIG, {})
     for folder in ("overlays", "previews", "thumbnails"):  # an earlier demo may have had more targets
         for picture in (out / folder).glob("*.jpg"):
             picture.unlink()

@@ -117,6 +117,9 @@ def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: st
                     finally:
                         _remove_useless(part, etag)
                     print(f"{target} is complete")
+        else:
+            with suppress(OSError):  # a process that was killed after the rename has left the tag
+                _remove_useless(part, etag)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}; free some space or choose another folder") from error
     return target

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import cv2
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.images import open_image
 from no_time_to_train.data.targets import TargetImage
+from no_time_to_train.data.videos import capture
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 
@@ -61,8 +62,9 @@ class Mp4File:
     """
 
     def __init__(self, rate: float, size: tuple[int, int], refusal: str) -> None:
-        self.folder = TemporaryDirectory()
+        self.folder = TemporaryDirectory(ignore_cleanup_errors=True)
         self.temporary = Path(self.folder.name) / "video.mp4"
+        self.frames = 0
         self.writer = cv2.VideoWriter(str(self.temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not self.writer.isOpened():
             raise UserError(refusal)
@@ -70,10 +72,13 @@ class Mp4File:
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Add a frame, uint8 [H, W, 3] BGR."""
         self.writer.write(frame)
+        self.frames += 1
 
     def save(self, path: Path) -> None:
         """Write the file to its place."""
         self.writer.release()
+        if capture(str(self.temporary)).get(cv2.CAP_PROP_FRAME_COUNT) != self.frames:  # OpenCV reports no full disk
+            raise UserError(f"{path} cannot be written: is {gettempdir()} full? TMPDIR names another place")
         with atomic_write(path) as file, self.temporary.open("rb") as source:
             shutil.copyfileobj(source, file)
         self.folder.cleanup()

@@ -1,7 +1,6 @@
 """Write the results of a run again with other thresholds: what runs behind ``no-time-to-train filter``."""
 
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import read_json
+from no_time_to_train.files import link_or_copy, read_json
 from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import check_results, new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
@@ -69,7 +68,7 @@ def filter_results(
             output.add(target, target.read(), records[target.image_id])
         output.finish()
         if (folder / RECORD).is_file():
-            shutil.copyfile(folder / RECORD, new / RECORD)
+            link_or_copy(folder / RECORD, new / RECORD)
     return output.summary
 
 

@@ -108,18 +108,24 @@ def check_results(folder: Path, *needed: str) -> list[str]:
         raise UserError(f"{path} is not the one that segment wrote: {error!r}") from error
 
 
+def put_back(out: Path) -> None:
+    """Put a finished folder back that a process moved away, and was killed before the new one was in its place."""
+    if not out.exists() and _sibling(out, "old").exists():
+        with _locked(out):
+            pass
+
+
 def check_output(out: Path, overwrite: bool) -> None:
     """Check that results may be written to a folder; ``overwrite`` allows it where finished results are in it."""
     if not real_path(out).name:
         raise UserError(f"{out} cannot be written: choose a folder in it")
-    if _sibling(out, "old").exists() and not out.exists():
-        with _locked(out):  # a process was killed while it replaced the folder
-            pass
+    put_back(out)
     if os.path.lexists(out) and not out.is_dir():
         raise UserError(f"{out} is {'a file' if out.is_file() else 'not a folder'}: give a folder for the results")
     nearest = next(folder for folder in (out, *real_path(out).parents) if folder.is_dir())
     try:
-        Path(tempfile.mkdtemp(dir=nearest)).rmdir()  # os.access does not know of read-only systems, nor of /proc
+        with tempfile.TemporaryFile(dir=nearest):  # os.access does not know of read-only systems, nor of /proc
+            pass
     except OSError as error:
         raise UserError(f"{out} cannot be written: {nearest}: {error.strerror}") from error
     foreign = next(foreign_files(out), None)

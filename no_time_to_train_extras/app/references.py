@@ -183,7 +183,8 @@ class AutomaticThresholds:
 def small_masks(proposals: DescribedProposals, height: int, width: int) -> Masks:
     """All masks at a small size, one by one: those of a large photo would not fit into memory together."""
     small = np.zeros((len(proposals), height, width), bool)
-    for number, row in enumerate(torch.arange(len(proposals)).split(1)):
+    for number in range(len(proposals)):
+        row = torch.tensor([number])
         mask = proposals.at_full_size(row, proposals.upsampled_masks(row))[0].astype(np.float32)
         small[number] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) >= 0.5
     return Masks.pack(small)

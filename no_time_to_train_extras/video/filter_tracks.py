@@ -1,6 +1,5 @@
 """Write the results of ``track`` again without objects of low scores: what runs behind ``results filter``."""
 
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from csv import DictReader
@@ -13,7 +12,7 @@ from no_time_to_train.files import link_or_copy, read_json
 from no_time_to_train.pipeline.replace_folder import new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
-from no_time_to_train_extras.video.track_files import TrackFiles
+from no_time_to_train_extras.video.track_files import TrackFiles, database_errors
 
 #: What shows in a folder of tracks that a format was written.
 FILES_OF = {"mots": "mots", "youtube-vis": "youtube_vis.json"}
@@ -51,7 +50,7 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
         name for name, part in (("mots", "mots"), ("youtube-vis", "youtube_vis.json")) if (folder / part).exists()
     ]
     had_video = (folder / "video").is_dir()
-    with new_output(out, overwrite) as new:
+    with new_output(out, overwrite) as new, database_errors():
         files = TrackFiles(new, video["name"], memory, places["lines"], places["zones"], formats)
         for frame in frames:
             size = frame["height"], frame["width"]
@@ -59,7 +58,7 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
         files.save_filmstrip = lambda track, path: link_or_copy(folder / "tracks" / f"{track}.jpg", path)
         objects = files.finish()
         if (folder / RECORD).is_file():
-            shutil.copyfile(folder / RECORD, new / RECORD)
+            link_or_copy(folder / RECORD, new / RECORD)
     left = f"{plural(sum(objects.values()), 'object')} of {len(tracks)}"
     video = " (without the annotated video, which needs the frames)" if had_video else ""
     return f"{left}: {count_labels(objects)}{video}" if objects else left + video

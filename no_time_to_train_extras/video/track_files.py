@@ -1,10 +1,13 @@
 """The files that ``track`` writes. Whatever the length of a video, little of them is in memory."""
 
 import json
+import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, groupby, product
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area, mask_box
+from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.output_folder import write_table
@@ -69,6 +73,16 @@ YOUTUBE_VIS = """SELECT JSON_OBJECT('id', track, 'video_id', 1, 'category_id', c
 'areas', JSON_GROUP_ARRAY(area))
 FROM (SELECT tracks.*, rle, box, area FROM tracks JOIN frames ON tracks.track = ?
       LEFT JOIN instances ON instances.track = tracks.track AND instances.frame = frames.frame ORDER BY frames.frame)"""
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Report a full disk under the database, whose file is in the system's temporary folder, as a UserError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        place = os.environ.get("SQLITE_TMPDIR", gettempdir())
+        raise UserError(f"{place} cannot hold what is in the frames: {error}; TMPDIR names another place") from error
 
 
 class TrackFiles:

@@ -24,7 +24,7 @@ from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.pipeline.summary import count_labels
 from no_time_to_train_extras.video.crossings import Points
 from no_time_to_train_extras.video.frames import Frame, Frames
-from no_time_to_train_extras.video.track_files import TrackFiles
+from no_time_to_train_extras.video.track_files import TrackFiles, database_errors
 from no_time_to_train_extras.video.track_frames import TrackedFrame, track_frames
 from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
 
@@ -90,7 +90,7 @@ class TrackRun:
         with output_of_run(out, overwrite) as folder:
             journal = None if self.frames.live else Journal(folder / "results.json")
             running = nullcontext() if journal is None else journal.run(self._depends_on())
-            with running, _nothing_left(folder, journal) as earlier:
+            with running, _nothing_left(folder, journal) as earlier, database_errors():
                 remove_leftovers_in(folder)
                 places = self.lines, self.zones, self.formats, self.frames.rate
                 files = TrackFiles(folder, self.frames.name, self.segmenter.memory, *places)
