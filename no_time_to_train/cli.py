@@ -47,15 +47,13 @@ def main(argv: list[str] | None = None) -> None:
             print(f"error: {one_line(f'{where}{error.strerror}')}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        text = " ".join(str(error).split())
+        text = one_line(" ".join(str(error).split()) or "an allocation failed")
         of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
         if not (of_torch or isinstance(error, MemoryError)):
             raise
         advice = "give a smaller --preset, fewer --images-per-batch or smaller images"
         if is_first_process():
-            print(
-                f"error: the memory is too small: {one_line(text) or 'an allocation failed'}; {advice}", file=sys.stderr
-            )
+            print(f"error: the memory is too small: {text}; {advice}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         by_signal = str(error) == "SIGTERM"

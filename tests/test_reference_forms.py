@@ -1,6 +1,7 @@
 """References in every form: what belongs together, the command line, and mistakes, which are explained."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,24 @@ def test_an_image_that_is_not_there_is_named(name: str, complaint: str, tmp_path
         path.unlink()
     with pytest.raises(UserError, match=complaint):
         find_references(tmp_path)
+
+
+def test_the_images_of_annotations_in_many_folders_are_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in "abcdefgh":
+        Image.new("RGB", (20, 20)).save(tmp_path / f"photos/{name}.png")
+        write(
+            tmp_path / f"annotations of {name}/1.xml",
+            f"<annotation><filename>{name}.png</filename><object><name>thing</name><bndbox><xmin>2</xmin>"
+            "<ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>",
+        )
+    walked = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda place, **options: walked.append(place) or walk(place, **options))
+    assert [one.image.stem for one in find_references(tmp_path).references] == [*"abcdefgh"]
+    assert walked.count(tmp_path) == 1
 
 
 def test_two_images_with_the_annotated_name_are_refused(photo: Photo, tmp_path: Path) -> None:

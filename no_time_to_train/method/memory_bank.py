@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, count
+from itertools import chain
+from itertools import count as count_from
 from typing import Any
 
 import torch
@@ -223,4 +224,4 @@ class MemoryBank:
 
 def free_id(taken: Collection[int]) -> int:
     """The category id after the largest one; where that has more than 64 bits, the first free one."""
-    return next(one for one in chain([max(taken, default=0) + 1], count(1)) if one < 2**63 and one not in taken)
+    return next(one for one in chain([max(taken, default=0) + 1], count_from(1)) if one < 2**63 and one not in taken)

@@ -53,7 +53,7 @@ MOST_NUMBERS = 1024
 
 
 def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
-    """The masks, bool [H, W], of all colors of an image but black and VOC's border color, in the order of VOC's numbers.
+    """The masks, bool [H, W], of all colors of an image but black and VOC's border, in VOC's order.
 
     Numbers of 16 bits count as the colors that VOC has for them.
     """
