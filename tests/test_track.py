@@ -296,7 +296,7 @@ def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
 
 
 def test_a_run_does_not_resume_with_a_frame_that_was_replaced_by_one_of_the_same_size(
-    inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+    inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: Patch, refusal: Refusal
 ) -> None:
     monkeypatch.setattr(track_run, "FRAMES_AT_ONCE", 2)
     for number in range(8):

@@ -71,7 +71,7 @@ def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
             f"mask {path} has {len(found)} colors: save masks as PNG without smooth edges, a color per object"
         )
     masks: dict[Key, NDArray[np.bool_]] = {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255): codes == c for c in found}
-    numbers_of = {color: number for number, color in enumerate(voc_colors())}
+    numbers_of: dict[Key, int] = {color: number for number, color in enumerate(voc_colors())}
     ordered = sorted(masks.items(), key=lambda one: numbers_of.get(one[0], len(numbers_of)))
     return {color: mask for color, mask in ordered if color != VOC_BORDER}
 
@@ -79,7 +79,7 @@ def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
 def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
     """The masks, bool [H, W], of an image with low values or several colors; None where it is one mask in two tones.
 
-    Of values, 0 is the background, and 255 is ignored unless it is the only one.
+    Of values, 0 is the background, and 255, or 65535 where others are above 255, is ignored unless it is the only one.
     """
     image = open_image(path)
     if image.has_transparency_data and len(np.unique(np.asarray(image.convert("RGBA"))[..., 3] > 127)) > 1:
@@ -96,9 +96,10 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
             return masks if len(masks) > 1 else None
         values = values[..., 0]
     found = [int(value) for value in np.unique(values) if value]
-    low = [value for value in found if value not in (255, 65535)]
+    ignored, most = (255, MOST_KEYS) if not set(found).difference(range(256), [65535]) else (65535, MOST_NUMBERS)
+    low = [value for value in found if value not in (ignored, 65535)]
     is_number = bool(low) and (
-        max(low) <= LOW or (255 not in found and len(low) <= MOST_KEYS and max(low) < 2 * len(low))
+        max(low) <= LOW or (ignored not in found and len(low) <= most and max(low) < 2 * len(low))
     )
     return {value: values == value for value in low} if is_number and values.dtype.kind in "uib" else None
 
