@@ -46,6 +46,15 @@ def main(argv: list[str] | None = None) -> None:
             where = f"{error.filename}: " if error.filename is not None else ""
             print(f"error: {one_line(f'{where}{error.strerror}')}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        text = one_line(" ".join(str(error).split()) or "an allocation failed")
+        of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
+        if not (of_torch or isinstance(error, MemoryError)):
+            raise
+        advice = "give a smaller --preset, fewer --images-per-batch or smaller images"
+        if is_first_process():
+            print(f"error: the memory is too small: {text}; {advice}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt as error:
         by_signal = str(error) == "SIGTERM"
         if is_first_process():

@@ -1,8 +1,10 @@
 """Several images, or tiles of one, in the encoders at once: the results are those of one after the other."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -118,6 +120,17 @@ def test_a_full_gpu_halves_the_images_at_once_with_a_notice_and_the_same_result(
     with pytest.warns(UserNotice, match="from now on 1 images at once, .*images_per_batch"):
         same(list(segmenter.segment_many(photos, 0, progress=False)), expected)
     assert seen["sam2"] == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_memory_that_is_too_small_for_one_image_ends_a_command_in_one_line(
+    photo: Photo, tmp_path: Path, error: Exception, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "forward", Mock(side_effect=error))
+    command = ["segment", "--reference", photo.reference(), "--images", photo.path, "--out", tmp_path / "out", "--nano"]
+    assert f"the memory is too small: {error}; give a smaller --preset" in refusal(*command, "--device", "cpu")
 
 
 @pytest.mark.parametrize(("gibibytes", "count"), [(80, 8), (16, 4), (2, 1)])

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.outlines import outlines
+from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle  # which is tested with a real export
 from no_time_to_train.method.memory_bank import Category
 
@@ -197,12 +198,33 @@ def test_voc_has_boxes_from_one_and_masks_as_pictures(image: LabeledImage, tmp_p
     assert (folder / "ImageSets/Segmentation/default.txt").read_text() == f"{STEM}\n"
 
 
-def test_a_picture_of_more_than_255_objects_keeps_their_numbers(image: LabeledImage, tmp_path: Path) -> None:
-    masks = [rectangle(row, column, 1, 2) for row in range(0, HEIGHT, 4) for column in range(0, WIDTH - 2, 4)]
-    folder = write("voc", image, [LabeledObject("boat", box_of(mask), mask, 0.5) for mask in masks], tmp_path)
+@pytest.mark.parametrize("count", [255, 300])
+def test_voc_gives_back_more_objects_than_it_has_colors_also_two_of_one_box(
+    count: int, image: LabeledImage, tmp_path: Path
+) -> None:
+    places = [(row, column) for row in range(0, HEIGHT, 3) for column in range(41, WIDTH - 2, 3)]
+    masks = [rectangle(row, column, 1, 2) for row, column in places][: count - 2]
+    masks += [rectangle(5, 5, 1, 1) | rectangle(30, 30, 1, 1), rectangle(5, 30, 1, 1) | rectangle(30, 5, 1, 1)]
+    objects = [LabeledObject("boat", box_of(mask), mask, 0.5) for mask in masks]
+    folder = write("voc", image, objects, tmp_path)
     numbers = np.asarray(Image.open(folder / f"SegmentationObject/{STEM}.png"))
-    assert len(masks) > 255
-    assert [numbers[mask].tolist() for mask in masks] == [[number, number] for number in range(1, len(masks) + 1)]
+    assert [set(numbers[mask].tolist()) for mask in masks] == [{number} for number in range(1, count + 1)]
+    for mask, found in zip(masks, find_references(folder).references, strict=True):
+        assert (found.read_mask() == mask).all()
+
+
+def test_the_colors_of_300_classes_have_names_also_with_colons(image: LabeledImage, tmp_path: Path) -> None:
+    categories = [Category(number, f"scale 1:{number}") for number in range(1, 301)]
+    files = FORMATS["voc"](tmp_path / "voc", categories)
+    labels = [categories[index].name for index in (0, 254, 299)]
+    objects = [
+        LabeledObject(label, box_of(rectangle(9 * i, 9, 5, 5)), rectangle(9 * i, 9, 5, 5))
+        for i, label in enumerate(labels)
+    ]
+    files.add(replace(image, stem="photo"), objects)
+    files.finish()
+    shutil.rmtree(tmp_path / "voc/Annotations")
+    assert [one.label for one in find_references(tmp_path / "voc").references] == labels
 
 
 def test_cvat_reads_polygons_and_masks(image: LabeledImage, tmp_path: Path) -> None:
@@ -245,6 +267,18 @@ def test_crops_are_the_objects_on_transparency(image: LabeledImage, tmp_path: Pa
     assert (of_box == (128, 128, 128, 255)).all()
     assert of_box.shape[:2] == (10, 30)
     assert {path.parent.name for path in folder.rglob("*.png")} == {"boat", "鳥: 'gull'"}
+
+
+def test_a_crop_has_a_pixel_and_a_name_that_disks_take_in_a_folder_of_its_class(
+    image: LabeledImage, tmp_path: Path
+) -> None:
+    files = FORMATS["crops"](tmp_path / "crops", [Category(1, "a/b"), Category(2, "a\\b")])
+    boxes = [(5.2, 5.2, 5.4, 5.4), (WIDTH - 0.4, 3, WIDTH + 9, 7), (-5, -5, -1, -1)]
+    objects = [LabeledObject(label, box) for box, label in zip(boxes, ["a/b", "a\\b", "a/b"], strict=True)]
+    files.add(replace(image, stem="/".join(["d" * 150] * 2)), objects)
+    crops = sorted((tmp_path / "crops").rglob("*.png"))
+    assert [path.parent.relative_to(tmp_path / "crops").as_posix() for path in crops] == ["a_b", "a_b", "a_b_2"]
+    assert [Image.open(path).size for path in crops] == [(1, 1), (1, 1), (1, 4)]
 
 
 def test_every_fifth_image_is_of_the_validation_set(image: LabeledImage, tmp_path: Path) -> None:

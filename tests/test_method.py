@@ -28,6 +28,33 @@ from no_time_to_train.visual.memory_pictures import kmeans, principal_components
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
 
 
+def test_joining_1000_classes_compares_none_of_them_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    banks = [MemoryBank.empty([Category(number, f"{letter}{number}") for number in range(500)], 2) for letter in "ab"]
+    for bank in banks:
+        bank.vectors, bank.class_index, bank.weights = torch.rand(500, 2), torch.arange(500), torch.ones(500)
+        bank.__post_init__()
+        bank.sources, bank.crops, bank.images = ([None] * 500 for _ in range(3))
+    compared = 0
+
+    def counted(ours: Category, theirs: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return isinstance(theirs, Category) and (ours.id, ours.name) == (theirs.id, theirs.name)
+
+    monkeypatch.setattr(Category, "__eq__", counted)
+    joined = MemoryBank.join(banks)
+    assert [category.id for category in joined.categories] == [*range(1000)]
+    assert compared < 2000
+
+
+def test_ids_of_joined_classes_fit_a_memory_file(tmp_path: Path) -> None:
+    banks = [MemoryBank.empty([Category(2**63 - 1, name)], 2) for name in "ab"]
+    for bank in banks:
+        bank.add(0, torch.rand(2), torch.tensor(1.0))
+    save_memory(MemoryBank.join(banks), tmp_path / "joined.memory")
+    assert load_memory(tmp_path / "joined.memory").categories == [Category(1, "b"), Category(2**63 - 1, "a")]
+
+
 def test_a_memory_of_version_0_1_is_read(tmp_path: Path) -> None:
     """Format 1 pads the shots of every class to the same number, and keeps references and pictures by category id."""
     vectors, weights = torch.rand(2, 3, 4), torch.tensor([[5.0, 0.0, 2.0], [0.0, 3.0, 0.0]])

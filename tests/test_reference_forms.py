@@ -1,10 +1,12 @@
 """References in every form: what belongs together, the command line, and mistakes, which are explained."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,7 +14,7 @@ from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.errors import UserError, UserNotice
 from tests.conftest import DATA, Photo
-from tests.reference_folders import LABEL, class_folder, coco, labelme, yolo
+from tests.reference_folders import LABEL, class_folder, coco, labelme, write, yolo
 
 
 def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path) -> None:
@@ -114,6 +116,35 @@ def test_an_image_that_is_not_there_is_named(name: str, complaint: str, tmp_path
         path.unlink()
     with pytest.raises(UserError, match=complaint):
         find_references(tmp_path)
+
+
+def test_the_images_of_annotations_in_many_folders_are_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in "abcdefgh":
+        Image.new("RGB", (20, 20)).save(tmp_path / f"photos/{name}.png")
+        write(
+            tmp_path / f"annotations of {name}/1.xml",
+            f"<annotation><filename>{name}.png</filename><object><name>thing</name><bndbox><xmin>2</xmin>"
+            "<ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>",
+        )
+    walked = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda place, **options: walked.append(place) or walk(place, **options))
+    assert [one.image.stem for one in find_references(tmp_path).references] == [*"abcdefgh"]
+    assert walked.count(tmp_path) == 1
+
+
+def test_a_mask_of_16_bits_numbers_more_than_255_objects(tmp_path: Path) -> None:
+    numbers = np.zeros((60, 60), np.uint16)
+    numbers[::3, ::3] = np.arange(1, 401).reshape(20, 20)
+    for folder, picture in (("images", Image.new("RGB", (60, 60))), ("masks", Image.fromarray(numbers))):
+        (tmp_path / "star" / folder).mkdir(parents=True)
+        picture.save(tmp_path / "star" / folder / "1.png")
+    masks = [one.read_mask() for one in find_references(tmp_path).references]
+    places = [[y, x] for y in range(0, 60, 3) for x in range(0, 60, 3)]
+    assert [np.argwhere(mask).tolist() for mask in masks] == [[place] for place in places]
 
 
 def test_two_images_with_the_annotated_name_are_refused(photo: Photo, tmp_path: Path) -> None:

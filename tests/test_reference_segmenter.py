@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -260,6 +261,14 @@ def test_a_notice_says_that_an_image_reached_the_limit(nano_checkpoints: Checkpo
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     with pytest.warns(UserNotice, match=r"has 1 instances, the most that are returned.*max_instances"):
         segmenter.segment(photo.path, threshold=0.01)
+
+
+def test_a_pickled_segmenter_finds_the_same(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    segmenter.add_reference("thing", photo.path, box=(10, 10, 60, 60))
+    again = pickle.loads(pickle.dumps(segmenter))
+    assert again.segment(photo.path, 0).to_coco() == segmenter.segment(photo.path, 0).to_coco()
+    again.add_reference("box", photo.path, box=(20, 20, 60, 60))
+    assert again.classes == [*segmenter.classes, "box"]
 
 
 def test_classes_are_listed_and_removed(segmenter: ReferenceSegmenter, photo: Photo) -> None:

@@ -213,6 +213,15 @@ def test_an_image_whose_sender_has_left_is_not_computed(url: str, service: Servi
     assert service.queue.images == done + 1
 
 
+def test_a_client_that_leaves_while_it_sends_is_no_error_of_the_server(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as client:
+        client.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
+    wait_until(lambda: b'path="/segment",status="499"' in call(url, "/metrics").body)
+    assert not caplog.records
+
+
 def test_an_image_that_waits_when_the_queue_is_closed_is_refused(service: Service, content: bytes) -> None:
     closing = replace(service, queue=ComputeQueue(2))
     metrics = Metrics()

@@ -296,6 +296,22 @@ def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
+def test_a_run_does_not_resume_with_a_frame_that_was_replaced_by_one_of_the_same_size(
+    inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: Patch, refusal: Refusal
+) -> None:
+    monkeypatch.setattr(track_run, "FRAMES_AT_ONCE", 2)
+    for number in range(8):
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.fromarray(draw(number)).save(tmp_path / f"frames/{number}.bmp")
+    finder.error, finder.calls = RuntimeError("killed"), 6
+    with pytest.raises(RuntimeError):
+        track(inputs, tmp_path / "frames", "--out", tmp_path / "out")
+    finder.error = None
+    Image.fromarray(draw(20)).save(tmp_path / "frames/1.bmp")
+    command = ["--memory", inputs / "m.memory", "--images", tmp_path / "frames", "--out", tmp_path / "out", "--nano"]
+    assert "of a run with another video" in refusal("track", *command)
+
+
 def test_a_short_run_that_fails_at_its_last_file_is_repeated(inputs: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     full = Mock(side_effect=UserError("out/images.json cannot be written: No space left on device"))
     with monkeypatch.context() as patch:

@@ -529,12 +529,15 @@ def test_a_renamed_class_keeps_its_color_and_one_that_it_joins_has_its_own(
 ) -> None:
     workspace.confirm(annotations, SOURCE)
     first, second, *_ = workspace.classes
+    workspace.set_threshold(first, 0.25)
+    workspace.set_threshold(second, 0.75)
     workspace.set_color(first, "#ff0080")
     workspace.set_color("no class", "#ff0080")
     workspace.rename_class(first, "new name")
     assert workspace.project.colors == {"new name": "#ff0080"}
     workspace.rename_class("new name", second)
     assert workspace.project.colors == {}
+    assert workspace.project.thresholds == {second: 0.75}
     workspace.undo()
     with pytest.raises(UserError, match="'pink' is no color"):
         workspace.set_color("new name", "pink")

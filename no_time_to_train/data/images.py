@@ -375,10 +375,10 @@ def save_numbers(numbers: NDArray[np.uint16], path: Path, palette: Sequence[int]
     """Write a number per pixel as a PNG file.
 
     Args:
-        numbers: uint16 [H, W]. If one is above 255, the file has 16 bits and no palette.
-        palette: Red, green and blue of each number from 1 to 255; 0 is black.
+        numbers: uint16 [H, W]. If one has no color, the file has 16 bits and no palette.
+        palette: Red, green and blue of each number from 1 on, of at most 255; 0 is black.
     """
-    if numbers.max(initial=0) > 255:
+    if numbers.max(initial=0) > len(palette) // 3:
         picture = Image.fromarray(numbers)
     else:
         picture = Image.fromarray(numbers.astype(np.uint8)).convert("P")

@@ -25,7 +25,7 @@ LONGEST_WRITTEN_PART, LONGEST_WRITTEN_PATH = 200, 1000
 SUFFIX = r"\.[A-Za-z][A-Za-z0-9]{1,4}$"
 
 #: What names of files are written without: everywhere, and on Windows, where they would name a stream or a device.
-UNWRITABLE = r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+UNWRITABLE = r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]"
 UNWRITABLE_ON_WINDOWS = (
     UNWRITABLE + r"""|[<>:"|?*]|[. ]+(?=/|$)|(?<![^/])(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?=[. ]*([./]|$))"""
 )
@@ -92,8 +92,9 @@ def check_file_name(name: str) -> None:
 
 
 def is_printable(name: str) -> bool:
-    """Whether a text has no control character, no lone surrogate, and no separator of lines."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
+    """Whether a text has no control character, no lone surrogate, no separator of lines, and all of it fits XML."""
+    bad = ("Cc", "Cs", "Zl", "Zp")
+    return not any(unicodedata.category(character) in bad or character in "\ufffe\uffff" for character in name)
 
 
 def clean_name(name: str) -> str:

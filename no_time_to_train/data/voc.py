@@ -9,8 +9,8 @@ VOC_CLASSES = [
 ]
 
 
-def voc_colors() -> list[tuple[int, int, int]]:
-    """The 256 colors of Pascal VOC's palette: the bits of a number, dealt out to red, green and blue from the top."""
-    numbers = np.arange(256)
-    channels = [sum(((numbers >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
+def voc_colors(count: int = 256) -> list[tuple[int, int, int]]:
+    """The colors of Pascal VOC's palette: the bits of a number, dealt out to red, green and blue from the top."""
+    numbers = np.arange(count)
+    channels = [sum(((numbers >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
     return [(int(r), int(g), int(b)) for r, g, b in zip(*channels, strict=True)]

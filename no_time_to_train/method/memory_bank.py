@@ -1,7 +1,9 @@
 """The memory bank: one vector per reference instance (stage 1), one prototype per class (stage 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from itertools import count as count_from
 from typing import Any
 
 import torch
@@ -140,10 +142,12 @@ class MemoryBank:
         Classes of the same name become one class. A class whose id is taken gets the next free id.
         """
         merged: dict[str, Category] = {}
+        taken: set[int] = set()
         for category in (category for bank in banks for category in bank.categories):
-            taken = {other.id for other in merged.values()}
-            free = category.id if category.id not in taken else max(taken) + 1
-            merged.setdefault(category.name, Category(free, category.name))
+            if category.name not in merged:
+                free = category.id if category.id not in taken else free_id(taken)
+                merged[category.name] = Category(free, category.name)
+                taken.add(free)
         index = {name: position for position, name in enumerate(merged)}
         class_index = [index[bank.categories[i].name] for bank in banks for i in bank.class_index.tolist()]
         joined = cls(
@@ -162,8 +166,10 @@ class MemoryBank:
     def renumber(self, ids: dict[str, int]) -> "MemoryBank":
         """The same bank with the given category ids, by class name. Other classes get the ids after the largest one."""
         names = [category.name for category in self.categories]
-        free = iter(range(1 + max(ids.values(), default=0), 1 + max(ids.values(), default=0) + len(names)))
-        return self._with_categories([Category(ids[name] if name in ids else next(free), name) for name in names])
+        ids = dict(ids)
+        for name in names:
+            ids.setdefault(name, free_id(ids.values()))
+        return self._with_categories([Category(ids[name], name) for name in names])
 
     def remove(self, names: Sequence[str]) -> "MemoryBank":
         """The same bank without the classes of these names."""
@@ -206,10 +212,16 @@ class MemoryBank:
     def _with_categories(self, categories: Sequence[Category | None]) -> "MemoryBank":
         """A post-processed bank whose classes are replaced one by one; None removes a class and its references."""
         ordered = sorted(filter(None, categories), key=lambda category: category.id)
-        new_index = torch.tensor([-1 if category is None else ordered.index(category) for category in categories])
+        places: dict[Category | None, int] = {category: place for place, category in enumerate(ordered)}
+        new_index = torch.tensor([places.get(category, -1) for category in categories])
         class_index = new_index[self.class_index]
         order = class_index.argsort(stable=True)
         order = order[class_index[order] >= 0]
         bank = replace(self._choose(order), categories=ordered, class_index=class_index[order])
         bank.postprocess()
         return bank
+
+
+def free_id(taken: Collection[int]) -> int:
+    """The category id after the largest one; where that has more than 64 bits, the first free one."""
+    return next(one for one in chain([max(taken, default=0) + 1], count_from(1)) if one < 2**63 and one not in taken)

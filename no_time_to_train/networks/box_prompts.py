@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
+from torch import nn
+from torchvision.transforms import Normalize, Resize
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import sha256
@@ -72,6 +74,9 @@ class Sam2Boxes(BoxSegmenter):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
             super().__init__(SAM2ImagePredictor(sam2), name)
+        transforms = self.predictor._transforms  # a script can be neither pickled nor sent to another process
+        normalize = Normalize(transforms.mean, transforms.std)
+        transforms.transforms = nn.Sequential(Resize((transforms.resolution,) * 2), normalize)
         # The predictor assumes an input of 1024 pixels, but that of the nano network is smaller.
         self.predictor._bb_feat_sizes = [(sam2.image_size // stride,) * 2 for stride in (4, 8, 16)]
 

@@ -251,12 +251,12 @@ class Workspace:
             raise UserError(f"class {label} comes from a memory file: it cannot be renamed here")
         with self.project.lock:
             renamed = [replace(one, label=name) for one in self.project.annotations.values() if one.label == label]
-            score = self.project.thresholds.get(label)
-            thresholds = {} if score is None else {label: None, name: score}
-            color = {} if name in self.classes else {name: self.project.colors.get(label)}
+            new = name not in self.classes  # a class that it joins keeps its own threshold and color
+            thresholds = {label: None, **({name: self.project.thresholds.get(label)} if new else {})}
+            colors = {label: None, **({name: self.project.colors.get(label)} if new else {})}
             if renamed and name != label:
                 # They keep their ids.
-                step = Step(f"{label} is called {name}", renamed, (), thresholds, colors={label: None, **color})
+                step = Step(f"{label} is called {name}", renamed, (), thresholds, colors=colors)
                 self.project.do(step)
                 self.learn()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
@@ -91,6 +92,8 @@ class RequestGuard:
             await self.api(scope, body.receive, sending)
         except HTTPException as error:
             await refuse(error)(scope, receive, sending)
+        except ClientDisconnect:  # in the middle of its request
+            status = 499
         finally:
             self.held -= body.size
             route = getattr(scope.get("route"), "path", "other")

@@ -64,6 +64,7 @@ def test_names_differ_from_each_other_and_from_folders() -> None:
         (LONG, f"{'ü' * 93}~????????.png"),
         ("/".join([*["d" * 150] * 8, "photo.png"]), "????????/photo.png"),
         ("a\0b.png", "a%00b.png"),
+        ("a\uffff.png", "a%EF%BF%BF.png"),  # XML cannot hold it
     ],
 )
 def test_names_are_text_that_every_system_can_write(name: str, expected: str) -> None:

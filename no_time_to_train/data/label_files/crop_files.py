@@ -1,5 +1,6 @@
 """Crops: each object alone, cut out of its image."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,12 +21,12 @@ class CropFiles(LabelFiles):
     form = "crops"
 
     def begin(self) -> None:
-        folders = unique_names([clean_name(name.replace("/", "_")) for name in self.names])
+        folders = unique_names([clean_name(re.sub(r"[/\\]", "_", name)) for name in self.names])
         self.folders = dict(zip(self.names, folders, strict=True))
         self.stems: set[str] = set()
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
-        stem = image.stem.replace("/", "_")
+        stem = clean_name(image.stem.replace("/", "_"))  # which shortens it
         while stem.casefold() in self.stems:
             stem += "_"
         self.stems.add(stem.casefold())
@@ -33,7 +34,8 @@ class CropFiles(LabelFiles):
             return
         pixels = as_rgb(image.path, (image.height, image.width))
         for number, one in enumerate(objects, start=1):
-            x1, y1, x2, y2 = np.rint(one.box).astype(int).clip(0)
+            x1, y1 = np.rint(one.box[:2]).astype(int).clip(0, (image.width - 1, image.height - 1))
+            x2, y2 = np.rint(one.box[2:]).astype(int).clip((x1 + 1, y1 + 1))  # at least one pixel
             inside = np.ones(pixels.shape[:2], bool) if one.mask is None else one.mask
             cut = np.dstack([pixels, inside * np.uint8(255)])[y1:y2, x1:x2]
             with atomic_write(self.folder / self.folders[one.label] / f"{stem}_{number}.png") as file:

@@ -9,18 +9,21 @@ from no_time_to_train.data.images import save_numbers
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.data.voc import voc_colors
 
+#: In VOC, the number of pixels that belong to no object, such as borders.
+VOID = 255
+
 
 class VocFiles(LabelFiles):
     """The folders of Pascal VOC, and ``labelmap.txt``, with which CVAT imports them as "Segmentation mask 1.1".
 
-    Where masks overlap, a pixel belongs to the best object. Pictures of more than 255 objects have 16 bits.
+    Where masks overlap, a pixel belongs to the best object. Pictures of more than 254 objects have 16 bits.
     """
 
     form = "voc"
 
     def begin(self) -> None:
         self.stems: list[str] = []
-        self.palette = [channel for color in voc_colors()[1:] for channel in color]
+        self.palette = [channel for color in voc_colors(VOID)[1:] for channel in color]
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
         root = ElementTree.Element("annotation")
@@ -45,7 +48,7 @@ class VocFiles(LabelFiles):
 
     def finish(self) -> None:
         names = ["background", *self.names]
-        rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(names, voc_colors(), strict=False)]
+        rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(names, voc_colors(len(names)), strict=True)]
         self.write_lines("labelmap.txt", ["# label:color_rgb:parts:actions", *rows])
         self.write_lines("ImageSets/Segmentation/default.txt", self.stems)
 

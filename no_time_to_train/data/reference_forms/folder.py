@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from no_time_to_train.data.images import is_image
-from no_time_to_train.data.reference_forms.image_files import ImageFiles
+from no_time_to_train.data.reference_forms.image_files import ImageFiles, Indexes
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
 from no_time_to_train.errors import UserError
@@ -40,6 +40,7 @@ class Folder:
         self.skipped: Counter[str] = Counter()
         self._used: set[Path] = set()
         self._finders: dict[Path, ImageFiles] = {}
+        self._indexes: Indexes = {}
 
     def ending(self, *endings: str) -> list[Path]:
         """The files with one of these endings."""
@@ -56,12 +57,12 @@ class Folder:
 
     def list_images(self, folder: Path, names: Iterable[str]) -> None:
         """Say which images the annotations in a folder list, before the first of them is looked for."""
-        self._finders[folder] = ImageFiles(folder, names, self.root)
+        self._finders[folder] = ImageFiles(folder, names, self.root, self._indexes)
 
     def find_image(self, name: object, folder: Path) -> Path:
         """The file of an image that an annotation in a folder names."""
         if folder not in self._finders:
-            self._finders[folder] = ImageFiles(folder, root=self.root)
+            self._finders[folder] = ImageFiles(folder, root=self.root, indexes=self._indexes)
         image = self._finders[folder].find(str(name or ""))
         self.use(image)
         return image

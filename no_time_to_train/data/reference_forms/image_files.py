@@ -28,6 +28,9 @@ MASKS = {"segmentationclass", "segmentationobject", "masks", "mask"}
 #: What Label Studio puts before the name of an uploaded file.
 UPLOADED = r"^[0-9a-f]{8}-"
 
+#: Of each place that was searched, its images by their names and by their names without an ending, in small letters.
+Indexes = dict[Path, dict[str, list[Path]]]
+
 
 class ImageFiles:
     """The images of the annotations in one folder.
@@ -40,13 +43,16 @@ class ImageFiles:
         root: A folder above it, where all references are.
         names: The names of all images that the annotations list. Of those that differ only in their folders, each
             needs a file in its own.
+        indexes: What is known of places, shared with other folders.
     """
 
-    def __init__(self, folder: Path, names: Iterable[str] = (), root: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, names: Iterable[str] = (), root: Path | None = None, indexes: Indexes | None = None
+    ) -> None:
         self.folder = folder
         parents = [folder.parent] if folder.name.lower() in ANNOTATION_FOLDERS else []
         self.places = list(dict.fromkeys([folder, *parents, *([root] if root else [])]))
-        self._indexes: dict[Path, dict[str, list[Path]]] = {}
+        self._indexes: Indexes = {} if indexes is None else indexes
         bases = Counter(PurePosixPath(name).name for name in set(map(_with_slashes, names)))
         self._repeated = {base for base, count in bases.items() if count > 1}
 

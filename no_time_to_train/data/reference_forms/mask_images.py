@@ -48,23 +48,38 @@ VOC_BORDER = (224, 224, 192)
 #: The most values or colors of a mask that are objects, and the highest value that a class or an object surely has.
 MOST_KEYS, LOW = 256, 32
 
+#: The most numbers of 16 bits in a mask that are objects.
+MOST_NUMBERS = 1024
+
 
 def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
-    """The masks, bool [H, W], of all colors of an image but black and the border color of VOC."""
-    codes = np.asarray(open_image(path).convert("RGB")).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    """The masks, bool [H, W], of all colors of an image but black and VOC's border, in VOC's order.
+
+    Numbers of 16 bits count as the colors that VOC has for them.
+    """
+    image = open_image(path)
+    if image.mode.startswith("I"):
+        numbers = np.asarray(image)
+        used = [int(number) for number in np.unique(numbers) if number > 0]
+        if len(used) <= MOST_NUMBERS:
+            colors = voc_colors(max(used, default=0) + 1)
+            return {colors[number]: numbers == number for number in used}
+    codes = np.asarray(image.convert("RGB")).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     found = [code for code in np.unique(codes) if code]
     if len(found) > MOST_KEYS:
         raise UserError(
             f"mask {path} has {len(found)} colors: save masks as PNG without smooth edges, a color per object"
         )
     masks: dict[Key, NDArray[np.bool_]] = {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255): codes == c for c in found}
-    return {color: mask for color, mask in masks.items() if color != VOC_BORDER}
+    numbers_of: dict[Key, int] = {color: number for number, color in enumerate(voc_colors())}
+    ordered = sorted(masks.items(), key=lambda one: numbers_of.get(one[0], len(numbers_of)))
+    return {color: mask for color, mask in ordered if color != VOC_BORDER}
 
 
 def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
     """The masks, bool [H, W], of an image with low values or several colors; None where it is one mask in two tones.
 
-    Of values, 0 is the background, and 255 is ignored unless it is the only one.
+    Of values, 0 is the background, and 255, or 65535 where others are above 255, is ignored unless it is the only one.
     """
     image = open_image(path)
     if image.has_transparency_data and len(np.unique(np.asarray(image.convert("RGBA"))[..., 3] > 127)) > 1:
@@ -81,9 +96,10 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
             return masks if len(masks) > 1 else None
         values = values[..., 0]
     found = [int(value) for value in np.unique(values) if value]
-    low = [value for value in found if value not in (255, 65535)]
+    ignored, most = (255, MOST_KEYS) if not set(found).difference(range(256), [65535]) else (65535, MOST_NUMBERS)
+    low = [value for value in found if value not in (ignored, 65535)]
     is_number = bool(low) and (
-        max(low) <= LOW or (255 not in found and len(low) <= MOST_KEYS and max(low) < 2 * len(low))
+        max(low) <= LOW or (ignored not in found and len(low) <= most and max(low) < 2 * len(low))
     )
     return {value: values == value for value in low} if is_number and values.dtype.kind in "uib" else None
 
@@ -218,9 +234,9 @@ def read_names(folder: Folder) -> dict[Key, str]:
         names: dict[Key, str] = {}
         try:
             if path.name == "labelmap.txt":
-                for name, color, *_ in (line.split(":") for line in lines):
-                    red, green, blue = map(int, color.split(","))
-                    names[red, green, blue] = name
+                for line in lines:  # name:color:parts:actions
+                    ((name, red, green, blue),) = re.findall(r"(.+):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)", line)
+                    names[int(red), int(green), int(blue)] = name
             elif path.name == "_classes.csv" and len(rows[0]) == 2:
                 names = {int(value): name for value, name in rows[1:]}
             elif path.name == "class_dict.csv":

@@ -85,7 +85,9 @@ def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -
     mask = None if found.mask is None or not found.mask[0].any() else encode_mask(found.mask[0])
     overlaps = [_overlap(box, one) if one.shape == canvas.size else 0 for one in masks]
     if mask is None and max(overlaps, default=0) >= SAME_BOX:
-        mask = encode_mask(masks[int(np.argmax(overlaps))])
+        best = masks.pop(int(np.argmax(overlaps)))
+        mask = encode_mask(best)
+        masks.append(best)  # of objects with the same box, each gets a mask of its own
     return Reference(label, canvas.image, mask, box, size=canvas.size)
 
 
