@@ -157,11 +157,11 @@ def test_a_class_is_renamed_and_its_references_can_be_opened_and_forgotten(
 def test_a_color_that_is_chosen_for_a_class_is_everywhere_and_ctrl_z_takes_it_back(
     user: User, app: App, places: Places
 ) -> None:
-    def colors(outline: str) -> Any:
-        """The colors of labels and buttons of classes once the outlines have this one."""
+    def wait_for_colors(outline: str, of_others: str) -> None:
+        """Wait until outlines have a color, and the labels and buttons of classes are as a condition says."""
         user.page.locator(f"#stage .item[stroke='{outline}'][fill='{outline}']").first.wait_for(state="attached")
-        return user.page.evaluate("""() => [...document.querySelectorAll("#labels span, #label-classes i")].map(
-          (one) => one.style.background).filter((one, index, all) => all.indexOf(one) === index)""")
+        others = '[...document.querySelectorAll("#labels span, #label-classes i")].map((one) => one.style.background)'
+        user.page.wait_for_function(f"{others}.every((color) => {of_others})")
 
     user.show(*places[0], "boat")
     color = user.page.get_by_title("color of boat")
@@ -170,11 +170,11 @@ def test_a_color_that_is_chosen_for_a_class_is_everywhere_and_ctrl_z_takes_it_ba
     user.page.keyboard.press("Shift+Tab")
     assert color.evaluate("one => one === document.activeElement")
     color.fill("#ffd0e0")
-    assert colors("#ffd0e0") == ["rgb(255, 208, 224)"]
+    wait_for_colors("#ffd0e0", "color === 'rgb(255, 208, 224)'")
     assert user.page.locator("#labels span").first.evaluate("one => one.style.color") == "black"
     assert color.evaluate("one => one === document.activeElement"), "the window in which it is chosen stays open"
     user.page.keyboard.press("Control+z")
-    assert "rgb(255, 208, 224)" not in colors(before)
+    wait_for_colors(before, "color !== 'rgb(255, 208, 224)'")
     assert (color.input_value(), steps(app)) == (before, ["boat: shown"])
 
 

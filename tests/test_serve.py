@@ -218,7 +218,7 @@ def test_a_client_that_leaves_while_it_sends_is_no_error_of_the_server(
 ) -> None:
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as client:
         client.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
-    wait_until(lambda: b'path="/segment",status="499"' in call(url, "/metrics").body)
+    wait_until(lambda: b'path="/segment",status="499"' in call(url, "/metrics").content)
     assert not caplog.records
 
 

@@ -50,6 +50,8 @@ def filter(
     thresholds, of_tracks = Thresholds.parse(threshold or 0, class_score), (results / "tracks.csv").is_file()
     in_place = out is None or real_path(out) == real_path(results)
     target = results if out is None else out
+    if not in_place:
+        check_output(target, overwrite)
     thresholds.check_names(check_results(results, *([] if of_tracks else ["all_results.json"])))
     check_output(target, overwrite or in_place)
 

@@ -195,7 +195,7 @@ def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[lis
             content = read_configuration(value)
             ours, without_meaning = translate(content, f"configuration {value}")
             ignored += without_meaning
-            for key in ("model", "trainer"):
+            for key in ("model", "trainer", "config"):
                 add(key, ours.get(key))
             value = value if ours == content else yaml.safe_dump(ours, sort_keys=False)
         elif value is not None:
@@ -214,7 +214,8 @@ def check_stage(run: RunOptions, given: dict[str, Any]) -> None:
     Args:
         given: All values that are given, by their keys.
     """
-    if any(str(value).endswith((".yaml", ".yml")) and Path(str(value)).is_file() for value in given.values()):
+    files = {key for key, value in given.items() if str(value).endswith((".yaml", ".yml"))}
+    if files - {"model.model_cfg.sam2_cfg_file"}:  # which may have this ending
         return  # a file in the place of a part
 
     def part(kind: Any, name: str) -> Any:
@@ -227,8 +228,8 @@ def check_stage(run: RunOptions, given: dict[str, Any]) -> None:
         networks = replace(part(ModelCfg, model), encoder_cfg=part(EncoderCfg, f"{model}.encoder_cfg"))
         networks.check_networks(NETWORKS.get(mode, ()))
         check_split(given.get(f"{data}.class_split"))
-        files = [given.get(f"{data}.{key}") for key in ("json_file", "memory_pkl")]
-        check_files(*(Path(str(file)) for file in files if file))
+        annotations = [given.get(f"{data}.{key}") for key in ("json_file", "memory_pkl")]
+        check_files(*(Path(str(file)) for file in annotations if file))
     except UserError as error:
         if is_first_process():
             name = given.get(f"{model}.dataset_name") or given.get("model.dataset_cfgs.test.class_split")

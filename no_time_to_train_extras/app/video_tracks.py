@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
@@ -66,12 +66,12 @@ class SharingSegmenter(ReferenceSegmenter):
         self.segmenter, self.networks = Segmenter(shared.encoder, shared.proposer, settings=shared.settings), networks
         self.set_memory(other.memory)
 
-    def propose(self, *arguments: Any, **options: Any) -> ImageProposals:
-        """Run the networks on an image, while nothing else in this process does."""
+    def propose_each(self, images: Iterable[Any]) -> Iterator[ImageProposals]:
+        """Run the networks on images, while nothing else in this process does."""
         if self.stopped:
             raise Stopped
         with self.networks:
-            return super().propose(*arguments, **options)
+            return iter(list(super().propose_each(images)))
 
 
 class Tracking:
