@@ -208,14 +208,27 @@ def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[lis
     return words, given
 
 
+def parts_of(keys: dict[str, Any], name: str) -> list[str]:
+    """The keys below a key that hold further keys."""
+    parts = {f"{name}.{key}": below for key, below in keys.items() if isinstance(below, dict)}
+    return [*parts, *(one for key, below in parts.items() for one in parts_of(below, key))]
+
+
 def check_stage(run: RunOptions, given: dict[str, Any]) -> None:
     """Check the networks and the files of a stage as the stage does itself, but before torch is imported.
 
     Args:
         given: All values that are given, by their keys.
     """
-    files = {key for key, value in given.items() if str(value).endswith((".yaml", ".yml"))}
-    if files - {"model.model_cfg.sam2_cfg_file"}:  # which may have this ending
+    parts = {
+        "config",
+        "model",
+        "trainer",
+        "trainer.logger",
+        "trainer.callbacks",
+        *parts_of(configuration_keys(), "model"),
+    }
+    if any(isinstance(given.get(name), str) for name in parts):
         return  # a file in the place of a part
 
     def part(kind: Any, name: str) -> Any:
