@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any, TextIO
 
 from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
-from no_time_to_train.errors import UserError, UserNotice, one_line, suggest
+from no_time_to_train.errors import UserError, UserNotice, memory_problem, one_line, suggest
 from no_time_to_train.files import with_documents
 from no_time_to_train.pipeline.processes import is_first_process
 
@@ -47,13 +47,11 @@ def main(argv: list[str] | None = None) -> None:
             print(f"error: {one_line(f'{where}{error.strerror}')}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        text = one_line(" ".join(str(error).split()) or "an allocation failed")
-        of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
-        if not (of_torch or isinstance(error, MemoryError)):
+        problem = memory_problem(error, "give a smaller --preset, fewer --images-per-batch or smaller images")
+        if problem is None:
             raise
-        advice = "give a smaller --preset, fewer --images-per-batch or smaller images"
         if is_first_process():
-            print(f"error: the memory is too small: {text}; {advice}", file=sys.stderr)
+            print(f"error: {one_line(problem)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         by_signal = str(error) == "SIGTERM"

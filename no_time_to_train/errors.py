@@ -33,6 +33,15 @@ def first_of(names: Sequence[str], most: int = 3) -> str:
     return ", ".join([*names[:most], *["..."] * (len(names) > most)])
 
 
+def memory_problem(error: Exception, advice: str) -> str | None:
+    """What to say where the memory was too small, with an advice; None for another error."""
+    text = " ".join(str(error).split())
+    of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
+    if of_torch or isinstance(error, MemoryError):
+        return f"the memory is too small: {text or 'an allocation failed'}; {advice}"
+    return None
+
+
 def one_line(message: object) -> str:
     """A message with escapes such as ``\\n`` for what cannot be printed, because names of files may contain it."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(message))

@@ -6,7 +6,7 @@ import pickle
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, memory_problem
 from no_time_to_train.overlap import Worker
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.processes import PERIOD, end_with_parent, join_run, watch
@@ -49,6 +49,15 @@ class ItemsModule(pl.LightningModule):
         """Do something in the worker's thread while the networks work on the next item."""
         assert self.worker is not None
         self.worker.start(work)
+
+    def items_done(self, count: int) -> list[int]:
+        """Of ``count`` items, those that earlier attempts have finished. All ranks ask before any of them adds one."""
+        done = self.journal.done(count) if self.trainer.is_global_zero else []
+        return self.trainer.strategy.broadcast(done)
+
+    def share_of(self, items: Any, done: Collection[int]) -> "RankSampler":
+        """This rank's share of the items that are not done."""
+        return RankSampler(items, self.trainer.world_size, self.trainer.global_rank, self.journal, set(done))
 
     def finish(self) -> None:
         """Called on the first rank after all have ended without a failure."""
@@ -136,10 +145,7 @@ class NumberedImages(CommandItems):
 
     def test_dataloader(self) -> DataLoader[int]:
         """The images of this rank that no run before has finished."""
-        done = self.journal.done(len(self.images)) if self.trainer.is_global_zero else []
-        done = self.trainer.strategy.broadcast(done)  # before any rank adds an item
-        ranks, rank = self.trainer.world_size, self.trainer.global_rank
-        sampler = RankSampler(self.images, ranks, rank, self.journal, set(done))
+        ranks, sampler = self.trainer.world_size, self.share_of(self.images, self.items_done(len(self.images)))
         self.left = tqdm(desc=f"on {ranks} devices", total=len(sampler.indices), unit=f" of {ranks} images")
         return DataLoader(self.images, sampler=sampler, collate_fn=lambda numbers: numbers[0])
 
@@ -262,8 +268,8 @@ def reason_of(error: Exception) -> str | None:
     if isinstance(error, UserError | torch.OutOfMemoryError):
         return text
     fewer = "use fewer --model.data_load_cfgs.workers (0 loads images in the main process)"
-    if isinstance(error, MemoryError) or "can't allocate memory" in text:
-        return f"the memory is too small: {text or 'an allocation failed'}; {fewer}"
+    if problem := memory_problem(error, fewer):
+        return problem
     if "DataLoader timed out" in text:
         return f"no image was loaded for {LOADING_TIMEOUT} seconds: does the disk with the images answer? Or {fewer}"
     if "DataLoader worker" in text:

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
 
 from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg, TestMode
-from no_time_to_train.lightning_items import ItemLoader, ItemsModule, RankSampler
+from no_time_to_train.lightning_items import ItemLoader, ItemsModule
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import notice_slow_bfloat16, store_weights
 from no_time_to_train.overlap import Worker
@@ -111,8 +111,7 @@ class NoTimeToTrain(ItemsModule):
         if self.trainer.is_global_zero:
             self.stage.remove_leftovers()
         self.journal.join(self.trainer.strategy.broadcast(self.attempt))
-        done = self.journal.done(len(self.stage.dataset)) if self.trainer.is_global_zero else []
-        self.done = self.trainer.strategy.broadcast(done)  # before any rank adds an item
+        self.done = self.items_done(len(self.stage.dataset))
         self.worker = Worker()
         if self.stage.networks and self.stage.run.precision.startswith("bf16") and self.trainer.is_global_zero:
             notice_slow_bfloat16(self.trainer.strategy.root_device)
@@ -131,8 +130,7 @@ class NoTimeToTrain(ItemsModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The items that this rank has to process, as many at once as the networks take."""
-        ranks, rank = self.trainer.world_size, self.trainer.global_rank
-        sampler = RankSampler(self.stage.dataset, ranks, rank, self.journal, set(self.done))
+        sampler = self.share_of(self.stage.dataset, self.done)
         self.indices = sampler.indices
         workers = min(self.data_load_cfgs.workers, len(sampler), os.cpu_count() or 1)
         self.at_once = 1 if self.segmenter is None else self.segmenter.images.count

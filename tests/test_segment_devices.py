@@ -37,21 +37,34 @@ def children_of(process: "subprocess.Popen[str]") -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_processes_share_the_images_and_a_killed_one_loses_nothing(tmp_path: Path, words: list[str]) -> None:
-    killed = start([*words, "--out", str(tmp_path / "several" / "out"), "--devices", "2"])
-    while not list((tmp_path / "several/out").glob(".results.json.run/*.item")):
+def kill_and_resume(words: list[str], journal: Path) -> tuple[int, str, str]:
+    """Kill one of two processes once an image is in the folder of the journal, then run the command again.
+
+    Returns:
+        The number of images that were done, and what the second run printed to stdout and to stderr.
+    """
+
+    def done() -> int:
+        return len(list(journal.glob("*.item")))
+
+    killed = start([*words, "--devices", "2"])
+    while not done():
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.02)
     os.kill(children_of(killed)[0], signal.SIGKILL)
     _, errors = killed.communicate(timeout=120)
     assert killed.returncode == 1
     assert "ended by SIGKILL" in errors
-    done = len(list((tmp_path / "several/out").glob(".results.json.run/*.item")))
-
-    resumed = start([*words, "--out", str(tmp_path / "several" / "out"), "--devices", "2"])
+    count, resumed = done(), start([*words, "--devices", "2"])
     output, errors = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, errors
+    return count, output, errors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_processes_share_the_images_and_a_killed_one_loses_nothing(tmp_path: Path, words: list[str]) -> None:
+    out = tmp_path / "several" / "out"
+    done, output, errors = kill_and_resume([*words, "--out", str(out)], out / ".results.json.run")
     assert output.count("\ntargets:") + output.startswith("targets:") == 1  # one process speaks
     assert f"({done} of the images by the run before)" in output
     assert "skipped:" in errors
@@ -66,20 +79,8 @@ def test_any_number_of_processes_measures_references_alike_and_a_killed_one_lose
     write_coco(tmp_path / "refs", NOVEL_CLASSES, 5, seed=5)
     words = ["references", "measure", "--references", str(tmp_path / "refs/instances.json"), "--nano"]
     words += ["--points-per-side", "6", "--device", "cpu"]
-    several = [*words, "--out", str(tmp_path / "several"), "--devices"]
-    killed = start([*several, "2"])
-    while not list(tmp_path.glob("several/.reference_report.json.run/*.item")):
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.02)
-    os.kill(children_of(killed)[0], signal.SIGKILL)
-    _, errors = killed.communicate(timeout=120)
-    assert killed.returncode == 1
-    assert "ended by SIGKILL" in errors
-    done = len(list(tmp_path.glob("several/.reference_report.json.run/*.item")))
-
-    resumed = start([*several, "2"])
-    output, errors = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, errors
+    out = tmp_path / "several"
+    done, output, _ = kill_and_resume([*words, "--out", str(out)], out / ".reference_report.json.run")
     assert output.count(f"resuming: {done} of 5 images are done") == 1
 
     main([*words, "--out", str(tmp_path / "one")])

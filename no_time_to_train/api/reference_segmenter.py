@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from no_time_to_train_extras.video.track_frames import TrackedFrame, Video
 
 
+#: The pixels of an image, uint8 [H, W, 3] RGB, its file, and what others propose in it.
+ReadImage = tuple[NDArray[np.uint8], Path | None, Sequence[Given | None]]
+
 #: The side in pixels of the image that networks are compiled with. They see any image at their own sizes.
 BLACK = 256
 
@@ -553,8 +556,7 @@ class ReferenceSegmenter:
             The proposals. They do not depend on the memory, except with ``Settings(prompts="guided")``, which proposes
             masks only where the image resembles a class of the memory: propose again once the memory has changed.
         """
-        pixels, path, given = self._read(image, name, image_id, boxes, scores)
-        return ImageProposals(pixels, path, propose(pixels, self.segmenter, self.precision, given))
+        return next(self._propose([self._read(image, name, image_id, boxes, scores)]))
 
     def propose_each(self, images: Iterable[tuple[ImageInput, str, ImageId | None]]) -> Iterator[ImageProposals]:
         """:meth:`propose` for many images, of which the encoders take ``images_per_batch`` of the settings at once.
@@ -563,9 +565,13 @@ class ReferenceSegmenter:
             images: Each image, with ``name`` and ``image_id`` of :meth:`propose`.
         """
         for batch in batches((self._read(*one) for one in images), self.segmenter.images.count):
-            described = propose_each([(pixels, given) for pixels, _, given in batch], self.segmenter, self.precision)
-            for (pixels, path, _), proposals in zip(batch, described, strict=True):
-                yield ImageProposals(pixels, path, proposals)
+            yield from self._propose(batch)
+
+    def _propose(self, images: Sequence[ReadImage]) -> Iterator[ImageProposals]:
+        """Run the networks on images: all proposals come from here."""
+        described = propose_each([(pixels, given) for pixels, _, given in images], self.segmenter, self.precision)
+        for (pixels, path, _), proposals in zip(images, described, strict=True):
+            yield ImageProposals(pixels, path, proposals)
 
     def _read(
         self,
@@ -574,8 +580,8 @@ class ReferenceSegmenter:
         image_id: ImageId | None = None,
         boxes: Sequence[Sequence[float]] | NDArray[Any] | None = None,
         scores: Sequence[float] | NDArray[Any] | None = None,
-    ) -> tuple[NDArray[np.uint8], Path | None, Sequence[Given | None]]:
-        """An image, its file and what others propose in it; see :meth:`propose`."""
+    ) -> ReadImage:
+        """An image as :meth:`propose` takes it."""
         pixels = as_rgb(check_image(image))
         if self.segmenter.settings.prompts == "guided":
             self._require_memory()

@@ -52,8 +52,10 @@ def filter(
     target = results if out is None else out
     if not in_place:
         check_output(target, overwrite)
-    thresholds.check_names(check_results(results, *([] if of_tracks else ["all_results.json"])))
-    check_output(target, overwrite or in_place)
+    _, classes = check_results(results, *([] if of_tracks else ["all_results.json"]))
+    thresholds.check_names(classes)
+    if in_place:
+        check_output(target, overwrite=True)
 
     if of_tracks:
         if format or (threshold is None and not class_score):

@@ -168,7 +168,8 @@ class MemoryBank:
         names = [category.name for category in self.categories]
         ids = dict(ids)
         for name in names:
-            ids.setdefault(name, free_id(ids.values()))
+            if name not in ids:
+                ids[name] = free_id(ids.values())
         return self._with_categories([Category(ids[name], name) for name in names])
 
     def remove(self, names: Sequence[str]) -> "MemoryBank":

@@ -44,8 +44,7 @@ def filter_results(
         formats: Further formats to write; without any, those that the folder has.
         overwrite: Whether finished results in ``out`` may be replaced.
     """
-    order = check_results(folder, "all_results.json")
-    content, records = read_json(folder / "images.json"), defaultdict(list)
+    (content, order), records = check_results(folder, "all_results.json"), defaultdict(list)
     memory = load_memory(folder / "references.memory")
     try:
         targets = [_target(entry, folder) for entry in content["images"]]

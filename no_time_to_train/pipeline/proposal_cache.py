@@ -114,12 +114,13 @@ def _hash_network(network: nn.Module) -> str:
     """The SHA-256 of a network, remembered for its file and for samples of its tensors: these show how it was built."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     states = [vars(part).get(LOADED_FROM) for part in network.modules() if LOADED_FROM in vars(part)]
+    if len(states) != 1 or states[0] is None:
+        return hash_tensors(tensors)
     samples = {
         f"{name} {tuple(one.shape)}": one.flatten()[:: max(one.numel() // SAMPLES, 1)].contiguous()
         for name, one in tensors.items()
     }
-    state = states[0] if len(states) == 1 else None
-    return remembered(state, partial(hash_tensors, tensors), hash_tensors(samples))
+    return remembered(states[0], partial(hash_tensors, tensors), hash_tensors(samples))
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -96,14 +97,19 @@ def foreign_files(out: Path) -> Iterator[str]:
                 yield name
 
 
-def check_results(folder: Path, *needed: str) -> list[str]:
-    """Check that a folder holds what ``results filter`` needs, and return the names of the classes in their order."""
+def check_results(folder: Path, *needed: str) -> tuple[dict[str, Any], list[str]]:
+    """Check that a folder holds what ``results filter`` needs.
+
+    Returns:
+        The content of its images.json, and the names of the classes there, in their order.
+    """
     for name in (*needed, "images.json", "references.memory"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}: give the --out folder of a segment command that has ended")
     path = folder / "images.json"
     try:
-        return [category["name"] for category in read_json(path)["categories"]]
+        content: dict[str, Any] = read_json(path)
+        return content, [category["name"] for category in content["categories"]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not the one that segment wrote: {error!r}") from error
 

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 
 from no_time_to_train.api.image_proposals import ImageProposals
-from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.api.reference_segmenter import ReadImage, ReferenceSegmenter
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.rle import Rle
 from no_time_to_train.errors import UserError, one_line
@@ -66,12 +66,12 @@ class SharingSegmenter(ReferenceSegmenter):
         self.segmenter, self.networks = Segmenter(shared.encoder, shared.proposer, settings=shared.settings), networks
         self.set_memory(other.memory)
 
-    def propose_each(self, images: Iterable[Any]) -> Iterator[ImageProposals]:
+    def _propose(self, images: Sequence[ReadImage]) -> Iterator[ImageProposals]:
         """Run the networks on images, while nothing else in this process does."""
         if self.stopped:
             raise Stopped
         with self.networks:
-            return iter(list(super().propose_each(images)))
+            return iter(list(super()._propose(images)))
 
 
 class Tracking:
