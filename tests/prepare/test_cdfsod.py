@@ -39,8 +39,10 @@ def test_cdfsod_prepares_the_saved_sets_and_reports_missing_ones(
         assert shots["annotations"][0]["area"] == 200
         assert "segmentation" not in load(root / name / "prepared/test.json")["annotations"][0]
         assert not (root / name / "prepared/test_masks.json").exists()
+    (lost := root / "FISH/test/test.jpg").unlink()
     prepare("cdfsod", "--sets", "FISH,DIOR", "--masks", "all")
     assert (root / "FISH/prepared/test_masks.json").is_file()
+    assert lost.is_file(), "a set that was unpacked in part is unpacked again"
     assert "has no set 'DORI'; choose from ArTaxOr" in refused("cdfsod", "--sets", "DORI")
 
 

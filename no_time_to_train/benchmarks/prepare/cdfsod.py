@@ -43,7 +43,7 @@ def set_steps(name: str, options: steps.PrepareOptions) -> list[steps.Step]:
     needed = [
         steps.Step(
             name,
-            lambda: next(filter(None, map(steps.missing, originals.values())), None),
+            lambda: next(filter(None, map(original_problem, originals.values())), None),
             partial(unpack, archive, folder.parent, lambda member: member.startswith(f"{name}/")) if archive else None,
             f"{SOURCE} and unpack it to {folder}, or save it as {folder}.zip",
         )
@@ -64,6 +64,11 @@ def find_archive(name: str, options: steps.PrepareOptions) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def original_problem(original: Path) -> str | None:
+    """What is missing of a published annotation file and of the images that it lists, or None."""
+    return steps.missing(original) or find_images(original, steps.read_annotations(original, {}, subset=True))
+
+
 def convert(original: Path, name: str, prepared: Path) -> None:
     """Write an annotation file of a set with file names relative to the set's folder."""
     data = steps.read_annotations(original, {}, subset=True)
@@ -71,25 +76,24 @@ def convert(original: Path, name: str, prepared: Path) -> None:
     unknown = sorted(set(class_splits()[f"cdfsod_{name}"]) - set(categories.values()))
     if unknown:
         raise UserError(f"{original} has no class {unknown[0]!r}: is it an annotation file of {name}?")
-    is_test = original.stem == "test"
-    add_folders(data, original, IMAGE_FOLDERS["test" if is_test else "shot"])
-    if not is_test:
+    find_images(original, data)
+    if original.stem != "test":
         warn_of_few_shots(data, categories, original)
     write_json(prepared, data, indent=None)
 
 
-def add_folders(data: dict[str, Any], original: Path, candidates: tuple[str, ...]) -> None:
-    """Make the file names of the images in an annotation file's data relative to the set's folder, in place."""
+def find_images(original: Path, data: dict[str, Any]) -> str | None:
+    """Make the file names in an annotation file's data relative to the set's folder; says which images are missing."""
     folder, absent = original.parent.parent, []
     for image in data["images"]:
+        candidates = IMAGE_FOLDERS["test" if original.stem == "test" else "shot"]
         paths = [f"{candidate}/{image['file_name']}" for candidate in candidates]
         found = next((path for path in paths if (folder / path).is_file()), None)
         if found is None:
             absent.append(paths[0])
         else:
             image["file_name"] = found
-    if absent:
-        raise UserError(f"{original}: {steps.missing_message(absent, len(data['images']), folder)}")
+    return steps.missing_message(absent, len(data["images"]), folder)
 
 
 def warn_of_few_shots(data: dict[str, Any], categories: dict[int, str], original: Path) -> None:
