@@ -33,6 +33,7 @@ from PIL import Image
 from torch.utils._pytree import tree_leaves
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+from no_time_to_train.benchmarks.prepare import pascal_voc
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco
 from no_time_to_train.errors import UserError
@@ -41,10 +42,15 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks import build
 from no_time_to_train.networks.registry import CHECKPOINTS, default_checkpoint
+from no_time_to_train.pipeline.proposal_cache import hash_networks, proposals_depend_on
 from no_time_to_train_extras.app.photos import find_photos
 from no_time_to_train_extras.app.workspace import Workspace
+from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
+from no_time_to_train_extras.label_studio_backend.studio import LabelStudio
+from no_time_to_train_extras.label_studio_backend.studio_project import StudioProject
 from tests.conftest import DATA, Checkpoints, stage_arguments
-from tests.prepare.sites import cdfsod_files, coco_file, picture, write_files, zip_of
+from tests.prepare.sites import cdfsod_files, coco_file, picture, tar_of, write_files, zip_of
+from tests.prepare.test_pascal_voc import voc_files
 from tests.test_download import FILE, NAME, Site
 from tests.web import serving
 from tests.zygote import call, zygote
@@ -88,9 +94,12 @@ COMMANDS = {
     "test": "",
     "test with a cache": "",
     "prepare coco": "prepare coco --root data --subset",
+    "prepare lvis": "prepare lvis --root data --subset",
+    "prepare pascal-voc": "",
     "prepare cdfsod": "prepare cdfsod --root data --sets FISH --sam2 nano --device cpu",
     "download": "",
     "app": "",
+    "serve label-studio": "",
     "benchmark": f"benchmark refs/instances.json targets/instances.json --n-shot 1 --out out {NETWORKS}",
     "demo": "demo --n-shot 1 --images 1 --out out",
 }  # fmt: skip
@@ -102,6 +111,14 @@ STAGES = {
     "vis_memory": "--ckpt_path stage.ckpt --out_path pictures",
     "test": "--ckpt_path stage.ckpt",
     "test with a cache": "--ckpt_path stage.ckpt --model.init_args.cache_dir cache",
+}
+
+#: The functions below that do what needs a person, another server or a published checksum.
+CALLS = {
+    "app": "app",
+    "download": "download",
+    "prepare pascal-voc": "prepare_voc",
+    "serve label-studio": "label_studio",
 }
 
 #: What tells nothing about the results: records with times, logs, caches, whose entries are checked, the temporary
@@ -140,8 +157,8 @@ class Program:
     def words(self, command: str) -> list[str]:
         """The words of a command line; those of a stage by its name."""
         command = COMMANDS.get(command) or command
-        if command in ("app", "download"):
-            return [f"tests.test_faulty_disk:{command}", f"{self.address}/{FILE}"]
+        if command in CALLS:
+            return [f"{__name__}:{CALLS[command]}", f"{self.address}/{FILE}"]
         if command in STAGES:
             return [*stage_arguments(command.split()[0], self.checkpoints, Path("out")), *STAGES[command].split()]
         return command.replace("CLASS", NOVEL_CLASSES[0].name).split()
@@ -202,6 +219,54 @@ def download(address: str) -> None:
     """The command ``download`` from another address."""
     CHECKPOINTS[NAME] = replace(CHECKPOINTS[NAME], url=address, sha256=None)
     main(["download", NAME, "--folder", "checkpoints"])
+
+
+def prepare_voc(_: str) -> None:
+    """The command ``prepare pascal-voc`` with archives that are not the published ones."""
+    for image_set, archive in pascal_voc.ARCHIVES.items():
+        pascal_voc.ARCHIVES[image_set] = replace(archive, md5=None)
+    main(["prepare", "pascal-voc", "--root", "data", "--subset", "--masks", "none"])
+
+
+class Photos(LabelStudio):
+    """A Label Studio whose images are files."""
+
+    def __init__(self) -> None:
+        pass
+
+    def image(self, address: str, project: int) -> bytes:
+        return Path(address).read_bytes()
+
+
+def label_studio(_: str) -> None:
+    """What the server for Label Studio does when people annotate two tasks, change one annotation and delete one."""
+    settings = Settings(points_per_side=4)
+    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=settings)
+    config = LabelingConfig(
+        '<View><Image name="i" value="$image"/><RectangleLabels name="r" toName="i"><Label value="boat"/>'
+        "</RectangleLabels></View>"
+    )
+    tasks = {number: {"id": number, "data": {"image": f"photos/{number}.png"}} for number in (0, 1)}
+    made_with = proposals_depend_on(hash_networks(segmenter.segmenter), settings, segmenter.precision)
+
+    def annotation(number: int, x: int) -> list[dict[str, Any]]:
+        value = {"x": x, "y": 20, "width": 40, "height": 40, "rectanglelabels": ["boat"]}
+        region = {"type": "rectanglelabels", "from_name": "r", "to_name": "i", "value": value}
+        size = {"original_width": 80, "original_height": 60}
+        return [{"id": 10 + number, "result": [{**region, **size}]}]
+
+    try:
+        project = StudioProject(config, Path("out/7.1"), Photos(), segmenter, made_with, None, 0.3)
+        project.learn(0, tasks[0], annotation(0, 10))
+        project.learn(1, tasks[1], annotation(1, 20))
+        project.learn(0, tasks[0], annotation(0, 30))
+        project.learn(1, None)
+        entry = project.proposals(tasks[1])
+        assert entry is not None
+        project.predict(entry)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def app(_: str) -> None:
@@ -271,12 +336,21 @@ def begin(program: Program, memory: Path, tmp_path_factory: pytest.TempPathFacto
 
 def write_archives(root: Path) -> None:
     """Write the archives of two data sets, as a person saves them who downloads them another way."""
-    names = {"train2017": ["1.jpg", "2.jpg"], "val2017": ["3.jpg"]}
+    names = {"train2017": ["1.jpg", "2.jpg"], "val2017": ["3.jpg", "4.jpg"]}
     archives = {f"{split}.zip": {f"{split}/{name}": picture(1) for name in files} for split, files in names.items()}
     archives["annotations_trainval2017.zip"] = {
         f"annotations/instances_{split}.json": json.dumps(coco_file(files)).encode() for split, files in names.items()
     }
+    for split, folder in (("train", "train2017"), ("val", "val2017")):
+        listed = coco_file(names[folder])
+        for image in listed["images"]:
+            image["coco_url"] = f"http://images.cocodataset.org/{folder}/{image.pop('file_name')}"
+        archives[f"lvis_v1_{split}.json.zip"] = {f"lvis_v1_{split}.json": json.dumps(listed).encode()}
     write_files(root / "downloads", {name: zip_of(files) for name, files in archives.items()})
+    for image_set, archive in pascal_voc.ARCHIVES.items():
+        scenes = {image_set.year[3:] + image_set.name: [("dog", 0, (5, 6, 7, 8))]}
+        files = voc_files(image_set.year, image_set.name, scenes)
+        write_files(root / "downloads", {archive.file_name: tar_of(files)})
     write_files(root / "cdfsod", {"FISH.zip": zip_of(cdfsod_files("FISH"))})
 
 

@@ -92,9 +92,9 @@ class StudioProject:
         text = json.dumps([self.segmenter.made_with, task and self.address(task), said], sort_keys=True)
         path = self.folder / f"{number}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.memory"
         old = [other for other in self.banks if other.name.startswith(f"{number}-") and other != path]
-        if path in self.banks:
+        if path in self.banks and not old:
             return
-        if task is not None and (bank := self._describe(number, task, annotations)):
+        if path not in self.banks and task is not None and (bank := self._describe(number, task, annotations)):
             save_memory(bank, path)
             self.banks[path] = bank
         for other in old:
