@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from no_time_to_train.cli import main
-from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage
 from tests.conftest import DATA, Arguments, Patch
 
@@ -18,14 +17,14 @@ def test_a_run_needs_no_more_memory_for_more_images(arguments: Arguments, tmp_pa
     many = [{**images[index % len(images)], "id": index + 1} for index in range(300)]
     (tmp_path / "targets.json").write_text(json.dumps({"images": many}))
     in_use: list[int] = []  # pages, after each image
-    step = FindInstancesStage.step
+    follow = FindInstancesStage.follow
 
-    def watched(self: FindInstancesStage, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
-        record = step(self, item, segmenter)
+    def watched(self: FindInstancesStage, *inputs: Any) -> dict[str, Any]:
+        record = follow(self, *inputs)
         in_use.append(int(Path("/proc/self/statm").read_text().split()[1]))
         return record
 
-    monkeypatch.setattr(FindInstancesStage, "step", watched)
+    monkeypatch.setattr(FindInstancesStage, "follow", watched)
     targets = ("--model.init_args.dataset_cfgs.test.json_file", tmp_path / "targets.json")
     main(arguments(tmp_path, *targets, "--model.init_args.model_cfg.test.online_vis", "True"))
     assert len(in_use) == 300
