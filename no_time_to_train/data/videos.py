@@ -15,6 +15,9 @@ ALLOWED = "protocol_whitelist;file|format_whitelist;mov,avi,matroska,asf,mpeg,mp
 #: The environment variable that OpenCV takes FFmpeg's options from.
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
+# FFmpeg prints nothing itself: its lines do not name the file. OpenCV reads this before it opens the first video.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 
 def open_video(path: Path) -> cv2.VideoCapture:
     """Open a video. A UserError says where it is broken, or has frames of more pixels than an image may have."""
@@ -41,11 +44,12 @@ def open_video(path: Path) -> cv2.VideoCapture:
 
 def capture(name: str, allowed: str = ALLOWED, limits: Sequence[int] = ()) -> cv2.VideoCapture:
     """Have FFmpeg open a name, with what it may use, and OpenCV's names and values of limits one after the other."""
-    earlier = os.environ.get(OPTIONS)
+    earlier, level = os.environ.get(OPTIONS), cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     os.environ[OPTIONS] = allowed
     try:
         return cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits)
     finally:
+        cv2.utils.logging.setLogLevel(level)
         del os.environ[OPTIONS]
         if earlier is not None:
             os.environ[OPTIONS] = earlier

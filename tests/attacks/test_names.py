@@ -174,6 +174,13 @@ def test_a_video_that_names_other_files_is_not_read(tmp_path: Path) -> None:
         find_targets([str(playlist)], 1)
 
 
+def test_of_a_broken_video_only_the_error_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clip.mp4").write_bytes(bytes(1000))
+    with pytest.raises(UserError, match=r"clip\.mp4 cannot be read: it is broken"):
+        find_targets([str(tmp_path / "clip.mp4")], 1)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_video_asks_no_server(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
