@@ -297,7 +297,7 @@ def app(_: str) -> None:
             if workspace.search.problem:
                 raise UserError(workspace.search.problem)
         workspace.export(out / "export", ["yolo"])
-    except UserError as error:
+    except (UserError, OSError) as error:  # which its page shows in one line
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
