@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+#: The most characters of a line.
+LONGEST_LINE = 1000
+
 
 class UserError(Exception):
     """A mistake that the user can correct: the message says in one line what is wrong, where, and what to do.
@@ -43,5 +46,6 @@ def memory_problem(error: Exception, advice: str) -> str | None:
 
 
 def one_line(message: object) -> str:
-    """A message with escapes such as ``\\n`` for what cannot be printed, because names of files may contain it."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(message))
+    """A message without its middle where it is long, and with escapes such as ``\\n`` for what cannot be printed."""
+    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(message))
+    return text if len(text) <= LONGEST_LINE else f"{text[:700]} ... {text[-250:]}"

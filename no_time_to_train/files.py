@@ -10,8 +10,10 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -217,7 +219,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Refuse YAML with aliases, a few of which stand for billions of values, nested too deeply, or with long numbers.
+    """Refuse YAML with aliases, a few of which stand for billions of values, nested too deeply, long numbers, or a key twice.
 
     Raises:
         yaml.YAMLError: It has an alias, is nested too deeply, or is not valid.
@@ -235,20 +237,31 @@ def check_yaml(text: str) -> None:
             and INTEGER.fullmatch(event.value)
         ):
             raise UserError(f"the number {short_repr(event.value)} has more than {LONGEST_INTEGER} characters")
+    nodes: list[Any] = [yaml.compose(text, LOADER)]
+    for node in nodes:
+        is_mapping = isinstance(node, yaml.MappingNode)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)) if is_mapping else {}
+        if twice := next((key for key, count in keys.items() if count > 1), None):
+            raise yaml.YAMLError(f"it has the key {short_repr(twice)} twice in one place: leave one of them out")
+        nodes += chain(*node.value) if is_mapping else node.value if isinstance(node, yaml.SequenceNode) else []
 
 
-def parse_yaml(text: str) -> Any:
-    """The plain data of a text in YAML, after :func:`check_yaml`."""
+def parse_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
+    """The plain data of a text in YAML, by a function that loads it, after :func:`check_yaml`."""
     check_yaml(text)
-    return yaml.load(text, LOADER)
+    try:
+        return load(text) if load else yaml.load(text, LOADER)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of the constructors
+        raise yaml.YAMLError(f"a value is not of its type: {error}") from error
 
 
-def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file of plain data, without aliases."""
+def read_yaml(path: str | Path, as_text: bool = False) -> Any:
+    """Read a YAML file of plain data, without aliases; ``as_text`` leaves all values the texts that they are."""
     text = read_text(path)
     try:
-        return parse_yaml(text)
-    except Exception as error:  # its constructors raise whatever they run into, such as IndexError for `!!int ""`
+        content = parse_yaml(text)
+        return yaml.load(text, yaml.BaseLoader) if as_text else content
+    except (UserError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 

@@ -16,7 +16,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import DUMPER, check_yaml, parse_yaml, read_yaml
+from no_time_to_train.files import DUMPER, parse_yaml, read_yaml
 from no_time_to_train.lightning_items import quiet_lightning, reason_of, run_items
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
 from no_time_to_train.pipeline.processes import join_run
@@ -30,9 +30,8 @@ load_yaml = get_loader("yaml")
 
 
 def load_checked_yaml(text: str) -> Any:
-    """What jsonargparse reads YAML with, after :func:`check_yaml`; the paper's names of numbers become ours."""
-    check_yaml(text)
-    return renamed(load_yaml(text), OUR_NAMES)
+    """What jsonargparse reads YAML with, by :func:`parse_yaml`; the paper's names of numbers become ours."""
+    return renamed(parse_yaml(text, load_yaml), OUR_NAMES)
 
 
 def dump_yaml(content: Any) -> str:

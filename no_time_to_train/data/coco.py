@@ -115,6 +115,14 @@ def is_id(value: int) -> bool:
     return -(2**63) <= value < 2**63
 
 
+def whole_number(value: Any) -> int:
+    """An id that a file gives as a number or a text, as an integer of 64 bits; a ValueError where it is none."""
+    number = int(value)
+    if isinstance(value, bool | bytes) or (isinstance(value, float) and number != value) or not is_id(number):
+        raise ValueError(f"{short_repr(value)} is not a whole number of 64 bits")
+    return number
+
+
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a number that numpy can hold: not a boolean, not NaN, and smaller than 1e15."""
     return type(value) in (int, float) and -1e15 < value < 1e15
@@ -219,12 +227,12 @@ def _check_annotation(annotation: dict[str, Any], size: tuple[int | None, int | 
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}, which must be 0 or 1")
     box = annotation.get("bbox")
-    if box and not (isinstance(box, list) and len(box) == 4 and are_coordinates(box)):
+    if box and not (isinstance(box, list) and len(box) == 4 and are_coordinates(box) and min(box[2:]) >= 0):
         raise UserError(f"{where}: its bbox is not [x, y, w, h] in pixels")
     if annotation.get("area", 0) in (None, []):  # as VIA writes it for points
         del annotation["area"]
-    if not is_number(annotation.get("area", 0)):
-        raise UserError(f"{where} has area {annotation['area']!r}, not a number")
+    if not is_number(area := annotation.get("area", 0)) or area < 0:
+        raise UserError(f"{where} has area {area!r}, not a number of 0 or more")
     segmentation = annotation.get("segmentation")
     if not segmentation:
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from no_time_to_train.data.coco import index_coco, read_coco
+from no_time_to_train.data.coco import check_images, check_sections, index_coco, read_coco
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.names import unique_stems
@@ -62,12 +62,14 @@ def read_ground_truth(path: Path, results: Path) -> Any:
             f"have an images.json next to them, and {results.parent} has none; give a COCO file (see convert --to coco)"
         )
     entries = read_json(listed)
+    check_sections(entries, listed)
+    check_images(entries["images"], listed)
     images = by_image(find_references(path))
-    places = {os.path.realpath(results.parent / entry["path"]): entry for entry in entries["images"]}
+    places = {os.path.realpath(results.parent / str(entry.get("path"))): entry for entry in entries["images"]}
     bases: dict[str, list[dict[str, Any]]] = {}
     for entry in entries["images"]:
         bases.setdefault(Path(entry["file_name"]).name, []).append(entry)
-    ids = {category["name"]: category["id"] for category in entries["categories"]}
+    ids = {category["name"]: category["id"] for category in entries.get("categories", [])}
     free = iter(range(1 + max(ids.values(), default=0), 10**9))
     annotations: list[dict[str, Any]] = []
     missing = []
@@ -90,7 +92,8 @@ def read_ground_truth(path: Path, results: Path) -> Any:
         text = f"{plural(len(missing), 'annotated image')} not among the results: {', '.join(missing[:3])}"
         warnings.warn(text, UserNotice, stacklevel=2)
     categories = [{"id": number, "name": name} for name, number in ids.items()]
-    sizes = [{name: entry[name] for name in ("id", "file_name", "height", "width")} for entry in entries["images"]]
+    keys = {"id", "file_name", "height", "width"}
+    sizes = [{name: entry[name] for name in keys & entry.keys()} for entry in entries["images"]]
     return index_coco({"images": sizes, "annotations": annotations, "categories": categories})
 
 
@@ -98,8 +101,9 @@ def check_same_ids(coco: Any, path: Path, listed: Path) -> None:
     """Check that the ids in segment's ``images.json`` mean the same in a COCO file: others would give an AP of 0."""
     content = read_json(listed)
     for kind, key, known in (("categories", "name", coco.cats), ("images", "file_name", coco.imgs)):
-        for entry in content.get(kind, []) if isinstance(content, dict) else []:  # segment wrote it, or another program
-            if not isinstance(entry, dict):
+        entries = content.get(kind) if isinstance(content, dict) else None  # segment wrote it, or another program
+        for entry in entries if isinstance(entries, list) else []:
+            if not isinstance(entry, dict) or type(entry.get("id")) not in (int, str):
                 continue
             ours, theirs = entry.get(key), known.get(entry.get("id"), {}).get(key)
             if theirs is not None and Path(str(ours)).name != Path(str(theirs)).name:
@@ -132,6 +136,8 @@ def labeled_objects(references: list[Reference], height: int, width: int) -> Ite
         mask = np.ones((height, width), bool) if reference.mask == WHOLE else reference.read_mask()
         box = reference.box
         if mask is not None:
+            if not mask.any():
+                raise UserError(f"{reference.image}: a {reference.label} marks no pixel of it: correct or remove it")
             ys, xs = np.nonzero(mask)
             box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
         assert box is not None

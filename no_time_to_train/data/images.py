@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Union
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import atomic_write
@@ -45,8 +45,14 @@ IMAGE_ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tif
 #: The formats that are read, whatever the file's ending. Pillow knows others: it hands EPS to Ghostscript, a program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM", "AVIF", "HEIF")
 
+#: The tag of a TIFF that says whether white is 0.
+PHOTOMETRIC = 262
+
+#: Profiles and notes of Photoshop in a PNG may be larger than the million bytes that PIL allows each by default.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+
 #: Those whose files may hold several pages or frames.
-FRAMES = ("TIFF", "GIF", "WEBP")
+FRAMES = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF")
 
 #: Endings of images that can be read only with more -> what to do so that they can.
 NEEDS = {
@@ -91,8 +97,11 @@ def decode_image(content: bytes, name: str) -> Image.Image:
 
 def _load(image: Image.Image) -> Image.Image:
     """Decode the pixels of an image. Colors of 16 bits keep their brightest bits, where PIL keeps the upper eight."""
-    if ";16" not in str([part[3] for part in getattr(image, "tile", [])]) or not image.mode.startswith("RGB"):
+    kinds = str([part[3] for part in getattr(image, "tile", [])])  # ";16" of PNG and TIFF, 65535 of PPM
+    if not image.mode.startswith("RGB") or not (";16" in kinds or "65535" in kinds):
         image.load()
+        if image.mode == "I;16" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+            return Image.fromarray(65535 - np.asarray(image))  # white is 0, which PIL heeds up to 8 bits only
         return image
     source: IO[bytes] = image.fp  # type: ignore[attr-defined]  # that of the file which is open
     source.seek(0)
@@ -102,10 +111,10 @@ def _load(image: Image.Image) -> Image.Image:
         return image
     order = [2, 1, 0, 3][: pixels.shape[2]]  # from BGR
     deep = Image.fromarray(_brightest_bits(pixels)[..., order])
-    deep.getexif().update(image.getexif())
-    is_turned = image.format == "TIFF"  # PIL turns a TIFF as it loads it
+    if image.format != "TIFF":  # which OpenCV, like PIL, turns as it loads it
+        deep.getexif().update(image.getexif())
     image.close()
-    return ImageOps.exif_transpose(deep) if is_turned else deep
+    return deep
 
 
 def _brightest_bits(colors: NDArray[Any]) -> NDArray[np.uint8]:
@@ -160,7 +169,7 @@ def shown_size(path: Path) -> tuple[int, int]:
     with _clear_errors(path), _open(path) as image:
         width, height = image.size
         # 5 to 8 swap height and width. PIL has done so for a TIFF already.
-        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
     return (width, height) if turned else (height, width)
 
 
@@ -367,6 +376,7 @@ def _to_numpy(values: "NDArray[np.generic] | Tensor") -> NDArray[np.generic]:
 
 def _bright(values: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Where values are above half of the largest one."""
+    values = np.nan_to_num(values)
     bright: NDArray[np.bool_] = values > values.max(initial=0) / 2
     return bright
 

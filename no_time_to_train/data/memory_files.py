@@ -223,6 +223,8 @@ def _fields_of_format_1(content: dict[str, Any]) -> dict[str, Any]:
 def _categories(entries: list[Any]) -> list[Category]:
     """The classes. Their ids become file names, and their names are printed."""
     categories = []
+    if not entries:
+        raise ValueError("it has no class")
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or entry.keys() != {"id", "name"}:
             raise ValueError(f"its class {number} is not {{'id': ..., 'name': ...}}")

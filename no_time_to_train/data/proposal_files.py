@@ -1,7 +1,6 @@
 """Proposals from files: boxes or masks that a detector or a segmenter wrote, as COCO results (docs/proposals.md)."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.coco import ImageId, is_number
 from no_time_to_train.data.rle import annotation_mask, are_coordinates, decode_mask
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.file_hashes import sha256
@@ -56,8 +55,10 @@ class ProposalFile:
             raise UserError(f"{self.path} holds no proposals: COCO results are a list of image_id, bbox and score")
         self.records = {name: [] for name in names.values()}
         for number, record in enumerate(records, start=1):
-            image = record.get("file_name", names.get(record.get("image_id"), record.get("image_id")))
-            if not isinstance(image, str | int):
+            image = record.get("file_name", record.get("image_id"))
+            if type(image) in (int, str):
+                image = image if "file_name" in record else names.get(image, image)
+            else:
                 raise UserError(f"{self.path}: proposal {number} names no image: image_id or file_name is missing")
             if self._is_usable(record, number):
                 self.records.setdefault(image, []).append(record)
@@ -81,13 +82,14 @@ class ProposalFile:
     def _is_usable(self, record: dict[str, Any], number: int) -> bool:
         """Whether a proposal counts; a UserError where it cannot be read at all."""
         where = f"{self.path}: proposal {number}"
-        score, box = record.get("score"), record.get("xyxy", record.get("bbox"))
-        if not isinstance(score, int | float):
+        score: Any = record.get("score")
+        box = record.get("xyxy", record.get("bbox"))
+        if type(score) not in (int, float):
             raise UserError(f"{where} has no score, a number from 0 to 1")
-        is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
+        is_box = isinstance(box, list) and len(box) == 4 and set(map(type, box)) <= {int, float}
         if not (is_box or "segmentation" in record):
             raise UserError(f"{where} has neither a bbox [x, y, w, h] nor xyxy [x1, y1, x2, y2] nor a segmentation")
-        if not all(map(math.isfinite, [score, *(box if is_box and box else [])])):
+        if not all(map(is_number, [score, *(box if is_box and box else [])])):
             self.counts[UNUSABLE] += 1
             return False
         if not 0 <= score <= 1:

@@ -12,13 +12,12 @@ import random
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from reprlib import repr as short_repr
 from typing import Any, TypedDict
 
 import numpy as np
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import ImageId, image_ids_of_other_type, is_id
+from no_time_to_train.data.coco import ImageId, image_ids_of_other_type, whole_number
 from no_time_to_train.errors import UserError, UserNotice, first_of
 from no_time_to_train.files import atomic_write, read_bytes, read_json, write_json
 from no_time_to_train.method.memory_bank import Category
@@ -62,7 +61,10 @@ def read_references(path: str | Path) -> ReferenceSet:
     path = Path(path)
     content = _read_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
     try:
-        return {_id(category_id): [_shot(entry) for entry in entries] for category_id, entries in content.items()}
+        classes = {whole_number(one): [_shot(entry) for entry in entries] for one, entries in content.items()}
+        if len(classes) < len(content):
+            raise ValueError("it gives a class twice")
+        return classes
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(
             f'{path} is not a reference set {{category_id: [{{"img_id": ..., "ann_ids": [...]}}, ...]}}: {error!r}'
@@ -100,21 +102,13 @@ def check_pickle(content: bytes) -> None:
         last = opcode.name
 
 
-def _id(value: Any) -> int:
-    """An id as an integer of 64 bits."""
-    number = int(value)
-    if not is_id(number):
-        raise ValueError(f"{short_repr(number)} is not a number of 64 bits")
-    return number
-
-
 def _shot(entry: dict[str, Any]) -> Shot:
     """An entry with its ids as integers, except an image id that is a string."""
-    ann_ids = [_id(ann_id) for ann_id in entry["ann_ids"]]
-    if not ann_ids:
-        raise ValueError("an entry has no ann_ids")
+    ann_ids = [whole_number(ann_id) for ann_id in entry["ann_ids"]]
+    if not ann_ids or not isinstance(entry["ann_ids"], list | tuple | set):
+        raise ValueError("an entry has no list of ann_ids")
     image_id = entry["img_id"]
-    return {"img_id": image_id if isinstance(image_id, str) else _id(image_id), "ann_ids": ann_ids}
+    return {"img_id": image_id if isinstance(image_id, str) else whole_number(image_id), "ann_ids": ann_ids}
 
 
 def write_references(references: ReferenceSet, path: str | Path) -> None:

@@ -63,8 +63,9 @@ def encode_crop(crop: NDArray[np.bool_], top: int, left: int, height: int, width
 
 
 def decode_mask(encoded: Rle) -> NDArray[np.bool_]:
-    """The mask, bool [H, W], of a compressed RLE; a ValueError where it is none."""
+    """The mask, bool [H, W], of RLE, compressed or not; a ValueError where it is none."""
     check_rle(encoded)
+    encoded = encode_runs(encoded) if isinstance(encoded["counts"], list) else encoded
     mask: NDArray[np.bool_] = coco_mask.decode(encoded).astype(bool)
     return mask
 
@@ -127,8 +128,8 @@ def check_rle(encoded: Any) -> None:
         lengths = np.array(counts, np.int64)
     else:
         raise ValueError("its counts are neither text nor a list of run lengths")
-    if lengths.min(initial=0) < 0:
-        raise ValueError("a run of its counts has a negative length")
+    if lengths.min(initial=0) < 0 or lengths.max(initial=0) > MAX_PIXELS:  # the sum of huge ones would wrap around
+        raise ValueError("a run of its counts has a negative length, or one that no image has")
     if (total := int(lengths.sum())) != size[0] * size[1]:
         raise ValueError(f"its counts cover {total} pixels, but its size is {size[0]}x{size[1]} (height, width)")
 
@@ -244,9 +245,6 @@ def annotation_mask(annotation: dict[str, Any], height: int, width: int) -> NDAr
         segmentation = annotation["segmentation"]
         if isinstance(segmentation, list):
             segmentation = encode_polygons(segmentation, height, width)
-        elif isinstance(segmentation["counts"], list):
-            check_rle(segmentation)
-            segmentation = encode_runs(segmentation)
         mask = decode_mask(segmentation)
     except Exception as error:  # pycocotools raises whatever its C code runs into
         raise UserError(f"{where} has no usable segmentation: {error!r}") from error

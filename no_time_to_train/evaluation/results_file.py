@@ -45,7 +45,7 @@ def _check_record(record: Any, coco: COCO) -> None:
         if key not in record:
             raise UserError(f"lacks {key!r}")
     for key, known in (("image_id", coco.imgs), ("category_id", coco.cats)):
-        if not isinstance(record[key], int | str) or record[key] not in known:
+        if type(record[key]) not in (int, str) or record[key] not in known:
             raise UserError(f"has {key} {record[key]!r}, which the ground truth does not have")
     if not is_number(record["score"]):
         raise UserError(f"has score {record['score']!r}, not a number")

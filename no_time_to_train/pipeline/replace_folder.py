@@ -139,7 +139,8 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} holds {foreign}, which is not a file of results: choose a new or an empty folder")
     if is_finished(out) and not overwrite:
         content = read_json(out / "images.json")
-        count = plural(len(content["images"]), "image") if "images" in content else "another run"
+        images = content.get("images") if isinstance(content, dict) else None
+        count = plural(len(images), "image") if isinstance(images, list) else "another run"
         raise UserError(f"{out} holds the results of {count}: give --overwrite to replace them, or another folder")
 
 

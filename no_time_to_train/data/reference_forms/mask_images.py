@@ -61,9 +61,9 @@ def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
     if image.mode.startswith("I"):
         numbers = np.asarray(image)
         used = [int(number) for number in np.unique(numbers) if number > 0]
-        if len(used) <= MOST_NUMBERS:
-            colors = voc_colors(max(used, default=0) + 1)
-            return {colors[number]: numbers == number for number in used}
+        if len(used) > MOST_NUMBERS or max(used, default=0) >= 2**24:
+            raise UserError(f"mask {path} has {len(used)} numbers up to {max(used)}: number objects from 1 on")
+        return {color: numbers == number for color, number in zip(voc_colors(used), used, strict=True)}
     codes = np.asarray(image.convert("RGB")).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     found = [code for code in np.unique(codes) if code]
     if len(found) > MOST_KEYS:
@@ -84,7 +84,7 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
     image = open_image(path)
     if image.has_transparency_data and len(np.unique(np.asarray(image.convert("RGBA"))[..., 3] > 127)) > 1:
         return None
-    values = np.asarray(image if image.mode != "RGBA" else image.convert("RGB"))
+    values = np.asarray(image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode)))
     if image.mode == "P":
         palette = np.asarray(image.getpalette() or [0] * 3).reshape(-1, 3)[: int(values.max()) + 1]
         if (palette == palette[:, :1]).all() and len(palette) > LOW:

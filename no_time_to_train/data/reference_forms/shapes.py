@@ -95,8 +95,8 @@ class Canvas:
         lengths, shape = np.array(runs, np.int64), (int(height), int(width))
         if min(shape) < 0 or max(shape) > 2 * max(self.size) or lengths.min(initial=0) < 0:
             raise ValueError("its runs or its box are no part of the image")
-        if lengths.sum() != shape[0] * shape[1]:
-            raise ValueError(f"its runs cover {lengths.sum()} pixels, its box has {shape[0] * shape[1]}")
+        if (total := lengths.sum(dtype=float)) != shape[0] * shape[1]:  # integers would wrap around
+            raise ValueError(f"its runs cover {total:.0f} pixels, its box has {shape[0] * shape[1]}")
         return self.mask(label, np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape), left, top)
 
 
@@ -107,7 +107,10 @@ def _label(label: Any) -> str:
 
 
 def _points(values: ArrayLike) -> NDArray[np.float64]:
-    points = np.array(values, float).reshape(-1, 2)
+    points = np.array(values, float)
+    if points.ndim > 1 and points.shape[-1] != 2:
+        raise ValueError("a point has not two coordinates")
+    points = points.reshape(-1, 2)
     if not are_coordinates(points.ravel().tolist()):
         raise ValueError("a coordinate is not a number, or far outside any image")
     return points

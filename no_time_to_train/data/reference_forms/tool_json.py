@@ -14,7 +14,7 @@ from no_time_to_train.data.images import decode_image
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
-from no_time_to_train.data.rle import decode_mask, encode_runs
+from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.errors import UserError
 
 #: The most bytes of a packed mask, before it is unpacked as an image.
@@ -106,7 +106,7 @@ def _is_darwin(content: Any) -> bool:
 def _layer_masks(layer: dict[str, Any], canvas: Canvas) -> dict[str, NDArray[np.bool_]]:
     """The masks, bool [H, W], in a layer of value, length, value, length, ... along the rows."""
     pairs = np.array(layer["dense_rle"], np.int64).reshape(-1, 2)
-    if pairs.min(initial=0) < 0 or pairs[:, 1].sum() != canvas.height * canvas.width:
+    if pairs.min(initial=0) < 0 or pairs[:, 1].sum(dtype=float) != canvas.height * canvas.width:
         raise UserError(
             f"the raster_layer of image {canvas.image.name} does not cover its {canvas.width}x{canvas.height}"
         )
@@ -116,7 +116,7 @@ def _layer_masks(layer: dict[str, Any], canvas: Canvas) -> dict[str, NDArray[np.
 
 def _read_datumaro(path: Path, content: Any, folder: Folder) -> list[Reference]:
     """One file per subset, ``annotations/SUBSET.json``. A box in a group with a mask is that of the mask."""
-    labels = [entry["name"] for entry in content["categories"].get("label", {}).get("labels", [])]
+    labels = dict(enumerate(entry["name"] for entry in content["categories"].get("label", {}).get("labels", [])))
     references = []
     for item in content["items"]:
         annotations = item.get("annotations") or []
@@ -132,7 +132,7 @@ def _read_datumaro(path: Path, content: Any, folder: Folder) -> list[Reference]:
 
 
 def _read_datumaro_shape(
-    labels: list[str], canvas: Canvas, masked: set[Any], entry: dict[str, Any]
+    labels: dict[int, str], canvas: Canvas, masked: set[Any], entry: dict[str, Any]
 ) -> Reference | str | None:
     kind = entry["type"]
     if kind in ("label", "caption") or (kind == "bbox" and (entry.get("group") or None) in masked):
@@ -144,9 +144,7 @@ def _read_datumaro_shape(
     if kind == "polygon":
         return canvas.polygon(label, points)
     if kind == "mask":
-        rle = entry["rle"]
-        mask = decode_mask(encode_runs(rle) if isinstance(rle["counts"], list) else rle)
-        return canvas.mask(label, mask)
+        return canvas.mask(label, decode_mask(entry["rle"]))
     if kind == "ellipse":
         x1, y1, x2, y2 = points
         return canvas.ellipse(label, (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2)

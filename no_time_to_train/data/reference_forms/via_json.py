@@ -54,7 +54,9 @@ def read_csv(path: Path, rows: list[list[str]], folder: Folder) -> list[Referenc
         row = dict(zip(rows[0], values, strict=False))
         try:
             region = (json.loads(row[COLUMN] or "{}"), json.loads(row["region_attributes"] or "{}"))
-        except (KeyError, ValueError) as error:
+            if not all(isinstance(part, dict) for part in region):
+                raise TypeError(f"{region} are no JSON objects")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: {error!r}") from error
         if region[0]:
             files.setdefault(row.get("filename") or row.get("#filename") or "", []).append(region)

@@ -7,10 +7,12 @@ Studio, labelImg), ``obj.names`` (Darknet, CVAT) or ``notes.json`` (Label Studio
 import re
 from collections import Counter
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from no_time_to_train.data.coco import whole_number
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.names import clean_class_names
 from no_time_to_train.data.reference_forms.folder import Folder
@@ -94,17 +96,16 @@ def _are_numbers(path: Path) -> bool:
 def _find_classes(folder: Folder) -> Classes | None:
     """The names of the classes in another file than ``data.yaml``."""
     for path in sorted(filter(_is_yaml, folder.files), key=lambda path: path.stem != "dataset"):
-        content = read_yaml(path)
-        if isinstance(content, dict) and "names" in content:
+        if "names" in read_text(path) and isinstance(content := read_yaml(path), dict) and "names" in content:
             return read_classes(path)
     for name in NAME_LISTS:
         for path in (path for path in folder.files if path.name.lower() == name):
             lines = [line.strip() for line in read_text(path).splitlines()]
-            return _checked(path, dict(enumerate(filter(None, lines))))
+            return _numbered(path, list(enumerate(filter(None, lines))))
     for path in (path for path in folder.files if path.name == "notes.json"):
         try:
-            return _checked(path, {int(one["id"]): one["name"] for one in read_json(path)["categories"]})
-        except (TypeError, KeyError, ValueError) as error:
+            return _numbered(path, [(whole_number(one["id"]), one["name"]) for one in read_json(path)["categories"]])
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise UserError(f"{path} holds no 'categories' of Label Studio: {error!r}") from error
     return None
 
@@ -112,24 +113,24 @@ def _find_classes(folder: Folder) -> Classes | None:
 def read_classes(path: Path) -> Classes:
     """The classes in a YAML file, where ``names`` is a list or a mapping."""
     try:
-        content = read_yaml(path)
+        content = read_yaml(path, as_text=True)  # a class may be called "no" or "007"
         names = content["names"]
-        pairs = list(names.items() if isinstance(names, dict) else enumerate(names))
-        found = {int(index): str(name) for index, name in pairs}
+        if not isinstance(names, dict | list):
+            raise TypeError(f"names is {short_repr(names)}")
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        numbered = [(int(index), name) for index, name in pairs]
         keypoints = content.get("kpt_shape")
         shape = keypoints and (int(keypoints[0]), int(keypoints[1]))
     except (TypeError, KeyError, ValueError, OverflowError, IndexError) as error:
         raise UserError(f"{path} holds no list 'names' of classes: {error!r}") from error
-    if len(found) < len(pairs):
-        raise UserError(f"{path} names two classes alike, or gives a number twice: {', '.join(found.values())}")
-    return _checked(path, found, shape)
+    return _numbered(path, numbered, shape)
 
 
-def _checked(path: Path, names: dict[int, str], keypoints: tuple[int, int] | None = None) -> Classes:
-    cleaned = clean_class_names(names.values(), path)
-    if len(set(cleaned.values())) < len(names):
+def _numbered(path: Path, names: list[tuple[int, str]], keypoints: tuple[int, int] | None = None) -> Classes:
+    cleaned = clean_class_names([name for _, name in names], path)
+    if len(set(cleaned.values())) < len(names) or len(dict(names)) < len(names):
         raise UserError(f"{path} names two classes alike, or gives a number twice: {', '.join(cleaned.values())}")
-    return Classes(path, {index: cleaned[name] for index, name in names.items()}, keypoints)
+    return Classes(path, {index: cleaned[name] for index, name in names}, keypoints)
 
 
 def _read_labels(image: Path, labels: Path, classes: Classes, folder: Folder) -> list[Reference]:
@@ -186,6 +187,8 @@ def _check(numbers: list[float], height: int, width: int, is_polygon: bool) -> N
         check_polygons([pixels], height, width)
     elif not are_coordinates(pixels):
         raise ValueError("a coordinate is not a number, or far outside the image")
+    if not is_polygon and min(numbers[2:]) < 0:
+        raise ValueError("a box has a negative width or height")
     if max(map(abs, numbers)) > 2:
         far = max(numbers, key=abs)
         raise ValueError(f"{far:g} is no share of a side of the image: divide pixels by its width or height")
