@@ -219,7 +219,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Refuse YAML with aliases, a few of which stand for billions of values, nested too deeply, long numbers, or a key twice.
+    """Refuse YAML with aliases, a few of which stand for billions of values, long numbers, a key twice, or too deep.
 
     Raises:
         yaml.YAMLError: It has an alias, is nested too deeply, or is not valid.

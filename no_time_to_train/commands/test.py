@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -16,6 +16,7 @@ from no_time_to_train.commands.parser import split_options
 from no_time_to_train.config import (
     AREA_WEIGHTED,
     NETWORKS,
+    ClassNames,
     EncoderCfg,
     ModelCfg,
     RunOptions,
@@ -28,7 +29,10 @@ from no_time_to_train.files import find_configuration, parse_yaml, read_yaml
 from no_time_to_train.method.settings import check_prototype
 from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.run_record import record_refused
-from no_time_to_train.ranges import check_value
+from no_time_to_train.ranges import Seed, check_number, check_value
+
+#: The most entries of a list, except names of classes: jsonargparse reads all of them again for each.
+LONGEST_LIST = 100
 
 
 def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> None:  # noqa: PT028  # a command
@@ -100,6 +104,8 @@ def check_configuration(option: str, text: str | None) -> None:
         value = parse_yaml(text or "")
     if name == "trainer" and keys and keys[0] not in (options := trainer_options()):
         raise UserError(f"{option}: Lightning's Trainer has no option {keys[0]!r}{suggest(keys[0], options)}")
+    if name == "trainer":
+        check_part(option, value, None)
     if option == "--trainer.precision":
         check_precision(option, value)
     if name == "model" and text != "None":  # as jsonargparse prints null
@@ -128,6 +134,8 @@ def check_file(path: str) -> None:
     check_part(where, content.get("model"), configuration_keys())
     trainer = content.get("trainer")
     if isinstance(trainer, dict):
+        for key, value in trainer.items():
+            check_part(f"{where}trainer.{key}", value, None)
         check_precision(f"{where}trainer.precision", trainer.get("precision"))
 
 
@@ -147,6 +155,8 @@ def check_part(name: str, value: Any, known: Any) -> None:
         known: The keys that may be in it, or its type hint (see ``configuration_keys``).
     """
     if not isinstance(known, dict):
+        if isinstance(value, list) and len(value) > LONGEST_LIST and ClassNames not in get_args(known):
+            raise UserError(f"{name} has {len(value)} entries, more than {LONGEST_LIST}")
         check_value(name, value, known)
         if name.endswith(".prototype"):
             check_prototype(value, AREA_WEIGHTED)
@@ -195,9 +205,10 @@ def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[lis
             content = read_configuration(value)
             ours, without_meaning = translate(content, f"configuration {value}")
             ignored += without_meaning
-            for key in ("model", "trainer", "config"):
+            for key in ("model", "trainer", "config", "seed_everything"):
                 add(key, ours.get(key))
-            value = value if ours == content else yaml.safe_dump(ours, sort_keys=False)
+            is_utf_16 = Path(value).read_bytes()[:1] >= b"\xfe"  # which jsonargparse does not read
+            value = yaml.safe_dump(ours, sort_keys=False) if ours != content or is_utf_16 else value
         elif value is not None:
             with suppress(yaml.YAMLError):
                 add(name.removeprefix("--").replace(".init_args", ""), parse_yaml(value))
@@ -228,6 +239,8 @@ def check_stage(run: RunOptions, given: dict[str, Any]) -> None:
         "trainer.callbacks",
         *parts_of(configuration_keys(), "model"),
     }
+    if not isinstance(seed := given.get("seed_everything"), bool):
+        check_number("seed_everything", seed, Seed | None)
     if any(isinstance(given.get(name), str) for name in parts):
         return  # a file in the place of a part
 
