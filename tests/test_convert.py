@@ -29,6 +29,14 @@ def test_a_result_is_never_replaced_and_a_file_that_breaks_leaves_no_half_data_s
     assert not (tmp_path / "out/yolo").exists()
 
 
+def test_a_mask_outside_its_image_is_one_line(photo: Photo, tmp_path: Path, refusal: Refusal) -> None:
+    image(photo, tmp_path / "refs/a.png")
+    shape = {"label": "boat", "points": [[500, 500], [600, 500], [600, 600]]}
+    (tmp_path / "refs/a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
+    line = refusal("convert", tmp_path / "refs", "--to", "yolo", "--out", tmp_path / "out")
+    assert "a.png: a boat marks no pixel of it" in line
+
+
 def results_of(folder: Path, photo: Photo) -> Path:
     """Results like those of ``segment``: the object of the photo, found exactly, with ids of its own."""
     image(photo, folder.parent / "photos/a.png")

@@ -1,5 +1,6 @@
 """``as_rgb`` and ``as_mask`` on the files of cameras, microscopes and drawing programs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train import UserError
-from no_time_to_train.data.images import as_mask, as_rgb
+from no_time_to_train.data.images import as_mask, as_rgb, shown_size
+from no_time_to_train.errors import UserNotice
 
 
 def test_exif_rotation_is_applied_where_the_size_that_an_annotation_states_does_not_contradict(tmp_path: Path) -> None:
@@ -50,6 +53,75 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert shown.std() > 0
 
 
+#: EXIF's orientations, and what turns an image as stored to the image as shown.
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    1: lambda image: image,
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(image, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["8 bits", "16 bits"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_tiff_is_turned_once(orientation: int, deep: bool, tmp_path: Path) -> None:
+    colors = np.random.default_rng(0).integers(0, 255, (30, 40, 3)).astype(np.uint8)
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, 1]
+    cv2.imwrite(str(tmp_path / "photo.tif"), colors[..., ::-1] * np.uint16(257) if deep else colors[..., ::-1], options)
+    content = bytearray((tmp_path / "photo.tif").read_bytes())
+    place = int.from_bytes(content[4:8], "little")
+    count = int.from_bytes(content[place : place + 2], "little")
+    tags = [bytes(content[place + 2 + 12 * n :][:12]) for n in range(count)]
+    turn = b"\x12\x01\3\0\1\0\0\0" + orientation.to_bytes(4, "little")
+    tags = sorted(
+        [tag for tag in tags if tag[:2] != turn[:2]] + [turn], key=lambda tag: int.from_bytes(tag[:2], "little")
+    )
+    content[4:8] = len(content).to_bytes(4, "little")
+    content += len(tags).to_bytes(2, "little") + b"".join(tags) + bytes(4)
+    (tmp_path / "photo.tif").write_bytes(content)
+    turned = TURNS[orientation](colors)
+    assert np.array_equal(as_rgb(tmp_path / "photo.tif"), turned)
+    assert shown_size(tmp_path / "photo.tif") == turned.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "value", [b"\3\0\0\0\1\0\0\0\0", b"\3\0\0\0\1\0\x09\0\0", b"\2\0\0\0\0026\0\0\0"], ids=["0", "9", "text"]
+)
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_an_orientation_that_exif_does_not_have_turns_nothing(kind: str, value: bytes, tmp_path: Path) -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0" + value + bytes(4)
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo", kind, exif=exif)
+    assert shown_size(tmp_path / "photo") == as_rgb(tmp_path / "photo").shape[:2] == (30, 40)
+
+
+def test_colors_of_16_bits_in_a_ppm_keep_their_brightest_bits(tmp_path: Path) -> None:
+    colors = np.linspace(300, 4095, 30 * 40 * 3).reshape(30, 40, 3).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "photo.ppm"), colors[..., ::-1])
+    assert np.array_equal(as_rgb(tmp_path / "photo.ppm"), colors >> 4)
+
+
+def test_a_16_bit_tiff_in_which_white_is_0_is_not_shown_as_its_negative(tmp_path: Path) -> None:
+    values = np.linspace(0, 60_000, 30 * 40).reshape(30, 40).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "xray.tif")
+    content = (tmp_path / "xray.tif").read_bytes()
+    photometric = b"\x06\x01\3\0\1\0\0\0"  # tag 262, one short
+    (tmp_path / "xray.tif").write_bytes(content.replace(photometric + b"\1", photometric + b"\0"))
+    shown = as_rgb(tmp_path / "xray.tif")
+    assert (shown[0, 0].max(), shown[-1, -1].max()) == (255, 0)
+
+
+@pytest.mark.parametrize("kind", ["png", "gif", "webp", "tiff", "avif", "heif"])
+def test_a_file_of_two_pictures_is_read_as_the_first_with_a_notice(kind: str, tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (64, 64), "white"), Image.new("RGB", (64, 64))
+    first.save(tmp_path / "photo", kind, save_all=True, append_images=[second])
+    with pytest.warns(UserNotice, match="has 2 pages or frames: only the first is used"):
+        assert as_rgb(tmp_path / "photo").min() > 250
+
+
 def test_transparent_pixels_become_white_and_gray_arrays_and_tensors_are_images() -> None:
     assert as_rgb(Image.new("RGBA", (6, 4), (200, 0, 0, 0))).min() == 255
     gray = np.arange(24, dtype=np.uint8).reshape(4, 6)
@@ -74,5 +146,8 @@ def test_all_kinds_of_mask_files_are_read_alike(tmp_path: Path) -> None:
     for picture in (Image.fromarray(inside), Image.fromarray(inside.astype(np.uint8)), palette, cut_out):
         picture.save(tmp_path / "mask.png")
         assert (as_mask(tmp_path / "mask.png") == inside).all()
+    for outside, value in ((np.nan, 1), (0, np.inf), (-np.inf, 0.5)):
+        Image.fromarray(np.where(inside, value, outside).astype(np.float32)).save(tmp_path / "mask.tif")
+        assert (as_mask(tmp_path / "mask.tif") == inside).all()
     Image.fromarray(255 * inside.astype(np.uint8)).save(tmp_path / "mask.jpg")
     assert (as_mask(tmp_path / "mask.jpg") != inside).mean() < 0.01

@@ -321,6 +321,34 @@ def test_json_in_another_encoding_is_read_or_refused_with_advice(encoding: str, 
         assert find_references(tmp_path).references[0].label == "船"
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_gray_masks_of_any_kind_hold_the_same_numbers_of_classes(mode: str, tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "a.jpg")
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(1 * PIXELS.astype(np.uint8) + 2 * CORNER.astype(np.uint8)).convert(mode).save(
+        tmp_path / "masks/a.png"
+    )
+    write(tmp_path / "classes.txt", "background\nboat\nbird")
+    found = {one.label: one.read_mask() for one in find_references(tmp_path).references}
+    np.testing.assert_array_equal(found["boat"], PIXELS)
+    np.testing.assert_array_equal(found["bird"], CORNER)
+
+
+def test_numbers_of_32_bits_in_a_mask_are_refused(tmp_path: Path) -> None:
+    """The palette of so many colors would fill the memory."""
+    shutil.copytree(EXPORTS / "VOC with masks", tmp_path, dirs_exist_ok=True)
+    (mask,) = (tmp_path / "SegmentationObject").iterdir()
+    Image.fromarray(np.where(PIXELS, 2**31 - 1, 0).astype(np.int32)).save(mask, "TIFF")
+    with pytest.raises(UserError, match="1 numbers up to 2147483647: number objects from 1 on"):
+        find_references(tmp_path)
+
+
+def test_a_yaml_file_that_names_no_classes_does_not_count(tmp_path: Path) -> None:
+    shutil.copytree(EXPORTS / "makesense YOLO", tmp_path, dirs_exist_ok=True)
+    write(tmp_path / "compose.yaml", "a: &a 1\nb: *a\n")
+    assert find_references(tmp_path).references[0].label == "boat"
+
+
 def test_classes_without_a_name_are_called_object() -> None:
     with pytest.warns(UserNotice, match="name no class: it is called 'object'"):
         find_references(EXPORTS / "images and masks")

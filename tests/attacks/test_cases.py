@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,9 @@ from PIL import Image
 from no_time_to_train.benchmarks.prepare import cdfsod, lvis, pascal_voc
 from no_time_to_train.benchmarks.prepare.steps import PrepareOptions
 from no_time_to_train.benchmarks.report.runs import find_runs
+from no_time_to_train.data import reference_sets
 from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.convert import read_ground_truth
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.proposal_files import ProposalFile
 from no_time_to_train.data.reference_forms import find_references
@@ -75,6 +78,21 @@ def read_references(folder: Path) -> list[str]:
     return [reference.label for reference in find_references(folder).references]
 
 
+def read_reference_set(folder: Path) -> list[str]:
+    shots = [
+        (number, shot) for number, shots in reference_sets.read_references(folder / "a.json").items() for shot in shots
+    ]
+    return [f"class {number}: {shot['img_id']} {','.join(map(str, shot['ann_ids']))}" for number, shot in shots]
+
+
+def read_truth(folder: Path) -> list[str]:
+    """Ground truth for results next to an ``images.json``."""
+    shutil.copy(folder / "a.png", folder / "truth")
+    path = folder / "truth/a.json"
+    coco = read_ground_truth(path if path.exists() else path.parent, folder / "results.json")
+    return [coco.cats[annotation["category_id"]]["name"] for annotation in coco.dataset["annotations"]]
+
+
 def names_in(path: Path) -> list[str]:
     """The names of the classes that are annotated in a COCO file."""
     data = json.loads(path.read_text())
@@ -127,6 +145,13 @@ READERS = {
     "voc": Reader("a.xml", read_references),
     "yolo": Reader("a.txt", read_references, {"data.yaml": "yolo_names"}),
     "yolo_names": Reader("data.yaml", read_references, {"a.txt": "yolo"}),
+    "cvat": Reader("a.xml", read_references),
+    "darwin": Reader("a.json", read_references),
+    "datumaro": Reader("annotations/a.json", read_references),
+    "via": Reader("a.csv", read_references),
+    "reference_set": Reader("a.json", read_reference_set),
+    "listed": Reader("images.json", read_truth, {"truth/data.yaml": "yolo_names", "truth/a.txt": "yolo"}),
+    "listed_coco": Reader("images.json", read_truth, {"truth/a.json": "coco"}),
     "prepare_cdfsod": Reader("annotations/1_shot.json", prepare_cdfsod),
     "prepare_lvis": Reader("a.json", prepare_lvis),
     "prepare_voc": Reader(VOC_XML, prepare_voc, {VOC_LIST: "prepare_voc_list"}),

@@ -58,6 +58,18 @@ def test_a_record_that_would_hang_is_refused_wherever_it_is_decoded(counts: str)
         annotation_mask({"id": 7, "segmentation": rle}, 30, 40)
 
 
+def test_runs_whose_sum_wraps_around_64_bits_are_refused() -> None:
+    """A million characters: each run is longer than the last but one, and pycocotools would write outside the mask."""
+    runs, total = [0, 0, 0], 0
+    while total < 2**64:
+        runs.append(runs[-2] + 2**29 - 1)
+        total += runs[-1]
+    grow = "o" * 5 + "?"  # 2**29 - 1, as the difference to the last but one
+    counts = "000" + grow * (len(runs) - 3)
+    with pytest.raises(ValueError, match="one that no image has"):
+        check_rle({"size": [30, 40], "counts": counts})
+
+
 def zigzag(points: int, height: float, width: float) -> list[list[float]]:
     """An outline that crosses the image as often as it has points."""
     return [[width * (index % 2), height * index / points] for index in range(points)]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Checkpoints, Patch, Refusal, stage_arguments
+from no_time_to_train.cli import main
+from tests.conftest import Capture, Checkpoints, Patch, Refusal, stage_arguments
 
 CONFIG = Path(__file__).parents[2] / "configs" / "custom_sam2l.yaml"
 
@@ -20,6 +21,7 @@ ATTACKS = {
     "a number in hexadecimal": ("x: 0x" + "f" * 5000, "the number '0xf.*f' has more than 100 characters"),
     "a number of 5,000 digits": ("x: " + "9" * 5000, "the number '9.*9' has more than 100 characters"),
     "a sexagesimal number": ("x: 1" + ":59" * 20_000, "the number '1.*59' has more than 100 characters"),
+    "a key twice": ("x: {a: 1, b: 2, a: 3}", "it has the key 'a' twice"),
     "a tag of Python": ("x: !!python/name:os.system", "python/name"),
 }
 
@@ -45,6 +47,35 @@ def test_a_number_of_more_than_64_bits_is_in_no_range(key: str, value: str, refu
 @pytest.mark.parametrize("option", ["--model.data_load_cfgs.workers", "--trainer.devices"])
 def test_a_number_without_an_end_is_refused_as_an_option(option: str, refusal: Refusal) -> None:
     assert "has more than 100 characters" in refusal("test", option, "0x" + "f" * 5000)
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", "0x_", "!!int x", "!!timestamp x"])
+@pytest.mark.parametrize("option", ["--model.model_cfg.dataset_name", "--trainer.devices", "--ckpt_path"])
+def test_a_value_that_is_not_of_its_type_in_yaml_is_one_line(option: str, value: str, refusal: Refusal) -> None:
+    assert refusal("test", "--config", CONFIG, option, value)
+
+
+@pytest.mark.parametrize("value", ["-1", "4294967296", "1.5", "x"])
+def test_a_seed_out_of_range_is_one_line(value: str, tmp_path: Path, refusal: Refusal) -> None:
+    (tmp_path / "seed.yaml").write_text(f"seed_everything: {value}")
+    line = refusal("test", "--config", CONFIG, "--config", tmp_path / "seed.yaml")
+    assert "seed_everything must be a whole number (0 to 4294967295)" in line
+
+
+@pytest.mark.parametrize("key", ["model.model_cfg.proposals", "trainer.callbacks"])
+def test_a_list_without_an_end_is_refused(key: str, tmp_path: Path, refusal: Refusal) -> None:
+    """jsonargparse takes a minute for 3,000 entries."""
+    value = f"[{'a, ' * 3000}]"
+    assert f"{key} has 3000 entries, more than 100" in refusal("test", "--config", CONFIG, f"--{key}", value)
+
+
+def test_a_configuration_may_be_in_utf_16(nano_checkpoints: Checkpoints, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "utf16.yaml").write_text("model: {init_args: {data_load_cfgs: {workers: 7}}}", "utf-16")
+    arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--config", str(tmp_path / "utf16.yaml"), "--print_config"])
+    assert not ended.value.code
+    assert "workers: 7" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,7 @@ def _layer_masks(layer: dict[str, Any], canvas: Canvas) -> dict[str, NDArray[np.
     """The masks, bool [H, W], in a layer of value, length, value, length, ... along the rows."""
     pairs = np.array(layer["dense_rle"], np.int64).reshape(-1, 2)
     if pairs.min(initial=0) < 0 or pairs[:, 1].sum(dtype=float) != canvas.height * canvas.width:
-        raise UserError(
-            f"the raster_layer of image {canvas.image.name} does not cover its {canvas.width}x{canvas.height}"
-        )
+        raise UserError(f"the raster_layer of image {canvas.image} does not cover its {canvas.width}x{canvas.height}")
     numbers = np.repeat(pairs[:, 0], pairs[:, 1]).reshape(canvas.size)
     return {key: numbers == number for key, number in layer["mask_annotation_ids_mapping"].items()}
 
