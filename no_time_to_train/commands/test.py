@@ -245,21 +245,22 @@ def check_stage(run: RunOptions, given: dict[str, Any]) -> None:
         return  # a file in the place of a part
 
     def part(kind: Any, name: str) -> Any:
-        keys = [one.name for one in fields(kind) if given.get(f"{name}.{one.name}") is not None]
-        return kind(**{key: given[f"{name}.{key}"] for key in keys})
+        values = {one.name: given.get(f"{name}.{one.name}") for one in fields(kind)}
+        texts = {one.name for one in fields(kind) if one.type in (str, str | None)}  # whose type jsonargparse checks
+        return kind(**{key: str(one) if key in texts else one for key, one in values.items() if one is not None})
 
     mode, model = str(given.get("model.test_mode")), "model.model_cfg"
     data = f"model.dataset_cfgs.{mode}"
     try:
         networks = replace(part(ModelCfg, model), encoder_cfg=part(EncoderCfg, f"{model}.encoder_cfg"))
         networks.check_networks(NETWORKS.get(mode, ()))
-        check_split(given.get(f"{data}.class_split"))
+        check_split(str(given.get(f"{data}.class_split") or ""))
         annotations = [given.get(f"{data}.{key}") for key in ("json_file", "memory_pkl")]
         check_files(*(Path(str(file)) for file in annotations if file))
     except UserError as error:
         if is_first_process():
             name = given.get(f"{model}.dataset_name") or given.get("model.dataset_cfgs.test.class_split")
-            labels = {"dataset_name": name, "n_shot": run.n_shot, "seed": run.seed}
+            labels = {"dataset_name": name and str(name), "n_shot": run.n_shot, "seed": run.seed}
             folder = run.folder(mode, str(given.get("trainer.logger.save_dir", ".")))
             with suppress(UserError):  # the first error is the one to report
                 record_refused(folder, mode, error, labels=labels)

@@ -62,6 +62,23 @@ def test_a_seed_out_of_range_is_one_line(value: str, tmp_path: Path, refusal: Re
     assert "seed_everything must be a whole number (0 to 4294967295)" in line
 
 
+@pytest.mark.parametrize("value", ["[1, 2]", "{a: 1}", "7", "2024-01-01", ".nan", "true"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "test, model_cfg: {encoder_cfg: {name: VALUE}}",
+        "test, model_cfg: {encoder_ckpt_path: VALUE, dataset_name: VALUE}",
+        "test, model_cfg: {sam2_cfg_file: VALUE}",
+        "test, model_cfg: {sam2_ckpt_path: VALUE}",
+        "fill_memory, dataset_cfgs: {fill_memory: {class_split: VALUE}}",
+    ],
+)
+def test_a_name_that_is_no_text_is_one_line(place: str, value: str, tmp_path: Path, refusal: Refusal) -> None:
+    path = tmp_path / "name.yaml"
+    path.write_text(f"model: {{init_args: {{test_mode: {place.replace('VALUE', value)}}}}}")
+    assert refusal("test", "--config", CONFIG, "--config", path, "--out_path", tmp_path / "memory")
+
+
 @pytest.mark.parametrize("key", ["model.model_cfg.proposals", "trainer.callbacks"])
 def test_a_list_without_an_end_is_refused(key: str, tmp_path: Path, refusal: Refusal) -> None:
     """jsonargparse takes a minute for 3,000 entries."""
