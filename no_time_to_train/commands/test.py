@@ -104,8 +104,6 @@ def check_configuration(option: str, text: str | None) -> None:
         value = parse_yaml(text or "")
     if name == "trainer" and keys and keys[0] not in (options := trainer_options()):
         raise UserError(f"{option}: Lightning's Trainer has no option {keys[0]!r}{suggest(keys[0], options)}")
-    if name == "trainer":
-        check_part(option, value, None)
     if option == "--trainer.precision":
         check_precision(option, value)
     if name == "model" and text != "None":  # as jsonargparse prints null

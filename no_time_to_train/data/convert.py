@@ -92,8 +92,8 @@ def read_ground_truth(path: Path, results: Path) -> Any:
         text = f"{plural(len(missing), 'annotated image')} not among the results: {', '.join(missing[:3])}"
         warnings.warn(text, UserNotice, stacklevel=2)
     categories = [{"id": number, "name": name} for name, number in ids.items()]
-    keys = {"id", "file_name", "height", "width"}
-    sizes = [{name: entry[name] for name in keys & entry.keys()} for entry in entries["images"]]
+    keys = ("id", "file_name", "height", "width")
+    sizes = [{name: entry.get(name) for name in keys} for entry in entries["images"]]
     return index_coco({"images": sizes, "annotations": annotations, "categories": categories})
 
 

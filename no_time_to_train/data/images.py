@@ -45,9 +45,6 @@ IMAGE_ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tif
 #: The formats that are read, whatever the file's ending. Pillow knows others: it hands EPS to Ghostscript, a program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM", "AVIF", "HEIF")
 
-#: The tag of a TIFF that says whether white is 0.
-PHOTOMETRIC = 262
-
 #: Profiles and notes of Photoshop in a PNG may be larger than the million bytes that PIL allows each by default.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
@@ -100,7 +97,7 @@ def _load(image: Image.Image) -> Image.Image:
     kinds = str([part[3] for part in getattr(image, "tile", [])])  # ";16" of PNG and TIFF, 65535 of PPM
     if not image.mode.startswith("RGB") or not (";16" in kinds or "65535" in kinds):
         image.load()
-        if image.mode == "I;16" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+        if image.mode == "I;16" and getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0:
             return Image.fromarray(65535 - np.asarray(image))  # white is 0, which PIL heeds up to 8 bits only
         return image
     source: IO[bytes] = image.fp  # type: ignore[attr-defined]  # that of the file which is open
@@ -237,14 +234,10 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
             f"image {path} may be a decompression bomb: it has {pixels} pixels, the limit is {Image.MAX_IMAGE_PIXELS}; "
             f"if you trust it, give --max-pixels {pixels}, or in Python set PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
-    except UnidentifiedImageError as error:
-        advice = describe_unreadable([Path(path)])
-        raise UserError(
-            advice or f"image {path} cannot be read: it is broken, or none of {', '.join(_formats())}"
-        ) from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        advice = describe_unreadable([Path(path)])
-        raise UserError(advice or f"image {path} cannot be read: {error}") from error
+        unknown = f"it is broken, or none of {', '.join(_formats())}"
+        reason = unknown if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(describe_unreadable([Path(path)]) or f"image {path} cannot be read: {reason}") from error
 
 
 def as_rgb(image: ImageInput, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

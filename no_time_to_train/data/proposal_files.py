@@ -56,10 +56,9 @@ class ProposalFile:
         self.records = {name: [] for name in names.values()}
         for number, record in enumerate(records, start=1):
             image = record.get("file_name", record.get("image_id"))
-            if type(image) in (int, str):
-                image = image if "file_name" in record else names.get(image, image)
-            else:
+            if type(image) not in (int, str):
                 raise UserError(f"{self.path}: proposal {number} names no image: image_id or file_name is missing")
+            image = record.get("file_name") or names.get(image, image)
             if self._is_usable(record, number):
                 self.records.setdefault(image, []).append(record)
         if len({"segmentation" in record for chosen in self.records.values() for record in chosen}) > 1:
@@ -82,9 +81,8 @@ class ProposalFile:
     def _is_usable(self, record: dict[str, Any], number: int) -> bool:
         """Whether a proposal counts; a UserError where it cannot be read at all."""
         where = f"{self.path}: proposal {number}"
-        score: Any = record.get("score")
-        box = record.get("xyxy", record.get("bbox"))
-        if type(score) not in (int, float):
+        score, box = record.get("score"), record.get("xyxy", record.get("bbox"))
+        if not isinstance(score, int | float) or isinstance(score, bool):
             raise UserError(f"{where} has no score, a number from 0 to 1")
         is_box = isinstance(box, list) and len(box) == 4 and set(map(type, box)) <= {int, float}
         if not (is_box or "segmentation" in record):

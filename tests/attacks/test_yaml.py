@@ -82,8 +82,12 @@ def test_a_name_that_is_no_text_is_one_line(place: str, value: str, tmp_path: Pa
 @pytest.mark.parametrize("key", ["model.model_cfg.proposals", "trainer.callbacks"])
 def test_a_list_without_an_end_is_refused(key: str, tmp_path: Path, refusal: Refusal) -> None:
     """jsonargparse takes a minute for 3,000 entries."""
-    value = f"[{'a, ' * 3000}]"
-    assert f"{key} has 3000 entries, more than 100" in refusal("test", "--config", CONFIG, f"--{key}", value)
+    content = f"[{'a, ' * 3000}]"
+    for part in reversed(key.split(".")):
+        content = f"{{{part}: {content}}}"
+    (tmp_path / "long.yaml").write_text(content)
+    error = refusal("test", "--config", CONFIG, "--config", tmp_path / "long.yaml")
+    assert f"{key.removeprefix('model.')} has 3000 entries, more than 100" in error
 
 
 def test_a_configuration_may_be_in_utf_16(nano_checkpoints: Checkpoints, tmp_path: Path, capsys: Capture) -> None:

@@ -23,7 +23,7 @@ class VocFiles(LabelFiles):
 
     def begin(self) -> None:
         self.stems: list[str] = []
-        self.palette = [channel for color in voc_colors(range(VOID))[1:] for channel in color]
+        self.palette = [channel for color in voc_colors(VOID)[1:] for channel in color]
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
         root = ElementTree.Element("annotation")
@@ -48,7 +48,7 @@ class VocFiles(LabelFiles):
 
     def finish(self) -> None:
         names = ["background", *self.names]
-        rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(names, voc_colors(range(len(names))), strict=True)]
+        rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(names, voc_colors(len(names)), strict=True)]
         self.write_lines("labelmap.txt", ["# label:color_rgb:parts:actions", *rows])
         self.write_lines("ImageSets/Segmentation/default.txt", self.stems)
 

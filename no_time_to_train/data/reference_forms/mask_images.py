@@ -61,9 +61,10 @@ def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
     if image.mode.startswith("I"):
         numbers = np.asarray(image)
         used = [int(number) for number in np.unique(numbers) if number > 0]
-        if len(used) > MOST_NUMBERS or max(used, default=0) >= 2**24:
+        if len(used) > MOST_NUMBERS or max(used, default=0) >= 2**16:
             raise UserError(f"mask {path} has {len(used)} numbers up to {max(used)}: number objects from 1 on")
-        return {color: numbers == number for color, number in zip(voc_colors(used), used, strict=True)}
+        colors = voc_colors(max(used, default=0) + 1)
+        return {colors[number]: numbers == number for number in used}
     codes = np.asarray(image.convert("RGB")).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     found = [code for code in np.unique(codes) if code]
     if len(found) > MOST_KEYS:

@@ -108,12 +108,11 @@ def _label(label: Any) -> str:
 
 def _points(values: ArrayLike) -> NDArray[np.float64]:
     points = np.array(values, float)
-    if points.ndim > 1 and points.shape[-1] != 2:
+    if points.shape[1:] not in ((), (2,)):
         raise ValueError("a point has not two coordinates")
-    points = points.reshape(-1, 2)
     if not are_coordinates(points.ravel().tolist()):
         raise ValueError("a coordinate is not a number, or far outside any image")
-    return points
+    return points.reshape(-1, 2)
 
 
 def _turned(points: NDArray[np.float64], center: tuple[float, float], angle: Any) -> NDArray[np.float64]:

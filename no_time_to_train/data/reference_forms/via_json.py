@@ -40,10 +40,7 @@ def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
     files: list[tuple[str, list[Region]]] = []
     for entry in content.get("_via_img_metadata", content).values():
         regions = entry["regions"].values() if isinstance(entry["regions"], dict) else entry["regions"]
-        try:
-            files.append((entry["filename"], [(one["shape_attributes"], one["region_attributes"]) for one in regions]))
-        except (TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path}: a region of {entry['filename']} is broken: {error!r}") from error
+        files.append((entry["filename"], [(one["shape_attributes"], one["region_attributes"]) for one in regions]))
     return _read(path, files, folder)
 
 
@@ -53,9 +50,7 @@ def read_csv(path: Path, rows: list[list[str]], folder: Folder) -> list[Referenc
     for number, values in enumerate(rows[1:], start=2):
         row = dict(zip(rows[0], values, strict=False))
         try:
-            region = (json.loads(row[COLUMN] or "{}"), json.loads(row["region_attributes"] or "{}"))
-            if not all(isinstance(part, dict) for part in region):
-                raise TypeError(f"{region} are no JSON objects")
+            region = (dict(json.loads(row[COLUMN] or "{}")), dict(json.loads(row["region_attributes"] or "{}")))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: {error!r}") from error
         if region[0]:

@@ -7,7 +7,6 @@ Studio, labelImg), ``obj.names`` (Darknet, CVAT) or ``notes.json`` (Label Studio
 import re
 from collections import Counter
 from pathlib import Path
-from reprlib import repr as short_repr
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +115,7 @@ def read_classes(path: Path) -> Classes:
         content = read_yaml(path, as_text=True)  # a class may be called "no" or "007"
         names = content["names"]
         if not isinstance(names, dict | list):
-            raise TypeError(f"names is {short_repr(names)}")
+            raise TypeError(f"names is {names!r}")
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         numbered = [(int(index), name) for index, name in pairs]
         keypoints = content.get("kpt_shape")
