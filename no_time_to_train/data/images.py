@@ -346,7 +346,9 @@ def _inside(image: Image.Image) -> NDArray[np.bool_]:
 
 def _inside_array(mask: "NDArray[np.generic] | Tensor") -> NDArray[np.bool_]:
     """The inside of a mask that is an array or a tensor; see :func:`as_mask`."""
-    values = _to_numpy(mask).squeeze()
+    values = _to_numpy(mask)
+    while values.ndim > 2 and 1 in values.shape:
+        values = values.squeeze(values.shape.index(1))
     if values.ndim != 2:
         raise UserError(f"a mask of shape {tuple(mask.shape)} cannot be used: give one mask, [H, W]")
     if values.dtype.kind not in "buif":

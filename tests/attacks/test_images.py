@@ -92,8 +92,10 @@ def test_a_link_to_an_image_is_read(tmp_path: Path) -> None:
         np.eye(5, dtype=np.uint8)[None],
         torch.eye(5, dtype=torch.bfloat16),
         torch.eye(5, requires_grad=True),
+        np.ones((5, 1), bool),
+        np.ones((1, 1, 5), bool),
     ],
-    ids=["upside down", "mirrored", "three dimensions", "bfloat16", "with a gradient"],
+    ids=["upside down", "mirrored", "three dimensions", "bfloat16", "with a gradient", "a column", "a row"],
 )
 def test_a_mask_may_be_any_view_of_an_array(mask: Any) -> None:
     assert as_mask(mask).sum() == 5
