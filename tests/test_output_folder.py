@@ -22,6 +22,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
+from tests.attacks.test_cases import edit
 from tests.conftest import Capture, Patch, Refusal, recorded
 from tests.stand_in import ALL_FORMATS, StandIn, files_of, run, write_video
 
@@ -200,6 +201,51 @@ def test_a_mistake_in_filtering_is_refused_before_slow_imports_and_changes_nothi
     monkeypatch.setitem(sys.modules, "no_time_to_train.pipeline.filter_results", None)  # cannot be imported then
     assert message in refusal("filter", out, *(option.format(photos=photos) for option in options))
     assert files_of(out) == before
+
+
+DAMAGED = {
+    "images.json": [
+        *[("images/0/stem", value) for value in ("../../evil", "/evil", "a/../../evil", "a\0b", 5)],
+        *[("images/0/id", value) for value in (None, [1])],
+        ("images/0/seconds", "x"),
+        ("images/0/height", -1),
+        ("images", {}),
+        ("categories/0/color", 5),
+        *[("info", value) for value in ({"score": "x"}, {"score": 0.5, "class_scores": {"cup": 7}}, 5)],
+    ],
+    "all_results.json": [
+        *[("0/segmentation", value) for value in (None, {}, [[1, 2, 3, 4, 5, 6]], {"size": [30, 40], "counts": "8Z"})],
+        *[("0/score", value) for value in ("x", None, float("nan"))],
+        *[("0/bbox", value) for value in (None, [1], [1, 2, 3, float("nan")])],
+        *[("0/category_id", value) for value in (None, 99, [1])],
+        ("0/image_id", [1]),
+        ("0", 5),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of one image."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "photos").mkdir()
+    Image.new("RGB", (40, 30), (60, 90, 30)).save(folder / "photos/photo.png")
+    run(folder / "out", folder / "photos")
+    return folder / "out"
+
+
+@pytest.mark.parametrize(("name", "place", "value"), [(name, *one) for name, all in DAMAGED.items() for one in all])
+def test_damaged_results_are_refused_before_anything_is_written(
+    name: str, place: str, value: object, finished: Path, refusal: Refusal
+) -> None:
+    whole = (finished / name).read_text()
+    content = json.loads(whole)
+    edit(content, {"set": {place: value}})
+    (finished / name).write_text(json.dumps(content))
+    before = set(finished.parent.rglob("*"))
+    assert name in refusal("filter", finished, "--class-score", "coin=0.1", "--out", finished.with_name("copy"))
+    assert set(finished.parent.rglob("*")) == before
+    (finished / name).write_text(whole)
 
 
 def test_filtering_needs_results_and_their_images(photos: Path, tmp_path: Path, refusal: Refusal) -> None:

@@ -205,8 +205,8 @@ def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[lis
             ignored += without_meaning
             for key in ("model", "trainer", "config", "seed_everything"):
                 add(key, ours.get(key))
-            is_utf_16 = Path(value).read_bytes()[:1] >= b"\xfe"  # which jsonargparse does not read
-            value = yaml.safe_dump(ours, sort_keys=False) if ours != content or is_utf_16 else value
+            if ours != content or Path(value).read_bytes()[:1] >= b"\xfe":  # jsonargparse reads no UTF-16
+                value = yaml.safe_dump(ours, sort_keys=False)
         elif value is not None:
             with suppress(yaml.YAMLError):
                 add(name.removeprefix("--").replace(".init_args", ""), parse_yaml(value))

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from no_time_to_train.data.reference_forms import FoundReferences, Reference, co
 from no_time_to_train.data.reference_forms.reference import WHOLE
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import read_json
-from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.method.memory_bank import Category, free_id
 
 
 def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundReferences:
@@ -70,7 +70,6 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     for entry in entries["images"]:
         bases.setdefault(Path(entry["file_name"]).name, []).append(entry)
     ids = {category["name"]: category["id"] for category in entries.get("categories", [])}
-    free = iter(range(1 + max(ids.values(), default=0), 10**9))
     annotations: list[dict[str, Any]] = []
     missing = []
     for image, references in images.items():
@@ -81,7 +80,7 @@ def read_ground_truth(path: Path, results: Path) -> Any:
             continue
         for one in labeled_objects(references, *size_of(references)):
             if one.label not in ids:
-                ids[one.label] = next(free)
+                ids[one.label] = free_id(ids.values())
             number = len(annotations) + 1
             found = one.to_coco()
             found["segmentation"] = found["segmentation"] or [one.corners.ravel().tolist()]
@@ -165,7 +164,8 @@ def image_names(images: list[Path]) -> dict[Path, str]:
 
 def categories_of(found: FoundReferences) -> list[Category]:
     """The classes with their ids; those of a form without ids are numbered from 1, as they come."""
-    ids: Mapping[str, int] = found.category_ids
-    free = iter(range(1 + max(ids.values(), default=0), 10**9))
-    labels = dict.fromkeys([*ids, *(reference.label for reference in found.references)])
-    return [Category(ids[label] if label in ids else next(free), label) for label in labels]
+    ids = dict(found.category_ids)
+    for reference in found.references:
+        if reference.label not in ids:
+            ids[reference.label] = free_id(ids.values())
+    return [Category(number, label) for label, number in ids.items()]

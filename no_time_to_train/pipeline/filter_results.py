@@ -3,7 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from no_time_to_train.data.coco import check_images, check_sections, index_coco
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.names import check_file_name
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import link_or_copy, read_json
+from no_time_to_train.evaluation.results_file import read_results
+from no_time_to_train.files import link_or_copy
 from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import check_results, new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
 from no_time_to_train.pipeline.summary import Summary, Thresholds
+from no_time_to_train.ranges import Fraction, check_number
 from no_time_to_train.visual.drawing import class_palette
 
 
@@ -44,17 +48,24 @@ def filter_results(
         formats: Further formats to write; without any, those that the folder has.
         overwrite: Whether finished results in ``out`` may be replaced.
     """
-    (content, order), records = check_results(folder, "all_results.json"), defaultdict(list)
-    memory = load_memory(folder / "references.memory")
+    (content, order), listed = check_results(folder, "all_results.json"), folder / "images.json"
+    check_sections(content, listed)
+    check_images(content["images"], listed)
+    memory, records = load_memory(folder / "references.memory"), defaultdict(list)
+    known = index_coco({**content, "categories": list(map(asdict, memory.categories))})
     try:
         targets = [_target(entry, folder) for entry in content["images"]]
         colors = {category["name"]: category["color"] for category in content["categories"] if "color" in category}
         class_palette(order, colors)  # which checks them
         earlier = Thresholds(**content["info"])
-        for record in read_json(folder / "all_results.json"):
+        for threshold in (earlier.score, *earlier.class_scores.values()):
+            check_number(f"{listed}: a threshold", threshold, Fraction)
+        for record in read_results(folder / "all_results.json", known):
+            if "segmentation" not in record:
+                raise KeyError("segmentation")
             records[record["image_id"]].append(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'images.json'} is not the one that segment wrote: {error!r}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{listed} or all_results.json is not the one that segment wrote: {error!r}") from error
     chosen = Thresholds.parse(earlier.score if score is None else score, class_scores)
     if score is None:
         chosen = replace(chosen, class_scores={**earlier.class_scores, **chosen.class_scores})
@@ -74,7 +85,10 @@ def filter_results(
 def _target(entry: dict[str, Any], folder: Path) -> TargetImage:
     """The target that an entry of ``images.json`` describes."""
     path = Path(os.path.normpath(folder.resolve() / entry["path"]))
-    size = int(entry["height"]), int(entry["width"])
+    size, seconds = (int(entry["height"]), int(entry["width"])), entry.get("seconds")
+    check_file_name(entry["stem"])
+    if not Path(os.path.normpath(Path("/x", entry["stem"]))).is_relative_to("/x"):
+        raise ValueError(f"the stem {entry['stem']!r} leads outside the folder")
     return TargetImage(
         entry["file_name"],
         entry["stem"],
@@ -82,7 +96,7 @@ def _target(entry: dict[str, Any], folder: Path) -> TargetImage:
         path,
         entry["id"],
         entry.get("video"),
-        entry.get("seconds"),
+        None if seconds is None else float(seconds),
     )
 
 
