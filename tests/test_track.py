@@ -35,6 +35,7 @@ from no_time_to_train_extras.video import track_files, track_run
 from no_time_to_train_extras.video.frames import Frames
 from no_time_to_train_extras.video.live import LiveFrames
 from no_time_to_train_extras.video.moving_scenes import draw_clip
+from tests.attacks.test_cases import edit
 from tests.conftest import Capture, Patch, Refusal, nano_segmenter, recorded
 from tests.stand_in import StandIn, files_of
 from tests.web import free_port, serving
@@ -256,6 +257,24 @@ def test_results_filter_leaves_out_objects_of_low_scores_and_changes_nothing_els
     assert [row["class"] for row in read_table(tmp_path / "all/tracks.csv")] == ["coin"]
     assert len(list((tmp_path / "all/tracks").iterdir())) == 1
     assert {one["category_id"] for one in json.loads((tmp_path / "all/results.json").read_text())} == {2}
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        *[("images.json", f"images/0/{key}", [1]) for key in ("id", "frame_id", "seconds", "height")],
+        *[("results.json", f"0/{key}", None) for key in ("segmentation", "score", "bbox", "category_id")],
+    ],
+)
+def test_damaged_tracks_are_not_filtered(
+    name: str, place: str, value: object, out: Path, tmp_path: Path, refusal: Refusal
+) -> None:
+    shutil.copytree(out, tmp_path / "tracks", ignore=shutil.ignore_patterns("*.mp4", "*.jpg"))
+    content = json.loads((out / name).read_text())
+    edit(content, {"set": {place: value}})
+    (tmp_path / "tracks" / name).write_text(json.dumps(content))
+    assert str(tmp_path / "tracks") in refusal("filter", tmp_path / "tracks", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_of_frames_gives_what_the_video_gives(inputs: Path, out: Path, tmp_path: Path) -> None:

@@ -3,11 +3,15 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from csv import DictReader
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from no_time_to_train.data.coco import check_images, check_sections, index_coco, whole_number
 from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.rle import check_size
 from no_time_to_train.errors import UserError, plural
+from no_time_to_train.evaluation.results_file import read_results
 from no_time_to_train.files import link_or_copy, read_json
 from no_time_to_train.pipeline.replace_folder import new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
@@ -40,9 +44,16 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
             tracks = {int(row["track"]): (row["class"], float(row["mean_score"])) for row in DictReader(file)}
         kept = {track for track, (label, mean) in tracks.items() if mean >= thresholds.of(label)}
         content = read_json(folder / "images.json")
+        check_sections(content, folder / "images.json")
+        check_images(content["images"], folder / "images.json")
         (video,), frames, places = content["videos"], content["images"], content["info"]
-        for record in read_json(folder / "results.json"):
-            if record["track_id"] in kept:
+        for frame in frames:
+            check_size([frame["height"], frame["width"]])
+            whole_number(frame["frame_id"])
+            float(frame["seconds"] or 0)
+        known = index_coco({**content, "categories": list(map(asdict, memory.categories))})
+        for record in read_results(folder / "results.json", known):
+            if record["track_id"] in kept and "segmentation" in record:
                 found[record["image_id"]].append(record)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{folder} does not hold all that track wrote there: {error!r}") from error
