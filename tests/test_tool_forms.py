@@ -334,6 +334,13 @@ def test_gray_masks_of_any_kind_hold_the_same_numbers_of_classes(mode: str, tmp_
     np.testing.assert_array_equal(found["bird"], CORNER)
 
 
+def test_a_mask_of_real_numbers_with_nan_marks_one_object(tmp_path: Path) -> None:
+    photo(tmp_path / "boat/a.png")
+    Image.fromarray(np.where(PIXELS, 1, np.nan).astype(np.float32)).save(tmp_path / "boat/a_mask.tif")
+    (reference,) = find_references(tmp_path).references
+    np.testing.assert_array_equal(reference.read_mask(), PIXELS)
+
+
 def test_numbers_of_32_bits_in_a_mask_are_refused(tmp_path: Path) -> None:
     """The palette of so many colors would fill the memory."""
     shutil.copytree(EXPORTS / "VOC with masks", tmp_path, dirs_exist_ok=True)

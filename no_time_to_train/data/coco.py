@@ -119,7 +119,7 @@ def whole_number(value: Any) -> int:
     """An id that a file gives as a number or a text, as an integer of 64 bits; a ValueError where it is none."""
     number = int(value)
     if isinstance(value, bool | bytes) or (isinstance(value, float) and number != value) or not is_id(number):
-        raise ValueError(f"{short_repr(value)} is not a whole number of 64 bits")
+        raise ValueError(f"{short_repr(value)} is not a number of 64 bits without a fraction")
     return number
 
 

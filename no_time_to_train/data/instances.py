@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.coco import ImageId, check_sections
 from no_time_to_train.data.coco_results import from_coco_records, to_coco_records
 from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.rle import check_size, mask_area
@@ -254,13 +254,14 @@ class Instances(Sequence[Instance]):
         """
         content = read_json(path)
         try:
+            check_sections(content, path)
             (entry,) = content["images"]
             categories = [Category(category["id"], category["name"]) for category in content["categories"]]
             ids, size = [category.id for category in categories], (entry["height"], entry["width"])
             check_size(size)
             detections = from_coco_records(content["annotations"], ids, *size)
-            if detections.masks.shape[1:] != size:
-                raise ValueError("its masks have another size than its image")
+            if not ((detections.scores >= 0) & (detections.scores <= 1)).all():
+                raise ValueError("its scores are not all from 0 to 1")
             detections.boxes[:, 2:] -= 1
             source = Path(path).parent / entry["file_name"] if entry["file_name"] else None
         except Exception as error:  # torch raises RuntimeError and OverflowError as well

@@ -96,13 +96,15 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
             masks = read_colors(path) if colors else {}
             return masks if len(masks) > 1 else None
         values = values[..., 0]
+    if values.dtype.kind not in "uib":  # real numbers are no classes, and may be NaN
+        return None
     found = [int(value) for value in np.unique(values) if value]
     ignored, most = (255, MOST_KEYS) if not set(found).difference(range(256), [65535]) else (65535, MOST_NUMBERS)
     low = [value for value in found if value not in (ignored, 65535)]
     is_number = bool(low) and (
         max(low) <= LOW or (ignored not in found and len(low) <= most and max(low) < 2 * len(low))
     )
-    return {value: values == value for value in low} if is_number and values.dtype.kind in "uib" else None
+    return {value: values == value for value in low} if is_number else None
 
 
 def pair(images: Iterable[Path], masks: Iterable[Path], ending: str = MASK_ENDING) -> dict[Path, list[Path]]:
