@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from no_time_to_train.data.coco import ImageId, check_sections
+from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.coco_results import from_coco_records, to_coco_records
 from no_time_to_train.data.images import ImageInput, as_rgb
+from no_time_to_train.data.names import clean_class_name
 from no_time_to_train.data.rle import check_size, mask_area
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, relative_path, write_json
@@ -254,9 +255,8 @@ class Instances(Sequence[Instance]):
         """
         content = read_json(path)
         try:
-            check_sections(content, path)
             (entry,) = content["images"]
-            categories = [Category(category["id"], category["name"]) for category in content["categories"]]
+            categories = [Category(one["id"], clean_class_name(one["name"])) for one in content["categories"]]
             ids, size = [category.id for category in categories], (entry["height"], entry["width"])
             check_size(size)
             detections = from_coco_records(content["annotations"], ids, *size)
