@@ -132,8 +132,7 @@ def check_file(path: str) -> None:
     check_part(where, content.get("model"), configuration_keys())
     trainer = content.get("trainer")
     if isinstance(trainer, dict):
-        for key, value in trainer.items():
-            check_part(f"{where}trainer.{key}", value, None)
+        check_part(f"{where}trainer", trainer, dict.fromkeys(trainer))
         check_precision(f"{where}trainer.precision", trainer.get("precision"))
 
 

@@ -197,11 +197,8 @@ def describe_unreadable(paths: Iterable[Path]) -> str:
         ending = path.suffix.lower()
         if ending in NEEDS and not _is_readable(ending) and not path.name.startswith("."):
             found[NEEDS[ending]].append(path.name)
-    texts = []
-    for advice, names in found.items():
-        some = first_of(names)
-        texts.append(f"{plural(len(names), 'image')} cannot be read here: {some} ({advice})")
-    return "; ".join(texts)
+    counted = {advice: f"{plural(len(names), 'image')} cannot be read here" for advice, names in found.items()}
+    return "; ".join(f"{text}: {first_of(found[advice])} ({advice})" for advice, text in counted.items())
 
 
 def _is_readable(ending: str) -> bool:
