@@ -166,9 +166,18 @@ def share_numbered(
 
 def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     """Run all items on the trainer's devices. Ctrl-C raises KeyboardInterrupt, and SIGTERM one with that text."""
-    watch(trainer.strategy.launcher)
+    strategy: Any = trainer.strategy
+    watch(strategy.launcher)
+    where = ""
+    if trainer.num_nodes > 1 and trainer.local_rank == 0:
+        cluster, minutes = strategy.cluster_environment, strategy._timeout.total_seconds() / 60
+        place = f"{cluster.main_address}:{cluster.main_port} (MASTER_ADDR, MASTER_PORT)"
+        where = f" of {trainer.num_nodes} machines at {place}"
+        print(f"waiting up to {minutes:.0f} minutes for the processes{where}", file=sys.stderr, flush=True)
     try:
         trainer.test(module, verbose=False)
+    except torch.distributed.DistError as error:
+        raise UserError(f"the processes{where} did not find each other: {str(error).splitlines()[0]}") from error
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
         stopped = type(error).__name__ == "SIGTERMException"
         raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error

@@ -159,6 +159,9 @@ THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
         "sample-references --n-shot 1 --out nowhere.json --json-file nowhere.json",
         "boxes-to-masks nowhere.json --image-dir .",
         "boxes-to-masks configs/best.yaml --image-dir nowhere --nano",
+        "boxes-to-masks configs/best.yaml --image-dir . --sam-checkpoint gone.pth",
+        "boxes-to-masks configs/best.yaml --image-dir . --nano --out configs",
+        "evaluate --gt configs/best.yaml --results configs/best.yaml --explain",
         "report nowhere",
         "demo --out configs",
         f"segment --memory nowhere --images {IMAGE} --out nowhere",
@@ -166,6 +169,7 @@ THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
         f"{THING} --images nowhere --out nowhere",
         f"{THING} --images {IMAGE} --out {IMAGE}",
         f"{THING} --images {IMAGE} --out y --sam2 gone.pt",
+        f"{THING} --images {IMAGE} --out y --sam2 nano --dinov2 timm:vit_smal_patch16_224",
         f"{THING} --images {IMAGE} --out y --class-score a",
         f"{THING} --images {IMAGE} --out /proc/y --nano",
         "filter nowhere",
@@ -184,6 +188,8 @@ def test_help_and_mistakes_in_options_and_paths_import_nothing_slow(line: str) -
         f"{THING} --images {IMAGE} --out y --nano --class-score thong=0.4",
         f"segment --references configs --images {IMAGE} --out y --nano",
         f"{THING} --images configs --out y --nano",
+        "prepare cdfsod --sets FISHY",
+        "prepare coco --root y --check",
     ],
 )
 def test_mistakes_in_references_and_targets_are_found_before_torch_is_imported(line: str) -> None:

@@ -20,7 +20,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Journal:
         self.items = Entries(self.folder, ".item")
         self.lock_file, self.work_file = self.folder / "lock", self.folder / "work.json"
         self.lock = FileLock(self.lock_file)
+        self.new_folders = [one for one in self.folder.parents if not one.exists()]
 
     @contextmanager
     def run(self, depends_on: dict[str, Any]) -> Iterator[None]:
@@ -174,11 +175,14 @@ class Journal:
         return path.read_text("utf-8") if path.exists() else None
 
     def close(self) -> None:
-        """End a failed attempt. Where items are finished, the folder stays for the next one; else it is removed."""
+        """End a failed attempt. Where items are finished, the folder stays for the next one; else all is removed."""
         if len(self.items):
             self.lock.release()
         else:
             self.remove()
+            for folder in self.new_folders:
+                with suppress(OSError):  # something is in it
+                    folder.rmdir()
 
     def remove(self) -> None:
         """Remove the folder, because the output is written or nothing is finished."""
