@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import warnings
+from difflib import get_close_matches
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from threading import Thread
@@ -112,7 +113,8 @@ def run(argv: list[str]) -> None:
     elif actions:
         raise UserError(f"{command} {rest[0]}: choose one of {', '.join(actions)}")
     else:
-        raise UserError(f"there is no command {command!r}{suggest(command, [*COMMANDS, *OLD_NAMES])}")
+        meant = next((OLD_NAMES[old] for old in get_close_matches(command, OLD_NAMES, 1)), command)
+        raise UserError(f"there is no command {command!r}{suggest(meant, COMMANDS)}")
 
 
 def usage(first: str = "") -> str:

@@ -110,7 +110,7 @@ def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Traine
             enable_model_summary=False,
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"--devices {devices}: {' '.join(str(error).split())}") from error
+        raise UserError(f"--devices {devices}: {refusal_of(error)}") from error
     if not trainer.is_global_zero:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as the process
     return trainer
@@ -185,6 +185,13 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
         if "onnection" in str(error):  # one to a killed process breaks some milliseconds before that is noticed
             time.sleep(PERIOD)
         raise
+
+
+def refusal_of(error: Exception) -> str:
+    """Why Lightning refuses a trainer, in one line."""
+    text = " ".join(str(error).split())
+    has_none = "backend found" in text or "can not run on your system" in text
+    return "this machine has no such device, or torch does not see it: choose cpu" if has_none else text
 
 
 def quiet_lightning() -> None:

@@ -167,6 +167,10 @@ def test_every_file_belongs_to_one_network() -> None:
         ("dinov3_base", r"or save model\.safetensors of https://huggingface\.co/timm/vit_base_patch16_dinov3\.lvd"),
         ("clip_b32", r"model\.safetensors of https://huggingface\.co/timm/vit_base_patch32_clip_224\.openai as "),
         (TINY, r"not found: checkpoints/vit_tiny_patch16_224\.safetensors; save model\.safetensors of https://"),
+        (
+            f"{TINY}0",
+            r"vit_tiny_patch16_2240\.safetensors; timm has no model called 'vit_tiny_patch16_2240'; did you mean",
+        ),
     ],
 )
 def test_a_missing_file_is_named_with_its_source(name: str, message: str, tmp_path: Path, monkeypatch: Patch) -> None:
@@ -189,8 +193,8 @@ def test_the_file_of_timm_serves_where_the_official_one_is_missing(tmp_path: Pat
 @pytest.mark.parametrize(
     ("builders", "name", "options", "message"),
     [
-        (BUILD, "timm:vit_tiny_patch16_225", {}, r"^timm has no model called 'vit_tiny_patch16_225'; did you mean"),
-        (BUILD, "timm:hf-hub:someone/model", {}, r"^timm has no model called 'hf-hub:someone/model'"),
+        (BUILD, "timm:vit_tiny_patch16_225", {}, r"^timm \S+ has no model called 'vit_tiny_patch16_225'; did you mean"),
+        (BUILD, "timm:hf-hub:someone/model", {}, r"^timm \S+ has no model called 'hf-hub:someone/model'"),
         (BUILD, "timm:resnet18", {}, r"^resnet18 of timm is not a vision transformer that gives one token per patch"),
         (BUILD, "timm:vit_tiny_patch16_224.mine", {}, r"^timm cannot create vit_tiny_patch16_224\.mine"),
         (BUILD, "dinov4", {}, r"^encoder_cfg\.name: no encoder is called 'dinov4'; choose one of dinov2_small, "),

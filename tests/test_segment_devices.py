@@ -114,7 +114,7 @@ def test_a_run_on_several_machines_says_where_and_how_long_it_waits_for_the_othe
     [
         ("cuda:1", "--device cuda:1 is one device"),
         pytest.param(
-            *("cuda", "--devices 2: No supported gpu"),
+            *("cuda", "--devices 2: this machine has no such device"),
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="GPU"),
         ),
     ],

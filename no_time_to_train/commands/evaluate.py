@@ -64,7 +64,7 @@ def evaluate(
     check_split(split)
     record = results.parent / FILE_NAME
     if explain and "test" not in read_sections(record):
-        raise UserError(f"{record} has no finished run of the test stage, which --explain needs: test and benchmark write it")
+        raise UserError(f"{record} has no finished run of the test stage: --explain needs one, of test or benchmark")
 
     from no_time_to_train import evaluation
     from no_time_to_train.data.convert import read_ground_truth

@@ -146,7 +146,7 @@ def not_in_timm(name: str) -> str | None:
     if f"def {model}(" in source or f"'{model}'" in source:  # there stand names of earlier versions
         return None
     near = suggest(model, re.findall(r"^@register_model\s+def (\w*vit\w*)", source, re.MULTILINE))
-    return f"timm has no model called {model!r}{near}; a newer timm may have it: pip install --upgrade timm"
+    return f"timm has no model called {model!r}{near} (or a newer timm has it)"
 
 
 def where_to_get(file: str, folder: str) -> str | None:

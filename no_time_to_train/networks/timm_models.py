@@ -8,8 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from no_time_to_train.errors import UserError, one_line
-from no_time_to_train.networks.encoders import not_in_timm
+from no_time_to_train.errors import UserError, one_line, suggest
 
 
 def create(name: str, **options: Any) -> nn.Module:
@@ -17,8 +16,12 @@ def create(name: str, **options: Any) -> nn.Module:
 
     Its name in timm may have the tag of its weights, which decides the normalization.
     """
-    if not timm.is_model(name.partition(".")[0]) and (unknown := not_in_timm(name)):
-        raise UserError(unknown)
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise UserError(
+            f"timm {timm.__version__} has no model called {architecture!r}"
+            f"{suggest(architecture, timm.list_models('*vit*'))}; a newer timm may have it: pip install --upgrade timm"
+        )
     try:
         model: nn.Module = timm.create_model(name, num_classes=0, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
