@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from no_time_to_train import UserError
 from no_time_to_train.data.images import as_mask, as_rgb
@@ -76,3 +76,20 @@ def test_all_kinds_of_mask_files_are_read_alike(tmp_path: Path) -> None:
         assert (as_mask(tmp_path / "mask.png") == inside).all()
     Image.fromarray(255 * inside.astype(np.uint8)).save(tmp_path / "mask.jpg")
     assert (as_mask(tmp_path / "mask.jpg") != inside).mean() < 0.01
+
+
+@pytest.mark.parametrize("what", ["looks like a photo", "holds several values", None])
+def test_a_mask_that_looks_like_a_photo_or_like_several_objects_is_named(
+    what: str | None, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    if what == "looks like a photo":
+        pixels[...] = np.linspace(0, 255, 60)[:, None]
+    else:
+        pixels[10:30, 5:25, 0] = 255
+        pixels[10:30, 35:55, 2] = 255 if what else 0
+    smooth = Image.fromarray(pixels) if what else Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1))
+    smooth.save(tmp_path / "mask.png")
+    for _ in range(2):
+        as_mask(tmp_path / "mask.png")
+    assert [str(one.message).startswith(f"{tmp_path / 'mask.png'} {what}") for one in recwarn] == [True] * bool(what)
