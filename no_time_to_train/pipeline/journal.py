@@ -20,14 +20,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError, first_of
-from no_time_to_train.files import atomic_write, check_replaceable, make_folder, read_bytes, read_json
+from no_time_to_train.files import atomic_write, check_replaceable, make_folder, new_folder, read_bytes, read_json
 from no_time_to_train.pipeline.entries import Entries
 
 
@@ -48,18 +48,18 @@ class Journal:
         self.items = Entries(self.folder, ".item")
         self.lock_file, self.work_file = self.folder / "lock", self.folder / "work.json"
         self.lock = FileLock(self.lock_file)
-        self.new_folders = [one for one in self.folder.parents if not one.exists()]
 
     @contextmanager
     def run(self, depends_on: dict[str, Any]) -> Iterator[None]:
         """An attempt by a single process: the journal is removed if the block succeeds, and closed if it fails."""
-        attempt = self.start(depends_on)
-        try:
-            self.join(attempt)
-            yield
-        except BaseException:  # including Ctrl-C
-            self.close()
-            raise
+        with new_folder(self.folder.parent):
+            attempt = self.start(depends_on)
+            try:
+                self.join(attempt)
+                yield
+            except BaseException:  # including Ctrl-C
+                self.close()
+                raise
         self.remove()
 
     def start(self, depends_on: dict[str, Any]) -> str:
@@ -175,14 +175,11 @@ class Journal:
         return path.read_text("utf-8") if path.exists() else None
 
     def close(self) -> None:
-        """End a failed attempt. Where items are finished, the folder stays for the next one; else all is removed."""
+        """End a failed attempt. Where items are finished, the folder stays for the next one; else it is removed."""
         if len(self.items):
             self.lock.release()
         else:
             self.remove()
-            for folder in self.new_folders:
-                with suppress(OSError):  # something is in it
-                    folder.rmdir()
 
     def remove(self) -> None:
         """Remove the folder, because the output is written or nothing is finished."""
