@@ -255,7 +255,7 @@ def _measure(column: int, ranked: Ranked, image: MeasuredImage, bank: MemoryBank
     of_class = [one for one in range(len(bank)) if int(bank.class_index[one]) == index]
     measured = MeasuredReference(
         labels[index],
-        bank.images[number].name,
+        image.name,
         of_class.index(number) + 1,
         negative=bool(bank.negative[number]),
         compared=index not in kept,

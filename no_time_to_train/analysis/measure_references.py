@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.analysis.leave_one_out import (
-    LeaveOneOut,
-    MeasuredImage,
-    leave_one_out,
-    prototype_without,
-    references_by_image,
-)
+from no_time_to_train.analysis.leave_one_out import LeaveOneOut, MeasuredImage, leave_one_out, prototype_without
 from no_time_to_train.analysis.reference_report import (
     UNLIKE,
     ClassReport,
@@ -70,15 +64,14 @@ def conclude(bank: MemoryBank, records: Iterable[dict[str, Any]], settings: Sett
     trusted = similarities(bank, unlike_their_class(bank))
     for number, reference in enumerate(references):
         _compare(reference, bank, number, trusted)
-    classes, images = [], references_by_image(bank)
+    classes = []
     thresholds = best_thresholds(measured.classes)
     for index, (category, scores, threshold) in enumerate(
         zip(bank.categories, measured.classes, thresholds, strict=True)
     ):
-        members = set(bank.references_of(index))
-        positive = [references[number] for number in members]
+        positive = [references[number] for number in bank.references_of(index)]
         ap = None if threshold is None else expected_ap(scores, threshold.objects)
-        images_of_class = sum(not members.isdisjoint(image) for image in images)
+        images_of_class = len({one.image for one in positive})
         found = sum(bool(one.found) for one in positive)
         classes.append(ClassReport(category.name, len(positive), images_of_class, found, threshold, ap))
         for number, without in measured.without.items():

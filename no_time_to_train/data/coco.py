@@ -268,7 +268,7 @@ def _notify(path: str | Path, annotations: list[dict[str, Any]], what: str) -> N
         warnings.warn(f"{path}: {len(annotations)} annotations {what}: {ids}", UserNotice, stacklevel=4)
 
 
-def is_turned(entry: dict[str, Any], height: int, width: int, rescale: bool) -> bool:
+def is_turned(entry: dict[str, Any], height: int, width: int, *, rescale: bool) -> bool:
     """Whether an entry states the size, or with ``rescale`` the aspect ratio, of an image with its sides swapped."""
     stated = (entry.get("height", height), entry.get("width", width))
     if not rescale or stated in ((height, width), (width, height)):

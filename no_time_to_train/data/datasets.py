@@ -104,7 +104,7 @@ def read_as_stated(path: Path, entry: dict[str, Any], rescale: bool = False) -> 
         uint8 [H, W, 3] RGB.
     """
     image = read_rgb(path)
-    return as_rgb(path) if is_turned(entry, *image.shape[:2], rescale) else image
+    return as_rgb(path) if is_turned(entry, *image.shape[:2], rescale=rescale) else image
 
 
 def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = False) -> NDArray[np.uint8]:

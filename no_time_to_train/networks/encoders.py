@@ -143,10 +143,9 @@ def not_in_timm(name: str) -> str | None:
     package, model = find_spec("timm"), name.partition(".")[0]
     folder = Path(package.origin if package and package.origin else "").parent / "models"
     source = "".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py")))
-    if f"def {model}(" in source or f"'{model}'" in source:  # there stand names of earlier versions
-        return None
-    near = suggest(model, re.findall(r"^@register_model\s+def (\w*vit\w*)", source, re.MULTILINE))
-    return f"timm has no model called {model!r}{near} (or a newer timm has it)"
+    known = re.findall(r"^@register_model\s+def (\w+)", source, re.MULTILINE)
+    is_known = model in known or f"'{model}'" in source  # there stand names of earlier versions
+    return None if is_known else f"timm has no model called {model!r}{suggest(model, known)} (a newer one may have it)"
 
 
 def where_to_get(file: str, folder: str) -> str | None:

@@ -199,7 +199,7 @@ class CachedTargetDataset(TargetDataset):
     def load(self, index: int, entry: dict[str, Any]) -> Target:
         path = self.root / entry["file_name"]
         key, own = self.cache.key(path), stored_size(path)
-        if is_turned(entry, *own, self.rescale):
+        if is_turned(entry, *own, rescale=self.rescale):
             key, own = f"{key}-turned", shown_size(path)
         size = stated_size(path, entry, *own, rescale=self.rescale)
         if rescaled := size != own:
