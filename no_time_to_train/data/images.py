@@ -49,7 +49,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM", "AVIF
 FRAMES = ("TIFF", "GIF", "WEBP")
 
 #: From which share of pixels that are neither dark nor bright a mask looks like a photo; how few tones are values.
-PHOTO, FEW_TONES = 0.25, 16
+PHOTO, FEW_TONES = 0.25, 8
 
 #: Endings of images that can be read only with more -> what to do so that they can.
 NEEDS = {
@@ -330,6 +330,8 @@ def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
     inside = _inside(upright(mask), name) if isinstance(mask, Image.Image) else _inside_array(mask, name)
     if not inside.any():
         raise UserError(f"{name} is empty: the object's pixels must be brighter than the rest")
+    if all(side.all() for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1])) and not inside.all():
+        _notice_odd(name, "covers the whole border, as where black and white are exchanged")
     return inside
 
 
@@ -373,14 +375,15 @@ def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
     highest = values.max(initial=0)
     bright: NDArray[np.bool_] = values > highest / 2
     between = (values > highest / 10) & (values < highest * 0.9)
-    several = 4 * (between & ~bright).sum() > bright.sum() and len(np.unique(values[between])) < FEW_TONES
-    if several or between.mean() > PHOTO:
-        _notice_tones(name, "holds several values, as for several objects" if several else "looks like a photo")
+    if 4 * between.sum() > bright.sum() and len(np.unique(values[between])) < FEW_TONES:
+        _notice_odd(name, "holds several values, as for several objects")
+    elif between.mean() > PHOTO:
+        _notice_odd(name, "looks like a photo")
     return bright
 
 
 @cache  # once per file
-def _notice_tones(name: str, what: str) -> None:
+def _notice_odd(name: str, what: str) -> None:
     text = f"{name} {what}: its pixels brighter than half of the brightest are taken; a mask is white on black"
     warnings.warn(text, UserNotice, stacklevel=6)
 
