@@ -45,7 +45,7 @@ WRITTEN = (
     "thumbnails/*.jpg",
     "video/*.mp4",
     *OF_TRACKS,
-    "labelme/*.json",
+    "labelme/*",
     "x-anylabeling/*",
     "yolo/data.yaml",
     "yolo/images/*",
