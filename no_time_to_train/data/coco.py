@@ -283,11 +283,9 @@ def _has_aspect(stated: tuple[int, int], height: int, width: int) -> bool:
 def stated_size(
     path: Path, entry: dict[str, Any], height: int, width: int, *, rescale: bool = False
 ) -> tuple[int, int]:
-    """The size of an image that its entry in ``images`` states.
+    """The size of an image of this height and width in pixels that its entry in ``images`` states.
 
     Args:
-        height: Its own height in pixels.
-        width: Its own width in pixels.
         rescale: Accept another size of the same aspect ratio, within 2 %.
 
     Returns:

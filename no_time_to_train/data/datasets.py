@@ -195,13 +195,11 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
 def rescale_annotation(
     mask: NDArray[np.bool_], bbox: list[float], height: int, width: int
 ) -> tuple[NDArray[np.bool_], list[float]]:
-    """Rescale an annotation to another size of its image.
+    """Rescale an annotation to another height and width of its image in pixels.
 
     Args:
         mask: bool [H, W].
         bbox: x, y, w, h in pixels of the mask.
-        height: The new height in pixels.
-        width: The new width in pixels.
 
     Returns:
         The mask, bool [height, width], by its nearest pixels, and the box in pixels of it.
