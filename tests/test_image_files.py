@@ -84,7 +84,7 @@ def test_a_mask_that_looks_like_something_else_is_named(
 ) -> None:
     pixels = np.zeros((40, 60, 3), np.uint8)
     if what == "looks like a photo":
-        pixels[...] = np.linspace(0, 255, 60)[:, None]
+        pixels[...] = np.linspace(90, 120, 60)[:, None]  # of low contrast: all is brighter than half
     else:
         pixels[10:30, 5:25, 0] = 255
         pixels[10:30, 35:55, 2] = 255 if what else 0

@@ -374,7 +374,8 @@ def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
     """Where values are above half of the largest one; a notice names what looks like a photo or several objects."""
     highest = values.max(initial=0)
     bright: NDArray[np.bool_] = values > highest / 2
-    between = (values > highest / 10) & (values < highest * 0.9)
+    darkest, brightest = float(values.min(initial=highest)), float(highest)
+    between = (values > 0.9 * darkest + 0.1 * brightest) & (values < 0.1 * darkest + 0.9 * brightest)
     if 4 * between.sum() > bright.sum() and len(np.unique(values[between])) < FEW_TONES:
         _notice_odd(name, "holds several values, as for several objects")
     elif between.mean() > PHOTO:
