@@ -170,9 +170,8 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     watch(strategy.launcher)
     where = ""
     if trainer.num_nodes > 1 and trainer.local_rank == 0:
-        cluster, minutes = strategy.cluster_environment, strategy._timeout.total_seconds() / 60
-        place = f"{cluster.main_address}:{cluster.main_port} (MASTER_ADDR, MASTER_PORT)"
-        where = f" of {trainer.num_nodes} machines at {place}"
+        first, minutes = strategy.cluster_environment, strategy._timeout.total_seconds() / 60
+        where = f" of {trainer.num_nodes} machines at {first.main_address}:{first.main_port} (MASTER_ADDR, MASTER_PORT)"
         print(f"waiting up to {minutes:.0f} minutes for the processes{where}", file=sys.stderr, flush=True)
     try:
         trainer.test(module, verbose=False)

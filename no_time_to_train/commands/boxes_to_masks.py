@@ -76,8 +76,7 @@ def boxes_to_masks(
     check_files(boxes, *([categories] if categories else []), *([references] if references else []))
     if not image_dir.is_dir():
         raise UserError(f"folder not found: {image_dir}")
-    network = "nano" if nano else sam2
-    build, checkpoint = mask_maker(network, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
+    build, checkpoint = mask_maker("nano" if nano else sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
     registry.check_exist(checkpoint)
     check_replaceable(out, "a COCO file")
 

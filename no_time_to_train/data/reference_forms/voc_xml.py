@@ -37,9 +37,8 @@ def read(path: Path, element: Element, folder: Folder) -> list[Reference]:
 
     VOC counts pixels from 1 and includes both ends of a box; the boxes returned count from 0 and exclude the end.
     """
-    siblings = folder.images_beside(path)
-    folder.use(*siblings[:1])
-    image = siblings[0] if siblings else folder.find_image(element.findtext("filename"), path.parent)
+    image = folder.image_beside(path) or folder.find_image(element.findtext("filename"), path.parent)
+    folder.use(image)
     canvas = Canvas.of(image, element.findtext("size/height"), element.findtext("size/width"))
     objects = element.findall("object")
     first = 0 if _counts_from_0(element, objects) else 1
