@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import warnings
+from difflib import get_close_matches
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from threading import Thread
@@ -35,23 +36,17 @@ def main(argv: list[str] | None = None) -> None:
         for failure in [one.failure for one in lasting if one is not None]:
             if failure is not None and failure.errno != errno.EPIPE:  # head has read what it wanted
                 raise UserError(f"not everything could be printed: {failure.strerror}")
-    except UserError as error:
-        if is_first_process():
-            print(with_documents(f"error: {one_line(error)}"), file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        if is_first_process():
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        problem: object = error
+        if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename is not None else ""
-            print(f"error: {one_line(f'{where}{error.strerror}')}", file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        problem = memory_problem(error, "give a smaller --preset, fewer --images-per-batch or smaller images")
+            problem = error.strerror and f"{where}{error.strerror}"
+        elif not isinstance(error, UserError):
+            problem = memory_problem(error, "give a smaller --preset, fewer --images-per-batch or smaller images")
         if problem is None:
             raise
         if is_first_process():
-            print(f"error: {one_line(problem)}", file=sys.stderr)
+            print(with_documents(f"error: {one_line(problem)}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         by_signal = str(error) == "SIGTERM"
@@ -112,7 +107,8 @@ def run(argv: list[str]) -> None:
     elif actions:
         raise UserError(f"{command} {rest[0]}: choose one of {', '.join(actions)}")
     else:
-        raise UserError(f"there is no command {command!r}{suggest(command, [*COMMANDS, *OLD_NAMES])}")
+        meant = next((OLD_NAMES[old] for old in get_close_matches(command, OLD_NAMES, 1)), command)
+        raise UserError(f"there is no command {command!r}{suggest(meant, COMMANDS)}")
 
 
 def usage(first: str = "") -> str:

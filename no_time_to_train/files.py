@@ -60,24 +60,25 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     target = real_path(path)
     temporary = None
     try:
-        make_folder(target.parent)
-        prefix = _temporary_prefix(target)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=prefix, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
-            yield cast(BinaryIO, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if (kind := kind_of(temporary)) != "empty":
-            check_replaceable(path, kind)
-        temporary.chmod(0o666 & ~_umask())
-        replace_durably(temporary, target)
-        temporary = None
+        with new_folder(target.parent):
+            try:
+                prefix = _temporary_prefix(target)
+                with tempfile.NamedTemporaryFile(dir=target.parent, prefix=prefix, suffix=".tmp", delete=False) as file:
+                    temporary = Path(file.name)
+                    yield cast(BinaryIO, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if (kind := kind_of(temporary)) != "empty":
+                    check_replaceable(path, kind)
+                temporary.chmod(0o666 & ~_umask())
+                replace_durably(temporary, target)
+                temporary = None
+            finally:
+                if temporary is not None:
+                    with suppress(OSError):  # the first error is the one to report
+                        temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):  # the first error is the one to report
-                temporary.unlink(missing_ok=True)
 
 
 def replace_durably(source: Path, target: Path) -> None:
@@ -92,6 +93,20 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in missing:
         sync_folder(one.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Create a folder, see :func:`make_folder`. Where the block fails, what is new of it and empty is removed."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        make_folder(folder)
+        yield
+    except BaseException:  # including Ctrl-C
+        with suppress(OSError):  # something is in it
+            for one in missing:
+                one.rmdir()
+        raise
 
 
 def sync_folder(folder: Path) -> None:

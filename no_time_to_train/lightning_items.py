@@ -110,7 +110,7 @@ def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Traine
             enable_model_summary=False,
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"--devices {devices}: {' '.join(str(error).split())}") from error
+        raise UserError(f"--devices {devices}: {refusal_of(error)}") from error
     if not trainer.is_global_zero:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as the process
     return trainer
@@ -166,9 +166,17 @@ def share_numbered(
 
 def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     """Run all items on the trainer's devices. Ctrl-C raises KeyboardInterrupt, and SIGTERM one with that text."""
-    watch(trainer.strategy.launcher)
+    strategy: Any = trainer.strategy
+    watch(strategy.launcher)
+    where = ""
+    if trainer.num_nodes > 1 and trainer.local_rank == 0:
+        first, minutes = strategy.cluster_environment, strategy._timeout.total_seconds() / 60
+        where = f" of {trainer.num_nodes} machines at {first.main_address}:{first.main_port} (MASTER_ADDR, MASTER_PORT)"
+        print(f"waiting up to {minutes:.0f} minutes for the processes{where}", file=sys.stderr, flush=True)
     try:
         trainer.test(module, verbose=False)
+    except torch.distributed.DistError as error:
+        raise UserError(f"the processes{where} did not find each other: {str(error).splitlines()[0]}") from error
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
         stopped = type(error).__name__ == "SIGTERMException"
         raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
@@ -176,6 +184,13 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
         if "onnection" in str(error):  # one to a killed process breaks some milliseconds before that is noticed
             time.sleep(PERIOD)
         raise
+
+
+def refusal_of(error: Exception) -> str:
+    """Why Lightning refuses a trainer, in one line."""
+    text = " ".join(str(error).split())
+    has_none = "backend found" in text or "can not run on your system" in text
+    return "this machine has no such device, or torch does not see it: choose cpu" if has_none else text
 
 
 def quiet_lightning() -> None:

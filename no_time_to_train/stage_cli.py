@@ -17,7 +17,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import DUMPER, parse_yaml, read_yaml
-from no_time_to_train.lightning_items import quiet_lightning, reason_of, run_items
+from no_time_to_train.lightning_items import quiet_lightning, reason_of, refusal_of, run_items
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
 from no_time_to_train.pipeline.processes import join_run
 from no_time_to_train.pipeline.run_record import record_refused, record_stage
@@ -112,7 +112,7 @@ class StageCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-            raise UserError(f"--trainer: {' '.join(str(error).split())}") from error
+            raise UserError(f"--trainer: {refusal_of(error)}") from error
         if getattr(trainer.strategy.launcher, "_start_method", None) == "spawn":
             raise UserError(f"--trainer.strategy {options.strategy} is not supported: choose ddp")
         limit = trainer.limit_test_batches

@@ -220,9 +220,10 @@ def test_the_options_of_the_authors_script_do_what_they_do_there(
     build = "no_time_to_train.networks.box_prompts.build_box_segmenter"
     monkeypatch.setattr(build, lambda *arguments: built.append(arguments) or StandIn())
     paths = ["--input_json", str(boxes_only), "--image_dir", str(IMAGES)]
-    network = ["--sam_checkpoint", "sam_vit_h.pth", "--model_type", "vit_h", "--device", "cpu", "--batch_size", "8"]
+    (checkpoint := tmp_path / "sam_vit_h.pth").touch()
+    network = ["--sam_checkpoint", str(checkpoint), "--model_type", "vit_h", "--device", "cpu", "--batch_size", "8"]
     main(["boxes-to-masks", *paths, *network, "--visualize"])
-    assert built[0][2:] == (Path("sam_vit_h.pth"), "cpu")
+    assert built[0][2:] == (checkpoint, "cpu")
     written = annotations_of(tmp_path / "boxes_with_segm.json")
     assert all(isinstance(annotation["segmentation"], list) for annotation in written)
     pictures = {path.stem for path in (tmp_path / "boxes_with_SAM_segm").iterdir()}
@@ -268,7 +269,8 @@ def test_bad_input_is_one_line(boxes_only: Path, tmp_path: Path, change: Any, me
 @pytest.mark.skipif(importlib.util.find_spec("segment_anything") is not None, reason="segment-anything is installed")
 def test_sam_without_its_package_says_what_to_install(boxes_only: Path, tmp_path: Path, refusal: Refusal) -> None:
     paths = [boxes_only, "--image-dir", IMAGES, "--out-path", tmp_path / "masks.json"]
-    line = refusal("boxes-to-masks", *paths, "--sam-checkpoint", "sam_vit_b_01ec64.pth")
+    (checkpoint := tmp_path / "sam_vit_b_01ec64.pth").touch()
+    line = refusal("boxes-to-masks", *paths, "--sam-checkpoint", checkpoint)
     assert "pip install segment-anything" in line
 
 

@@ -4,11 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from no_time_to_train.cli import main
+from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
+from no_time_to_train.data.reference_forms import find_references
 from tests.conftest import Photo, Refusal
 from tests.reference_folders import class_folder, image
 
@@ -104,3 +107,24 @@ def test_a_missing_target_is_skipped_and_named(
     (entry,) = json.loads((tmp_path / "out/images.json").read_text())["images"]
     assert entry["file_name"] == "a.png"
     assert Image.open(tmp_path / "out/masks/a.png").size == photo.mask.shape[::-1]
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"coco-train-val", "crops"}))
+def test_a_photo_that_was_annotated_as_stored_is_written_without_its_orientation(form: str, tmp_path: Path) -> None:
+    pixels, exif = np.zeros((40, 60, 3), np.uint8), Image.Exif()
+    pixels[5:15, 10:30], exif[0x0112] = 255, 6
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "photos/a.png", exif=exif)
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 5, 20, 10]}],
+        "categories": [{"id": 1, "name": "boat"}],
+    }
+    (tmp_path / "photos/a.json").write_text(json.dumps(content))
+    main(["convert", str(tmp_path / "photos"), "--to", form, "--out", str(tmp_path)])
+    (reference,) = find_references(tmp_path / form).references
+    x1, y1, x2, y2 = (round(value) for value in reference.box)
+    shown = as_rgb(reference.image)  # as any tool shows it
+    assert shown.shape == pixels.shape
+    assert shown[y1:y2, x1:x2].min() > 250
+    assert shown.sum() == shown[y1:y2, x1:x2].sum()

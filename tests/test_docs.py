@@ -122,14 +122,14 @@ def test_the_tests_that_make_the_workflows_and_the_documents_name_exist() -> Non
 
 
 def draw_example(folder: Path) -> None:
-    """The pictures that the pages name: an object as a reference, and a photo."""
+    """The pictures that the pages name: an object as a reference, once more in its mirror image, and a photo."""
     scene = draw_scene(np.random.default_rng(114), NOVEL_CLASSES, (300, 400))
     mask = scene.masks[scene.masks.sum((1, 2)).argmax()]
     for name in ("photo.jpg", "photos/photo.jpg", "ref.jpg", "refs/boat/1.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scene.image).save(folder / name)
+        Image.fromarray(scene.image[:, :: -1 if "refs" in name else 1]).save(folder / name)
     for name in ("ref_mask.png", "refs/boat/1_mask.png"):
-        Image.fromarray(mask).save(folder / name)
+        Image.fromarray(mask[:, :: -1 if "refs" in name else 1]).save(folder / name)
 
 
 def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from no_time_to_train import UserError
 from no_time_to_train.data.images import as_mask, as_rgb, shown_size
@@ -151,3 +151,22 @@ def test_all_kinds_of_mask_files_are_read_alike(tmp_path: Path) -> None:
         assert (as_mask(tmp_path / "mask.tif") == inside).all()
     Image.fromarray(255 * inside.astype(np.uint8)).save(tmp_path / "mask.jpg")
     assert (as_mask(tmp_path / "mask.jpg") != inside).mean() < 0.01
+
+
+@pytest.mark.parametrize("what", ["looks like a photo", "holds several values", "covers the whole border", None])
+def test_a_mask_that_looks_like_something_else_is_named(
+    what: str | None, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    if what == "looks like a photo":
+        pixels[...] = np.linspace(90, 120, 60)[:, None]  # of low contrast: all is brighter than half
+    else:
+        pixels[10:30, 5:25, 0] = 255
+        pixels[10:30, 35:55, 2] = 255 if what else 0
+    if what == "covers the whole border":
+        pixels = np.where(pixels > 0, 0, 255).astype(np.uint8).min(axis=2, keepdims=True).repeat(3, axis=2)
+    smooth = Image.fromarray(pixels) if what else Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1))
+    smooth.save(tmp_path / "mask.png")
+    for _ in range(2):
+        as_mask(tmp_path / "mask.png")
+    assert [str(one.message).startswith(f"{tmp_path / 'mask.png'} {what}") for one in recwarn] == [True] * bool(what)

@@ -1,6 +1,7 @@
 """``references measure`` and ``segment --score auto``: planted mistakes among references are found by leave-one-out."""
 
 import json
+import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -124,6 +125,15 @@ def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.
     assert [one["threshold"] for one in report["classes"]] == [None, None]
     assert [one["found"] for one in report["shots"]] == [None, None]
     assert "One reference cannot be compared with others" in capsys.readouterr().out
+
+
+def test_copies_of_a_photo_are_one_image(tmp_path: Path) -> None:
+    write_references(tmp_path / "refs", {STRIPES: ["stripes"], RINGS: ["rings"]})
+    for path in list((tmp_path / "refs/stripes").iterdir()):
+        shutil.copy(path, path.with_name(f"copy_of_{path.name}"))
+    report = measure(tmp_path / "refs", tmp_path / "out")
+    assert [(one["references"], one["images"], one["threshold"]) for one in report["classes"]][1] == (2, 1, None)
+    assert [one["found"] for one in report["shots"]] == [None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.commands.reference_option import parse
-from no_time_to_train.data.reference_forms import Reference, find_references
+from no_time_to_train.data.reference_forms import Reference, find_references, image_files
 from no_time_to_train.errors import UserError, UserNotice
 from tests.conftest import DATA, Photo
 from tests.reference_folders import LABEL, class_folder, coco, labelme, write, yolo
@@ -134,6 +134,33 @@ def test_the_images_of_annotations_in_many_folders_are_listed_once(
     monkeypatch.setattr(os, "walk", lambda place, **options: walked.append(place) or walk(place, **options))
     assert [one.image.stem for one in find_references(tmp_path).references] == [*"abcdefgh"]
     assert walked.count(tmp_path) == 1
+
+
+def test_frames_of_many_videos_with_equal_names_are_found_by_their_folders_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    shared = image_files._shared_parts
+    monkeypatch.setattr(image_files, "_shared_parts", lambda *one: compared.append(one) or shared(*one))
+    names = [f"{number}/1.png" for number in range(20)]
+    for name in names:
+        (tmp_path / "images" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "images" / name)
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    boxes = [{"id": number, "image_id": number, "category_id": 1, "bbox": [2, 2, 9, 9]} for number in range(20)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "thing"}]}
+    write(tmp_path / "annotations/a.json", json.dumps(content))
+    found = find_references(tmp_path).references
+    assert [one.image.relative_to(tmp_path / "images").as_posix() for one in found] == names
+    assert len(compared) == 20
+
+
+def test_an_annotation_belongs_to_the_image_of_its_whole_name(tmp_path: Path) -> None:
+    for name in ("a.1.png", "a.png"):
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    write(tmp_path / "a.xml", f"<annotation><object><name>thing</name>{box}</object></annotation>")
+    assert find_references(tmp_path).references[0].image.name == "a.png"
 
 
 def test_a_mask_of_16_bits_numbers_more_than_255_objects(tmp_path: Path) -> None:

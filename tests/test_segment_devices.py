@@ -1,14 +1,19 @@
 """``segment`` and ``references measure`` on several devices, which are processes on the CPU here."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
@@ -87,12 +92,29 @@ def test_any_number_of_processes_measures_references_alike_and_a_killed_one_lose
     assert files_of(tmp_path / "several") == files_of(tmp_path / "one")
 
 
+def test_a_run_on_several_machines_says_where_and_how_long_it_waits_for_the_others(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = DDPStrategy.__init__
+
+    def impatient(self: DDPStrategy, **options: Any) -> None:
+        create(self, **options, timeout=timedelta(seconds=1))
+
+    monkeypatch.setattr(DDPStrategy, "__init__", impatient)
+    with patch.dict(os.environ), pytest.raises(SystemExit):
+        main([*words, "--num-nodes", "2", "--out", str(tmp_path / "new/out")])
+    place = r"the processes of 2 machines at 127\.0\.0\.1:\d+ \(MASTER_ADDR, MASTER_PORT\)"
+    expected = rf"\nwaiting up to 0 minutes for {place}\nerror: {place} did not find each other: .*1/2"
+    assert re.search(expected, capsys.readouterr().err)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("device", "message"),
     [
         ("cuda:1", "--device cuda:1 is one device"),
         pytest.param(
-            *("cuda", "--devices 2: No supported gpu"),
+            *("cuda", "--devices 2: this machine has no such device"),
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="GPU"),
         ),
     ],

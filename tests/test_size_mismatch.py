@@ -13,6 +13,7 @@ from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset, read_listed_image, rescale_annotation
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.method.memory_bank import Category
+from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache
 from tests import small_sets
 from tests.conftest import DATA, Capture, Checkpoints, stage_arguments
 
@@ -80,6 +81,26 @@ def test_a_photo_that_was_annotated_upright_is_turned_as_its_orientation_says(tm
     for size, expected in (((64, 48), upright), ((48, 64), np.rot90(upright))):
         entry = {"id": 1, "file_name": "phone.png", "height": size[0], "width": size[1]}
         np.testing.assert_array_equal(read_listed_image(tmp_path, entry), expected)
+
+
+@pytest.mark.parametrize("loader", ["plain", "cached"])
+def test_a_photo_that_is_turned_as_its_orientation_says_is_rescaled_upright(loader: str, tmp_path: Path) -> None:
+    upright, exif = np.zeros((64, 48, 3), np.uint8), Image.Exif()
+    upright[:32], exif[0x0112] = 255, 6
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "phone.png", exif=exif)
+    small_sets.write(small_sets.draw_coco(tmp_path, ["a"], 1), tmp_path / "coco.json")
+    coco = read_coco(tmp_path / "coco.json")
+    cache = ProposalCache(tmp_path / "cache", {}) if loader == "cached" else None
+    for size in ((32, 24), (64, 48)):
+        coco.imgs[1].update(file_name="phone.png", height=size[0], width=size[1])
+        arguments = coco, tmp_path, 64, True
+        images = TargetDataset(*arguments) if cache is None else CachedTargetDataset(cache, *arguments)
+        target = images[0]
+        assert (target.height, target.width, target.rescaled) == (*size, size == (32, 24))
+        assert target.image[:, :30].min() > 240
+        assert target.image[:, 34:].max() < 15
+        read = read_listed_image(tmp_path, coco.imgs[1], rescale=True)
+        assert np.array_equal(read[:, 0, 0] > 127, np.arange(size[0]) < size[0] // 2)
 
 
 def test_the_stages(tmp_path: Path, nano_checkpoints: Checkpoints, capsys: Capture) -> None:

@@ -19,6 +19,7 @@ from no_time_to_train.analysis.annotated_proposals import AnnotatedProposals, an
 from no_time_to_train.analysis.reference_report import MeasuredReference
 from no_time_to_train.analysis.score_thresholds import ClassScores
 from no_time_to_train.data.rle import decode_mask
+from no_time_to_train.file_hashes import sha256_if_readable
 from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
@@ -84,10 +85,11 @@ class Ranked(NamedTuple):
 
 
 def references_by_image(bank: MemoryBank) -> list[list[int]]:
-    """The numbers of the references of a memory that were taken from each image."""
-    in_image: dict[str, list[int]] = {}
+    """The numbers of the references of a memory that were taken from each image, or from copies of its file."""
+    in_image: dict[tuple[Any, ...], list[int]] = {}
     for number, image in enumerate(bank.images):
-        in_image.setdefault(image.name, []).append(number)
+        content = sha256_if_readable(image.name) or image.name
+        in_image.setdefault((content, *image.mask["size"]), []).append(number)
     return list(in_image.values())
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from no_time_to_train.commands.options import check_files
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import check_replaceable
 from no_time_to_train.networks import registry
 
 if TYPE_CHECKING:
@@ -72,10 +73,12 @@ def boxes_to_masks(
     out = out or output_json or boxes.with_name(f"{boxes.stem}_with_segm.json")
     if visualize and pictures is None:
         pictures = boxes.with_name(f"{boxes.stem}_with_SAM_segm")
-    build = mask_maker("nano" if nano else sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
     check_files(boxes, *([categories] if categories else []), *([references] if references else []))
     if not image_dir.is_dir():
         raise UserError(f"folder not found: {image_dir}")
+    build, checkpoint = mask_maker("nano" if nano else sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
+    registry.check_exist(checkpoint)
+    check_replaceable(out, "a COCO file")
 
     from no_time_to_train.data.reference_sets import read_references
     from no_time_to_train.pipeline import boxes_to_masks as pipeline
@@ -89,8 +92,8 @@ def boxes_to_masks(
 
 def mask_maker(
     sam2: str, sam_checkpoint: Path | None, device: str | None, sam2_cfg_file: str | None, sam2_ckpt_path: Path | None
-) -> "Callable[[], BoxSegmenter]":
-    """What builds the network that the options choose, when it is needed."""
+) -> "tuple[Callable[[], BoxSegmenter], Path]":
+    """What builds the network that the options choose, when it is needed; and its checkpoint."""
     if sam2_cfg_file or sam2_ckpt_path:
         name = (sam2_cfg_file or "sam2_hiera_l").removesuffix(".yaml")
         network = registry.Network(name, sam2_ckpt_path or registry.default_checkpoint(name))
@@ -102,4 +105,4 @@ def mask_maker(
 
         return build_box_segmenter(*network, sam_checkpoint, device)
 
-    return build
+    return build, sam_checkpoint or network.checkpoint

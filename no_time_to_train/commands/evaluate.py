@@ -59,13 +59,16 @@ def evaluate(
     check_files(*([] if gt.is_dir() else [gt]), results)
 
     from no_time_to_train.data.class_splits import check_split, select_categories
+    from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections, record_stage
 
     check_split(split)
+    record = results.parent / FILE_NAME
+    if explain and "test" not in read_sections(record):
+        raise UserError(f"{record} has no finished run of the test stage: --explain needs one, of test or benchmark")
 
     from no_time_to_train import evaluation
     from no_time_to_train.data.convert import read_ground_truth
     from no_time_to_train.evaluation.results_file import read_results
-    from no_time_to_train.pipeline.run_record import record_stage
 
     folder = out or results.parent
     optional = {"method": method, "n_shot": n_shot, "seed": seed}

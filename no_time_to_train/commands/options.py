@@ -10,6 +10,7 @@ from zipfile import is_zipfile
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.files import check_replaceable
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.processes import is_first_process
@@ -201,6 +202,13 @@ def check_files(*paths: Path) -> None:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
+
+
+def check_new_file(path: Path, kind: str, *endings: str) -> None:
+    """Check that a file of a kind in ``files.KINDS`` may be written to a path, whose ending says how it is read."""
+    if path.suffix not in endings:
+        raise UserError(f"{path}: {kind} has a name that ends in {' or '.join(endings)}")
+    check_replaceable(path, kind)
 
 
 def check_images(images: Iterable[str]) -> None:

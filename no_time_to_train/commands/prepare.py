@@ -55,7 +55,7 @@ def prepare(
     from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, run_parts
 
     if sam2 or sam_checkpoint or sam2_cfg_file or sam2_ckpt_path:
-        build = mask_maker(sam2 or "sam2_hiera_large", sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
+        build, _ = mask_maker(sam2 or "sam2_hiera_large", sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
     else:
         build = default_mask_maker(device)
     options = PrepareOptions(
@@ -70,7 +70,7 @@ def prepare(
 def default_mask_maker(device: str | None) -> "Callable[[], BoxSegmenter]":
     """What builds the network for the masks where no option chooses one: SAM ViT-H, or SAM 2 with a notice."""
     found = SAM_H.is_file()
-    build = mask_maker("sam2_hiera_large", SAM_H if found else None, device, None, None)
+    build, _ = mask_maker("sam2_hiera_large", SAM_H if found else None, device, None, None)
 
     def build_with_notice() -> "BoxSegmenter":
         if not found:

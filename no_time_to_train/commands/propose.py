@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from no_time_to_train.commands.options import NetworkOptions, check_proposals
+from no_time_to_train.commands.options import NetworkOptions, check_new_file, check_proposals
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import check_replaceable
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 from no_time_to_train.ranges import Positive
 
@@ -36,7 +35,7 @@ def propose(
         no-time-to-train propose --images photos/ --out masks.json
         no-time-to-train propose --images photos/ --proposer owlv2 --out boxes.json
     """
-    check_replaceable(out, "a COCO file")
+    check_new_file(out, "a COCO file", ".json")
     if proposer.partition("=")[0] == "sam3":
         raise UserError("sam3 looks for references, and propose has none: use segment --proposals sam3")
     check_proposals([proposer])

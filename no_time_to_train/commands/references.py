@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_files, on_devices
+from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_files, check_new_file, on_devices
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_replaceable
 from no_time_to_train.ranges import Positive
@@ -86,6 +86,7 @@ def from_coco(json_file: Path, out: Path, n_shot: Positive | None = None, *, as_
         no-time-to-train references from-coco refs.json refs.pkl 5
     """
     check_files(json_file)
+    check_new_file(out, "a reference set", ".json", ".pkl", ".pickle")
 
     from no_time_to_train.data.coco import read_coco
     from no_time_to_train.data.reference_sets import coco_to_references, write_references

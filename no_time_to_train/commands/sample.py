@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from no_time_to_train.commands.options import NetworkChoice, check_files
+from no_time_to_train.commands.options import NetworkChoice, check_files, check_new_file
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import check_replaceable
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
@@ -65,12 +64,12 @@ def sample(
         no-time-to-train sample --split few_shot_classes --n-shot 30 --seed 33 --out refs.pkl
         no-time-to-train sample --n-shot 5 --choose best --json-file my.json --image-dir my/ --out refs.json
     """
+    check_new_file(out, "a reference set", ".json", ".pkl", ".pickle")
     if heuristics and choose == "best":
         raise UserError("--heuristics and --choose best are two ways to choose: leave one of them out")
     if choose == "best":
         if pool < n_shot:
             raise UserError(f"--pool {pool} is smaller than --n-shot {n_shot}: there is nothing to choose from")
-        check_replaceable(out, "a reference set")  # before the work that it gets the result of
         networks.check()
     else:
         for name in ("preset", "sam2", "dinov2", "nano"):

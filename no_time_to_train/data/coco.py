@@ -276,14 +276,24 @@ def _notify(path: str | Path, annotations: list[dict[str, Any]], what: str) -> N
         warnings.warn(f"{path}: {len(annotations)} annotations {what}: {ids}", UserNotice, stacklevel=4)
 
 
+def is_turned(entry: dict[str, Any], height: int, width: int, *, rescale: bool) -> bool:
+    """Whether an entry states the size, or with ``rescale`` the aspect ratio, of an image with its sides swapped."""
+    stated = (entry.get("height", height), entry.get("width", width))
+    if not rescale or stated in ((height, width), (width, height)):
+        return stated == (width, height) != (height, width)
+    return _has_aspect(stated, width, height) and not _has_aspect(stated, height, width)
+
+
+def _has_aspect(stated: tuple[int, int], height: int, width: int) -> bool:
+    return abs(height * stated[1] / (width * stated[0]) - 1) <= ASPECT_TOLERANCE
+
+
 def stated_size(
     path: Path, entry: dict[str, Any], height: int, width: int, *, rescale: bool = False
 ) -> tuple[int, int]:
-    """The size of an image that its entry in ``images`` states.
+    """The size of an image of this height and width in pixels that its entry in ``images`` states.
 
     Args:
-        height: Its own height in pixels.
-        width: Its own width in pixels.
         rescale: Accept another size of the same aspect ratio, within 2 %.
 
     Returns:
@@ -295,6 +305,6 @@ def stated_size(
     problem = f"image {path} is {width}x{height}, the annotation file says {stated[1]}x{stated[0]}"
     if not rescale:
         raise UserError(problem)
-    if abs(height * stated[1] / (width * stated[0]) - 1) > ASPECT_TOLERANCE:
+    if not _has_aspect(stated, height, width):
         raise UserError(f"{problem}: with another aspect ratio, it is another image or was turned, and is not rescaled")
     return stated

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from no_time_to_train.data.coco import ImageId, stated_size
+from no_time_to_train.data.coco import ImageId, is_turned, stated_size
 from no_time_to_train.data.images import as_rgb, read_rgb
 from no_time_to_train.data.proposal_files import ProposalFile
 from no_time_to_train.data.reference_sets import ReferenceSet
@@ -97,15 +97,14 @@ def loaded(item: T | BadImage) -> T:
     return item
 
 
-def read_as_stated(path: Path, entry: dict[str, Any]) -> NDArray[np.uint8]:
+def read_as_stated(path: Path, entry: dict[str, Any], rescale: bool = False) -> NDArray[np.uint8]:
     """The pixels of an image as stored; upright, as EXIF says, where they have the size that an entry states only then.
 
     Returns:
         uint8 [H, W, 3] RGB.
     """
     image = read_rgb(path)
-    turned = (entry.get("height"), entry.get("width")) == image.shape[1::-1] != image.shape[:2]
-    return as_rgb(path) if turned else image
+    return as_rgb(path) if is_turned(entry, *image.shape[:2], rescale=rescale) else image
 
 
 def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = False) -> NDArray[np.uint8]:
@@ -118,7 +117,7 @@ def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = F
         uint8 [H, W, 3] RGB; see :func:`read_as_stated`.
     """
     path = Path(root) / entry["file_name"]
-    image = read_as_stated(path, entry)
+    image = read_as_stated(path, entry, rescale)
     height, width = stated_size(path, entry, *image.shape[:2], rescale=rescale)
     if (height, width) == image.shape[:2]:
         return image
@@ -178,7 +177,7 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         entry = self.coco.imgs[annotation["image_id"]]
         path = self.root / entry["file_name"]
         try:
-            image = read_as_stated(path, entry)
+            image = read_as_stated(path, entry, self.rescale)
             own, bbox = image.shape[:2], annotation["bbox"]
             stated = stated_size(path, entry, *own, rescale=self.rescale)
             mask = annotation_mask(annotation, *stated)
@@ -196,13 +195,11 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
 def rescale_annotation(
     mask: NDArray[np.bool_], bbox: list[float], height: int, width: int
 ) -> tuple[NDArray[np.bool_], list[float]]:
-    """Rescale an annotation to another size of its image.
+    """Rescale an annotation to another height and width of its image in pixels.
 
     Args:
         mask: bool [H, W].
         bbox: x, y, w, h in pixels of the mask.
-        height: The new height in pixels.
-        width: The new width in pixels.
 
     Returns:
         The mask, bool [height, width], by its nearest pixels, and the box in pixels of it.
@@ -255,7 +252,7 @@ class TargetDataset(Dataset[Target | BadImage]):
     def load(self, index: int, entry: dict[str, Any]) -> Target:
         """Load one image; a UserError says what is wrong with it."""
         path = self.root / entry["file_name"]
-        image = read_as_stated(path, entry)
+        image = read_as_stated(path, entry, self.rescale)
         size = stated_size(path, entry, *image.shape[:2], rescale=self.rescale)
         squares = target_squares(image, self.size, self.tiles, self.tile_overlap, size)
         view = self.view(image) if self.view else None

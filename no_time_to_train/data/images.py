@@ -51,6 +51,9 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 #: Those whose files may hold several pages or frames.
 FRAMES = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF")
 
+#: From which share of pixels that are neither dark nor bright a mask looks like a photo; how few tones are values.
+PHOTO, FEW_TONES = 0.25, 8
+
 #: Endings of images that can be read only with more -> what to do so that they can.
 NEEDS = {
     **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif"),
@@ -323,13 +326,15 @@ def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
     name = str(mask) if isinstance(mask, str | Path) else "the mask"
     if isinstance(mask, str | Path):
         mask = open_image(mask)
-    inside = _inside(upright(mask)) if isinstance(mask, Image.Image) else _inside_array(mask)
+    inside = _inside(upright(mask), name) if isinstance(mask, Image.Image) else _inside_array(mask, name)
     if not inside.any():
         raise UserError(f"{name} is empty: the object's pixels must be brighter than the rest")
+    if all(side.all() for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1])) and not inside.all():
+        _notice_odd(name, "covers the whole border, as where black and white are exchanged")
     return inside
 
 
-def _inside(image: Image.Image) -> NDArray[np.bool_]:
+def _inside(image: Image.Image, name: str) -> NDArray[np.bool_]:
     """The inside of a mask that is a PIL image; see :func:`as_mask`."""
     if image.has_transparency_data:
         opaque = np.asarray(image.convert("RGBA"))[..., 3] > 127
@@ -338,10 +343,10 @@ def _inside(image: Image.Image) -> NDArray[np.bool_]:
         image = image if image.mode == "P" else image.convert("RGB")  # its transparency says nothing
     if image.mode == "P":
         return np.asarray(image) > 0
-    return _bright(np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L")))
+    return _bright(np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L")), name)
 
 
-def _inside_array(mask: "NDArray[np.generic] | Tensor") -> NDArray[np.bool_]:
+def _inside_array(mask: "NDArray[np.generic] | Tensor", name: str) -> NDArray[np.bool_]:
     """The inside of a mask that is an array or a tensor; see :func:`as_mask`."""
     values = _to_numpy(mask)
     while values.ndim > 2 and 1 in values.shape:
@@ -350,7 +355,7 @@ def _inside_array(mask: "NDArray[np.generic] | Tensor") -> NDArray[np.bool_]:
         raise UserError(f"a mask of shape {tuple(mask.shape)} cannot be used: give one mask, [H, W]")
     if values.dtype.kind not in "buif":
         raise UserError(f"a mask of {values.dtype} cannot be used: give bools or numbers")
-    return _bright(values)
+    return _bright(values, name)
 
 
 def is_tensor(values: object) -> "TypeIs[Tensor]":
@@ -366,11 +371,24 @@ def _to_numpy(values: "NDArray[np.generic] | Tensor") -> NDArray[np.generic]:
     return (values.float() if "bfloat16" in str(values.dtype) else values).detach().cpu().numpy()
 
 
-def _bright(values: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where values are above half of the largest one."""
+def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
+    """Where values are above half of the largest one; a notice names what looks like a photo or several objects."""
     values = np.nan_to_num(values)
-    bright: NDArray[np.bool_] = values > values.max(initial=0) / 2
+    highest = values.max(initial=0)
+    bright: NDArray[np.bool_] = values > highest / 2
+    darkest, brightest = float(values.min(initial=highest)), float(highest)
+    between = (values > 0.9 * darkest + 0.1 * brightest) & (values < 0.1 * darkest + 0.9 * brightest)
+    if 4 * between.sum() > bright.sum() and len(np.unique(values[between])) < FEW_TONES:
+        _notice_odd(name, "holds several values, as for several objects")
+    elif between.mean() > PHOTO:
+        _notice_odd(name, "looks like a photo")
     return bright
+
+
+@cache  # once per file
+def _notice_odd(name: str, what: str) -> None:
+    text = f"{name} {what}: its pixels brighter than half of the brightest are taken; a mask is white on black"
+    warnings.warn(text, UserNotice, stacklevel=6)
 
 
 def save_numbers(numbers: NDArray[np.uint16], path: Path, palette: Sequence[int]) -> None:

@@ -36,14 +36,12 @@ def encode_mask(mask: NDArray[np.bool_]) -> Rle:
 
 
 def encode_crop(crop: NDArray[np.bool_], top: int, left: int, height: int, width: int) -> Rle:
-    """The compressed RLE of a mask of which only a part is given.
+    """The compressed RLE of a mask of this height and width in pixels, of which only a part is given.
 
     Args:
         crop: bool [h, w], a part of the mask outside which it is empty.
         top: The first row of the part in the mask.
         left: The first column of the part in the mask.
-        height: Height of the mask in pixels.
-        width: Width of the mask in pixels.
     """
     rows = np.flatnonzero(crop.any(axis=1))
     columns = np.flatnonzero(crop.any(axis=0)) if len(rows) else rows

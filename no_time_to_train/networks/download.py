@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from no_time_to_train.errors import UserError, UserNotice, one_line
 from no_time_to_train.file_hashes import sha256
-from no_time_to_train.files import make_folder, replace_durably
+from no_time_to_train.files import new_folder, replace_durably
 from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER, Checkpoint
 
 ATTEMPTS = 4  # consecutive requests without any new byte after which the download fails
@@ -104,8 +104,7 @@ def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: st
     part, etag = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.etag")
     try:
         if not _is_there(target, check):
-            make_folder(target.parent)
-            with _exclusive(target):
+            with new_folder(target.parent), _exclusive(target):
                 if not _is_there(target, check):  # another process may have downloaded it while this one waited
                     for path in (part, etag):
                         if path.is_symlink() or (path.exists() and not path.is_file()):

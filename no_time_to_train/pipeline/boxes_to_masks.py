@@ -21,7 +21,7 @@ from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import sha256
-from no_time_to_train.files import check_replaceable, remove_leftovers, remove_leftovers_in, write_json
+from no_time_to_train.files import remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.networks.box_prompts import BoxSegmenter, mask_or_box, rectangle
 from no_time_to_train.pipeline.journal import Journal
@@ -63,7 +63,6 @@ def boxes_to_masks(
         ids = {one["name"]: one["id"] for one in read_coco(categories).dataset["categories"]}
         renumber(coco.dataset, ids, categories)
         coco = index_coco(coco.dataset)
-    check_replaceable(out_path, "a COCO file")
     annotations = choose_annotations(coco, json_file, references)
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
     for annotation in annotations:

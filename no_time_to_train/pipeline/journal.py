@@ -27,7 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError, first_of
-from no_time_to_train.files import atomic_write, check_replaceable, make_folder, read_bytes, read_json
+from no_time_to_train.files import atomic_write, check_replaceable, make_folder, new_folder, read_bytes, read_json
 from no_time_to_train.pipeline.entries import Entries
 
 
@@ -52,13 +52,14 @@ class Journal:
     @contextmanager
     def run(self, depends_on: dict[str, Any]) -> Iterator[None]:
         """An attempt by a single process: the journal is removed if the block succeeds, and closed if it fails."""
-        attempt = self.start(depends_on)
-        try:
-            self.join(attempt)
-            yield
-        except BaseException:  # including Ctrl-C
-            self.close()
-            raise
+        with new_folder(self.folder.parent):
+            attempt = self.start(depends_on)
+            try:
+                self.join(attempt)
+                yield
+            except BaseException:  # including Ctrl-C
+                self.close()
+                raise
         self.remove()
 
     def start(self, depends_on: dict[str, Any]) -> str:

@@ -45,5 +45,5 @@ def measure_references(
 def _hash_images(measurement: Measurement) -> str:
     """The SHA-256 of the images, with the masks of the references in them."""
     images: Any = measurement.bank.images
-    known = [(one.name, sha256_if_readable(one.name), one.mask) for one in images]
+    known = [*((one.name, sha256_if_readable(one.name), one.mask) for one in images), measurement.images]
     return hashlib.sha256(repr(known).encode("utf-8", "surrogateescape")).hexdigest()

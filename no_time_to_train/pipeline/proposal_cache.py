@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from no_time_to_train.data.coco import stated_size
+from no_time_to_train.data.coco import is_turned, stated_size
 from no_time_to_train.data.datasets import Target, TargetDataset
-from no_time_to_train.data.images import stored_size
+from no_time_to_train.data.images import shown_size, stored_size
 from no_time_to_train.data.rle import check_rle, encode_crop
 from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import remembered, sha256
@@ -198,12 +198,12 @@ class CachedTargetDataset(TargetDataset):
 
     def load(self, index: int, entry: dict[str, Any]) -> Target:
         path = self.root / entry["file_name"]
-        key, rescaled = self.cache.key(path), False
-        if self.rescale:
-            own = stored_size(path)
-            height, width = stated_size(path, entry, *own, rescale=True)
-            if rescaled := (height, width) != own:
-                key = f"{key}-{width}x{height}"
+        key, own = self.cache.key(path), stored_size(path)
+        if is_turned(entry, *own, rescale=self.rescale):
+            key, own = f"{key}-turned", shown_size(path)
+        size = stated_size(path, entry, *own, rescale=self.rescale)
+        if rescaled := size != own:
+            key = f"{key}-{size[1]}x{size[0]}"
         if self.sources != (None,):
             name = Path(entry["file_name"]).as_posix()
             proposed = [source and source.key_of(entry["id"], name) for source in self.sources]

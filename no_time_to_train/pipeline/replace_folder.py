@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import read_json, real_path, replace_durably
+from no_time_to_train.files import new_folder, read_json, real_path, replace_durably
 from no_time_to_train.pipeline.journal import acquire, journal_folder
 
 #: The files that all results have. A folder with all of them, and without a journal, is finished.
@@ -45,7 +45,7 @@ WRITTEN = (
     "thumbnails/*.jpg",
     "video/*.mp4",
     *OF_TRACKS,
-    "labelme/*.json",
+    "labelme/*",
     "x-anylabeling/*",
     "yolo/data.yaml",
     "yolo/images/*",
@@ -187,16 +187,17 @@ def _replaced(out: Path, ending: str) -> Iterator[Path]:
 def _locked(out: Path) -> Iterator[None]:
     """Keep other processes from replacing a folder, put back one that a killed process moved, and remove leftovers."""
     lock = FileLock(_sibling(out, "lock"))
-    acquire(lock, out)
-    try:
-        _restore(out)
-        for ending in ("filtered", "old"):
-            shutil.rmtree(_sibling(out, ending), ignore_errors=True)
-        yield
-    finally:
-        with suppress(OSError):  # Windows does not remove an open file, but filelock removes it there
-            Path(lock.lock_file).unlink()
-        lock.release()
+    with new_folder(Path(lock.lock_file).parent):
+        acquire(lock, out)
+        try:
+            _restore(out)
+            for ending in ("filtered", "old"):
+                shutil.rmtree(_sibling(out, ending), ignore_errors=True)
+            yield
+        finally:
+            with suppress(OSError):  # Windows does not remove an open file, but filelock removes it there
+                Path(lock.lock_file).unlink()
+            lock.release()
 
 
 def written_files(out: Path) -> dict[Path, tuple[int, int]]:

@@ -49,10 +49,10 @@ def write_proposals(
                 count += 1
                 line = json.dumps({"id": count, "image_id": number, "category_id": 1, **record})
                 file.write(f"{',' * (count > 1)}\n{line}".encode())
+        if not images:
+            raise UserError(f"no image can be read: {skipped[0]}")
         categories = [{"id": 1, "name": "proposal"}]
         file.write(f'\n], "categories": {json.dumps(categories)}, "images": {json.dumps(images)}}}\n'.encode())
-    if not images:
-        raise UserError(f"no image can be read: {skipped[0]}")
     return count, skipped
 
 

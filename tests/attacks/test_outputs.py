@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import Mock
+from urllib.error import URLError
 
 import pytest
 import torch
+from PIL import Image
 
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.reference_sets import Shot, write_references
@@ -249,3 +251,36 @@ def test_a_command_that_meets_an_error_of_the_disk_is_one_line(
     monkeypatch.setattr("no_time_to_train.data.memory_files.load_memory", fail)
     save_memory(bank, tmp_path / "a.memory")
     assert refusal("memory", "show", tmp_path / "a.memory") == "error: disk/file: Input/output error"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "convert labels --to coco --out new/deep",
+        "propose --nano --device cpu --images labels/images --out new/deep/p.json",
+        "segment --nano --device cpu --reference a:a.png:mask=a.png --images labels/images --out new/deep",
+        "download sam2_hiera_tiny --folder new/deep",
+    ],
+)
+def test_a_command_that_fails_late_leaves_nothing_new(
+    line: str, tmp_path: Path, monkeypatch: Patch, refusal: Refusal
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("no_time_to_train.networks.download.urlopen", Mock(side_effect=URLError("no network")))
+    monkeypatch.setattr("no_time_to_train.networks.download.time.sleep", Mock())
+    for folder in ("labels/images", "labels/labels"):
+        Path(folder).mkdir(parents=True)
+    Path("labels/data.yaml").write_text("names: [a]")
+    Path("labels/images/a.png").write_bytes(b"broken")
+    Path("labels/labels/a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    Image.new("L", (20, 20), 255).save("a.png")
+    refusal(*line.split())
+    assert not Path("new").exists()
+
+
+def test_proposals_stay_where_no_image_can_be_read_the_next_time(tmp_path: Path, refusal: Refusal) -> None:
+    (tmp_path / "a.png").write_bytes(b"broken")
+    write_json(path := tmp_path / "p.json", {"images": [], "annotations": []})
+    before = path.read_bytes()
+    assert "no image can be read" in refusal("propose", "--nano", "--images", tmp_path / "a.png", "--out", path)
+    assert path.read_bytes() == before

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from torchvision.datasets.utils import calculate_md5
 from tqdm import tqdm
 
 from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Problem, Step
@@ -72,6 +71,8 @@ def check_archive(path: Path, md5: str | None) -> None:
     if md5 is None:
         with open_archive(path):
             return
+    from torchvision.datasets.utils import calculate_md5  # imports torch, which takes seconds
+
     found = calculate_md5(path)
     if found != md5:
         raise UserError(f"archive {path} has the checksum {found} instead of {md5}")

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from no_time_to_train.data.coco import check_images, check_sections
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
-from no_time_to_train.networks.box_prompts import BoxSegmenter
-from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
+
+if TYPE_CHECKING:
+    from no_time_to_train.networks.box_prompts import BoxSegmenter
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class PrepareOptions:
     """
 
     root: Path
-    build_segmenter: Callable[[], BoxSegmenter]
+    build_segmenter: "Callable[[], BoxSegmenter]"
     masks: Literal["references", "all", "none"] = "references"
     keep_archives: bool = False
     subset: bool = False
@@ -152,11 +153,13 @@ def masks_step(
     The masks are stored as polygons, as those that the published results were computed with.
     """
     masks = boxes.with_name(f"{boxes.stem}_masks.json")
-    return Step(
-        f"{name}, masks",
-        lambda: problem(masks),
-        lambda: boxes_to_masks(boxes, image_dir, masks, options.build_segmenter, as_published=True),
-    )
+
+    def make() -> None:
+        from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
+
+        boxes_to_masks(boxes, image_dir, masks, options.build_segmenter, as_published=True)
+
+    return Step(f"{name}, masks", lambda: problem(masks), make)
 
 
 def _complete(step: Step) -> None:

@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.images import as_rgb, shown_size
 from no_time_to_train.data.rle import coco_object, encode_mask
 from no_time_to_train.files import atomic_write, link_or_copy
 from no_time_to_train.method.memory_bank import Category
@@ -95,9 +97,14 @@ class LabelFiles(ABC):
 
     def place_image(self, image: LabeledImage, place: str) -> Path:
         """Put the image where the format expects it, and replace what is there."""
-        target = self.folder / place
+        target, size = self.folder / place, (image.height, image.width)
         target.unlink(missing_ok=True)
-        link_or_copy(image.path.resolve(), target, self.link)
+        if shown_size(image.path) == size:
+            link_or_copy(image.path.resolve(), target, self.link)
+        else:  # its objects lie in it as stored: without an orientation, every tool shows it so
+            with atomic_write(target) as file:
+                picture = Image.fromarray(as_rgb(image.path, size))
+                picture.save(file, Image.registered_extensions()[target.suffix.lower()], quality=95)
         return target
 
     def write_lines(self, name: str, lines: Iterable[str]) -> None:

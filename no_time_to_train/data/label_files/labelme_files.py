@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.data.outlines import outlines
 from no_time_to_train.files import relative_path, write_json
@@ -16,11 +17,13 @@ class LabelMeFiles(LabelFiles):
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
         path = self.folder / f"{image.stem}.json"
+        is_shown = shown_size(image.path) == (image.height, image.width)
+        file = image.path if is_shown else self.place_image(image, f"{image.stem}{image.path.suffix}")
         content: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},
             "shapes": [shape for group, one in enumerate(objects) for shape in self.shapes(one, group)],
-            "imagePath": relative_path(image.path, path.parent),
+            "imagePath": relative_path(file, path.parent),
             "imageData": None,
             "imageHeight": image.height,
             "imageWidth": image.width,

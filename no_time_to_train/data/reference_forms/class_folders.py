@@ -39,14 +39,14 @@ def find(folder: Folder) -> FoundReferences | None:
 def _read_class(place: Path, images: list[Path], folder: Folder) -> list[Reference]:
     stems = {path.stem for path in images}
     masks = [path for path in images if _is_mask(path, stems, place)]
-    photos = [path for path in images if path not in set(masks)]
+    photos = sorted({*images}.difference(masks))
     pairs = pair(photos, masks, rf"|[ _.-].*|{MASK_ENDING}" if masks and masks[0].parent != place else MASK_ENDING)
-    marked = [path for path in photos if pairs[path] or is_cut_out(path)]
+    marked = {path for path in photos if pairs[path] or is_cut_out(path)}
     references = []
     for path in photos:
         if marked and path not in marked:
             raise UserError(
-                f"{path} has no mask, but {marked[0].name} next to it is marked: put {path.stem}{MASK}.png next to "
+                f"{path} has no mask, but {min(marked).name} next to it is marked: put {path.stem}{MASK}.png next to "
                 "it (white on the object), cut the object out with transparency, or give a box: --reference "
                 f"{place.name}:{path}:box=X1,Y1,X2,Y2; or give it alone: --reference {place.name}:{path}"
             )

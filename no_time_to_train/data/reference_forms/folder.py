@@ -41,6 +41,7 @@ class Folder:
         self._used: set[Path] = set()
         self._finders: dict[Path, ImageFiles] = {}
         self._indexes: Indexes = {}
+        self._beside: dict[Path, dict[str, Path]] = {}
 
     def ending(self, *endings: str) -> list[Path]:
         """The files with one of these endings."""
@@ -58,6 +59,13 @@ class Folder:
     def list_images(self, folder: Path, names: Iterable[str]) -> None:
         """Say which images the annotations in a folder list, before the first of them is looked for."""
         self._finders[folder] = ImageFiles(folder, names, self.root, self._indexes)
+
+    def image_beside(self, path: Path) -> Path | None:
+        """The first image in the folder of a file that has its name, with another ending."""
+        if path.parent not in self._beside:
+            images = sorted(filter(is_image, path.parent.iterdir()), reverse=True)
+            self._beside[path.parent] = {image.stem: image for image in images}
+        return self._beside[path.parent].get(path.stem)
 
     def find_image(self, name: object, folder: Path) -> Path:
         """The file of an image that an annotation in a folder names."""

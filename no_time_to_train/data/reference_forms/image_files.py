@@ -57,7 +57,7 @@ class ImageFiles:
         self._repeated = {base for base, count in bases.items() if count > 1}
 
     def _index(self, place: Path) -> dict[str, list[Path]]:
-        """The images below a place, by their names and by their names without an ending, in small letters."""
+        """The images below a place, by their names, also with the folder's or without an ending, in small letters."""
         if place in self._indexes:
             return self._indexes[place]
         index: dict[str, list[Path]] = defaultdict(list)
@@ -67,7 +67,8 @@ class ImageFiles:
             folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
             for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
                 if is_image(path):
-                    index[_key(path.name)].append(path)
+                    for name in (f"{path.parent.name}//{path.name}", path.name):
+                        index[_key(name)].append(path)
                     index[_key(f"/{path.stem}")].append(path)
             seen.add(real)
         self._indexes[place] = index
@@ -99,7 +100,8 @@ class ImageFiles:
                     return candidate
         for place in self.places:
             index = self._index(place)
-            found = index.get(_key(path.name)) or index.get(_key(f"/{path.stem}"), [])
+            names = f"{path.parent.name}//{path.name}", path.name, f"/{path.stem}"
+            found = next(filter(None, (index.get(_key(one)) for one in names)), [])
             shared = {file: _shared_parts(file, path) for file in found}
             best = [file for file in found if shared[file] == max(shared.values())]
             if not best or (shared[best[0]] == 0 and self._is_elsewhere(path, best[0].parent.relative_to(place).name)):

@@ -204,7 +204,7 @@ def _read_pairs(folder: Folder) -> list[Reference]:
         advice = "put classes.txt next to them, or images and masks into CLASS/images and CLASS/masks"
         text = f"{folder.root}: its masks name no class: it is called 'object'; {advice}"
         warnings.warn(text, UserNotice, stacklevel=2)
-    photos = [one for one in images if one not in set(masks)]
+    photos = sorted({*images}.difference(masks))
     references = []
     for image, files in pair(photos, masks, rf"|[ _.-].*|{MASK_ENDING}").items():
         for mask in files:

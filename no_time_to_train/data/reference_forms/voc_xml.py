@@ -1,6 +1,5 @@
 """Pascal VOC: one XML file per image, with boxes and, in some data sets, polygons, or PNG files with the masks."""
 
-import glob
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -10,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from no_time_to_train.data.images import is_image
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.mask_images import CLASSES, OBJECTS, read_colors
 from no_time_to_train.data.reference_forms.reference import Box, Reference
@@ -39,9 +37,8 @@ def read(path: Path, element: Element, folder: Folder) -> list[Reference]:
 
     VOC counts pixels from 1 and includes both ends of a box; the boxes returned count from 0 and exclude the end.
     """
-    siblings = [other for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if is_image(other)]
-    folder.use(*siblings[:1])
-    image = siblings[0] if siblings else folder.find_image(element.findtext("filename"), path.parent)
+    image = folder.image_beside(path) or folder.find_image(element.findtext("filename"), path.parent)
+    folder.use(image)
     canvas = Canvas.of(image, element.findtext("size/height"), element.findtext("size/width"))
     objects = element.findall("object")
     first = 0 if _counts_from_0(element, objects) else 1
