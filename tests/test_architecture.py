@@ -172,7 +172,6 @@ THING = f"segment --reference thing:{IMAGE}:mask={IMAGE}"
         f"{THING} --images nowhere --out nowhere",
         f"{THING} --images {IMAGE} --out {IMAGE}",
         f"{THING} --images {IMAGE} --out y --sam2 gone.pt",
-        f"{THING} --images {IMAGE} --out y --sam2 nano --dinov2 timm:vit_smal_patch16_224",
         f"{THING} --images {IMAGE} --out y --class-score a",
         f"{THING} --images {IMAGE} --out /proc/y --nano",
         "filter nowhere",

@@ -4,12 +4,9 @@ docs/encoders.md is the page about them. This module does not import torch or ti
 ``timm_models``.
 """
 
-import re
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
-from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.errors import UserError
 from no_time_to_train.plugins import find_plugin, is_plugin
 
 #: What the name of an encoder that only timm knows begins with: ``timm:vit_base_patch16_224``.
@@ -138,23 +135,11 @@ def check_name(name: str, known: list[str]) -> None:
         )
 
 
-def not_in_timm(name: str) -> str | None:
-    """What to say where timm has no such model, by its sources, because importing it takes seconds."""
-    package, model = find_spec("timm"), name.partition(".")[0]
-    folder = Path(package.origin if package and package.origin else "").parent / "models"
-    source = "".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py")))
-    known = re.findall(r"^@register_model\s+def (\w+)", source, re.MULTILINE)
-    is_known = model in known or f"'{model}'" in source  # there stand names of earlier versions
-    return None if is_known else f"timm has no model called {model!r}{suggest(model, known)} (a newer one may have it)"
-
-
 def where_to_get(file: str, folder: str) -> str | None:
     """Where to get a missing checkpoint, for a message; None for files of other networks."""
     if file not in NAME_OF_FILE:
         if folder != "checkpoints" or not file.endswith(".safetensors"):
             return None
-        if unknown := not_in_timm(file.removesuffix(".safetensors")):
-            return unknown
         from no_time_to_train.networks.timm_models import hub_page
 
         page = hub_page(file.removesuffix(".safetensors"))

@@ -11,17 +11,22 @@ from torch import nn
 from no_time_to_train.errors import UserError, one_line, suggest
 
 
-def create(name: str, **options: Any) -> nn.Module:
-    """Create a vision transformer of timm without a classification head; nothing is downloaded.
-
-    Its name in timm may have the tag of its weights, which decides the normalization.
-    """
+def check_known(name: str) -> None:
+    """Check that timm has a model of a name."""
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise UserError(
             f"timm {timm.__version__} has no model called {architecture!r}"
             f"{suggest(architecture, timm.list_models('*vit*'))}; a newer timm may have it: pip install --upgrade timm"
         )
+
+
+def create(name: str, **options: Any) -> nn.Module:
+    """Create a vision transformer of timm without a classification head; nothing is downloaded.
+
+    Its name in timm may have the tag of its weights, which decides the normalization.
+    """
+    check_known(name)
     try:
         model: nn.Module = timm.create_model(name, num_classes=0, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -60,5 +65,6 @@ def _measure(name: str) -> tuple[int, int, int]:
 
 def hub_page(name: str) -> str | None:
     """The page with the weights of a model of timm; None where there is none."""
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
+    check_known(name)
+    config = timm.get_pretrained_cfg(name)
     return f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else None
