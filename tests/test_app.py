@@ -122,36 +122,6 @@ def test_programs_find_a_class_as_soon_as_it_is_shown_by_gradios_client_and_by_h
     assert max((mask & truth.mask).sum() / (mask | truth.mask).sum() for mask in masks) > 0.8
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--demo --host 0.0.0.0", "lets other computers in"),
-        ("--demo --host example.org", "lets other computers in"),
-        ("--demo --host 192.0.2.1 --no-auth", "192.0.2.1"),
-        ("--demo --host nowhere.invalid --no-auth", "nowhere.invalid"),
-        ("--demo --auth me", "USER:PASSWORD"),
-        ("--demo --auth me:", "USER:PASSWORD"),
-        ("--demo --auth me:secret --no-auth", "contradict"),
-        ("--demo --auth me:secret --api", "NO_TIME_TO_TRAIN_TOKEN"),
-        ("", "which photos"),
-        ("--images .", "checkpoint"),
-        ("--images nowhere --nano", "nowhere"),
-        ("--results .", "no finished folder"),
-        ("--demo --memory nowhere.memory", "not found: nowhere.memory"),
-        ("--demo --out /dev/null/x", "/dev/null/x"),
-        ("--demo --out /proc/x", "/proc/x"),
-        (f"--demo --out {'x' * 300}", "File name too long"),
-        ("--demo --port 70000", "70000"),
-        ("--demo --port 0", "--port"),
-    ],
-)
-def test_a_wrong_option_or_address_or_place_is_named_in_one_line(
-    options: str, message: str, refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert message in refusal("app", "--no-browser", *options.split())
-
-
 def answer(app: App, path: str, body: Any = None, method: str = "", **headers: str) -> tuple[int, Any, str]:
     """The status, the headers and the text of an answer; underscores in names of headers are dashes."""
     place = urllib.parse.urlsplit(app.url)

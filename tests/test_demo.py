@@ -109,12 +109,6 @@ def test_the_same_seed_writes_the_same_bytes(demo: Demo, command: Command, tmp_p
     assert files(demo[0]) == files(tmp_path)
 
 
-def test_a_folder_with_other_content_is_not_touched(tmp_path: Path, refusal: Refusal) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    assert "holds something that is not a demo" in refusal("demo", "--images", 1, "--out", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
 def test_a_demo_that_a_full_disk_ends_while_it_draws_can_be_repeated(
     tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

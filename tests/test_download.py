@@ -265,11 +265,6 @@ def test_when_the_first_download_fails_the_waiting_one_continues(site: Site, tmp
     assert names(tmp_path) == [FILE]
 
 
-def test_an_unknown_name_is_answered_with_the_known_names(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint is called 'sam3'; choose one of sam2_hiera_tiny, .*sam_vit_h"):
-        download("sam3", tmp_path)
-
-
 def test_the_list_names_every_checkpoint_once() -> None:
     lines = list_checkpoints().splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(CHECKPOINTS)

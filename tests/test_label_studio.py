@@ -21,7 +21,7 @@ from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
-from tests.conftest import Patch, Refusal, nano_segmenter
+from tests.conftest import Patch, nano_segmenter
 from tests.web import serving
 
 pytest.importorskip("fastapi")
@@ -339,16 +339,3 @@ def test_only_label_studio_with_the_password_is_answered(backend: Backend) -> No
     wrong = client.post("/setup", json={**body, "schema": "<View/>"}, auth=me)
     assert (wrong.status_code, wrong.json()["error"][:30]) == (400, "the labeling interface needs a")
     assert client.post("/setup", content=iter([b"{}"]), auth=me).status_code == 413
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ("localhost:8080", "--url localhost:8080 is no address"),
-        ("http://localhost:8080", "LABEL_STUDIO_API_KEY is not set"),
-        ("http://localhost:8080 --host 0.0.0.0", "give --auth"),
-    ],
-)
-def test_mistakes_are_said_in_one_line(options: str, reason: str, refusal: Refusal, monkeypatch: Patch) -> None:
-    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
-    assert reason in refusal("serve", "label-studio", "--nano", "--url", *options.split())

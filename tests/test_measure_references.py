@@ -1,7 +1,6 @@
 """``references measure`` and ``segment --score auto``: planted mistakes among references are found by leave-one-out."""
 
 import json
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from tests.browser import needs_browser
-from tests.conftest import Refusal
 from timing.browser import Browser
 
 STRIPES, RINGS = 0, 4
@@ -124,42 +122,3 @@ def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.
     assert [one["threshold"] for one in report["classes"]] == [None, None]
     assert [one["found"] for one in report["shots"]] == [None, None]
     assert "One reference cannot be compared with others" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("references measure --references refs --out out", "cut-outs cannot be measured"),
-        ("segment --references refs --threshold auto --images refs --out out", "cut-outs cannot be measured"),
-        (
-            "references measure --reference a:refs/boat/1.png:box=50,0,60,9 --out out",
-            "(a): box 50,0,60,9 (x1,y1,x2,y2)",
-        ),
-        (
-            "segment --reference a:refs/boat/1.png:point=3,40 --images refs --out out",
-            "(a): point 3,40 (x,y) lies outside",
-        ),
-        (
-            "track --references refs --images refs --class-score a=0.5 --out out",
-            "--class-score a: there is no such class",
-        ),
-        ("app --images refs --references none", "not found: none"),
-        ("app --images none", "--images none: there is no such file"),
-    ],
-)
-def test_what_files_alone_show_is_refused_before_the_networks_are_built(
-    options: str, message: str, tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pixels = np.zeros((40, 40, 4), np.uint8)
-    pixels[10:30, 10:30] = 255
-    (tmp_path / "refs" / "boat").mkdir(parents=True)
-    Image.fromarray(pixels).save(tmp_path / "refs" / "boat" / "1.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delattr("no_time_to_train.commands.options.NetworkChoice.build")
-    monkeypatch.setitem(sys.modules, "no_time_to_train.api.reference_segmenter", None)  # cannot be imported then
-    assert message in refusal(*options.split(), "--nano")
-
-
-def test_automatic_thresholds_need_references(tmp_path: Path, refusal: Refusal) -> None:
-    line = refusal("segment", "--memory", "m", "--score", "auto", "--images", "x", "--out", tmp_path / "out")
-    assert "--threshold auto measures the references" in line

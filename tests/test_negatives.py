@@ -301,14 +301,6 @@ def test_objects_given_twice_are_noted(photo: Photo, nano_options: list[str], tm
     assert "2 references given more than once" in capsys.readouterr().err
 
 
-def test_a_negative_of_an_unknown_class_is_an_error_that_names_it(
-    photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal
-) -> None:
-    words = ["--reference", photo.reference("boat"), "--negative", f"bota:{photo.path}:point=5,5", *nano_options]
-    line = refusal("segment", *words, "--images", photo.path, "--out", tmp_path / "out")
-    assert "is of class 'bota', which no reference shows; did you mean 'boat'?" in line
-
-
 # What it is good for
 
 

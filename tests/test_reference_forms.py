@@ -46,21 +46,6 @@ def test_a_reference_on_the_command_line(text: str, expected: Reference) -> None
     assert parse(text).reference() == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        *((text, "") for text in ("boat", "boat:a.jpg:bx=1", "boat:a.jpg:box=1,2,3", "boat:a:point=x,y", ":a:point=1")),
-        ("boat:a.jpg:negative_point=7,8", "boat:a.jpg: .*give a point on the object or a box as well"),
-        ("boat:a.jpg:mask=whole:point=7,8", "boat:a.jpg: a point is used without a mask"),
-        ("boat:a.jpg:point=7,8:point=9", "point needs 2 numbers in pixels, not '9'"),
-        ("boat:a.jpg:box=1,2,3,4:box=1,2,3,4", "write LABEL:IMAGE"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_explained(text: str, complaint: str) -> None:
-    with pytest.raises(UserError, match=f"--reference .*{complaint}"):
-        parse(text).reference()
-
-
 def test_the_ids_and_the_order_of_classes_are_those_of_the_annotations(photo: Photo, tmp_path: Path) -> None:
     coco(tmp_path / "coco", photo)
     path = tmp_path / "coco/annotations/instances.json"

@@ -11,7 +11,7 @@ from no_time_to_train.benchmarks.report.runs import find_runs, read_run
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.run_record import record_stage
-from tests.conftest import Capture, Refusal
+from tests.conftest import Capture
 
 
 def finished_run(folder: Path, dataset: str, shots: int, seed: int, **metrics: dict[str, Any]) -> None:
@@ -163,11 +163,6 @@ def test_a_run_with_another_setting_is_another_method(
     record["test"]["config"] = {"model": {"init_args": parts}}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert read_run(tmp_path, "run").method == method
-
-
-def test_report_without_runs(tmp_path: Path, refusal: Refusal) -> None:
-    assert "holds no run" in refusal("report", tmp_path)
-    assert "folder not found" in refusal("report", tmp_path / "none")
 
 
 def test_run_record_says_how_a_stage_ended(tmp_path: Path) -> None:

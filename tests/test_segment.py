@@ -207,39 +207,6 @@ def test_tiles_are_suggested_for_large_images_in_which_nothing_is_found(
     assert "note: nothing was found in 1 large image: small objects may need --tiles 3" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "nothing to look for: give --references"),
-        ("--memory m --check-references", "--show-references needs references"),
-        ("--memory m", "nothing to do: give --images"),
-        ("--memory m --images x", "--out is missing"),
-        ("--references {empty} --images {empty} --out y", "empty holds no references: give a folder"),
-        ("--references gone --images x --out y", "references not found: gone"),
-        ("--memory gone.memory --images x --out y", "memory not found: gone.memory"),
-        ("--reference thing:gone.png:mask={text} --save-memory y", "file not found: gone.png"),
-        ("{given} --save-memory /nonexist/a.memory", "there is no folder /nonexist"),
-        ("{given} --save-memory y/a --out .", "there is no folder y"),
-        ("{given} --save-memory a --out .", "gets its own references.memory"),
-        ("{given} --images {empty} --out {text}", "a.txt is a file"),
-        ("{given} --images {empty} --out y", "hold no image and no video"),
-        ("{given} --images gone*.jpg --out y", "there is no such file or folder"),
-        ("{given} --images {text} --out y", "not an image or a video by its ending"),
-        ("{given} --save-memory y", "is it the mask of another image?"),
-        ("--reference {image}:box=900,900,950,950 --save-memory y", "holds no pixel of the 120x90 image"),
-    ],
-)
-def test_a_mistake_ends_in_one_line(
-    arguments: str, message: str, photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal
-) -> None:
-    names = {"empty": tmp_path / "empty", "image": f"thing:{photo.path}", "text": tmp_path / "a.txt"}
-    names["given"] = f"--reference {names['image']}:mask={tmp_path / 'other.png'}"
-    names["text"].write_text("")
-    names["empty"].mkdir()
-    Image.new("L", (7, 5), 255).save(tmp_path / "other.png")
-    assert message in refusal("segment", *arguments.format(**names).split(), *nano_options)
-
-
 def test_references_are_checked_on_a_page_that_does_not_stop_the_run(
     photo: Photo, options: list[str], tmp_path: Path, capsys: Capture
 ) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +24,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
 from no_time_to_train.data.instances import coco_content
-from tests.conftest import Patch, Photo, Refusal, nano_segmenter
+from tests.conftest import Patch, Photo, nano_segmenter
 from tests.web import free_port
 
 pytest.importorskip("fastapi", reason="the server's extra is not installed")
@@ -337,23 +336,3 @@ def test_a_server_that_is_stopped_answers_what_it_has_accepted(photo: Photo, con
         server.wait(timeout=30)
     with pytest.raises(httpx.ConnectError):
         call(url, "/health")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("", "nothing to look for: give --memory"),
-        ("--memory nowhere.memory", "memory not found: nowhere.memory"),
-        ("--memory a.memory --host 0.0.0.0", "--host 0.0.0.0 lets other computers in: set NO_TIME_TO_TRAIN_TOKEN"),
-        ("--memory a.memory --token x --no-token", "--no-token contradicts --token"),
-        ("--memory a.memory b/a.memory --nano", "memories have the names of their files"),
-    ],
-)
-def test_mistakes_are_found_before_the_networks_are_loaded(
-    options: str, message: str, tmp_path: Path, monkeypatch: Patch, refusal: Refusal
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.memory", "b/a.memory"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"PK\x05\x06" + bytes(18))  # an archive without files
-    assert message in refusal("serve", *options.split())

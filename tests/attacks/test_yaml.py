@@ -47,24 +47,6 @@ def test_a_number_without_an_end_is_refused_as_an_option(option: str, refusal: R
     assert "has more than 100 characters" in refusal("test", option, "0x" + "f" * 5000)
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("--trainer.devices", "1000000", "--trainer.devices 1000000 is more than 999"),
-        ("--trainer.num_nodes", "1000000", "--trainer.num_nodes 1000000 is more than 999"),
-        ("--trainer.strategy", "ddp_spawn", "--trainer.strategy ddp_spawn is not supported: choose ddp"),
-        ("--trainer.logger", "WandbLogger", "wandb"),
-    ],
-)
-def test_a_trainer_that_cannot_run_is_one_line(
-    option: str, value: str, message: str, nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal
-) -> None:
-    arguments = [*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", tmp_path / "memory"]
-    logger = arguments.index("--trainer.logger.save_dir")
-    del arguments[logger : logger + 2]
-    assert message in refusal(*arguments, option, value)
-
-
 def test_a_slurm_script_of_several_tasks_is_one_line(
     nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal, monkeypatch: Patch
 ) -> None:
