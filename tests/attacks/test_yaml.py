@@ -36,12 +36,6 @@ def test_a_configuration_that_grows_is_refused_wherever_it_is_named(
     assert re.search(message, error)
 
 
-@pytest.mark.parametrize("value", ["0x" + "f" * 64, "9" * 30])
-@pytest.mark.parametrize("key", ["model_cfg.sam2_infer_cfgs.kmeans_k", "data_load_cfgs.workers"])
-def test_a_number_of_more_than_64_bits_is_in_no_range(key: str, value: str, refusal: Refusal) -> None:
-    assert re.search("must be a whole number .* not ", refusal("test", f"--model.{key}", value))
-
-
 @pytest.mark.parametrize("option", ["--model.data_load_cfgs.workers", "--trainer.devices"])
 def test_a_number_without_an_end_is_refused_as_an_option(option: str, refusal: Refusal) -> None:
     assert "has more than 100 characters" in refusal("test", option, "0x" + "f" * 5000)
