@@ -1,6 +1,5 @@
 """Guided prompts: which points are chosen, and that runs with them are as repeatable as others."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -81,12 +80,6 @@ def test_at_the_floor_the_results_are_those_of_the_grid(arguments: Arguments, tm
     prompts = {name: recorded(tmp_path / name)["prompts_per_image"] for name in ("floor", "grid", "guided")}
     assert prompts["floor"] == prompts["grid"] == 64
     assert 0 < prompts["guided"] <= 0.3 * 64
-
-
-def test_where_nothing_is_similar_there_are_no_instances(arguments: Arguments, tmp_path: Path) -> None:
-    main(arguments(tmp_path, prompts="guided", prompt_threshold=1))
-    assert json.loads(results(tmp_path)) == []
-    assert recorded(tmp_path)["prompts_per_image"] == 0
 
 
 def test_points_are_chosen_in_float32(monkeypatch: pytest.MonkeyPatch, photo: Photo) -> None:

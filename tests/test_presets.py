@@ -20,7 +20,6 @@ from no_time_to_train.networks import download, registry
 from no_time_to_train.networks.build import build_encoder, build_sam2
 from no_time_to_train.networks.devices import check_precision, computing_in, notice_slow_bfloat16
 from no_time_to_train.networks.registry import PRESETS, find_networks
-from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.pipeline.stage import RunCfg
 from tests.conftest import Checkpoints, Patch, Photo, nano_segmenter
 
@@ -156,20 +155,6 @@ def test_the_compiled_decoder_sees_padded_batches_of_one_size(
     assert options == [{"dynamic": False, "mode": None}]
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.predicted_iou, expected.predicted_iou)
-
-
-def test_both_encoders_are_compiled_before_the_first_image_and_runs_are_others(
-    photo: Photo, monkeypatch: Patch
-) -> None:
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
-    segmenter = nano_segmenter(2)
-    segmenter.add_reference("thing", photo.path, photo.mask)
-    before, found = depends_on(segmenter), segmenter.segment(photo.path, threshold=0)
-    assert segmenter.compile() > 0
-    assert len(compiled) == 2
-    assert depends_on(segmenter) == {**before, "compile": True}
-    assert segmenter.segment(photo.path, threshold=0).to_coco() == found.to_coco()
 
 
 @pytest.mark.slow
