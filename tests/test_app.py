@@ -21,6 +21,7 @@ from PIL import Image
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from tests.attacks.test_cases import cases_in
 from tests.conftest import Refusal
 from timing.app_user import App, inside, post
 
@@ -78,25 +79,11 @@ def test_a_file_that_is_too_large_is_refused_while_it_is_sent(app: App) -> None:
     assert getattr(error.value, "code", 413) == 413
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "data", "message"),
-    [
-        ("objects", ["../instances.json"], "there is no photo"),
-        ("judge", ["000001.png", 99, "right", None], "there is no object 99"),
-        ("judge", ["000001.png", 0, "maybe", None], "maybe"),
-        ("show", ["000001.png", " ", [[5, 5]], None, None], "blank"),
-        ("show", ["000001.png", "cup", None, None, None], "give points"),
-        ("show", ["000001.png", "cup", [[1e9, 5]], None, None], "not x, y"),
-        ("show", ["000001.png", "cup", None, None, [9, 9, 2, 2]], "ends before it begins"),
-        ("show", ["000001.png"], "show takes photo, label, points, negative_points, box: got 1 values"),
-        ("show", ["000001.png", "cup"], "give points"),
-        ("segment", [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "upload the photo"),
-    ],
-)
-def test_a_mistake_in_a_call_is_answered_in_one_line(app: App, endpoint: str, data: list[Any], message: str) -> None:
-    text = post(app.url, endpoint, data)
+@pytest.mark.parametrize("call", [one for one in cases_in("app_calls") if "endpoint" in one])
+def test_a_mistake_in_a_call_is_answered_in_one_line(app: App, call: dict[str, Any]) -> None:
+    text = post(app.url, call["endpoint"], call["data"])
     assert "event: error" in text
-    assert message in text
+    assert call["refused"] in text
     assert "Traceback" not in text + app.log.read_text()
 
 
@@ -158,19 +145,9 @@ def test_only_the_page_itself_may_call_the_app_and_nobody_shows_it_in_a_frame(ap
     assert answer(app, "/gradio_api/call/photos", call, Origin=app.url.rstrip("/"))[0] == 200
 
 
-OF_WRONG_TYPES = [
-    *(("call/objects", {"data": data}) for data in ([{}], [[1]])),
-    *(("call/export", {"data": data}) for data in ([5], [[[]]])),
-    *(("call/photos", body) for body in ("no JSON", {"data": 5})),
-    *(("call/judge", {"data": ["000001.png", True, "right"]}), ("call/nothing", {"data": []})),
-    *(("call/show", {"data": ["000001.png", "cup", [["a", "b"]]]}), ("call/v2/nothing", {"a": 1})),
-    *(("run/photos", {"data": []}), ("queue/join", {"data": [], "fn_index": 9999, "session_hash": "a"})),
-]
-
-
-@pytest.mark.parametrize(("path", "body"), OF_WRONG_TYPES)
-def test_a_call_of_wrong_types_is_refused_in_one_line(app: App, path: str, body: Any) -> None:
-    status, _, text = answer(app, f"/gradio_api/{path}", body)
+@pytest.mark.parametrize("call", [one for one in cases_in("app_calls") if "path" in one])
+def test_a_call_of_wrong_types_is_refused_in_one_line(app: App, call: dict[str, Any]) -> None:
+    status, _, text = answer(app, f"/gradio_api/{call['path']}", call["body"])
     assert status in (400, 404)
     assert len(text.splitlines()) == 1
     assert "Traceback" not in app.log.read_text()

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from no_time_to_train.files import read_json
 from no_time_to_train.networks.box_prompts import rectangle
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
+from tests.attacks.test_cases import cases_in, says
+from tests.attacks.test_cases import edit as change
 from tests.conftest import DATA, Capture, Checkpoints, Refusal
 
 IMAGES = DATA / "images"
@@ -247,20 +250,12 @@ def test_only_the_references_get_masks_if_asked(boxes_only: Path, tmp_path: Path
         boxes_to_masks(boxes_only, IMAGES, tmp_path / "x.json", StandIn, {3: [{"img_id": 102, "ann_ids": [99]}]})
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: data["annotations"][3].pop("bbox"), r"boxes\.json: annotation 4 has no bbox"),
-        (lambda data: data["annotations"][3].update(bbox=[1, 2, 3]), r"boxes\.json: annotation 4: its bbox is not \[x"),
-        (lambda data: data["annotations"][3]["bbox"].__setitem__(2, float("nan")), "annotation 4: its bbox is not"),
-        (lambda data: data["images"][1].update(file_name="gone.png"), r"image not found: .*gone\.png"),
-        (lambda data: data["images"][1].update(width=9), r"scene_1\.png is 451x404, the annotation file says 9x404"),
-    ],
-)
-def test_bad_input_is_one_line(boxes_only: Path, tmp_path: Path, change: Any, message: str) -> None:
-    edit(boxes_only, change)
-    with pytest.raises(UserError, match=message) as caught:
+@pytest.mark.parametrize("case", cases_in("boxes_to_masks"))
+def test_bad_input_is_one_line(boxes_only: Path, tmp_path: Path, case: dict[str, Any]) -> None:
+    edit(boxes_only, partial(change, case=case))
+    with pytest.raises(UserError) as caught:
         boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn)
+    assert says(case["refused"], str(caught.value))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "masks.json").exists()
 
