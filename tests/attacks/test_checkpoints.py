@@ -18,6 +18,7 @@ from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, recognize
 from no_time_to_train.networks.registry import SAM2_NAMES, Network
+from tests.attacks.tensors import HOSTILE
 from tests.prepare.sites import tar_of, zip_of
 
 
@@ -79,11 +80,7 @@ FILES: dict[str, bytes] = {
     "numbers as values": saved({"weight": 5, "bias": torch.zeros(2)}),
     "weights as lists": saved({"weight": [[1.0, 1.0], [1.0, 1.0]], "bias": [0.0, 0.0]}),
     "integers": saved({**WEIGHTS, "weight": torch.ones(2, 2, dtype=torch.int64)}),
-    "complex numbers": saved({**WEIGHTS, "weight": torch.ones(2, 2, dtype=torch.complex64)}),
-    "sparse weights": saved({**WEIGHTS, "weight": torch.ones(2, 2).to_sparse()}),
-    "weights without values": saved({**WEIGHTS, "weight": torch.ones(2, 2, device="meta")}),
-    "weights larger than the file": saved({**WEIGHTS, "weight": torch.ones(1).expand(2**20, 2**20)}),
-    "another shape": saved({**WEIGHTS, "weight": torch.ones(2, 3)}),
+    **{f"weights {kind}": saved({**WEIGHTS, "weight": HOSTILE[kind](torch.ones(2, 2))}) for kind in HOSTILE},
     "no dimensions": saved({"image_encoder.trunk.patch_embed.proj.weight": torch.ones(())}),
     "no dimensions, of DINOv2": saved({"patch_embed.proj.weight": torch.ones(()), "blocks.0.ls1.gamma": torch.ones(1)}),
     "no dimensions, of SAM": saved({"image_encoder.pos_embed": torch.ones(())}),
