@@ -22,7 +22,7 @@ from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.rle import decode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from tests.attacks.test_cases import cases_in
-from tests.conftest import Refusal
+from tests.conftest import Patch, Refusal
 from timing.app_user import App, inside, post
 
 pytest.importorskip("gradio", reason="the app's extra is not installed")
@@ -163,7 +163,7 @@ def test_an_upload_that_is_sent_too_slowly_is_ended(app: App) -> None:
 
 
 def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_takes_any_values(
-    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    truth: Truth, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("NO_TIME_TO_TRAIN_PASSWORD", "secret")
     monkeypatch.setenv("NO_TIME_TO_TRAIN_TOKEN", "a token")

@@ -129,7 +129,7 @@ def test_a_full_gpu_halves_the_images_at_once_with_a_notice_and_the_same_result(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_a_memory_that_is_too_small_for_one_image_ends_a_command_in_one_line(
-    photo: Photo, tmp_path: Path, error: Exception, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    photo: Photo, tmp_path: Path, error: Exception, refusal: Callable[..., str], monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(Encoder, "forward", Mock(side_effect=error))
     command = ["segment", "--reference", photo.reference(), "--images", photo.path, "--out", tmp_path / "out", "--nano"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.test_cases import cases_in
 from tests.conftest import DATA, Arguments, Checkpoints, Refusal, stage_arguments
 
 FILL = "--model.init_args.dataset_cfgs.fill_memory."
@@ -18,22 +19,13 @@ def fill(tmp_path: Path, nano_checkpoints: Checkpoints) -> list[str]:
     return [*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(tmp_path / "memory.ckpt")]
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"img_id": 999, "ann_ids": [1]}, "no image with id 999"),
-        ({"img_id": 101, "ann_ids": [999]}, "no annotation with id 999"),
-        ({"img_id": 102, "ann_ids": [1]}, "annotation 1 lies in image 101"),
-        ({"img_id": 101, "ann_ids": [2]}, "annotation 2 is of category 11, not 3"),
-        ({"img_id": 101}, "ann_ids"),
-    ],
-)
+@pytest.mark.parametrize("case", cases_in("reference_sets"))
 def test_a_wrong_entry_of_a_reference_set_is_named(
-    entry: dict[str, Any], message: str, fill: list[str], refusal: Refusal, tmp_path: Path
+    case: dict[str, Any], fill: list[str], refusal: Refusal, tmp_path: Path
 ) -> None:
-    (tmp_path / "refs.json").write_text(json.dumps({"3": [entry]}))
+    (tmp_path / "refs.json").write_text(json.dumps({"3": [case["entry"]]}))
     options = (f"{FILL}memory_pkl", tmp_path / "refs.json", f"{FILL}cat_names", "disc", "--n_shot", "1")
-    assert message in refusal(*fill, *options)
+    assert case["refused"] in refusal(*fill, *options)
 
 
 def test_a_reference_with_an_empty_mask_is_named(fill: list[str], refusal: Refusal, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
 from tests.attacks.test_cases import cases_in, says
 from tests.attacks.test_cases import edit as change
-from tests.conftest import DATA, Capture, Checkpoints, Refusal
+from tests.conftest import DATA, Capture, Checkpoints, Patch, Refusal, write_picture
 
 IMAGES = DATA / "images"
 
@@ -76,7 +76,7 @@ def annotations_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
-    boxes_only: Path, tmp_path: Path, nano_checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    boxes_only: Path, tmp_path: Path, nano_checkpoints: Checkpoints, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("no_time_to_train.networks.box_prompts.BATCH", 2)  # three boxes: a full batch and one left over
     data = edit(boxes_only, lambda data: data.update(images=data["images"][:1], annotations=data["annotations"][:3]))
@@ -217,7 +217,7 @@ def test_masks_as_published_are_outer_contours(boxes_only: Path, tmp_path: Path,
 
 
 def test_the_options_of_the_authors_script_do_what_they_do_there(
-    boxes_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+    boxes_only: Path, tmp_path: Path, monkeypatch: Patch, refusal: Refusal
 ) -> None:
     built: list[Any] = []
     build = "no_time_to_train.networks.box_prompts.build_box_segmenter"
@@ -273,8 +273,7 @@ def test_boxes_by_class_get_masks_the_ids_of_the_targets_and_become_references(
 ) -> None:
     """FSOD-VFM publishes its references in this form."""
     scene = draw_scene(np.random.default_rng(4), NOVEL_CLASSES, (90, 120))
-    (tmp_path / "images" / "train").mkdir(parents=True)
-    Image.fromarray(scene.image).save(tmp_path / "images" / "train" / "a.png")
+    write_picture(scene.image, tmp_path / "images" / "train" / "a.png")
     shots = {
         "star": [{"image": "CDFSOD/SET/train/a.png", "bbox": [5, 5, 40.5, 30]}],
         "disc": [{"image": "CDFSOD/SET/train/a.png", "bbox": [10, 20, 30, 30]}] * 2,

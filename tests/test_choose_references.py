@@ -23,6 +23,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.method.segmenter import Segmenter
+from tests.conftest import Capture, Patch
 from tests.test_architecture import modules_after
 from timing import choosing
 
@@ -136,7 +137,7 @@ def choosing_best(scenes: Path, out: Path) -> list[str]:
 
 
 def test_the_command_chooses_after_a_kill_what_it_chooses_without_one(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scenes: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     describe = Segmenter.describe
     seen = []

@@ -21,7 +21,7 @@ from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
-from tests.conftest import Patch, nano_segmenter
+from tests.conftest import Patch, iou, nano_segmenter
 from tests.web import serving
 
 pytest.importorskip("fastapi")
@@ -139,10 +139,6 @@ def setup(backend: Backend, xml: str = BRUSH) -> str:
 def predict(backend: Backend, studio: StandIn, task: int, xml: str = BRUSH, **params: Any) -> Any:
     body = {"project": PROJECT, "label_config": xml, "tasks": [studio.tasks[task]], "params": params}
     return backend.predict(body)["results"][0]
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    return float((one & other).sum() / (one | other).sum())
 
 
 def brush(region: dict[str, Any]) -> np.ndarray:

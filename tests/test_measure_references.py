@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from no_time_to_train.analysis.measure_references import confusions, similarities, unlike_their_class
 from no_time_to_train.analysis.reference_report import FORMAT, UNLIKE
@@ -15,6 +14,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from tests.browser import needs_browser
+from tests.conftest import Capture, write_picture
 from timing.browser import Browser
 
 STRIPES, RINGS = 0, 4
@@ -30,9 +30,8 @@ def write_references(folder: Path, labels: dict[int, list[str]]) -> None:
         for index, mask in zip(scene.labels.tolist(), scene.masks, strict=True):
             if waiting.get(index) and mask.mean() > 0.04:
                 place = folder / waiting[index].pop(0) / f"{number}.png"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(scene.image).save(place)
-                Image.fromarray(mask).save(place.with_name(f"{number}_mask.png"))
+                write_picture(scene.image, place)
+                write_picture(mask, place.with_name(f"{number}_mask.png"))
                 break
 
 
@@ -116,7 +115,7 @@ def test_one_wrong_reference_confuses_no_classes() -> None:
     assert [one.labels for one in confusions(bank, similarities(bank))] == [("dots", "rings")]
 
 
-def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: Capture) -> None:
     write_references(tmp_path / "refs", {STRIPES: ["stripes"], RINGS: ["rings"]})
     report = measure(tmp_path / "refs", tmp_path / "out")
     assert [one["threshold"] for one in report["classes"]] == [None, None]

@@ -53,23 +53,14 @@ def test_a_new_step_replaces_the_undone_ones_and_ids_are_not_used_twice(project:
 
 
 def test_another_process_finds_every_step_that_was_done(project: Project) -> None:
-    project.do(Step("one", add=[boat(1, reference=False)], thresholds={"boat": 0.25}))
+    project.do(Step("one", add=[boat(1, reference=False)], thresholds={"boat": 0.25}, colors={"boat": "#ff0080"}))
     project.do(Step("two", add=[boat(2, 9)]))
     project.undo()
     again = Project(project.path)
     assert (again.annotations, again.thresholds) == (project.annotations, {"boat": 0.25})
+    assert again.colors == {"boat": "#ff0080"}
     assert again.redo() is not None
     assert again.of_photo("sea.jpg") == [boat(1, reference=False), boat(2, 9)]
-
-
-def test_a_color_of_a_class_is_kept_and_undone(project: Project) -> None:
-    project.do(Step("boat: color #ff0080", colors={"boat": "#ff0080"}))
-    project.do(Step("boat is called ship", colors={"boat": None, "ship": "#ff0080"}))
-    assert Project(project.path).colors == {"ship": "#ff0080"}
-    project.undo()
-    assert project.colors == {"boat": "#ff0080"}
-    project.undo()
-    assert project.colors == {}
 
 
 @pytest.mark.parametrize(("field", "value"), [("colors", {"boat": "#ff0080"}), ("reviewed", {"1 a": True})])

@@ -13,7 +13,7 @@ from PIL import Image
 from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.errors import UserError, UserNotice
-from tests.conftest import DATA, Photo
+from tests.conftest import DATA, Patch, Photo
 from tests.reference_folders import LABEL, class_folder, coco, labelme, write, yolo
 
 
@@ -103,9 +103,7 @@ def test_an_image_that_is_not_there_is_named(name: str, complaint: str, tmp_path
         find_references(tmp_path)
 
 
-def test_the_images_of_annotations_in_many_folders_are_listed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_images_of_annotations_in_many_folders_are_listed_once(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "photos").mkdir()
     for name in "abcdefgh":
         Image.new("RGB", (20, 20)).save(tmp_path / f"photos/{name}.png")

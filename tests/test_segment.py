@@ -1,6 +1,5 @@
 """``segment``: from references to results in one command; every output is read back by readers other than our own."""
 
-import csv
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserNotice
-from tests.conftest import Capture, Checkpoints, Photo, Refusal
+from tests.conftest import Capture, Checkpoints, Photo, Refusal, read_table
 from tests.reference_folders import LABEL, box, class_folder, coco, labelme, yolo
 from tests.stand_in import write_video
 
@@ -67,11 +66,6 @@ def out(photo: Photo, photos: Path, options: list[str], tmp_path_factory: pytest
 def results(out: Path) -> COCO:
     """The results as pycocotools reads them."""
     return COCO(out / "images.json").loadRes(str(out / "results.json"))
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def by_name(results: COCO) -> dict[str, list[dict]]:

@@ -12,6 +12,7 @@ import torch
 
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from tests.conftest import Capture
 from tests.stand_in import files_of
 
 ROOT = Path(__file__).parent.parent
@@ -97,9 +98,7 @@ def test_any_number_of_processes_measures_references_alike_and_a_killed_one_lose
         ),
     ],
 )
-def test_devices_that_cannot_be_had_are_said(
-    device: str, message: str, words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_devices_that_cannot_be_had_are_said(device: str, message: str, words: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit):
         main([*words, "--out", "nowhere", "--device", device, "--devices", "2"])
     assert message in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """``track``: every object of a video once, with its identity, in files that others read, and from live pictures."""
 
-import csv
 import json
 import shutil
 import socket
@@ -35,7 +34,7 @@ from no_time_to_train_extras.video import track_files, track_run
 from no_time_to_train_extras.video.frames import Frames
 from no_time_to_train_extras.video.live import LiveFrames
 from no_time_to_train_extras.video.moving_scenes import draw_clip
-from tests.conftest import Capture, Patch, Refusal, nano_segmenter, recorded
+from tests.conftest import Capture, Patch, Refusal, nano_segmenter, read_table, recorded, write_picture
 from tests.stand_in import StandIn, files_of
 from tests.web import free_port, serving
 
@@ -134,11 +133,6 @@ def out(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         places = ["--line", "64,0,64,96", "--zone", "10,50,60,50,60,90,10,90"]
         track(inputs, inputs / "clip.avi", "--out", folder, "--format", "video", "mots", "youtube-vis", *places)
     return folder
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_an_object_that_was_hidden_is_counted_once(out: Path) -> None:
@@ -301,8 +295,7 @@ def test_a_run_does_not_resume_with_a_frame_that_was_replaced_by_one_of_the_same
 ) -> None:
     monkeypatch.setattr(track_run, "FRAMES_AT_ONCE", 2)
     for number in range(8):
-        (tmp_path / "frames").mkdir(exist_ok=True)
-        Image.fromarray(draw(number)).save(tmp_path / f"frames/{number}.bmp")
+        write_picture(draw(number), tmp_path / f"frames/{number}.bmp")
     finder.error, finder.calls = RuntimeError("killed"), 6
     with pytest.raises(RuntimeError):
         track(inputs, tmp_path / "frames", "--out", tmp_path / "out")
@@ -323,7 +316,7 @@ def test_a_short_run_that_fails_at_its_last_file_is_repeated(inputs: Path, tmp_p
 
 
 def test_a_full_temporary_folder_ends_a_run_in_one_line(
-    inputs: Path, tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+    inputs: Path, tmp_path: Path, refusal: Refusal, monkeypatch: Patch
 ) -> None:
     tables = f"PRAGMA max_page_count = 16; {track_files.TABLES}"
     monkeypatch.setattr(track_files, "TABLES", tables)
