@@ -21,7 +21,7 @@ from no_time_to_train_extras.app.photos import find_photos
 from no_time_to_train_extras.app.video_frames import NEAR, Video
 from no_time_to_train_extras.app.workspace import Workspace, same_memory
 from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
-from tests.conftest import Patch, nano_segmenter
+from tests.conftest import Patch
 from tests.stand_in import write_video
 
 Start = Callable[[], Workspace]
@@ -43,11 +43,6 @@ def folder(clip: Clip, tmp_path: Path) -> Path:
     write_video(folder / "clip.avi", clip.frames[..., ::-1], RATE)
     cv2.imwrite(str(folder / "photo.png"), clip.frames[0, ::2, ::2])
     return folder
-
-
-@pytest.fixture(scope="module")
-def segmenter() -> ReferenceSegmenter:
-    return nano_segmenter()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import Reference, find_references
-from tests.conftest import Capture, Patch, Photo, iou, nano_segmenter, write_picture
+from tests.conftest import Capture, Photo, iou, nano_segmenter, write_picture
 from timing.image_prompts import Drawn, draw_picture
 
 POINTS = 16
@@ -41,22 +41,15 @@ def refs(pictures: list[Drawn], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.fixture(scope="module")
-def networks() -> ReferenceSegmenter:
+@pytest.fixture
+def segmenter() -> ReferenceSegmenter:
     return nano_segmenter(POINTS)
 
 
-@pytest.fixture
-def segmenter(networks: ReferenceSegmenter) -> ReferenceSegmenter:
-    """The networks with an empty memory."""
-    networks.memory = None
-    return networks
-
-
 @pytest.fixture(scope="module")
-def found(networks: ReferenceSegmenter, refs: Path) -> list[Reference]:
+def found(refs: Path) -> list[Reference]:
     """The pictures with the masks that were found in them together."""
-    return networks.find_masks(find_references(refs).references)
+    return nano_segmenter(POINTS).find_masks(find_references(refs).references)
 
 
 def square(top: int, left: int, side: int) -> torch.Tensor:
@@ -112,12 +105,11 @@ def test_the_recurring_object_of_several_pictures_is_found(
 
 
 def test_guided_prompts_and_tiles_do_not_change_what_is_found(
-    segmenter: ReferenceSegmenter, pictures: list[Drawn], monkeypatch: Patch
+    segmenter: ReferenceSegmenter, pictures: list[Drawn]
 ) -> None:
     expected = segmenter.add_reference("crosses", pictures[2].image)
     segmenter.memory = None
-    other = replace(segmenter.segmenter.settings, prompts="guided", tiles=2)
-    monkeypatch.setattr(segmenter.segmenter, "settings", other)
+    segmenter.segmenter.settings = replace(segmenter.segmenter.settings, prompts="guided", tiles=2)
     assert (segmenter.add_reference("crosses", pictures[2].image) == expected).all()
 
 
@@ -144,10 +136,8 @@ def test_a_doubtful_object_is_said_in_one_line_that_names_the_picture(
     assert '<span class="doubtful">doubtful</span>' in (tmp_path / "out" / "references.html").read_text()
 
 
-def test_a_picture_in_which_nothing_is_proposed_is_explained(
-    segmenter: ReferenceSegmenter, photo: Photo, monkeypatch: Patch
-) -> None:
-    monkeypatch.setattr(segmenter.segmenter.proposer, "pred_iou_thresh", 2.0)
+def test_a_picture_in_which_nothing_is_proposed_is_explained(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    segmenter.segmenter.proposer.pred_iou_thresh = 2.0
     with pytest.raises(UserError, match="no object was found in the picture: give its mask, a box or a point"):
         segmenter.add_reference("thing", photo.path)
     with pytest.raises(UserError, match=r"reference .*photo\.png \(thing\): no object was found"):

@@ -21,7 +21,7 @@ from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
-from tests.conftest import Patch, iou, nano_segmenter
+from tests.conftest import Patch, iou
 from tests.web import serving
 
 pytest.importorskip("fastapi")
@@ -118,15 +118,9 @@ def studio(tmp_path: Path) -> Iterator[StandIn]:
         yield one
 
 
-@pytest.fixture(scope="module")
-def segmenter() -> ReferenceSegmenter:
-    return nano_segmenter()
-
-
 @pytest.fixture
 def backend(studio: StandIn, segmenter: ReferenceSegmenter, tmp_path: Path, monkeypatch: Patch) -> Iterator[Backend]:
     monkeypatch.setattr(server, "SETUP", 60.0)  # however slow the computer is
-    segmenter.set_memory(None)
     one = Backend(segmenter, LabelStudio(studio.url, TOKEN), tmp_path / "out", 0.3)
     yield one
     one.close()

@@ -35,16 +35,10 @@ from tests.conftest import DATA, Arguments, Capture, Checkpoints, Patch, Photo, 
 COARSE = Settings(points_per_side=8)
 
 
-@pytest.fixture(scope="module")
-def networks(nano_checkpoints: Checkpoints) -> ReferenceSegmenter:
-    return ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=COARSE)
-
-
 @pytest.fixture
-def segmenter(networks: ReferenceSegmenter) -> ReferenceSegmenter:
-    """The networks with an empty memory."""
-    networks.memory = None
-    return networks
+def segmenter(nano_checkpoints: Checkpoints) -> ReferenceSegmenter:
+    """The seeded networks with an empty memory."""
+    return ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=COARSE)
 
 
 def same(ours: Instances, theirs: Instances) -> bool:
