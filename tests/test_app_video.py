@@ -23,6 +23,7 @@ from no_time_to_train_extras.app.workspace import Workspace, same_memory
 from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
 from tests.conftest import Patch
 from tests.stand_in import write_video
+from tests.workspaces import settle
 
 Start = Callable[[], Workspace]
 
@@ -62,15 +63,6 @@ def start(segmenter: ReferenceSegmenter, folder: Path, tmp_path: Path) -> Iterat
 
     yield start
     started[-1].close()
-
-
-def settle(workspace: Workspace) -> None:
-    """Wait until all photos, and what is looked at, are searched."""
-    search = workspace.search
-    if search.thread.ident is None:
-        search.start()
-    with search.state:
-        assert search.state.wait_for(search.is_settled, 60)
 
 
 def show(workspace: Workspace, clip: Clip, frame: int, index: int = 0) -> None:

@@ -42,6 +42,7 @@ from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
 from no_time_to_train_extras.server.service import Upload
 from tests.conftest import Patch, gallery_data, nano_segmenter
+from tests.workspaces import settle, wait_for
 
 #: The photos, the seed that draws them, and what the step in which references are confirmed is called after.
 PHOTOS, SEED, SOURCE = 3, 777, Path("instances.json")
@@ -84,20 +85,6 @@ def workspace(start: Start, folder: Path, tmp_path: Path) -> Workspace:
 def annotations(workspace: Workspace, references: list[Reference]) -> list[Annotation]:
     """The references as objects of the photos; nothing is confirmed yet."""
     return take_annotations(references, photos_of(workspace), workspace.segmenter)[0]
-
-
-def settle(workspace: Workspace) -> None:
-    """Wait until all photos are ranked with the present memory, and the lowest scores were looked for."""
-    search = workspace.search
-    if search.thread.ident is None:
-        search.start()
-    with search.state:
-        assert search.state.wait_for(lambda: search.settled == search.memory and search.progress().done, 120)
-
-
-def wait_for(workspace: Workspace, happened: Callable[[], bool]) -> None:
-    with workspace.search.state:
-        assert workspace.search.state.wait_for(happened, 30)
 
 
 def actions_of(workspace: Workspace, folder: Path) -> Actions:
