@@ -11,47 +11,25 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from tests.attacks.test_cases import cases_in
-from tests.conftest import Patch, Refusal
+from tests.conftest import Patch, Photo, Refusal, iou
 from timing.app_user import App, inside, post
 
 pytest.importorskip("gradio", reason="the app's extra is not installed")
 
 
-class Truth(NamedTuple):
-    """The largest object in the only photo: its class and its mask."""
-
-    photo: Path
-    label: str
-    mask: NDArray[np.bool_]
-
-
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
-    folder = tmp_path_factory.mktemp("photos")
-    write_coco(folder, NOVEL_CLASSES, 1, 1)
-    coco = read_coco(folder / "instances.json")
-    one = max(coco.anns.values(), key=lambda one: one["area"])
-    photo = folder / "images" / coco.imgs[one["image_id"]]["file_name"]
-    return Truth(photo, coco.cats[one["category_id"]]["name"], coco.annToMask(one).astype(bool))
-
-
-@pytest.fixture(scope="module")
-def app(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """An app in which the object was shown."""
     out = tmp_path_factory.mktemp("app") / "out"
-    with App(truth.photo.parent, out, "--points-per-side", "12", "--api") as running:
-        post(running.url, "show", [truth.photo.name, truth.label, [inside(truth.mask)]])
+    with App(photo.path, out, "--points-per-side", "12", "--api") as running:
+        post(running.url, "show", [photo.path.name, "thing", [inside(photo.mask)]])
         yield running
     assert "/no_time_to_train_extras/app/" not in running.log.read_text(), "a traceback of this package"
 
@@ -88,25 +66,25 @@ def test_a_mistake_in_a_call_is_answered_in_one_line(app: App, call: dict[str, A
 
 
 def test_programs_find_a_class_as_soon_as_it_is_shown_by_gradios_client_and_by_http(
-    app: App, truth: Truth, tmp_path: Path
+    app: App, photo: Photo, tmp_path: Path
 ) -> None:
     from gradio_client import Client, handle_file
 
     client = Client(app.url, verbose=False)
-    found = client.predict(photo=handle_file(str(truth.photo)), score=0.3, api_name="/segment")
-    assert found["images"][0]["file_name"] == truth.photo.name
-    assert {one["name"] for one in found["categories"]} == {truth.label}
+    found = client.predict(photo=handle_file(str(photo.path)), score=0.3, api_name="/segment")
+    assert found["images"][0]["file_name"] == photo.path.name
+    assert {one["name"] for one in found["categories"]} == {"thing"}
     exif = Image.Exif()
     exif[0x0112] = 6  # as phones store photos that were taken upright
     Image.new("RGB", (80, 60)).save(tmp_path / "phone.jpg", exif=exif)
     found = client.predict(photo=handle_file(tmp_path / "phone.jpg"), api_name="/segment")
     assert (found["images"][0]["width"], found["images"][0]["height"]) == (60, 80)
     (memory,) = json.loads(answer(app, "/api/memories")[2])
-    assert [one["name"] for one in memory["classes"]] == [truth.label]
-    request = urllib.request.Request(f"{app.url}api/segment?threshold=0.1", truth.photo.read_bytes())
+    assert [one["name"] for one in memory["classes"]] == ["thing"]
+    request = urllib.request.Request(f"{app.url}api/segment?threshold=0.1", photo.path.read_bytes())
     with urllib.request.urlopen(request, timeout=60) as response:
         masks = [decode_mask(one["segmentation"]) for one in json.load(response)["annotations"]]
-    assert max((mask & truth.mask).sum() / (mask | truth.mask).sum() for mask in masks) > 0.8
+    assert max(iou(mask, photo.mask) for mask in masks) > 0.8
 
 
 def answer(app: App, path: str, body: Any = None, method: str = "", **headers: str) -> tuple[int, Any, str]:
@@ -163,7 +141,7 @@ def test_an_upload_that_is_sent_too_slowly_is_ended(app: App) -> None:
 
 
 def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_takes_any_values(
-    truth: Truth, tmp_path: Path, monkeypatch: Patch
+    photo: Photo, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("NO_TIME_TO_TRAIN_PASSWORD", "secret")
     monkeypatch.setenv("NO_TIME_TO_TRAIN_TOKEN", "a token")
@@ -175,7 +153,7 @@ def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_ta
     for name in ("thumbnails", "uploads"):
         (folder / name).symlink_to(secret.parent)
     options = "--points-per-side", "4", "--auth", "me", "--api"
-    with App(truth.photo.parent, tmp_path / "out", *options) as locked:
+    with App(photo.path, tmp_path / "out", *options) as locked:
         assert b"secret" not in Path(f"/proc/{locked.process.pid}/cmdline").read_bytes()
         assert answer(locked, "/config")[0] == 401
         assert [answer(locked, f"/api/{path}")[0] for path in ("health", "memories", "segment")] == [200, 401, 401]
@@ -204,7 +182,7 @@ def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_ta
 def test_two_thousand_calls_of_any_values_are_answered_in_one_line(app: App) -> None:
     schema = json.loads(answer(app, "/gradio_api/info")[2])["named_endpoints"]
     random = Random(0)
-    simple: list[Any] = [None, True, -1, 0, 10**30, 0.5, float("nan"), "", "000001.png", "right", "cup", "x" * 5000, {}]
+    simple: list[Any] = [None, True, -1, 0, 10**30, 0.5, float("nan"), "", "photo.png", "right", "cup", "x" * 5000, {}]
 
     def value(depth: int = 0) -> Any:
         if depth < 3 and random.random() < 0.4:
