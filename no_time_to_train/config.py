@@ -181,7 +181,7 @@ class VisualizationCfg(Checked):
 
 
 @dataclass
-class ModelCfg:
+class ModelCfg(Checked):
     """The networks and the method's numbers.
 
     Attributes:

@@ -1,7 +1,10 @@
 """Shared test data: the reference outputs in ``tests/data`` and the seeded networks that they were made with."""
 
+import csv
 import json
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +23,9 @@ from tests.seeded_weights import seeded_state_dict
 
 DATA = Path(__file__).parent / "data"
 Checkpoints = tuple[Path, Path]
-#: The types of fixtures: ``arguments`` and ``refusal``, and pytest's ``capsys`` and ``monkeypatch``.
+#: The types of fixtures: ``arguments``, ``command`` and ``refusal``, and pytest's ``capsys`` and ``monkeypatch``.
 Arguments = Callable[..., list[str]]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Refusal = Callable[..., str]
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
@@ -57,6 +61,12 @@ def nano_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     return save_seeded_checkpoints(tmp_path_factory.mktemp("checkpoints"), "sam2_nano", "dinov2_nano")
 
 
+@pytest.fixture
+def segmenter() -> ReferenceSegmenter:
+    """The trained nano networks with an empty memory. To build them takes a tenth of a second."""
+    return nano_segmenter()
+
+
 class Photo(NamedTuple):
     """A drawn picture and the mask, bool [H, W], of one object in it; both also as files."""
 
@@ -69,18 +79,32 @@ class Photo(NamedTuple):
         return f"{label}:{self.path}:mask={self.mask_path}"
 
 
+def write_picture(pixels: NDArray[Any], *paths: Path) -> None:
+    """Write a picture or a mask into files of several names, and make their folders."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Photo:
     folder = tmp_path_factory.mktemp("photo")
     scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES, (90, 120))
     mask = scene.masks[scene.masks.sum(axis=(1, 2)).argmax()]
-    Image.fromarray(scene.image).save(folder / "photo.png")
-    Image.fromarray(mask).save(folder / "photo_mask.png")
+    write_picture(scene.image, folder / "photo.png")
+    write_picture(mask, folder / "photo_mask.png")
     return Photo(folder / "photo.png", folder / "photo_mask.png", mask)
 
 
-def stage_arguments(test_mode: str, checkpoints: Checkpoints, save_dir: Path) -> list[str]:
-    """The command line of a stage on the test data with networks of the nano shapes."""
+def model_options(keys: Mapping[str, object]) -> list[str]:
+    """The options of a stage that set keys of the model."""
+    return [word for key, value in keys.items() for word in (f"--model.init_args.{key}", str(value))]
+
+
+def stage_arguments(
+    test_mode: str, checkpoints: Checkpoints, save_dir: Path, keys: Mapping[str, object] | None = None
+) -> list[str]:
+    """The command line of a stage on the test data with networks of the nano shapes, and with other keys."""
     options = {
         "test_mode": test_mode,
         "model_cfg.sam2_cfg_file": "sam2_nano",
@@ -96,11 +120,16 @@ def stage_arguments(test_mode: str, checkpoints: Checkpoints, save_dir: Path) ->
         "dataset_cfgs.test.json_file": DATA / "targets.json",
         "dataset_cfgs.test.image_size": 256,
         "data_load_cfgs.workers": 0,
+        **(keys or {}),
     }
-    arguments = ["test", "--config", str(DATA.parent.parent / "configs" / "custom_sam2l.yaml")]
-    for key, value in options.items():
-        arguments += [f"--model.init_args.{key}", str(value)]
-    return [*arguments, "--trainer.logger.save_dir", str(save_dir), "--trainer.accelerator", "cpu"]
+    trainer = ["--trainer.logger.save_dir", str(save_dir), "--trainer.accelerator", "cpu"]
+    return [
+        "test",
+        "--config",
+        str(DATA.parents[1] / "configs" / "custom_sam2l.yaml"),
+        *model_options(options),
+        *trainer,
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -123,15 +152,29 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield line
 
 
+@pytest.fixture(scope="session")
+def command(program: str) -> Command:
+    """Runs ``no-time-to-train`` with arguments in a folder; keywords are added to the environment."""
+
+    def run(words: Sequence[str], folder: Path | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
+        line, variables = [*program.split(), *words], {**os.environ, **environment}
+        return subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
 @pytest.fixture
 def arguments(memory: Path, nano_checkpoints: Checkpoints) -> Arguments:
     """The command line of the test stage on the test data, for the folder of its results and ``sam2_infer_cfgs``."""
 
     def of(folder: Path, *options: object, memory: Path = memory, **settings: object) -> list[str]:
-        words = [*stage_arguments("test", nano_checkpoints, folder), "--ckpt_path", memory, *options]
-        for key, value in settings.items():
-            words += [f"--model.init_args.model_cfg.sam2_infer_cfgs.{key}", value]
-        return [*map(str, words)]
+        keys = {f"model_cfg.sam2_infer_cfgs.{key}": value for key, value in settings.items()}
+        return [
+            *stage_arguments("test", nano_checkpoints, folder, keys),
+            "--ckpt_path",
+            str(memory),
+            *map(str, options),
+        ]
 
     return of
 
@@ -162,6 +205,15 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Refusal:
 
 def results(folder: Path) -> bytes:
     return (folder / "results.json").read_bytes()
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return float((one & other).sum() / (one | other).sum())
 
 
 def gallery_data(page: Path) -> Any:

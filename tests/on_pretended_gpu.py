@@ -24,6 +24,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene, write_coco  
 from no_time_to_train.files import read_json  # noqa: E402
 from no_time_to_train.method.beyond.given import Given  # noqa: E402
 from no_time_to_train.method.fast.masks import Masks  # noqa: E402
+from tests.conftest import model_options  # noqa: E402
 from timing.pretended_gpu import DEVICE, pretend_cuda  # noqa: E402
 
 SCENES = [draw_scene(np.random.default_rng(seed), NOVEL_CLASSES, (96, 128)) for seed in range(3)]
@@ -73,12 +74,7 @@ def stages_found(device: str) -> list[Any]:
         scenes = write_coco(folder / "scenes", NOVEL_CLASSES[:2], 2, seed=1)
         kind, _, index = device.partition(":")
         configure(scenes, scenes, folder, BenchmarkOptions(n_shot=1, nano=True, points_per_side=4, device=kind))
-        options = [
-            "--model.init_args.cache_dir",
-            str(folder / "cache"),
-            "--model.init_args.data_load_cfgs.workers",
-            "0",
-        ]
+        options = model_options({"cache_dir": folder / "cache", "data_load_cfgs.workers": 0})
         options += ["--trainer.devices", f"[{index}]"] * bool(index)
         found = []
         for stages in (STAGES, STAGES[2:]):

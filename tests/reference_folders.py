@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from tests.conftest import Photo
+from tests.conftest import Photo, write_picture
 
 LABEL = "rote Blüte"
 
@@ -38,7 +38,7 @@ def write(path: Path, text: str) -> None:
 
 def class_folder(folder: Path, photo: Photo) -> None:
     image(photo, folder / LABEL / "foto 1.png")
-    Image.fromarray(photo.mask).save(folder / LABEL / "foto 1_mask.png")
+    write_picture(photo.mask, folder / LABEL / "foto 1_mask.png")
 
 
 def labelme(shape: str) -> Callable[[Path, Photo], None]:

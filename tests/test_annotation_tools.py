@@ -9,23 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from tests.conftest import nano_segmenter
+from tests.conftest import Patch, nano_segmenter, write_picture
 
 PAGE = Path(__file__).parents[1] / "docs" / "annotation_tools.md"
 Run = Callable[[str, dict[str, Any]], None]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, monkeypatch: Patch) -> Run:
     """Runs the lines for a tool in a folder with the photo and the memory that they name."""
     scene = draw_scene(np.random.default_rng(3), NOVEL_CLASSES[:1], (160, 200))
-    for name in ("photo.jpg", "photos/photo.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(scene.image).save(tmp_path / name)
+    write_picture(scene.image, tmp_path / "photo.jpg", tmp_path / "photos/photo.jpg")
     segmenter = nano_segmenter()
     segmenter.add_reference("boats", scene.image, mask=scene.masks[0])
     segmenter.save_memory(tmp_path / "boats.memory")
@@ -40,7 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run_lines
 
 
-def test_fiftyone_gets_the_masks_of_the_objects(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fiftyone_gets_the_masks_of_the_objects(run: Run, monkeypatch: Patch) -> None:
     fo = pytest.importorskip("fiftyone")
     samples = [fo.Sample("photos/photo.jpg")]  # without a dataset, which needs MongoDB
     folder = SimpleNamespace(iter_samples=lambda autosave: samples)
@@ -56,7 +53,7 @@ def test_fiftyone_gets_the_masks_of_the_objects(run: Run, monkeypatch: pytest.Mo
         assert (detection.to_segmentation(frame_size=(width, height)).mask.astype(bool) == one.mask).all()
 
 
-def test_an_object_that_is_corrected_in_napari_becomes_a_reference(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_that_is_corrected_in_napari_becomes_a_reference(run: Run, monkeypatch: Patch) -> None:
     napari = pytest.importorskip("napari")
     if not os.environ.get("DISPLAY"):
         pytest.skip("napari needs a display: xvfb-run")

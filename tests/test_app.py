@@ -11,46 +11,25 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.rle import decode_mask
-from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from tests.conftest import Refusal
+from tests.attacks.test_cases import cases_in
+from tests.conftest import Patch, Photo, Refusal, iou
 from timing.app_user import App, inside, post
 
 pytest.importorskip("gradio", reason="the app's extra is not installed")
 
 
-class Truth(NamedTuple):
-    """The largest object in the only photo: its class and its mask."""
-
-    photo: Path
-    label: str
-    mask: NDArray[np.bool_]
-
-
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
-    folder = tmp_path_factory.mktemp("photos")
-    write_coco(folder, NOVEL_CLASSES, 1, 1)
-    coco = read_coco(folder / "instances.json")
-    one = max(coco.anns.values(), key=lambda one: one["area"])
-    photo = folder / "images" / coco.imgs[one["image_id"]]["file_name"]
-    return Truth(photo, coco.cats[one["category_id"]]["name"], coco.annToMask(one).astype(bool))
-
-
-@pytest.fixture(scope="module")
-def app(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """An app in which the object was shown."""
     out = tmp_path_factory.mktemp("app") / "out"
-    with App(truth.photo.parent, out, "--points-per-side", "12", "--api") as running:
-        post(running.url, "show", [truth.photo.name, truth.label, [inside(truth.mask)]])
+    with App(photo.path, out, "--points-per-side", "12", "--api") as running:
+        post(running.url, "show", [photo.path.name, "thing", [inside(photo.mask)]])
         yield running
     assert "/no_time_to_train_extras/app/" not in running.log.read_text(), "a traceback of this package"
 
@@ -78,78 +57,34 @@ def test_a_file_that_is_too_large_is_refused_while_it_is_sent(app: App) -> None:
     assert getattr(error.value, "code", 413) == 413
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "data", "message"),
-    [
-        ("objects", ["../instances.json"], "there is no photo"),
-        ("judge", ["000001.png", 99, "right", None], "there is no object 99"),
-        ("judge", ["000001.png", 0, "maybe", None], "maybe"),
-        ("show", ["000001.png", " ", [[5, 5]], None, None], "blank"),
-        ("show", ["000001.png", "cup", None, None, None], "give points"),
-        ("show", ["000001.png", "cup", [[1e9, 5]], None, None], "not x, y"),
-        ("show", ["000001.png", "cup", None, None, [9, 9, 2, 2]], "ends before it begins"),
-        ("show", ["000001.png"], "show takes photo, label, points, negative_points, box: got 1 values"),
-        ("show", ["000001.png", "cup"], "give points"),
-        ("segment", [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "upload the photo"),
-    ],
-)
-def test_a_mistake_in_a_call_is_answered_in_one_line(app: App, endpoint: str, data: list[Any], message: str) -> None:
-    text = post(app.url, endpoint, data)
+@pytest.mark.parametrize("call", [one for one in cases_in("app_calls") if "endpoint" in one])
+def test_a_mistake_in_a_call_is_answered_in_one_line(app: App, call: dict[str, Any]) -> None:
+    text = post(app.url, call["endpoint"], call["data"])
     assert "event: error" in text
-    assert message in text
+    assert call["refused"] in text
     assert "Traceback" not in text + app.log.read_text()
 
 
 def test_programs_find_a_class_as_soon_as_it_is_shown_by_gradios_client_and_by_http(
-    app: App, truth: Truth, tmp_path: Path
+    app: App, photo: Photo, tmp_path: Path
 ) -> None:
     from gradio_client import Client, handle_file
 
     client = Client(app.url, verbose=False)
-    found = client.predict(photo=handle_file(str(truth.photo)), score=0.3, api_name="/segment")
-    assert found["images"][0]["file_name"] == truth.photo.name
-    assert {one["name"] for one in found["categories"]} == {truth.label}
+    found = client.predict(photo=handle_file(str(photo.path)), score=0.3, api_name="/segment")
+    assert found["images"][0]["file_name"] == photo.path.name
+    assert {one["name"] for one in found["categories"]} == {"thing"}
     exif = Image.Exif()
     exif[0x0112] = 6  # as phones store photos that were taken upright
     Image.new("RGB", (80, 60)).save(tmp_path / "phone.jpg", exif=exif)
     found = client.predict(photo=handle_file(tmp_path / "phone.jpg"), api_name="/segment")
     assert (found["images"][0]["width"], found["images"][0]["height"]) == (60, 80)
     (memory,) = json.loads(answer(app, "/api/memories")[2])
-    assert [one["name"] for one in memory["classes"]] == [truth.label]
-    request = urllib.request.Request(f"{app.url}api/segment?threshold=0.1", truth.photo.read_bytes())
+    assert [one["name"] for one in memory["classes"]] == ["thing"]
+    request = urllib.request.Request(f"{app.url}api/segment?threshold=0.1", photo.path.read_bytes())
     with urllib.request.urlopen(request, timeout=60) as response:
         masks = [decode_mask(one["segmentation"]) for one in json.load(response)["annotations"]]
-    assert max((mask & truth.mask).sum() / (mask | truth.mask).sum() for mask in masks) > 0.8
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--demo --host 0.0.0.0", "lets other computers in"),
-        ("--demo --host example.org", "lets other computers in"),
-        ("--demo --host 192.0.2.1 --no-auth", "192.0.2.1"),
-        ("--demo --host nowhere.invalid --no-auth", "nowhere.invalid"),
-        ("--demo --auth me", "USER:PASSWORD"),
-        ("--demo --auth me:", "USER:PASSWORD"),
-        ("--demo --auth me:secret --no-auth", "contradict"),
-        ("--demo --auth me:secret --api", "NO_TIME_TO_TRAIN_TOKEN"),
-        ("", "which photos"),
-        ("--images .", "checkpoint"),
-        ("--images nowhere --nano", "nowhere"),
-        ("--results .", "no finished folder"),
-        ("--demo --memory nowhere.memory", "not found: nowhere.memory"),
-        ("--demo --out /dev/null/x", "/dev/null/x"),
-        ("--demo --out /proc/x", "/proc/x"),
-        (f"--demo --out {'x' * 300}", "File name too long"),
-        ("--demo --port 70000", "70000"),
-        ("--demo --port 0", "--port"),
-    ],
-)
-def test_a_wrong_option_or_address_or_place_is_named_in_one_line(
-    options: str, message: str, refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert message in refusal("app", "--no-browser", *options.split())
+    assert max(iou(mask, photo.mask) for mask in masks) > 0.8
 
 
 def answer(app: App, path: str, body: Any = None, method: str = "", **headers: str) -> tuple[int, Any, str]:
@@ -188,19 +123,9 @@ def test_only_the_page_itself_may_call_the_app_and_nobody_shows_it_in_a_frame(ap
     assert answer(app, "/gradio_api/call/photos", call, Origin=app.url.rstrip("/"))[0] == 200
 
 
-OF_WRONG_TYPES = [
-    *(("call/objects", {"data": data}) for data in ([{}], [[1]])),
-    *(("call/export", {"data": data}) for data in ([5], [[[]]])),
-    *(("call/photos", body) for body in ("no JSON", {"data": 5})),
-    *(("call/judge", {"data": ["000001.png", True, "right"]}), ("call/nothing", {"data": []})),
-    *(("call/show", {"data": ["000001.png", "cup", [["a", "b"]]]}), ("call/v2/nothing", {"a": 1})),
-    *(("run/photos", {"data": []}), ("queue/join", {"data": [], "fn_index": 9999, "session_hash": "a"})),
-]
-
-
-@pytest.mark.parametrize(("path", "body"), OF_WRONG_TYPES)
-def test_a_call_of_wrong_types_is_refused_in_one_line(app: App, path: str, body: Any) -> None:
-    status, _, text = answer(app, f"/gradio_api/{path}", body)
+@pytest.mark.parametrize("call", [one for one in cases_in("app_calls") if "path" in one])
+def test_a_call_of_wrong_types_is_refused_in_one_line(app: App, call: dict[str, Any]) -> None:
+    status, _, text = answer(app, f"/gradio_api/{call['path']}", call["body"])
     assert status in (400, 404)
     assert len(text.splitlines()) == 1
     assert "Traceback" not in app.log.read_text()
@@ -216,7 +141,7 @@ def test_an_upload_that_is_sent_too_slowly_is_ended(app: App) -> None:
 
 
 def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_takes_any_values(
-    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photo: Photo, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("NO_TIME_TO_TRAIN_PASSWORD", "secret")
     monkeypatch.setenv("NO_TIME_TO_TRAIN_TOKEN", "a token")
@@ -228,7 +153,7 @@ def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_ta
     for name in ("thumbnails", "uploads"):
         (folder / name).symlink_to(secret.parent)
     options = "--points-per-side", "4", "--auth", "me", "--api"
-    with App(truth.photo.parent, tmp_path / "out", *options) as locked:
+    with App(photo.path, tmp_path / "out", *options) as locked:
         assert b"secret" not in Path(f"/proc/{locked.process.pid}/cmdline").read_bytes()
         assert answer(locked, "/config")[0] == 401
         assert [answer(locked, f"/api/{path}")[0] for path in ("health", "memories", "segment")] == [200, 401, 401]
@@ -257,7 +182,7 @@ def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_ta
 def test_two_thousand_calls_of_any_values_are_answered_in_one_line(app: App) -> None:
     schema = json.loads(answer(app, "/gradio_api/info")[2])["named_endpoints"]
     random = Random(0)
-    simple: list[Any] = [None, True, -1, 0, 10**30, 0.5, float("nan"), "", "000001.png", "right", "cup", "x" * 5000, {}]
+    simple: list[Any] = [None, True, -1, 0, 10**30, 0.5, float("nan"), "", "photo.png", "right", "cup", "x" * 5000, {}]
 
     def value(depth: int = 0) -> Any:
         if depth < 3 and random.random() < 0.4:

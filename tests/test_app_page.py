@@ -20,7 +20,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.files import read_json
 from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
 from tests.browser import needs_browser, steps
-from tests.conftest import Capture
+from tests.conftest import Capture, Patch
 from tests.stand_in import write_video
 from timing.app_user import App, User, ask, browser_page, inside
 
@@ -468,7 +468,7 @@ def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
     assert user.page.evaluate(nameless) == []
 
 
-def test_mode_tiles_and_the_most_objects_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mode_tiles_and_the_most_objects_are_options(tmp_path: Path, monkeypatch: Patch) -> None:
     served: list[Any] = []
     serve = "no_time_to_train_extras.app.page.serve"
     monkeypatch.setattr(serve, lambda workspace, *_, **__: served.append(workspace))

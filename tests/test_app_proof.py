@@ -13,7 +13,7 @@ import pytest
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from tests.browser import needs_browser
-from tests.conftest import nano_segmenter
+from tests.conftest import Patch, nano_segmenter
 from timing.app_person import Drawn, Mistake, Shown, mistakes, worst
 
 #: Point prompts per side, and the seed of the scenes.
@@ -45,7 +45,7 @@ def app_in_this_process(images: Path, out: Path, *_: str) -> Iterator[SimpleName
 
 
 @needs_browser
-def test_corrections_in_the_browser_raise_the_ap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrections_in_the_browser_raise_the_ap(tmp_path: Path, monkeypatch: Patch) -> None:
     pytest.importorskip("gradio", reason="the app's extra is not installed")
     from timing.corrections import measure
 

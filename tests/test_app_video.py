@@ -21,8 +21,9 @@ from no_time_to_train_extras.app.photos import find_photos
 from no_time_to_train_extras.app.video_frames import NEAR, Video
 from no_time_to_train_extras.app.workspace import Workspace, same_memory
 from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
-from tests.conftest import Patch, nano_segmenter
+from tests.conftest import Patch
 from tests.stand_in import write_video
+from tests.workspaces import settle
 
 Start = Callable[[], Workspace]
 
@@ -45,11 +46,6 @@ def folder(clip: Clip, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def segmenter() -> ReferenceSegmenter:
-    return nano_segmenter()
-
-
 @pytest.fixture
 def start(segmenter: ReferenceSegmenter, folder: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts the app; the one that was started before has ended."""
@@ -67,15 +63,6 @@ def start(segmenter: ReferenceSegmenter, folder: Path, tmp_path: Path) -> Iterat
 
     yield start
     started[-1].close()
-
-
-def settle(workspace: Workspace) -> None:
-    """Wait until all photos, and what is looked at, are searched."""
-    search = workspace.search
-    if search.thread.ident is None:
-        search.start()
-    with search.state:
-        assert search.state.wait_for(search.is_settled, 60)
 
 
 def show(workspace: Workspace, clip: Clip, frame: int, index: int = 0) -> None:

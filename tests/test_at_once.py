@@ -16,6 +16,7 @@ from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.fast.at_once import images_at_once
+from no_time_to_train.pipeline.segment_images import depends_on
 from tests.conftest import Checkpoints, Patch, Photo, nano_segmenter, stage_arguments
 from tests.stand_in import StandIn, run
 
@@ -72,7 +73,9 @@ def test_compiled_encoders_always_see_the_same_so_that_they_are_translated_once_
     assert segmenter.segmenter.proposer is not None
     encoder, known = segmenter.segmenter.proposer.sam2.image_encoder, []
     encoder.register_forward_pre_hook(lambda *_: known.append(len(encoder.neck.position_encoding.cache)))
+    before = depends_on(segmenter)
     segmenter.compile()
+    assert depends_on(segmenter) == {**before, "compile": True}
     assert seen == {"encoder": [2], "sam2": [2]}
     found = list(segmenter.segment_many(photos, 0, progress=False))
     assert seen == {"encoder": [2, 2, 2], "sam2": [2, 2, 2]}, "the last of three images is seen twice"
@@ -126,7 +129,7 @@ def test_a_full_gpu_halves_the_images_at_once_with_a_notice_and_the_same_result(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_a_memory_that_is_too_small_for_one_image_ends_a_command_in_one_line(
-    photo: Photo, tmp_path: Path, error: Exception, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    photo: Photo, tmp_path: Path, error: Exception, refusal: Callable[..., str], monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(Encoder, "forward", Mock(side_effect=error))
     command = ["segment", "--reference", photo.reference(), "--images", photo.path, "--out", tmp_path / "out", "--nano"]

@@ -14,7 +14,7 @@ from no_time_to_train.commands.authors_config import is_known, protocol_of, tran
 from no_time_to_train.config import ModelCfg
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.networks.registry import default_checkpoint
-from tests.conftest import DATA, Patch
+from tests.conftest import DATA, Capture, Patch
 
 #: Keys without meaning, each with the value that changes nothing.
 WITHOUT_MEANING = {
@@ -47,7 +47,7 @@ Print = Callable[..., Printed]
 
 
 @pytest.fixture
-def print_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Print:
+def print_config(tmp_path: Path, capsys: Capture) -> Print:
     """A function that runs ``test --config FILE --print_config`` and returns what it prints, and the notices."""
 
     def run(config: dict[str, Any], *options: str, equals: bool = False) -> Printed:

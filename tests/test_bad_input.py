@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.test_cases import cases_in
 from tests.conftest import DATA, Arguments, Checkpoints, Refusal, stage_arguments
 
 FILL = "--model.init_args.dataset_cfgs.fill_memory."
@@ -18,43 +19,13 @@ def fill(tmp_path: Path, nano_checkpoints: Checkpoints) -> list[str]:
     return [*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(tmp_path / "memory.ckpt")]
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("dataset_cfgs.fill_memory.no_such_key", "1", "no_such_key"),
-        ("dataset_cfgs.fill_memory.json_file", "nowhere.json", "file not found: nowhere.json"),
-        ("dataset_cfgs.fill_memory.memory_pkl", "nowhere.pkl", "nowhere.pkl"),
-        ("dataset_cfgs.fill_memory.root", "nowhere", "image not found: nowhere"),
-        ("dataset_cfgs.fill_memory.cat_names", "disk,star", "no class 'disk'; did you mean 'disc'"),
-        ("dataset_cfgs.fill_memory.class_split", "few_shot_classe", "'few_shot_classes'"),
-        ("model_cfg.memory_bank_cfg.category_num", "4", "3 classes"),
-        ("model_cfg.encoder_ckpt_path", "nowhere.pth", "nowhere.pth"),
-        ("model_cfg.encoder_cfg.name", "dinov3", "dinov2_small"),
-    ],
-)
-def test_fill_memory_names_the_mistake(
-    key: str, value: str, message: str, fill: list[str], refusal: Refusal, tmp_path: Path
-) -> None:
-    assert message in refusal(*fill, f"--model.init_args.{key}", value)
-    assert {path.name for path in tmp_path.iterdir()} <= {"run.json"}, "only the record of the failure is left"
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"img_id": 999, "ann_ids": [1]}, "no image with id 999"),
-        ({"img_id": 101, "ann_ids": [999]}, "no annotation with id 999"),
-        ({"img_id": 102, "ann_ids": [1]}, "annotation 1 lies in image 101"),
-        ({"img_id": 101, "ann_ids": [2]}, "annotation 2 is of category 11, not 3"),
-        ({"img_id": 101}, "ann_ids"),
-    ],
-)
+@pytest.mark.parametrize("case", cases_in("reference_sets"))
 def test_a_wrong_entry_of_a_reference_set_is_named(
-    entry: dict[str, Any], message: str, fill: list[str], refusal: Refusal, tmp_path: Path
+    case: dict[str, Any], fill: list[str], refusal: Refusal, tmp_path: Path
 ) -> None:
-    (tmp_path / "refs.json").write_text(json.dumps({"3": [entry]}))
+    (tmp_path / "refs.json").write_text(json.dumps({"3": [case["entry"]]}))
     options = (f"{FILL}memory_pkl", tmp_path / "refs.json", f"{FILL}cat_names", "disc", "--n_shot", "1")
-    assert message in refusal(*fill, *options)
+    assert case["refused"] in refusal(*fill, *options)
 
 
 def test_a_reference_with_an_empty_mask_is_named(fill: list[str], refusal: Refusal, tmp_path: Path) -> None:
@@ -88,9 +59,3 @@ def test_a_memory_that_does_not_fit_is_refused_and_the_difference_is_named(
     for path in (nano_checkpoints[0], Path("nowhere.ckpt")):
         assert str(path) in refusal(*arguments(tmp_path, memory=path))
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_sampling_too_many_references_names_the_class(refusal: Refusal, tmp_path: Path) -> None:
-    options = ("--json-file", DATA / "references.json", "--out-path", tmp_path / "refs.json")
-    assert "class 'disc'" in refusal("sample-references", "--n-shot", "5", *options)
-    assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,10 @@
 """``benchmark``: the stages, the scores and the page on an own COCO data set, with one command."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from no_time_to_train.benchmarks import own_data_set
@@ -83,24 +81,6 @@ def test_several_devices_share_the_stages_with_networks(tmp_path: Path, monkeypa
 
 def test_a_preset_chooses_networks_and_guided_prompts() -> None:
     assert BenchmarkOptions(preset="fast").settings() == {"points_per_side": 32, "prompts": "guided"}
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        (["--n-shot", "0"], r"--n-shot must be a whole number \(1 or more\), not 0"),
-        (["--seed", "1"], "give --n-shot as well"),
-        (["--seed", "1", "--seeds", "2", "3"], "--seed and --seeds choose the same thing"),
-        (["--preset", "fast"], "--nano and --preset choose the same thing"),
-        (["--reference-dir", "elsewhere"], r"image not found: elsewhere"),
-        (["--cat-names", "cat"], "has no class 'cat'"),
-    ],
-)
-def test_a_mistake_is_one_line(options: list[str], complaint: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
-    files = [str(write_copy(tmp_path / name, name)) for name in ("references.json", "targets.json")]
-    line = refusal("benchmark", *files, "--nano", "--device", "cpu", "--out", tmp_path / "run", *options)
-    assert re.search(complaint, line)
-    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_two_files_that_number_the_classes_differently_are_refused_before_anything_runs(

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from no_time_to_train.files import read_json
 from no_time_to_train.networks.box_prompts import rectangle
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
-from tests.conftest import DATA, Capture, Checkpoints, Refusal
+from tests.attacks.test_cases import cases_in, says
+from tests.attacks.test_cases import edit as change
+from tests.conftest import DATA, Capture, Checkpoints, Patch, Refusal, write_picture
 
 IMAGES = DATA / "images"
 
@@ -73,7 +76,7 @@ def annotations_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
-    boxes_only: Path, tmp_path: Path, nano_checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    boxes_only: Path, tmp_path: Path, nano_checkpoints: Checkpoints, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("no_time_to_train.networks.box_prompts.BATCH", 2)  # three boxes: a full batch and one left over
     data = edit(boxes_only, lambda data: data.update(images=data["images"][:1], annotations=data["annotations"][:3]))
@@ -214,7 +217,7 @@ def test_masks_as_published_are_outer_contours(boxes_only: Path, tmp_path: Path,
 
 
 def test_the_options_of_the_authors_script_do_what_they_do_there(
-    boxes_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+    boxes_only: Path, tmp_path: Path, monkeypatch: Patch, refusal: Refusal
 ) -> None:
     built: list[Any] = []
     build = "no_time_to_train.networks.box_prompts.build_box_segmenter"
@@ -248,20 +251,12 @@ def test_only_the_references_get_masks_if_asked(boxes_only: Path, tmp_path: Path
         boxes_to_masks(boxes_only, IMAGES, tmp_path / "x.json", StandIn, {3: [{"img_id": 102, "ann_ids": [99]}]})
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: data["annotations"][3].pop("bbox"), r"boxes\.json: annotation 4 has no bbox"),
-        (lambda data: data["annotations"][3].update(bbox=[1, 2, 3]), r"boxes\.json: annotation 4: its bbox is not \[x"),
-        (lambda data: data["annotations"][3]["bbox"].__setitem__(2, float("nan")), "annotation 4: its bbox is not"),
-        (lambda data: data["images"][1].update(file_name="gone.png"), r"image not found: .*gone\.png"),
-        (lambda data: data["images"][1].update(width=9), r"scene_1\.png is 451x404, the annotation file says 9x404"),
-    ],
-)
-def test_bad_input_is_one_line(boxes_only: Path, tmp_path: Path, change: Any, message: str) -> None:
-    edit(boxes_only, change)
-    with pytest.raises(UserError, match=message) as caught:
+@pytest.mark.parametrize("case", cases_in("boxes_to_masks"))
+def test_bad_input_is_one_line(boxes_only: Path, tmp_path: Path, case: dict[str, Any]) -> None:
+    edit(boxes_only, partial(change, case=case))
+    with pytest.raises(UserError) as caught:
         boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn)
+    assert says(case["refused"], str(caught.value))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "masks.json").exists()
 
@@ -280,8 +275,7 @@ def test_boxes_by_class_get_masks_the_ids_of_the_targets_and_become_references(
 ) -> None:
     """FSOD-VFM publishes its references in this form."""
     scene = draw_scene(np.random.default_rng(4), NOVEL_CLASSES, (90, 120))
-    (tmp_path / "images" / "train").mkdir(parents=True)
-    Image.fromarray(scene.image).save(tmp_path / "images" / "train" / "a.png")
+    write_picture(scene.image, tmp_path / "images" / "train" / "a.png")
     shots = {
         "star": [{"image": "CDFSOD/SET/train/a.png", "bbox": [5, 5, 40.5, 30]}],
         "disc": [{"image": "CDFSOD/SET/train/a.png", "bbox": [10, 20, 30, 30]}] * 2,

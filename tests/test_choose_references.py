@@ -23,7 +23,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.method.segmenter import Segmenter
-from tests.conftest import Refusal
+from tests.conftest import Capture, Patch
 from tests.test_architecture import modules_after
 from timing import choosing
 
@@ -137,7 +137,7 @@ def choosing_best(scenes: Path, out: Path) -> list[str]:
 
 
 def test_the_command_chooses_after_a_kill_what_it_chooses_without_one(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scenes: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     describe = Segmenter.describe
     seen = []
@@ -187,23 +187,6 @@ def test_the_draw_builds_no_networks(scenes: Path, tmp_path: Path) -> None:
     words = command(scenes, tmp_path / "refs.json", "--n-shot", "1")
     imported = modules_after(f"from no_time_to_train.cli import main; main({words!r})")
     assert not imported & {"timm", "sam2", "torchvision", "pytorch_lightning"}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--choose best --nano --n-shot 9 --pool 5", "--pool 5 is smaller than --n-shot 9"),
-        ("--choose best --nano --n-shot 40", "but 40 are needed"),
-        ("--choose best --nano --n-shot 1 --heuristics", "two ways to choose"),
-        ("--choose best --nano --n-shot 1 --preset fast", "both choose the networks"),
-        ("--nano --n-shot 1", "--nano is for --choose best"),
-        ("--choose best --n-shot 1 --sam2 nowhere.pt", "nowhere.pt"),
-        ("--choose best --nano --n-shot 1 --image-dir nowhere", "image not found: nowhere"),
-    ],
-)
-def test_mistakes_are_one_line(options: str, message: str, scenes: Path, tmp_path: Path, refusal: Refusal) -> None:
-    assert message in refusal(*command(scenes, tmp_path / "refs.json", *options.split()))
-    assert not (tmp_path / "refs.json").exists()
 
 
 def test_the_measured_rows_become_a_table_and_a_picture(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import find_references
-from tests.conftest import Photo, Refusal
+from tests.conftest import Capture, Photo, Refusal
 from tests.reference_folders import class_folder, image
 
 
@@ -73,7 +73,7 @@ def test_ground_truth_may_have_any_form(form: str, photo: Photo, tmp_path: Path)
 
 
 def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_scored_and_empty_ones_are_said(
-    photo: Photo, tmp_path: Path, refusal: Refusal, capsys: pytest.CaptureFixture[str]
+    photo: Photo, tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:
     results = results_of(tmp_path / "out", photo)
     truth = json.loads((tmp_path / "coco/annotations.json").read_text())
@@ -90,7 +90,7 @@ def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_s
 
 
 def test_a_missing_target_is_skipped_and_named(
-    photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal, capsys: pytest.CaptureFixture[str]
+    photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:
     class_folder(tmp_path / "refs", photo)
     image(photo, tmp_path / "photos/a.png")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from no_time_to_train.cli import main
-from tests.conftest import Checkpoints
+from tests.conftest import Checkpoints, Patch
 from tests.prepare.sites import Site
 from tests.small_sets import draw_coco, write
 from tests.web import serving
@@ -61,7 +61,7 @@ def test_makes_the_example_and_its_commands_write_metrics(server: str, nano_opti
 
 
 def test_masks_of_references_are_made_by_sam_h_where_its_checkpoint_is_there(
-    server: str, nano_checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: str, nano_checkpoints: Checkpoints, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "sam_vit_h_4b8939.pth").touch()

@@ -2,15 +2,12 @@
 
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
@@ -22,35 +19,28 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import sha256
 from no_time_to_train.files import read_json
-from tests.conftest import Refusal, gallery_data
+from tests.conftest import Command, Patch, Refusal, gallery_data, write_picture
 from tests.prepare.sites import Site
 from tests.web import serving
 
 SEED = "77"
-Command = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def command(program: str) -> Command:
-    """Runs ``no-time-to-train`` with a line of arguments in a folder, and returns what it printed."""
-
-    def run(folder: Path, arguments: str) -> str:
-        words = f"{program} {arguments}".split()
-        ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        return ended.stdout
-
-    return run
 
 
 Demo = tuple[Path, str]
+
+
+def printed(command: Command, folder: Path, line: str) -> str:
+    """What a command prints that runs in a folder."""
+    ended = command(line.split(), folder)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
 
 
 @pytest.fixture(scope="module")
 def demo(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """The folder that contains ``demo/``, and what the command printed."""
     folder = tmp_path_factory.mktemp("demo")
-    return folder, command(folder, f"demo --images 8 --seed {SEED}")
+    return folder, printed(command, folder, f"demo --images 8 --seed {SEED}")
 
 
 def test_the_demo_finds_objects_of_classes_that_the_networks_have_not_seen(demo: Demo) -> None:
@@ -94,9 +84,9 @@ def test_references_with_wrong_labels_find_nothing(demo: Demo, command: Command,
     memory, prototypes = tmp_path / "memory.ckpt", tmp_path / "prototypes.ckpt"
     filling = "--model.init_args.dataset_cfgs.fill_memory"
     permuted = f"{filling}.memory_pkl {tmp_path / 'references.json'} {filling}.json_file {tmp_path / 'permuted.json'}"
-    command(folder, f"{stage} fill_memory --out_path {memory} {permuted}")
-    command(folder, f"{stage} postprocess_memory --ckpt_path {memory} --out_path {prototypes}")
-    command(folder, f"{stage} test --ckpt_path {prototypes} --export_result {tmp_path / 'results.json'}")
+    printed(command, folder, f"{stage} fill_memory --out_path {memory} {permuted}")
+    printed(command, folder, f"{stage} postprocess_memory --ckpt_path {memory} --out_path {prototypes}")
+    printed(command, folder, f"{stage} test --ckpt_path {prototypes} --export_result {tmp_path / 'results.json'}")
     assert read_json(tmp_path / "metrics.json")["segm"]["AP"] < 0.1
 
 
@@ -105,18 +95,12 @@ def test_the_same_seed_writes_the_same_bytes(demo: Demo, command: Command, tmp_p
         paths = [path for path in (folder / "demo").rglob("*") if path.is_file() and path.name != "run.json"]
         return {path.relative_to(folder): path.read_bytes() for path in paths if "lightning_logs" not in path.parts}
 
-    command(tmp_path, f"demo --images 8 --seed {SEED}")
+    printed(command, tmp_path, f"demo --images 8 --seed {SEED}")
     assert files(demo[0]) == files(tmp_path)
 
 
-def test_a_folder_with_other_content_is_not_touched(tmp_path: Path, refusal: Refusal) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    assert "holds something that is not a demo" in refusal("demo", "--images", 1, "--out", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
 def test_a_demo_that_a_full_disk_ends_while_it_draws_can_be_repeated(
-    tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, refusal: Refusal, monkeypatch: Patch
 ) -> None:
     def full(folder: Path, *_: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,12 +124,10 @@ def test_the_model_card_states_the_measured_figures() -> None:
 
 
 def test_the_demo_downloads_photographs_and_looks_for_the_objects_in_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+    tmp_path: Path, monkeypatch: Patch, refusal: Refusal
 ) -> None:
     scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES[:2], (120, 160))
-    (tmp_path / "served").mkdir()
-    for name in ("a", "b", "c"):
-        Image.fromarray(scene.image).save(tmp_path / "served" / f"{name}.png")
+    write_picture(scene.image, *(tmp_path / "served" / f"{name}.png" for name in "abc"))
     digest = sha256(tmp_path / "served" / "a.png")
     monkeypatch.setattr(photographs, "CHECKPOINTS", ())  # of 245 MB
     monkeypatch.setattr(demo_command, "OFFICIAL", NetworkOptions(nano=True, points_per_side=4))

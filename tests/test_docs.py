@@ -10,12 +10,12 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
-from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter, Settings
 from no_time_to_train.commands import COMMANDS, build_parser, split_command
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.stage_cli import run_stage
+from tests.conftest import Capture, Patch, write_picture
 
 ROOT = Path(__file__).parents[1]
 TRANSLATIONS = sorted((ROOT / "docs" / "readme").glob("README.*.md"))
@@ -74,7 +74,7 @@ def write_own_parts(folder: Path) -> str:
 
 @pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_each_command_in_the_documents_parses(
-    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    command: list[str], monkeypatch: Patch, capsys: Capture, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
     if "--plugin" in command:
@@ -125,14 +125,13 @@ def draw_example(folder: Path) -> None:
     """The pictures that the pages name: an object as a reference, once more in its mirror image, and a photo."""
     scene = draw_scene(np.random.default_rng(114), NOVEL_CLASSES, (300, 400))
     mask = scene.masks[scene.masks.sum((1, 2)).argmax()]
-    for name in ("photo.jpg", "photos/photo.jpg", "ref.jpg", "refs/boat/1.jpg"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scene.image[:, :: -1 if "refs" in name else 1]).save(folder / name)
-    for name in ("ref_mask.png", "refs/boat/1_mask.png"):
-        Image.fromarray(mask[:, :: -1 if "refs" in name else 1]).save(folder / name)
+    write_picture(scene.image, folder / "photo.jpg", folder / "photos/photo.jpg", folder / "ref.jpg")
+    write_picture(scene.image[:, ::-1], folder / "refs/boat/1.jpg")
+    write_picture(mask, folder / "ref_mask.png")
+    write_picture(mask[:, ::-1], folder / "refs/boat/1_mask.png")
 
 
-def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: Patch) -> None:
     draw_example(tmp_path)
     monkeypatch.chdir(tmp_path)
     exec("\n".join(python_blocks("python.md")).replace('"sam2_hiera_large", "dinov2_vitl14"', '"nano"'), {})
@@ -141,16 +140,15 @@ def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_notebook_with_photographs_runs_after_the_demo_that_it_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     """With other pictures in place of the photographs, and without the installation and the downloads."""
     cells = [cell.source for cell in nbformat.read(PHOTOGRAPHS, as_version=4).cells if cell.cell_type == "code"]
     (command,) = (cell for cell in cells if cell.startswith("!"))
     assert build_parser("demo").parse_command(shlex.split(command)[2:])["photos"]
     scene = draw_scene(np.random.default_rng(0), NOVEL_CLASSES[:1], (120, 160))
-    for name in ("photos/coins.png", "segment/overlays/coins.jpg"):
-        (tmp_path / "demo" / name).parent.mkdir(parents=True)
-        Image.fromarray(scene.image).save(tmp_path / "demo" / name)
+    names = ("photos/coins.png", "segment/overlays/coins.jpg")
+    write_picture(scene.image, *(tmp_path / "demo" / name for name in names))
     monkeypatch.chdir(tmp_path)
     nano = partial(ReferenceSegmenter.from_pretrained, "nano", settings=Settings(points_per_side=4))
     monkeypatch.setattr(ReferenceSegmenter, "from_pretrained", nano)

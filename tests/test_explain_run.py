@@ -22,7 +22,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.pipeline.explain_image import explain_image
 from no_time_to_train_extras.missed_objects.explain_run import Rerun
-from tests.conftest import Capture, Refusal, nano_segmenter
+from tests.conftest import Capture, Patch, Refusal, nano_segmenter
 
 
 class Run(NamedTuple):
@@ -101,7 +101,7 @@ def test_the_command_explains_each_object_that_coco_finds_missed(
 
 
 def test_proposals_are_read_from_the_cache_and_an_interrupted_command_resumes(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     strict = "--explain-iou", "0.8"
     first = explained(run, tmp_path / "first", *strict)

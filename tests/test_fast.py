@@ -13,7 +13,7 @@ from torchvision.ops import masks_to_boxes
 
 from no_time_to_train import MemoryBank, Settings
 from no_time_to_train.data.coco_results import to_coco_records
-from no_time_to_train.data.rle import decode_crop, encode_crop, encode_mask
+from no_time_to_train.data.rle import check_rle, decode_crop, decode_mask, encode_crop, encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method import plain
 from no_time_to_train.method.beyond.negatives import Negatives
@@ -30,7 +30,7 @@ from no_time_to_train.method.soft_merge import soft_merge
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.method.upsample import upsample
 from no_time_to_train.networks.build import build_sam2
-from tests.conftest import assert_same_results, nano_segmenter
+from tests.conftest import Patch, assert_same_results, nano_segmenter
 from tests.seeded_weights import seeded_state_dict
 
 sizes = st.integers(1, 80)
@@ -78,6 +78,8 @@ def test_masks_are_encoded_as_by_pycocotools(seed: int, height: int, width: int)
         expected = rle.encode(np.asfortranarray(mask, np.uint8))
         encoded = {"size": expected["size"], "counts": expected["counts"].decode()}
         assert encode_mask(mask) == encoded
+        check_rle(encoded)
+        np.testing.assert_array_equal(decode_mask(encoded), mask)
         crop, top, left = decode_crop(encoded)
         part = np.zeros_like(mask)
         part[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
@@ -142,7 +144,7 @@ def test_matching_and_merging_equal_plain_matching_and_merging(
         assert torch.equal(fast.boxes, expected.boxes)
 
 
-def test_upsampling_in_parts_equals_upsampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upsampling_in_parts_equals_upsampling_at_once(monkeypatch: Patch) -> None:
     logits = torch.randn(5, 16, 16, generator=torch.Generator().manual_seed(0))
     whole = upsample(logits, 50, 70).dense()
     monkeypatch.setattr("no_time_to_train.method.upsample.UPSAMPLED_AT_ONCE", 2 * 50 * 70)

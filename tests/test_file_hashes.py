@@ -13,13 +13,13 @@ from no_time_to_train.file_hashes import sha256
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.pipeline import proposal_cache
 from no_time_to_train.pipeline.proposal_cache import hash_networks, hash_tensors
-from tests.conftest import Checkpoints
+from tests.conftest import Checkpoints, Patch
 
 Sha256 = Callable[[], str]
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: Patch) -> Path:
     """The file of the hashes. Files of any size are remembered, also where they were written just now."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(file_hashes, "LARGE", 1)
@@ -62,9 +62,7 @@ def test_a_file_that_is_changed_in_place_or_replaced_is_read_again(file: Path, t
         assert hash_in_a_new_run(file) == hashlib.sha256(content).hexdigest()
 
 
-def test_a_file_that_was_written_a_moment_ago_is_not_remembered(
-    file: Path, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_was_written_a_moment_ago_is_not_remembered(file: Path, place: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(file_hashes, "SETTLED", 60 * 10**9)
     assert not remembers(file, place)
 
@@ -82,7 +80,7 @@ def test_a_cache_folder_that_cannot_be_written_changes_nothing(file: Path, place
 
 
 def test_the_hash_of_networks_is_remembered_until_they_are_built_in_another_way(
-    nano_checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    nano_checkpoints: Checkpoints, monkeypatch: Patch
 ) -> None:
     hashed: list[int] = []
 

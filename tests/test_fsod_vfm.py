@@ -18,7 +18,7 @@ from no_time_to_train.method.settings import NEW_SETTINGS, Settings
 from no_time_to_train.method.target_image import resize_to_square, target_tensor
 from no_time_to_train.networks.build import build_encoder, build_proposer, build_sam2, build_vit
 from tests import fsod_vfm
-from tests.conftest import DATA, Checkpoints, Refusal, results, stage_arguments
+from tests.conftest import DATA, Checkpoints, Refusal, model_options, results, stage_arguments
 
 CONFIG = DATA.parent.parent / "configs" / "fsod_vfm.yaml"
 LONG_SIDE = 420
@@ -106,11 +106,10 @@ def test_the_three_stages_run_with_the_configuration(
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
 
     def stage(mode: str, *more: object) -> list[str]:
-        words = [*stage_arguments(mode, nano_checkpoints, tmp_path / "out"), "--config", CONFIG]
-        options = {"sam2_cfg_file": "sam2_nano", "encoder_cfg.img_size": 420, "proposals": tmp_path / "boxes.json"}
-        for key, value in options.items():
-            words += [f"--model.init_args.model_cfg.{key}", value]
-        return [*map(str, [*words, *more])]
+        keys = {"sam2_cfg_file": "sam2_nano", "encoder_cfg.img_size": 420, "proposals": tmp_path / "boxes.json"}
+        options = model_options({f"model_cfg.{key}": value for key, value in keys.items()})
+        words = [*stage_arguments(mode, nano_checkpoints, tmp_path / "out"), "--config", CONFIG, *options, *more]
+        return [*map(str, words)]
 
     filled, memory = tmp_path / "filled.ckpt", tmp_path / "memory.ckpt"
     main(stage("fill_memory", "--out_path", filled))

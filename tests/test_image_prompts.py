@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter, UserError
@@ -18,7 +17,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import Reference, find_references
-from tests.conftest import Capture, Photo, nano_segmenter
+from tests.conftest import Capture, Photo, iou, nano_segmenter, write_picture
 from timing.image_prompts import Drawn, draw_picture
 
 POINTS = 16
@@ -37,32 +36,20 @@ def pictures() -> list[Drawn]:
 def refs(pictures: list[Drawn], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pictures as a class folder without masks."""
     folder = tmp_path_factory.mktemp("refs")
-    (folder / "crosses").mkdir()
     for number, picture in enumerate(pictures):
-        Image.fromarray(picture.image).save(folder / "crosses" / f"{number}.png")
+        write_picture(picture.image, folder / "crosses" / f"{number}.png")
     return folder
 
 
-@pytest.fixture(scope="module")
-def networks() -> ReferenceSegmenter:
+@pytest.fixture
+def segmenter() -> ReferenceSegmenter:
     return nano_segmenter(POINTS)
 
 
-@pytest.fixture
-def segmenter(networks: ReferenceSegmenter) -> ReferenceSegmenter:
-    """The networks with an empty memory."""
-    networks.memory = None
-    return networks
-
-
 @pytest.fixture(scope="module")
-def found(networks: ReferenceSegmenter, refs: Path) -> list[Reference]:
+def found(refs: Path) -> list[Reference]:
     """The pictures with the masks that were found in them together."""
-    return networks.find_masks(find_references(refs).references)
-
-
-def iou(one: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> float:
-    return float((one & other).sum() / (one | other).sum())
+    return nano_segmenter(POINTS).find_masks(find_references(refs).references)
 
 
 def square(top: int, left: int, side: int) -> torch.Tensor:
@@ -77,15 +64,6 @@ def picture_of(*proposals: tuple[torch.Tensor, list[float], float]) -> Picture:
     logits, vectors, salience = zip(*proposals, strict=True)
     lengths = torch.tensor(vectors, dtype=torch.float32).norm(dim=1, keepdim=True)
     return Picture(torch.tensor(vectors) / lengths, torch.tensor(salience), torch.stack(logits))
-
-
-def test_what_recurs_is_chosen_even_if_something_else_is_more_salient() -> None:
-    first = picture_of((square(0, 0, 6), [1, 0, 0.1], 1.0), (square(9, 9, 5), [0, 1, 0], 0.6))
-    second = picture_of((square(0, 0, 6), [0, 0.1, 1], 1.0), (square(9, 0, 5), [0.1, 1, 0], 0.5))
-    assert [choice.row for choice in choose_recurring([first, second], NONE)] == [1, 1]
-    assert [choose_recurring([one], NONE)[0].row for one in (first, second)] == [0, 0]
-    known = torch.tensor([[0.0, 7, 1]])
-    assert choose_recurring([first], known)[0].row == 1, "a known reference counts as a picture"
 
 
 def test_what_is_large_central_and_off_the_border_is_salient_and_what_looks_like_the_border_is_less() -> None:
@@ -127,12 +105,11 @@ def test_the_recurring_object_of_several_pictures_is_found(
 
 
 def test_guided_prompts_and_tiles_do_not_change_what_is_found(
-    segmenter: ReferenceSegmenter, pictures: list[Drawn], monkeypatch: pytest.MonkeyPatch
+    segmenter: ReferenceSegmenter, pictures: list[Drawn]
 ) -> None:
     expected = segmenter.add_reference("crosses", pictures[2].image)
     segmenter.memory = None
-    other = replace(segmenter.segmenter.settings, prompts="guided", tiles=2)
-    monkeypatch.setattr(segmenter.segmenter, "settings", other)
+    segmenter.segmenter.settings = replace(segmenter.segmenter.settings, prompts="guided", tiles=2)
     assert (segmenter.add_reference("crosses", pictures[2].image) == expected).all()
 
 
@@ -159,10 +136,8 @@ def test_a_doubtful_object_is_said_in_one_line_that_names_the_picture(
     assert '<span class="doubtful">doubtful</span>' in (tmp_path / "out" / "references.html").read_text()
 
 
-def test_a_picture_in_which_nothing_is_proposed_is_explained(
-    segmenter: ReferenceSegmenter, photo: Photo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segmenter.segmenter.proposer, "pred_iou_thresh", 2.0)
+def test_a_picture_in_which_nothing_is_proposed_is_explained(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    segmenter.segmenter.proposer.pred_iou_thresh = 2.0
     with pytest.raises(UserError, match="no object was found in the picture: give its mask, a box or a point"):
         segmenter.add_reference("thing", photo.path)
     with pytest.raises(UserError, match=r"reference .*photo\.png \(thing\): no object was found"):
@@ -191,11 +166,8 @@ def test_a_run_keeps_the_memory_of_the_masks_that_were_found(
 
 
 def test_a_folder_of_plain_pictures_may_be_next_to_one_with_masks(refs: Path, photo: Photo, tmp_path: Path) -> None:
-    (tmp_path / "marked").mkdir()
-    (tmp_path / "plain").mkdir()
-    Image.open(photo.path).save(tmp_path / "marked" / "a.png")
-    Image.fromarray(photo.mask).save(tmp_path / "marked" / "a_mask.png")
-    Image.open(photo.path).save(tmp_path / "plain" / "a.png")
+    write_picture(np.asarray(Image.open(photo.path)), tmp_path / "marked" / "a.png", tmp_path / "plain" / "a.png")
+    write_picture(photo.mask, tmp_path / "marked" / "a_mask.png")
     found = find_references(tmp_path)
     assert found.form == "one folder per class"
     assert [(one.label, one.is_unmarked) for one in found.references] == [("marked", False), ("plain", True)]

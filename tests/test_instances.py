@@ -18,6 +18,7 @@ from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category
+from tests.conftest import Patch
 
 CATEGORIES = [Category(1, "boat"), Category(4, "gull")]
 
@@ -115,7 +116,7 @@ def test_polygons_are_the_outlines_of_the_parts(instances: Instances) -> None:
     assert instances[:0].to_polygons() == []
 
 
-def test_the_table_is_made_of_columns_and_needs_pandas(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_is_made_of_columns_and_needs_pandas(instances: Instances, monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=dict))  # what is handed to it
     columns = {name: list(column) for name, column in instances.to_pandas().items()}
     assert list(columns) == ["label", "score", "x1", "y1", "x2", "y2", "area"]

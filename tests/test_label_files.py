@@ -21,6 +21,7 @@ from no_time_to_train.data.outlines import outlines
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle  # which is tested with a real export
 from no_time_to_train.method.memory_bank import Category
+from tests.conftest import Patch
 
 Mask = NDArray[np.bool_]
 HEIGHT, WIDTH = 60, 90
@@ -163,7 +164,7 @@ def test_ultralytics_draws_the_masks(image: LabeledImage, tmp_path: Path) -> Non
 
 
 def test_ultralytics_own_loader_reads_masks_boxes_and_names(
-    image: LabeledImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image: LabeledImage, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))  # it would write settings into the home folder
     monkeypatch.setenv("YOLO_OFFLINE", "true")

@@ -21,7 +21,7 @@ from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
-from tests.conftest import Patch, Refusal, nano_segmenter
+from tests.conftest import Patch, iou
 from tests.web import serving
 
 pytest.importorskip("fastapi")
@@ -118,15 +118,9 @@ def studio(tmp_path: Path) -> Iterator[StandIn]:
         yield one
 
 
-@pytest.fixture(scope="module")
-def segmenter() -> ReferenceSegmenter:
-    return nano_segmenter()
-
-
 @pytest.fixture
 def backend(studio: StandIn, segmenter: ReferenceSegmenter, tmp_path: Path, monkeypatch: Patch) -> Iterator[Backend]:
     monkeypatch.setattr(server, "SETUP", 60.0)  # however slow the computer is
-    segmenter.set_memory(None)
     one = Backend(segmenter, LabelStudio(studio.url, TOKEN), tmp_path / "out", 0.3)
     yield one
     one.close()
@@ -139,10 +133,6 @@ def setup(backend: Backend, xml: str = BRUSH) -> str:
 def predict(backend: Backend, studio: StandIn, task: int, xml: str = BRUSH, **params: Any) -> Any:
     body = {"project": PROJECT, "label_config": xml, "tasks": [studio.tasks[task]], "params": params}
     return backend.predict(body)["results"][0]
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    return float((one & other).sum() / (one | other).sum())
 
 
 def brush(region: dict[str, Any]) -> np.ndarray:
@@ -339,16 +329,3 @@ def test_only_label_studio_with_the_password_is_answered(backend: Backend) -> No
     wrong = client.post("/setup", json={**body, "schema": "<View/>"}, auth=me)
     assert (wrong.status_code, wrong.json()["error"][:30]) == (400, "the labeling interface needs a")
     assert client.post("/setup", content=iter([b"{}"]), auth=me).status_code == 413
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ("localhost:8080", "--url localhost:8080 is no address"),
-        ("http://localhost:8080", "LABEL_STUDIO_API_KEY is not set"),
-        ("http://localhost:8080 --host 0.0.0.0", "give --auth"),
-    ],
-)
-def test_mistakes_are_said_in_one_line(options: str, reason: str, refusal: Refusal, monkeypatch: Patch) -> None:
-    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
-    assert reason in refusal("serve", "label-studio", "--nano", "--url", *options.split())

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from no_time_to_train.analysis.measure_references import confusions, similarities, unlike_their_class
 from no_time_to_train.analysis.reference_report import FORMAT, UNLIKE
@@ -17,7 +15,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from tests.browser import needs_browser
-from tests.conftest import Refusal
+from tests.conftest import Capture, write_picture
 from timing.browser import Browser
 
 STRIPES, RINGS = 0, 4
@@ -33,9 +31,8 @@ def write_references(folder: Path, labels: dict[int, list[str]]) -> None:
         for index, mask in zip(scene.labels.tolist(), scene.masks, strict=True):
             if waiting.get(index) and mask.mean() > 0.04:
                 place = folder / waiting[index].pop(0) / f"{number}.png"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(scene.image).save(place)
-                Image.fromarray(mask).save(place.with_name(f"{number}_mask.png"))
+                write_picture(scene.image, place)
+                write_picture(mask, place.with_name(f"{number}_mask.png"))
                 break
 
 
@@ -119,7 +116,7 @@ def test_one_wrong_reference_confuses_no_classes() -> None:
     assert [one.labels for one in confusions(bank, similarities(bank))] == [("dots", "rings")]
 
 
-def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_reference_says_what_cannot_be_known(tmp_path: Path, capsys: Capture) -> None:
     write_references(tmp_path / "refs", {STRIPES: ["stripes"], RINGS: ["rings"]})
     report = measure(tmp_path / "refs", tmp_path / "out")
     assert [one["threshold"] for one in report["classes"]] == [None, None]
@@ -134,42 +131,3 @@ def test_copies_of_a_photo_are_one_image(tmp_path: Path) -> None:
     report = measure(tmp_path / "refs", tmp_path / "out")
     assert [(one["references"], one["images"], one["threshold"]) for one in report["classes"]][1] == (2, 1, None)
     assert [one["found"] for one in report["shots"]] == [None, None, None]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("references measure --references refs --out out", "cut-outs cannot be measured"),
-        ("segment --references refs --threshold auto --images refs --out out", "cut-outs cannot be measured"),
-        (
-            "references measure --reference a:refs/boat/1.png:box=50,0,60,9 --out out",
-            "(a): box 50,0,60,9 (x1,y1,x2,y2)",
-        ),
-        (
-            "segment --reference a:refs/boat/1.png:point=3,40 --images refs --out out",
-            "(a): point 3,40 (x,y) lies outside",
-        ),
-        (
-            "track --references refs --images refs --class-score a=0.5 --out out",
-            "--class-score a: there is no such class",
-        ),
-        ("app --images refs --references none", "not found: none"),
-        ("app --images none", "--images none: there is no such file"),
-    ],
-)
-def test_what_files_alone_show_is_refused_before_the_networks_are_built(
-    options: str, message: str, tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pixels = np.zeros((40, 40, 4), np.uint8)
-    pixels[10:30, 10:30] = 255
-    (tmp_path / "refs" / "boat").mkdir(parents=True)
-    Image.fromarray(pixels).save(tmp_path / "refs" / "boat" / "1.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delattr("no_time_to_train.commands.options.NetworkChoice.build")
-    monkeypatch.setitem(sys.modules, "no_time_to_train.api.reference_segmenter", None)  # cannot be imported then
-    assert message in refusal(*options.split(), "--nano")
-
-
-def test_automatic_thresholds_need_references(tmp_path: Path, refusal: Refusal) -> None:
-    line = refusal("segment", "--memory", "m", "--score", "auto", "--images", "x", "--out", tmp_path / "out")
-    assert "--threshold auto measures the references" in line

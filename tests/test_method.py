@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,23 +11,19 @@ from torch import Tensor
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_image import encode_picture
 from no_time_to_train.errors import UserNotice
-from no_time_to_train.method.classify import best_classes, classify
-from no_time_to_train.method.fast.masks import Masks
-from no_time_to_train.method.fill_memory import crop_window, patch_weights
+from no_time_to_train.method.classify import best_classes
+from no_time_to_train.method.fill_memory import crop_window
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.memory_bank import Category, MemoryBank
-from no_time_to_train.method.proposals import Proposals
-from no_time_to_train.method.segmenter import describe_proposals
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.method.soft_merge import soft_merge
-from no_time_to_train.method.suppress import suppress
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.visual.memory_pictures import kmeans, principal_components
+from tests.conftest import Patch
 
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
 
 
-def test_joining_1000_classes_compares_none_of_them_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joining_1000_classes_compares_none_of_them_twice(monkeypatch: Patch) -> None:
     banks = [MemoryBank.empty([Category(number, f"{letter}{number}") for number in range(500)], 2) for letter in "ab"]
     for bank in banks:
         bank.vectors, bank.class_index, bank.weights = torch.rand(500, 2), torch.arange(500), torch.ones(500)
@@ -99,14 +94,6 @@ def test_a_memory_is_the_same_after_writing_and_reading_and_at_lvis_size_under_6
     assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) < 60e6
 
 
-def test_an_instance_thinner_than_the_sampled_pixels_still_has_weight() -> None:
-    mask = torch.zeros(1, 518, 518)
-    mask[0, :, 15] = 1  # torch's nearest takes columns 0, 14, 28, ...
-    weights = patch_weights(mask, 518, 37).view(37, 37)
-    assert weights[:, 1].min() > 0
-    assert (weights > 0).sum() == 37
-
-
 def test_a_crop_window_is_clipped_at_the_border() -> None:
     assert crop_window([5.5, 10, 20, 40.9], height=100, width=60, context_ratio=0.2) == (0, 6, 39, 54)
 
@@ -123,30 +110,6 @@ def test_cls_num_per_mask_keeps_the_best_classes() -> None:
     assert scores[0, 1] > 0
 
 
-def square(x: int, y: int, side: int) -> Tensor:
-    """Logits of a square region on a 16x16 map."""
-    logits = torch.full((16, 16), -1.0)
-    logits[y : y + side, x : x + side] = 1
-    return logits
-
-
-def test_suppression_ranks_by_predicted_iou_within_each_class() -> None:
-    features = torch.zeros(2, 4, 4)
-    features[0, :, :2], features[1, :, 2:] = 1, 1  # the left half looks like class 0, the right half like class 1
-    logits = torch.stack([square(0, 0, 7), square(0, 0, 8), square(10, 4, 5), square(0, 0, 0)])
-    proposals = describe_proposals(Proposals(logits, torch.tensor([0.6, 0.9, 0.7, 0.99])), features, 16, 16)
-    candidates = suppress(classify(proposals, torch.eye(2)), proposals)
-    assert candidates.classes.tolist() == [0, 1]
-    assert candidates.rows.tolist() == [1, 2]
-
-
-def test_soft_merging_lowers_scores_of_masks_covered_by_better_ones_of_their_class() -> None:
-    regions = torch.stack([square(0, 0, 8), square(0, 0, 4), square(4, 4, 8), square(0, 0, 8)]) > 0
-    vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0], [1, 1], [1, 0]]), dim=1)
-    scores = soft_merge(torch.ones(4), torch.tensor([0, 0, 0, 1]), Masks.pack(regions.numpy()), vectors)
-    np.testing.assert_allclose(scores, [1, 0, (1 - 0.25 * 0.5**0.5) ** 0.5, 1], rtol=1e-6)
-
-
 def test_kmeans_finds_separate_groups_and_pca_their_axis() -> None:
     generator = torch.Generator().manual_seed(0)
     groups = torch.eye(5)[torch.arange(200) % 3] + 0.05 * torch.randn(200, 5, generator=generator)
@@ -159,7 +122,7 @@ def test_kmeans_finds_separate_groups_and_pca_their_axis() -> None:
 
 
 def test_a_full_gpu_halves_the_prompts_at_once_with_one_notice_and_the_same_result(
-    monkeypatch: pytest.MonkeyPatch, nano_checkpoints: tuple[Path, Path]
+    monkeypatch: Patch, nano_checkpoints: tuple[Path, Path]
 ) -> None:
     settings = Settings(points_per_side=4, points_per_batch=16)
     proposer = MaskProposer(build_sam2("sam2_nano", nano_checkpoints[0]), settings)

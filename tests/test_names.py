@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train_extras.class_names.second_cue import mix
 from no_time_to_train_extras.class_names.text_tower import TextTower
-from tests.conftest import Patch, Photo, Refusal
+from tests.conftest import Patch
 
 NANO_WIDTH = 192
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -109,17 +109,6 @@ def test_a_folder_that_does_not_exist_is_named(monkeypatch: Patch, tmp_path: Pat
     monkeypatch.setattr("no_time_to_train_extras.class_names.text_tower.find_spec", lambda name: True)
     with pytest.raises(UserError, match=r"folder not found: .*nothing"):
         TextTower(tmp_path / "nothing")
-
-
-def test_segment_refuses_names_with_other_encoders_and_with_measured_thresholds(
-    photo: Photo, tmp_path: Path, refusal: Refusal
-) -> None:
-    shown = ["segment", "--reference", photo.reference(), "--images", photo.path, "--nano", "--out", tmp_path / "out"]
-    assert "names need an encoder that shares a space with texts" in refusal(*map(str, shown), "--names", "0.2")
-    both = refusal(*map(str, shown), "--names", "0.2", "--threshold", "auto")
-    assert "--threshold auto measures references without names" in both
-    alone = refusal(*map(str, shown), "--names-only", "boat")
-    assert "--names-only stands alone" in alone
 
 
 def test_classes_of_a_name_only_have_its_vector_and_no_reference(tmp_path: Path, segmenter: ReferenceSegmenter) -> None:

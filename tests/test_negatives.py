@@ -24,7 +24,8 @@ from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.classify import best_classes
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks.registry import default_checkpoint
-from tests.conftest import Capture, Checkpoints, Photo, Refusal, nano_segmenter, stage_arguments
+from tests.attacks.test_cases import cases_in
+from tests.conftest import Capture, Checkpoints, Photo, Refusal, nano_segmenter, stage_arguments, write_picture
 
 NANO = default_checkpoint("sam2_nano"), default_checkpoint("dinov2_nano")
 CATEGORIES = [Category(3, "disc"), Category(7, "star")]
@@ -133,7 +134,7 @@ class Scenes:
         targets = write_coco(folder / "targets", (CHECKS, DOTS), 2, seed=2)
         self.references = coco_to_references(read_coco(references), shots=2)
         write_references(self.references, folder / "refs.pkl")
-        keys = {
+        self.keys = {
             "model_cfg.memory_bank_cfg.length_negative": 3,
             "dataset_cfgs.fill_memory.root": folder / "refs" / "images",
             "dataset_cfgs.fill_memory.json_file": references,
@@ -143,12 +144,11 @@ class Scenes:
             "dataset_cfgs.test.root": folder / "targets" / "images",
             "dataset_cfgs.test.json_file": targets,
         }
-        self.options = [word for key, value in keys.items() for word in (f"--model.init_args.{key}", str(value))]
 
     def command(self, mode: str, *options: str) -> list[str]:
         """The command line of a stage; words that begin with @ are files in the folder."""
         words = [str(self.folder / word[1:]) if word.startswith("@") else word for word in options]
-        return [*stage_arguments(mode, NANO, self.folder), *self.options, *words]
+        return [*stage_arguments(mode, NANO, self.folder, self.keys), *words]
 
     def run(self, mode: str, *options: str) -> None:
         main(self.command(mode, *options))
@@ -229,20 +229,9 @@ def test_an_interrupted_stage_resumes(scenes: Scenes, capsys: Capture) -> None:
     assert scenes.read("again.json") == scenes.read("neg.json")
 
 
-@pytest.mark.parametrize(
-    ("mode", "options", "message"),
-    [
-        ("postprocess_memory_neg", ("--ckpt_path", "@positive", "--out_path", "@x"), "has no negative references"),
-        ("fill_memory_neg", ("--ckpt_path", "@positive", "--out_path", "@x"), "--out_neg_json is missing"),
-        ("test_support", ("--ckpt_path", "@positive"), "--out_neg_json is missing"),
-        ("test", ("--ckpt_path", "@positive", SWITCH, "true"), "has no negative references"),
-        ("test_support", ("--ckpt_path", "@positive", "--out_neg_json", "@x", "--out_neg_pkl", "@x"), "give two files"),
-    ],
-)
-def test_mistakes_are_named(
-    scenes: Scenes, mode: str, options: tuple[str, ...], message: str, refusal: Refusal
-) -> None:
-    assert message in refusal(*scenes.command(mode, *options))
+@pytest.mark.parametrize("case", cases_in("negatives"))
+def test_mistakes_are_named(scenes: Scenes, case: dict[str, Any], refusal: Refusal) -> None:
+    assert case["refused"] in refusal(*scenes.command(*case["stage"].split()))
 
 
 # Python and segment
@@ -252,11 +241,10 @@ def test_python_and_segment_find_the_same_with_negatives(
     photo: Photo, nano_checkpoints: Checkpoints, nano_options: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     other = tmp_path / "not" / "thing" / "1.png"
-    other.parent.mkdir(parents=True)
-    Image.open(photo.path).save(other)
     ground = np.zeros_like(photo.mask)
     ground[:30, :40] = True
-    Image.fromarray(ground).save(other.with_name("1_mask.png"))
+    write_picture(ground, other.with_name("1_mask.png"))
+    Image.open(photo.path).save(other)
     words = ["--reference", photo.reference(), "--negatives", str(tmp_path / "not")]
     words += ["--negative", f"thing:{photo.path}:box=60,5,110,40", *nano_options]
     out = tmp_path / "out"
@@ -299,14 +287,6 @@ def test_objects_given_twice_are_noted(photo: Photo, nano_options: list[str], tm
     assert "1 reference given more than once" in capsys.readouterr().err
     main(["memory", "merge", first, second, "--out", str(tmp_path / "c.memory")])
     assert "2 references given more than once" in capsys.readouterr().err
-
-
-def test_a_negative_of_an_unknown_class_is_an_error_that_names_it(
-    photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal
-) -> None:
-    words = ["--reference", photo.reference("boat"), "--negative", f"bota:{photo.path}:point=5,5", *nano_options]
-    line = refusal("segment", *words, "--images", photo.path, "--out", tmp_path / "out")
-    assert "is of class 'bota', which no reference shows; did you mean 'boat'?" in line
 
 
 # What it is good for

@@ -25,6 +25,7 @@ from no_time_to_train.networks.registry import (
     find_network,
     find_networks,
 )
+from tests.attacks.test_cases import cases_in
 from tests.conftest import DATA, Patch, Refusal
 
 CONFIGS = sorted((DATA.parents[1] / "configs").glob("*.yaml"))
@@ -71,25 +72,14 @@ class TestRecognition:
         segmenter = build_box_segmenter(*find_network(tmp_path / "mine", SAM2_NAMES), None, "cpu")
         assert segmenter.name.startswith("sam2_nano ")
 
-    @pytest.mark.parametrize(
-        ("shapes", "known_as"),
-        [
-            ({"image_encoder.pos_embed": (1, 64, 64, 768)}, "SAM ViT-B"),
-            ({"image_encoder.trunk.patch_embed.proj.weight": (99, 3, 7, 7)}, "an unknown network with tensors such as"),
-            ({"embeddings.cls_token": (1, 1, 1024)}, "a model of Hugging Face transformers"),
-            ({"vision_encoder.neck.convs.0.weight": (1,)}, "a model of Hugging Face transformers"),
-            ({"patch_embed.proj.weight": (768, 3, 16, 16), "blocks.0.ls1.gamma": (768,)}, "an unknown network"),
-            ({}, r"an unknown network with tensors such as \(none\)"),
-        ],
-    )
-    def test_other_checkpoints_are_named(
-        self, shapes: dict[str, tuple[int, ...]], known_as: str, tmp_path: Path
-    ) -> None:
+    @pytest.mark.parametrize("case", cases_in("other_checkpoints"))
+    def test_other_checkpoints_are_named(self, case: dict[str, Any], tmp_path: Path) -> None:
         path = tmp_path / "a.pt"
-        torch.save({key: torch.zeros(shape) for key, shape in shapes.items()}, path)
+        torch.save({key: torch.zeros(shape) for key, shape in case["shapes"].items()}, path)
         for names, wanted in ((SAM2_NAMES, "SAM 2"), (DINOV2_NAMES, "DINOv2")):
-            with pytest.raises(UserError, match=rf"a\.pt is not one of {wanted}: it holds {known_as}"):
+            with pytest.raises(UserError) as error:
                 recognize(Network(None, path), names)
+            assert f"a.pt is not one of {wanted}: it holds {case['refused']}" in str(error.value)
 
     def test_the_two_networks_are_not_swapped(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"dinov2_nano\.safetensors is not one of SAM 2: it holds dinov2_nano"):

@@ -43,10 +43,16 @@ def table(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_all_files_of_a_run_are_known_and_have_unique_names_without_suffixes(photos: Path, tmp_path: Path) -> None:
+def test_all_files_of_a_run_and_no_others_are_known_and_have_unique_names_without_suffixes(
+    photos: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     run(out, photos, formats=ALL_FORMATS)
     assert list(foreign_files(out)) == []
+    unused = {one for one in WRITTEN if not list(out.glob(re.sub(r"/\*", "/**/*", one)))}
+    pictures = {"references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg", "previews/*.jpg"}
+    of_other_runs_and_tools = {"references.html", "metrics.json", "yolo/*.cache", *OF_TRACKS, *pictures}
+    assert unused == of_other_runs_and_tools, "else a run would replace a folder of somebody else's"
     stems = ["clip/000000", "clip/000002", "photo", "photo_2", "sub/ü"]
     for folder, ending in {"masks": "png", "overlays": "jpg", "thumbnails": "jpg", "labelme": "json"}.items():
         assert sorted(path.relative_to(out / folder).as_posix() for path in (out / folder).rglob(f"*.{ending}")) == [
@@ -60,9 +66,7 @@ def test_all_files_of_a_run_are_known_and_have_unique_names_without_suffixes(pho
     assert {image["file_name"]: image.get("seconds") for image in images}["clip/000002.jpg"] == 0.4
 
 
-def test_the_record_of_a_run_has_the_time_of_all_images(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_record_of_a_run_has_the_time_of_all_images(photos: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("no_time_to_train.pipeline.segment_images.time", Mock(time=lambda: time.time() - 3600))
     run(tmp_path / "out", photos)
     record = recorded(tmp_path / "out", "segment")
@@ -310,15 +314,6 @@ def test_names_of_a_coco_file_stay_inside_the_folder(photos: Path, tmp_path: Pat
     assert summary.images == 5
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
     assert len(list((out / "masks").rglob("*.png"))) == 5
-
-
-def test_every_known_name_is_written_by_something(photos: Path, tmp_path: Path) -> None:
-    """Names that nothing writes any more would let a run replace a folder of somebody else's."""
-    run(tmp_path / "out", photos, formats=ALL_FORMATS)
-    unused = {one for one in WRITTEN if not list((tmp_path / "out").glob(re.sub(r"/\*", "/**/*", one)))}
-    pictures = {"references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg", "previews/*.jpg"}
-    of_other_runs_and_tools = {"references.html", "metrics.json", "yolo/*.cache", *OF_TRACKS, *pictures}
-    assert unused == of_other_runs_and_tools
 
 
 def test_avif_is_read_and_other_formats_are_named_with_what_they_need(

@@ -55,11 +55,6 @@ def test_images_keep_their_features_while_others_are_prompted(sam2: Sam2Boxes, m
     assert second.masks([(20, 20)])[0].shape == (3, 60, 80)
 
 
-@pytest.fixture(scope="module")
-def segmenter() -> ReferenceSegmenter:
-    return ReferenceSegmenter.from_pretrained("nano", device="cpu")
-
-
 def places(photo: Photo) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Two points on the object and one outside it."""
     rows, columns = np.nonzero(photo.mask)

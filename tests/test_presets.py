@@ -20,9 +20,8 @@ from no_time_to_train.networks import download, registry
 from no_time_to_train.networks.build import build_encoder, build_sam2
 from no_time_to_train.networks.devices import check_precision, computing_in, notice_slow_bfloat16
 from no_time_to_train.networks.registry import PRESETS, find_networks
-from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.pipeline.stage import RunCfg
-from tests.conftest import Checkpoints, Patch, Photo, Refusal, nano_segmenter
+from tests.conftest import Checkpoints, Patch, Photo, nano_segmenter
 
 
 @pytest.mark.parametrize("preset", [None, "accurate", "balanced", "fast"])
@@ -69,14 +68,11 @@ def test_segment_builds_the_networks_of_its_options(
     assert built.value.args == expected
 
 
-def test_a_mistake_in_these_options_is_one_line(photo: Photo, refusal: Refusal) -> None:
+def test_an_unknown_preset_or_precision_is_named() -> None:
     with pytest.raises(UserError, match="preset must be one of accurate, balanced, fast, not 'quick'"):
         ReferenceSegmenter.from_pretrained(preset="quick")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="precision must be one of float32, bfloat16, tf32, not 'half'"):
         ReferenceSegmenter.from_pretrained("nano", precision="half")  # type: ignore[arg-type]
-    given = ("--reference", f"x:{photo.path}:point=1,1", "--images", photo.path, "--out", "out", "--preset")
-    for options, reason in ((["quick"], "quick"), (["fast", "--nano"], "leave one of them out")):
-        assert reason in refusal("segment", *given, *options)
 
 
 def test_a_preset_downloads_its_two_checkpoints(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -159,20 +155,6 @@ def test_the_compiled_decoder_sees_padded_batches_of_one_size(
     assert options == [{"dynamic": False, "mode": None}]
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.predicted_iou, expected.predicted_iou)
-
-
-def test_both_encoders_are_compiled_before_the_first_image_and_runs_are_others(
-    photo: Photo, monkeypatch: Patch
-) -> None:
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
-    segmenter = nano_segmenter(2)
-    segmenter.add_reference("thing", photo.path, photo.mask)
-    before, found = depends_on(segmenter), segmenter.segment(photo.path, threshold=0)
-    assert segmenter.compile() > 0
-    assert len(compiled) == 2
-    assert depends_on(segmenter) == {**before, "compile": True}
-    assert segmenter.segment(photo.path, threshold=0).to_coco() == found.to_coco()
 
 
 @pytest.mark.slow

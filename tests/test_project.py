@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -52,27 +53,24 @@ def test_a_new_step_replaces_the_undone_ones_and_ids_are_not_used_twice(project:
 
 
 def test_another_process_finds_every_step_that_was_done(project: Project) -> None:
-    project.do(Step("one", add=[boat(1, reference=False)], thresholds={"boat": 0.25}))
+    project.do(Step("one", add=[boat(1, reference=False)], thresholds={"boat": 0.25}, colors={"boat": "#ff0080"}))
     project.do(Step("two", add=[boat(2, 9)]))
     project.undo()
     again = Project(project.path)
     assert (again.annotations, again.thresholds) == (project.annotations, {"boat": 0.25})
+    assert again.colors == {"boat": "#ff0080"}
     assert again.redo() is not None
     assert again.of_photo("sea.jpg") == [boat(1, reference=False), boat(2, 9)]
 
 
-def test_a_color_of_a_class_is_kept_and_undone_and_projects_without_colors_are_read(project: Project) -> None:
-    project.do(Step("boat: color #ff0080", colors={"boat": "#ff0080"}))
-    project.do(Step("boat is called ship", colors={"boat": None, "ship": "#ff0080"}))
-    assert Project(project.path).colors == {"ship": "#ff0080"}
-    project.undo()
-    assert project.colors == {"boat": "#ff0080"}
-    project.undo()
-    assert project.colors == {}
+@pytest.mark.parametrize(("field", "value"), [("colors", {"boat": "#ff0080"}), ("reviewed", {"1 a": True})])
+def test_projects_of_versions_without_a_field_are_read(project: Project, field: str, value: Any) -> None:
+    project.do(Step("boat: shown", add=[boat(1)], **{field: value}))
     content = json.loads(project.path.read_text())
-    older = [{key: value for key, value in step.items() if key != "colors"} for step in content["steps"]]
-    project.path.write_text(json.dumps({**content, "done": 2, "steps": older}))
-    assert Project(project.path).colors == {}
+    del content["steps"][0][field]
+    project.path.write_text(json.dumps(content))
+    again = Project(project.path)
+    assert ({*getattr(again, field)}, list(again.annotations)) == (set(), [1])
 
 
 def test_a_step_that_cannot_be_written_changes_nothing(project: Project, monkeypatch: Patch) -> None:

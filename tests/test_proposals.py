@@ -18,7 +18,7 @@ from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.networks.build import build_sam2
-from tests.conftest import DATA, Arguments, Capture, Checkpoints, Photo, Refusal, assert_same_results, recorded, results
+from tests.conftest import DATA, Arguments, Capture, Checkpoints, Photo, assert_same_results, recorded, results
 
 PROPOSALS = "--model.init_args.model_cfg.proposals"
 QUALITY = "--model.init_args.model_cfg.sam2_infer_cfgs.quality"
@@ -181,20 +181,3 @@ def test_segment_reads_proposals_by_file_name_and_says_where_instances_are_from(
     assert '"source": "boxes.json"' in (tmp_path / "out" / "index.html").read_text()
     run = json.loads((tmp_path / "out" / "run.json").read_text())["segment"]
     assert sum(run["instances_by_source"].values()) == len(found)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--proposals", "none.json"], "file not found: none.json"),
-        (["--proposals", "owl"], "no source of proposals is called 'owl'"),
-        (["--proposals", "grid", "--proposals", "grid"], "--proposals names a source twice"),
-        (["--proposals", "boxes.json", "--tiles", "2"], "--tiles needs --proposals grid"),
-    ],
-)
-def test_mistakes_in_proposals_are_found_before_anything_is_loaded(
-    options: list[str], message: str, photo: Photo, tmp_path: Path, refusal: Refusal
-) -> None:
-    shown = ["segment", "--reference", photo.reference(), "--images", photo.path, "--nano", "--out", tmp_path / "out"]
-    assert message in refusal(*map(str, shown), *options)
-    assert not (tmp_path / "out").exists()

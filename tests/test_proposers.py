@@ -23,6 +23,7 @@ from no_time_to_train.method.beyond.given import Given
 from no_time_to_train_extras.proposers import SOURCES, build_source
 from no_time_to_train_extras.proposers.everything import Everything, build_generator
 from no_time_to_train_extras.proposers.exemplars import Exemplar, Sam3Exemplars, draw_canvas
+from tests.attacks.test_cases import cases_in, says
 from tests.conftest import Patch
 from tests.tiny_proposers import save_mm_grounding_dino, save_owlv2, save_sam3
 
@@ -286,20 +287,12 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: Patch, na
     assert command in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("owl", "no source of proposals is called 'owl'; did you mean 'owlv2'"),
-        ("owlv2=/no/such/folder", "folder not found: /no/such/folder; give owlv2=FOLDER"),
-        ("sam=nowhere.pth", "checkpoint not found: nowhere.pth"),
-        ("sam=sam_vit_b_01ec64.pth", "no-time-to-train download sam_vit_b .*; or give sam=FILE"),
-        ("mobile_sam=nowhere.pt", "checkpoint not found: nowhere.pt; get it from https://github.com/"),
-    ],
-)
-def test_mistakes_in_sources_and_missing_checkpoints_are_one_line(monkeypatch: Patch, spec: str, message: str) -> None:
+@pytest.mark.parametrize("case", cases_in("sources"))
+def test_mistakes_in_sources_and_missing_checkpoints_are_one_line(monkeypatch: Patch, case: dict[str, Any]) -> None:
     monkeypatch.setattr("no_time_to_train_extras.proposers.find_spec", lambda name: name)  # as if all were installed
-    with pytest.raises(UserError, match=message) as caught:
-        build_source(spec)
+    with pytest.raises(UserError) as caught:
+        build_source(case["source"])
+    assert says(case["refused"], str(caught.value))
     assert "\n" not in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from no_time_to_train.commands.reference_option import parse
 from no_time_to_train.data.reference_forms import Reference, find_references, image_files
 from no_time_to_train.errors import UserError, UserNotice
-from tests.conftest import DATA, Photo
+from tests.conftest import DATA, Patch, Photo
 from tests.reference_folders import LABEL, class_folder, coco, labelme, write, yolo
 
 
@@ -44,21 +44,6 @@ def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path)
 )
 def test_a_reference_on_the_command_line(text: str, expected: Reference) -> None:
     assert parse(text).reference() == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        *((text, "") for text in ("boat", "boat:a.jpg:bx=1", "boat:a.jpg:box=1,2,3", "boat:a:point=x,y", ":a:point=1")),
-        ("boat:a.jpg:negative_point=7,8", "boat:a.jpg: .*give a point on the object or a box as well"),
-        ("boat:a.jpg:mask=whole:point=7,8", "boat:a.jpg: a point is used without a mask"),
-        ("boat:a.jpg:point=7,8:point=9", "point needs 2 numbers in pixels, not '9'"),
-        ("boat:a.jpg:box=1,2,3,4:box=1,2,3,4", "write LABEL:IMAGE"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_explained(text: str, complaint: str) -> None:
-    with pytest.raises(UserError, match=f"--reference .*{complaint}"):
-        parse(text).reference()
 
 
 def test_the_ids_and_the_order_of_classes_are_those_of_the_annotations(photo: Photo, tmp_path: Path) -> None:
@@ -118,9 +103,7 @@ def test_an_image_that_is_not_there_is_named(name: str, complaint: str, tmp_path
         find_references(tmp_path)
 
 
-def test_the_images_of_annotations_in_many_folders_are_listed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_images_of_annotations_in_many_folders_are_listed_once(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "photos").mkdir()
     for name in "abcdefgh":
         Image.new("RGB", (20, 20)).save(tmp_path / f"photos/{name}.png")

@@ -29,21 +29,16 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.settings import CONTEXT_RATIO
 from no_time_to_train.networks.registry import default_context_ratio
+from tests.attacks.test_cases import cases_in, says
 from tests.conftest import DATA, Arguments, Capture, Checkpoints, Patch, Photo, assert_same_results, results
 
 COARSE = Settings(points_per_side=8)
 
 
-@pytest.fixture(scope="module")
-def networks(nano_checkpoints: Checkpoints) -> ReferenceSegmenter:
-    return ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=COARSE)
-
-
 @pytest.fixture
-def segmenter(networks: ReferenceSegmenter) -> ReferenceSegmenter:
-    """The networks with an empty memory."""
-    networks.memory = None
-    return networks
+def segmenter(nano_checkpoints: Checkpoints) -> ReferenceSegmenter:
+    """The seeded networks with an empty memory."""
+    return ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=COARSE)
 
 
 def same(ours: Instances, theirs: Instances) -> bool:
@@ -135,37 +130,16 @@ def test_a_class_is_added_to_a_memory_without_the_images_of_the_others(
     assert segmenter.memory.counts.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "complaint"),
-    [
-        ({"mask": "whole", "point": (12, 12)}, "a point is used without a mask"),
-        ({"mask": np.ones((5, 9))}, r"the mask is 9x5 pixels, its image \d+x\d+: is it the mask of another image\?"),
-        ({"mask": np.zeros((5, 9))}, "the mask is empty"),
-        ({"box": (5000, 5000, 6000, 6000)}, r"box 5000,5000,6000,6000 \(x1,y1,x2,y2\) holds no pixel"),
-        ({"box": (90, 90, 20, 20)}, r"box 90,90,20,20 \(x1,y1,x2,y2\) ends before it begins"),
-        ({"box": (1, 2, 3)}, r"box \(1, 2, 3\) is not x1, y1, x2, y2: give four numbers"),
-        ({"box": np.eye(4)}, "is not x1, y1, x2, y2"),
-        ({"box": "9,9,20,20"}, "is not x1, y1, x2, y2"),
-        *(({"box": (0, 0, 10, far)}, "give four numbers in pixels") for far in (1e300, float("inf"), float("nan"))),
-        *(({"point": (far, 1)}, "give two numbers in pixels") for far in (1e9, float("inf"), float("nan"))),
-        ({"mask": np.ones((90, 120)), "box": (1, 2, 3)}, "is not x1, y1, x2, y2"),
-        ({"point": (-1, 5)}, "point -1,5 .* lies outside"),
-        ({"point": [3]}, r"point \[3\] is not x, y: give two numbers"),
-        ({"point": [[3, 5]]}, "is not x, y"),
-        ({"points": 5}, r"points 5 are not a list: give \[\(x, y\), ...\]"),
-        ({"points": (3, 5)}, "point 3 is not x, y"),
-        ({"points": [(3, 5), (-1, 5)]}, "point -1,5 .* lies outside"),
-        ({"points": [(3, 5)], "negative_points": [(5000, 5)]}, "point 5000,5 .* lies outside"),
-        ({"negative_points": [(12, 12)]}, "give a point on the object or a box as well"),
-        ({"mask": np.ones((90, 120)), "negative_points": [(12, 12)]}, "a point is used without a mask"),
-        ({"mask": 5}, "an object of type int is not an image: give a path, a PIL image, an array or a tensor"),
-    ],
-)
+@pytest.mark.parametrize("case", cases_in("prompts"))
 def test_a_mistake_in_a_reference_is_explained(
-    segmenter: ReferenceSegmenter, photo: Photo, prompt: dict[str, Any], complaint: str
+    segmenter: ReferenceSegmenter, photo: Photo, case: dict[str, Any]
 ) -> None:
-    with pytest.raises(UserError, match=complaint):
+    prompt = case["prompt"]
+    if isinstance(prompt.get("mask"), list):
+        prompt = {"mask": np.array(prompt["mask"])}
+    with pytest.raises(UserError) as error:
         segmenter.add_reference("thing", photo.path, **prompt)
+    assert says(case["refused"], str(error.value))
     assert segmenter.memory is None
 
 

@@ -33,6 +33,7 @@ def test_thresholds_of_drawn_scenes_are_within_0_05_of_the_best_f1_and_their_pre
         right = np.arange(len(scores)) < len(one["right"])
         best = max(f1(scores, right, one["objects"], value) for value in scores)
         differences.append(best - f1(scores, right, one["objects"], found.score))
+        assert found.precision_at_least <= found.precision
         low, high = found.precision_interval
         inside += low <= right[scores >= found.score].mean() <= high + 1e-9
     assert np.mean(differences) <= 0.05
@@ -65,8 +66,3 @@ def test_the_interval_of_the_precision_allows_for_few_references_and_for_misjudg
         low, high = wilson(found.precision, 5)[0], wilson((5 + perhaps) / (5 + perhaps + wrong), 5)[1]
         assert found.precision_interval == pytest.approx((low, high)), "masks of unknown truth are no trials"
     assert threshold([], LOW).precision_interval[1] == pytest.approx(1), "nothing speaks against a perfect precision"
-
-
-def test_precision_at_least_is_not_above_precision() -> None:
-    found = threshold([0.6, 0.45], [*LOW, 0.5])
-    assert found.precision_at_least <= found.precision < 1

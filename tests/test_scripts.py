@@ -17,7 +17,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.commands import build_parser
 from scripts import config_table
 from tests import small_sets
-from tests.conftest import Capture, Checkpoints, Patch
+from tests.conftest import Capture, Checkpoints, Patch, model_options
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -36,8 +36,7 @@ def script(tmp_path: Path, program: str, nano_checkpoints: Checkpoints) -> Scrip
         "dataset_cfgs.test.image_size": 256,
         "data_load_cfgs.workers": 0,
     }
-    options = [word for key, value in settings.items() for word in (f"--model.init_args.{key}", str(value))]
-    options += ["--trainer.accelerator", "cpu"]
+    options = [*model_options(settings), "--trainer.accelerator", "cpu"]
 
     def run(name: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

@@ -1,6 +1,5 @@
 """``segment``: from references to results in one command; every output is read back by readers other than our own."""
 
-import csv
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserNotice
-from tests.conftest import Capture, Checkpoints, Photo, Refusal
+from tests.conftest import Capture, Checkpoints, Photo, Refusal, read_table
 from tests.reference_folders import LABEL, box, class_folder, coco, labelme, yolo
 from tests.stand_in import write_video
 
@@ -67,11 +66,6 @@ def out(photo: Photo, photos: Path, options: list[str], tmp_path_factory: pytest
 def results(out: Path) -> COCO:
     """The results as pycocotools reads them."""
     return COCO(out / "images.json").loadRes(str(out / "results.json"))
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def by_name(results: COCO) -> dict[str, list[dict]]:
@@ -205,39 +199,6 @@ def test_tiles_are_suggested_for_large_images_in_which_nothing_is_found(
     words = ["segment", "--reference", photo.reference("a"), "--images", str(tmp_path / "large.png"), *nano_options]
     main([*words, "--threshold", "1", "--out", str(tmp_path / "out")])
     assert "note: nothing was found in 1 large image: small objects may need --tiles 3" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "nothing to look for: give --references"),
-        ("--memory m --check-references", "--show-references needs references"),
-        ("--memory m", "nothing to do: give --images"),
-        ("--memory m --images x", "--out is missing"),
-        ("--references {empty} --images {empty} --out y", "empty holds no references: give a folder"),
-        ("--references gone --images x --out y", "references not found: gone"),
-        ("--memory gone.memory --images x --out y", "memory not found: gone.memory"),
-        ("--reference thing:gone.png:mask={text} --save-memory y", "file not found: gone.png"),
-        ("{given} --save-memory /nonexist/a.memory", "there is no folder /nonexist"),
-        ("{given} --save-memory y/a --out .", "there is no folder y"),
-        ("{given} --save-memory a --out .", "gets its own references.memory"),
-        ("{given} --images {empty} --out {text}", "a.txt is a file"),
-        ("{given} --images {empty} --out y", "hold no image and no video"),
-        ("{given} --images gone*.jpg --out y", "there is no such file or folder"),
-        ("{given} --images {text} --out y", "not an image or a video by its ending"),
-        ("{given} --save-memory y", "is it the mask of another image?"),
-        ("--reference {image}:box=900,900,950,950 --save-memory y", "holds no pixel of the 120x90 image"),
-    ],
-)
-def test_a_mistake_ends_in_one_line(
-    arguments: str, message: str, photo: Photo, nano_options: list[str], tmp_path: Path, refusal: Refusal
-) -> None:
-    names = {"empty": tmp_path / "empty", "image": f"thing:{photo.path}", "text": tmp_path / "a.txt"}
-    names["given"] = f"--reference {names['image']}:mask={tmp_path / 'other.png'}"
-    names["text"].write_text("")
-    names["empty"].mkdir()
-    Image.new("L", (7, 5), 255).save(tmp_path / "other.png")
-    assert message in refusal("segment", *arguments.format(**names).split(), *nano_options)
 
 
 def test_references_are_checked_on_a_page_that_does_not_stop_the_run(

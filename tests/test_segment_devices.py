@@ -17,6 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from tests.conftest import Capture
 from tests.stand_in import files_of
 
 ROOT = Path(__file__).parent.parent
@@ -119,9 +120,7 @@ def test_a_run_on_several_machines_says_where_and_how_long_it_waits_for_the_othe
         ),
     ],
 )
-def test_devices_that_cannot_be_had_are_said(
-    device: str, message: str, words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_devices_that_cannot_be_had_are_said(device: str, message: str, words: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit):
         main([*words, "--out", "nowhere", "--device", device, "--devices", "2"])
     assert message in capsys.readouterr().err

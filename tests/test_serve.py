@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +24,8 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
 from no_time_to_train.data.instances import coco_content
-from tests.conftest import Patch, Photo, Refusal, nano_segmenter
+from tests.attacks.test_cases import cases_in
+from tests.conftest import Patch, Photo, nano_segmenter
 from tests.web import free_port
 
 pytest.importorskip("fastapi", reason="the server's extra is not installed")
@@ -137,26 +137,16 @@ def test_memories_are_listed_with_their_classes(url: str) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "headers", "status", "detail"),
-    [
-        ("/segment", b"no image", {}, 400, "image that was sent cannot be read: it is broken"),
-        ("/segment", b"", {}, 400, "there is no image"),
-        ("/segment?threshold=2", b"x", {}, 400, "threshold: Input should be less than or equal to 1"),
-        ("/segment?treshold=0.4", b"x", {}, 400, "there is no parameter 'treshold'; did you mean 'threshold'?"),
-        ("/segment", b"x", {"Host": "evil.com"}, 403, "this server is not 'evil.com'"),
-        ("/segment", b"x", {"Origin": "http://evil.com"}, 403, "another page may not use this server"),
-        ("/segment", b"x" * (LARGEST + 1), {}, 413, f"a request has at most {LARGEST} bytes"),
-        ("/v1/predict", b'{"model": "things", "image": "?"}', {"Content_Type": "application/json"}, 400, "not base64"),
-        ("/v1/predict", b'{"model": "things"}', {"Content_Type": "application/json"}, 400, "image: Field required"),
-    ],
-)
-def test_what_cannot_be_answered_is_refused_in_one_line(
-    url: str, path: str, body: bytes, headers: dict[str, str], status: int, detail: str
-) -> None:
-    answer = call(url, path, body, **headers)
-    assert answer.status_code == status
-    assert detail in answer.json()["detail"]
+@pytest.mark.parametrize("case", cases_in("serve_requests"))
+def test_what_cannot_be_answered_is_refused_in_one_line(url: str, case: dict[str, Any]) -> None:
+    answer = call(url, case["path"], case["body"].encode(), **case["headers"])
+    assert answer.status_code == case["status"]
+    assert case["refused"] in answer.json()["detail"]
+
+
+def test_a_body_that_is_too_large_is_refused(url: str) -> None:
+    answer = call(url, "/segment", b"x" * (LARGEST + 1))
+    assert (answer.status_code, answer.json()["detail"]) == (413, f"a request has at most {LARGEST} bytes")
 
 
 def test_an_image_with_too_many_pixels_is_refused(url: str, content: bytes, monkeypatch: Patch) -> None:
@@ -337,23 +327,3 @@ def test_a_server_that_is_stopped_answers_what_it_has_accepted(photo: Photo, con
         server.wait(timeout=30)
     with pytest.raises(httpx.ConnectError):
         call(url, "/health")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("", "nothing to look for: give --memory"),
-        ("--memory nowhere.memory", "memory not found: nowhere.memory"),
-        ("--memory a.memory --host 0.0.0.0", "--host 0.0.0.0 lets other computers in: set NO_TIME_TO_TRAIN_TOKEN"),
-        ("--memory a.memory --token x --no-token", "--no-token contradicts --token"),
-        ("--memory a.memory b/a.memory --nano", "memories have the names of their files"),
-    ],
-)
-def test_mistakes_are_found_before_the_networks_are_loaded(
-    options: str, message: str, tmp_path: Path, monkeypatch: Patch, refusal: Refusal
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.memory", "b/a.memory"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"PK\x05\x06" + bytes(18))  # an archive without files
-    assert message in refusal("serve", *options.split())

@@ -15,7 +15,7 @@ from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, ProposalCache
 from tests import small_sets
-from tests.conftest import DATA, Capture, Checkpoints, stage_arguments
+from tests.conftest import DATA, Capture, Checkpoints, model_options, stage_arguments
 
 SIDE = small_sets.SIDE
 
@@ -116,16 +116,13 @@ def test_the_stages(tmp_path: Path, nano_checkpoints: Checkpoints, capsys: Captu
     ids = [image["id"] for image in data["images"]]
     data["annotations"] = [a for a in data["annotations"] if a["image_id"] in ids]
     (tmp_path / "targets.json").write_text(json.dumps(data))
-    filled, processed, model = str(tmp_path / "memory.ckpt"), str(tmp_path / "processed.ckpt"), "--model.init_args"
+    filled, processed = str(tmp_path / "memory.ckpt"), str(tmp_path / "processed.ckpt")
 
     def run(stage: str, folder: str, *options: str, root: Path = larger) -> str:
-        main([
-            *stage_arguments(stage, nano_checkpoints, tmp_path / folder),
-            *(f"{model}.dataset_cfgs.fill_memory.root", str(root), f"{model}.dataset_cfgs.test.root", str(root)),
-            *(f"{model}.dataset_cfgs.test.json_file", str(tmp_path / "targets.json")),
-            *(f"{model}.model_cfg.sam2_infer_cfgs.points_per_side", "4"),
-            *options,
-        ])  # fmt: skip
+        keys = {f"dataset_cfgs.{part}.root": root for part in ("fill_memory", "test")}
+        keys |= {"dataset_cfgs.test.json_file": tmp_path / "targets.json"}
+        keys |= {"model_cfg.sam2_infer_cfgs.points_per_side": 4}
+        main([*stage_arguments(stage, nano_checkpoints, tmp_path / folder, keys), *options])
         return capsys.readouterr().out
 
     rescale, images = ["--size-mismatch", "rescale"], "had another size than the annotation file states"
@@ -135,11 +132,10 @@ def test_the_stages(tmp_path: Path, nano_checkpoints: Checkpoints, capsys: Captu
     assert torch.nn.functional.cosine_similarity(*vectors).min() > 0.9
     run("postprocess_memory", "", "--ckpt_path", filled, "--out_path", processed)
 
-    cache = ["--ckpt_path", processed, f"{model}.cache_dir", str(tmp_path / "cache")]
-    out = run(
-        *("test", "first", *cache, *rescale, f"{model}.model_cfg.test.online_vis", "true"),
-        *(f"{model}.model_cfg.exp_folder", str(tmp_path / "exp"), f"{model}.model_cfg.dataset_name", "scenes"),
-    )
+    cache = ["--ckpt_path", processed, *model_options({"cache_dir": tmp_path / "cache"})]
+    shown = {"test.online_vis": "true", "exp_folder": tmp_path / "exp", "dataset_name": "scenes"}
+    pictured = model_options({f"model_cfg.{key}": value for key, value in shown.items()})
+    out = run("test", "first", *cache, *rescale, *pictured)
     assert f"1 image {images}" in out
     assert "SEGM RESULTS" in out
     results = json.loads((tmp_path / "first" / "results.json").read_text())

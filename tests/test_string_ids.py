@@ -51,15 +51,10 @@ def test_the_stages(tmp_path: Path, nano_checkpoints: Checkpoints) -> None:
     filled, processed = str(tmp_path / "memory.ckpt"), str(tmp_path / "processed.ckpt")
 
     def run(stage: str, folder: Path, *options: str) -> None:
-        cfgs, model_cfg = "--model.init_args.dataset_cfgs", "--model.init_args.model_cfg"
-        main([
-            *stage_arguments(stage, nano_checkpoints, folder),
-            *(f"{cfgs}.fill_memory.json_file", str(folder / "references.json")),
-            *(f"{cfgs}.fill_memory.memory_pkl", str(folder / "set.json")),
-            *(f"{cfgs}.test.json_file", str(folder / "targets.json")),
-            *(f"{model_cfg}.sam2_infer_cfgs.points_per_side", "4", f"{model_cfg}.test.online_vis", "true"),
-            *options,
-        ])  # fmt: skip
+        files = {"fill_memory.json_file": "references", "fill_memory.memory_pkl": "set", "test.json_file": "targets"}
+        keys = {f"dataset_cfgs.{key}": folder / f"{name}.json" for key, name in files.items()}
+        keys |= {"model_cfg.sam2_infer_cfgs.points_per_side": 4, "model_cfg.test.online_vis": "true"}
+        main([*stage_arguments(stage, nano_checkpoints, folder, keys), *options])
 
     run("fill_memory", tmp_path / "strings", "--out_path", filled)
     run("postprocess_memory", tmp_path / "strings", "--ckpt_path", filled, "--out_path", processed)

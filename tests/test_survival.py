@@ -14,23 +14,11 @@ import pytest
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.journal import Journal
-from tests.conftest import DATA, Checkpoints, assert_same_results, stage_arguments
+from tests.conftest import DATA, Checkpoints, Command, assert_same_results, stage_arguments
 from tests.test_stages import start
 
 KILLS = 12
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Stage = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def command(program: str) -> Command:
-    """Runs ``no-time-to-train`` with arguments; keywords are added to the environment."""
-
-    def run(arguments: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
-        words, variables = [*program.split(), *arguments], {**os.environ, **environment}
-        return subprocess.run(words, env=variables, capture_output=True, text=True, timeout=300)
-
-    return run
 
 
 @pytest.fixture(scope="module")

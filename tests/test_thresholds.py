@@ -16,16 +16,9 @@ from tests.conftest import Capture, Patch, nano_segmenter
 from tests.test_measure_references import RINGS, STRIPES, write_references
 
 
-@pytest.fixture(scope="module")
-def networks() -> ReferenceSegmenter:
-    return nano_segmenter(6)
-
-
 @pytest.fixture
-def segmenter(networks: ReferenceSegmenter) -> ReferenceSegmenter:
-    """The networks with an empty memory."""
-    networks.set_memory(None)
-    return networks
+def segmenter() -> ReferenceSegmenter:
+    return nano_segmenter(6)
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +76,13 @@ def test_automatic_thresholds_follow_the_memory(segmenter: ReferenceSegmenter, f
 
 def test_measuring_with_guided_prompts_changes_no_state(segmenter: ReferenceSegmenter, folder: Path) -> None:
     references, networks = find_references(folder).references, segmenter.segmenter
-    settings = networks.settings
     segmenter.add_references(references)
     networks.settings = Settings(points_per_side=6, prompts="guided")
-    try:
-        memory, prototypes, guided = segmenter.memory, networks.prototypes, networks.settings
-        kept = prototypes.clone()
-        segmenter.measure_references(references, each=False)
-        assert (segmenter.memory, networks.prototypes, networks.settings) == (memory, prototypes, guided)
-        assert prototypes.equal(kept)
-    finally:
-        networks.settings = settings
+    memory, prototypes, guided = segmenter.memory, networks.prototypes, networks.settings
+    kept = prototypes.clone()
+    segmenter.measure_references(references, each=False)
+    assert (segmenter.memory, networks.prototypes, networks.settings) == (memory, prototypes, guided)
+    assert prototypes.equal(kept)
 
 
 def test_old_names_give_the_same_with_a_warning(segmenter: ReferenceSegmenter, folder: Path) -> None:

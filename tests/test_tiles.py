@@ -19,7 +19,7 @@ from no_time_to_train.method.fast import mask_logits
 from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.proposals import Proposals
 from no_time_to_train.method.segmenter import describe_proposals
-from no_time_to_train.method.target_image import resize_to_square, target_tensor
+from no_time_to_train.method.target_image import resize_to_square
 from no_time_to_train.method.upsample import upsample
 from tests.conftest import Patch, Photo, nano_segmenter
 
@@ -147,19 +147,6 @@ def shown(photo: Photo) -> Shown:
         return segmenter
 
     return of
-
-
-def test_one_tile_gives_what_the_method_gives(shown: Shown, photo: Photo) -> None:
-    image = np.asarray(Image.open(photo.path))
-    segmenter = shown(tiles=1, tile_overlap=0.7).segmenter
-    proposals = segmenter.proposer(target_tensor(image, 256))
-    features = segmenter.encoder.feature_map(target_tensor(image, 256)[None])[0]
-    expected = describe_proposals(proposals, features, *image.shape[:2])
-    found = segmenter.describe(target_squares(image, 256), *image.shape[:2])
-    for name in ("predicted_iou", "boxes", "vectors"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
-    rows = torch.arange(len(found))
-    np.testing.assert_array_equal(found.upsampled_masks(rows), expected.upsampled_masks(rows))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 2), (5, 300)])

@@ -1,14 +1,15 @@
 """References as annotation tools export them: each shape is read exactly, and what is not understood is no class.
 
-The folders of ``data/exports`` are as the tools write them. Their images are 60 x 40 pixels, and the object of most is
-RECTANGLE, of which PIXELS is the mask. Those of ``data/no_exports`` cannot be understood.
+The folders of ``data/exports`` are as the tools write them; ``data/exports.jsonl`` says what each holds: the label and
+the mask, box or points of each object, and how many shapes are passed over. Their images are 60 x 40 pixels, and the
+object of most is RECTANGLE. Those of ``data/no_exports`` cannot be understood.
 """
 
 import json
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,18 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObje
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.memory_bank import Category
+from tests.attacks.test_cases import says
 from tests.conftest import DATA
 from tests.reference_folders import write
 
 EXPORTS = DATA / "exports"
+
+
+def folders_of(name: str) -> list[Any]:
+    """What the folders of ``data/NAME`` hold, of ``data/NAME.jsonl``."""
+    lines = (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [pytest.param(json.loads(line), id=json.loads(line)["folder"]) for line in lines]
+
 
 #: x1, y1, x2, y2, ends excluded.
 RECTANGLE = (10, 8, 40, 20)
@@ -41,117 +50,36 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> NDArray[np.bool_]:
 
 
 PIXELS = pixels(*RECTANGLE)
-HOLED = PIXELS & ~pixels(20, 10, 30, 16)
-
-#: A box of 20 x 10 pixels that was turned about its center (30, 20) by 90 degrees.
-TURNED = pixels(25, 10, 35, 30)
-
-#: A label and what marks its object: a mask, a box, or points.
-Expected = tuple[str, Any]
-
-
-class Export(NamedTuple):
-    """The form that is found in a folder, its objects, and how many shapes are passed over."""
-
-    form: str
-    objects: list[Expected]
-    skipped: int = 0
-
-
-ELLIPSE: Expected = ("ellipse", ellipse(30, 20, 20, 10))
-VIA: list[Expected] = [("polygon", PIXELS), ("rect", RECTANGLE), ELLIPSE, ("point", [(30, 20)])]
-DARWIN: list[Expected] = [("polygon", HOLED), ("box", RECTANGLE), ELLIPSE, ("mask", PIXELS)]
-LABEL_STUDIO: list[Expected] = [
-    *[("box", (20, 10, 30, 30)), ("turned", pixels(0, 10, 20, 20)), ("polygon", PIXELS), ("brush", PIXELS)],
-    *[ELLIPSE, ("point", [(30, 20)])],
-]
-CVAT: list[Expected] = [
-    *[("box", RECTANGLE), ("turned", TURNED), ("polygon", PIXELS), ("mask", PIXELS), ("parts", PIXELS)],
-    *[ELLIPSE, ("points", [(12, 9), (30, 15)])],
-]
-X_ANYLABELING: list[Expected] = [
-    *[("polygon", PIXELS), ("box", RECTANGLE), ("turned", PIXELS), ("quadrilateral", PIXELS)],
-    *[("circle", ellipse(30, 20, 10, 10)), ("point", [(30, 20)]), ("parts", PIXELS)],
-]
-LABELME: list[Expected] = [
-    *[("polygon", PIXELS), ("rectangle", RECTANGLE), ("oriented_rectangle", TURNED), ("rotation", TURNED)],
-    *[("circle", ellipse(30, 20, 10, 10)), ("point", [(30, 20)]), ("points", [(12, 9), (30, 15)])],
-    ("two points", [(12, 9), (30, 15)]),
-]
-BOX: list[Expected] = [("boat", RECTANGLE)]
-MASK: list[Expected] = [("boat", PIXELS)]
 CORNER = pixels(50, 30, 60, 40)
-TWO_MASKS: list[Expected] = [*MASK, ("boat", CORNER)]
-CLASSES: list[Expected] = [*MASK, ("boat", pixels(45, 0, 50, 9)), ("bird", pixels(0, 30, 9, 40))]
-
-FLOWER = "rote Blüte"
-
-READ: dict[str, Export] = {
-    "class folder": Export("one folder per class", [(FLOWER, PIXELS)]),
-    "cut-outs": Export("one folder per class", [(FLOWER, PIXELS)]),
-    "LabelMe masks": Export("LabelMe json", [(FLOWER, PIXELS)]),
-    "COCO RLE": Export("COCO json", [(FLOWER, PIXELS)]),
-    "COCO uncompressed RLE": Export("COCO json", [(FLOWER, PIXELS)]),
-    "COCO boxes": Export("COCO json", [(FLOWER, RECTANGLE)]),
-    "Pascal VOC": Export("Pascal VOC xml", [(FLOWER, RECTANGLE)]),
-    "YOLO boxes": Export("YOLO txt", [(FLOWER, RECTANGLE)]),
-    "Label Studio JSON": Export("Label Studio json", LABEL_STUDIO, 1),
-    "Label Studio minimal": Export("Label Studio json", LABEL_STUDIO[:1]),
-    "Label Studio COCO": Export("COCO json", MASK),
-    "Label Studio YOLO": Export("YOLO txt", BOX),
-    "Label Studio VOC": Export("Pascal VOC xml", BOX),
-    "CVAT COCO": Export("COCO json", [*MASK, *MASK]),
-    "CVAT XML": Export("CVAT for images xml", CVAT, 1),
-    "CVAT masks": Export("mask images", CLASSES),
-    "CVAT YOLO": Export("YOLO txt", BOX),
-    "LabelMe 3.0": Export("LabelMe 3.0 xml", [("polygon", PIXELS), ("box", RECTANGLE), ("mask", PIXELS)]),
-    "Datumaro": Export("Datumaro json", [("box", RECTANGLE), ("mask", PIXELS), ("polygon", PIXELS)], 1),
-    "CreateML": Export("CreateML json", BOX),
-    "VIA JSON": Export("VIA json", VIA, 1),
-    "VIA project": Export("VIA json", VIA, 1),
-    "VIA CSV": Export("VIA csv", VIA, 1),
-    "makesense VGG": Export("VIA json", MASK),
-    "makesense YOLO": Export("YOLO txt", BOX),
-    "makesense CSV": Export("CSV of boxes", BOX),
-    "Roboflow CSV": Export("CSV of boxes", BOX),
-    "Supervisely": Export("Supervisely json", [("polygon", HOLED), ("box", RECTANGLE), ("bitmap", PIXELS)], 1),
-    "Darwin 1": Export("V7 Darwin json", DARWIN, 1),
-    "Darwin 2": Export("V7 Darwin json", DARWIN, 1),
-    "LabelMe shapes": Export("LabelMe json", LABELME, 2),
-    "X-AnyLabeling": Export("LabelMe json", X_ANYLABELING, 1),
-    "FiftyOne YOLO": Export("YOLO txt", BOX),
-    "YOLO pose": Export("YOLO txt", BOX),
-    "YOLO pose without kpt_shape": Export("YOLO txt", BOX),
-    "YOLO OBB": Export("YOLO txt", [("boat", TURNED)]),
-    "YOLO polygon with a confidence": Export("YOLO txt", MASK),
-    "VOC with masks": Export("Pascal VOC xml", [("boat", HOLED)]),
-    "VOC with masks of classes": Export("Pascal VOC xml", [("boat", HOLED)]),
-    "Roboflow masks": Export("mask images", [*MASK, ("bird", CORNER)]),
-    "one mask per object": Export("one folder per class", TWO_MASKS),
-    "Data Science Bowl 2018": Export("mask images", [("object", PIXELS)] * 2),
-    "numbers of objects": Export("one folder per class", TWO_MASKS),
-    "colors of objects": Export("one folder per class", TWO_MASKS),
-    "opaque mask": Export("one folder per class", MASK),
-    "images and masks": Export("mask images", [("object", PIXELS)] * 2),
-    "images, masks and names": Export("mask images", [*MASK, *MASK]),
+HOLED = PIXELS & ~pixels(20, 10, 30, 16)
+#: The masks that ``data/exports.jsonl`` names. The turned ones are of boxes that were turned about their centers.
+MASKS = {
+    "rectangle": PIXELS,
+    "rectangle with a hole": HOLED,
+    "turned": pixels(25, 10, 35, 30),
+    "turned square": pixels(0, 10, 20, 20),
+    "corner": pixels(50, 30, 60, 40),
+    "strip": pixels(45, 0, 50, 9),
+    "lower left": pixels(0, 30, 9, 40),
+    "ellipse": ellipse(30, 20, 20, 10),
+    "circle": ellipse(30, 20, 10, 10),
 }
 
 
-@pytest.mark.parametrize("name", READ)
-def test_the_export_of_a_tool_is_read_exactly(name: str) -> None:
-    form, objects, skipped = READ[name]
+@pytest.mark.parametrize("case", folders_of("exports"))
+def test_the_export_of_a_tool_is_read_exactly(case: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserNotice)
-        found = find_references(EXPORTS / name)
-    assert found.form == form
-    assert [one.label for one in found.references] == [label for label, _ in objects]
-    assert sum(found.skipped.values()) == skipped
-    for reference, (label, expected) in zip(found.references, objects, strict=True):
+        found = find_references(EXPORTS / case["folder"])
+    assert found.form == case["form"]
+    assert [one.label for one in found.references] == [label for label, _ in case["objects"]]
+    assert sum(found.skipped.values()) == case.get("skipped", 0)
+    for reference, (label, expected) in zip(found.references, case["objects"], strict=True):
         assert reference.image.is_file()
         mask = reference.read_mask()
-        if isinstance(expected, np.ndarray):
+        if isinstance(expected, str):
             assert mask is not None
-            wrong = (mask != expected).sum() / expected.sum()
+            wrong = (mask != MASKS[expected]).sum() / MASKS[expected].sum()
             assert wrong <= (0.05 if label in ("ellipse", "circle") else 0), f"{label}: {wrong:.3f}"
         else:
             assert mask is None
@@ -213,35 +141,11 @@ def test_images_that_a_coco_file_lists_without_objects_are_not_called_unused(tmp
     assert find_references(tmp_path).unused == (tmp_path / "images" / "unlisted.png",)
 
 
-REFUSED = {
-    "labels without names": "look like YOLO .*classes.txt",
-    "makesense without names": r"1 label file that look like YOLO",
-    "folder of images": "images is named like a part of a data set",
-    "folder of one split": "train is named like a part of a data set",
-    "images of VOC": "JPEGImages is named like a part",
-    "classes in splits": "class folders in train, val: give one",
-    "numbered masks": "hold several values, which no file names: put classes.txt",
-    "JSON of nobody": r"a\.json is of no form .*export COCO",
-    "VIA 3": "looks like VIA 3: export COCO",
-    "Labelbox": "looks like Labelbox",
-    "VoTT": "looks like VoTT: export Pascal VOC",
-    "captions": "looks like COCO captions",
-    "panoptic": "looks like COCO panoptic",
-    "video": "looks like 'CVAT for video': export 'CVAT for images 1.1'",
-    "TFRecord": r"boats\.tfrecord looks like TFRecord",
-    "brush labels as PNG": "looks like brush labels of Label Studio",
-    "unknown table": r"_classes\.csv is a table whose columns are unknown",
-    "list of classes": r"labelmap\.txt belongs to annotations, of which none were found",
-    "VIA without a class": "no attribute of its regions is their class: they have no attribute",
-    "a mask in an unknown color": r"has the color \(250, 0, 9\), which has no name",
-    "YOLO in pixels": "30 is no share of a side of the image",
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_understood_is_refused_by_name(name: str) -> None:
-    with pytest.raises(UserError, match=REFUSED[name]) as caught:
-        find_references(DATA / "no_exports" / name)
+@pytest.mark.parametrize("case", folders_of("no_exports"))
+def test_what_is_not_understood_is_refused_by_name(case: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        find_references(DATA / "no_exports" / case["folder"])
+    assert says(case["refused"], str(caught.value))
     assert "\n" not in str(caught.value)
 
 

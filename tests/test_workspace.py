@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train import ReferenceSegmenter, Settings, UserError
+from no_time_to_train import UserError
 from no_time_to_train.cli import main
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.label_files import FORMATS
@@ -41,10 +41,12 @@ from no_time_to_train_extras.app.video_frames import Videos
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
 from no_time_to_train_extras.server.service import Upload
-from tests.conftest import Patch, gallery_data
+from tests.conftest import Patch, gallery_data, nano_segmenter
+from tests.workspaces import settle, wait_for
 
 #: The photos, the seed that draws them, and what the step in which references are confirmed is called after.
 PHOTOS, SEED, SOURCE = 3, 777, Path("instances.json")
+Start = Callable[[Iterable[Path], Path], Workspace]
 
 
 @pytest.fixture(scope="module")
@@ -60,32 +62,29 @@ def references(folder: Path) -> list[Reference]:
 
 
 @pytest.fixture
-def workspace(folder: Path, tmp_path: Path) -> Iterator[Workspace]:
-    segmenter = ReferenceSegmenter.from_pretrained("nano", device="cpu", settings=Settings(points_per_side=12))
-    photos = find_photos([str(folder / "images")], tmp_path / "uploads", tmp_path)
-    found = Workspace(segmenter, *photos, tmp_path / "app")
-    yield found
-    found.search.close()
+def start() -> Iterator[Start]:
+    """The app as it starts on some folders, with nothing shown yet; its search is stopped in the end."""
+    segmenter, started = nano_segmenter(12), []
+
+    def start_app(images: Iterable[Path], out: Path) -> Workspace:
+        segmenter.set_memory(None)
+        started.append(Workspace(segmenter, *find_photos([*map(str, images)], out / "uploads", out), out))
+        return started[-1]
+
+    yield start_app
+    for one in started:
+        one.search.close()
+
+
+@pytest.fixture
+def workspace(start: Start, folder: Path, tmp_path: Path) -> Workspace:
+    return start([folder / "images"], tmp_path / "app")
 
 
 @pytest.fixture
 def annotations(workspace: Workspace, references: list[Reference]) -> list[Annotation]:
     """The references as objects of the photos; nothing is confirmed yet."""
     return take_annotations(references, photos_of(workspace), workspace.segmenter)[0]
-
-
-def settle(workspace: Workspace) -> None:
-    """Wait until all photos are ranked with the present memory, and the lowest scores were looked for."""
-    search = workspace.search
-    if search.thread.ident is None:
-        search.start()
-    with search.state:
-        assert search.state.wait_for(lambda: search.settled == search.memory and search.progress().done, 120)
-
-
-def wait_for(workspace: Workspace, happened: Callable[[], bool]) -> None:
-    with workspace.search.state:
-        assert workspace.search.state.wait_for(happened, 30)
 
 
 def actions_of(workspace: Workspace, folder: Path) -> Actions:
@@ -196,10 +195,10 @@ def test_loaded_classes_keep_the_default(workspace: Workspace, references: list[
         loaded.search.close()
 
 
-def test_many_photos_are_shown_in_parts_and_only_what_changed_is_sent(workspace: Workspace, tmp_path: Path) -> None:
+def test_many_photos_are_shown_in_parts_and_only_what_changed_is_sent(start: Start, tmp_path: Path) -> None:
     for number in range(AT_ONCE + 2):
         Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number:03}.png")
-    many = start(workspace.segmenter, [tmp_path], tmp_path / "app")
+    many = start([tmp_path], tmp_path / "app")
     actions, shelf, skip = actions_of(many, tmp_path / "app"), Shelf(), [gr.skip()] * 5
     lists = actions.lists
     gallery, text, back, more, _ = lists.update(shelf, "000.png")
@@ -220,7 +219,6 @@ def test_many_photos_are_shown_in_parts_and_only_what_changed_is_sent(workspace:
     gallery, *_ = actions.sort(View("000.png"), shelf, "name", " 06")
     assert re.findall("data-photo='([^']*)'", gallery["value"]) == ["006.png", "060.png", "061.png"]
     assert actions.act(View("061.png"), shelf, event(1, "step", 1))[0].photo == "006.png"
-    many.search.close()
 
 
 def test_a_photo_is_drawn_once_more_after_it_was_opened(workspace: Workspace, tmp_path: Path) -> None:
@@ -303,33 +301,24 @@ def own(folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(folder / "images", tmp_path / "own")
 
 
-def start(segmenter: ReferenceSegmenter, images: list[Path], out: Path) -> Workspace:
-    """The app as it starts on some folders."""
-    segmenter.set_memory(None)
-    return Workspace(segmenter, *find_photos([*map(str, images)], out / "uploads", out), out)
-
-
-def test_what_is_no_file_among_the_photos_is_named_and_the_others_are_searched(workspace: Workspace, own: Path) -> None:
+def test_what_is_no_file_among_the_photos_is_named_and_the_others_are_searched(start: Start, own: Path) -> None:
     os.mkfifo(own / "a pipe.png")
     (own / "a device.png").symlink_to("/dev/zero")
     (own / "a loop.png").symlink_to(own / "a loop.png")
-    found = start(workspace.segmenter, [own], own.parent / "other")
+    found = start([own], own.parent / "other")
     one = Reference("boat", sorted(own.glob("0*.png"))[0], box=(10, 10, 60, 60))
-    assert len(take_annotations([one], photos_of(found), workspace.segmenter)[0]) == 1
+    assert len(take_annotations([one], photos_of(found), found.segmenter)[0]) == 1
     settle(found)
-    found.search.close()
     problems = {name: photo.problem for name, photo in found.photos.items() if photo.problem}
     assert problems.keys() >= {"a pipe.png", "a device.png"}
     assert all(name in problem for name, problem in problems.items())
     assert sum(photo.proposed for photo in found.photos.values()) == PHOTOS
 
 
-def confirmed_elsewhere(
-    workspace: Workspace, references: list[Reference], own: Path
-) -> tuple[Workspace, list[Annotation]]:
+def confirmed_elsewhere(start: Start, references: list[Reference], own: Path) -> tuple[Workspace, list[Annotation]]:
     """Another workspace, whose photos are a folder's, in which references are confirmed and everything was searched."""
-    found = start(workspace.segmenter, [own], own.parent / "other")
-    annotations, _ = take_annotations(references, photos_of(found), workspace.segmenter)
+    found = start([own], own.parent / "other")
+    annotations, _ = take_annotations(references, photos_of(found), found.segmenter)
     found.confirm(annotations, own)
     settle(found)
     return found, annotations
@@ -337,9 +326,9 @@ def confirmed_elsewhere(
 
 @pytest.mark.parametrize("damage", ["removed", "cut off", "smaller"])
 def test_a_photo_that_is_damaged_after_the_search_is_left_out_of_the_export_by_name(
-    workspace: Workspace, references: list[Reference], own: Path, damage: str
+    start: Start, references: list[Reference], own: Path, damage: str
 ) -> None:
-    found, annotations = confirmed_elsewhere(workspace, references, own)
+    found, annotations = confirmed_elsewhere(start, references, own)
     bad = own / annotations[0].photo
     content = bad.read_bytes()
     bad.unlink()
@@ -348,28 +337,26 @@ def test_a_photo_that_is_damaged_after_the_search_is_left_out_of_the_export_by_n
     elif damage == "smaller":
         Image.new("RGB", (90, 70)).save(bad)
     summary = found.export(own.parent / "results")
-    found.search.close()
     assert summary.images == PHOTOS - 1
     assert len(summary.skipped) == 1
     assert bad.name in summary.skipped[0]
 
 
 def test_a_photo_that_is_replaced_is_searched_again_and_shows_no_annotation_of_the_old_one(
-    workspace: Workspace, references: list[Reference], own: Path
+    start: Start, references: list[Reference], own: Path
 ) -> None:
-    found, annotations = confirmed_elsewhere(workspace, references, own)
+    found, annotations = confirmed_elsewhere(start, references, own)
     changed = own / annotations[0].photo
     Image.new("RGB", (90, 70)).save(changed)
     with pytest.raises(UserError, match="has changed"):
         found.search.read(changed.name)
     settle(found)
-    found.search.close()
     assert not any(item.confirmed for item in found.items(changed.name))
     assert found.export(own.parent / "results").images == PHOTOS
 
 
-def test_a_photo_replaced_while_it_is_read_leaves_no_masks_of_the_old_one(workspace: Workspace, own: Path) -> None:
-    found = start(workspace.segmenter, [own], own.parent / "other")
+def test_a_photo_replaced_while_it_is_read_leaves_no_masks_of_the_old_one(start: Start, own: Path) -> None:
+    found = start([own], own.parent / "other")
     name, *_ = found.photos
     target = found.photos[name].target
     old = found.search.cache.key(target.path)
@@ -380,49 +367,48 @@ def test_a_photo_replaced_while_it_is_read_leaves_no_masks_of_the_old_one(worksp
 
     found.photos[name].target = replace(target, read=read)
     settle(found)
-    found.search.close()
     assert found.search.cache.read(old) is None
     assert found.search.cache.read(found.search.cache.key(target.path)).width == 90
 
 
 def test_annotations_follow_the_content_of_a_photo_to_its_name_at_the_next_start(
-    workspace: Workspace, references: list[Reference], own: Path, tmp_path: Path
+    start: Start, references: list[Reference], own: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "project"
-    first = start(workspace.segmenter, [own], out)
-    annotations, _ = take_annotations(references, photos_of(first), workspace.segmenter)
+    first = start([own], out)
+    annotations, _ = take_annotations(references, photos_of(first), first.segmenter)
     shown = annotations[0]
     first.confirm([shown], own)
     before = tmp_path / "before" / shown.photo
     before.parent.mkdir()
     Image.new("RGB", (90, 70)).save(before)
-    again = start(workspace.segmenter, [before.parent, own], out)
+    again = start([before.parent, own], out)
     (place,) = {name for name in again.photos if any(item.confirmed for item in again.items(name))}
     assert place != shown.photo
     assert again.photos[place].target.path == own / shown.photo
     (own / shown.photo).rename(own / "renamed.png")
     (own / "renamed.png").rename(tmp_path / "away.png")
-    without = start(workspace.segmenter, [before.parent, own], out)
+    without = start([before.parent, own], out)
     assert confirmed(without) == 0
     assert without.classes == [shown.label], "its vector is known"
     (out / "shots.memory").unlink()
-    assert start(workspace.segmenter, [before.parent, own], out).classes == []
+    assert start([before.parent, own], out).classes == []
     (tmp_path / "away.png").rename(own / "back.png")
-    back = start(workspace.segmenter, [before.parent, own], out)
+    back = start([before.parent, own], out)
     assert [item.confirmed for item in back.items("back.png")] == [True]
 
 
 def test_a_project_of_an_earlier_version_keeps_its_annotations(
-    workspace: Workspace, references: list[Reference], own: Path
+    start: Start, references: list[Reference], own: Path
 ) -> None:
     out = own.parent / "project"
-    first = start(workspace.segmenter, [own], out)
-    first.confirm(take_annotations(references, photos_of(first), workspace.segmenter)[0], own)
+    first = start([own], out)
+    first.confirm(take_annotations(references, photos_of(first), first.segmenter)[0], own)
     content = json.loads((out / "project.json").read_text())
     for one in content["steps"][0]["add"]:
         del one["content"]
     (out / "project.json").write_text(json.dumps(content))
-    assert confirmed(start(workspace.segmenter, [own], out)) == confirmed(first) == len(references)
+    assert confirmed(start([own], out)) == confirmed(first) == len(references)
 
 
 def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, tmp_path: Path) -> None:
@@ -455,11 +441,11 @@ def test_an_export_that_was_killed_can_be_repeated(
 
 
 def test_photos_of_one_name_that_are_added_at_once_are_all_kept_and_replace_no_other(
-    workspace: Workspace, own: Path, tmp_path: Path
+    start: Start, own: Path, tmp_path: Path
 ) -> None:
     (own / "uploads").mkdir()
     Image.new("RGB", (99, 77)).save(own / "uploads" / "photo.png")
-    found = start(workspace.segmenter, [own], tmp_path / "project")
+    found = start([own], tmp_path / "project")
     (tmp_path / "project" / "uploads").mkdir()
     actions = actions_of(found, tmp_path / "project")
     files = [tmp_path / str(number) / "photo.png" for number in range(16)]
@@ -473,31 +459,12 @@ def test_photos_of_one_name_that_are_added_at_once_are_all_kept_and_replace_no_o
     assert added["uploads/photo.png"] == 99
 
 
-def test_an_unreadable_photo_has_the_reason_in_its_title(workspace: Workspace, own: Path, tmp_path: Path) -> None:
+def test_an_unreadable_photo_has_the_reason_in_its_title(start: Start, own: Path, tmp_path: Path) -> None:
     (own / "000000.png").write_text("no image")
-    found = start(workspace.segmenter, [own], tmp_path / "project")
+    found = start([own], tmp_path / "project")
     scene = json.loads(actions_of(found, tmp_path).load(View())[1])
     assert (scene["photo"], scene["url"]) == ("000000.png", None)
     assert "cannot be read" in scene["hint"]
-
-
-def test_a_class_that_is_renamed_keeps_its_place_its_threshold_and_its_references_and_can_be_undone(
-    workspace: Workspace, annotations: list[Annotation]
-) -> None:
-    workspace.confirm(annotations, SOURCE)
-    before, count = list(workspace.classes), confirmed(workspace)
-    workspace.set_threshold(before[0], 0.25)
-    workspace.rename_class(before[0], "new name")
-    assert workspace.classes == ["new name", *before[1:]]
-    assert (workspace.thresholds.of("new name"), confirmed(workspace)) == (0.25, count)
-    workspace.rename_class(before[1], "new name")
-    assert workspace.classes == ["new name", *before[2:]], "the two are one class"
-    workspace.undo()
-    workspace.undo()
-    assert workspace.classes == before
-    workspace.loaded = workspace.segmenter.memory
-    with pytest.raises(UserError, match="memory file"):
-        workspace.rename_class(before[0], "new name")
 
 
 def test_a_color_that_was_chosen_is_that_of_the_export_and_stays_where_this_is_filtered(
@@ -524,27 +491,33 @@ def test_a_color_that_was_chosen_is_that_of_the_export_and_stays_where_this_is_f
     assert colors() == exported
 
 
-def test_a_renamed_class_keeps_its_color_and_one_that_it_joins_has_its_own(
+def test_a_renamed_class_keeps_what_it_has_and_one_that_it_joins_has_its_own(
     workspace: Workspace, annotations: list[Annotation]
 ) -> None:
     workspace.confirm(annotations, SOURCE)
-    first, second, *_ = workspace.classes
+    (first, second, *others), count = before, _ = list(workspace.classes), confirmed(workspace)
     workspace.set_threshold(first, 0.25)
     workspace.set_threshold(second, 0.75)
-    workspace.set_color(first, "#ff0080")
-    workspace.set_color("no class", "#ff0080")
+    for label in (first, "no class"):
+        workspace.set_color(label, "#ff0080")
     workspace.rename_class(first, "new name")
-    assert workspace.project.colors == {"new name": "#ff0080"}
+    assert (workspace.classes, confirmed(workspace)) == (["new name", second, *others], count)
+    assert (workspace.thresholds.of("new name"), workspace.project.colors) == (0.25, {"new name": "#ff0080"})
     workspace.rename_class("new name", second)
-    assert workspace.project.colors == {}
-    assert workspace.project.thresholds == {second: 0.75}
+    assert (workspace.classes, confirmed(workspace)) == ([second, *others], count), "the two are one class"
+    assert (workspace.project.thresholds, workspace.project.colors) == ({second: 0.75}, {})
     workspace.undo()
     with pytest.raises(UserError, match="'pink' is no color"):
         workspace.set_color("new name", "pink")
     assert workspace.project.colors == {"new name": "#ff0080"}
+    workspace.undo()
+    assert workspace.classes == before
+    workspace.loaded = workspace.segmenter.memory
+    with pytest.raises(UserError, match="memory file"):
+        workspace.rename_class(first, "new name")
 
 
-def test_a_reviewed_photo_stays_reviewed_under_any_name_and_older_projects_are_read(workspace: Workspace) -> None:
+def test_a_reviewed_photo_stays_reviewed_under_any_name(workspace: Workspace) -> None:
     first, second, *_ = list(workspace.photos)
     workspace.review(first)
     assert workspace.ordered("review") == sorted(workspace.photos, key=lambda name: name == first)
@@ -554,11 +527,6 @@ def test_a_reviewed_photo_stays_reviewed_under_any_name_and_older_projects_are_r
     assert not workspace.is_reviewed(first)
     assert workspace.undo() == f"{first}: not reviewed"
     assert [workspace.is_reviewed(name) for name in (first, second)] == [True, False]
-    content = json.loads(workspace.project.path.read_text())
-    for step in content["steps"]:
-        del step["reviewed"]
-    workspace.project.path.write_text(json.dumps(content))
-    assert Project(workspace.project.path).reviewed == set()
 
 
 def test_a_photo_with_as_many_objects_as_are_found_at_most_says_so(

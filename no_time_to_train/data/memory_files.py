@@ -172,8 +172,8 @@ def _bank_from_content(content: dict[str, Any]) -> MemoryBank:
     if not (tensors["weights"] > 0).all():
         raise ValueError("its weights are not all positive")
     index = _tensor(content.get("class_index"), "class_index")
-    in_range = (index >= 0) & (index < len(categories))
-    if list(index.shape) != [shots] or index.dtype != torch.int64 or not in_range.all():
+    is_plain = index.dtype == torch.int64 and list(index.shape) == [shots]
+    if not is_plain or not ((index >= 0) & (index < len(categories))).all():
         raise ValueError(f"its class_index does not give each of {shots} shots one of {len(categories)} categories")
     if "negative" in content:
         negative = _tensor(content["negative"], "negative")

@@ -14,6 +14,7 @@ from gradio.utils import get_upload_folder
 from pydantic import TypeAdapter, ValidationError
 
 from no_time_to_train.data.images import as_rgb
+from no_time_to_train.data.instances import coco_content
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import encode_mask
@@ -81,15 +82,7 @@ class Endpoints:
             pixels = as_rgb(path)
         except UserError as error:
             raise UserError(str(error).replace(str(path), name)) from error
-        found = self.workspace.segment(pixels, score)
-        height, width = found.image.shape[:2]
-        records = enumerate(found.to_coco(image_id=1), start=1)
-        annotations = [{"id": number, "iscrowd": 0, **record} for number, record in records]
-        return {
-            "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
-            "annotations": annotations,
-            "categories": [{"id": one.id, "name": one.name} for one in found.categories],
-        }
+        return coco_content([(name, self.workspace.segment(pixels, score))])
 
     def photos(self) -> dict[str, Any]:
         """The photos with their numbers of objects by class, and how far the search is.

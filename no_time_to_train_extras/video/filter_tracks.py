@@ -57,9 +57,7 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
                 found[record["image_id"]].append(record)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{folder} does not hold all that track wrote there: {error!r}") from error
-    formats = [
-        name for name, part in (("mots", "mots"), ("youtube-vis", "youtube_vis.json")) if (folder / part).exists()
-    ]
+    formats = [name for name, part in FILES_OF.items() if (folder / part).exists()]
     had_video = (folder / "video").is_dir()
     with new_output(out, overwrite) as new, database_errors():
         files = TrackFiles(new, video["name"], memory, places["lines"], places["zones"], formats)

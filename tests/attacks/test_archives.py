@@ -1,4 +1,4 @@
-"""Archives that are malicious, broken, or changed at random: unpacked or refused, and nothing is written elsewhere."""
+"""Archives that are malicious or broken: refused, and nothing is written elsewhere."""
 
 import bz2
 import gzip
@@ -100,34 +100,14 @@ def zipped(method: int) -> bytes:
 
 
 #: The same files in every kind of archive that Python opens.
-ARCHIVES: dict[str, bytes] = {
-    "zip": zipped(zipfile.ZIP_STORED),
-    "zip, deflate": zipped(zipfile.ZIP_DEFLATED),
-    "zip, bzip2": zipped(zipfile.ZIP_BZIP2),
-    "zip, lzma": zipped(zipfile.ZIP_LZMA),
-    "tar": tar_of(FILES),
-    "tar.gz": gzip.compress(tar_of(FILES), mtime=0),
-    "tar.bz2": bz2.compress(tar_of(FILES)),
-    "tar.xz": lzma.compress(tar_of(FILES)),
-}
+ARCHIVES = [
+    zipped(method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+]
+ARCHIVES += [pack(tar_of(FILES)) for pack in (bytes, gzip.compress, bz2.compress, lzma.compress)]
 
 
-@pytest.mark.parametrize("content", ARCHIVES.values(), ids=ARCHIVES.keys())
-def test_archives_that_are_changed_at_random_are_unpacked_or_refused(content: bytes, tmp_path: Path) -> None:
-    rng, archive, unpacked, refused = random.Random(0), tmp_path / "archive", 0, 0
-    for case in range(60):
-        data = bytearray(content)
-        for _ in range(case and rng.randint(1, 5)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-        archive.write_bytes(data[: rng.randrange(len(data))] if case and rng.random() < 0.2 else data)
-        try:
-            unpack(archive, tmp_path / "out" / str(case), lambda name: True)
-            unpacked += 1
-        except UserError as error:
-            assert str(archive) in str(error)  # noqa: PT017 (any case may be refused)
-            refused += 1
-    print(f"{unpacked} archives unpacked, {refused} refused")
-    assert {path.parts[0] for path in map(Path, files_in(tmp_path))} <= {"archive", "out"}
-    assert files_in(tmp_path / "out" / "0") == set(FILES)
-    assert unpacked > 0
-    assert refused > 5
+def test_every_kind_of_archive_is_unpacked(tmp_path: Path) -> None:
+    for number, content in enumerate(ARCHIVES):
+        (tmp_path / "archive").write_bytes(content)
+        unpack(tmp_path / "archive", tmp_path / str(number), lambda name: True)
+        assert files_in(tmp_path / str(number)) == set(FILES)

@@ -3,7 +3,6 @@
 import io
 import json
 import pickle
-import random
 import re
 import zipfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, recognize
 from no_time_to_train.networks.registry import SAM2_NAMES, Network
+from tests.attacks.tensors import HOSTILE
 from tests.prepare.sites import tar_of, zip_of
 
 
@@ -52,6 +52,10 @@ def more_values_than_stored() -> bytes:
     return file.getvalue()
 
 
+def saved_in_every_form(weights: dict[str, torch.Tensor]) -> list[bytes]:
+    return [saved(weights), saved(weights, zipped=False), save_safetensors(weights)]
+
+
 WEIGHTS = {"weight": torch.ones(2, 2), "bias": torch.zeros(2)}
 LOOP: dict[str, Any] = {}
 LOOP["model"] = LOOP
@@ -76,11 +80,7 @@ FILES: dict[str, bytes] = {
     "numbers as values": saved({"weight": 5, "bias": torch.zeros(2)}),
     "weights as lists": saved({"weight": [[1.0, 1.0], [1.0, 1.0]], "bias": [0.0, 0.0]}),
     "integers": saved({**WEIGHTS, "weight": torch.ones(2, 2, dtype=torch.int64)}),
-    "complex numbers": saved({**WEIGHTS, "weight": torch.ones(2, 2, dtype=torch.complex64)}),
-    "sparse weights": saved({**WEIGHTS, "weight": torch.ones(2, 2).to_sparse()}),
-    "weights without values": saved({**WEIGHTS, "weight": torch.ones(2, 2, device="meta")}),
-    "weights larger than the file": saved({**WEIGHTS, "weight": torch.ones(1).expand(2**20, 2**20)}),
-    "another shape": saved({**WEIGHTS, "weight": torch.ones(2, 3)}),
+    **{f"weights {kind}": saved({**WEIGHTS, "weight": HOSTILE[kind](torch.ones(2, 2))}) for kind in HOSTILE},
     "no dimensions": saved({"image_encoder.trunk.patch_embed.proj.weight": torch.ones(())}),
     "no dimensions, of DINOv2": saved({"patch_embed.proj.weight": torch.ones(()), "blocks.0.ls1.gamma": torch.ones(1)}),
     "no dimensions, of SAM": saved({"image_encoder.pos_embed": torch.ones(())}),
@@ -97,7 +97,7 @@ FILES: dict[str, bytes] = {
 
 
 def test_the_honest_files_are_read(tmp_path: Path) -> None:
-    for number, content in enumerate((saved(WEIGHTS), saved(WEIGHTS, zipped=False), save_safetensors(WEIGHTS))):
+    for number, content in enumerate(saved_in_every_form(WEIGHTS)):
         (tmp_path / f"{number}.pt").write_bytes(content)
         layer = nn.Linear(2, 2)
         load_strictly(layer, read_checkpoint(tmp_path / f"{number}.pt"), tmp_path / f"{number}.pt")
@@ -129,22 +129,3 @@ def test_checkpoints_run_no_code(read: Callable[[Path], Any], save: Callable[[An
     with pytest.raises(UserError, match="cannot be read"):
         read(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
-
-
-def test_checkpoints_that_are_changed_at_random_are_read_or_refused(tmp_path: Path) -> None:
-    rng, path = random.Random(0), tmp_path / "weights.pt"
-    files = [saved(WEIGHTS), saved(WEIGHTS, zipped=False), save_safetensors(WEIGHTS), pickle.dumps(WEIGHTS, 2)]
-    read = refused = 0
-    for case in range(600):
-        data = bytearray(files[case % len(files)])
-        for _ in range(rng.randint(1, 6)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-        path.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.2 else data)
-        try:
-            load_strictly(nn.Linear(2, 2), read_checkpoint(path), path)
-            read += 1
-        except UserError:
-            refused += 1
-    print(f"{read} checkpoints read, {refused} refused")
-    assert read > 20
-    assert refused > 100

@@ -93,20 +93,6 @@ HALF = CONTENT[:1024]
 PARTIAL = b"206 Partial Content"
 TAG = b'ETag: "one"'
 
-#: After half of the file came: answers to the request for the other half that lead to the file in the end.
-RESUMED: dict[str, bytes] = {
-    "the other half": response(TAG, b"Content-Range: bytes 1024-2047/2048", status=PARTIAL, body=CONTENT[1024:]),
-    "all of it": response(TAG, b"Content-Length: 2048"),
-    "another version": response(b'ETag: "two"', b"Content-Length: 2048"),
-}
-
-
-@pytest.mark.parametrize("answer", RESUMED.values(), ids=RESUMED.keys())
-def test_half_a_file_is_completed_or_replaced(answer: bytes, answers: Answers, tmp_path: Path) -> None:
-    answers.first, answers.later = response(TAG, b"Content-Length: 2048", body=HALF), answer
-    assert fetch(answers, tmp_path / "file") == CONTENT
-    assert "bytes=1024-" in answers.requests[1]
-
 
 def test_a_body_that_exceeds_its_range_is_not_written(answers: Answers, tmp_path: Path) -> None:
     """The server promises 1,024 bytes and sends without an end, as far as the test can."""

@@ -9,6 +9,7 @@ import faulthandler
 import json
 import os
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonargparse import set_parsing_settings
 from PIL import Image
+from torch import nn
 
 from no_time_to_train import MemoryBank, UserError
+from no_time_to_train.benchmarks.prepare.archives import unpack
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.datasets import ReferenceDataset, TargetDataset
@@ -35,8 +38,11 @@ from no_time_to_train.data.reference_sets import read_references, sample_referen
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.evaluation import evaluate
 from no_time_to_train.lightning_module import NoTimeToTrain
+from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint
 from no_time_to_train.stage_cli import IMPORTABLE, StageParser
+from tests.attacks.test_archives import ARCHIVES
 from tests.attacks.test_cases import READERS, valid_content, write_case
+from tests.attacks.test_checkpoints import WEIGHTS, saved_in_every_form
 from tests.attacks.test_memories import valid
 from tests.conftest import DATA
 
@@ -80,7 +86,7 @@ def outcomes() -> Iterator[Outcomes]:
     """The outcomes of a test. It fails if few cases were answered, none was refused, or a message has many lines."""
     counts = Outcomes()
     yield counts
-    assert all(len(message.splitlines()) == 1 for message in counts.messages)
+    assert not [message for message in counts.messages if len(message.splitlines()) != 1]
     for action in counts.answered | counts.refused:
         answered, refused = counts.answered[action], counts.refused[action]
         print(f"{action}: {answered} answered, {refused} refused")
@@ -126,7 +132,7 @@ def broken(draw: st.DrawFn, content: Any) -> Any:
 
 def corrupted(draw: st.DrawFn, content: bytes) -> bytes:
     """The bytes, perhaps truncated, with a few of them changed."""
-    data = bytearray(content[: draw(st.integers(0, len(content))) if draw(st.booleans()) else len(content)])
+    data = bytearray(content[: draw(st.integers(0, len(content))) if draw(st.integers(0, 3)) == 3 else len(content)])
     for _ in range(draw(st.integers(0, 8))):
         if data:
             data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
@@ -260,9 +266,32 @@ def images() -> list[bytes]:
 
 
 @fuzz
-@given(content=st.sampled_from(images()).flatmap(lambda image: st.composite(corrupted)(image)))
+@given(content=st.sampled_from(images()).flatmap(st.composite(corrupted)))
 def test_images(content: bytes, tmp_path: Path, outcomes: Outcomes) -> None:
     path = tmp_path / "image"
     path.write_bytes(content)
     with outcomes.of("decoding"):
         assert read_rgb(path).ndim == 3
+
+
+@settings(fuzz, max_examples=4 * CASES)
+@given(
+    content=st.sampled_from([*saved_in_every_form(WEIGHTS), pickle.dumps(WEIGHTS, 2)]).flatmap(st.composite(corrupted))
+)
+def test_checkpoints(content: bytes, tmp_path: Path, outcomes: Outcomes) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with outcomes.of("loading"):
+        load_strictly(nn.Linear(2, 2), read_checkpoint(path), path)
+
+
+@settings(fuzz, max_examples=3 * CASES)
+@given(content=st.sampled_from(ARCHIVES).flatmap(st.composite(corrupted)))
+def test_archives(content: bytes, tmp_path: Path, outcomes: Outcomes) -> None:
+    """Nothing is written elsewhere."""
+    path, before = tmp_path / "archive", set(tmp_path.iterdir())
+    path.write_bytes(content)
+    with outcomes.of("unpacking"):
+        unpack(path, tmp_path / "out", lambda name: True)
+    assert set(tmp_path.iterdir()) - before <= {path, tmp_path / "out"}
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)

@@ -18,6 +18,7 @@ from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.files import read_yaml
 from no_time_to_train.networks.checkpoints import read_checkpoint
+from tests.conftest import write_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
 
@@ -69,9 +70,7 @@ def test_a_pipe_a_device_or_a_folder_is_not_opened(name: str, make: Callable[[Pa
 
 @pytest.mark.parametrize("name", ["boat/a.png", "boat/a_mask.png", "labels.json", "labels.xml"])
 def test_a_pipe_among_references_is_named(name: str, tmp_path: Path) -> None:
-    (tmp_path / "boat").mkdir()
-    for image in ("a.png", "a_mask.png"):
-        Image.fromarray(PIXELS).save(tmp_path / "boat" / image)
+    write_picture(PIXELS, tmp_path / "boat" / "a.png", tmp_path / "boat" / "a_mask.png")
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match=Path(name).name):

@@ -1,26 +1,17 @@
 """Numbers outside their range: one line with the option or key, the range and the value, before anything is loaded."""
 
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from no_time_to_train import Settings, UserError
+from no_time_to_train import UserError, config
 from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions
 from no_time_to_train.commands import COMMANDS, function_of
 from no_time_to_train.commands.options import NetworkOptions
-from no_time_to_train.config import (
-    DataLoadCfgs,
-    EncoderCfg,
-    MemoryBankCfg,
-    ReferenceDatasetCfg,
-    RunOptions,
-    StageSettings,
-    TargetDatasetCfg,
-    VisualizationCfg,
-    configuration_keys,
-)
+from no_time_to_train.config import RunOptions, configuration_keys
 from no_time_to_train.pipeline.stage import RunCfg
 from no_time_to_train.ranges import range_of
 from tests.attacks.test_cases import cases_in
@@ -67,27 +58,22 @@ def test_keys_given_as_yaml_on_the_command_line_are_checked_as_well(refusal: Ref
     assert "sam2_infer_cfgs.iou_thr must be a number (0 to 1), not 7" in line
 
 
-@pytest.mark.parametrize(
-    ("kind", "field", "value"),
-    [
-        (Settings, "points_per_side", 0),
-        (Settings, "points_per_side", "32"),
-        (Settings, "points_per_side", None),
-        (Settings, "pred_iou_thresh", float("nan")),
-        (Settings, "max_instances", 2.5),
-        (Settings, "merge_exponent", float("inf")),
-        (StageSettings, "kmeans_k", 0),
-        (EncoderCfg, "img_size", 500),
-        (MemoryBankCfg, "length", 0),
-        (VisualizationCfg, "vis_thr", 2),
-        (ReferenceDatasetCfg, "context_ratio", float("nan")),
-        (TargetDatasetCfg, "semantic_threshold", -1),
-        (DataLoadCfgs, "workers", True),
-    ],
-)
-def test_the_python_api_has_the_same_ranges(kind: type[Any], field: str, value: object) -> None:
-    with pytest.raises(UserError, match=f"^{field} must be a .*number .*, not "):
-        kind(**{field: value})
+#: All dataclasses of the configuration, and the numbers of each.
+KINDS = [one for one in vars(config).values() if is_dataclass(one) and isinstance(one, type)]
+NUMBERS = [
+    (kind, *one) for kind in KINDS for one in get_type_hints(kind, include_extras=True).items() if range_of(one[1])
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "hint"), NUMBERS)
+def test_the_python_api_has_the_same_ranges(kind: type[Any], name: str, hint: Any) -> None:
+    number, allowed = range_of(hint)
+    outside: list[Any] = [allowed.least - 3, float("nan"), float("inf"), str(allowed.least), True]
+    outside += [allowed.least + 0.5] if number is int else []
+    outside += [] if allowed.most is None else [allowed.most + 1]
+    for value in outside if type(None) in get_args(hint) else [*outside, None]:
+        with pytest.raises(UserError, match=f"^{name} must be a .*number .*, not "):
+            kind(**{name: value})
 
 
 def leaves(keys: dict[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

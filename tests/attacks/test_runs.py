@@ -29,6 +29,7 @@ from no_time_to_train.pipeline.entries import checksum
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _to_bytes
 from no_time_to_train.pipeline.run_record import record_stage
+from tests.attacks.test_cases import cases_in
 from tests.conftest import Capture, Patch, Refusal
 from tests.web import serving
 
@@ -52,16 +53,10 @@ def requests() -> Iterator[tuple[str, list[str]]]:
 
 #: Where a configuration can name another file -> the configuration.
 PLACES = {
-    "config": f"config: NAME\n{CONFIG}",
-    "model": "model: NAME\n",
-    "init_args": "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args: NAME\n",
-    "model_cfg": f"{CONFIG}    model_cfg: NAME\n",
-    "encoder_cfg": f"{CONFIG}    model_cfg:\n      encoder_cfg: NAME\n",
-    "dataset_cfgs.test": f"{CONFIG}    dataset_cfgs:\n      test: NAME\n",
-    "trainer": f"{CONFIG}trainer: NAME\n",
-    "trainer.logger": f"{CONFIG}trainer:\n  logger: NAME\n",
-    "trainer.callbacks": f"{CONFIG}trainer:\n  callbacks: NAME\n",
+    case["case"]: case["names"].replace("CONFIG", CONFIG) for case in cases_in("configurations") if "names" in case
 }
+#: Where a configuration can name code -> the configuration. Each would create a file.
+CODE = {case["case"]: case["runs"] for case in cases_in("configurations") if "runs" in case}
 OPTIONS = ("--config", "--model", "--model.model_cfg", "--trainer", "--trainer.logger", "--ckpt_path", "--n_shot")
 
 
@@ -96,19 +91,6 @@ def test_an_included_pipe_and_a_file_that_includes_itself_are_refused(tmp_path: 
     assert "pipe is a pipe" in refusal("test", "--config", str(tmp_path / "outer.yaml"))
     (tmp_path / "self.yaml").write_text(f"config: self.yaml\n{CONFIG}")
     assert "includes itself" in refusal("test", "--config", str(tmp_path / "self.yaml"))
-
-
-#: Where a configuration can name code -> the configuration. Each would create a file.
-CODE = {
-    "model": "model: {class_path: evil.Evil}",
-    "logger": "trainer: {logger: {class_path: evil.Evil}}",
-    "callback": "trainer: {callbacks: [{class_path: evil.Evil}]}",
-    "strategy": "trainer: {strategy: {class_path: evil.Evil}}",
-    "function": "trainer: {logger: {class_path: os.system, init_args: {command: touch ran}}}",
-    "yaml tag": "trainer: !!python/object/apply:os.system ['touch ran']",
-    "value of a key": "model: {class_path: no_time_to_train.lightning_module.NoTimeToTrain, init_args: "
-    "{model_cfg: {class_path: evil.Evil}}}",
-}
 
 
 @pytest.mark.parametrize("content", CODE.values(), ids=CODE.keys())

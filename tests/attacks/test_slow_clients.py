@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from tests.conftest import Patch
+
 uvicorn = pytest.importorskip("uvicorn")
 
 
@@ -16,7 +18,7 @@ async def answer(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["first request", "second request"])
-def test_a_client_that_sends_headers_byte_by_byte_is_ended(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_headers_byte_by_byte_is_ended(begun: bytes, monkeypatch: Patch) -> None:
     from no_time_to_train_extras.server import request_parts
 
     monkeypatch.setattr(request_parts, "PATIENCE", 0.3)

@@ -38,12 +38,6 @@ def test_a_configuration_that_grows_is_refused_wherever_it_is_named(
     assert re.search(message, error)
 
 
-@pytest.mark.parametrize("value", ["0x" + "f" * 64, "9" * 30])
-@pytest.mark.parametrize("key", ["model_cfg.sam2_infer_cfgs.kmeans_k", "data_load_cfgs.workers"])
-def test_a_number_of_more_than_64_bits_is_in_no_range(key: str, value: str, refusal: Refusal) -> None:
-    assert re.search("must be a whole number .* not ", refusal("test", f"--model.{key}", value))
-
-
 @pytest.mark.parametrize("option", ["--model.data_load_cfgs.workers", "--trainer.devices"])
 def test_a_number_without_an_end_is_refused_as_an_option(option: str, refusal: Refusal) -> None:
     assert "has more than 100 characters" in refusal("test", option, "0x" + "f" * 5000)
@@ -97,24 +91,6 @@ def test_a_configuration_may_be_in_utf_16(nano_checkpoints: Checkpoints, tmp_pat
         main([*arguments, "--config", str(tmp_path / "utf16.yaml"), "--print_config"])
     assert not ended.value.code
     assert "workers: 7" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("--trainer.devices", "1000000", "--trainer.devices 1000000 is more than 999"),
-        ("--trainer.num_nodes", "1000000", "--trainer.num_nodes 1000000 is more than 999"),
-        ("--trainer.strategy", "ddp_spawn", "--trainer.strategy ddp_spawn is not supported: choose ddp"),
-        ("--trainer.logger", "WandbLogger", "wandb"),
-    ],
-)
-def test_a_trainer_that_cannot_run_is_one_line(
-    option: str, value: str, message: str, nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal
-) -> None:
-    arguments = [*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", tmp_path / "memory"]
-    logger = arguments.index("--trainer.logger.save_dir")
-    del arguments[logger : logger + 2]
-    assert message in refusal(*arguments, option, value)
 
 
 def test_a_slurm_script_of_several_tasks_is_one_line(

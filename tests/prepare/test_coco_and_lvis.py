@@ -1,7 +1,6 @@
 """``prepare coco`` and ``prepare lvis`` end to end, and what all data sets share."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,10 +104,6 @@ def test_lvis_gets_file_names_and_minival_and_downloads_only_missing_images(
     assert len(coco_site.asked) == 4
     prepare("lvis", "--subset")
     assert len(coco_site.asked) == 4
-
-
-def test_message_for_an_unknown_data_set_lists_the_known_ones(refused: Refusal) -> None:
-    assert re.search("invalid choice: 'voc' .*coco.*pascal-voc.*cdfsod.*lvis", refused("voc"))
 
 
 @pytest.mark.parametrize(

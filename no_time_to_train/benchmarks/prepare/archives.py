@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Problem, Step
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import read_json
 from no_time_to_train.networks.download import fetch_file
 
@@ -129,7 +129,7 @@ def open_archive(archive: Path, folder: Path | None = None) -> Iterator[list[Mem
     except OSError as error:
         raise UserError(f"archive {archive} cannot be unpacked: {error}") from error
     except Exception as error:  # zipfile, tarfile and their decompressors raise nearly anything
-        reason = str(error) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise UserError(f"archive {archive} is broken ({reason}): delete it and run the same command again") from error
 
 
