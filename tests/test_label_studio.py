@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from no_time_to_train import ReferenceSegmenter, UserError
@@ -21,8 +23,8 @@ from no_time_to_train.data.label_files.labeled_objects import LabeledObject
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, Scene, draw_scene
-from tests.conftest import Patch, iou
-from tests.web import serving
+from tests.conftest import Patch, Refusal, iou
+from tests.web import free_port, serving
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
@@ -30,9 +32,10 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
 
 from no_time_to_train_extras.label_studio_backend import backend as server
-from no_time_to_train_extras.label_studio_backend.backend import Backend, build_app
+from no_time_to_train_extras.label_studio_backend.backend import Backend, StudioGuard, build_app
 from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
 from no_time_to_train_extras.label_studio_backend.studio import LabelStudio
+from no_time_to_train_extras.server.request_guard import Metrics
 
 #: A personal token is three parts with dots.
 TOKEN, PROJECT = "aa.bb.cc", "7.1700000000"
@@ -274,7 +277,8 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
 
 def test_an_image_that_is_no_file_in_label_studio_is_not_fetched(studio: StandIn) -> None:
     elsewhere = [f"{scheme}//elsewhere.example/data/a.png" for scheme in ("http:", "https:", "")]
-    for address in (*elsewhere, "/api/users/", "/data/../api/users/", "data:image/png;base64,aaaa"):
+    others = "/api/users/", "/data/../api/users/", "/data/%2e%2e/api/users/", "data:image/png;base64,aaaa"
+    for address in (*elsewhere, *others):
         with pytest.raises(UserError, match="is not fetched"):
             LabelStudio(studio.url, TOKEN).image(address, 7)
     assert studio.asked == []
@@ -329,3 +333,64 @@ def test_only_label_studio_with_the_password_is_answered(backend: Backend) -> No
     wrong = client.post("/setup", json={**body, "schema": "<View/>"}, auth=me)
     assert (wrong.status_code, wrong.json()["error"][:30]) == (400, "the labeling interface needs a")
     assert client.post("/setup", content=iter([b"{}"]), auth=me).status_code == 413
+    guesses = [client.post("/setup", json=body, auth=("me", str(number))).status_code for number in range(12)]
+    assert guesses == [401] * 10 + [429] * 2
+
+
+def test_another_name_may_lead_here_only_where_other_computers_are_let_in(backend: Backend) -> None:
+    for host, status in (("127.0.0.1", 403), ("0.0.0.0", 200)):
+        guard = StudioGuard(build_app(backend, None), host, None, server.LARGEST, Metrics())
+        client = TestClient(guard, base_url="http://127.0.0.1:9090")
+        assert client.get("/health").headers["x-frame-options"] == "DENY"
+        assert client.get("/health", headers={"Host": "host.docker.internal"}).status_code == status
+
+
+NO_REGION: list[Any] = [{}, 5, {"value": "a"}, {"value": {"x": "a", "y": 5}}, {"value": {"x": 1, "y": 5, "labels": 5}}]
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("/setup", {"project": "7." + "1" * 5000}),
+        ("/setup", {"project": "\uff11.\uff12"}),
+        *(("/predict", {"tasks": tasks}) for tasks in ("abc", 5, [None], [{}])),
+        *(("/predict", {"params": params}) for params in (5, {"context": 5}, {"context": {"result": 5}})),
+        *(("/predict", {"params": {"context": {"result": [region]}}}) for region in NO_REGION),
+        ("/predict", {"tasks": [], "params": {"context": {"result": [{}]}}}),
+        ("/webhook", {"project": {"id": 7}, "action": "TASKS_DELETED", "tasks": 5}),
+    ],
+)
+def test_what_label_studio_does_not_send_is_answered_in_one_line(
+    path: str, change: Any, backend: Backend, studio: StandIn
+) -> None:
+    setup(backend)
+    body = {"project": PROJECT, "schema": BRUSH, "label_config": BRUSH, "tasks": [studio.tasks[1]], **change}
+    answer = TestClient(build_app(backend, None)).post(path, json=body)
+    assert (answer.status_code, len(answer.text.splitlines())) == (400, 1)
+
+
+def test_a_task_or_a_project_that_cannot_be_read_keeps_no_other_one_waiting(
+    backend: Backend, studio: StandIn, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(server, "PAUSE", 0.1)
+    monkeypatch.setattr(server, "SETUP", 0.1)
+    backend.setup({"project": "8.1", "schema": BRUSH})  # of which the stand-in knows nothing
+    studio.annotate(1, "brushlabels")
+    setup(backend)
+    task = {"id": 3, "data": {"picture": "http://["}}
+    body = {"project": PROJECT, "label_config": BRUSH, "tasks": [task, studio.tasks[2]]}
+    broken, good = backend.predict(body)["results"]
+    assert broken == []
+    assert good["result"]
+
+
+def test_two_servers_do_not_share_a_folder_and_a_taken_port_is_said(
+    refusal: Refusal, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a token")
+    command = "serve", "label-studio", "--nano", "--url", "http://localhost:1", "--out", tmp_path
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}: Address already in use" in refusal(*command, "--port", port)
+        with FileLock(tmp_path / "lock"):
+            assert f"is using {tmp_path}" in refusal(*command, "--port", free_port())

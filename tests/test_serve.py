@@ -162,10 +162,11 @@ def test_a_body_without_a_length_is_counted_as_it_comes(url: str) -> None:
     assert connection.getresponse().status == 413
 
 
-def test_a_body_that_comes_too_slowly_is_given_up(url: str, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("path", [b"/segment", b"/v1/predict"])
+def test_a_body_that_comes_too_slowly_is_given_up(path: bytes, url: str, monkeypatch: Patch) -> None:
     monkeypatch.setattr(request_parts, "PATIENCE", 0.1)
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as client:
-        client.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
+        client.sendall(b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx" % path)
         assert client.recv(100).startswith(b"HTTP/1.1 408")
 
 
@@ -177,6 +178,10 @@ def test_the_token_is_needed_for_everything_but_the_description_and_the_health(s
         assert call(url, "/memories", Authorization=f"Bearer {TOKEN}").status_code == 200
         assert call(url, "/memories", Token=TOKEN).status_code == 200  # as X-AnyLabeling sends it
         assert [call(url, path).status_code for path in request_guard.OPEN] == [200, 200, 200]
+        for number in range(20):
+            guessed = call(url, "/memories", Authorization=f"Bearer {number}")
+        assert (guessed.status_code, guessed.headers["retry-after"]) == (429, "60")
+        assert call(url, "/memories", Authorization=f"Bearer {TOKEN}").status_code == 429
 
 
 def test_it_answers_while_it_computes_and_says_when_to_come_again(url: str, service: Service, content: bytes) -> None:
@@ -303,6 +308,26 @@ def test_x_anylabeling_gets_the_object_of_a_box(url: str, service: Service, phot
     assert found["replace"] is False
     mask = drawn(found["shapes"], photo.mask.shape[::-1])
     assert (mask & photo.mask).sum() > 0.7 * (mask | photo.mask).sum()
+    backwards = corners[2:] + corners[:2]  # a person draws it from any corner
+    assert predict(url, content, marks=[{"type": "rectangle", "label": 1, "data": backwards}]) == found
+
+
+@pytest.mark.parametrize(
+    ("marks", "detail"),
+    [
+        ([{"type": "point", "label": 1, "data": [-50, 5]}], "point -50,5 (x,y) lies outside the 120x90 image"),
+        ([{"type": "point", "label": 1, "data": [1e300, 5]}], "is not x, y"),
+        ([{"type": "rectangle", "label": 1, "data": [20, 20, 20, 20]}], "ends before it begins"),
+        ([{"type": "point", "label": 1, "data": [5, 5]}] * 1001, "at most 1000 items"),
+    ],
+)
+def test_x_anylabeling_is_told_what_is_wrong_with_a_point_or_a_box(
+    url: str, content: bytes, marks: list[Any], detail: str
+) -> None:
+    sent = {"model": "things", "image": base64.b64encode(content).decode(), "params": {"marks": marks}}
+    answer = call(url, "/v1/predict", json.dumps(sent).encode(), Content_Type="application/json")
+    assert answer.status_code == 400
+    assert detail in answer.json()["detail"]
 
 
 def test_a_server_that_is_stopped_answers_what_it_has_accepted(photo: Photo, content: bytes) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,16 +15,13 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from no_time_to_train_extras.server.addresses import HEADERS, foreign_reason
-from no_time_to_train_extras.server.request_parts import next_part, refusal
+from no_time_to_train_extras.server.request_parts import Guesses, next_part, refusal
 
 #: Bytes of a call, and of uploads and pictures in the temporary folder together.
 LARGEST_CALL, LARGEST_TEMPORARY = 4 * 2**20, 2 * 2**30
 
 #: Seconds after which an upload and a picture are removed, and those between two looks.
 OLD, YOUNG, LOOKS = 600.0, 60.0, 10.0
-
-#: Wrong passwords that are answered in this many seconds.
-GUESSES, WHILE = 10, 60.0
 
 #: Where calls that wait for no queue would go.
 DIRECT = ("/gradio_api/run/", "/gradio_api/api/")
@@ -55,7 +51,7 @@ class GuardedApp(App):
     ) -> None:
         super().__init__(default_response_class=ORJSONResponse)
         self.address, self.temporary, self.check_call, self.api = host, temporary, check_call, api
-        self.wrong: deque[float] = deque()
+        self.guesses = Guesses()
         self.incoming, self.looked = 0, 0.0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -86,12 +82,9 @@ class GuardedApp(App):
             raise HTTPException(403, reason)
         if path.startswith(DIRECT):
             raise HTTPException(404, f"call {CALL}NAME")
-        while self.wrong and self.wrong[0] < time.monotonic() - WHILE:
-            self.wrong.popleft()
         if path.rstrip("/") == "/login" and method == "POST":
-            if len(self.wrong) >= GUESSES:
-                raise HTTPException(429, "too many wrong passwords: wait a minute")
-            self.wrong.append(time.monotonic())  # taken back if it is right: guesses may come at the same time
+            self.guesses.check()
+            self.guesses.add()  # taken back if it is right: guesses may come at the same time
 
     def remove_old(self) -> None:
         """Remove pictures that a browser has seen, and uploads that nobody used; sooner where all are large."""
@@ -165,8 +158,8 @@ class Request:
     async def send(self, message: Any) -> None:
         """Send a part of the answer; one that says nothing is left to :meth:`fail`."""
         if message["type"] == "http.response.start" and message["status"] != 500:
-            if self.scope["path"].rstrip("/") == "/login" and message["status"] == 200 and self.app.wrong:
-                self.app.wrong.pop()
+            if self.scope["path"].rstrip("/") == "/login" and message["status"] == 200 and self.app.guesses.wrong:
+                self.app.guesses.wrong.pop()
             headers = MutableHeaders(scope=message)
             headers.update(HEADERS)
             if not self.complete:  # the rest is not waited for

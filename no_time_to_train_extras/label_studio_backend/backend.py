@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import uvicorn
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.errors import UserError, one_line
@@ -25,7 +26,9 @@ from no_time_to_train.pipeline.proposal_cache import hash_networks, proposals_de
 from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
 from no_time_to_train_extras.label_studio_backend.studio import LabelStudio, Unreachable
 from no_time_to_train_extras.label_studio_backend.studio_project import StudioProject
-from no_time_to_train_extras.server.request_parts import end_slow_clients
+from no_time_to_train_extras.server.addresses import is_loopback, url_of
+from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
+from no_time_to_train_extras.server.request_parts import LONGEST, Guesses, end_slow_clients
 
 #: Seconds after which Label Studio gives up a setup (3) or a prediction (100); an answer takes less.
 SETUP, PREDICT = 2.0, 60.0
@@ -122,7 +125,7 @@ class Backend:
 
     def _project(self, name: Any, xml: Any) -> tuple[int, StudioProject]:
         """A project by what Label Studio calls it: its number and the time of its creation."""
-        if not re.fullmatch(r"\d+\.\d+", str(name)):
+        if not re.fullmatch(r"[0-9]{1,18}\.[0-9]{1,18}", str(name)):
             raise UserError(f"project {name!r} is none of Label Studio")
         number, config = int(str(name).partition(".")[0]), LabelingConfig(str(xml))
         with self.opening:  # and not the networks, which may be busy for longer than Label Studio waits
@@ -149,7 +152,7 @@ class Backend:
                 entry = project.proposals(task, make=time.monotonic() < end) if project.memory else None
                 if entry is not None:
                     return project.predict(entry)
-        except UserError as error:
+        except Exception as error:  # whatever is in the task: it fails alone
             report(task.get("id"), error)
             return []
         with self.state:
@@ -177,6 +180,7 @@ class Backend:
                 report(task, error)
                 if isinstance(error, Unreachable) and changed:
                     with self.state:
+                        self.changed[changed] = self.changed.pop(changed)  # after the other tasks and projects
                         self.state.wait_for(lambda: self.closed, PAUSE)
                     continue
             with self.state:
@@ -216,7 +220,10 @@ def build_app(backend: Backend, login: tuple[str, str] | None) -> FastAPI:
         login: User and password that Label Studio must send, except with a webhook.
     """
     app = FastAPI(title="no-time-to-train for Label Studio", docs_url=None, redoc_url=None, openapi_url=None)
-    expected = "" if login is None else "Basic " + base64.b64encode(":".join(login).encode()).decode()
+    guesses, expected = (
+        Guesses(),
+        "" if login is None else "Basic " + base64.b64encode(":".join(login).encode()).decode(),
+    )
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -225,10 +232,21 @@ def build_app(backend: Backend, login: tuple[str, str] | None) -> FastAPI:
             return refusal(403, "a page in a browser may not use this server")
         if not size.isdecimal() or int(size) > LARGEST:
             return refusal(413, f"a request has at most {LARGEST} bytes, and says how many")
-        sent = request.headers.get("authorization", "")
-        if login and request.url.path != "/webhook" and not hmac.compare_digest(sent.encode(), expected.encode()):
-            return refusal(401, "the user name or the password is wrong")
-        return await call_next(request)
+        sent, client = request.headers.get("authorization", ""), request.client.host if request.client else ""
+        if login and request.url.path != "/webhook":
+            try:
+                guesses.check(client)
+            except HTTPException as error:
+                return refusal(error.status_code, error.detail)
+            if not hmac.compare_digest(sent.encode(), expected.encode()):
+                if sent:
+                    guesses.add(client)
+                return refusal(401, "the user name or the password is wrong")
+        try:
+            return await call_next(request)
+        except Exception as error:  # of values that Label Studio does not send
+            print(f"{request.url.path}: {one_line(repr(error))[:LONGEST]}", file=sys.stderr)
+            return refusal(400, f"this is no request of Label Studio: {one_line(repr(error))[:LONGEST]}")
 
     @app.exception_handler(UserError)
     async def explain(_: Request, error: UserError) -> Response:
@@ -259,14 +277,24 @@ def refusal(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status)
 
 
+class StudioGuard(RequestGuard):
+    """What other servers here check, too. Label Studio in a container has a name of its own for this computer."""
+
+    def check(self, scope: Any) -> None:
+        """Refuse a request that a name of another page led here, where only this computer is let in."""
+        if is_loopback(self.host):
+            super().check(scope)
+
+
 def serve(backend: Backend, host: str, port: int, login: tuple[str, str] | None) -> None:
     """Serve until the process is told to end; requests that were accepted are answered."""
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
-    print(f"Label Studio: connect a model at http://{host}:{port} (Settings, Model)", flush=True)
+    print(f"Label Studio: connect a model at {url_of(host, port)} (Settings, Model)", flush=True)
     end_slow_clients()
-    config = uvicorn.Config(build_app(backend, login), log_level="warning", limit_concurrency=AT_ONCE)
+    guard = StudioGuard(build_app(backend, login), host, None, LARGEST, Metrics())
+    config = uvicorn.Config(guard, log_level="warning", limit_concurrency=AT_ONCE)
     uvicorn.Server(config).run(sockets=[listener])
     backend.close()

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from no_time_to_train.commands.options import NetworkOptions, check_memories
 from no_time_to_train.errors import UserError
 from no_time_to_train.ranges import Fraction
-from no_time_to_train_extras.app.app_command import check_access
-from no_time_to_train_extras.server.addresses import Port
+from no_time_to_train_extras.app.app_command import check_access, lock_folder
+from no_time_to_train_extras.server.addresses import Port, check_address
 
 #: The variable of the environment with the token of Label Studio's API; Label Studio's own tools use this name.
 TOKEN = "LABEL_STUDIO_API_KEY"
@@ -51,7 +51,12 @@ def label_studio(
     """
     host = host.strip("[]")
     login = check_access(host, auth, no_auth)
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # one that is no number is an error
+    except ValueError as error:
+        raise UserError(f"--url {url} is no address: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"--url {url} is no address: it begins with http:// or https://")
     token = os.environ.get(TOKEN, "")
     if not token:
@@ -65,6 +70,9 @@ def label_studio(
     if missing := [name for name in ("fastapi", "httpx", "uvicorn") if find_spec(name) is None]:
         raise UserError(f"serve label-studio needs more packages: pip install {' '.join(missing)}")
 
+    check_address(host, port)
+    lock = lock_folder(out, out, "")
+
     from no_time_to_train_extras.label_studio_backend.backend import Backend, serve
     from no_time_to_train_extras.label_studio_backend.studio import LabelStudio
 
@@ -74,3 +82,4 @@ def label_studio(
     for path in memory:
         segmenter.load_memory(path)
     serve(Backend(segmenter, studio, out, threshold), host, port, login)
+    lock.release()

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Generator, Iterator
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
@@ -99,7 +99,7 @@ class LabelStudio:
             raise UserError(f"image {address} is not fetched, because it is not at {self.url}: upload it there")
         path = parts.path.removeprefix(own.path)
         path = f"/data/{path}" if path.startswith("upload/") else path
-        if not path.startswith(IMAGES) or ".." in path.split("/"):
+        if not path.startswith(IMAGES) or ".." in unquote(path).split("/"):
             raise UserError(f"image {address} is not fetched, because it is no file in Label Studio: upload it there")
         target = f"{quote(path, safe='/%')}?{parts.query}" if parts.query else quote(path, safe="/%")
         return self._file(self.http, target, address)

@@ -2,12 +2,13 @@
 
 import ipaddress
 import socket
-from collections.abc import Mapping
-from typing import Annotated
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.ranges import Range
+
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
 
 Port = Annotated[int, Range(1, 65535)]
 
@@ -28,19 +29,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def foreign_reason(headers: Mapping[str, str], host: str, name: str) -> str:
+def foreign_reason(headers: "Headers", host: str, name: str) -> str:
     """Why a request is refused that another page sent, or that a name of another page led here; empty where it is not.
 
     Args:
-        headers: Of the request, by names in lower case.
+        headers: Of the request.
         host: The address that the server listens on.
         name: What messages call the server.
     """
-    asked, origin = headers.get("host", ""), headers.get("origin")
+    asked, origins = headers.get("host", ""), headers.getlist("origin")
     if not is_own(asked, host):
         return f"{name} is not {asked!r}: open it at the address that it printed"
     foreign = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
-    foreign |= origin is not None and urlsplit(origin).netloc != asked
+    foreign |= any(origin.rstrip("/").partition("://")[2] != asked for origin in origins)
     return f"another page may not use {name}" if foreign else ""
 
 
@@ -63,6 +64,11 @@ def is_own(header: str, host: str) -> bool:
         own = socket.gethostname().lower()
         return name in (own, f"{own}.local", socket.getfqdn().lower())
     return True
+
+
+def url_of(host: str, port: int) -> str:
+    """What a browser opens."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def check_address(host: str, port: int | None) -> None:

@@ -133,7 +133,7 @@ async def read_uploads(request: Request, most: int) -> Sequence[Upload]:
     Raises:
         HTTPException: 400 where there is none.
     """
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         async with request.form(max_files=most, max_fields=most) as form:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
             uploads = [Upload(file.filename or "", await file.read()) for file in files]

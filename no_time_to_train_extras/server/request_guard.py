@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from typing import Any
 
+import fastapi
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -13,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from no_time_to_train_extras.server.addresses import HEADERS, foreign_reason
-from no_time_to_train_extras.server.request_parts import next_part, refusal
+from no_time_to_train_extras.server.request_parts import Guesses, next_part, refusal
 
 #: Where no token is needed: nothing there tells anything of a memory or an image.
 OPEN = ("/", "/health", "/openapi.json")
@@ -69,7 +70,7 @@ class RequestGuard:
 
     def __init__(self, api: ASGIApp, host: str, token: str | None, largest: int, metrics: Metrics) -> None:
         self.api, self.host, self.token, self.largest, self.metrics = api, host, token, largest, metrics
-        self.held = 0
+        self.held, self.guesses = 0, Guesses()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
@@ -88,7 +89,7 @@ class RequestGuard:
             await send(message)
 
         try:
-            self.check(scope["path"].removeprefix(scope.get("root_path", "")) or "/", Headers(scope=scope))
+            self.check(scope)
             await self.api(scope, body.receive, sending)
         except HTTPException as error:
             await refuse(error)(scope, receive, sending)
@@ -99,14 +100,20 @@ class RequestGuard:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.count(route, status, time.monotonic() - begin)
 
-    def check(self, path: str, headers: Headers) -> None:
+    def check(self, scope: Any) -> None:
         """Refuse a request that another page sent, that has no token, or that is too large."""
+        path, headers = scope["path"].removeprefix(scope.get("root_path", "")) or "/", Headers(scope=scope)
         if reason := foreign_reason(headers, self.host, "this server"):
             raise HTTPException(403, reason)
         given = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("token", "")
-        if self.token and path not in OPEN and not hmac.compare_digest(given.encode(), self.token.encode()):
-            reason = "this needs the token: send Authorization: Bearer TOKEN"
-            raise HTTPException(401, reason, {"www-authenticate": "Bearer"})
+        if self.token and path not in OPEN:
+            address = (scope.get("client") or [""])[0]
+            self.guesses.check(address)
+            if not hmac.compare_digest(given.encode(), self.token.encode()):
+                if given:
+                    self.guesses.add(address)
+                reason = "this needs the token: send Authorization: Bearer TOKEN"
+                raise HTTPException(401, reason, {"www-authenticate": "Bearer"})
         size = headers.get("content-length", "0")
         if not size.isdecimal() or int(size) > self.largest:
             raise HTTPException(413, f"a request has at most {self.largest} bytes")
@@ -123,13 +130,14 @@ class Body:
         """The next part, unless it is too slow, or there is too much of it."""
         if self.complete:
             return await self.from_client()
+        # FastAPI lets its own exceptions pass, but not those of Starlette.
         part, size, self.complete = await next_part(self.from_client, self.begin, self.size)
         self.size += size
         self.guard.held += size
         if self.size > self.guard.largest:
-            raise HTTPException(413, f"a request has at most {self.guard.largest} bytes")
+            raise fastapi.HTTPException(413, f"a request has at most {self.guard.largest} bytes")
         if self.guard.held > MOST_BYTES:
-            raise HTTPException(429, "too many images are being sent: try again later", {"retry-after": "1"})
+            raise fastapi.HTTPException(429, "too many images are being sent: try again later", {"retry-after": "1"})
         return part
 
 

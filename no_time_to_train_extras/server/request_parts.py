@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from collections import deque
 from typing import Any
 
 import uvicorn.config
-from starlette.exceptions import HTTPException
+from fastapi import HTTPException  # which its routes let pass, unlike that of Starlette
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from no_time_to_train.errors import one_line
@@ -15,6 +16,9 @@ PATIENCE, SLOWEST = 10.0, 10_000
 
 #: Characters of a message: it may quote what it was sent.
 LONGEST = 300
+
+#: Wrong passwords of a client that are answered in this many seconds.
+GUESSES, WHILE = 10, 60.0
 
 
 async def next_part(receive: Any, begin: float, received: int) -> tuple[Any, int, bool]:
@@ -40,6 +44,28 @@ async def next_part(receive: Any, begin: float, received: int) -> tuple[Any, int
 def refusal(reason: str) -> dict[str, str]:
     """The content of the answer to a request that is refused, in one line."""
     return {"detail": one_line(reason)[:LONGEST]}
+
+
+class Guesses:
+    """The wrong passwords of the last minute, each as its time and its client's address."""
+
+    def __init__(self) -> None:
+        self.wrong: deque[tuple[float, str]] = deque(maxlen=10_000)
+
+    def check(self, client: str = "") -> None:
+        """Refuse a client that has sent too many.
+
+        Raises:
+            HTTPException: 429.
+        """
+        while self.wrong and self.wrong[0][0] < time.monotonic() - WHILE:
+            self.wrong.popleft()
+        if sum(one == client for _, one in self.wrong) >= GUESSES:
+            raise HTTPException(429, "too many wrong passwords: wait a minute", {"retry-after": "60"})
+
+    def add(self, client: str = "") -> None:
+        """Count a wrong one."""
+        self.wrong.append((time.monotonic(), client))
 
 
 class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn chooses the class when it runs

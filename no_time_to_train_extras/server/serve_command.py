@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories
 from no_time_to_train.errors import UserError
 from no_time_to_train.ranges import Fraction, Positive
-from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback
+from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback, url_of
 
 if TYPE_CHECKING:
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
@@ -88,8 +88,7 @@ def serve(
     metrics = Metrics()
     api = build_api(Service(segmenter, memories, threshold, ComputeQueue(queue)), metrics)
     guard = RequestGuard(api, host, token, max_megabytes * 10**6, metrics)
-    address = f"[{host}]" if ":" in host else host
-    print(f"memories: {', '.join(memories)}; open http://{address}:{port} to see what it answers", flush=True)
+    print(f"memories: {', '.join(memories)}; open {url_of(host, port)} to see what it answers", flush=True)
     end_slow_clients()
     uvicorn.run(guard, host=host, port=port, log_level="warning")
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.images import as_rgb, decode_image
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.prompts import check_box, check_point
 from no_time_to_train.errors import suggest
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.networks.box_prompts import PromptedImage
@@ -40,7 +41,8 @@ class Service:
         threshold: The lowest score of an object, in [0, 1], where a request names none.
         queue: Where requests wait.
         networks: Held while the networks work on prompts: something else in this process may use them.
-        shown: The image in which objects were shown last, so that the next click takes the mask decoder only.
+        shown: The image in which objects were shown last, so that the next click takes the mask decoder only; and its
+            height and width.
     """
 
     segmenter: ReferenceSegmenter
@@ -48,7 +50,7 @@ class Service:
     threshold: float
     queue: ComputeQueue
     networks: AbstractContextManager[Any] = field(default_factory=nullcontext)
-    shown: tuple[Upload, PromptedImage] | None = field(default=None, init=False)
+    shown: tuple[Upload, PromptedImage, tuple[int, ...]] | None = field(default=None, init=False)
 
     def known(self) -> Mapping[str, MemoryBank]:
         """The memories that there are now."""
@@ -99,6 +101,12 @@ class Service:
         """
         with self.networks:
             if self.shown is None or self.shown[0] != upload:
-                self.shown = upload, PromptedImage(self.segmenter.prompts, upload.read())
-            masks, _ = self.shown[1].masks(points, negative_points, box)
+                pixels = upload.read()
+                self.shown = upload, PromptedImage(self.segmenter.prompts, pixels), pixels.shape[:2]
+            _, prompted, (height, width) = self.shown
+            on, off = ([check_point(one, height, width) for one in some] for some in (points, negative_points))
+            if box is not None:  # a person may draw it in any direction
+                x, y = sorted(box[::2]), sorted(box[1::2])
+                box = check_box((x[0], y[0], x[1], y[1]), height, width)
+            masks, _ = prompted.masks(on, off, box)
         return masks[0] if len(masks) else None

@@ -50,7 +50,7 @@ class Parameters(BaseModel):
 
     conf_threshold: Annotated[float | None, Field(ge=0, le=1)] = None
     epsilon_factor: Annotated[float, Field(ge=0, le=1)] = 0
-    marks: list[PointMark | BoxMark] = []
+    marks: Annotated[list[PointMark | BoxMark], Field(max_length=1000)] = []
 
 
 class PredictRequest(BaseModel):
