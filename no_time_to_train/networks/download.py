@@ -12,10 +12,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
+from io import BufferedReader, RawIOBase
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import FTPHandler, HTTPHandler, HTTPSHandler, Request, build_opener
 from zipfile import ZipFile, is_zipfile
 
 from filelock import FileLock, Timeout
@@ -37,6 +39,54 @@ VERSION = re.compile(r"[ -~]{1,1000}")  # a version of a file that a header may 
 
 class _Interrupted(Exception):
     """The server sent less than the complete file. Another request may bring the rest."""
+
+
+class _Metered(RawIOBase):
+    """All that a server sends, unless it is too slow."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw, self.began, self.received = raw, float("inf"), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self.raw.readinto(buffer)
+        self.began = min(self.began, time.monotonic())
+        self.received += count
+        self.check()
+        return count
+
+    def check(self) -> None:
+        """Look at the clock."""
+        if time.monotonic() > self.began + PERIOD:
+            if self.received < SLOWEST * PERIOD:
+                raise UserError(f"the server sends less than {SLOWEST} bytes per second; try later, or another way")
+            self.began, self.received = time.monotonic(), 0
+
+
+class _Answer(HTTPResponse):
+    """An answer that is metered, from its first byte on."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.meter = _Metered(self.fp.detach())
+        self.fp = BufferedReader(self.meter)
+
+
+class _Web(HTTPHandler, HTTPSHandler, FTPHandler):
+    """Opens addresses of the web only; urllib follows redirects to FTP, too."""
+
+    def do_open(self, http_class: Any, req: Request, **options: Any) -> Any:
+        def connect(*where: Any, **how: Any) -> Any:
+            connection = http_class(*where, **how)
+            connection.response_class = _Answer
+            return connection
+
+        return super().do_open(connect, req, **options)
+
+    def ftp_open(self, req: Request) -> Any:
+        raise UserError(f"the server leads to {req.full_url}, which is no address of the web")
 
 
 def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> Path:
@@ -208,14 +258,13 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
     with _network(url):
         try:
-            response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+            response = build_opener(_Web).open(Request(url, headers=headers), timeout=TIMEOUT)
         except HTTPError as error:
             if error.code >= 500:
                 raise _Interrupted(f"the server answered {_answer(error)}") from error
             if error.code != 416:
                 raise UserError(
-                    f"cannot download {url}: the server answered {_answer(error)}; "
-                    f"download the file another way and save it as {target}"
+                    f"the server answered {_answer(error)}; download the file another way and save it as {target}"
                 ) from error
             response = error  # the server has no bytes after those in ``part``
     with response, part.open("ab") as file:
@@ -240,20 +289,12 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
             )
         with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=target.name) as bar:
             left = CHUNK if total is None else total - have
-            began, received = time.monotonic(), 0
             while response.status != 416 and left > 0:
                 with _network(url):
                     block = response.read1(min(CHUNK, left))
+                    response.meter.check()
                 if not block:
                     break
-                received += len(block)
-                if time.monotonic() > began + PERIOD:
-                    if received < SLOWEST * PERIOD:
-                        raise UserError(
-                            f"cannot download {url}: the server sends less than {SLOWEST} bytes per second; try later, "
-                            f"or download the file another way and save it as {target}"
-                        )
-                    began, received = time.monotonic(), 0
                 bar.update(file.write(block))
                 left -= len(block) if total is not None else 0
         file.flush()
@@ -268,6 +309,8 @@ def _network(url: str) -> Iterator[None]:
     """Raise any failure of the connection as _Interrupted, so that every other OSError is one of the disk."""
     try:
         yield
+    except UserError as error:
+        raise UserError(f"cannot download {url}: {error}") from error
     except (OSError, HTTPException) as error:
         raise _Interrupted(f"the connection failed ({getattr(error, 'reason', None) or error!r})") from error
     except ValueError as error:

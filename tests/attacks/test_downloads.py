@@ -2,6 +2,8 @@
 
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -159,6 +161,35 @@ def test_a_very_slow_server_is_left(answers: Answers, tmp_path: Path, monkeypatc
     answers.first = response(b'ETag: "a"', b"Content-Length: 2048")
     with pytest.raises(UserError, match="the server sends less than inf bytes per second; try later"):
         fetch(answers, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "begun", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;"]
+)
+def test_a_server_whose_headers_or_chunks_come_byte_by_byte_is_left(
+    begun: bytes, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(module, "PERIOD", 0.3)
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        with suppress(ConnectionError):
+            request.wfile.write(begun)
+            for _ in range(100):
+                request.wfile.write(b"a")
+                time.sleep(0.05)
+
+    with serving(answer) as url, pytest.raises(UserError, match="the server sends less than 500 bytes per second"):
+        fetch_file(f"{url}/file", tmp_path / "file", check, "the file")
+
+
+def test_a_redirect_to_ftp_asks_no_ftp_server(answers: Answers, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ftp:
+        ftp.settimeout(0)
+        answers.first = response(b"Location: ftp://127.0.0.1:%d/file" % ftp.getsockname()[1], status=b"302 Found")
+        with pytest.raises(UserError, match=r"cannot download .*: the server leads to ftp://"):
+            fetch(answers, tmp_path / "file")
+        with pytest.raises(BlockingIOError):
+            ftp.accept()
 
 
 def test_a_checkpoint_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
