@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
 from no_time_to_train.errors import UserError, UserNotice, memory_problem, one_line, suggest
 from no_time_to_train.files import with_documents
-from no_time_to_train.pipeline.processes import is_first_process
+from no_time_to_train.pipeline.processes import begin_command, is_first_process
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,13 +30,14 @@ def main(argv: list[str] | None = None) -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: paths may hold bytes that are not UTF-8
     try:
+        begin_command(argv)
         say_loading()
         run(argv)
         sys.stdout.flush()
         for failure in [one.failure for one in lasting if one is not None]:
             if failure is not None and failure.errno != errno.EPIPE:  # head has read what it wanted
                 raise UserError(f"not everything could be printed: {failure.strerror}")
-    except (UserError, OSError, MemoryError, RuntimeError) as error:
+    except (UserError, OSError, MemoryError, RuntimeError, ImportError) as error:
         problem: object = error
         if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename is not None else ""

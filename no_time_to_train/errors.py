@@ -37,8 +37,12 @@ def first_of(names: Sequence[str], most: int = 3) -> str:
 
 
 def memory_problem(error: Exception, advice: str) -> str | None:
-    """What to say where the memory was too small, with an advice; None for another error."""
+    """What to say where memory or threads were refused, with an advice; None for another error."""
     text = " ".join(str(error).split())
+    if "can't start new thread" in text:
+        return "the system allows no more threads: end other programs, or raise the limit (ulimit -u)"
+    if isinstance(error, ImportError) and "failed to map" in text:  # a library; numpy says much before
+        return f"the memory is too small for {text.rpartition(': failed to map')[0].split()[-1]}; raise ulimit -v"
     of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
     if of_torch or isinstance(error, MemoryError):
         return f"the memory is too small: {text or 'an allocation failed'}; {advice}"

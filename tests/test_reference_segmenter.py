@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -243,6 +244,23 @@ def test_a_pickled_segmenter_finds_the_same(segmenter: ReferenceSegmenter, photo
     assert again.segment(photo.path, 0).to_coco() == segmenter.segment(photo.path, 0).to_coco()
     again.add_reference("box", photo.path, box=(20, 20, 60, 60))
     assert again.classes == [*segmenter.classes, "box"]
+
+
+def test_a_forked_process_finds_the_same(photo: Photo) -> None:
+    code = f"""
+import os
+from tests.conftest import nano_segmenter
+segmenter = nano_segmenter(4)
+segmenter.add_reference("thing", {str(photo.path)!r}, {str(photo.mask_path)!r})
+scores = segmenter.segment({str(photo.path)!r}, threshold=0).scores
+if os.fork() == 0:
+    print(abs(segmenter.segment({str(photo.path)!r}, threshold=0).scores - scores).max() < 1e-4, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "True\n", ended.stderr
 
 
 def test_classes_are_listed_and_removed(segmenter: ReferenceSegmenter, photo: Photo) -> None:

@@ -7,8 +7,13 @@ import threading
 import time
 from typing import Any
 
+from no_time_to_train.errors import UserError
+
 #: The environment variable in which the first process tells the others its number.
 FIRST = "NO_TIME_TO_TRAIN_FIRST_PROCESS"
+
+#: The numbers that launchers give processes and their runs.
+NUMBERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "SLURM_PROCID", "MASTER_PORT")
 
 #: The numbers of Linux's prctl(PR_SET_PDEATHSIG) and of SIGKILL, which Windows lacks.
 PARENT_DEATH_SIGNAL, KILL = 1, 9
@@ -18,6 +23,22 @@ SIGNALS = {6: "SIGABRT", 7: "SIGBUS", KILL: "SIGKILL", 11: "SIGSEGV", 15: "SIGTE
 
 #: Seconds between two looks for processes that were started.
 PERIOD = 0.5
+
+
+def begin_command(words: list[str]) -> None:
+    """Look at what a launcher has set, before libraries do: this process may be one of several of a run."""
+    shared = words[:1] in (["test"], ["benchmark"]) or any("--devices" in one or "--num-nodes" in one for one in words)
+    if not shared and FIRST not in os.environ:  # a script around this command has set them
+        for name in NUMBERS:
+            os.environ.pop(name, None)
+        return
+    absent = "" if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+    for name in NUMBERS:
+        value = os.environ.get(name, absent if name in NUMBERS[:3] else "0")
+        if not value.isdecimal():
+            os.environ[name] = "0"
+            advice = "unset it, and TORCHELASTIC_RUN_ID, which torchrun sets with it" if not absent else "unset it"
+            raise UserError(f"{name}={value} in the environment is no number: {advice}")
 
 
 def is_first_process() -> bool:

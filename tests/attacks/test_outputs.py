@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import resource
 import signal
 import socket
@@ -284,3 +285,15 @@ def test_proposals_stay_where_no_image_can_be_read_the_next_time(tmp_path: Path,
     before = path.read_bytes()
     assert "no image can be read" in refusal("propose", "--nano", "--images", tmp_path / "a.png", "--out", path)
     assert path.read_bytes() == before
+
+
+def test_a_system_that_refuses_memory_for_a_library_or_a_thread_is_one_line(
+    bank: MemoryBank, tmp_path: Path, monkeypatch: Patch, refusal: Refusal
+) -> None:
+    save_memory(bank, tmp_path / "a.memory")
+    command = f"ulimit -v 400000; {sys.executable} -m no_time_to_train memory show a.memory"
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert re.search(r"^error: the memory is too small for \S+; raise ulimit -v\n\Z", ended.stderr, re.MULTILINE)
+    monkeypatch.setattr("no_time_to_train.cli.run", Mock(side_effect=RuntimeError("can't start new thread")))
+    assert "the system allows no more threads" in refusal("memory", "show", tmp_path / "a.memory")

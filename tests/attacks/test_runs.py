@@ -27,6 +27,7 @@ from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.entries import checksum
 from no_time_to_train.pipeline.journal import Journal
+from no_time_to_train.pipeline.processes import FIRST
 from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _to_bytes
 from no_time_to_train.pipeline.run_record import record_stage
 from tests.attacks.test_cases import cases_in
@@ -317,3 +318,39 @@ def test_images_as_integers_give_the_same_floats() -> None:
 
     values = np.arange(256, dtype=np.uint8)
     assert np.array_equal(as_float(torch.from_numpy(values)).numpy(), values.astype(np.float32) / np.float32(255))
+
+
+@pytest.fixture
+def launched(monkeypatch: Patch) -> dict[str, str]:
+    """An environment that commands may change."""
+    environment = {key: value for key, value in os.environ.items() if key != FIRST}
+    monkeypatch.setattr(os, "environ", environment)
+    return environment
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_a_command_that_is_no_part_of_a_run_speaks_whatever_a_script_has_set(
+    name: str, launched: dict[str, str], refusal: Refusal
+) -> None:
+    launched[name] = "1"
+    assert "nowhere.memory" in refusal("memory", "show", "nowhere.memory")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        *(
+            (name, "abc", f"{name}=abc in the environment is no number")
+            for name in ("LOCAL_RANK", "MASTER_PORT", "RANK")
+        ),
+        ("NODE_RANK", "", "NODE_RANK= in the environment is no number"),
+        ("TORCHELASTIC_RUN_ID", "x", "RANK= in the environment is no number: unset it, and TORCHELASTIC_RUN_ID"),
+    ],
+)
+def test_what_a_script_has_set_instead_of_a_launcher_is_said_before_anything_is_loaded(
+    name: str, value: str, reason: str, launched: dict[str, str], refusal: Refusal
+) -> None:
+    launched[name] = value
+    for command in ("segment --images . --devices 2", "test --config custom_sam2l"):
+        assert reason in refusal(*command.split())
+        launched[name] = value  # as the next process finds it
