@@ -89,6 +89,9 @@ class _Web(HTTPHandler, HTTPSHandler, FTPHandler):
         raise UserError(f"the server leads to {req.full_url}, which is no address of the web")
 
 
+urlopen = build_opener(_Web).open
+
+
 def download(name: str, folder: str | Path = FOLDER, url: str | None = None) -> Path:
     """Download an official checkpoint, unless it is already there.
 
@@ -258,7 +261,7 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
     with _network(url):
         try:
-            response = build_opener(_Web).open(Request(url, headers=headers), timeout=TIMEOUT)
+            response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
         except HTTPError as error:
             if error.code >= 500:
                 raise _Interrupted(f"the server answered {_answer(error)}") from error
