@@ -257,7 +257,7 @@ def test_memories_of_another_debiasing_are_refused(photo: Photo, tmp_path: Path)
     with pytest.raises(UserError, match=r"debiased was made with debias 3, this run has 0$"):
         plain.load_memory(tmp_path / "debiased")
     with pytest.raises(UserError, match=r"debiased was made with debias 3, .*plain with 0: "):
-        join_memories({tmp_path / file: load_memory(tmp_path / file) for file in ("plain", "debiased")})
+        join_memories([(tmp_path / file, load_memory(tmp_path / file)) for file in ("plain", "debiased")])
 
 
 def test_the_cache_and_the_journal_know_the_debiasing(

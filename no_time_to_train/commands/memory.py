@@ -57,7 +57,7 @@ def merge(memories: Sequence[Path], *, out: Path) -> None:
 
     from no_time_to_train.data.memory_files import join_memories, load_memory
 
-    _save(join_memories({path: load_memory(path) for path in memories}), out)
+    _save(join_memories([(path, load_memory(path)) for path in memories]), out)
 
 
 def remove(memory: Path, classes: Sequence[str], *, out: Path) -> None:

@@ -40,7 +40,8 @@ ImageInput = Union[str, Path, Image.Image, NDArray[np.generic], "Tensor"]  # a t
 MaskInput = ImageInput
 
 #: Endings of the files that count as images in a folder, and that PIL reads without more.
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
+IMAGE_ENDINGS = {".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
+IMAGE_ENDINGS |= {".jpg", ".jpeg", ".jpe", ".jfif"}
 
 #: The formats that are read, whatever the file's ending. Pillow knows others: it hands EPS to Ghostscript, a program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM", "AVIF", "HEIF")

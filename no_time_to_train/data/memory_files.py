@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
@@ -104,6 +105,10 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
         if ours == theirs:
             raise UserError(f"memory {path} holds the classes in another order than that of their ids: make it again")
         difference = min((ours ^ theirs), key=lambda category: category.id)
+        ids = [category.id for classes in (theirs, ours) for category in classes if category.name == difference.name]
+        if len(ids) == 2:
+            ours_and_theirs = f"has {difference.name!r} with the id {ids[0]}, this run with {ids[1]}"
+            raise UserError(f"memory {path} {ours_and_theirs}: give references and targets the same category ids")
         owner = "only the memory" if difference in theirs else "only this run"
         raise UserError(
             f"memory {path} holds {len(theirs)} classes, this run has {len(ours)}: {owner} has "
@@ -111,9 +116,9 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
         )
 
 
-def join_memories(banks: dict[Path, MemoryBank]) -> MemoryBank:
-    """Join memories, given by the path that each was read from."""
-    (first, bank), *others = banks.items()
+def join_memories(banks: Sequence[tuple[Path, MemoryBank]]) -> MemoryBank:
+    """Join memories, each with the path that it was read from."""
+    (first, bank), *others = banks
     for path, other in others:
         for key in sorted(bank.made_with.keys() | other.made_with.keys()):
             ours, theirs = (one.made_with.get(key, USUAL.get(key)) for one in (bank, other))
@@ -123,7 +128,7 @@ def join_memories(banks: dict[Path, MemoryBank]) -> MemoryBank:
                 )
         if bank.vectors.shape[1] != other.vectors.shape[1]:
             raise UserError(f"memory {path} holds vectors of another width than {first}: make one of them again")
-    joined = MemoryBank.join(list(banks.values()))
+    joined = MemoryBank.join([one for _, one in banks])
     notice_repeated(joined)
     return joined
 

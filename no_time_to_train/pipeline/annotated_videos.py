@@ -1,6 +1,7 @@
 """Videos of what was found in the frames of a video."""
 
 import shutil
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from no_time_to_train.data.images import open_image
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.data.videos import capture
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import atomic_write
 
 #: Frames per second of the videos, at least and at most.
@@ -33,6 +34,8 @@ class AnnotatedVideos:
 
     def finish(self) -> None:
         """Write the videos."""
+        if not self.frames:
+            warnings.warn("--format video writes none: no frame of a video was searched", UserNotice, stacklevel=2)
         for stem, frames in self.frames.items():
             _write_video(self.folder / f"{stem}.mp4", frames)
 

@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from no_time_to_train.data.images import as_rgb, is_image
 from no_time_to_train.data.names import clean_characters
 from no_time_to_train.data.targets import find_targets, is_video
 from no_time_to_train.data.videos import open_video
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.file_hashes import sha256
 from no_time_to_train_extras.video.live import LiveFrames, is_live, without_password
 
@@ -90,6 +91,7 @@ class Frames:
                 stated = open_video(self.path).get(cv2.CAP_PROP_FPS)
                 self.rate = (stated if 0.01 <= stated <= 240 else fps) / every
             else:
+                self._check_order()
                 self.targets, self.count = islice(self.targets, 0, None, every), -(-self.count // every)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -112,6 +114,16 @@ class Frames:
         """Free the camera or the stream."""
         if self.camera is not None:
             self.camera.close()
+
+    def _check_order(self) -> None:
+        """Say where the order of the names is not that of the numbers in them."""
+        names = [file.name for file in sorted(filter(is_image, self.path.iterdir()))]
+        by_number = sorted(names, key=lambda name: re.sub(r"\d+", lambda digits: digits[0].zfill(20), name))
+        for name, other in zip(names, by_number, strict=True):
+            if name != other:
+                text = f"frames are in the order of their names, in which {name} comes before {other}"
+                warnings.warn(f"--images {self.source}: {text}: begin the numbers with zeros", UserNotice, stacklevel=2)
+                return
 
     def identity(self) -> dict[str, Any]:
         """What tells the video and the choice of its frames from others, as JSON values."""

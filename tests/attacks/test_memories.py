@@ -202,7 +202,7 @@ def test_a_memory_of_another_width_than_its_encoder_states_is_not_used(tmp_path:
 def test_memories_of_different_widths_are_not_joined(tmp_path: Path) -> None:
     content = valid()
     content.update(vectors=torch.rand(4, 5), prototypes=None)
-    banks = {tmp_path / name: bank_of(made, tmp_path / name) for name, made in (("a", valid()), ("b", content))}
+    banks = [(tmp_path / name, bank_of(made, tmp_path / name)) for name, made in (("a", valid()), ("b", content))]
     with pytest.raises(UserError, match="b holds vectors of another width than"):
         join_memories(banks)
 

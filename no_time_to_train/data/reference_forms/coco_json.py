@@ -70,7 +70,7 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
         is_crowd = annotation["iscrowd"] and not all_crowds and not is_cvat
         has_area = any(annotation.get("segmentation") or ()) or annotation.get("bbox")
         if is_crowd or not has_area:
-            folder.skipped["annotation without a box or a mask"] += not has_area
+            folder.skipped["crowd" if is_crowd else "annotation without a box or a mask"] += 1
             continue
         if entry["id"] not in images:
             image = folder.find_image(entry["file_name"], path.parent)
