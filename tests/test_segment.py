@@ -21,6 +21,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserNotice
+from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from tests.conftest import Capture, Checkpoints, Photo, Refusal, read_table
 from tests.reference_folders import LABEL, box, class_folder, coco, labelme, yolo
 from tests.stand_in import write_video
@@ -158,6 +159,11 @@ def test_every_kth_frame_of_a_video_is_processed(out: Path, photo: Photo, option
     assert not annotated.read()[0]
     overlay = cv2.imread(str(tmp_path / "out/overlays/clip/000004.jpg"))
     assert np.abs(frames[2].astype(int) - overlay).mean() < 12
+
+
+def test_annotated_videos_of_photos_are_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.warns(UserNotice, match="--format video writes none"):
+        AnnotatedVideos(tmp_path / "out").finish()
 
 
 @pytest.mark.parametrize("annotated", [True, False])

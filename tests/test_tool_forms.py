@@ -192,6 +192,13 @@ def test_crowds_alone_are_taken_as_objects(tmp_path: Path) -> None:
         assert len(find_references(tmp_path).references) == 2
 
 
+def test_a_crowd_among_objects_is_passed_over_with_a_word(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    write_coco(tmp_path / "a.json", ["a.png"], [{"iscrowd": 1}, {}])
+    with pytest.warns(UserNotice, match="passed over: 1 crowd"):
+        assert len(find_references(tmp_path).references) == 1
+
+
 @pytest.mark.parametrize("segmentation", [[], [[]], None])
 def test_an_empty_segmentation_leaves_the_box(segmentation: object, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -26,6 +27,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.commands.options import NetworkOptions
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
+from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.pipeline.annotated_videos import Mp4File
@@ -274,6 +276,17 @@ def test_damaged_tracks_are_not_filtered(
 def test_a_folder_of_frames_gives_what_the_video_gives(inputs: Path, out: Path, tmp_path: Path) -> None:
     track(inputs, inputs / "frames", "--fps", RATE, "--out", tmp_path / "out")
     assert read_table(tmp_path / "out/tracks.csv") == read_table(out / "tracks.csv")
+
+
+def test_frames_whose_numbers_begin_without_zeros_are_said_to_be_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("frame1.png", "frame2.png", "frame10.png"):
+        write_picture(draw(0), tmp_path / name)
+    with pytest.warns(UserNotice, match=r"frame10\.png comes before frame2\.png: begin the numbers with zeros"):
+        Frames(str(tmp_path))
+    (tmp_path / "frame10.png").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserNotice)
+        assert Frames(str(tmp_path)).count == 2
 
 
 def test_each_frame_is_a_line_of_json_on_standard_output(inputs: Path, capsys: Capture) -> None:

@@ -107,8 +107,8 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
         difference = min((ours ^ theirs), key=lambda category: category.id)
         ids = [category.id for classes in (theirs, ours) for category in classes if category.name == difference.name]
         if len(ids) == 2:
-            ours_and_theirs = f"has {difference.name!r} with the id {ids[0]}, this run with {ids[1]}"
-            raise UserError(f"memory {path} {ours_and_theirs}: give references and targets the same category ids")
+            text = f"has {difference.name!r} with the id {ids[0]}, this run with {ids[1]}"
+            raise UserError(f"memory {path} {text}: give references and targets the same category ids")
         owner = "only the memory" if difference in theirs else "only this run"
         raise UserError(
             f"memory {path} holds {len(theirs)} classes, this run has {len(ours)}: {owner} has "

@@ -12,7 +12,7 @@ import torch
 
 from no_time_to_train.data.memory_files import check_fits, join_memories, load_memory
 from no_time_to_train.data.reference_image import decode_picture, encode_picture
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from tests.attacks.tensors import HOSTILE
 from tests.attacks.test_cases import cases_in, edit
@@ -205,6 +205,18 @@ def test_memories_of_different_widths_are_not_joined(tmp_path: Path) -> None:
     banks = [(tmp_path / name, bank_of(made, tmp_path / name)) for name, made in (("a", valid()), ("b", content))]
     with pytest.raises(UserError, match="b holds vectors of another width than"):
         join_memories(banks)
+
+
+def test_a_memory_that_is_joined_with_itself_has_each_reference_twice_and_a_notice_says_so(tmp_path: Path) -> None:
+    bank = bank_of(valid(), tmp_path / "m.memory")
+    with pytest.warns(UserNotice, match="4 references given more than once"):
+        assert join_memories([(tmp_path / "m.memory", bank)] * 2).counts.tolist() == [4, 4]
+
+
+def test_a_class_that_has_another_id_in_the_memory_than_in_the_run_is_named_with_both(tmp_path: Path) -> None:
+    bank = bank_of({**valid(), "vectors": torch.rand(4, 384), "prototypes": None}, tmp_path / "m.memory")
+    with pytest.raises(UserError, match=r"m\.memory has 'disc' with the id 3, this run with 1: give "):
+        check_fits(bank, tmp_path / "m.memory", {"encoder": "dinov2_small"}, [Category(1, "disc"), Category(7, "star")])
 
 
 def test_a_memory_with_its_classes_in_another_order_is_not_used(tmp_path: Path) -> None:
