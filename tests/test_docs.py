@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nbclient import NotebookClient
 from no_time_to_train import ReferenceSegmenter, Settings
 from no_time_to_train.commands import COMMANDS, build_parser, split_command
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
+from no_time_to_train.errors import UserNotice
 from no_time_to_train.stage_cli import run_stage
 from tests.conftest import Capture, Patch, write_picture
 
@@ -89,7 +91,28 @@ def test_each_command_in_the_documents_parses(
             run_stage([*build_parser(name).parse_command(arguments)["words"], "--print_config"])
         assert ended.value.code in (None, 0)
     else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserNotice)  # an option has no effect
+            build_parser(name).parse_command(arguments)
+
+
+@pytest.mark.parametrize(
+    ("line", "notices"),
+    [
+        ("sample --n-shot 1 --out r.json --pool 3 --cache_dir=c", {"--pool", "--cache-dir"}),
+        ("sample --n-shot 1 --out r.json --pool 3 --choose best", set()),
+        ("segment --images x --out y --link --proposals-per-image 9", {"--link", "--proposals-per-image"}),
+        ("segment --images x --out y --link --format yolo --proposals grid --proposals-per-image 9", set()),
+        ("evaluate --gt g --results r --semantic-threshold 0.4", {"--semantic-threshold"}),
+        ("evaluate --gt g --results r --semantic-threshold 0.4 --protocol semantic", set()),
+    ],
+)
+def test_an_option_has_an_effect_with_what_its_help_names(line: str, notices: set[str]) -> None:
+    name, arguments = split_command(line.split())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         build_parser(name).parse_command(arguments)
+    assert {str(one.message).partition(" has no effect without ")[0] for one in caught} == notices
 
 
 @pytest.mark.parametrize("page", [*PAGES, *TRANSLATIONS], ids=lambda page: page.name)

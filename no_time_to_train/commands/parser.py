@@ -4,13 +4,15 @@ A parameter whose type is a dataclass stands for the options that are its fields
 parameter of type ``list[str]`` gets the whole command line; the options ``--model.KEY`` and ``--trainer.KEY`` are not
 checked then.
 Parameters before ``*`` in the signature are positional arguments, keyword-only ones are options. A parameter whose help
-begins with "Kept for compatibility" is accepted and not shown. Nothing here imports torch.
+begins with "Kept for compatibility" is accepted and not shown; of one whose help begins with "With --OTHER, ", a notice
+says that it has no effect alone. Nothing here imports torch.
 """
 
 import argparse
 import inspect
 import re
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -20,7 +22,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 from docstring_parser import Docstring, DocstringStyle
 from docstring_parser import parse as parse_docstring
 
-from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.files import with_documents
 from no_time_to_train.plugins import OwnPart, allow, find_plugin, is_plugin
 from no_time_to_train.ranges import choices_of, parse_number, range_of
@@ -108,12 +110,21 @@ class CommandParser(argparse.ArgumentParser):
                 near = suggest(option.partition(".")[0], self.options())
                 raise UserError(f"{self.prog}: there is no option {option}{near}")
         values = vars(self.parse_intermixed_args(own))
+        for option in {argument.partition("=")[0] for argument in own} & self._option_string_actions.keys():
+            if (needs := self._missing(option, values)) is not None:
+                warnings.warn(f"{option} has no effect without {needs}", UserNotice, stacklevel=2)
         del values["plugin"]
         if self.words:
             values[self.words] = argv
         for name, kind in self.shared.items():
             values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
         return values
+
+    def _missing(self, option: str, values: dict[str, Any]) -> str | None:
+        """What an option has an effect with only, as its help says, where that was not chosen."""
+        found = re.match(r"With (--([\w-]+)(?: (\w+))?), ", self._option_string_actions[option].help or "")
+        value = found and values[found[2].replace("-", "_")]
+        return found[1] if found and (not value or found[3] not in (None, value)) else None
 
     def options(self) -> list[str]:
         """The options as they are spelled."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from no_time_to_train.commands.options import NetworkChoice, check_files, check_new_file
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
@@ -75,8 +75,6 @@ def sample(
         for name in ("preset", "sam2", "dinov2", "nano"):
             if getattr(networks, name):
                 raise UserError(f"--{name} is for --choose best: without it, no network is used")
-        if cache_dir:
-            raise UserError("--cache-dir is for --choose best: without it, no network is used")
 
     if json_file is None and (split or "").startswith("cdfsod"):
         raise UserError(
@@ -116,7 +114,7 @@ def sample(
         )
         print_reports(reports, n_shot)
     reference_sets.write_references(references, out)
-    print(f"{len(references)} classes, {n_shot} references each: {out}")
+    print(f"{len(references)} classes, {plural(n_shot, 'reference')} each: {out}")
     if plot:
         from no_time_to_train.data.datasets import ReferenceDataset
         from no_time_to_train.visual.drawing import save_picture

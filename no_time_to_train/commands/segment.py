@@ -76,7 +76,7 @@ def segment(
         max_pixels: Read images of up to this many pixels. Default: 89478485, because larger ones may be harmful.
         proposals: What proposes masks: grid, SAM 2's own prompts, which is the default; a file of boxes or masks, as
             COCO results; or a network (docs/proposals.md). May be given several times.
-        proposals_per_image: Of a file or a network, the proposals of an image that are kept, the best ones.
+        proposals_per_image: With --proposals, the best proposals of an image that are kept of a file or a network.
         names: How much the name of a class counts, next to its references, with a TIPSv2 encoder (docs/encoders.md).
         names_only: A class that has a name and no reference, with a TIPSv2 encoder. Without references. May be given
             several times.
