@@ -32,7 +32,11 @@ def main(argv: list[str] | None = None) -> None:
     try:
         begin_command(argv)
         say_loading()
-        run(argv)
+        try:
+            run(argv)
+        except SystemExit as ended:  # of --help, which may not have been printed
+            if ended.code:
+                raise
         sys.stdout.flush()
         for failure in [one.failure for one in lasting if one is not None]:
             if failure is not None and failure.errno != errno.EPIPE:  # head has read what it wanted

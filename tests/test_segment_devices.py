@@ -9,7 +9,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -17,7 +17,9 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from tests.conftest import Capture
+from no_time_to_train.errors import UserError
+from no_time_to_train.lightning_items import build_trainer, run_items
+from tests.conftest import Capture, Patch
 from tests.stand_in import files_of
 
 ROOT = Path(__file__).parent.parent
@@ -108,6 +110,23 @@ def test_a_run_on_several_machines_says_where_and_how_long_it_waits_for_the_othe
     expected = rf"\nwaiting up to 0 minutes for {place}\nerror: {place} did not find each other: .*1/2"
     assert re.search(expected, capsys.readouterr().err)
     assert not (tmp_path / "new").exists()
+
+
+def test_processes_of_one_machine_meet_there_whatever_address_a_script_has_set(monkeypatch: Patch) -> None:
+    with patch.dict(os.environ, MASTER_ADDR="nowhere.invalid", MASTER_PORT="1"):
+        trainer = build_trainer(2, 1, "cpu")
+        monkeypatch.setattr(trainer, "test", Mock())
+        run_items(trainer, Mock())
+        place: Any = trainer.strategy
+        assert place.cluster_environment.main_address == "127.0.0.1"
+        assert place.cluster_environment.main_port > 1
+
+
+def test_a_machine_that_cannot_be_found_is_said_before_it_is_waited_for() -> None:
+    with patch.dict(os.environ, MASTER_ADDR="nowhere.invalid"):
+        trainer = build_trainer(1, 2, "cpu")
+        with pytest.raises(UserError, match=r"MASTER_ADDR: no machine 'nowhere\.invalid' can be found"):
+            run_items(trainer, Mock())
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,13 @@ def test_a_command_outlives_its_output(redirected: str, bank: MemoryBank, tmp_pa
     assert (tmp_path / "b.memory").stat().st_size > 0
 
 
+@pytest.mark.parametrize("words", ["memory show --help", "test --config custom_sam2l --print_config"])
+def test_what_a_command_only_prints_is_missed_where_it_cannot_be_printed(words: str, program: str) -> None:
+    ended = subprocess.run(["bash", "-c", f"{program} {words} >/dev/full"], capture_output=True, text=True)
+    assert ended.stderr.endswith("error: not everything could be printed: No space left on device\n")
+    assert ended.returncode == 2
+
+
 def test_an_output_the_disk_refuses_is_one_line(bank: MemoryBank, tmp_path: Path, refusal: Refusal) -> None:
     save_memory(bank, tmp_path / "a.memory")
     for out in ("/proc/x/a", tmp_path / "a.memory/b", tmp_path / ("n" * 300), tmp_path / ("n" * 256) / "b"):
