@@ -62,7 +62,7 @@ def kill_and_resume(words: list[str], journal: Path) -> tuple[int, str, str]:
     os.kill(children_of(killed)[0], signal.SIGKILL)
     _, errors = killed.communicate(timeout=120)
     assert killed.returncode == 1
-    assert "ended by SIGKILL" in errors
+    assert "\nerror: process 2 of the run was ended by SIGKILL\n" in errors  # and not at the end of a bar
     count, resumed = done(), start([*words, "--devices", "2"])
     output, errors = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, errors

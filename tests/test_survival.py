@@ -105,7 +105,7 @@ def test_all_processes_of_a_run_end_with_any_of_them_and_one_process_can_resume_
     assert len(processes) >= 3
     time.sleep(0.5)
     assert not [pid for pid in processes if Path(f"/proc/{pid}/fd").exists() and environment_of(pid)]
-    assert killed == "the first process" or "error: process 2 of the run was ended by SIGKILL" in output
+    assert killed == "the first process" or "\nerror: process 2 of the run was ended by SIGKILL\n" in output
     assert run.returncode != 0
     assert not (tmp_path / "results.json").exists()
     assert "resuming: " in command(stage()).stdout

@@ -76,7 +76,7 @@ def watch(launcher: Any) -> None:
     def wait(number: int, process: Any) -> None:
         if (code := process.wait()) < 0:
             name = SIGNALS.get(-code, f"signal {-code}")
-            print(f"error: process {number} of the run was ended by {name}", file=sys.stderr, flush=True)
+            print(f"\nerror: process {number} of the run was ended by {name}", file=sys.stderr, flush=True)
             os._exit(1)  # the others end with this one, see end_with_parent
 
     def look() -> None:
