@@ -192,7 +192,10 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     except RuntimeError as error:
         if "onnection" in str(error):  # one to a killed process breaks some milliseconds before that is noticed
             time.sleep(PERIOD)
-        raise
+        if not trainer.received_sigterm:  # at which the other processes have ended
+            raise
+    if trainer.received_sigterm:  # during the last item, where Lightning does not look
+        raise KeyboardInterrupt("SIGTERM")
 
 
 def refusal_of(error: Exception) -> str:

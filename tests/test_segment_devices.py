@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -126,6 +127,15 @@ def test_a_machine_that_cannot_be_found_is_said_before_it_is_waited_for() -> Non
     with patch.dict(os.environ, MASTER_ADDR="nowhere.invalid"):
         trainer = build_trainer(1, 2, "cpu")
         with pytest.raises(UserError, match=r"MASTER_ADDR: no machine 'nowhere\.invalid' can be found"):
+            run_items(trainer, Mock())
+
+
+@pytest.mark.parametrize("outcome", [[], RuntimeError("Connection closed by peer")])
+def test_a_run_that_is_told_to_end_during_its_last_image_ends(outcome: Any, monkeypatch: Patch) -> None:
+    with patch.dict(os.environ), patch.object(pl.Trainer, "received_sigterm", True):
+        trainer = build_trainer(2, 1, "cpu")
+        monkeypatch.setattr(trainer, "test", Mock(side_effect=[outcome]))
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
             run_items(trainer, Mock())
 
 

@@ -322,6 +322,18 @@ def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("finder")
+def test_a_run_that_is_interrupted_while_it_writes_its_results_can_be_repeated(
+    inputs: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    with monkeypatch.context() as once:
+        once.setattr(track_run.TrackFiles, "finish", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(SystemExit):
+            track(inputs, inputs / "clip.avi", "--out", tmp_path / "out")
+    track(inputs, inputs / "clip.avi", "--out", tmp_path / "out")
+    assert (tmp_path / "out/index.html").exists()
+
+
 def test_a_run_does_not_resume_with_a_frame_that_was_replaced_by_one_of_the_same_size(
     inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: Patch, refusal: Refusal
 ) -> None:
