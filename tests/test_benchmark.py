@@ -1,16 +1,22 @@
 """``benchmark``: the stages, the scores and the page on an own COCO data set, with one command."""
 
 import json
+import os
+import signal
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from no_time_to_train.benchmarks import own_data_set
 from no_time_to_train.benchmarks.own_data_set import STAGES, BenchmarkOptions
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 from no_time_to_train.method.settings import MODES
 from no_time_to_train.pipeline.run_record import record_stage
@@ -70,13 +76,44 @@ def test_several_devices_share_the_stages_with_networks(tmp_path: Path, monkeypa
     here: list[list[str]] = []
     elsewhere: list[list[str]] = []
     monkeypatch.setattr("no_time_to_train.stage_cli.run_stage", here.append)
-    monkeypatch.setattr(own_data_set.subprocess, "call", lambda command: elsewhere.append(command) or 0)
+    monkeypatch.setattr(own_data_set.subprocess, "call", lambda command, **_: elsewhere.append(command) or 0)
     own_data_set.run_stages(tmp_path, devices=2)
     modes = [words[words.index("--model.test_mode") + 1] for words in elsewhere]
     assert modes == ["fill_memory", "test"]
     assert all(words[-4:] == ["--trainer.devices", "2", "--trainer.strategy", "ddp"] for words in elsewhere)
     ((*_, mode, _, _, _, _),) = here  # the second stage takes a moment
     assert mode == "postprocess_memory"
+
+
+def stand_in_for_python(path: Path, line: str, monkeypatch: Patch) -> None:
+    """Have the processes of stages run a line of the shell."""
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
+def test_a_stage_on_several_devices_ends_with_the_benchmark_that_began_it(tmp_path: Path, monkeypatch: Patch) -> None:
+    stand_in_for_python(tmp_path / "python", f"echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 60", monkeypatch)
+    if not (benchmark := os.fork()):
+        own_data_set.run_stages(tmp_path, devices=2)
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.01)
+    os.kill(benchmark, signal.SIGKILL)
+    os.waitpid(benchmark, 0)
+    stage = Path("/proc") / (tmp_path / "pid").read_text().strip()
+    for _ in range(500):
+        if not stage.exists() or ") Z " in (stage / "stat").read_text():
+            return
+        time.sleep(0.01)
+    pytest.fail("the stage goes on")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such signals")
+def test_a_stage_on_several_devices_that_was_killed_is_said(tmp_path: Path, monkeypatch: Patch) -> None:
+    stand_in_for_python(tmp_path / "python", "kill -9 $$", monkeypatch)
+    with pytest.raises(UserError, match="stage fill_memory was ended by SIGKILL"):
+        own_data_set.run_stages(tmp_path, devices=2)
 
 
 def test_a_preset_chooses_networks_and_guided_prompts() -> None:

@@ -1,5 +1,6 @@
 """The three stages, the scores and a page on an own COCO data set: what ``benchmark`` and ``demo`` run."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.settings import ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
+from no_time_to_train.pipeline.processes import SIGNALS, end_with_parent
 from no_time_to_train.plugins import find_plugin, is_plugin
 from no_time_to_train.ranges import Positive, Seed
 
@@ -96,8 +98,13 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
         print(f"\n$ no-time-to-train test {shlex.join(arguments)}", flush=True)
         if not shared:
             run_stage(arguments)
-        elif status := subprocess.call([sys.executable, "-m", "no_time_to_train", "test", *arguments]):
-            sys.exit(status)  # the stage's processes begin with the command of the stage, not with this one
+        else:  # the stage's processes begin with the command of the stage, not with this one
+            command = [sys.executable, "-m", "no_time_to_train", "test", *arguments]
+            status = subprocess.call(command, preexec_fn=None if os.name == "nt" else end_with_parent)
+            if status < 0:
+                raise UserError(f"stage {stage} was ended by {SIGNALS.get(-status, -status)}: run the same command again")
+            if status:
+                sys.exit(status)
 
 
 def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
