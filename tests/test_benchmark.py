@@ -94,7 +94,9 @@ def stand_in_for_python(path: Path, line: str, monkeypatch: Patch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
 def test_a_stage_on_several_devices_ends_with_the_benchmark_that_began_it(tmp_path: Path, monkeypatch: Patch) -> None:
-    stand_in_for_python(tmp_path / "python", f"echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 60", monkeypatch)
+    stand_in_for_python(
+        tmp_path / "python", f"echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 60", monkeypatch
+    )
     if not (benchmark := os.fork()):
         own_data_set.run_stages(tmp_path, devices=2)
     while not (tmp_path / "pid").exists():

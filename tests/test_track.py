@@ -322,16 +322,20 @@ def test_a_run_that_was_stopped_resumes_and_gives_the_same_files(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
-@pytest.mark.usefixtures("finder")
-def test_a_run_that_is_interrupted_while_it_writes_its_results_can_be_repeated(
-    inputs: Path, tmp_path: Path, monkeypatch: Patch
+@pytest.mark.parametrize("moment", ["before a frame is done", "while results are written"])
+def test_a_run_that_is_interrupted_with_nothing_to_resume_can_be_repeated(
+    moment: str, inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: Patch
 ) -> None:
     with monkeypatch.context() as once:
-        once.setattr(track_run.TrackFiles, "finish", Mock(side_effect=KeyboardInterrupt))
+        if moment == "before a frame is done":
+            once.setattr(finder, "error", KeyboardInterrupt())
+            once.setattr(finder, "calls", 1)
+        else:
+            once.setattr(track_run.TrackFiles, "finish", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(SystemExit):
             track(inputs, inputs / "clip.avi", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     track(inputs, inputs / "clip.avi", "--out", tmp_path / "out")
-    assert (tmp_path / "out/index.html").exists()
 
 
 def test_a_run_does_not_resume_with_a_frame_that_was_replaced_by_one_of_the_same_size(

@@ -102,7 +102,9 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
             command = [sys.executable, "-m", "no_time_to_train", "test", *arguments]
             status = subprocess.call(command, preexec_fn=None if os.name == "nt" else end_with_parent)
             if status < 0:
-                raise UserError(f"stage {stage} was ended by {SIGNALS.get(-status, -status)}: run the same command again")
+                raise UserError(
+                    f"stage {stage} was ended by {SIGNALS.get(-status, -status)}: run the same command again"
+                )
             if status:
                 sys.exit(status)
 

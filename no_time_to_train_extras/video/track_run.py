@@ -18,7 +18,7 @@ from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.replace_folder import RESULTS, output_of_run, remove_unchanged, written_files
+from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.pipeline.summary import count_labels
@@ -97,8 +97,9 @@ class TrackRun:
                 try:
                     self.track(files, journal)
                 except KeyboardInterrupt:
-                    self.objects = files.finish()
-                    remove_unchanged(earlier)
+                    if journal is None or len(journal.items):  # else the same command does all of it again
+                        self.objects = files.finish()
+                        remove_unchanged(earlier)
                     raise
                 if not self.done:
                     raise UserError(f"no frame of {self.frames.name} can be read: {', '.join(self.frames.skipped[:1])}")
@@ -177,9 +178,8 @@ def _nothing_left(folder: Path, journal: Journal | None) -> Iterator[dict[Path, 
     earlier = written_files(folder)
     try:
         yield earlier
-    except BaseException as error:  # Ctrl-C may have left complete results
-        complete = not isinstance(error, Exception) and all((folder / name).is_file() for name in RESULTS)
-        if journal is not None and not len(journal.items) and not complete:
+    except BaseException:  # including Ctrl-C
+        if journal is not None and not len(journal.items):
             for path in written_files(folder).keys() - earlier.keys():
                 path.unlink(missing_ok=True)
         raise
