@@ -16,7 +16,6 @@ from no_time_to_train.benchmarks import own_data_set
 from no_time_to_train.benchmarks.own_data_set import STAGES, BenchmarkOptions
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
-from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 from no_time_to_train.method.settings import MODES
 from no_time_to_train.pipeline.run_record import record_stage
@@ -114,7 +113,7 @@ def test_a_stage_on_several_devices_ends_with_the_benchmark_that_began_it(tmp_pa
 @pytest.mark.skipif(os.name == "nt", reason="has no such signals")
 def test_a_stage_on_several_devices_that_was_killed_is_said(tmp_path: Path, monkeypatch: Patch) -> None:
     stand_in_for_python(tmp_path / "python", "kill -9 $$", monkeypatch)
-    with pytest.raises(UserError, match="stage fill_memory was ended by SIGKILL"):
+    with pytest.raises(SystemExit, match="error: stage fill_memory was ended by SIGKILL"):
         own_data_set.run_stages(tmp_path, devices=2)
 
 

@@ -100,13 +100,9 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
             run_stage(arguments)
         else:  # the stage's processes begin with the command of the stage, not with this one
             command = [sys.executable, "-m", "no_time_to_train", "test", *arguments]
-            status = subprocess.call(command, preexec_fn=None if os.name == "nt" else end_with_parent)
-            if status < 0:
-                raise UserError(
-                    f"stage {stage} was ended by {SIGNALS.get(-status, -status)}: run the same command again"
-                )
-            if status:
-                sys.exit(status)
+            if status := subprocess.call(command, preexec_fn=None if os.name == "nt" else end_with_parent):
+                killed = f"error: stage {stage} was ended by {SIGNALS.get(-status, -status)}"
+                sys.exit(killed if status < 0 else status)
 
 
 def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
