@@ -167,15 +167,16 @@ def share_numbered(
 def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     """Run all items on the trainer's devices. Ctrl-C raises KeyboardInterrupt, and SIGTERM one with that text."""
     strategy: Any = trainer.strategy
+    first: Any = getattr(strategy, "cluster_environment", None)
     watch(strategy.launcher)
-    where, first = "", getattr(strategy, "cluster_environment", None)
+    where = ""
     if trainer.num_nodes == 1 and not getattr(first, "creates_processes_externally", True):
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # a script around this command may have set another one
         os.environ.pop("MASTER_PORT", None)
     elif trainer.num_nodes > 1 and trainer.local_rank == 0:
-        minutes = strategy._timeout.total_seconds() / 60
         where = f" of {trainer.num_nodes} machines at {first.main_address}:{first.main_port} (MASTER_ADDR, MASTER_PORT)"
-        print(f"waiting up to {minutes:.0f} minutes for the processes{where}", file=sys.stderr, flush=True)
+        minutes = f"{strategy._timeout.total_seconds() / 60:.0f} minutes"
+        print(f"waiting up to {minutes} for the processes{where}", file=sys.stderr, flush=True)
     try:
         trainer.test(module, verbose=False)
     except torch.distributed.DistError as error:

@@ -1,6 +1,5 @@
 """The three stages, the scores and a page on an own COCO data set: what ``benchmark`` and ``demo`` run."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -100,9 +99,8 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
             run_stage(arguments)
         else:  # the stage's processes begin with the command of the stage, not with this one
             command = [sys.executable, "-m", "no_time_to_train", "test", *arguments]
-            if status := subprocess.call(command, preexec_fn=None if os.name == "nt" else end_with_parent):
-                killed = f"error: stage {stage} was ended by {SIGNALS.get(-status, -status)}"
-                sys.exit(killed if status < 0 else status)
+            if status := subprocess.call(command, preexec_fn=end_with_parent if sys.platform == "linux" else None):
+                sys.exit(status if status > 0 else f"error: stage {stage} was ended by {SIGNALS.get(-status, -status)}")
 
 
 def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
