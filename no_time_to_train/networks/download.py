@@ -78,12 +78,8 @@ class _Web(HTTPHandler, HTTPSHandler, FTPHandler):
     """Opens addresses of the web only; urllib follows redirects to FTP, too."""
 
     def do_open(self, http_class: Any, req: Request, **options: Any) -> Any:
-        def connect(*where: Any, **how: Any) -> Any:
-            connection = http_class(*where, **how)
-            connection.response_class = _Answer
-            return connection
-
-        return super().do_open(connect, req, **options)
+        metered: Any = type("Metered", (http_class,), {"response_class": _Answer})
+        return super().do_open(metered, req, **options)
 
     def ftp_open(self, req: Request) -> Any:
         raise UserError(f"the server leads to {req.full_url}, which is no address of the web")
