@@ -14,8 +14,8 @@ from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.own_networks import OwnProposer, OwnVit
 from no_time_to_train.networks.registry import Precision
 
-if hasattr(os, "register_at_fork"):  # a child process has none of the threads that OpenMP would wait for
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+if at_fork := getattr(os, "register_at_fork", None):  # a child has none of the threads that OpenMP would wait for
+    at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def default_device() -> str:

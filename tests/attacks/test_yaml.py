@@ -87,9 +87,7 @@ def test_a_list_without_an_end_is_refused(key: str, tmp_path: Path, refusal: Ref
 def test_a_configuration_may_be_in_utf_16(nano_checkpoints: Checkpoints, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "utf16.yaml").write_text("model: {init_args: {data_load_cfgs: {workers: 7}}}", "utf-16")
     arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--config", str(tmp_path / "utf16.yaml"), "--print_config"])
-    assert not ended.value.code
+    main([*arguments, "--config", str(tmp_path / "utf16.yaml"), "--print_config"])
     assert "workers: 7" in capsys.readouterr().out
 
 
