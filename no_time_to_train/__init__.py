@@ -15,15 +15,7 @@ this package does not take the seconds that torch takes.
 
 from typing import TYPE_CHECKING
 
-__all__ = [
-    "Instance",
-    "Instances",
-    "MemoryBank",
-    "ReferenceSegmenter",
-    "Settings",
-    "UserError",
-    "__version__",
-]
+__all__ = ["Instance", "Instances", "MemoryBank", "ReferenceSegmenter", "Settings", "UserError", "__version__"]
 
 if TYPE_CHECKING:
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter

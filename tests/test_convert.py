@@ -72,6 +72,16 @@ def test_ground_truth_may_have_any_form(form: str, photo: Photo, tmp_path: Path)
     assert metrics["segm"]["AP"] == pytest.approx(1, abs=0.11 if form == "yolo" else 1e-6)
 
 
+def test_a_name_with_a_percent_sign_goes_to_label_studio_and_back(photo: Photo, tmp_path: Path) -> None:
+    class_folder(tmp_path / "refs", photo)
+    for file in sorted((tmp_path / "refs").rglob("*.png")):
+        file.rename(file.with_name("d%20e_mask.png" if file.name.endswith("_mask.png") else "d%20e.png"))
+    main(["convert", str(tmp_path / "refs"), "--to", "label-studio", "--out", str(tmp_path / "out")])
+    (reference,) = find_references(tmp_path / "out/label-studio").references
+    assert reference.image.name == "d%20e.png"
+    assert (reference.read_mask() == photo.mask).all()
+
+
 def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_scored_and_empty_ones_are_said(
     photo: Photo, tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:

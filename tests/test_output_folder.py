@@ -125,7 +125,7 @@ def test_an_unfinished_run_resumes_with_another_threshold_and_leaves_no_old_file
     assert files_of(out) == files_of(fresh)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "masks/notes.txt", "references/cup/1.jpg"])
+@pytest.mark.parametrize("name", ["notes.txt", "masks/notes.txt", "references/cup/1.jpg", ".gitignore"])
 def test_a_folder_with_other_files_is_never_written_to(name: str, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)

@@ -33,9 +33,11 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.pipeline.annotated_videos import Mp4File
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
 from no_time_to_train_extras.video import track_files, track_run
-from no_time_to_train_extras.video.frames import Frames
+from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.live import LiveFrames
 from no_time_to_train_extras.video.moving_scenes import draw_clip
+from no_time_to_train_extras.video.track_frames import track_frames, tracker_settings
+from no_time_to_train_extras.video.tracker import Tracker
 from tests.attacks.test_cases import edit
 from tests.conftest import Capture, Patch, Refusal, nano_segmenter, read_table, recorded, write_picture
 from tests.stand_in import StandIn, files_of
@@ -557,6 +559,21 @@ def test_images_that_come_into_a_folder_are_tracked_in_time(inputs: Path, tmp_pa
     assert capsys.readouterr().out.startswith("6 frames ")
     seconds = [one["seconds"] for one in json.loads((tmp_path / "out/images.json").read_text())["images"]]
     assert seconds == sorted(seconds)
+
+
+def test_a_frame_that_comes_is_handed_out_before_the_next_one(finder: ColorFinder) -> None:
+    asked: list[int] = []
+
+    def frames() -> Iterator[Frame]:
+        for number in range(3):
+            asked.append(number)
+            yield Frame(number, number / RATE, draw(number))
+
+    thresholds, tracker = dict.fromkeys(finder.classes, 0.5), Tracker(tracker_settings(0))
+    segmenter: Any = finder
+    for tracked in track_frames(segmenter, frames(), thresholds, tracker, live=True):
+        assert asked == [*range(tracked.number + 1)]
+    assert asked == [0, 1, 2]
 
 
 def test_a_camera_that_is_not_there_is_named(inputs: Path, refusal: Refusal) -> None:

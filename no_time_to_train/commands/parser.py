@@ -202,7 +202,7 @@ def _add_all(parser: CommandParser, function: Callable[..., Any], documentation:
             parser.shared[name] = hint
             _add_all(parser, hint, parse_docstring(inspect.getdoc(hint) or "", DocstringStyle.GOOGLE))
             continue
-        help_text = " ".join(descriptions[name].split()).replace("%", "%%")
+        help_text = " ".join(descriptions.get(name, "").split()).replace("%", "%%")
         is_option = is_dataclass(function) or parameter.kind is inspect.Parameter.KEYWORD_ONLY
         _add(parser, name, hint, parameter.default, not is_option, help_text)
 

@@ -70,6 +70,9 @@ def boxes_to_masks(
     find_images([coco.imgs[image_id] for image_id in by_image], image_dir)
     check_images_exist(image_dir, coco, list(by_image))
     names = picture_names(coco)
+    photos = {Path(image_dir, one["file_name"]).resolve().parent for one in coco.imgs.values()}
+    if pictures is not None and Path(pictures).resolve() in photos:
+        raise UserError(f"{pictures} holds the images, which pictures could replace: choose another --pictures")
     segmenter = build()
     journal = Journal(out_path)
     with journal.run(

@@ -212,12 +212,7 @@ class FindInstancesStage(Stage):
         results = to_coco_records(detections, item.image_id, ids, names)
         if self.model_cfg.test.online_vis:
             self.pictures.draw(item.image_id, results)
-        return {
-            "image_id": item.image_id,
-            "results": results,
-            "rescaled": item.rescaled,
-            "prompts": proposals.prompts,
-        }
+        return {"image_id": item.image_id, "results": results, "rescaled": item.rescaled, "prompts": proposals.prompts}
 
     def as_stored(self, item: Target, described: DescribedProposals | None) -> DescribedProposals:
         """The proposals of an image, as the cache stores them where there is one; it is written where it lacks them."""

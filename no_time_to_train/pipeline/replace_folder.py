@@ -85,10 +85,15 @@ def is_finished(out: Path) -> bool:
     return all((out / name).is_file() for name in RESULTS) and not has_journal(out)
 
 
+#: Hidden files and folders that people have in theirs, with work in them.
+KEPT = (".git", ".gitignore", ".hg", ".svn", ".dvc", ".env", ".venv")
+
+
 def foreign_files(out: Path) -> Iterator[str]:
     """The files in a folder, relative to it, that no run wrote. Hidden ones do not count."""
     written = WRITTEN if is_finished(out) or has_journal(out) else (REFERENCES_PAGE,)
     for folder, subfolders, files in os.walk(out):
+        yield from (name for name in KEPT if name in [*subfolders, *files])
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for file in sorted(files):
             name = Path(folder, file).relative_to(out).as_posix()

@@ -128,7 +128,7 @@ class Frames:
     def identity(self) -> dict[str, Any]:
         """What tells the video and the choice of its frames from others, as JSON values."""
         files = sorted(filter(is_image, self.path.iterdir())) if self.path.is_dir() else []
-        content = [[file.name, sha256(file)] for file in files] or sha256(self.path)
+        content = [[file.name, sha256(file) if file.is_file() else None] for file in files] or sha256(self.path)
         return {"video": content, "every": self.every, "frames per second": self.rate}
 
     def _read(self) -> Iterator[tuple[int, float | None, NDArray[np.uint8]]]:

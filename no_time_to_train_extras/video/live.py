@@ -42,7 +42,7 @@ def is_live(address: str) -> bool:
 
 def without_password(address: str) -> str:
     """The address of a stream without the name and the password in it."""
-    return re.sub(r"(?<=://)[^/@]*@", "", address)
+    return re.sub(r"(?<=://)[^/]*@", "", address)
 
 
 class LiveFrames:

@@ -166,6 +166,7 @@ def track_frames(
     propagate: int = 1,
     last: Frame | None = None,
     at_once: int = 1,
+    live: bool = False,
 ) -> Iterator[TrackedFrame]:
     """Find the objects of the memory's classes in the frames of a video, each with its identity.
 
@@ -177,6 +178,7 @@ def track_frames(
             which they are looked for, where none is found in their place.
         last: The frame before, in which objects were looked for; None at the beginning of a video.
         at_once: Frames that the encoders take at once, where no mask is carried on.
+        live: Whether a frame is handed out before the next one is waited for.
     """
     assert segmenter.memory is not None
     categories = segmenter.memory.categories
@@ -200,7 +202,8 @@ def track_frames(
         return TrackedFrame(frame.number, frame.seconds, Instances(frame.image, categories, kept), ids)
 
     if propagate == 1:
-        yield from follow(_proposed(segmenter, frames, at_once), lambda each: each, link)
+        proposed = _proposed(segmenter, frames, at_once)
+        yield from map(link, proposed) if live else follow(proposed, lambda each: each, link)
         return
 
     carrier = Carrier(segmenter, tracker)
@@ -256,7 +259,9 @@ def track(
         frames = Frames(str(video), every)
         at_once = 1 if frames.live else segmenter.segmenter.images.count
         try:
-            yield from track_frames(segmenter, frames, thresholds, tracker, propagate, at_once=at_once)
+            yield from track_frames(
+                segmenter, frames, thresholds, tracker, propagate, at_once=at_once, live=frames.live
+            )
         finally:
             frames.close()
     else:

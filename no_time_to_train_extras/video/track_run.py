@@ -150,7 +150,7 @@ class TrackRun:
             tracker.restore(chunk["state"])
         self.began = written = time.monotonic()
         records: list[dict[str, Any]] = []
-        words = self.segmenter, frames, self.thresholds, tracker, self.propagate, last, self.at_once
+        words = self.segmenter, frames, self.thresholds, tracker, self.propagate, last, self.at_once, self.frames.live
         for frame in track_frames(*words):
             if journal is not None:
                 records.append(frame.record)

@@ -105,7 +105,7 @@ def _image_name(task: dict[str, Any], path: Path) -> str:
     for value in [data.get("image"), *data.values(), task.get("file_upload")]:
         if isinstance(value, str):
             address = urlsplit(value)
-            name = unquote(parse_qs(address.query).get("d", [address.path])[0])
+            name = parse_qs(address.query).get("d", [unquote(address.path)])[0]
             if PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS:
                 return name
     raise UserError(f"{path}: task {task.get('id')} names no image, as Label Studio's tasks do in 'data'")
