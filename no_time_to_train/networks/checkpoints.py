@@ -3,6 +3,7 @@
 The names and shapes of the tensors show which network a checkpoint belongs to, whatever the file is called.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,7 +97,8 @@ def load_pickle(path: str | Path, check: Callable[[bytes], None] | None = None) 
             for name in archive.namelist():
                 if check is not None and name.endswith("data.pkl"):
                     check(archive.read(name))
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    is_text = str(path).encode(errors="replace") == os.fsencode(path)  # torch maps no file with another name
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and is_text)
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -117,7 +117,7 @@ def _open(address: str) -> "cv2.VideoCapture":
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
     if address.isdecimal():
         what, advice = f"camera {address}", "is it connected, and does nothing else use it?"
-        video = cv2.VideoCapture(int(address))
+        video = cv2.VideoCapture(min(int(address), 2**31 - 1))
     else:
         what, advice = without_password(address), "does it run there, and are the name and the password right?"
         video = capture(address, ALLOWED, limits)

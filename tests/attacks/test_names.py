@@ -10,16 +10,18 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from no_time_to_train.cli import main
+from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from tests.conftest import Patch, gallery_data
-from tests.stand_in import ALL_FORMATS, files_of, run, write_video
+from tests.stand_in import ALL_FORMATS, StandIn, files_of, run, write_video
 
 LONG = "ü" * 125 + ".png"  # 254 bytes
 
@@ -242,3 +244,9 @@ def test_a_class_folder_whose_name_no_file_can_hold_is_refused(name: bytes, tmp_
         find_references(tmp_path)
     str(error.value).encode()  # it can be printed
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_memory_at_a_path_that_is_not_utf_8_is_read_back(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/m\xff.memory"))
+    save_memory(StandIn().memory, path)
+    assert torch.equal(load_memory(path).vectors, StandIn().memory.vectors)
