@@ -107,7 +107,7 @@ def test_a_stage_on_several_devices_ends_with_the_benchmark_that_began_it(tmp_pa
         if not stage.exists() or ") Z " in (stage / "stat").read_text():
             return
         time.sleep(0.01)
-    pytest.fail("the stage goes on")
+    pytest.fail("the stage still runs")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such signals")

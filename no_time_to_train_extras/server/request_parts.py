@@ -1,6 +1,7 @@
 """What the servers of this package do with a request: take it part by part, and refuse it in one line."""
 
 import asyncio
+import hmac
 import time
 from collections import deque
 from typing import Any
@@ -66,6 +67,18 @@ class Guesses:
     def add(self, client: str = "") -> None:
         """Count a wrong one."""
         self.wrong.append((time.monotonic(), client))
+
+    def is_right(self, client: str, given: str, expected: str) -> bool:
+        """Whether a client has sent the right password or token; one that is wrong and not empty counts.
+
+        Raises:
+            HTTPException: 429.
+        """
+        self.check(client)
+        right = hmac.compare_digest(given.encode(), expected.encode())
+        if given and not right:
+            self.add(client)
+        return right
 
 
 class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn chooses the class when it runs

@@ -85,8 +85,8 @@ def convert(original: Path, name: str, prepared: Path) -> None:
 def find_images(original: Path, data: dict[str, Any]) -> str | None:
     """Make the file names in an annotation file's data relative to the set's folder; says which images are missing."""
     folder, absent = original.parent.parent, []
+    candidates = IMAGE_FOLDERS["test" if original.stem == "test" else "shot"]
     for image in data["images"]:
-        candidates = IMAGE_FOLDERS["test" if original.stem == "test" else "shot"]
         paths = [f"{candidate}/{image['file_name']}" for candidate in candidates]
         found = next((path for path in paths if (folder / path).is_file()), None)
         if found is None:
