@@ -21,7 +21,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserNotice
-from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
+from no_time_to_train_extras.video.annotated_videos import AnnotatedVideos
 from tests.conftest import Capture, Checkpoints, Photo, Refusal, read_table
 from tests.reference_folders import LABEL, box, class_folder, coco, labelme, yolo
 from tests.stand_in import write_video

@@ -30,9 +30,9 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
-from no_time_to_train.pipeline.annotated_videos import Mp4File
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
 from no_time_to_train_extras.video import track_files, track_run
+from no_time_to_train_extras.video.annotated_videos import Mp4File
 from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.live import LiveFrames
 from no_time_to_train_extras.video.moving_scenes import draw_clip

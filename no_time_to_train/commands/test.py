@@ -63,14 +63,11 @@ def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> No
         check_configuration(name, value)
     if config is None and not any(name.startswith("--model") for name, _ in options):
         raise UserError("--config is missing: give a configuration such as configs/custom_sam2l.yaml (see test --help)")
-    for name, value in options:
-        if name == "--config" and value is not None:
-            check_file(value)
+    words, given = translate_configurations(options)
     if run.ckpt_path is not None and not Path(run.ckpt_path).is_file():
         raise UserError(
             f"memory not found: {run.ckpt_path}; fill_memory writes it, and postprocess_memory the next one"
         )
-    words, given = translate_configurations(options)
     if not any(name.startswith("--print_config") or name.endswith(".help") for name, _ in options):
         check_stage(run, given)
     from no_time_to_train.stage_cli import run_stage
@@ -125,23 +122,13 @@ def trainer_options() -> list[str]:
     return []
 
 
-def check_file(path: str) -> None:
-    """Check a configuration file: its keys, numbers and choices."""
-    where = f"configuration {path}: "
-    content, _ = translate(read_configuration(path), where.removesuffix(": "))
+def check_content(content: dict[str, Any], where: str) -> None:
+    """Check what a configuration file holds, as messages name it: its keys, numbers and choices."""
     check_part(where, content.get("model"), configuration_keys())
     trainer = content.get("trainer")
     if isinstance(trainer, dict):
         check_part(f"{where}trainer", trainer, dict.fromkeys(trainer))
         check_precision(f"{where}trainer.precision", trainer.get("precision"))
-
-
-def read_configuration(path: str) -> dict[str, Any]:
-    """The content of a configuration file."""
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"configuration {path} has no keys: write it like configs/custom_sam2l.yaml")
-    return content
 
 
 def check_part(name: str, value: Any, known: Any) -> None:
@@ -181,7 +168,7 @@ def key_of(known: Any, key: str, name: str) -> Any:
 
 
 def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[list[str], dict[str, Any]]:
-    """The command line again, with the translated content of each configuration of the authors' code in its place.
+    """The command line again, where the content of a configuration of the authors' code is translated; all are checked.
 
     One :class:`UserNotice` names all their keys that have no meaning here.
 
@@ -199,8 +186,11 @@ def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[lis
 
     for name, value in options:
         if name == "--config" and value is not None:
-            content = read_configuration(value)
-            ours, without_meaning = translate(content, f"configuration {value}")
+            content, where = read_yaml(value), f"configuration {value}"
+            if not isinstance(content, dict):
+                raise UserError(f"{where} has no keys: write it like configs/custom_sam2l.yaml")
+            ours, without_meaning = translate(content, where)
+            check_content(ours, f"{where}: ")
             ignored += without_meaning
             for key in ("model", "trainer", "config", "seed_everything"):
                 add(key, ours.get(key))

@@ -157,9 +157,6 @@ class PostprocessMemoryStage(Stage):
     def depends_on(self) -> dict[str, Any]:
         return {"memory": sha256_if_readable(self.dataset[0]), "prototype": self.prototype}
 
-    def step(self, item: Path, segmenter: Segmenter | None) -> dict[str, Any]:
-        return {}
-
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         self.bank.postprocess()
         if self.prototype == AREA_WEIGHTED:

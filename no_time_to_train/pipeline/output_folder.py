@@ -19,7 +19,6 @@ from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.files import atomic_write, link_or_copy, spreadsheet_cell, write_json
 from no_time_to_train.method.memory_bank import MemoryBank
-from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
 from no_time_to_train.visual.drawing import PALETTE, class_palette, save_picture
 from no_time_to_train.visual.gallery import Gallery
@@ -88,7 +87,11 @@ class OutputFolder:
         self.counts: list[Counter[str]] = []
         self.by_source: Counter[str] = Counter()
         self.label_files = [FORMATS[name](out / name, self.ordered, link) for name in formats if name in FORMATS]
-        self.videos = AnnotatedVideos(out) if "video" in formats else None
+        self.videos = None
+        if "video" in formats:
+            from no_time_to_train_extras.video.annotated_videos import AnnotatedVideos
+
+            self.videos = AnnotatedVideos(out)
         self.gallery: Gallery | None = None
 
     def add(self, target: TargetImage, image: NDArray[np.uint8], records: list[dict[str, Any]]) -> int:

@@ -97,19 +97,15 @@ class Stage(ABC):
         """Remove the temporary files of killed attempts. The first process calls this before any process writes."""
         remove_leftovers(self.output)
 
-    def step(self, item: Any, segmenter: Segmenter | None) -> dict[str, Any]:
-        """Process one item, unless the stage has :meth:`steps` of its own."""
-        raise NotImplementedError
-
     def steps(self, items: Iterable[Any], segmenter: Segmenter | None) -> Iterator[Work]:
-        """Process items, of which the networks may look at several at once.
+        """Process items, of which the networks may look at several at once; here, there is nothing to do with them.
 
         Returns:
             Of each item its record, as JSON values, which is what :meth:`finish` needs of it. Or a function that
             returns the record without a network: it runs in a thread while the networks work on the next item. Those
             functions run one at a time, in the order of the items.
         """
-        return (self.step(item, segmenter) for item in items)
+        return ({} for _ in items)
 
     @abstractmethod
     def finish(self, records: Iterable[dict[str, Any]]) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from no_time_to_train.pipeline.annotated_videos import Mp4File
 from no_time_to_train.visual.drawing import (
     INSTANCE_COLORS,
     PALETTE,
@@ -20,6 +19,7 @@ from no_time_to_train.visual.drawing import (
     outlines,
     save_picture,
 )
+from no_time_to_train_extras.video.annotated_videos import Mp4File
 from no_time_to_train_extras.video.track_frames import TrackedFrame
 
 #: The most pictures of a filmstrip, and the side of each in pixels.

@@ -19,7 +19,7 @@ from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.pipeline.annotated_videos import AnnotatedVideos
+from no_time_to_train_extras.video.annotated_videos import AnnotatedVideos
 from tests.conftest import Patch, gallery_data
 from tests.stand_in import ALL_FORMATS, StandIn, files_of, run, write_video
 

@@ -98,12 +98,8 @@ class MaskDecoder(nn.Module):
         Returns:
             Logits [m, 4 H, 4 W] of the m points above the threshold, in their order, and predicted IoUs [m].
         """
-        if not multimask:
-            logits, predicted_iou = self.decode_single(points, shared)
-            kept = kept_points(predicted_iou, pred_iou_thresh)
-            return logits[kept], predicted_iou[kept]
-        if self.static:
-            logits, predicted_iou = self.run_compiled(points, shared)
+        if self.static or not multimask:
+            logits, predicted_iou = (self.run_compiled if multimask else self.decode_single)(points, shared)
             kept = kept_points(predicted_iou, pred_iou_thresh)
             return logits[kept], predicted_iou[kept]  # copies: a CUDA graph uses its memory again for the next batch
         image, mask_tokens, output, predicted_iou = self.attend(self.prompt_tokens(points), shared)
