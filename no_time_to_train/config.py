@@ -21,8 +21,8 @@ from no_time_to_train.networks.registry import (
     check_sam2_name,
     default_checkpoint,
     default_context_ratio,
+    encoder_info,
     encoder_input_size,
-    encoder_patch,
 )
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, Seed, check_fields
 
@@ -137,7 +137,7 @@ class EncoderCfg(Checked):
     @property
     def patch(self) -> int:
         """Side of a patch in pixels."""
-        return encoder_patch(self.name)
+        return encoder_info(self.name).patch
 
     @property
     def input_size(self) -> int:

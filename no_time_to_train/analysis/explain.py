@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,6 +31,7 @@ from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.files import read_json
 from no_time_to_train.method.encoder import without_autocast
+from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter, score
@@ -291,24 +291,21 @@ class Fates:
 def overlap(objects: MissedObjects, proposals: DescribedProposals) -> NDArray[np.float64]:
     """The IoU of each object with each proposal: float64 [k, n]."""
     ious = np.zeros((len(objects.classes), len(proposals)))
+    truth = None if objects.masks is None else Masks.pack(objects.masks)
     at_once = max(PIXELS_AT_ONCE // (objects.height * objects.width), 1)
     for rows in torch.arange(len(proposals)).split(at_once):
         masks = proposals.upsampled_masks(rows.to(proposals.boxes.device))
-        areas = masks.areas
-        filled = np.flatnonzero(areas)
+        filled = np.flatnonzero(masks.areas)
         if not len(filled):
             continue
         columns = rows.numpy()[filled]
         regions = proposals.at_full_size(rows[filled], masks[filled])
-        if objects.masks is None:
+        if truth is None:
             corners = regions.boxes.numpy().astype(float)
             sides = corners[:, 2:] - corners[:, :2]  # as in the results, without + 1
             found = np.concatenate([corners[:, :2], sides], axis=1)
             ious[:, columns] = coco_mask.iou(found, objects.boxes, [0] * len(objects.boxes)).T
-            continue
-        dense = regions.dense()
-        for index, mask in enumerate(objects.masks):
-            x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
-            shared = np.count_nonzero(dense[:, y : y + h, x : x + w] & mask[y : y + h, x : x + w], axis=(1, 2))
-            ious[index, columns] = shared / (areas[filled] + np.count_nonzero(mask) - shared)
+        else:
+            shared = Masks.join([truth, regions]).intersections()[: len(truth), len(truth) :]
+            ious[:, columns] = shared / (truth.areas[:, None] + regions.areas - shared)
     return ious

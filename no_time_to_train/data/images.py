@@ -5,7 +5,7 @@ import re
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
-from no_time_to_train.files import atomic_write
 
 if TYPE_CHECKING:  # references are read before torch is, which takes seconds
     from torch import Tensor
@@ -390,19 +389,3 @@ def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
 def _notice_odd(name: str, what: str) -> None:
     text = f"{name} {what}: its pixels brighter than half of the brightest are taken; a mask is white on black"
     warnings.warn(text, UserNotice, stacklevel=6)
-
-
-def save_numbers(numbers: NDArray[np.uint16], path: Path, palette: Sequence[int]) -> None:
-    """Write a number per pixel as a PNG file.
-
-    Args:
-        numbers: uint16 [H, W]. If one has no color, the file has 16 bits and no palette.
-        palette: Red, green and blue of each number from 1 on, of at most 255; 0 is black.
-    """
-    if numbers.max(initial=0) > len(palette) // 3:
-        picture = Image.fromarray(numbers)
-    else:
-        picture = Image.fromarray(numbers.astype(np.uint8)).convert("P")
-        picture.putpalette([0, 0, 0, *palette])
-    with atomic_write(path) as file:
-        picture.save(file, format="PNG")

@@ -133,9 +133,8 @@ class ProposalFile:
 
     def _masks(self, records: list[dict[str, Any]], height: int, width: int) -> Given:
         """The masks of some proposals, taken as they are; empty ones are counted."""
-        masks = Masks.join(
-            [Masks.pack(annotation_mask({"image_id": "?", **one}, height, width)[None]) for one in records]
-        )
+        pixels = (annotation_mask({"image_id": "?", **one}, height, width) for one in records)
+        masks = Masks.from_crops(((mask, 0, 0) for mask in pixels), height, width)
         rows = np.flatnonzero(masks.areas)
         self.counts["proposal", "with an empty mask"] += len(records) - len(rows)
         masks, records = masks[rows], [records[row] for row in rows]
@@ -169,8 +168,6 @@ class NamedSource(Protocol):
 
     @property
     def name(self) -> str: ...
-
-    def notices(self) -> list[str]: ...
 
     def depends_on(self) -> Any: ...
 

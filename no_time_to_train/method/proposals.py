@@ -1,6 +1,6 @@
 """What the method knows of an image's masks, from SAM 2's proposals to candidates with a class and a score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,6 +96,11 @@ class DescribedProposals:
     def tensors(self) -> dict[str, Any]:
         """Those attributes that are tensors, each with one row per proposal."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+
+def concatenate(parts: Sequence[DescribedProposals]) -> dict[str, Any]:
+    """The tensors that all proposals have, by name: those of several parts in their order."""
+    return {name: torch.cat([getattr(part, name) for part in parts]) for name in ("predicted_iou", "boxes", "vectors")}
 
 
 @dataclass

@@ -52,17 +52,13 @@ class _Metered(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         count: int = self.raw.readinto(buffer)
-        self.began = min(self.began, time.monotonic())
-        self.received += count
-        self.check()
-        return count
-
-    def check(self) -> None:
-        """Look at the clock."""
-        if time.monotonic() > self.began + PERIOD:
+        now = time.monotonic()
+        self.began, self.received = min(self.began, now), self.received + count
+        if now > self.began + PERIOD:
             if self.received < SLOWEST * PERIOD:
                 raise UserError(f"the server sends less than {SLOWEST} bytes per second; try later, or another way")
-            self.began, self.received = time.monotonic(), 0
+            self.began, self.received = now, 0
+        return count
 
 
 class _Answer(HTTPResponse):
@@ -70,8 +66,7 @@ class _Answer(HTTPResponse):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.meter = _Metered(self.fp.detach())
-        self.fp = BufferedReader(self.meter)
+        self.fp = BufferedReader(_Metered(self.fp.detach()))
 
 
 class _Web(HTTPHandler, HTTPSHandler, FTPHandler):
@@ -291,7 +286,6 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
             while response.status != 416 and left > 0:
                 with _network(url):
                     block = response.read1(min(CHUNK, left))
-                    response.meter.check()
                 if not block:
                     break
                 bar.update(file.write(block))

@@ -4,9 +4,11 @@ docs/encoders.md is the page about them. This module does not import torch or ti
 ``timm_models``.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import read_json
 from no_time_to_train.plugins import find_plugin, is_plugin
 
 #: What the name of an encoder that only timm knows begins with: ``timm:vit_base_patch16_224``.
@@ -17,9 +19,6 @@ PATCH_SIZE, DINOV3_PATCH_SIZE = 14, 16
 
 #: The small DINOv2 that ships with this package (see nano/MODEL_CARD.md).
 DINOV2_NANO = "dinov2_nano"
-
-#: Where the weights of DINOv3 are published.
-DINOV3_PAGE = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads (a form, for the DINOv3 License)"
 
 
 class EncoderInfo(NamedTuple):
@@ -52,60 +51,13 @@ class EncoderInfo(NamedTuple):
         return f"https://huggingface.co/timm/{self.timm.replace('_quickgelu', '')}"  # one file for both activations
 
 
-def _dinov3(timm: str, width: int, official: str) -> EncoderInfo:
-    """A DINOv3: 592 pixels are 37 x 37 patches, as many as the 518 pixels of DINOv2."""
-    return EncoderInfo(timm, 592, DINOV3_PATCH_SIZE, width, f"{official}.pth", DINOV3_PAGE)
-
-
-def _pe_spatial(size: str, name: str, patch: int, side: int, width: int) -> EncoderInfo:
-    """A PE-Spatial with the name of its official file."""
-    page = f"https://huggingface.co/facebook/{name}"
-    return EncoderInfo(f"vit_pe_spatial_{size}_patch{patch}_{side}.fb", side, patch, width, f"{name}.pt", page)
-
-
-def _clip(size: str, patch: int, side: int, width: int) -> EncoderInfo:
-    """A CLIP of OpenAI. Its official file is a TorchScript program, which is not read because it could run code."""
-    return EncoderInfo(f"vit_{size}_patch{patch}_clip_quickgelu_{side}.openai", side, patch, width)
-
-
-#: Network name (``encoder_cfg.name``) -> DINOv2. With the official weights, timm's features agree to 1e-6.
-DINOV2: dict[str, EncoderInfo] = {
-    **{
-        f"dinov2_{size}{suffix}": EncoderInfo(f"vit_{size}_patch14_{infix}dinov2", 518, PATCH_SIZE, width)
-        for size, width in (("small", 384), ("base", 768), ("large", 1024), ("giant", 1536))
-        for suffix, infix in (("", ""), ("_reg", "reg4_"))
-    },
-    DINOV2_NANO: EncoderInfo("", 336, PATCH_SIZE, 192),
-}
-
-#: Network name -> encoder besides DINOv2. The names are those of the authors' code where it has them.
-ENCODERS: dict[str, EncoderInfo] = {
-    "dinov3_small": _dinov3("vit_small_patch16_dinov3.lvd1689m", 384, "dinov3_vits16_pretrain_lvd1689m-08c60483"),
-    "dinov3_small_plus": _dinov3(
-        "vit_small_plus_patch16_dinov3.lvd1689m", 384, "dinov3_vits16plus_pretrain_lvd1689m-4057cbaa"
-    ),
-    "dinov3_base": _dinov3("vit_base_patch16_dinov3.lvd1689m", 768, "dinov3_vitb16_pretrain_lvd1689m-73cec8be"),
-    "dinov3_large": _dinov3("vit_large_patch16_dinov3.lvd1689m", 1024, "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd"),
-    "dinov3_huge": _dinov3(
-        "vit_huge_plus_patch16_dinov3.lvd1689m", 1280, "dinov3_vith16plus_pretrain_lvd1689m-7c1da9a5"
-    ),
-    "dinov3_7b": _dinov3("vit_7b_patch16_dinov3.lvd1689m", 4096, "dinov3_vit7b16_pretrain_lvd1689m-a955f4ea"),
-    "dinov3_sat_large": _dinov3("vit_large_patch16_dinov3.sat493m", 1024, "dinov3_vitl16_pretrain_sat493m-eadcf0ff"),
-    "dinov3_sat_7b": _dinov3("vit_7b_patch16_dinov3.sat493m", 4096, "dinov3_vit7b16_pretrain_sat493m-a6675841"),
-    "PE-Spatial-T16-512": _pe_spatial("tiny", "PE-Spatial-T16-512", 16, 512, 192),
-    "PE-Spatial-S16-512": _pe_spatial("small", "PE-Spatial-S16-512", 16, 512, 384),
-    "PE-Spatial-B16-512": _pe_spatial("base", "PE-Spatial-B16-512", 16, 512, 768),
-    "PE-Spatial-L14-448": _pe_spatial("large", "PE-Spatial-L14-448", 14, 448, 1024),
-    "PE-Spatial-G14-448": _pe_spatial("gigantic", "PE-Spatial-G14-448", 14, 448, 1536),
-    "clip_b32": _clip("base", 32, 224, 768),
-    "clip_b16": _clip("base", 16, 224, 768),
-    "clip_l14": _clip("large", 14, 224, 1024),
-    "clip_l14@336px": _clip("large", 14, 336, 1024),
-    **{
-        f"tipsv2_{size}": EncoderInfo(f"vit_{size}_patch14_reg1_tipsv2.webli", 448, 14, width)
-        for size, width in (("base", 768), ("large", 1024), ("so400m", 1152), ("giant", 1536))
-    },
-}
+#: Network name (``encoder_cfg.name``) -> DINOv2, and the other encoders, whose names are those of the authors' code
+#: where it has them. With the official weights of DINOv2, timm's features agree to 1e-6. The 592 pixels of DINOv3 are
+#: 37 x 37 patches, as many as the 518 of DINOv2. OpenAI's own file of a CLIP is a program, which is not read.
+DINOV2, ENCODERS = (
+    {name: EncoderInfo(**one) for name, one in table.items()}
+    for table in read_json(Path(__file__).with_name("encoders.json")).values()
+)
 
 #: Name of a file -> network name. It decides where tensors do not show which of two networks they belong to.
 NAME_OF_FILE = {

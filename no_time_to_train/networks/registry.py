@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.files import read_json
 from no_time_to_train.method.settings import CONTEXT_RATIO, Prompts
 from no_time_to_train.networks.encoders import DINOV2, DINOV2_NANO, ENCODERS, TIMM, EncoderInfo, info_of, where_to_get
 from no_time_to_train.plugins import find_plugin, is_plugin
@@ -71,44 +72,9 @@ class Checkpoint:
         return self.url.rpartition("/")[2]
 
 
-#: File name -> size and SHA-256, on which several independent public copies agree.
-PUBLIC_COPIES = {
-    "sam2_hiera_large.pt": (897952466, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
-    "sam2.1_hiera_large.pt": (898083611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
-    "dinov2_vitl14_pretrain.pth": (1217586395, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
-    "sam_vit_h_4b8939.pth": (2564550879, "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"),
-}
-
-
-def _at(path: str, description: str, megabytes: int | None = None) -> Checkpoint:
-    """A checkpoint on the server where the authors of all three networks publish theirs."""
-    size, sha256 = PUBLIC_COPIES.get(path.rpartition("/")[2], (None, None))
-    return Checkpoint(f"https://dl.fbaipublicfiles.com/{path}", description, megabytes, size, sha256)
-
-
 #: Checkpoint name -> checkpoint. The addresses are those in the READMEs of sam2, dinov2 and segment-anything. The
 #: READMEs state no sizes; the sizes here are those of public copies, and serve only to tell the user what to expect.
-CHECKPOINTS = {
-    "sam2_hiera_tiny": _at("segment_anything_2/072824/sam2_hiera_tiny.pt", "SAM 2 Hiera-T", 156),
-    "sam2_hiera_small": _at("segment_anything_2/072824/sam2_hiera_small.pt", "SAM 2 Hiera-S", 184),
-    "sam2_hiera_base_plus": _at("segment_anything_2/072824/sam2_hiera_base_plus.pt", "SAM 2 Hiera-B+", 323),
-    "sam2_hiera_large": _at("segment_anything_2/072824/sam2_hiera_large.pt", "SAM 2 Hiera-L", 898),
-    "sam2.1_hiera_tiny": _at("segment_anything_2/092824/sam2.1_hiera_tiny.pt", "SAM 2.1 Hiera-T", 156),
-    "sam2.1_hiera_small": _at("segment_anything_2/092824/sam2.1_hiera_small.pt", "SAM 2.1 Hiera-S", 184),
-    "sam2.1_hiera_base_plus": _at("segment_anything_2/092824/sam2.1_hiera_base_plus.pt", "SAM 2.1 Hiera-B+", 324),
-    "sam2.1_hiera_large": _at("segment_anything_2/092824/sam2.1_hiera_large.pt", "SAM 2.1 Hiera-L", 898),
-    "dinov2_vits14": _at("dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth", "DINOv2 ViT-S/14", 88),
-    "dinov2_vitb14": _at("dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth", "DINOv2 ViT-B/14", 346),
-    "dinov2_vitl14": _at("dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth", "DINOv2 ViT-L/14", 1218),
-    "dinov2_vitg14": _at("dinov2/dinov2_vitg14/dinov2_vitg14_pretrain.pth", "DINOv2 ViT-g/14"),
-    "dinov2_vits14_reg": _at("dinov2/dinov2_vits14/dinov2_vits14_reg4_pretrain.pth", "DINOv2 ViT-S/14, registers"),
-    "dinov2_vitb14_reg": _at("dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth", "DINOv2 ViT-B/14, registers", 346),
-    "dinov2_vitl14_reg": _at("dinov2/dinov2_vitl14/dinov2_vitl14_reg4_pretrain.pth", "DINOv2 ViT-L/14, registers"),
-    "dinov2_vitg14_reg": _at("dinov2/dinov2_vitg14/dinov2_vitg14_reg4_pretrain.pth", "DINOv2 ViT-g/14, registers"),
-    "sam_vit_b": _at("segment_anything/sam_vit_b_01ec64.pth", "SAM ViT-B", 375),
-    "sam_vit_l": _at("segment_anything/sam_vit_l_0b3195.pth", "SAM ViT-L", 1250),
-    "sam_vit_h": _at("segment_anything/sam_vit_h_4b8939.pth", "SAM ViT-H", 2565),
-}
+CHECKPOINTS = {name: Checkpoint(**one) for name, one in read_json(Path(__file__).with_name("checkpoints.json")).items()}
 
 
 def list_checkpoints() -> str:
@@ -197,26 +163,21 @@ def encoder_input_size(name: str) -> int:
     It is the size that the network was trained with; for DINOv3, which was trained with many, the one that gives as
     many patches as DINOv2 has.
     """
-    return _info(name).size
-
-
-def encoder_patch(name: str) -> int:
-    """The side of a patch in pixels of the encoder with this network name."""
-    return _info(name).patch
+    return encoder_info(name).size
 
 
 def check_encoder_sizes(name: str, img_size: int | None, patch_size: int | None) -> None:
     """Check that an encoder can have an input and patches of these sides in pixels; None is not checked."""
     if img_size is None and patch_size is None:
         return
-    patch = _info(name).patch
+    patch = encoder_info(name).patch
     if patch_size not in (None, patch):
         raise UserError(f"patch_size is {patch_size}, but the patches of {name} are {patch} pixels wide: leave it out")
     if img_size is not None and (img_size <= 0 or img_size % patch):
         raise UserError(f"img_size must be a whole number of patches of {name} ({patch} pixels), not {img_size}")
 
 
-def _info(name: str) -> EncoderInfo:
+def encoder_info(name: str) -> EncoderInfo:
     """An encoder by name. An unknown one, which is reported when it is built, counts as a DINOv2."""
     return info_of(name) or DINOV2["dinov2_large"]
 

@@ -157,7 +157,9 @@ def read_proposals(
         stored = cache.write(target.cache_key, found, target.height, target.width).proposals
         if index == cached:  # the first that the cache lacked
             seconds, left = time.perf_counter() - start, len(images) - index - 1
-            progress.write(f"{seconds:.1f} s for an image: at most {_duration(seconds * left)} for the others")
+            progress.write(
+                f"{seconds:.1f} s for an image: at most {tqdm.format_interval(seconds * left)} for the others"
+            )
         yield stored
     if cached:
         print(f"the proposals of {plural(cached, 'image')} were in {cache_dir}")
@@ -187,10 +189,3 @@ def _describe(dataset: ReferenceDataset, index: int, segmenter: ReferenceSegment
     crop, mask = reference.crop.to(segmenter.device), reference.mask.to(segmenter.device)
     with computing_in(segmenter.precision, segmenter.device):
         return segmenter.segmenter.describe_reference(crop, mask)[0].cpu()
-
-
-def _duration(seconds: float) -> str:
-    """A time in words: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

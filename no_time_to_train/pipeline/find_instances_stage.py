@@ -119,16 +119,12 @@ class FindInstancesStage(Stage):
         self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
         if self.cache is not None:
             self.dataset = CachedTargetDataset(self.cache, self.coco, cfg.root, size, *loading)
-        vis = self.model_cfg.test
-        root = vis.imgs_path or cfg.root
-        exp_folder, pictures = self.model_cfg.exp_folder, folder / "pictures"
+        vis, exp_folder, pictures = self.model_cfg.test, self.model_cfg.exp_folder, folder / "pictures"
         if exp_folder is not None:
             data_set = name or cfg.class_split or Path(self.json_file).stem
             pictures = Path(exp_folder) / "results_analysis" / clean_name(data_set)
-        by_file_name = exp_folder is not None
-        self.pictures = TargetPictures(
-            pictures, self.coco, root, self.categories, vis.vis_thr, by_file_name, self.rescales
-        )
+        drawn = vis.imgs_path or cfg.root, self.categories, vis.vis_thr, exp_folder is not None, self.rescales
+        self.pictures = TargetPictures(pictures, self.coco, *drawn)
 
     def read_targets(self, bank: MemoryBank) -> COCO:
         """Read the list of target images."""
@@ -259,11 +255,10 @@ class FindInstancesStage(Stage):
 
     def say_left_out(self) -> list[str]:
         """What the files of proposals hold that was of no use, and which images they lack, for the user."""
-        sizes = {entry["id"]: (entry.get("height"), entry.get("width")) for entry in self.dataset.entries}
         images = [
-            (entry["id"], Path(entry["file_name"]).as_posix(), *map(int, sizes[entry["id"]]))
+            (entry["id"], Path(entry["file_name"]).as_posix(), entry["height"], entry["width"])
             for entry in self.dataset.entries
-            if None not in sizes[entry["id"]]
+            if {"height", "width"} <= entry.keys()
         ]
         return [line for source in self.sources if source for line in source.survey(images)]
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco_results import from_coco_records
-from no_time_to_train.data.images import save_numbers
 from no_time_to_train.data.instances import Instance, Instances
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
+from no_time_to_train.data.voc import save_numbers
 from no_time_to_train.files import atomic_write, link_or_copy, spreadsheet_cell, write_json
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command

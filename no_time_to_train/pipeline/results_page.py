@@ -70,8 +70,7 @@ def ground_truth(image: NDArray[np.uint8], annotations: list[dict[str, Any]], ca
     """The annotated instances of an image, uint8 [H, W, 3] RGB, that have a mask of one of the classes; score 1."""
     ids = [category.id for category in categories]
     chosen = [one for one in annotations if one["category_id"] in ids and one.get("segmentation")]
-    masks = np.array([annotation_mask(one, *image.shape[:2]) for one in chosen], bool)
-    regions = Masks.pack(masks.reshape(-1, *image.shape[:2]))
+    regions = Masks.from_crops(((annotation_mask(one, *image.shape[:2]), 0, 0) for one in chosen), *image.shape[:2])
     filled = torch.from_numpy(regions.areas > 0)
     classes = torch.tensor([ids.index(one["category_id"]) for one in chosen], dtype=torch.int64)
     regions, classes = regions[filled], classes[filled]

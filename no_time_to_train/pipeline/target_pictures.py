@@ -61,10 +61,10 @@ class TargetPictures:
 
     def _drawn(self, image: NDArray[np.uint8], records: list[dict[str, Any]], labels: list[str]) -> NDArray[np.uint8]:
         """The image with the masks of annotations or results over it."""
-        masks = [annotation_mask(record, *image.shape[:2]) for record in records]
+        size = image.shape[:2]
+        masks = Masks.from_crops(((annotation_mask(one, *size), 0, 0) for one in records), *size)
         classes = [list(self.names).index(record["category_id"]) for record in records]
-        packed = Masks.pack(np.array(masks, bool).reshape(-1, *image.shape[:2]))
-        return draw_instances(image, packed, np.array(classes, int), labels)
+        return draw_instances(image, masks, np.array(classes, int), labels)
 
 
 def picture_files(coco: COCO, by_file_name: bool = False) -> dict[ImageId, str]:

@@ -5,9 +5,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from no_time_to_train.data.images import save_numbers
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
-from no_time_to_train.data.voc import voc_colors
+from no_time_to_train.data.voc import save_numbers, voc_colors
 
 #: In VOC, the number of pixels that belong to no object, such as borders.
 VOID = 255

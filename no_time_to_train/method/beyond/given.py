@@ -5,7 +5,7 @@ The paper's grid is one way to propose masks. Whatever proposes them, the memory
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.mask_proposals import MaskProposer, Seen
-from no_time_to_train.method.proposals import DescribedProposals, Proposals
+from no_time_to_train.method.proposals import DescribedProposals, Proposals, concatenate
 
 
 @dataclass
@@ -107,15 +107,12 @@ def join_sources(parts: Sequence[DescribedProposals]) -> DescribedProposals:
         made = [parts[index].upsampled_masks(rows[source == index] - first) for index, first in enumerate(firsts[:-1])]
         return Masks.join(made)[np.argsort(order)]
 
-    joined: dict[str, Any] = {
-        name: torch.cat([getattr(part, name) for part in parts]) for name in ("predicted_iou", "boxes", "vectors")
-    }
     none = torch.full((1, 4), torch.nan, device=parts[0].boxes.device)
     given = [none.expand(len(part), -1) if part.given is None else part.given for part in parts]
     sources = [torch.full_like(part.boxes[:, 0], index) for index, part in enumerate(parts)]
     return replace(
         parts[0],
-        **joined,
+        **concatenate(parts),
         upsampled_masks=masks,
         prompts=sum(part.prompts for part in parts),
         logits=None,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.fast.mask_logits import MaskLogits
-from no_time_to_train.method.proposals import DescribedProposals
+from no_time_to_train.method.proposals import DescribedProposals, concatenate
 from no_time_to_train.method.target_image import resize_to_square
 
 #: Steps per pixel of SAM 2's masks in the frame that the boxes of all squares share. A pixel of a tile is at least one.
@@ -133,14 +133,8 @@ def join(parts: Iterable[tuple[Window, DescribedProposals]], height: int, width:
         masks.add(window, part.logits, rows, kept.boxes)
         kept.boxes = to_frame(kept.boxes, window, height, width, side)
         joined.append(replace(kept, upsampled_masks=masks))
-    return DescribedProposals(
-        torch.cat([part.predicted_iou for part in joined]),
-        torch.cat([part.boxes for part in joined]),
-        torch.cat([part.vectors for part in joined]),
-        masks,
-        sum(part.prompts for part in joined),
-        masks,
-    )
+    prompts = sum(part.prompts for part in joined)
+    return DescribedProposals(**concatenate(joined), upsampled_masks=masks, prompts=prompts, logits=masks)
 
 
 def to_frame(boxes: Tensor, window: Window, height: int, width: int, side: int) -> Tensor:
