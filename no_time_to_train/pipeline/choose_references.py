@@ -156,9 +156,10 @@ def read_proposals(
             found = networks.describe(as_float(target.image).to(segmenter.device), target.height, target.width)
         stored = cache.write(target.cache_key, found, target.height, target.width).proposals
         if index == cached:  # the first that the cache lacked
-            seconds, left = time.perf_counter() - start, len(images) - index - 1
+            seconds = time.perf_counter() - start
+            others = tqdm.format_interval(seconds * (len(images) - index - 1))
             progress.write(
-                f"{seconds:.1f} s for an image: at most {tqdm.format_interval(seconds * left)} for the others"
+                f"{seconds:.1f} s for an image: at most {others} for the others"
             )
         yield stored
     if cached:
