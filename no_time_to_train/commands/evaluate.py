@@ -63,7 +63,8 @@ def evaluate(
 
     check_split(split)
     record = results.parent / FILE_NAME
-    if explain and "test" not in read_sections(record):
+    stage = read_sections(record).get("test", {}) if explain else {}
+    if explain and not (stage.get("status") == "finished" and isinstance(stage.get("config"), dict)):
         raise UserError(f"{record} has no finished run of the test stage: --explain needs one, of test or benchmark")
 
     from no_time_to_train import evaluation

@@ -21,6 +21,10 @@ class Category:
     name: str
 
 
+#: The attributes of a memory that have an entry for each reference.
+PER_REFERENCE = ("vectors", "class_index", "weights", "sources", "crops", "negative", "images")
+
+
 @dataclass
 class MemoryBank:
     """The references of C classes: M in all, described by vectors of width D.
@@ -150,17 +154,12 @@ class MemoryBank:
                 taken.add(free)
         index = {name: position for position, name in enumerate(merged)}
         class_index = [index[bank.categories[i].name] for bank in banks for i in bank.class_index.tolist()]
-        joined = cls(
-            list(merged.values()),
-            torch.cat([bank.vectors for bank in banks]),
-            torch.tensor(class_index, dtype=torch.int64),
-            torch.cat([bank.weights for bank in banks]),
-            made_with=banks[0].made_with,
-            sources=[source for bank in banks for source in bank.sources],
-            crops=[crop for bank in banks for crop in bank.crops],
-            negative=torch.cat([bank.negative for bank in banks]),
-            images=[image for bank in banks for image in bank.images],
-        )
+        parts = {name: [getattr(bank, name) for bank in banks] for name in PER_REFERENCE}
+        every: dict[str, Any] = {
+            name: torch.cat(part) if isinstance(part[0], Tensor) else [*chain(*part)] for name, part in parts.items()
+        }
+        every["class_index"] = torch.tensor(class_index, dtype=torch.int64)
+        joined = cls(list(merged.values()), made_with=banks[0].made_with, **every)
         return joined._with_categories(joined.categories)
 
     def renumber(self, ids: dict[str, int]) -> "MemoryBank":
@@ -199,15 +198,10 @@ class MemoryBank:
 
     def _choose(self, chosen: Tensor) -> "MemoryBank":
         """The same bank with some of its references, int64 [m], in this order. Prototypes and categories stay."""
+        rows, every = chosen.tolist(), {name: getattr(self, name) for name in PER_REFERENCE}
         return replace(
             self,
-            vectors=self.vectors[chosen],
-            class_index=self.class_index[chosen],
-            weights=self.weights[chosen],
-            sources=[self.sources[one] for one in chosen.tolist()],
-            crops=[self.crops[one] for one in chosen.tolist()],
-            negative=self.negative[chosen],
-            images=[self.images[one] for one in chosen.tolist()],
+            **{name: of[chosen] if isinstance(of, Tensor) else [of[row] for row in rows] for name, of in every.items()},
         )
 
     def _with_categories(self, categories: Sequence[Category | None]) -> "MemoryBank":

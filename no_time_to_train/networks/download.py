@@ -52,12 +52,11 @@ class _Metered(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         count: int = self.raw.readinto(buffer)
-        now = time.monotonic()
-        self.began, self.received = min(self.began, now), self.received + count
-        if now > self.began + PERIOD:
+        self.began, self.received = min(self.began, time.monotonic()), self.received + count
+        if time.monotonic() > self.began + PERIOD:
             if self.received < SLOWEST * PERIOD:
                 raise UserError(f"the server sends less than {SLOWEST} bytes per second; try later, or another way")
-            self.began, self.received = now, 0
+            self.began, self.received = time.monotonic(), 0
         return count
 
 

@@ -158,9 +158,7 @@ def read_proposals(
         if index == cached:  # the first that the cache lacked
             seconds = time.perf_counter() - start
             others = tqdm.format_interval(seconds * (len(images) - index - 1))
-            progress.write(
-                f"{seconds:.1f} s for an image: at most {others} for the others"
-            )
+            progress.write(f"{seconds:.1f} s for an image: at most {others} for the others")
         yield stored
     if cached:
         print(f"the proposals of {plural(cached, 'image')} were in {cache_dir}")

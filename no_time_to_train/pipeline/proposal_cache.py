@@ -14,10 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import safetensors.torch
 import torch
-from pycocotools import mask as coco_mask
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +23,7 @@ from torch.nn import functional as F
 from no_time_to_train.data.coco import is_turned, stated_size
 from no_time_to_train.data.datasets import Target, TargetDataset
 from no_time_to_train.data.images import shown_size, stored_size
-from no_time_to_train.data.rle import check_rle, encode_crop
+from no_time_to_train.data.rle import decode_crop, encode_crop
 from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import remembered, sha256
 from no_time_to_train.method.beyond.guided import LEVEL_STEP, SEVERAL_CLASSES
@@ -39,9 +37,6 @@ from no_time_to_train.pipeline.entries import Entries
 
 #: Part of every key. Change it whenever an entry's content, or the way proposals are computed, changes.
 FORMAT = "no-time-to-train proposals 2"
-
-#: Pixels of masks, one byte each, that exist at once while they are encoded or decoded.
-DENSE_AT_ONCE = 2**24
 
 #: Values of each tensor of a network, at least, that show how it was built.
 SAMPLES = 64
@@ -65,18 +60,11 @@ def decode_masks(height: int, width: int, counts: list[str], rows: Tensor) -> Ma
         counts: The ``counts`` of each mask's compressed RLE.
         rows: int64 [m] in [0, n), the masks that are needed.
     """
-    parts = [Masks.pack(np.zeros((0, height, width), bool))]
-    for part in rows.cpu().split(max(DENSE_AT_ONCE // (height * width), 1)):
-        if len(part):
-            encoded = [{"size": [height, width], "counts": counts[row]} for row in part.tolist()]
-            try:
-                for mask in encoded:
-                    check_rle(mask)
-            except ValueError as error:
-                raise UserError(f"the cache holds a mask that no run wrote ({error}): delete its folder") from error
-            dense = coco_mask.decode(encoded)
-            parts.append(Masks.pack(dense.transpose(2, 0, 1).view(bool)))  # from [H, W, m]
-    return Masks.join(parts)
+    encoded = ({"size": [height, width], "counts": counts[row]} for row in rows.tolist())
+    try:
+        return Masks.from_crops(map(decode_crop, encoded), height, width)
+    except ValueError as error:
+        raise UserError(f"the cache holds a mask that no run wrote ({error}): delete its folder") from error
 
 
 def proposals_depend_on(
@@ -237,13 +225,8 @@ def _to_bytes(proposals: DescribedProposals, height: int, width: int) -> bytes:
 
 def _encode_masks(proposals: DescribedProposals, height: int, width: int) -> dict[str, Tensor]:
     """The masks of an image without tiles as compressed RLE."""
-    rows = torch.arange(len(proposals), device=proposals.boxes.device)
-    masks = [
-        encode_crop(*made.crop(index), height, width)["counts"]
-        for part in rows.split(max(DENSE_AT_ONCE // (height * width), 1))
-        for made in [proposals.upsampled_masks(part)]
-        for index in range(len(made))
-    ]
+    made = proposals.upsampled_masks(torch.arange(len(proposals), device=proposals.boxes.device))
+    masks = [encode_crop(*made.crop(index), height, width)["counts"] for index in range(len(made))]
     return {"masks": torch.frombuffer(bytearray((" ".join(masks) + " ").encode()), dtype=torch.uint8)}
 
 
