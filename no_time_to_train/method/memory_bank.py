@@ -199,10 +199,10 @@ class MemoryBank:
     def _choose(self, chosen: Tensor) -> "MemoryBank":
         """The same bank with some of its references, int64 [m], in this order. Prototypes and categories stay."""
         rows, every = chosen.tolist(), {name: getattr(self, name) for name in PER_REFERENCE}
-        return replace(
-            self,
-            **{name: of[chosen] if isinstance(of, Tensor) else [of[row] for row in rows] for name, of in every.items()},
-        )
+        kept: dict[str, Any] = {
+            name: of[chosen] if isinstance(of, Tensor) else [of[row] for row in rows] for name, of in every.items()
+        }
+        return replace(self, **kept)
 
     def _with_categories(self, categories: Sequence[Category | None]) -> "MemoryBank":
         """A post-processed bank whose classes are replaced one by one; None removes a class and its references."""
