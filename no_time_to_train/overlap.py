@@ -7,7 +7,6 @@ from functools import partial
 from typing import Generic, TypeVar
 
 S = TypeVar("S")
-M = TypeVar("M")
 T = TypeVar("T")
 
 
@@ -52,32 +51,28 @@ class Worker(Generic[T]):
         self.thread.shutdown()
 
 
-def follow(items: Iterable[S], first: Callable[[S], M], second: Callable[[M], T]) -> Iterator[T]:
-    """Do two steps per item, where the second step for an item and the first for the next run at the same time.
+def follow(items: Iterable[S], work: Callable[[S], T]) -> Iterator[T]:
+    """Work on each item while the next one is made.
 
     Args:
-        first: Runs in the caller's thread.
-        second: Runs in a thread of its own, on what ``first`` returned, which is freed afterwards.
+        items: Made in the caller's thread.
+        work: Runs in a thread of its own, on an item, which is freed afterwards.
 
     Returns:
-        What ``second`` returned for each item, which is never None, in their order. While one is handed out, no thread
-        runs. An error in ``first``, or of the items, is raised after the result of the item before.
+        What ``work`` returned for each item, which is never None, in their order. While one is handed out, no thread
+        runs. An error of the items is raised after the result of the item before.
     """
-    firsts = map(first, items)
     with Worker[T]() as worker:
-        while True:
-            try:
-                done = next(firsts)
-            except StopIteration:
-                break
-            except Exception:
+        try:
+            for item in items:
                 if (result := worker.finish()) is not None:
                     yield result
-                raise
+                worker.start(partial(work, item))
+                del item  # freed as soon as the work on it ends, while the next one is made
+        except Exception:
             if (result := worker.finish()) is not None:
                 yield result
-            worker.start(partial(second, done))
-            del done  # freed as soon as the second step ends, while the first one works on the next item
+            raise
         if (result := worker.finish()) is not None:
             yield result
 

@@ -506,7 +506,7 @@ class ReferenceSegmenter:
         thresholds = self._thresholds(renamed(threshold, score))
         images = tqdm(images, "segment", unit=" image", disable=not progress)
         proposals = self.propose_each((image, "", None) for image in images)
-        return follow(proposals, lambda each: each, partial(self._classify_with_notice, threshold=thresholds))
+        return follow(proposals, partial(self._classify_with_notice, threshold=thresholds))
 
     def track(
         self,

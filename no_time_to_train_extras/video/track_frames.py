@@ -203,7 +203,7 @@ def track_frames(
 
     if propagate == 1:
         proposed = _proposed(segmenter, frames, at_once)
-        yield from map(link, proposed) if live else follow(proposed, lambda each: each, link)
+        yield from map(link, proposed) if live else follow(proposed, link)
         return
 
     carrier = Carrier(segmenter, tracker)
