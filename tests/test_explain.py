@@ -11,12 +11,14 @@ from pycocotools.cocoeval import COCOeval
 from torch.nn import functional as F
 from torchvision.ops import masks_to_boxes
 
-from no_time_to_train.analysis.explain import Finding, MissedObjects, explain_objects, wider_settings
+from no_time_to_train.analysis.explain import Finding, MissedObjects, explain_objects, overlap, wider_settings
 from no_time_to_train.analysis.trace import trace
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.method.beyond.negatives import Negatives
+from no_time_to_train.method.fast import mask_logits
+from no_time_to_train.method.fast.mask_logits import MaskLogits
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
@@ -159,6 +161,16 @@ def test_the_mask_that_came_furthest_explains_the_object_also_if_nms_dropped_ano
         (finding,) = explain([OBJECT], segmenter_of(), proposals(other, part), min_score=0.5)
         assert (finding.reason, finding.best_iou) == ("score", 1)
         assert [finding.iou, finding.score] == pytest.approx([0.9, 0.4])
+
+
+def test_masks_that_are_compared_at_a_smaller_size_are_measured_at_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_logits, "COMPARED_PIXELS", SIDE**2 // 4)
+    crop = torch.full((16, 16), -1.0)
+    crop[4:12, 4:12] = 1
+    logits = MaskLogits(SIDE, SIDE, [(0, 0, SIDE, SIDE, 16)], [(0, 0, 0)], [crop])
+    mask = logits.at_size(torch.arange(1), SIDE, SIDE)[0]
+    found = DescribedProposals(torch.ones(1), torch.zeros(1, 4), torch.eye(1), logits, logits=logits)
+    assert overlap(MissedObjects(["one"], [0], np.zeros((1, 4)), mask[None], SIDE, SIDE), found).tolist() == [[1.0]]
 
 
 def test_hits_may_be_decided_by_boxes() -> None:
