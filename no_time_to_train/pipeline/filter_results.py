@@ -21,6 +21,7 @@ from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.results_file import read_results
 from no_time_to_train.files import link_or_copy
+from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import check_results, new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
@@ -48,11 +49,9 @@ def filter_results(
         formats: Further formats to write; without any, those that the folder has.
         overwrite: Whether finished results in ``out`` may be replaced.
     """
-    (content, order), listed = check_results(folder, "all_results.json"), folder / "images.json"
-    check_sections(content, listed)
-    check_images(content["images"], listed)
-    memory, records = load_memory(folder / "references.memory"), defaultdict(list)
-    known = index_coco({**content, "categories": list(map(asdict, memory.categories))})
+    content, memory, results = read_folder(folder, "all_results.json")
+    listed, order = folder / "images.json", [category["name"] for category in content["categories"]]
+    records = defaultdict(list)
     try:
         targets = [_target(entry, folder) for entry in content["images"]]
         colors = {category["name"]: category["color"] for category in content["categories"] if "color" in category}
@@ -60,7 +59,7 @@ def filter_results(
         earlier = Thresholds(**content["info"])
         for threshold in (earlier.score, *earlier.class_scores.values()):
             check_number(f"{listed}: a threshold", threshold, Fraction)
-        for record in read_results(folder / "all_results.json", known):
+        for record in results:
             if "segmentation" not in record:
                 raise KeyError("segmentation")
             records[record["image_id"]].append(record)
@@ -80,6 +79,15 @@ def filter_results(
         if (folder / RECORD).is_file():
             link_or_copy(folder / RECORD, new / RECORD)
     return output.summary
+
+
+def read_folder(folder: Path, results: str) -> tuple[dict[str, Any], MemoryBank, list[dict[str, Any]]]:
+    """What ``images.json``, the memory and a file of results in a folder hold, which are checked."""
+    (content, _), memory = check_results(folder, results), load_memory(folder / "references.memory")
+    check_sections(content, folder / "images.json")
+    check_images(content["images"], folder / "images.json")
+    known = index_coco({**content, "categories": list(map(asdict, memory.categories))})
+    return content, memory, read_results(folder / results, known)
 
 
 def _target(entry: dict[str, Any], folder: Path) -> TargetImage:

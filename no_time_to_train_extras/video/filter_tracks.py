@@ -3,16 +3,14 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from csv import DictReader
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import check_images, check_sections, index_coco, whole_number
-from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.coco import whole_number
 from no_time_to_train.data.rle import check_size
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.evaluation.results_file import read_results
-from no_time_to_train.files import link_or_copy, read_json
+from no_time_to_train.files import link_or_copy
+from no_time_to_train.pipeline.filter_results import read_folder
 from no_time_to_train.pipeline.replace_folder import new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
 from no_time_to_train.pipeline.summary import Thresholds, count_labels
@@ -36,23 +34,19 @@ def filter_tracks(folder: Path, out: Path, score: float, class_scores: Sequence[
     Returns:
         What was kept.
     """
-    thresholds, memory = Thresholds.parse(score, class_scores), load_memory(folder / "references.memory")
+    thresholds, (content, memory, results) = Thresholds.parse(score, class_scores), read_folder(folder, "results.json")
     thresholds.check_names(category.name for category in memory.categories)
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     try:
         with (folder / "tracks.csv").open(encoding="utf-8", newline="") as file:
             tracks = {int(row["track"]): (row["class"], float(row["mean_score"])) for row in DictReader(file)}
         kept = {track for track, (label, mean) in tracks.items() if mean >= thresholds.of(label)}
-        content = read_json(folder / "images.json")
-        check_sections(content, folder / "images.json")
-        check_images(content["images"], folder / "images.json")
         (video,), frames, places = content["videos"], content["images"], content["info"]
         for frame in frames:
             check_size([frame["height"], frame["width"]])
             whole_number(frame["frame_id"])
             float(frame["seconds"] or 0)
-        known = index_coco({**content, "categories": list(map(asdict, memory.categories))})
-        for record in read_results(folder / "results.json", known):
+        for record in results:
             if record["track_id"] in kept and "segmentation" in record:
                 found[record["image_id"]].append(record)
     except (OSError, ValueError, LookupError, TypeError) as error:
