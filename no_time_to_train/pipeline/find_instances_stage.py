@@ -119,12 +119,16 @@ class FindInstancesStage(Stage):
         self.cache = ProposalCache(run.cache_dir, self.proposals_depend_on()) if run.cache_dir else None
         if self.cache is not None:
             self.dataset = CachedTargetDataset(self.cache, self.coco, cfg.root, size, *loading)
-        vis, exp_folder, pictures = self.model_cfg.test, self.model_cfg.exp_folder, folder / "pictures"
+        vis = self.model_cfg.test
+        root = vis.imgs_path or cfg.root
+        exp_folder, pictures = self.model_cfg.exp_folder, folder / "pictures"
         if exp_folder is not None:
             data_set = name or cfg.class_split or Path(self.json_file).stem
             pictures = Path(exp_folder) / "results_analysis" / clean_name(data_set)
-        drawn = vis.imgs_path or cfg.root, self.categories, vis.vis_thr, exp_folder is not None, self.rescales
-        self.pictures = TargetPictures(pictures, self.coco, *drawn)
+        by_file_name = exp_folder is not None
+        self.pictures = TargetPictures(
+            pictures, self.coco, root, self.categories, vis.vis_thr, by_file_name, self.rescales
+        )
 
     def read_targets(self, bank: MemoryBank) -> COCO:
         """Read the list of target images."""
