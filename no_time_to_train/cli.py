@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
 from no_time_to_train.errors import UserError, UserNotice, memory_problem, one_line, suggest
 from no_time_to_train.files import with_documents
-from no_time_to_train.pipeline.processes import begin_command, is_first_process
+from no_time_to_train.pipeline.processes import begin_command, is_first_process, keep_interrupts, signal_of
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     warnings.simplefilter("always", UserNotice)
     warnings.showwarning = show_notice
+    sys.unraisablehook = keep_interrupts
     lasting = [LastingOutput.replace(name) for name in ("stdout", "stderr")]
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: paths may hold bytes that are not UTF-8
@@ -54,10 +55,9 @@ def main(argv: list[str] | None = None) -> None:
             print(with_documents(f"error: {one_line(problem)}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
-        by_signal = str(error) == "SIGTERM"
         if is_first_process():
-            print(f"interrupted{' by SIGTERM' * by_signal}", file=sys.stderr)
-        sys.exit(143 if by_signal else 130)  # 128 + the signal's number, as shells report it
+            print(f"interrupted{f' by {error}' * bool(str(error))}", file=sys.stderr)
+        sys.exit(128 + signal_of(error))  # as shells report it
 
 
 class LastingOutput(FileIO):

@@ -154,8 +154,8 @@ def check_replaceable(path: str | Path, kind: str | None = None) -> None:
             raise UserError(f"{path} is not replaced, because it is not {kind}: delete it, or choose another path")
     except FileNotFoundError:
         return
-    except OSError as error:  # a part of it is a file, it is a link to itself, or no one may look
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    except (OSError, TypeError, ValueError) as error:  # a part of it is a file, no one may look, it is no path
+        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
         raise UserError(f"{path} cannot be written: it is {found}; give the path of a file")
@@ -200,13 +200,24 @@ def remove_leftovers_in(folder: str | Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a path is a file, which one is not whose name is too long."""
+    try:
+        return Path(path).is_file()
+    except TypeError as error:
+        raise UserError(f"{short_repr(path)} is not a path: give a text or a Path") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+
+
 def read_bytes(path: str | Path) -> bytes:
     """Read a file."""
-    path = Path(path)
     try:
-        if not path.is_file():
-            raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
-        return path.read_bytes()
+        if not is_file(path):
+            raise UserError(f"{path} is not a file" if Path(path).exists() else f"file not found: {path}")
+        return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
@@ -228,9 +239,18 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:  # ValueError for integers of thousands of digits, too
         raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, of which no key may be there twice: its first value would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"it has the key {short_repr(twice)} twice in one place: leave one of them out")
+    return found
 
 
 def check_yaml(text: str) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import socket
 import sys
 import time
 import warnings
@@ -174,6 +175,11 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # a script around this command may have set another one
         os.environ.pop("MASTER_PORT", None)
     elif trainer.num_nodes > 1 and trainer.local_rank == 0:
+        try:
+            socket.getaddrinfo(first.main_address, None)  # torch would ask again and again, for half an hour
+        except (OSError, UnicodeError) as error:
+            advice = "set it to the name or the number of the first machine"
+            raise UserError(f"MASTER_ADDR={first.main_address} in the environment: {error}; {advice}") from error
         where = f" of {trainer.num_nodes} machines at {first.main_address}:{first.main_port} (MASTER_ADDR, MASTER_PORT)"
         minutes = f"{strategy._timeout.total_seconds() / 60:.0f} minutes"
         print(f"waiting up to {minutes} for the processes{where}", file=sys.stderr, flush=True)
@@ -182,8 +188,7 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     except torch.distributed.DistError as error:
         raise UserError(f"the processes{where} did not find each other: {str(error).splitlines()[0]}") from error
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM
-        stopped = type(error).__name__ == "SIGTERMException"
-        raise KeyboardInterrupt(*["SIGTERM"] * stopped) from error
+        raise KeyboardInterrupt(*["SIGTERM"] * trainer.received_sigterm) from error
     except RuntimeError as error:
         if "onnection" in str(error):  # one to a killed process breaks some milliseconds before that is noticed
             time.sleep(PERIOD)

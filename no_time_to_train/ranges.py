@@ -90,6 +90,12 @@ def check_number(name: str, value: object, hint: Any) -> None:
         raise UserError(f"{name} must be {_words(kind)} ({allowed}), not {short_repr(value)}")
 
 
+def check_type(name: str, value: object, kinds: Any) -> None:
+    """Check that a value is of a type, or of one of several, such as ``str | Path | None``."""
+    if not isinstance(value, kinds):
+        raise UserError(f"{name} must be {getattr(kinds, '__name__', kinds)}, not {short_repr(value)}")
+
+
 def check_choice(name: str, value: object, hint: Any) -> object:
     """Check that a value is one of a few, and return it; where the hint has ``OwnPart``, also a part of one's own.
 

@@ -113,7 +113,7 @@ def test_a_missing_target_is_skipped_and_named(
     main([*command, "--image-dir", str(tmp_path / "photos")])
     errors = capsys.readouterr().err
     assert "skipped: image b.png" in errors
-    assert "1 image with 1 instances, which is the most that --max-instances allows" in errors
+    assert "1 image with 1 instance, which is the most that --max-instances allows" in errors
     (entry,) = json.loads((tmp_path / "out/images.json").read_text())["images"]
     assert entry["file_name"] == "a.png"
     assert Image.open(tmp_path / "out/masks/a.png").size == photo.mask.shape[::-1]

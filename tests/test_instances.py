@@ -156,6 +156,9 @@ def test_the_image_may_be_missing(instances: Instances, image: Path, tmp_path: P
         with pytest.raises(UserError, match=reason):
             loaded.plot()
         assert Instances.load(tmp_path / f"{name}.json", image=instances.image).plot().size == (60, 40)
+    content = (tmp_path / "a.json").read_text(encoding="utf-8")
+    (tmp_path / "long.json").write_text(content.replace("images/é 1.png", "x" * 5000), encoding="utf-8")
+    assert equal(Instances.load(tmp_path / "long.json"), loaded)
     with pytest.raises(UserError, match=r"the image is 6x4 pixels, that of .*a\.json was 60x40"):
         Instances.load(tmp_path / "a.json", image=Image.new("RGB", (6, 4)))
 

@@ -265,7 +265,7 @@ def test_python_and_segment_find_the_same_with_negatives(
     assert found.scores.tolist() != without.scores.tolist()
 
     main(["memory", "show", str(out / "references.memory")])
-    assert "thing  1 references, 2 negative" in capsys.readouterr().out
+    assert "thing  1 reference, 2 negative" in capsys.readouterr().out
     main(["segment", "--check-references", *words, "--out", str(out)])
     page = (out / "references.html").read_text()
     assert page.count("not thing:") == 2

@@ -161,6 +161,40 @@ def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo
         segmenter.segment(image)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "refused"),
+    [
+        ("propose", {"boxes": "text"}, "boxes are n times x1, y1, x2, y2"),
+        ("propose", {"boxes": np.ones((4, 5))}, "boxes are n times x1, y1, x2, y2"),
+        ("propose", {"boxes": {}}, "boxes are n times x1, y1, x2, y2"),
+        ("propose", {"boxes": 5}, "boxes are n times x1, y1, x2, y2"),
+        ("propose", {"boxes": [[1, 1, 9, 9]], "scores": "good"}, "scores n numbers from 0 to 1"),
+        ("add_reference", {"label": "thing", "box": [10**400] * 4}, "is not x1, y1, x2, y2"),
+        ("add_reference", {"label": "thing", "negative": "no"}, "negative must be bool"),
+        ("explain", {"truth": "thing"}, r"truth must be several times \(label, mask\), not 't'"),
+        ("explain", {"truth": [("thing", [[1]])]}, "an object of type list is not an image"),
+        ("explain", {"truth": [("thing", np.ones((2, 3)))]}, "the mask is 3x2 pixels, its image"),
+        ("classify", {"proposals": "photo.jpg"}, "proposals must be ImageProposals"),
+        ("propose_each", {"images": ["photo.jpg"]}, r"\(image, name, image_id\), not 'photo.jpg'"),
+        ("add_references", {"references": ["photo.jpg"]}, "references must be Reference, not 'photo.jpg'"),
+        ("measure_references", {"references": 5}, "references must be Iterable, not 5"),
+        ("remove_reference", {"number": "1"}, "the memory has no reference 1: it has 1"),
+        ("set_memory", {"memory": "a.memory"}, "memory must be"),
+        ("load_memory", {"path": 5}, "5 is not a path"),
+        ("load_memory", {"path": "a" * 5000}, "memory not found"),
+        ("save_memory", {"path": "a\0b"}, "cannot be written"),
+        ("renumber", {"ids": "thing"}, "ids must be dict"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_a_user_error(
+    segmenter: ReferenceSegmenter, photo: Photo, method: str, options: dict[str, Any], refused: str
+) -> None:
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    image = {"image": photo.path} if method in ("propose", "add_reference", "explain") else {}
+    with pytest.raises(UserError, match=refused):
+        list(getattr(segmenter, method)(**image, **options))
+
+
 @pytest.mark.parametrize("score", [5, -0.1, float("nan"), None, "0.5", np.ones(2)])
 def test_a_score_is_a_number_from_0_to_1(segmenter: ReferenceSegmenter, photo: Photo, score: Any) -> None:
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
@@ -234,7 +268,7 @@ def test_a_notice_says_that_an_image_reached_the_limit(nano_checkpoints: Checkpo
     settings = Settings(points_per_side=8, max_instances=1)
     segmenter = ReferenceSegmenter.from_pretrained(*nano_checkpoints, device="cpu", settings=settings)
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
-    with pytest.warns(UserNotice, match=r"has 1 instances, the most that are returned.*max_instances"):
+    with pytest.warns(UserNotice, match=r"has 1 instance, the most that are returned.*max_instances"):
         segmenter.segment(photo.path, threshold=0.01)
 
 

@@ -49,7 +49,7 @@ def test_sampling_skips_bad_references(tmp_path: Path) -> None:
     bad = [{"bbox": box} for box in ([20, 20, 31, 40], [9, 20, 40, 40], [20, 20, 71, 40])]
     data = annotations({}, {"iscrowd": 1}, *bad, {"image_id": 0}, {"isimpossible": 1})
     assert sorted(sample(tmp_path, data, 2)) in ([0, 6], [5, 6])
-    with pytest.raises(UserError, match="has 1 instances"):
+    with pytest.raises(UserError, match="has 1 instance"):
         sample(tmp_path, data, 2, skip_impossible=True)
 
 

@@ -134,7 +134,7 @@ def test_memories_are_shown_merged_and_reduced(
     dinov2 = ["--dinov2", str(nano_checkpoints[1])]
     main(["memory", "show", str(tmp_path / "three.memory"), "--pictures", str(tmp_path / "pictures"), *dinov2])
     printed = capsys.readouterr().out
-    assert f"{LABEL}  1 references" in printed
+    assert f"{LABEL}  1 reference  " in printed
     assert "</script>   2 references" in printed
     assert "made with encoder dinov2_nano, img_size 336" in printed
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2

@@ -18,6 +18,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from no_time_to_train.errors import UserError
 from no_time_to_train.lightning_items import build_trainer, run_items
 from tests.conftest import Capture, Patch
 from tests.stand_in import files_of
@@ -120,6 +121,13 @@ def test_processes_of_one_machine_meet_there_whatever_address_a_script_has_set(m
         place: Any = trainer.strategy
         assert place.cluster_environment.main_address == "127.0.0.1"
         assert place.cluster_environment.main_port > 1
+
+
+def test_an_address_that_no_machine_has_is_refused_at_once() -> None:
+    with patch.dict(os.environ, MASTER_ADDR="nowhere.invalid", MASTER_PORT="1"):
+        trainer = build_trainer(1, 2, "cpu")
+        with pytest.raises(UserError, match=r"MASTER_ADDR=nowhere\.invalid in the environment: .*; set it to the name"):
+            run_items(trainer, Mock())
 
 
 @pytest.mark.parametrize("outcome", [[], RuntimeError("Connection closed by peer")])

@@ -330,13 +330,15 @@ def test_x_anylabeling_is_told_what_is_wrong_with_a_point_or_a_box(
     assert detail in answer.json()["detail"]
 
 
-def test_a_server_that_is_stopped_answers_what_it_has_accepted(photo: Photo, content: bytes) -> None:
+@contextmanager
+def started(photo: Photo, **pipes: Any) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The command in a process of its own, once it answers, and its address."""
     port = free_port()
     options = f"--nano --device cpu --points-per-side 5 --threshold 0 --port {port} --reference {photo.reference()}"
     command = [sys.executable, "-m", "no_time_to_train", "serve", *options.split()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_TIME_TO_TRAIN_TOKEN": TOKEN}
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **pipes) as server:
         assert server.stdout.readline() == f"memories: references; open {url} to see what it answers\n"
         while True:
             try:
@@ -344,11 +346,23 @@ def test_a_server_that_is_stopped_answers_what_it_has_accepted(photo: Photo, con
                 break
             except httpx.ConnectError:
                 time.sleep(0.05)
-        with ThreadPoolExecutor(6) as clients:
-            sent = [clients.submit(call, url, "/segment", content, Token=TOKEN) for _ in range(6)]
-            wait_until(lambda: call(url, "/health").json()["waiting"] + sum(one.done() for one in sent) >= 6)
-            server.send_signal(signal.SIGTERM)
-            assert [one.result().status_code for one in sent] == [200] * 6
+        yield server, url
         server.wait(timeout=30)
+
+
+def test_a_server_that_is_stopped_answers_what_it_has_accepted(photo: Photo, content: bytes) -> None:
+    with started(photo) as (server, url), ThreadPoolExecutor(6) as clients:
+        sent = [clients.submit(call, url, "/segment", content, Token=TOKEN) for _ in range(6)]
+        wait_until(lambda: call(url, "/health").json()["waiting"] + sum(one.done() for one in sent) >= 6)
+        server.send_signal(signal.SIGTERM)
+        assert [one.result().status_code for one in sent] == [200] * 6
     with pytest.raises(httpx.ConnectError):
         call(url, "/health")
+
+
+def test_ctrl_c_twice_ends_a_server_without_a_traceback(photo: Photo) -> None:
+    with started(photo, stderr=subprocess.PIPE) as (server, _):
+        for _ in range(2):
+            server.send_signal(signal.SIGINT)
+            time.sleep(0.03)
+        assert "Traceback" not in server.communicate(timeout=30)[1]

@@ -188,7 +188,7 @@ def test_crowds_alone_are_taken_as_objects(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     crowd = {"segmentation": [[10, 8, 40, 8, 40, 20, 10, 20]], "iscrowd": 1}
     write_coco(tmp_path / "a.json", ["a.png"], [crowd, crowd])
-    with pytest.warns(UserNotice, match="2 annotations are crowds, as CVAT writes masks"):
+    with pytest.warns(UserNotice, match="2 annotations with iscrowd 1, as CVAT writes masks"):
         assert len(find_references(tmp_path).references) == 2
 
 

@@ -39,7 +39,7 @@ from no_time_to_train_extras.video.moving_scenes import draw_clip
 from no_time_to_train_extras.video.track_frames import track_frames, tracker_settings
 from no_time_to_train_extras.video.tracker import Tracker
 from tests.attacks.test_cases import edit
-from tests.conftest import Capture, Patch, Refusal, nano_segmenter, read_table, recorded, write_picture
+from tests.conftest import Capture, Patch, Refusal, nano_segmenter, read_table, write_picture
 from tests.stand_in import StandIn, files_of
 from tests.web import free_port, serving
 
@@ -521,7 +521,7 @@ def test_of_a_stream_frames_are_dropped_while_the_networks_work_and_its_end_comp
 ) -> None:  # fmt: skip
     propose = finder.propose
     monkeypatch.setattr(finder, "propose", lambda image: (time.sleep(0.15), propose(image))[1])
-    track(inputs, stream.replace("//", "//user:secret@"), "--out", tmp_path / "out")
+    track(inputs, stream.replace("//", "//user:secret@") + "?channel=1&token=secret", "--out", tmp_path / "out")
     printed = capsys.readouterr()
     assert " a second), " in printed.out
     assert " dropped, " in printed.out
@@ -529,7 +529,9 @@ def test_of_a_stream_frames_are_dropped_while_the_networks_work_and_its_end_comp
     numbers, seconds = ([image[name] for image in images] for name in ("frame_id", "seconds"))
     assert 1 < len(images) < max(numbers)
     assert seconds == sorted(seconds)
-    assert "secret" not in printed.out + printed.err + json.dumps(recorded(tmp_path / "out", "track"))
+    texts = [path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix in (".json", ".csv", ".html")]
+    assert "secret" not in "".join([printed.out, printed.err, *texts])
+    assert "channel" in images[0]["file_name"]
 
 
 def test_ctrl_c_ends_a_stream_with_its_results(
@@ -559,6 +561,17 @@ def test_images_that_come_into_a_folder_are_tracked_in_time(inputs: Path, tmp_pa
     assert capsys.readouterr().out.startswith("6 frames ")
     seconds = [one["seconds"] for one in json.loads((tmp_path / "out/images.json").read_text())["images"]]
     assert seconds == sorted(seconds)
+
+
+def test_a_live_run_that_is_interrupted_while_results_are_written_promises_nothing(
+    inputs: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    shutil.copytree(inputs / "frames", tmp_path / "incoming")
+    monkeypatch.setattr(track_run.TrackFiles, "finish", Mock(side_effect=KeyboardInterrupt("SIGTERM")))
+    with pytest.raises(SystemExit) as ended:
+        track(inputs, tmp_path / "incoming", "--watch", "--for", "1s", "--out", tmp_path / "out")
+    assert ended.value.code == 143
+    assert capsys.readouterr().out.endswith("; its results are incomplete, and cannot be resumed\n")
 
 
 def test_a_frame_that_comes_is_handed_out_before_the_next_one(finder: ColorFinder) -> None:

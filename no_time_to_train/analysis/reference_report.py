@@ -218,4 +218,4 @@ def precision_text(threshold: Threshold) -> str:
 def title_of(report: ReferenceReport) -> str:
     """What was checked, in a few words."""
     classes = len(report.classes)
-    return f"{plural(len(report.references), 'reference')} of {classes} class{'es' * (classes != 1)}"
+    return f"{plural(len(report.references), 'reference')} of {plural(classes, 'class')}"

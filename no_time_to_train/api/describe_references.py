@@ -1,7 +1,7 @@
 """References become vectors: the networks make the masks that are missing, and describe the objects."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from no_time_to_train.method.upsample import upsample
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
 from no_time_to_train.networks.devices import computing_in
 from no_time_to_train.networks.registry import Precision
+from no_time_to_train.ranges import check_type
 
 NOT_FOUND = "no object was found in the picture: give its mask, a box or a point, or mask=whole if all of it counts"
 
@@ -147,14 +148,18 @@ class ReferenceDescriber:
         assert described.logits is not None
         return UnmarkedImage(salient(described, torch.stack(described.logits.crops)), height, width)
 
-    def find_masks(self, references: Sequence[Reference]) -> FoundMasks:
+    def find_masks(self, references: Iterable[Reference]) -> FoundMasks:
         """Give images without a mask the masks of their objects; a notice names the doubtful ones.
 
         The images of a class are compared with each other and with its other references, also those in the memory;
         those of negative references with negative ones. An image that cannot be read or in which nothing is proposed
         stays as it is: the error is raised where it is used, with the reference's name.
         """
-        found, choices = list(references), {}
+        check_type("references", references, Iterable)
+        references = list(references)
+        for one in references:
+            check_type("each of the references", one, Reference)
+        found, choices = references[:], {}
         groups: dict[tuple[str, bool], list[int]] = {}
         for index, reference in enumerate(references):
             groups.setdefault((reference.label, reference.negative), []).append(index)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
-from no_time_to_train.data.prompts import check_box, check_image, check_point, check_together, join_numbers
+from no_time_to_train.data.prompts import check_box, check_mask_size, check_point, check_together, join_numbers
 from no_time_to_train.data.reference_forms.reference import WHOLE, Point, Reference
 from no_time_to_train.errors import UserError
 from no_time_to_train.method.encoder import IMAGE_MEAN
@@ -89,17 +89,14 @@ def read_prompted(
     """Read what ``ReferenceSegmenter.add_reference`` was given, and check that its parts fit together."""
     check_together(mask, box, points, negative_points)
     whole = isinstance(mask, str) and mask == WHOLE
-    inside = None if mask is None or whole else as_mask(check_image(mask))
-    pixels = as_rgb(check_image(image), None if inside is None else inside.shape)
+    inside = None if mask is None or whole else as_mask(mask)
+    pixels = as_rgb(image, None if inside is None else inside.shape)
     height, width = pixels.shape[:2]
     corners = None if box is None else check_box(box, height, width)
     if whole:
         inside = np.ones((height, width), bool)
-    elif inside is not None and inside.shape != (height, width):
-        raise UserError(
-            f"the mask is {inside.shape[1]}x{inside.shape[0]} pixels, its image {width}x{height}: "
-            "is it the mask of another image?"
-        )
+    elif inside is not None:
+        check_mask_size(inside, pixels)
     on_it, off_it = (tuple(check_point(one, height, width) for one in some) for some in (points, negative_points))
     same = mask is image or (
         isinstance(mask, str | Path) and isinstance(image, str | Path) and Path(mask) == Path(image)
@@ -121,8 +118,7 @@ def surround(
         context_ratio: That of the crop.
 
     Returns:
-        The image and the mask at a larger size; the object is smaller only where the image would exceed
-        ``LARGEST_CANVAS``.
+        The image and the mask at a larger size; the object is smaller only above ``LARGEST_CANVAS``.
     """
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     pixels, mask = pixels[y : y + h, x : x + w], mask[y : y + h, x : x + w]

@@ -34,7 +34,7 @@ from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import NAMES, check_fits, load_memory, save_memory
-from no_time_to_train.data.prompts import check_image, check_label, is_image_input, list_points
+from no_time_to_train.data.prompts import check_label, check_mask_size, check_rows, is_image_input, list_points
 from no_time_to_train.data.proposal_files import GRID, source_names
 from no_time_to_train.data.reference_forms.reference import Reference, check_measurable
 from no_time_to_train.errors import UserError, UserNotice, plural, suggest
@@ -49,7 +49,7 @@ from no_time_to_train.networks.devices import check_precision, store_weights
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
-from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choice, check_number
+from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choice, check_number, check_type
 
 if TYPE_CHECKING:
     from no_time_to_train_extras.class_names.second_cue import Names
@@ -172,6 +172,7 @@ class ReferenceSegmenter:
                 returns a ``Given``; or several of these (docs/proposals.md).
             proposals_per_image: Of a file or network, the proposals of an image that are kept, the best ones.
         """
+        check_type("settings", settings, Settings | None)
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
         check_number("debias", debias, NonNegative)
@@ -246,6 +247,7 @@ class ReferenceSegmenter:
             The object's mask, bool [H, W].
         """
         label = check_label(label)
+        check_type("negative", negative, bool | np.bool_)
         on_it = [*([] if point is None else [point]), *list_points(points)]
         prompted = read_prompted(image, mask, box, on_it, list_points(negative_points))
         return self._add(label, prompted, negative, str(image) if isinstance(image, str | Path) else None)
@@ -257,7 +259,7 @@ class ReferenceSegmenter:
             references: From ``data.reference_forms.find_references``, for example. Images without a mask among them get
                 theirs from :meth:`find_masks`.
         """
-        references = self.find_masks(list(references))
+        references = self.find_masks(references)
         for reference in tqdm(references, desc="references", unit=" object") if references else ():
             with naming(reference):
                 label, prompted = check_label(reference.label), read_reference(reference)
@@ -280,7 +282,7 @@ class ReferenceSegmenter:
         self._join(bank)
         return mask
 
-    def find_masks(self, references: Sequence[Reference]) -> list[Reference]:
+    def find_masks(self, references: Iterable[Reference]) -> list[Reference]:
         """Find the objects of those references that are images without a mask, and leave the memory as it is.
 
         The images of a class are compared with each other, with the references of the class that have a mask, a box
@@ -304,7 +306,7 @@ class ReferenceSegmenter:
             number: Its place in the memory's ``vectors``, from 0. Those after it move up by one.
         """
         count = 0 if self.memory is None else len(self.memory)
-        if self.memory is None or not 0 <= number < count:
+        if self.memory is None or number not in range(count):
             raise UserError(f"the memory has no reference {number}: it has {count}")
         self.set_memory(self.memory.without(number))
 
@@ -314,6 +316,7 @@ class ReferenceSegmenter:
         Args:
             memory: A post-processed one, made with the same encoder and context ratio; None forgets all classes.
         """
+        check_type("memory", memory, MemoryBank | None)
         self.memory = memory
         if memory is not None:
             assert memory.prototypes is not None
@@ -378,6 +381,7 @@ class ReferenceSegmenter:
         Args:
             ids: Category ids by class name. Other classes of the memory get the ids after the largest one.
         """
+        check_type("ids", ids, dict)
         if self.memory is not None and ids:
             self.set_memory(self.memory.renumber(ids))
 
@@ -419,9 +423,8 @@ class ReferenceSegmenter:
 
     def measurement(self, references: Iterable[Reference], each: bool = True) -> Measurement:
         """What :meth:`measure_references` measures, to be done image by image."""
-        check_measurable(given := list(references))
         describer = replace(self.describer, memory=None)
-        found = describer.find_masks(given).references
+        check_measurable(found := describer.find_masks(references).references)
         whole = [reference for reference in found if not reference.is_cut_out]
         if len(whole) < len(found):
             count = plural(len(found) - len(whole), "cut-out")
@@ -564,7 +567,8 @@ class ReferenceSegmenter:
         Args:
             images: Each image, with ``name`` and ``image_id`` of :meth:`propose`.
         """
-        for batch in batches((self._read(*one) for one in images), self.segmenter.images.count):
+        rows = check_rows("images", images, "image, name, image_id")
+        for batch in batches((self._read(*one) for one in rows), self.segmenter.images.count):
             yield from self._propose(batch)
 
     def _propose(self, images: Sequence[ReadImage]) -> Iterator[ImageProposals]:
@@ -582,7 +586,7 @@ class ReferenceSegmenter:
         scores: Sequence[float] | NDArray[Any] | None = None,
     ) -> ReadImage:
         """An image as :meth:`propose` takes it."""
-        pixels = as_rgb(check_image(image))
+        pixels = as_rgb(image)
         if self.segmenter.settings.prompts == "guided":
             self._require_memory()
         path = Path(image) if isinstance(image, str | Path) else None
@@ -592,6 +596,7 @@ class ReferenceSegmenter:
 
     def classify(self, proposals: ImageProposals, threshold: Threshold = USUAL_THRESHOLD) -> Instances:
         """Find the instances of the memory's classes among the proposals of an image, from :meth:`propose`."""
+        check_type("proposals", proposals, ImageProposals)
         memory, thresholds = self._require_memory(), self._thresholds(threshold)
         found = self.segmenter.match_and_merge(proposals.proposals)
         lowest = torch.tensor([thresholds[category.name] for category in memory.categories])
@@ -606,9 +611,8 @@ class ReferenceSegmenter:
         """Classify, with a notice where there are as many instances as the settings allow."""
         found, most = self.classify(proposals, threshold), self.segmenter.settings.max_instances
         if len(found) == most and min(threshold.values()) > 0:
-            where = proposals.path or "an image"
-            advice = "there may be more: raise Settings.max_instances"
-            warnings.warn(f"{where} has {most} instances, the most that are returned; {advice}", UserNotice, 4)
+            most_of = f"{proposals.path or 'an image'} has {plural(most, 'instance')}, the most that are returned"
+            warnings.warn(f"{most_of}; there may be more: raise Settings.max_instances", UserNotice, 4)
         return found
 
     def explain(
@@ -625,8 +629,10 @@ class ReferenceSegmenter:
             For each object, why it is missed, or None where it is found. Objects and instances are matched as by COCO.
         """
         check_number("iou", iou, Fraction)
-        masks = [(label, as_mask(mask)) for label, mask in truth]
+        masks = [(check_label(label), as_mask(mask)) for label, mask in check_rows("truth", truth, "label, mask")]
         proposals = self.propose(image)
+        for _, mask in masks:
+            check_mask_size(mask, proposals.pixels)
 
         def propose_by(other: Segmenter) -> DescribedProposals:
             return proposals.proposals if other is self.segmenter else propose(proposals.pixels, other, self.precision)

@@ -15,6 +15,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import sha256_if_readable
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
+from no_time_to_train.ranges import check_type
 
 #: ``grid``, a file of proposals, the name of a network, a function of an image uint8 [H, W, 3], or several of these.
 Proposer = str | Path | Callable[[NDArray[np.uint8]], Given]
@@ -60,7 +61,8 @@ def build_sources(
     proposer: Proposer | Sequence[Proposer], most: int, device: str | torch.device | None
 ) -> list[Source]:
     """The sources that ``proposer`` names."""
-    given = [proposer] if isinstance(proposer, str | Path) or callable(proposer) else list(proposer)
+    several = list(proposer) if isinstance(proposer, Iterable) else []
+    given = [proposer] if isinstance(proposer, str | Path) or callable(proposer) else several
     if not given or len(set(map(str, given))) < len(given):
         raise UserError("proposer names no source, or one of them twice")
     return [_source(one, most, device) for one in given]
@@ -68,6 +70,7 @@ def build_sources(
 
 def _source(proposer: Proposer, most: int, device: str | torch.device | None) -> Source:
     if not isinstance(proposer, str | Path):
+        check_type("proposer", proposer, Callable)
         return NetworkSource(getattr(proposer, "__name__", type(proposer).__name__), proposer, most)
     if str(proposer) == GRID:
         return None
@@ -98,9 +101,14 @@ def given_in(
 
 def as_given(boxes: Any, scores: Sequence[float] | NDArray[Any] | None, height: int, width: int) -> Given:
     """Boxes that a program gives, with their scores, which are 1 by default."""
-    corners = torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4)
-    values = torch.ones(len(corners)) if scores is None else torch.as_tensor(np.asarray(scores, np.float32))
-    if values.shape != (len(corners),) or not (corners.isfinite().all() and ((values >= 0) & (values <= 1)).all()):
+    try:
+        given = np.asarray(boxes, np.float32)
+        corners = torch.as_tensor(given.reshape(-1, 4) if given.ndim < 2 else given)
+        values = torch.ones(len(corners)) if scores is None else torch.as_tensor(np.asarray(scores, np.float32))
+    except (OverflowError, TypeError, ValueError):  # what numpy takes for no numbers, or not for four each
+        corners, values = torch.empty(0, 0), torch.empty(0)
+    right = corners.shape[1:] == (4,) and values.shape == corners.shape[:1]
+    if not (right and corners.isfinite().all() and ((values >= 0) & (values <= 1)).all()):
         raise UserError("boxes are n times x1, y1, x2, y2 in pixels, and scores n numbers from 0 to 1")
     corners = corners.clamp(min=0).minimum(torch.tensor([width, height] * 2))
     if not (corners[:, 2:] > corners[:, :2]).all():

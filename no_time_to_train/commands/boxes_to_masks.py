@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from no_time_to_train.commands.options import check_files
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import check_replaceable
 from no_time_to_train.networks import registry
 
@@ -87,7 +87,7 @@ def boxes_to_masks(
     made = pipeline.boxes_to_masks(
         boxes, image_dir, out, build, chosen, pictures, as_published or input_json is not None, categories
     )
-    print(f"masks of {made} boxes: {out}" + (f"; pictures: {pictures}" if pictures else ""))
+    print(f"masks of {plural(made, 'box')}: {out}" + (f"; pictures: {pictures}" if pictures else ""))
 
 
 def mask_maker(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from no_time_to_train.commands.options import check_memories
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
 
 if TYPE_CHECKING:
     from no_time_to_train.method.memory_bank import MemoryBank
@@ -34,7 +34,7 @@ def show(memory: Path, *, pictures: Path | None = None, dinov2: str | None = Non
     counts = zip(bank.categories, bank.counts.tolist(), bank.negative_counts.tolist(), strict=True)
     for category, count, negative in counts:
         negatives = f", {negative} negative" if negative else ""
-        print(f"{category.name:<{width}}  {count} references{negatives}  (id {category.id})")
+        print(f"{category.name:<{width}}  {plural(count, 'reference')}{negatives}  (id {category.id})")
     print("made with " + ", ".join(f"{key} {value}" for key, value in bank.made_with.items()))
     if pictures:
         draw(bank, memory, dinov2, pictures)
@@ -84,7 +84,7 @@ def _save(bank: "MemoryBank", out: Path) -> None:
     save_memory(bank, out)
     positive, negative = int(bank.counts.sum()), int(bank.negative_counts.sum())
     negatives = f", {negative} negative" if negative else ""
-    print(f"{len(bank.categories)} classes, {positive} references{negatives}: {out}")
+    print(f"{plural(len(bank.categories), 'class')}, {plural(positive, 'reference')}{negatives}: {out}")
 
 
 def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> None:

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_files, check_new_file, on_devices
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import check_replaceable
 from no_time_to_train.ranges import Positive
 
@@ -93,4 +93,5 @@ def from_coco(json_file: Path, out: Path, n_shot: Positive | None = None, *, as_
 
     references = coco_to_references(read_coco(json_file), n_shot, as_published)
     write_references(references, out)
-    print(f"{len(references)} classes, {sum(map(len, references.values()))} references: {out}")
+    count = plural(sum(map(len, references.values())), "reference")
+    print(f"{plural(len(references), 'class')}, {count}: {out}")

@@ -131,8 +131,9 @@ def say_pool(pool: "ReferenceSet", cache_dir: Path) -> None:
     images = {shot["img_id"] for shots in pool.values() for shot in shots}
     count = sum(map(len, pool.values()))
     print(
-        f"pool: {count} instances of {len(pool)} classes in {len(images)} images (--pool sets how many); the networks "
-        f"see each image once, and their proposals are kept in {cache_dir}, up to 3 MB per image"
+        f"pool: {plural(count, 'instance')} of {plural(len(pool), 'class')} in {plural(len(images), 'image')} "
+        "(--pool sets how many); the networks see each image once, and their proposals are kept in "
+        f"{cache_dir}, up to 3 MB per image"
     )
 
 

@@ -189,8 +189,9 @@ def segment(
         print(f"skipped: {one_line(reason)}", file=sys.stderr)
     if summary.full:
         print(
-            f"note: {plural(summary.full, 'image')} with {networks.max_instances} instances, which is the most that "
-            f"--max-instances allows: there may be more; run again with --max-instances {4 * networks.max_instances}",
+            f"note: {plural(summary.full, 'image')} with {plural(networks.max_instances, 'instance')}, which is the "
+            "most that --max-instances allows: there may be more; run again with --max-instances "
+            f"{4 * networks.max_instances}",
             file=sys.stderr,
         )
     for line in summary.left_out:
@@ -204,7 +205,7 @@ def segment(
     if summary.interrupted:
         done = f"{summary}{resumed}" if summary.images else plural(summary.done_before, "image")
         print(f"interrupted after {done}; run the same command again to resume")
-        sys.exit(130)
+        sys.exit(128 + summary.interrupted)
     print(f"{summary}{resumed}{summary.advice(out)}; open {out / 'index.html'}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from no_time_to_train.errors import UserError, suggest
+from no_time_to_train.files import is_file
 
 
 def is_box_list(content: Any) -> bool:
@@ -59,5 +60,5 @@ def find_images(images: Iterable[dict[str, Any]], image_dir: str | Path) -> None
     for image in images:
         parts = PurePosixPath(image["file_name"]).parts
         ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
-        found = next((end for end in ends if (Path(image_dir) / end).is_file()), ends[0])
+        found = next((end for end in ends if is_file(Path(image_dir) / end)), ends[0])
         image["file_name"] = found.as_posix()

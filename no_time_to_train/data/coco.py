@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from no_time_to_train.data.box_lists import is_box_list, to_coco
 from no_time_to_train.data.names import check_file_name, clean_class_names
 from no_time_to_train.data.rle import MAX_SIDE, are_coordinates, check_polygons, check_rle, check_size
-from no_time_to_train.errors import UserError, UserNotice, first_of
+from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import read_json
 
 #: The largest relative difference between the aspect ratios of an image and of the size that its file states, where
@@ -199,7 +199,7 @@ def _remove_unlisted(data: dict[str, Any], path: str | Path) -> None:
     listed = {image["id"] for image in data["images"]}
     removed = [annotation for annotation in data["annotations"] if annotation["image_id"] not in listed]
     data["annotations"] = [annotation for annotation in data["annotations"] if annotation["image_id"] in listed]
-    _notify(path, removed, "are of images that are not listed, and were removed")
+    _notify(path, removed, "of images that are not listed, removed")
 
 
 def _repair(data: dict[str, Any], path: str | Path) -> None:
@@ -214,11 +214,11 @@ def _repair(data: dict[str, Any], path: str | Path) -> None:
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         if _repair_polygons(annotation, where):
             repaired.append(annotation)
-    what = "had polygons of fewer than three points, which were removed"
+    what = "with polygons of fewer than three points, which were removed"
     _notify(path, repaired, f"{what}; where no polygon was left, the box became one")
     crowds = [annotation for annotation in data["annotations"] if annotation["iscrowd"]]
     if len(crowds) == len(data["annotations"]):
-        what = "are crowds, as CVAT writes masks: references take them as objects, evaluation ignores them"
+        what = "with iscrowd 1, as CVAT writes masks: references take them as objects, evaluation ignores them"
         _notify(path, crowds, f"{what} (set iscrowd to 0)")
 
 
@@ -273,7 +273,7 @@ def _notify(path: str | Path, annotations: list[dict[str, Any]], what: str) -> N
     """Issue a notice of what was done about some annotations, with the ids of the first ten."""
     if annotations:
         ids = first_of([str(annotation["id"]) for annotation in annotations], 10)
-        warnings.warn(f"{path}: {len(annotations)} annotations {what}: {ids}", UserNotice, stacklevel=4)
+        warnings.warn(f"{path}: {plural(len(annotations), 'annotation')} {what}: {ids}", UserNotice, stacklevel=4)
 
 
 def is_turned(entry: dict[str, Any], height: int, width: int, *, rescale: bool) -> bool:

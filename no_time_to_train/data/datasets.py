@@ -19,6 +19,7 @@ from no_time_to_train.data.proposal_files import ProposalFile
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import is_file
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.beyond.tiles import target_squares
 from no_time_to_train.method.fill_memory import crop_reference
@@ -127,7 +128,7 @@ def read_listed_image(root: str | Path, entry: dict[str, Any], rescale: bool = F
 def check_images_exist(root: str | Path, coco: COCO, image_ids: Iterable[ImageId]) -> None:
     """Raise a UserError that names the first missing image and says how many are missing."""
     paths = [Path(root) / coco.imgs[image_id]["file_name"] for image_id in image_ids]
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not is_file(path)]
     if missing:
         more = f" (and {len(missing) - 1} more of {len(paths)})" if len(missing) > 1 else ""
         raise UserError(f"image not found: {missing[0]}{more}; is the root folder right?")
@@ -140,8 +141,7 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
         categories: The classes in ascending order of their ids.
         references: The checked shots of each class (see ``reference_sets.validate_references``).
         size: Side of the crops in pixels: the encoder's input.
-        rescale: Rescale the annotations of images that have another size than the file states; see
-            :func:`stated_size`.
+        rescale: Rescale annotations where an image's size is not the stated one; see :func:`stated_size`.
         blur_ksize: Side in pixels of the Gaussian that blurs the images, made odd; 0 for none.
         crop: Another way to crop a reference than the paper's, with the first three arguments of ``crop_reference``.
 

@@ -288,12 +288,8 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 def _from_array(image: "NDArray[np.generic] | Tensor") -> Image.Image:
     """A PIL image of an array or a tensor; see ``ImageInput``."""
-    shape = tuple(image.shape)
-    if is_tensor(image):
-        image = _to_numpy(image)
-        if image.ndim == 3:
-            image = image.transpose(1, 2, 0)
-    assert isinstance(image, np.ndarray)
+    values, shape = _to_numpy(image), tuple(image.shape)
+    image = values.transpose(1, 2, 0) if is_tensor(image) and values.ndim == 3 else values
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)) or not image.size:
@@ -303,8 +299,8 @@ def _from_array(image: "NDArray[np.generic] | Tensor") -> Image.Image:
         )
     if image.dtype.kind == "f":
         if not (image.min() >= 0 and image.max() <= 1):
-            values = f"from {image.min():g} to {image.max():g}"
-            raise UserError(f"an image of {image.dtype} has values {values}: floats must be in [0, 1]")
+            extent = f"from {image.min():g} to {image.max():g}"
+            raise UserError(f"an image of {image.dtype} has values {extent}: floats must be in [0, 1]")
         image = np.rint(255 * image).astype(np.uint8)
     elif image.dtype == np.uint16 and image.ndim == 3:  # gray values of 16 bits are for to_rgb
         image = _brightest_bits(image.astype(np.uint16))
@@ -366,8 +362,11 @@ def is_tensor(values: object) -> "TypeIs[Tensor]":
 
 def _to_numpy(values: "NDArray[np.generic] | Tensor") -> NDArray[np.generic]:
     """The array, or the tensor as an array; numpy has no bfloat16."""
+    if isinstance(values, np.ndarray):
+        return values
     if not is_tensor(values):
-        return np.asarray(values)
+        kind = "None" if values is None else f"an object of type {type(values).__name__}"
+        raise UserError(f"{kind} is not an image: give a path, a PIL image, an array or a tensor")
     return (values.float() if "bfloat16" in str(values.dtype) else values).detach().cpu().numpy()
 
 

@@ -17,7 +17,7 @@ from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.names import clean_class_name
 from no_time_to_train.data.rle import check_size, mask_area
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import read_json, relative_path, write_json
+from no_time_to_train.files import is_file, read_json, relative_path, write_json
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.ranges import two_decimals
@@ -266,7 +266,7 @@ class Instances(Sequence[Instance]):
             source = Path(path).parent / entry["file_name"] if entry["file_name"] else None
         except Exception as error:  # torch raises RuntimeError and OverflowError as well
             raise UserError(f"{path} is not a file of instances that Instances.save wrote: {error!r}") from error
-        if image is None and source is not None and source.is_file():
+        if image is None and source is not None and is_file(source):
             image = source
         pixels = None if image is None else as_rgb(image)
         if pixels is not None and pixels.shape[:2] != size:

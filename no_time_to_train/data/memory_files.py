@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from no_time_to_train.data.names import LONGEST_NAME, is_printable
 from no_time_to_train.data.reference_sets import check_pickle
 from no_time_to_train.errors import UserError, UserNotice, plural
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import atomic_write, is_file
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks.checkpoints import encoder_width, is_plain, load_pickle
 
@@ -60,7 +60,7 @@ def save_memory(bank: MemoryBank, path: str | Path) -> None:
 
 def load_memory(path: str | Path) -> MemoryBank:
     """Read a memory file of this version or of version 0.1. Reading it cannot run code (``weights_only=True``)."""
-    if not Path(path).is_file():
+    if not is_file(path):
         raise UserError(f"memory not found: {path}; fill_memory and segment --save-memory write memories")
     try:
         content = load_pickle(path, check_pickle)
@@ -86,8 +86,7 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
     """Check that a memory, which was read from ``path``, was made with the encoder and for the classes of this run.
 
     Args:
-        made_with: This run's settings, the name of the encoder among them; those that the bank does not record are not
-            compared.
+        made_with: This run's settings, with the name of the encoder; only those that the bank records are compared.
         categories: This run's classes; an empty list accepts any.
     """
     for key, value in {**USUAL, **made_with}.items():
@@ -111,7 +110,7 @@ def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], ca
             raise UserError(f"memory {path} {text}: give references and targets the same category ids")
         owner = "only the memory" if difference in theirs else "only this run"
         raise UserError(
-            f"memory {path} holds {len(theirs)} classes, this run has {len(ours)}: {owner} has "
+            f"memory {path} holds {plural(len(theirs), 'class')}, this run has {len(ours)}: {owner} has "
             f"{difference.name!r} (id {difference.id})"
         )
 

@@ -1,16 +1,19 @@
 """Checks of what users say about objects: an image, a class, a box and points."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from reprlib import repr as short_repr
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from no_time_to_train.data.images import ImageInput, is_tensor
 from no_time_to_train.data.names import clean_class_name
 from no_time_to_train.data.rle import are_coordinates
 from no_time_to_train.errors import UserError
+from no_time_to_train.ranges import check_type
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -21,12 +24,20 @@ def is_image_input(image: object) -> "TypeIs[ImageInput]":
     return isinstance(image, str | Path | Image.Image | np.ndarray) or is_tensor(image)
 
 
-def check_image(image: object) -> ImageInput:
-    """Check that an image or a mask is of a type that can be one, and return it."""
-    if not is_image_input(image):
-        kind = "None" if image is None else f"an object of type {type(image).__name__}"
-        raise UserError(f"{kind} is not an image: give a path, a PIL image, an array or a tensor")
-    return image
+def check_rows(name: str, rows: Any, form: str) -> Iterator[tuple[Any, ...]]:
+    """Rows that a program gives, one after the other, each with as many values as ``form`` names: ``label, mask``."""
+    check_type(name, rows, Iterable)
+    for row in rows:
+        if not isinstance(row, tuple | list) or len(row) != len(form.split(", ")):
+            raise UserError(f"{name} must be several times ({form}), not {short_repr(row)}")
+        yield tuple(row)
+
+
+def check_mask_size(mask: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> None:
+    """Check that a mask has the size of its image."""
+    if mask.shape != pixels.shape[:2]:
+        sizes = f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its image {pixels.shape[1]}x{pixels.shape[0]}"
+        raise UserError(f"{sizes}: is it the mask of another image?")
 
 
 def check_label(label: object) -> str:
@@ -105,6 +116,6 @@ def _numbers(values: Sequence[float]) -> list[float]:
     """The values as floats; an empty list where one is not a number, or far outside any image."""
     try:
         numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return []
     return numbers if are_coordinates(numbers) else []

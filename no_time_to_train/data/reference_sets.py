@@ -1,8 +1,7 @@
 """Reference sets: which annotated instances the memory is made from.
 
 A reference set is ``{category_id: [{"img_id": ..., "ann_ids": [...]}, ...]}``, stored as JSON or, as in the paper's
-commands, as a pickle. Each entry is one shot. Of several annotations in an entry, the first is used, as in the
-published code.
+commands, as a pickle. Each entry is one shot. Of several annotations in an entry, the first is used.
 """
 
 import io
@@ -18,7 +17,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import ImageId, image_ids_of_other_type, whole_number
-from no_time_to_train.errors import UserError, UserNotice, first_of
+from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import atomic_write, read_bytes, read_json, write_json
 from no_time_to_train.method.memory_bank import Category
 
@@ -266,8 +265,8 @@ def sample_references(
         count = len(references.get(category.id, []))
         if count < at_least:
             raise UserError(
-                f"class {category.name!r} has {count} instances that can serve as references (not crowds, at least 32 "
-                f"pixels wide and high, at least 10 pixels from the border), but {at_least} are needed"
+                f"class {category.name!r} has {plural(count, 'instance')} that can serve as references (not crowds, at "
+                f"least 32 pixels wide and high, at least 10 pixels from the border), but {at_least} are needed"
             )
     return references
 

@@ -96,8 +96,7 @@ def encode_polygons(polygons: list[list[float]], height: int, width: int) -> Rle
         polygons: Each is x1, y1, x2, y2, ... in pixels.
 
     Raises:
-        ValueError: A polygon has fewer than three points, which pycocotools would take for a box; or see
-            :func:`check_polygons`.
+        ValueError: A polygon has fewer than three points, for pycocotools a box; or see :func:`check_polygons`.
     """
     if any(len(polygon) < 6 for polygon in polygons):
         raise ValueError("a polygon needs three points")

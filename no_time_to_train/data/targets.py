@@ -99,8 +99,7 @@ def find_targets(
     Files that are images by their ending, but cannot be read here, are named in a :class:`UserNotice`.
 
     Args:
-        arguments: Folders (searched with their subfolders), globs, images and videos; or one COCO file, with or
-            without annotations.
+        arguments: Folders (with their subfolders), globs, images and videos; or one COCO file, annotated or not.
         every: Of a video, the frames whose number is divisible by this; 0 for none.
         out: Files in this folder are not targets, because an earlier run wrote them.
         image_dir: The folder of the images of a COCO file; None looks for them near the file.

@@ -5,6 +5,7 @@ from pathlib import Path
 from no_time_to_train.benchmarks.own_data_set import CONFIG, BenchmarkOptions, configure, run_stages
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from no_time_to_train.errors import plural
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.pipeline.results_page import write_results_page
 
@@ -29,7 +30,9 @@ def run_demo(out: Path, n_shot: int, images: int, seed: int) -> list[str]:
     write_inputs(out, n_shot, images, seed)
     run_stages(out)
     files = annotation_files(out)
-    write_results_page(out, f"Drawn scenes, {n_shot} shots", *files, *(file.parent / "images" for file in files))
+    write_results_page(
+        out, f"Drawn scenes, {plural(n_shot, 'shot')}", *files, *(file.parent / "images" for file in files)
+    )
     return write_examples(out)
 
 
@@ -41,7 +44,8 @@ def annotation_files(out: Path) -> tuple[Path, Path]:
 def write_inputs(out: Path, n_shot: int, images: int, seed: int) -> None:
     """Draw the references and the targets, choose the reference set, and write the configuration of the stages."""
     print(
-        f"drawing {images} targets, and {n_shot} references of each class; the networks have never seen these classes"
+        f"drawing {plural(images, 'target')}, and {plural(n_shot, 'reference')} of each class; "
+        "the networks have never seen these classes"
     )
     if not (out / CONFIG).exists():  # it marks the folder as a demo's, which can begin again if it is killed
         write_json(out / CONFIG, {})

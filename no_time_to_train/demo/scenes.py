@@ -94,8 +94,7 @@ def draw_scene(
         size: Height and width of the image in pixels.
         counts: The fewest and the most objects.
         extents: The smallest and the largest longer side of an object, as shares of the image's shorter side.
-        pattern_side: The patterns are as fine as in an image whose shorter side has this many pixels. None takes the
-            image's own.
+        pattern_side: The shorter side in pixels of an image with patterns as fine. None takes the image's own.
     """
     height, width = size
     background = int(rng.integers(NUM_BACKGROUNDS))

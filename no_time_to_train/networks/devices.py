@@ -30,7 +30,7 @@ def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
     try:
         for network in networks:
             network.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either of them if it lacks the device
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # what torch raises if it lacks the device
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.files import read_json
+from no_time_to_train.files import is_file, read_json
 from no_time_to_train.method.settings import CONTEXT_RATIO, Prompts
 from no_time_to_train.networks.encoders import DINOV2, DINOV2_NANO, ENCODERS, TIMM, EncoderInfo, info_of, where_to_get
 from no_time_to_train.plugins import find_plugin, is_plugin
-from no_time_to_train.ranges import check_choice
+from no_time_to_train.ranges import check_choice, check_type
 
 #: What the networks compute in. bfloat16 has 8 bits of precision, and is faster where the device has instructions for
 #: it.
@@ -143,7 +143,7 @@ def check_exist(*paths: str | Path, otherwise: str = "", command: str | None = N
         otherwise: What else the user may do, for the message about official files.
         command: The command that downloads official files. Default: one that names those that are missing.
     """
-    missing = list(dict.fromkeys(str(path) for path in paths if not Path(path).is_file()))
+    missing = list(dict.fromkeys(str(path) for path in paths if not is_file(path)))
     if missing:
         message = f"checkpoint{'s' * (len(missing) > 1)} not found: {', '.join(missing)}"
         if official := download_command(*missing):
@@ -232,6 +232,7 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
             whose tensors do not show which network they belong to.
         names: The names to choose from: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
     """
+    check_type("the name or path of a network", name_or_path, str | Path)
     if is_plugin(name_or_path):
         plugin = find_plugin(name_or_path)
         return Network(plugin, default_checkpoint(plugin))
@@ -244,7 +245,7 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
     if name in names or (name.startswith(TIMM) and names is ENCODER_NAMES):
         network = names.get(name, name)
         return Network(network, Path(file) if given else default_checkpoint(network))
-    if path.suffix not in ENDINGS and len(path.parts) < 2 and not path.is_file():
+    if path.suffix not in ENDINGS and len(path.parts) < 2 and not is_file(path):
         raise UserError(f"no network is called {text!r}{suggest(text, names)}; or give the path of its checkpoint")
     return Network(None, path)
 

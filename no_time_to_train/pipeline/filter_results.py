@@ -20,10 +20,10 @@ from no_time_to_train.data.names import check_file_name
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation.results_file import read_results
-from no_time_to_train.files import link_or_copy
+from no_time_to_train.files import is_file, link_or_copy
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.output_folder import OutputFolder
-from no_time_to_train.pipeline.replace_folder import check_results, new_output
+from no_time_to_train.pipeline.replace_folder import MOVED, check_results, new_output
 from no_time_to_train.pipeline.run_record import FILE_NAME as RECORD
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 from no_time_to_train.ranges import Fraction, check_number
@@ -110,6 +110,8 @@ def _target(entry: dict[str, Any], folder: Path) -> TargetImage:
 
 def _read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The pixels of an image that had a size when its instances were found."""
+    if not is_file(path):
+        raise UserError(f"image not found: {path}; {MOVED}")
     image = as_rgb(path, size)
     if image.shape[:2] != size:
         raise UserError(f"image {path} was {size[1]}x{size[0]} pixels and is {image.shape[1]}x{image.shape[0]} now")

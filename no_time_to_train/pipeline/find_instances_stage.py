@@ -18,7 +18,7 @@ from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, chec
 from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.data.names import clean_name
 from no_time_to_train.data.proposal_files import hash_sources, read_files, source_names
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, plural
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.file_hashes import sha256_if_readable
 from no_time_to_train.files import atomic_write, read_json, remove_leftovers, remove_leftovers_in, write_json
@@ -67,7 +67,10 @@ class BadImages:
         if self.policy == "stop":
             return []
         write_json(path, self.skipped)
-        return [f"{len(self.skipped)} images were skipped: {path}", *(record["skipped"] for record in self.skipped)]
+        return [
+            f"{plural(len(self.skipped), 'image')} skipped: {path}",
+            *(record["skipped"] for record in self.skipped),
+        ]
 
 
 class FindInstancesStage(Stage):
@@ -249,7 +252,7 @@ class FindInstancesStage(Stage):
             self.record["instances_by_source"] = by_source
         return "\n".join(
             [
-                f"{images} images, {summary}",
+                f"{plural(images, 'image')}, {summary}",
                 *bad_images.write(self.skipped_file),
                 *self.say_rescaled(rescaled),
                 *self.say_left_out(),
@@ -268,7 +271,7 @@ class FindInstancesStage(Stage):
 
     def write(self, results: Iterator[dict[str, Any]]) -> str:
         """Write the results, and return a summary for the user."""
-        return f"{write_results(self.output, results)} instances: {self.output}"
+        return f"{plural(write_results(self.output, results), 'instance')}: {self.output}"
 
     def score(self) -> str:
         """Evaluate the results, write ``metrics.json`` next to them, and return the tables."""

@@ -15,7 +15,7 @@ from no_time_to_train.data.coco import image_ids_of_other_type, index_coco
 from no_time_to_train.data.memory_files import recorded
 from no_time_to_train.data.reference_sets import ReferenceSet, write_references
 from no_time_to_train.data.rle import decode_mask, mask_box
-from no_time_to_train.errors import UserError, first_of
+from no_time_to_train.errors import UserError, first_of, plural
 from no_time_to_train.files import check_replaceable, remove_leftovers, write_json
 from no_time_to_train.method.fill_memory import crop_window
 from no_time_to_train.method.memory_bank import MemoryBank
@@ -106,7 +106,8 @@ class FindNegativesStage(FindInstancesStage):
         write_references(references, self.reference_file)
         write_json(self.output, {"images": images, "annotations": annotations, "categories": categories}, indent=None)
         self.missing = self.few(chosen)
-        return f"{len(found)} instances, {len(annotations)} false positives: {self.output}, {self.reference_file}"
+        counts = f"{plural(len(found), 'instance')}, {plural(len(annotations), 'false positive')}"
+        return f"{counts}: {self.output}, {self.reference_file}"
 
     def choose(self, candidates: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
         """The false positives that become negative references, by category id, in descending order of score."""

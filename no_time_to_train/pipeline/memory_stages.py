@@ -61,7 +61,7 @@ class FillMemoryStage(Stage):
         if bank_cfg.category_num not in (None, len(self.categories)):
             raise UserError(
                 f"memory_bank_cfg.category_num is {bank_cfg.category_num}, but the data set has "
-                f"{len(self.categories)} classes"
+                f"{plural(len(self.categories), 'class')}"
             )
         references = read_references(self.memory_pkl)
         references = validate_references(references, coco, self.json_file, self.categories, self.shots)
@@ -116,7 +116,8 @@ class FillMemoryStage(Stage):
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
         bank, notes = self.fill(records)
         save_memory(bank, self.output)
-        return "\n".join([f"memory of {len(self.categories)} classes, {len(bank)} references: {self.output}", *notes])
+        counts = f"{plural(len(self.categories), 'class')}, {plural(len(bank), 'reference')}"
+        return "\n".join([f"memory of {counts}: {self.output}", *notes])
 
     def fill(self, records: Iterable[dict[str, Any]]) -> tuple[MemoryBank, list[str]]:
         """The memory of the shots in some records, and lines for the user."""
@@ -162,7 +163,7 @@ class PostprocessMemoryStage(Stage):
         if self.prototype == AREA_WEIGHTED:
             self.bank.prototypes = area_weighted_prototypes(self.bank)
         save_memory(self.bank, self.output)
-        return f"prototypes of {len(self.bank.categories)} classes: {self.output}"
+        return f"prototypes of {plural(len(self.bank.categories), 'class')}: {self.output}"
 
 
 class FillMemoryNegStage(FillMemoryStage):
@@ -268,7 +269,7 @@ class VisMemoryStage(FillMemoryStage):
         return self.output / f"{category.id}.png"
 
     def finish(self, records: Iterable[dict[str, Any]]) -> str:
-        return f"pictures of {len(self.categories)} classes: {self.output}"
+        return f"pictures of {plural(len(self.categories), 'class')}: {self.output}"
 
 
 class ClassDataset(Dataset[list[Any]]):
@@ -291,4 +292,4 @@ def say_negatives(bank: MemoryBank) -> str:
     """The numbers of negative references and of their classes, for the user."""
     counts = bank.negative_counts
     classes = int((counts > 0).sum())
-    return f"{plural(int(counts.sum()), 'negative reference')} of {classes} class{'es' * (classes != 1)}"
+    return f"{plural(int(counts.sum()), 'negative reference')} of {plural(classes, 'class')}"

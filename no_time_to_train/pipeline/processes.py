@@ -1,7 +1,9 @@
 """The processes of one run, which end together: those of the devices, and those that load images."""
 
+import _thread
 import ctypes
 import os
+import signal
 import sys
 import threading
 import time
@@ -31,6 +33,10 @@ def begin_command(words: list[str]) -> None:
     if not shared and FIRST not in os.environ:  # a script around this command has set them
         for name in NUMBERS:
             os.environ.pop(name, None)
+        for name in ("SIGTERM", "SIGHUP"):  # which Windows lacks; Lightning handles those of the other commands
+            number = getattr(signal, name, None) if threading.current_thread() is threading.main_thread() else None
+            if number and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+                signal.signal(number, interrupt)
         return
     absent = "" if "TORCHELASTIC_RUN_ID" in os.environ else "0"
     for name in NUMBERS:
@@ -39,6 +45,26 @@ def begin_command(words: list[str]) -> None:
             os.environ[name] = "0"
             advice = "unset it, and TORCHELASTIC_RUN_ID, which torchrun sets with it" if not absent else "unset it"
             raise UserError(f"{name}={value} in the environment is no number: {advice}")
+    if shared and FIRST in os.environ:  # before torch is imported, which takes seconds
+        join_run()
+
+
+def interrupt(number: int, _: object) -> None:
+    """Handle a signal as Python handles Ctrl-C, with its name as the error's text."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def signal_of(error: BaseException | None) -> int:
+    """The number of the signal that an interrupt comes from; 0 for another error."""
+    return getattr(signal, str(error) or "SIGINT", signal.SIGINT) if isinstance(error, KeyboardInterrupt) else 0
+
+
+def keep_interrupts(lost: "sys.UnraisableHookArgs") -> None:
+    """Let a Ctrl-C that hits a destructor, where Python prints and forgets it, come again a moment later."""
+    if number := signal_of(lost.exc_value):
+        threading.Timer(0.1, _thread.interrupt_main, [number]).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def is_first_process() -> bool:

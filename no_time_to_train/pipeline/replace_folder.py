@@ -71,6 +71,9 @@ WRITTEN = (
     "label-studio/images/*",
 )
 
+#: What to do where photos of results are missing.
+MOVED = "images.json names photos by paths from its own folder: move both together, or the folder back"
+
 #: Files that systems put into any folder that a person opens.
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
 

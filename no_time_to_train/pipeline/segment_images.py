@@ -25,6 +25,7 @@ from no_time_to_train.method.settings import as_recorded
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.output_folder import OutputFolder
+from no_time_to_train.pipeline.processes import signal_of
 from no_time_to_train.pipeline.proposal_cache import hash_networks, hash_tensors
 from no_time_to_train.pipeline.replace_folder import output_of_run, remove_unchanged, written_files
 from no_time_to_train.pipeline.run_record import record_stage
@@ -96,8 +97,8 @@ def segment_images(
                 with record_stage(folder, "segment", {}, start, **about):
                     output.finish()
                 remove_unchanged(earlier)
-    except KeyboardInterrupt:
-        summary.interrupted = True
+    except KeyboardInterrupt as error:
+        summary.interrupted = signal_of(error)
     return summary
 
 

@@ -28,8 +28,7 @@ def write_references_page(
 ) -> list[str]:
     """Write a page with the mask of each reference, in its image; return a line for each that cannot be used.
 
-    ``build`` builds the networks. It is called only if a reference has no mask. Images without a mask get those that
-    ``ReferenceSegmenter.add_references`` finds.
+    ``build`` builds the networks, only if a reference has no mask. Such images get those of ``add_references``.
     """
     segmenter = cache(build)
     choices: dict[int, Choice] = {}
@@ -62,7 +61,7 @@ def write_references_page(
     negatives = sum(reference.negative for reference in references)
     count = plural(len(references) - negatives, "reference")
     count += f" and {plural(negatives, 'negative reference')}" if negatives else ""
-    title = f"{count} of {len(classes)} class{'es' * (len(classes) != 1)}"
+    title = f"{count} of {plural(len(classes), 'class')}"
     write_page(page, "references.html", title=title, classes=classes, problems=problems)
     return problems
 

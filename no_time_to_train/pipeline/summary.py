@@ -72,13 +72,14 @@ class Summary:
         full: Number of images with as many instances as an image may have, so that there may be more.
         large: Number of large images in which nothing counts, and that were not searched in tiles.
         left_out: What the files of proposals hold that was of no use, and which images they lack, in a line each.
+        interrupted: The number of the signal that ended the run; 0 where none did.
     """
 
     images: int = 0
     found: Counter[str] = field(default_factory=Counter)
     best: Best | None = None
     skipped: list[str] = field(default_factory=list)
-    interrupted: bool = False
+    interrupted: int = 0
     done_before: int = 0
     prompts: int = 0
     full: int = 0

@@ -12,10 +12,10 @@ from filelock import FileLock, Timeout
 
 from no_time_to_train.commands.options import check_images
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import read_json
+from no_time_to_train.files import is_file, read_json
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
-from no_time_to_train.pipeline.replace_folder import is_finished
+from no_time_to_train.pipeline.replace_folder import MOVED, is_finished
 from no_time_to_train.ranges import Fraction, Positive
 from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback
 from no_time_to_train_extras.server.serve_command import TOKEN
@@ -205,7 +205,10 @@ def photos_of(results: Path) -> list[str]:
     """The photos of a finished folder of ``segment``; frames of videos are left out."""
     try:
         entries = [entry for entry in read_json(results / "images.json")["images"] if "video" not in entry]
-        return [glob.escape(str(results / entry["path"])) for entry in entries]
+        photos = [results / entry["path"] for entry in entries]
+        if lost := [photo for photo in photos if not is_file(photo)]:
+            raise UserError(f"image not found: {lost[0]}; {MOVED}")
+        return [glob.escape(str(photo)) for photo in photos]
     except (KeyError, TypeError) as error:
         raise UserError(f"{results / 'images.json'} is not a list of images by segment") from error
 

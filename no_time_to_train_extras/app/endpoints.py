@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -169,6 +170,7 @@ class Blocks(gr.Blocks):
     """
 
     endpoints: Endpoints
+    place: TemporaryDirectory[str]
 
     async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Run a function, of an endpoint or of the page, with what was sent."""

@@ -1,7 +1,6 @@
 """The page of the app, and its server. Photos are on the left, the open photo in the middle, classes on the right."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -179,10 +178,11 @@ def serve(
         The page.
     """
     (folder / UPLOADS).mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix="no-time-to-train-")
-    os.environ["GRADIO_TEMP_DIR"] = temporary  # components read it as they are built
-    os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(temporary, "examples"))  # it would be in the current folder
+    place = tempfile.TemporaryDirectory(prefix="no-time-to-train-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = place.name  # components read it as they are built
+    os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(place.name, "examples"))  # it would be in the current folder
     page = Page(workspace, out, folder).build()
+    page.place = place  # as long as the page, and no longer than the process
     end_slow_clients()
     workspace.search.start()
     workspace.videos.start()
@@ -191,7 +191,7 @@ def serve(
         page.queue(default_concurrency_limit=8).launch(
             server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
-            _app=GuardedApp(host, Path(temporary), page.endpoints.check, api),
+            _app=GuardedApp(host, Path(place.name), page.endpoints.check, api),
             auth=auth,
             inbrowser=browser,
             share=False,
@@ -221,5 +221,5 @@ def serve(
             page.block_thread()
         finally:
             workspace.close()
-            shutil.rmtree(temporary, ignore_errors=True)
+            place.cleanup()
     return page

@@ -288,6 +288,8 @@ def serve(backend: Backend, host: str, port: int, login: tuple[str, str] | None)
     print(f"Label Studio: connect a model at {url_of(host, port)} (Settings, Model)", flush=True)
     end_slow_clients()
     guard = StudioGuard(build_app(backend, login), host, None, LARGEST, Metrics())
-    config = uvicorn.Config(guard, log_level="warning", limit_concurrency=AT_ONCE)
-    uvicorn.Server(config).run(sockets=[listener])
-    backend.close()
+    config = uvicorn.Config(guard, log_level="warning", limit_concurrency=AT_ONCE, lifespan="off")
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        backend.close()

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,12 +45,7 @@ IMAGES = {
 def build_api(service: Service, metrics: Metrics) -> FastAPI:
     """Build the API. Who may use it, and how much, is checked before it (``RequestGuard``)."""
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> Any:
-        yield
-        service.queue.thread.shutdown()  # by then, all requests are answered
-
-    api = FastAPI(title="No Time To Train", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    api = FastAPI(title="No Time To Train", version=__version__, docs_url=None, redoc_url=None)
 
     @api.exception_handler(HTTPException)
     async def answer_refusal(_: Request, error: HTTPException) -> Response:

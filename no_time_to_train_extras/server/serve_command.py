@@ -86,11 +86,13 @@ def serve(
     segmenter = networks.build()
     memories = read_memories(segmenter, names, examples)
     metrics = Metrics()
-    api = build_api(Service(segmenter, memories, threshold, ComputeQueue(queue)), metrics)
+    computing = ComputeQueue(queue)
+    api = build_api(Service(segmenter, memories, threshold, computing), metrics)
     guard = RequestGuard(api, host, token, max_megabytes * 10**6, metrics)
     print(f"memories: {', '.join(memories)}; open {url_of(host, port)} to see what it answers", flush=True)
     end_slow_clients()
-    uvicorn.run(guard, host=host, port=port, log_level="warning")
+    uvicorn.run(guard, host=host, port=port, log_level="warning", lifespan="off")  # else a second Ctrl-C prints it
+    computing.thread.shutdown(wait=False, cancel_futures=True)
 
 
 def check_token(host: str, token: str | None, no_token: bool) -> str | None:

@@ -41,8 +41,8 @@ def is_live(address: str) -> bool:
 
 
 def without_password(address: str) -> str:
-    """The address of a stream without the name and the password in it."""
-    return re.sub(r"(?<=://)[^/]*@", "", address)
+    """The address of a stream without the name and the password in it, and any values but numbers of two digits."""
+    return re.sub(r"(?<=://)[^/]*@|(?<==)(?!\d\d?(?:[&;_.#]|$))[^&;#]+", "", address)
 
 
 class LiveFrames:

@@ -1,7 +1,6 @@
 """``track``: find your own objects in a video or a live picture, every object once, with its identity."""
 
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 
 from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories, read_thresholds
 from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.pipeline.processes import signal_of
 from no_time_to_train.pipeline.replace_folder import check_output
 from no_time_to_train.ranges import Positive, Range
 from no_time_to_train_extras.video.live import is_live
@@ -118,16 +118,15 @@ def track(
             thresholds = measured_thresholds(segmenter, thresholds)
         if live:
             frames = Frames(images, every, fps, watch, most, out)
-        if frames.live:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the run as Ctrl-C does
         lowest = {name: thresholds.of(name) for name in segmenter.classes}
         linking = propagate, tracker_settings(returns)
         run = TrackRun(segmenter, frames, lowest, lines, zones, format, *linking, printed if jsonl else None)
         try:
             run.write(out, overwrite) if out else run.track()
-        except KeyboardInterrupt:
-            print(f"interrupted after {run}; run the same command again to resume")
-            sys.exit(130)
+        except KeyboardInterrupt as error:
+            live_end, end = "its results are incomplete, and cannot be resumed", "run the same command again to resume"
+            print(f"interrupted after {run}; {live_end if frames.live else end}")
+            sys.exit(128 + signal_of(error))
         finally:
             for reason in frames.skipped:
                 print(f"skipped: {one_line(reason)}", file=sys.stderr)

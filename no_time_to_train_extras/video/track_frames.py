@@ -1,10 +1,13 @@
 """From frames to tracked frames: the method finds instances in each, and a tracker links them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from math import isfinite
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +19,8 @@ from no_time_to_train.api.image_proposals import ImageProposals
 from no_time_to_train.data.coco_results import from_coco_records
 from no_time_to_train.data.images import ImageInput, as_rgb
 from no_time_to_train.data.instances import Instances
+from no_time_to_train.data.prompts import check_rows
+from no_time_to_train.errors import UserError
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.at_once import batches
 from no_time_to_train.method.fast.masks import Masks
@@ -256,7 +261,10 @@ def track(
     check_number("returns", returns, Seconds)
     tracker = Tracker(tracker_settings(returns))
     if isinstance(video, str | Path | int):
-        frames = Frames(str(video), every)
+        try:
+            frames = Frames(str(video), every)
+        except OSError as error:  # of a path that no system allows
+            raise UserError(f"{short_repr(video)} cannot be read: {error.strerror}") from error
         at_once = 1 if frames.live else segmenter.segmenter.images.count
         try:
             yield from track_frames(
@@ -265,6 +273,14 @@ def track(
         finally:
             frames.close()
     else:
-        numbered = islice(enumerate(video), 0, None, every)
-        own = (Frame(number, seconds, as_rgb(image)) for number, (seconds, image) in numbered)
+        numbered = islice(enumerate(check_rows("video", video, "seconds, image")), 0, None, every)
+        own = (Frame(number, as_seconds(seconds), as_rgb(image)) for number, (seconds, image) in numbered)
         yield from track_frames(segmenter, own, thresholds, tracker, propagate)
+
+
+def as_seconds(value: Any) -> float:
+    """When a frame was taken, as a program states it."""
+    with suppress(OverflowError, TypeError, ValueError):
+        if isfinite(seconds := float(value)):
+            return seconds
+    raise UserError(f"video: the seconds of a frame must be a number, not {short_repr(value)}")

@@ -24,6 +24,7 @@ from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import new_output, output_of_run
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
+from no_time_to_train_extras.app.app_command import photos_of
 from tests.conftest import Patch
 from tests.stand_in import StandIn, files_of, run
 
@@ -107,6 +108,26 @@ def test_a_killed_filter_changes_nothing_and_the_next_one_removes_what_it_left(
     run(tmp_path / "fresh/out", photos, score=0.2)
     assert files_of(out) == files_of(tmp_path / "fresh/out")
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("text", "number"), [("", signal.SIGINT), ("SIGTERM", signal.SIGTERM)])
+def test_a_run_on_several_devices_knows_which_signal_ended_it(
+    text: str, number: signal.Signals, photos: Path, tmp_path: Path
+) -> None:
+    share = Mock(side_effect=KeyboardInterrupt(*filter(None, [text])))
+    segmenter, targets = StandIn(), find_targets([str(photos)], 1)
+    assert segment_images(segmenter, targets, tmp_path / "out", Thresholds(), share=share).interrupted == number
+
+
+def test_results_that_were_copied_without_their_photos_say_what_is_missing(photos: Path, tmp_path: Path) -> None:
+    run(tmp_path / "out", photos)
+    shutil.copytree(tmp_path / "out", tmp_path / "elsewhere/far/out")
+    with pytest.raises(UserError, match=r"image not found: .*0\.png; images\.json names photos by paths from its own"):
+        filter_results(tmp_path / "elsewhere/far/out", tmp_path / "new", 0.2, (), (), False)
+    with pytest.raises(UserError, match=r"image not found: .*0\.png; images\.json names photos by paths from its own"):
+        photos_of(tmp_path / "elsewhere/far/out")
+    shutil.copytree(photos, tmp_path / "elsewhere/far/photos")
+    filter_results(tmp_path / "elsewhere/far/out", tmp_path / "new", 0.2, (), (), False)
 
 
 def test_a_resumed_run_that_fails_keeps_the_results_of_the_interrupted_one(photos: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from no_time_to_train.data.images import is_image
 from no_time_to_train.data.names import check_file_name
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import is_file
 
 #: Names of folders that hold annotation files only. Their images lie in sibling folders.
 ANNOTATION_FOLDERS = {"annotations", "annotation", "ann", "labels", "json", "xml"}
@@ -96,7 +97,7 @@ class ImageFiles:
         path = PurePosixPath(name)
         for place in self.places:
             for candidate in (place / name, *([] if path.name in self._repeated else [place / path.name])):
-                if candidate.is_file():
+                if is_file(candidate):
                     return candidate
         for place in self.places:
             index = self._index(place)
