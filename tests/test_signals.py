@@ -32,6 +32,7 @@ def usual_handlers() -> Iterator[None]:
 def ends_with(monkeypatch: Patch, work: Callable[[], None]) -> int:
     """The status of a command that does some work, in a process where nobody else has set handlers."""
     monkeypatch.setattr(cli, "run", lambda _: work())
+    monkeypatch.delenv(processes.FIRST, raising=False)
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     with pytest.raises(SystemExit) as ended:
         cli.main(["segment"])
@@ -39,6 +40,7 @@ def ends_with(monkeypatch: Patch, work: Callable[[], None]) -> int:
 
 
 def receive(number: int) -> None:
+    assert signal.getsignal(number) != signal.SIG_DFL, "it would end the tests"
     os.kill(os.getpid(), number)
     time.sleep(5)
 
