@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from no_time_to_train.commands.options import check_memories
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import PICTURE, check_replaceable
 
 if TYPE_CHECKING:
     from no_time_to_train.method.memory_bank import MemoryBank
@@ -99,6 +100,8 @@ def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> No
 
     if all(crop is None for crop in bank.crops):
         raise UserError("this memory keeps no pictures of its references; draw it with test_mode vis_memory")
+    for category in bank.categories:
+        check_replaceable(folder / f"{category.id}.png", PICTURE)
     name, size = (recorded(bank, path, key) for key in ("encoder", "img_size"))
     debias = bank.made_with.get("debias", 0)
     named = name in ENCODER_NAMES.values() or str(name).startswith(TIMM)

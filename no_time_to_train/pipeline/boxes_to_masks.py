@@ -21,7 +21,7 @@ from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import sha256
-from no_time_to_train.files import remove_leftovers, remove_leftovers_in, write_json
+from no_time_to_train.files import PICTURE, check_replaceable, remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.networks.box_prompts import BoxSegmenter, mask_or_box, rectangle
 from no_time_to_train.pipeline.journal import Journal
@@ -73,6 +73,8 @@ def boxes_to_masks(
     photos = {Path(image_dir, one["file_name"]).resolve().parent for one in coco.imgs.values()}
     if pictures is not None and Path(pictures).resolve() in photos:
         raise UserError(f"{pictures} holds the images, which pictures could replace: choose another --pictures")
+    for image_id in by_image if pictures is not None else ():
+        check_replaceable(Path(pictures, names[image_id]), PICTURE)
     segmenter = build()
     journal = Journal(out_path)
     with journal.run(

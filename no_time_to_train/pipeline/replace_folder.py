@@ -6,7 +6,7 @@ Nothing here imports torch or numpy, so that a wrong folder is reported at once.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -89,9 +89,9 @@ def is_finished(out: Path) -> bool:
 KEPT = (".git", ".gitignore", ".hg", ".svn", ".dvc", ".env", ".venv")
 
 
-def foreign_files(out: Path) -> Iterator[str]:
-    """The files in a folder, relative to it, that no run wrote. Hidden ones do not count."""
-    written = WRITTEN if is_finished(out) or has_journal(out) else (REFERENCES_PAGE,)
+def foreign_files(out: Path, written: Collection[str] = ()) -> Iterator[str]:
+    """The files in a folder, relative to it, that no run wrote, as patterns say. Hidden ones do not count."""
+    written = written or (WRITTEN if is_finished(out) or has_journal(out) else (REFERENCES_PAGE,))
     for folder, subfolders, files in os.walk(out):
         yield from (name for name in KEPT if name in [*subfolders, *files])
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -121,7 +121,7 @@ def check_results(folder: Path, *needed: str) -> tuple[dict[str, Any], list[str]
 
 def put_back(out: Path) -> None:
     """Put a finished folder back that a process moved away, and was killed before the new one was in its place."""
-    if not out.exists() and _sibling(out, "old").exists():
+    if not out.exists() and is_finished(_sibling(out, "old")):
         with _locked(out):
             pass
 
@@ -142,6 +142,8 @@ def check_output(out: Path, overwrite: bool) -> None:
     foreign = next(foreign_files(out), None)
     if foreign is not None:
         raise UserError(f"{out} holds {foreign}, which is not a file of results: choose a new or an empty folder")
+    if is_finished(out):
+        _check_siblings(out)
     if is_finished(out) and not overwrite:
         content = read_json(out / "images.json")
         images = content.get("images") if isinstance(content, dict) else None
@@ -191,6 +193,7 @@ def _replaced(out: Path, ending: str) -> Iterator[Path]:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Keep other processes from replacing a folder, put back one that a killed process moved, and remove leftovers."""
+    _check_siblings(out)
     lock = FileLock(_sibling(out, "lock"))
     with new_folder(Path(lock.lock_file).parent):
         acquire(lock, out)
@@ -236,6 +239,16 @@ def _sibling(out: Path, ending: str) -> Path:
     """The hidden folder ``.NAME.ENDING`` next to a folder."""
     place = real_path(out)
     return place.with_name(f".{place.name}.{ending}")
+
+
+def _check_siblings(out: Path) -> None:
+    """Raise a UserError where something that no run wrote has the name of a folder, or of the lock, next to ``out``."""
+    written = {*WRITTEN, *(pattern.removeprefix(f"{out.name}/") for pattern in WRITTEN)}  # of convert: labels alone
+    for place in (_sibling(out, ending) for ending in ("old", "filtered", "new", "lock")):
+        found = next(foreign_files(place, written), None) if place.is_dir() else None
+        if found or (place.is_file() and place.stat().st_size):
+            what = f"{place} holds {found}, which is not a file of results" if found else f"{place} is a file"
+            raise UserError(f"{what}, and is in the way of replacing {out}: move it, or choose another folder")
 
 
 def _replace(out: Path, new: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import supervision as sv
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from no_time_to_train.files import atomic_write
 from no_time_to_train.method.fast.masks import Masks
@@ -30,6 +31,10 @@ PALETTE = sv.ColorPalette.from_hex(
 
 #: The colors of PALETTE that tell instances of one class apart.
 INSTANCE_COLORS = 12
+
+#: What a PNG file says of its origin, so that only pictures of this program are replaced; a JPEG file has a comment.
+MARK = PngInfo()
+MARK.add_text("Software", "no-time-to-train")
 
 #: The longest side of a JPEG file in pixels.
 JPEG_SIDE = 65500
@@ -175,4 +180,4 @@ def save_picture(picture: Picture, path: Path) -> None:
     if not png and max(image.size) > JPEG_SIDE:
         image.thumbnail((JPEG_SIDE, JPEG_SIDE))
     with atomic_write(path) as file:
-        image.save(file, format="PNG" if png else "JPEG", quality=90)
+        image.save(file, format="PNG" if png else "JPEG", quality=90, comment="no-time-to-train", pnginfo=MARK)
