@@ -49,8 +49,8 @@ KINDS = {
     ),
     CONFIGURATION: re.compile(rb"model:\s+class_path: no_time_to_train\."),
     REPORT: re.compile(
-        rb'\s*<!doctype html>.{,250}name="generator" content="no-time-to-train"|# Runs next to the published figures\s|'
-        rb'dataset,method,shots,measure,runs,|\{\s*"(dataset_name"|iou": [\d.]+,\s*"score"|format": "no-time-to-train r)',
+        rb'\s*<!doctype html>.{,250}"generator" content="no-time-to-train"|# Runs next to the published figures\s|'
+        rb'dataset,method,shots,measure,|\{\s*"(dataset_name"|iou": [\d.]+,\s*"score"|format": "no-time-to-train )',
         re.DOTALL,
     ),
     PICTURE: re.compile(rb"(\x89PNG|\xff\xd8).{,250}no-time-to-train", re.DOTALL),

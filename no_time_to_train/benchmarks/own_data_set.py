@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.files import CONFIGURATION, PICTURE, REPORT, atomic_write, check_replaceable
+from no_time_to_train.files import CONFIGURATION, REPORT, atomic_write, check_replaceable
 from no_time_to_train.method.settings import ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
 from no_time_to_train.pipeline.processes import SIGNALS, end_with_parent
@@ -153,6 +153,7 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
     from no_time_to_train.data.coco import read_coco
     from no_time_to_train.networks.checkpoints import recognize
     from no_time_to_train.pipeline.target_pictures import picture_files
+    from no_time_to_train.visual.drawing import check_pictures
 
     coco = read_coco(references)
     categories = select_categories(coco, references, cat_names=options.cat_names)
@@ -174,8 +175,7 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
                 f"and {theirs.id} is {theirs.name!r} in the other; give both the same categories"
             )
     shown = product(("overlays", "previews", "thumbnails"), picture_files(target_coco).values())
-    for picture in [*starmap(out.joinpath, shown), *out.glob("references/[-0-9]*_[0-9]*.jpg")]:
-        check_replaceable(picture, PICTURE)
+    check_pictures([*starmap(out.joinpath, shown), *out.glob("references/[-0-9]*_[0-9]*.jpg")])
     reference_sets.write_references(chosen, out / "references.json")
     reference_dir = options.reference_dir or find_images(coco, references, "--reference-dir")
     image_dir = options.image_dir or find_images(target_coco, targets, "--image-dir")

@@ -21,8 +21,7 @@ from no_time_to_train.data.proposal_files import hash_sources, read_files, sourc
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.file_hashes import sha256_if_readable
-from no_time_to_train.files import PICTURE, REPORT, atomic_write, check_replaceable, read_json
-from no_time_to_train.files import remove_leftovers, remove_leftovers_in, write_json
+from no_time_to_train.files import REPORT, atomic_write, read_json, remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.beyond.free_encoder import encoder_view
 from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.beyond.negatives import Negatives
@@ -36,6 +35,7 @@ from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, Propos
 from no_time_to_train.pipeline.stage import Stage, Work, required
 from no_time_to_train.pipeline.target_pictures import TargetPictures
 from no_time_to_train.plugins import hashes
+from no_time_to_train.visual.drawing import check_pictures
 
 #: Figures that go to Lightning's loggers; ``metrics.json`` has all of them.
 LOGGED = ("AP", "AP50", "mIoU", "AP_as_published", "nAP50_as_published", "mIoU_as_published")
@@ -130,12 +130,11 @@ class FindInstancesStage(Stage):
         self.pictures = TargetPictures(
             pictures, self.coco, root, self.categories, vis.vis_thr, by_file_name, self.rescales
         )
+        check_pictures(pictures / file for file in self.pictures.files.values() if vis.online_vis)
         if self.section == "test" and self.coco.anns:
-            check_replaceable(self.metrics_file, REPORT)
+            self.others[self.metrics_file] = REPORT
         if run.on_bad_image == "skip":
-            check_replaceable(self.skipped_file, "COCO results")
-        for file in self.pictures.files.values() if vis.online_vis else ():
-            check_replaceable(pictures / file, PICTURE)
+            self.others[self.skipped_file] = "COCO results"
 
     def read_targets(self, bank: MemoryBank) -> COCO:
         """Read the list of target images."""

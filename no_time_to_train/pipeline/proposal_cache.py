@@ -25,8 +25,8 @@ from no_time_to_train.data.datasets import Target, TargetDataset
 from no_time_to_train.data.images import shown_size, stored_size
 from no_time_to_train.data.rle import decode_crop, encode_crop
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import TEMPORARY
 from no_time_to_train.file_hashes import remembered, sha256
+from no_time_to_train.files import TEMPORARY
 from no_time_to_train.method.beyond.guided import LEVEL_STEP, SEVERAL_CLASSES
 from no_time_to_train.method.beyond.tiles import BORDER, FINER
 from no_time_to_train.method.fast.mask_logits import MaskLogits

@@ -1,6 +1,6 @@
 """Pictures of instances: masks, outlines and labels drawn over an image, and pictures written to files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import PICTURE, atomic_write, check_replaceable
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.visual.labels import fitting_labels, load_font, text_size
 
@@ -169,6 +169,12 @@ def put_text(picture: Picture, text: str, position: tuple[int, int], scale: floa
     The position is that of the left end of the baseline, x and y in pixels; a scale of 1 is about 22 pixels high.
     """
     cv2.putText(picture, text, position, cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), 1, cv2.LINE_AA)
+
+
+def check_pictures(paths: Iterable[Path]) -> None:
+    """Check that pictures may be written to some paths, before they are drawn."""
+    for path in paths:
+        check_replaceable(path, PICTURE)
 
 
 def save_picture(picture: Picture, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from no_time_to_train.data.images import is_image
 from no_time_to_train.data.reference_forms.image_files import ImageFiles, Indexes
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
-from no_time_to_train.errors import UserError, UserNotice, first_of, plural
+from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_text
 
 #: Files without annotations that people and tools put next to them.
@@ -30,6 +29,7 @@ class Folder:
         root: The folder, or that of the file.
         files: The files in the folder and below it, or the file alone. Hidden ones are left out.
         images: Those that are images by their ending.
+        links: Links to folders, in which only images that annotations name are looked for.
         skipped: How many shapes that mark no area were passed over, by their kinds.
     """
 
@@ -37,10 +37,7 @@ class Folder:
         self.path, self.root = path, path if path.is_dir() else path.parent
         found = sorted(path.rglob("*")) if path.is_dir() else [path]
         self.files = [one for one in found if not _is_hidden(one.relative_to(self.root)) and not one.is_dir()]
-        links = [str(one) for one in found if one.is_symlink() and one.is_dir() and not _is_hidden(one)]
-        if links:
-            what = f"{plural(len(links), 'link')} to folders left out: {first_of(links)}; copy those folders there"
-            warnings.warn(f"{path}: {what}", UserNotice, stacklevel=2)
+        self.links = [str(one) for one in found if one.is_symlink() and one.is_dir()]
         self.images = [one for one in self.files if is_image(one)]
         self.skipped: Counter[str] = Counter()
         self._used: set[Path] = set()
