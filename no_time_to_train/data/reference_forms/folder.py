@@ -36,7 +36,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path, self.root = path, path if path.is_dir() else path.parent
         found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        self.files = [one for one in found if not _is_hidden(one.relative_to(self.root)) and not one.is_dir()]
+        found = [one for one in found if not _is_hidden(one.relative_to(self.root))]
+        self.files = [one for one in found if not one.is_dir()]
         self.links = [str(one) for one in found if one.is_symlink() and one.is_dir()]
         self.images = [one for one in self.files if is_image(one)]
         self.skipped: Counter[str] = Counter()
