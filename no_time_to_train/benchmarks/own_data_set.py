@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,8 +173,9 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
                 f"{references} and {targets} number the classes differently: {ours.id} is {ours.name!r} in the one, "
                 f"and {theirs.id} is {theirs.name!r} in the other; give both the same categories"
             )
-    shown = product(("overlays", "previews", "thumbnails"), picture_files(target_coco).values())
-    check_pictures([*starmap(out.joinpath, shown), *out.glob("references/[-0-9]*_[0-9]*.jpg")])
+    folders = [out / name for name in ("overlays", "previews", "thumbnails")]
+    check_pictures(folder / name for name in picture_files(target_coco).values() for folder in folders)
+    check_pictures(out.glob("references/[-0-9]*_[0-9]*.jpg"))
     reference_sets.write_references(chosen, out / "references.json")
     reference_dir = options.reference_dir or find_images(coco, references, "--reference-dir")
     image_dir = options.image_dir or find_images(target_coco, targets, "--image-dir")

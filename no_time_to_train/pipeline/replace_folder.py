@@ -29,46 +29,17 @@ OF_TRACKS = ("tracks.csv", "tracks/*.jpg", "crossings.csv", "stays.csv", "mots/*
 
 #: What ``segment``, ``track``, ``filter`` and ``evaluate`` write to the folder, as patterns; * stands for slashes, too.
 WRITTEN = (
-    *RESULTS,
-    REFERENCES_PAGE,
-    "all_results.json",
-    "counts.csv",
-    "references.memory",
-    "metrics.json",
-    "run.json",
-    "frames/*.jpg",
-    "masks/*.png",
-    "overlays/*.jpg",
-    "previews/*.jpg",
-    "references/[0-9]*_[0-9]*.jpg",
-    "references/-[0-9]*_[0-9]*.jpg",
-    "thumbnails/*.jpg",
-    "video/*.mp4",
-    *OF_TRACKS,
-    "labelme/*",
-    "x-anylabeling/*",
-    "yolo/data.yaml",
-    "yolo/images/*",
-    "yolo/labels/*.txt",
-    "yolo/*.cache",
-    "cvat-coco/annotations/instances_default.json",
-    "cvat-coco/images/*",
-    "coco/annotations.json",
-    "coco/images/*",
-    "coco-train-val/annotations/instances_*.json",
-    "coco-train-val/train/*",
-    "coco-train-val/val/*",
-    "crops/*.png",
-    "voc/labelmap.txt",
-    "voc/Annotations/*.xml",
-    "voc/ImageSets/Segmentation/default.txt",
-    "voc/JPEGImages/*",
-    "voc/Segmentation*/*.png",
-    "cvat/annotations.xml",
-    "cvat/images/*",
-    "label-studio/tasks.json",
-    "label-studio/labeling_config.xml",
-    "label-studio/images/*",
+    *(*RESULTS, REFERENCES_PAGE, *OF_TRACKS),
+    *("all_results.json", "counts.csv", "references.memory", "metrics.json", "run.json"),
+    *("frames/*.jpg", "masks/*.png", "overlays/*.jpg", "previews/*.jpg", "thumbnails/*.jpg", "video/*.mp4"),
+    *("references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg"),
+    *("labelme/*", "x-anylabeling/*", "crops/*.png", "coco/annotations.json", "coco/images/*"),
+    *("coco-train-val/annotations/instances_*.json", "coco-train-val/train/*", "coco-train-val/val/*"),
+    *("yolo/data.yaml", "yolo/images/*", "yolo/labels/*.txt", "yolo/*.cache"),
+    *("voc/labelmap.txt", "voc/Annotations/*.xml", "voc/ImageSets/Segmentation/default.txt"),
+    *("voc/JPEGImages/*", "voc/Segmentation*/*.png", "cvat/annotations.xml", "cvat/images/*"),
+    *("cvat-coco/annotations/instances_default.json", "cvat-coco/images/*"),
+    *("label-studio/tasks.json", "label-studio/labeling_config.xml", "label-studio/images/*"),
 )
 
 #: Files that systems put into any folder that a person opens.
@@ -255,7 +226,6 @@ def _replace(out: Path, new: Path) -> None:
     """Put a folder in the place of another one, which is removed."""
     place, old = real_path(out), _sibling(out, "old")
     try:
-        shutil.rmtree(old, ignore_errors=True)
         if place.exists():
             replace_durably(place, old)
         replace_durably(new, place)

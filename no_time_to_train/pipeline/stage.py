@@ -97,7 +97,8 @@ class Stage(ABC):
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed attempts. The first process calls this before any process writes."""
-        remove_leftovers(self.output)
+        for path in (self.output, *self.others):
+            remove_leftovers(path)
 
     def steps(self, items: Iterable[Any], segmenter: Segmenter | None) -> Iterator[Work]:
         """Process items, of which the networks may look at several at once; here, there is nothing to do with them.

@@ -48,10 +48,9 @@ def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
     values = {"title": TITLE, "sections": sections, "row": markdown_row, "b64encode": b64encode}
     contents = {out_dir / name: render(name, **values).encode() for name in ("report.md", "report.html")}
     for section in sections:
-        if section.plot is not None:
-            contents[out_dir / f"{section.file_name}.png"] = section.plot
-        if section.csv:
-            contents[out_dir / f"{section.file_name}.csv"] = section.csv.encode()
+        for ending, content in ((".png", section.plot), (".csv", section.csv.encode())):
+            if content:
+                contents[out_dir / f"{section.file_name}{ending}"] = content
     for path in contents:
         check_replaceable(path, PICTURE if path.suffix == ".png" else REPORT)
     for path, content in contents.items():
