@@ -21,7 +21,7 @@ from no_time_to_train.data.proposal_files import hash_sources, read_files, sourc
 from no_time_to_train.errors import UserError
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.file_hashes import sha256_if_readable
-from no_time_to_train.files import REPORT, atomic_write, read_json, remove_leftovers_in, write_json
+from no_time_to_train.files import REPORT, atomic_write, read_json, remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.beyond.free_encoder import encoder_view
 from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.beyond.negatives import Negatives
@@ -187,7 +187,8 @@ class FindInstancesStage(Stage):
         return proposals_depend_on(networks, cfg.sam2_infer_cfgs, self.run.precision, self.prototypes)
 
     def remove_leftovers(self) -> None:
-        super().remove_leftovers()
+        for path in (self.output, *self.others, self.metrics_file, self.skipped_file):
+            remove_leftovers(path)
         remove_leftovers_in(self.pictures.folder)
         if self.cache is not None:
             self.cache.remove_leftovers()

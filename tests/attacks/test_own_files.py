@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from no_time_to_train.benchmarks.prepare.archives import unpack
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.reference_forms import find_references
@@ -23,7 +24,9 @@ from no_time_to_train.pipeline.replace_folder import check_output, new_output, p
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.visual.drawing import save_picture
 from no_time_to_train.visual.html import write_page
+from no_time_to_train_extras.app.app_command import lock_folder
 from tests.conftest import Arguments, Checkpoints, Patch, Refusal, stage_arguments
+from tests.prepare.sites import files_in, zip_of
 
 SIDE = 112
 
@@ -200,3 +203,19 @@ def test_linked_images_of_annotations_are_found_without_a_notice(here: Path) -> 
         warnings.simplefilter("error", UserNotice)
         (found,) = find_references(here / "refs").references
     assert found.image == here / "refs/images/a.png"
+
+
+def test_an_archive_replaces_no_file_of_another_size(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zip_of({"b.txt": b"new", "a.txt": b"theirs"}))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.txt").write_text("mine, and edited")
+    with pytest.raises(UserError, match=r"data/a\.txt is not the one in .*a\.zip: move or delete it"):
+        unpack(tmp_path / "a.zip", tmp_path / "data", lambda name: True)
+    assert files_in(tmp_path / "data") == {"a.txt"}
+
+
+def test_the_lock_of_the_app_empties_no_file(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("mine")
+    with pytest.raises(UserError, match="lock is not the lock of an app"):
+        lock_folder(tmp_path, tmp_path, "")
+    assert (tmp_path / "lock").read_text() == "mine"
