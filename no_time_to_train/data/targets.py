@@ -182,18 +182,14 @@ def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> 
 
 def _files_in(folder: Path, argument: str) -> Iterator[Path]:
     """The files in a folder and its subfolders, without hidden ones. Links to folders are named, and not followed."""
-    links: list[str] = []
-
-    def notice(error: OSError) -> None:
-        warnings.warn(f"--images {argument}: {error.filename} is left out: {error.strerror}", UserNotice, stacklevel=2)
-
-    for parent, subfolders, names in os.walk(folder, onerror=notice):
+    left: list[str] = []
+    for parent, subfolders, names in os.walk(folder, onerror=lambda e: left.append(f"{e.filename} ({e.strerror})")):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        links += [str(path) for path in map(Path(parent).joinpath, subfolders) if path.is_symlink()]
+        left.extend(f"{path} (a link)" for path in map(Path(parent).joinpath, subfolders) if path.is_symlink())
         yield from (Path(parent, name) for name in names if not name.startswith("."))
-    if links:
-        left = f"{plural(len(links), 'link')} to folders left out: {first_of(links)}; give those folders, too"
-        warnings.warn(f"--images {argument}: {left}", UserNotice, stacklevel=2)
+    if left:
+        what = f"{plural(len(left), 'folder')} left out: {first_of(left)}; give what links lead to, too"
+        warnings.warn(f"--images {argument}: {what}", UserNotice, stacklevel=2)
 
 
 def _frame_count(path: Path, every: int) -> int:

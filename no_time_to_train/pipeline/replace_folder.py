@@ -186,11 +186,7 @@ def written_files(out: Path) -> dict[Path, tuple[int, int]]:
 
 
 def remove_unchanged(earlier: dict[Path, tuple[int, int]]) -> None:
-    """Remove the results of an earlier attempt that this one has not written again.
-
-    Args:
-        earlier: What :func:`written_files` returned before this attempt wrote anything.
-    """
+    """Remove the results of an earlier attempt, as :func:`written_files` listed them, that are not written again."""
     for path, state in earlier.items():
         if os.path.lexists(path) and _state(path) == state:
             path.unlink()
@@ -214,9 +210,10 @@ def _sibling(out: Path, ending: str) -> Path:
 
 def _check_siblings(out: Path) -> None:
     """Raise a UserError where something that no run wrote has the name of a folder, or of the lock, next to ``out``."""
-    written = {*WRITTEN, *(pattern.removeprefix(f"{out.name}/") for pattern in WRITTEN)}  # of convert: labels alone
+    form = f"{real_path(out).name}/"  # convert replaces a folder of label files alone
+    written = {*WRITTEN, *(pattern.removeprefix(form) for pattern in WRITTEN)}
     for place in (_sibling(out, ending) for ending in ("old", "filtered", "new", "lock")):
-        found = next(foreign_files(place, written), None) if place.is_dir() else None
+        found = next(foreign_files(place, written), None)
         if found or (place.is_file() and place.stat().st_size):
             what = f"{place} holds {found}, which is not a file of results" if found else f"{place} is a file"
             raise UserError(f"{what}, and is in the way of replacing {out}: move it, or choose another folder")

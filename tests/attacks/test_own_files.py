@@ -191,7 +191,7 @@ def test_links_to_folders_that_are_not_searched_are_named(tmp_path: Path) -> Non
         (tmp_path / name).symlink_to(tmp_path / "cat")
     with pytest.warns(UserNotice, match=r"2 links to folders left out: \S*refs/cat, \S*refs/dog; copy"):
         assert [one.label for one in find_references(tmp_path / "refs").references] == ["cup"]
-    with pytest.warns(UserNotice, match=r"1 link to folders left out: \S*photos/cat; give those folders, too"):
+    with pytest.warns(UserNotice, match=r"1 folder left out: \S*photos/cat \(a link\); give what links lead to, too"):
         assert find_targets([str(tmp_path / "photos")], every=1).count == 1
 
 
