@@ -35,8 +35,8 @@ def demo(
         no-time-to-train demo --n-shot 1 --images 8 --out /tmp/demo
         no-time-to-train demo --photos
     """
-    found, *marks = (any(out.glob(one)) for one in ("[!.]*", CONFIG, f"{PHOTOS}/coins.png*"))
-    if out.exists() and (not out.is_dir() or (found and not any(marks))):
+    names = {path.name for path in out.glob("[!.]*")}
+    if out.exists() and (not out.is_dir() or (CONFIG not in names and names - {PHOTOS, "segment"})):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
     check_replaceable(out / CONFIG, CONFIGURATION)
     folder = out / "segment"

@@ -132,9 +132,11 @@ def test_a_page_and_a_picture_say_where_they_are_from(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_photos_is_not_taken_for_a_demo(tmp_path: Path, refusal: Refusal) -> None:
-    (tmp_path / "trip/photos").mkdir(parents=True)
-    (tmp_path / "trip/photos/beach.jpg").touch()
+    for name in ("photos", "overlays"):
+        (tmp_path / "trip" / name).mkdir(parents=True)
+        (tmp_path / "trip" / name / "beach.jpg").touch()
     assert "holds something that is not a demo" in refusal("demo", "--out", tmp_path / "trip")
+    assert (tmp_path / "trip/overlays/beach.jpg").exists()
 
 
 def finished(out: Path) -> None:
