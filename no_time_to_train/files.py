@@ -36,6 +36,9 @@ LONGEST_INTEGER = 100
 #: How a text begins that spreadsheets take for a formula, in wide letters, too.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
+#: Kinds of files that commands write to folders which a user names.
+CONFIGURATION, REPORT, PICTURE = (f"{what} of this program" for what in ("a configuration", "a report", "a picture"))
+
 #: How the files begin that a user may name as an output, by what messages call them.
 KINDS = {
     "a memory": re.compile(rb"PK.*?no-time-to-train memory bank [12]", re.DOTALL),
@@ -44,8 +47,18 @@ KINDS = {
     "a reference set": re.compile(
         rb'\s*\{\s*"-?\d+"\s*:\s*\[|\x80[\x02-\x05](.*img_id|(\x95.{8})?\}(\x94|q\x00)\(?[KMJ.])', re.DOTALL
     ),
+    CONFIGURATION: re.compile(rb"model:\s+class_path: no_time_to_train\."),
+    REPORT: re.compile(
+        rb'\s*<!doctype html>.{,250}"generator" content="no-time-to-train"|# Runs next to the published figures\s|'
+        rb'dataset,method,shots,measure,|\{\s*"(dataset_name"|iou": [\d.]+,\s*"score"|format": "no-time-to-train )',
+        re.DOTALL,
+    ),
+    PICTURE: re.compile(rb"(\x89PNG|\xff\xd8).{,250}no-time-to-train", re.DOTALL),
     "empty": re.compile(rb"\s*(\[\s*\]|\{\s*\})?\s*\Z"),
 }
+
+#: How the names of temporary files end, as a pattern: as :mod:`tempfile` chooses them.
+TEMPORARY = f"{'[a-z0-9_]' * 8}.tmp"
 
 
 @contextmanager
@@ -54,7 +67,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
     Readers see either the old content or the complete new one, and a power cut after the block loses nothing. Missing
     folders are created. Where ``path`` is a symbolic link, the file that it points to is replaced, and the link stays.
-    One of ``KINDS`` replaces only a file of its kind.
+    One of ``KINDS`` but a picture replaces only a file of its kind.
     """
     check_replaceable(path)
     target = real_path(path)
@@ -68,7 +81,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
                     yield cast(BinaryIO, file)
                     file.flush()
                     os.fsync(file.fileno())
-                if (kind := kind_of(temporary)) != "empty":
+                if (kind := kind_of(temporary)) not in ("empty", PICTURE):
                     check_replaceable(path, kind)
                 temporary.chmod(0o666 & ~_umask())
                 replace_durably(temporary, target)
@@ -181,7 +194,7 @@ def remove_leftovers(path: str | Path) -> None:
     Call it only while no other process can be writing ``path``.
     """
     target = real_path(path)
-    for leftover in target.parent.glob(f"{glob.escape(_temporary_prefix(target))}*.tmp"):
+    for leftover in target.parent.glob(f"{glob.escape(_temporary_prefix(target))}{TEMPORARY}"):
         leftover.unlink(missing_ok=True)
 
 
@@ -196,7 +209,7 @@ def remove_leftovers_in(folder: str | Path) -> None:
 
     Call it only while no other process can be writing there.
     """
-    for leftover in Path(folder).rglob(".*.tmp"):
+    for leftover in Path(folder).rglob(f".*.{TEMPORARY}"):
         leftover.unlink(missing_ok=True)
 
 

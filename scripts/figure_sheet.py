@@ -21,7 +21,7 @@ from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
 from no_time_to_train.method.fast.masks import Masks
-from no_time_to_train.visual.drawing import Picture, draw_instances, put_text, save_picture
+from no_time_to_train.visual.drawing import Picture, check_pictures, draw_instances, put_text, save_picture
 
 #: Height of a picture, of a row's title, and of the gap between pictures, in pixels.
 HEIGHT, TITLE, GAP = 240, 28, 6
@@ -38,6 +38,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--threshold", type=float, default=0.5, help="The lowest score that is drawn. Default: 0.5.")
     args = parser.parse_args(words)
     try:
+        check_pictures([args.out])
         bands = [row(run, args.references, args.targets, args.image_ids, args.threshold) for run in args.runs]
         width = max(band.shape[1] for band in bands)
         sheet = np.vstack([np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=255) for b in bands])

@@ -149,9 +149,12 @@ def test_each_image_gets_a_picture_of_its_own_at_its_size_and_nothing_else_is_le
         (tmp_path / made).mkdir(parents=True)
     edit(boxes_only, without_sizes)
     (tmp_path / "pictures/.a_photo.jpg.x7_k2q9z.tmp").touch()  # as a killed run leaves it
+    (tmp_path / "pictures/deep").mkdir()
+    (tmp_path / "pictures/deep/.notes.tmp").touch()  # a user's
     boxes_to_masks(boxes_only, tmp_path / "images", tmp_path / "m.json", StandIn, pictures=tmp_path / "pictures")
-    pictures = sorted((tmp_path / "pictures").iterdir())
+    pictures = sorted((tmp_path / "pictures").glob("*.*"))
     assert len(pictures) == 2
+    assert [path.name for path in (tmp_path / "pictures/deep").iterdir()] == [".notes.tmp"]
     sizes = {Image.open(tmp_path / "images" / name).size for name in ("a/b.png", "a_b.jpg")}
     assert {Image.open(picture).size for picture in pictures} == sizes
 

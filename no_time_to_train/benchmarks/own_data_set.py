@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.files import CONFIGURATION, REPORT, atomic_write, check_replaceable
 from no_time_to_train.method.settings import ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
 from no_time_to_train.pipeline.processes import SIGNALS, end_with_parent
@@ -24,6 +25,10 @@ STAGES = ("fill_memory", "postprocess_memory", "test")
 
 #: The stages' configuration, in the folder of a benchmark or a demo.
 CONFIG = "config.yaml"
+
+#: What a benchmark writes to its folder besides pictures.
+WRITTEN = {CONFIG: CONFIGURATION, "results.json": "COCO results", "metrics.json": REPORT, "index.html": REPORT}
+WRITTEN |= {"memory.ckpt": "a memory", "memory_postprocessed.ckpt": "a memory", "references.json": "a reference set"}
 
 #: Where the images of an annotation file may be, relative to its folder.
 IMAGE_FOLDERS = (".", "images", "..", "../images")
@@ -133,6 +138,8 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
     for path in (references, targets):
         if not path.is_file():
             raise UserError(f"file not found: {path}")
+    for name, kind in WRITTEN.items():
+        check_replaceable(out / name, kind)
     if options.seed is not None and options.n_shot is None:
         raise UserError("--seed chooses among the annotations: give --n-shot as well")
     networks = ("nano", None) if options.nano else (options.sam2, options.dinov2)
@@ -143,8 +150,9 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
     from no_time_to_train.data import reference_sets
     from no_time_to_train.data.class_splits import select_categories
     from no_time_to_train.data.coco import read_coco
-    from no_time_to_train.files import atomic_write
     from no_time_to_train.networks.checkpoints import recognize
+    from no_time_to_train.pipeline.target_pictures import picture_files
+    from no_time_to_train.visual.drawing import check_pictures
 
     coco = read_coco(references)
     categories = select_categories(coco, references, cat_names=options.cat_names)
@@ -165,6 +173,9 @@ def configure(references: Path, targets: Path, out: Path, options: BenchmarkOpti
                 f"{references} and {targets} number the classes differently: {ours.id} is {ours.name!r} in the one, "
                 f"and {theirs.id} is {theirs.name!r} in the other; give both the same categories"
             )
+    folders = [out / name for name in ("overlays", "previews", "thumbnails")]
+    check_pictures(folder / name for name in picture_files(target_coco).values() for folder in folders)
+    check_pictures(out.glob("references/[-0-9]*_[0-9]*.jpg"))
     reference_sets.write_references(chosen, out / "references.json")
     reference_dir = options.reference_dir or find_images(coco, references, "--reference-dir")
     image_dir = options.image_dir or find_images(target_coco, targets, "--image-dir")

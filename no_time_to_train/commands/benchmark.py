@@ -4,6 +4,7 @@ from pathlib import Path
 
 from no_time_to_train.benchmarks.own_data_set import BenchmarkOptions, run_benchmark
 from no_time_to_train.commands.report import report
+from no_time_to_train.files import REPORT, check_replaceable
 
 
 def benchmark(references: Path, targets: Path, *, out: Path, options: BenchmarkOptions) -> None:
@@ -19,6 +20,8 @@ def benchmark(references: Path, targets: Path, *, out: Path, options: BenchmarkO
         no-time-to-train benchmark refs.json targets.json --n-shot 5 --out run/
         no-time-to-train benchmark refs.json targets.json --n-shot 5 --seeds 1 2 3 --out runs/
     """
+    for name in ("report.md", "report.html") if options.seeds else ():
+        check_replaceable(out / name, REPORT)
     run_benchmark(references, targets, out, options)
     if options.seeds:
         report(out)

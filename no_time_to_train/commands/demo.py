@@ -7,6 +7,7 @@ from no_time_to_train.benchmarks.own_data_set import CONFIG
 from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions
 from no_time_to_train.commands.segment import segment
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import CONFIGURATION, check_replaceable
 from no_time_to_train.ranges import Positive, Seed
 
 #: The folder of the photographs in that of the demo, and the networks that look at them.
@@ -34,11 +35,10 @@ def demo(
         no-time-to-train demo --n-shot 1 --images 8 --out /tmp/demo
         no-time-to-train demo --photos
     """
-    marks = (CONFIG, PHOTOS)
-    if out.exists() and (
-        not out.is_dir() or (any(out.glob("[!.]*")) and not any((out / one).exists() for one in marks))
-    ):
+    names = {path.name for path in out.glob("[!.]*")}
+    if out.exists() and (not out.is_dir() or (CONFIG not in names and names - {PHOTOS, "segment"})):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
+    check_replaceable(out / CONFIG, CONFIGURATION)
     folder = out / "segment"
     if photos:
         from no_time_to_train.demo.photographs import fetch_photos

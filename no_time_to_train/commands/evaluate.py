@@ -6,7 +6,7 @@ from pathlib import Path
 from no_time_to_train.commands.options import check_files
 from no_time_to_train.config import Protocol
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.files import write_json
+from no_time_to_train.files import REPORT, check_replaceable, write_json
 from no_time_to_train.ranges import Fraction, Positive, Seed
 
 
@@ -62,6 +62,9 @@ def evaluate(
     from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections, record_stage
 
     check_split(split)
+    folder = out or results.parent
+    for name in ("metrics.json", *(("explain.json", "explain.html") if explain else ())):
+        check_replaceable(folder / name, REPORT)
     record = results.parent / FILE_NAME
     stage = read_sections(record).get("test", {}) if explain else {}
     if explain and not (stage.get("status") == "finished" and isinstance(stage.get("config"), dict)):
@@ -71,7 +74,6 @@ def evaluate(
     from no_time_to_train.data.convert import read_ground_truth
     from no_time_to_train.evaluation.results_file import read_results
 
-    folder = out or results.parent
     optional = {"method": method, "n_shot": n_shot, "seed": seed}
     labels = {"dataset_name": dataset_name or split or gt.stem, **{k: v for k, v in optional.items() if v is not None}}
     files = {"gt": str(gt), "results": str(results)}

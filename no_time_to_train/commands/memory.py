@@ -94,11 +94,12 @@ def draw(bank: "MemoryBank", path: Path, dinov2: str | None, folder: Path) -> No
     from no_time_to_train.networks.build import build_encoder
     from no_time_to_train.networks.encoders import TIMM
     from no_time_to_train.networks.registry import CHECKPOINT_OF, ENCODER_NAMES, find_network
-    from no_time_to_train.visual.drawing import save_picture
+    from no_time_to_train.visual.drawing import check_pictures, save_picture
     from no_time_to_train.visual.memory_pictures import class_sheet
 
     if all(crop is None for crop in bank.crops):
         raise UserError("this memory keeps no pictures of its references; draw it with test_mode vis_memory")
+    check_pictures(folder / f"{category.id}.png" for category in bank.categories)
     name, size = (recorded(bank, path, key) for key in ("encoder", "img_size"))
     debias = bank.made_with.get("debias", 0)
     named = name in ENCODER_NAMES.values() or str(name).startswith(TIMM)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_files, check_new_file, on_devices
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import check_replaceable
+from no_time_to_train.files import REPORT, check_replaceable
 from no_time_to_train.ranges import Positive
 
 
@@ -40,7 +40,7 @@ def measure(
         raise UserError("nothing to measure: give --references FOLDER or --reference LABEL:IMAGE:box=...")
     references.parse()
     for name in ("reference_report.json", "reference_report.html"):
-        check_replaceable(out / name)
+        check_replaceable(out / name, REPORT)
     networks.check()
     networks, trainer = on_devices(networks, devices, num_nodes)
 

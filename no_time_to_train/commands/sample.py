@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from no_time_to_train.commands.options import NetworkChoice, check_files, check_new_file
 from no_time_to_train.errors import UserError, plural
+from no_time_to_train.files import PICTURE, check_replaceable
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def sample(
         no-time-to-train sample --n-shot 5 --choose best --json-file my.json --image-dir my/ --out refs.json
     """
     check_new_file(out, "a reference set", ".json", ".pkl", ".pickle")
+    if plot:
+        check_replaceable(out.with_suffix(".png"), PICTURE)
     if heuristics and choose == "best":
         raise UserError("--heuristics and --choose best are two ways to choose: leave one of them out")
     if choose == "best":

@@ -180,14 +180,15 @@ def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> 
 
 
 def _files_in(folder: Path, argument: str) -> Iterator[Path]:
-    """The files in a folder and its subfolders, without hidden ones. Links to folders are not followed."""
-
-    def notice(error: OSError) -> None:
-        warnings.warn(f"--images {argument}: {error.filename} is left out: {error.strerror}", UserNotice, stacklevel=2)
-
-    for parent, subfolders, names in os.walk(folder, onerror=notice):
+    """The files in a folder and its subfolders, without hidden ones. Links to folders are named, and not followed."""
+    left: list[str] = []
+    for parent, subfolders, names in os.walk(folder, onerror=lambda e: left.append(f"{e.filename} ({e.strerror})")):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        left.extend(f"{path} (a link)" for path in map(Path(parent).joinpath, subfolders) if path.is_symlink())
         yield from (Path(parent, name) for name in names if not name.startswith("."))
+    if left:
+        what = f"{plural(len(left), 'folder')} left out: {first_of(left)}; give what links lead to, too"
+        warnings.warn(f"--images {argument}: {what}", UserNotice, stacklevel=2)
 
 
 def _frame_count(path: Path, every: int) -> int:

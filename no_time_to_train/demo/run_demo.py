@@ -6,7 +6,7 @@ from no_time_to_train.benchmarks.own_data_set import CONFIG, BenchmarkOptions, c
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import plural
-from no_time_to_train.files import read_json, write_json
+from no_time_to_train.files import PICTURE, kind_of, read_json, write_json
 from no_time_to_train.pipeline.results_page import write_results_page
 
 #: Scenes for the references: this many per shot, and some more, so that every class has enough instances.
@@ -51,7 +51,8 @@ def write_inputs(out: Path, n_shot: int, images: int, seed: int) -> None:
         write_json(out / CONFIG, {})
     for folder in ("overlays", "previews", "thumbnails"):  # an earlier demo may have had more targets
         for picture in (out / folder).glob("*.jpg"):
-            picture.unlink()
+            if kind_of(picture) == PICTURE:
+                picture.unlink()
     references, targets = annotation_files(out)
     write_coco(references.parent, NOVEL_CLASSES, SCENES_PER_SHOT * n_shot + MORE_SCENES, 2 * seed)
     write_coco(targets.parent, NOVEL_CLASSES, images, 2 * seed + 1)

@@ -25,7 +25,7 @@ from no_time_to_train.files import remove_leftovers, remove_leftovers_in, write_
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.networks.box_prompts import BoxSegmenter, mask_or_box, rectangle
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.visual.drawing import draw_instances, save_picture
+from no_time_to_train.visual.drawing import check_pictures, draw_instances, save_picture
 
 #: Polygons in pixels: x1, y1, x2, y2, ...
 Polygons = list[list[float]]
@@ -73,6 +73,8 @@ def boxes_to_masks(
     photos = {Path(image_dir, one["file_name"]).resolve().parent for one in coco.imgs.values()}
     if pictures is not None and Path(pictures).resolve() in photos:
         raise UserError(f"{pictures} holds the images, which pictures could replace: choose another --pictures")
+    if pictures is not None:
+        check_pictures(Path(pictures, names[image_id]) for image_id in by_image)
     segmenter = build()
     journal = Journal(out_path)
     with journal.run(

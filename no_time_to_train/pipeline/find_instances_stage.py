@@ -21,7 +21,7 @@ from no_time_to_train.data.proposal_files import hash_sources, read_files, sourc
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.file_hashes import sha256_if_readable
-from no_time_to_train.files import atomic_write, read_json, remove_leftovers, remove_leftovers_in, write_json
+from no_time_to_train.files import REPORT, atomic_write, read_json, remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.beyond.free_encoder import encoder_view
 from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.beyond.negatives import Negatives
@@ -35,6 +35,7 @@ from no_time_to_train.pipeline.proposal_cache import CachedTargetDataset, Propos
 from no_time_to_train.pipeline.stage import Stage, Work, required
 from no_time_to_train.pipeline.target_pictures import TargetPictures
 from no_time_to_train.plugins import hashes
+from no_time_to_train.visual.drawing import check_pictures
 
 #: Figures that go to Lightning's loggers; ``metrics.json`` has all of them.
 LOGGED = ("AP", "AP50", "mIoU", "AP_as_published", "nAP50_as_published", "mIoU_as_published")
@@ -132,6 +133,11 @@ class FindInstancesStage(Stage):
         self.pictures = TargetPictures(
             pictures, self.coco, root, self.categories, vis.vis_thr, by_file_name, self.rescales
         )
+        check_pictures(pictures / file for file in self.pictures.files.values() if vis.online_vis)
+        if self.section == "test" and self.coco.anns:
+            self.others[self.metrics_file] = REPORT
+        if run.on_bad_image == "skip":
+            self.others[self.skipped_file] = "COCO results"
 
     def read_targets(self, bank: MemoryBank) -> COCO:
         """Read the list of target images."""
@@ -184,7 +190,7 @@ class FindInstancesStage(Stage):
         return proposals_depend_on(networks, cfg.sam2_infer_cfgs, self.run.precision, self.prototypes)
 
     def remove_leftovers(self) -> None:
-        for path in (self.output, self.metrics_file, self.skipped_file):
+        for path in (self.output, *self.others, self.metrics_file, self.skipped_file):
             remove_leftovers(path)
         remove_leftovers_in(self.pictures.folder)
         if self.cache is not None:

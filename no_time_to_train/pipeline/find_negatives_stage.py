@@ -16,7 +16,7 @@ from no_time_to_train.data.memory_files import recorded
 from no_time_to_train.data.reference_sets import ReferenceSet, write_references
 from no_time_to_train.data.rle import decode_mask, mask_box
 from no_time_to_train.errors import UserError, first_of, plural
-from no_time_to_train.files import check_replaceable, remove_leftovers, write_json
+from no_time_to_train.files import write_json
 from no_time_to_train.method.fill_memory import crop_window
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, write_results
@@ -41,9 +41,9 @@ class FindNegativesStage(FindInstancesStage):
         self.reference_file = required(self.run.out_neg_pkl, "--out_neg_pkl", f"{written} (.pkl or .json)")
         if output.resolve() == self.reference_file.resolve():
             raise UserError(f"--out_neg_json and --out_neg_pkl are both {output}: give two files")
-        check_replaceable(self.reference_file, "a reference set")
+        self.others[self.reference_file] = "a reference set"
         if self.run.out_support_res:
-            check_replaceable(self.run.out_support_res, "COCO results")
+            self.others[Path(self.run.out_support_res)] = "COCO results"
         classes = support if support.class_split or support.cat_names else filled
         images = TargetDatasetCfg(
             root=support.root or filled.root,
@@ -77,12 +77,6 @@ class FindNegativesStage(FindInstancesStage):
         images = [image for image in coco.dataset["images"] if image["id"] in used]
         annotations = [one for one in coco.dataset["annotations"] if one["image_id"] in used]
         return index_coco({**coco.dataset, "images": images, "annotations": annotations})
-
-    def remove_leftovers(self) -> None:
-        super().remove_leftovers()
-        remove_leftovers(self.reference_file)
-        if self.run.out_support_res:
-            remove_leftovers(self.run.out_support_res)
 
     def write(self, results: Iterator[dict[str, Any]]) -> str:
         found = list(results)

@@ -88,6 +88,9 @@ class Journal:
         for path, is_ours in expected.items():
             if os.path.lexists(path) and (path.is_symlink() or not is_ours(path)):
                 raise UserError(f"{path} is in the way of this run's journal: delete it")
+        for path in self.folder.glob("[!.]*"):
+            if path.suffix not in (".item", ".failure", ".lines", ".tmp") and path not in expected:
+                raise UserError(f"{path} is in the folder of this run's journal, which is removed: move it")
 
     def _check_work(self, depends_on: dict[str, Any]) -> None:
         """Write ``work.json``, or raise a UserError where the finished items depend on something else."""

@@ -20,7 +20,7 @@ from no_time_to_train.data.memory_files import check_fits, load_memory, recorded
 from no_time_to_train.data.reference_sets import ReferenceSet, read_references, validate_references
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.file_hashes import sha256_if_readable
-from no_time_to_train.files import remove_leftovers
+from no_time_to_train.files import PICTURE
 from no_time_to_train.method.beyond.ablations import area_weighted_prototypes
 from no_time_to_train.method.beyond.free_encoder import crop_freely
 from no_time_to_train.method.memory_bank import Category, MemoryBank
@@ -224,6 +224,7 @@ class VisMemoryStage(FillMemoryStage):
         json_file = required(cfg.json_file, "dataset_cfgs.fill_memory.json_file", "the references' annotations")
         self.bank = load_memory(self.memory)
         self.categories = self.bank.categories
+        self.others = {self.picture_file(category): PICTURE for category in self.categories}
         check_fits(self.bank, self.memory, self.encoder_settings(), [])
         coco = read_coco(json_file)
         references: dict[int, Any] = {
@@ -248,10 +249,6 @@ class VisMemoryStage(FillMemoryStage):
 
     def about(self) -> dict[str, Any]:
         return {}
-
-    def remove_leftovers(self) -> None:
-        for category in self.categories:
-            remove_leftovers(self.picture_file(category))
 
     def steps(self, items: Iterable[Any], segmenter: Segmenter | None) -> Iterator[dict[str, Any]]:
         assert segmenter is not None

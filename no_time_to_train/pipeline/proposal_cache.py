@@ -26,6 +26,7 @@ from no_time_to_train.data.images import shown_size, stored_size
 from no_time_to_train.data.rle import decode_crop, encode_crop
 from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import remembered, sha256
+from no_time_to_train.files import TEMPORARY
 from no_time_to_train.method.beyond.guided import LEVEL_STEP, SEVERAL_CLASSES
 from no_time_to_train.method.beyond.tiles import BORDER, FINER
 from no_time_to_train.method.fast.mask_logits import MaskLogits
@@ -159,7 +160,7 @@ class ProposalCache:
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed runs: those that no run can be writing any more."""
-        for path in self.entries.folder.glob(".*.tmp"):
+        for path in self.entries.folder.glob(f".*.{TEMPORARY}"):
             with suppress(OSError):  # another run may remove it as well
                 if time.time() - path.lstat().st_mtime > ABANDONED:
                     path.unlink()

@@ -6,7 +6,7 @@ Nothing here imports torch or numpy, so that a wrong folder is reported at once.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,46 +29,17 @@ OF_TRACKS = ("tracks.csv", "tracks/*.jpg", "crossings.csv", "stays.csv", "mots/*
 
 #: What ``segment``, ``track``, ``filter`` and ``evaluate`` write to the folder, as patterns; * stands for slashes, too.
 WRITTEN = (
-    *RESULTS,
-    REFERENCES_PAGE,
-    "all_results.json",
-    "counts.csv",
-    "references.memory",
-    "metrics.json",
-    "run.json",
-    "frames/*.jpg",
-    "masks/*.png",
-    "overlays/*.jpg",
-    "previews/*.jpg",
-    "references/[0-9]*_[0-9]*.jpg",
-    "references/-[0-9]*_[0-9]*.jpg",
-    "thumbnails/*.jpg",
-    "video/*.mp4",
-    *OF_TRACKS,
-    "labelme/*",
-    "x-anylabeling/*",
-    "yolo/data.yaml",
-    "yolo/images/*",
-    "yolo/labels/*.txt",
-    "yolo/*.cache",
-    "cvat-coco/annotations/instances_default.json",
-    "cvat-coco/images/*",
-    "coco/annotations.json",
-    "coco/images/*",
-    "coco-train-val/annotations/instances_*.json",
-    "coco-train-val/train/*",
-    "coco-train-val/val/*",
-    "crops/*.png",
-    "voc/labelmap.txt",
-    "voc/Annotations/*.xml",
-    "voc/ImageSets/Segmentation/default.txt",
-    "voc/JPEGImages/*",
-    "voc/Segmentation*/*.png",
-    "cvat/annotations.xml",
-    "cvat/images/*",
-    "label-studio/tasks.json",
-    "label-studio/labeling_config.xml",
-    "label-studio/images/*",
+    *(*RESULTS, REFERENCES_PAGE, *OF_TRACKS),
+    *("all_results.json", "counts.csv", "references.memory", "metrics.json", "run.json"),
+    *("frames/*.jpg", "masks/*.png", "overlays/*.jpg", "previews/*.jpg", "thumbnails/*.jpg", "video/*.mp4"),
+    *("references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg"),
+    *("labelme/*", "x-anylabeling/*", "crops/*.png", "coco/annotations.json", "coco/images/*"),
+    *("coco-train-val/annotations/instances_*.json", "coco-train-val/train/*", "coco-train-val/val/*"),
+    *("yolo/data.yaml", "yolo/images/*", "yolo/labels/*.txt", "yolo/*.cache"),
+    *("voc/labelmap.txt", "voc/Annotations/*.xml", "voc/ImageSets/Segmentation/default.txt"),
+    *("voc/JPEGImages/*", "voc/Segmentation*/*.png", "cvat/annotations.xml", "cvat/images/*"),
+    *("cvat-coco/annotations/instances_default.json", "cvat-coco/images/*"),
+    *("label-studio/tasks.json", "label-studio/labeling_config.xml", "label-studio/images/*"),
 )
 
 #: What to do where photos of results are missing.
@@ -92,9 +63,9 @@ def is_finished(out: Path) -> bool:
 KEPT = (".git", ".gitignore", ".hg", ".svn", ".dvc", ".env", ".venv")
 
 
-def foreign_files(out: Path) -> Iterator[str]:
-    """The files in a folder, relative to it, that no run wrote. Hidden ones do not count."""
-    written = WRITTEN if is_finished(out) or has_journal(out) else (REFERENCES_PAGE,)
+def foreign_files(out: Path, written: Collection[str] = ()) -> Iterator[str]:
+    """The files in a folder, relative to it, that no run wrote, as patterns say. Hidden ones do not count."""
+    written = written or (WRITTEN if is_finished(out) or has_journal(out) else (REFERENCES_PAGE,))
     for folder, subfolders, files in os.walk(out):
         yield from (name for name in KEPT if name in [*subfolders, *files])
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -124,7 +95,7 @@ def check_results(folder: Path, *needed: str) -> tuple[dict[str, Any], list[str]
 
 def put_back(out: Path) -> None:
     """Put a finished folder back that a process moved away, and was killed before the new one was in its place."""
-    if not out.exists() and _sibling(out, "old").exists():
+    if not out.exists() and is_finished(_sibling(out, "old")):
         with _locked(out):
             pass
 
@@ -145,6 +116,8 @@ def check_output(out: Path, overwrite: bool) -> None:
     foreign = next(foreign_files(out), None)
     if foreign is not None:
         raise UserError(f"{out} holds {foreign}, which is not a file of results: choose a new or an empty folder")
+    if is_finished(out):
+        _check_siblings(out)
     if is_finished(out) and not overwrite:
         content = read_json(out / "images.json")
         images = content.get("images") if isinstance(content, dict) else None
@@ -194,6 +167,7 @@ def _replaced(out: Path, ending: str) -> Iterator[Path]:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Keep other processes from replacing a folder, put back one that a killed process moved, and remove leftovers."""
+    _check_siblings(out)
     lock = FileLock(_sibling(out, "lock"))
     with new_folder(Path(lock.lock_file).parent):
         acquire(lock, out)
@@ -215,11 +189,7 @@ def written_files(out: Path) -> dict[Path, tuple[int, int]]:
 
 
 def remove_unchanged(earlier: dict[Path, tuple[int, int]]) -> None:
-    """Remove the results of an earlier attempt that this one has not written again.
-
-    Args:
-        earlier: What :func:`written_files` returned before this attempt wrote anything.
-    """
+    """Remove the results of an earlier attempt, as :func:`written_files` listed them, that are not written again."""
     for path, state in earlier.items():
         if os.path.lexists(path) and _state(path) == state:
             path.unlink()
@@ -241,11 +211,21 @@ def _sibling(out: Path, ending: str) -> Path:
     return place.with_name(f".{place.name}.{ending}")
 
 
+def _check_siblings(out: Path) -> None:
+    """Raise a UserError where something that no run wrote has the name of a folder, or of the lock, next to ``out``."""
+    form = f"{real_path(out).name}/"  # convert replaces a folder of label files alone
+    written = {*WRITTEN, *(pattern.removeprefix(form) for pattern in WRITTEN)}
+    for place in (_sibling(out, ending) for ending in ("old", "filtered", "new", "lock")):
+        found = next(foreign_files(place, written), None)
+        if found or (place.is_file() and place.stat().st_size):
+            what = f"{place} holds {found}, which is not a file of results" if found else f"{place} is a file"
+            raise UserError(f"{what}, and is in the way of replacing {out}: move it, or choose another folder")
+
+
 def _replace(out: Path, new: Path) -> None:
     """Put a folder in the place of another one, which is removed."""
     place, old = real_path(out), _sibling(out, "old")
     try:
-        shutil.rmtree(old, ignore_errors=True)
         if place.exists():
             replace_durably(place, old)
         replace_durably(new, place)

@@ -16,6 +16,7 @@ from no_time_to_train.api.prompted_references import read_reference
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.reference_forms.reference import WHOLE, Reference
 from no_time_to_train.errors import UserError, plural
+from no_time_to_train.files import REPORT, check_replaceable
 from no_time_to_train.visual.drawing import PALETTE, draw_mask
 from no_time_to_train.visual.html import jpeg_base64, write_page
 
@@ -30,6 +31,7 @@ def write_references_page(
 
     ``build`` builds the networks, only if a reference has no mask. Such images get those of ``add_references``.
     """
+    check_replaceable(page, REPORT)
     segmenter = cache(build)
     choices: dict[int, Choice] = {}
     if any(reference.is_unmarked for reference in references):

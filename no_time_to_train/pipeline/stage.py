@@ -58,6 +58,7 @@ class Stage(ABC):
         dataset: The items, as a torch data set or a list.
         output: The file or folder that the stage writes.
         kind: What the output is: one of ``files.KINDS``, or None where it is a folder.
+        others: The kinds of other files that the stage writes; set by :meth:`read_inputs`.
         metrics: What the stage measured, by name; set by :meth:`finish`.
         record: What ``run.json`` records of the finished run, as JSON values; set by :meth:`finish`.
     """
@@ -73,9 +74,10 @@ class Stage(ABC):
         self.metrics: dict[str, float] = {}
         self.record: dict[str, Any] = {}
         model_cfg.check_networks(self.networks)
+        self.others: dict[Path, str] = {}
         self.read_inputs()
-        if self.kind is not None:
-            check_replaceable(self.output, self.kind)
+        for path, kind in (self.others if self.kind is None else {self.output: self.kind, **self.others}).items():
+            check_replaceable(path, kind)
 
     @abstractmethod
     def read_inputs(self) -> None:
@@ -95,7 +97,8 @@ class Stage(ABC):
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed attempts. The first process calls this before any process writes."""
-        remove_leftovers(self.output)
+        for path in (self.output, *self.others):
+            remove_leftovers(path)
 
     def steps(self, items: Iterable[Any], segmenter: Segmenter | None) -> Iterator[Work]:
         """Process items, of which the networks may look at several at once; here, there is nothing to do with them.

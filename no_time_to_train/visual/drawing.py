@@ -1,6 +1,6 @@
 """Pictures of instances: masks, outlines and labels drawn over an image, and pictures written to files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -8,8 +8,9 @@ import numpy as np
 import supervision as sv
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import PICTURE, atomic_write, check_replaceable
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.visual.labels import fitting_labels, load_font, text_size
 
@@ -30,6 +31,10 @@ PALETTE = sv.ColorPalette.from_hex(
 
 #: The colors of PALETTE that tell instances of one class apart.
 INSTANCE_COLORS = 12
+
+#: What a PNG file says of its origin, so that only pictures of this program are replaced; a JPEG file has a comment.
+MARK = PngInfo()
+MARK.add_text("Software", "no-time-to-train")
 
 #: The longest side of a JPEG file in pixels.
 JPEG_SIDE = 65500
@@ -166,6 +171,12 @@ def put_text(picture: Picture, text: str, position: tuple[int, int], scale: floa
     cv2.putText(picture, text, position, cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), 1, cv2.LINE_AA)
 
 
+def check_pictures(paths: Iterable[Path]) -> None:
+    """Check that pictures may be written to some paths, before they are drawn."""
+    for path in paths:
+        check_replaceable(path, PICTURE)
+
+
 def save_picture(picture: Picture, path: Path) -> None:
     """Write an RGB picture to a file atomically: a PNG file if it ends in ``.png``, else a JPEG file.
 
@@ -175,4 +186,4 @@ def save_picture(picture: Picture, path: Path) -> None:
     if not png and max(image.size) > JPEG_SIDE:
         image.thumbnail((JPEG_SIDE, JPEG_SIDE))
     with atomic_write(path) as file:
-        image.save(file, format="PNG" if png else "JPEG", quality=90)
+        image.save(file, format="PNG" if png else "JPEG", quality=90, comment="no-time-to-train", pnginfo=MARK)

@@ -181,6 +181,8 @@ def lock_folder(folder: Path, out: Path, uploads: str) -> FileLock:
         What must be held as long as the folder is used.
     """
     lock = FileLock(folder / "lock")
+    if (folder / "lock").is_file() and (folder / "lock").stat().st_size:  # which a lock would empty
+        raise UserError(f"{folder / 'lock'} is not the lock of an app: move it, or choose another --out")
     try:
         (folder / uploads).mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)

@@ -265,7 +265,7 @@ class TestCache:
             entry.proposals.upsampled_masks(torch.tensor([0]))
 
     def test_temporary_files_of_killed_runs_are_removed_and_those_of_others_are_not(self, tmp_path: Path) -> None:
-        old, new = tmp_path / ".a.proposals.1.tmp", tmp_path / ".b.proposals.2.tmp"
+        old, new = tmp_path / ".a.proposals.x7_k2q9z.tmp", tmp_path / ".b.proposals.x7_k2q9z.tmp"
         for path in (old, new):
             path.touch()
         os.utime(old, (time.time() - ABANDONED - 10,) * 2)

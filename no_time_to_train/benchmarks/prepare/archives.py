@@ -104,10 +104,12 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
     """Unpack the members of a zip or tar archive that are ``wanted``, by their names.
 
     All members are checked before anything is written. Each file is written atomically. Files that exist with the
-    right size are skipped, so that an interrupted run resumes.
+    right size are skipped, so that an interrupted run resumes; with another size, they are a user's, and refused.
     """
     with open_archive(archive, folder) as members:
         chosen = [member for member in members if wanted(member.name) and not _is_unpacked(member, folder)]
+        if changed := next((path for member in chosen if (path := folder / member.name).exists()), None):
+            raise UserError(f"{changed} is not the one in {archive}: move or delete it, and run the same command again")
         total = sum(member.size for member in chosen)
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < total:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from no_time_to_train.benchmarks.report import tables as paper
 from no_time_to_train.benchmarks.report.runs import OURS, Run
-from no_time_to_train.files import atomic_write
+from no_time_to_train.files import PICTURE, REPORT, atomic_write, check_replaceable
 from no_time_to_train.visual.html import render
 
 TITLE = "Runs next to the published figures"
@@ -48,10 +48,11 @@ def write_report(runs: list[Run], out_dir: Path) -> list[Path]:
     values = {"title": TITLE, "sections": sections, "row": markdown_row, "b64encode": b64encode}
     contents = {out_dir / name: render(name, **values).encode() for name in ("report.md", "report.html")}
     for section in sections:
-        if section.plot is not None:
-            contents[out_dir / f"{section.file_name}.png"] = section.plot
-        if section.csv:
-            contents[out_dir / f"{section.file_name}.csv"] = section.csv.encode()
+        for ending, content in ((".png", section.plot), (".csv", section.csv.encode())):
+            if content:
+                contents[out_dir / f"{section.file_name}{ending}"] = content
+    for path in contents:
+        check_replaceable(path, PICTURE if path.suffix == ".png" else REPORT)
     for path, content in contents.items():
         with atomic_write(path) as file:
             file.write(content)
@@ -97,7 +98,7 @@ def plot(benchmark: paper.Benchmark, found: list[paper.Point]) -> bytes | None:
         _draw_panel(axes, benchmark, shown, measure)
         axes.set(xlabel="shots", ylabel=f"{title} (%)")
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=150)
+    figure.savefig(png, format="png", dpi=150, metadata={"Software": "no-time-to-train"})
     return png.getvalue()
 
 

@@ -31,7 +31,7 @@ from no_time_to_train.data.reference_forms import (
 )
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
-from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import read_bytes, read_json
 
 __all__ = ["FoundReferences", "Reference", "find_references"]
@@ -73,6 +73,9 @@ def find_references(path: Path) -> FoundReferences:
     found = yolo_txt.find(folder) or _find_json(folder) or _find_xml(folder) or csv_boxes.find(folder)
     if found is None and path.is_dir():
         found = mask_images.find(folder)
+    if found is None and folder.links:
+        left = f"{plural(len(folder.links), 'link')} to folders left out: {first_of(folder.links)}"
+        warnings.warn(f"--references {path}: {left}; copy those folders", UserNotice, stacklevel=2)
     if found is None and (reason := refusals.explain(folder)):
         raise UserError(f"{path} holds no references that can be read: {reason}")
     if found is None and path.is_dir():

@@ -29,13 +29,16 @@ class Folder:
         root: The folder, or that of the file.
         files: The files in the folder and below it, or the file alone. Hidden ones are left out.
         images: Those that are images by their ending.
+        links: Links to folders, in which only images that annotations name are looked for.
         skipped: How many shapes that mark no area were passed over, by their kinds.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.root = path, path if path.is_dir() else path.parent
         found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        self.files = [one for one in found if not _is_hidden(one.relative_to(self.root)) and not one.is_dir()]
+        found = [one for one in found if not _is_hidden(one.relative_to(self.root))]
+        self.files = [one for one in found if not one.is_dir()]
+        self.links = [str(one) for one in found if one.is_symlink() and one.is_dir()]
         self.images = [one for one in self.files if is_image(one)]
         self.skipped: Counter[str] = Counter()
         self._used: set[Path] = set()
