@@ -337,9 +337,10 @@ def _inside(image: Image.Image, name: str) -> NDArray[np.bool_]:
         if opaque.any() and not opaque.all():
             return opaque
         image = image if image.mode == "P" else image.convert("RGB")  # its transparency says nothing
-    if image.mode == "P":
+    light = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L"))
+    if image.mode == "P" and {*np.unique(light)} != {0, 255}:  # black and white may stand in any order
         return np.asarray(image) > 0
-    return _bright(np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L")), name)
+    return _bright(light, name)
 
 
 def _inside_array(mask: "NDArray[np.generic] | Tensor", name: str) -> NDArray[np.bool_]:

@@ -110,11 +110,12 @@ def find_targets(
         raise UserError(
             "--image-dir is the folder of the images that a COCO file lists: give this file alone to --images"
         )
-    found: dict[Path, str] = {}
+    places: dict[str, tuple[Path, str]] = {}  # relative and absolute paths of a file are one image
     for argument in arguments:
         for path, name in _matching_files(argument):
             if out is None or not real_path(path).is_relative_to(real_path(out)):
-                found.setdefault(path, name)
+                places.setdefault(os.path.abspath(path), (path, name))
+    found = dict(places.values())
     paths = sorted(found)
     names = dict(zip(paths, unique_names([clean_characters(found[path]) for path in paths]), strict=True))
     images = {path: name for path, name in names.items() if not is_video(path)}
@@ -168,7 +169,7 @@ def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> 
     if not found:
         raise UserError(f"--images {argument}: {unreadable or otherwise}")
     stems = {path.stem for path in found}
-    masks = [path for path in found if path.stem.endswith(MASK) and path.stem.removesuffix(MASK) in stems]
+    masks = [path for path in found if path.stem.lower().endswith(MASK) and path.stem[: -len(MASK)] in stems]
     unnamed = [path for path in files if not path.suffix and is_picture(path)]
     for paths, what in ((masks, "named like a mask of another and searched, too"), (unnamed, UNNAMED)):
         if paths:

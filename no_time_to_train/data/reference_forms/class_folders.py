@@ -59,7 +59,7 @@ def _read_class(place: Path, images: list[Path], folder: Folder) -> list[Referen
 def _is_mask(path: Path, stems: set[str], place: Path) -> bool:
     """Whether an image is the mask of another: by its folder, by ``_mask``, or by another ending and its few colors."""
     folders = {part.lower() for part in path.relative_to(place).parent.parts}
-    if folders & MASK_FOLDERS or path.stem.endswith(MASK):
+    if folders & MASK_FOLDERS or path.stem.lower().endswith(MASK):
         return True
     if owner_of(path.stem, stems) is None:
         return False

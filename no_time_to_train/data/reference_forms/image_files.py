@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from no_time_to_train.data.images import is_image
+from no_time_to_train.data.images import IMAGE_ENDINGS, NEEDS, is_image
 from no_time_to_train.data.names import check_file_name
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import is_file
@@ -56,6 +56,7 @@ class ImageFiles:
         self._indexes: Indexes = {} if indexes is None else indexes
         bases = Counter(PurePosixPath(name).name for name in set(map(_with_slashes, names)))
         self._repeated = {base for base, count in bases.items() if count > 1}
+        self._listed = set(map(_key, bases))
 
     def _index(self, place: Path) -> dict[str, list[Path]]:
         """The images below a place, by their names, also with the folder's or without an ending, in small letters."""
@@ -101,8 +102,10 @@ class ImageFiles:
                     return candidate
         for place in self.places:
             index = self._index(place)
-            names = f"{path.parent.name}//{path.name}", path.name, f"/{path.stem}"
+            stem = path.stem if path.suffix.lower() in IMAGE_ENDINGS | NEEDS.keys() else path.name
+            names = f"{path.parent.name}//{path.name}", path.name, f"/{stem}"
             found = next(filter(None, (index.get(_key(one)) for one in names)), [])
+            found = [one for one in found if _key(one.name) == _key(path.name) or _key(one.name) not in self._listed]
             shared = {file: _shared_parts(file, path) for file in found}
             best = [file for file in found if shared[file] == max(shared.values())]
             if not best or (shared[best[0]] == 0 and self._is_elsewhere(path, best[0].parent.relative_to(place).name)):

@@ -88,7 +88,7 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
     values = np.asarray(image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode)))
     if image.mode == "P":
         palette = np.asarray(image.getpalette() or [0] * 3).reshape(-1, 3)[: int(values.max()) + 1]
-        if (palette == palette[:, :1]).all() and len(palette) > LOW:
+        if (palette == palette[:, :1]).all() and (len(palette) > LOW or len(palette) == 2):
             values = palette[values][..., 0]  # shades of gray with an index, not classes
     if values.ndim == 3:
         if not (values[..., :1] == values[..., :3]).all():
@@ -196,7 +196,7 @@ def _read_pairs(folder: Folder) -> list[Reference]:
     masks = [
         one for one in images if one.parent.name.lower() in MASK_FOLDERS or one.parent.parent.name.lower() == "masks"
     ]
-    masks += [one for one in images if one.parent in beside and one.stem.endswith("_mask")]
+    masks += [one for one in images if one.parent in beside and one.stem.lower().endswith("_mask")]
     if not masks or _are_class_folders(masks, folder):
         return []
     names = read_names(folder)

@@ -100,7 +100,7 @@ def _find_classes(folder: Folder) -> Classes | None:
     for name in NAME_LISTS:
         for path in (path for path in folder.files if path.name.lower() == name):
             lines = [line.strip() for line in read_text(path).splitlines()]
-            return _numbered(path, list(enumerate(filter(None, lines))))
+            return _numbered(path, [(index, name) for index, name in enumerate(lines) if name])
     for path in (path for path in folder.files if path.name == "notes.json"):
         try:
             return _numbered(path, [(whole_number(one["id"]), one["name"]) for one in read_json(path)["categories"]])
@@ -145,7 +145,7 @@ def _read_labels(image: Path, labels: Path, classes: Classes, folder: Folder) ->
         try:
             values, is_polygon = _parse(line, classes)
             _check(values[1:], height, width, is_polygon)
-            index = int(line.split()[0])
+            index = whole_number(values[0])  # numpy writes it with a fraction
             if is_polygon:  # ultralytics cuts the fractions off; rounding to six digits made some a little smaller
                 corners = np.reshape(values[1:], (-1, 2)) * (width, height)
                 values[1:] = (np.floor(corners + 0.01) / (width, height)).ravel().tolist()
@@ -188,7 +188,7 @@ def _check(numbers: list[float], height: int, width: int, is_polygon: bool) -> N
         raise ValueError("a coordinate is not a number, or far outside the image")
     if not is_polygon and min(numbers[2:]) < 0:
         raise ValueError("a box has a negative width or height")
-    if max(map(abs, numbers)) > 2:
+    if max(map(abs, numbers)) >= 2:
         far = max(numbers, key=abs)
         raise ValueError(f"{far:g} is no share of a side of the image: divide pixels by its width or height")
 
