@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 
 from no_time_to_train.data.box_lists import is_box_list, to_coco
 from no_time_to_train.data.names import check_file_name, clean_class_names
+from no_time_to_train.data.prompts import check_pixels
 from no_time_to_train.data.rle import MAX_SIDE, are_coordinates, check_polygons, check_rle, check_size
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import read_json
@@ -214,6 +215,7 @@ def _repair(data: dict[str, Any], path: str | Path) -> None:
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         if _repair_polygons(annotation, where):
             repaired.append(annotation)
+    check_pixels((one["bbox"] for one in data["annotations"] if one.get("bbox")), path)
     what = "with polygons of fewer than three points, which were removed"
     _notify(path, repaired, f"{what}; where no polygon was left, the box became one")
     crowds = [annotation for annotation in data["annotations"] if annotation["iscrowd"]]

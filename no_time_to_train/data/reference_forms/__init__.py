@@ -15,6 +15,7 @@ from defusedxml.ElementTree import fromstring
 
 from no_time_to_train.data.images import describe_unreadable
 from no_time_to_train.data.names import clean_class_names
+from no_time_to_train.data.prompts import check_pixels
 from no_time_to_train.data.reference_forms import (
     class_folders,
     coco_json,
@@ -91,6 +92,7 @@ def find_references(path: Path) -> FoundReferences:
         raise UserError(f"{path} ({found.form}) marks no object{f': {skipped}' if skipped else ''}")
     if skipped:
         warnings.warn(f"{path} ({found.form}): {skipped}", UserNotice, stacklevel=2)
+    check_pixels((one.box for one in found.references if one.box), path)
     names = clean_class_names([reference.label for reference in found.references], path)
     references = [replace(reference, label=names[reference.label]) for reference in found.references]
     return replace(found, references=references)

@@ -30,7 +30,7 @@ def find(folder: Folder) -> FoundReferences | None:
     inside: dict[Path, list[Path]] = {}
     for path in folder.images:
         place, *between = path.relative_to(folder.root).parts[:-1] or ("",)
-        if place and (not between or between[0].lower() in COMMON_FOLDERS | MASK_FOLDERS):
+        if place and {name.lower() for name in between} <= COMMON_FOLDERS | MASK_FOLDERS:
             inside.setdefault(folder.root / place, []).append(path)
     references = [one for place, images in inside.items() for one in _read_class(place, images, folder)]
     return FoundReferences(NAME, references, {}, folder.skipped, folder.unused()) if references else None
@@ -70,4 +70,9 @@ def _is_mask(path: Path, stems: set[str], place: Path) -> bool:
 def is_cut_out(path: Path) -> bool:
     """Whether an image has transparent pixels."""
     image = open_image(path)
-    return image.has_transparency_data and bool((np.asarray(image.convert("RGBA"))[..., 3] < 128).any())
+    if not image.has_transparency_data:
+        return False
+    is_transparent = np.asarray(image.convert("RGBA"))[..., 3] < 128
+    if is_transparent.all():
+        raise UserError(f"{path} is a cut-out without an opaque pixel: cut the object out again, or remove it")
+    return bool(is_transparent.any())

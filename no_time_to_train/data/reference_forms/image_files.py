@@ -33,6 +33,12 @@ UPLOADED = r"^[0-9a-f]{8}-"
 Indexes = dict[Path, dict[str, list[Path]]]
 
 
+def is_named_like(folder: str, names: set[str]) -> bool:
+    """Whether a folder has one of some names, or one with the part of a data set or a number, as ``train_masks``."""
+    words = set(re.findall(r"[a-z]+", folder.lower()))
+    return folder.lower() in names or (bool(words & names) and words <= names | COMMON_FOLDERS)
+
+
 class ImageFiles:
     """The images of the annotations in one folder.
 

@@ -1,5 +1,6 @@
 """Label Studio's own JSON, full or minimal: tasks with regions, whose numbers are percent of the image's sides."""
 
+import base64
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.images import IMAGE_ENDINGS
+from no_time_to_train.data.images import IMAGE_ENDINGS, decode_image
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
@@ -60,6 +61,12 @@ def _read_region(canvas: Canvas, labels: dict[Any, str], region: dict[str, Any])
     if value.get("rle"):
         pixels = decode_rle(value["rle"], canvas.height * canvas.width * 4).reshape(*canvas.size, 4)
         return canvas.mask(label, pixels[..., 3] > 127)
+    if "imageDataURL" in value:  # a PNG at the image's size, opaque on the object
+        picture = decode_image(base64.b64decode(value["imageDataURL"].partition(",")[2]), "of the bitmask")
+        assert picture.size == (canvas.width, canvas.height), "its bitmask has another size than the image"
+        return canvas.mask(label, np.asarray(picture.convert("RGBA"))[..., 3] > 127)
+    if "vertices" in value:
+        return "vector"
     if "points" in value:
         return canvas.polygon(label, np.array(value["points"], float) * scale)
     x, y = np.array([value["x"], value["y"]], float) * scale
@@ -82,7 +89,7 @@ def _regions(task: dict[str, Any], folder: Folder) -> list[dict[str, Any]]:
     if len(kept) > 1:
         folder.skipped["second annotation of a task"] += len(kept) - 1
     regions = kept[0].get("result") or [] if kept else []
-    geometry = {"rle", "points", "x", "vertices"}
+    geometry = {"rle", "imageDataURL", "points", "x", "vertices"}
     return [one for one in regions if isinstance(one.get("value"), dict) and geometry & one["value"].keys()]
 
 

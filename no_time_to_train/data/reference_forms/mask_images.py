@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from no_time_to_train.data.images import as_mask, open_image
 from no_time_to_train.data.names import clean_class_names
 from no_time_to_train.data.reference_forms.folder import Folder, read_rows
-from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS
+from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS, is_named_like
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.data.voc import VOC_CLASSES, voc_colors
@@ -194,7 +194,9 @@ def _read_pairs(folder: Folder) -> list[Reference]:
     images = folder.images
     beside = {path.parent for path in folder.files if path.name == "_classes.csv"}
     masks = [
-        one for one in images if one.parent.name.lower() in MASK_FOLDERS or one.parent.parent.name.lower() == "masks"
+        one
+        for one in images
+        if is_named_like(one.parent.name, MASK_FOLDERS) or one.parent.parent.name.lower() == "masks"
     ]
     masks += [one for one in images if one.parent in beside and one.stem.lower().endswith("_mask")]
     if not masks or _are_class_folders(masks, folder):
@@ -223,7 +225,7 @@ def _are_class_folders(masks: list[Path], folder: Folder) -> bool:
     """Whether all masks lie in ``CLASS/masks``, where CLASS says more than ``train`` does."""
     tops = {one.relative_to(folder.root).parts[0] for one in masks}
     names = {one.stem for one in folder.images}
-    return not tops <= names and not {one.lower() for one in tops} & (MASK_FOLDERS | COMMON_FOLDERS)
+    return not tops <= names and not any(is_named_like(one, MASK_FOLDERS | COMMON_FOLDERS) for one in tops)
 
 
 def read_names(folder: Folder) -> dict[Key, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from no_time_to_train.data.reference_forms import yolo_txt
 from no_time_to_train.data.reference_forms.folder import Folder
-from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS
+from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS, is_named_like
 from no_time_to_train.data.reference_forms.mask_images import MASK_FOLDERS
 from no_time_to_train.errors import plural
 from no_time_to_train.files import read_json
@@ -76,8 +76,8 @@ def _explain_folders(folder: Folder) -> str | None:
             return (
                 f"{path} belongs to annotations, of which none were found: put them into {folder.root}, or move it away"
             )
-    structure = sorted(tops.keys() & STRUCTURE)
-    if structure or (tops and tops.keys() <= COMMON_FOLDERS):
+    structure = sorted(top for top in tops if is_named_like(top, STRUCTURE))
+    if structure or (tops and all(is_named_like(top, COMMON_FOLDERS) for top in tops)):
         name = tops[(structure or sorted(tops))[0]]
         return (
             f"{folder.root / name} is named like a part of a data set, not like a class, and no annotations were "

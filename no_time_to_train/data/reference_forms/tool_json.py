@@ -100,7 +100,8 @@ def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
 
 
 def _is_darwin(content: Any) -> bool:
-    return _has(content, annotations=list) and (_has(content, item=dict) or _has(content, image=dict))
+    is_first = _has(content, image=dict) and "file_name" not in content["image"]  # as in SA-1B
+    return _has(content, annotations=list) and (is_first or _has(content, item=dict))
 
 
 def _layer_masks(layer: dict[str, Any], canvas: Canvas) -> dict[str, NDArray[np.bool_]]:
