@@ -78,7 +78,7 @@ def from_coco(json_file: Path, out: Path, n_shot: Positive | None = None, *, as_
     Args:
         json_file: COCO annotations of the references.
         out: Reference set to write, .json or .pkl.
-        n_shot: References per class. Default: all.
+        n_shot: References per class; crowds are left out. Default: all.
         as_published: As in the paper's results on CD-FSOD: of each image, repeat the first instance of a class once per
             instance; where a class has fewer than N, repeat some at random.
 

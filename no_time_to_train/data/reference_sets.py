@@ -192,6 +192,7 @@ def coco_to_references(coco: COCO, shots: int | None = None, as_published: bool 
     annotations = coco.dataset.get("annotations", [])
     if as_published:
         return _published_references(annotations, shots)
+    annotations = [one for one in annotations if not one.get("iscrowd")] or annotations
     references: ReferenceSet = {int(category["id"]): [] for category in coco.dataset.get("categories", [])}
     for annotation in annotations:
         entries = references.setdefault(int(annotation["category_id"]), [])

@@ -21,11 +21,11 @@ def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:
     Returns:
         The records, each with a ``bbox``, taken from the mask where the file has none. Masks are compressed RLE.
     """
-    records = read_json(path)
+    content = read_json(path)
+    records = content.get("annotations") if isinstance(content, dict) else content  # with scores, as of propose
     if not isinstance(records, list):
-        raise UserError(
-            f"{path} is not a COCO results file: it holds a {type(records).__name__}, not a list of records"
-        )
+        kind = type(content).__name__
+        raise UserError(f"{path} is not a COCO results file: it holds a {kind}, not a list of records")
     other_type = image_ids_of_other_type(coco)
     for index, record in enumerate(records):
         try:

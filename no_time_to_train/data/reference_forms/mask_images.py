@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +48,9 @@ VOC_BORDER = (224, 224, 192)
 
 #: The most values or colors of a mask that are objects, and the highest value that a class or an object surely has.
 MOST_KEYS, LOW = 256, 32
+
+#: A pixel and its neighbors.
+KERNEL = np.ones((3, 3), np.uint8)
 
 #: The most numbers of 16 bits in a mask that are objects.
 MOST_NUMBERS = 1024
@@ -101,6 +105,10 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
     found = [int(value) for value in np.unique(values) if value]
     ignored, most = (255, MOST_KEYS) if not set(found).difference(range(256), [65535]) else (65535, MOST_NUMBERS)
     low = [value for value in found if value not in (ignored, 65535)]
+    if low and max(low) > LOW:  # soft edges have all values as well, but each pixel of them has neighbors of others
+        inside = values.astype(np.uint16)
+        same = cv2.dilate(inside, KERNEL) == cv2.erode(np.where(inside, inside, 65535).astype(np.uint16), KERNEL)
+        low = low if 2 * len(np.unique(inside[same & (inside > 0)])) > len(low) else []
     is_number = bool(low) and (
         max(low) <= LOW or (ignored not in found and len(low) <= most and max(low) < 2 * len(low))
     )
