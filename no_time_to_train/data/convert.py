@@ -32,11 +32,11 @@ def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundR
     """
     found = find_references(source)
     files = FORMATS[form](folder, categories_of(found), link)
-    images = by_image(found)
+    images = {**by_image(found), **dict.fromkeys(found.empty, list[Reference]())}
     names = image_names(list(images))
     stems = unique_stems(list(names.values()))
     for number, (path, stem) in enumerate(zip(images, stems, strict=True), start=1):
-        height, width = size_of(images[path])
+        height, width = size_of(images[path]) if images[path] else shown_size(path)
         objects = list(labeled_objects(images[path], height, width))
         files.add(LabeledImage(names[path], stem, path, number, height, width), objects)
     files.finish()

@@ -95,7 +95,9 @@ def find_references(path: Path) -> FoundReferences:
     check_pixels((one.box for one in found.references if one.box), path)
     names = clean_class_names([reference.label for reference in found.references], path)
     references = [replace(reference, label=names[reference.label]) for reference in found.references]
-    return replace(found, references=references)
+    has_empty = found.form not in (mask_images.NAME, class_folders.NAME)
+    empty = folder.empty({one.image for one in references}) if has_empty else ()
+    return replace(found, references=references, empty=empty)
 
 
 def _describe_skipped(skipped: Mapping[str, int]) -> str:

@@ -1,7 +1,8 @@
 """COCO: one JSON file for all images, with polygons, RLE, or boxes only."""
 
 import json
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from no_time_to_train.data.coco import ImageId, read_coco
@@ -52,10 +53,7 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
     """
     coco = read_coco(path)
     annotations = coco.dataset.get("annotations", [])
-    names = [entry["file_name"] for entry in coco.dataset["images"]]
-    folder.list_images(path.parent, names)
-    listed = {PurePosixPath(name).name for name in names}  # also those in which nothing is annotated
-    folder.use(*(image for image in folder.images if image.name in listed))
+    folder.list_images(path.parent, [entry["file_name"] for entry in coco.dataset["images"]])
     all_crowds = all(annotation["iscrowd"] for annotation in annotations)
     images: dict[ImageId, Canvas] = {}
     taken: dict[Path, str] = {}
@@ -80,6 +78,9 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
         references.append(_read_annotation(annotation, category["name"], images[entry["id"]], path))
         shape = json.dumps([annotation.get("segmentation"), annotation.get("bbox")])
         keys.append(f"{references[-1].image} {category['name']} {shape}")
+    for image_id in coco.imgs.keys() - images:  # those in which nothing is annotated may be missing
+        with suppress(UserError):
+            folder.find_image(coco.imgs[image_id]["file_name"], path.parent)
     return references, keys, {category["name"]: category["id"] for category in coco.dataset.get("categories", [])}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from no_time_to_train.data.images import is_image
-from no_time_to_train.data.reference_forms.image_files import ImageFiles, Indexes
+from no_time_to_train.data.reference_forms.image_files import MASKS, ImageFiles, Indexes, is_named_like
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
 from no_time_to_train.errors import UserError
@@ -58,6 +58,11 @@ class Folder:
         """The files that were not understood."""
         left = [path for path in self.files if path not in self._used and "ImageSets" not in path.parts]
         return tuple(path for path in left if not path.name.lower().startswith(SIDE_FILES))
+
+    def empty(self, annotated: set[Path]) -> tuple[Path, ...]:
+        """The images that were understood, are not among those with an object, and are no masks."""
+        left = sorted(filter(is_image, self._used - annotated))
+        return tuple(one for one in left if not is_named_like(one.parent.name, MASKS))
 
     def list_images(self, folder: Path, names: Iterable[str]) -> None:
         """Say which images the annotations in a folder list, before the first of them is looked for."""

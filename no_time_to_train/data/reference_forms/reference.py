@@ -117,6 +117,7 @@ class FoundReferences:
             form has no such list.
         skipped: How many shapes that mark no area were passed over, by their kinds.
         unused: The files in the folder that the form did not need.
+        empty: The images of the annotations in which no object is; of masks and class folders, none.
     """
 
     form: str
@@ -124,6 +125,7 @@ class FoundReferences:
     category_ids: dict[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[Path, ...] = ()
+    empty: tuple[Path, ...] = ()
 
     def describe(self, where: Path) -> str:
         """What was understood in a folder: the form, the references per class, and how many files were not used."""
