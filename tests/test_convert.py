@@ -82,6 +82,22 @@ def test_a_name_with_a_percent_sign_goes_to_label_studio_and_back(photo: Photo, 
     assert (reference.read_mask() == photo.mask).all()
 
 
+@pytest.mark.parametrize("form", ["coco", "labelme", "voc", "yolo"])
+def test_an_image_without_objects_is_written_as_well(form: str, photo: Photo, tmp_path: Path) -> None:
+    """Training needs images of the background."""
+    class_folder(tmp_path / "refs", photo)
+    main(["convert", str(tmp_path / "refs"), "--to", "coco", "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "coco/annotations.json").read_text())
+    image(photo, tmp_path / "coco/images/empty.png")
+    content["images"].append({"id": 9, "file_name": "empty.png"})
+    (tmp_path / "coco/annotations.json").write_text(json.dumps(content))
+    for source, out in ((tmp_path / "coco", tmp_path / "out"), (tmp_path / "out" / form, tmp_path / "again")):
+        main(["convert", str(source), "--to", form, "--out", str(out)])
+        found = find_references(out / form)
+        assert [one.name for one in found.empty] == ["empty.png"]
+        assert len(found.references) == 1
+
+
 def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_scored_and_empty_ones_are_said(
     photo: Photo, tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:

@@ -1,5 +1,6 @@
 """``as_rgb`` and ``as_mask`` on the files of cameras, microscopes and drawing programs."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,18 @@ def test_a_file_of_two_pictures_is_read_as_the_first_with_a_notice(kind: str, tm
     first.save(tmp_path / "photo", kind, save_all=True, append_images=[second])
     with pytest.warns(UserNotice, match="has 2 pages or frames: only the first is used"):
         assert as_rgb(tmp_path / "photo").min() > 250
+
+
+def test_a_tiff_with_colors_of_16_bits_in_planes_is_refused(tmp_path: Path) -> None:
+    """Neither PIL nor OpenCV reads its pixels, and both return others."""
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), np.zeros((40, 60, 3), np.uint16), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    content = path.read_bytes()
+    chunky, planar = (struct.pack("<HHIHH", 284, 3, 1, value, 0) for value in (1, 2))
+    assert content.count(chunky) == 1
+    path.write_bytes(content.replace(chunky, planar))
+    with pytest.raises(UserError, match="its colors of 16 bits are in planes"):
+        as_rgb(path)
 
 
 def test_transparent_pixels_become_white_and_gray_arrays_and_tensors_are_images() -> None:

@@ -110,6 +110,13 @@ def test_the_sets_of_cdfsod_as_published_repeat_the_first_instance_of_an_image(t
     assert [len(shots) for shots in read_references(out).values()] == [5, 4]
 
 
+def test_a_crowd_is_no_first_reference_where_there_are_others() -> None:
+    coco = COCO()
+    for crowds, expected in (([1, 0, 0], [1]), ([1, 1, 1], [0])):
+        coco.dataset = annotations(*({"iscrowd": crowd} for crowd in crowds))
+        assert [shot["ann_ids"] for shot in coco_to_references(coco, 1)[3]] == [expected]
+
+
 def test_a_class_with_fewer_shots_than_asked_for_is_used_with_a_notice() -> None:
     coco = read_coco(DATA / "references.json")
     categories = select_categories(coco, "references.json")

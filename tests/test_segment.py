@@ -180,7 +180,8 @@ def test_coco_images_keep_their_ids(
 
 
 def test_targets_are_folders_globs_and_files_without_repetition(photos: Path) -> None:
-    targets = find_targets([str(photos / "**/*.png"), str(photos), str(photos / "turned.jpg")], every=1)
+    same = os.path.relpath(photos / "turned.jpg")
+    targets = find_targets([str(photos / "**/*.png"), str(photos), str(photos / "turned.jpg"), same], every=1)
     assert targets.count == 3
     assert [target.name for target in targets.images] == [Path(AWKWARD).name, "broken.jpg", "turned.jpg"]
 

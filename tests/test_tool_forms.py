@@ -18,10 +18,11 @@ from PIL import Image
 
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.reference_forms import find_references
+from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.memory_bank import Category
 from tests.attacks.test_cases import says
-from tests.conftest import DATA
+from tests.conftest import DATA, write_picture
 from tests.reference_folders import write
 
 EXPORTS = DATA / "exports"
@@ -220,6 +221,27 @@ def test_images_elsewhere_stand_for_none(names: list[str], annotations: list[dic
         find_references(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "found"), [("cam.01", "cam.01.png"), ("cam.02", None), ("cam.jpg", "cam.png")])
+def test_a_part_of_a_name_that_is_no_ending_belongs_to_it(name: str, found: str | None, tmp_path: Path) -> None:
+    photo(tmp_path / "cam.png")
+    photo(tmp_path / "cam.01.png")
+    write_coco(tmp_path / "a.json", [name], [{}])
+    if found is None:
+        with pytest.raises(UserError, match=rf"{name}, which is annotated in .*, was not found"):
+            find_references(tmp_path)
+    else:
+        assert find_references(tmp_path).references[0].image.name == found
+
+
+def test_an_image_that_is_listed_stands_for_no_other_of_its_name(tmp_path: Path) -> None:
+    photo(tmp_path / "shot.jpg")
+    write_coco(tmp_path / "a.json", ["shot.png", "shot.jpg"], [])
+    targets = list(find_targets([str(tmp_path / "a.json")], 1).images)
+    with pytest.raises(UserError, match=r"shot\.png, which is annotated in .*, was not found"):
+        targets[0].read()
+    assert targets[1].path == tmp_path / "shot.jpg"
+
+
 @pytest.mark.parametrize(("encoding", "refused"), [("utf-16", False), ("utf-8-sig", False), ("gbk", True)])
 def test_json_in_another_encoding_is_read_or_refused_with_advice(encoding: str, refused: bool, tmp_path: Path) -> None:
     shutil.copytree(EXPORTS / "VIA JSON", tmp_path, dirs_exist_ok=True)
@@ -243,6 +265,43 @@ def test_gray_masks_of_any_kind_hold_the_same_numbers_of_classes(mode: str, tmp_
     found = {one.label: one.read_mask() for one in find_references(tmp_path).references}
     np.testing.assert_array_equal(found["boat"], PIXELS)
     np.testing.assert_array_equal(found["bird"], CORNER)
+
+
+def test_an_empty_line_in_a_list_of_classes_has_a_number(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "a.jpg")
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(2 * PIXELS.astype(np.uint8)).save(tmp_path / "masks/a.png")
+    write(tmp_path / "classes.txt", "background\n\nboat\n")
+    assert [one.label for one in find_references(tmp_path).references] == ["boat"]
+
+
+def test_a_mask_with_soft_edges_marks_one_object_whatever_its_brightest_value_is(tmp_path: Path) -> None:
+    write_picture(np.zeros((300, 300, 3), np.uint8), tmp_path / "boat/a.png")
+    rows, columns = np.mgrid[:300, :300]
+    soft = np.clip(330 - 2 * np.hypot(rows - 150, columns - 150), 0, 250).astype(np.uint8)
+    write_picture(soft, tmp_path / "boat/a_mask.png")
+    (reference,) = find_references(tmp_path).references
+    np.testing.assert_array_equal(reference.read_mask(), soft > 125)
+
+
+def test_a_mask_is_one_whatever_the_case_of_its_name(tmp_path: Path) -> None:
+    path = photo(tmp_path / "boat" / "a.JPG")
+    noise = np.random.default_rng(0).integers(0, 40, (40, 60), np.uint8)  # as JPEG leaves it: too many tones for a mask
+    Image.fromarray(np.where(PIXELS, 255 - noise, noise)).save(path.with_name("a_Mask.PNG"))
+    (reference,) = find_references(tmp_path).references
+    np.testing.assert_array_equal(reference.read_mask(), PIXELS)
+
+
+@pytest.mark.parametrize("white", [0, 1])
+def test_the_white_part_of_a_mask_with_a_palette_is_the_object_wherever_white_stands(
+    white: int, tmp_path: Path
+) -> None:
+    photo(tmp_path / "boat/a.jpg")
+    mask = Image.fromarray(np.where(PIXELS, white, 1 - white).astype(np.uint8), "P")
+    mask.putpalette([255, 255, 255, 0, 0, 0] if white == 0 else [0, 0, 0, 255, 255, 255])
+    mask.save(tmp_path / "boat/a_mask.png")
+    (reference,) = find_references(tmp_path).references
+    np.testing.assert_array_equal(reference.read_mask(), PIXELS)
 
 
 def test_a_mask_of_real_numbers_with_nan_marks_one_object(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def find_targets(
     for argument in arguments:
         for path, name in _matching_files(argument):
             if out is None or not real_path(path).is_relative_to(real_path(out)):
-                places.setdefault(os.path.abspath(path), (path, name))
+                places.setdefault(os.path.abspath(path), (path, name))  # noqa: PTH100 (a link is an image of its own)
     found = dict(places.values())
     paths = sorted(found)
     names = dict(zip(paths, unique_names([clean_characters(found[path]) for path in paths]), strict=True))

@@ -78,7 +78,7 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
         references.append(_read_annotation(annotation, category["name"], images[entry["id"]], path))
         shape = json.dumps([annotation.get("segmentation"), annotation.get("bbox")])
         keys.append(f"{references[-1].image} {category['name']} {shape}")
-    for image_id in coco.imgs.keys() - images:  # those in which nothing is annotated may be missing
+    for image_id in coco.imgs.keys() - {one["image_id"] for one in annotations}:  # they may be missing
         with suppress(UserError):
             folder.find_image(coco.imgs[image_id]["file_name"], path.parent)
     return references, keys, {category["name"]: category["id"] for category in coco.dataset.get("categories", [])}

@@ -242,12 +242,12 @@ def read_names(folder: Folder) -> dict[Key, str]:
     Lines of a list count from 0 where the first is the background, otherwise from 1.
     """
     for path in (path for name in NAME_FILES for path in folder.files if path.name.lower() == name):
-        lines = [line.strip() for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
+        lines = [line.strip() for line in read_text(path).splitlines() if not line.startswith("#")]
         rows = read_rows(path) if path.suffix == ".csv" else []
         names: dict[Key, str] = {}
         try:
             if path.name == "labelmap.txt":
-                for line in lines:  # name:color:parts:actions
+                for line in filter(None, lines):  # name:color:parts:actions
                     ((name, red, green, blue),) = re.findall(r"(.+):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)", line)
                     names[int(red), int(green), int(blue)] = name
             elif path.name == "_classes.csv" and len(rows[0]) == 2:
@@ -257,7 +257,7 @@ def read_names(folder: Folder) -> dict[Key, str]:
             elif path.suffix == ".txt":
                 listed = [line for line in lines if line != "__ignore__"]
                 first = 0 if listed and listed[0].lower() in NO_CLASS else 1
-                names = dict(enumerate(listed, start=first))
+                names = {number: name for number, name in enumerate(listed, start=first) if name}
         except (ValueError, IndexError) as error:
             raise UserError(f"{path} does not name classes line by line: {error}") from error
         if names:
