@@ -82,7 +82,7 @@ def test_a_name_with_a_percent_sign_goes_to_label_studio_and_back(photo: Photo, 
     assert (reference.read_mask() == photo.mask).all()
 
 
-@pytest.mark.parametrize("form", ["coco", "labelme", "voc", "yolo"])
+@pytest.mark.parametrize("form", ["coco", "cvat", "labelme", "voc", "yolo"])
 def test_an_image_without_objects_is_written_as_well(form: str, photo: Photo, tmp_path: Path) -> None:
     """Training needs images of the background."""
     class_folder(tmp_path / "refs", photo)

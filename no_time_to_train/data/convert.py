@@ -32,7 +32,7 @@ def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundR
     """
     found = find_references(source)
     files = FORMATS[form](folder, categories_of(found), link)
-    images = {**by_image(found), **dict.fromkeys(found.empty, list[Reference]())}
+    images = by_image(found) | {path: [] for path in found.empty}
     names = image_names(list(images))
     stems = unique_stems(list(names.values()))
     for number, (path, stem) in enumerate(zip(images, stems, strict=True), start=1):

@@ -315,9 +315,8 @@ def _from_array(image: "NDArray[np.generic] | Tensor") -> Image.Image:
 def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
     """The inside of a mask in any form, upright.
 
-    Inside are: the opaque pixels of an image that has transparent ones as well; all entries except the first of an
-    image with a palette; otherwise the pixels brighter than half of the brightest one, so that masks of 0 and 1, of 0
-    and 255, and blurred by JPEG read alike.
+    Inside are: the opaque pixels of an image that has transparent ones as well; all entries but the first of a palette
+    that is not black and white; otherwise the pixels brighter than half of the brightest one.
 
     Returns:
         bool [H, W].

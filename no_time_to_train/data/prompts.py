@@ -73,9 +73,7 @@ def check_pixels(boxes: Iterable[Sequence[float]], path: str | Path) -> None:
     """Check that the boxes of a file, [x, y, w, h] or [x1, y1, x2, y2], are not all shares of the image's sides."""
     values = [value for box in boxes for value in box]
     if any(value % 1 for value in values) and min(values) >= 0 and max(values) <= 1:
-        raise UserError(
-            f"{path}: its boxes are shares of the image, from 0 to 1: multiply them by its width and height"
-        )
+        raise UserError(f"{path}: its boxes are shares of the image, not pixels: multiply them by its width and height")
 
 
 def check_together(mask: object, box: object, points: Sequence[object], negative_points: Sequence[object]) -> None:

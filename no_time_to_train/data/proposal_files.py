@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId, is_number
+from no_time_to_train.data.prompts import check_pixels
 from no_time_to_train.data.rle import annotation_mask, are_coordinates, decode_mask
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.file_hashes import sha256
@@ -63,6 +64,8 @@ class ProposalFile:
                 self.records.setdefault(image, []).append(record)
         if len({"segmentation" in record for chosen in self.records.values() for record in chosen}) > 1:
             raise UserError(f"{self.path}: some proposals have a segmentation and others have none: use two files")
+        plain = [one for chosen in self.records.values() for one in chosen if "segmentation" not in one]
+        check_pixels((one.get("xyxy", one.get("bbox")) for one in plain), self.path)
         for image, chosen in self.records.items():
             self.records[image] = sorted(chosen, key=lambda one: -one["score"])[: self.most]
             for name in _short_names(image):

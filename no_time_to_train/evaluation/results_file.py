@@ -6,6 +6,7 @@ from typing import Any
 from pycocotools.coco import COCO
 
 from no_time_to_train.data.coco import image_ids_of_other_type, is_number
+from no_time_to_train.data.prompts import check_pixels
 from no_time_to_train.data.rle import check_rle, encode_runs, mask_box
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json
@@ -34,6 +35,7 @@ def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:
             _check_record(record, coco)
         except UserError as error:
             raise UserError(f"{path}: record {index} {error}") from error
+    check_pixels((record["bbox"] for record in records), path)
     return records
 
 

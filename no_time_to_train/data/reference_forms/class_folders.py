@@ -69,10 +69,7 @@ def _is_mask(path: Path, stems: set[str], place: Path) -> bool:
 
 def is_cut_out(path: Path) -> bool:
     """Whether an image has transparent pixels."""
-    image = open_image(path)
-    if not image.has_transparency_data:
-        return False
-    is_transparent = np.asarray(image.convert("RGBA"))[..., 3] < 128
-    if is_transparent.all():
+    alpha = np.asarray(open_image(path).convert("RGBA"))[..., 3]
+    if alpha.max() < 128:
         raise UserError(f"{path} is a cut-out without an opaque pixel: cut the object out again, or remove it")
-    return bool(is_transparent.any())
+    return bool(alpha.min() < 128)

@@ -1,7 +1,6 @@
 """COCO: one JSON file for all images, with polygons, RLE, or boxes only."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,7 @@ def is_form_of(content: Any) -> bool:
 
 
 def read_all(paths: list[Path], folder: Folder) -> tuple[list[Reference], dict[str, int]]:
-    """The annotations of some files, and the ids of their categories.
-
-    An annotation that several files repeat, as ``instances_`` and ``person_keypoints_`` do, counts once.
+    """The annotations of some files, each once if they repeat it, and the ids of their categories.
 
     Returns:
         The references; and the ids in the files' order, or numbers from 1 where the files disagree.
@@ -78,9 +75,8 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
         references.append(_read_annotation(annotation, category["name"], images[entry["id"]], path))
         shape = json.dumps([annotation.get("segmentation"), annotation.get("bbox")])
         keys.append(f"{references[-1].image} {category['name']} {shape}")
-    for image_id in coco.imgs.keys() - {one["image_id"] for one in annotations}:  # they may be missing
-        with suppress(UserError):
-            folder.find_image(coco.imgs[image_id]["file_name"], path.parent)
+    for image_id in coco.imgs.keys() - {one["image_id"] for one in annotations}:
+        folder.use_if_there(coco.imgs[image_id]["file_name"], path)
     return references, keys, {category["name"]: category["id"] for category in coco.dataset.get("categories", [])}
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ class Folder:
         image = self._finders[folder].find(str(name or ""))
         self.use(image)
         return image
+
+    def use_if_there(self, name: object, path: Path) -> None:
+        """Note an image that an annotation file names, but marks no object in: it may be missing."""
+        with suppress(UserError):
+            self.find_image(name, path.parent)
 
     def canvas(self, name: object, path: Path, height: Any = None, width: Any = None) -> Canvas:
         """The canvas of an image that an annotation file names, with the size that it states."""

@@ -100,8 +100,8 @@ def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
 
 
 def _is_darwin(content: Any) -> bool:
-    is_first = _has(content, image=dict) and "file_name" not in content["image"]  # as in SA-1B
-    return _has(content, annotations=list) and (is_first or _has(content, item=dict))
+    image = content.get("item") or content.get("image") if _has(content, annotations=list) else None
+    return isinstance(image, dict) and "file_name" not in image  # as SA-1B has
 
 
 def _layer_masks(layer: dict[str, Any], canvas: Canvas) -> dict[str, NDArray[np.bool_]]:
@@ -119,10 +119,12 @@ def _read_datumaro(path: Path, content: Any, folder: Folder) -> list[Reference]:
     references = []
     for item in content["items"]:
         annotations = item.get("annotations") or []
-        if not annotations:
-            continue
         image = item.get("image") or item.get("media") or {}
-        canvas = folder.canvas(image.get("path") or item["id"], path, *(image.get("size") or ()))
+        name = image.get("path") or item["id"]
+        if not annotations:
+            folder.use_if_there(name, path)
+            continue
+        canvas = folder.canvas(name, path, *(image.get("size") or ()))
         masked: Any = {one.get("group") for one in annotations if one.get("type") in ("polygon", "mask")} - {0, None}
         read_shape = partial(_read_datumaro_shape, labels, canvas, masked)
         noun = f"{item['id']}: annotation"
@@ -154,9 +156,10 @@ def _read_createml(path: Path, content: Any, folder: Folder) -> list[Reference]:
     """One file for all images. Coordinates are the center and the sides of boxes."""
     references = []
     for entry in content:
-        if not entry.get("annotations"):
-            continue
         name = entry.get("image") or entry.get("imagefilename")
+        if not entry.get("annotations"):
+            folder.use_if_there(name, path)
+            continue
         read_box = partial(_read_createml_box, folder.canvas(name, path))
         references += folder.read_shapes(path, entry["annotations"], read_box, f"{name}: annotation")
     return references

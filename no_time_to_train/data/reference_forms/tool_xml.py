@@ -26,9 +26,10 @@ def read_cvat(path: Path, element: Element, folder: Folder) -> list[Reference]:
         raise UserError(f"{path} looks like 'CVAT for video': export 'CVAT for images 1.1' or 'COCO 1.0' instead")
     references = []
     for image in element.findall("image"):
-        if not len(image):
-            continue
         name = f"{image.get('subset') or ''}/{image.get('name') or ''}".lstrip("/")
+        if not len(image):
+            folder.use_if_there(name, path)
+            continue
         read_shape = partial(_read_cvat_shape, folder.canvas(name, path, image.get("height"), image.get("width")))
         references += folder.read_shapes(path, image, read_shape, f"{name}: shape", lambda shape: shape.get("group_id"))
     return references
