@@ -90,6 +90,8 @@ class Frames:
             if is_video(self.path):
                 stated = open_video(self.path).get(cv2.CAP_PROP_FPS)
                 self.rate = (stated if 0.01 <= stated <= 240 else fps) / every
+            elif not self.path.is_dir():
+                raise UserError(f"--images {source} is one image: give a video, or a folder with its frames as images")
             else:
                 self._check_order()
                 self.targets, self.count = islice(self.targets, 0, None, every), -(-self.count // every)
