@@ -65,7 +65,7 @@ class ProposalFile:
         if len({"segmentation" in record for chosen in self.records.values() for record in chosen}) > 1:
             raise UserError(f"{self.path}: some proposals have a segmentation and others have none: use two files")
         plain = [one for chosen in self.records.values() for one in chosen if "segmentation" not in one]
-        check_pixels((one.get("xyxy", one.get("bbox")) for one in plain), self.path)
+        check_pixels((_corners(one).tolist() for one in plain), self.path)
         for image, chosen in self.records.items():
             self.records[image] = sorted(chosen, key=lambda one: -one["score"])[: self.most]
             for name in _short_names(image):

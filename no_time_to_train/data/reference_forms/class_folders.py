@@ -69,7 +69,10 @@ def _is_mask(path: Path, stems: set[str], place: Path) -> bool:
 
 def is_cut_out(path: Path) -> bool:
     """Whether an image has transparent pixels."""
-    alpha = np.asarray(open_image(path).convert("RGBA"))[..., 3]
+    image = open_image(path)
+    if not image.has_transparency_data:
+        return False
+    alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.max() < 128:
         raise UserError(f"{path} is a cut-out without an opaque pixel: cut the object out again, or remove it")
     return bool(alpha.min() < 128)

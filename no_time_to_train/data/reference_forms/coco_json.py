@@ -75,8 +75,8 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
         references.append(_read_annotation(annotation, category["name"], images[entry["id"]], path))
         shape = json.dumps([annotation.get("segmentation"), annotation.get("bbox")])
         keys.append(f"{references[-1].image} {category['name']} {shape}")
-    for image_id in coco.imgs.keys() - {one["image_id"] for one in annotations}:
-        folder.use_if_there(coco.imgs[image_id]["file_name"], path)
+    for image_id, entry in coco.imgs.items():
+        folder.is_empty(coco.imgToAnns[image_id], entry["file_name"], path)
     return references, keys, {category["name"]: category["id"] for category in coco.dataset.get("categories", [])}
 
 

@@ -84,10 +84,12 @@ class Folder:
         self.use(image)
         return image
 
-    def use_if_there(self, name: object, path: Path) -> None:
-        """Note an image that an annotation file names, but marks no object in: it may be missing."""
-        with suppress(UserError):
-            self.find_image(name, path.parent)
+    def is_empty(self, shapes: Any, name: object, path: Path) -> bool:
+        """Whether an annotation file has no shapes for an image, which is noted then, and may be missing."""
+        if not len(shapes):
+            with suppress(UserError):
+                self.find_image(name, path.parent)
+        return not len(shapes)
 
     def canvas(self, name: object, path: Path, height: Any = None, width: Any = None) -> Canvas:
         """The canvas of an image that an annotation file names, with the size that it states."""

@@ -121,8 +121,7 @@ def _read_datumaro(path: Path, content: Any, folder: Folder) -> list[Reference]:
         annotations = item.get("annotations") or []
         image = item.get("image") or item.get("media") or {}
         name = image.get("path") or item["id"]
-        if not annotations:
-            folder.use_if_there(name, path)
+        if folder.is_empty(annotations, name, path):
             continue
         canvas = folder.canvas(name, path, *(image.get("size") or ()))
         masked: Any = {one.get("group") for one in annotations if one.get("type") in ("polygon", "mask")} - {0, None}
@@ -157,8 +156,7 @@ def _read_createml(path: Path, content: Any, folder: Folder) -> list[Reference]:
     references = []
     for entry in content:
         name = entry.get("image") or entry.get("imagefilename")
-        if not entry.get("annotations"):
-            folder.use_if_there(name, path)
+        if folder.is_empty(entry["annotations"], name, path):
             continue
         read_box = partial(_read_createml_box, folder.canvas(name, path))
         references += folder.read_shapes(path, entry["annotations"], read_box, f"{name}: annotation")

@@ -27,8 +27,7 @@ def read_cvat(path: Path, element: Element, folder: Folder) -> list[Reference]:
     references = []
     for image in element.findall("image"):
         name = f"{image.get('subset') or ''}/{image.get('name') or ''}".lstrip("/")
-        if not len(image):
-            folder.use_if_there(name, path)
+        if folder.is_empty(image, name, path):
             continue
         read_shape = partial(_read_cvat_shape, folder.canvas(name, path, image.get("height"), image.get("width")))
         references += folder.read_shapes(path, image, read_shape, f"{name}: shape", lambda shape: shape.get("group_id"))

@@ -62,9 +62,7 @@ def _read(path: Path, files: list[tuple[str, list[Region]]], folder: Folder) -> 
     key = _class_attribute([attributes for _, regions in files for _, attributes in regions], path)
     references = []
     for name, regions in files:
-        if not regions:
-            folder.use_if_there(name, path)
-        else:
+        if not folder.is_empty(regions, name, path):
             read_region = partial(_read_region, key, folder.canvas(name, path))
             references += folder.read_shapes(path, regions, read_region, f"{name}: region")
     return references
