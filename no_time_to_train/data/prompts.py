@@ -62,6 +62,7 @@ def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, flo
         raise UserError(f"box {box!r} is not x1, y1, x2, y2: give four numbers in pixels")
     x1, y1, x2, y2 = numbers
     text = f"box {join_numbers(numbers)} (x1,y1,x2,y2)"
+    check_pixels([numbers], text)
     if x1 >= x2 or y1 >= y2:
         raise UserError(f"{text} ends before it begins: x2 must be above x1, and y2 above y1")
     if not (max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):
@@ -69,11 +70,11 @@ def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, flo
     return x1, y1, x2, y2
 
 
-def check_pixels(boxes: Iterable[Sequence[float]], path: str | Path) -> None:
-    """Check that the boxes of a file, [x, y, w, h] or [x1, y1, x2, y2], are not all shares of the image's sides."""
+def check_pixels(boxes: Iterable[Sequence[float]], where: str | Path) -> None:
+    """Check that some boxes, [x, y, w, h] or [x1, y1, x2, y2], are not all shares of the image's sides."""
     values = [value for box in boxes for value in box]
     if any(value % 1 for value in values) and min(values) >= 0 and max(values) <= 1:
-        raise UserError(f"{path}: its boxes are shares of the image, not pixels: multiply them by its width and height")
+        raise UserError(f"{where}: boxes are in pixels, not shares of the image: multiply by its width and height")
 
 
 def check_together(mask: object, box: object, points: Sequence[object], negative_points: Sequence[object]) -> None:
