@@ -99,7 +99,8 @@ def _load(image: Image.Image) -> Image.Image:
     """Decode the pixels of an image. Colors of 16 bits keep their brightest bits, where PIL keeps the upper eight."""
     kinds = str([part[3] for part in getattr(image, "tile", [])])  # ";16" of PNG and TIFF, 65535 of PPM
     tags = getattr(image, "tag_v2", {})  # of a TIFF
-    if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and (tags[ExifTags.Base.BitsPerSample] + (8,))[1] > 8:
+    bits = tags.get(ExifTags.Base.BitsPerSample, ())
+    if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and max(bits[1:], default=8) > 8:
         raise OSError("its colors of 16 bits are in planes, which is not read: save them pixel by pixel")
     if not image.mode.startswith("RGB") or not (";16" in kinds or "65535" in kinds):
         image.load()
