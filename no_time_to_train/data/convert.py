@@ -36,7 +36,7 @@ def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundR
     names = image_names(list(images))
     stems = unique_stems(list(names.values()))
     for number, (path, stem) in enumerate(zip(images, stems, strict=True), start=1):
-        height, width = size_of(images[path]) if images[path] else shown_size(path)
+        height, width = size_of(path, images[path])
         objects = list(labeled_objects(images[path], height, width))
         files.add(LabeledImage(names[path], stem, path, number, height, width), objects)
     files.finish()
@@ -78,7 +78,7 @@ def read_ground_truth(path: Path, results: Path) -> Any:
         if entry is None:
             missing.append(image.name)
             continue
-        for one in labeled_objects(references, *size_of(references)):
+        for one in labeled_objects(references, *size_of(image, references)):
             if one.label not in ids:
                 ids[one.label] = free_id(ids.values())
             number = len(annotations) + 1
@@ -143,17 +143,14 @@ def labeled_objects(references: list[Reference], height: int, width: int) -> Ite
         yield LabeledObject(reference.label, box, mask)
 
 
-def size_of(references: list[Reference]) -> tuple[int, int]:
-    """The height and width in pixels of the image of some references, as their annotations see it."""
+def size_of(image: Path, references: list[Reference]) -> tuple[int, int]:
+    """The height and width in pixels of an image, as its annotations see it."""
     for reference in references:
         if reference.size is not None:
             return reference.size
         if isinstance(reference.mask, Path):  # its header is enough: the pixels are read once, where they are written
             return shown_size(reference.mask)
-        if isinstance(reference.mask, dict):
-            height, width = reference.mask["size"]
-            return height, width
-    return shown_size(references[0].image)
+    return shown_size(image)
 
 
 def image_names(images: list[Path]) -> dict[Path, str]:
