@@ -98,7 +98,7 @@ def test_an_image_without_objects_is_written_as_well(form: str, photo: Photo, tm
         assert len(found.references) == 1
 
 
-def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_scored_and_empty_ones_are_said(
+def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_scored_and_what_others_lack_is_said(
     photo: Photo, tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:
     results = results_of(tmp_path / "out", photo)
@@ -113,6 +113,10 @@ def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_s
     results.write_text("[]")
     main(["evaluate", "--gt", str(tmp_path / "coco/annotations.json"), "--results", str(results)])
     assert "holds no detection" in capsys.readouterr().err
+    boxes = [{key: one[key] for key in ("image_id", "category_id", "bbox")} for one in truth["annotations"]]
+    results.write_text(json.dumps([{**one, "score": 1} for one in boxes]))
+    main(["evaluate", "--gt", str(tmp_path / "coco/annotations.json"), "--results", str(results)])
+    assert "holds boxes only: masks are not scored" in capsys.readouterr().err
 
 
 def test_a_missing_target_is_skipped_and_named(
