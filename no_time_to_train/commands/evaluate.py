@@ -81,14 +81,11 @@ def evaluate(
         coco = read_ground_truth(gt, results)
         categories = select_categories(coco, gt, split, cat_names)
         found = read_results(results, coco)
-        has_masks = [
-            any(one.get("segmentation") for one in records) for records in (coco.dataset["annotations"], found)
-        ]
+        truth = coco.dataset["annotations"]
+        has_masks = [any(one.get("segmentation") for one in records) for records in (truth, found)]
         if not found:
             warnings.warn(f"{results} holds no detection", UserNotice, stacklevel=2)
-        elif any(one.get("segmentation") for one in coco.dataset["annotations"]) and not any(
-            "segmentation" in one for one in found
-        ):
+        elif has_masks == [True, False]:
             warnings.warn(f"{results} holds boxes only: masks are not scored", UserNotice, stacklevel=2)
         metrics, tables = evaluation.evaluate(coco, found, categories, protocol, semantic_threshold, errors)
         if not metrics:
