@@ -1,7 +1,6 @@
 """VGG Image Annotator (VIA) 1 and 2, and makesense's "VGG JSON": regions as JSON, a project, or CSV."""
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,10 @@ def _class_attribute(regions: list[dict[str, Any]], path: Path) -> str:
 def _read_region(key: str, canvas: Canvas, region: Region) -> Reference | str | None:
     """The reference that a region marks, or the kind of a region that marks no area."""
     shape, attributes = region
-    label = next(_values(attributes.get(key)), "")
+    value = attributes.get(key)
+    if isinstance(value, dict):  # the boxes of it that are ticked
+        value = next((name for name, is_ticked in value.items() if is_ticked), None)
+    label = "" if value is None else str(value).strip()
     if not label:
         return "without a class"
     kind = shape["name"]
@@ -98,11 +100,3 @@ def _read_region(key: str, canvas: Canvas, region: Region) -> Reference | str | 
     if kind == "point":
         return canvas.points(label, [shape["cx"], shape["cy"]])
     return str(kind)
-
-
-def _values(value: Any) -> Iterator[str]:
-    """The values of an attribute: its text, or the boxes of it that are ticked."""
-    if isinstance(value, dict):
-        yield from (name for name, ticked in value.items() if ticked)
-    elif value not in (None, ""):
-        yield str(value).strip()
