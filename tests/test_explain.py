@@ -11,8 +11,6 @@ from pycocotools.cocoeval import COCOeval
 from torch.nn import functional as F
 from torchvision.ops import masks_to_boxes
 
-from no_time_to_train.analysis.explain import Finding, MissedObjects, explain_objects, overlap, wider_settings
-from no_time_to_train.analysis.trace import trace
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.evaluation.error_analysis import find_matches
@@ -23,7 +21,15 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
+from no_time_to_train_extras.missed_objects.explain import (
+    Finding,
+    MissedObjects,
+    explain_objects,
+    overlap,
+    wider_settings,
+)
 from no_time_to_train_extras.missed_objects.miss_costs import miss_costs
+from no_time_to_train_extras.missed_objects.trace import trace
 from tests.evaluation.records import annotation, average_precision, detection
 
 SIDE = 64

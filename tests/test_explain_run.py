@@ -13,7 +13,6 @@ import pytest
 from pycocotools.cocoeval import COCOeval
 
 from no_time_to_train import UserError
-from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.benchmarks.own_data_set import run_stages
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
@@ -21,6 +20,7 @@ from no_time_to_train.demo.run_demo import annotation_files, write_inputs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.pipeline.explain_image import explain_image
+from no_time_to_train_extras.missed_objects.explain import REASONS
 from no_time_to_train_extras.missed_objects.explain_run import Rerun
 from tests.conftest import Capture, Patch, Refusal, nano_segmenter
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from no_time_to_train.analysis.explain import Finding, explain_image
 from no_time_to_train.analysis.reference_report import ReferenceReport
 from no_time_to_train.api.class_thresholds import (
     USUAL_THRESHOLD,
@@ -53,6 +52,7 @@ from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choic
 
 if TYPE_CHECKING:
     from no_time_to_train_extras.class_names.second_cue import Names
+    from no_time_to_train_extras.missed_objects.explain import Finding
     from no_time_to_train_extras.video.track_frames import TrackedFrame, Video
 
 
@@ -628,6 +628,8 @@ class ReferenceSegmenter:
         Returns:
             For each object, why it is missed, or None where it is found. Objects and instances are matched as by COCO.
         """
+        from no_time_to_train_extras.missed_objects.explain import explain_image
+
         check_number("iou", iou, Fraction)
         masks = [(check_label(label), as_mask(mask)) for label, mask in check_rows("truth", truth, "label, mask")]
         proposals = self.propose(image)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 
-from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.data.datasets import read_listed_image
 from no_time_to_train.data.rle import annotation_mask, decode_mask
 from no_time_to_train.evaluation.coco_ap import Record, Records
 from no_time_to_train.visual.drawing import draw_outlines, outlines
 from no_time_to_train.visual.html import jpeg_base64, write_page
+from no_time_to_train_extras.missed_objects.explain import REASONS
 
 #: Pictures of each reason at most, the largest objects first.
 PICTURES = 24

@@ -18,7 +18,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
-from no_time_to_train.analysis.explain import Finding, MissedObjects, explain_objects, wider_settings, with_settings
 from no_time_to_train.config import OUR_NAMES, PRECISIONS, DatasetCfgs, ModelCfg, renamed
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.datasets import BadImage, loaded
@@ -37,6 +36,13 @@ from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, s
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.pipeline.stage import RunCfg
+from no_time_to_train_extras.missed_objects.explain import (
+    Finding,
+    MissedObjects,
+    explain_objects,
+    wider_settings,
+    with_settings,
+)
 from no_time_to_train_extras.missed_objects.explain_page import write_explain_page
 from no_time_to_train_extras.missed_objects.miss_costs import cost_table, miss_costs
 

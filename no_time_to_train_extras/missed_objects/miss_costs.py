@@ -9,9 +9,9 @@ none no longer counts. Gains do not add up, because AP is not linear.
 from collections import Counter
 from typing import Any
 
-from no_time_to_train.analysis.explain import REASONS
 from no_time_to_train.evaluation.error_analysis import Matches, assign_kinds, corrected_ap
 from no_time_to_train.visual.html import render_text
+from no_time_to_train_extras.missed_objects.explain import REASONS
 
 #: Reasons that every table shows. Others are shown where an object has them.
 ALWAYS = ("never_proposed", "predicted_iou", "class", "score", "suppressed", "merged", "limit")

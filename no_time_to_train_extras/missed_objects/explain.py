@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
-from no_time_to_train.analysis.trace import Trace, trace
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.rle import coco_object, encode_mask
@@ -36,6 +35,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter, score
 from no_time_to_train.method.settings import Settings
+from no_time_to_train_extras.missed_objects.trace import Trace, trace
 
 #: Pixels of masks, one byte each, that exist at once while they are compared with objects.
 PIXELS_AT_ONCE = 2**26
