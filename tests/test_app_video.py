@@ -17,8 +17,9 @@ from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.pipeline.journal import journal_folder
-from no_time_to_train_extras.app.photos import find_photos
+from no_time_to_train_extras.app.photos import Thumbnails, find_photos
 from no_time_to_train_extras.app.video_frames import NEAR, Video
+from no_time_to_train_extras.app.video_view import scene_video
 from no_time_to_train_extras.app.workspace import Workspace, same_memory
 from no_time_to_train_extras.video.moving_scenes import RATE, Clip, draw_clip
 from tests.conftest import Patch
@@ -170,6 +171,25 @@ def test_a_broken_video_and_one_that_changes_are_named_in_one_line(start: Start,
     write_video(folder / "clip.avi", clip.frames[::-1, ..., ::-1], RATE)
     assert tracked(workspace) is None
     assert workspace.tracking.problems["clip"] == "video clip.avi has changed: start the app again"
+
+
+def test_tracks_of_a_video_that_was_replaced_are_not_shown_over_the_new_one(
+    start: Start, clip: Clip, folder: Path, tmp_path: Path
+) -> None:
+    workspace = start()
+    show(workspace, clip, 0)
+    video, thumbnails = workspace.videos.all["clip"], Thumbnails(tmp_path / "thumbnails", workspace.photos)
+    name = f"clip/{next(iter(tracked(workspace).masks)):06d}.jpg"
+    video.path.touch()
+
+    def shown() -> tuple[bool, bool, str]:
+        scene = scene_video(workspace, thumbnails, name)
+        assert scene is not None
+        return bool(scene["outlines"]), scene["found"], scene["problem"]
+
+    assert shown() == (True, True, "")
+    write_video(folder / "clip.avi", clip.frames[::-1, ..., ::-1], RATE)
+    assert shown() == (False, False, "video clip.avi has changed: start the app again")
 
 
 def test_an_app_that_cannot_reach_itself_says_so_in_one_line(start: Start, tmp_path: Path, monkeypatch: Patch) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.file_hashes import FileState, state_of
 from no_time_to_train_extras.app.search import Photo, identity
 
 #: Frames that are decoded one after the other rather than looked for in the file.
@@ -44,6 +46,16 @@ class Video:
         self._lock, self._steady = Lock(), True
         self._capture: cv2.VideoCapture | None = None
         self._next = 0
+        self._state: FileState | None = None
+        self._changed = False
+
+    @property
+    def changed(self) -> str:
+        """That the file is another one than the one that was read, in one line; empty where it is the same, or gone."""
+        with suppress(OSError, UserError):
+            if self.content and not self._changed and (state := state_of(self.path)) != self._state:
+                self._state, self._changed = state, identity(self.path, self.name) != self.content
+        return f"video {self.name} has changed: start the app again" if self._changed else ""
 
     def read_times(self) -> None:
         """Read the file once from the beginning to the end."""

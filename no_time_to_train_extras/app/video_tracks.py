@@ -18,7 +18,7 @@ from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.pipeline.segment_images import depends_on
 from no_time_to_train.visual.drawing import PALETTE
-from no_time_to_train_extras.app.search import PAUSE, identity
+from no_time_to_train_extras.app.search import PAUSE
 from no_time_to_train_extras.app.video_frames import Video
 from no_time_to_train_extras.video.filmstrips import color_of
 from no_time_to_train_extras.video.frames import Frames
@@ -129,7 +129,9 @@ class Tracking:
             self._thread.join(PAUSE)
 
     def tracks(self, video: Video) -> Tracks | None:
-        """The tracks in a video that was read; None where none were looked for."""
+        """The tracks in a video that was read; None where none were looked for, or the video is another one by now."""
+        if video.changed:
+            return None
         if video.content and video.stem not in self._found:
             folders = filter(is_finished, self._place(video).parent.glob(f"{self._place(video).name}-*"))
             newest = max(folders, key=lambda one: one.stat().st_mtime, default=None)
@@ -147,8 +149,8 @@ class Tracking:
     def _track(self, video: Video, segmenter: ReferenceSegmenter, lowest: Mapping[str, float], every: int) -> None:
         """Find the tracks in a video."""
         try:
-            if identity(video.path, video.name) != video.content:
-                raise UserError(f"video {video.name} has changed: start the app again")
+            if video.changed:
+                raise UserError(video.changed)
             known = json.dumps([depends_on(segmenter), dict(lowest), every])
             place = self._place(video)
             folder = place.with_name(f"{place.name}-{hashlib.sha256(known.encode()).hexdigest()[:8]}")
