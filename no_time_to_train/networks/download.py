@@ -15,6 +15,7 @@ from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from io import BufferedReader, RawIOBase
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import FTPHandler, HTTPHandler, HTTPSHandler, Request, build_opener
@@ -304,7 +305,11 @@ def _network(url: str) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"cannot download {url}: {error}") from error
     except (OSError, HTTPException) as error:
-        raise _Interrupted(f"the connection failed ({getattr(error, 'reason', None) or error!r})") from error
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, SSLCertVerificationError):  # it is not another one at the next try
+            advice = "is the clock right, and does SSL_CERT_FILE name the authority of a proxy of yours?"
+            raise UserError(f"cannot download {url}: {reason.verify_message}; {advice}") from error
+        raise _Interrupted(f"the connection failed ({reason!r})") from error
     except ValueError as error:
         raise UserError(f"cannot download {url}: the address is not valid ({one_line(error)})") from error
 

@@ -2,7 +2,11 @@
 
 import os
 import re
+import shutil
 import socket
+import ssl
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -190,6 +194,35 @@ def test_a_redirect_to_ftp_asks_no_ftp_server(answers: Answers, tmp_path: Path) 
             fetch(answers, tmp_path / "file")
         with pytest.raises(BlockingIOError):
             ftp.accept()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
+def test_a_server_whose_certificate_is_not_trusted_is_asked_once_and_sent_nothing(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = ["-subj", "/CN=me", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names], check=True, capture_output=True)
+    context, asked = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), []
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                asked.append(client)
+                with suppress(OSError), client, context.wrap_socket(client, server_side=True) as connection:
+                    asked.append(connection.recv(1))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(UserError, match="certificate; is the clock right"):
+            fetch_file(f"https://127.0.0.1:{server.getsockname()[1]}/x", tmp_path / "new" / "x", check, "the file")
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert len(asked) == 1
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_checkpoint_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
