@@ -31,7 +31,17 @@ from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.settings import CONTEXT_RATIO
 from no_time_to_train.networks.registry import default_context_ratio
 from tests.attacks.test_cases import cases_in, says
-from tests.conftest import DATA, Arguments, Capture, Checkpoints, Patch, Photo, assert_same_results, results
+from tests.conftest import (
+    DATA,
+    Arguments,
+    Capture,
+    Checkpoints,
+    Patch,
+    Photo,
+    assert_same_results,
+    nano_segmenter,
+    results,
+)
 
 COARSE = Settings(points_per_side=8)
 
@@ -405,3 +415,19 @@ def test_the_segmenter_describes_itself(segmenter: ReferenceSegmenter, photo: Ph
     assert repr(segmenter) == "ReferenceSegmenter(sam2='sam2_nano', dinov2='dinov2_nano', device='cpu', memory=None)"
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     assert repr(segmenter).endswith("memory=MemoryBank({thing: 1}))")
+
+
+def test_networks_are_neither_built_nor_run_where_a_program_has_chosen_another_default_type(
+    segmenter: ReferenceSegmenter, photo: Photo
+) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        for call in (
+            nano_segmenter,
+            lambda: segmenter.add_reference("thing", photo.path, photo.mask),
+            lambda: segmenter.propose(photo.path),
+        ):
+            with pytest.raises(UserError, match=r"default type is torch.float64: call torch.set_default_dtype\("):
+                call()
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -40,6 +40,7 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
 
     It holds for the thread that enters it, but tf32 for the whole process.
     """
+    check_default_type()
     before = torch.get_float32_matmul_precision() if precision == "tf32" else None
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         try:
@@ -51,8 +52,15 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
                 torch.set_float32_matmul_precision(before)
 
 
+def check_default_type() -> None:
+    """Refuse to compute where a program has chosen another type for torch's new tensors, of which SAM 2 makes some."""
+    if (found := torch.get_default_dtype()) != torch.float32:
+        raise UserError(f"torch's default type is {found}: call torch.set_default_dtype(torch.float32) first")
+
+
 def check_precision(precision: Precision, device: torch.device) -> None:
     """Refuse tf32 where the device lacks it, and say where bfloat16 is slow."""
+    check_default_type()
     if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         needed = f"an NVIDIA GPU of compute capability 8.0 or more, which {device} is not"
         raise UserError(f"precision tf32 needs {needed}: choose float32 or bfloat16")
