@@ -618,6 +618,15 @@ def test_sam_2_encodes_each_frame_once_when_masks_are_carried(monkeypatch: Patch
     assert len(encoded) == len(found) == 4
 
 
+def test_frames_of_python_whose_time_goes_back_are_refused() -> None:
+    clip = draw_clip(np.random.default_rng(777), NOVEL_CLASSES, frames=1)
+    segmenter = nano_segmenter(4, prompts="guided")
+    segmenter.add_reference("it", clip.frames[0], mask=clip.masks[0, 0])
+    frames = segmenter.track(((seconds, clip.frames[0]) for seconds in (0, 1, 0.5)), threshold=0.1)
+    with pytest.raises(UserError, match=r"a frame of 0\.5 s comes after one of 1"):
+        list(frames)
+
+
 def test_python_gives_the_objects_of_each_frame_with_their_identities() -> None:
     clip = draw_clip(np.random.default_rng(777), NOVEL_CLASSES, frames=5)
     segmenter = nano_segmenter(prompts="guided")

@@ -19,6 +19,7 @@ from scipy.spatial.distance import cdist
 from torch.nn import functional as F
 
 from no_time_to_train.data.rle import decode_crop, encode_crop
+from no_time_to_train.errors import UserError
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.ranges import Fraction, Positive, Range, check_fields
@@ -179,6 +180,8 @@ class Tracker:
         Returns:
             int64 [n], the id of each instance's track; 0 where it has none (yet). An id is never used again.
         """
+        if self.tracks and seconds < self.seconds:
+            raise UserError(f"a frame of {seconds} s comes after one of {self.seconds} s: sort them by their time")
         settings = self.settings
         kept = torch.nonzero(detections.scores >= settings.least_score)[:, 0]
         ids, detections = np.zeros(len(detections), np.int64), detections[kept]
