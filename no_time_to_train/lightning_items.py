@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
 import time
@@ -271,13 +272,19 @@ class ItemLoader(DataLoader[Any]):
             num_workers=workers,
             collate_fn=packed,
             timeout=timeout,
-            worker_init_fn=end_with_parent,
+            worker_init_fn=begin_loading,
         )
         self.failures = failures
 
     def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]  # torch declares its own iterator's class
         with self.failures():
             yield from super().__iter__()
+
+
+def begin_loading(_: int) -> None:
+    """Begin as a process that loads items: it ends with the one that started it, and not by itself at a Ctrl-C."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else it waits until somebody takes what it has loaded
 
 
 def packed(batch: list[Any]) -> bytes:

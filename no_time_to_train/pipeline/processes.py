@@ -73,7 +73,7 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in numbers)
 
 
-def end_with_parent(_: int = 0) -> None:
+def end_with_parent() -> None:
     """Have this process killed when the one that started it ends. Other systems than Linux wait until it notices."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, KILL)

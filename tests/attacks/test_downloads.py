@@ -200,7 +200,9 @@ def test_a_redirect_to_ftp_asks_no_ftp_server(answers: Answers, tmp_path: Path) 
 def test_a_server_whose_certificate_is_not_trusted_is_asked_once_and_sent_nothing(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     names = ["-subj", "/CN=me", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names], check=True, capture_output=True)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names], check=True, capture_output=True
+    )
     context, asked = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), []
     context.load_cert_chain(certificate, key)
     with socket.create_server(("127.0.0.1", 0)) as server:

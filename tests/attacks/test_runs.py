@@ -274,17 +274,17 @@ class TestCache:
 
 
 class Squares(Dataset[Any]):
-    """Images of 12 MB, or a process that is killed while it loads."""
+    """Images of 12 MB; the process that loads one gets a signal."""
 
-    def __init__(self, killed: bool = False) -> None:
-        self.killed = killed
+    def __init__(self, sent: int = 0) -> None:
+        self.sent = sent
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        if self.killed:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.sent:
+            os.kill(os.getpid(), self.sent)
         return torch.full((3, 1024, 1024), float(index))
 
 
@@ -305,12 +305,18 @@ def test_images_are_loaded_with_a_shared_memory_that_is_smaller_than_one() -> No
 
 def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monkeypatch: Patch) -> None:
     monkeypatch.setattr(lightning_items, "LOADING_TIMEOUT", 3)
-    loader = ItemLoader(nullcontext, Squares(killed=True), SequentialSampler(Squares()), workers=1)
+    loader = ItemLoader(nullcontext, Squares(signal.SIGKILL), SequentialSampler(Squares()), workers=1)
     with pytest.raises(RuntimeError) as caught:
         list(loader)
     reason = reason_of(caught.value)
     assert "a process that loads images was killed" in reason
     assert "data_load_cfgs.workers" in reason
+
+
+def test_a_loading_process_leaves_ctrl_c_to_the_one_that_started_it(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(lightning_items, "LOADING_TIMEOUT", 20)
+    loader = ItemLoader(nullcontext, Squares(signal.SIGINT), SequentialSampler(Squares()), workers=1)
+    assert len(list(loader)) == len(Squares())
 
 
 def test_images_as_integers_give_the_same_floats() -> None:
