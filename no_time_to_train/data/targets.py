@@ -30,6 +30,9 @@ VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg
 UNCERTAIN = 0.02
 
 
+#: Files by which a folder below that of the photos is known as results of ``segment`` or ``track``.
+RESULTS = {"results.json", "images.json", "run.json"}
+
 #: What is said of images whose names have no ending.
 UNNAMED = "left out, because the name has no ending such as .jpg"
 
@@ -181,14 +184,22 @@ def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> 
 
 
 def _files_in(folder: Path, argument: str) -> Iterator[Path]:
-    """The files in a folder and its subfolders, without hidden ones. Links to folders are named, and not followed."""
+    """The files in a folder and its subfolders, without hidden ones. Links and folders of results are named only."""
     left: list[str] = []
     for parent, subfolders, names in os.walk(folder, onerror=lambda e: left.append(f"{e.filename} ({e.strerror})")):
+        if RESULTS.issubset(names) and Path(parent) != folder:
+            left.append(f"{parent} (results)")
+            subfolders.clear()
+            continue
+        if RESULTS.issubset(names) and Path(parent) != folder:
+            left.append(f"{parent} (results)")
+            subfolders.clear()
+            continue
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         left.extend(f"{path} (a link)" for path in map(Path(parent).joinpath, subfolders) if path.is_symlink())
         yield from (Path(parent, name) for name in names if not name.startswith("."))
     if left:
-        what = f"{plural(len(left), 'folder')} left out: {first_of(left)}; give what links lead to, too"
+        what = f"{plural(len(left), 'folder')} left out: {first_of(left)}; give those that you want, too"
         warnings.warn(f"--images {argument}: {what}", UserNotice, stacklevel=2)
 
 

@@ -193,8 +193,20 @@ def test_links_to_folders_that_are_not_searched_are_named(tmp_path: Path) -> Non
         (tmp_path / name).symlink_to(tmp_path / "cat")
     with pytest.warns(UserNotice, match=r"2 links to folders left out: \S*refs/cat, \S*refs/dog; copy"):
         assert [one.label for one in find_references(tmp_path / "refs").references] == ["cup"]
-    with pytest.warns(UserNotice, match=r"1 folder left out: \S*photos/cat \(a link\); give what links lead to, too"):
+    with pytest.warns(UserNotice, match=r"1 folder left out: \S*photos/cat \(a link\); give those that you want, too"):
         assert find_targets([str(tmp_path / "photos")], every=1).count == 1
+
+
+def test_pictures_of_earlier_results_among_the_photos_are_no_photos(tmp_path: Path) -> None:
+    for name in ("photos/a.png", "photos/out/overlays/a.jpg", "photos/more/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    for name in ("results.json", "images.json", "run.json"):
+        (tmp_path / "photos/out" / name).touch()
+    with pytest.warns(UserNotice, match=r"1 folder left out: \S*photos/out \(results\); give those"):
+        found = find_targets([str(tmp_path / "photos")], every=1)
+    assert [one.name for one in found.images] == ["a.png", "more/b.png"]
+    assert find_targets([str(tmp_path / "photos/out")], every=1).count == 1
 
 
 def test_linked_images_of_annotations_are_found_without_a_notice(here: Path) -> None:
