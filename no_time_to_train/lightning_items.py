@@ -143,7 +143,7 @@ class NumberedImages(CommandItems):
     def __init__(self, journal: Journal | None, count: int, work: Callable[[int], dict[str, Any]]) -> None:
         super().__init__(journal)
         self.images: Any = range(count)
-        self.work = work
+        self.work, self.left = work, tqdm(disable=True)
 
     def test_dataloader(self) -> DataLoader[int]:
         """The images of this rank that no run before has finished."""
@@ -163,7 +163,11 @@ def share_numbered(
     trainer: pl.Trainer, count: int, work: Callable[[int], dict[str, Any]], journal: Journal | None
 ) -> None:
     """Work on images that are known by their numbers, each on one of the devices; see :class:`NumberedImages`."""
-    run_items(trainer, NumberedImages(journal, count, work))
+    module = NumberedImages(journal, count, work)
+    try:
+        run_items(trainer, module)
+    finally:
+        module.left.close()  # what is said next begins a line
 
 
 def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:

@@ -15,11 +15,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
+from tqdm import tqdm
 
+from no_time_to_train import lightning_items
 from no_time_to_train.cli import main
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
 from no_time_to_train.errors import UserError
-from no_time_to_train.lightning_items import build_trainer, run_items
+from no_time_to_train.lightning_items import NumberedImages, build_trainer, run_items, share_numbered
 from tests.conftest import Capture, Patch
 from tests.stand_in import files_of
 
@@ -94,6 +96,18 @@ def test_any_number_of_processes_measures_references_alike_and_a_killed_one_lose
 
     main([*words, "--out", str(tmp_path / "one")])
     assert files_of(tmp_path / "several") == files_of(tmp_path / "one")
+
+
+def test_what_is_said_after_the_bar_of_an_interrupted_run_begins_a_line(capsys: Capture, monkeypatch: Patch) -> None:
+    def interrupted(_: object, module: NumberedImages) -> None:
+        module.left = tqdm(total=2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lightning_items, "run_items", interrupted)
+    with pytest.raises(KeyboardInterrupt) as error:
+        share_numbered(Mock(), 2, Mock(), None)
+    assert error.traceback
+    assert capsys.readouterr().err.endswith("\n")
 
 
 def test_a_run_on_several_machines_says_where_and_how_long_it_waits_for_the_others(
