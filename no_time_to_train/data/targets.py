@@ -191,10 +191,6 @@ def _files_in(folder: Path, argument: str) -> Iterator[Path]:
             left.append(f"{parent} (results)")
             subfolders.clear()
             continue
-        if RESULTS.issubset(names) and Path(parent) != folder:
-            left.append(f"{parent} (results)")
-            subfolders.clear()
-            continue
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         left.extend(f"{path} (a link)" for path in map(Path(parent).joinpath, subfolders) if path.is_symlink())
         yield from (Path(parent, name) for name in names if not name.startswith("."))
