@@ -253,7 +253,7 @@ class ReferenceSegmenter:
         return self._add(label, prompted, negative, str(image) if isinstance(image, str | Path) else None)
 
     def add_references(self, references: Iterable[Reference]) -> None:
-        """Show several objects, with a progress bar.
+        """Show several objects, with a progress bar. Where one cannot be used, those before it stay in the memory.
 
         Args:
             references: From ``data.reference_forms.find_references``, for example. Images without a mask among them get
