@@ -73,6 +73,11 @@ def test_points_give_the_mask_that_clicks_in_the_app_give(segmenter: ReferenceSe
     assert np.array_equal(mask, clicked.masks(box=box)[0][0])
 
 
+def test_of_a_box_the_part_in_the_image_counts(segmenter: ReferenceSegmenter) -> None:
+    inside = segmenter.add_reference("thing", SCENE.image, box=(X, Y, 120, 90))
+    assert np.array_equal(segmenter.add_reference("thing", SCENE.image, box=(X, Y, 200, 400)), inside)
+
+
 def test_one_point_is_the_same_as_a_list_of_it(segmenter: ReferenceSegmenter, photo: Photo) -> None:
     (first, second), _ = places(photo)
     alone = segmenter.add_reference("thing", photo.path, point=first)

@@ -55,7 +55,7 @@ def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, flo
         box: x1, y1, x2, y2 in pixels, ends excluded. It may reach over the image's border.
 
     Returns:
-        The box as four floats.
+        The part of it in the image, as four floats.
     """
     numbers = _numbers(box)
     if len(numbers) != 4:
@@ -65,9 +65,10 @@ def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, flo
     check_pixels([numbers], text)
     if x1 >= x2 or y1 >= y2:
         raise UserError(f"{text} ends before it begins: x2 must be above x1, and y2 above y1")
-    if not (max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):
+    left, top, right, bottom = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    if not (left < right and top < bottom):
         raise UserError(f"{text} holds no pixel of the {width}x{height} image")
-    return x1, y1, x2, y2
+    return left, top, right, bottom
 
 
 def check_pixels(boxes: Iterable[Sequence[float]], where: str | Path) -> None:
