@@ -4,6 +4,7 @@ This module does not import torch, so that a command line is checked before torc
 """
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -232,7 +233,7 @@ def find_network(name_or_path: str | Path, names: dict[str, str]) -> Network:
             whose tensors do not show which network they belong to.
         names: The names to choose from: ``SAM2_NAMES`` or ``ENCODER_NAMES``.
     """
-    check_type("the name or path of a network", name_or_path, str | Path)
+    check_type("a network", name_or_path, str | Path | Callable)
     if is_plugin(name_or_path):
         plugin = find_plugin(name_or_path)
         return Network(plugin, default_checkpoint(plugin))
