@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     argv = sys.argv[1:] if argv is None else argv
     warnings.simplefilter("always", UserNotice)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # such as a broken EXIF: says no file
     warnings.showwarning = show_notice
     sys.unraisablehook = keep_interrupts
     lasting = [LastingOutput.replace(name) for name in ("stdout", "stderr")]

@@ -27,8 +27,8 @@ def suggest(name: str, known: Iterable[str], most: int = 10) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A number of things: ``1 image``, ``2 images``, ``3 classes``."""
-    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+    """A number of things: ``1 image``, ``2 images``, ``3 classes``, ``4 boxes``."""
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
 def first_of(names: Sequence[str], most: int = 3) -> str:

@@ -36,6 +36,9 @@ LONGEST_INTEGER = 100
 #: How a text begins that spreadsheets take for a formula, in wide letters, too.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
+#: What every folder of results holds: it shows what is in the folder and below it.
+RESULTS = {"run.json", "results.json", "index.html"}
+
 #: Kinds of files that commands write to folders which a user names.
 CONFIGURATION, REPORT, PICTURE = (f"{what} of this program" for what in ("a configuration", "a report", "a picture"))
 
@@ -181,6 +184,14 @@ def kind_of(path: str | Path) -> str | None:
             return "empty"
         with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
             return next((kind for kind, pattern in KINDS.items() if pattern.match(content)), None)
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """The files and folders that a pattern stands for, by name. Brackets in the name of a folder are no pattern."""
+    path = Path(pattern)
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    escaped = Path(glob.escape(str(folder)), path.relative_to(folder))
+    return list(map(Path, sorted(glob.glob(str(escaped), recursive=True))))  # noqa: PTH207 (absolute patterns)
 
 
 def real_path(path: str | Path) -> Path:

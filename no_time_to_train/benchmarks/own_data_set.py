@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.file_hashes import sha256
 from no_time_to_train.files import CONFIGURATION, REPORT, atomic_write, check_replaceable
 from no_time_to_train.method.settings import ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
 from no_time_to_train.pipeline.processes import SIGNALS, end_with_parent
+from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections, versions
 from no_time_to_train.plugins import find_plugin, is_plugin
 from no_time_to_train.ranges import Positive, Seed
 
@@ -108,17 +110,25 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
                 sys.exit(status if status > 0 else f"error: stage {stage} was ended by {SIGNALS.get(-status, -status)}")
 
 
-def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> None:
-    """Run the three stages on two COCO files, score the results and write the page; all goes to ``out``."""
+def run_benchmark(references: Path, targets: Path, out: Path, options: BenchmarkOptions, keep: bool = False) -> None:
+    """Run the three stages on two COCO files, score the results and write the page; all goes to ``out``.
+
+    ``keep`` leaves a finished run of the same settings as it is, as those of the seeds that are done.
+    """
     for one, other in (("seed", "seeds"), ("nano", "preset")):
         if getattr(options, one) not in (None, False) and getattr(options, other):
             raise UserError(f"--{one} and --{other} choose the same thing: leave one of them out")
     for seed in options.seeds:
         print(f"\nseed {seed}: {out / f'seed_{seed}'}")
-        run_benchmark(references, targets, out / f"seed_{seed}", replace(options, seed=seed, seeds=()))
+        run_benchmark(references, targets, out / f"seed_{seed}", replace(options, seed=seed, seeds=()), keep=True)
     if options.seeds:
         return
+    settings = [out / CONFIG, out / "references.json"]
+    earlier = [file.read_bytes() if file.is_file() else None for file in settings]
     folders = configure(references, targets, out, options)
+    if keep and earlier == [file.read_bytes() for file in settings] and is_done(out, references, targets):
+        print(f"already done: remove {out} to run it again")
+        return
     labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
     words = [str(word) for option, value in labels.items() if value is not None for word in (option, value)]
     run_stages(out, STAGES[:2], devices=options.devices)
@@ -127,6 +137,16 @@ def run_benchmark(references: Path, targets: Path, out: Path, options: Benchmark
     from no_time_to_train.pipeline.results_page import write_results_page
 
     write_results_page(out, targets.stem, references, targets, *folders)
+
+
+def is_done(folder: Path, *inputs: Path) -> bool:
+    """Whether a folder has a finished run of this version, later than its inputs, whose other files are unchanged."""
+    page, test = folder / "index.html", read_sections(folder / FILE_NAME).get("test", {})
+    if not page.is_file() or test.get("status") != "finished" or test.get("versions") != versions():
+        return False
+    files = [(Path(one["path"]), one["sha256"]) for one in test["files"].values()]
+    unchanged = all(path.is_file() and sha256(path) == known for path, known in files)
+    return unchanged and max(one.stat().st_mtime for one in inputs) < page.stat().st_mtime
 
 
 def configure(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> tuple[Path, Path]:

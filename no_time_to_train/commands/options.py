@@ -1,6 +1,5 @@
 """Options that commands share: the references of the objects, and the networks with their settings."""
 
-import glob
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from zipfile import is_zipfile
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.files import check_replaceable
+from no_time_to_train.files import check_replaceable, matching_files
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.processes import is_first_process
@@ -214,7 +213,7 @@ def check_new_file(path: Path, kind: str, *endings: str) -> None:
 def check_images(images: Iterable[str]) -> None:
     """Check that the folders, files and globs of ``--images`` exist, without any slow import."""
     for argument in images:
-        if not Path(argument).exists() and next(glob.iglob(argument, recursive=True), None) is None:  # noqa: PTH207
+        if not Path(argument).exists() and not matching_files(argument):
             raise UserError(f"--images {argument}: there is no such file or folder")
 
 

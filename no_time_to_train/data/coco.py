@@ -36,9 +36,10 @@ def read_coco(path: str | Path) -> COCO:
     """Read a COCO annotation file.
 
     ``annotations`` may be absent, as in a test set without ground truth. Fields that evaluation needs and that small
-    data sets omit are filled in: ``iscrowd`` is 0, and ``area`` is that of the box. Annotations of images that are not
-    listed and polygons of fewer than three points are removed, spaces around the names of classes are, and so are
-    categories without annotations that have the name of another; a :class:`UserNotice` names them.
+    data sets omit are filled in: ``iscrowd`` is 0, and ``area`` is that of the box where there is no mask. Annotations
+    of images that are not listed and polygons of fewer than three points are removed, spaces around the names of
+    classes are, and so are categories without annotations that have the name of another; a :class:`UserNotice` names
+    them.
 
     Args:
         path: The file; one of FSOD-VFM's references is read as well.
@@ -102,6 +103,7 @@ def check_sections(data: Any, path: str | Path) -> None:
             for key, kinds in required.items():
                 if not isinstance(entry, dict) or key not in entry:
                     raise UserError(f"{problem}: {section}[{index}] lacks {key!r}")
+                entry[key] = as_id(entry[key]) if int in kinds else entry[key]
                 if type(entry[key]) not in kinds:
                     names = " or ".join(kind.__name__ for kind in kinds)
                     raise UserError(f"{path}: {section}[{index}] has {key} {short_repr(entry[key])}, not a {names}")
@@ -114,6 +116,11 @@ def check_sections(data: Any, path: str | Path) -> None:
 def is_id(value: int) -> bool:
     """Whether an integer can be an id: numpy, torch and memory files hold 64 bits."""
     return -(2**63) <= value < 2**63
+
+
+def as_id(value: Any) -> Any:
+    """A float without a fraction, which pandas makes of ids next to empty cells, as an integer; all else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def whole_number(value: Any) -> int:
@@ -211,7 +218,7 @@ def _repair(data: dict[str, Any], path: str | Path) -> None:
         where = f"{path}: annotation {annotation['id']}"
         _check_annotation(annotation, sizes[annotation["image_id"]], where)
         annotation.setdefault("iscrowd", 0)
-        if annotation.get("bbox"):
+        if annotation.get("bbox") and not annotation.get("segmentation"):  # else evaluation takes that of the mask
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         if _repair_polygons(annotation, where):
             repaired.append(annotation)

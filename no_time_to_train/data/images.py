@@ -56,10 +56,14 @@ PHOTO, FEW_TONES = 0.25, 8
 
 #: Endings of images that can be read only with more -> what to do so that they can.
 NEEDS = {
-    **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif"),
+    **dict.fromkeys((".heic", ".heif", ".hif"), "pip install pillow-heif"),
     ".avif": "pip install 'pillow>=11.3'",
     **dict.fromkeys(
-        (".jxl", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "convert them to JPEG or TIFF"
+        (
+            *(".jxl", ".psd", ".pdf", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".pef", ".rw2"),
+            *(".srw", ".gpr", ".dcm", ".czi", ".nd2", ".lif", ".oib", ".oir", ".vsi"),
+        ),
+        "convert them to JPEG or TIFF",
     ),
 }
 
@@ -212,7 +216,7 @@ def _is_readable(ending: str) -> bool:
     """Whether images with an ending of ``NEEDS`` can be read here."""
     if ending == ".avif":
         return bool(features.check("avif"))
-    return ending in (".heic", ".heif") and HAS_HEIF
+    return ending in (".heic", ".heif", ".hif") and HAS_HEIF
 
 
 def hash_pixels(image: NDArray[np.uint8]) -> str:

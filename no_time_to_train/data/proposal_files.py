@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from no_time_to_train.data.coco import ImageId, is_number
+from no_time_to_train.data.coco import ImageId, as_id, is_number
 from no_time_to_train.data.prompts import check_pixels
 from no_time_to_train.data.rle import annotation_mask, are_coordinates, decode_mask
 from no_time_to_train.errors import UserError, plural
@@ -56,7 +56,7 @@ class ProposalFile:
             raise UserError(f"{self.path} holds no proposals: COCO results are a list of image_id, bbox and score")
         self.records = {name: [] for name in names.values()}
         for number, record in enumerate(records, start=1):
-            image = record.get("file_name", record.get("image_id"))
+            image = as_id(record.get("file_name", record.get("image_id")))
             if type(image) not in (int, str):
                 raise UserError(f"{self.path}: proposal {number} names no image: image_id or file_name is missing")
             image = record.get("file_name") or names.get(image, image)

@@ -1,6 +1,5 @@
 """Target images from any source: files, folders, globs, videos, and the images of a COCO file."""
 
-import glob
 import math
 import os
 import warnings
@@ -21,17 +20,15 @@ from no_time_to_train.data.reference_forms.class_folders import MASK
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
-from no_time_to_train.files import real_path
+from no_time_to_train.files import RESULTS, matching_files, real_path
 
 #: Endings of the files that count as videos.
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
+VIDEO_ENDINGS |= {".mts", ".m2ts", ".ts", ".3gp", ".flv", ".ogv"}
 
 #: The share of frames by which the number in a video's file may be wrong: some formats state the duration only.
 UNCERTAIN = 0.02
 
-
-#: Files by which a folder below that of the photos is known as results of ``segment`` or ``track``.
-RESULTS = {"results.json", "images.json", "run.json"}
 
 #: What is said of images whose names have no ending.
 UNNAMED = "left out, because the name has no ending such as .jpg"
@@ -160,8 +157,8 @@ def _matching_files(argument: str) -> list[tuple[Path, str]]:
     if path.is_file():
         files = _images_and_videos([path], argument, f"not an image or a video by its ending {path.suffix!r}")
         return [(path, path.name)]
-    matching = map(Path, sorted(glob.glob(argument, recursive=True)))  # noqa: PTH207 (absolute patterns)
-    return [(file, file.name) for file in _images_and_videos(matching, argument, "there is no such file or folder")]
+    matching = _images_and_videos(matching_files(argument), argument, "there is no such file or folder")
+    return [(file, file.name) for file in matching]
 
 
 def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> list[Path]:
@@ -171,9 +168,10 @@ def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> 
     unreadable = describe_unreadable(files)
     if not found:
         raise UserError(f"--images {argument}: {unreadable or otherwise}")
-    stems = {path.stem for path in found}
+    known, stems = set(found), {path.stem for path in found}
     masks = [path for path in found if path.stem.lower().endswith(MASK) and path.stem[: -len(MASK)] in stems]
-    unnamed = [path for path in files if not path.suffix and is_picture(path)]
+    others = [path for path in files if path not in known and not describe_unreadable([path])]
+    unnamed = [path for path in others if not path.name.startswith(".") and is_picture(path)]
     for paths, what in ((masks, "named like a mask of another and searched, too"), (unnamed, UNNAMED)):
         if paths:
             names = first_of([path.name for path in paths])
@@ -233,8 +231,11 @@ def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage
                 yield unreadable(number, f"video {path}: frame {number} cannot be decoded")
         number += 1
     if number < (1 - UNCERTAIN) * stated - 1 or not number:
-        count = f"only {number} of {stated:.0f} frames" if number else "no frame"
-        yield unreadable(number, f"video {path} is broken: {count} can be decoded")
+        reason = "is broken: no frame can be decoded"
+        if number:
+            why = "it is broken or cut off, or was trimmed without encoding it again"
+            reason = f"ends after {number} of the {stated:.0f} frames that its file states: {why}"
+        yield unreadable(number, f"video {path} {reason}")
 
 
 def _fail(reason: str) -> NoReturn:

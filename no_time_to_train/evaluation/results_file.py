@@ -5,7 +5,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-from no_time_to_train.data.coco import image_ids_of_other_type, is_number
+from no_time_to_train.data.coco import as_id, image_ids_of_other_type, is_number
 from no_time_to_train.data.prompts import check_pixels
 from no_time_to_train.data.rle import check_rle, encode_runs, mask_box
 from no_time_to_train.errors import UserError
@@ -30,8 +30,10 @@ def read_results(path: str | Path, coco: COCO) -> list[dict[str, Any]]:
     other_type = image_ids_of_other_type(coco)
     for index, record in enumerate(records):
         try:
-            if isinstance(record, dict) and type(record.get("image_id")) is int:
-                record["image_id"] = other_type.get(record["image_id"], record["image_id"])
+            if isinstance(record, dict):
+                record |= {key: as_id(record[key]) for key in ("image_id", "category_id") if key in record}
+                if type(record.get("image_id")) is int:
+                    record["image_id"] = other_type.get(record["image_id"], record["image_id"])
             _check_record(record, coco)
         except UserError as error:
             raise UserError(f"{path}: record {index} {error}") from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from no_time_to_train.data.images import hash_pixels
 from no_time_to_train.data.names import clean_characters, clean_name, unique_stems
 from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.file_hashes import sha256
 from no_time_to_train.files import remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.fast.masks import Masks
@@ -64,6 +65,9 @@ def boxes_to_masks(
         renumber(coco.dataset, ids, categories)
         coco = index_coco(coco.dataset)
     annotations = choose_annotations(coco, json_file, references)
+    if drawn := sum(bool(annotation.get("segmentation")) for annotation in annotations):
+        text = f"{plural(drawn, 'annotation')} with a mask: {out_path} gets new masks for these, too"
+        warnings.warn(f"{json_file} has {text}", UserNotice, stacklevel=2)
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
     for annotation in annotations:
         by_image.setdefault(annotation["image_id"], []).append(annotation)

@@ -138,7 +138,7 @@ class Frames:
         for index, target in enumerate(self.targets):
             number = self.every * index if target.video is None else int(target.stem.rpartition("/")[2])
             try:
-                yield number, target.seconds, target.read()
+                yield number, index / self.rate if target.video is None else target.seconds, target.read()
             except UserError as error:
                 self.skipped.append(str(error))
 

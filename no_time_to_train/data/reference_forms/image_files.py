@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from no_time_to_train.data.images import IMAGE_ENDINGS, NEEDS, is_image
 from no_time_to_train.data.names import check_file_name
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import is_file
+from no_time_to_train.files import RESULTS, is_file
 
 #: Names of folders that hold annotation files only. Their images lie in sibling folders.
 ANNOTATION_FOLDERS = {"annotations", "annotation", "ann", "labels", "json", "xml"}
@@ -72,6 +72,8 @@ class ImageFiles:
         seen: set[str] = set()
         for folder, folders, files in os.walk(place, followlinks=True):
             real = os.path.realpath(folder)
+            if set(files) >= RESULTS and Path(folder) != place:
+                seen.add(real)
             folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
             for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
                 if is_image(path):
@@ -116,9 +118,10 @@ class ImageFiles:
             best = [file for file in found if shared[file] == max(shared.values())]
             if not best or (shared[best[0]] == 0 and self._is_elsewhere(path, best[0].parent.relative_to(place).name)):
                 continue
-            if len(best) > 1:
+            if any(not file.samefile(best[0]) for file in best[1:]):  # exports of this program are hard links
                 raise UserError(
-                    f"image {name}, which is annotated in {self.folder}, was found twice: {best[0]}, {best[1]}"
+                    f"image {name}, which is annotated in {self.folder}, was found twice: {best[0]}, {best[1]}; "
+                    "move one of them away"
                 )
             return best[0]
         return None
