@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,39 @@ def test_several_seeds_are_runs_of_their_own_with_a_report(tmp_path: Path, monke
     model = yaml.safe_load((out / "seed_1" / "config.yaml").read_text())["model"]["init_args"]
     settings = {"points_per_side": 32, "tiles": 2, **MODES["best"]}
     assert model["model_cfg"]["sam2_infer_cfgs"] == settings
+
+
+def test_seeds_that_are_done_are_not_run_again_unless_something_has_changed(tmp_path: Path, monkeypatch: Patch) -> None:
+    runs: list[str] = []
+
+    def score(folder: Path, stages: Sequence[str], options: Sequence[str] = (), devices: int = 1) -> None:
+        """Stands in for the stages."""
+        if stages == STAGES[2:]:
+            runs.append(folder.name)
+            with record_stage(folder, "test", {"memory": str(memory)}):
+                pass
+
+    monkeypatch.setattr(own_data_set, "run_stages", score)
+    monkeypatch.setattr("no_time_to_train.pipeline.results_page.write_results_page", lambda out, *_: page(out))
+    page = lambda out: (out / "index.html").write_text("")  # noqa: E731
+    memory = tmp_path / "memory"
+    memory.write_text("the first")
+    files = [write_copy(tmp_path / name, name) for name in ("references.json", "targets.json")]
+    first = BenchmarkOptions(n_shot=1, nano=True, seeds=[1, 5])
+
+    def again(options: BenchmarkOptions) -> list[str]:
+        runs.clear()
+        own_data_set.run_benchmark(files[0], files[1], tmp_path / "runs", options)
+        return runs
+
+    assert again(first) == ["seed_1", "seed_5"]
+    assert again(replace(first, seeds=[1, 5, 6])) == ["seed_6"]
+    assert again(replace(first, mode="best")) == ["seed_1", "seed_5"]
+    memory.write_text("another")
+    assert again(replace(first, mode="best")) == ["seed_1", "seed_5"]
+    later = (tmp_path / "runs/seed_5/index.html").stat().st_mtime + 1
+    os.utime(files[1], (later, later))
+    assert again(replace(first, mode="best")) == ["seed_1", "seed_5"]
 
 
 def test_several_devices_share_the_stages_with_networks(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -21,7 +21,7 @@ from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.files import read_json
 from no_time_to_train.networks.box_prompts import rectangle
 from no_time_to_train.networks.build import build_sam2
@@ -102,6 +102,13 @@ def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["scene_0.jpg"]
     read_coco(out)
     assert not list(out.parent.glob(".masks.json*"))
+
+
+def test_masks_that_are_replaced_are_counted(boxes_only: Path, tmp_path: Path) -> None:
+    drawn = read_json(DATA / "references.json")["annotations"][0]["segmentation"]
+    edit(boxes_only, lambda data: data["annotations"][0].update(segmentation=drawn))
+    with pytest.warns(UserNotice, match=r"boxes\.json has 1 annotation with a mask: .*masks\.json gets new masks"):
+        boxes_to_masks(boxes_only, IMAGES, tmp_path / "masks.json", StandIn)
 
 
 def test_a_killed_run_resumes_but_not_with_other_choices(boxes_only: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import find_references
-from tests.conftest import Capture, Photo, Refusal
+from tests.conftest import Capture, Command, Photo, Refusal
 from tests.reference_folders import class_folder, image
 
 
@@ -158,3 +158,14 @@ def test_a_photo_that_was_annotated_as_stored_is_written_without_its_orientation
     assert shown.shape == pixels.shape
     assert shown[y1:y2, x1:x2].min() > 250
     assert shown.sum() == shown[y1:y2, x1:x2].sum()
+
+
+def test_a_broken_exif_is_no_line_of_a_library(tmp_path: Path, photo: Photo, command: Command) -> None:
+    class_folder(tmp_path / "refs", photo)
+    (png,) = (one for one in (tmp_path / "refs").rglob("*.png") if "mask" not in one.name)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(png).convert("RGB").save(png.with_suffix(".jpg"), exif=exif.tobytes()[:16])
+    png.unlink()
+    ended = command(["convert", str(tmp_path / "refs"), "--to", "coco", "--out", str(tmp_path / "out")])
+    assert (ended.returncode, ended.stderr) == (0, "")

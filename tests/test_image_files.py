@@ -14,11 +14,18 @@ from PIL import Image, ImageFilter
 
 from no_time_to_train import UserError
 from no_time_to_train.data.images import as_mask, as_rgb, is_image, shown_size
+from no_time_to_train.data.targets import is_video
 from no_time_to_train.errors import UserNotice
 
 
 def test_a_jpeg_counts_as_an_image_with_each_of_its_endings() -> None:
     assert all(is_image(Path(f"photo{ending}")) for ending in (".jpg", ".JPEG", ".jpe", ".jfif"))
+
+
+def test_heic_of_cameras_and_videos_of_camcorders_count_by_their_endings() -> None:
+    pytest.importorskip("pillow_heif")
+    assert is_image(Path("DSC1.HIF"))
+    assert all(is_video(Path(f"clip{ending}")) for ending in (".MTS", ".m2ts", ".3gp", ".flv"))
 
 
 def test_exif_rotation_is_applied_where_the_size_that_an_annotation_states_does_not_contradict(tmp_path: Path) -> None:

@@ -164,6 +164,12 @@ def test_two_images_with_the_annotated_name_are_refused(photo: Photo, tmp_path: 
         find_references(tmp_path)
 
 
+def test_a_hard_link_of_an_image_as_exports_have_it_is_no_second_image(photo: Photo, tmp_path: Path) -> None:
+    coco(tmp_path, photo)
+    shutil.copytree(tmp_path / "images" / "default", tmp_path / "yolo" / "images", copy_function=os.link)
+    assert len(find_references(tmp_path).references) == 1
+
+
 def test_the_size_that_an_annotation_states_is_kept(photo: Photo, tmp_path: Path) -> None:
     """The size shows whether the annotator's program applied the EXIF orientation."""
     labelme("rectangle")(tmp_path, photo)

@@ -18,12 +18,14 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from no_time_to_train.cli import main
+from no_time_to_train.commands.options import check_images
 from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserNotice
 from no_time_to_train_extras.video.annotated_videos import AnnotatedVideos
 from tests.conftest import Capture, Checkpoints, Photo, Refusal, read_table
-from tests.reference_folders import LABEL, box, class_folder, coco, labelme, yolo
+from tests.reference_folders import LABEL, box, class_folder, coco, image, labelme, yolo
 from tests.stand_in import write_video
 
 AWKWARD = "sub folder/фото <b>&#?%41'\".png"
@@ -187,16 +189,39 @@ def test_targets_are_folders_globs_and_files_without_repetition(photos: Path) ->
 
 
 def test_masks_and_images_without_an_ending_among_the_targets_are_named(photo: Photo, tmp_path: Path) -> None:
-    for name in ("a.png", "a_mask.png", "b_mask.png", "photo"):
+    for name in ("a.png", "a_mask.png", "b_mask.png", "photo", "c.jpg_large"):
         shutil.copy(photo.path, tmp_path / name)
     (tmp_path / "README").write_text("no image")
+    (tmp_path / "scan.pdf").touch()
     with pytest.warns(UserNotice) as notices:
         assert find_targets([str(tmp_path)], every=1).count == 3
     (notice,) = notices
     assert str(notice.message).endswith(
+        "1 image cannot be read here: scan.pdf (convert them to JPEG or TIFF); "
         "1 image named like a mask of another and searched, too: a_mask.png; "
-        "1 image left out, because the name has no ending such as .jpg: photo"
+        "2 images left out, because the name has no ending such as .jpg: c.jpg_large, photo"
     )
+
+
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(photo: Photo, tmp_path: Path) -> None:
+    (tmp_path / "photos [2024]").mkdir()
+    shutil.copy(photo.path, tmp_path / "photos [2024]/a.png")
+    pattern = str(tmp_path / "photos [2024]" / "[a-c].*")
+    check_images([pattern])
+    assert [target.name for target in find_targets([pattern], every=1).images] == ["a.png"]
+
+
+def test_results_inside_of_a_folder_are_neither_photos_nor_references(photo: Photo, tmp_path: Path) -> None:
+    image(photo, tmp_path / "photos/photo.png")
+    coco(tmp_path, photo)
+    (listed,) = tmp_path.rglob("images/default/*.png")
+    for name in ("run.json", "results.json", "index.html", f"overlays/{listed.name}", "thumbnails/photo.png"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo.path, tmp_path / "out" / name)
+    names = [target.name for target in find_targets([str(tmp_path)], every=1).images]
+    assert sorted(names) == sorted(["photos/photo.png", listed.relative_to(tmp_path).as_posix()])
+    assert [one.image for one in find_references(tmp_path).references] == [listed]
+    assert find_targets([str(tmp_path / "out")], every=1).count == 2, "unless they are asked for"
 
 
 def test_tiles_are_suggested_for_large_images_in_which_nothing_is_found(

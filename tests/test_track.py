@@ -291,6 +291,17 @@ def test_frames_whose_numbers_begin_without_zeros_are_said_to_be_in_the_order_of
         assert Frames(str(tmp_path)).count == 2
 
 
+def test_a_broken_image_moves_no_later_frame_in_time(tmp_path: Path) -> None:
+    for number in range(5):
+        write_picture(draw(0), tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"broken")
+    frames = [(frame.number, frame.seconds) for frame in Frames(str(tmp_path), every=2, fps=10)]
+    assert frames == [(0, 0.0), (2, 0.2), (4, 0.4)]
+    (tmp_path / "2.png").write_bytes(b"broken")
+    frames = [(frame.number, frame.seconds) for frame in Frames(str(tmp_path), every=2, fps=10)]
+    assert frames == [(0, 0.0), (4, 0.4)]
+
+
 def test_each_frame_is_a_line_of_json_on_standard_output(inputs: Path, capsys: Capture) -> None:
     track(inputs, inputs / "clip.avi", "--jsonl", "-", "--for", "1s")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -488,7 +499,10 @@ def test_what_a_broken_video_has_is_tracked_and_the_rest_is_said(inputs: Path, t
     track(inputs, tmp_path / "broken.avi", "--out", tmp_path / "out")
     frames = len(json.loads((tmp_path / "out/images.json").read_text())["images"])
     assert FRAMES / 2 < frames < FRAMES
-    assert f"is broken: only {frames} of {FRAMES} frames can be decoded" in capsys.readouterr().err
+    assert (
+        f"broken.avi ends after {frames} of the {FRAMES} frames that its file states: it is broken or"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.fixture

@@ -35,6 +35,13 @@ def test_an_object_without_a_mask_is_named_where_masks_are_not_scored(truth: Mak
     assert "Masks are not scored: annotation 2 of the ground truth (1 of 2) has no segmentation." in tables
 
 
+def test_a_missing_area_is_that_of_the_mask(truth: MakeTruth) -> None:
+    small = with_mask(annotation(1, 1, (0, 0, 20, 20)))
+    coco = truth([{**small, "bbox": [0, 0, 40, 40]}])  # whose area would be medium
+    metrics = score(coco, [with_mask(detection(1, 1, (0, 0, 20, 20), 0.9))])["segm"]
+    assert (metrics["APs"], metrics["APm"]) == (pytest.approx(1), None)
+
+
 def test_voc_ignores_detections_of_difficult_objects(truth: MakeTruth) -> None:
     plain, difficult = (0, 0, 20, 20), (40, 40, 40, 40)
     coco = truth([annotation(1, 1, plain), annotation(1, 1, difficult, iscrowd=1)])
