@@ -43,7 +43,7 @@ class BenchmarkOptions:
     Attributes:
         n_shot: References per class. Default: all annotations.
         seed: Choose the references at random with this seed, by the paper's rules. Default: the first ones of the file.
-        seeds: Several seeds: a run for each, in folders of --out, and a report of all with means.
+        seeds: Several seeds: a run for each, in folders of --out, unless it is done, and a report of all.
         cat_names: Classes by name, separated by commas. Default: all classes of the references.
         reference_dir: Folder of the references' images. Default: the annotation file's folder, or images next to it.
         image_dir: Folder of the targets' images. Default: likewise.
