@@ -130,6 +130,14 @@ def test_a_class_with_fewer_shots_than_asked_for_is_used_with_a_notice() -> None
         validate_references(references, coco, "references.json", categories, shots=2)
 
 
+def test_classes_with_fewer_annotations_than_the_shots_that_are_asked_for_are_named() -> None:
+    coco = read_coco(DATA / "references.json")
+    name = coco.cats[7]["name"]
+    coco.dataset["annotations"].remove(coco.loadAnns(coco.getAnnIds(catIds=[7]))[0])
+    with pytest.warns(UserNotice, match=rf"classes with fewer than 2 references: {name} \(1\)$"):
+        coco_to_references(coco, 2)
+
+
 def lvis_file(tmp_path: Path) -> COCO:
     categories = [{"id": i, "name": name, "frequency": f} for i, (name, f) in enumerate(zip("abc", "rcf", strict=True))]
     path = tmp_path / "lvis.json"

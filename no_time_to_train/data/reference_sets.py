@@ -198,6 +198,9 @@ def coco_to_references(coco: COCO, shots: int | None = None, as_published: bool 
         entries = references.setdefault(int(annotation["category_id"]), [])
         if shots is None or len(entries) < shots:
             entries.append({"img_id": annotation["image_id"], "ann_ids": [annotation["id"]]})
+    counts = {coco.cats.get(label, {}).get("name", str(label)): len(entries) for label, entries in references.items()}
+    if few := [f"{name} ({count})" for name, count in counts.items() if 0 < count < (shots or 0)]:
+        warnings.warn(f"classes with fewer than {shots} references: {first_of(few)}", UserNotice, stacklevel=2)
     return references
 
 
