@@ -37,7 +37,7 @@ LONGEST_INTEGER = 100
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 #: What every folder of results holds: it shows what is in the folder and below it.
-RESULTS = {"run.json", "results.json", "index.html"}
+IN_RESULTS = {"run.json", "results.json", "index.html"}
 
 #: Kinds of files that commands write to folders which a user names.
 CONFIGURATION, REPORT, PICTURE = (f"{what} of this program" for what in ("a configuration", "a report", "a picture"))

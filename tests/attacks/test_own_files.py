@@ -201,7 +201,7 @@ def test_pictures_of_earlier_results_among_the_photos_are_no_photos(tmp_path: Pa
     for name in ("photos/a.png", "photos/out/overlays/a.jpg", "photos/more/b.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 20)).save(tmp_path / name)
-    for name in ("results.json", "images.json", "run.json"):
+    for name in ("results.json", "index.html", "run.json"):
         (tmp_path / "photos/out" / name).touch()
     with pytest.warns(UserNotice, match=r"1 folder left out: \S*photos/out \(results\); give those"):
         found = find_targets([str(tmp_path / "photos")], every=1)
