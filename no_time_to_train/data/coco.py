@@ -213,16 +213,20 @@ def _remove_unlisted(data: dict[str, Any], path: str | Path) -> None:
 def _repair(data: dict[str, Any], path: str | Path) -> None:
     """Check each annotation, fill in what it lacks, and remove polygons of fewer than three points."""
     sizes = {image["id"]: (image.get("height"), image.get("width")) for image in data["images"]}
-    repaired = []
+    repaired, outside = [], []
     for annotation in data["annotations"]:
         where = f"{path}: annotation {annotation['id']}"
         _check_annotation(annotation, sizes[annotation["image_id"]], where)
         annotation.setdefault("iscrowd", 0)
         if annotation.get("bbox") and not annotation.get("segmentation"):  # else evaluation takes that of the mask
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+            x, y, w, h = annotation["bbox"]
+            ends = zip((y + h, x + w), sizes[annotation["image_id"]], strict=True)
+            outside += [annotation] if any(side and end > 1.05 * side + 2 for end, side in ends) else []
         if _repair_polygons(annotation, where):
             repaired.append(annotation)
     check_pixels((one["bbox"] for one in data["annotations"] if one.get("bbox")), path)
+    _notify(path, outside, "with a bbox that ends outside the image: it is x, y, width, height, not x1, y1, x2, y2")
     what = "with polygons of fewer than three points, which were removed"
     _notify(path, repaired, f"{what}; where no polygon was left, the box became one")
     crowds = [annotation for annotation in data["annotations"] if annotation["iscrowd"]]

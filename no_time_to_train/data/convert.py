@@ -14,7 +14,7 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObje
 from no_time_to_train.data.names import unique_stems
 from no_time_to_train.data.reference_forms import FoundReferences, Reference, coco_json, find_references
 from no_time_to_train.data.reference_forms.reference import WHOLE
-from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import read_json
 from no_time_to_train.method.memory_bank import Category, free_id
 
@@ -64,20 +64,23 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     entries = read_json(listed)
     check_sections(entries, listed)
     check_images(entries["images"], listed)
-    images = by_image(find_references(path))
+    read = find_references(path)
+    images = by_image(read)
     places = {os.path.realpath(results.parent / str(entry.get("path"))): entry for entry in entries["images"]}
     bases: dict[str, list[dict[str, Any]]] = {}
     for entry in entries["images"]:
         bases.setdefault(Path(entry["file_name"]).name, []).append(entry)
     ids = {category["name"]: category["id"] for category in entries.get("categories", [])}
+    classes = set(ids)
     annotations: list[dict[str, Any]] = []
-    missing = []
-    for image, references in images.items():
+    missing, seen = [], set()
+    for image, references in (images | {path: [] for path in read.empty}).items():
         same_name = bases.get(image.name, [])
         entry = places.get(os.path.realpath(image)) or (same_name[0] if len(same_name) == 1 else None)
         if entry is None:
-            missing.append(image.name)
+            missing += [image.name] if references else []
             continue
+        seen.add(entry["id"])
         for one in labeled_objects(references, *size_of(image, references)):
             if one.label not in ids:
                 ids[one.label] = free_id(ids.values())
@@ -89,6 +92,12 @@ def read_ground_truth(path: Path, results: Path) -> Any:
         raise UserError(f"{path} annotates none of the images of {listed}: are they the same images?")
     if missing:
         text = f"{plural(len(missing), 'annotated image')} not among the results: {', '.join(missing[:3])}"
+        warnings.warn(text, UserNotice, stacklevel=2)
+    if others := [str(entry["file_name"]) for entry in entries["images"] if entry["id"] not in seen]:
+        text = f"{plural(len(others), 'image')} of the results not annotated in {path}: {first_of(others)}"
+        warnings.warn(f"{text}; what was found there counts as false", UserNotice, stacklevel=2)
+    if (others := sorted(set(ids).difference(classes))) and classes:
+        text = f"the results have no class {first_of(others)} of {path}, only {first_of(sorted(classes))}"
         warnings.warn(text, UserNotice, stacklevel=2)
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     keys = ("id", "file_name", "height", "width")
@@ -120,6 +129,8 @@ def by_image(found: FoundReferences) -> dict[Path, list[Reference]]:
         if reference.mask is None and reference.box is None:
             without += 1
         else:
+            if reference.mask is not None:
+                reference.check_size()
             images.setdefault(reference.image, []).append(reference)
     if not images:
         raise UserError(f"the annotations ({found.form}) have neither masks nor boxes: there is nothing to convert")

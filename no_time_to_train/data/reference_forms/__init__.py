@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+import numpy as np
 from defusedxml.ElementTree import fromstring
+from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.images import describe_unreadable
 from no_time_to_train.data.names import clean_class_names
@@ -52,6 +54,9 @@ XML_FORMS: tuple[tool_json.ToolForm, ...] = (
     tool_json.ToolForm(voc_xml.NAME, voc_xml.is_form_of, voc_xml.read),
 )
 
+#: The least overlap (IoU) of two objects of a class that are surely one.
+SAME_OBJECT = 0.7
+
 
 def find_references(path: Path) -> FoundReferences:
     """Read the references in a folder or an annotation file.
@@ -89,15 +94,35 @@ def find_references(path: Path) -> FoundReferences:
         )
     skipped = _describe_skipped(folder.skipped)
     if not found.references:
-        raise UserError(f"{path} ({found.form}) marks no object{f': {skipped}' if skipped else ''}")
+        is_run = (folder.root / "all_results.json").is_file()
+        advice = "; results of segment become label files by results filter --format" if is_run else ""
+        raise UserError(f"{path} ({found.form}) marks no object{f': {skipped}' if skipped else advice}")
     if skipped:
         warnings.warn(f"{path} ({found.form}): {skipped}", UserNotice, stacklevel=2)
     check_pixels((one.box for one in found.references if one.box), path)
     names = clean_class_names([reference.label for reference in found.references], path)
     references = [replace(reference, label=names[reference.label]) for reference in found.references]
+    _notice_twice(references, path)
     has_empty = found.form not in (mask_images.NAME, class_folders.NAME)
     empty = folder.empty({one.image for one in references}) if has_empty else ()
     return replace(found, references=references, empty=empty)
+
+
+def _notice_twice(references: Iterable[Reference], path: Path) -> None:
+    """Say where an object is marked twice, as two versions of an export in one folder do."""
+    shapes: dict[tuple[Path, str, bool], list[Any]] = {}
+    for one in references:
+        if isinstance(one.mask, dict):
+            shapes.setdefault((one.image, one.label, True), []).append(one.mask)
+        elif one.box:
+            x1, y1, x2, y2 = one.box
+            shapes.setdefault((one.image, one.label, False), []).append([x1, y1, x2 - x1, y2 - y1])
+    overlaps = {key: coco_mask.iou(same, same, [0] * len(same)) for key, same in shapes.items() if len(same) > 1}
+    twice = {key: int((np.triu(iou, 1) >= SAME_OBJECT).any(axis=0).sum()) for key, iou in overlaps.items()}
+    if count := sum(twice.values()):
+        names = sorted({f"{image.name} ({label})" for (image, label, _), more in twice.items() if more})
+        text = f"{plural(count, 'object')} nearly the same as another, and counted as well: {first_of(names)}"
+        warnings.warn(f"{path}: {text}; leave the copies out", UserNotice, stacklevel=3)
 
 
 def _describe_skipped(skipped: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import ImageId, read_coco
+from no_time_to_train.data.coco import ImageId, is_number, read_coco
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Box, Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
@@ -85,6 +85,10 @@ def _read_annotation(annotation: dict[str, Any], label: str, canvas: Canvas, pat
     if annotation.get("bbox"):
         x, y, w, h = annotation["bbox"]
         box = (x, y, x + w, y + h)
+        attributes = annotation.get("attributes")
+        angle = attributes.get("rotation") if isinstance(attributes, dict) else None
+        if is_number(angle) and angle and not annotation.get("segmentation"):  # CVAT's turned boxes
+            return canvas.box(label, *box, angle=angle)
     mask = None
     if annotation.get("segmentation") and not annotation.get("is_box"):
         try:

@@ -30,7 +30,7 @@ MASK_FOLDERS = {
 }
 
 #: What follows an image's name in the name of its mask, or in that of one of its masks.
-MASK_ENDING = r"[ _.-]?(mask|object|obj|instance|inst|seg|segmentation|label|gt|matte)s?[ _.-]?\d*"
+MASK_ENDING = r"[ _.-]?(cp[ _.-]?)?(mask|object|obj|instance|inst|seg|segmentation|label|gt|matte)s?[ _.-]?\d*"
 
 #: A color per value, or a value, or None for the only object of a mask.
 Key = tuple[int, int, int] | int | None
@@ -110,7 +110,9 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
         same = cv2.dilate(inside, KERNEL) == cv2.erode(np.where(inside, inside, 65535).astype(np.uint16), KERNEL)
         low = low if 2 * len(np.unique(inside[same & (inside > 0)])) > len(low) else []
     is_number = bool(low) and (
-        max(low) <= LOW or (ignored not in found and len(low) <= most and max(low) < 2 * len(low))
+        max(low) <= LOW
+        or (ignored not in found and len(low) <= most and max(low) < 2 * len(low))
+        or (ignored == 65535 and 1 < len(low) <= most and 65535 not in found)  # 26001 is the first car of Cityscapes
     )
     return {value: values == value for value in low} if is_number else None
 
@@ -217,6 +219,7 @@ def _read_pairs(folder: Folder) -> list[Reference]:
     photos = sorted({*images}.difference(masks))
     references = []
     for image, files in pair(photos, masks, rf"|[ _.-].*|{MASK_ENDING}").items():
+        folder.skipped["image without a mask"] += not files
         for mask in files:
             if not names and read_masks(mask):
                 raise UserError(

@@ -9,7 +9,7 @@ from no_time_to_train.data.reference_forms import yolo_txt
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS, is_named_like
 from no_time_to_train.data.reference_forms.mask_images import MASK_FOLDERS
-from no_time_to_train.errors import plural
+from no_time_to_train.errors import first_of, plural
 from no_time_to_train.files import read_json
 
 #: Folders of data sets, none of which is the name of a class, in small letters.
@@ -43,6 +43,9 @@ def explain(folder: Folder) -> str | None:
             f"{plural(count, 'label file')} that look like YOLO (makesense, labelImg), but nothing names the classes: "
             f"put classes.txt into {folder.root}, with the name of class 0 in line 1 and so on"
         )
+    if (left := yolo_txt.without_image(folder)) and yolo_txt.find_classes(folder):
+        names = first_of([path.name for path in left])
+        return f"{plural(len(left), 'label file')} of YOLO without an image: {names}; put the images into {folder.root}"
     for path in folder.ending(".json"):
         content = read_json(path)
         for form in _refused()["json"]:
@@ -72,7 +75,7 @@ def _explain_folders(folder: Folder) -> str | None:
         names = sorted(tops.values())
         return f"it holds class folders in {', '.join(names)}: give one of these, such as {folder.root / names[0]}"
     for path in folder.ending(".txt"):
-        if path.name.lower() in (*yolo_txt.SIDE_FILES, "labelmap.txt"):
+        if path.name.lower() in (*yolo_txt.SIDE_FILES, "labelmap.txt", "label_names.txt"):
             return (
                 f"{path} belongs to annotations, of which none were found: put them into {folder.root}, or move it away"
             )

@@ -140,7 +140,8 @@ def _read_datumaro_shape(
     label, points = labels[entry["label_id"]], entry.get("points", [])
     if kind == "bbox":
         x, y, w, h = entry["bbox"]
-        return canvas.box(label, x, y, x + w, y + h)
+        angle = (entry.get("attributes") or {}).get("rotation")  # of CVAT's turned boxes
+        return canvas.box(label, x, y, x + w, y + h, angle=angle)
     if kind == "polygon":
         return canvas.polygon(label, points)
     if kind == "mask":

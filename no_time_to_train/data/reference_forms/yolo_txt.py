@@ -6,6 +6,7 @@ Studio, labelImg), ``obj.names`` (Darknet, CVAT) or ``notes.json`` (Label Studio
 
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ from no_time_to_train.data.coco import whole_number
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.names import clean_class_names
 from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.image_files import name_key
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, first_of
 from no_time_to_train.files import read_json, read_text, read_yaml
 
 NAME = "YOLO txt"
@@ -52,10 +54,12 @@ def find(folder: Folder) -> FoundReferences | None:
     labels = _label_files(folder, are_sure=data is not None)
     if data is None and not labels:
         return None
-    classes = read_classes(data) if data else _find_classes(folder)
+    classes = read_classes(data) if data else find_classes(folder)
     if classes is None:
         return None
     folder.use(classes.path, *(path for path in folder.files if path.name.lower() in SIDE_FILES))
+    if left := without_image(folder):
+        folder.skipped[f"without an image: {first_of([path.name for path in left])}"] = len(left)
     references = [one for image, path in labels.items() for one in _read_labels(image, path, classes, folder)]
     ids = {name: index + 1 for index, name in sorted(classes.names.items())}
     return FoundReferences(NAME, references, ids, folder.skipped, folder.unused())
@@ -66,20 +70,32 @@ def unnamed_labels(folder: Folder) -> int:
     return len(_label_files(folder, are_sure=False))
 
 
+def without_image(folder: Folder) -> list[Path]:
+    """The label files that hold objects, but whose names no image has."""
+    known = {name_key(image.stem) for image in folder.images}
+    found = []
+    for path in folder.ending(".txt"):
+        with suppress(UserError):  # of a text that is no label file, and may not be UTF-8
+            is_other = path.name.lower() in SIDE_FILES or name_key(path.stem) in known
+            found += [path] if not is_other and read_text(path).strip() and _are_numbers(path) else []
+    return found
+
+
 def _label_files(folder: Folder, are_sure: bool) -> dict[Path, Path]:
     """The label files by their images; where not ``are_sure`` they may be captions, so one looks into them.
 
     They lie in the folder ``labels`` in place of ``images``, next to the image, or anywhere if no other has the name.
     """
     texts = [path for path in folder.ending(".txt") if path.name.lower() not in SIDE_FILES]
-    stems = Counter(path.stem for path in texts)
-    alone = {path.stem: path for path in texts if stems[path.stem] == 1}
+    stems = Counter(name_key(path.stem) for path in texts)
+    alone = {name_key(path.stem): path for path in texts if stems[name_key(path.stem)] == 1}
     images = folder.images if texts else []
-    of_stem = Counter(image.stem for image in images)
+    of_stem = Counter(name_key(image.stem) for image in images)
     found = {}
     for image in images:
         labels = label_file(image)
-        elsewhere = alone.get(image.stem, labels) if of_stem[image.stem] == 1 else labels
+        stem = name_key(image.stem)
+        elsewhere = alone.get(stem, labels) if of_stem[stem] == 1 else labels
         path = labels if labels.is_file() else elsewhere
         if path.is_file() and path.name.lower() not in SIDE_FILES and (are_sure or _are_numbers(path)):
             found[image] = path
@@ -92,21 +108,37 @@ def _are_numbers(path: Path) -> bool:
     return len(first) >= 5 and all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", one, re.I) for one in first)
 
 
-def _find_classes(folder: Folder) -> Classes | None:
-    """The names of the classes in another file than ``data.yaml``."""
-    for path in sorted(filter(_is_yaml, folder.files), key=lambda path: path.stem != "dataset"):
-        if "names" in read_text(path) and isinstance(content := read_yaml(path), dict) and "names" in content:
-            return read_classes(path)
+def find_classes(folder: Folder) -> Classes | None:
+    """The names of the classes in another file than ``data.yaml``; files of one kind must agree."""
+    yamls = sorted(filter(_is_yaml, folder.files), key=lambda path: path.stem != "dataset")
+    yamls = [path for path in yamls if "names" in read_text(path)]
+    named = [path for path in yamls if isinstance(content := read_yaml(path), dict) and "names" in content]
+    if named:
+        return _same([read_classes(path) for path in named])
     for name in NAME_LISTS:
-        for path in (path for path in folder.files if path.name.lower() == name):
-            lines = [line.strip() for line in read_text(path).splitlines()]
-            return _numbered(path, [(index, name) for index, name in enumerate(lines) if name])
+        if paths := [path for path in folder.files if path.name.lower() == name]:
+            return _same([_read_list(path) for path in paths])
     for path in (path for path in folder.files if path.name == "notes.json"):
         try:
             return _numbered(path, [(whole_number(one["id"]), one["name"]) for one in read_json(path)["categories"]])
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise UserError(f"{path} holds no 'categories' of Label Studio: {error!r}") from error
     return None
+
+
+def _same(found: list[Classes]) -> Classes:
+    """The only names of classes, which several exports in one folder may number differently."""
+    for other in found:
+        if other.names != found[0].names:
+            both = f"{found[0].path} and {other.path} number the classes differently"
+            raise UserError(f"{both}: give one of their folders, or remove the file that is not valid")
+    return found[0]
+
+
+def _read_list(path: Path) -> Classes:
+    """The names of classes in the lines of a file."""
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    return _numbered(path, [(index, name) for index, name in enumerate(lines) if name])
 
 
 def read_classes(path: Path) -> Classes:
