@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,14 @@ class Folder:
                 references.append(reference)
                 groups.append(group)
         return merge_groups(references, groups)
+
+
+def check_agreement(found: Mapping[Path, Any], what: str) -> None:
+    """Check that the files of several exports in one folder, each with its content, have the same content."""
+    for path, content in found.items():
+        first = next(iter(found))
+        if content != found[first]:
+            raise UserError(f"{first} and {path} give the classes other {what}: give one of their folders at a time")
 
 
 def read_rows(path: Path) -> list[list[str]]:

@@ -15,7 +15,7 @@ import numpy as np
 from no_time_to_train.data.coco import whole_number
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.names import clean_class_names
-from no_time_to_train.data.reference_forms.folder import Folder
+from no_time_to_train.data.reference_forms.folder import Folder, check_agreement
 from no_time_to_train.data.reference_forms.image_files import name_key
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
@@ -113,26 +113,17 @@ def find_classes(folder: Folder) -> Classes | None:
     yamls = sorted(filter(_is_yaml, folder.files), key=lambda path: path.stem != "dataset")
     yamls = [path for path in yamls if "names" in read_text(path)]
     named = [path for path in yamls if isinstance(content := read_yaml(path), dict) and "names" in content]
-    if named:
-        return _same([read_classes(path) for path in named])
-    for name in NAME_LISTS:
-        if paths := [path for path in folder.files if path.name.lower() == name]:
-            return _same([_read_list(path) for path in paths])
+    lists = next(filter(None, ([path for path in folder.files if path.name.lower() == one] for one in NAME_LISTS)), [])
+    found = [read_classes(path) for path in named] or [_read_list(path) for path in lists]
+    check_agreement({classes.path: classes.names for classes in found}, "numbers")
+    if found:
+        return found[0]
     for path in (path for path in folder.files if path.name == "notes.json"):
         try:
             return _numbered(path, [(whole_number(one["id"]), one["name"]) for one in read_json(path)["categories"]])
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise UserError(f"{path} holds no 'categories' of Label Studio: {error!r}") from error
     return None
-
-
-def _same(found: list[Classes]) -> Classes:
-    """The only names of classes, which several exports in one folder may number differently."""
-    for other in found:
-        if other.names != found[0].names:
-            both = f"{found[0].path} and {other.path} number the classes differently"
-            raise UserError(f"{both}: give one of their folders, or remove the file that is not valid")
-    return found[0]
 
 
 def _read_list(path: Path) -> Classes:
