@@ -73,11 +73,12 @@ def test_a_photo_without_a_mask_among_others_is_said(tmp_path: Path) -> None:
         assert len(find_references(tmp_path).references) == 1
 
 
-def test_the_masks_of_cellpose_number_objects_and_are_no_photos(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a_cp_masks", "a_mask_boat"])
+def test_a_mask_with_more_in_its_name_numbers_objects_and_is_no_photo(name: str, tmp_path: Path) -> None:
     picture(tmp_path / "cells/a.png")
     numbers = np.zeros((40, 60), np.uint16)
     numbers[5:9, 5:9], numbers[20:30, 20:30] = 1, 2
-    write_picture(numbers, tmp_path / "cells/a_cp_masks.png")
+    write_picture(numbers, tmp_path / f"cells/{name}.png")
     found = find_references(tmp_path).references
     assert [int(one.read_mask().sum()) for one in found if one.mask] == [16, 100]  # type: ignore[union-attr]
 
@@ -119,7 +120,6 @@ def test_photos_and_classes_that_only_results_or_ground_truth_have_are_said(
     main(["convert", str(tmp_path / "coco"), "--to", "voc", "--out", str(tmp_path)])
     main(["evaluate", "--gt", str(tmp_path / "voc"), "--results", str(results)])
     said = capsys.readouterr().err
-    assert "1 image of the results not annotated in" in said
-    assert "b.png; what was found there counts as false" in said
-    assert "the results have no class" in said
-    assert "only Boat" in said
+    assert "1 searched image not annotated in" in said
+    assert "where all that was found counts as false: b.png" in said
+    assert "1 annotated class not among those of the results" in said

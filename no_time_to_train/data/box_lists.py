@@ -27,10 +27,8 @@ def is_box_list(content: Any) -> bool:
 
 def to_coco(content: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The same references as a COCO file's content; ids count from 1 in the order of the file."""
-    names: dict[str, int] = {}
-    for boxes in content.values():
-        for one in boxes:
-            names.setdefault(str(one["image"]), len(names) + 1)
+    images = dict.fromkeys(str(one["image"]) for boxes in content.values() for one in boxes)
+    names = {name: number for number, name in enumerate(images, start=1)}
     numbered = [
         {"image_id": names[str(one["image"])], "category_id": number, "bbox": one["bbox"]}
         for number, boxes in enumerate(content.values(), start=1)

@@ -64,8 +64,7 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     entries = read_json(listed)
     check_sections(entries, listed)
     check_images(entries["images"], listed)
-    read = find_references(path)
-    images = by_image(read)
+    images = by_image(read := find_references(path))
     places = {os.path.realpath(results.parent / str(entry.get("path"))): entry for entry in entries["images"]}
     bases: dict[str, list[dict[str, Any]]] = {}
     for entry in entries["images"]:
@@ -90,15 +89,14 @@ def read_ground_truth(path: Path, results: Path) -> Any:
             annotations.append({"id": number, "image_id": entry["id"], "category_id": ids[one.label], **found})
     if not annotations:
         raise UserError(f"{path} annotates none of the images of {listed}: are they the same images?")
-    if missing:
-        text = f"{plural(len(missing), 'annotated image')} not among the results: {', '.join(missing[:3])}"
-        warnings.warn(text, UserNotice, stacklevel=2)
-    if others := [str(entry["file_name"]) for entry in entries["images"] if entry["id"] not in seen]:
-        text = f"{plural(len(others), 'image')} of the results not annotated in {path}: {first_of(others)}"
-        warnings.warn(f"{text}; what was found there counts as false", UserNotice, stacklevel=2)
-    if (others := sorted(set(ids).difference(classes))) and classes:
-        text = f"the results have no class {first_of(others)} of {path}, only {first_of(sorted(classes))}"
-        warnings.warn(text, UserNotice, stacklevel=2)
+    others = [str(entry["file_name"]) for entry in entries["images"] if entry["id"] not in seen]
+    for names, noun, text in (
+        (missing, "annotated image", "not among the results"),
+        (others, "searched image", f"not annotated in {path}, where all that was found counts as false"),
+        (sorted(set(ids).difference(classes)), "annotated class", "not among those of the results"),
+    ):
+        if names:
+            warnings.warn(f"{plural(len(names), noun)} {text}: {first_of(names)}", UserNotice, stacklevel=2)
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     keys = ("id", "file_name", "height", "width")
     sizes = [{name: entry.get(name) for name in keys} for entry in entries["images"]]
@@ -124,17 +122,13 @@ def check_same_ids(coco: Any, path: Path, listed: Path) -> None:
 def by_image(found: FoundReferences) -> dict[Path, list[Reference]]:
     """The references in each image. Those that mark no area are left out, with a notice."""
     images: dict[Path, list[Reference]] = {}
-    without = 0
-    for reference in found.references:
-        if reference.mask is None and reference.box is None:
-            without += 1
-        else:
-            if reference.mask is not None:
-                reference.check_size()
-            images.setdefault(reference.image, []).append(reference)
+    marked = [one for one in found.references if one.mask is not None or one.box is not None]
+    for one in marked:
+        one.check_size()
+        images.setdefault(one.image, []).append(one)
     if not images:
         raise UserError(f"the annotations ({found.form}) have neither masks nor boxes: there is nothing to convert")
-    if without:
+    if without := len(found.references) - len(marked):
         text = f"{plural(without, 'object')} without a mask or a box left out: SAM 2 makes masks for them in segment"
         warnings.warn(text, UserNotice, stacklevel=2)
     return images
@@ -156,12 +150,8 @@ def labeled_objects(references: list[Reference], height: int, width: int) -> Ite
 
 def size_of(image: Path, references: list[Reference]) -> tuple[int, int]:
     """The height and width in pixels of an image, as its annotations see it."""
-    for reference in references:
-        if reference.size is not None:
-            return reference.size
-        if isinstance(reference.mask, Path):  # its header is enough: the pixels are read once, where they are written
-            return shown_size(reference.mask)
-    return shown_size(image)
+    sizes = (one.size or (shown_size(one.mask) if isinstance(one.mask, Path) else None) for one in references)
+    return next(filter(None, sizes), None) or shown_size(image)
 
 
 def image_names(images: list[Path]) -> dict[Path, str]:

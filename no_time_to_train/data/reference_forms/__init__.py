@@ -95,8 +95,8 @@ def find_references(path: Path) -> FoundReferences:
     skipped = _describe_skipped(folder.skipped)
     if not found.references:
         is_run = (folder.root / "all_results.json").is_file()
-        advice = "; results of segment become label files by results filter --format" if is_run else ""
-        raise UserError(f"{path} ({found.form}) marks no object{f': {skipped}' if skipped else advice}")
+        skipped = skipped or ("these are results: see results filter --format" if is_run else "")
+        raise UserError(f"{path} ({found.form}) marks no object{f': {skipped}' if skipped else ''}")
     if skipped:
         warnings.warn(f"{path} ({found.form}): {skipped}", UserNotice, stacklevel=2)
     check_pixels((one.box for one in found.references if one.box), path)
@@ -110,18 +110,15 @@ def find_references(path: Path) -> FoundReferences:
 
 def _notice_twice(references: Iterable[Reference], path: Path) -> None:
     """Say where an object is marked twice, as two versions of an export in one folder do."""
-    shapes: dict[tuple[Path, str, bool], list[Any]] = {}
+    shapes: dict[tuple[Path, str, type], list[Any]] = {}
     for one in references:
-        if isinstance(one.mask, dict):
-            shapes.setdefault((one.image, one.label, True), []).append(one.mask)
-        elif one.box:
-            x1, y1, x2, y2 = one.box
-            shapes.setdefault((one.image, one.label, False), []).append([x1, y1, x2 - x1, y2 - y1])
-    overlaps = {key: coco_mask.iou(same, same, [0] * len(same)) for key, same in shapes.items() if len(same) > 1}
-    twice = {key: int((np.triu(iou, 1) >= SAME_OBJECT).any(axis=0).sum()) for key, iou in overlaps.items()}
-    if count := sum(twice.values()):
-        names = sorted({f"{image.name} ({label})" for (image, label, _), more in twice.items() if more})
-        text = f"{plural(count, 'object')} nearly the same as another, and counted as well: {first_of(names)}"
+        x1, y1, x2, y2 = one.box or (0, 0, 0, 0)
+        shape = one.mask if isinstance(one.mask, dict) else [x1, y1, x2 - x1, y2 - y1]
+        shapes.setdefault((one.image, one.label, type(shape)), []).append(shape)
+    overlaps = ((key, coco_mask.iou(same, same, [0] * len(same))) for key, same in shapes.items())
+    twice = [key for key, iou in overlaps for row in np.tril(iou, -1) if (row >= SAME_OBJECT).any()]
+    if names := sorted({f"{image.name} ({label})" for image, label, _ in twice}):
+        text = f"{plural(len(twice), 'object')} nearly the same as another, and counted as well: {first_of(names)}"
         warnings.warn(f"{path}: {text}; leave the copies out", UserNotice, stacklevel=3)
 
 

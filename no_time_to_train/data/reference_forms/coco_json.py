@@ -72,7 +72,8 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
             if taken.setdefault(image, entry["file_name"]) != entry["file_name"]:
                 raise UserError(f"{path}: {taken[image]} and {entry['file_name']} would both be {image}")
             images[entry["id"]] = Canvas.of(image, entry.get("height"), entry.get("width"))
-        references.append(_read_annotation(annotation, category["name"], images[entry["id"]], path))
+        angle = is_cvat and attributes.get("rotation")
+        references.append(_read_annotation(annotation, category["name"], images[entry["id"]], path, angle))
         shape = json.dumps([annotation.get("segmentation"), annotation.get("bbox")])
         keys.append(f"{references[-1].image} {category['name']} {shape}")
     for image_id, entry in coco.imgs.items():
@@ -80,14 +81,12 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
     return references, keys, {category["name"]: category["id"] for category in coco.dataset.get("categories", [])}
 
 
-def _read_annotation(annotation: dict[str, Any], label: str, canvas: Canvas, path: Path) -> Reference:
+def _read_annotation(annotation: dict[str, Any], label: str, canvas: Canvas, path: Path, angle: Any) -> Reference:
     box: Box | None = None
     if annotation.get("bbox"):
         x, y, w, h = annotation["bbox"]
         box = (x, y, x + w, y + h)
-        attributes = annotation.get("attributes")
-        angle = attributes.get("rotation") if isinstance(attributes, dict) else None
-        if is_number(angle) and angle and not annotation.get("segmentation"):  # CVAT's turned boxes
+        if is_number(angle) and not annotation.get("segmentation"):
             return canvas.box(label, *box, angle=angle)
     mask = None
     if annotation.get("segmentation") and not annotation.get("is_box"):

@@ -129,12 +129,14 @@ class Folder:
         return merge_groups(references, groups)
 
 
-def check_agreement(found: Mapping[Path, Any], what: str) -> None:
-    """Check that the files of several exports in one folder, each with its content, have the same content."""
-    for path, content in found.items():
-        first = next(iter(found))
-        if content != found[first]:
-            raise UserError(f"{first} and {path} give the classes other {what}: give one of their folders at a time")
+def agreed(found: Mapping[Path, Any], what: str) -> tuple[Path, Any] | None:
+    """The first of some files and its content, which the others share unless they are of another export."""
+    first = next(iter(found.items()), None)
+    if first and (others := [path for path, content in found.items() if content != first[1]]):
+        raise UserError(
+            f"{first[0]} and {others[0]} give the classes other {what}: give one of their folders at a time"
+        )
+    return first
 
 
 def read_rows(path: Path) -> list[list[str]]:

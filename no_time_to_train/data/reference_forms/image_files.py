@@ -62,7 +62,7 @@ class ImageFiles:
         self._indexes: Indexes = {} if indexes is None else indexes
         bases = Counter(PurePosixPath(name).name for name in set(map(_with_slashes, names)))
         self._repeated = {base for base, count in bases.items() if count > 1}
-        self._listed = set(map(name_key, bases))
+        self._listed = set(map(fold, bases))
 
     def _index(self, place: Path) -> dict[str, list[Path]]:
         """The images below a place, by their names, also with the folder's or without an ending, in small letters."""
@@ -78,8 +78,8 @@ class ImageFiles:
             for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
                 if is_image(path):
                     for name in (f"{path.parent.name}//{path.name}", path.name):
-                        index[name_key(name)].append(path)
-                    index[name_key(f"/{path.stem}")].append(path)
+                        index[fold(name)].append(path)
+                    index[fold(f"/{path.stem}")].append(path)
             seen.add(real)
         self._indexes[place] = index
         return index
@@ -112,12 +112,8 @@ class ImageFiles:
             index = self._index(place)
             stem = path.stem if path.suffix.lower() in IMAGE_ENDINGS | NEEDS.keys() else path.name
             names = f"{path.parent.name}//{path.name}", path.name, f"/{stem}"
-            found = next(filter(None, (index.get(name_key(one)) for one in names)), [])
-            found = [
-                one
-                for one in found
-                if name_key(one.name) == name_key(path.name) or name_key(one.name) not in self._listed
-            ]
+            found = next(filter(None, (index.get(fold(one)) for one in names)), [])
+            found = [one for one in found if fold(one.name) == fold(path.name) or fold(one.name) not in self._listed]
             shared = {file: _shared_parts(file, path) for file in found}
             best = [file for file in found if shared[file] == max(shared.values())]
             if not best or (shared[best[0]] == 0 and self._is_elsewhere(path, best[0].parent.relative_to(place).name)):
@@ -141,7 +137,7 @@ class ImageFiles:
         return is_relative and bool(actual) and folder not in COMMON_FOLDERS and actual not in COMMON_FOLDERS
 
 
-def name_key(name: str) -> str:
+def fold(name: str) -> str:
     """What is equal for names that differ only in case, or in how an accent is encoded, as on macOS."""
     return unicodedata.normalize("NFC", name).lower()
 

@@ -41,8 +41,7 @@ def _read_shape(shape: dict[str, Any], canvas: Canvas) -> Reference | str | None
     if kind in POLYGONS:
         return _draw(canvas.polygon(label, points), points, canvas)
     if kind == "rectangle":
-        (x1, y1), (x2, y2) = np.min(points, axis=0), np.max(points, axis=0)
-        return canvas.box(label, x1, y1, x2, y2)
+        return canvas.box(label, *np.min(points, axis=0), *np.max(points, axis=0))
     if kind == "circle":
         radius = math.dist(*points[:2])
         return canvas.ellipse(label, points[0][0], points[0][1], radius, radius)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_mask, open_image
 from no_time_to_train.data.names import clean_class_names
-from no_time_to_train.data.reference_forms.folder import Folder, check_agreement, read_rows
+from no_time_to_train.data.reference_forms.folder import Folder, agreed, read_rows
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS, is_named_like
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import encode_mask
@@ -30,9 +30,7 @@ MASK_FOLDERS = {
 }
 
 #: What follows an image's name in the name of its mask, or in that of one of its masks.
-MASK_ENDING = (
-    r"[ _.-]?(cp[ _.-]?)?(mask|object|obj|instance|inst|seg|segmentation|label|gt|matte)s?([ _.-]?\d*|[ _.-].*)"
-)
+MASK_ENDING = r"[ _.-]?(cp[ _.-]?)?(mask|obj(ect)?|inst(ance)?|seg(mentation)?|label|gt|matte)s?(\d*|[ _.-].*)"
 
 #: A color per value, or a value, or None for the only object of a mask.
 Key = tuple[int, int, int] | int | None
@@ -111,10 +109,9 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
         inside = values.astype(np.uint16)
         same = cv2.dilate(inside, KERNEL) == cv2.erode(np.where(inside, inside, 65535).astype(np.uint16), KERNEL)
         low = low if 2 * len(np.unique(inside[same & (inside > 0)])) > len(low) else []
+    is_deep = ignored > 255 and len(low) > 1  # 26001 is the first car of Cityscapes
     is_number = bool(low) and (
-        max(low) <= LOW
-        or (ignored not in found and len(low) <= most and max(low) < 2 * len(low))
-        or (ignored == 65535 and 1 < len(low) <= most and 65535 not in found)  # 26001 is the first car of Cityscapes
+        max(low) <= LOW or (ignored not in found and len(low) <= most and (max(low) < 2 * len(low) or is_deep))
     )
     return {value: values == value for value in low} if is_number else None
 
@@ -246,35 +243,29 @@ def read_names(folder: Folder) -> dict[Key, str]:
 
     Lines of a list count from 0 where the first is the background, otherwise from 1.
     """
-    for name in NAME_FILES:
-        found = {path: _read_names(path) for path in folder.files if path.name.lower() == name}
-        found = {path: names for path, names in found.items() if names}
-        check_agreement(found, "colors or values")
-        for path, names in found.items():
-            folder.use(*found)
-            cleaned = clean_class_names(names.values(), path)
-            return {key: cleaned[name] for key, name in names.items()}
-    return {}
-
-
-def _read_names(path: Path) -> dict[Key, str]:
-    """The names in a file, as they stand there; empty where it has none."""
-    lines = [line.strip() for line in read_text(path).splitlines() if not line.startswith("#")]
-    rows = read_rows(path) if path.suffix == ".csv" else []
-    names: dict[Key, str] = {}
-    try:
-        if path.name == "labelmap.txt":
-            for line in filter(None, lines):  # name:color:parts:actions
-                ((name, red, green, blue),) = re.findall(r"(.+):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)", line)
-                names[int(red), int(green), int(blue)] = name
-        elif path.name == "_classes.csv" and len(rows[0]) == 2:
-            names = {int(value): name for value, name in rows[1:]}
-        elif path.name == "class_dict.csv":
-            names = {(int(red), int(green), int(blue)): name for name, red, green, blue in rows[1:]}
-        elif path.suffix == ".txt":
-            listed = [line for line in lines if line != "__ignore__"]
-            first = 0 if listed and listed[0].lower() in NO_CLASS else 1
-            names = {number: name for number, name in enumerate(listed, start=first) if name}
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{path} does not name classes line by line: {error}") from error
-    return names
+    found: dict[Path, dict[Key, str]] = {}
+    for path in (path for name in NAME_FILES for path in folder.files if path.name.lower() == name):
+        lines = [line.strip() for line in read_text(path).splitlines() if not line.startswith("#")]
+        rows = read_rows(path) if path.suffix == ".csv" else []
+        names: dict[Key, str] = {}
+        try:
+            if path.name == "labelmap.txt":
+                for line in filter(None, lines):  # name:color:parts:actions
+                    ((name, red, green, blue),) = re.findall(r"(.+):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)", line)
+                    names[int(red), int(green), int(blue)] = name
+            elif path.name == "_classes.csv" and len(rows[0]) == 2:
+                names = {int(value): name for value, name in rows[1:]}
+            elif path.name == "class_dict.csv":
+                names = {(int(red), int(green), int(blue)): name for name, red, green, blue in rows[1:]}
+            elif path.suffix == ".txt":
+                listed = [line for line in lines if line != "__ignore__"]
+                first = 0 if listed and listed[0].lower() in NO_CLASS else 1
+                names = {number: name for number, name in enumerate(listed, start=first) if name}
+        except (ValueError, IndexError) as error:
+            raise UserError(f"{path} does not name classes line by line: {error}") from error
+        if names and path.name.lower() == next(iter(found), path).name.lower():
+            found[path] = names
+    path, names = agreed(found, "colors or values") or (folder.root, {})
+    folder.use(*found)
+    cleaned = clean_class_names(names.values(), path)
+    return {key: cleaned[name] for key, name in names.items()}

@@ -9,7 +9,7 @@ from no_time_to_train.data.reference_forms import yolo_txt
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS, is_named_like
 from no_time_to_train.data.reference_forms.mask_images import MASK_FOLDERS
-from no_time_to_train.errors import first_of, plural
+from no_time_to_train.errors import plural
 from no_time_to_train.files import read_json
 
 #: Folders of data sets, none of which is the name of a class, in small letters.
@@ -38,14 +38,13 @@ def _looks_like(content: Any, form: dict[str, Any]) -> bool:
 
 def explain(folder: Folder) -> str | None:
     """Why a folder whose form is none of those that are read is not one of class folders; None where it may be one."""
-    if count := yolo_txt.unnamed_labels(folder):
+    if count := len(yolo_txt.label_files(folder)):
         return (
             f"{plural(count, 'label file')} that look like YOLO (makesense, labelImg), but nothing names the classes: "
             f"put classes.txt into {folder.root}, with the name of class 0 in line 1 and so on"
         )
     if (left := yolo_txt.without_image(folder)) and yolo_txt.find_classes(folder):
-        names = first_of([path.name for path in left])
-        return f"{plural(len(left), 'label file')} of YOLO without an image: {names}; put the images into {folder.root}"
+        return f"it holds labels of YOLO {', '.join(left)}; put the images into {folder.root}"
     for path in folder.ending(".json"):
         content = read_json(path)
         for form in _refused()["json"]:

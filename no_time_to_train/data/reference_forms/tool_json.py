@@ -59,8 +59,7 @@ def _read_supervisely(path: Path, content: Any, folder: Folder) -> list[Referenc
             return canvas.polygon(label, outside, *(entry["points"].get("interior") or []))
         if kind == "point":
             return canvas.points(label, outside)
-        (x1, y1), (x2, y2) = np.min(outside, axis=0), np.max(outside, axis=0)
-        return canvas.box(label, x1, y1, x2 + 1, y2 + 1)
+        return canvas.box(label, *np.min(outside, axis=0), *np.max(outside, axis=0) + 1)
 
     return folder.read_shapes(path, content["objects"], read_object, "object")
 
@@ -140,8 +139,7 @@ def _read_datumaro_shape(
     label, points = labels[entry["label_id"]], entry.get("points", [])
     if kind == "bbox":
         x, y, w, h = entry["bbox"]
-        angle = (entry.get("attributes") or {}).get("rotation")  # of CVAT's turned boxes
-        return canvas.box(label, x, y, x + w, y + h, angle=angle)
+        return canvas.box(label, x, y, x + w, y + h, angle=(entry.get("attributes") or {}).get("rotation"))
     if kind == "polygon":
         return canvas.polygon(label, points)
     if kind == "mask":

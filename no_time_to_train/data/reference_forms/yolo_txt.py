@@ -15,8 +15,8 @@ import numpy as np
 from no_time_to_train.data.coco import whole_number
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.names import clean_class_names
-from no_time_to_train.data.reference_forms.folder import Folder, check_agreement
-from no_time_to_train.data.reference_forms.image_files import name_key
+from no_time_to_train.data.reference_forms.folder import Folder, agreed
+from no_time_to_train.data.reference_forms.image_files import fold
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
 from no_time_to_train.errors import UserError, first_of
@@ -29,6 +29,9 @@ NAME_LISTS = ("classes.txt", "obj.names", "labels.txt", "classes.names", "names.
 
 #: Files that belong to the form, but say nothing about references.
 SIDE_FILES = ("obj.data", "notes.json", "train.txt", "val.txt", "valid.txt", "test.txt", *NAME_LISTS)
+
+#: The endings of YAML files.
+YAML = (".yaml", ".yml")
 
 
 class Classes(NamedTuple):
@@ -47,55 +50,48 @@ class Classes(NamedTuple):
 
 def find(folder: Folder) -> FoundReferences | None:
     """The references of YOLO; None where the folder is of another form. Category ids are the indexes and 1."""
-    yamls = [path for path in folder.files if _is_yaml(path)]
+    yamls = folder.ending(*YAML)
     data = next((path for path in yamls if path.parent == folder.root and path.stem == "data"), None)
-    if folder.path.is_file() and _is_yaml(folder.path):
+    if yamls == [folder.path]:
         data, folder = folder.path, Folder(folder.root)
-    labels = _label_files(folder, are_sure=data is not None)
+    labels = label_files(folder, are_sure=data is not None)
     if data is None and not labels:
         return None
     classes = read_classes(data) if data else find_classes(folder)
     if classes is None:
         return None
     folder.use(classes.path, *(path for path in folder.files if path.name.lower() in SIDE_FILES))
-    if left := without_image(folder):
-        folder.skipped[f"without an image: {first_of([path.name for path in left])}"] = len(left)
+    folder.skipped.update(without_image(folder))
     references = [one for image, path in labels.items() for one in _read_labels(image, path, classes, folder)]
     ids = {name: index + 1 for index, name in sorted(classes.names.items())}
     return FoundReferences(NAME, references, ids, folder.skipped, folder.unused())
 
 
-def unnamed_labels(folder: Folder) -> int:
-    """The number of label files; :func:`find` returns None where nothing names their classes."""
-    return len(_label_files(folder, are_sure=False))
-
-
-def without_image(folder: Folder) -> list[Path]:
-    """The label files that hold objects, but whose names no image has."""
-    known = {name_key(image.stem) for image in folder.images}
-    found = []
+def without_image(folder: Folder) -> dict[str, int]:
+    """What to call the label files that hold objects, but whose names no image has, and how many they are."""
+    known = {fold(path.stem) for path in (*folder.images, *map(Path, SIDE_FILES))}
+    found: list[str] = []
     for path in folder.ending(".txt"):
         with suppress(UserError):  # of a text that is no label file, and may not be UTF-8
-            is_other = path.name.lower() in SIDE_FILES or name_key(path.stem) in known
-            found += [path] if not is_other and read_text(path).strip() and _are_numbers(path) else []
-    return found
+            is_label = fold(path.stem) not in known and read_text(path).strip() and _are_numbers(path)
+            found += [path.name] if is_label else []
+    return {f"without an image: {first_of(found)}": len(found)} if found else {}
 
 
-def _label_files(folder: Folder, are_sure: bool) -> dict[Path, Path]:
+def label_files(folder: Folder, are_sure: bool = False) -> dict[Path, Path]:
     """The label files by their images; where not ``are_sure`` they may be captions, so one looks into them.
 
     They lie in the folder ``labels`` in place of ``images``, next to the image, or anywhere if no other has the name.
     """
     texts = [path for path in folder.ending(".txt") if path.name.lower() not in SIDE_FILES]
-    stems = Counter(name_key(path.stem) for path in texts)
-    alone = {name_key(path.stem): path for path in texts if stems[name_key(path.stem)] == 1}
+    stems = Counter(fold(path.stem) for path in texts)
+    alone = {fold(path.stem): path for path in texts if stems[fold(path.stem)] == 1}
     images = folder.images if texts else []
-    of_stem = Counter(name_key(image.stem) for image in images)
+    of_stem = Counter(fold(image.stem) for image in images)
     found = {}
     for image in images:
         labels = label_file(image)
-        stem = name_key(image.stem)
-        elsewhere = alone.get(stem, labels) if of_stem[stem] == 1 else labels
+        elsewhere = alone.get(fold(image.stem), labels) if of_stem[fold(image.stem)] == 1 else labels
         path = labels if labels.is_file() else elsewhere
         if path.is_file() and path.name.lower() not in SIDE_FILES and (are_sure or _are_numbers(path)):
             found[image] = path
@@ -110,13 +106,12 @@ def _are_numbers(path: Path) -> bool:
 
 def find_classes(folder: Folder) -> Classes | None:
     """The names of the classes in another file than ``data.yaml``; files of one kind must agree."""
-    yamls = sorted(filter(_is_yaml, folder.files), key=lambda path: path.stem != "dataset")
+    yamls = sorted(folder.ending(*YAML), key=lambda path: path.stem != "dataset")
     yamls = [path for path in yamls if "names" in read_text(path)]
     named = [path for path in yamls if isinstance(content := read_yaml(path), dict) and "names" in content]
     lists = next(filter(None, ([path for path in folder.files if path.name.lower() == one] for one in NAME_LISTS)), [])
     found = [read_classes(path) for path in named] or [_read_list(path) for path in lists]
-    check_agreement({classes.path: classes.names for classes in found}, "numbers")
-    if found:
+    if agreed({classes.path: classes.names for classes in found}, "numbers"):
         return found[0]
     for path in (path for path in folder.files if path.name == "notes.json"):
         try:
@@ -128,8 +123,7 @@ def find_classes(folder: Folder) -> Classes | None:
 
 def _read_list(path: Path) -> Classes:
     """The names of classes in the lines of a file."""
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    return _numbered(path, [(index, name) for index, name in enumerate(lines) if name])
+    return _numbered(path, [one for one in enumerate(map(str.strip, read_text(path).splitlines())) if one[1]])
 
 
 def read_classes(path: Path) -> Classes:
@@ -227,7 +221,3 @@ def label_file(image: Path) -> Path:
                 return labels
             break
     return image.with_suffix(".txt")
-
-
-def _is_yaml(path: Path) -> bool:
-    return path.suffix.lower() in (".yaml", ".yml")
