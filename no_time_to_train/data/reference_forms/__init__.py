@@ -54,8 +54,8 @@ XML_FORMS: tuple[tool_json.ToolForm, ...] = (
     tool_json.ToolForm(voc_xml.NAME, voc_xml.is_form_of, voc_xml.read),
 )
 
-#: The least overlap (IoU) of two objects of a class that are surely one.
-SAME_OBJECT = 0.7
+#: The least overlap (IoU) of two objects of a class that are surely one, and the most of an image that are compared.
+SAME_OBJECT, MOST = 0.7, 2000
 
 
 def find_references(path: Path) -> FoundReferences:
@@ -115,7 +115,7 @@ def _notice_twice(references: Iterable[Reference], path: Path) -> None:
         x1, y1, x2, y2 = one.box or (0, 0, 0, 0)
         shape = one.mask if isinstance(one.mask, dict) else [x1, y1, x2 - x1, y2 - y1]
         shapes.setdefault((one.image, one.label, type(shape)), []).append(shape)
-    overlaps = ((key, coco_mask.iou(same, same, [0] * len(same))) for key, same in shapes.items())
+    overlaps = ((key, coco_mask.iou(same, same, [0] * len(same))) for key, same in shapes.items() if len(same) < MOST)
     twice = [key for key, iou in overlaps for row in np.tril(iou, -1) if (row >= SAME_OBJECT).any()]
     if names := sorted({f"{image.name} ({label})" for image, label, _ in twice}):
         text = f"{plural(len(twice), 'object')} nearly the same as another, and counted as well: {first_of(names)}"
