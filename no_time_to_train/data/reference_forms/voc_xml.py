@@ -79,12 +79,14 @@ def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -
     # Not found.xyxy, whose ends supervision moves to 0 as well before its version 0.31.2.
     (x1, x2), (y1, y2) = sorted(corners[::2]), sorted(corners[1::2])
     box = (x1 - first, y1 - first, x2, y2)
+    attributes = {one.findtext("name"): one.findtext("value") for one in entry.iterfind("attributes/attribute")}
+    if found.mask is None and not masks and float(attributes.get("rotation") or 0):  # CVAT's turned boxes
+        return canvas.box(label, *box, angle=attributes["rotation"])
     mask = None if found.mask is None or not found.mask[0].any() else encode_mask(found.mask[0])
     overlaps = [_overlap(box, one) if one.shape == canvas.size else 0 for one in masks]
     if mask is None and max(overlaps, default=0) >= SAME_BOX:
-        best = masks.pop(int(np.argmax(overlaps)))
-        mask = encode_mask(best)
-        masks.append(best)  # of objects with the same box, each gets a mask of its own
+        masks.append(masks.pop(int(np.argmax(overlaps))))  # of objects with the same box, each gets a mask of its own
+        mask = encode_mask(masks[-1])
     return Reference(label, canvas.image, mask, box, size=canvas.size)
 
 

@@ -73,8 +73,8 @@ def without_image(folder: Folder) -> dict[str, int]:
     found: list[str] = []
     for path in folder.ending(".txt"):
         with suppress(UserError):  # of a text that is no label file, and may not be UTF-8
-            is_label = fold(path.stem) not in known and read_text(path).strip() and _are_numbers(path)
-            found += [path.name] if is_label else []
+            if fold(path.stem) not in known and read_text(path).strip() and _are_numbers(path):
+                found.append(path.name)
     return {f"without an image: {first_of(found)}": len(found)} if found else {}
 
 
@@ -106,8 +106,7 @@ def _are_numbers(path: Path) -> bool:
 
 def find_classes(folder: Folder) -> Classes | None:
     """The names of the classes in another file than ``data.yaml``; files of one kind must agree."""
-    yamls = sorted(folder.ending(*YAML), key=lambda path: path.stem != "dataset")
-    yamls = [path for path in yamls if "names" in read_text(path)]
+    yamls = [path for path in folder.ending(*YAML) if "names" in read_text(path)]
     named = [path for path in yamls if isinstance(content := read_yaml(path), dict) and "names" in content]
     lists = next(filter(None, ([path for path in folder.files if path.name.lower() == one] for one in NAME_LISTS)), [])
     found = [read_classes(path) for path in named] or [_read_list(path) for path in lists]
