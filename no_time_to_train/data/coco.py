@@ -218,11 +218,11 @@ def _repair(data: dict[str, Any], path: str | Path) -> None:
         where = f"{path}: annotation {annotation['id']}"
         _check_annotation(annotation, sizes[annotation["image_id"]], where)
         annotation.setdefault("iscrowd", 0)
+        x, y, w, h = annotation.get("bbox") or (0, 0, 0, 0)
         if annotation.get("bbox") and not annotation.get("segmentation"):  # else evaluation takes that of the mask
-            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-            x, y, w, h = annotation["bbox"]
-            ends = zip((y + h, x + w), sizes[annotation["image_id"]], strict=True)
-            outside += [annotation] if any(side and end > 1.05 * side + 2 for end, side in ends) else []
+            annotation.setdefault("area", w * h)
+        ends = zip((y + h, x + w), sizes[annotation["image_id"]], strict=True)
+        outside += [annotation] if any(side and end > 1.05 * side + 2 for end, side in ends) else []
         if _repair_polygons(annotation, where):
             repaired.append(annotation)
     check_pixels((one["bbox"] for one in data["annotations"] if one.get("bbox")), path)
