@@ -143,6 +143,16 @@ def test_what_is_saved_is_loaded_also_if_it_was_moved_with_its_images(instances:
     assert (Instances.load(moved / "found" / "a.json").image == instances.image).all()
 
 
+def test_a_relative_path_of_the_image_is_the_one_that_it_was_read_from(
+    instances: Instances, image: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.chdir(image.parent)
+    found = Instances(instances.image, CATEGORIES, instances.detections, Path(image.name))
+    monkeypatch.chdir(tmp_path)
+    found[:2].save("found.json")
+    assert (Instances.load("found.json").image == instances.image).all()
+
+
 def test_the_image_may_be_missing(instances: Instances, image: Path, tmp_path: Path) -> None:
     instances.save(tmp_path / "a.json")
     instances.path = None

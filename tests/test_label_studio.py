@@ -322,6 +322,24 @@ def test_an_object_goes_to_the_most_exact_tool_of_the_labeling_interface(control
     assert LabelingConfig(interface(*controls)).region(LabeledObject("other", one.box, mask), 10, 20) is None
 
 
+def test_a_label_with_an_alias_is_known_by_it_and_spelled_as_in_the_interface() -> None:
+    label = '<Label value="boat" alias="cafe\u0301"/>'  # annotations have the alias; accents as on a Mac
+    tool = f'<BrushLabels name="b" toName="p">{label}</BrushLabels>'
+    config = LabelingConfig(f'<View><Image name="p" value="$p"/>{tool}</View>')
+    for name, spelled in (("caf\u00e9", "cafe\u0301"), ("boat", "boat")):
+        region = config.region(LabeledObject(name, (0, 0, 2, 2), np.ones((2, 2), bool)), 2, 2)
+        assert region["value"]["brushlabels"] == [spelled]
+
+
+def test_regions_of_a_second_image_are_no_references_of_the_first(backend: Backend, studio: StandIn) -> None:
+    body = studio.annotate(1, "brushlabels")
+    first, *others = studio.annotations[1][0]["result"]
+    studio.annotations[1][0]["result"] = [first, *({**one, "to_name": "rear"} for one in others)]
+    setup(backend)
+    backend.webhook(body)
+    assert "1 reference," in predict(backend, studio, 2)["model_version"]
+
+
 def test_only_label_studio_with_the_password_is_answered(backend: Backend) -> None:
     client, me = TestClient(build_app(backend, ("me", "secret"))), ("me", "secret")
     body = {"project": PROJECT, "schema": BRUSH}

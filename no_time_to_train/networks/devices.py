@@ -34,6 +34,15 @@ def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
+def check_defaults() -> None:
+    """Refuse defaults of torch with which the packages of the networks do not compute."""
+    if (dtype := torch.get_default_dtype()) != torch.float32:
+        raise UserError(f"torch's default dtype is {dtype}: call torch.set_default_dtype(torch.float32) before")
+    if (device := torch.get_default_device()).type != "cpu":
+        text = "call torch.set_default_device('cpu') before; device= of from_pretrained says where networks compute"
+        raise UserError(f"torch's default device is {device}: {text}")
+
+
 @contextmanager
 def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
     """A context in which networks on a device compute in a precision.

@@ -111,7 +111,10 @@ class StudioProject:
     def _describe(self, number: int, task: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> MemoryBank | None:
         """The references in the annotations of a task, read as from an export; None where they mark no object."""
         before, self.described[number] = self.described.get(number, {}), {}
-        if not any(one["result"] for one in annotations):
+        ours = self.config.image  # a task may show several images
+        on_it = [[region for region in one["result"] if region.get("to_name", ours) == ours] for one in annotations]
+        annotations = [{**one, "result": result} for one, result in zip(annotations, on_it, strict=True)]
+        if not any(on_it):
             return None
         address = self.address(task)
         ending = PurePosixPath(unquote(address)).suffix.lower()
