@@ -1,6 +1,7 @@
 """Instances: chosen by index, as arrays, polygons and tables, written and read."""
 
 import io
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,6 +172,11 @@ def test_the_image_may_be_missing(instances: Instances, image: Path, tmp_path: P
     assert equal(Instances.load(tmp_path / "long.json"), loaded)
     with pytest.raises(UserError, match=r"the image is 6x4 pixels, that of .*a\.json was 60x40"):
         Instances.load(tmp_path / "a.json", image=Image.new("RGB", (6, 4)))
+
+
+def test_records_with_an_id_of_numpy_are_json(instances: Instances) -> None:
+    records = instances.to_coco(np.int64(7))  # type: ignore[arg-type]  # as numpy and pandas give it
+    assert {record["image_id"] for record in json.loads(json.dumps(records))} == {7}
 
 
 def test_the_file_is_one_of_coco(instances: Instances, image: Path, tmp_path: Path) -> None:

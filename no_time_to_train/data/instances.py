@@ -213,6 +213,7 @@ class Instances(Sequence[Instance]):
             One record per instance, with ``segmentation`` as compressed RLE and ``bbox`` [x1, y1, x2 - x1, y2 - y1]
             (without the usual + 1, as in the published code).
         """
+        image_id = image_id.item() if isinstance(image_id, np.generic) else image_id  # which JSON lacks
         return to_coco_records(self.detections, image_id, [category.id for category in self.categories], self.sources)
 
     def to_supervision(self) -> "sv.Detections":

@@ -26,7 +26,7 @@ def default_device() -> str:
 
 def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
     """Move networks to a device, such as "cuda:1" or "cpu"; None takes that of :func:`default_device`."""
-    device = device or default_device()
+    device = default_device() if device is None else device
     try:
         for network in networks:
             network.to(device)
