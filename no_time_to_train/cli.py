@@ -102,7 +102,7 @@ def run(argv: list[str]) -> None:
     except OSError as error:
         raise UserError("the current folder has been removed: change to another one") from error
     home = re.compile(r"(?<![^=])~(?=[/\\])")  # as in --out=~/results, in which shells leave it
-    command, rest = split_command([home.sub(lambda _: os.path.expanduser("~"), word, count=1) for word in argv])
+    command, rest = split_command([home.sub(lambda _: str(Path.home()), word, count=1) for word in argv])
     actions = [name.split()[1] for name in COMMANDS if name.startswith(f"{command} ")]
     if command == "--version":
         from no_time_to_train import __version__
