@@ -273,6 +273,8 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
     assert len({region["id"], again["id"], "0"}) == 3  # Label Studio replaces a region by one with the same id
     assert region["value"]["brushlabels"] == [NOVEL_CLASSES[0].name]
     assert iou(brush(region), mask) > 0.8
+    elsewhere = {"result": [{**drawn, "to_name": "rear"}]}
+    assert predict(backend, studio, 1, context=elsewhere)["result"] == [], "it is on another image of the task"
 
 
 def test_an_image_that_is_no_file_in_label_studio_is_not_fetched(studio: StandIn) -> None:
