@@ -208,13 +208,24 @@ def test_defaults_of_torch_with_which_networks_do_not_compute_are_named(
         torch.set_default_device(None)
 
 
-@pytest.mark.parametrize("image", [None, 5, [None], [["photo.jpg"]], b"JPEG", io.BytesIO(b"JPEG")])
+@pytest.mark.parametrize("image", [None, 5, [None], [["photo.jpg"]]])
 def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo, image: Any) -> None:
     with pytest.raises(UserError, match="is not an image"):
         segmenter.add_reference("thing", image, mask=photo.mask_path)
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     with pytest.raises(UserError, match="is not an image: give a path"):
         segmenter.segment(image)
+
+
+@pytest.mark.parametrize("content", [b"JPEG", io.BytesIO(b"JPEG")])
+def test_the_bytes_of_a_file_are_refused_as_what_they_are(
+    segmenter: ReferenceSegmenter, photo: Photo, content: Any
+) -> None:
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    with pytest.raises(UserError, match=f"an object of type {type(content).__name__} is not an image"):
+        segmenter.segment(content)
+    with pytest.raises(UserError, match=f"images is one {type(content).__name__}"):
+        segmenter.segment_many(content)
 
 
 @pytest.mark.parametrize(
