@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 import time
 import warnings
@@ -100,7 +101,8 @@ def run(argv: list[str]) -> None:
         Path.cwd()
     except OSError as error:
         raise UserError("the current folder has been removed: change to another one") from error
-    command, rest = split_command(argv)
+    home = re.compile(r"(?<![^=])~(?=[/\\])")  # as in --out=~/results, in which shells leave it
+    command, rest = split_command([home.sub(lambda _: str(Path.home()), word, count=1) for word in argv])
     actions = [name.split()[1] for name in COMMANDS if name.startswith(f"{command} ")]
     if command == "--version":
         from no_time_to_train import __version__

@@ -12,7 +12,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import find_references
-from tests.conftest import Capture, Command, Photo, Refusal
+from tests.conftest import Capture, Command, Patch, Photo, Refusal
 from tests.reference_folders import class_folder, image
 
 
@@ -30,6 +30,15 @@ def test_a_result_is_never_replaced_and_a_file_that_breaks_leaves_no_half_data_s
     mask.with_name("z_mask.png").write_bytes(b"broken")
     assert "z_mask.png" in refusal("convert", tmp_path / "refs", "--to", "yolo", "--out", tmp_path / "out")
     assert not (tmp_path / "out/yolo").exists()
+
+
+def test_a_tilde_that_the_shell_has_left_is_the_home_folder(photo: Photo, tmp_path: Path, monkeypatch: Patch) -> None:
+    class_folder(tmp_path / "refs", photo)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    main(["convert", "~/refs", "--to", "coco", "--out=~/out"])
+    assert (tmp_path / "out/coco/annotations.json").exists()
+    assert not Path("~").exists()
 
 
 def test_a_mask_outside_its_image_is_one_line(photo: Photo, tmp_path: Path, refusal: Refusal) -> None:

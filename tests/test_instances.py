@@ -1,6 +1,7 @@
 """Instances: chosen by index, as arrays, polygons and tables, written and read."""
 
 import io
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,6 +144,16 @@ def test_what_is_saved_is_loaded_also_if_it_was_moved_with_its_images(instances:
     assert (Instances.load(moved / "found" / "a.json").image == instances.image).all()
 
 
+def test_a_relative_path_of_the_image_is_the_one_that_it_was_read_from(
+    instances: Instances, image: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.chdir(image.parent)
+    found = Instances(instances.image, CATEGORIES, instances.detections, Path(image.name))
+    monkeypatch.chdir(tmp_path)
+    found[:2].save("found.json")
+    assert (Instances.load("found.json").image == instances.image).all()
+
+
 def test_the_image_may_be_missing(instances: Instances, image: Path, tmp_path: Path) -> None:
     instances.save(tmp_path / "a.json")
     instances.path = None
@@ -161,6 +172,11 @@ def test_the_image_may_be_missing(instances: Instances, image: Path, tmp_path: P
     assert equal(Instances.load(tmp_path / "long.json"), loaded)
     with pytest.raises(UserError, match=r"the image is 6x4 pixels, that of .*a\.json was 60x40"):
         Instances.load(tmp_path / "a.json", image=Image.new("RGB", (6, 4)))
+
+
+def test_records_with_an_id_of_numpy_are_json(instances: Instances) -> None:
+    records = instances.to_coco(np.int64(7))  # type: ignore[arg-type]  # as numpy and pandas give it
+    assert {record["image_id"] for record in json.loads(json.dumps(records))} == {7}
 
 
 def test_the_file_is_one_of_coco(instances: Instances, image: Path, tmp_path: Path) -> None:

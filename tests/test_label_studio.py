@@ -273,6 +273,8 @@ def test_a_smart_click_or_box_gives_the_mask_of_the_object(backend: Backend, stu
     assert len({region["id"], again["id"], "0"}) == 3  # Label Studio replaces a region by one with the same id
     assert region["value"]["brushlabels"] == [NOVEL_CLASSES[0].name]
     assert iou(brush(region), mask) > 0.8
+    elsewhere = {"result": [{**drawn, "to_name": "rear"}]}
+    assert predict(backend, studio, 1, context=elsewhere)["result"] == [], "it is on another image of the task"
 
 
 def test_an_image_that_is_no_file_in_label_studio_is_not_fetched(studio: StandIn) -> None:
@@ -320,6 +322,24 @@ def test_an_object_goes_to_the_most_exact_tool_of_the_labeling_interface(control
     }
     assert corners.get(kind, {}).items() <= region["value"].items()
     assert LabelingConfig(interface(*controls)).region(LabeledObject("other", one.box, mask), 10, 20) is None
+
+
+def test_a_label_with_an_alias_is_known_by_it_and_spelled_as_in_the_interface() -> None:
+    label = '<Label value="boat" alias="cafe\u0301"/>'  # annotations have the alias; accents as on a Mac
+    tool = f'<BrushLabels name="b" toName="p">{label}</BrushLabels>'
+    config = LabelingConfig(f'<View><Image name="p" value="$p"/>{tool}</View>')
+    for name, spelled in (("caf\u00e9", "cafe\u0301"), ("boat", "boat")):
+        region = config.region(LabeledObject(name, (0, 0, 2, 2), np.ones((2, 2), bool)), 2, 2)
+        assert region["value"]["brushlabels"] == [spelled]
+
+
+def test_regions_of_a_second_image_are_no_references_of_the_first(backend: Backend, studio: StandIn) -> None:
+    body = studio.annotate(1, "brushlabels")
+    first, *others = studio.annotations[1][0]["result"]
+    studio.annotations[1][0]["result"] = [first, *({**one, "to_name": "rear"} for one in others)]
+    setup(backend)
+    backend.webhook(body)
+    assert "1 reference," in predict(backend, studio, 2)["model_version"]
 
 
 def test_only_label_studio_with_the_password_is_answered(backend: Backend) -> None:

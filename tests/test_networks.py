@@ -122,6 +122,8 @@ def test_a_device_that_does_not_exist_is_named() -> None:
         to_device("cuda:99", torch.nn.Linear(1, 1))
     with pytest.raises(UserError, match="device tpu cannot be used: "):
         to_device("tpu", torch.nn.Linear(1, 1))
+    with pytest.raises(UserError, match="device  cannot be used: "):  # nor are "" and 0 the default
+        to_device("", torch.nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize(("precision", "half"), [("bfloat16", torch.bfloat16), ("16-mixed", torch.float16)])

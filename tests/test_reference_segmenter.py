@@ -1,6 +1,7 @@
 """The method from Python: references in every form that an image can have, and the results."""
 
 import inspect
+import io
 import json
 import os
 import pickle
@@ -8,6 +9,8 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from no_time_to_train import Instances, ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main
 from no_time_to_train.data.coco import read_coco
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.memory_files import load_memory
+from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.reference_forms import Reference
 from no_time_to_train.data.reference_image import decode_picture
 from no_time_to_train.data.rle import annotation_mask
@@ -30,6 +33,7 @@ from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.settings import CONTEXT_RATIO
 from no_time_to_train.networks.registry import default_context_ratio
+from no_time_to_train.pipeline.summary import Thresholds
 from tests.attacks.test_cases import cases_in, says
 from tests.conftest import (
     DATA,
@@ -39,7 +43,6 @@ from tests.conftest import (
     Patch,
     Photo,
     assert_same_results,
-    nano_segmenter,
     results,
 )
 
@@ -162,6 +165,48 @@ def test_a_label_is_text(segmenter: ReferenceSegmenter, photo: Photo, label: Any
     assert segmenter.classes == ["boat"]
 
 
+def test_a_class_has_one_name_however_its_accents_are_encoded(
+    segmenter: ReferenceSegmenter, photo: Photo, tmp_path: Path
+) -> None:
+    typed, on_a_mac = "caf\u00e9", "cafe\u0301"
+    for label in (on_a_mac, typed):
+        segmenter.add_reference(label, photo.path, mask=photo.mask_path)
+    assert segmenter.classes == [typed]
+    assert len(segmenter.segment(photo.path, threshold={on_a_mac: 1.0})) == 0
+    thresholds = Thresholds.parse(0.5, [f"{on_a_mac}=0.9"])
+    thresholds.check_names([typed])
+    assert thresholds.of(typed) == 0.9
+    bank = segmenter.memory
+    save_memory(replace(bank, categories=[replace(bank.categories[0], name=on_a_mac)]), tmp_path / "older.memory")
+    segmenter.load_memory(tmp_path / "older.memory")
+    assert (segmenter.classes, len(segmenter.memory)) == ([typed], 4)
+    segmenter.remove(on_a_mac)
+    assert segmenter.memory is None
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "refused"),
+    [
+        (torch.set_default_dtype, torch.float64, "torch's default dtype is torch.float64: call"),
+        (torch.set_default_device, "meta", "torch's default device is meta: call"),
+    ],
+)
+def test_defaults_of_torch_with_which_networks_do_not_compute_are_named(
+    segmenter: ReferenceSegmenter, photo: Photo, change: Callable[[Any], None], value: Any, refused: str
+) -> None:
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    try:
+        change(value)
+        for method, given in ((segmenter.segment, ()), (segmenter.add_reference, ("other",))):
+            with pytest.raises(UserError, match=refused):
+                method(*given, photo.path)
+        with pytest.raises(UserError, match=refused):
+            ReferenceSegmenter.from_pretrained("nano")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
 @pytest.mark.parametrize("image", [None, 5, [None], [["photo.jpg"]]])
 def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo, image: Any) -> None:
     with pytest.raises(UserError, match="is not an image"):
@@ -169,6 +214,17 @@ def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     with pytest.raises(UserError, match="is not an image: give a path"):
         segmenter.segment(image)
+
+
+@pytest.mark.parametrize("content", [b"JPEG", io.BytesIO(b"JPEG")])
+def test_the_bytes_of_a_file_are_refused_as_what_they_are(
+    segmenter: ReferenceSegmenter, photo: Photo, content: Any
+) -> None:
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    with pytest.raises(UserError, match=f"an object of type {type(content).__name__} is not an image"):
+        segmenter.segment(content)
+    with pytest.raises(UserError, match=f"images is one {type(content).__name__}"):
+        segmenter.segment_many(content)
 
 
 @pytest.mark.parametrize(
@@ -415,19 +471,3 @@ def test_the_segmenter_describes_itself(segmenter: ReferenceSegmenter, photo: Ph
     assert repr(segmenter) == "ReferenceSegmenter(sam2='sam2_nano', dinov2='dinov2_nano', device='cpu', memory=None)"
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     assert repr(segmenter).endswith("memory=MemoryBank({thing: 1}))")
-
-
-def test_networks_are_neither_built_nor_run_where_a_program_has_chosen_another_default_type(
-    segmenter: ReferenceSegmenter, photo: Photo
-) -> None:
-    torch.set_default_dtype(torch.float64)
-    try:
-        for call in (
-            nano_segmenter,
-            lambda: segmenter.add_reference("thing", photo.path, photo.mask),
-            lambda: segmenter.propose(photo.path),
-        ):
-            with pytest.raises(UserError, match=r"default type is torch.float64: call torch.set_default_dtype\("):
-                call()
-    finally:
-        torch.set_default_dtype(torch.float32)

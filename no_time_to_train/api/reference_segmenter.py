@@ -33,6 +33,7 @@ from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import NAMES, check_fits, load_memory, save_memory
+from no_time_to_train.data.names import composed
 from no_time_to_train.data.prompts import check_label, check_mask_size, check_rows, is_image_input, list_points
 from no_time_to_train.data.proposal_files import GRID, source_names
 from no_time_to_train.data.reference_forms.reference import Reference, check_measurable
@@ -44,7 +45,7 @@ from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
-from no_time_to_train.networks.devices import check_precision, store_weights
+from no_time_to_train.networks.devices import check_defaults, check_precision, store_weights
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
@@ -172,6 +173,7 @@ class ReferenceSegmenter:
                 returns a ``Given``; or several of these (docs/proposals.md).
             proposals_per_image: Of a file or network, the proposals of an image that are kept, the best ones.
         """
+        check_defaults()
         check_type("settings", settings, Settings | None)
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
@@ -295,6 +297,7 @@ class ReferenceSegmenter:
 
     def remove(self, label: str) -> None:
         """Forget a class."""
+        label = label if label in self.classes else composed(str(label))
         if self.memory is None or label not in self.classes:
             raise UserError(f"the memory has no class {label!r}{suggest(str(label), self.classes)}")
         self.set_memory(None if len(self.classes) == 1 else self.memory.remove([label]))

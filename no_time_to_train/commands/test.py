@@ -170,12 +170,12 @@ def key_of(known: Any, key: str, name: str) -> Any:
 def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[list[str], dict[str, Any]]:
     """The command line again, where the content of a configuration of the authors' code is translated; all are checked.
 
-    One :class:`UserNotice` names all their keys that have no meaning here.
+    One :class:`UserNotice` names all their keys that have no meaning here, another one the options without effect.
 
     Returns:
         The command line, and all values that it and the files give by their keys, such as ``model.test_mode``.
     """
-    words, ignored, given = [], [], dict[str, Any]()
+    words, ignored, given, said = [], [], dict[str, Any](), dict[str, tuple[str, Any]]()
 
     def add(key: str, value: Any) -> None:
         if isinstance(value, dict):
@@ -198,11 +198,16 @@ def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[lis
                 value = yaml.safe_dump(ours, sort_keys=False)
         elif value is not None:
             with suppress(yaml.YAMLError):
-                add(name.removeprefix("--").replace(".init_args", ""), parse_yaml(value))
+                key, read = name.removeprefix("--").replace(".init_args", ""), parse_yaml(value)
+                add(key, read)
+                said[key] = name, read
         words.append(name if value is None else f"{name}={value}")
     if ignored:
         keys = ", ".join(dict.fromkeys(ignored))
         warnings.warn(f"these keys of the authors' code have no meaning here: {keys}", UserNotice, stacklevel=3)
+    if lost := [name for key, (name, read) in said.items() if given.get(key, read) != read]:
+        text = f"a configuration that comes later overrides {', '.join(lost)}: give options after the files"
+        warnings.warn(text, UserNotice, stacklevel=3)
     return words, given
 
 

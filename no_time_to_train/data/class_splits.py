@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from no_time_to_train.data.names import composed
 from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.files import read_json
 
@@ -95,5 +96,6 @@ def check_split(class_split: str | None) -> None:
 
 def _as_in_file(name: str, by_name: dict[str, int]) -> str:
     """A class name as the file has it: underscores are read as spaces where only that is a class."""
+    name = composed(name)
     spaced = name.replace("_", " ")
     return spaced if name not in by_name and spaced in by_name else name

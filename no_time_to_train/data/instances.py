@@ -107,6 +107,8 @@ class Instances(Sequence[Instance]):
     ) -> None:
         self._image, self.categories, self.detections, self.path = image, categories, detections, path
         self.sources = sources
+        # What a relative path is relative to: the current folder may be another one when they are saved.
+        self._folder = Path() if path is None or path.is_absolute() else Path.cwd()
         self._dense: NDArray[np.bool_] | None = None
 
     @property
@@ -167,7 +169,9 @@ class Instances(Sequence[Instance]):
         found = self.detections
         if np.ndim(rows) == 1:
             chosen = found[torch.from_numpy(rows.copy())]
-            return Instances(self._image, self.categories, chosen, self.path, self.sources)
+            some = Instances(self._image, self.categories, chosen, self.path, self.sources)
+            some._folder = self._folder
+            return some
         if np.ndim(rows) > 1:
             raise IndexError("instances are chosen by one index, a slice, a list of indices, or a bool for each")
         x1, y1, x2, y2 = found.boxes[rows].tolist()
@@ -209,6 +213,7 @@ class Instances(Sequence[Instance]):
             One record per instance, with ``segmentation`` as compressed RLE and ``bbox`` [x1, y1, x2 - x1, y2 - y1]
             (without the usual + 1, as in the published code).
         """
+        image_id = image_id.item() if isinstance(image_id, np.generic) else image_id  # which JSON lacks
         return to_coco_records(self.detections, image_id, [category.id for category in self.categories], self.sources)
 
     def to_supervision(self) -> "sv.Detections":
@@ -242,7 +247,7 @@ class Instances(Sequence[Instance]):
         ``file_name`` is the path of the image relative to the file, or empty where the image came from no file. Other
         programs can read the file as well, and so can ``segment --references``.
         """
-        file_name = "" if self.path is None else relative_path(self.path, Path(path).parent)
+        file_name = "" if self.path is None else relative_path(self._folder / self.path, Path(path).parent)
         write_json(path, coco_content([(file_name, self)]), indent=None)
 
     @classmethod

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.data.names import LONGEST_NAME, is_printable
+from no_time_to_train.data.names import LONGEST_NAME, composed, is_printable
 from no_time_to_train.data.reference_sets import check_pickle
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import atomic_write, is_file
@@ -240,6 +240,8 @@ def _categories(entries: list[Any]) -> list[Category]:
                 f"its class {number} has the name {name}, not a printable text of {LONGEST_NAME} characters"
             )
         categories.append(Category(entry["id"], entry["name"]))
+    if len({composed(category.name) for category in categories}) == len(categories):  # else an older file with both
+        categories = [Category(category.id, composed(category.name)) for category in categories]
     for key in ("id", "name"):
         (value, count), *_ = [*Counter(getattr(category, key) for category in categories).most_common(1), (None, 0)]
         if count > 1:

@@ -34,8 +34,13 @@ UNWRITABLE_ON_WINDOWS = (
 AROUND = r"[\s\ufeff\u200b\u200e\u200f\u2060]+"
 
 
+def composed(name: str) -> str:
+    """A name with its accents in one encoding (NFC): names of folders that were made on a Mac have another."""
+    return unicodedata.normalize("NFC", name)
+
+
 def clean_class_name(name: object) -> str:
-    """The name of a class without spaces around it.
+    """The name of a class without spaces around it, :func:`composed`.
 
     Raises:
         ValueError: It is not text, blank, too long, or has a character that is no text: a control character, or half
@@ -43,7 +48,7 @@ def clean_class_name(name: object) -> str:
     """
     if not isinstance(name, str):
         raise ValueError(f"the name of a class is {name!r}, not text")
-    cleaned = re.sub(f"^{AROUND}|{AROUND}$", "", name)
+    cleaned = re.sub(f"^{AROUND}|{AROUND}$", "", composed(name))
     if not cleaned:
         raise ValueError(f"the name of a class is blank: {name!r}")
     if len(cleaned) > LONGEST_NAME:
@@ -66,7 +71,7 @@ def clean_class_names(names: Iterable[object], where: str | Path) -> dict[str, s
         cleaned = {str(name): clean_class_name(name) for name in names}
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
-    changed = [name for name, clean in cleaned.items() if clean != name]
+    changed = [name for name, clean in cleaned.items() if clean != composed(name)]
     if changed:
         some = first_of([repr(name) for name in changed], 5)
         warnings.warn(f"{where}: spaces around the names of classes are ignored: {some}", UserNotice, stacklevel=3)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def is_image_input(image: object) -> "TypeIs[ImageInput]":
-    """Whether an object is of a type that an image and a mask can have."""
-    return isinstance(image, str | Path | Image.Image | np.ndarray) or is_tensor(image)
+    """Whether an object is of a type that an image and a mask can have, or of bytes, which are refused as an image."""
+    is_content = isinstance(image, bytes | bytearray) or hasattr(image, "read")
+    return isinstance(image, str | Path | Image.Image | np.ndarray) or is_tensor(image) or is_content
 
 
 def check_rows(name: str, rows: Any, form: str) -> Iterator[tuple[Any, ...]]:

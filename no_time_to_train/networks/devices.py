@@ -26,12 +26,21 @@ def default_device() -> str:
 
 def to_device(device: str | torch.device | None, *networks: nn.Module) -> None:
     """Move networks to a device, such as "cuda:1" or "cpu"; None takes that of :func:`default_device`."""
-    device = device or default_device()
+    device = default_device() if device is None else device
     try:
         for network in networks:
             network.to(device)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # what torch raises if it lacks the device
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def check_defaults() -> None:
+    """Refuse defaults of torch with which the packages of the networks do not compute."""
+    if (dtype := torch.get_default_dtype()) != torch.float32:
+        raise UserError(f"torch's default dtype is {dtype}: call torch.set_default_dtype(torch.float32) before")
+    if (device := torch.get_default_device()).type != "cpu":
+        text = "call torch.set_default_device('cpu') before; device= of from_pretrained says where networks compute"
+        raise UserError(f"torch's default device is {device}: {text}")
 
 
 @contextmanager
@@ -40,7 +49,7 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
 
     It holds for the thread that enters it, but tf32 for the whole process.
     """
-    check_default_type()
+    check_defaults()
     before = torch.get_float32_matmul_precision() if precision == "tf32" else None
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         try:
@@ -52,15 +61,8 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
                 torch.set_float32_matmul_precision(before)
 
 
-def check_default_type() -> None:
-    """Refuse to compute where a program has chosen another type for torch's new tensors, of which SAM 2 makes some."""
-    if (found := torch.get_default_dtype()) != torch.float32:
-        raise UserError(f"torch's default type is {found}: call torch.set_default_dtype(torch.float32) first")
-
-
 def check_precision(precision: Precision, device: torch.device) -> None:
     """Refuse tf32 where the device lacks it, and say where bfloat16 is slow."""
-    check_default_type()
     if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         needed = f"an NVIDIA GPU of compute capability 8.0 or more, which {device} is not"
         raise UserError(f"precision tf32 needs {needed}: choose float32 or bfloat16")

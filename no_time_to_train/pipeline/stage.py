@@ -20,7 +20,12 @@ from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_encoder
 
-register_type(ClassNames, list, ClassNames.parse, type_check=lambda value, _: isinstance(value, ClassNames))
+register_type(
+    ClassNames,
+    lambda names: names if isinstance(names, str) else list(names),  # it is asked about names in one text, too
+    ClassNames.parse,
+    type_check=lambda value, _: isinstance(value, ClassNames),
+)
 
 #: What a step gives: the record of an item, or a function that returns it.
 Work = dict[str, Any] | Callable[[], dict[str, Any]]

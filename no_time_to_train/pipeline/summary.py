@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from no_time_to_train.data.names import composed
 from no_time_to_train.errors import UserError, plural, suggest
 from no_time_to_train.ranges import Fraction, parse_number
 
@@ -31,18 +32,18 @@ class Thresholds:
             name, _, number = text.rpartition("=")
             if not name:
                 raise UserError(f"--class-score {text}: write NAME=SCORE, such as boat=0.5")
-            parsed[name] = parse_number(f"--class-score {name}", number, Fraction)
+            parsed[composed(name)] = parse_number(f"--class-score {name}", number, Fraction)
         return cls(score, parsed)
 
     def of(self, label: str) -> float:
         """The lowest score of a class."""
-        return self.class_scores.get(label, self.score)
+        return self.class_scores.get(label, self.class_scores.get(composed(label), self.score))
 
     def check_names(self, labels: Iterable[str]) -> None:
         """Check that all classes with a threshold of their own exist."""
-        known = list(labels)
+        known = [*map(composed, labels)]
         for name in self.class_scores:
-            if name not in known:
+            if composed(name) not in known:
                 raise UserError(f"--class-score {name}: there is no such class{suggest(name, known)}")
 
 

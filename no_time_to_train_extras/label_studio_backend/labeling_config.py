@@ -1,6 +1,8 @@
 """A project's labeling interface: where regions of an image go, and what Label Studio calls them."""
 
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from defusedxml.ElementTree import fromstring
@@ -20,12 +22,12 @@ class Control:
     Attributes:
         kind: One of ``CONTROLS``.
         name: What the interface calls it.
-        labels: The classes that it offers; empty where each task has its own.
+        labels: The classes that it offers, and how it spells them; empty where each task has its own.
     """
 
     kind: str
     name: str
-    labels: frozenset[str]
+    labels: dict[str, str]
 
 
 class LabelingConfig:
@@ -48,7 +50,7 @@ class LabelingConfig:
             raise UserError("the labeling interface needs an Image with BrushLabels, PolygonLabels or RectangleLabels")
         self.image, self.key = str(targets[0]), images[targets[0]][1:]
         self.controls = [
-            Control(tag, node.get("name") or "", frozenset(one.get("value") or "" for one in node.iter("Label")))
+            Control(tag, node.get("name") or "", {unicodedata.normalize("NFC", name): name for name in names_in(node)})
             for tag, node in sorted(found, key=lambda one: CONTROLS.index(one[0]))
             if node.get("toName") == self.image
         ]
@@ -57,5 +59,11 @@ class LabelingConfig:
         """The region of an object, for the most exact control that has its class; None where none has it."""
         for control in self.controls:
             if not control.labels or one.label in control.labels:
-                return region_of(one, height, width, control.kind, control.name, self.image, number)
+                named = replace(one, label=control.labels.get(one.label, one.label))
+                return region_of(named, height, width, control.kind, control.name, self.image, number)
         return None
+
+
+def names_in(control: Any) -> Iterator[str]:
+    """The values of a control's labels, and their aliases, which annotations hold instead."""
+    return (name for label in control.iter("Label") for name in map(label.get, ("value", "alias")) if name)

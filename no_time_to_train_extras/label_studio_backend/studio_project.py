@@ -111,6 +111,7 @@ class StudioProject:
     def _describe(self, number: int, task: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> MemoryBank | None:
         """The references in the annotations of a task, read as from an export; None where they mark no object."""
         before, self.described[number] = self.described.get(number, {}), {}
+        annotations = [{**one, "result": self._on_image(one["result"])} for one in annotations]
         if not any(one["result"] for one in annotations):
             return None
         address = self.address(task)
@@ -164,6 +165,10 @@ class StudioProject:
         self.version = f"no-time-to-train, {plural(len(self.memory) if self.memory else 0, 'reference')}, {digest}"
 
     # The images.
+
+    def _on_image(self, regions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The regions that are on the image that is searched: a task may show several."""
+        return [one for one in regions if one.get("to_name", self.config.image) == self.config.image]
 
     def address(self, task: dict[str, Any]) -> str:
         """The address of a task's image."""
@@ -220,6 +225,8 @@ class StudioProject:
             drawn: The regions that were drawn.
         """
         prompted, height, width = self.prompted(self.address(task))
+        if not (drawn := self._on_image(drawn)):
+            return self._result([], height, width)
         label, box = "", None
         on: list[tuple[float, float]] = []
         off: list[tuple[float, float]] = []

@@ -130,6 +130,11 @@ async def read_uploads(request: Request, most: int) -> Sequence[Upload]:
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         async with request.form(max_files=most, max_fields=most) as form:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+            for name, value in form.multi_items():
+                if not isinstance(value, UploadFile):
+                    raise UserError(
+                        f"the field {name!r} of the form is no file: parameters stand in the address, ?threshold=0.5"
+                    )
             uploads = [Upload(file.filename or "", await file.read()) for file in files]
     else:
         uploads = [Upload("", await request.body())]

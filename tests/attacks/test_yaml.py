@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from no_time_to_train.cli import main
 from tests.conftest import Capture, Checkpoints, Patch, Refusal, stage_arguments
@@ -89,6 +90,29 @@ def test_a_configuration_may_be_in_utf_16(nano_checkpoints: Checkpoints, tmp_pat
     arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
     main([*arguments, "--config", str(tmp_path / "utf16.yaml"), "--print_config"])
     assert "workers: 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", ["boat,bird", "[boat, bird]"])
+def test_a_printed_configuration_has_the_names_of_the_classes_as_they_were_given(
+    names: str, tmp_path: Path, capsys: Capture
+) -> None:
+    key = "model: {init_args: {test_mode: test, dataset_cfgs: {test: {cat_names: %s}}}}"
+    (tmp_path / "names.yaml").write_text(key % (names if names.startswith("[") else f"'{names}'"))
+    main(["test", "--config", str(CONFIG), "--config", str(tmp_path / "names.yaml"), "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["dataset_cfgs"]["test"]["cat_names"]
+    assert printed == yaml.safe_load(names)
+
+
+def test_a_notice_names_an_option_that_a_later_file_overrides(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "workers.yaml").write_text("model: {init_args: {data_load_cfgs: {workers: 7}}}")
+    options = ["--model.data_load_cfgs.workers", "3", "--trainer.devices", "1"]
+    files = ["--config", str(CONFIG), "--config", str(tmp_path / "workers.yaml"), "--print_config"]
+    main(["test", *options, *files])
+    assert "overrides --model.data_load_cfgs.workers: give options after the files" in capsys.readouterr().err
+    main(["test", *files, *options])
+    printed = capsys.readouterr()
+    assert "workers: 3" in printed.out
+    assert "overrides" not in printed.err
 
 
 def test_a_slurm_script_of_several_tasks_is_one_line(

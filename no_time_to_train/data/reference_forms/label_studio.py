@@ -41,6 +41,11 @@ def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
         regions = _regions(task, folder)
         if not regions:
             continue
+        if len(shown := dict.fromkeys(region.get("to_name") for region in regions)) > 1:
+            raise UserError(
+                f"{path}: task {task.get('id')} has regions on several images ({', '.join(map(str, shown))}): "
+                "export tasks of one image each, or leave out the regions of the others"
+            )
         name = _image_name(task, path)
         sizes = [(region.get("original_height"), region.get("original_width")) for region in regions]
         canvas = folder.canvas(name, path, *next(filter(all, sizes), ()))
