@@ -447,7 +447,9 @@ def test_a_second_tab_has_its_own_photo_and_selection(user: User, app: App) -> N
     other.page.context.close()
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (768, 1024), (1000, 700), (1024, 768), (1180, 820), (1280, 900), (2560, 1300)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(390, 844), (768, 1024), (1000, 700), (1024, 768), (1180, 820), (1280, 900), (2560, 1300)]
+)
 def test_at_any_width_nothing_is_cut_off_and_every_button_has_a_name(
     user: User, places: Places, width: int, height: int
 ) -> None:

@@ -13,6 +13,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main
 from no_time_to_train.data.proposal_files import ProposalFile
+from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.beyond.given import Given
 from no_time_to_train.method.fast.masks import Masks
@@ -130,13 +131,20 @@ def test_what_a_file_lacks_or_has_in_vain_is_counted(arguments: Arguments, tmp_p
 def test_images_are_known_by_id_by_path_by_name_and_by_stem(tmp_path: Path) -> None:
     box = {"bbox": [1, 2, 3, 4], "score": 0.5}
     (tmp_path / "boxes.json").write_text(
-        json.dumps([{"image_id": 7, **box}, {"file_name": "a/x.jpg", **box}, {"image_id": "stem", **box}])
+        json.dumps([{"image_id": one, **box} for one in (7, "stem", "b\\w.jpg")] + [{"file_name": "a/x.jpg", **box}])
     )
     file = ProposalFile(tmp_path / "boxes.json")
-    known = [(7, "other.jpg"), (None, "a/x.jpg"), (None, "photos/x.jpg"), (None, "stem.png")]
-    assert [len(file.given(*one, 50, 50)) for one in known] == [1, 1, 1, 1]
+    known = [(7, "other.jpg"), (None, "a/x.jpg"), (None, "photos/x.jpg"), (None, "stem.png"), (None, "w.jpg")]
+    assert [len(file.given(*one, 50, 50)) for one in known] == [1] * 5
     assert file.given(7, "", 50, 50).boxes.tolist() == [[1, 2, 4, 6]]
     assert len(file.given(None, "y.jpg", 50, 50)) == 0
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused_with_the_file(tmp_path: Path) -> None:
+    record = {"image_id": "b", "segmentation": encode_mask(np.ones((30, 40), bool)), "score": 0.5}
+    (tmp_path / "masks.json").write_text(json.dumps([record]))
+    with pytest.raises(UserError, match=r"masks\.json: a result of image b: its mask is 40x30, its image 80x60"):
+        ProposalFile(tmp_path / "masks.json").given(None, "b.png", 60, 80)
 
 
 def test_only_the_best_proposals_of_an_image_are_kept(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
         pixels = (re.findall(r"\d+", str(error)) or ["?"])[0]  # PIL has no other place for it
         raise UserError(
             f"image {path} may be a decompression bomb: it has {pixels} pixels, the limit is {Image.MAX_IMAGE_PIXELS}; "
-            f"if you trust it, give --max-pixels {pixels}, or in Python set PIL.Image.MAX_IMAGE_PIXELS"
+            f"make it smaller; if you trust it, segment takes --max-pixels {pixels}, Python PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         unknown = f"it is broken, or none of {', '.join(_formats())}"

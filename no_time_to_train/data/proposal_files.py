@@ -137,7 +137,10 @@ class ProposalFile:
     def _masks(self, records: list[dict[str, Any]], height: int, width: int) -> Given:
         """The masks of some proposals, taken as they are; empty ones are counted."""
         pixels = (annotation_mask({"image_id": "?", **one}, height, width) for one in records)
-        masks = Masks.from_crops(((mask, 0, 0) for mask in pixels), height, width)
+        try:
+            masks = Masks.from_crops(((mask, 0, 0) for mask in pixels), height, width)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
         rows = np.flatnonzero(masks.areas)
         self.counts["proposal", "with an empty mask"] += len(records) - len(rows)
         masks, records = masks[rows], [records[row] for row in rows]
@@ -207,7 +210,7 @@ def _short_names(image: Any) -> list[str]:
     """What else an image may be called: its name without folders, and that without its ending."""
     if not isinstance(image, str):
         return []
-    path = PurePosixPath(image)
+    path = PurePosixPath(image.replace("\\", "/"))  # of a program on Windows
     return [path.name, path.stem]
 
 

@@ -157,8 +157,10 @@ def _matching_files(argument: str) -> list[tuple[Path, str]]:
     if path.is_file():
         files = _images_and_videos([path], argument, f"not an image or a video by its ending {path.suffix!r}")
         return [(path, path.name)]
-    matching = _images_and_videos(matching_files(argument), argument, "there is no such file or folder")
-    return [(file, file.name) for file in matching]
+    matching = matching_files(argument)
+    _notice_left([str(one) for one in matching if one.is_dir() and "**" not in argument], argument)
+    files = _images_and_videos(matching, argument, "there is no such file or folder")
+    return [(file, file.name) for file in files]
 
 
 def _images_and_videos(paths: Iterable[Path], argument: str, otherwise: str) -> list[Path]:
@@ -192,9 +194,14 @@ def _files_in(folder: Path, argument: str) -> Iterator[Path]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         left.extend(f"{path} (a link)" for path in map(Path(parent).joinpath, subfolders) if path.is_symlink())
         yield from (Path(parent, name) for name in names if not name.startswith("."))
-    if left:
-        what = f"{plural(len(left), 'folder')} left out: {first_of(left)}; give those that you want, too"
-        warnings.warn(f"--images {argument}: {what}", UserNotice, stacklevel=2)
+    _notice_left(left, argument)
+
+
+def _notice_left(folders: list[str], argument: str) -> None:
+    """Say which folders were not searched, where there are any."""
+    if folders:
+        what = f"{plural(len(folders), 'folder')} left out: {first_of(folders)}; give those that you want, too"
+        warnings.warn(f"--images {argument}: {what}", UserNotice, stacklevel=3)
 
 
 def _frame_count(path: Path, every: int) -> int:

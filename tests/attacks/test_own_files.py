@@ -197,6 +197,13 @@ def test_links_to_folders_that_are_not_searched_are_named(tmp_path: Path) -> Non
         assert find_targets([str(tmp_path / "photos")], every=1).count == 1
 
 
+def test_folders_that_a_pattern_matches_are_named(tmp_path: Path) -> None:
+    (tmp_path / "photos/more").mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(tmp_path / "photos/a.png")
+    with pytest.warns(UserNotice, match=r"1 folder left out: \S*photos/more; give those that you want, too"):
+        assert find_targets([str(tmp_path / "photos/*")], every=1).count == 1
+
+
 def test_pictures_of_earlier_results_among_the_photos_are_no_photos(tmp_path: Path) -> None:
     for name in ("photos/a.png", "photos/out/overlays/a.jpg", "photos/more/b.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def explain(folder: Folder) -> str | None:
     for path in folder.files:
         ending = path.suffix.lower()
         if kind := _refused()["endings"].get(ending):
-            advice = "unpack it" if ending == ".zip" else "export COCO instead, or move it away"
+            advice = "unpack it" if kind == "an archive" else "export COCO instead, or move it away"
             return f"{path} looks like {kind}, which is not read: {advice}"
     for path in folder.images:
         if re.match(r"task-\d+-annotation-\d+", path.name):
