@@ -117,6 +117,25 @@ def test_one_enter_saves_what_was_typed_right_after_the_click_and_quick_ones_los
     assert not user.page.locator("#drafting").is_visible()
 
 
+def test_calls_that_overtake_one_another_on_their_way_lose_nothing(user: User, app: App, places: Places) -> None:
+    late: list[Any] = []
+
+    def deliver(route: Any) -> None:
+        if '"click"' in route.request.post_data and not late:
+            late.append(route)
+            return
+        route.fulfill(response=route.fetch())
+        if '"save"' in route.request.post_data:
+            late[0].continue_()
+
+    user.page.route("**/queue/join*", deliver)
+    user.click(*places[0])
+    user.page.keyboard.type("thing 0\n")
+    user.answered()
+    user.page.unroute("**/queue/join*")
+    assert steps(app) == ["thing 0: shown"]
+
+
 def test_a_digit_names_the_object_and_the_last_name_is_there_already(user: User, app: App, places: Places) -> None:
     user.show(*places[0], "one")
     user.wait_for("#classes summary", "one")

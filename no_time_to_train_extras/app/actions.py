@@ -4,6 +4,7 @@ import html
 import json
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import decode_mask, mask_area
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import UserError, one_line, plural
 from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.pipeline.summary import Summary
 from no_time_to_train.ranges import Positive, check_number
@@ -48,14 +49,19 @@ class Actions:
     # What the page shows.
 
     def act(self, view: View, shelf: Shelf, event: gr.EventData) -> list[Any]:
-        """Do what a person asks for on the photo; the page knows from the number what is answered."""
-        number, name, values = (event._data[key] for key in ("number", "act", "values"))
-        view.names = shelf.names
-        try:
-            view = self.acts[name](view, *values)
-        except UserError as error:
-            gr.Warning(html.escape(str(error)), title="Not done")
-        view.number = int(number)
+        """Do what a person asks for on the photo, once; the page knows from the number what is answered."""
+        for one in event._data["acts"]:
+            number, name, values = (one[key] for key in ("number", "act", "values"))
+            if int(number) <= view.number:  # a later call came before this one
+                continue
+            view.names = shelf.names
+            try:
+                view = self.acts[name](view, *values)
+            except Exception as error:
+                if not isinstance(error, UserError):  # a fault of this program; what follows is done all the same
+                    traceback.print_exc()
+                gr.Warning(html.escape(one_line(error)), title="Not done")
+            view.number = int(number)
         return self.show(view)
 
     def show(self, view: View) -> list[Any]:

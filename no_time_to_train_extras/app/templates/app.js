@@ -1,7 +1,7 @@
 // The photo with what was found in it, and the tools below. The server sends a scene: outlines in pixels of the photo,
 // and what can be done. Zooming, hovering and typing happen here; every click is an act that the server answers in order.
 const noTimeToTrain = (() => {
-  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set(), rows: new Map(), frame: null, bent: null, held: -1 };
+  const state = { scene: {}, classes: [], sent: 0, draft: false, zoom: 1, x: 0, y: 0, touched: false, label: "", corner: null, open: new Set(), rows: new Map(), frame: null, bent: null, held: -1, waiting: [] };
   const find = (selector) => document.querySelector(selector);
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -21,7 +21,10 @@ const noTimeToTrain = (() => {
     state.sent += 1;
     if (name !== "frame") state.frame = null;
     if (name !== "bend") Object.assign(state, { bent: null, held: -1 });
-    send({ act: name, values, number: state.sent });
+    // Calls may overtake one another on their way: each has all acts that are not answered yet.
+    state.waiting = state.waiting.filter(({ number }) => number > (state.scene.number ?? 0));
+    state.waiting.push({ act: name, values, number: state.sent });
+    send({ acts: state.waiting });
   }
 
   // Shows or hides a part of the tools.
