@@ -95,7 +95,7 @@ def actions_of(workspace: Workspace, folder: Path) -> Actions:
 
 def event(number: int, name: str, *values: object) -> Mock:
     """What the page sends when a person does something."""
-    return Mock(_data={"number": number, "act": name, "values": list(values)})
+    return Mock(_data={"acts": [{"number": number, "act": name, "values": list(values)}]})
 
 
 def photos_of(workspace: Workspace) -> list:
