@@ -1,6 +1,5 @@
 """A project's labeling interface: where regions of an image go, and what Label Studio calls them."""
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +8,7 @@ from defusedxml.ElementTree import fromstring
 
 from no_time_to_train.data.label_files.label_studio_files import region_of
 from no_time_to_train.data.label_files.labeled_objects import LabeledObject
+from no_time_to_train.data.names import composed
 from no_time_to_train.errors import UserError
 
 #: The controls that take a mask or its box, the most exact first.
@@ -50,7 +50,7 @@ class LabelingConfig:
             raise UserError("the labeling interface needs an Image with BrushLabels, PolygonLabels or RectangleLabels")
         self.image, self.key = str(targets[0]), images[targets[0]][1:]
         self.controls = [
-            Control(tag, node.get("name") or "", {unicodedata.normalize("NFC", name): name for name in names_in(node)})
+            Control(tag, node.get("name") or "", {composed(name): name for name in names_in(node)})
             for tag, node in sorted(found, key=lambda one: CONTROLS.index(one[0]))
             if node.get("toName") == self.image
         ]

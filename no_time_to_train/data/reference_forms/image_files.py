@@ -2,14 +2,13 @@
 
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from no_time_to_train.data.images import IMAGE_ENDINGS, NEEDS, is_image
-from no_time_to_train.data.names import check_file_name
+from no_time_to_train.data.names import check_file_name, composed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import IN_RESULTS, is_file
 
@@ -139,7 +138,7 @@ class ImageFiles:
 
 def fold(name: str) -> str:
     """What is equal for names that differ only in case, or in how an accent is encoded, as on macOS."""
-    return unicodedata.normalize("NFC", name).lower()
+    return composed(name).lower()
 
 
 def _with_slashes(name: str) -> str:

@@ -127,7 +127,9 @@ def merge_groups(references: Sequence[Reference], groups: Sequence[Any]) -> list
     first: dict[tuple[str, Any, bool], int] = {}
     for reference, group in zip(references, groups, strict=True):
         key = (reference.label, group, bool(reference.points))
-        if group is None or reference.box is not None or first.setdefault(key, len(merged)) == len(merged):
+        if group is None or reference.box is not None or key not in first:
+            if group is not None and reference.box is None:
+                first[key] = len(merged)
             merged.append(reference)
             continue
         earlier = merged[first[key]]
