@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -87,6 +88,7 @@ def test_seeds_that_are_done_are_not_run_again_unless_something_has_changed(tmp_
     page = lambda out: (out / "index.html").write_text("")  # noqa: E731
     memory = tmp_path / "memory"
     memory.write_text("the first")
+    shutil.copytree(DATA / "images", tmp_path / "images")
     files = [write_copy(tmp_path / name, name) for name in ("references.json", "targets.json")]
     first = BenchmarkOptions(n_shot=1, nano=True, seeds=[1, 5])
 
@@ -100,9 +102,13 @@ def test_seeds_that_are_done_are_not_run_again_unless_something_has_changed(tmp_
     assert again(replace(first, mode="best")) == ["seed_1", "seed_5"]
     memory.write_text("another")
     assert again(replace(first, mode="best")) == ["seed_1", "seed_5"]
-    later = (tmp_path / "runs/seed_5/index.html").stat().st_mtime + 1
-    os.utime(files[1], (later, later))
-    assert again(replace(first, mode="best")) == ["seed_1", "seed_5"]
+    for changed in (files[1], tmp_path / "images/scene_2.png"):
+        earlier = changed.stat().st_mtime
+        later = (tmp_path / "runs/seed_5/index.html").stat().st_mtime + 1
+        os.utime(changed, (later, later))
+        assert again(replace(first, mode="best")) == ["seed_1", "seed_5"], changed
+        os.utime(changed, (earlier, earlier))
+        assert again(replace(first, mode="best")) == []
 
 
 def test_several_devices_share_the_stages_with_networks(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -126,7 +126,8 @@ def run_benchmark(references: Path, targets: Path, out: Path, options: Benchmark
     settings = [out / CONFIG, out / "references.json"]
     earlier = [file.read_bytes() if file.is_file() else None for file in settings]
     folders = configure(references, targets, out, options)
-    if keep and earlier == [file.read_bytes() for file in settings] and is_done(out, references, targets):
+    same = keep and earlier == [file.read_bytes() for file in settings]
+    if same and is_done(out, *with_images(references, folders[0]), *with_images(targets, folders[1])):
         print(f"already done: remove {out} to run it again")
         return
     labels = {"--n_shot": options.n_shot, "--seed": options.seed}  # for the report: the reference set has its size
@@ -146,7 +147,15 @@ def is_done(folder: Path, *inputs: Path) -> bool:
         return False
     files = [(Path(one["path"]), one["sha256"]) for one in test["files"].values()]
     unchanged = all(path.is_file() and sha256(path) == known for path, known in files)
-    return unchanged and max(one.stat().st_mtime for one in inputs) < page.stat().st_mtime
+    written = page.stat().st_mtime
+    return unchanged and all(one.is_file() and one.stat().st_mtime < written for one in inputs)
+
+
+def with_images(json_file: Path, folder: Path) -> list[Path]:
+    """An annotation file, and the images in a folder that it lists."""
+    from no_time_to_train.data.coco import read_coco
+
+    return [json_file, *(folder / entry["file_name"] for entry in read_coco(json_file).imgs.values())]
 
 
 def configure(references: Path, targets: Path, out: Path, options: BenchmarkOptions) -> tuple[Path, Path]:
