@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.cli import main
+from no_time_to_train.data.convert import read_ground_truth
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import find_references
 from tests.conftest import Capture, Command, Patch, Photo, Refusal
-from tests.reference_folders import class_folder, image
+from tests.reference_folders import class_folder, image, write
 
 
 def test_a_result_is_never_replaced_and_a_file_that_breaks_leaves_no_half_data_set(
@@ -91,7 +92,7 @@ def test_a_name_with_a_percent_sign_goes_to_label_studio_and_back(photo: Photo, 
     assert (reference.read_mask() == photo.mask).all()
 
 
-@pytest.mark.parametrize("form", ["coco", "cvat", "labelme", "voc", "yolo"])
+@pytest.mark.parametrize("form", ["coco", "cvat", "label-studio", "labelme", "voc", "yolo"])
 def test_an_image_without_objects_is_written_as_well(form: str, photo: Photo, tmp_path: Path) -> None:
     """Training needs images of the background."""
     class_folder(tmp_path / "refs", photo)
@@ -105,6 +106,24 @@ def test_an_image_without_objects_is_written_as_well(form: str, photo: Photo, tm
         found = find_references(out / form)
         assert [one.name for one in found.empty] == ["empty.png"]
         assert len(found.references) == 1
+
+
+@pytest.mark.parametrize("form", ["coco", "label-studio", "labelme", "voc", "yolo"])
+def test_photos_of_one_name_in_two_folders_stay_two_inside_the_result(form: str, photo: Photo, tmp_path: Path) -> None:
+    """LabelMe reaches photos by "..", which is no part of a name that is written, and makes no second photo."""
+    for folder in ("x", "y"):
+        image(photo, tmp_path / f"set/photos/{folder}/a.png")
+        shape = {"label": folder, "points": [[10, 10], [90, 10], [90, 80]]}
+        content = {"shapes": [shape], "imagePath": f"../../photos/{folder}/a.png"}
+        write(tmp_path / f"set/labels/{folder}/a.json", json.dumps(content))
+    assert find_references(tmp_path / "set").unused == ()
+    main(["convert", str(tmp_path / "set/labels"), "--to", form, "--out", str(tmp_path / "out")])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [form]
+    images = [{"id": folder, "file_name": f"{folder}/a.png", "height": 1, "width": 1} for folder in ("x", "y")]
+    write(tmp_path / "run/images.json", json.dumps({"images": images}))
+    truth = read_ground_truth(tmp_path / "out" / form, tmp_path / "run/results.json")
+    found = {one["image_id"]: truth.cats[one["category_id"]]["name"] for one in truth.anns.values()}
+    assert found == {"x": "x", "y": "y"}
 
 
 def test_results_whose_ids_or_images_are_not_those_of_the_ground_truth_are_not_scored_and_what_others_lack_is_said(

@@ -292,6 +292,18 @@ def test_a_mask_is_one_whatever_the_case_of_its_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(reference.read_mask(), PIXELS)
 
 
+@pytest.mark.parametrize(
+    ("name", "is_named"), [("mask_cup", True), ("mask (1)", True), ("mask_2", False), ("object0", False)]
+)
+def test_a_mask_whose_name_may_mean_another_class_is_named(name: str, is_named: bool, tmp_path: Path) -> None:
+    photo(tmp_path / "shop/a.png")
+    write_picture(PIXELS, tmp_path / f"shop/a_{name}.png")
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        assert [one.label for one in find_references(tmp_path).references] == ["shop"]
+    assert [f"count as shop: a_{name}.png" in str(note.message) for note in notes] == [True] * is_named
+
+
 @pytest.mark.parametrize("white", [0, 1])
 def test_the_white_part_of_a_mask_with_a_palette_is_the_object_wherever_white_stands(
     white: int, tmp_path: Path

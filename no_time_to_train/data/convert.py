@@ -67,7 +67,7 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     images = by_image(read := find_references(path))
     places = {os.path.realpath(results.parent / str(entry.get("path"))): entry for entry in entries["images"]}
     bases: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries["images"]:
+    for entry in sorted(entries["images"], key=lambda one: -len(one["file_name"])):  # x/1.jpg before 1.jpg
         bases.setdefault(Path(entry["file_name"]).name, []).append(entry)
     ids = {category["name"]: category["id"] for category in entries.get("categories", [])}
     classes = set(ids)
@@ -75,7 +75,8 @@ def read_ground_truth(path: Path, results: Path) -> Any:
     missing, seen = [], set()
     for image, references in (images | {path: [] for path in read.empty}).items():
         same_name = bases.get(image.name, [])
-        entry = places.get(os.path.realpath(image)) or (same_name[0] if len(same_name) == 1 else None)
+        ends = (one for one in same_name if image.as_posix().endswith(f"/{one['file_name']}"))
+        entry = places.get(os.path.realpath(image)) or next(ends, same_name[0] if len(same_name) == 1 else None)
         if entry is None:
             missing += [image.name] if references else []
             continue
@@ -155,9 +156,9 @@ def size_of(image: Path, references: list[Reference]) -> tuple[int, int]:
 
 
 def image_names(images: list[Path]) -> dict[Path, str]:
-    """The names of images: their paths relative to the folder that they have in common."""
-    common = Path(os.path.commonpath([image.absolute().parent for image in images]))
-    return {image: image.absolute().relative_to(common).as_posix() for image in images}
+    """The names of images: their paths relative to the folder that they have in common, never with ``..``."""
+    common = os.path.commonpath([os.path.normpath(image.parent.absolute()) for image in images])
+    return {image: Path(os.path.relpath(image, common)).as_posix() for image in images}
 
 
 def categories_of(found: FoundReferences) -> list[Category]:

@@ -73,10 +73,10 @@ def check_box(box: Sequence[float], height: int, width: int) -> tuple[float, flo
 
 
 def check_pixels(boxes: Iterable[Sequence[float]], where: str | Path) -> None:
-    """Check that some boxes, [x, y, w, h] or [x1, y1, x2, y2], are not all shares of the image's sides."""
+    """Check that the coordinates of some boxes or outlines are not all shares of the image's sides."""
     values = [value for box in boxes for value in box]
     if any(value % 1 for value in values) and min(values) >= 0 and max(values) <= 1:
-        raise UserError(f"{where}: boxes are in pixels, not shares of the image: multiply by its width and height")
+        raise UserError(f"{where}: values are in pixels, not shares of the image: multiply by its width and height")
 
 
 def check_together(mask: object, box: object, points: Sequence[object], negative_points: Sequence[object]) -> None:

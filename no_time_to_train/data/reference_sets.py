@@ -270,7 +270,7 @@ def sample_references(
         if count < at_least:
             raise UserError(
                 f"class {category.name!r} has {plural(count, 'instance')} that can serve as references (not crowds, at "
-                f"least 32 pixels wide and high, at least 10 pixels from the border), but {at_least} are needed"
+                f"least 32 pixels wide and high, 10 from the border), but {at_least} are needed: omit it (--cat-names)"
             )
     return references
 

@@ -5,6 +5,8 @@ without any holds images whose objects are found (``ReferenceSegmenter.find_mask
 ``masks`` in that of the class, and may be several per image, ``NAME_object0.png``, or number the objects in one file.
 """
 
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS
 from no_time_to_train.data.reference_forms.mask_images import MASK_ENDING, MASK_FOLDERS, objects, owner_of, pair
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice, first_of
 
 NAME = "one folder per class"
 
@@ -42,6 +44,9 @@ def _read_class(place: Path, images: list[Path], folder: Folder) -> list[Referen
     photos = sorted({*images}.difference(masks))
     pairs = pair(photos, masks, rf"|[ _.-].*|{MASK_ENDING}" if masks and masks[0].parent != place else MASK_ENDING)
     marked = {path for path in photos if pairs[path] or is_cut_out(path)}
+    # The end of a name may be meant as a class, or be that of a copy: ``_mask_cup``, ``_mask (1)``.
+    if named := [one.name for one in masks if re.search(r"(?i)masks?([ _.-]+(?!.*mask)\D{2,}|.*\))$", one.stem)]:
+        warnings.warn(f"masks in {place} count as {place.name}: {first_of(named)}", UserNotice, stacklevel=2)
     references = []
     for path in photos:
         if marked and path not in marked:

@@ -18,7 +18,7 @@ def is_form_of(content: Any) -> bool:
     """Whether this is the content of a COCO file with objects, or of one that lacks its list of images."""
     lists = {key for key, value in content.items() if isinstance(value, list)} if isinstance(content, dict) else set()
     first = content["annotations"][0] if "annotations" in lists and content["annotations"] else {}
-    if isinstance(first, dict) and {"caption", "segments_info"} & first.keys():
+    if "label_classes" in lists or (isinstance(first, dict) and {"caption", "segments_info"} & first.keys()):
         return False
     return "images" in lists or {"annotations", "categories"} <= lists
 

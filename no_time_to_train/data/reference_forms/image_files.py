@@ -106,7 +106,8 @@ class ImageFiles:
         for place in self.places:
             for candidate in (place / name, *([] if path.name in self._repeated else [place / path.name])):
                 if is_file(candidate):
-                    return candidate
+                    plain = Path(os.path.normpath(candidate))  # one image has one path, also where a name has ".."
+                    return plain if is_file(plain) and plain.samefile(candidate) else candidate.resolve()
         for place in self.places:
             index = self._index(place)
             stem = path.stem if path.suffix.lower() in IMAGE_ENDINGS | NEEDS.keys() else path.name

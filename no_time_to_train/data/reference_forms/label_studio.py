@@ -39,7 +39,7 @@ def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
     references = []
     for task in content if isinstance(content, list) else [content]:
         regions = _regions(task, folder)
-        if not regions:
+        if regions is None or folder.is_empty(regions, _image_name(task, path), path):
             continue
         if len(shown := dict.fromkeys(region.get("to_name") for region in regions)) > 1:
             raise UserError(
@@ -84,8 +84,8 @@ def _read_region(canvas: Canvas, labels: dict[Any, str], region: dict[str, Any])
     return canvas.points(label, [x, y])
 
 
-def _regions(task: dict[str, Any], folder: Folder) -> list[dict[str, Any]]:
-    """The regions of a task, with ``value``."""
+def _regions(task: dict[str, Any], folder: Folder) -> list[dict[str, Any]] | None:
+    """The regions of a task, with ``value``; None where nobody has annotated it."""
     if minimal := _minimal_regions(task):
         return [{**region, "value": region, "id": index} for index, region in enumerate(minimal)]
     annotations = [task] if "result" in task else next(filter(None, map(task.get, ANNOTATIONS)), [])
@@ -93,9 +93,9 @@ def _regions(task: dict[str, Any], folder: Folder) -> list[dict[str, Any]]:
     kept.sort(key=lambda one: not one.get("ground_truth"))
     if len(kept) > 1:
         folder.skipped["second annotation of a task"] += len(kept) - 1
-    regions = kept[0].get("result") or [] if kept else []
-    geometry = {"rle", "imageDataURL", "points", "x", "vertices"}
-    return [one for one in regions if isinstance(one.get("value"), dict) and geometry & one["value"].keys()]
+    regions = kept[0].get("result") or [] if kept else None
+    keys = {"rle", "imageDataURL", "points", "x", "vertices"}
+    return regions and [one for one in regions if isinstance(one.get("value"), dict) and keys & one["value"].keys()]
 
 
 def _minimal_regions(task: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,10 +10,13 @@ from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS, is_named_like
 from no_time_to_train.data.reference_forms.mask_images import MASK_FOLDERS
 from no_time_to_train.errors import plural
-from no_time_to_train.files import read_json
+from no_time_to_train.files import read_bytes, read_json
 
 #: Folders of data sets, none of which is the name of a class, in small letters.
 STRUCTURE = MASK_FOLDERS | {"images", "img", "imgs", "ann", "jpegimages", "segmentationobject"}
+
+#: What labels have, and lists of names, images or notes have not.
+NUMBERS = rb"(\d[\d.]{0,20}[ ,]{1,3}){3}\d"
 
 
 @cache
@@ -63,7 +66,9 @@ def explain(folder: Folder) -> str | None:
         return f"{path} is a table whose columns are unknown here (it may be Roboflow's classes): export COCO instead"
     for path in folder.ending(".xml"):
         return f"{path} is no annotation that is known here: export COCO or Pascal VOC from the tool that wrote it"
-    return _explain_folders(folder)
+    reason = _explain_folders(folder)
+    labels = next((path for path in folder.ending(".txt") if reason and re.search(NUMBERS, read_bytes(path))), None)
+    return f"{labels} is of no form that is known here: export COCO instead, or move it away" if labels else reason
 
 
 def _explain_folders(folder: Folder) -> str | None:

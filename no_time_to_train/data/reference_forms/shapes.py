@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from no_time_to_train.data.images import shown_size, stored_size
+from no_time_to_train.data.prompts import check_pixels
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.rle import are_coordinates, decode_mask, encode_mask, encode_polygons
 from no_time_to_train.errors import UserError
@@ -51,6 +52,7 @@ class Canvas:
     def polygon(self, label: Any, *rings: ArrayLike) -> Reference:
         """A polygon from outlines [N, 2] or [2 * N]; what two of them cover, as a hole does, is outside."""
         outlines = [_points(ring).ravel().tolist() for ring in rings]
+        check_pixels(outlines, "outline")
         encoded = [encode_polygons([outline], *self.size) for outline in outlines]
         if len(encoded) > 1:
             encoded = [encode_mask(reduce(np.logical_xor, map(decode_mask, encoded)))]

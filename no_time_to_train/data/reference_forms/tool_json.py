@@ -71,6 +71,7 @@ def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
     if slot.get("type") not in (None, "image"):
         raise UserError(f"{path} looks like a {slot['type']} of V7 (Darwin): annotate images, or export COCO instead")
     name = item.get("name") or item.get("original_filename") or item.get("filename")
+    name = f"{place}/{name}" if (place := item.get("path") or "/") != "/" else name
     canvas = folder.canvas(name, path, slot.get("height"), slot.get("width"))
     layers = [entry["raster_layer"] for entry in content["annotations"] if "raster_layer" in entry]
     masks = {key: mask for layer in layers for key, mask in _layer_masks(layer, canvas).items()}

@@ -69,6 +69,9 @@ def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -
     from supervision.dataset.formats.pascal_voc import detections_from_xml_obj  # takes over a second
 
     height, width = canvas.size
+    if (turned := entry.find("robndbox")) is not None:  # roLabelImg
+        x, y, w, h, angle = (float(part.text or "nan") for part in turned)
+        return canvas.box(entry.findtext("name"), x - w / 2, y - h / 2, x + w / 2, y + h / 2, angle=np.degrees(angle))
     corners = [float(entry.findtext(f"bndbox/{key}") or "nan") for key in CORNERS]
     if not are_coordinates(corners):
         raise ValueError(f"the box of {entry.findtext('name')!r} has a coordinate that is not a number, or far outside")

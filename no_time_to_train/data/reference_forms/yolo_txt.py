@@ -24,8 +24,9 @@ from no_time_to_train.files import read_json, read_text, read_yaml
 
 NAME = "YOLO txt"
 
-#: Files that list the names of classes, one a line.
-NAME_LISTS = ("classes.txt", "obj.names", "labels.txt", "classes.names", "names.txt", "predefined_classes.txt")
+#: Files that list the names of classes, one a line; and those that labelImg and Roboflow call so.
+TOOL_LISTS = ("predefined_classes.txt", "_darknet.labels")
+NAME_LISTS = ("classes.txt", "obj.names", "labels.txt", "classes.names", "names.txt", *TOOL_LISTS)
 
 #: Files that belong to the form, but say nothing about references.
 SIDE_FILES = ("obj.data", "notes.json", "train.txt", "val.txt", "valid.txt", "test.txt", *NAME_LISTS)
@@ -184,14 +185,13 @@ def _parse(line: str, classes: Classes) -> tuple[list[float], bool]:
     """
     values = [float(value) for value in line.split()]
     count = len(values) - 1
-    if classes.keypoints and count in (4 + classes.keypoints[0] * classes.keypoints[1] + extra for extra in (0, 1)):
-        return values[:5], False
-    if count <= 5:
-        return values[:5], False
+    keypoints = classes.keypoints and 4 + classes.keypoints[0] * classes.keypoints[1]
     # Key points of three values have a visibility, 0, 1 or 2; no other label holds a 2.
     visible = set(values[7::3]) if count % 3 == 1 else set()
-    if 2.0 in visible and visible <= {0.0, 1.0, 2.0}:
+    if count <= 5 or count in (keypoints, (keypoints or 0) + 1) or (2.0 in visible and visible <= {0.0, 1.0, 2.0}):
         return values[:5], False
+    if count == 6 and values[6] >= 1 and not values[6] % 1:
+        raise ValueError("a triangle, or a box with the number of a track? Add a corner, or leave that number out")
     return values if count % 2 == 0 else values[:-1], True
 
 
