@@ -82,13 +82,14 @@ def test_ground_truth_may_have_any_form(form: str, photo: Photo, tmp_path: Path)
     assert metrics["segm"]["AP"] == pytest.approx(1, abs=0.11 if form == "yolo" else 1e-6)
 
 
-def test_a_name_with_a_percent_sign_goes_to_label_studio_and_back(photo: Photo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["d%20e.png", "photo.HEIC"])
+def test_a_name_goes_to_label_studio_and_back(name: str, photo: Photo, tmp_path: Path) -> None:
     class_folder(tmp_path / "refs", photo)
     for file in sorted((tmp_path / "refs").rglob("*.png")):
-        file.rename(file.with_name("d%20e_mask.png" if file.name.endswith("_mask.png") else "d%20e.png"))
+        file.rename(file.with_name(f"{Path(name).stem}_mask.png" if file.name.endswith("_mask.png") else name))
     main(["convert", str(tmp_path / "refs"), "--to", "label-studio", "--out", str(tmp_path / "out")])
     (reference,) = find_references(tmp_path / "out/label-studio").references
-    assert reference.image.name == "d%20e.png"
+    assert reference.image.name == name
     assert (reference.read_mask() == photo.mask).all()
 
 

@@ -355,6 +355,22 @@ def test_a_photo_that_is_replaced_is_searched_again_and_shows_no_annotation_of_t
     assert found.export(own.parent / "results").images == PHOTOS
 
 
+def test_an_export_right_after_a_step_has_its_results_and_names_photos_that_were_not_searched(
+    workspace: Workspace, annotations: list[Annotation], folder: Path, tmp_path: Path
+) -> None:
+    workspace.confirm(annotations[:1], SOURCE)
+    settle(workspace)
+    workspace.search.run(False)  # as where it is still at other photos
+    workspace.confirm(annotations[1:], SOURCE)
+    new = workspace.search.add(shutil.copy(folder / "images/000001.png", tmp_path / "new.png"), "new.png")
+    assert workspace.export(tmp_path / "now").skipped == [f"{new}: not searched yet"]
+    workspace.search.run(True)
+    settle(workspace)
+    workspace.export(tmp_path / "later")
+    now, later = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("now", "later"))
+    assert now == [record for record in later if record["image_id"] <= PHOTOS]  # the new photo is the last one
+
+
 def test_a_photo_replaced_while_it_is_read_leaves_no_masks_of_the_old_one(start: Start, own: Path) -> None:
     found = start([own], own.parent / "other")
     name, *_ = found.photos
@@ -392,7 +408,10 @@ def test_annotations_follow_the_content_of_a_photo_to_its_name_at_the_next_start
     assert confirmed(without) == 0
     assert without.classes == [shown.label], "its vector is known"
     (out / "shots.memory").unlink()
-    assert start([before.parent, own], out).classes == []
+    lost = start([before.parent, own], out)
+    assert lost.classes == []
+    with pytest.raises(UserError, match=f"1 annotation not shown: {shown.photo} is not here, or has changed"):
+        lost.export(tmp_path / "results")
     (tmp_path / "away.png").rename(own / "back.png")
     back = start([before.parent, own], out)
     assert [item.confirmed for item in back.items("back.png")] == [True]

@@ -32,6 +32,9 @@ from no_time_to_train_extras.app.workspace import Workspace
 #: What a person may say of an object.
 VERDICTS = ("right", "wrong", "remove", "rename")
 
+#: The most photos whose problems an export tells.
+MOST_NAMED = 10
+
 
 class Actions:
     """The functions behind the page. Each takes what the browser shows, and returns components."""
@@ -377,7 +380,8 @@ def packed(folder: Path, name: str) -> str:
 def exported(summary: Summary) -> str:
     """What was exported, and which photos were not."""
     left_out = [f"{plural(len(summary.skipped), 'photo')} left out"] if summary.skipped else []
-    return "; ".join([str(summary), *left_out, *summary.skipped])
+    more = ["..."] * (len(summary.skipped) > MOST_NAMED)
+    return "; ".join([str(summary), *left_out, *summary.skipped[:MOST_NAMED], *more])
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:

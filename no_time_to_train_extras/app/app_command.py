@@ -3,6 +3,7 @@
 import glob
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from getpass import getpass
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from no_time_to_train.commands.options import check_images
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import is_file, read_json
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
@@ -164,6 +165,8 @@ def app(
     annotations, others = take_annotations(examples, photos, segmenter)
     segmenter.add_references(others)
     workspace = Workspace(segmenter, photos, videos, folder, threshold)
+    if absent := workspace.absent():
+        warnings.warn(absent, UserNotice, stacklevel=1)
     if references:
         workspace.confirm(annotations, references)
     programs = PageService(workspace) if api else None

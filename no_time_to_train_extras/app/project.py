@@ -188,6 +188,10 @@ def _from_json(content: Any, path: Path) -> tuple[list[Step], int]:
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
         steps = [_step(step) for step in content["steps"]]
+        masks: dict[int, Rle] = {}
+        for one in (one for step in steps for one in step.add):
+            if masks.setdefault(one.id, one.mask) != one.mask:  # as in projects that were joined by hand
+                raise ValueError(f"two annotations have the id {one.id}")
         done = content["done"]
         if type(done) is not int or not 0 <= done <= len(steps):
             raise ValueError(f"{done!r} of its {len(steps)} steps are done")

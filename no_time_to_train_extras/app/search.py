@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -202,6 +202,13 @@ class Search:
             self.segmenter.set_memory(bank)
             self.memory += 1
 
+    def catch_up(self) -> None:
+        """Classify all photos with the present memory that were classified with an earlier one."""
+        for name, photo in list(self.photos.items()):
+            if photo.memory >= 0 and not self._is_classified(photo):
+                with suppress(UserError):  # it is not searched yet
+                    self.classify(name)
+
     def classify(self, name: str) -> bool:
         """Classify a photo with the present memory. Returns whether it could be: the cache must have its proposals."""
         photo = self.photos[name]
@@ -217,7 +224,8 @@ class Search:
                 mask = encode_crop(*found.masks.crop(row), found.masks.height, found.masks.width)
                 results.append(Item(memory.categories[index].name, score, mask))
         with self.changing():
-            photo.found, photo.memory = results, number
+            if number >= photo.memory:  # another thread may have used a later memory meanwhile
+                photo.found, photo.memory = results, number
         return True
 
     def proposals(self, name: str) -> DescribedProposals | None:

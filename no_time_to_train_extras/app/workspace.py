@@ -18,7 +18,7 @@ from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area, mask_box
 from no_time_to_train.data.targets import TargetImage
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import UserError, first_of, plural
 from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
@@ -138,6 +138,21 @@ class Workspace:
     def said(self, name: str) -> list[Annotation]:
         """What a person said about a photo, not about another one that had its name."""
         return [one for one in self.project.of_photo(name) if one.content == self.photos[name].content]
+
+    def present(self) -> list[Annotation]:
+        """What a person said about photos that are here, in the order in which it was said."""
+        here = {one.id for name in list(self.photos) for one in self.said(name)}
+        return [one for one in self.project.annotations.values() if one.id in here]
+
+    def absent(self) -> str:
+        """What is not shown because its photo is not here, in one line; empty where all is."""
+        lost = {**self.project.annotations}
+        for one in self.present():
+            del lost[one.id]
+        if not lost:
+            return ""
+        names = first_of(sorted({one.photo for one in lost.values()}))
+        return f"{plural(len(lost), 'annotation')} not shown: {names} is not here, or has changed since"
 
     def items(self, name: str) -> list[Item]:
         """The objects to show in a photo."""
@@ -315,11 +330,13 @@ class Workspace:
 
         An object that a person confirmed has the score 1 and ``"confirmed": true`` in the COCO results.
         """
-        summary = Summary()
+        summary, waiting = Summary(), []
+        self.search.catch_up()  # most of it here, where nobody who does a step has to wait
         with self.project.lock:  # classes, thresholds and objects go together
+            self.search.catch_up()
             memory, thresholds = self.segmenter.memory, self.thresholds
             if memory is None:
-                raise UserError("there is nothing to export yet: show an object first")
+                raise UserError(self.absent() or "there is nothing to export yet: show an object first")
             ids = {category.name: category.id for category in memory.categories}
             colors = {label: color for label, color in self.project.colors.items() if label in ids}
             found = []
@@ -327,10 +344,13 @@ class Workspace:
                 known = [item for item in photo.found if item.label in ids]
                 if photo.problem:
                     summary.skipped.append(photo.problem)
-                elif photo.memory >= 0:
+                elif photo.memory == self.search.memory:
                     found.append((photo.target, correct(known, self.said(name), Thresholds(0))))
+                else:
+                    waiting.append(f"{name}: not searched yet")
         if not found:
             raise UserError("; ".join(summary.skipped[:1]) or "no photo was searched yet: wait for the first one")
+        summary.skipped += waiting
         with new_output(out, overwrite=True) as folder, record_stage(folder, "app", {}):
             output = OutputFolder(folder, memory, thresholds, formats, (), out, summary, colors=colors)
             for target, items in found:
@@ -352,9 +372,7 @@ class Workspace:
             annotations = self.project.annotations.values()
             contents = self.project.reviewed.union(one.content for one in annotations)
             self.search.set_frames({photo.target.name: photo for photo in self.videos.known(contents)})
-            here = {one.id for name in self.photos for one in self.said(name)}
-            present = [one for one in annotations if one.id in here]
-            self.references.describe(present, self.opened.pixels, new=False)  # those of an earlier process
+            self.references.describe(self.present(), self.opened.pixels, new=False)  # those of an earlier process
             bank = self.references.memory(self.loaded, annotations)
             if not same_memory(bank, self.segmenter.memory) or not self.search.memory:
                 self.search.set_memory(bank)

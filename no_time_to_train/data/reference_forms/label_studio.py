@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from no_time_to_train.data.images import IMAGE_ENDINGS, decode_image
+from no_time_to_train.data.images import IMAGE_ENDINGS, NEEDS, decode_image
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
@@ -118,7 +118,7 @@ def _image_name(task: dict[str, Any], path: Path) -> str:
         if isinstance(value, str):
             address = urlsplit(value)
             name = parse_qs(address.query).get("d", [unquote(address.path)])[0]
-            if PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS:
+            if PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS | NEEDS.keys():
                 return name
     raise UserError(f"{path}: task {task.get('id')} names no image, as Label Studio's tasks do in 'data'")
 
