@@ -43,10 +43,15 @@ def memory_problem(error: Exception, advice: str) -> str | None:
         return "the system allows no more threads: end other programs, or raise the limit (ulimit -u)"
     if isinstance(error, ImportError) and "failed to map" in text:  # a library; numpy says much before
         return f"the memory is too small for {text.rpartition(': failed to map')[0].split()[-1]}; raise ulimit -v"
-    of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
-    if of_torch or isinstance(error, MemoryError):
+    if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text or isinstance(error, MemoryError):
         return f"the memory is too small: {text or 'an allocation failed'}; {advice}"
     return None
+
+
+def raise_if_memory(error: Exception, path: object) -> None:
+    """Raise that the memory is too small, where this is why a library could not read a file."""
+    if problem := memory_problem(error, "end other programs, or take smaller networks or images"):
+        raise UserError(f"{path} cannot be read: {problem}") from error
 
 
 def one_line(message: object) -> str:

@@ -273,13 +273,13 @@ def test_crops_are_the_objects_on_transparency(image: LabeledImage, tmp_path: Pa
 def test_a_crop_has_a_pixel_and_a_name_that_disks_take_in_a_folder_of_its_class(
     image: LabeledImage, tmp_path: Path
 ) -> None:
-    files = FORMATS["crops"](tmp_path / "crops", [Category(1, "a/b"), Category(2, "a\\b")])
+    files = FORMATS["crops"](tmp_path / "crops", [Category(1, "a/b"), Category(2, "a\\b"), Category(3, "a:b")])
     boxes = [(5.2, 5.2, 5.4, 5.4), (WIDTH - 0.4, 3, WIDTH + 9, 7), (-5, -5, -1, -1)]
-    objects = [LabeledObject(label, box) for box, label in zip(boxes, ["a/b", "a\\b", "a/b"], strict=True)]
+    objects = [LabeledObject(label, box) for box, label in zip(boxes, ["a/b", "a\\b", "a:b"], strict=True)]
     files.add(replace(image, stem="/".join(["d" * 150] * 2)), objects)
     crops = sorted((tmp_path / "crops").rglob("*.png"))
-    assert [path.parent.relative_to(tmp_path / "crops").as_posix() for path in crops] == ["a_b", "a_b", "a_b_2"]
-    assert [Image.open(path).size for path in crops] == [(1, 1), (1, 1), (1, 4)]
+    assert [path.parent.relative_to(tmp_path / "crops").as_posix() for path in crops] == ["a_b", "a_b_2", "a_b_3"]
+    assert [Image.open(path).size for path in crops] == [(1, 1), (1, 4), (1, 1)]
 
 
 def test_every_fifth_image_is_of_the_validation_set(image: LabeledImage, tmp_path: Path) -> None:

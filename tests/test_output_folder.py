@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 import time
 from datetime import datetime, timedelta, timezone
@@ -19,6 +20,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.images import allow_pixels, as_rgb
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError
+from no_time_to_train.pipeline.output_folder import OutputFolder
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, WRITTEN, foreign_files
 from no_time_to_train.pipeline.segment_images import segment_images
 from no_time_to_train.pipeline.summary import Thresholds
@@ -140,6 +142,30 @@ def test_a_folder_with_other_files_is_never_written_to(name: str, photos: Path, 
     with pytest.raises(UserError, match=rf"out holds {name}, which is not a file of results"):
         run(out, photos, overwrite=True)
     assert (out / "results.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["instances.csv", "index.html"])
+def test_results_of_which_a_file_was_moved_away_say_which(name: str, photos: Path, tmp_path: Path) -> None:
+    run(out := tmp_path / "out", photos)
+    (out / name).unlink()
+    with pytest.raises(UserError, match=rf"out holds \S+, but no {name}: choose a new or an empty folder"):
+        run(out, photos, overwrite=True)
+
+
+def test_a_run_whose_files_were_removed_meanwhile_is_not_complete(
+    photos: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    def cleared(output: OutputFolder) -> None:
+        shutil.rmtree(output.out / "masks")
+        finish(output)
+
+    finish = OutputFolder.finish
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "finish", cleared)
+        with pytest.raises(UserError, match=r"out/masks/\S+\.png is gone"):
+            run(tmp_path / "out", photos)
+    assert run(tmp_path / "out", photos).done_before == 5
+    assert len(list((tmp_path / "out/masks").rglob("*.png"))) == 5
 
 
 def test_a_folder_whose_replacement_was_killed_at_the_last_moment_comes_back(photos: Path, tmp_path: Path) -> None:

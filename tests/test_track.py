@@ -585,7 +585,9 @@ def test_a_live_run_that_is_interrupted_while_results_are_written_promises_nothi
     with pytest.raises(SystemExit) as ended:
         track(inputs, tmp_path / "incoming", "--watch", "--for", "1s", "--out", tmp_path / "out")
     assert ended.value.code == 143
-    assert capsys.readouterr().out.endswith("; its results are incomplete, and cannot be resumed\n")
+    printed = capsys.readouterr().out
+    assert printed.endswith("; its results are incomplete, and cannot be resumed\n")
+    assert "object" not in printed, "nobody has counted them yet"
 
 
 def test_a_frame_that_comes_is_handed_out_before_the_next_one(finder: ColorFinder) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from no_time_to_train.data.names import LONGEST_NAME, composed, is_printable
 from no_time_to_train.data.reference_sets import check_pickle
-from no_time_to_train.errors import UserError, UserNotice, plural
+from no_time_to_train.errors import UserError, UserNotice, plural, raise_if_memory
 from no_time_to_train.files import atomic_write, is_file
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks.checkpoints import encoder_width, is_plain, load_pickle
@@ -65,6 +65,7 @@ def load_memory(path: str | Path) -> MemoryBank:
     try:
         content = load_pickle(path, check_pickle)
     except Exception as error:  # unpickling a file that is not a checkpoint can raise anything
+        raise_if_memory(error, path)
         raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank") from error
     file_format = content.pop("format", None) if isinstance(content, dict) else None
     if file_format not in (FORMAT, FORMAT_1):

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.errors import UserError, one_line, raise_if_memory
 from no_time_to_train.networks.encoders import DINOV2, DINOV3_PATCH_SIZE, ENCODERS, NAME_OF_FILE, PATCH_SIZE, info_of
 from no_time_to_train.networks.registry import CHECKPOINT_OF, CHECKPOINTS, SAM2_NAMES, Network, check_exist
 
@@ -239,6 +239,7 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        raise_if_memory(error, path)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"checkpoint {path} cannot be read (truncated, or not a checkpoint of tensors): {reason}"

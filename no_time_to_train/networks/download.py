@@ -18,7 +18,7 @@ from pathlib import Path
 from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import FTPHandler, HTTPHandler, HTTPSHandler, Request, build_opener
+from urllib.request import FTPHandler, HTTPHandler, HTTPSHandler, Request, build_opener, getproxies, proxy_bypass
 from zipfile import ZipFile, is_zipfile
 
 from filelock import FileLock, Timeout
@@ -309,7 +309,9 @@ def _network(url: str) -> Iterator[None]:
         if isinstance(reason, SSLCertVerificationError):  # it is not another one at the next try
             advice = "is the clock right, and does SSL_CERT_FILE name the authority of a proxy of yours?"
             raise UserError(f"cannot download {url}: {reason.verify_message}; {advice}") from error
-        raise _Interrupted(f"the connection failed ({reason!r})") from error
+        asked = Request(url)
+        proxy = "" if proxy_bypass(asked.host) else getproxies().get(asked.type, "").rpartition("@")[2]  # no password
+        raise _Interrupted(f"the connection{' to the proxy ' * bool(proxy)}{proxy} failed ({reason!r})") from error
     except ValueError as error:
         raise UserError(f"cannot download {url}: the address is not valid ({one_line(error)})") from error
 

@@ -60,7 +60,10 @@ class Journal:
             except BaseException:  # including Ctrl-C
                 self.close()
                 raise
-        self.remove()
+        try:
+            self.remove()
+        except KeyboardInterrupt:  # half a journal would make what is complete unfinished
+            self.remove()
 
     def start(self, depends_on: dict[str, Any]) -> str:
         """Create or reopen the journal and lock it. Only the first process calls this.
@@ -114,7 +117,7 @@ class Journal:
             attempt: What :meth:`start` returned to the first process.
         """
         if not self.work_file.is_file():
-            raise UserError(f"a process does not see {self.folder}: all nodes must share that disk")
+            raise UserError(f"{self.folder} is gone: somebody has removed it, or the nodes do not share that disk")
         self.attempt = attempt
         self.work = hashlib.sha256(read_bytes(self.work_file)).hexdigest()
         self.failure_path = self.folder / f"{attempt}.failure"

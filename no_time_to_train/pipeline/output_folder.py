@@ -17,6 +17,7 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObje
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.data.voc import save_numbers
+from no_time_to_train.errors import UserError
 from no_time_to_train.files import atomic_write, link_or_copy, spreadsheet_cell, write_json
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.summary import Best, Summary, Thresholds, filter_command
@@ -149,6 +150,8 @@ class OutputFolder:
         """Write the files of all images that were added, if there are any."""
         if self.gallery is None:
             return
+        if gone := next((one for one in self.images if not (self.out / f"masks/{one['stem']}.png").is_file()), None):
+            raise UserError(f"{self.shown_as}/masks/{gone['stem']}.png is gone: was the folder moved? Run this again")
         save_memory(self.memory, self.out / "references.memory")
         write_table(self.out / "instances.csv", [COLUMNS, *self.rows])
         classes = [category.name for category in self.ordered]

@@ -113,9 +113,10 @@ def check_output(out: Path, overwrite: bool) -> None:
             pass
     except OSError as error:
         raise UserError(f"{out} cannot be written: {nearest}: {error.strerror}") from error
-    foreign = next(foreign_files(out), None)
-    if foreign is not None:
-        raise UserError(f"{out} holds {foreign}, which is not a file of results: choose a new or an empty folder")
+    if foreign := next(foreign_files(out), None):
+        missing = [name for name in RESULTS if not (out / name).is_file()]
+        why = f"but no {missing[0]}" if missing and _is_result(foreign) else "which is not a file of results"
+        raise UserError(f"{out} holds {foreign}, {why}: choose a new or an empty folder")
     if is_finished(out):
         _check_siblings(out)
     if is_finished(out) and not overwrite:
@@ -232,7 +233,8 @@ def _replace(out: Path, new: Path) -> None:
     except OSError as error:
         _restore(out)
         raise UserError(f"{out} cannot be replaced: {error.strerror}; the new results are in {new}") from error
-    shutil.rmtree(old, ignore_errors=True)
+    with suppress(KeyboardInterrupt):  # the new folder is in its place, and the next run removes the rest
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _restore(out: Path) -> None:

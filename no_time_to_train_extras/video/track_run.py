@@ -46,7 +46,7 @@ class TrackRun:
         done: The number of frames in the results.
         done_before: How many of them an earlier, unfinished run had done.
         began: When work on the others began, as of ``time.monotonic``.
-        objects: The number of different objects of each class.
+        objects: The number of different objects of each class, once the results are written.
     """
 
     segmenter: ReferenceSegmenter
@@ -61,7 +61,7 @@ class TrackRun:
     done: int = 0
     done_before: int = 0
     began: float = field(default_factory=time.monotonic)
-    objects: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, int] | None = None
 
     @property
     def at_once(self) -> int:
@@ -73,8 +73,10 @@ class TrackRun:
         texts = [f"{plural(self.done, 'frame')} ({rate:.1f} a second)"]
         texts += [f"{self.done_before} of them by the run before"] * bool(self.done_before)
         texts += [f"{self.frames.dropped} dropped"] * bool(self.frames.dropped)
-        objects = plural(sum(self.objects.values()), "object")
-        return ", ".join([*texts, f"{objects}: {count_labels(self.objects)}" if self.objects else objects])
+        if self.objects is not None:
+            counted = plural(sum(self.objects.values()), "object")
+            texts.append(f"{counted}: {count_labels(self.objects)}" if self.objects else counted)
+        return ", ".join(texts)
 
     def write(self, out: Path, overwrite: bool = False) -> None:
         """Track the objects and write them to a folder (see :class:`TrackFiles`).

@@ -8,17 +8,20 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
+from no_time_to_train.data.images import open_image
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.errors import UserError
 from no_time_to_train.networks.checkpoints import load_strictly, read_checkpoint, recognize
 from no_time_to_train.networks.registry import SAM2_NAMES, Network
 from tests.attacks.tensors import HOSTILE
+from tests.conftest import Patch
 from tests.prepare.sites import tar_of, zip_of
 
 
@@ -102,6 +105,18 @@ def test_the_honest_files_are_read(tmp_path: Path) -> None:
         layer = nn.Linear(2, 2)
         load_strictly(layer, read_checkpoint(tmp_path / f"{number}.pt"), tmp_path / f"{number}.pt")
         assert torch.equal(layer.weight, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("read", [load_memory, read_checkpoint, open_image], ids=["memory", "checkpoint", "image"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)")])
+def test_a_file_for_which_the_memory_is_too_small_is_not_called_damaged(
+    read: Callable[[Path], object], error: Exception, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    (path := tmp_path / "a.pt").write_bytes(saved(WEIGHTS))
+    for reader in ("torch.load", "PIL.Image.open"):
+        monkeypatch.setattr(reader, Mock(side_effect=error))
+    with pytest.raises(UserError, match=r"a\.pt cannot be read: the memory is too small: .*; end other programs"):
+        read(path)
 
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES.keys())

@@ -22,7 +22,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.networks import download as module
 from no_time_to_train.networks.download import fetch_file
 from tests.attacks.test_cases import cases_in
-from tests.conftest import Patch
+from tests.conftest import Capture, Patch
 from tests.web import serving
 
 CONTENT = bytes(range(256)) * 8
@@ -144,6 +144,22 @@ def test_a_broken_address_is_reported(host: str, tmp_path: Path, monkeypatch: Pa
     monkeypatch.setattr(module, "PAUSE", 0.0)
     with pytest.raises(UserError, match="cannot download"):
         fetch_file(f"http://{host}/x", tmp_path / "file", check, "the file")
+
+
+@pytest.mark.parametrize(("given", "said"), [("http://me:secret@127.0.0.1:9", "127.0.0.1:9"), ("127.0.0.1:9",) * 2])
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(
+    given: str, said: str, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    monkeypatch.setenv("https_proxy", given)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(UserError, match=rf"the connection to the proxy {said} failed \(ConnectionRefused") as caught:
+        fetch_file("https://localhost:9/x", tmp_path / "file", check, "the file")
+    assert "secret" not in f"{caught.value}{capsys.readouterr()}"
+    monkeypatch.setenv("no_proxy", "localhost")
+    with pytest.raises(UserError, match=r"the connection failed \(ConnectionRefused"):
+        fetch_file("https://localhost:9/x", tmp_path / "file", check, "the file")
 
 
 @pytest.mark.parametrize("ending", ["part", "etag"])

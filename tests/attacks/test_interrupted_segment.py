@@ -119,6 +119,28 @@ def test_a_run_on_several_devices_knows_which_signal_ended_it(
     assert segment_images(segmenter, targets, tmp_path / "out", Thresholds(), share=share).interrupted == number
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_ctrl_c_after_the_results_are_complete_does_not_call_them_unfinished(
+    overwrite: bool, photos: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    run(out := tmp_path / "first/out", photos)
+    removed, ending = [], ".old" if overwrite else ".run"
+
+    def interrupted(path: Path, ignore_errors: bool) -> None:
+        if path.name.endswith(ending) and path.exists() and path not in removed:
+            removed.append(path)
+            raise KeyboardInterrupt
+        rmtree(path, ignore_errors)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    out = out if overwrite else tmp_path / "second/out"
+    assert not run(out, photos, StandIn(["coin"]), overwrite=overwrite).interrupted
+    assert removed
+    run(out, photos, StandIn(["coin"]), overwrite=True)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
 def test_results_that_were_copied_without_their_photos_say_what_is_missing(photos: Path, tmp_path: Path) -> None:
     run(tmp_path / "out", photos)
     shutil.copytree(tmp_path / "out", tmp_path / "elsewhere/far/out")

@@ -184,6 +184,12 @@ def test_a_damaged_record_of_a_run_is_one_line(tmp_path: Path, content: str) -> 
 class TestJournal:
     """The journal's folder."""
 
+    def test_a_folder_that_somebody_removes_as_the_run_begins_is_said_to_be_gone(self, tmp_path: Path) -> None:
+        attempt = (journal := Journal(tmp_path / "results.json")).start({})
+        shutil.rmtree(journal.folder)
+        with pytest.raises(UserError, match=r"results\.json\.run is gone: somebody has removed it"):
+            journal.join(attempt)
+
     def test_other_files_in_the_folder_are_ignored(self, tmp_path: Path) -> None:
         journal = Journal(tmp_path / "results.json")
         journal.join(journal.start({}))

@@ -21,7 +21,7 @@ class CropFiles(LabelFiles):
     form = "crops"
 
     def begin(self) -> None:
-        folders = unique_names([clean_name(re.sub(r"[/\\]", "_", name)) for name in self.names])
+        folders = unique_names([clean_name(re.sub(r"[/\\]|(?<=^[A-Za-z]):", "_", name)) for name in self.names])
         self.folders = dict(zip(self.names, folders, strict=True))
         self.stems: set[str] = set()
 
