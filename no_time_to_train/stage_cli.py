@@ -5,6 +5,7 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, NoReturn, get_type_hints
 
 import torch
@@ -47,7 +48,14 @@ class StageParser(LightningArgumentParser):
     """Lightning's parser, which reports a mistake as a :class:`UserError` of one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(" ".join(message.split()))
+        message = " ".join(message.split())
+        innermost = r'.*Parser key "([^"]+)": (.*?) Given value type: .*? Given value: (.*?)(?: - .*)?'
+        if found := re.fullmatch(innermost, message):  # what follows is the whole configuration
+            dull = ("Expected a", "Not a valid", "Does not validate")
+            reasons = [one.strip() for one in found[2].split("- ") if one and not one.startswith(dull)]
+            whole = "; ".join((f"configuration: {found[1]} cannot be {short_repr(found[3])}", *reasons))
+            message = next((one for one in reasons if one.startswith("configuration: ")), whole)
+        raise UserError(message)
 
     def dump(self, *arguments: Any, **options: Any) -> str:
         """A configuration as YAML, in which numbers have the names that the paper's configurations have."""
@@ -75,6 +83,9 @@ class StageCLI(LightningCLI):
         """Apply the options that set several keys of the configuration at once, and what jsonargparse misreads."""
         config = self.config[self.subcommand]
         model = config.model.init_args
+        sections = re.compile(r"trainer|.*model_cfg\.(\w+_cfgs?|test)|.*dataset_cfgs\.\w+")
+        if empty := [key for key, value in config.items() if value is None and sections.fullmatch(key)]:
+            raise UserError(f"configuration: {empty[0]} is null: leave it out, or give it keys")
         for key, value in list(model.items()):
             if value == "None":  # null on the command line
                 model[key] = None
