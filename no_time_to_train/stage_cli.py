@@ -5,7 +5,6 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
-from reprlib import repr as short_repr
 from typing import Any, NoReturn, get_type_hints
 
 import torch
@@ -48,12 +47,11 @@ class StageParser(LightningArgumentParser):
     """Lightning's parser, which reports a mistake as a :class:`UserError` of one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        message = " ".join(message.split())
         innermost = r'.*Parser key "([^"]+)": (.*?) Given value type: .*? Given value: (.*?)(?: - .*)?'
-        if found := re.fullmatch(innermost, message):  # what follows is the whole configuration
-            dull = ("Expected a", "Not a valid", "Does not validate")
-            reasons = [one.strip() for one in found[2].split("- ") if one and not one.startswith(dull)]
-            whole = "; ".join((f"configuration: {found[1]} cannot be {short_repr(found[3])}", *reasons))
+        # what follows is the whole configuration
+        if found := re.fullmatch(innermost, message := " ".join(message.split())):
+            reasons = [one.strip() for one in found[2].split("- ") if not re.match("Expected a|Not a|Does not|$", one)]
+            whole = "; ".join((f"configuration: {found[1]} cannot be {found[3][:100]}", *reasons))
             message = next((one for one in reasons if one.startswith("configuration: ")), whole)
         raise UserError(message)
 

@@ -117,9 +117,8 @@ class ProposalFile:
         if image is None:
             self.counts["image", "without a proposal"] += 1
             return []
-        target = name if image_id is None else image_id
-        if (first := self.asked.setdefault(image, target)) != target:
-            raise UserError(f"{self.path}: {image!r} means both {first} and {target}: write file_name with its folders")
+        if (first := self.asked.setdefault(image, image_id or name)) != (image_id or name):
+            raise UserError(f"{self.path}: {image!r} means both {first} and {name}: write file_name with its folders")
         return self.records[image]
 
     def key_of(self, image_id: ImageId | None, name: str) -> str:
