@@ -39,6 +39,9 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 #: What every folder of results holds: it shows what is in the folder and below it.
 IN_RESULTS = {"run.json", "results.json", "index.html"}
 
+#: How folders begin in which systems keep thumbnails, copies and what was deleted, and hidden ones.
+OF_SYSTEMS = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
+
 #: Kinds of files that commands write to folders which a user names.
 CONFIGURATION, REPORT, PICTURE = (f"{what} of this program" for what in ("a configuration", "a report", "a picture"))
 
@@ -46,6 +49,7 @@ CONFIGURATION, REPORT, PICTURE = (f"{what} of this program" for what in ("a conf
 KINDS = {
     "a memory": re.compile(rb"PK.*?no-time-to-train memory bank [12]", re.DOTALL),
     "COCO results": re.compile(rb'\s*\[\s*\{.*?"image_id"', re.DOTALL),
+    "a file of proposals": re.compile(rb'\{"annotations": \[.*"name": "proposal"\}\], "images"', re.DOTALL),
     "a COCO file": re.compile(rb'\s*\{.*?"images"\s*:\s*\[', re.DOTALL),
     "a reference set": re.compile(
         rb'\s*\{\s*"-?\d+"\s*:\s*\[|\x80[\x02-\x05](.*img_id|(\x95.{8})?\}(\x94|q\x00)\(?[KMJ.])', re.DOTALL

@@ -47,7 +47,13 @@ class StageParser(LightningArgumentParser):
     """Lightning's parser, which reports a mistake as a :class:`UserError` of one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(" ".join(message.split()))
+        innermost = r'.*Parser key "([^"]+)": (.*?) Given value type: .*? Given value: (.*?)(?: - .*)?'
+        # what follows is the whole configuration
+        if found := re.fullmatch(innermost, message := " ".join(message.split())):
+            reasons = [one.strip() for one in found[2].split("- ") if not re.match("Expected a|Not a|Does not|$", one)]
+            whole = "; ".join((f"configuration: {found[1]} cannot be {found[3][:100]}", *reasons))
+            message = next((one for one in reasons if one.startswith("configuration: ")), whole)
+        raise UserError(message)
 
     def dump(self, *arguments: Any, **options: Any) -> str:
         """A configuration as YAML, in which numbers have the names that the paper's configurations have."""
@@ -75,6 +81,9 @@ class StageCLI(LightningCLI):
         """Apply the options that set several keys of the configuration at once, and what jsonargparse misreads."""
         config = self.config[self.subcommand]
         model = config.model.init_args
+        sections = re.compile(r"trainer|.*model_cfg\.(\w+_cfgs?|test)|.*dataset_cfgs\.\w+")
+        if empty := [key for key, value in config.items() if value is None and sections.fullmatch(key)]:
+            raise UserError(f"configuration: {empty[0]} is null: leave it out, or give it keys")
         for key, value in list(model.items()):
             if value == "None":  # null on the command line
                 model[key] = None

@@ -134,8 +134,14 @@ def test_images_are_known_by_id_by_path_by_name_and_by_stem(tmp_path: Path) -> N
         json.dumps([{"image_id": one, **box} for one in (7, "stem", "b\\w.jpg")] + [{"file_name": "a/x.jpg", **box}])
     )
     file = ProposalFile(tmp_path / "boxes.json")
-    known = [(7, "other.jpg"), (None, "a/x.jpg"), (None, "photos/x.jpg"), (None, "stem.png"), (None, "w.jpg")]
-    assert [len(file.given(*one, 50, 50)) for one in known] == [1] * 5
+    other = ProposalFile(tmp_path / "boxes.json")
+    assert len(other.given(None, "photos/x.jpg", 50, 50)) == 1
+    with pytest.raises(
+        UserError, match=r"'a/x\.jpg' means both photos/x\.jpg and more/x\.jpg: write file_name with its"
+    ):
+        other.given(None, "more/x.jpg", 50, 50)
+    known = [(7, "other.jpg"), (None, "a/x.jpg"), (None, "stem.png"), (None, "w.jpg")]
+    assert [len(file.given(*one, 50, 50)) for one in known] == [1] * 4
     assert file.given(7, "", 50, 50).boxes.tolist() == [[1, 2, 4, 6]]
     assert len(file.given(None, "y.jpg", 50, 50)) == 0
 

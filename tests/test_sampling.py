@@ -223,7 +223,10 @@ def test_an_entry_with_several_annotations_uses_the_first() -> None:
     [
         (b"\x80\x04]r\xff\xff\xff\x7f.", "its memo has no place 2147483647"),
         (b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b"x.", "only 2 remain"),
-        (b"\x80\x04)\x94" + b"h\0h\0\x86\x94" + b"h\1h\1\x86\x94.", "uses a tuple several times"),
+        (
+            b"\x80\x04)\x94" + b"h\0h\0\x86\x94" + b"h\1h\1\x86\x94.",
+            "uses a tuple several times, as arrays of numpy do",
+        ),
         (pickle.dumps({1: [{"img_id": 10**5000, "ann_ids": [1]}]}), "Exceeds the limit"),
         (pickle.dumps({1: [{"img_id": 1, "ann_ids": [2**63]}]}), "9223372036854775808 is not a number of 64 bits"),
     ],

@@ -113,8 +113,8 @@ class NetworkChoice:
         Args:
             others: Further checkpoints.
         """
-        if self.nano and self.preset:
-            raise UserError("--nano and --preset both choose the networks: leave one of them out")
+        if self.nano and (other := self.preset or self.sam2 or self.dinov2):
+            raise UserError(f"--nano and {other} both choose the networks: leave one of them out")
         if needed:
             find_networks(*self.names, *others, preset=self.preset, prompts=self.settings().get("prompts", "grid"))
 

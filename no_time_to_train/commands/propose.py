@@ -35,9 +35,7 @@ def propose(
         no-time-to-train propose --images photos/ --out masks.json
         no-time-to-train propose --images photos/ --proposer owlv2 --out boxes.json
     """
-    check_new_file(out, "a COCO file", ".json")
-    if out.resolve() in [Path(one).resolve() for one in images]:
-        raise UserError(f"{out} is among --images: choose another --out")
+    check_new_file(out, "a file of proposals", ".json")
     if proposer.partition("=")[0] == "sam3":
         raise UserError("sam3 looks for references, and propose has none: use segment --proposals sam3")
     check_proposals([proposer])

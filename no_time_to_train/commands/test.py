@@ -131,6 +131,13 @@ def check_content(content: dict[str, Any], where: str) -> None:
         check_precision(f"{where}trainer.precision", trainer.get("precision"))
 
 
+def in_home(content: Any) -> Any:
+    """What a configuration holds, with the home folder for ``~/``, as shells take it in options."""
+    if isinstance(content, dict):
+        return {key: in_home(value) for key, value in content.items()}
+    return str(Path(content).expanduser()) if isinstance(content, str) and content.startswith("~/") else content
+
+
 def check_part(name: str, value: Any, known: Any) -> None:
     """Check a value of the configuration, and all values in it.
 
@@ -189,7 +196,7 @@ def translate_configurations(options: list[tuple[str, str | None]]) -> tuple[lis
             content, where = read_yaml(value), f"configuration {value}"
             if not isinstance(content, dict):
                 raise UserError(f"{where} has no keys: write it like configs/custom_sam2l.yaml")
-            ours, without_meaning = translate(content, where)
+            ours, without_meaning = translate(in_home(content), where)
             check_content(ours, f"{where}: ")
             ignored += without_meaning
             for key in ("model", "trainer", "config", "seed_everything"):

@@ -37,7 +37,7 @@ class ProposalFile:
         records: The records of each image, by file name or id.
         images: The key in ``records`` of each way to call an image; None where two images are called so.
         counts: How many things were left out, by what they are and why.
-        asked: The images that were asked for.
+        asked: The images that were asked for, each with the id, or the name, of the target that asked.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class ProposalFile:
     records: dict[Any, list[dict[str, Any]]] = field(init=False, default_factory=dict)
     images: dict[Any, Any] = field(init=False, default_factory=dict)
     counts: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
-    asked: set[Any] = field(init=False, default_factory=set)
+    asked: dict[Any, ImageId] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         content = read_json(self.path)
@@ -117,7 +117,8 @@ class ProposalFile:
         if image is None:
             self.counts["image", "without a proposal"] += 1
             return []
-        self.asked.add(image)
+        if (first := self.asked.setdefault(image, image_id or name)) != (image_id or name):
+            raise UserError(f"{self.path}: {image!r} means both {first} and {name}: write file_name with its folders")
         return self.records[image]
 
     def key_of(self, image_id: ImageId | None, name: str) -> str:
@@ -155,7 +156,7 @@ class ProposalFile:
 
     def survey(self, images: Iterable[tuple[ImageId, str, int, int]]) -> list[str]:
         """What is left out of all targets, a line each for the user: images by id, name, height and width."""
-        self.counts, self.asked = Counter({key: n for key, n in self.counts.items() if key == UNUSABLE}), set()
+        self.counts, self.asked = Counter({key: n for key, n in self.counts.items() if key == UNUSABLE}), {}
         for image_id, name, height, width in images:
             records = self.records_of(image_id, name)
             if not any("segmentation" in record for record in records):

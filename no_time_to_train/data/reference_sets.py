@@ -97,7 +97,7 @@ def check_pickle(content: bytes) -> None:
                 raise ValueError(f"its memo has no place {place}")
             repeatable[place] = last in REPEATABLE or "UNICODE" in last
         elif opcode.name == "DUP" or ("GET" in opcode.name and not repeatable.get(argument or 0)):
-            raise ValueError("it uses a tuple several times")
+            raise ValueError("it uses a tuple several times, as arrays of numpy do: write plain lists of integers")
         last = opcode.name
 
 

@@ -42,7 +42,7 @@ def evaluate(
     """
     if protocol == "lvis" and errors:
         raise UserError("errors cannot be analyzed with LVIS, where not every class is verified in every image")
-    check_truth(coco, categories, protocol)
+    check_truth(coco, categories, protocol, any("segmentation" in one for one in results))
     if not truth_of(coco, categories):
         return {}, ""
     if 0 in coco.anns:
@@ -62,15 +62,19 @@ def evaluate(
     return metrics, tables
 
 
-def check_truth(coco: COCO, categories: list[Category], protocol: str) -> None:
-    """Check that annotations of the classes have what a protocol needs, and fill in missing areas from the masks."""
+def check_truth(coco: COCO, categories: list[Category], protocol: str, masks: bool = True) -> None:
+    """Check that annotations of the classes have what a protocol needs, and fill in missing areas from the masks.
+
+    Args:
+        masks: Whether results have masks, and not only boxes.
+    """
     if protocol not in PROTOCOLS and not is_plugin(protocol):
         raise UserError(f"there is no protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
     if protocol == "lvis":
         check_lvis(coco)
     for annotation in truth_of(coco, categories):
         image, has_mask = coco.imgs[annotation["image_id"]], bool(annotation.get("segmentation"))
-        if has_mask and not {"height", "width"} <= image.keys():
+        if has_mask and (masks or "area" not in annotation) and not {"height", "width"} <= image.keys():
             raise UserError(f"masks cannot be scored: image {image['id']} states no height and width")
         if not has_mask and "area" not in annotation:
             raise UserError(f"annotation {annotation['id']} has neither segmentation nor bbox")

@@ -68,7 +68,7 @@ def _check_mask(record: dict[str, Any], image: dict[str, Any]) -> None:
     """Check a record's mask, and compress it where it is uncompressed."""
     mask, size = record["segmentation"], [image.get("height"), image.get("width")]
     if isinstance(mask, dict) and mask.get("size", size) != size:
-        raise UserError(f"has a mask of size {mask['size']}, its image is {size} (height, width)")
+        raise UserError(f"has a mask of size {mask['size']}, its image is {size} (height, width) in the ground truth")
     try:
         check_rle(mask)
     except ValueError as error:

@@ -241,6 +241,8 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
     except Exception as error:
         raise_if_memory(error, path)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "weights_only" in str(error):  # torch explains how to run the code in it
+            reason = "it holds other objects, or is a page or a pointer of Git LFS in the place of the file"
         raise UserError(
             f"checkpoint {path} cannot be read (truncated, or not a checkpoint of tensors): {reason}"
         ) from error

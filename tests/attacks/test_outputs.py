@@ -288,7 +288,8 @@ def test_a_command_that_fails_late_leaves_nothing_new(
 
 def test_proposals_stay_where_no_image_can_be_read_the_next_time(tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
-    write_json(path := tmp_path / "p.json", {"images": [], "annotations": []})
+    path = tmp_path / "p.json"
+    path.write_text('{"annotations": [\n], "categories": [{"id": 1, "name": "proposal"}], "images": []}\n')
     before = path.read_bytes()
     assert "no image can be read" in refusal("propose", "--nano", "--images", tmp_path / "a.png", "--out", path)
     assert path.read_bytes() == before

@@ -74,6 +74,35 @@ def test_a_name_that_is_no_text_is_one_line(place: str, value: str, tmp_path: Pa
     assert refusal("test", "--config", CONFIG, "--config", path, "--out_path", tmp_path / "memory")
 
 
+WRONG_TYPES = {
+    "model: {init_args: {dataset_cfgs: {test: {cat_names: [no, boat]}}}}": (
+        r"dataset_cfgs\.test\.cat_names cannot be \[False, 'boat'\]; Not of type ClassNames: not a list of texts$"
+    ),
+    "trainer: {logger: os.system}": r"trainer\.logger cannot be os\.system.*Importing 'os\.system' is not allowed",
+    "trainer: null": "trainer is null: leave it out",
+    "model: {init_args: {model_cfg: {sam2_infer_cfgs: null}}}": r"model_cfg\.sam2_infer_cfgs is null: leave it out",
+}
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG_TYPES.items())
+def test_a_value_of_a_wrong_type_is_named_without_the_whole_configuration(
+    content: str, message: str, tmp_path: Path, nano_checkpoints: Checkpoints, refusal: Refusal
+) -> None:
+    (tmp_path / "wrong.yaml").write_text(content)
+    line = refusal(*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--config", tmp_path / "wrong.yaml")
+    assert re.search(message, line)
+    assert len(line) < 400
+
+
+def test_a_tilde_in_a_configuration_is_the_home_folder(tmp_path: Path, monkeypatch: Patch, refusal: Refusal) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    path = tmp_path / "tilde.yaml"
+    path.write_text("model: {init_args: {test_mode: fill_memory, model_cfg: {encoder_ckpt_path: ~/no.pth}}}")
+    line = refusal("test", "--config", CONFIG, "--config", path, "--out_path", tmp_path / "memory")
+    assert f"checkpoint not found: {tmp_path / 'no.pth'}" in line
+
+
 @pytest.mark.parametrize("key", ["model.model_cfg.proposals", "trainer.callbacks"])
 def test_a_list_without_an_end_is_refused(key: str, tmp_path: Path, refusal: Refusal) -> None:
     """jsonargparse takes a minute for 3,000 entries."""

@@ -42,6 +42,15 @@ def test_a_missing_area_is_that_of_the_mask(truth: MakeTruth) -> None:
     assert (metrics["APs"], metrics["APm"]) == (pytest.approx(1), None)
 
 
+def test_boxes_are_scored_where_the_ground_truth_states_no_sizes(truth: MakeTruth) -> None:
+    coco = truth([{**with_mask(annotation(1, 1, (0, 0, 20, 20))), "area": 400}])
+    for key in ("height", "width"):
+        del coco.imgs[1][key]
+    assert score(coco, [detection(1, 1, (0, 0, 20, 20), 0.9)])["bbox"]["AP"] == pytest.approx(1)
+    with pytest.raises(UserError, match="image 1 states no height and width"):
+        score(coco, [with_mask(detection(1, 1, (0, 0, 20, 20), 0.9))])
+
+
 def test_voc_ignores_detections_of_difficult_objects(truth: MakeTruth) -> None:
     plain, difficult = (0, 0, 20, 20), (40, 40, 40, 40)
     coco = truth([annotation(1, 1, plain), annotation(1, 1, difficult, iscrowd=1)])

@@ -202,8 +202,8 @@ def _check(numbers: list[float], height: int, width: int, is_polygon: bool) -> N
         check_polygons([pixels], height, width)
     elif not are_coordinates(pixels):
         raise ValueError("a coordinate is not a number, or far outside the image")
-    if not is_polygon and min(numbers[2:]) < 0:
-        raise ValueError("a box has a negative width or height")
+    if not is_polygon and (len(numbers) < 4 or min(numbers[2:]) < 0):
+        raise ValueError("a box has a negative width or height, or fewer than four numbers")
     if max(map(abs, numbers)) >= 2:
         far = max(numbers, key=abs)
         raise ValueError(f"{far:g} is no share of a side of the image: divide pixels by its width or height")
