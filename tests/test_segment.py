@@ -263,7 +263,7 @@ def test_all_references_that_cannot_be_used_are_named_at_once_and_need_no_networ
     with pytest.raises(SystemExit):
         main(["segment", "--check-references", *references, "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().err
-    assert printed.count(" is empty: no pixel is brighter than the rest, or inside an outline") == 2
+    assert printed.count(" is empty: its pixels must be brighter than the rest, and outlines in pixels") == 2
     assert f"error: 2 of 3 references cannot be used; see {tmp_path / 'out/references.html'}" in printed
     assert "mask as given" in (tmp_path / "out/references.html").read_text()
 

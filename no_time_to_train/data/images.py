@@ -332,7 +332,7 @@ def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
         mask = open_image(mask)
     inside = _inside(upright(mask), name) if isinstance(mask, Image.Image) else _inside_array(mask, name)
     if not inside.any():
-        raise UserError(f"{name} is empty: no pixel is brighter than the rest, or inside an outline in pixels")
+        raise UserError(f"{name} is empty: its pixels must be brighter than the rest, and outlines in pixels")
     if all(side.all() for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1])) and not inside.all():
         _notice_odd(name, "covers the whole border, as where black and white are exchanged")
     return inside
