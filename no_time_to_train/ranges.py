@@ -148,12 +148,12 @@ def parse_number(name: str, text: str, hint: Any) -> float:
 
 
 def check_fields(instance: Any) -> None:
-    """Check all numbers of a dataclass, in its ``__post_init__``, and what may be a part of one's own."""
+    """Check all numbers and choices of a dataclass, in its ``__post_init__``."""
     hints = get_type_hints(type(instance), include_extras=True)
     for field in fields(instance):
         value, hint = getattr(instance, field.name), hints[field.name]
         check_number(field.name, value, hint)
-        if OwnPart in get_args(hint) and choices_of(hint):
+        if choices_of(hint):
             object.__setattr__(instance, field.name, check_choice(field.name, value, hint))  # it may be frozen
 
 

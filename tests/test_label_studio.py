@@ -414,3 +414,17 @@ def test_two_servers_do_not_share_a_folder_and_a_taken_port_is_said(
         assert f"port {port}: Address already in use" in refusal(*command, "--port", port)
         with FileLock(tmp_path / "lock"):
             assert f"is using {tmp_path}" in refusal(*command, "--port", free_port())
+
+
+def test_an_address_that_is_not_label_studio_is_said_and_a_key_may_come_from_a_file(
+    refusal: Refusal, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200 if request.headers["Authorization"] == "Token key" else 401)
+        request.end_headers()
+        request.wfile.write(b"<html>")
+
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "key\n")
+    with serving(answer) as url:
+        command = "serve", "label-studio", "--nano", "--url", url, "--out", tmp_path, "--port", free_port()
+        assert "is that Label Studio? The answer is no JSON" in refusal(*command)

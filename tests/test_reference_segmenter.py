@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,10 @@ def test_paths_arrays_tensors_and_pil_images_are_the_same_image(segmenter: Refer
     pixels = read_rgb(photo.path)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     segmenter.add_reference("thing", pixels, mask=photo.mask)
-    forms: list[Any] = [str(photo.path), Image.open(photo.path), pixels, tensor, tensor.float() / 255]
+    foreign = (pixels.astype(np.uint16) * 257).astype(">u2")
+    forms: list[Any] = [str(photo.path), Image.open(photo.path), pixels, foreign, tensor, tensor.float() / 255]
     expected, *others = segmenter.segment(forms, threshold=0.0)
-    assert len(others) == 4
+    assert len(others) == 5
     assert all(same(other, expected) for other in others)
     assert same(segmenter.segment(tensor[None], threshold=0.0)[0], expected)
 
@@ -214,6 +216,14 @@ def test_what_is_no_image_is_refused(segmenter: ReferenceSegmenter, photo: Photo
     segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
     with pytest.raises(UserError, match="is not an image: give a path"):
         segmenter.segment(image)
+
+
+def test_a_pil_image_whose_file_is_cut_off_is_refused(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    content = photo.path.read_bytes()
+    for name, others in (("image", {"box": (10, 10, 60, 60)}), ("mask", {"image": photo.path})):
+        options: dict[str, Any] = {**others, name: Image.open(io.BytesIO(content[: len(content) // 2]))}
+        with pytest.raises(UserError, match="image that was given cannot be read"):
+            segmenter.add_reference("thing", **options)
 
 
 @pytest.mark.parametrize("content", [b"JPEG", io.BytesIO(b"JPEG")])
@@ -361,6 +371,37 @@ os.wait()
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert ended.stdout == "True\n", ended.stderr
+
+
+def test_a_copy_shares_the_networks_and_not_the_memory(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    found, other = segmenter.segment(photo.path, 0.0), copy(segmenter)
+    other.memory = None
+    for label in ("first", "second"):
+        other.add_reference(label, photo.path, box=(10, 10, 60, 60))
+    assert (segmenter.classes, other.classes) == (["thing"], ["first", "second"])
+    assert same(segmenter.segment(photo.path, 0.0), found)
+    other.memory = segmenter.memory
+    assert same(other.segment(photo.path, 0.0), found)
+    with pytest.raises(UserError, match="memory must be"):
+        other.memory = "boats.memory"  # type: ignore[assignment]
+
+
+def test_a_threshold_counts_for_the_classes_that_are_known_when_an_image_is_asked_for(
+    segmenter: ReferenceSegmenter, photo: Photo
+) -> None:
+    segmenter.add_reference("other", photo.path, box=(10, 10, 60, 60))
+    found = segmenter.segment_many([photo.path] * 4, threshold=0.0, progress=False)
+    next(found)
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    segmenter.remove("other")
+    assert same(list(found)[-1], segmenter.segment(photo.path, threshold=0.0))
+
+
+def test_settings_name_a_choice_that_does_not_exist() -> None:
+    for wrong in ({"prompts": "Guided"}, {"pooling": None}, {"output_box": "box"}):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))} must be one of"):
+            Settings(**wrong)  # type: ignore[arg-type]
 
 
 def test_classes_are_listed_and_removed(segmenter: ReferenceSegmenter, photo: Photo) -> None:

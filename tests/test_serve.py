@@ -37,6 +37,7 @@ from no_time_to_train_extras.server import request_guard, request_parts
 from no_time_to_train_extras.server.compute_queue import ComputeQueue
 from no_time_to_train_extras.server.http_api import build_api
 from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
+from no_time_to_train_extras.server.serve_command import check_token
 from no_time_to_train_extras.server.service import Service
 
 CAPACITY, LARGEST, TOKEN = 8, 200_000, "a token"
@@ -170,12 +171,24 @@ def test_a_body_that_comes_too_slowly_is_given_up(path: bytes, url: str, monkeyp
         assert client.recv(100).startswith(b"HTTP/1.1 408")
 
 
+def test_a_token_of_a_file_has_no_new_line_at_its_end(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("NO_TIME_TO_TRAIN_TOKEN", f"{TOKEN}\n")
+    assert check_token("127.0.0.1", None, no_token=False) == TOKEN
+
+
+def test_monitors_may_ask_for_the_head_of_an_answer(url: str) -> None:
+    for path, status in (("/", 200), ("/health", 200), ("/metrics", 200), ("/segment", 405)):
+        answer = httpx.head(url + path, trust_env=False)
+        assert (answer.status_code, answer.content) == (status, b"")
+
+
 def test_the_token_is_needed_for_everything_but_the_description_and_the_health(service: Service) -> None:
     metrics = Metrics()
     with running(RequestGuard(build_api(service, metrics), "127.0.0.1", TOKEN, LARGEST, metrics)) as url:
         assert call(url, "/memories").status_code == 401
         assert call(url, "/memories", Authorization="Bearer another").status_code == 401
         assert call(url, "/memories", Authorization=f"Bearer {TOKEN}").status_code == 200
+        assert call(url, "/memories", Authorization=f"bearer {TOKEN}").status_code == 200
         assert call(url, "/memories", Token=TOKEN).status_code == 200  # as X-AnyLabeling sends it
         assert [call(url, path).status_code for path in request_guard.OPEN] == [200, 200, 200]
         for number in range(20):

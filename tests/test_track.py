@@ -291,6 +291,32 @@ def test_frames_whose_numbers_begin_without_zeros_are_said_to_be_in_the_order_of
         assert Frames(str(tmp_path)).count == 2
 
 
+def test_frames_of_several_sizes_are_said(tmp_path: Path) -> None:
+    for number in range(4):
+        write_picture(draw(0)[: HEIGHT - number // 2], tmp_path / f"{number}.png")
+    with pytest.warns(UserNotice, match="frame 2 has another size than the first one") as told:
+        assert len(list(Frames(str(tmp_path)))) == 4
+    assert len(told) == 1
+
+
+def test_an_avi_that_states_no_rate_has_that_of_the_option(inputs: Path, tmp_path: Path) -> None:
+    content = bytearray((inputs / "clip.avi").read_bytes())
+    for place in (content.find(b"avih") + 8, content.find(b"vids") + 24):
+        content[place : place + 4] = bytes(4)
+    (tmp_path / "clip.avi").write_bytes(content)
+    frames = Frames(str(tmp_path / "clip.avi"), every=2, fps=8)
+    assert frames.rate == 4
+    assert [frame.seconds for frame in frames][:4] == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_video_that_cannot_be_decoded_is_not_said_to_be_broken(inputs: Path, tmp_path: Path) -> None:
+    content = (inputs / "clip.avi").read_bytes()
+    (tmp_path / "clip.avi").write_bytes(content.replace(b"MJPG", b"FFV1"))
+    frames = Frames(str(tmp_path / "clip.avi"))
+    assert not list(frames)
+    assert "or OpenCV has no decoder for it" in " ".join(frames.skipped)
+
+
 def test_a_broken_image_moves_no_later_frame_in_time(tmp_path: Path) -> None:
     for number in range(5):
         write_picture(draw(0), tmp_path / f"{number}.png")
@@ -303,8 +329,11 @@ def test_a_broken_image_moves_no_later_frame_in_time(tmp_path: Path) -> None:
 
 
 def test_each_frame_is_a_line_of_json_on_standard_output(inputs: Path, capsys: Capture) -> None:
-    track(inputs, inputs / "clip.avi", "--jsonl", "-", "--for", "1s")
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    track(inputs, inputs / "clip.avi", "--jsonl", "-", "--for", "1s", "--line", "900,0,900,90", "--line", "5,0,5,9")
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    assert f"900,0,900,90 lies outside of the {WIDTH}x{HEIGHT} picture" in printed.err
+    assert "5,0,5,9" not in printed.err
     assert [line["frame"] for line in lines] == list(range(RATE))
     assert [line["seconds"] for line in lines] == pytest.approx([number / RATE for number in range(RATE)])
     (moving,) = [one for one in lines[8]["objects"] if covers(one["segmentation"], places(8)[0])]

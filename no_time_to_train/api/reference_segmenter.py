@@ -5,6 +5,7 @@ from __future__ import annotations  # help() then shows ImageInput rather than a
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -104,7 +105,6 @@ class ReferenceSegmenter:
             added with the precision that images are segmented with; SAM always computes in float32.
 
     Attributes:
-        memory: The references that were shown so far; None before the first. Set it to None to forget them all.
         made_with: What the memory's vectors depend on besides the references.
         sources: What proposes masks; None stands for SAM 2's own prompts.
         names: The names of classes as a second cue; None without them, see :meth:`use_names`.
@@ -125,7 +125,7 @@ class ReferenceSegmenter:
         check_number("context_ratio", context_ratio, ContextRatio)
         self.segmenter, self.prompts, self.sam2_checkpoint = segmenter, prompts, sam2_checkpoint
         self.context_ratio, self.precision = context_ratio, precision
-        self.memory: MemoryBank | None = None
+        self._memory: MemoryBank | None = None
         self.sources: list[Source] = [None]
         self.made_with: dict[str, Any] = {
             "encoder": str(encoder_name),
@@ -199,6 +199,22 @@ class ReferenceSegmenter:
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.segmenter.encoder.normalize.mean.device
+
+    def __copy__(self) -> ReferenceSegmenter:
+        """The same networks with a memory of its own: what one of the two is shown, the other does not know."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), segmenter=copy(self.segmenter))
+        other.segmenter._buffers = copy(self.segmenter._buffers)  # the memory is in these
+        return other
+
+    @property
+    def memory(self) -> MemoryBank | None:
+        """The references that were shown so far; None before the first. Set it to None to forget them all."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: MemoryBank | None) -> None:
+        self.set_memory(memory)
 
     @property
     def classes(self) -> list[str]:
@@ -320,7 +336,7 @@ class ReferenceSegmenter:
             memory: A post-processed one, made with the same encoder and context ratio; None forgets all classes.
         """
         check_type("memory", memory, MemoryBank | None)
-        self.memory = memory
+        self._memory = memory
         if memory is not None:
             assert memory.prototypes is not None
             names = self.names
@@ -483,7 +499,7 @@ class ReferenceSegmenter:
         if isinstance(image, Tensor) and image.ndim == 4:
             image = list(image)
         if is_image_input(image) or not isinstance(image, Iterable):
-            return self._classify_with_notice(self.propose(image), threshold=self._thresholds(threshold))
+            return self._classify_with_notice(self.propose(image), threshold)
         return list(self.segment_many(image, threshold, progress=False))
 
     def segment_many(
@@ -509,10 +525,10 @@ class ReferenceSegmenter:
         """
         if not isinstance(images, Iterable) or (is_image_input(images) and getattr(images, "ndim", 3) < 4):
             raise UserError(f"images is one {type(images).__name__}: give a list of images, or use segment")
-        thresholds = self._thresholds(renamed(threshold, score))
+        self._thresholds(threshold := renamed(threshold, score))  # mistakes are found at once
         images = tqdm(images, "segment", unit=" image", disable=not progress)
         proposals = self.propose_each((image, "", None) for image in images)
-        return follow(proposals, partial(self._classify_with_notice, threshold=thresholds))
+        return follow(proposals, partial(self._classify_with_notice, threshold=threshold))
 
     def track(
         self,
@@ -610,8 +626,9 @@ class ReferenceSegmenter:
         names = source_names(self.sources) if len(self.sources) > 1 else []
         return Instances(proposals.pixels, memory.categories, found, proposals.path, names)
 
-    def _classify_with_notice(self, proposals: ImageProposals, threshold: dict[str, float]) -> Instances:
+    def _classify_with_notice(self, proposals: ImageProposals, threshold: Threshold) -> Instances:
         """Classify, with a notice where there are as many instances as the settings allow."""
+        threshold = self._thresholds(threshold)  # of the classes that are known by now
         found, most = self.classify(proposals, threshold), self.segmenter.settings.max_instances
         if len(found) == most and min(threshold.values()) > 0:
             most_of = f"{proposals.path or 'an image'} has {plural(most, 'instance')}, the most that are returned"

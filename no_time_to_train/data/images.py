@@ -271,7 +271,8 @@ def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Im
         size: Height and width in pixels that an annotation states. An image that has them only as stored is not
             turned, because its annotation was made without regard to EXIF.
     """
-    turned = ImageOps.exif_transpose(image)
+    with _clear_errors(getattr(image, "filename", "") or "that was given"):  # PIL reads its file only now
+        turned = ImageOps.exif_transpose(image)
     stored, shown = image.size[::-1], turned.size[::-1]
     return image if size is not None and size == stored != shown else turned
 
@@ -370,9 +371,9 @@ def is_tensor(values: object) -> "TypeIs[Tensor]":
 
 
 def _to_numpy(values: "NDArray[np.generic] | Tensor") -> NDArray[np.generic]:
-    """The array, or the tensor as an array; numpy has no bfloat16."""
+    """The array in the machine's byte order, or the tensor as an array; numpy has no bfloat16."""
     if isinstance(values, np.ndarray):
-        return values
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
     if not is_tensor(values):
         kind = "None" if values is None else f"an object of type {type(values).__name__}"
         raise UserError(f"{kind} is not an image: give a path, a PIL image, an array or a tensor")

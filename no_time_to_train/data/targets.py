@@ -238,7 +238,7 @@ def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage
                 yield unreadable(number, f"video {path}: frame {number} cannot be decoded")
         number += 1
     if number < (1 - UNCERTAIN) * stated - 1 or not number:
-        reason = "is broken: no frame can be decoded"
+        reason = "has no frame that can be decoded: it is broken, or OpenCV has no decoder for it, as for AV1"
         if number:
             why = "it is broken or cut off, or was trimmed without encoding it again"
             reason = f"ends after {number} of the {stated:.0f} frames that its file states: {why}"

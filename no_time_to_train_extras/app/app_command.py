@@ -235,7 +235,7 @@ def read_login(auth: str) -> tuple[str, str]:
     """The user and the password of ``--auth``; the password may be in the environment, or is asked for."""
     user, separator, password = auth.partition(":")
     if not separator:
-        password = os.environ.pop(PASSWORD, "")
+        password = os.environ.pop(PASSWORD, "").rstrip("\r\n")  # files of secrets end with a new line
         if not password and sys.stdin is not None and sys.stdin.isatty():
             password = getpass(f"password of {user}: ")
     if not (user and password):

@@ -58,7 +58,7 @@ def label_studio(
         raise UserError(f"--url {url} is no address: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"--url {url} is no address: it begins with http:// or https://")
-    token = os.environ.get(TOKEN, "")
+    token = os.environ.get(TOKEN, "").strip()  # files of secrets end with a new line
     if not token:
         raise UserError(f"{TOKEN} is not set: copy the token of Account & Settings in Label Studio")
     if networks.prompts is None:

@@ -132,5 +132,6 @@ class LabelStudio:
                 raise UserError(f"Label Studio at {self.url} refuses the token: copy it again from Account & Settings")
             return answer.raise_for_status().json()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            reason = str(error).partition("\n")[0]
+            unread = isinstance(error, json.JSONDecodeError)
+            reason = "is that Label Studio? The answer is no JSON" if unread else str(error).partition("\n")[0]
             raise Unreachable(f"Label Studio at {self.url} cannot be asked for {path}: {reason}") from error

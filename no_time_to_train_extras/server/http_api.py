@@ -58,7 +58,8 @@ def build_api(service: Service, metrics: Metrics) -> FastAPI:
     @api.exception_handler(RequestValidationError)
     async def answer_wrong_value(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return refuse(HTTPException(400, f"{' '.join(map(str, first['loc'][1:]))}: {first['msg']}"))
+        where = " ".join(map(str, first["loc"][1:])) or "the body, JSON with Content-Type: application/json"
+        return refuse(HTTPException(400, f"{where}: {first['msg']}"))
 
     @api.post("/segment", openapi_extra=IMAGES)
     async def segment(

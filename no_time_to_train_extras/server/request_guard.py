@@ -1,5 +1,6 @@
 """What stands between the network and the API: who is answered, how much is accepted, and what is counted."""
 
+import re
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -75,6 +76,8 @@ class RequestGuard:
         """Answer a request."""
         if scope["type"] != "http":
             return await self.api(scope, receive, send)
+        if scope["method"] == "HEAD":  # as monitors ask; the server leaves out the body of the answer
+            scope = {**scope, "method": "GET"}
         body, begin, status = Body(self, receive), time.monotonic(), 500
 
         async def sending(message: Any) -> None:
@@ -104,7 +107,7 @@ class RequestGuard:
         path, headers = scope["path"].removeprefix(scope.get("root_path", "")) or "/", Headers(scope=scope)
         if reason := foreign_reason(headers, self.host, "this server"):
             raise HTTPException(403, reason)
-        given = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("token", "")
+        given = re.sub("^bearer ", "", headers.get("authorization", ""), flags=re.I) or headers.get("token", "")
         client = (scope.get("client") or [""])[0]
         if self.token and path not in OPEN and not self.guesses.is_right(client, given, self.token):
             reason = "this needs the token: send Authorization: Bearer TOKEN"

@@ -97,7 +97,7 @@ def serve(
 
 def check_token(host: str, token: str | None, no_token: bool) -> str | None:
     """The token that requests need; None where nobody is asked."""
-    given = os.environ.pop(TOKEN, "") if token is None else token
+    given = os.environ.pop(TOKEN, "").strip() if token is None else token  # files of secrets end with a new line
     if given and no_token:
         raise UserError(f"--no-token contradicts --token or {TOKEN}: leave one of them out")
     if not (given or no_token or is_loopback(host)):

@@ -59,6 +59,7 @@ class Frames:
         live: Whether the frames come as they are taken, so that the same ones never come again.
         rate: Frames per second, about.
         count: The number of frames as the file states it; None where it is not known.
+        untimed: Whether the file is a video that states no times.
         skipped: One line for each frame that could not be read.
     """
 
@@ -76,6 +77,7 @@ class Frames:
         self.skipped: list[str] = []
         self.camera = LiveFrames(source, every) if is_live(source) else None
         self.live = watch or self.camera is not None
+        self.untimed = False
         stem = self.shown if "://" in source else self.path.stem
         self.name = clean_characters(re.sub(r"[^\w.-]+", "_", f"camera_{stem}" if stem.isdecimal() else stem))
         self.rate = fps / every
@@ -89,7 +91,8 @@ class Frames:
             self.targets, self.count = targets.images, targets.count
             if is_video(self.path):
                 stated = open_video(self.path).get(cv2.CAP_PROP_FPS)
-                self.rate = (stated if 0.01 <= stated <= 240 else fps) / every
+                self.untimed = _states_no_rate(self.path)
+                self.rate = (stated if 0.01 <= stated <= 240 and not self.untimed else fps) / every
             elif not self.path.is_dir():
                 raise UserError(f"--images {source} is one image: give a video, or a folder with its frames as images")
             else:
@@ -97,12 +100,16 @@ class Frames:
                 self.targets, self.count = islice(self.targets, 0, None, every), -(-self.count // every)
 
     def __iter__(self) -> Iterator[Frame]:
-        last = -1 / self.rate
+        last, size, told = -1 / self.rate, None, False
         for number, seconds, image in self._watched() if self.watch else self.camera or self._read():
             if seconds is None or seconds <= last:
                 seconds = last + 1 / self.rate
             if self.most is not None and seconds >= self.most:
                 return
+            size = size or image.shape
+            if image.shape != size and not told:
+                what, told = f"frame {number} has another size than the first one", True
+                warnings.warn(f"{self.shown}: {what}: objects are linked by their places in pixels", UserNotice, 2)
             yield Frame(number, last := float(seconds), image)
         if self.camera is not None:
             print(f"{self.shown} ended, or its connection broke, after {max(last, 0.0):.0f} s", file=sys.stderr)
@@ -138,7 +145,8 @@ class Frames:
         for index, target in enumerate(self.targets):
             number = self.every * index if target.video is None else int(target.stem.rpartition("/")[2])
             try:
-                yield number, index / self.rate if target.video is None else target.seconds, target.read()
+                timed = target.video is not None and not self.untimed
+                yield number, target.seconds if timed else index / self.rate, target.read()
             except UserError as error:
                 self.skipped.append(str(error))
 
@@ -164,3 +172,11 @@ class Frames:
                     yield number, time.monotonic() - start, image
                 number += 1
             time.sleep(PERIOD)
+
+
+def _states_no_rate(path: Path) -> bool:
+    """Whether a file is an AVI that states no frames per second; FFmpeg and OpenCV say 25 then."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    period, rate = head.find(b"avih") + 8, head.find(b"vids") + 24  # of the file, and of its first video
+    return head[8:12] == b"AVI " and not any(head[period : period + 4] + head[rate : rate + 4])

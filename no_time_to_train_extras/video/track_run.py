@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -11,10 +12,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from tqdm import tqdm
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
-from no_time_to_train.errors import UserError, plural
+from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.overlap import Worker, read_ahead
 from no_time_to_train.pipeline.journal import Journal
@@ -124,6 +126,8 @@ class TrackRun:
             with Worker[None]() as worker, bar:
                 for frame in self._tracked(iter(bar), journal):
                     self.done += 1
+                    if self.done == 1:
+                        self._notice_outside(*frame.instances.image.shape[:2])
                     if self.frames.dropped:
                         bar.set_postfix_str(f"{self.frames.dropped} dropped", refresh=False)
                     if self.jsonl is not None:
@@ -137,6 +141,13 @@ class TrackRun:
             print("stopped", file=sys.stderr)
         finally:
             self.frames.close()
+
+    def _notice_outside(self, height: int, width: int) -> None:
+        """Name the lines and zones that lie outside of the picture, as those for another resolution do."""
+        for points in [*self.lines, *self.zones]:
+            if (np.min(points, 0) >= (width, height)).any() or (np.max(points, 0) < 0).any():
+                text = ",".join(f"{number:g}" for point in points for number in point)
+                warnings.warn(f"{text} lies outside of the {width}x{height} picture", UserNotice, stacklevel=2)
 
     def _tracked(self, frames: Iterator[Frame], journal: Journal | None) -> Iterator[TrackedFrame]:
         """The tracked frames, those of the journal first."""
