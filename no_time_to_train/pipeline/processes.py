@@ -45,6 +45,10 @@ def begin_command(words: list[str]) -> None:
             os.environ[name] = "0"
             advice = "unset it, and TORCHELASTIC_RUN_ID, which torchrun sets with it" if not absent else "unset it"
             raise UserError(f"{name}={value} in the environment is no number: {advice}")
+    launched = {"SLURM_STEP_ID", "TORCHELASTIC_RUN_ID"} & os.environ.keys()  # the first of which srun sets
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if not launched and tasks not in ("0", "1") and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        raise UserError(f"SLURM has begun one process of {tasks}: write srun before the command, or --ntasks 1")
     if shared and FIRST in os.environ:  # before torch is imported, which takes seconds
         join_run()
 

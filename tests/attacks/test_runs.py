@@ -357,6 +357,7 @@ def test_a_command_that_is_no_part_of_a_run_speaks_whatever_a_script_has_set(
         ),
         ("NODE_RANK", "", "NODE_RANK= in the environment is no number"),
         ("TORCHELASTIC_RUN_ID", "x", "RANK= in the environment is no number: unset it, and TORCHELASTIC_RUN_ID"),
+        ("SLURM_NTASKS", "2", "SLURM has begun one process of 2: write srun before the command"),
     ],
 )
 def test_what_a_script_has_set_instead_of_a_launcher_is_said_before_anything_is_loaded(

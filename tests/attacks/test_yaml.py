@@ -144,10 +144,11 @@ def test_a_notice_names_an_option_that_a_later_file_overrides(tmp_path: Path, ca
     assert "overrides" not in printed.err
 
 
-def test_a_slurm_script_of_several_tasks_is_one_line(
+def test_several_tasks_of_slurm_for_one_device_are_one_line(
     nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
     arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
     assert "--ntasks-per-node=4" in refusal(*arguments, "--out_path", tmp_path / "memory")
 
