@@ -66,7 +66,7 @@ def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> No
     words, given = translate_configurations(options)
     if run.ckpt_path is not None and not Path(run.ckpt_path).is_file():
         raise UserError(
-            f"memory not found: {run.ckpt_path}; fill_memory writes it, and postprocess_memory the next one"
+            f"memory not found: {run.ckpt_path} is no file; fill_memory writes it, and postprocess_memory the next one"
         )
     if not any(name.startswith("--print_config") or name.endswith(".help") for name, _ in options):
         check_stage(run, given)
