@@ -193,4 +193,5 @@ def test_a_mask_that_looks_like_something_else_is_named(
     smooth.save(tmp_path / "mask.png")
     for _ in range(2):
         as_mask(tmp_path / "mask.png")
+    as_mask(as_mask(tmp_path / "mask.png"))  # what was read already is not named again
     assert [str(one.message).startswith(f"{tmp_path / 'mask.png'} {what}") for one in recwarn] == [True] * bool(what)

@@ -328,14 +328,12 @@ def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
     Returns:
         bool [H, W].
     """
-    name = str(mask) if isinstance(mask, str | Path) else "the mask"
+    name = str(mask) if isinstance(mask, str | Path) else getattr(mask, "filename", "") or "the mask"
     if isinstance(mask, str | Path):
         mask = open_image(mask)
     inside = _inside(upright(mask), name) if isinstance(mask, Image.Image) else _inside_array(mask, name)
     if not inside.any():
         raise UserError(f"{name} is empty: its pixels must be brighter than the rest, and outlines in pixels")
-    if all(side.all() for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1])) and not inside.all():
-        _notice_odd(name, "covers the whole border, as where black and white are exchanged")
     return inside
 
 
@@ -391,6 +389,9 @@ def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
         _notice_odd(name, "holds several values, as for several objects")
     elif between.mean() > PHOTO:
         _notice_odd(name, "looks like a photo")
+    border = all(side.all() for side in (bright[:1], bright[-1:], bright[:, :1], bright[:, -1:]))
+    if border and not bright.all() and values.dtype != bool:
+        _notice_odd(name, "covers the whole border, as where black and white are exchanged")
     return bright
 
 
