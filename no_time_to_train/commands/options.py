@@ -221,7 +221,7 @@ def check_memories(paths: Iterable[Path]) -> None:
     """Check that memory files exist and are archives, without the slow imports that reading them takes."""
     for path in paths:
         if not path.is_file():
-            raise UserError(f"memory not found: {path} is no file; fill_memory and segment --save-memory write memories")
+            raise UserError(f"memory not found: {path} is no file; fill_memory and segment --save-memory write one")
         if not is_zipfile(path):
             raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank")
 

@@ -61,7 +61,7 @@ def save_memory(bank: MemoryBank, path: str | Path) -> None:
 def load_memory(path: str | Path) -> MemoryBank:
     """Read a memory file of this version or of version 0.1. Reading it cannot run code (``weights_only=True``)."""
     if not is_file(path):
-        raise UserError(f"memory not found: {path} is no file; fill_memory and segment --save-memory write memories")
+        raise UserError(f"memory not found: {path} is no file; fill_memory and segment --save-memory write one")
     try:
         content = load_pickle(path, check_pickle)
     except Exception as error:  # unpickling a file that is not a checkpoint can raise anything
