@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -130,7 +131,7 @@ def test_memories_are_shown_merged_and_reduced(
     out: Path, nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal, capsys: Capture
 ) -> None:
     both = str(out.parent / "both.memory")
-    main(["memory", "remove", both, LABEL, "--out", str(tmp_path / "one.memory")])
+    main(["memory", "remove", both, normalize("NFD", LABEL), "--out", str(tmp_path / "one.memory")])
     main(["memory", "merge", both, str(tmp_path / "one.memory"), "--out", str(tmp_path / "three.memory")])
     capsys.readouterr()
     dinov2 = ["--dinov2", str(nano_checkpoints[1])]

@@ -155,6 +155,7 @@ class Frames:
         start, number = time.monotonic(), 0
         states: dict[Path, tuple[int, int]] = {}
         read: dict[Path, tuple[int, int]] = {}
+        broken: dict[Path, str] = {}
         while self.most is None or time.monotonic() - start < self.most:
             before, states = states, {}
             for file in filter(is_image, self.path.iterdir()):
@@ -163,10 +164,13 @@ class Frames:
             ready = [file for file, state in states.items() if before.get(file) == state != read.get(file)]
             for file in sorted(ready, key=lambda file: (states[file], file.name)):
                 read[file] = states[file]  # a broken one is read again once it changes
+                if said := broken.pop(file, ""):  # it has changed: it was not complete
+                    self.skipped.remove(said)
                 try:
                     image = as_rgb(file)
                 except UserError as error:
-                    self.skipped.append(str(error))
+                    broken[file] = str(error)
+                    self.skipped.append(broken[file])
                     continue
                 if number % self.every == 0:
                     yield number, time.monotonic() - start, image
