@@ -208,3 +208,18 @@ def test_an_app_that_cannot_reach_itself_says_so_in_one_line(start: Start, tmp_p
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(UserError, match=r"cannot start: .*service not known; it must reach itself as localhost"):
         serve(start(), tmp_path / "results", tmp_path / "out" / "app", host="0.0.0.0", browser=False, block=False)
+
+
+def test_a_proxy_of_the_network_does_not_stand_between_the_app_and_itself(
+    start: Start, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train_extras.app.page import serve
+
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing listens
+    workspace = start()
+    serve(workspace, tmp_path / "results", tmp_path / "out" / "app", browser=False, block=False).close()
+    workspace.close()

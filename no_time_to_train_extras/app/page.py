@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -29,7 +30,7 @@ EVERY = 1.0
 ORIGINS = {"automatic": "{}: automatic", "chosen": "{}: chosen", "default": "{}"}
 
 #: What stands below the sliders where a class has the default.
-MORE = "<p class='hint'>A class gets an automatic score once it was shown in two photos or more.</p>"
+MORE = "<p class='hint'>A class gets an automatic score once it was shown in two photos or more that find each other.</p>"
 
 #: The largest file that can be uploaded.
 LARGEST_UPLOAD = "50mb"
@@ -187,6 +188,9 @@ def serve(
     workspace.search.start()
     workspace.videos.start()
     script = (TEMPLATES / "app.js").read_text(encoding="utf-8")
+    own = "localhost" if host == "0.0.0.0" else host
+    if not proxy_bypass(own):  # Gradio asks its own server whether it has begun
+        os.environ["no_proxy"] = ",".join([own, *filter(None, [getproxies().get("no")])])
     try:
         page.queue(default_concurrency_limit=8).launch(
             server_name=f"[{host}]" if ":" in host else host,
@@ -211,8 +215,7 @@ def serve(
         )
     except Exception as error:  # no port is free, or Gradio cannot call its own server
         workspace.close()
-        own = "localhost" if host == "0.0.0.0" else host
-        advice = f"it must reach itself as {own}: check the hosts file, and NO_PROXY where a proxy is used"
+        advice = f"it must reach itself as {own}: check the hosts file"
         raise UserError(f"the app cannot start: {one_line(error)}; {advice}") from error
     if block:
         programs = "" if api is None else f", and {API}/ there for programs"
