@@ -30,7 +30,7 @@ EVERY = 1.0
 ORIGINS = {"automatic": "{}: automatic", "chosen": "{}: chosen", "default": "{}"}
 
 #: What stands below the sliders where a class has the default.
-MORE = "<p class='hint'>A class gets an automatic score once it was shown in two photos or more that find each other.</p>"
+MORE = "<p class='hint'>A class gets an automatic score once it was shown in two photos that find each other.</p>"
 
 #: The largest file that can be uploaded.
 LARGEST_UPLOAD = "50mb"
