@@ -9,6 +9,7 @@ import warnings
 from difflib import get_close_matches
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
+from select import select
 from threading import Thread
 from typing import Any, TextIO
 
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
             run(argv)
         except SystemExit as ended:  # of --help, which may not have been printed
             if ended.code:
+                LastingOutput.ended = ended.code in range(129, 160)
                 raise
         sys.stdout.flush()
         for failure in [one.failure for one in lasting if one is not None]:
@@ -57,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
             print(with_documents(f"error: {one_line(problem)}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
+        LastingOutput.ended = True
         if is_first_process():
             print(f"interrupted{f' by {error}' * bool(str(error))}", file=sys.stderr)
         sys.exit(128 + signal_of(error))  # as shells report it
@@ -66,9 +69,12 @@ class LastingOutput(FileIO):
     """Standard output or error that a run outlives: what is printed after it was closed, or its disk full, is lost."""
 
     failure: OSError | None = None
+    ended = False  # by a signal: then nothing waits for a reader that has stopped reading
 
     def write(self, text: Any) -> int:
         try:
+            if self.ended and os.name != "nt" and not select([], [self], [], 0)[1]:
+                return len(text)
             return super().write(text)
         except OSError as error:
             self.failure = self.failure or error

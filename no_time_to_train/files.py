@@ -36,8 +36,8 @@ LONGEST_INTEGER = 100
 #: How a text begins that spreadsheets take for a formula, in wide letters, too.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
-#: What every folder of results holds: it shows what is in the folder and below it.
-IN_RESULTS = {"run.json", "results.json", "index.html"}
+#: What every folder of results holds, which shows what is in it and below it; and what one of an unfinished run holds.
+IN_RESULTS, UNFINISHED = ("run.json", "results.json", "index.html"), ".results.json.run"
 
 #: How folders begin in which systems keep thumbnails, copies and what was deleted, and hidden ones.
 OF_SYSTEMS = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
@@ -226,6 +226,11 @@ def remove_leftovers_in(folder: str | Path) -> None:
     """
     for leftover in Path(folder).rglob(f".*.{TEMPORARY}"):
         leftover.unlink(missing_ok=True)
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a folder holds results, or those of a run that is unfinished."""
+    return (folder / UNFINISHED).is_dir() or all((folder / name).is_file() for name in IN_RESULTS)
 
 
 def is_file(path: str | Path) -> bool:

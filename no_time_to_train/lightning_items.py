@@ -174,7 +174,6 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     """Run all items on the trainer's devices. Ctrl-C raises KeyboardInterrupt, and SIGTERM one with that text."""
     strategy: Any = trainer.strategy
     first: Any = getattr(strategy, "cluster_environment", None)
-    watch(strategy.launcher)
     where = ""
     if trainer.num_nodes == 1 and not getattr(first, "creates_processes_externally", True):
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # a script around this command may have set another one
@@ -189,7 +188,8 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
         minutes = f"{strategy._timeout.total_seconds() / 60:.0f} minutes"
         print(f"waiting up to {minutes} for the processes{where}", file=sys.stderr, flush=True)
     try:
-        trainer.test(module, verbose=False)
+        with watch(strategy.launcher):
+            trainer.test(module, verbose=False)
     except torch.distributed.DistError as error:
         raise UserError(f"the processes{where} did not find each other: {str(error).splitlines()[0]}") from error
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of SIGTERM

@@ -3,11 +3,13 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -77,6 +79,39 @@ def test_a_signal_that_arrives_in_a_destructor_is_not_lost(number: signal.Signal
     start = time.monotonic()
     assert ends_with(monkeypatch, work) == 128 + number
     assert time.monotonic() - start < 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waits in a lock of Linux")
+def test_a_signal_ends_a_run_that_waits_in_a_library_for_its_other_processes() -> None:
+    code = """
+        import ctypes, os, signal, threading, types
+        from no_time_to_train.pipeline import processes
+        processes.PATIENCE = 0.2
+        signal.signal(signal.SIGTERM, processes.interrupt)
+        with processes.watch(types.SimpleNamespace(procs=[])):
+            threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            lock = ctypes.create_string_buffer(64)
+            for _ in range(2):
+                ctypes.CDLL(None).pthread_mutex_lock(lock)
+    """
+    ended = subprocess.run([sys.executable, "-c", dedent(code)], timeout=60, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (143, "\ninterrupted by SIGTERM; the same command resumes\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process could handle")
+def test_a_signal_ends_a_command_whose_reader_has_stopped_reading() -> None:
+    code = """
+        import os, signal, threading
+        from no_time_to_train import cli
+        def work(_):
+            threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            while True:
+                print("x" * 1000)
+        cli.run = work
+        cli.main(["segment"])
+    """
+    with subprocess.Popen([sys.executable, "-c", dedent(code)], stdout=subprocess.PIPE) as process:
+        assert process.wait(60) == 143
 
 
 def test_a_process_of_a_run_ends_with_the_first_one_even_before_it_has_imported_torch(monkeypatch: Patch) -> None:

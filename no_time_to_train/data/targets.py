@@ -20,7 +20,7 @@ from no_time_to_train.data.reference_forms.class_folders import MASK
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
-from no_time_to_train.files import IN_RESULTS, OF_SYSTEMS, matching_files, real_path
+from no_time_to_train.files import OF_SYSTEMS, has_results, matching_files, real_path
 
 #: Endings of the files that count as videos.
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
@@ -187,7 +187,7 @@ def _files_in(folder: Path, argument: str) -> Iterator[Path]:
     """The files in a folder and its subfolders, without hidden ones. Links and folders of results are named only."""
     left: list[str] = []
     for parent, subfolders, names in os.walk(folder, onerror=lambda e: left.append(f"{e.filename} ({e.strerror})")):
-        if IN_RESULTS.issubset(names) and Path(parent) != folder:
+        if Path(parent) != folder and has_results(Path(parent)):
             left.append(f"{parent} (results)")
             subfolders.clear()
             continue

@@ -42,7 +42,7 @@ def evaluate(
     """
     if protocol == "lvis" and errors:
         raise UserError("errors cannot be analyzed with LVIS, where not every class is verified in every image")
-    check_truth(coco, categories, protocol, any("segmentation" in one for one in results))
+    check_truth(coco, categories, protocol, not results or any("segmentation" in one for one in results))
     if not truth_of(coco, categories):
         return {}, ""
     if 0 in coco.anns:

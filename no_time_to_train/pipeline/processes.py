@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from socket import socketpair
 from typing import Any
 
 from no_time_to_train.errors import UserError
@@ -23,8 +25,8 @@ PARENT_DEATH_SIGNAL, KILL = 1, 9
 #: What Unix calls the signals that end processes.
 SIGNALS = {6: "SIGABRT", 7: "SIGBUS", KILL: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
-#: Seconds between two looks for processes that were started.
-PERIOD = 0.5
+#: Seconds between two looks for processes that were started, and those in which a signal ends what the run does.
+PERIOD, PATIENCE = 0.5, 4.0
 
 
 def begin_command(words: list[str]) -> None:
@@ -94,14 +96,23 @@ def join_run() -> None:
             os._exit(1)
 
 
-def watch(launcher: Any) -> None:
+@contextmanager
+def watch(launcher: Any) -> Iterator[None]:
     """End the run at once where a signal has ended one of its processes: the others would wait for it.
 
-    Lightning looks at them every 5 s, and would kill this process, too, before it has said why.
+    Lightning looks at them every 5 s, and would kill this process, too, before it has said why. Where a signal comes
+    while this process waits for others, in which Python cannot handle it, the run ends, too.
 
     Args:
         launcher: Lightning's, whose ``procs`` are the other processes; None where there are none.
     """
+    if not hasattr(launcher, "procs"):
+        yield
+        return
+    over, (received, sending) = threading.Event(), socketpair()
+    for end in (received, sending):
+        end.setblocking(False)
+    before = signal.set_wakeup_fd(sending.fileno())
 
     def wait(number: int, process: Any) -> None:
         if (code := process.wait()) < 0:
@@ -111,10 +122,20 @@ def watch(launcher: Any) -> None:
 
     def look() -> None:
         waiting = 0
-        while True:
-            for process in getattr(launcher, "procs", [])[waiting:]:
+        while not over.wait(PERIOD):
+            for process in launcher.procs[waiting:]:
                 waiting += 1
                 threading.Thread(target=wait, args=(waiting + 1, process), daemon=True).start()
-            time.sleep(PERIOD)
+            with suppress(BlockingIOError):
+                number = received.recv(1)[0]
+                if number in (signal.SIGINT, signal.SIGTERM) and not over.wait(PATIENCE):
+                    name = signal.Signals(number).name
+                    print(f"\ninterrupted by {name}; the same command resumes", file=sys.stderr, flush=True)
+                    os._exit(128 + number)
 
     threading.Thread(target=look, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)

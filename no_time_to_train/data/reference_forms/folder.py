@@ -13,7 +13,7 @@ from no_time_to_train.data.reference_forms.image_files import MASKS, ImageFiles,
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import IN_RESULTS, OF_SYSTEMS, read_text
+from no_time_to_train.files import OF_SYSTEMS, has_results, read_text
 
 #: Files without annotations that people and tools put next to them.
 SIDE_FILES = (
@@ -38,8 +38,7 @@ class Folder:
         self.path, self.root = path, path if path.is_dir() else path.parent
         found = sorted(path.rglob("*")) if path.is_dir() else [path]
         found = [one for one in found if not _is_hidden(one.relative_to(self.root))]
-        results = {one.parent for one in found if one.name == "results.json"} - {self.root}
-        results = {folder for folder in results if all((folder / name).is_file() for name in IN_RESULTS)}
+        results = {one for one in found if one.is_dir() and has_results(one)}
         found = [one for one in found if results.isdisjoint(one.parents)] or found
         self.files = [one for one in found if not one.is_dir()]
         self.links = [str(one) for one in found if one.is_symlink() and one.is_dir()]

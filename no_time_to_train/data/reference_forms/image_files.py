@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from no_time_to_train.data.images import IMAGE_ENDINGS, NEEDS, is_image
 from no_time_to_train.data.names import check_file_name, composed
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import IN_RESULTS, is_file
+from no_time_to_train.files import has_results, is_file
 
 #: Names of folders that hold annotation files only. Their images lie in sibling folders.
 ANNOTATION_FOLDERS = {"annotations", "annotation", "ann", "labels", "json", "xml"}
@@ -71,7 +71,7 @@ class ImageFiles:
         seen: set[str] = set()
         for folder, folders, files in os.walk(place, followlinks=True):
             real = os.path.realpath(folder)
-            if set(files) >= IN_RESULTS and Path(folder) != place:
+            if Path(folder) != place and has_results(Path(folder)):
                 seen.add(real)
             folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
             for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
