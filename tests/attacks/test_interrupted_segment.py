@@ -257,3 +257,6 @@ def test_results_may_be_next_to_or_inside_the_images(photos: Path, tmp_path: Pat
     targets = find_targets([str(photos)], 1, out)
     segment_images(StandIn(), targets, out, Thresholds())  # type: ignore[arg-type]
     assert find_targets([str(photos)], 1, out).count == 4
+    (out / "index.html").unlink()
+    (out / ".results.json.run").mkdir()  # the run was killed
+    assert find_targets([str(photos)], 1, tmp_path / "another").count == 4
