@@ -120,10 +120,7 @@ def _sheet(rows: list[tuple[str, list[Picture]]]) -> Picture:
 
 
 def kmeans(tokens: Tensor, k: int, iterations: int = 20) -> Tensor:
-    """Cluster tokens by k-means under the cosine similarity.
-
-    The first center is the token farthest from the mean, and each further one is the token farthest from all centers
-    so far. Nothing is random.
+    """Cluster tokens by their directions: k-means of the L2-normalized ones, which always gives the same.
 
     Args:
         tokens: float [n, D], n > 0.
@@ -131,17 +128,11 @@ def kmeans(tokens: Tensor, k: int, iterations: int = 20) -> Tensor:
     Returns:
         float [min(k, n), D], the L2-normalized centers.
     """
-    tokens = F.normalize(tokens, dim=1)
-    centers = F.normalize(tokens.mean(dim=0, keepdim=True), dim=1)
-    for _ in range(min(k, len(tokens))):
-        nearest = (tokens @ centers.T).amax(dim=1)
-        centers = torch.cat([centers, tokens[nearest.argmin()][None]])
-    centers = centers[1:]
-    for _ in range(iterations):
-        assignment = F.one_hot((tokens @ centers.T).argmax(dim=1), len(centers)).to(tokens.dtype)
-        updated = F.normalize(assignment.T @ tokens, dim=1)
-        centers = torch.where(assignment.any(dim=0)[:, None], updated, centers)
-    return centers
+    points = F.normalize(tokens.float(), dim=1).repeat(2, 1).numpy()  # OpenCV takes a single row for a column
+    cv2.setRNGSeed(0)
+    ends = (cv2.TERM_CRITERIA_MAX_ITER, iterations, 0)
+    _, _, centers = cv2.kmeans(points, min(k, len(tokens)), np.empty(0, np.int32), ends, 1, cv2.KMEANS_PP_CENTERS)
+    return F.normalize(torch.from_numpy(centers), dim=1)
 
 
 def principal_components(tokens: Tensor, n: int) -> tuple[Tensor, Tensor]:
