@@ -13,7 +13,6 @@ from torchvision.ops import masks_to_boxes
 
 from no_time_to_train.data.class_splits import select_categories
 from no_time_to_train.data.coco import index_coco
-from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.method.beyond.negatives import Negatives
 from no_time_to_train.method.fast import mask_logits
 from no_time_to_train.method.fast.mask_logits import MaskLogits
@@ -21,6 +20,7 @@ from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.method.settings import Settings
+from no_time_to_train_extras.missed_objects.error_analysis import find_matches
 from no_time_to_train_extras.missed_objects.explain import (
     Finding,
     MissedObjects,

@@ -7,7 +7,6 @@ from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.rle import annotation_mask
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.evaluation.coco_ap import Metrics, Records, VocEval, coco_ap, truth_of, voc_ap
-from no_time_to_train.evaluation.error_analysis import analyze_errors
 from no_time_to_train.evaluation.lvis_ap import check_lvis, lvis_ap
 from no_time_to_train.evaluation.semantic import DEFAULT_THRESHOLD, semantic_iou
 from no_time_to_train.method.memory_bank import Category
@@ -55,6 +54,8 @@ def evaluate(
         metrics["semantic"], table = semantic_iou(coco, results, categories, semantic_threshold)
         tables += table
     if errors:
+        from no_time_to_train_extras.missed_objects.error_analysis import analyze_errors
+
         iou_type = "segm" if "segm" in metrics else "bbox"
         evaluator_class = VocEval if protocol == "voc" else COCOeval
         metrics["errors"], table = analyze_errors(coco, results, categories, iou_type, evaluator_class)

@@ -27,7 +27,6 @@ from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.rle import coco_object, encode_mask
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.files import read_json
 from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.fast.masks import Masks
@@ -35,6 +34,7 @@ from no_time_to_train.method.mask_proposals import MaskProposer
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import Segmenter, score
 from no_time_to_train.method.settings import Settings
+from no_time_to_train_extras.missed_objects.error_analysis import find_matches
 from no_time_to_train_extras.missed_objects.trace import Trace, trace
 
 #: Pixels of masks, one byte each, that exist at once while they are compared with objects.

@@ -24,7 +24,6 @@ from no_time_to_train.data.datasets import BadImage, loaded
 from no_time_to_train.data.rle import annotation_mask, encode_mask
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.evaluation.coco_ap import VocEval
-from no_time_to_train.evaluation.error_analysis import find_matches
 from no_time_to_train.evaluation.protocols import renumber_annotations
 from no_time_to_train.file_hashes import sha256_if_readable
 from no_time_to_train.files import write_json
@@ -36,6 +35,7 @@ from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, s
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.pipeline.stage import RunCfg
+from no_time_to_train_extras.missed_objects.error_analysis import find_matches
 from no_time_to_train_extras.missed_objects.explain import (
     Finding,
     MissedObjects,

@@ -9,8 +9,8 @@ none no longer counts. Gains do not add up, because AP is not linear.
 from collections import Counter
 from typing import Any
 
-from no_time_to_train.evaluation.error_analysis import Matches, assign_kinds, corrected_ap
 from no_time_to_train.visual.html import render_text
+from no_time_to_train_extras.missed_objects.error_analysis import Matches, assign_kinds, corrected_ap
 from no_time_to_train_extras.missed_objects.explain import REASONS
 
 #: Reasons that every table shows. Others are shown where an object has them.
