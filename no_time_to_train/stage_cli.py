@@ -124,6 +124,9 @@ class StageCLI(LightningCLI):
             raise UserError(f"--trainer: {refusal_of(error)}") from error
         if getattr(trainer.strategy.launcher, "_start_method", None) == "spawn":
             raise UserError(f"--trainer.strategy {options.strategy} is not supported: choose ddp")
+        places = [trainer.default_root_dir, *(one.save_dir for one in trainer.loggers)]
+        if address := next((one for one in places if "://" in str(one)), None):  # Lightning would ask for it
+            raise UserError(f"--trainer: {address} is an address: give a folder of this machine")
         limit = trainer.limit_test_batches
         if isinstance(limit, int) or limit != 1:  # 1 is one item, 1.0 is all of them
             raise UserError(

@@ -144,6 +144,15 @@ def test_a_notice_names_an_option_that_a_later_file_overrides(tmp_path: Path, ca
     assert "overrides" not in printed.err
 
 
+@pytest.mark.parametrize("key", ["logger.save_dir", "default_root_dir"])
+def test_results_do_not_go_to_an_address_which_would_be_asked(
+    key: str, nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal
+) -> None:
+    arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
+    error = refusal(*arguments, f"--trainer.{key}", "http://127.0.0.1:9/x", "--out_path", tmp_path / "memory")
+    assert "http://127.0.0.1:9/x is an address: give a folder" in error
+
+
 def test_several_tasks_of_slurm_for_one_device_are_one_line(
     nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal, monkeypatch: Patch
 ) -> None:
