@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from PIL import Image
@@ -231,3 +232,17 @@ def test_a_taken_port_and_a_folder_that_another_app_uses_are_named(app: App, tmp
     (app.out / "app" / "lock").unlink()
     (tmp_path / "link").symlink_to(app.out)
     assert "another app is using" in refusal(*words, tmp_path / "link")
+
+
+def test_the_download_holds_all_files_also_of_photos_from_before_1980(tmp_path: Path, monkeypatch: Patch) -> None:
+    from no_time_to_train_extras.app import actions
+
+    monkeypatch.setattr(actions, "get_upload_folder", lambda: str(tmp_path))
+    (tmp_path / "results/yolo").mkdir(parents=True)
+    for name in ("index.html", "yolo/a.png"):
+        (tmp_path / "results" / name).write_text(name)
+        os.utime(tmp_path / "results" / name, (0, 0))  # which ZIP cannot state
+    actions.packed(tmp_path / "results", "results")
+    with ZipFile(next(tmp_path.rglob("results.zip"))) as archive:
+        assert {"index.html", "yolo/a.png"} <= {*archive.namelist()}
+        assert archive.read("yolo/a.png") == b"yolo/a.png"

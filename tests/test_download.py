@@ -1,5 +1,6 @@
 """Downloads from a local server that behaves well or in many ways badly: resumed, checked, atomic, one at a time."""
 
+import errno
 import hashlib
 import io
 import re
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -234,6 +236,16 @@ def test_a_folder_that_cannot_be_created_is_reported(site: Site, tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file.*choose another folder"):
         download(NAME, tmp_path / "file", site.url)
+
+
+def test_a_part_that_another_user_left_is_named(site: Site, tmp_path: Path, monkeypatch: Patch) -> None:
+    part = str(tmp_path / f"{NAME}.pt.part")
+    refused = PermissionError(errno.EACCES, "Permission denied", part)
+    monkeypatch.setattr(module, "_fetch", Mock(side_effect=refused))
+    with pytest.raises(
+        UserError, match=rf"cannot write {re.escape(part)}: Permission denied; free some space, delete that file"
+    ):
+        download(NAME, tmp_path, site.url)
 
 
 def test_of_two_downloads_at_once_the_second_waits(site: Site, tmp_path: Path, capsys: Capture) -> None:

@@ -20,6 +20,7 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObje
 from no_time_to_train.data.outlines import outlines
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle  # which is tested with a real export
+from no_time_to_train.errors import UserError
 from no_time_to_train.method.memory_bank import Category
 from tests.conftest import Patch
 
@@ -214,6 +215,11 @@ def test_voc_gives_back_more_objects_than_it_has_colors_also_two_of_one_box(
         assert (found.read_mask() == mask).all()
 
 
+def test_voc_refuses_more_objects_than_its_pictures_can_number(image: LabeledImage, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has 65536 objects, and a picture of VOC numbers at most 65535"):
+        write("voc", image, OBJECTS[:1] * 65536, tmp_path)
+
+
 def test_the_colors_of_300_classes_have_names_also_with_colons(image: LabeledImage, tmp_path: Path) -> None:
     categories = [Category(number, f"scale 1:{number}") for number in range(1, 301)]
     files = FORMATS["voc"](tmp_path / "voc", categories)
@@ -280,6 +286,8 @@ def test_a_crop_has_a_pixel_and_a_name_that_disks_take_in_a_folder_of_its_class(
     crops = sorted((tmp_path / "crops").rglob("*.png"))
     assert [path.parent.relative_to(tmp_path / "crops").as_posix() for path in crops] == ["a_b", "a_b_2", "a_b_3"]
     assert [Image.open(path).size for path in crops] == [(1, 1), (1, 4), (1, 1)]
+    files.add(replace(image, stem="L:1"), objects[:1])
+    assert (tmp_path / "crops/a_b/L_1_1.png").is_file()
 
 
 def test_every_fifth_image_is_of_the_validation_set(image: LabeledImage, tmp_path: Path) -> None:

@@ -110,7 +110,9 @@ def test_a_signal_ends_a_command_whose_reader_has_stopped_reading() -> None:
         cli.run = work
         cli.main(["segment"])
     """
-    with subprocess.Popen([sys.executable, "-c", dedent(code)], stdout=subprocess.PIPE) as process:
+    environment = {name: value for name, value in os.environ.items() if name != processes.FIRST}
+    command = [sys.executable, "-c", dedent(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.wait(60) == 143
 
 

@@ -30,9 +30,9 @@ NOT_ON_WINDOWS = {
 
 #: The names of ``os`` and ``signal`` that the packages use. Windows has them all; check a new one before you add it.
 OS_NAMES = {
-    "O_RDONLY", "O_WRONLY", "PathLike", "SIGINT", "SIG_DFL", "SIG_IGN", "Signals", "W_OK", "_exit", "access", "close",
-    "cpu_count", "devnull", "dup2", "environ", "fsencode", "fstat", "fsync", "getpid", "getppid", "getsignal", "link",
-    "name", "open", "path", "sep", "signal", "umask", "utime", "walk",
+    "O_RDONLY", "O_WRONLY", "PathLike", "SIGINT", "SIGTERM", "SIG_DFL", "SIG_IGN", "Signals", "W_OK", "_exit", "access",
+    "close", "cpu_count", "devnull", "dup2", "environ", "fsencode", "fstat", "fsync", "getpid", "getppid", "getsignal",
+    "link", "name", "open", "path", "sep", "set_wakeup_fd", "signal", "umask", "utime", "walk",
 }  # fmt: skip
 
 

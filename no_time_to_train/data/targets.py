@@ -116,6 +116,8 @@ def find_targets(
             if out is None or not real_path(path).is_relative_to(real_path(out)):
                 places.setdefault(os.path.abspath(path), (path, name))  # noqa: PTH100 (a link is an image of its own)
     found = dict(places.values())
+    if not found:
+        raise UserError(f"--images {' '.join(arguments)}: all that is there is in {out}: give other photos")
     paths = sorted(found)
     names = dict(zip(paths, unique_names([clean_characters(found[path]) for path in paths]), strict=True))
     images = {path: name for path, name in names.items() if not is_video(path)}

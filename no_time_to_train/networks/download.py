@@ -164,7 +164,9 @@ def fetch_file(url: str, target: Path, check: Callable[[Path], object], kind: st
             with suppress(OSError):  # a process that was killed after the rename has left the tag
                 _remove_useless(part, etag)
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}; free some space or choose another folder") from error
+        file = error.filename or target  # it may be what an earlier download of another user has left
+        advice = "free some space, delete that file, or choose another folder"
+        raise UserError(f"cannot write {file}: {error.strerror}; {advice}") from error
     return target
 
 

@@ -2,13 +2,13 @@
 
 import html
 import json
-import shutil
 import tempfile
 import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import cv2
 import gradio as gr
@@ -373,8 +373,11 @@ def enclosed(line: list[list[float]], size: tuple[int, ...]) -> NDArray[np.bool_
 
 def packed(folder: Path, name: str) -> str:
     """The address of a ZIP file with the content of a folder, for a minute."""
-    place = Path(tempfile.mkdtemp(dir=get_upload_folder()))
-    return address(Path(shutil.make_archive(str(place / name), "zip", folder)))
+    archive = Path(tempfile.mkdtemp(dir=get_upload_folder()), f"{name}.zip")
+    with ZipFile(archive, "w", ZIP_DEFLATED, strict_timestamps=False) as opened:  # ZIP has no dates before 1980
+        for path in sorted(folder.rglob("*")):
+            opened.write(path, path.relative_to(folder))
+    return address(archive)
 
 
 def exported(summary: Summary) -> str:

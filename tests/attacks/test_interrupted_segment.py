@@ -260,3 +260,5 @@ def test_results_may_be_next_to_or_inside_the_images(photos: Path, tmp_path: Pat
     (out / "index.html").unlink()
     (out / ".results.json.run").mkdir()  # the run was killed
     assert find_targets([str(photos)], 1, tmp_path / "another").count == 4
+    with pytest.raises(UserError, match=r"all that is there is in .*: give other photos"):
+        find_targets([str(photos)], 1, photos)

@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from lightning_fabric.plugins.environments import SLURMEnvironment
 
 from no_time_to_train.cli import main
+from no_time_to_train.errors import UserError
 from tests.conftest import Capture, Checkpoints, Patch, Refusal, stage_arguments
 
 CONFIG = Path(__file__).parents[2] / "configs" / "custom_sam2l.yaml"
@@ -151,6 +154,19 @@ def test_results_do_not_go_to_an_address_which_would_be_asked(
     arguments = stage_arguments("fill_memory", nano_checkpoints, tmp_path)
     error = refusal(*arguments, f"--trainer.{key}", "http://127.0.0.1:9/x", "--out_path", tmp_path / "memory")
     assert "http://127.0.0.1:9/x is an address: give a folder" in error
+
+
+def test_a_signal_of_slurm_does_not_begin_the_job_again(
+    nano_checkpoints: Checkpoints, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    run = Mock(side_effect=UserError("begun"))
+    monkeypatch.setattr("no_time_to_train.stage_cli.run_items", run)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    with pytest.raises(SystemExit):
+        main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(tmp_path / "memory")])
+    environment = run.call_args[0][0]._accelerator_connector.cluster_environment
+    assert isinstance(environment, SLURMEnvironment)
+    assert not environment.auto_requeue
 
 
 def test_several_tasks_of_slurm_for_one_device_are_one_line(

@@ -21,12 +21,12 @@ class CropFiles(LabelFiles):
     form = "crops"
 
     def begin(self) -> None:
-        folders = unique_names([clean_name(re.sub(r"[/\\]|(?<=^[A-Za-z]):", "_", name)) for name in self.names])
+        folders = unique_names([_one_part(name) for name in self.names])
         self.folders = dict(zip(self.names, folders, strict=True))
         self.stems: set[str] = set()
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
-        stem = clean_name(image.stem.replace("/", "_"))  # which shortens it
+        stem = _one_part(image.stem)
         while stem.casefold() in self.stems:
             stem += "_"
         self.stems.add(stem.casefold())
@@ -40,3 +40,8 @@ class CropFiles(LabelFiles):
             cut = np.dstack([pixels, inside * np.uint8(255)])[y1:y2, x1:x2]
             with atomic_write(self.folder / self.folders[one.label] / f"{stem}_{number}.png") as file:
                 Image.fromarray(cut).save(file, format="PNG")
+
+
+def _one_part(name: str) -> str:
+    """A name as one part of a path: without slashes and what looks like a drive, and not too long."""
+    return clean_name(re.sub(r"[/\\]|(?<=^[A-Za-z]):", "_", name))

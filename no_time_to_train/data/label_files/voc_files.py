@@ -7,9 +7,13 @@ import numpy as np
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
 from no_time_to_train.data.voc import save_numbers, voc_colors
+from no_time_to_train.errors import UserError
 
 #: In VOC, the number of pixels that belong to no object, such as borders.
 VOID = 255
+
+#: The largest number that a picture of 16 bits holds.
+MOST = 65535
 
 
 class VocFiles(LabelFiles):
@@ -25,6 +29,8 @@ class VocFiles(LabelFiles):
         self.palette = [channel for color in voc_colors(VOID)[1:] for channel in color]
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
+        if len(objects) > MOST:
+            raise UserError(f"{image.path} has {len(objects)} objects, and a picture of VOC numbers at most {MOST}")
         root = ElementTree.Element("annotation")
         place = self.place_image(image, f"JPEGImages/{image.stem}{image.path.suffix}")
         _add(root, {"folder": "JPEGImages", "filename": place.relative_to(self.folder / "JPEGImages").as_posix()})
