@@ -47,8 +47,8 @@ class StageParser(LightningArgumentParser):
     """Lightning's parser, which reports a mistake as a :class:`UserError` of one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        # Of a value that does not fit: its key, the reasons, and the value. What follows is the whole configuration.
         innermost = r'.*Parser key "([^"]+)": (.*?) Given value type: .*? Given value: (.*?)(?: - .*)?'
-        # what follows is the whole configuration
         if found := re.fullmatch(innermost, message := " ".join(message.split())):
             reasons = [one.strip() for one in found[2].split("- ") if not re.match("Expected a|Not a|Does not|$", one)]
             whole = "; ".join((f"configuration: {found[1]} cannot be {found[3][:100]}", *reasons))

@@ -106,7 +106,7 @@ def watch(launcher: Any) -> Iterator[None]:
     Args:
         launcher: Lightning's, whose ``procs`` are the other processes; None where there are none.
     """
-    if not hasattr(launcher, "procs"):
+    if not hasattr(launcher, "procs") or threading.current_thread() is not threading.main_thread():
         yield
         return
     over, (received, sending) = threading.Event(), socketpair()
