@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.data.rle import decode_mask
+from no_time_to_train_extras.app.app_command import memory_of
 from tests.attacks.test_cases import cases_in
 from tests.conftest import Patch, Photo, Refusal, iou
 from timing.app_user import App, inside, post
@@ -246,3 +247,9 @@ def test_the_download_holds_all_files_also_of_photos_from_before_1980(tmp_path: 
     with ZipFile(next(tmp_path.rglob("results.zip"))) as archive:
         assert {"index.html", "yolo/a.png"} <= {*archive.namelist()}
         assert archive.read("yolo/a.png") == b"yolo/a.png"
+
+
+def test_a_project_does_not_begin_with_the_references_that_it_exported_itself(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    assert memory_of(tmp_path / "link/results", tmp_path / "out") == []
+    assert memory_of(tmp_path / "other", tmp_path / "out") == [tmp_path / "other/references.memory"]

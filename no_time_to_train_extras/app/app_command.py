@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from no_time_to_train.commands.options import check_images
 from no_time_to_train.errors import UserError, UserNotice, plural
-from no_time_to_train.files import is_file, read_json
+from no_time_to_train.files import is_file, read_json, real_path
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import MOVED, is_finished
@@ -109,7 +109,7 @@ def app(
     if results is not None:
         if not is_finished(results):
             raise UserError(f"--results {results} is no finished folder of segment")
-        memory = [*memory, results / "references.memory"]
+        memory = [*memory, *memory_of(results, out)]
     if not (images or demo or results):
         raise UserError("which photos? Give --images FOLDER, or --demo to try the app with drawn scenes")
     check_images(images)
@@ -175,6 +175,11 @@ def app(
     if programs is not None:
         programs.queue.thread.shutdown(wait=False, cancel_futures=True)
     lock.release()
+
+
+def memory_of(results: Path, out: Path) -> list[Path]:
+    """The memory of results, unless the project exported them, whose references would count twice."""
+    return [] if real_path(results) == real_path(out / "results") else [results / "references.memory"]
 
 
 def lock_folder(folder: Path, out: Path, uploads: str) -> FileLock:
