@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.data.rle import decode_mask
+from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train_extras.app.app_command import memory_of
 from tests.attacks.test_cases import cases_in
 from tests.conftest import Patch, Photo, Refusal, iou
@@ -250,6 +251,11 @@ def test_the_download_holds_all_files_also_of_photos_from_before_1980(tmp_path: 
 
 
 def test_a_project_does_not_begin_with_the_references_that_it_exported_itself(tmp_path: Path) -> None:
+    results = tmp_path / "out/results"
+    results.mkdir(parents=True)
+    assert memory_of(results, tmp_path / "out") == [results / "references.memory"], "they are of segment"
     (tmp_path / "link").symlink_to(tmp_path / "out")
+    with record_stage(results, "app", {}):
+        pass
     assert memory_of(tmp_path / "link/results", tmp_path / "out") == []
-    assert memory_of(tmp_path / "other", tmp_path / "out") == [tmp_path / "other/references.memory"]
+    assert memory_of(results, tmp_path / "another") == [results / "references.memory"]

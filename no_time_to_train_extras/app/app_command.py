@@ -17,6 +17,7 @@ from no_time_to_train.files import is_file, read_json, real_path
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import Precision, PresetName, find_networks
 from no_time_to_train.pipeline.replace_folder import MOVED, is_finished
+from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.ranges import Fraction, Positive
 from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback
 from no_time_to_train_extras.server.serve_command import TOKEN
@@ -179,7 +180,8 @@ def app(
 
 def memory_of(results: Path, out: Path) -> list[Path]:
     """The memory of results, unless the project exported them, whose references would count twice."""
-    return [] if real_path(results) == real_path(out / "results") else [results / "references.memory"]
+    own = real_path(results) == real_path(out / "results") and "app" in read_sections(results / FILE_NAME)
+    return [] if own else [results / "references.memory"]
 
 
 def lock_folder(folder: Path, out: Path, uploads: str) -> FileLock:
