@@ -36,11 +36,11 @@ LONGEST_INTEGER = 100
 #: How a text begins that spreadsheets take for a formula, in wide letters, too.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
-#: What every folder of results holds, which shows what is in it and below it; and what one of an unfinished run holds.
-IN_RESULTS, UNFINISHED = ("run.json", "results.json", "index.html"), ".results.json.run"
+#: What every folder of results holds, which shows what is in it and below it.
+IN_RESULTS = ("run.json", "results.json", "index.html")
 
 #: How folders begin in which systems keep thumbnails, copies and what was deleted, and hidden ones.
-OF_SYSTEMS = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
+SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
 
 #: Kinds of files that commands write to folders which a user names.
 CONFIGURATION, REPORT, PICTURE = (f"{what} of this program" for what in ("a configuration", "a report", "a picture"))
@@ -228,9 +228,15 @@ def remove_leftovers_in(folder: str | Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def journal_folder(output: Path) -> Path:
+    """The folder of the journal of the run that writes ``output``."""
+    return output.parent / f".{output.name}.run"
+
+
 def has_results(folder: Path) -> bool:
     """Whether a folder holds results, or those of a run that is unfinished."""
-    return (folder / UNFINISHED).is_dir() or all((folder / name).is_file() for name in IN_RESULTS)
+    unfinished = journal_folder(folder / "results.json").is_dir()
+    return unfinished or all((folder / name).is_file() for name in IN_RESULTS)
 
 
 def is_file(path: str | Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -174,6 +175,9 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
     """Run all items on the trainer's devices. Ctrl-C raises KeyboardInterrupt, and SIGTERM one with that text."""
     strategy: Any = trainer.strategy
     first: Any = getattr(strategy, "cluster_environment", None)
+    slurm = trainer._accelerator_connector.cluster_environment
+    if isinstance(slurm, SLURMEnvironment):  # at SIGUSR1 it would begin the job again, with a checkpoint right here
+        slurm.auto_requeue = False
     where = ""
     if trainer.num_nodes == 1 and not getattr(first, "creates_processes_externally", True):
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # a script around this command may have set another one

@@ -124,8 +124,6 @@ class StageCLI(LightningCLI):
             raise UserError(f"--trainer: {refusal_of(error)}") from error
         if getattr(trainer.strategy.launcher, "_start_method", None) == "spawn":
             raise UserError(f"--trainer.strategy {options.strategy} is not supported: choose ddp")
-        # At SIGUSR1, SLURM would begin the job again, with a checkpoint of the networks in the current folder.
-        vars(trainer._accelerator_connector.cluster_environment)["auto_requeue"] = False
         places = [trainer.default_root_dir, *(one.save_dir for one in trainer.loggers)]
         if address := next((one for one in places if "://" in str(one)), None):  # Lightning would ask for it
             raise UserError(f"--trainer: {address} is an address: give a folder of this machine")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
-from no_time_to_train.pipeline.journal import journal_folder
+from no_time_to_train.files import journal_folder
 from no_time_to_train_extras.app.photos import Thumbnails, find_photos
 from no_time_to_train_extras.app.video_frames import NEAR, Video
 from no_time_to_train_extras.app.video_view import scene_video

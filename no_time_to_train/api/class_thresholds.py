@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from no_time_to_train.api.measurement import Measurement
-from no_time_to_train.data.names import composed
+from no_time_to_train.data.names import as_known
 from no_time_to_train.errors import UserError, UserNotice, suggest
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.segmenter import Segmenter
@@ -43,7 +43,7 @@ def class_thresholds(
     if not isinstance(threshold, Mapping):
         check_number("threshold", threshold, Fraction)
         return dict.fromkeys(labels, float(threshold))
-    threshold = {composed(str(label)) if label not in labels else label: one for label, one in threshold.items()}
+    threshold = {as_known(str(label), labels): one for label, one in threshold.items()}
     for label, lowest in threshold.items():
         if label not in labels:
             raise UserError(f"threshold: there is no class {label!r}{suggest(str(label), labels)}")

@@ -34,7 +34,7 @@ from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.memory_files import NAMES, check_fits, load_memory, save_memory
-from no_time_to_train.data.names import composed
+from no_time_to_train.data.names import as_known
 from no_time_to_train.data.prompts import check_label, check_mask_size, check_rows, is_image_input, list_points
 from no_time_to_train.data.proposal_files import GRID, source_names
 from no_time_to_train.data.reference_forms.reference import Reference, check_measurable
@@ -313,7 +313,7 @@ class ReferenceSegmenter:
 
     def remove(self, label: str) -> None:
         """Forget a class."""
-        label = label if label in self.classes else composed(str(label))
+        label = as_known(str(label), self.classes)
         if self.memory is None or label not in self.classes:
             raise UserError(f"the memory has no class {label!r}{suggest(str(label), self.classes)}")
         self.set_memory(None if len(self.classes) == 1 else self.memory.remove([label]))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from no_time_to_train.commands.options import check_memories
-from no_time_to_train.data.names import composed
+from no_time_to_train.data.names import as_known
 from no_time_to_train.errors import UserError, plural
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def remove(memory: Path, classes: Sequence[str], *, out: Path) -> None:
 
     bank = load_memory(memory)
     known = [category.name for category in bank.categories]
-    _save(bank.remove([name if name in known else composed(name) for name in classes]), out)
+    _save(bank.remove([as_known(name, known) for name in classes]), out)
 
 
 def _save(bank: "MemoryBank", out: Path) -> None:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from no_time_to_train.errors import UserError, UserNotice, first_of
@@ -37,6 +37,11 @@ AROUND = r"[\s\ufeff\u200b\u200e\u200f\u2060]+"
 def composed(name: str) -> str:
     """A name with its accents in one encoding (NFC): names of folders that were made on a Mac have another."""
     return unicodedata.normalize("NFC", name)
+
+
+def as_known(name: str, known: Collection[str]) -> str:
+    """A name as it is where it is among those that are known, else :func:`composed`, as they usually are."""
+    return name if name in known else composed(name)
 
 
 def clean_class_name(name: object) -> str:

@@ -20,7 +20,7 @@ from no_time_to_train.data.reference_forms.class_folders import MASK
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
 from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
-from no_time_to_train.files import OF_SYSTEMS, has_results, matching_files, real_path
+from no_time_to_train.files import SYSTEM_FOLDERS, has_results, matching_files, real_path
 
 #: Endings of the files that count as videos.
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
@@ -193,7 +193,7 @@ def _files_in(folder: Path, argument: str) -> Iterator[Path]:
             left.append(f"{parent} (results)")
             subfolders.clear()
             continue
-        subfolders[:] = [name for name in subfolders if not name.startswith(OF_SYSTEMS)]
+        subfolders[:] = [name for name in subfolders if not name.startswith(SYSTEM_FOLDERS)]
         left.extend(f"{path} (a link)" for path in map(Path(parent).joinpath, subfolders) if path.is_symlink())
         yield from (Path(parent, name) for name in names if not name.startswith("."))
     _notice_left(left, argument)

@@ -27,7 +27,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from no_time_to_train.errors import UserError, first_of
-from no_time_to_train.files import atomic_write, check_replaceable, make_folder, new_folder, read_bytes, read_json
+from no_time_to_train.files import (
+    atomic_write,
+    check_replaceable,
+    journal_folder,
+    make_folder,
+    new_folder,
+    read_bytes,
+    read_json,
+)
 from no_time_to_train.pipeline.entries import Entries
 
 
@@ -194,11 +202,6 @@ class Journal:
         self.lock.release()
         if with_lock_file:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def journal_folder(output: Path) -> Path:
-    """The folder of the journal of the run that writes ``output``."""
-    return output.parent / f".{output.name}.run"
 
 
 def acquire(lock: FileLock, output: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from filelock import FileLock
 
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import new_folder, read_json, real_path, replace_durably
-from no_time_to_train.pipeline.journal import acquire, journal_folder
+from no_time_to_train.files import journal_folder, new_folder, read_json, real_path, replace_durably
+from no_time_to_train.pipeline.journal import acquire
 
 #: The files that all results have. A folder with all of them, and without a journal, is finished.
 RESULTS = ("results.json", "images.json", "instances.csv", "index.html")

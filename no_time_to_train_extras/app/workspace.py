@@ -146,12 +146,11 @@ class Workspace:
 
     def absent(self) -> str:
         """What is not shown because its photo is not here, in one line; empty where all is."""
-        lost = {**self.project.annotations}
-        for one in self.present():
-            del lost[one.id]
+        here = {one.id for one in self.present()}
+        lost = [one for one in self.project.annotations.values() if one.id not in here]
         if not lost:
             return ""
-        names = first_of(sorted({one.photo for one in lost.values()}))
+        names = first_of(sorted({one.photo for one in lost}))
         return f"{plural(len(lost), 'annotation')} not shown: {names} is not here, or has changed since"
 
     def items(self, name: str) -> list[Item]:

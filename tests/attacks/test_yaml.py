@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import create_autospec
 
 import pytest
 import yaml
-from lightning_fabric.plugins.environments import SLURMEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning import Trainer
 
 from no_time_to_train.cli import main
 from no_time_to_train.errors import UserError
@@ -159,8 +160,8 @@ def test_results_do_not_go_to_an_address_which_would_be_asked(
 def test_a_signal_of_slurm_does_not_begin_the_job_again(
     nano_checkpoints: Checkpoints, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    run = Mock(side_effect=UserError("begun"))
-    monkeypatch.setattr("no_time_to_train.stage_cli.run_items", run)
+    run = create_autospec(Trainer.test, side_effect=UserError("begun"))
+    monkeypatch.setattr(Trainer, "test", run)
     monkeypatch.setenv("SLURM_NTASKS", "1")
     with pytest.raises(SystemExit):
         main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(tmp_path / "memory")])

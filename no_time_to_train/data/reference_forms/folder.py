@@ -13,7 +13,7 @@ from no_time_to_train.data.reference_forms.image_files import MASKS, ImageFiles,
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import OF_SYSTEMS, has_results, read_text
+from no_time_to_train.files import SYSTEM_FOLDERS, has_results, read_text
 
 #: Files without annotations that people and tools put next to them.
 SIDE_FILES = (
@@ -147,4 +147,4 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(OF_SYSTEMS) for part in path.parts)
+    return any(part.startswith(SYSTEM_FOLDERS) for part in path.parts)

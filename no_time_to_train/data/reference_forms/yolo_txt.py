@@ -185,10 +185,13 @@ def _parse(line: str, classes: Classes) -> tuple[list[float], bool]:
     """
     values = [float(value) for value in line.split()]
     count = len(values) - 1
-    keypoints = classes.keypoints and 4 + classes.keypoints[0] * classes.keypoints[1]
+    if classes.keypoints and count in (4 + classes.keypoints[0] * classes.keypoints[1] + extra for extra in (0, 1)):
+        return values[:5], False
+    if count <= 5:
+        return values[:5], False
     # Key points of three values have a visibility, 0, 1 or 2; no other label holds a 2.
     visible = set(values[7::3]) if count % 3 == 1 else set()
-    if count <= 5 or count in (keypoints, (keypoints or 0) + 1) or (2.0 in visible and visible <= {0.0, 1.0, 2.0}):
+    if 2.0 in visible and visible <= {0.0, 1.0, 2.0}:
         return values[:5], False
     if count == 6 and values[6] >= 1 and not values[6] % 1:
         raise ValueError("a triangle, or a box with the number of a track? Add a corner, or leave that number out")
