@@ -132,7 +132,7 @@ def test_calls_that_overtake_one_another_on_their_way_lose_nothing(user: User, a
     user.click(*places[0])
     user.page.keyboard.type("thing 0\n")
     user.answered()
-    user.page.unroute("**/queue/join*")
+    user.page.unroute_all(behavior="wait")
     assert steps(app) == ["thing 0: shown"]
 
 
