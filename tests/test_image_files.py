@@ -177,6 +177,15 @@ def test_all_kinds_of_mask_files_are_read_alike(tmp_path: Path) -> None:
     assert (as_mask(tmp_path / "mask.jpg") != inside).mean() < 0.01
 
 
+def test_a_jpeg_of_several_gray_values_is_named(tmp_path: Path) -> None:
+    pixels = np.zeros((120, 200), np.uint8)
+    for index, value in enumerate((85, 170, 255)):
+        pixels[30:90, 10 + 60 * index : 60 + 60 * index] = value
+    Image.fromarray(pixels).save(tmp_path / "mask.jpg", quality=75)
+    with pytest.warns(UserNotice, match="mask.jpg holds several values"):
+        as_mask(tmp_path / "mask.jpg")
+
+
 @pytest.mark.parametrize("what", ["looks like a photo", "holds several values", "covers the whole border", None])
 def test_a_mask_that_looks_like_something_else_is_named(
     what: str | None, tmp_path: Path, recwarn: pytest.WarningsRecorder

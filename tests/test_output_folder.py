@@ -53,7 +53,7 @@ def test_all_files_of_a_run_and_no_others_are_known_and_have_unique_names_withou
     assert list(foreign_files(out)) == []
     unused = {one for one in WRITTEN if not list(out.glob(re.sub(r"/\*", "/**/*", one)))}
     pictures = {"references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg", "previews/*.jpg"}
-    of_other_runs_and_tools = {"references.html", "metrics.json", "yolo/*.cache", *OF_TRACKS, *pictures}
+    of_other_runs_and_tools = {"references.html", "metrics.json", *OF_TRACKS, *pictures}
     assert unused == of_other_runs_and_tools, "else a run would replace a folder of somebody else's"
     stems = ["clip/000000", "clip/000002", "photo", "photo_2", "sub/ü"]
     for folder, ending in {"masks": "png", "overlays": "jpg", "thumbnails": "jpg", "labelme": "json"}.items():
@@ -142,6 +142,17 @@ def test_a_folder_with_other_files_is_never_written_to(name: str, photos: Path, 
     with pytest.raises(UserError, match=rf"out holds {name}, which is not a file of results"):
         run(out, photos, overwrite=True)
     assert (out / "results.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["yolo/labels/notes.txt", "yolo/images/mine.png", "voc/Annotations/mine.xml"])
+def test_a_file_that_a_person_put_among_exported_ones_is_never_replaced(
+    name: str, photos: Path, tmp_path: Path
+) -> None:
+    run(out := tmp_path / "out", photos, formats=["yolo", "voc"])
+    (out / name).write_text("hours of work")
+    with pytest.raises(UserError, match=f"{name} is in only one of"):
+        run(out, photos, overwrite=True)
+    assert (out / name).read_text() == "hours of work"
 
 
 @pytest.mark.parametrize("name", ["instances.csv", "index.html"])

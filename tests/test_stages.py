@@ -147,6 +147,7 @@ def test_a_bad_image_on_one_of_several_processes_ends_all_with_one_line(argument
 def test_targets_without_annotations_give_predictions(arguments: Arguments, tmp_path: Path, capsys: Capture) -> None:
     data = json.loads((DATA / "targets.json").read_text())
     (tmp_path / "targets.json").write_text(json.dumps({"images": data["images"][:1]}))
+    (tmp_path / "metrics.json").write_text('{"dataset_name": "of earlier results"}')
     main(arguments(tmp_path, TARGETS, tmp_path / "targets.json", "--export_result", tmp_path / "r.json"))
     assert "nothing to evaluate" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())

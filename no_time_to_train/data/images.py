@@ -385,7 +385,9 @@ def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
     bright: NDArray[np.bool_] = values > highest / 2
     darkest, brightest = float(values.min(initial=highest)), float(highest)
     between = (values > 0.9 * darkest + 0.1 * brightest) & (values < 0.1 * darkest + 0.9 * brightest)
-    if 4 * between.sum() > bright.sum() and len(np.unique(values[between])) < FEW_TONES:
+    tones = np.sort(np.unique(values[between], return_counts=True)[1])
+    few = len(tones) < FEW_TONES or (tones.sum() > 1000 and tones[-FEW_TONES:].sum() > 0.75 * tones.sum())  # of a JPEG
+    if few and 4 * between.sum() > bright.sum():
         _notice_odd(name, "holds several values, as for several objects")
     elif between.mean() > PHOTO:
         _notice_odd(name, "looks like a photo")

@@ -21,7 +21,15 @@ from no_time_to_train.data.proposal_files import hash_sources, read_files, sourc
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.file_hashes import sha256_if_readable
-from no_time_to_train.files import REPORT, atomic_write, read_json, remove_leftovers, remove_leftovers_in, write_json
+from no_time_to_train.files import (
+    REPORT,
+    atomic_write,
+    kind_of,
+    read_json,
+    remove_leftovers,
+    remove_leftovers_in,
+    write_json,
+)
 from no_time_to_train.method.beyond.free_encoder import encoder_view
 from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.beyond.negatives import Negatives
@@ -277,7 +285,12 @@ class FindInstancesStage(Stage):
 
     def write(self, results: Iterator[dict[str, Any]]) -> str:
         """Write the results, and return a summary for the user."""
-        return f"{plural(write_results(self.output, results), 'instance')}: {self.output}"
+        lines = [f"{plural(write_results(self.output, results), 'instance')}: {self.output}"]
+        for earlier, kind in ((self.metrics_file, REPORT), (self.skipped_file, self.kind)):
+            if earlier not in self.others and earlier.is_file() and kind_of(earlier) in (kind, "empty"):
+                earlier.unlink()
+                lines.append(f"{earlier} was of earlier results, and is removed")
+        return "\n".join(lines)
 
     def score(self) -> str:
         """Evaluate the results, write ``metrics.json`` next to them, and return the tables."""

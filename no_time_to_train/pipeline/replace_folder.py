@@ -33,20 +33,23 @@ WRITTEN = (
     *("all_results.json", "counts.csv", "references.memory", "metrics.json", "run.json"),
     *("frames/*.jpg", "masks/*.png", "overlays/*.jpg", "previews/*.jpg", "thumbnails/*.jpg", "video/*.mp4"),
     *("references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg"),
-    *("labelme/*", "x-anylabeling/*", "crops/*.png", "coco/annotations.json", "coco/images/*"),
+    *("labelme/*.json", "x-anylabeling/*", "crops/*.png", "coco/annotations.json", "coco/images/*"),
     *("coco-train-val/annotations/instances_*.json", "coco-train-val/train/*", "coco-train-val/val/*"),
-    *("yolo/data.yaml", "yolo/images/*", "yolo/labels/*.txt", "yolo/*.cache"),
+    *("yolo/data.yaml", "yolo/images/*", "yolo/labels/*.txt"),
     *("voc/labelmap.txt", "voc/Annotations/*.xml", "voc/ImageSets/Segmentation/default.txt"),
     *("voc/JPEGImages/*", "voc/Segmentation*/*.png", "cvat/annotations.xml", "cvat/images/*"),
     *("cvat-coco/annotations/instances_default.json", "cvat-coco/images/*"),
     *("label-studio/tasks.json", "label-studio/labeling_config.xml", "label-studio/images/*"),
 )
 
+#: Folders of images and of their label files: in both, a run writes the same names, with other endings.
+PAIRS = (("yolo/images", "yolo/labels"), ("voc/JPEGImages", "voc/Annotations"))
+
 #: What to do where photos of results are missing.
 MOVED = "images.json names photos by paths from its own folder: move both together, or the folder back"
 
-#: Files that systems put into any folder that a person opens.
-OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
+#: Files that systems put into any folder that a person opens, and ultralytics into that of labels.
+OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "*.cache", ".*")
 
 
 def has_journal(out: Path) -> bool:
@@ -71,9 +74,23 @@ def foreign_files(out: Path, written: Collection[str] = ()) -> Iterator[str]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for file in sorted(files):
             name = Path(folder, file).relative_to(out).as_posix()
-            hidden = file.startswith(".") or file in OF_THE_SYSTEM
-            if not (hidden or any(fnmatchcase(name, pattern) for pattern in written)):
+            if not (_is_hidden(file) or any(fnmatchcase(name, pattern) for pattern in written)):
                 yield name
+
+
+def _check_pairs(out: Path) -> None:
+    """Raise a UserError where somebody put a file of their own next to exported images or labels."""
+    for folders in PAIRS:
+        images, labels = (_stems(out / folder) for folder in folders)
+        if images and labels and (alone := images.keys() ^ labels.keys()):
+            path = (images | labels)[min(alone)]
+            where = " and ".join(folders)
+            raise UserError(f"{path} is in only one of {where}, so no run wrote it: move it, or choose another folder")
+
+
+def _stems(folder: Path) -> dict[Path, Path]:
+    """What is in a folder, by its path there without the ending."""
+    return {one.relative_to(folder).with_suffix(""): one for one in folder.rglob("*") if not _is_hidden(one.name)}
 
 
 def check_results(folder: Path, *needed: str) -> tuple[dict[str, Any], list[str]]:
@@ -118,6 +135,7 @@ def check_output(out: Path, overwrite: bool) -> None:
         why = f"but no {missing[0]}" if missing and _is_result(foreign) else "which is not a file of results"
         raise UserError(f"{out} holds {foreign}, {why}: choose a new or an empty folder")
     if is_finished(out):
+        _check_pairs(out)
         _check_siblings(out)
     if is_finished(out) and not overwrite:
         content = read_json(out / "images.json")
@@ -194,6 +212,10 @@ def remove_unchanged(earlier: dict[Path, tuple[int, int]]) -> None:
     for path, state in earlier.items():
         if os.path.lexists(path) and _state(path) == state:
             path.unlink()
+
+
+def _is_hidden(file: str) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in OF_THE_SYSTEM)
 
 
 def _is_result(name: str) -> bool:

@@ -36,8 +36,8 @@ class YoloFiles(LabelFiles):
             text = " ".join(f"{value:.6f}" for value in numbers.clip(0, 1))
             lines.append(f"{self.names.index(one.label)} {text}")
         stem = re.sub(r"(?<![^/])images(_*)(?=/)", r"images\1_", image.stem)  # no two folders become equal
-        self.write_lines(f"labels/{stem}.txt", lines)
         self.place_image(image, f"images/{stem}{image.path.suffix}")
+        self.write_lines(f"labels/{stem}.txt", lines)
 
     def finish(self) -> None:
         content = {"train": "images", "val": "images", "names": dict(enumerate(self.names))}
