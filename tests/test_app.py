@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.data.rle import decode_mask
+from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.run_record import record_stage
-from no_time_to_train_extras.app.app_command import memory_of
+from no_time_to_train_extras.app.app_command import is_own_export, read_login
 from tests.attacks.test_cases import cases_in
 from tests.conftest import Patch, Photo, Refusal, iou
 from timing.app_user import App, inside, post
@@ -90,10 +91,12 @@ def test_programs_find_a_class_as_soon_as_it_is_shown_by_gradios_client_and_by_h
     assert max(iou(mask, photo.mask) for mask in masks) > 0.8
 
 
-def answer(app: App, path: str, body: Any = None, method: str = "", **headers: str) -> tuple[int, Any, str]:
+def answer(
+    app: App, path: str, body: Any = None, method: str = "", client: str = "127.0.0.1", **headers: str
+) -> tuple[int, Any, str]:
     """The status, the headers and the text of an answer; underscores in names of headers are dashes."""
     place = urllib.parse.urlsplit(app.url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30, source_address=(client, 0))
     content = body if body is None or isinstance(body, str) else json.dumps(body)
     sent = {"content-type": "application/json", **{name.replace("_", "-"): one for name, one in headers.items()}}
     connection.request(method or ("GET" if body is None else "POST"), path, content, sent)
@@ -179,6 +182,7 @@ def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_ta
         guesses = [answer(locked, "/login", f"{form}{number}", **kind)[0] for number in range(20)]
         assert guesses == [400] * 10 + [429] * 10
         assert answer(locked, "/login", f"{form}secret", **kind)[0] == 429
+        assert answer(locked, "/login", f"{form}secret", client="127.0.0.2", **kind)[0] == 200, "the owner gets in"
 
 
 @pytest.mark.slow
@@ -251,11 +255,21 @@ def test_the_download_holds_all_files_also_of_photos_from_before_1980(tmp_path: 
 
 
 def test_a_project_does_not_begin_with_the_references_that_it_exported_itself(tmp_path: Path) -> None:
-    results = tmp_path / "out/results"
-    results.mkdir(parents=True)
-    assert memory_of(results, tmp_path / "out") == [results / "references.memory"], "they are of segment"
+    memory = tmp_path / "out/results/references.memory"
+    memory.parent.mkdir(parents=True)
+    assert not is_own_export(memory, tmp_path / "out"), "it is of segment"
     (tmp_path / "link").symlink_to(tmp_path / "out")
-    with record_stage(results, "app", {}):
+    with record_stage(memory.parent, "app", {}):
         pass
-    assert memory_of(tmp_path / "link/results", tmp_path / "out") == []
-    assert memory_of(results, tmp_path / "another") == [results / "references.memory"]
+    assert is_own_export(tmp_path / "link/results/references.memory", tmp_path / "out")
+    assert not is_own_export(memory, tmp_path / "another")
+
+
+def test_ctrl_d_where_the_password_is_asked_for_is_one_line(monkeypatch: Patch) -> None:
+    def end_of_input(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("no_time_to_train_extras.app.app_command.getpass", end_of_input)
+    with pytest.raises(UserError, match="--auth eva has no password"):
+        read_login("eva")

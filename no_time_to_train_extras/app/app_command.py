@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from getpass import getpass
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,7 +111,8 @@ def app(
     if results is not None:
         if not is_finished(results):
             raise UserError(f"--results {results} is no finished folder of segment")
-        memory = [*memory, *memory_of(results, out)]
+        memory = [*memory, results / "references.memory"]
+    memory = [path for path in memory if not is_own_export(path, out)]  # the project has these references
     if not (images or demo or results):
         raise UserError("which photos? Give --images FOLDER, or --demo to try the app with drawn scenes")
     check_images(images)
@@ -178,10 +180,10 @@ def app(
     lock.release()
 
 
-def memory_of(results: Path, out: Path) -> list[Path]:
-    """The memory of results, unless the project exported them, whose references would count twice."""
-    own = real_path(results) == real_path(out / "results") and "app" in read_sections(results / FILE_NAME)
-    return [] if own else [results / "references.memory"]
+def is_own_export(memory: Path, out: Path) -> bool:
+    """Whether a memory is the one that a project exported to its own folder."""
+    results = out / "results"
+    return real_path(memory) == real_path(results / "references.memory") and "app" in read_sections(results / FILE_NAME)
 
 
 def lock_folder(folder: Path, out: Path, uploads: str) -> FileLock:
@@ -244,7 +246,8 @@ def read_login(auth: str) -> tuple[str, str]:
     if not separator:
         password = os.environ.pop(PASSWORD, "").rstrip("\r\n")  # files of secrets end with a new line
         if not password and sys.stdin is not None and sys.stdin.isatty():
-            password = getpass(f"password of {user}: ")
+            with suppress(EOFError):  # Ctrl-D
+                password = getpass(f"password of {user}: ")
     if not (user and password):
         raise UserError(f"--auth {user} has no password: set {PASSWORD}, or give --auth USER:PASSWORD")
     sys.argv = [word.replace(auth, user) for word in sys.argv]  # run.json has the command

@@ -64,7 +64,7 @@ class GuardedApp(App):
             return await self.api({**scope, "root_path": API}, receive, send)
         request = Request(self, scope, receive, send)
         try:
-            self.check(scope["path"], scope["method"], Headers(scope=scope))
+            self.check(scope["path"], scope["method"], Headers(scope=scope), request.client)
             self.remove_old()
             if scope["method"] == "POST" and scope["path"].startswith(CALL) and not scope["path"].startswith(BY_NAME):
                 await request.check_call()
@@ -76,15 +76,15 @@ class GuardedApp(App):
         finally:
             self.incoming -= request.uploaded
 
-    def check(self, path: str, method: str, headers: Headers) -> None:
+    def check(self, path: str, method: str, headers: Headers, client: str) -> None:
         """Refuse a request that another page sent, or that guesses passwords."""
         if reason := foreign_reason(headers, self.address, "this app"):
             raise HTTPException(403, reason)
         if path.startswith(DIRECT):
             raise HTTPException(404, f"call {CALL}NAME")
         if path.rstrip("/") == "/login" and method == "POST":
-            self.guesses.check()
-            self.guesses.add()  # taken back if it is right: guesses may come at the same time
+            self.guesses.check(client)
+            self.guesses.add(client)  # taken back if it is right: guesses may come at the same time
 
     def remove_old(self) -> None:
         """Remove pictures that a browser has seen, and uploads that nobody used; sooner where all are large."""
@@ -116,6 +116,7 @@ class Request:
 
     def __init__(self, app: GuardedApp, scope: Any, receive: Any, send: Any) -> None:
         self.app, self.scope, self.from_client, self.to_client = app, scope, receive, send
+        self.client: str = (scope.get("client") or [""])[0]
         self.begin: float | None = None
         self.received = self.uploaded = self.held = 0
         self.read: list[Any] = []
@@ -158,8 +159,8 @@ class Request:
     async def send(self, message: Any) -> None:
         """Send a part of the answer; one that says nothing is left to :meth:`fail`."""
         if message["type"] == "http.response.start" and message["status"] != 500:
-            if self.scope["path"].rstrip("/") == "/login" and message["status"] == 200 and self.app.guesses.wrong:
-                self.app.guesses.wrong.pop()
+            if self.scope["path"].rstrip("/") == "/login" and message["status"] == 200:
+                self.app.guesses.take_back(self.client)
             headers = MutableHeaders(scope=message)
             headers.update(HEADERS)
             if not self.complete:  # the rest is not waited for

@@ -53,7 +53,7 @@ class Guesses:
     def __init__(self) -> None:
         self.wrong: deque[tuple[float, str]] = deque(maxlen=10_000)
 
-    def check(self, client: str = "") -> None:
+    def check(self, client: str) -> None:
         """Refuse a client that has sent too many.
 
         Raises:
@@ -64,9 +64,14 @@ class Guesses:
         if sum(one == client for _, one in self.wrong) >= GUESSES:
             raise HTTPException(429, "too many wrong passwords: wait a minute", {"retry-after": "60"})
 
-    def add(self, client: str = "") -> None:
+    def add(self, client: str) -> None:
         """Count a wrong one."""
         self.wrong.append((time.monotonic(), client))
+
+    def take_back(self, client: str) -> None:
+        """Count one wrong one less."""
+        if last := next((one for one in reversed(self.wrong) if one[1] == client), None):
+            self.wrong.remove(last)
 
     def is_right(self, client: str, given: str, expected: str) -> bool:
         """Whether a client has sent the right password or token; one that is wrong and not empty counts.
