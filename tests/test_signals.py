@@ -26,8 +26,8 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP] if os.name != "nt" else
 @pytest.fixture(autouse=True)
 def usual_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS[1:]:  # the tests may run under nohup
-        signal.signal(number, signal.SIG_DFL)
+    for number in SIGNALS:  # the tests may run under nohup, or in the background of a script, which ignores Ctrl-C
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

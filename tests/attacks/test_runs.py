@@ -306,7 +306,7 @@ def test_images_are_loaded_with_a_shared_memory_that_is_smaller_than_one() -> No
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "sh", "-c", mount]).returncode:
         pytest.skip("this machine allows no namespaces")
     python = f"{mount}; exec {sys.executable} -c '{code}'"
-    subprocess.run(["unshare", "-rm", "sh", "-c", python], cwd=Path(__file__).parents[2], timeout=110, check=True)
+    subprocess.run(["unshare", "-rm", "sh", "-c", python], cwd=Path(__file__).parents[2], timeout=300, check=True)
 
 
 def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monkeypatch: Patch) -> None:
