@@ -443,6 +443,20 @@ def test_a_class_goes_with_its_last_positive_reference(segmenter: ReferenceSegme
         segmenter.remove_reference(0)
 
 
+def test_a_memory_that_other_weights_of_the_encoder_made_is_refused(
+    segmenter: ReferenceSegmenter, nano_checkpoints: Checkpoints, photo: Photo, memory: Path, tmp_path: Path
+) -> None:
+    weights = torch.load(nano_checkpoints[1])
+    weights["norm.weight"] *= 1.1
+    torch.save(weights, tmp_path / "trained_further.pth")
+    other = ReferenceSegmenter.from_pretrained(nano_checkpoints[0], f"dinov2_nano={tmp_path / 'trained_further.pth'}")
+    segmenter.add_reference("thing", photo.path, mask=photo.mask_path)
+    segmenter.save_memory(tmp_path / "thing.memory")
+    for path in (tmp_path / "thing.memory", memory):
+        with pytest.raises(UserError, match=r"was made with encoder_weights '\w{16}', this run has '\w{16}'"):
+            other.load_memory(path)
+
+
 def test_the_context_ratio_belongs_to_the_encoder_and_to_the_memory(
     segmenter: ReferenceSegmenter, nano_checkpoints: Checkpoints, photo: Photo, tmp_path: Path
 ) -> None:

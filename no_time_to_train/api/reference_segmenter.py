@@ -33,7 +33,7 @@ from no_time_to_train.api.sources import NetworkSource, Proposer, Source, as_giv
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_mask, as_rgb
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.memory_files import NAMES, check_fits, load_memory, save_memory
+from no_time_to_train.data.memory_files import NAMES, check_fits, load_memory, save_memory, weights_of
 from no_time_to_train.data.names import as_known
 from no_time_to_train.data.prompts import check_label, check_mask_size, check_rows, is_image_input, list_points
 from no_time_to_train.data.proposal_files import GRID, source_names
@@ -48,7 +48,13 @@ from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, 
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
 from no_time_to_train.networks.devices import check_defaults, check_precision, store_weights
 from no_time_to_train.networks.pretrained import build_pretrained
-from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
+from no_time_to_train.networks.registry import (
+    CHECKPOINT_OF,
+    Precision,
+    PresetName,
+    default_context_ratio,
+    find_networks,
+)
 from no_time_to_train.overlap import follow
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choice, check_number, check_type
 
@@ -182,6 +188,7 @@ class ReferenceSegmenter:
         sources = build_sources(proposer, proposals_per_image, device)  # before the networks, to find mistakes early
         built = build_pretrained(sam2, dinov2, device, sam_checkpoint, settings, preset, debias)
         found = cls(*built, context_ratio=context_ratio, precision=precision)
+        found.made_with |= weights_of(find_networks(sam2, dinov2, preset=preset)[1].checkpoint)
         found.sources = sources
         if found.sources != [None] and found.segmenter.settings.tiles > 1:
             raise UserError("tiles need the proposer grid: other proposals are those of the whole image")

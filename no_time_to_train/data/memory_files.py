@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from no_time_to_train.data.names import LONGEST_NAME, composed, is_printable
 from no_time_to_train.data.reference_sets import check_pickle
 from no_time_to_train.errors import UserError, UserNotice, plural, raise_if_memory
+from no_time_to_train.file_hashes import sha256_if_readable
 from no_time_to_train.files import atomic_write, is_file
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks.checkpoints import encoder_width, is_plain, load_pickle
@@ -26,6 +27,9 @@ FORMAT = "no-time-to-train memory bank 2"
 
 #: What a memory records whose classes have names and no references.
 NAMES = "names"
+
+#: The setting that tells weights of the encoder from others of its name; memories of version 0.2 do not record it.
+WEIGHTS = "encoder_weights"
 
 #: Settings that a memory records only where they differ from these values.
 USUAL = {"debias": 0, "norm": True, "keep_aspect": False, NAMES: None}
@@ -83,6 +87,12 @@ def recorded(bank: MemoryBank, path: str | Path, key: str) -> Any:
     return bank.made_with[key]
 
 
+def weights_of(checkpoint: str | Path | None) -> dict[str, str]:
+    """What a memory records of the encoder's weights: how the SHA-256 of their file begins."""
+    digest = checkpoint and sha256_if_readable(checkpoint)
+    return {WEIGHTS: digest[:16]} if digest else {}
+
+
 def check_fits(bank: MemoryBank, path: str | Path, made_with: dict[str, Any], categories: list[Category]) -> None:
     """Check that a memory, which was read from ``path``, was made with the encoder and for the classes of this run.
 
@@ -122,7 +132,7 @@ def join_memories(banks: Sequence[tuple[Path, MemoryBank]]) -> MemoryBank:
     for path, other in others:
         for key in sorted(bank.made_with.keys() | other.made_with.keys()):
             ours, theirs = (one.made_with.get(key, USUAL.get(key)) for one in (bank, other))
-            if ours != theirs:
+            if ours != theirs and not (key == WEIGHTS and None in (ours, theirs)):
                 raise UserError(
                     f"memory {path} was made with {key} {theirs!r}, {first} with {ours!r}: make one of them again"
                 )

@@ -14,6 +14,7 @@ from typing import Any
 from jsonargparse.typing import register_type
 
 from no_time_to_train.config import ClassNames, DatasetCfgs, ModelCfg, RunOptions, check_precision
+from no_time_to_train.data.memory_files import weights_of
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import check_replaceable, remove_leftovers
 from no_time_to_train.method.encoder import Encoder
@@ -136,7 +137,8 @@ class Stage(ABC):
     def encoder_settings(self) -> dict[str, Any]:
         """The settings that a memory's vectors depend on and that every stage knows."""
         cfg = self.model_cfg.encoder_cfg
-        return {"encoder": cfg.name, "img_size": cfg.input_size, **cfg.unusual}
+        weights = weights_of(self.model_cfg.encoder_checkpoint)
+        return {"encoder": cfg.name, "img_size": cfg.input_size, **cfg.unusual, **weights}
 
     def build_encoder(self) -> Encoder:
         """Build the configured encoder, on the CPU."""
