@@ -82,6 +82,19 @@ def test_ground_truth_may_have_any_form(form: str, photo: Photo, tmp_path: Path)
     assert metrics["segm"]["AP"] == pytest.approx(1, abs=0.11 if form == "yolo" else 1e-6)
 
 
+def test_images_of_lvis_which_have_addresses_only_are_found(photo: Photo, tmp_path: Path) -> None:
+    class_folder(tmp_path / "refs", photo)
+    main(["convert", str(tmp_path / "refs"), "--to", "coco", "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "coco/annotations.json").read_text())
+    del content["images"][0]["file_name"]
+    content["images"][0]["coco_url"] = "http://images.cocodataset.org/train2017/000000000009.jpg"
+    (tmp_path / "lvis_v1_train.json").write_text(json.dumps(content))
+    (tmp_path / "train2017").mkdir()
+    Image.open(photo.path).convert("RGB").save(tmp_path / "train2017/000000000009.jpg")
+    (reference,) = find_references(tmp_path / "lvis_v1_train.json").references
+    assert reference.image == tmp_path / "train2017/000000000009.jpg"
+
+
 @pytest.mark.parametrize("name", ["d%20e.png", "photo.HEIC"])
 def test_a_name_goes_to_label_studio_and_back(name: str, photo: Photo, tmp_path: Path) -> None:
     class_folder(tmp_path / "refs", photo)

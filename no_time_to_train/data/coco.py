@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import re
 import warnings
 from collections import Counter
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
+from urllib.parse import urlsplit
 
 from pycocotools.coco import COCO
 
@@ -50,6 +52,8 @@ def read_coco(path: str | Path) -> COCO:
     data = read_json(path)
     if is_box_list(data):
         data = to_coco(data)
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+        add_file_names(data)
     check_sections(data, path)
     check_images(data["images"], path)
     data.setdefault("annotations", [])
@@ -58,6 +62,20 @@ def read_coco(path: str | Path) -> COCO:
     _remove_unlisted(data, path)
     _repair(data, path)
     return index_coco(data)
+
+
+def add_file_names(data: dict[str, Any]) -> None:
+    """Add ``file_name``, relative to COCO's folder, to images of LVIS, which have addresses.
+
+    Raises:
+        ValueError: An address is not COCO's. AttributeError, KeyError and TypeError where the file is not LVIS's.
+    """
+    for image in data["images"]:
+        if "file_name" not in image:
+            name = urlsplit(image["coco_url"]).path.lstrip("/")
+            if not re.fullmatch(r"(train|val)2017/\d+\.jpg", name):
+                raise ValueError(f"image {image['id']} has an address that is not COCO's: {image['coco_url']}")
+            image["file_name"] = name
 
 
 def index_coco(data: dict[str, Any]) -> COCO:

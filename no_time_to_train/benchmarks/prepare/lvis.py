@@ -1,16 +1,13 @@
 """LVIS v1: COCO's images with LVIS's annotations. Minival is the part of LVIS val that lies in COCO's val2017."""
 
 import json
-import re
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from no_time_to_train.benchmarks.prepare.archives import archives_of, download_archive, open_archive
 from no_time_to_train.benchmarks.prepare.coco2017 import IMAGES, images_step
 from no_time_to_train.benchmarks.prepare.steps import Parts, PrepareOptions, Step, annotations_problem, read_annotations
-from no_time_to_train.data.coco import check_sections
+from no_time_to_train.data.coco import add_file_names, check_sections
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import write_json
 
@@ -61,15 +58,6 @@ def convert(split: str, output: Path, options: PrepareOptions) -> None:
     write_json(output, data, indent=None)
     if not options.keep_archives:
         path.unlink()
-
-
-def add_file_names(data: dict[str, Any]) -> None:
-    """Add ``file_name``, relative to COCO's folder, to LVIS's images; a ValueError where an address is not COCO's."""
-    for image in data["images"]:
-        name = urlsplit(image["coco_url"]).path.lstrip("/")
-        if not re.fullmatch(r"(train|val)2017/\d+\.jpg", name):
-            raise ValueError(f"image {image['id']} has an address that is not COCO's: {image['coco_url']}")
-        image["file_name"] = name
 
 
 def convert_minival(val: Path, minival: Path, subset: bool) -> None:
