@@ -131,7 +131,10 @@ def test_what_a_file_lacks_or_has_in_vain_is_counted(arguments: Arguments, tmp_p
 def test_images_are_known_by_id_by_path_by_name_and_by_stem(tmp_path: Path) -> None:
     box = {"bbox": [1, 2, 3, 4], "score": 0.5}
     (tmp_path / "boxes.json").write_text(
-        json.dumps([{"image_id": one, **box} for one in (7, "stem", "b\\w.jpg")] + [{"file_name": "a/x.jpg", **box}])
+        json.dumps(
+            [{"image_id": one, **box} for one in (7, "stem", "b\\w.jpg", "cafe\u0301.jpg")]
+            + [{"file_name": "a/x.jpg", **box}]
+        )
     )
     file = ProposalFile(tmp_path / "boxes.json")
     other = ProposalFile(tmp_path / "boxes.json")
@@ -140,8 +143,8 @@ def test_images_are_known_by_id_by_path_by_name_and_by_stem(tmp_path: Path) -> N
         UserError, match=r"'a/x\.jpg' means both photos/x\.jpg and more/x\.jpg: write file_name with its"
     ):
         other.given(None, "more/x.jpg", 50, 50)
-    known = [(7, "other.jpg"), (None, "a/x.jpg"), (None, "stem.png"), (None, "w.jpg")]
-    assert [len(file.given(*one, 50, 50)) for one in known] == [1] * 4
+    known = [(7, "other.jpg"), (None, "a/x.jpg"), (None, "stem.png"), (None, "w.jpg"), (None, "café.jpg")]
+    assert [len(file.given(*one, 50, 50)) for one in known] == [1] * 5
     assert file.given(7, "", 50, 50).boxes.tolist() == [[1, 2, 4, 6]]
     assert len(file.given(None, "y.jpg", 50, 50)) == 0
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId, as_id, is_number
+from no_time_to_train.data.names import composed
 from no_time_to_train.data.prompts import check_pixels
 from no_time_to_train.data.rle import annotation_mask, are_coordinates, decode_mask
 from no_time_to_train.errors import UserError, plural
@@ -211,7 +212,7 @@ def _short_names(image: Any) -> list[str]:
     """What else an image may be called: its name without folders, and that without its ending."""
     if not isinstance(image, str):
         return []
-    path = PurePosixPath(image.replace("\\", "/"))  # of a program on Windows
+    path = PurePosixPath(composed(image).replace("\\", "/"))  # of a program on Windows
     return [path.name, path.stem]
 
 
