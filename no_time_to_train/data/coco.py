@@ -244,7 +244,8 @@ def _repair(data: dict[str, Any], path: str | Path) -> None:
         if _repair_polygons(annotation, where):
             repaired.append(annotation)
     check_pixels((one["bbox"] for one in data["annotations"] if one.get("bbox")), path)
-    _notify(path, outside, "with a bbox that ends outside the image: it is x, y, width, height, not x1, y1, x2, y2")
+    what = "with a bbox that ends outside the image: check that it is x, y, width, height, not x1, y1, x2, y2"
+    _notify(path, outside, what)
     what = "with polygons of fewer than three points, which were removed"
     _notify(path, repaired, f"{what}; where no polygon was left, the box became one")
     crowds = [annotation for annotation in data["annotations"] if annotation["iscrowd"]]
