@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,16 @@ import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError, memory_problem
 from no_time_to_train.overlap import Worker
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.processes import PERIOD, end_with_parent, join_run, watch
+from no_time_to_train.pipeline.processes import PERIOD, SIGNALS, end_with_parent, join_run, watch
 
-#: Seconds without an item after which a run ends, because the disk with the images does not answer, or a process that
-#: loads them has been killed unnoticed (Lightning removes torch's handler where one process runs several stages).
+#: Seconds without an item after which a run ends, because the disk with the images does not answer.
 LOADING_TIMEOUT = 120
 
 
@@ -191,6 +192,7 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
         where = f" of {trainer.num_nodes} machines at {first.main_address}:{first.main_port} (MASTER_ADDR, MASTER_PORT)"
         minutes = f"{strategy._timeout.total_seconds() / 60:.0f} minutes"
         print(f"waiting up to {minutes} for the processes{where}", file=sys.stderr, flush=True)
+    _set_SIGCHLD_handler()  # before Lightning, which would remove it at the end, and torch sets it only once
     try:
         with watch(strategy.launcher):
             trainer.test(module, verbose=False)
@@ -286,7 +288,14 @@ class ItemLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]  # torch declares its own iterator's class
         with self.failures():
-            yield from super().__iter__()
+            items = super().__iter__()
+            processes = active_children()
+            for batch in items:
+                yield batch
+                for process in processes:  # torch's handler may have raised its error in any code, which went on
+                    if code := process.exitcode:
+                        name = SIGNALS.get(-code, f"signal {-code}")
+                        raise RuntimeError(f"DataLoader worker (pid {process.pid}) was ended by {name}")
 
 
 def begin_loading(_: int) -> None:

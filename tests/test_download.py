@@ -50,6 +50,7 @@ class Site:
         statuses: Errors that answer the first requests.
         cuts: Bytes after which the first bodies are cut off.
         supports_if_range: Whether If-Range is obeyed.
+        shift: How many bytes too late the server goes on with a file.
         missing: Bytes that Content-Length claims in addition to those sent.
         gate: The server waits for this event in the middle of a body.
         ranges: The Range header of each request so far.
@@ -62,6 +63,7 @@ class Site:
     statuses: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     supports_if_range: bool = True
+    shift: int = 0
     missing: int = 0
     gate: threading.Event | None = None
     ranges: list[str | None] = field(default_factory=list)
@@ -74,7 +76,7 @@ class Site:
         begin, total = 0, len(self.content) + self.missing
         fresh = request.headers.get("If-Range") == self.etag or not self.supports_if_range
         if asked and fresh:
-            begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+            begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) + self.shift
             span = f"{begin}-{total - 1}" if begin < total else "*"
             request.send_response(206 if begin < total else 416)
             request.send_header("Content-Range", f"bytes {span}/{total}")
@@ -160,6 +162,20 @@ def test_a_later_call_resumes_an_earlier_download_but_joins_no_parts_of_two_vers
     assert download(NAME, tmp_path, site.url).read_bytes() == site.content
     assert site.ranges[:1] == requests[:1]
     assert names(tmp_path) == [FILE]
+
+
+def test_a_server_that_goes_on_elsewhere_is_asked_for_the_whole_file(
+    site: Site, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    begin(site, tmp_path, 40_000, monkeypatch)
+    site.shift, site.cuts = 10, [1000] * 10
+    with pytest.raises(UserError, match=r"the server does not go on at byte 1000; .* same command again, or"):
+        download(NAME, tmp_path, site.url)
+    assert names(tmp_path) == [], "no bytes are kept, and none are said to be"
+    site.cuts = [40_000]
+    assert download(NAME, tmp_path, site.url).read_bytes() == site.content
+    assert site.ranges[-3:] == [None, "bytes=40000-", None]
+    assert "has changed" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("more", [b"", b"more"])

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -31,7 +32,7 @@ from no_time_to_train.errors import UserNotice
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.pipeline.replace_folder import OF_TRACKS, foreign_files
-from no_time_to_train_extras.video import track_files, track_run
+from no_time_to_train_extras.video import live, track_files, track_run
 from no_time_to_train_extras.video.annotated_videos import Mp4File
 from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.live import LiveFrames
@@ -619,6 +620,33 @@ def test_a_live_run_that_is_interrupted_while_results_are_written_promises_nothi
     printed = capsys.readouterr().out
     assert printed.endswith("; its results are incomplete, and cannot be resumed\n")
     assert "object" not in printed, "nobody has counted them yet"
+
+
+def test_a_watched_folder_that_goes_away_ends_the_run_with_its_results(
+    inputs: Path, tmp_path: Path, finder: ColorFinder, monkeypatch: Patch, refusal: Refusal
+) -> None:
+    folder, propose, calls = shutil.copytree(inputs / "frames", tmp_path / "incoming"), finder.propose, count(1)
+
+    def moving(image: NDArray[np.uint8]) -> Any:
+        if next(calls) == 5:
+            folder.rename(tmp_path / "elsewhere")
+        return propose(image)
+
+    monkeypatch.setattr(finder, "propose", moving)
+    words = "--memory", inputs / "m.memory", "--images", folder, "--watch", "--out", tmp_path / "out", "--nano"
+    assert refusal("track", *words) == f"error: --watch ended, because {folder} went away: No such file or directory"
+    assert len(json.loads((tmp_path / "out/images.json").read_text())["images"]) == 5
+    assert (tmp_path / "out/index.html").exists()
+
+
+@pytest.mark.parametrize("error", [cv2.error("broken"), MemoryError()])
+def test_a_camera_that_fails_within_a_frame_has_ended(monkeypatch: Patch, error: Exception) -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    video = Mock(get=Mock(return_value=25), retrieve=Mock(side_effect=[(True, image), error]))
+    monkeypatch.setattr(live, "_open", lambda _: video)
+    newest = LiveFrames("0", 1).newest
+    assert newest.get(timeout=9) is not None
+    assert newest.get(timeout=9) is None
 
 
 def test_a_frame_that_comes_is_handed_out_before_the_next_one(finder: ColorFinder) -> None:

@@ -232,23 +232,29 @@ def _fetch(url: str, part: Path, etag: Path, target: Path) -> None:
             _request(url, part, etag, target)
             return
         except _Interrupted as error:
-            size = part.stat().st_size if part.exists() else 0
+            size, version = _begun(part, etag)
             failures = 1 if size > most else failures + 1
             most = max(most, size)
             if failures == ATTEMPTS:
+                kept = " (the bytes received so far are kept)" if version else ""
                 raise UserError(
-                    f"cannot download {url}: {error}; check the connection and run the same command again (the bytes "
-                    f"received so far are kept), or download the file another way and save it as {target}"
+                    f"cannot download {url}: {error}; check the connection and run the same command again{kept}, "
+                    f"or download the file another way and save it as {target}"
                 ) from error
             pause = PAUSE * 2 ** (failures - 1)
             print(f"{error}; trying again in {pause:g} s")
             time.sleep(pause)
 
 
+def _begun(part: Path, etag: Path) -> tuple[int, str]:
+    """How many bytes there are, and of which version of the file: nothing where they cannot be resumed."""
+    have = part.stat().st_size if part.exists() else 0
+    return have, _valid_version(etag.read_text("ascii", "replace")) if have and etag.exists() else ""
+
+
 def _request(url: str, part: Path, etag: Path, target: Path) -> None:
     """Append to ``part`` the bytes that it lacks, or replace its content if the server cannot resume."""
-    have = part.stat().st_size if part.exists() else 0  # bytes
-    version = _valid_version(etag.read_text("ascii", "replace")) if have and etag.exists() else ""
+    have, version = _begun(part, etag)
     headers = {"User-Agent": "no-time-to-train"}
     if version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
@@ -275,9 +281,10 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
             have, total = 0, None if response.length is None else min(response.length, 10**18)
             file.truncate(0)
             etag.write_text(_version(response.headers), "ascii")
-        elif begin != have or _version(response.headers) not in ("", version):
+        elif (changed := _version(response.headers) not in ("", version)) or begin != have:
             file.truncate(0)
-            raise _Interrupted("the file on the server has changed since the download began")
+            reason = "the file on the server has changed since the download began"
+            raise _Interrupted(reason if changed else f"the server does not go on at byte {have}")
         if total is not None and shutil.disk_usage(target.parent).free < total - have:
             raise UserError(
                 f"no space for {(total - have) / 1e6:.0f} MB in {target.parent}; "

@@ -61,6 +61,7 @@ class Frames:
         count: The number of frames as the file states it; None where it is not known.
         untimed: Whether the file is a video that states no times.
         skipped: One line for each frame that could not be read.
+        lost: What to say where a watched folder went away, which ends the video.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Frames:
         self.source, self.shown = source, without_password(source)
         self.path, self.every, self.most, self.watch = Path(source), every, most, watch
         self.skipped: list[str] = []
+        self.lost = ""
         self.camera = LiveFrames(source, every) if is_live(source) else None
         self.live = watch or self.camera is not None
         self.untimed = False
@@ -101,7 +103,7 @@ class Frames:
 
     def __iter__(self) -> Iterator[Frame]:
         last, size, told = -1 / self.rate, None, False
-        for number, seconds, image in self._watched() if self.watch else self.camera or self._read():
+        for number, seconds, image in self._until_lost() if self.watch else self.camera or self._read():
             if seconds is None or seconds <= last:
                 seconds = last + 1 / self.rate
             if self.most is not None and seconds >= self.most:
@@ -150,6 +152,13 @@ class Frames:
             except UserError as error:
                 self.skipped.append(str(error))
 
+    def _until_lost(self) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
+        """The images that come into a folder, until it goes away."""
+        try:
+            yield from self._watched()
+        except OSError as error:
+            self.lost = f"--watch ended, because {self.source} went away: {error.strerror}"
+
     def _watched(self) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
         """The images that come into a folder, once they do not grow any more. They wait on the disk: none is lost."""
         start, number = time.monotonic(), 0
@@ -169,6 +178,7 @@ class Frames:
                 try:
                     image = as_rgb(file)
                 except UserError as error:
+                    next(self.path.iterdir(), None)  # an OSError where the whole folder went away
                     broken[file] = str(error)
                     self.skipped.append(broken[file])
                     continue

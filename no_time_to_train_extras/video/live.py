@@ -83,7 +83,18 @@ class LiveFrames:
             self.video.release()
 
     def _read(self) -> None:
-        """Keep the newest frame in the queue until the stream ends, then wait until that is taken, and put None."""
+        """Read until the stream ends, then wait until the newest frame is taken, and put None."""
+        import cv2
+
+        with suppress(cv2.error, MemoryError):  # of a camera that was unplugged in the middle of a frame
+            self._keep_newest()
+        while not self.stopped.is_set() and self.newest.full():
+            time.sleep(0.01)
+        if not self.stopped.is_set():
+            self.newest.put(None)
+
+    def _keep_newest(self) -> None:
+        """Keep the newest frame in the queue until the stream ends."""
         start = 0.0
         for number in count():
             asked = time.monotonic()
@@ -99,10 +110,6 @@ class LiveFrames:
                     self.newest.get_nowait()
                     self.dropped += 1
                 self.newest.put((number, now - start, frame[..., ::-1].copy()))
-        while not self.stopped.is_set() and self.newest.full():
-            time.sleep(0.01)
-        if not self.stopped.is_set():
-            self.newest.put(None)
 
 
 def _open(address: str) -> "cv2.VideoCapture":

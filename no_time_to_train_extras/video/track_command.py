@@ -131,6 +131,8 @@ def track(
             for reason in frames.skipped:
                 print(f"skipped: {one_line(reason)}", file=sys.stderr)
         print(f"{run}; open {out / 'index.html'}" if out else run)
+        if frames.lost:
+            raise UserError(frames.lost)
 
 
 def seconds_of(duration: str | None) -> float | None:

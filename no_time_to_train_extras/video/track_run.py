@@ -106,7 +106,8 @@ class TrackRun:
                         remove_unchanged(earlier)
                     raise
                 if not self.done:
-                    raise UserError(f"no frame of {self.frames.name} can be read: {', '.join(self.frames.skipped[:1])}")
+                    reason = self.frames.lost or ", ".join(self.frames.skipped[:1])
+                    raise UserError(f"no frame of {self.frames.name} can be read: {reason}")
                 about = {"tracker": asdict(self.settings), "precision": self.segmenter.precision}
                 with record_stage(folder, "track", {}, start, **about, dropped=self.frames.dropped) as section:
                     section["command"] = section["command"].replace(self.frames.source, self.frames.shown)

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from http.server import BaseHTTPRequestHandler
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data._utils import signal_handling
 
 from no_time_to_train import lightning_items
 from no_time_to_train.cli import main
@@ -31,7 +33,7 @@ from no_time_to_train.pipeline.processes import FIRST
 from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _to_bytes
 from no_time_to_train.pipeline.run_record import record_stage
 from tests.attacks.test_cases import cases_in
-from tests.conftest import Capture, Patch, Refusal
+from tests.conftest import Capture, Checkpoints, Patch, Refusal, stage_arguments
 from tests.web import serving
 
 CONFIG = "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args:\n    test_mode: test\n"
@@ -317,6 +319,27 @@ def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monke
     reason = reason_of(caught.value)
     assert "a process that loads images was killed" in reason
     assert "data_load_cfgs.workers" in reason
+
+
+def test_a_loading_process_that_is_killed_while_the_networks_work_ends_the_run(monkeypatch: Patch) -> None:
+    def kill(_: bytes) -> None:
+        with suppress(RuntimeError):  # torch's handler raises it wherever the main process is, and a stage notes it
+            os.kill(active_children()[0].pid or os.getpid(), signal.SIGKILL)
+            time.sleep(0.5)
+
+    monkeypatch.setattr(lightning_items, "LOADING_TIMEOUT", 3)
+    loader = ItemLoader(nullcontext, range(20), SequentialSampler(range(20)), workers=2)
+    with pytest.raises(RuntimeError, match="was ended by SIGKILL"):
+        list(map(kill, loader))
+
+
+def test_torch_notices_killed_processes_in_every_stage_of_a_process(
+    nano_checkpoints: Checkpoints, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(tmp_path / "memory.ckpt")])
+    assert callable(signal.getsignal(signal.SIGCHLD)), "Lightning has removed it"
 
 
 def test_a_loading_process_leaves_ctrl_c_to_the_one_that_started_it(monkeypatch: Patch) -> None:
