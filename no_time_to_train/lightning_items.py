@@ -294,7 +294,7 @@ class ItemLoader(DataLoader[Any]):
                 yield batch
                 for process in processes:  # torch's handler may have raised its error in any code, which went on
                     if code := process.exitcode:
-                        name = SIGNALS.get(-code, f"signal {-code}")
+                        name = SIGNALS.get(-code, f"status {code}")
                         raise RuntimeError(f"DataLoader worker (pid {process.pid}) was ended by {name}")
 
 
