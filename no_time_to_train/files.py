@@ -43,13 +43,19 @@ IN_RESULTS = ("run.json", "results.json", "index.html")
 SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
 
 #: Kinds of files that commands write to folders which a user names.
-CONFIGURATION, REPORT, PICTURE = (f"{what} of this program" for what in ("a configuration", "a report", "a picture"))
+CONFIGURATION, REPORT, PICTURE, ANNOTATIONS = (
+    f"{what} of this program" for what in ("a configuration", "a report", "a picture", "a COCO file")
+)
+
+#: How a COCO file of annotations begins that this program has made.
+MADE_HERE = {"generator": "no-time-to-train"}
 
 #: How the files begin that a user may name as an output, by what messages call them.
 KINDS = {
     "a memory": re.compile(rb"PK.*?no-time-to-train memory bank [12]", re.DOTALL),
     "COCO results": re.compile(rb'\s*\[\s*\{.*?"image_id"', re.DOTALL),
     "a file of proposals": re.compile(rb'\{"annotations": \[.*"name": "proposal"\}\], "images"', re.DOTALL),
+    ANNOTATIONS: re.compile(rb'\{\s*"generator": "no-time-to-train"'),
     "a COCO file": re.compile(rb'\s*\{.*?"images"\s*:\s*\[', re.DOTALL),
     "a reference set": re.compile(
         rb'\s*\{\s*"-?\d+"\s*:\s*\[|\x80[\x02-\x05](.*img_id|(\x95.{8})?\}(\x94|q\x00)\(?[KMJ.])', re.DOTALL

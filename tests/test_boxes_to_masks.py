@@ -22,7 +22,7 @@ from no_time_to_train.data.images import read_rgb
 from no_time_to_train.data.reference_sets import read_references
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.files import read_json
+from no_time_to_train.files import MADE_HERE, read_json
 from no_time_to_train.networks.box_prompts import rectangle
 from no_time_to_train.networks.build import build_sam2
 from no_time_to_train.pipeline.boxes_to_masks import boxes_to_masks
@@ -86,7 +86,7 @@ def test_sam2_masks_are_those_of_its_own_predictor_box_by_box(
     main(["boxes-to-masks", *paths, *network, "--pictures", str(tmp_path / "pictures")])
 
     written = read_json(out)
-    assert {**written, "annotations": []} == {**data, "annotations": []}
+    assert {**written, "annotations": []} == {**MADE_HERE, **data, "annotations": []}
     predictor = SAM2ImagePredictor(build_sam2("sam2_nano", nano_checkpoints[0]))
     predictor._bb_feat_sizes = [(predictor.model.image_size // stride,) * 2 for stride in (4, 8, 16)]
     with torch.inference_mode():

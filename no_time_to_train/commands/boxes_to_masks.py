@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from no_time_to_train.commands.options import check_files
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import check_replaceable
+from no_time_to_train.files import ANNOTATIONS, check_replaceable
 from no_time_to_train.networks import registry
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def boxes_to_masks(
         raise UserError(f"folder not found: {image_dir}")
     build, checkpoint = mask_maker("nano" if nano else sam2, sam_checkpoint, device, sam2_cfg_file, sam2_ckpt_path)
     registry.check_exist(checkpoint)
-    check_replaceable(out, "a COCO file")
+    check_replaceable(out, ANNOTATIONS)
 
     from no_time_to_train.data.reference_sets import read_references
     from no_time_to_train.pipeline import boxes_to_masks as pipeline

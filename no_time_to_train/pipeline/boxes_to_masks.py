@@ -22,7 +22,7 @@ from no_time_to_train.data.reference_sets import ReferenceSet
 from no_time_to_train.data.rle import Rle, annotation_mask, encode_mask
 from no_time_to_train.errors import UserError, UserNotice, plural
 from no_time_to_train.file_hashes import sha256
-from no_time_to_train.files import remove_leftovers, remove_leftovers_in, write_json
+from no_time_to_train.files import MADE_HERE, remove_leftovers, remove_leftovers_in, write_json
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.networks.box_prompts import BoxSegmenter, mask_or_box, rectangle
 from no_time_to_train.pipeline.journal import Journal
@@ -108,7 +108,7 @@ def boxes_to_masks(
             made.update(record["masks"])
         for annotation in annotations:
             annotation |= made[annotation["id"]]
-        write_json(out_path, coco.dataset, indent=None)
+        write_json(out_path, {**MADE_HERE, **coco.dataset}, indent=None)
     return len(annotations)
 
 

@@ -17,7 +17,7 @@ from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.data.datasets import BadImage, Target, TargetDataset, check_images_exist
 from no_time_to_train.data.memory_files import check_fits, load_memory
 from no_time_to_train.data.names import clean_name
-from no_time_to_train.data.proposal_files import hash_sources, read_files, source_names
+from no_time_to_train.data.proposal_files import ProposalFile, hash_sources, read_files, source_names
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.file_hashes import sha256_if_readable
@@ -146,6 +146,9 @@ class FindInstancesStage(Stage):
             self.others[self.metrics_file] = REPORT
         if run.on_bad_image == "skip":
             self.others[self.skipped_file] = "COCO results"
+
+    def inputs(self) -> list[str]:
+        return [*super().inputs(), *(str(one.path) for one in self.sources if isinstance(one, ProposalFile))]
 
     def read_targets(self, bank: MemoryBank) -> COCO:
         """Read the list of target images."""

@@ -16,7 +16,7 @@ from no_time_to_train.data.memory_files import recorded
 from no_time_to_train.data.reference_sets import ReferenceSet, write_references
 from no_time_to_train.data.rle import decode_mask, mask_box
 from no_time_to_train.errors import UserError, first_of, plural
-from no_time_to_train.files import write_json
+from no_time_to_train.files import ANNOTATIONS, MADE_HERE, write_json
 from no_time_to_train.method.fill_memory import crop_window
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.pipeline.find_instances_stage import FindInstancesStage, write_results
@@ -32,7 +32,7 @@ class FindNegativesStage(FindInstancesStage):
     The detections of an image are compared with all annotations of their class there, not with the references only.
     """
 
-    section, needs_negatives, kind = "support", False, "a COCO file"
+    section, needs_negatives, kind = "support", False, ANNOTATIONS
 
     def read_inputs(self) -> None:
         support, filled = self.dataset_cfgs.support, self.dataset_cfgs.fill_memory
@@ -98,7 +98,8 @@ class FindNegativesStage(FindInstancesStage):
         images = [{**image, **sizes[image_id]} for image_id, image in self.coco.imgs.items() if image_id in sizes]
         categories = [{"id": category.id, "name": category.name} for category in self.categories]
         write_references(references, self.reference_file)
-        write_json(self.output, {"images": images, "annotations": annotations, "categories": categories}, indent=None)
+        content = {**MADE_HERE, "images": images, "annotations": annotations, "categories": categories}
+        write_json(self.output, content, indent=None)
         self.missing = self.few(chosen)
         counts = f"{plural(len(found), 'instance')}, {plural(len(annotations), 'false positive')}"
         return f"{counts}: {self.output}, {self.reference_file}"

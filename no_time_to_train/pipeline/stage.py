@@ -16,7 +16,7 @@ from jsonargparse.typing import register_type
 from no_time_to_train.config import ClassNames, DatasetCfgs, ModelCfg, RunOptions, check_precision
 from no_time_to_train.data.memory_files import weights_of
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import check_replaceable, remove_leftovers
+from no_time_to_train.files import check_replaceable, real_path, remove_leftovers
 from no_time_to_train.method.encoder import Encoder
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_encoder
@@ -82,12 +82,20 @@ class Stage(ABC):
         model_cfg.check_networks(self.networks)
         self.others: dict[Path, str] = {}
         self.read_inputs()
+        inputs = {real_path(one) for one in self.inputs()}
         for path, kind in (self.others if self.kind is None else {self.output: self.kind, **self.others}).items():
+            if real_path(path) in inputs:
+                raise UserError(f"{path} is read by this run, which would replace it: write to another path")
             check_replaceable(path, kind)
 
     @abstractmethod
     def read_inputs(self) -> None:
         """Read and check everything that the stage depends on; set ``dataset`` and ``output``."""
+
+    def inputs(self) -> list[str]:
+        """The files and folders that the configuration names as data."""
+        sets = [vars(one) for one in vars(self.dataset_cfgs).values()]
+        return [value for one in sets for value in one.values() if isinstance(value, str)]
 
     def build(self) -> Segmenter | None:
         """Build the networks that the stage needs, on the CPU."""

@@ -22,7 +22,7 @@ from PIL import Image
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.reference_sets import Shot, write_references
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import atomic_write, read_json, remove_leftovers, write_json
+from no_time_to_train.files import MADE_HERE, atomic_write, read_json, remove_leftovers, write_json
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.pipeline.find_instances_stage import write_results
 from no_time_to_train.pipeline.replace_folder import new_output
@@ -176,6 +176,14 @@ def test_only_files_of_the_same_kind_are_replaced(name: str, bank: MemoryBank, t
     assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
+def test_annotations_of_a_person_are_not_replaced_by_those_that_were_made(tmp_path: Path) -> None:
+    write_json(path := tmp_path / "instances.json", {"images": [], "annotations": ["hours of work"]})
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="is not replaced, because it is not a COCO file of this program"):
+        write_json(path, {**MADE_HERE, "images": [], "annotations": []}, indent=None)
+    assert path.read_bytes() == before
+
+
 def test_files_of_the_same_kind_and_empty_ones_are_replaced(bank: MemoryBank, tmp_path: Path) -> None:
     shot: Shot = {"img_id": 1, "ann_ids": [1]}
     for write in (
@@ -186,6 +194,7 @@ def test_files_of_the_same_kind_and_empty_ones_are_replaced(bank: MemoryBank, tm
         lambda: write_references({1: [shot]}, tmp_path / "set.pkl"),
         lambda: write_references({-1: [shot]}, tmp_path / "set.json"),
         lambda: write_json(tmp_path / "coco", {"info": {}, "images": []}),
+        lambda: write_json(tmp_path / "made", {**MADE_HERE, "images": []}, indent=None),
     ):
         for _ in range(2):
             write()
