@@ -56,8 +56,12 @@ class ItemsModule(pl.LightningModule):
 
     def items_done(self, count: int) -> list[int]:
         """Of ``count`` items, those that earlier attempts have finished. All ranks ask before any of them adds one."""
-        done = self.journal.done(count) if self.trainer.is_global_zero else []
-        return self.trainer.strategy.broadcast(done)
+        done = filter(self.is_current, self.journal.done(count) if self.trainer.is_global_zero else [])
+        return self.trainer.strategy.broadcast(list(done))
+
+    def is_current(self, index: int) -> bool:
+        """Whether the record of an item that is done still holds."""
+        return True
 
     def share_of(self, items: Any, done: Collection[int]) -> "RankSampler":
         """This rank's share of the items that are not done."""

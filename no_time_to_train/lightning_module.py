@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -163,7 +164,20 @@ class NoTimeToTrain(ItemsModule):
 
     def _add_record(self, index: int, work: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
         """Add what ``Stage.step`` returned to the journal."""
-        self.journal.add(index, work() if callable(work) else work)
+        record = work() if callable(work) else work
+        self.journal.add(index, {**record, "image": self._state_of_image(index)})
+
+    def _state_of_image(self, index: int) -> list[int] | None:
+        """What changes with the image of an item: its size in bytes, and when it was changed in ns."""
+        with suppress(AttributeError, OSError):  # an item that is no image, or one that is gone
+            state = self.stage.dataset.path(index).stat()
+            return [state.st_size, state.st_mtime_ns]
+        return None
+
+    def is_current(self, index: int) -> bool:
+        """Whether an image is the one that its record was made from."""
+        record = self.journal.get(index) or {}
+        return record.get("image") in (None, self._state_of_image(index))
 
     def finish(self) -> None:
         """Make the output from the records of all ranks."""

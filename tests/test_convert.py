@@ -82,6 +82,18 @@ def test_ground_truth_may_have_any_form(form: str, photo: Photo, tmp_path: Path)
     assert metrics["segm"]["AP"] == pytest.approx(1, abs=0.11 if form == "yolo" else 1e-6)
 
 
+def test_difficult_objects_of_voc_stay_difficult(photo: Photo, tmp_path: Path) -> None:
+    class_folder(tmp_path / "refs", photo)
+    main(["convert", str(tmp_path / "refs"), "--to", "voc", "--out", str(tmp_path)])
+    (xml,) = (tmp_path / "voc/Annotations").rglob("*.xml")
+    xml.write_text(xml.read_text().replace("<difficult>0<", "<difficult>1<"))
+    for form in ("voc", "coco"):
+        main(["convert", str(tmp_path / "voc"), "--to", form, "--out", str(tmp_path / "out")])
+    assert "<difficult>1<" in next((tmp_path / "out/voc/Annotations").rglob("*.xml")).read_text()
+    (truth,) = json.loads((tmp_path / "out/coco/annotations.json").read_text())["annotations"]
+    assert (truth["difficult"], truth["iscrowd"]) == (1, 0)
+
+
 def test_images_of_lvis_which_have_addresses_only_are_found(photo: Photo, tmp_path: Path) -> None:
     class_folder(tmp_path / "refs", photo)
     main(["convert", str(tmp_path / "refs"), "--to", "coco", "--out", str(tmp_path)])

@@ -1,6 +1,8 @@
 """The report: figures next to the published ones, and runs that failed or did not end."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,9 @@ import pytest
 
 from no_time_to_train.benchmarks.report.runs import find_runs, read_run
 from no_time_to_train.cli import main
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.pipeline.run_record import record_stage
-from tests.conftest import Capture
+from tests.conftest import Capture, Patch
 
 
 def finished_run(
@@ -135,6 +137,19 @@ def test_runs_of_different_data_sets_are_not_pooled_where_none_has_a_name(tmp_pa
         "| birds | No Time To Train | 40.0 | - | birds |",
         "| boats | No Time To Train | 20.0 | - | boats |",
     ], "and no empty columns: shots, seeds, seconds"
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: Patch) -> None:
+    def scandir(place: Path) -> Any:
+        if Path(place).name == "seed_2":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return usual(place)
+
+    usual = os.scandir
+    (tmp_path / "seed_2").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.warns(UserNotice, match="seed_2 cannot be read, so runs in it are left out: Permission denied"):
+        assert find_runs(tmp_path) == []
 
 
 def test_repeated_runs_of_a_seed_count_once(tmp_path: Path) -> None:

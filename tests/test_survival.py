@@ -127,7 +127,7 @@ def environment_of(pid: int) -> dict[str, str]:
     return dict(part.split("=", 1) for part in content.split("\0") if "=" in part)
 
 
-def test_finished_items_of_another_configuration_are_refused_with_what_differs(
+def test_items_of_another_configuration_are_refused_with_what_differs_and_those_of_changed_images_done_again(
     command: Command, undisturbed: Path, stage: Stage, tmp_path: Path
 ) -> None:
     targets = copy_of_images(tmp_path / "images")
@@ -145,7 +145,8 @@ def test_finished_items_of_another_configuration_are_refused_with_what_differs(
     assert "more than --max_bad 0" in failure(command([*run, "--on_bad_image", "skip", "--max_bad", "0"]))
 
     targets[2].write_bytes(content)
-    assert "resuming: 2 of 5 images are done" in command(run).stdout
+    targets[0].touch()
+    assert "resuming: 1 of 5 images are done" in command(run).stdout
     assert_same_results(read_results(tmp_path), read_results(undisturbed), atol=1e-5)
 
 

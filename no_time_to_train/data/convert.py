@@ -146,7 +146,7 @@ def labeled_objects(references: list[Reference], height: int, width: int) -> Ite
             ys, xs = np.nonzero(mask)
             box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
         assert box is not None
-        yield LabeledObject(reference.label, box, mask)
+        yield LabeledObject(reference.label, box, mask, difficult=reference.difficult)
 
 
 def size_of(image: Path, references: list[Reference]) -> tuple[int, int]:

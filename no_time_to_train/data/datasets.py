@@ -171,11 +171,15 @@ class ReferenceDataset(Dataset[ReferenceCrop | BadImage]):
     def __len__(self) -> int:
         return len(self.shots)
 
+    def path(self, index: int) -> Path:
+        """The image of an item."""
+        annotation = self.coco.anns[self.shots[index][1]["ann_ids"][0]]
+        return self.root / self.coco.imgs[annotation["image_id"]]["file_name"]
+
     def __getitem__(self, index: int) -> ReferenceCrop | BadImage:
         class_index, shot = self.shots[index]
         annotation = self.coco.anns[shot["ann_ids"][0]]
-        entry = self.coco.imgs[annotation["image_id"]]
-        path = self.root / entry["file_name"]
+        entry, path = self.coco.imgs[annotation["image_id"]], self.path(index)
         try:
             image = read_as_stated(path, entry, self.rescale)
             own, bbox = image.shape[:2], annotation["bbox"]
@@ -242,6 +246,10 @@ class TargetDataset(Dataset[Target | BadImage]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def path(self, index: int) -> Path:
+        """The image of an item."""
+        return self.root / self.entries[index]["file_name"]
+
     def __getitem__(self, index: int) -> Target | BadImage:
         entry = self.entries[index]
         try:
@@ -251,7 +259,7 @@ class TargetDataset(Dataset[Target | BadImage]):
 
     def load(self, index: int, entry: dict[str, Any]) -> Target:
         """Load one image; a UserError says what is wrong with it."""
-        path = self.root / entry["file_name"]
+        path = self.path(index)
         image = read_as_stated(path, entry, self.rescale)
         size = stated_size(path, entry, *image.shape[:2], rescale=self.rescale)
         squares = target_squares(image, self.size, self.tiles, self.tile_overlap, size)

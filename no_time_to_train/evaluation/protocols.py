@@ -81,6 +81,8 @@ def check_truth(coco: COCO, categories: list[Category], protocol: str, masks: bo
             raise UserError(f"annotation {annotation['id']} has neither segmentation nor bbox")
         if not has_mask and protocol == "semantic":
             raise UserError(f"mIoU needs masks, but annotation {annotation['id']} has no segmentation")
+        if protocol == "voc" and annotation.get("difficult"):
+            annotation["iscrowd"] = 1  # as in the files of ``prepare``
         if "area" not in annotation:
             annotation["area"] = float(annotation_mask(annotation, image["height"], image["width"]).sum())
 

@@ -181,6 +181,16 @@ CHANGES: dict[str, Callable[[StandIn], object]] = {
 }
 
 
+def test_a_mounted_disk_which_cannot_be_replaced_is_refused_before_the_work(
+    photos: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    run(tmp_path / "out", photos)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "out")
+    with pytest.raises(UserError, match=r"out is where a disk is mounted, .*: give a folder in it"):
+        run(tmp_path / "out", photos, segmenter := StandIn(), overwrite=True)
+    assert segmenter.seen == 0
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_run_does_not_resume_with_what_gives_other_instances(change: str, photos: Path, tmp_path: Path) -> None:
     run(tmp_path / "out", photos, StandIn(calls=2, error=KeyboardInterrupt()))

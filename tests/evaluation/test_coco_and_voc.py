@@ -54,8 +54,10 @@ def test_boxes_are_scored_where_the_ground_truth_states_no_sizes(truth: MakeTrut
 def test_voc_ignores_detections_of_difficult_objects(truth: MakeTruth) -> None:
     plain, difficult = (0, 0, 20, 20), (40, 40, 40, 40)
     coco = truth([annotation(1, 1, plain), annotation(1, 1, difficult, iscrowd=1)])
+    marked = truth([annotation(1, 1, plain), annotation(1, 1, difficult, difficult=1)])  # as VOC's XML files are read
     on_difficult = [detection(1, 1, difficult, 0.95), detection(1, 1, (41, 41, 40, 40), 0.9)]
     assert score(coco, [*on_difficult, detection(1, 1, plain, 0.5)], "voc")["bbox"]["AP50"] == pytest.approx(1)
+    assert score(marked, [*on_difficult, detection(1, 1, plain, 0.5)], "voc")["bbox"]["AP50"] == pytest.approx(1)
     inside = detection(1, 1, (45, 45, 9, 9), 0.85)  # overlaps the difficult object too little to be ignored
     metrics = score(coco, [*on_difficult, inside, detection(1, 1, plain, 0.5)], "voc")
     assert metrics["bbox"]["AP50"] == pytest.approx(1 / 2)

@@ -1,12 +1,14 @@
 """The runs under a folder, read from their ``run.json`` and ``metrics.json``."""
 
+import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from no_time_to_train.config import OUR_NAMES, renamed
-from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.errors import UserError, UserNotice, one_line
 from no_time_to_train.files import read_json
 from no_time_to_train.method.settings import CONTEXT_RATIO, MODES, SPEED_SETTINGS, Settings
 from no_time_to_train.pipeline.run_record import FILE_NAME
@@ -74,7 +76,13 @@ def find_runs(folder: str | Path) -> list[Run]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"folder not found: {folder}")
-    return [read_run(path.parent, str(path.parent.relative_to(folder))) for path in sorted(folder.rglob(FILE_NAME))]
+
+    def name(error: OSError) -> None:
+        text = f"{error.filename} cannot be read, so runs in it are left out: {error.strerror}"
+        warnings.warn(text, UserNotice, stacklevel=2)
+
+    places = sorted(Path(place) for place, _, files in os.walk(folder, onerror=name) if FILE_NAME in files)
+    return [read_run(place, str(place.relative_to(folder))) for place in places]
 
 
 def read_run(folder: Path, name: str) -> Run:

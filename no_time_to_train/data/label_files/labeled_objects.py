@@ -45,12 +45,14 @@ class LabeledObject:
         box: x1, y1, x2, y2 in pixels, ends excluded.
         mask: bool [H, W], not empty; None where only the box is known.
         score: In [0, 1]; None for an annotation.
+        difficult: Whether VOC's evaluation leaves it out.
     """
 
     label: str
     box: tuple[float, float, float, float]
     mask: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     score: float | None = None
+    difficult: bool = False
 
     @property
     def corners(self) -> NDArray[np.float64]:
@@ -60,11 +62,12 @@ class LabeledObject:
 
     def to_coco(self) -> dict[str, Any]:
         """The values of its COCO annotation; ``segmentation`` is empty where only the box is known."""
+        more = {"difficult": 1} if self.difficult else {}
         if self.mask is not None:
-            return coco_object(encode_mask(self.mask))
+            return {**coco_object(encode_mask(self.mask)), **more}
         x1, y1, x2, y2 = self.box
         area = (x2 - x1) * (y2 - y1)
-        return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "segmentation": [], "iscrowd": 0}
+        return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "segmentation": [], "iscrowd": 0, **more}
 
 
 class LabelFiles(ABC):

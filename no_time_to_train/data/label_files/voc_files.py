@@ -38,7 +38,7 @@ class VocFiles(LabelFiles):
         _add(root, {"segmented": int(any(one.mask is not None for one in objects))})
         for one in objects:
             node = ElementTree.SubElement(root, "object")
-            _add(node, {"name": one.label, "pose": "Unspecified", "truncated": 0, "difficult": 0})
+            _add(node, {"name": one.label, "pose": "Unspecified", "truncated": 0, "difficult": int(one.difficult)})
             x1, y1, x2, y2 = one.box  # VOC counts from 1, and includes the last pixel
             box = {"xmin": f"{x1 + 1:g}", "ymin": f"{y1 + 1:g}", "xmax": f"{x2:g}", "ymax": f"{y2:g}"}
             _add(ElementTree.SubElement(node, "bndbox"), box)

@@ -264,7 +264,7 @@ def read_names(folder: Folder) -> dict[Key, str]:
         except (ValueError, IndexError) as error:
             raise UserError(f"{path} does not name classes line by line: {error}") from error
         if (black := names.get((0, 0, 0), "background")).lower() not in NO_CLASS | {"unknown"}:
-            raise UserError(f"{path} gives black to {black!r}, but black is the background of masks: choose another color")
+            raise UserError(f"{path} gives black to {black!r}, but black is the background of masks: choose another")
         if names and path.name.lower() == next(iter(found), path).name.lower():
             found[path] = names
     path, names = agreed(found, "colors or values") or (folder.root, {})

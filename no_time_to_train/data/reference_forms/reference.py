@@ -37,6 +37,7 @@ class Reference:
         negative_points: Points outside the object, which correct what the others show.
         size: Height and width of the image as the annotation states them; None where it does not.
         negative: Whether the object shows what the class is not.
+        difficult: Whether VOC's evaluation leaves it out.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Reference:
     negative_points: tuple[Point, ...] = ()
     size: tuple[int, int] | None = None
     negative: bool = False
+    difficult: bool = False
 
     @property
     def is_unmarked(self) -> bool:

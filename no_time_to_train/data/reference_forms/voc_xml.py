@@ -90,7 +90,8 @@ def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -
     if mask is None and max(overlaps, default=0) >= SAME_BOX:
         masks.append(masks.pop(int(np.argmax(overlaps))))  # of objects with the same box, each gets a mask of its own
         mask = encode_mask(masks[-1])
-    return Reference(label, canvas.image, mask, box, size=canvas.size)
+    difficult = entry.findtext("difficult") == "1"
+    return Reference(label, canvas.image, mask, box, size=canvas.size, difficult=difficult)
 
 
 def _overlap(box: Box, mask: NDArray[np.bool_]) -> float:
