@@ -136,6 +136,29 @@ def test_calls_that_overtake_one_another_on_their_way_lose_nothing(user: User, a
     assert steps(app) == ["thing 0: shown"]
 
 
+def test_a_key_that_comes_before_the_answer_to_a_click_is_not_lost(user: User, app: App, places: Places) -> None:
+    def hold_click(route: Any) -> None:
+        if '"click"' in route.request.post_data and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    held: list[Any] = []
+    user.show(*places[0], "boat")
+    user.select(*places[0])
+    user.page.keyboard.press("Escape")
+    user.answered()
+    user.page.route("**/queue/join*", hold_click)
+    user.click(*places[0])
+    while not held:
+        user.page.wait_for_timeout(10)
+    user.page.keyboard.press("Delete")
+    held[0].continue_()
+    user.answered()
+    user.page.unroute_all(behavior="wait")
+    assert len(steps(app)) == 2
+
+
 def test_a_digit_names_the_object_and_the_last_name_is_there_already(user: User, app: App, places: Places) -> None:
     user.show(*places[0], "one")
     user.wait_for("#classes summary", "one")

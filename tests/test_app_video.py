@@ -210,7 +210,7 @@ def test_an_app_that_cannot_reach_itself_says_so_in_one_line(start: Start, tmp_p
         serve(start(), tmp_path / "results", tmp_path / "out" / "app", host="0.0.0.0", browser=False, block=False)
 
 
-def test_a_proxy_of_the_network_does_not_stand_between_the_app_and_itself(
+def test_neither_a_proxy_nor_paths_of_the_environment_change_what_the_app_serves(
     start: Start, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     pytest.importorskip("gradio", reason="the app's extra is not installed")
@@ -220,6 +220,24 @@ def test_a_proxy_of_the_network_does_not_stand_between_the_app_and_itself(
         monkeypatch.setenv(name, "")
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setenv("GRADIO_ALLOWED_PATHS", "/")
     workspace = start()
-    serve(workspace, tmp_path / "results", tmp_path / "out" / "app", browser=False, block=False).close()
+    page = serve(workspace, tmp_path / "results", tmp_path / "out" / "app", browser=False, block=False)
+    assert page.allowed_paths == []
+    page.close()
     workspace.close()
+
+
+def test_a_port_that_another_program_took_meanwhile_is_one_line(
+    start: Start, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    pytest.importorskip("gradio", reason="the app's extra is not installed")
+    from no_time_to_train_extras.app.page import serve
+
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
+        monkeypatch.setenv(name, "")
+    workspace = start()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match="cannot start: its port is in use: choose another --port"):
+            serve(workspace, tmp_path / "results", tmp_path / "out" / "app", port=port, browser=False, block=False)

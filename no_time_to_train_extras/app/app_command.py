@@ -133,6 +133,7 @@ def app(
         example.check_size()
 
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
+    from no_time_to_train.data.memory_files import notice_repeated
     from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
     from no_time_to_train.networks.devices import default_device
     from no_time_to_train_extras.app.page import serve
@@ -168,6 +169,8 @@ def app(
     annotations, others = take_annotations(examples, photos, segmenter)
     segmenter.add_references(others)
     workspace = Workspace(segmenter, photos, videos, folder, threshold)
+    if segmenter.memory is not None:
+        notice_repeated(segmenter.memory)
     if absent := workspace.absent():
         warnings.warn(absent, UserNotice, stacklevel=1)
     if references:

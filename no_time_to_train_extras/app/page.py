@@ -182,6 +182,7 @@ def serve(
     place = tempfile.TemporaryDirectory(prefix="no-time-to-train-", ignore_cleanup_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = place.name  # components read it as they are built
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(place.name, "examples"))  # it would be in the current folder
+    os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # it would serve other files
     page = Page(workspace, out, folder).build()
     page.place = place  # as long as the page, and no longer than the process
     end_slow_clients()
@@ -215,8 +216,10 @@ def serve(
         )
     except Exception as error:  # no port is free, or Gradio cannot call its own server
         workspace.close()
-        advice = f"it must reach itself as {own}: check the hosts file"
-        raise UserError(f"the app cannot start: {one_line(error)}; {advice}") from error
+        reason = f"{one_line(error)}; it must reach itself as {own}: check the hosts file"
+        if "empty port" in str(error):  # another program was faster
+            reason = "its port is in use: choose another --port"
+        raise UserError(f"the app cannot start: {reason}") from error
     if block:
         programs = "" if api is None else f", and {API}/ there for programs"
         print(f"open {page.local_url} in a browser{programs}; Ctrl-C ends the app", flush=True)

@@ -295,7 +295,9 @@ const noTimeToTrain = (() => {
     }
     const found = !state.draft && event.target.closest(".item") !== null;
     act("click", ...at, state.draft && (mode === "take" || event.shiftKey), found);
-    if (!found) begin();
+    if (!found) return begin();
+    toggle("#judging", true); // a key that comes before the answer is meant for what was clicked
+    find("#chosen").textContent = "";
   }
 
   function box([x1, y1], [x2, y2]) {
