@@ -34,7 +34,7 @@ from no_time_to_train_extras.app import guarded_app
 from no_time_to_train_extras.app.actions import Actions
 from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf
 from no_time_to_train_extras.app.page_service import PageService
-from no_time_to_train_extras.app.photos import Thumbnails, find_photos
+from no_time_to_train_extras.app.photos import Pictures, Thumbnails, find_photos
 from no_time_to_train_extras.app.project import Annotation, Project
 from no_time_to_train_extras.app.references import take_annotations
 from no_time_to_train_extras.app.video_frames import Videos
@@ -104,6 +104,16 @@ def photos_of(workspace: Workspace) -> list:
 
 def confirmed(workspace: Workspace) -> int:
     return sum(item.confirmed for name in workspace.photos for item in workspace.items(name))
+
+
+def test_pictures_that_a_system_cleans_away_while_the_app_runs_are_made_again(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    thumbnails, (name, *_) = Thumbnails(tmp_path / "own" / "thumbnails", workspace.photos), workspace.photos
+    for _ in range(2):
+        wait_for(workspace, lambda: thumbnails.file(name) != thumbnails.blank)
+        assert Pictures(thumbnails.folder).file("sha256 abc", np.zeros((9, 9, 3), np.uint8)).is_file()
+        shutil.rmtree(tmp_path / "own")
 
 
 def test_references_in_the_photos_are_confirmed_in_one_step_and_the_others_stay_references(

@@ -169,7 +169,6 @@ class Pictures:
         try:
             os.utime(path)
         except FileNotFoundError:
-            path.parent.mkdir(exist_ok=True)
             save_picture(shrink(pixels, PICTURE_SIDE), path)
         return path
 
@@ -216,3 +215,4 @@ class Thumbnails:
                 small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX, reducing_gap=2)
                 save_picture(np.asarray(small), self._path(name))
                 self.made += 1
+                self.asked.discard(name)  # a system may clean its temporary folder while the app runs
