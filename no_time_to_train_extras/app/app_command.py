@@ -108,6 +108,9 @@ def app(
     if api and login and not token:
         raise UserError(f"--api with --auth needs a token for programs: set {TOKEN}")
     nano = nano or demo
+    if nano and (other := sam2 or dinov2):
+        option = "--demo" if demo else "--nano"
+        raise UserError(f"{option} and {other} both choose the networks: leave one of them out")
     if results is not None:
         if not is_finished(results):
             raise UserError(f"--results {results} is no finished folder of segment")
