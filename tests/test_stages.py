@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -152,6 +153,15 @@ def test_targets_without_annotations_give_predictions(arguments: Arguments, tmp_
     assert "nothing to evaluate" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())
     assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("mode", ["postprocess_memory", "test"])
+def test_a_number_of_classes_that_is_not_the_memorys_is_refused(
+    mode: str, memory: Path, nano_checkpoints: Checkpoints, tmp_path: Path, refusal: Refusal
+) -> None:
+    words = stage_arguments(mode, nano_checkpoints, tmp_path, {"model_cfg.memory_bank_cfg.category_num": 2})
+    said = refusal(*words, "--ckpt_path", str(memory), "--out_path", str(tmp_path / "out"))
+    assert re.search(r"category_num is 2, but memory \S+ has 3 classes", said)
 
 
 def test_the_memory_is_drawn(memory: Path, nano_checkpoints: Checkpoints, tmp_path: Path) -> None:

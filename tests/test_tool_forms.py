@@ -18,6 +18,7 @@ from PIL import Image
 
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
 from no_time_to_train.data.reference_forms import find_references
+from no_time_to_train.data.reference_forms.shapes import Canvas
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.memory_bank import Category
@@ -157,6 +158,13 @@ def test_folders_of_classes_may_have_names_of_data_sets_among_others(tmp_path: P
     found = find_references(tmp_path)
     assert [one.label for one in found.references] == ["bus", "train"]
     assert found.unused == (tmp_path / "notes.txt",)
+
+
+def test_a_mask_outside_of_its_image_is_refused_and_an_empty_one_marks_nothing(tmp_path: Path) -> None:
+    canvas = Canvas(tmp_path / "a.png", 30, 40)
+    assert canvas.mask("boat", np.zeros((5, 5), bool), 100, 0) is None
+    with pytest.raises(ValueError, match="it is outside the image"):
+        canvas.mask("boat", np.ones((5, 5), bool), 100, 0)
 
 
 def test_captions_are_no_labels(tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ from no_time_to_train.files import SYSTEM_FOLDERS, has_results, matching_files, 
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 VIDEO_ENDINGS |= {".mts", ".m2ts", ".ts", ".3gp", ".flv", ".ogv"}
 
-#: The share of frames by which the number in a video's file may be wrong: some formats state the duration only.
-UNCERTAIN = 0.02
+#: The share of frames by which the number in a video's file may be wrong, and the endings of files that count frames:
+#: the others state a duration, which sound may lengthen.
+UNCERTAIN, COUNTED = 0.02, {".mp4", ".m4v", ".mov", ".avi"}
 
 
 #: What is said of images whose names have no ending.
@@ -239,7 +240,8 @@ def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage
             else:
                 yield unreadable(number, f"video {path}: frame {number} cannot be decoded")
         number += 1
-    if number < (1 - UNCERTAIN) * stated - 1 or not number:
+    extra = 1 if path.suffix.lower() in COUNTED else max(video.get(cv2.CAP_PROP_FPS), 1)
+    if number < (1 - UNCERTAIN) * stated - extra or not number:
         reason = "has no frame that can be decoded: it is broken, or OpenCV has no decoder for it, as for AV1"
         if number:
             why = "it is broken or cut off, or was trimmed without encoding it again"

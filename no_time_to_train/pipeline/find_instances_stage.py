@@ -109,6 +109,7 @@ class FindInstancesStage(Stage):
         has_classes = cfg.class_split or cfg.cat_names or self.coco.dataset.get("categories")
         chosen = select_categories(self.coco, self.json_file, cfg.class_split, cfg.cat_names) if has_classes else []
         check_fits(bank, self.memory, self.encoder_settings(), chosen)
+        self.check_category_num(self.categories, f"memory {self.memory}")
         check_truth(self.coco, self.categories, cfg.protocol)
         if not self.coco.imgs:
             raise UserError(f"{self.json_file} lists no images")

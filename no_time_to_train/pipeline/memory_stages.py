@@ -58,11 +58,7 @@ class FillMemoryStage(Stage):
             )
         coco = read_coco(self.json_file)
         self.categories = select_categories(coco, self.json_file, cfg.class_split, cfg.cat_names)
-        if bank_cfg.category_num not in (None, len(self.categories)):
-            raise UserError(
-                f"memory_bank_cfg.category_num is {bank_cfg.category_num}, but the data set has "
-                f"{plural(len(self.categories), 'class')}"
-            )
+        self.check_category_num(self.categories, "the data set")
         references = read_references(self.memory_pkl)
         references = validate_references(references, coco, self.json_file, self.categories, self.shots)
         self.set_dataset(coco, cfg.root, references, context_ratio)
@@ -153,6 +149,7 @@ class PostprocessMemoryStage(Stage):
         self.prototype = self.model_cfg.sam2_infer_cfgs.prototype
         self.bank = load_memory(path)
         check_fits(self.bank, path, self.encoder_settings(), [])
+        self.check_category_num(self.bank.categories, f"memory {path}")
         self.dataset = [path]
 
     def depends_on(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from no_time_to_train.data.memory_files import weights_of
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import check_replaceable, real_path, remove_leftovers
 from no_time_to_train.method.encoder import Encoder
+from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.build import build_encoder
 
@@ -141,6 +142,13 @@ class Stage(ABC):
         if not self.rescales:
             return []
         return [f"{plural(count, 'image')} had another size than the annotation file states: rescaled"]
+
+    def check_category_num(self, categories: list[Category], where: str) -> None:
+        """Check that there are as many classes as the configuration says, where it says that."""
+        number = self.model_cfg.memory_bank_cfg.category_num
+        if number not in (None, len(categories)):
+            found = plural(len(categories), "class")
+            raise UserError(f"memory_bank_cfg.category_num is {number}, but {where} has {found}")
 
     def encoder_settings(self) -> dict[str, Any]:
         """The settings that a memory's vectors depend on and that every stage knows."""

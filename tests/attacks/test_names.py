@@ -5,6 +5,7 @@ import os
 import socket
 from fnmatch import fnmatchcase
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import unquote
 
 import cv2
@@ -14,10 +15,12 @@ import torch
 from PIL import Image
 
 from no_time_to_train.cli import main
+from no_time_to_train.data import targets
 from no_time_to_train.data.memory_files import load_memory, save_memory
 from no_time_to_train.data.names import clean_name, unique_names, unique_stems
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.targets import find_targets
+from no_time_to_train.data.videos import open_video
 from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train_extras.video.annotated_videos import AnnotatedVideos
 from tests.conftest import Patch, gallery_data
@@ -142,15 +145,31 @@ def test_a_picture_wider_than_jpeg_allows_is_drawn_smaller(tmp_path: Path) -> No
         assert mask.size == (70_000, 16)
 
 
+@pytest.mark.parametrize(("ending", "said"), [("mkv", 0), ("mp4", 1)])
+def test_sound_that_is_longer_than_the_pictures_is_no_cut_off_video(
+    ending: str, said: int, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    def with_sound(path: Path) -> Mock:
+        """What OpenCV says of a file that states its duration only, which is that of the sound."""
+        video = open_video(path)
+        get = lambda key: video.get(key) + (3 if key == cv2.CAP_PROP_FRAME_COUNT else 0)  # noqa: E731
+        return Mock(get=get, grab=video.grab, retrieve=video.retrieve)
+
+    write_video(tmp_path / "clip.avi", [np.full((30, 40, 3), 9 * index, np.uint8) for index in range(20)])
+    path = (tmp_path / "clip.avi").rename(tmp_path / f"clip.{ending}")
+    monkeypatch.setattr(targets, "open_video", with_sound)
+    assert len(list(find_targets([str(path)], 1).images)) == 20 + said
+
+
 def test_the_frames_that_a_cut_off_video_lacks_are_reported(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     path = tmp_path / "videos/clip.avi"
     write_video(path, list(np.random.default_rng(0).integers(0, 255, (30, 30, 40, 3), np.uint8)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    targets = list(find_targets([str(path)], 1).images)
-    assert 5 < len(targets) < 25
-    with pytest.raises(UserError, match=rf"clip\.avi ends after {len(targets) - 1} of the 30 frames"):
-        targets[-1].read()
+    frames = list(find_targets([str(path)], 1).images)
+    assert 5 < len(frames) < 25
+    with pytest.raises(UserError, match=rf"clip\.avi ends after {len(frames) - 1} of the 30 frames"):
+        frames[-1].read()
     assert run(tmp_path / "out", tmp_path / "videos").skipped
 
 

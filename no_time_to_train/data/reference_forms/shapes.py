@@ -85,12 +85,14 @@ class Canvas:
         return Reference(_label(label), self.image, points=clicked, size=self.size)
 
     def mask(self, label: Any, part: NDArray[Any], left: Any = 0, top: Any = 0) -> Reference | None:
-        """A mask [h, w] of which all but a part is empty; None where nothing of it is inside the image."""
-        x, y = round(float(left)), round(float(top))
+        """A mask of which all but a part [h, w] is empty; None where the part is empty, too."""
+        x, y, is_empty = round(float(left)), round(float(top)), not part.any()
         mask = np.zeros(self.size, bool)
         part = part[max(-y, 0) :, max(-x, 0) :][: max(self.height - max(y, 0), 0), : max(self.width - max(x, 0), 0)]
         mask[max(y, 0) : max(y, 0) + part.shape[0], max(x, 0) : max(x, 0) + part.shape[1]] = part
-        return Reference(_label(label), self.image, encode_mask(mask), size=self.size) if mask.any() else None
+        if not (is_empty or mask.any()):
+            raise ValueError("it is outside the image")
+        return None if is_empty else Reference(_label(label), self.image, encode_mask(mask), size=self.size)
 
     def runs(self, label: Any, runs: Sequence[Any], left: Any, top: Any, width: Any, height: Any) -> Reference | None:
         """A mask from the lengths of its runs along the rows of a box; the first run is outside."""

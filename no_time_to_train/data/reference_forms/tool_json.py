@@ -79,9 +79,8 @@ def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
     def read_annotation(entry: dict[str, Any]) -> Reference | str | None:
         label = entry["name"]
         if polygon := entry.get("polygon") or entry.get("complex_polygon"):
-            first = [polygon["path"], *polygon.get("additional_paths", [])] if "path" in polygon else polygon["paths"]
-            paths = first if first and isinstance(first[0], list) else [first]
-            return canvas.polygon(label, *([[point["x"], point["y"]] for point in one] for one in paths))
+            parts = [polygon["path"], *polygon.get("additional_paths", [])] if "path" in polygon else polygon["paths"]
+            return canvas.polygon(label, *([[point["x"], point["y"]] for point in one] for one in _paths(parts)))
         if "mask" in entry:
             return canvas.mask(label, masks[entry["id"]])
         if ellipse := entry.get("ellipse"):
@@ -97,6 +96,11 @@ def _read_darwin(path: Path, content: Any, folder: Folder) -> list[Reference]:
         return next((kind for kind in ("line", "skeleton", "cuboid", "tag") if kind in entry), "shape of another kind")
 
     return folder.read_shapes(path, content["annotations"], read_annotation, "annotation")
+
+
+def _paths(parts: list[Any]) -> list[list[dict[str, float]]]:
+    """The paths of a polygon, each a list of points, which may be lists in lists."""
+    return [parts] if parts and isinstance(parts[0], dict) else [path for part in parts for path in _paths(part)]
 
 
 def _is_darwin(content: Any) -> bool:
