@@ -265,6 +265,12 @@ def test_a_project_does_not_begin_with_the_references_that_it_exported_itself(tm
     assert not is_own_export(memory, tmp_path / "another")
 
 
+def test_a_user_that_is_empty_is_named(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("NO_TIME_TO_TRAIN_PASSWORD", "secret")
+    with pytest.raises(UserError, match="--auth has no user"):
+        read_login("")
+
+
 def test_ctrl_d_where_the_password_is_asked_for_is_one_line(monkeypatch: Patch) -> None:
     def end_of_input(_: str) -> str:
         raise EOFError

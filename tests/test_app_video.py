@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -190,6 +191,16 @@ def test_tracks_of_a_video_that_was_replaced_are_not_shown_over_the_new_one(
     assert shown() == (True, True, "")
     write_video(folder / "clip.avi", clip.frames[::-1, ..., ::-1], RATE)
     assert shown() == (False, False, "video clip.avi has changed: start the app again")
+
+
+def test_a_video_that_was_cut_off_says_so(start: Start, folder: Path, tmp_path: Path) -> None:
+    path = folder / "clip.avi"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    workspace = start()
+    (video,) = workspace.videos.all.values()
+    scene = scene_video(workspace, Thumbnails(tmp_path / "thumbnails", workspace.photos), video.frame_name(0))
+    assert scene is not None
+    assert re.match(r"video clip\.avi ends after \d+ of the \d+ frames that its file states", scene["problem"])
 
 
 def test_an_app_that_cannot_reach_itself_says_so_in_one_line(start: Start, tmp_path: Path, monkeypatch: Patch) -> None:

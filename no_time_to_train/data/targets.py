@@ -18,18 +18,13 @@ from no_time_to_train.data.images import as_rgb, describe_unreadable, is_image, 
 from no_time_to_train.data.names import clean_characters, clean_name, unique_names, unique_stems
 from no_time_to_train.data.reference_forms.class_folders import MASK
 from no_time_to_train.data.reference_forms.image_files import ImageFiles
-from no_time_to_train.data.videos import open_video
+from no_time_to_train.data.videos import open_video, what_lacks
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import SYSTEM_FOLDERS, has_results, matching_files, real_path
 
 #: Endings of the files that count as videos.
 VIDEO_ENDINGS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 VIDEO_ENDINGS |= {".mts", ".m2ts", ".ts", ".3gp", ".flv", ".ogv"}
-
-#: The share of frames by which the number in a video's file may be wrong, and the endings of files that count frames:
-#: the others state a duration, which sound may lengthen.
-UNCERTAIN, COUNTED = 0.02, {".mp4", ".m4v", ".mov", ".avi"}
-
 
 #: What is said of images whose names have no ending.
 UNNAMED = "left out, because the name has no ending such as .jpg"
@@ -227,7 +222,6 @@ def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage
     except UserError as error:
         yield unreadable(0, str(error))
         return
-    stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
     number = 0
     while video.grab():
         if number % every == 0:
@@ -240,12 +234,7 @@ def _video(path: Path, name: str, stem: str, every: int) -> Iterator[TargetImage
             else:
                 yield unreadable(number, f"video {path}: frame {number} cannot be decoded")
         number += 1
-    extra = 1 if path.suffix.lower() in COUNTED else max(video.get(cv2.CAP_PROP_FPS), 1)
-    if number < (1 - UNCERTAIN) * stated - extra or not number:
-        reason = "has no frame that can be decoded: it is broken, or OpenCV has no decoder for it, as for AV1"
-        if number:
-            why = "it is broken or cut off, or was trimmed without encoding it again"
-            reason = f"ends after {number} of the {stated:.0f} frames that its file states: {why}"
+    if reason := what_lacks(path, video, number):
         yield unreadable(number, f"video {path} {reason}")
 
 

@@ -15,6 +15,10 @@ ALLOWED = "protocol_whitelist;file|format_whitelist;mov,avi,matroska,asf,mpeg,mp
 #: The environment variable that OpenCV takes FFmpeg's options from.
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
+#: The share of frames by which the number in a video's file may be wrong, and the endings of files that count frames:
+#: the others state a duration, which sound may lengthen.
+UNCERTAIN, COUNTED = 0.02, {".mp4", ".m4v", ".mov", ".avi"}
+
 # FFmpeg prints nothing itself: its lines do not name the file. OpenCV reads this before it opens the first video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
@@ -53,3 +57,15 @@ def capture(name: str, allowed: str = ALLOWED, limits: Sequence[int] = ()) -> cv
         del os.environ[OPTIONS]
         if earlier is not None:
             os.environ[OPTIONS] = earlier
+
+
+def what_lacks(path: Path, video: cv2.VideoCapture, number: int) -> str:
+    """What to say of a video with another number of frames than its file states; empty where it is whole."""
+    if not number:
+        return "has no frame that can be decoded: it is broken, or OpenCV has no decoder for it, as for AV1"
+    stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
+    extra = 1 if path.suffix.lower() in COUNTED else max(video.get(cv2.CAP_PROP_FPS), 1)
+    if number >= (1 - UNCERTAIN) * stated - extra:
+        return ""
+    why = "it is broken or cut off, or was trimmed without encoding it again"
+    return f"ends after {number} of the {stated:.0f} frames that its file states: {why}"

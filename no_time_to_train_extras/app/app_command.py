@@ -254,7 +254,9 @@ def read_login(auth: str) -> tuple[str, str]:
         if not password and sys.stdin is not None and sys.stdin.isatty():
             with suppress(EOFError):  # Ctrl-D
                 password = getpass(f"password of {user}: ")
-    if not (user and password):
+    if not user:
+        raise UserError("--auth has no user: give USER, or USER:PASSWORD")
+    if not password:
         raise UserError(f"--auth {user} has no password: set {PASSWORD}, or give --auth USER:PASSWORD")
     sys.argv = [word.replace(auth, user) for word in sys.argv]  # run.json has the command
     return user, password

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.targets import TargetImage
-from no_time_to_train.data.videos import open_video
+from no_time_to_train.data.videos import open_video, what_lacks
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.file_hashes import FileState, state_of
 from no_time_to_train_extras.app.search import Photo, identity
@@ -36,12 +36,13 @@ class Video:
         content: What the file is known by; empty before it was looked at.
         complete: Whether all of it was read.
         problem: What is wrong with the file.
+        lacks: What to say where it ends too early; empty where it is whole.
     """
 
     def __init__(self, path: Path, name: str, stem: str) -> None:
         self.path, self.name, self.stem = path, name, stem
         self.times: list[float] = []
-        self.complete, self.problem, self.content = False, "", ""
+        self.complete, self.problem, self.lacks, self.content = False, "", "", ""
         self._early: list[tuple[int, Photo]] = []  # frames that were asked for before their times were known
         self._lock, self._steady = Lock(), True
         self._capture: cv2.VideoCapture | None = None
@@ -67,6 +68,7 @@ class Video:
                 self._steady = self._steady and (not self.times or seconds > self.times[-1])
                 self.times.append(seconds)
             self.problem = "" if self.times else f"video {self.name}: no frame can be decoded"
+            self.lacks = what_lacks(self.path, video, len(self.times))
         except Exception as error:  # whatever its decoder raises: it fails alone
             self.problem = one_line(error)
         for number, photo in self._early:

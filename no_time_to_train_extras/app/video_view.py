@@ -29,7 +29,10 @@ def scene_video(workspace: Workspace, thumbnails: Thumbnails, name: str | None) 
         "count": count,
         "seconds": seconds(video, number),
         "complete": video.complete,
-        "problem": video.problem or video.changed or tracking.problems.get(video.stem, ""),
+        "problem": video.problem
+        or video.changed
+        or tracking.problems.get(video.stem)
+        or (f"video {video.name} {video.lacks}" if video.lacks and tracking.video is not video else ""),
         "strip": [[one, address(thumbnails.file(video.frame_name(one)))] for one in sorted(shown)],
         "chosen": [at[1] for at in map(workspace.videos.of, list(workspace.photos)) if at and at[0] is video],
         "tracking": tracking.progress if tracking.video is video else None,
