@@ -81,7 +81,8 @@ def find_runs(folder: str | Path) -> list[Run]:
         text = f"{error.filename} cannot be read, so runs in it are left out: {error.strerror}"
         warnings.warn(text, UserNotice, stacklevel=2)
 
-    places = sorted(Path(place) for place, _, files in os.walk(folder, onerror=name) if FILE_NAME in files)
+    walk = os.walk(folder, onerror=name)
+    places = sorted(Path(place) for place, folders, files in walk if FILE_NAME in [*folders, *files])
     return [read_run(place, str(place.relative_to(folder))) for place in places]
 
 
