@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.files import read_json
 from no_time_to_train.method.settings import MODES
+from no_time_to_train.pipeline import processes
 from no_time_to_train.pipeline.run_record import record_stage
 from tests.conftest import DATA, Capture, Patch, gallery_data
 
@@ -115,7 +117,9 @@ def test_several_devices_share_the_stages_with_networks(tmp_path: Path, monkeypa
     here: list[list[str]] = []
     elsewhere: list[list[str]] = []
     monkeypatch.setattr("no_time_to_train.stage_cli.run_stage", here.append)
-    monkeypatch.setattr(own_data_set.subprocess, "call", lambda command, **_: elsewhere.append(command) or 0)
+    monkeypatch.setattr(own_data_set, "catch_signals", lambda: None)
+    ended = Mock(wait=lambda: 0)
+    monkeypatch.setattr(own_data_set.subprocess, "Popen", lambda command, **_: elsewhere.append(command) or ended)
     own_data_set.run_stages(tmp_path, devices=2)
     modes = [words[words.index("--model.test_mode") + 1] for words in elsewhere]
     assert modes == ["fill_memory", "test"]
@@ -132,16 +136,23 @@ def stand_in_for_python(path: Path, line: str, monkeypatch: Patch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
-def test_a_stage_on_several_devices_ends_with_the_benchmark_that_began_it(tmp_path: Path, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stage_on_several_devices_ends_with_the_benchmark_that_began_it(
+    number: signal.Signals, tmp_path: Path, monkeypatch: Patch
+) -> None:
     stand_in_for_python(
         tmp_path / "python", f"echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 60", monkeypatch
     )
     if not (benchmark := os.fork()):
-        own_data_set.run_stages(tmp_path, devices=2)
+        try:
+            own_data_set.run_stages(tmp_path, devices=2)
+        except KeyboardInterrupt as error:
+            os._exit(processes.signal_of(error))
     while not (tmp_path / "pid").exists():
         time.sleep(0.01)
-    os.kill(benchmark, signal.SIGKILL)
-    os.waitpid(benchmark, 0)
+    os.kill(benchmark, number)
+    status = os.waitpid(benchmark, 0)[1]
+    assert (os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)) == number
     stage = Path("/proc") / (tmp_path / "pid").read_text().strip()
     for _ in range(500):
         if not stage.exists() or ") Z " in (stage / "stat").read_text():
@@ -152,6 +163,7 @@ def test_a_stage_on_several_devices_ends_with_the_benchmark_that_began_it(tmp_pa
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such signals")
 def test_a_stage_on_several_devices_that_was_killed_is_said(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(own_data_set, "catch_signals", lambda: None)
     stand_in_for_python(tmp_path / "python", "kill -9 $$", monkeypatch)
     with pytest.raises(SystemExit, match="error: stage fill_memory was ended by SIGKILL"):
         own_data_set.run_stages(tmp_path, devices=2)

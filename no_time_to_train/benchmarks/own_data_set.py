@@ -14,7 +14,7 @@ from no_time_to_train.file_hashes import sha256
 from no_time_to_train.files import CONFIGURATION, REPORT, atomic_write, check_replaceable
 from no_time_to_train.method.settings import ModeName, PointsPerSide, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import ENCODER_NAMES, PRESETS, SAM2_NAMES, PresetName, find_networks
-from no_time_to_train.pipeline.processes import SIGNALS, end_with_parent
+from no_time_to_train.pipeline.processes import SIGNALS, catch_signals, end_with_parent
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections, versions
 from no_time_to_train.plugins import find_plugin, is_plugin
 from no_time_to_train.ranges import Positive, Seed
@@ -106,7 +106,15 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
             run_stage(arguments)
         else:  # the stage's processes begin with the command of the stage, not with this one
             command = [sys.executable, "-m", "no_time_to_train", "test", *arguments]
-            if status := subprocess.call(command, preexec_fn=end_with_parent if sys.platform == "linux" else None):
+            catch_signals()
+            process = subprocess.Popen(command, preexec_fn=end_with_parent if sys.platform == "linux" else None)
+            try:
+                status = process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                process.wait()
+                raise
+            if status:
                 sys.exit(status if status > 0 else f"error: stage {stage} was ended by {SIGNALS.get(-status, -status)}")
 
 

@@ -35,10 +35,7 @@ def begin_command(words: list[str]) -> None:
     if not shared and FIRST not in os.environ:  # a script around this command has set them
         for name in NUMBERS:
             os.environ.pop(name, None)
-        for name in ("SIGTERM", "SIGHUP"):  # which Windows lacks; Lightning handles those of the other commands
-            number = getattr(signal, name, None) if threading.current_thread() is threading.main_thread() else None
-            if number and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
-                signal.signal(number, interrupt)
+        catch_signals()  # Lightning handles those of the other commands
         return
     absent = "" if "TORCHELASTIC_RUN_ID" in os.environ else "0"
     for name in NUMBERS:
@@ -53,6 +50,14 @@ def begin_command(words: list[str]) -> None:
         raise UserError(f"SLURM has begun one process of {tasks}: write srun before the command, or --ntasks 1")
     if shared and FIRST in os.environ:  # before torch is imported, which takes seconds
         join_run()
+
+
+def catch_signals() -> None:
+    """Let signals that end a process raise KeyboardInterrupt, as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):  # which Windows lacks
+        number = getattr(signal, name, None) if threading.current_thread() is threading.main_thread() else None
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, interrupt)
 
 
 def interrupt(number: int, _: object) -> None:
