@@ -53,7 +53,7 @@ def test_all_files_of_a_run_and_no_others_are_known_and_have_unique_names_withou
     assert list(foreign_files(out)) == []
     unused = {one for one in WRITTEN if not list(out.glob(re.sub(r"/\*", "/**/*", one)))}
     pictures = {"references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg", "previews/*.jpg"}
-    of_other_runs_and_tools = {"references.html", "metrics.json", *OF_TRACKS, *pictures}
+    of_other_runs_and_tools = {"references.html", "metrics.json", "yolo/*.cache", *OF_TRACKS, *pictures}
     assert unused == of_other_runs_and_tools, "else a run would replace a folder of somebody else's"
     stems = ["clip/000000", "clip/000002", "photo", "photo_2", "sub/ü"]
     for folder, ending in {"masks": "png", "overlays": "jpg", "thumbnails": "jpg", "labelme": "json"}.items():
@@ -149,6 +149,8 @@ def test_a_file_that_a_person_put_among_exported_ones_is_never_replaced(
     name: str, photos: Path, tmp_path: Path
 ) -> None:
     run(out := tmp_path / "out", photos, formats=["yolo", "voc"])
+    (out / "yolo/labels/clip.cache").touch()  # of ultralytics
+    run(out, photos, formats=["yolo", "voc"], overwrite=True)
     (out / name).write_text("hours of work")
     with pytest.raises(UserError, match=f"{name} is in only one of"):
         run(out, photos, overwrite=True)

@@ -35,7 +35,7 @@ WRITTEN = (
     *("references/[0-9]*_[0-9]*.jpg", "references/-[0-9]*_[0-9]*.jpg"),
     *("labelme/*.json", "x-anylabeling/*", "crops/*.png", "coco/annotations.json", "coco/images/*"),
     *("coco-train-val/annotations/instances_*.json", "coco-train-val/train/*", "coco-train-val/val/*"),
-    *("yolo/data.yaml", "yolo/images/*", "yolo/labels/*.txt"),
+    *("yolo/data.yaml", "yolo/images/*", "yolo/labels/*.txt", "yolo/*.cache"),
     *("voc/labelmap.txt", "voc/Annotations/*.xml", "voc/ImageSets/Segmentation/default.txt"),
     *("voc/JPEGImages/*", "voc/Segmentation*/*.png", "cvat/annotations.xml", "cvat/images/*"),
     *("cvat-coco/annotations/instances_default.json", "cvat-coco/images/*"),
@@ -48,8 +48,8 @@ PAIRS = (("yolo/images", "yolo/labels"), ("voc/JPEGImages", "voc/Annotations"))
 #: What to do where photos of results are missing.
 MOVED = "images.json names photos by paths from its own folder: move both together, or the folder back"
 
-#: Files that systems put into any folder that a person opens, and ultralytics into that of labels.
-OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "*.cache", ".*")
+#: Files that systems put into any folder that a person opens, and hidden ones.
+OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", ".*")
 
 
 def has_journal(out: Path) -> bool:
@@ -89,8 +89,9 @@ def _check_pairs(out: Path) -> None:
 
 
 def _stems(folder: Path) -> dict[Path, Path]:
-    """What is in a folder, by its path there without the ending."""
-    return {one.relative_to(folder).with_suffix(""): one for one in folder.rglob("*") if not _is_hidden(one.name)}
+    """What is in a folder, by its path there without the ending; ultralytics puts caches next to labels."""
+    found = [one for one in folder.rglob("*") if one.suffix != ".cache" and not _is_hidden(one.name)]
+    return {one.relative_to(folder).with_suffix(""): one for one in found}
 
 
 def check_results(folder: Path, *needed: str) -> tuple[dict[str, Any], list[str]]:
