@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
 
 from no_time_to_train.config import DataLoadCfgs, DatasetCfgs, ModelCfg, TestMode
+from no_time_to_train.file_hashes import state_of
 from no_time_to_train.lightning_items import ItemLoader, ItemsModule
 from no_time_to_train.method.segmenter import Segmenter
 from no_time_to_train.networks.devices import notice_slow_bfloat16, store_weights
@@ -170,8 +171,7 @@ class NoTimeToTrain(ItemsModule):
     def _state_of_image(self, index: int) -> list[int] | None:
         """What changes with the image of an item: its size in bytes, and when it was changed in ns."""
         with suppress(AttributeError, OSError):  # an item that is no image, or one that is gone
-            state = self.stage.dataset.path(index).stat()
-            return [state.st_size, state.st_mtime_ns]
+            return list(state_of(self.stage.dataset.path(index))[1:3])  # not its disk: that may be another node's
         return None
 
     def is_current(self, index: int) -> bool:

@@ -48,13 +48,7 @@ from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE, ContextRatio, 
 from no_time_to_train.networks.box_prompts import Sam2Boxes, SamBoxes
 from no_time_to_train.networks.devices import check_defaults, check_precision, store_weights
 from no_time_to_train.networks.pretrained import build_pretrained
-from no_time_to_train.networks.registry import (
-    CHECKPOINT_OF,
-    Precision,
-    PresetName,
-    default_context_ratio,
-    find_networks,
-)
+from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
 from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choice, check_number, check_type
 
@@ -187,8 +181,9 @@ class ReferenceSegmenter:
         check_number("proposals_per_image", proposals_per_image, Positive)
         sources = build_sources(proposer, proposals_per_image, device)  # before the networks, to find mistakes early
         built = build_pretrained(sam2, dinov2, device, sam_checkpoint, settings, preset, debias)
-        found = cls(*built, context_ratio=context_ratio, precision=precision)
-        found.made_with |= weights_of(find_networks(sam2, dinov2, preset=preset)[1].checkpoint)
+        segmenter, prompts, encoder_name, sam2_file, encoder_file = built
+        found = cls(segmenter, prompts, encoder_name, sam2_file, context_ratio, precision)
+        found.made_with |= weights_of(encoder_file)
         found.sources = sources
         if found.sources != [None] and found.segmenter.settings.tiles > 1:
             raise UserError("tiles need the proposer grid: other proposals are those of the whole image")

@@ -23,12 +23,12 @@ def build_pretrained(
     settings: Settings | None = None,
     preset: PresetName | None = None,
     debias: int = 0,
-) -> tuple[Segmenter, Sam2Boxes | SamBoxes, str, Path]:
+) -> tuple[Segmenter, Sam2Boxes | SamBoxes, str, Path, Path]:
     """Build the networks from their checkpoints, for ``ReferenceSegmenter.from_pretrained``.
 
     Returns:
         The method with an empty memory; the network that makes masks from boxes and points; the name of the encoder in
-        the configuration; and the file of SAM 2's weights.
+        the configuration; and the files of SAM 2's and of the encoder's weights.
     """
     more = [sam_checkpoint] if sam_checkpoint else []
     proposing, encoding = find_networks(sam2, dinov2, *more, preset=preset)
@@ -44,4 +44,4 @@ def build_pretrained(
         prompts = SamBoxes(sam, str(sam_checkpoint))
     elif not isinstance(proposer, OwnProposer):
         prompts = Sam2Boxes(proposer.sam2, sam2_name)
-    return segmenter, prompts, encoder_name, proposing.checkpoint
+    return segmenter, prompts, encoder_name, proposing.checkpoint, encoding.checkpoint

@@ -135,12 +135,13 @@ def check_output(out: Path, overwrite: bool) -> None:
         missing = [name for name in RESULTS if not (out / name).is_file()]
         why = f"but no {missing[0]}" if missing and _is_result(foreign) else "which is not a file of results"
         raise UserError(f"{out} holds {foreign}, {why}: choose a new or an empty folder")
-    if is_finished(out):
-        if os.path.ismount(out):
-            raise UserError(f"{out} is where a disk is mounted, so that it cannot be replaced: give a folder in it")
-        _check_pairs(out)
-        _check_siblings(out)
-    if is_finished(out) and not overwrite:
+    if not is_finished(out):
+        return
+    if os.path.ismount(out):
+        raise UserError(f"{out} is where a disk is mounted, so that it cannot be replaced: give a folder in it")
+    _check_pairs(out)
+    _check_siblings(out)
+    if not overwrite:
         content = read_json(out / "images.json")
         images = content.get("images") if isinstance(content, dict) else None
         count = plural(len(images), "image") if isinstance(images, list) else "another run"

@@ -152,7 +152,10 @@ def test_sound_that_is_longer_than_the_pictures_is_no_cut_off_video(
     def with_sound(path: Path) -> Mock:
         """What OpenCV says of a file that states its duration only, which is that of the sound."""
         video = open_video(path)
-        get = lambda key: video.get(key) + (3 if key == cv2.CAP_PROP_FRAME_COUNT else 0)  # noqa: E731
+
+        def get(key: int) -> float:
+            return video.get(key) + (3 if key == cv2.CAP_PROP_FRAME_COUNT else 0)
+
         return Mock(get=get, grab=video.grab, retrieve=video.retrieve)
 
     write_video(tmp_path / "clip.avi", [np.full((30, 40, 3), 9 * index, np.uint8) for index in range(20)])
