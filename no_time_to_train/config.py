@@ -326,7 +326,7 @@ class DataLoadCfgs(Checked):
     """How images are loaded.
 
     Attributes:
-        workers: Processes per device that load images; 0 loads them in the main process.
+        workers: Threads per device that load images; 0 loads them in the main thread.
     """
 
     workers: NonNegative = 4

@@ -1,16 +1,14 @@
 """The items of a run on the trainer's devices: which process takes which, and what ends them together."""
 
 import logging
+import multiprocessing
 import os
-import pickle
-import signal
 import socket
 import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,19 @@ import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
-from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 from no_time_to_train.errors import UserError, memory_problem
-from no_time_to_train.overlap import Worker
+from no_time_to_train.overlap import Worker, load_ahead
 from no_time_to_train.pipeline.journal import Journal
-from no_time_to_train.pipeline.processes import PERIOD, SIGNALS, end_with_parent, join_run, watch
+from no_time_to_train.pipeline.processes import PERIOD, join_run, watch
 
 #: Seconds without an item after which a run ends, because the disk with the images does not answer.
 LOADING_TIMEOUT = 120
+
+#: What helps where loading images takes too much of the machine.
+FEWER = "use fewer --model.data_load_cfgs.workers (0 loads images in the main thread)"
 
 
 class ItemsModule(pl.LightningModule):
@@ -196,7 +196,6 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
         where = f" of {trainer.num_nodes} machines at {first.main_address}:{first.main_port} (MASTER_ADDR, MASTER_PORT)"
         minutes = f"{strategy._timeout.total_seconds() / 60:.0f} minutes"
         print(f"waiting up to {minutes} for the processes{where}", file=sys.stderr, flush=True)
-    _set_SIGCHLD_handler()  # before Lightning, which would remove it at the end, and torch sets it only once
     try:
         with watch(strategy.launcher):
             trainer.test(module, verbose=False)
@@ -259,15 +258,14 @@ class RankSampler(DistributedSampler[int]):
 
 
 class ItemLoader(DataLoader[Any]):
-    """Loads items, a few at a time, in processes of its own.
+    """Loads items in threads, a few of them ahead. Reading, decoding and resizing images release the GIL.
 
-    Items travel to this process through pipes, as bytes. Tensors would travel through ``/dev/shm``, which is small in
-    containers (64 MB with Docker), and a full one kills or stops the processes.
+    Processes would be forked beside the threads of the run, and could wait for a lock of one of them for ever.
 
     Args:
         failures: Makes the context in which items are loaded; it reports failures to all ranks.
-        workers: Number of processes; 0 loads the items in this one.
-        at_once: Items of a batch.
+        threads: Their number; 0 loads the items in the main thread.
+        at_once: Items of a batch, which is a list.
     """
 
     def __init__(
@@ -275,42 +273,26 @@ class ItemLoader(DataLoader[Any]):
         failures: Callable[[], AbstractContextManager[None]],
         dataset: Any,
         sampler: RankSampler,
-        workers: int,
+        threads: int,
         at_once: int = 1,
     ) -> None:
-        timeout = LOADING_TIMEOUT if workers else 0
-        super().__init__(
-            dataset,
-            at_once,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=packed,
-            timeout=timeout,
-            worker_init_fn=begin_loading,
-        )
-        self.failures = failures
+        super().__init__(dataset, at_once, sampler=sampler)
+        self.failures, self.threads = failures, threads
 
-    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]  # torch declares its own iterator's class
+    def __iter__(self) -> Iterator[list[Any]]:  # type: ignore[override]  # torch declares its own iterator's class
+        batches: Any = self.batch_sampler
         with self.failures():
-            items = super().__iter__()
-            processes = active_children()
-            for batch in items:
-                yield batch
-                for process in processes:  # torch's handler may have raised its error in any code, which went on
-                    if code := process.exitcode:
-                        name = SIGNALS.get(-code, f"status {code}")
-                        raise RuntimeError(f"DataLoader worker (pid {process.pid}) was ended by {name}")
+            try:
+                if self.threads:
+                    yield from load_ahead(self._load, batches, self.threads, LOADING_TIMEOUT)
+                else:
+                    yield from map(self._load, batches)
+            except multiprocessing.TimeoutError as error:
+                text = f"no image was loaded for {LOADING_TIMEOUT} seconds: does the disk with the images answer?"
+                raise UserError(f"{text} Or {FEWER}") from error
 
-
-def begin_loading(_: int) -> None:
-    """Begin as a process that loads items: it ends with the one that started it, and not by itself at a Ctrl-C."""
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else it waits until somebody takes what it has loaded
-
-
-def packed(batch: list[Any]) -> bytes:
-    """The items of a batch as bytes, see :class:`ItemLoader`."""
-    return pickle.dumps(batch, protocol=5)
+    def _load(self, indices: list[int]) -> list[Any]:
+        return [self.dataset[index] for index in indices]
 
 
 def reason_of(error: Exception) -> str | None:
@@ -322,13 +304,8 @@ def reason_of(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, UserError | torch.OutOfMemoryError):
         return text
-    fewer = "use fewer --model.data_load_cfgs.workers (0 loads images in the main process)"
-    if problem := memory_problem(error, fewer):
+    if problem := memory_problem(error, FEWER):
         return problem
-    if "DataLoader timed out" in text:
-        return f"no image was loaded for {LOADING_TIMEOUT} seconds: does the disk with the images answer? Or {fewer}"
-    if "DataLoader worker" in text:
-        return f"a process that loads images was killed, perhaps because the memory is too small: {fewer} ({text})"
     if isinstance(error, OSError):
-        return f"the operating system refuses: {text} (if it concerns memory or processes, {fewer})"
+        return f"the operating system refuses: {text} (if it concerns memory or threads, {FEWER})"
     return None

@@ -1,7 +1,6 @@
 """The LightningModule: runs one stage of the method on the trainer's devices."""
 
 import os
-import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -134,18 +133,9 @@ class NoTimeToTrain(ItemsModule):
         """The items that this rank has to process, as many at once as the networks take."""
         sampler = self.share_of(self.stage.dataset, self.done)
         self.indices = sampler.indices
-        workers = min(self.data_load_cfgs.workers, len(sampler), os.cpu_count() or 1)
+        threads = min(self.data_load_cfgs.workers, len(sampler), os.cpu_count() or 1)
         self.at_once = 1 if self.segmenter is None else self.segmenter.images.count
-        return ItemLoader(self.reported_failures, self.stage.dataset, sampler, workers, self.at_once)
-
-    def on_before_batch_transfer(self, batch: bytes, dataloader_idx: int) -> Any:
-        """The items that :func:`packed` packed.
-
-        Args:
-            batch: The items in bytes.
-            dataloader_idx: Always 0.
-        """
-        return pickle.loads(batch)
+        return ItemLoader(self.reported_failures, self.stage.dataset, sampler, threads, self.at_once)
 
     def test_step(self, items: list[Any], batch_idx: int) -> None:
         """Process items. A thread adds the record of one to the journal while the networks work on the next one.

@@ -1,9 +1,11 @@
-"""Threads that work on one image while the networks work on another: one follows them, and one reads ahead."""
+"""Threads that work on one image while the networks work on another: one follows them, and others read ahead."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import islice
+from multiprocessing.pool import ThreadPool
 from typing import Generic, TypeVar
 
 S = TypeVar("S")
@@ -93,3 +95,29 @@ def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
         while (read := reading.popleft().result()) is not None:
             reading.append(reader.submit(next, iterator, None))
             yield read
+
+
+def load_ahead(load: Callable[[S], T], keys: Iterable[S], threads: int, patience: float) -> Iterator[T]:
+    """Load what keys name in threads, two more for each thread than were asked for.
+
+    Args:
+        load: Runs in one of the threads.
+        patience: Seconds to wait for one.
+
+    Returns:
+        What ``load`` returned for each key, in their order. What it raises is raised in the place of its key.
+
+    Raises:
+        multiprocessing.TimeoutError: One was not loaded in time. Its thread does not keep the process from ending.
+    """
+    rest = iter(keys)
+    with ThreadPool(threads) as pool:
+        loading = deque(pool.apply_async(load, [key]) for key in islice(rest, 2 * threads))
+        try:
+            while loading:
+                loaded = loading.popleft().get(patience)
+                loading.extend(pool.apply_async(load, [key]) for key in islice(rest, 1))
+                yield loaded
+        finally:
+            for job in loading:
+                job.wait(1)  # a thread that is at work in a library as Python ends could crash it

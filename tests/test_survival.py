@@ -94,7 +94,7 @@ def test_a_run_killed_at_random_moments_gives_what_an_undisturbed_one_gives(
 def test_all_processes_of_a_run_end_with_any_of_them_and_one_process_can_resume_it(
     killed: str, command: Command, undisturbed: Path, stage: Stage, tmp_path: Path
 ) -> None:
-    run = start([*stage("--model.init_args.data_load_cfgs.workers", "1"), "--trainer.devices", "2"])
+    run = start([*stage(), "--trainer.devices", "2"])
     while not list(tmp_path.glob(".results.json.run/*.item")):
         assert run.poll() is None, run.communicate()
         time.sleep(0.005)
@@ -102,7 +102,7 @@ def test_all_processes_of_a_run_end_with_any_of_them_and_one_process_can_resume_
     other = next(pid for pid in processes if environment_of(pid).get("LOCAL_RANK") == "1")
     os.kill(run.pid if killed == "the first process" else other, signal.SIGKILL)
     output, _ = run.communicate(timeout=5)
-    assert len(processes) >= 3
+    assert len(processes) >= 2
     time.sleep(0.5)
     assert not [pid for pid in processes if Path(f"/proc/{pid}/fd").exists() and environment_of(pid)]
     assert killed == "the first process" or "\nerror: process 2 of the run was ended by SIGKILL\n" in output

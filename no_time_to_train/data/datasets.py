@@ -80,7 +80,7 @@ class Target:
 class BadImage:
     """An item that could not be loaded.
 
-    Loaders return it instead of raising, because an exception in a worker process reaches the user as a traceback.
+    Loaders return it instead of raising, because the user says what happens to such an image (``--on_bad_image``).
 
     Attributes:
         index: Its index in the data set.

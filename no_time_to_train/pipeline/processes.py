@@ -1,4 +1,4 @@
-"""The processes of one run, which end together: those of the devices, and those that load images."""
+"""The processes of one run, one for each device, which end together."""
 
 import _thread
 import ctypes

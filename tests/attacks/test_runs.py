@@ -2,28 +2,26 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler
-from multiprocessing import active_children
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, SequentialSampler
-from torch.utils.data._utils import signal_handling
 
 from no_time_to_train import lightning_items
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.errors import UserError
-from no_time_to_train.lightning_items import ItemLoader, reason_of
+from no_time_to_train.lightning_items import ItemLoader
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
@@ -33,7 +31,7 @@ from no_time_to_train.pipeline.processes import FIRST
 from no_time_to_train.pipeline.proposal_cache import ABANDONED, ProposalCache, _to_bytes
 from no_time_to_train.pipeline.run_record import record_stage
 from tests.attacks.test_cases import cases_in
-from tests.conftest import Capture, Checkpoints, Patch, Refusal, stage_arguments
+from tests.conftest import Capture, Patch, Refusal
 from tests.web import serving
 
 CONFIG = "model:\n  class_path: no_time_to_train.lightning_module.NoTimeToTrain\n  init_args:\n    test_mode: test\n"
@@ -281,71 +279,45 @@ class TestCache:
         assert list(tmp_path.iterdir()) == [new]
 
 
-class Squares(Dataset[Any]):
-    """Images of 12 MB; the process that loads one gets a signal."""
+class Slow(Dataset[Any]):
+    """Items that are their indices; the later one of a pair is there first, and the last one never is."""
 
-    def __init__(self, sent: int = 0) -> None:
-        self.sent = sent
+    def __init__(self, last: Event | None = None) -> None:
+        self.last = last
 
     def __len__(self) -> int:
-        return 4
+        return 9
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        if self.sent:
-            os.kill(os.getpid(), self.sent)
-        return torch.full((3, 1024, 1024), float(index))
-
-
-def load_squares() -> None:
-    """Load images in processes."""
-    loader = ItemLoader(nullcontext, Squares(), SequentialSampler(Squares()), workers=2)
-    assert len(list(loader)) == len(Squares())
+    def __getitem__(self, index: int) -> int:
+        time.sleep(0.01 * (index % 2 == 0))
+        if self.last and index == 8:
+            self.last.wait()
+        return index
 
 
-def test_images_are_loaded_with_a_shared_memory_that_is_smaller_than_one() -> None:
-    code = "from tests.attacks.test_runs import load_squares; load_squares()"
-    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "sh", "-c", mount]).returncode:
-        pytest.skip("this machine allows no namespaces")
-    python = f"{mount}; exec {sys.executable} -c '{code}'"
-    subprocess.run(["unshare", "-rm", "sh", "-c", python], cwd=Path(__file__).parents[2], timeout=300, check=True)
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_items_come_in_their_order_from_any_number_of_threads(threads: int) -> None:
+    loader = ItemLoader(nullcontext, Slow(), SequentialSampler(Slow()), threads, at_once=2)
+    assert list(loader) == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
 
 
-def test_a_loading_process_that_is_killed_is_one_line_that_says_what_to_do(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(lightning_items, "LOADING_TIMEOUT", 3)
-    loader = ItemLoader(nullcontext, Squares(signal.SIGKILL), SequentialSampler(Squares()), workers=1)
-    with pytest.raises(RuntimeError) as caught:
-        list(loader)
-    reason = reason_of(caught.value)
-    assert "a process that loads images was killed" in reason
-    assert "data_load_cfgs.workers" in reason
+def load_what_never_comes() -> None:
+    """Load items of which the last one never comes."""
+    lightning_items.LOADING_TIMEOUT = 1
+    loaded = []
+    try:
+        for batch in ItemLoader(nullcontext, Slow(Event()), SequentialSampler(Slow()), threads=2):
+            loaded += batch
+    except UserError as error:
+        print(loaded, error)
 
 
-def test_a_loading_process_that_is_killed_while_the_networks_work_ends_the_run(monkeypatch: Patch) -> None:
-    def kill(_: bytes) -> None:
-        with suppress(RuntimeError):  # torch's handler raises it wherever the main process is, and a stage notes it
-            os.kill(active_children()[0].pid or os.getpid(), signal.SIGKILL)
-            time.sleep(0.5)
-
-    monkeypatch.setattr(lightning_items, "LOADING_TIMEOUT", 3)
-    loader = ItemLoader(nullcontext, range(20), SequentialSampler(range(20)), workers=2)
-    with pytest.raises(RuntimeError, match="was ended by SIGKILL"):
-        list(map(kill, loader))
-
-
-def test_torch_notices_killed_processes_in_every_stage_of_a_process(
-    nano_checkpoints: Checkpoints, tmp_path: Path, monkeypatch: Patch
-) -> None:
-    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    main([*stage_arguments("fill_memory", nano_checkpoints, tmp_path), "--out_path", str(tmp_path / "memory.ckpt")])
-    assert callable(signal.getsignal(signal.SIGCHLD)), "Lightning has removed it"
-
-
-def test_a_loading_process_leaves_ctrl_c_to_the_one_that_started_it(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(lightning_items, "LOADING_TIMEOUT", 20)
-    loader = ItemLoader(nullcontext, Squares(signal.SIGINT), SequentialSampler(Squares()), workers=1)
-    assert len(list(loader)) == len(Squares())
+def test_a_disk_that_does_not_answer_ends_the_run_with_what_to_do() -> None:
+    code = "from tests.attacks.test_runs import load_what_never_comes; load_what_never_comes()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.startswith("[0, 1, 2, 3, 4, 5, 6, 7] no image was loaded for 1 seconds: does the disk")
+    assert "data_load_cfgs.workers" in ended.stdout
+    assert not ended.stderr
 
 
 def test_images_as_integers_give_the_same_floats() -> None:
