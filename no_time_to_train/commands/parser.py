@@ -227,7 +227,7 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
         options["type"] = partial(parse_number, name.upper() if positional else flag, hint=kind)
         kind = declared[0]
     else:
-        options["type"] = kind
+        options["type"] = _path if kind is Path else kind
     if positional:
         options["nargs"] = ("+" if required else "*") if many else (None if required else "?")
         parser.add_argument(name, metavar=name.upper() if "type" in options else None, **options)
@@ -237,6 +237,13 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
             options["default"] = list(options.get("default", []))
         metavar = None if "choices" in options else METAVARS[kind]
         parser.add_argument(flag, required=required, metavar=metavar, **options)
+
+
+def _path(text: str) -> Path:
+    """A path that is not empty, as that of a variable which is not set in a script."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; that of the current folder is .")
+    return Path(text)
 
 
 def _kind(hint: Any) -> tuple[bool, Any]:
