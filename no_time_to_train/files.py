@@ -70,6 +70,9 @@ KINDS = {
     "empty": re.compile(rb"\s*(\[\s*\]|\{\s*\})?\s*\Z"),
 }
 
+#: The permissions that new files lack. Only setting it tells, and what a thread wrote meanwhile would have them all.
+os.umask(UMASK := os.umask(0))
+
 #: How the names of temporary files end, as a pattern: as :mod:`tempfile` chooses them.
 TEMPORARY = f"{'[a-z0-9_]' * 8}.tmp"
 
@@ -96,7 +99,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
                     os.fsync(file.fileno())
                 if (kind := kind_of(temporary)) not in ("empty", PICTURE):
                     check_replaceable(path, kind)
-                temporary.chmod(0o666 & ~_umask())
+                temporary.chmod(0o666 & ~UMASK)
                 replace_durably(temporary, target)
                 temporary = None
             finally:
@@ -365,12 +368,6 @@ def spreadsheet_cell(value: Any) -> Any:
         value: A number, which stays as it is, or a text from a file, such as the name of a class.
     """
     return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(FORMULAS) else value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 #: Where an installed package has ``configs/`` and ``docs/``, and where a clone has them.
