@@ -39,9 +39,9 @@ def read_coco(path: str | Path) -> COCO:
 
     ``annotations`` may be absent, as in a test set without ground truth. Fields that evaluation needs and that small
     data sets omit are filled in: ``iscrowd`` is 0, and ``area`` is that of the box where there is no mask. Annotations
-    of images that are not listed and polygons of fewer than three points are removed, spaces around the names of
-    classes are, and so are categories without annotations that have the name of another; a :class:`UserNotice` names
-    them.
+    of images or categories that are not listed and polygons of fewer than three points are removed, spaces around the
+    names of classes are, and so are categories without annotations that have the name of another; a
+    :class:`UserNotice` names them.
 
     Args:
         path: The file; one of FSOD-VFM's references is read as well.
@@ -221,11 +221,12 @@ def _clean_categories(data: dict[str, Any], path: str | Path) -> None:
 
 
 def _remove_unlisted(data: dict[str, Any], path: str | Path) -> None:
-    """Remove annotations of images that the file does not list."""
-    listed = {image["id"] for image in data["images"]}
-    removed = [annotation for annotation in data["annotations"] if annotation["image_id"] not in listed]
-    data["annotations"] = [annotation for annotation in data["annotations"] if annotation["image_id"] in listed]
-    _notify(path, removed, "of images that are not listed, removed")
+    """Remove annotations of images and of categories that the file does not list."""
+    for key, section in (("image_id", "images"), ("category_id", "categories")):
+        listed = {entry["id"] for entry in data.get(section, [])}
+        removed = [annotation for annotation in data["annotations"] if annotation[key] not in listed]
+        data["annotations"] = [annotation for annotation in data["annotations"] if annotation[key] in listed]
+        _notify(path, removed, f"of {section} that are not listed, removed")
 
 
 def _repair(data: dict[str, Any], path: str | Path) -> None:

@@ -5,6 +5,7 @@ Both are by faster-coco-eval: the LVIS authors' own package does not run with nu
 
 import copy
 from collections import defaultdict
+from reprlib import repr as short_repr
 
 import numpy as np
 from faster_coco_eval import COCO as LvisCOCO
@@ -96,14 +97,18 @@ def lvis_figures(precision: NDArray[np.float64], recall: NDArray[np.float64], fr
 
 def check_lvis(coco: COCO) -> None:
     """Check that the ground truth has the fields that LVIS's protocol needs."""
-    for kind, entries, keys in (
-        ("image", coco.dataset["images"], ("neg_category_ids", "not_exhaustive_category_ids")),
-        ("category", coco.dataset["categories"], ("frequency",)),
+    for kind, entries, keys, form in (
+        ("image", coco.dataset["images"], ("neg_category_ids", "not_exhaustive_category_ids"), "a list of ids"),
+        ("category", coco.dataset["categories"], ("frequency",), "r, c or f"),
     ):
         for entry in entries:
             for key in keys:
+                where, value = f"{kind} id {entry['id']}", entry.get(key)
                 if key not in entry:
-                    raise UserError(f"LVIS's protocol needs {key!r}, which {kind} id {entry['id']} lacks")
+                    raise UserError(f"LVIS's protocol needs {key!r}, which {where} lacks")
+                are_ids = isinstance(value, list) and all(type(one) is int for one in value)
+                if not (are_ids if kind == "image" else value in LVIS_SPLITS.values()):
+                    raise UserError(f"LVIS's protocol needs {key!r} as {form}: {where} has {short_repr(value)}")
 
 
 def best_of_each_image(results: Records) -> Records:

@@ -1,6 +1,7 @@
 """LVIS's AP, compared with figures by hand and with the package of its authors."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,15 @@ def test_lvis_ap_equals_the_lvis_package(tmp_path: Path, monkeypatch: Patch) -> 
 def test_message_names_a_missing_lvis_field(truth: MakeTruth) -> None:
     with pytest.raises(UserError, match="'neg_category_ids', which image id 1 lacks"):
         score(truth([annotation(1, 1, (0, 0, 9, 9))]), [], "lvis")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("neg_category_ids", None), ("not_exhaustive_category_ids", ["1"]), ("frequency", "x"), ("frequency", ["r"])],
+)
+def test_message_names_an_lvis_field_of_another_form(tmp_path: Path, field: str, value: object) -> None:
+    images = [{"id": 1, "neg_category_ids": [], "not_exhaustive_category_ids": []}]
+    coco = lvis_truth(tmp_path, images, [annotation(1, 1, (0, 0, 9, 9))], "r")
+    (coco.dataset["categories"] if field == "frequency" else coco.dataset["images"])[0][field] = value
+    with pytest.raises(UserError, match=f"needs '{field}' as .* id 1 has {re.escape(repr(value))}"):
+        score(coco, [], "lvis")

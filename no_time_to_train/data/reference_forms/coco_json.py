@@ -56,10 +56,7 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
     taken: dict[Path, str] = {}
     references, keys = [], []
     for annotation in annotations:
-        where = f"{path}: annotation {annotation['id']}"
-        entry, category = coco.imgs[annotation["image_id"]], coco.cats.get(annotation["category_id"])
-        if category is None:
-            raise UserError(f"{where} is of a category that is not listed")
+        entry, category = coco.imgs[annotation["image_id"]], coco.cats[annotation["category_id"]]
         attributes = annotation.get("attributes")
         is_cvat = isinstance(attributes, dict) and "occluded" in attributes
         is_crowd = annotation["iscrowd"] and not all_crowds and not is_cvat
