@@ -1,7 +1,6 @@
 """The items of a run on the trainer's devices: which process takes which, and what ends them together."""
 
 import logging
-import multiprocessing
 import os
 import socket
 import sys
@@ -27,9 +26,6 @@ from no_time_to_train.pipeline.processes import PERIOD, join_run, watch
 
 #: Seconds without an item after which a run ends, because the disk with the images does not answer.
 LOADING_TIMEOUT = 120
-
-#: What helps where loading images takes too much of the machine.
-FEWER = "use fewer --model.data_load_cfgs.workers (0 loads images in the main thread)"
 
 
 class ItemsModule(pl.LightningModule):
@@ -282,14 +278,10 @@ class ItemLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[list[Any]]:  # type: ignore[override]  # torch declares its own iterator's class
         batches: Any = self.batch_sampler
         with self.failures():
-            try:
-                if self.threads:
-                    yield from load_ahead(self._load, batches, self.threads, LOADING_TIMEOUT)
-                else:
-                    yield from map(self._load, batches)
-            except multiprocessing.TimeoutError as error:
-                text = f"no image was loaded for {LOADING_TIMEOUT} seconds: does the disk with the images answer?"
-                raise UserError(f"{text} Or {FEWER}") from error
+            if self.threads:
+                yield from load_ahead(self._load, batches, self.threads, 2 * self.threads, LOADING_TIMEOUT)
+            else:
+                yield from map(self._load, batches)
 
     def _load(self, indices: list[int]) -> list[Any]:
         return [self.dataset[index] for index in indices]
@@ -304,8 +296,9 @@ def reason_of(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, UserError | torch.OutOfMemoryError):
         return text
-    if problem := memory_problem(error, FEWER):
+    fewer = "use fewer --model.data_load_cfgs.workers (0 loads images in the main thread)"
+    if problem := memory_problem(error, fewer):
         return problem
     if isinstance(error, OSError):
-        return f"the operating system refuses: {text} (if it concerns memory or threads, {FEWER})"
+        return f"the operating system refuses: {text} (if it concerns memory or threads, {fewer})"
     return None

@@ -2,11 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from itertools import islice
-from multiprocessing.pool import ThreadPool
+from itertools import islice, repeat
+from queue import SimpleQueue
+from threading import Thread
 from typing import Generic, TypeVar
+
+from no_time_to_train.errors import UserError
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -79,6 +82,54 @@ def follow(items: Iterable[S], work: Callable[[S], T]) -> Iterator[T]:
             yield result
 
 
+def load_ahead(
+    load: Callable[[S], T], keys: Iterable[S], threads: int, ahead: int, patience: float | None = None
+) -> Iterator[T]:
+    """Load what keys name in threads.
+
+    Args:
+        load: Runs in one of the threads.
+        ahead: How many more are loaded than were asked for.
+        patience: Seconds after which a disk that does not answer is a UserError. None waits for any time.
+
+    Returns:
+        What ``load`` returned for each key, in their order. What it raises is raised in the place of its key.
+    """
+    jobs: SimpleQueue[tuple[Future[T], S] | None] = SimpleQueue()
+    loading: deque[Future[T]] = deque()
+    rest = iter(keys)
+
+    def work() -> None:
+        for future, key in iter(jobs.get, None):
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(load(key))
+                except BaseException as error:
+                    future.set_exception(error)
+
+    def submit(count: int) -> None:
+        for key in islice(rest, count):
+            loading.append(Future())
+            jobs.put((loading[-1], key))
+
+    try:
+        for _ in range(threads):
+            Thread(target=work, daemon=True).start()  # a daemon: the process ends, whatever a disk makes it wait for
+        submit(ahead)
+        while loading:
+            first = loading.popleft()
+            if not wait([first], patience).done:
+                raise UserError(f"no image was loaded for {patience} seconds: does the disk with the images answer?")
+            submit(1)
+            yield first.result()
+    finally:
+        for future in loading:
+            future.cancel()
+        for _ in range(threads):
+            jobs.put(None)
+        wait(loading, 1)  # a thread that is at work in a library as Python ends could crash it
+
+
 def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
     """Take items from an iterable in a thread of its own, some more than were asked for.
 
@@ -90,34 +141,6 @@ def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
         The same items. What the iterable raises is raised in the place of its item.
     """
     iterator = iter(items)
-    with ThreadPoolExecutor(1) as reader:
-        reading = deque(reader.submit(next, iterator, None) for _ in range(ahead))
-        while (read := reading.popleft().result()) is not None:
-            reading.append(reader.submit(next, iterator, None))
-            yield read
-
-
-def load_ahead(load: Callable[[S], T], keys: Iterable[S], threads: int, patience: float) -> Iterator[T]:
-    """Load what keys name in threads, two more for each thread than were asked for.
-
-    Args:
-        load: Runs in one of the threads.
-        patience: Seconds to wait for one.
-
-    Returns:
-        What ``load`` returned for each key, in their order. What it raises is raised in the place of its key.
-
-    Raises:
-        multiprocessing.TimeoutError: One was not loaded in time. Its thread does not keep the process from ending.
-    """
-    rest = iter(keys)
-    with ThreadPool(threads) as pool:
-        loading = deque(pool.apply_async(load, [key]) for key in islice(rest, 2 * threads))
-        try:
-            while loading:
-                loaded = loading.popleft().get(patience)
-                loading.extend(pool.apply_async(load, [key]) for key in islice(rest, 1))
-                yield loaded
-        finally:
-            for job in loading:
-                job.wait(1)  # a thread that is at work in a library as Python ends could crash it
+    read = load_ahead(lambda _: next(iterator, None), repeat(None), 1, ahead)
+    while (item := next(read)) is not None:
+        yield item

@@ -150,7 +150,7 @@ def test_passwords_are_not_guessed_quickly_links_lead_to_no_file_and_the_page_ta
     photo: Photo, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("NO_TIME_TO_TRAIN_PASSWORD", "secret\n")
-    monkeypatch.setenv("NO_TIME_TO_TRAIN_TOKEN", "a token")
+    monkeypatch.setenv("NO_TIME_TO_TRAIN_TOKEN", "a token\n")
     form, kind = "username=me&password=", {"content_type": "application/x-www-form-urlencoded"}
     secret, folder = tmp_path / "elsewhere" / "secret.txt", tmp_path / "out" / "app"
     for made in (secret.parent, folder):

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -137,6 +138,21 @@ def test_what_is_said_about_a_frame_is_there_after_a_start_with_a_renamed_video_
     (shown,) = (one for one in images if one["file_name"] == "renamed/000005.jpg")
     assert (shown["video"], shown["seconds"]) == ("renamed.avi", 0.5)
     assert len(load_memory(tmp_path / "results" / "references.memory")) == 1
+
+
+def test_what_is_said_about_a_frame_stays_with_its_own_of_two_copies_of_a_video(
+    start: Start, clip: Clip, folder: Path
+) -> None:
+    shutil.copy(folder / "clip.avi", folder / "other.avi")
+    workspace = start()
+    workspace.show("other/000000.jpg", clip.masks[0, 0], "thing")
+    for running in (workspace, start()):
+        assert list(running.photos) == ["photo.png", "other/000000.jpg"]
+        assert [item.confirmed for item in running.items("other/000000.jpg")] == [True]
+        show(running, clip, 0, 1)
+        assert set(running.photos) == {"photo.png", "clip/000000.jpg", "other/000000.jpg"}
+        assert [item.confirmed for item in running.items("clip/000000.jpg")] == [True]
+        running.undo()
 
 
 def test_tracks_that_were_stopped_go_on_after_a_start_and_stay_until_others_are_found(

@@ -197,6 +197,14 @@ def test_the_token_is_needed_for_everything_but_the_description_and_the_health(s
         assert call(url, "/memories", Authorization=f"Bearer {TOKEN}").status_code == 429
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_token_may_have_letters_beyond_ascii(encoding: str, service: Service) -> None:
+    metrics = Metrics()
+    with running(RequestGuard(build_api(service, metrics), "127.0.0.1", "gehéim", LARGEST, metrics)) as url:
+        named = {b"authorization": "Bearer gehéim".encode(encoding)}
+        assert httpx.get(f"{url}/memories", headers=named, trust_env=False).status_code == 200
+
+
 def test_it_answers_while_it_computes_and_says_when_to_come_again(url: str, service: Service, content: bytes) -> None:
     with busy(service, CAPACITY):
         assert call(url, "/health").json()["waiting"] == CAPACITY

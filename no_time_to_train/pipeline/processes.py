@@ -111,7 +111,7 @@ def watch(launcher: Any) -> Iterator[None]:
     Args:
         launcher: Lightning's, whose ``procs`` are the other processes; None where there are none.
     """
-    if not hasattr(launcher, "procs") or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     over, (received, sending) = threading.Event(), socketpair()
@@ -128,7 +128,7 @@ def watch(launcher: Any) -> Iterator[None]:
     def look() -> None:
         waiting = 0
         while not over.wait(PERIOD):
-            for process in launcher.procs[waiting:]:
+            for process in getattr(launcher, "procs", [])[waiting:]:
                 waiting += 1
                 threading.Thread(target=wait, args=(waiting + 1, process), daemon=True).start()
             with suppress(BlockingIOError):

@@ -104,7 +104,7 @@ def app(
     """
     host = host.strip("[]")
     login = check_access(host, auth, no_auth)
-    token = os.environ.pop(TOKEN, None) if api else None
+    token = os.environ.pop(TOKEN, "").strip() if api else None  # files of secrets end with a new line
     if api and login and not token:
         raise UserError(f"--api with --auth needs a token for programs: set {TOKEN}")
     nano = nano or demo

@@ -131,6 +131,11 @@ class Project:
         said = {one.content for step in self._steps for one in step.add}
         return said.union(*(step.reviewed for step in self._steps))
 
+    @property
+    def photos(self) -> set[str]:
+        """The names of all photos about which any step said something."""
+        return {one.photo for step in self._steps for one in step.add}
+
     def ever_had(self, annotation: Annotation) -> bool:
         """Whether any step, also an undone one, added this annotation; its id and its photo's content do not count."""
         known = (one for step in self._steps for one in step.add)

@@ -230,7 +230,9 @@ def place(annotations: Sequence[Annotation], photos: Mapping[str, Photo]) -> lis
     """
     wanted = dict.fromkeys((one.photo, one.content) for one in annotations)
     copies = find_contents({content for _, content in wanted if content}, [photo.target for photo in photos.values()])
-    copies |= {photo.content: [name] for name, photo in photos.items() if photo.content}  # frames of videos
+    for name, photo in photos.items():
+        if photo.content:  # a frame of a video
+            copies.setdefault(photo.content, []).append(name)
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for name, content in wanted:
         known, names = content, copies.get(content, [])

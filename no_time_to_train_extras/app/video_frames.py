@@ -1,7 +1,7 @@
 """The videos of the app: their frames are decoded when they are asked for."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -151,16 +151,16 @@ class Videos:
             raise UserError(f"there is no photo {name!r}")
         return found[0].frame(found[1])
 
-    def known(self, contents: Iterable[str]) -> list[Photo]:
-        """Those of the contents that are frames of the videos."""
-        frames = []
+    def known(self, contents: Iterable[str], names: Collection[str]) -> list[Photo]:
+        """Those of the contents that are frames of the videos: of copies of a video, those with the names, or one."""
+        found: dict[str, list[Photo]] = {}
         wanted = {content for content in contents if content.count(" ") == 2}
         for video in self.all.values():
             size = video.path.stat().st_size if video.path.exists() else -1
             numbers = {int(one.split()[2]) for one in wanted if int(one.split()[0]) == size}
             for photo in (self.look_up(video.frame_name(number)) for number in sorted(numbers)):
-                if photo.identify() in wanted:
-                    photo.content = photo.identify()
-                    wanted.remove(photo.content)  # of copies of a video, one is enough
-                    frames.append(photo)
-        return frames
+                if (content := photo.identify()) in wanted:
+                    photo.content = content
+                    found.setdefault(content, []).append(photo)
+        named = {content: [one for one in copies if one.target.name in names] for content, copies in found.items()}
+        return [photo for content, copies in found.items() for photo in named[content] or copies[:1]]

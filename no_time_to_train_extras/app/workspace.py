@@ -86,7 +86,8 @@ class Workspace:
         self.loaded = segmenter.memory
         self.project = Project(folder / "project.json")
         self.videos = videos
-        self.photos = Photos([*map(photo_of, photos), *videos.known(self.project.contents)], videos.look_up)
+        frames = videos.known(self.project.contents, self.project.photos)
+        self.photos = Photos([*map(photo_of, photos), *frames], videos.look_up)
         self.search = Search(segmenter, self.photos, folder / "proposals", self._find_thresholds)
         self.project.place(lambda annotations: place(annotations, self.photos))
         self.tracking = Tracking(self.search.networks, folder.parent / "tracks")
@@ -370,7 +371,8 @@ class Workspace:
         with self.project.lock:
             annotations = self.project.annotations.values()
             contents = self.project.reviewed.union(one.content for one in annotations)
-            self.search.set_frames({photo.target.name: photo for photo in self.videos.known(contents)})
+            frames = self.videos.known(contents, {one.photo for one in annotations})
+            self.search.set_frames({photo.target.name: photo for photo in frames})
             self.references.describe(self.present(), self.opened.pixels, new=False)  # those of an earlier process
             bank = self.references.memory(self.loaded, annotations)
             if not same_memory(bank, self.segmenter.memory) or not self.search.memory:

@@ -4,6 +4,7 @@ import re
 import time
 from bisect import bisect_left
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import fastapi
@@ -108,6 +109,8 @@ class RequestGuard:
         if reason := foreign_reason(headers, self.host, "this server"):
             raise HTTPException(403, reason)
         given = re.sub("^bearer ", "", headers.get("authorization", ""), flags=re.I) or headers.get("token", "")
+        with suppress(UnicodeError):  # some clients send UTF-8, others Latin-1, as which headers are read
+            given = given.encode("latin-1").decode()
         client = (scope.get("client") or [""])[0]
         if self.token and path not in OPEN and not self.guesses.is_right(client, given, self.token):
             reason = "this needs the token: send Authorization: Bearer TOKEN"
