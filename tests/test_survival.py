@@ -6,15 +6,18 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from no_time_to_train.errors import UserError
 from no_time_to_train.pipeline.journal import Journal
-from tests.conftest import DATA, Checkpoints, Command, assert_same_results, stage_arguments
+from no_time_to_train.pipeline.processes import FIRST
+from tests.conftest import DATA, Checkpoints, Command, Photo, assert_same_results, stage_arguments
 from tests.test_stages import start
 
 KILLS = 12
@@ -125,6 +128,40 @@ def environment_of(pid: int) -> dict[str, str]:
     except OSError:
         return {}
     return dict(part.split("=", 1) for part in content.split("\0") if "=" in part)
+
+
+#: A command in whose threads no image is ever there: a signal comes as soon as one is opened.
+NO_IMAGE = """
+    import os, signal, sys, threading
+    from PIL import Image
+    from no_time_to_train.cli import main
+    opened = Image.open
+    def never(*arguments, **options):
+        if threading.current_thread() is not threading.main_thread():
+            os.kill(os.getpid(), signal.{signal})
+            threading.Event().wait()
+        return opened(*arguments, **options)
+    Image.open = never
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("signal_name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("command_name", ["test", "segment"])
+def test_a_signal_ends_a_command_that_waits_for_an_image_from_a_disk_that_does_not_answer(
+    command_name: str, signal_name: str, status: int, stage: Stage, photo: Photo, tmp_path: Path
+) -> None:
+    reference = f"thing:{photo.path}:mask={photo.mask_path}"
+    segment = ["segment", "--nano", "--reference", reference, "--images", str(photo.path), "--out", str(tmp_path / "o")]
+    words = stage("--model.init_args.data_load_cfgs.workers", "2") if command_name == "test" else segment
+    environment = {name: value for name, value in os.environ.items() if name != FIRST}
+    code = dedent(NO_IMAGE).format(signal=signal_name)
+    python = [sys.executable, "-c", code, *words]
+    ended = subprocess.run(python, timeout=60, capture_output=True, text=True, env=environment)
+    assert ended.returncode == status, ended.stderr
+    assert "interrupted" in ended.stdout + ended.stderr
 
 
 def test_items_of_another_configuration_are_refused_with_what_differs_and_those_of_changed_images_done_again(
