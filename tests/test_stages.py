@@ -149,10 +149,14 @@ def test_targets_without_annotations_give_predictions(arguments: Arguments, tmp_
     data = json.loads((DATA / "targets.json").read_text())
     (tmp_path / "targets.json").write_text(json.dumps({"images": data["images"][:1]}))
     (tmp_path / "metrics.json").write_text('{"dataset_name": "of earlier results"}')
+    (tmp_path / "explain.json").write_text('{"iou": 0.5, "score": 0.5}')
+    (tmp_path / "explain.html").write_text("my own page")
     main(arguments(tmp_path, TARGETS, tmp_path / "targets.json", "--export_result", tmp_path / "r.json"))
     assert "nothing to evaluate" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())
     assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "explain.json").exists()
+    assert (tmp_path / "explain.html").exists(), "it is somebody else's"
 
 
 @pytest.mark.parametrize("mode", ["postprocess_memory", "test"])

@@ -15,12 +15,7 @@ PHOTOS, OFFICIAL = "photos", NetworkOptions(preset="fast")
 
 
 def demo(
-    *,
-    n_shot: Positive = 5,
-    images: Positive = 24,
-    seed: Seed = 0,
-    photos: bool = False,
-    out: Path = Path("demo"),
+    *, n_shot: Positive = 5, images: Positive = 24, seed: Seed = 0, photos: bool = False, out: Path = Path("demo")
 ) -> None:
     """Try the method with nothing to download: drawn scenes, small networks, the real stages.
 

@@ -52,6 +52,8 @@ def prepare(
     """
     if sets and dataset != "cdfsod":
         raise UserError("--sets is for cdfsod only")
+    if root.is_file():
+        raise UserError(f"--root {root} is a file: give a folder")
     from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, run_parts
 
     if sam2 or sam_checkpoint or sam2_cfg_file or sam2_ckpt_path:

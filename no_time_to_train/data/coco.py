@@ -57,7 +57,6 @@ def read_coco(path: str | Path) -> COCO:
     check_sections(data, path)
     check_images(data["images"], path)
     data.setdefault("annotations", [])
-    _check_unique(data, path)
     _clean_categories(data, path)
     _remove_unlisted(data, path)
     _repair(data, path)
@@ -129,6 +128,7 @@ def check_sections(data: Any, path: str | Path) -> None:
                     large = short_repr(entry[key])
                     raise UserError(f"{path}: {section}[{index}] has {key} {large}, not a number of 64 bits")
     _check_image_ids(data, path)
+    _check_unique(data, path)
 
 
 def is_id(value: int) -> bool:
@@ -223,7 +223,9 @@ def _clean_categories(data: dict[str, Any], path: str | Path) -> None:
 def _remove_unlisted(data: dict[str, Any], path: str | Path) -> None:
     """Remove annotations of images and of categories that the file does not list."""
     for key, section in (("image_id", "images"), ("category_id", "categories")):
-        listed = {entry["id"] for entry in data.get(section, [])}
+        if section not in data:  # as of what has only objects of one kind
+            continue
+        listed = {entry["id"] for entry in data[section]}
         removed = [annotation for annotation in data["annotations"] if annotation[key] not in listed]
         data["annotations"] = [annotation for annotation in data["annotations"] if annotation[key] in listed]
         _notify(path, removed, f"of {section} that are not listed, removed")

@@ -103,12 +103,11 @@ def check_lvis(coco: COCO) -> None:
     ):
         for entry in entries:
             for key in keys:
-                where, value = f"{kind} id {entry['id']}", entry.get(key)
-                if key not in entry:
-                    raise UserError(f"LVIS's protocol needs {key!r}, which {where} lacks")
+                value = entry.get(key)
                 are_ids = isinstance(value, list) and all(type(one) is int for one in value)
                 if not (are_ids if kind == "image" else value in LVIS_SPLITS.values()):
-                    raise UserError(f"LVIS's protocol needs {key!r} as {form}: {where} has {short_repr(value)}")
+                    found = f"has {short_repr(value)}" if key in entry else "lacks it"
+                    raise UserError(f"LVIS's protocol needs {key!r} as {form}: {kind} id {entry['id']} {found}")
 
 
 def best_of_each_image(results: Records) -> Records:

@@ -290,7 +290,8 @@ class FindInstancesStage(Stage):
     def write(self, results: Iterator[dict[str, Any]]) -> str:
         """Write the results, and return a summary for the user."""
         lines = [f"{plural(write_results(self.output, results), 'instance')}: {self.output}"]
-        for earlier, kind in ((self.metrics_file, REPORT), (self.skipped_file, self.kind)):
+        explained = [(self.metrics_file.with_name(f"explain.{ending}"), REPORT) for ending in ("json", "html")]
+        for earlier, kind in ((self.metrics_file, REPORT), (self.skipped_file, self.kind), *explained):
             if earlier not in self.others and earlier.is_file() and kind_of(earlier) in (kind, "empty"):
                 earlier.unlink()
                 lines.append(f"{earlier} was of earlier results, and is removed")

@@ -123,7 +123,7 @@ def test_lvis_ap_equals_the_lvis_package(tmp_path: Path, monkeypatch: Patch) -> 
 
 
 def test_message_names_a_missing_lvis_field(truth: MakeTruth) -> None:
-    with pytest.raises(UserError, match="'neg_category_ids', which image id 1 lacks"):
+    with pytest.raises(UserError, match="'neg_category_ids' as a list of ids: image id 1 lacks it"):
         score(truth([annotation(1, 1, (0, 0, 9, 9))]), [], "lvis")
 
 

@@ -124,7 +124,8 @@ def _read_run(folder: Path, name: str) -> Run:
         run.status = "finished"
         return run
     stage, status = next((one for one in states.items() if one[1] == "failed"), list(states.items())[-1])
-    reason = "started, but did not end" if status == "running" else "finished; no later stage was started"
+    ended = "evaluate was not run on it" if stage in ("segment", "track", "app") else "no later stage was started"
+    reason = "started, but did not end" if status == "running" else f"finished; {ended}"
     if status == "failed":
         run.status, reason = status, sections[stage].get("error", "no reason is recorded")
     run.reason = one_line(f"{stage}: {reason}")[:LONGEST_REASON]

@@ -56,7 +56,9 @@ def _read(path: Path, folder: Folder) -> tuple[list[Reference], list[str], dict[
     taken: dict[Path, str] = {}
     references, keys = [], []
     for annotation in annotations:
-        entry, category = coco.imgs[annotation["image_id"]], coco.cats[annotation["category_id"]]
+        entry, category = coco.imgs[annotation["image_id"]], coco.cats.get(annotation["category_id"])
+        if category is None:
+            raise UserError(f"{path} has annotations, and no categories")
         attributes = annotation.get("attributes")
         is_cvat = isinstance(attributes, dict) and "occluded" in attributes
         is_crowd = annotation["iscrowd"] and not all_crowds and not is_cvat
