@@ -65,8 +65,10 @@ def read_spec(spec: str) -> tuple[str, str]:
         spec: ``NAME``, or ``NAME=WEIGHTS`` with weights of one's own.
     """
     name, _, weights = spec.partition("=")
+    if name not in SOURCES and Path(spec).is_file():
+        raise UserError(f"proposals {spec}: a file of proposals has the form of COCO results, and a name in .json")
     if name not in SOURCES:
-        raise UserError(f"no source of proposals is called {name!r}{suggest(name, SOURCES)}")
+        raise UserError(f"no source of proposals is called {name!r}{suggest(name, ['grid', *SOURCES])}")
     module, install, default = SOURCES[name]
     if find_spec(module) is None:
         raise UserError(f"{name} needs the package {module}: pip install {install}")
