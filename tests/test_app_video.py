@@ -155,6 +155,16 @@ def test_what_is_said_about_a_frame_stays_with_its_own_of_two_copies_of_a_video(
         running.undo()
 
 
+def test_tracks_begin_at_the_thresholds_of_the_page(start: Start, clip: Clip) -> None:
+    workspace = start()
+    show(workspace, clip, 0)
+    assert tracked(workspace).rows
+    scores = [item.score for item in workspace.items("clip/000003.jpg") if not item.confirmed]
+    workspace.set_threshold(workspace.classes[0], 1.0)
+    assert max(scores, default=0) < 1
+    assert tracked(workspace).rows == {}
+
+
 def test_tracks_that_were_stopped_go_on_after_a_start_and_stay_until_others_are_found(
     start: Start, clip: Clip, tmp_path: Path, monkeypatch: Patch
 ) -> None:

@@ -182,8 +182,12 @@ def test_monitors_may_ask_for_the_head_of_an_answer(url: str) -> None:
         assert (answer.status_code, answer.content) == (status, b"")
 
 
-def test_the_token_is_needed_for_everything_but_the_description_and_the_health(service: Service) -> None:
+def test_the_token_is_needed_for_everything_but_the_description_and_the_health(
+    service: Service, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(os, "environ", {key: value for key, value in os.environ.items() if "FORWARDED" not in key})
     metrics = Metrics()
+    request_parts.guard_clients()
     with running(RequestGuard(build_api(service, metrics), "127.0.0.1", TOKEN, LARGEST, metrics)) as url:
         assert call(url, "/memories").status_code == 401
         assert call(url, "/memories", Authorization="Bearer another").status_code == 401
@@ -191,8 +195,9 @@ def test_the_token_is_needed_for_everything_but_the_description_and_the_health(s
         assert call(url, "/memories", Authorization=f"bearer {TOKEN}").status_code == 200
         assert call(url, "/memories", Token=TOKEN).status_code == 200  # as X-AnyLabeling sends it
         assert [call(url, path).status_code for path in request_guard.OPEN] == [200, 200, 200]
-        for number in range(20):
-            guessed = call(url, "/memories", Authorization=f"Bearer {number}")
+        for number in range(20):  # as from another address each time
+            forwarded = {"X_Forwarded_For": f"10.0.0.{number}"}
+            guessed = call(url, "/memories", Authorization=f"Bearer {number}", **forwarded)
         assert (guessed.status_code, guessed.headers["retry-after"]) == (429, "60")
         assert call(url, "/memories", Authorization=f"Bearer {TOKEN}").status_code == 429
 

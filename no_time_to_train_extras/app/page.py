@@ -21,7 +21,7 @@ from no_time_to_train_extras.app.lists import ORDERS, ClassThreshold, Lists, She
 from no_time_to_train_extras.app.photos import UPLOADS, Thumbnails
 from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import SLIDER_STEP, Workspace
-from no_time_to_train_extras.server.request_parts import end_slow_clients
+from no_time_to_train_extras.server.request_parts import guard_clients
 
 #: Seconds between two looks at the progress of the search.
 EVERY = 1.0
@@ -185,7 +185,7 @@ def serve(
     os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # it would serve other files
     page = Page(workspace, out, folder).build()
     page.place = place  # as long as the page, and no longer than the process
-    end_slow_clients()
+    guard_clients()
     workspace.search.start()
     workspace.videos.start()
     script = (TEMPLATES / "app.js").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
@@ -22,6 +23,7 @@ from no_time_to_train_extras.app.search import PAUSE
 from no_time_to_train_extras.app.video_frames import Video
 from no_time_to_train_extras.video.filmstrips import color_of
 from no_time_to_train_extras.video.frames import Frames
+from no_time_to_train_extras.video.track_frames import tracker_settings
 from no_time_to_train_extras.video.track_run import TrackRun
 
 #: What is written besides what ``track`` always writes.
@@ -151,7 +153,7 @@ class Tracking:
         try:
             if video.changed:
                 raise UserError(video.changed)
-            known = json.dumps([depends_on(segmenter), dict(lowest), every])
+            known = json.dumps([depends_on(segmenter), dict(lowest), every, asdict(tracker_settings())])
             place = self._place(video)
             folder = place.with_name(f"{place.name}-{hashlib.sha256(known.encode()).hexdigest()[:8]}")
             if not is_finished(folder):

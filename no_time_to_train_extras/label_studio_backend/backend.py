@@ -27,7 +27,7 @@ from no_time_to_train_extras.label_studio_backend.studio import LabelStudio, Unr
 from no_time_to_train_extras.label_studio_backend.studio_project import StudioProject
 from no_time_to_train_extras.server.addresses import is_loopback, url_of
 from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
-from no_time_to_train_extras.server.request_parts import LONGEST, Guesses, end_slow_clients
+from no_time_to_train_extras.server.request_parts import LONGEST, Guesses, guard_clients
 
 #: Seconds after which Label Studio gives up a setup (3) or a prediction (100); an answer takes less.
 SETUP, PREDICT = 2.0, 60.0
@@ -286,7 +286,7 @@ def serve(backend: Backend, host: str, port: int, login: tuple[str, str] | None)
     except OSError as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
     print(f"Label Studio: connect a model at {url_of(host, port)} (Settings, Model)", flush=True)
-    end_slow_clients()
+    guard_clients()
     guard = StudioGuard(build_app(backend, login), host, None, LARGEST, Metrics())
     config = uvicorn.Config(guard, log_level="warning", limit_concurrency=AT_ONCE, lifespan="off")
     try:

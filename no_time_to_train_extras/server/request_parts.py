@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import os
 import time
 from collections import deque
 from typing import Any
@@ -103,6 +104,10 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # 
             self.loop.call_later(PATIENCE, self.look, self.cycle if waits else self)
 
 
-def end_slow_clients() -> None:
-    """Have the servers that uvicorn runs in this process use :class:`ImpatientProtocol`."""
+def guard_clients() -> None:
+    """Have the servers that uvicorn runs in this process use :class:`ImpatientProtocol`, and a client's own address.
+
+    uvicorn takes it from ``X-Forwarded-For``, which a program on this computer that guesses passwords can send, too.
+    """
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # uvicorn's variable: the proxies that are trusted
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{ImpatientProtocol.__name__}"

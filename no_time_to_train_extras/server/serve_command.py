@@ -80,7 +80,7 @@ def serve(
     from no_time_to_train_extras.server.compute_queue import ComputeQueue
     from no_time_to_train_extras.server.http_api import build_api
     from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
-    from no_time_to_train_extras.server.request_parts import end_slow_clients
+    from no_time_to_train_extras.server.request_parts import guard_clients
     from no_time_to_train_extras.server.service import Service
 
     segmenter = networks.build()
@@ -90,7 +90,7 @@ def serve(
     api = build_api(Service(segmenter, memories, threshold, computing), metrics)
     guard = RequestGuard(api, host, token, max_megabytes * 10**6, metrics)
     print(f"memories: {', '.join(memories)}; open {url_of(host, port)} to see what it answers", flush=True)
-    end_slow_clients()
+    guard_clients()
     uvicorn.run(guard, host=host, port=port, log_level="warning", lifespan="off")  # else a second Ctrl-C prints it
     computing.thread.shutdown(wait=False, cancel_futures=True)
 

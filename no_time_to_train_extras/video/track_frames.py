@@ -84,7 +84,7 @@ class TrackedFrame:
         return cls(record["number"], record["seconds"], Instances(image, categories, found), tracks)
 
 
-def tracker_settings(returns: float) -> TrackerSettings:
+def tracker_settings(returns: float = 10) -> TrackerSettings:
     """The tracker's settings. It gets scores relative to the thresholds, because these may differ between classes.
 
     Args:

@@ -27,7 +27,7 @@ from no_time_to_train.pipeline.summary import count_labels
 from no_time_to_train_extras.video.crossings import Points
 from no_time_to_train_extras.video.frames import Frame, Frames
 from no_time_to_train_extras.video.track_files import TrackFiles, database_errors
-from no_time_to_train_extras.video.track_frames import TrackedFrame, track_frames
+from no_time_to_train_extras.video.track_frames import TrackedFrame, track_frames, tracker_settings
 from no_time_to_train_extras.video.tracker import Tracker, TrackerSettings
 
 #: The most frames, and the most seconds of work, that a killed run loses.
@@ -58,7 +58,7 @@ class TrackRun:
     zones: Sequence[Points] = ()
     formats: Sequence[str] = ()
     propagate: int = 1
-    settings: TrackerSettings = field(default_factory=TrackerSettings)
+    settings: TrackerSettings = field(default_factory=tracker_settings)
     jsonl: TextIO | None = None
     done: int = 0
     done_before: int = 0

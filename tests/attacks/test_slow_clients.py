@@ -23,7 +23,7 @@ def test_a_client_that_sends_headers_byte_by_byte_is_ended(begun: bytes, monkeyp
 
     monkeypatch.setattr(request_parts, "PATIENCE", 0.3)
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
-    request_parts.end_slow_clients()
+    request_parts.guard_clients()
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(answer, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
