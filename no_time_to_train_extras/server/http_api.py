@@ -72,8 +72,12 @@ def build_api(service: Service, metrics: Metrics) -> FastAPI:
         The answer is COCO: images, categories, and annotations with compressed RLE and a score. memory is the name of
         one of /memories; threshold is the lowest score of an object, from 0 to 1.
         """
-        for name in request.query_params.keys() - PARAMETERS:
-            raise UserError(f"there is no parameter {name!r}{suggest(name, PARAMETERS)}")
+        given = [name for name, _ in request.query_params.multi_items()]
+        for name in given:
+            if name not in PARAMETERS:
+                raise UserError(f"there is no parameter {name!r}{suggest(name, PARAMETERS)}")
+            if given.count(name) > 1:
+                raise UserError(f"{name} is given {given.count(name)} times: give it once")
         bank = service.memory(memory)
         uploads = await read_uploads(request, service.queue.capacity)
 

@@ -45,12 +45,15 @@ class BoxMark(BaseModel):
     data: tuple[Pixels, Pixels, Pixels, Pixels]
 
 
+Mark = Annotated[PointMark | BoxMark, Field(discriminator="type")]
+
+
 class Parameters(BaseModel):
     """What the buttons say; the fineness is the largest error of an outline, relative to its length."""
 
     conf_threshold: Annotated[float | None, Field(ge=0, le=1)] = None
     epsilon_factor: Annotated[float, Field(ge=0, le=1)] = 0
-    marks: Annotated[list[PointMark | BoxMark], Field(max_length=1000)] = []
+    marks: Annotated[list[Mark], Field(max_length=1000)] = []
 
 
 class PredictRequest(BaseModel):
