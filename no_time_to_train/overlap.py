@@ -106,6 +106,7 @@ def load_ahead(
                     future.set_result(load(key))
                 except BaseException as error:
                     future.set_exception(error)
+            del future  # with what was loaded
 
     def submit(count: int) -> None:
         for key in islice(rest, count):
