@@ -49,7 +49,8 @@ def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
         name = _image_name(task, path)
         sizes = [(region.get("original_height"), region.get("original_width")) for region in regions]
         canvas = folder.canvas(name, path, *next(filter(all, sizes), ()))
-        labels = {region.get("id"): label for region in regions if (label := _label(region["value"])) is not None}
+        labels = {region.get("id"): names[0] for region in regions if (names := _labels(region["value"]))}
+        folder.skipped["second label of a region"] += sum(len(_labels(region["value"])[1:]) for region in regions)
         read_region = partial(_read_region, canvas, labels)
         references += folder.read_shapes(path, regions, read_region, f"{canvas.image.name}: region")
     return references
@@ -60,7 +61,7 @@ def _read_region(canvas: Canvas, labels: dict[Any, str], region: dict[str, Any])
     value, label = region["value"], labels.get(region.get("id"))
     if label is None:
         return "without a class"
-    if _label(value) is None:
+    if not _labels(value):
         return None
     scale = np.array([canvas.width, canvas.height]) / 100
     if value.get("rle"):
@@ -104,9 +105,9 @@ def _minimal_regions(task: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in chain(*lists) if isinstance(one, dict) and "original_width" in one and "value" not in one]
 
 
-def _label(value: dict[str, Any]) -> str | None:
+def _labels(value: dict[str, Any]) -> list[str]:
     labels = next((names for key, names in value.items() if key.endswith("labels") and names), None)
-    return str(labels[0]) if isinstance(labels, list) else None
+    return list(map(str, labels)) if isinstance(labels, list) else []
 
 
 def _image_name(task: dict[str, Any], path: Path) -> str:
