@@ -181,8 +181,9 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
         slurm.auto_requeue = False
     where = ""
     if trainer.num_nodes == 1 and not getattr(first, "creates_processes_externally", True):
-        os.environ["MASTER_ADDR"] = "127.0.0.1"  # a script around this command may have set another one
-        os.environ.pop("MASTER_PORT", None)
+        os.environ["MASTER_ADDR"] = "127.0.0.1"  # a script around this command may have set these for others
+        for name in ("MASTER_PORT", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.pop(name, None)
     elif trainer.num_nodes > 1 and trainer.local_rank == 0:
         try:
             socket.getaddrinfo(first.main_address, None)  # torch would ask again and again, for half an hour

@@ -128,10 +128,11 @@ def test_a_run_on_several_machines_says_where_and_how_long_it_waits_for_the_othe
 
 
 def test_processes_of_one_machine_meet_there_whatever_address_a_script_has_set(monkeypatch: Patch) -> None:
-    with patch.dict(os.environ, MASTER_ADDR="nowhere.invalid", MASTER_PORT="1"):
+    with patch.dict(os.environ, MASTER_ADDR="nowhere.invalid", MASTER_PORT="1", GLOO_SOCKET_IFNAME="none0"):
         trainer = build_trainer(2, 1, "cpu")
         monkeypatch.setattr(trainer, "test", Mock())
         run_items(trainer, Mock())
+        assert "GLOO_SOCKET_IFNAME" not in os.environ
         place: Any = trainer.strategy
         assert place.cluster_environment.main_address == "127.0.0.1"
         assert place.cluster_environment.main_port > 1

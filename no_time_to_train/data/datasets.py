@@ -131,6 +131,8 @@ def check_images_exist(root: str | Path, coco: COCO, image_ids: Iterable[ImageId
     missing = [path for path in paths if not is_file(path)]
     if missing:
         more = f" (and {len(missing) - 1} more of {len(paths)})" if len(missing) > 1 else ""
+        if missing[0].exists():
+            raise UserError(f"image {missing[0]} is not a file{more}")
         raise UserError(f"image not found: {missing[0]}{more}; is the root folder right?")
 
 

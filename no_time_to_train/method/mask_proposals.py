@@ -132,11 +132,7 @@ class MaskProposer(nn.Module):
         return [(one, list(maps)) for one, maps in zip(embedding.split(1), finer, strict=True)]
 
     def decode(
-        self,
-        embedding: Tensor,
-        high_res_features: list[Tensor],
-        points: Tensor,
-        pred_iou_thresh: float | None = None,
+        self, embedding: Tensor, high_res_features: list[Tensor], points: Tensor, pred_iou_thresh: float | None = None
     ) -> Proposals:
         """Decode points, float [n, 2], (x, y) in pixels of the input, in batches that fit the device's memory.
 

@@ -344,7 +344,7 @@ class Actions:
 
     def write(self, view: View, formats: list[str]) -> list[Any]:
         """Export."""
-        state = self._to_export(formats)
+        state = self._to_export(formats := list(dict.fromkeys(formats)))
         summary = exported(self.workspace.export(self.out, formats))
         self.exported = state, f"<p>{html.escape(summary)}</p>"
         return [f"{self.exported[1]}<p>In <code>{html.escape(str(self.out.resolve()))}</code></p>"]

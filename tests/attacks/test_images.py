@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from no_time_to_train import Instances, UserError
-from no_time_to_train.data.coco import read_coco
+from no_time_to_train.data.coco import index_coco, read_coco
+from no_time_to_train.data.datasets import check_images_exist
 from no_time_to_train.data.images import as_mask, as_rgb, open_image, shown_size
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import find_references
@@ -75,6 +76,13 @@ def test_a_pipe_among_references_is_named(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match=Path(name).name):
         _ = [reference.read() for reference in find_references(tmp_path).references]
+
+
+def test_a_pipe_among_targets_is_not_called_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    coco = index_coco({"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []})
+    with pytest.raises(UserError, match=r"a\.png is not a file"):
+        check_images_exist(tmp_path, coco, [1])
 
 
 def test_a_link_to_an_image_is_read(tmp_path: Path) -> None:
