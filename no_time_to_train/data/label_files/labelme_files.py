@@ -17,8 +17,8 @@ class LabelMeFiles(LabelFiles):
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
         path = self.folder / f"{image.stem}.json"
-        is_shown = shown_size(image.path) == (image.height, image.width)
-        file = image.path if is_shown else self.place_image(image, f"{image.stem}{image.path.suffix}")
+        can_stay = str(image.path).isprintable() and shown_size(image.path) == (image.height, image.width)
+        file = image.path if can_stay else self.place_image(image, f"{image.stem}{image.path.suffix}")
         content: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},
