@@ -118,12 +118,13 @@ def test_a_name_goes_to_label_studio_and_back(name: str, photo: Photo, tmp_path:
     assert (reference.read_mask() == photo.mask).all()
 
 
-def test_a_photo_with_a_tab_in_its_name_goes_to_labelme_and_back(photo: Photo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["coco", "cvat", "label-studio", "labelme", "voc", "x-anylabeling", "yolo"])
+def test_a_photo_with_a_tab_in_its_name_goes_to_a_tool_and_back(form: str, photo: Photo, tmp_path: Path) -> None:
     class_folder(tmp_path / "refs", photo)
     for file in sorted((tmp_path / "refs").rglob("*.png")):
         file.rename(file.with_name("a\tb_mask.png" if file.name.endswith("_mask.png") else "a\tb.png"))
-    main(["convert", str(tmp_path / "refs"), "--to", "labelme", "--out", str(tmp_path / "out")])
-    (reference,) = find_references(tmp_path / "out/labelme").references
+    main(["convert", str(tmp_path / "refs"), "--to", form, "--out", str(tmp_path / "out")])
+    (reference,) = find_references(tmp_path / "out" / form).references
     assert (reference.read_mask() == photo.mask).all()
 
 

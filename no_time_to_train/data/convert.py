@@ -11,7 +11,7 @@ import numpy as np
 from no_time_to_train.data.coco import check_images, check_sections, index_coco, read_coco
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
-from no_time_to_train.data.names import unique_stems
+from no_time_to_train.data.names import clean_characters, unique_stems
 from no_time_to_train.data.reference_forms import FoundReferences, Reference, coco_json, find_references
 from no_time_to_train.data.reference_forms.reference import WHOLE
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
@@ -158,7 +158,7 @@ def size_of(image: Path, references: list[Reference]) -> tuple[int, int]:
 def image_names(images: list[Path]) -> dict[Path, str]:
     """The names of images: their paths relative to the folder that they have in common, never with ``..``."""
     common = os.path.commonpath([os.path.normpath(image.parent.absolute()) for image in images])
-    return {image: Path(os.path.relpath(image, common)).as_posix() for image in images}
+    return {image: clean_characters(Path(os.path.relpath(image, common)).as_posix()) for image in images}
 
 
 def categories_of(found: FoundReferences) -> list[Category]:

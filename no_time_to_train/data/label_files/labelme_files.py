@@ -17,7 +17,7 @@ class LabelMeFiles(LabelFiles):
 
     def add(self, image: LabeledImage, objects: Sequence[LabeledObject]) -> None:
         path = self.folder / f"{image.stem}.json"
-        can_stay = str(image.path).isprintable() and shown_size(image.path) == (image.height, image.width)
+        can_stay = image.path.name.isprintable() and shown_size(image.path) == (image.height, image.width)
         file = image.path if can_stay else self.place_image(image, f"{image.stem}{image.path.suffix}")
         content: dict[str, Any] = {
             "version": "5.5.0",
