@@ -306,12 +306,12 @@ def _picture(picture: Any, number: int) -> Tensor | None:
     if picture is None:
         return None
     if isinstance(picture, Tensor) and is_plain(picture) and picture.dtype == torch.uint8 and picture.dim() == 1:
-        header = bytes(picture[:26].tolist())
+        header, end = (bytes(part.tolist()) for part in (picture[:26], picture[-8:]))
         sides = [int.from_bytes(header[start : start + 4], "big") for start in (16, 20)]
-        if header.startswith(PNG) and header[24:] == b"\x08\x06" and max(sides) <= LONGEST_SIDE:
+        if header.startswith(PNG) and header[24:] == b"\x08\x06" and end[:4] == b"IEND" and max(sides) <= LONGEST_SIDE:
             return picture.clone()
     raise ValueError(
-        f"its picture {number} is not a PNG file with transparency of at most {LONGEST_SIDE} pixels a side"
+        f"its picture {number} is not a whole PNG file with transparency of at most {LONGEST_SIDE} pixels a side"
     )
 
 

@@ -56,9 +56,9 @@ def put(*place: Any) -> Change:
 
 
 def png(width: int, height: int, kind: int = 6) -> torch.Tensor:
-    """The beginning of a PNG file that states a size and a kind of pixels."""
+    """The beginning and the end of a PNG file that states a size and a kind of pixels."""
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    return torch.tensor(list(header + bytes([8, kind, 0, 0, 0]) + bytes(20)), dtype=torch.uint8)
+    return torch.tensor(list(header + bytes([8, kind, 0, 0, 0]) + bytes(20) + b"IEND" + bytes(4)), dtype=torch.uint8)
 
 
 def bomb() -> list[Any]:
@@ -91,6 +91,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "made_with with a tensor": (put("made_with", "encoder", torch.zeros(2)), "its made_with"),
     "a source too few": (lambda content: content["sources"].pop(), "3 sources"),
     "sources that are a dict": (put("sources", {0: None}), "sources"),
+    "a picture that is cut off": (put("crops", 0, png(8, 8)[:-9]), "picture 0"),
     "a picture of floats": (put("crops", 0, torch.zeros(99)), "picture 0"),
     "a picture that is no PNG file": (put("crops", 0, torch.zeros(99, dtype=torch.uint8)), "picture 0"),
     "a picture of 10 gigapixels": (put("crops", 0, png(100_000, 100_000)), "picture 0"),
