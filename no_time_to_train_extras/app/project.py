@@ -13,7 +13,7 @@ from threading import RLock
 from typing import Any, Literal, get_args
 
 from no_time_to_train.data.names import clean_class_name
-from no_time_to_train.data.rle import Rle, check_rle
+from no_time_to_train.data.rle import Rle, check_rle, mask_area
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import read_json, write_json
 from no_time_to_train.ranges import Fraction, check_number
@@ -225,6 +225,8 @@ def _annotation(content: Any) -> Annotation:
     """An annotation from JSON."""
     one = Annotation(**content)
     check_rle(one.mask)
+    if not mask_area(one.mask):
+        raise ValueError(f"annotation {one.id!r} marks no pixel")
     types = type(one.id), type(one.photo), type(one.content), type(one.reference)
     if types != (int, str, str, bool):
         raise ValueError(f"annotation {one.id!r} has a value of another type")
