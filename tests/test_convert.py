@@ -128,6 +128,19 @@ def test_a_photo_with_a_tab_in_its_name_goes_to_a_tool_and_back(form: str, photo
     assert (reference.read_mask() == photo.mask).all()
 
 
+@pytest.mark.parametrize("form", ["coco", "cvat"])
+def test_photos_whose_names_become_equal_stay_two(form: str, photo: Photo, tmp_path: Path) -> None:
+    for stem in ("a\tb", "a%09b"):
+        class_folder(tmp_path / stem, photo)
+        for file in sorted((tmp_path / stem).rglob("*.png")):
+            name = f"{stem}_mask.png" if file.name.endswith("_mask.png") else f"{stem}.png"
+            (tmp_path / "refs" / "boat").mkdir(parents=True, exist_ok=True)
+            file.rename(tmp_path / "refs" / "boat" / name)
+    main(["convert", str(tmp_path / "refs"), "--to", form, "--out", str(tmp_path / "out")])
+    references = find_references(tmp_path / "out" / form).references
+    assert len({reference.image for reference in references}) == 2
+
+
 @pytest.mark.parametrize("form", ["coco", "cvat", "label-studio", "labelme", "voc", "yolo"])
 def test_an_image_without_objects_is_written_as_well(form: str, photo: Photo, tmp_path: Path) -> None:
     """Training needs images of the background."""

@@ -11,7 +11,7 @@ import numpy as np
 from no_time_to_train.data.coco import check_images, check_sections, index_coco, read_coco
 from no_time_to_train.data.images import shown_size
 from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObject
-from no_time_to_train.data.names import clean_characters, unique_stems
+from no_time_to_train.data.names import clean_characters, unique_names, unique_stems
 from no_time_to_train.data.reference_forms import FoundReferences, Reference, coco_json, find_references
 from no_time_to_train.data.reference_forms.reference import WHOLE
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
@@ -34,8 +34,7 @@ def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundR
     files = FORMATS[form](folder, categories_of(found), link)
     images = by_image(found) | {path: [] for path in found.empty}
     names = image_names(list(images))
-    stems = unique_stems(list(names.values()))
-    for number, (path, stem) in enumerate(zip(images, stems, strict=True), start=1):
+    for number, (path, stem) in enumerate(zip(images, unique_stems(list(names.values())), strict=True), start=1):
         height, width = size_of(path, images[path])
         objects = list(labeled_objects(images[path], height, width))
         files.add(LabeledImage(names[path], stem, path, number, height, width), objects)
@@ -158,7 +157,8 @@ def size_of(image: Path, references: list[Reference]) -> tuple[int, int]:
 def image_names(images: list[Path]) -> dict[Path, str]:
     """The names of images: their paths relative to the folder that they have in common, never with ``..``."""
     common = os.path.commonpath([os.path.normpath(image.parent.absolute()) for image in images])
-    return {image: clean_characters(Path(os.path.relpath(image, common)).as_posix()) for image in images}
+    names = [clean_characters(Path(os.path.relpath(image, common)).as_posix()) for image in images]
+    return dict(zip(images, unique_names(names), strict=True))
 
 
 def categories_of(found: FoundReferences) -> list[Category]:
