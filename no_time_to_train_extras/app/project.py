@@ -133,7 +133,7 @@ class Project:
 
     @property
     def photos(self) -> set[str]:
-        """The names of all photos about which any step said something."""
+        """The names that annotations of any step, also an undone one, give their photos."""
         return {one.photo for step in self._steps for one in step.add}
 
     def ever_had(self, annotation: Annotation) -> bool:

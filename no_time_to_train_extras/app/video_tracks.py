@@ -153,11 +153,13 @@ class Tracking:
         try:
             if video.changed:
                 raise UserError(video.changed)
-            known = json.dumps([depends_on(segmenter), dict(lowest), every, asdict(tracker_settings())])
+            settings = tracker_settings()
+            known = json.dumps([depends_on(segmenter), dict(lowest), every, asdict(settings)])
             place = self._place(video)
             folder = place.with_name(f"{place.name}-{hashlib.sha256(known.encode()).hexdigest()[:8]}")
             if not is_finished(folder):
-                self._run = TrackRun(segmenter, Frames(str(video.path), every), lowest, formats=ALSO)
+                frames = Frames(str(video.path), every)
+                self._run = TrackRun(segmenter, frames, lowest, formats=ALSO, settings=settings)
                 self._run.write(folder)
             self._found[video.stem] = Tracks(folder)
             for other in set(folder.parent.glob(f"{place.name}-*")) - {folder}:
