@@ -94,6 +94,8 @@ class LastingOutput(FileIO):
                 os.dup2(opened, descriptor)
         else:
             stream.flush()
+            if os.name != "nt":
+                os.set_blocking(descriptor, True)  # a slow reader of a pipe loses nothing
         output = cls(descriptor, "w", closefd=False)
         encoding = stream.encoding if stream is not None else "utf-8"
         new = TextIOWrapper(BufferedWriter(output), encoding, "backslashreplace", line_buffering=True)

@@ -19,7 +19,6 @@ from no_time_to_train.data.coco import read_coco
 from no_time_to_train.demo.run_demo import annotation_files, write_inputs
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.mask_proposals import MaskProposer
-from no_time_to_train.pipeline.explain_image import explain_image
 from no_time_to_train_extras.missed_objects.explain import REASONS
 from no_time_to_train_extras.missed_objects.explain_run import Rerun
 from tests.conftest import Capture, Patch, Refusal, nano_segmenter
@@ -153,8 +152,6 @@ def test_python_explains_the_objects_of_one_image(tmp_path: Path) -> None:
     found, missed = segmenter.explain(scene.image, [("thing", scene.masks[largest]), ("thing", nothing)])
     assert found is None
     assert (missed.reason, missed.best_iou < 0.5) == ("never_proposed", True)
-    with pytest.warns(DeprecationWarning, match="ReferenceSegmenter.explain"):
-        assert explain_image(segmenter, scene.image, [("thing", scene.masks[largest])]) == [None]
     with pytest.raises(UserError, match="did you mean 'thing'"):
         segmenter.explain(scene.image, [("thingy", scene.masks[largest])])
 

@@ -185,6 +185,8 @@ def test_python_takes_boxes_functions_and_several_sources(photo: Photo) -> None:
     assert (boxed[0].mask & photo.mask).sum() > 0.8 * photo.mask.sum()
     with pytest.raises(UserError, match="outside the image"):
         segmenter.propose(photo.path, boxes=[[5000, 0, 6000, 9]])
+    with pytest.raises(UserError, match="give boxes"):
+        segmenter.propose(photo.path, scores=[0.5])
 
 
 def test_segment_reads_proposals_by_file_name_and_says_where_instances_are_from(photo: Photo, tmp_path: Path) -> None:

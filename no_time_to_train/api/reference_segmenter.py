@@ -611,6 +611,8 @@ class ReferenceSegmenter:
         if self.segmenter.settings.prompts == "guided":
             self._require_memory()
         path = Path(image) if isinstance(image, str | Path) else None
+        if scores is not None and boxes is None:
+            raise UserError("scores are those of boxes: give boxes, too")
         if boxes is not None:
             return pixels, path, [as_given(boxes, scores, *pixels.shape[:2])]
         return pixels, path, given_in(self.sources, pixels, name or (path.as_posix() if path else ""), image_id)

@@ -223,7 +223,7 @@ def check_memories(paths: Iterable[Path]) -> None:
         if not path.is_file():
             raise UserError(f"memory not found: {path} is no file; fill_memory and segment --save-memory write one")
         if not is_zipfile(path):
-            raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank")
+            raise UserError(f"memory {path} cannot be read: it is truncated, not a memory bank, or on a bad disk")
 
 
 def check_proposals(proposals: Sequence[str], tiles: int = 1) -> None:

@@ -244,7 +244,7 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
         ) from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise_if_memory(error, path)
-        unknown = f"it is broken, or none of {', '.join(_formats())}"
+        unknown = f"it is broken, or of no kind that is read of {', '.join(_formats())}"
         reason = unknown if isinstance(error, UnidentifiedImageError) else error
         raise UserError(describe_unreadable([Path(path)]) or f"image {path} cannot be read: {reason}") from error
 

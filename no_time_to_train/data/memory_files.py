@@ -70,7 +70,8 @@ def load_memory(path: str | Path) -> MemoryBank:
         content = load_pickle(path, check_pickle)
     except Exception as error:  # unpickling a file that is not a checkpoint can raise anything
         raise_if_memory(error, path)
-        raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank") from error
+        reason = "it is truncated, not a memory bank, or on a bad disk"
+        raise UserError(f"memory {path} cannot be read: {reason}") from error
     file_format = content.pop("format", None) if isinstance(content, dict) else None
     if file_format not in (FORMAT, FORMAT_1):
         raise UserError(f"{path} is not a memory bank of this version ({FORMAT!r})")

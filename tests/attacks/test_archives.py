@@ -88,6 +88,12 @@ def test_full_disk_is_noticed_before_unpacking(tmp_path: Path, monkeypatch: Patc
     assert files_in(tmp_path / "out") == set()
 
 
+def test_archive_without_the_needed_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(tar_of({"other/a.txt": b"1234"}))
+    with pytest.raises(UserError, match=r"x\.tar has other/a\.txt, and none of the files that are needed"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", lambda name: name.startswith("set/"))
+
+
 FILES = {f"set/{number}.txt": random.Random(number).randbytes(99) * 3 for number in range(3)}
 
 

@@ -30,7 +30,9 @@ def test_a_photo_of_another_format_is_refused_before_its_decoder_runs(kind: str,
     mode = {"BLP": "P", "MSP": "1", "XBM": "1"}.get(kind, "RGB")
     Image.fromarray(PIXELS).convert(mode).save(tmp_path / "photo.jpg", kind)
     for read in (open_image, shown_size):
-        with pytest.raises(UserError, match=r"image .*photo\.jpg cannot be read: it is broken, or none of JPEG, PNG"):
+        with pytest.raises(
+            UserError, match=r"image .*photo\.jpg cannot be read: it is broken, or of no kind that is read of JPEG, PNG"
+        ):
             read(tmp_path / "photo.jpg")
 
 

@@ -248,6 +248,17 @@ def test_a_command_outlives_its_output(redirected: str, bank: MemoryBank, tmp_pa
     assert (tmp_path / "b.memory").stat().st_size > 0
 
 
+def test_a_pipe_that_is_not_blocking_gets_all_that_is_printed() -> None:
+    code = "from no_time_to_train.cli import LastingOutput; LastingOutput.replace('stdout'); print('x' * 10**6)"
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE) as process:
+        os.close(write)
+        with os.fdopen(read, "rb", 4096) as reader:  # much smaller than what is printed
+            assert len(reader.read()) == 10**6 + 1
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("words", ["memory show --help", "test --config custom_sam2l --print_config"])
 def test_what_a_command_only_prints_is_missed_where_it_cannot_be_printed(words: str, program: str) -> None:
     ended = subprocess.run(["bash", "-c", f"{program} {words} >/dev/full"], capture_output=True, text=True)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from no_time_to_train.benchmarks.prepare.steps import PrepareOptions, Problem, Step
-from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.errors import UserError, first_of, one_line
 from no_time_to_train.files import read_json
 from no_time_to_train.networks.download import fetch_file
 
@@ -107,7 +107,11 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
     right size are skipped, so that an interrupted run resumes; with another size, they are a user's, and refused.
     """
     with open_archive(archive, folder) as members:
-        chosen = [member for member in members if wanted(member.name) and not _is_unpacked(member, folder)]
+        needed = [member for member in members if wanted(member.name)]
+        if not needed:
+            held = first_of([member.name for member in members]) or "no files"
+            raise UserError(f"archive {archive} has {held}, and none of the files that are needed")
+        chosen = [member for member in needed if not _is_unpacked(member, folder)]
         if changed := next((path for member in chosen if (path := folder / member.name).exists()), None):
             raise UserError(f"{changed} is not the one in {archive}: move or delete it, and run the same command again")
         total = sum(member.size for member in chosen)

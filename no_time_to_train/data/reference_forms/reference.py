@@ -1,6 +1,5 @@
 """A reference, as every form gives it."""
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -59,12 +58,6 @@ class Reference:
     def is_cut_out(self) -> bool:
         """Whether the mask is the transparency of the image itself, so that nothing is known around the object."""
         return isinstance(self.mask, Path) and self.mask == self.image
-
-    @property
-    def is_plain(self) -> bool:
-        """The old name of :attr:`is_unmarked`."""
-        warnings.warn("Reference.is_plain is called is_unmarked now", DeprecationWarning, stacklevel=2)
-        return self.is_unmarked
 
     def check_size(self) -> None:
         """Check by the files' headers, without reading pixels, that the mask, the box and the points fit the image."""
