@@ -148,7 +148,10 @@ def _read_datumaro_shape(
     if kind == "polygon":
         return canvas.polygon(label, points)
     if kind == "mask":
-        return canvas.mask(label, decode_mask(entry["rle"]))
+        if (mask := decode_mask(entry["rle"])).shape != canvas.size:
+            sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels, its image {canvas.width}x{canvas.height}"
+            raise ValueError(f"its mask has {sizes}")
+        return canvas.mask(label, mask)
     if kind == "ellipse":
         x1, y1, x2, y2 = points
         return canvas.ellipse(label, (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2)
