@@ -19,6 +19,7 @@ from no_time_to_train import ReferenceSegmenter, UserError
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.demo.scenes import NOVEL_CLASSES
 from no_time_to_train.files import journal_folder
+from no_time_to_train_extras.app.exports import export
 from no_time_to_train_extras.app.photos import Thumbnails, find_photos
 from no_time_to_train_extras.app.video_frames import NEAR, Video
 from no_time_to_train_extras.app.video_view import scene_video
@@ -133,7 +134,7 @@ def test_what_is_said_about_a_frame_is_there_after_a_start_with_a_renamed_video_
     assert [item.confirmed for item in again.items("renamed/000005.jpg")] == [True]
     assert again.is_reviewed("renamed/000002.jpg")
     settle(again)
-    again.export(tmp_path / "results")
+    export(again, tmp_path / "results")
     images = json.loads((tmp_path / "results" / "images.json").read_text())["images"]
     (shown,) = (one for one in images if one["file_name"] == "renamed/000005.jpg")
     assert (shown["video"], shown["seconds"]) == ("renamed.avi", 0.5)

@@ -43,6 +43,7 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks import build
 from no_time_to_train.networks.registry import CHECKPOINTS, default_checkpoint
 from no_time_to_train.pipeline.proposal_cache import hash_networks, proposals_depend_on
+from no_time_to_train_extras.app.exports import export
 from no_time_to_train_extras.app.photos import find_photos
 from no_time_to_train_extras.app.workspace import Workspace
 from no_time_to_train_extras.label_studio_backend.labeling_config import LabelingConfig
@@ -296,7 +297,7 @@ def app(_: str) -> None:
             workspace.search.state.wait_for(lambda: workspace.search.problem or workspace.search.is_settled(), 60)
             if workspace.search.problem:
                 raise UserError(workspace.search.problem)
-        workspace.export(out / "export", ["yolo"])
+        export(workspace, out / "export", ["yolo"])
     except (UserError, OSError) as error:  # which its page shows in one line
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -32,6 +32,7 @@ import gradio as gr
 
 from no_time_to_train_extras.app import guarded_app
 from no_time_to_train_extras.app.actions import Actions
+from no_time_to_train_extras.app.exports import Exports, export
 from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf
 from no_time_to_train_extras.app.page_service import PageService
 from no_time_to_train_extras.app.photos import Pictures, Thumbnails, find_photos
@@ -90,7 +91,7 @@ def annotations(workspace: Workspace, references: list[Reference]) -> list[Annot
 def actions_of(workspace: Workspace, folder: Path) -> Actions:
     """What the page calls; its files are in a folder."""
     lists = Lists(workspace, Thumbnails(folder / "thumbnails", workspace.photos))
-    return Actions(workspace, lists, folder, folder / "uploads")
+    return Actions(workspace, lists, Exports(workspace, folder), folder / "uploads")
 
 
 def event(number: int, name: str, *values: object) -> Mock:
@@ -346,7 +347,7 @@ def test_a_photo_that_is_damaged_after_the_search_is_left_out_of_the_export_by_n
         bad.write_bytes(content[: len(content) // 2])
     elif damage == "smaller":
         Image.new("RGB", (90, 70)).save(bad)
-    summary = found.export(own.parent / "results")
+    summary = export(found, own.parent / "results")
     assert summary.images == PHOTOS - 1
     assert len(summary.skipped) == 1
     assert bad.name in summary.skipped[0]
@@ -362,7 +363,7 @@ def test_a_photo_that_is_replaced_is_searched_again_and_shows_no_annotation_of_t
         found.search.read(changed.name)
     settle(found)
     assert not any(item.confirmed for item in found.items(changed.name))
-    assert found.export(own.parent / "results").images == PHOTOS
+    assert export(found, own.parent / "results").images == PHOTOS
 
 
 def test_an_export_right_after_a_step_has_its_results_and_names_photos_that_were_not_searched(
@@ -373,10 +374,10 @@ def test_an_export_right_after_a_step_has_its_results_and_names_photos_that_were
     workspace.search.run(False)  # as where it is still at other photos
     workspace.confirm(annotations[1:], SOURCE)
     new = workspace.search.add(shutil.copy(folder / "images/000001.png", tmp_path / "new.png"), "new.png")
-    assert workspace.export(tmp_path / "now").skipped == [f"{new}: not searched yet"]
+    assert export(workspace, tmp_path / "now").skipped == [f"{new}: not searched yet"]
     workspace.search.run(True)
     settle(workspace)
-    workspace.export(tmp_path / "later")
+    export(workspace, tmp_path / "later")
     now, later = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("now", "later"))
     assert now == [record for record in later if record["image_id"] <= PHOTOS]  # the new photo is the last one
 
@@ -421,7 +422,7 @@ def test_annotations_follow_the_content_of_a_photo_to_its_name_at_the_next_start
     lost = start([before.parent, own], out)
     assert lost.classes == []
     with pytest.raises(UserError, match=f"1 annotation not shown: {shown.photo} is not here, or has changed"):
-        lost.export(tmp_path / "results")
+        export(lost, tmp_path / "results")
     (tmp_path / "away.png").rename(own / "back.png")
     back = start([before.parent, own], out)
     assert [item.confirmed for item in back.items("back.png")] == [True]
@@ -451,9 +452,32 @@ def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, tmp
         annotations.append(Annotation(0, name, "tile", encode_mask(mask), reference=not annotations))
     workspace.confirm(annotations, SOURCE)
     settle(workspace)
-    workspace.export(tmp_path / "results", list(FORMATS))
+    export(workspace, tmp_path / "results", list(FORMATS))
     with Image.open(tmp_path / "results" / "masks" / f"{Path(name).stem}.png") as masks:
         assert len(np.unique(masks)) > 256
+
+
+def test_what_is_downloaded_has_the_formats_that_were_asked_for_whoever_exported_last(
+    workspace: Workspace, annotations: list[Annotation], tmp_path: Path
+) -> None:
+    exports = Exports(workspace, tmp_path / "results")
+    workspace.confirm(annotations, SOURCE)
+    settle(workspace)
+    exports.update(["yolo"])
+    exports.write(["voc"])  # as a program does by the endpoint
+    exports.update(["yolo"])
+    assert (tmp_path / "results/yolo").is_dir()
+    assert not (tmp_path / "results/voc").exists()
+
+
+def test_exports_at_once_wait_for_each_other(
+    workspace: Workspace, annotations: list[Annotation], tmp_path: Path
+) -> None:
+    exports = Exports(workspace, tmp_path / "results")
+    workspace.confirm(annotations, SOURCE)
+    settle(workspace)
+    with ThreadPoolExecutor(2) as pool:
+        assert [one.images for one in pool.map(exports.write, [["yolo"], ["voc"]])] == [PHOTOS, PHOTOS]
 
 
 def test_an_export_that_was_killed_can_be_repeated(
@@ -465,8 +489,8 @@ def test_an_export_that_was_killed_can_be_repeated(
         patch.setattr(OutputFolder, "finish", Mock(side_effect=KeyboardInterrupt))
         patch.setattr("shutil.rmtree", Mock())  # a process that is killed removes nothing
         with pytest.raises(KeyboardInterrupt):
-            workspace.export(tmp_path / "results")
-    assert workspace.export(tmp_path / "results").images == PHOTOS
+            export(workspace, tmp_path / "results")
+    assert export(workspace, tmp_path / "results").images == PHOTOS
 
 
 def test_photos_of_one_name_that_are_added_at_once_are_all_kept_and_replace_no_other(
@@ -509,10 +533,10 @@ def test_a_color_that_was_chosen_is_that_of_the_export_and_stays_where_this_is_f
         pictures = [read_rgb(path).astype(int) for path in (out / "overlays").rglob("*.jpg")]
         return of_class[first], sum(int((abs(one - (255, 0, 255)).max(axis=2) < 40).sum()) for one in pictures)
 
-    workspace.export(out)
+    export(workspace, out)
     usual, before = colors()
     workspace.set_color(first, "#ff00ff")
-    workspace.export(out)
+    export(workspace, out)
     exported = colors()
     assert usual != exported[0] == "#ff00ff"
     assert exported[1] > before + 100

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from no_time_to_train.data.prompts import check_box, check_label, check_point
 from no_time_to_train.data.rle import decode_mask, mask_area
 from no_time_to_train.errors import UserError, one_line, plural
-from no_time_to_train.pipeline.replace_folder import is_finished
 from no_time_to_train.pipeline.summary import Summary
 from no_time_to_train.ranges import Positive, check_number
+from no_time_to_train_extras.app.exports import Exports
 from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf, address
 from no_time_to_train_extras.app.photos import UPLOADS, store_upload
 from no_time_to_train_extras.app.video_frames import Video
@@ -39,14 +39,13 @@ MOST_NAMED = 10
 class Actions:
     """The functions behind the page. Each takes what the browser shows, and returns components."""
 
-    def __init__(self, workspace: Workspace, lists: Lists, out: Path, uploads: Path) -> None:
-        self.workspace, self.lists, self.out, self.uploads = workspace, lists, out, uploads
+    def __init__(self, workspace: Workspace, lists: Lists, exports: Exports, uploads: Path) -> None:
+        self.workspace, self.lists, self.exports, self.uploads = workspace, lists, exports, uploads
         acts = (
             self.open, self.step, self.click, self.box, self.draw, self.bend, self.choose, self.outline, self.touch,
             self.save, self.cancel, self.judge, self.undo, self.redo, self.review, self.rename_class, self.reference,
             self.color_class, self.forget, self.frame, self.track, self.stop_tracking, self.pack_tracks,
         )  # fmt: skip
-        self.exported: tuple[tuple[Any, ...], str] = (), ""
         self.acts: dict[str, Callable[..., View]] = {function.__name__: function for function in acts}
 
     # What the page shows.
@@ -344,25 +343,19 @@ class Actions:
 
     def write(self, view: View, formats: list[str]) -> list[Any]:
         """Export."""
-        state = self._to_export(formats := list(dict.fromkeys(formats)))
-        summary = exported(self.workspace.export(self.out, formats))
-        self.exported = state, f"<p>{html.escape(summary)}</p>"
-        return [f"{self.exported[1]}<p>In <code>{html.escape(str(self.out.resolve()))}</code></p>"]
+        summary = html.escape(exported(self.exports.write(formats)))
+        return [f"<p>{summary}</p><p>In <code>{html.escape(str(self.exports.out.resolve()))}</code></p>"]
 
     def pack(self, view: View, formats: list[str]) -> list[Any]:
         """Make a ZIP file of the export, and a link that the page follows; the file is removed after a minute.
 
         What has changed since the last export is exported before.
         """
-        if self.exported[0] != self._to_export(formats) or not is_finished(self.out):
-            self.write(view, formats)
-        archive = html.escape(packed(self.out, "results"))
-        return [f"{self.exported[1]}<p><a href='{archive}' download>results.zip</a> (for a minute)</p>"]
-
-    def _to_export(self, formats: list[str]) -> tuple[Any, ...]:
-        """Differs wherever an export differs."""
-        workspace = self.workspace
-        return workspace.project.version, workspace.search.changes, workspace.number_of_automatic, *formats
+        with self.exports.lock:
+            self.exports.update(formats)
+            archive = html.escape(packed(self.exports.out, "results"))
+            summary = html.escape(exported(self.exports.summary))
+        return [f"<p>{summary}</p><p><a href='{archive}' download>results.zip</a> (for a minute)</p>"]
 
 
 def enclosed(line: list[list[float]], size: tuple[int, ...]) -> NDArray[np.bool_]:

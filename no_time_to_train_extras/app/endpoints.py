@@ -22,6 +22,7 @@ from no_time_to_train.data.rle import encode_mask
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train.files import real_path
 from no_time_to_train_extras.app.actions import VERDICTS, exported
+from no_time_to_train_extras.app.exports import Exports
 from no_time_to_train_extras.app.workspace import Workspace
 from no_time_to_train_extras.server.request_parts import LONGEST
 
@@ -40,11 +41,10 @@ class Endpoints:
 
     Args:
         workspace: The photos.
-        out: The folder of exports.
     """
 
-    def __init__(self, workspace: Workspace, out: Path) -> None:
-        self.workspace, self.out = workspace, out
+    def __init__(self, workspace: Workspace, exports: Exports) -> None:
+        self.workspace, self.exports = workspace, exports
         functions = (self.segment, self.photos, self.objects, self.show, self.judge, self.undo, self.redo, self.export)
         self.functions: dict[str, Callable[..., Any]] = {function.__name__: function for function in functions}
 
@@ -160,7 +160,7 @@ class Endpoints:
         """Write all results, as the button Export does, and return what was written."""
         if unknown := set(formats or ()) - set(FORMATS):
             raise UserError(f"formats {', '.join(sorted(unknown))} are none of {', '.join(FORMATS)}")
-        return exported(self.workspace.export(self.out, formats or ()))
+        return exported(self.exports.write(formats or ()))
 
 
 class Blocks(gr.Blocks):

@@ -16,6 +16,7 @@ from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.errors import UserError, one_line
 from no_time_to_train_extras.app.actions import Actions, guarded
 from no_time_to_train_extras.app.endpoints import Blocks, Endpoints
+from no_time_to_train_extras.app.exports import Exports
 from no_time_to_train_extras.app.guarded_app import API, THUMBNAILS, GuardedApp
 from no_time_to_train_extras.app.lists import ORDERS, ClassThreshold, Lists, Shelf
 from no_time_to_train_extras.app.photos import UPLOADS, Thumbnails
@@ -45,10 +46,11 @@ class Page:
     """Builds the page."""
 
     def __init__(self, workspace: Workspace, out: Path, folder: Path) -> None:
-        self.workspace, self.out = workspace, out
-        self.endpoints = Endpoints(workspace, out)
+        self.workspace = workspace
+        exports = Exports(workspace, out)
+        self.endpoints = Endpoints(workspace, exports)
         lists = Lists(workspace, Thumbnails(Path(get_upload_folder()) / THUMBNAILS, workspace.photos))
-        self.actions = Actions(workspace, lists, out, folder / UPLOADS)
+        self.actions = Actions(workspace, lists, exports, folder / UPLOADS)
 
     def build(self) -> Blocks:
         """The page, to be launched."""

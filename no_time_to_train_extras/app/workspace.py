@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,21 +15,18 @@ from numpy.typing import NDArray
 
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area, mask_box
+from no_time_to_train.data.rle import Rle, decode_mask, encode_mask, mask_area
 from no_time_to_train.data.targets import TargetImage
 from no_time_to_train.errors import UserError, first_of, plural
 from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
-from no_time_to_train.pipeline.output_folder import OutputFolder
-from no_time_to_train.pipeline.replace_folder import new_output
-from no_time_to_train.pipeline.run_record import record_stage
-from no_time_to_train.pipeline.summary import Summary, Thresholds
+from no_time_to_train.pipeline.summary import Thresholds
 from no_time_to_train_extras.app.corrections import Item, correct, doubt, same_object
 from no_time_to_train_extras.app.photos import OpenPhotos
 from no_time_to_train_extras.app.project import Annotation, Project, Step, check_color
 from no_time_to_train_extras.app.references import AnnotatedReferences, AutomaticThresholds, place
-from no_time_to_train_extras.app.search import Photos, Search, named, photo_of
+from no_time_to_train_extras.app.search import Photos, Search, photo_of
 from no_time_to_train_extras.app.video_frames import Video, Videos
 from no_time_to_train_extras.app.video_tracks import Tracking
 
@@ -325,47 +321,6 @@ class Workspace:
             self.project.do(Step(name, added, [*remove, *same]))
             self.learn()  # before another step: the memory and the annotations go together
 
-    def export(self, out: Path, formats: Sequence[str] = ()) -> Summary:
-        """Write the objects of all photos that were searched as a folder of ``segment``; return what was written.
-
-        An object that a person confirmed has the score 1 and ``"confirmed": true`` in the COCO results.
-        """
-        summary, waiting = Summary(), []
-        self.search.catch_up()  # most of it here, where nobody who does a step has to wait
-        with self.project.lock:  # classes, thresholds and objects go together
-            self.search.catch_up()
-            memory, thresholds = self.segmenter.memory, self.thresholds
-            if memory is None:
-                raise UserError(self.absent() or "there is nothing to export yet: show an object first")
-            ids = {category.name: category.id for category in memory.categories}
-            colors = {label: color for label, color in self.project.colors.items() if label in ids}
-            found = []
-            for name, photo in sorted(self.photos.items()):
-                known = [item for item in photo.found if item.label in ids]
-                if photo.problem:
-                    summary.skipped.append(photo.problem)
-                elif photo.memory == self.search.memory:
-                    found.append((photo.target, correct(known, self.said(name), Thresholds(0))))
-                else:
-                    waiting.append(f"{name}: not searched yet")
-        if not found:
-            raise UserError("; ".join(summary.skipped[:1]) or "no photo was searched yet: wait for the first one")
-        summary.skipped += waiting
-        with new_output(out, overwrite=True) as folder, record_stage(folder, "app", {}):
-            output = OutputFolder(folder, memory, thresholds, formats, (), out, summary, colors=colors)
-            for target, items in found:
-                try:
-                    pixels = self.search.read(target.name)
-                    records = [_record(item, ids, pixels.shape[:2]) for item in items]
-                except UserError as error:  # it fails alone
-                    summary.skipped.append(named(target.name, error))
-                    continue
-                output.add(target, pixels, records)
-            if not summary.images:
-                raise UserError(f"no photo can be exported: {summary.skipped[0]}")
-            output.finish()
-        return summary
-
     def learn(self) -> None:
         """Make the memory from what was loaded and from the annotations, and classify all photos again."""
         with self.project.lock:
@@ -404,16 +359,6 @@ class Workspace:
         annotations = self.said(name)
         same = same_object([one.mask for one in annotations], [mask])
         return [one.id for one, hit in zip(annotations, same.any(axis=1), strict=True) if hit]
-
-
-def _record(item: Item, ids: Mapping[str, int], size: tuple[int, ...]) -> dict[str, Any]:
-    """The COCO result record of an object in a photo of this height and width."""
-    if tuple(item.mask["size"]) != size or item.label not in ids:
-        raise UserError(f"an object of class {item.label} has a mask of another size, or no reference: remove it")
-    x, y, width, height = map(int, mask_box(item.mask))
-    confirmed = {"confirmed": True} if item.confirmed else {}
-    box = [x, y, width - 1, height - 1]
-    return {"category_id": ids[item.label], "bbox": box, "score": item.score, "segmentation": item.mask, **confirmed}
 
 
 def same_memory(bank: MemoryBank | None, other: MemoryBank | None) -> bool:
