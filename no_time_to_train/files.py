@@ -147,6 +147,7 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno != errno.EINVAL:  # some network disks cannot do it
+            error.filename = str(folder)
             raise
     finally:
         os.close(descriptor)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
-from no_time_to_train.errors import UserError, memory_problem
+from no_time_to_train.errors import UserError, first_of, memory_problem
 from no_time_to_train.overlap import Worker, load_ahead
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.processes import PERIOD, join_run, watch
@@ -102,7 +102,7 @@ def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Traine
         raise UserError(f"--device {device} is one device: name the kind alone, such as cuda, with --devices")
     quiet_lightning()
     join_run()
-    try:
+    with refused_trainers(f"--devices {devices}"):
         trainer = pl.Trainer(
             accelerator={None: "auto", "cuda": "gpu"}.get(device, device or "auto"),
             strategy="ddp",
@@ -113,8 +113,6 @@ def build_trainer(devices: int, num_nodes: int, device: str | None) -> pl.Traine
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"--devices {devices}: {refusal_of(error)}") from error
     if not trainer.is_global_zero:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as the process
     return trainer
@@ -209,11 +207,20 @@ def run_items(trainer: pl.Trainer, module: ItemsModule) -> None:
         raise KeyboardInterrupt("SIGTERM")
 
 
-def refusal_of(error: Exception) -> str:
-    """Why Lightning refuses a trainer, in one line."""
-    text = " ".join(str(error).split())
-    has_none = "backend found" in text or "can not run on your system" in text
-    return "this machine has no such device, or torch does not see it: choose cpu" if has_none else text
+@contextmanager
+def refused_trainers(option: str) -> Iterator[None]:
+    """Say in one line why Lightning refuses a trainer."""
+    try:
+        yield
+    except (MisconfigurationException, LookupError, OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        cluster = sorted(name for name in os.environ if name.startswith(("SLURM_", "LSB_", "JSM_", "TORCHELASTIC_")))
+        if cluster and (isinstance(error, LookupError | OSError) or "invalid literal" in text):
+            why = f"{error!r}; unset {first_of(cluster)}, or set all that this cluster's jobs have"
+            raise UserError(f"the environment's variables of a cluster do not go together: {why}") from error
+        if "backend found" in text or "can not run on your system" in text:
+            text = "this machine has no such device, or torch does not see it: choose cpu"
+        raise UserError(f"{option}: {text}") from error
 
 
 def quiet_lightning() -> None:

@@ -17,7 +17,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import DUMPER, parse_yaml, read_yaml
-from no_time_to_train.lightning_items import quiet_lightning, reason_of, refusal_of, run_items
+from no_time_to_train.lightning_items import quiet_lightning, reason_of, refused_trainers, run_items
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
 from no_time_to_train.pipeline.processes import join_run
 from no_time_to_train.pipeline.run_record import record_refused, record_stage
@@ -118,10 +118,8 @@ class StageCLI(LightningCLI):
         for name in ("devices", "num_nodes"):
             if re.fullmatch(r"\d{4,}", str(options[name])):  # Lightning would make a list of them, or wait for them
                 raise UserError(f"--trainer.{name} {options[name]} is more than 999")
-        try:
+        with refused_trainers("--trainer"):
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-            raise UserError(f"--trainer: {refusal_of(error)}") from error
         if getattr(trainer.strategy.launcher, "_start_method", None) == "spawn":
             raise UserError(f"--trainer.strategy {options.strategy} is not supported: choose ddp")
         places = [trainer.default_root_dir, *(one.save_dir for one in trainer.loggers)]

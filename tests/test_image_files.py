@@ -1,6 +1,7 @@
 """``as_rgb`` and ``as_mask`` on the files of cameras, microscopes and drawing programs."""
 
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,39 @@ def test_a_16_bit_tiff_in_which_white_is_0_is_not_shown_as_its_negative(tmp_path
     (tmp_path / "xray.tif").write_bytes(content.replace(photometric + b"\1", photometric + b"\0"))
     shown = as_rgb(tmp_path / "xray.tif")
     assert (shown[0, 0].max(), shown[-1, -1].max()) == (255, 0)
+
+
+def tiff_of(values: NDArray[Any], order: str, white: int = 1) -> bytes:
+    """A TIFF file of gray values [H, W], deflated, with bytes in an order, "<" or ">"."""
+    pixels = zlib.compress(values.astype(values.dtype.newbyteorder(order)).tobytes())
+    height, width = values.shape
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    places = {256: width, 257: height, 258: 8 * values.itemsize, 259: 8, 262: white, 273: 8, 277: 1, 278: height}
+    tags = {**places, 279: len(pixels), 339: kind}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    begin = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + len(pixels))
+    return begin + pixels + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", ["u2", "u4", "i2", "i4", "f4"])
+def test_gray_values_of_any_type_in_a_tiff_are_stretched_from_the_lowest_to_the_highest(
+    kind: str, order: str, tmp_path: Path
+) -> None:
+    gray = np.arange(240, dtype=np.uint8).reshape(12, 20)
+    low, high = (0, 1) if kind == "f4" else (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
+    values = (low + gray.astype(np.float64) / 240 * (high - low)).astype(kind)
+    (tmp_path / "a.tif").write_bytes(tiff_of(values, order))
+    if kind == "u4" and order == ">":
+        with pytest.raises(UserError, match="of no kind that is read"):
+            as_rgb(tmp_path / "a.tif")
+        return
+    assert np.abs(as_rgb(tmp_path / "a.tif")[..., 0] - gray / 239 * 255).max() < 1.5
+
+
+def test_a_tiff_of_real_numbers_in_which_white_is_0_is_not_shown_as_its_negative(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff_of(np.linspace(0, 1, 240, dtype=np.float32).reshape(12, 20), "<", white=0))
+    assert (as_rgb(tmp_path / "a.tif")[0, 0, 0], as_rgb(tmp_path / "a.tif")[-1, -1, 0]) == (255, 0)
 
 
 @pytest.mark.parametrize("kind", ["png", "gif", "webp", "tiff", "avif", "heif"])

@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -291,6 +292,16 @@ def test_an_image_in_a_storage_of_the_project_is_fetched_without_the_token(studi
     assert api.image("s3://bucket/a.png", 7) == b"an image"
     with pytest.raises(UserError, match=r"image s3://other/a.png cannot be fetched"):
         api.image("s3://other/a.png", 7)
+
+
+def test_of_an_image_that_is_too_large_no_more_is_kept_than_is_allowed(studio: StandIn, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("no_time_to_train_extras.label_studio_backend.studio.LARGEST_IMAGE", 2**20)
+    studio.images["/data/upload/7/large.png"] = bytes(2**27)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="more than 1048576 bytes"):
+        LabelStudio(studio.url, TOKEN).image("/data/upload/7/large.png", 7)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_a_personal_token_is_renewed_when_it_is_no_longer_valid(studio: StandIn) -> None:

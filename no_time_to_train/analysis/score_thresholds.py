@@ -162,7 +162,7 @@ def expected_ap(scores: ClassScores, objects: float) -> float:
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:
-    """Wilson's bounds, each at 95 %, of a probability that came true in the ``share`` of ``count`` trials."""
+    """Wilson's bounds, each one-sided at 95 %, of a probability that came true in the ``share`` of ``count`` trials."""
     z = 1.645
     center, spread = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
     low, high = ((center + sign * spread) / (1 + z * z / count) for sign in (-1, 1))

@@ -100,20 +100,30 @@ def decode_image(content: bytes, name: str) -> Image.Image:
 
 
 def _load(image: Image.Image) -> Image.Image:
-    """Decode the pixels of an image. Colors of 16 bits keep their brightest bits, where PIL keeps the upper eight."""
+    """Decode the pixels of an image. Colors of 16 bits keep their brightest bits, where PIL keeps the upper eight.
+
+    PIL mistakes signs and the order of bytes in TIFF files with other numbers, so that OpenCV reads these.
+    """
     kinds = str([part[3] for part in getattr(image, "tile", [])])  # ";16" of PNG and TIFF, 65535 of PPM
     tags = getattr(image, "tag_v2", {})  # of a TIFF
-    bits = tags.get(ExifTags.Base.BitsPerSample, ())
+    bits, sign = (tags.get(tag, (1,)) for tag in (ExifTags.Base.BitsPerSample, ExifTags.Base.SampleFormat))
+    white_is_0 = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
     if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and max(bits[1:], default=8) > 8:
         raise OSError("its colors of 16 bits are in planes, which is not read: save them pixel by pixel")
-    if not image.mode.startswith("RGB") or not (";16" in kinds or "65535" in kinds):
+    odd = max(bits) > 16 or max(sign) > 1
+    if not odd and (not image.mode.startswith("RGB") or not (";16" in kinds or "65535" in kinds)):
         image.load()
-        if image.mode == "I;16" and tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
-            return Image.fromarray(65535 - np.asarray(image))  # white is 0, which PIL heeds up to 8 bits only
+        if image.mode == "I;16" and white_is_0:  # which PIL heeds up to 8 bits only
+            return Image.fromarray(65535 - np.asarray(image))
         return image
     source: IO[bytes] = image.fp  # type: ignore[attr-defined]  # that of the file which is open
     source.seek(0)
     pixels = cv2.imdecode(np.frombuffer(source.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if odd:
+        if pixels is None or pixels.ndim > 2:
+            raise OSError("a TIFF with such numbers, or its compression, is not read: save it with 8 or 16 bits")
+        gray = pixels.astype(np.float32 if pixels.dtype.kind == "f" or pixels.max() >= 2**31 else np.int32)
+        return Image.fromarray(gray.max() - gray if white_is_0 else gray)
     if pixels is None or pixels.dtype != np.uint16:
         image.load()
         return image

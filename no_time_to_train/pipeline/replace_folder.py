@@ -259,7 +259,9 @@ def _replace(out: Path, new: Path) -> None:
         replace_durably(new, place)
     except OSError as error:
         _restore(out)
-        raise UserError(f"{out} cannot be replaced: {error.strerror}; the new results are in {new}") from error
+        raise UserError(
+            f"{out} cannot be replaced: {error.strerror}; the new results are in {new if new.exists() else out}"
+        ) from error
     with suppress(KeyboardInterrupt):  # the new folder is in its place, and the next run removes the rest
         shutil.rmtree(old, ignore_errors=True)
 

@@ -32,8 +32,6 @@ class Token(httpx.Auth):
         refresh: The address where personal tokens are exchanged.
     """
 
-    requires_response_body = True
-
     def __init__(self, token: str, refresh: str) -> None:
         self.token, self.refresh = token, refresh
         self.header = f"Token {token}"
@@ -45,6 +43,7 @@ class Token(httpx.Auth):
         if response.status_code == 401 and self.token.count(".") == 2:
             answer = yield httpx.Request("POST", self.refresh, json={"refresh": self.token})
             if answer.status_code == 200:
+                answer.read()  # only this one: the others may be large files
                 self.header = f"Bearer {answer.json()['access']}"
                 request.headers["Authorization"] = self.header
                 yield request

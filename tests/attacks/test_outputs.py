@@ -22,8 +22,9 @@ from PIL import Image
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.reference_sets import Shot, write_references
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import MADE_HERE, atomic_write, read_json, remove_leftovers, write_json
+from no_time_to_train.files import MADE_HERE, atomic_write, make_folder, read_json, remove_leftovers, write_json
 from no_time_to_train.method.memory_bank import Category, MemoryBank
+from no_time_to_train.pipeline import replace_folder
 from no_time_to_train.pipeline.find_instances_stage import write_results
 from no_time_to_train.pipeline.replace_folder import new_output
 from tests.conftest import Checkpoints, Patch, Refusal, stage_arguments
@@ -270,6 +271,14 @@ def test_an_output_the_disk_refuses_is_one_line(bank: MemoryBank, tmp_path: Path
     save_memory(bank, tmp_path / "a.memory")
     for out in ("/proc/x/a", tmp_path / "a.memory/b", tmp_path / ("n" * 300), tmp_path / ("n" * 256) / "b"):
         assert " cannot be written: " in refusal("memory", "merge", tmp_path / "a.memory", "--out", out)
+
+
+def test_a_folder_that_a_failing_disk_does_not_keep_is_named(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match=r"Input/output error: .*new"):
+        make_folder(tmp_path / "new/deep")
+    with pytest.raises(UserError, match=r"out cannot be replaced: Input/output error; the new results are in .*out$"):
+        replace_folder._replace(tmp_path / "out", tmp_path / "new")
 
 
 def test_a_command_that_meets_an_error_of_the_disk_is_one_line(

@@ -21,7 +21,7 @@ from no_time_to_train import lightning_items
 from no_time_to_train.cli import main
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.errors import UserError
-from no_time_to_train.lightning_items import ItemLoader
+from no_time_to_train.lightning_items import ItemLoader, build_trainer
 from no_time_to_train.method.fast.masks import Masks
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
@@ -332,6 +332,22 @@ def launched(monkeypatch: Patch) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key != FIRST}
     monkeypatch.setattr(os, "environ", environment)
     return environment
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "j", "SLURM_STEP_ID": "0"},
+        {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "j", "SLURM_STEP_ID": "0", "SLURM_NODEID": "x", "SLURM_LOCALID": "0"},
+        {"LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "nowhere", "JSM_NAMESPACE_LOCAL_RANK": "0", "JSM_NAMESPACE_SIZE": "1"},
+    ],
+)
+def test_variables_of_a_cluster_that_do_not_go_together_are_named(
+    variables: dict[str, str], launched: dict[str, str]
+) -> None:
+    launched.update(variables)
+    with pytest.raises(UserError, match=rf"variables of a cluster do not go together: .*; unset {min(variables)}, "):
+        build_trainer(2, 1, "cpu")
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
