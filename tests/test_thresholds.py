@@ -85,18 +85,14 @@ def test_measuring_with_guided_prompts_changes_no_state(segmenter: ReferenceSegm
     assert prototypes.equal(kept)
 
 
-def test_old_names_give_the_same_with_a_warning(segmenter: ReferenceSegmenter, folder: Path) -> None:
+def test_the_old_name_of_the_threshold_gives_the_same_with_a_warning(
+    segmenter: ReferenceSegmenter, folder: Path
+) -> None:
     references = find_references(folder).references
     segmenter.add_references(references)
-    image = references[0].image
-    expected, proposals = segmenter.segment(image, threshold=0.4).to_coco(), segmenter.propose(image)
+    expected = segmenter.segment(references[0].image, threshold=0.4).to_coco()
     with pytest.warns(DeprecationWarning, match="threshold"):
-        assert segmenter.segment(image, score=0.4).to_coco() == expected
-    with pytest.warns(DeprecationWarning, match="classify"):
-        assert segmenter.rank(proposals, 0.4).to_coco() == expected
-    with pytest.warns(DeprecationWarning, match="measure_references"):
-        report = segmenter.check_references(references, each=False)
-    assert report.thresholds == segmenter.measure_references(references, each=False).thresholds
+        assert segmenter.segment(references[0].image, score=0.4).to_coco() == expected
 
 
 def test_a_memory_file_has_no_images_to_measure(segmenter: ReferenceSegmenter, folder: Path, tmp_path: Path) -> None:

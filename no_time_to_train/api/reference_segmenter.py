@@ -670,13 +670,3 @@ class ReferenceSegmenter:
         """The threshold of each class."""
         self._require_memory()
         return class_thresholds(threshold, self.classes, self.measure_thresholds)
-
-    def rank(self, proposals: ImageProposals, score: Threshold = USUAL_THRESHOLD) -> Instances:
-        """The old name of :meth:`classify`."""
-        warnings.warn("rank is called classify now, and its score threshold", DeprecationWarning, stacklevel=2)
-        return self.classify(proposals, score)
-
-    def check_references(self, references: Iterable[Reference], each: bool = True) -> ReferenceReport:
-        """The old name of :meth:`measure_references`."""
-        warnings.warn("check_references is called measure_references now", DeprecationWarning, stacklevel=2)
-        return self.measure_references(references, each)
