@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from latex2mathml.converter import convert
-from mkdocs.exceptions import PluginError
+from latex2mathml.converter import convert  # type: ignore[import-not-found]  # in the environment of "make docs" only
+from mkdocs.exceptions import PluginError  # type: ignore[import-not-found]  # in the environment of "make docs" only
 
 ROOT = Path(__file__).parents[1]
 

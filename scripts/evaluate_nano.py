@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from nano_dinov2 import evaluate_dinov2
 from nano_sam2 import evaluate_sam2
@@ -75,7 +76,7 @@ def main() -> None:
         *("--model.init_args.model_cfg.encoder_ckpt_path", str(paths[DINOV2_NANO])),
     ]
     sam2 = build_sam2(SAM2_NANO, paths[SAM2_NANO])
-    vit = build_vit(DINOV2_NANO, encoder_input_size(DINOV2_NANO), checkpoint=paths[DINOV2_NANO])
+    vit: Any = build_vit(DINOV2_NANO, encoder_input_size(DINOV2_NANO), checkpoint=paths[DINOV2_NANO])
     metrics: dict[str, dict[str, Figures]] = {}
     for seed in args.seeds:
         figures = {

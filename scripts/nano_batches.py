@@ -1,6 +1,7 @@
 """Batches of drawn scenes for the training of the nano networks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ def stack(examples: list[Batch]) -> Batch:
     return {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
 
 
-def as_input(image: NDArray[np.uint8]) -> Tensor:
+def as_input(image: NDArray[Any]) -> Tensor:
     """Normalize an image, uint8 [H, W, 3], as both networks take it: float32 [3, H, W]."""
     mean, std = torch.tensor(IMAGE_MEAN).view(3, 1, 1), torch.tensor(IMAGE_STD).view(3, 1, 1)
     return (torch.from_numpy(image).permute(2, 0, 1).float() / 255 - mean) / std

@@ -4,6 +4,7 @@ Objects are seen in whole scenes, in close-ups as references are, and as surface
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,17 +77,17 @@ def dinov2_example(rng: np.random.Generator, scene: Scene, views: Views) -> Batc
     labels[: len(scene.labels)] = scene.labels
     labels[-1] = len(BASE_CLASSES) + scene.background
     whole = cv2.resize(scene.image, (TARGET_SIZE, TARGET_SIZE), interpolation=cv2.INTER_AREA)
-    window = reference_window(scene.masks[rng.integers(len(scene.masks))], views.context)
+    rows, columns = reference_window(scene.masks[rng.integers(len(scene.masks))], views.context)
     return stack(
         [
             view(whole, masks, labels, views.size),
-            view(scene.image[window], masks[(slice(None), *window)], labels, views.size),
+            view(scene.image[rows, columns], masks[:, rows, columns], labels, views.size),
             view(*draw_sheet(rng, views), views.size),
         ]
     )
 
 
-def view(image: NDArray[np.uint8], masks: NDArray[np.bool_], labels: NDArray[np.int64], size: int) -> Batch:
+def view(image: NDArray[Any], masks: NDArray[np.bool_], labels: NDArray[np.int64], size: int) -> Batch:
     """Resize an image and its regions to the ViT's input and patches.
 
     Args:
@@ -248,7 +249,8 @@ def start_as_waves(model: VisionTransformer) -> None:
     So the ViT starts with tokens that describe patterns and not colors. With the usual random initialization, means of
     tokens hold almost nothing about a pattern, and training stays on a plateau.
     """
-    patch_embed, first = model.patch_embed.proj, model.blocks[0].mlp
+    block: Any = model.blocks[0]
+    patch_embed, first = model.patch_embed.proj, block.mlp
     count, _, side, _ = patch_embed.weight.shape
 
     def uniform(low: float, high: float) -> Tensor:
@@ -265,7 +267,7 @@ def start_as_waves(model: VisionTransformer) -> None:
     first.fc1.weight.data[: 2 * count] = 2 * torch.cat([torch.eye(count), -torch.eye(count)])
     nn.init.normal_(first.fc2.weight, std=0.3 * first.fc2.in_features**-0.5)
     first.fc2.weight.data[:, : 2 * count] += 2 * torch.eye(count).repeat(1, 2)
-    model.blocks[0].ls2.gamma.data.fill_(1)
+    block.ls2.gamma.data.fill_(1)
 
 
 def dinov2_loss(model: VisionTransformer, head: Classifier, batch: Batch) -> tuple[Tensor, dict[str, float]]:

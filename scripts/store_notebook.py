@@ -17,7 +17,7 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "quickstart.ipynb"
 
 def main() -> None:
     """Run the command line."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types
     with TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
         NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
@@ -33,7 +33,7 @@ def main() -> None:
                 picture.save(encoded, "JPEG", quality=85)
                 data["image/jpeg"] = base64.b64encode(encoded.getvalue()).decode()
     notebook.metadata.pop("language_info", None)
-    nbformat.write(notebook, NOTEBOOK)
+    nbformat.write(notebook, NOTEBOOK)  # type: ignore[no-untyped-call]  # nbformat has no types
 
 
 if __name__ == "__main__":

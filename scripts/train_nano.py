@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from nano_batches import Batch, DrawnBatches
 from nano_dinov2 import Classifier, Views, dinov2_example, dinov2_loss, start_as_waves
 from nano_sam2 import EncoderGuide, sam2_example, sam2_loss
 from safetensors.torch import save
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -90,7 +91,7 @@ def build(name: str, views: Views | None) -> Recipe:
         guide = EncoderGuide(sam2.hidden_dim)
         trained = nn.ModuleList([sam2, guide])
         return Recipe(sam2, trained, lambda batch: sam2_loss(sam2, guide, batch), sam2_example, lambda: None)
-    vit = build_vit(name, views.size)
+    vit: Any = build_vit(name, views.size)
     start_as_waves(vit)
     head = Classifier(vit.embed_dim)
     trained = nn.ModuleList([vit, head])

@@ -117,7 +117,9 @@ class User:
     """
 
     def __init__(self, page: Any, url: str) -> None:
-        self.page, self.problems, self.elsewhere = page, [], []
+        self.page = page
+        self.problems: list[str] = []
+        self.elsewhere: list[str] = []
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("response", lambda one: self.problems.append(f"{one.status} {one.url}") if one.status >= 400 else None)

@@ -80,7 +80,7 @@ class Targets:
         results = []
         for image_id, proposals in self.proposals.items():
             results += to_coco_records(self.segmenter.match_and_merge(proposals), image_id, ids)
-        return figures(self.coco, results)["AP"]
+        return figures(self.coco, list(self.coco.imgs), results)["AP"]
 
 
 class Described:

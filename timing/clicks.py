@@ -1,7 +1,7 @@
 """How long a person waits in the app for the answer to a click: ``python -m timing.clicks``, from the repository.
 
 The functions of the page are called as Gradio calls them, so that everything counts but the way to the browser and
-back: the first click on a photo, which encodes it, each further click, and the picture that shows the mask. The
+back: the first click on a photo, which encodes it, each further click, and the outlines that show the masks. The
 networks of the preset ``fast`` have seeded weights; their masks mean nothing, and take as long as others. Then photos
 of drawn scenes are searched with the nano networks, an object is shown, and the time until all of them are ranked again
 is measured, and that until the automatic lowest scores are there.
@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,10 @@ from no_time_to_train.method.settings import Settings
 from no_time_to_train.networks.box_prompts import Sam2Boxes
 from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.networks.registry import DINOV2_NAMES, PRESETS, SAM2_NAMES, encoder_input_size
-from no_time_to_train_extras.app.actions import ADD, Actions
+from no_time_to_train_extras.app.actions import Actions
 from no_time_to_train_extras.app.lists import Lists
 from no_time_to_train_extras.app.photos import Thumbnails, find_photos
+from no_time_to_train_extras.app.view import View
 from no_time_to_train_extras.app.workspace import Workspace
 from timing.stages import seeded
 
@@ -76,12 +76,15 @@ def measure_clicks(
         rng = np.random.default_rng(0)
         seconds: list[list[float]] = []
         for name in ("0.png", "1.png"):  # the first photo warms up
-            view, of_photo = actions.open(name)[0], []
+            view = actions.open(View(), name)
+            actions.show(view)
+            of_photo: list[float] = []
             while len(of_photo) < clicks + 1:
-                event: Any = SimpleNamespace(index=tuple(rng.integers(40, 400, 2).tolist()))
+                x, y = rng.integers((width, height)).tolist()
                 begin = clock()
                 with contextlib.suppress(UserError):  # nothing is found there
-                    view = actions.clicked(view, ADD, event)[0]
+                    view = actions.click(view, x, y, away=False, on_item=False)
+                actions.show(view)
                 of_photo.append(clock() - begin)
             seconds.append(of_photo)
         first, *others = seconds[1]

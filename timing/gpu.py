@@ -20,8 +20,9 @@ from no_time_to_train.data.coco_results import to_coco_records
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene
 from no_time_to_train.method.beyond.given import Square
 from no_time_to_train.method.detections import Detections
+from no_time_to_train.method.encoder import without_autocast
 from no_time_to_train.method.mask_proposals import point_grid
-from no_time_to_train.method.segmenter import Segmenter, describe_proposals, without_autocast
+from no_time_to_train.method.segmenter import Segmenter, describe_proposals
 from no_time_to_train.method.settings import Settings
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.registry import encoder_input_size

@@ -10,7 +10,6 @@ AP of the demo's targets with all eight classes in the memory. The numbers of ``
 """
 
 import argparse
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -109,7 +108,7 @@ def memories(
     segmenter: ReferenceSegmenter, pictures: Sequence[Sequence[Drawn]], found: Sequence[dict[int, list[Found]]]
 ) -> dict[tuple[str, int], MemoryBank]:
     """A memory of all classes for each form of references and number of pictures."""
-    banks = {}
+    banks: dict[tuple[str, int], MemoryBank] = {}
     for form in FORMS:
         for count in (1, PICTURES):
             segmenter.memory = None
@@ -118,14 +117,14 @@ def memories(
                     rows, columns = np.nonzero(one.mask)
                     alpha = 255 * one.mask.astype(np.uint8)
                     cut = Image.fromarray(np.dstack([one.image, alpha])) if form == "cut-out" else one.image
-                    given: dict[str, Any] = {
+                    given: dict[str, dict[str, Any]] = {
                         "mask": {"mask": one.mask},
                         "box": {"box": (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)},
                         "picture": {"mask": mask.mask},
                         "whole": {"mask": "whole"},
                         "cut-out": {"mask": cut},
-                    }[form]
-                    segmenter.add_reference(pattern.name, cut, **given)
+                    }
+                    segmenter.add_reference(pattern.name, cut, **given[form])
             segmenter.renumber({pattern.name: index for index, pattern in enumerate(NOVEL_CLASSES, start=1)})
             assert segmenter.memory is not None
             banks[form, count] = segmenter.memory
@@ -150,7 +149,7 @@ def measure_seed(seed: int, images: int) -> tuple[dict[int, list[Found]], dict[t
         coco = read_coco(write_coco(folder, NOVEL_CLASSES, images, 2 * seed + 1))
         files = {one["id"]: Path(folder) / "images" / one["file_name"] for one in coco.imgs.values()}
         targets = {image_id: read_rgb(file) for image_id, file in files.items()}
-    results: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    results: dict[tuple[str, int], list[dict[str, Any]]] = {key: [] for key in banks}
     for image_id, image in targets.items():
         proposals = segmenter.propose(image).proposals
         for key, bank in banks.items():

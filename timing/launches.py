@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-torch.inference_mode = torch.no_grad  # type: ignore[misc] # tensors of inference cannot be pretended to be elsewhere
+torch.inference_mode = torch.no_grad  # type: ignore[misc, assignment]  # tensors of inference cannot be pretended to be elsewhere
 
 from no_time_to_train.data.coco_results import to_coco_records  # noqa: E402
 from no_time_to_train.demo.scenes import NOVEL_CLASSES, draw_scene  # noqa: E402

@@ -6,12 +6,14 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 
 T = TypeVar("T")
+Other = TypeVar("Other")
 
 
 @dataclass
@@ -51,11 +53,11 @@ def measure(work: Callable[[], T], device: torch.device, clock: Callable[[], flo
 
 def measure_both(
     plain: Callable[[], T],
-    ours: Callable[[], T],
+    ours: Callable[[], Other],
     device: torch.device,
     repeats: int = 1,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[Measured[T], Measured[T]]:
+) -> tuple[Measured[T], Measured[Other]]:
     """Measure two implementations in turn, several times, and keep the fastest run of each.
 
     Other programs on the machine disturb the fastest run least.
@@ -71,8 +73,8 @@ def measure_both(
         The fastest run of each.
     """
     rounds = [(measure(plain, device, clock), measure(ours, device, clock)) for _ in range(repeats)]
-    first, second = (min(runs, key=lambda run: run.seconds) for runs in zip(*rounds, strict=True))
-    return first, second
+    seconds = attrgetter("seconds")
+    return min((one for one, _ in rounds), key=seconds), min((other for _, other in rounds), key=seconds)
 
 
 def memory_in_use(device: torch.device) -> int:

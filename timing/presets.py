@@ -77,7 +77,7 @@ def prompts_of(features: Tensor, mask: np.ndarray, points: Tensor, size: int, se
     if settings.prompts == "grid":
         return len(points)
     inside = torch.from_numpy(mask)[None, None].float().to(features.device)
-    weights = torch.nn.functional.adaptive_avg_pool2d(inside, features.shape[1:])[0, 0]
+    weights = torch.nn.functional.adaptive_avg_pool2d(inside, features.shape[-1])[0, 0]
     prototype = (features * weights).sum(dim=(1, 2))[None] / weights.sum()
     memory = prototype
     return len(choose_points(features, memory, points, size, settings.prompt_threshold, settings.prompt_budget))

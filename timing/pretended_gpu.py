@@ -91,18 +91,26 @@ class OnDevice(torch.Tensor):
 
     @staticmethod
     def __new__(cls, raw: torch.Tensor, device: torch.device) -> "OnDevice":
-        shape = {"strides": raw.stride(), "storage_offset": raw.storage_offset()}
-        kind = {"dtype": raw.dtype, "layout": raw.layout, "device": device}
-        made = torch.Tensor._make_wrapper_subclass(cls, raw.size(), **shape, **kind)
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            raw.size(),
+            strides=raw.stride(),
+            storage_offset=raw.storage_offset(),
+            dtype=raw.dtype,
+            layout=raw.layout,
+            device=device,
+        )
         made.raw = raw
         DEVICE.tensors_on[str(device)] += 1
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own is no method: it takes no class
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return run(func, args, kwargs or {})
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's has an argument for torch's own subclasses
         return f"OnDevice({self.raw}, {self.device})"
 
     def numpy(self, *_: Any, **__: Any) -> Any:
@@ -167,20 +175,22 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             func(*args, **kwargs)
         return args[0]
     inputs = {id(value.raw): value for value in ours}
-    stays = target != "cpu" and (bool(ours) or target == "cuda")
 
     def wrapped(value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or isinstance(value, OnDevice):
             return value
         if id(value) in inputs:
             return inputs[id(value)]
-        return OnDevice(value, place) if stays else value
+        return value if place is None or place.type == "cpu" else OnDevice(value, place)
 
     return result if name in ("_local_scalar_dense", "equal") else tree_map(wrapped, result)
 
 
 class Mode(TorchDispatchMode):
     """Catches what makes tensors on the device, or moves them there."""
+
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)  # as super() it would be a call without types
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -150,7 +150,7 @@ def sequence(truth: Truth, found: list[Detections], tracks: list[np.ndarray]) ->
 
 def evaluate(sequences: dict[str, dict[str, Any]]) -> dict[str, float]:
     """HOTA, MOTA and IDF1 of all clips together, in percent."""
-    from trackeval.metrics import CLEAR, HOTA, Identity
+    from trackeval.metrics import CLEAR, HOTA, Identity  # type: ignore[import-not-found]  # only this needs it
 
     figures = {}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -176,7 +176,7 @@ def measure(
     """The rows of the table, of the clips of some seeds together."""
     carried = f"both, looked for in 1 of {propagate} frames"
     sequences: dict[str, dict[str, Any]] = {name: {} for name in [*VARIANTS, *[carried] * (propagate > 1)]}
-    wrong, linking = Counter[str](), Counter[str]()
+    wrong, linking = Counter[str](), defaultdict[str, float](float)
     finding, naive = 0.0, 0
     for seed in seeds:
         for index in range(clips):
@@ -199,8 +199,7 @@ def measure(
         objects, tracks = (sum(each[key] for each in by_clip.values()) for key in ("num_gt_ids", "num_tracker_ids"))
         scores = [f"{value:.1f}" for value in evaluate(by_clip).values()]
         share = "-" if name == carried else f"{100 * linking[name] / finding:.1f}%"
-        error = f"{100 * wrong[name] / objects:.0f}%"
-        rows.append([name, *scores, str(tracks), error, share])
+        rows.append([name, *scores, str(tracks), f"{100 * wrong[name] / objects:.0f}%", share])
     return [*rows, ["none: each instance counts", *"---", str(naive), f"{100 * (naive - objects) / objects:.0f}%", "-"]]
 
 
