@@ -2,15 +2,17 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 GAIN = 1.0
 
 
-def seeded_state_dict(shapes, seed=0):
-    """shapes: {name: torch.Size}. Returns {name: float32 tensor}."""
-    out = {}
+def seeded_state_dict(shapes: Mapping[str, torch.Size], seed: int = 0) -> dict[str, Tensor]:
+    """A float32 tensor of each shape, by name."""
+    out: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         h = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little") & (2**63 - 1)
         g = torch.Generator().manual_seed(h)

@@ -31,6 +31,7 @@ from no_time_to_train.networks.box_prompts import Sam2Boxes
 from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.networks.registry import DINOV2_NAMES, PRESETS, SAM2_NAMES, encoder_input_size
 from no_time_to_train_extras.app.actions import Actions
+from no_time_to_train_extras.app.exports import Exports
 from no_time_to_train_extras.app.lists import Lists
 from no_time_to_train_extras.app.photos import Thumbnails, find_photos
 from no_time_to_train_extras.app.view import View
@@ -60,7 +61,7 @@ def open_app(segmenter: ReferenceSegmenter, photos: Path, folder: Path) -> Actio
     """The app without a browser. Its search is not started."""
     workspace = Workspace(segmenter, *find_photos([str(photos)], folder / "uploads", folder), folder / "app")
     thumbnails = Thumbnails(folder / "thumbnails", workspace.photos)
-    return Actions(workspace, Lists(workspace, thumbnails), folder / "results", folder / "uploads")
+    return Actions(workspace, Lists(workspace, thumbnails), Exports(workspace, folder / "results"), folder / "uploads")
 
 
 def measure_clicks(

@@ -5,7 +5,6 @@ writes it to its section of ``timing/RESULTS.md``. It fails if the two implement
 """
 
 import argparse
-import importlib
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +33,7 @@ from no_time_to_train.method.suppress import suppress
 from no_time_to_train.method.target_image import target_tensor
 from no_time_to_train.networks.build import build_sam2, build_vit
 from no_time_to_train.pipeline.proposal_cache import ProposalCache
+from tests.seeded_weights import seeded_state_dict
 from timing.measure import Measured, measure, measure_both
 from timing.report import RESULTS, Section
 
@@ -51,9 +51,6 @@ REPEATS = 3
 
 #: The largest difference of scores between the implementations.
 TOLERANCE = 1e-4
-
-#: Imported by its name, because mypy checks no tests, but would check what is imported from them.
-seeded_state_dict: Any = importlib.import_module("tests.seeded_weights").seeded_state_dict
 
 Network = TypeVar("Network", bound=nn.Module)
 
