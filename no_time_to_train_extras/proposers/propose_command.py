@@ -46,7 +46,7 @@ def propose(
 
     from no_time_to_train.api.sources import build_sources
     from no_time_to_train.data.targets import find_targets
-    from no_time_to_train.pipeline.write_proposals import write_proposals
+    from no_time_to_train_extras.proposers.write_proposals import write_proposals
 
     targets = find_targets(images, every, None, image_dir)
     print(f"images: {targets.description}")
