@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -139,6 +140,19 @@ def test_what_is_said_about_a_frame_is_there_after_a_start_with_a_renamed_video_
     (shown,) = (one for one in images if one["file_name"] == "renamed/000005.jpg")
     assert (shown["video"], shown["seconds"]) == ("renamed.avi", 0.5)
     assert len(load_memory(tmp_path / "results" / "references.memory")) == 1
+
+
+def test_a_video_that_may_not_be_read_keeps_no_other_photo_from_a_step(
+    start: Start, clip: Clip, monkeypatch: Patch
+) -> None:
+    workspace = start()
+    show(workspace, clip, 2)
+    denied = Mock(side_effect=UserError("permission denied"))
+    monkeypatch.setattr("no_time_to_train_extras.app.video_frames.identity", denied)
+    for running in (workspace, start()):
+        running.show("photo.png", clip.masks[0, 0, ::2, ::2], "thing")
+        assert [item.label for item in running.items("photo.png") if item.confirmed] == ["thing"]
+        running.undo()
 
 
 def test_what_is_said_about_a_frame_stays_with_its_own_of_two_copies_of_a_video(

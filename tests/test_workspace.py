@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -32,6 +33,7 @@ import gradio as gr
 
 from no_time_to_train_extras.app import guarded_app
 from no_time_to_train_extras.app.actions import Actions
+from no_time_to_train_extras.app.corrections import Item
 from no_time_to_train_extras.app.exports import Exports, export
 from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf
 from no_time_to_train_extras.app.page_service import PageService
@@ -144,6 +146,38 @@ def test_what_the_person_said_counts_more_than_a_reference(workspace: Workspace,
     workspace.confirm(annotations, SOURCE)
     assert workspace.items(annotations[0].photo)[0].label == "gravel"
     assert confirmed(workspace) == len(annotations)
+
+
+def test_of_what_two_people_say_of_an_object_at_once_the_last_counts(
+    workspace: Workspace, annotations: list[Annotation]
+) -> None:
+    one = annotations[0]
+    found = Item(one.label, 0.9, one.mask)  # as both see it
+    workspace.right(one.photo, found)
+    workspace.right(one.photo, found)
+    assert [said.verdict for said in workspace.said(one.photo)] == ["right"]
+    workspace.wrong(one.photo, found)
+    workspace.right(one.photo, found)
+    assert [said.verdict for said in workspace.said(one.photo)] == ["right"]
+
+
+def test_an_object_of_a_class_that_joins_another_is_no_longer_said_to_be_none_of_it(
+    workspace: Workspace, annotations: list[Annotation]
+) -> None:
+    one = annotations[0]
+    workspace.show(one.photo, decode_mask(one.mask), "ship")
+    (item,) = (item for item in workspace.items(one.photo) if item.confirmed)
+    workspace.rename(one.photo, replace(item, annotation=None), "boat")  # is a boat, is no ship
+    workspace.rename_class("boat", "ship")
+    assert [(said.label, said.verdict) for said in workspace.said(one.photo)] == [("ship", "right")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), True, 2, "0.5"])
+def test_what_a_project_could_not_be_opened_with_is_not_written(value: Any, workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="the threshold must be a number"):
+        workspace.set_threshold("boat", value)
+    with pytest.raises(UserError, match="was removed"):
+        workspace.forget(value)
 
 
 def test_a_copied_photo_counts_as_the_photo(workspace: Workspace, references: list[Reference], tmp_path: Path) -> None:

@@ -187,6 +187,8 @@ class Blocks(gr.Blocks):
             place = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__}: {error}"
             print(f"{one_line(message)[:LONGEST]} ({Path(place.filename).name}, line {place.lineno})", file=sys.stderr)
+            if type(error).__name__ == "ComponentProcessingError":  # such as of a number that was deleted
+                message = "this is not a value that can be used here: give another one"
         raise gr.Error(one_line(message)[:LONGEST], print_exception=False)
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> list[Any]:

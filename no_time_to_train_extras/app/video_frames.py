@@ -159,8 +159,9 @@ class Videos:
             size = video.path.stat().st_size if video.path.exists() else -1
             numbers = {int(one.split()[2]) for one in wanted if int(one.split()[0]) == size}
             for photo in (self.look_up(video.frame_name(number)) for number in sorted(numbers)):
-                if (content := photo.identify()) in wanted:
-                    photo.content = content
-                    found.setdefault(content, []).append(photo)
+                with suppress(UserError):  # a file that may not be read now
+                    if (content := photo.identify()) in wanted:
+                        photo.content = content
+                        found.setdefault(content, []).append(photo)
         named = {content: [one for one in copies if one.target.name in names] for content, copies in found.items()}
         return [photo for content, copies in found.items() for photo in named[content] or copies[:1]]

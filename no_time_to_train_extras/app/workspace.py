@@ -22,6 +22,7 @@ from no_time_to_train.files import remove_leftovers_in
 from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.pipeline.summary import Thresholds
+from no_time_to_train.ranges import Fraction, check_number
 from no_time_to_train_extras.app.corrections import Item, correct, doubt, same_object
 from no_time_to_train_extras.app.photos import OpenPhotos
 from no_time_to_train_extras.app.project import Annotation, Project, Step, check_color
@@ -180,7 +181,7 @@ class Workspace:
 
     def annotation(self, number: int) -> Annotation:
         """The annotation with this id."""
-        if number not in self.project.annotations:
+        if type(number) is not int or number not in self.project.annotations:
             raise UserError("this reference was removed")
         return self.project.annotations[number]
 
@@ -204,8 +205,11 @@ class Workspace:
 
     def right(self, name: str, item: Item) -> None:
         """Confirm an object that was found; it becomes a reference of its class."""
-        if not item.confirmed:
-            self.do(f"{item.label}: right", [Annotation(0, name, item.label, item.mask)])
+        with self.project.lock:  # another person may have said something about it a moment ago
+            said = [self.project.annotations[number] for number in self._same(name, item.mask)]
+            if not any((one.label, one.verdict) == (item.label, "right") for one in said):
+                against = [one.id for one in said if one.label == item.label or one.verdict == "right"]
+                self.do(f"{item.label}: right", [Annotation(0, name, item.label, item.mask)], remove=against)
 
     def wrong(self, name: str, item: Item) -> None:
         """Say that an object is none of its class; it becomes a negative reference of it."""
@@ -238,6 +242,7 @@ class Workspace:
 
         The one that the class has is not chosen again: sliders send theirs when a person passes them by the keyboard.
         """
+        check_number("the threshold", score, Fraction | None)
         if score is not None and abs(score - self.thresholds.of(label)) < SLIDER_STEP / 2:
             return
         if self.project.thresholds.get(label) != score:
@@ -262,12 +267,17 @@ class Workspace:
             raise UserError(f"class {label} comes from a memory file: it cannot be renamed here")
         with self.project.lock:
             renamed = [replace(one, label=name) for one in self.project.annotations.values() if one.label == label]
+            joined = [*renamed, *(one for one in self.project.annotations.values() if one.label == name)]
+            objects = {(one.content, one.mask["counts"]) for one in joined if one.verdict == "right"}
+            denied = [one for one in joined if one.verdict == "wrong"]  # of what was the other class, and is this one
+            denials = [one.id for one in denied if (one.content, one.mask["counts"]) in objects]
             new = name not in self.classes  # a class that it joins keeps its own threshold and color
             thresholds = {label: None, **({name: self.project.thresholds.get(label)} if new else {})}
             colors = {label: None, **({name: self.project.colors.get(label)} if new else {})}
             if renamed and name != label:
                 # They keep their ids.
-                step = Step(f"{label} is called {name}", renamed, (), thresholds, colors=colors)
+                kept = [one for one in renamed if one.id not in denials]
+                step = Step(f"{label} is called {name}", kept, denials, thresholds, colors=colors)
                 self.project.do(step)
                 self.learn()
 
