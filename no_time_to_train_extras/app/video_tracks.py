@@ -113,7 +113,7 @@ class Tracking:
             if self.video is not None:
                 raise UserError(f"tracks are being found in {self.video.name}: wait, or stop that")
             if not video.content:
-                raise UserError(f"video {video.name} is still being read: wait a moment")
+                raise UserError(video.problem or f"video {video.name} is still being read: wait a moment")
             if segmenter.memory is None:
                 raise UserError("there is nothing to track yet: show an object first")
             self.video, self._run, self._segmenter = video, None, SharingSegmenter(segmenter, self.networks)
