@@ -248,8 +248,8 @@ def check_access(host: str, auth: str | None, no_auth: bool) -> tuple[str, str] 
 
 def read_login(auth: str) -> tuple[str, str]:
     """The user and the password of ``--auth``; the password may be in the environment, or is asked for."""
-    user, separator, password = auth.partition(":")
-    if not separator:
+    user, _, password = auth.partition(":")
+    if not password:
         password = os.environ.pop(PASSWORD, "").rstrip("\r\n")  # files of secrets end with a new line
         if not password and sys.stdin is not None and sys.stdin.isatty():
             with suppress(EOFError):  # Ctrl-D
