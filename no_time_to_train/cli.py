@@ -105,12 +105,15 @@ class LastingOutput(FileIO):
 
 def run(argv: list[str]) -> None:
     """Run a command; a UserError says what is wrong with it."""
+    home = re.compile(r"(?<![^=])~(?=[/\\])")  # as in --out=~/results, in which shells leave it
     try:
         Path.cwd()
+        argv = [home.sub(lambda _: str(Path.home()), word, count=1) for word in argv]
     except OSError as error:
         raise UserError("the current folder has been removed: change to another one") from error
-    home = re.compile(r"(?<![^=])~(?=[/\\])")  # as in --out=~/results, in which shells leave it
-    command, rest = split_command([home.sub(lambda _: str(Path.home()), word, count=1) for word in argv])
+    except RuntimeError as error:
+        raise UserError("~ stands for no folder, as this user has none: set HOME, or give whole paths") from error
+    command, rest = split_command(argv)
     actions = [name.split()[1] for name in COMMANDS if name.startswith(f"{command} ")]
     if command == "--version":
         from no_time_to_train import __version__

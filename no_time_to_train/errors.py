@@ -48,8 +48,10 @@ def memory_problem(error: Exception, advice: str) -> str | None:
     return None
 
 
-def raise_if_memory(error: Exception, path: object) -> None:
-    """Raise that the memory is too small, where this is why a library could not read a file."""
+def raise_if_refused(error: Exception, path: object) -> None:
+    """Raise why a library could not read a file, where the file is not to blame: its disk, its rights, the memory."""
+    if isinstance(error, OSError) and error.strerror:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if problem := memory_problem(error, "end other programs, or take smaller networks or images"):
         raise UserError(f"{path} cannot be read: {problem}") from error
 

@@ -11,13 +11,14 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, BinaryIO, cast
+from zipfile import BadZipFile, is_zipfile
 
 import yaml
 
@@ -39,8 +40,8 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 #: What every folder of results holds, which shows what is in it and below it.
 IN_RESULTS = ("run.json", "results.json", "index.html")
 
-#: How folders begin in which systems keep thumbnails, copies and what was deleted, and hidden ones.
-SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
+#: How folders begin in which systems keep thumbnails, copies, and what was deleted or lost, and hidden ones.
+SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 #: Kinds of files that commands write to folders which a user names.
 CONFIGURATION, REPORT, PICTURE, ANNOTATIONS = (
@@ -96,10 +97,11 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
                     temporary = Path(file.name)
                     yield cast(BinaryIO, file)
                     file.flush()
-                    os.fsync(file.fileno())
+                    sync(file.fileno(), target)
                 if (kind := kind_of(temporary)) not in ("empty", PICTURE):
                     check_replaceable(path, kind)
-                temporary.chmod(0o666 & ~UMASK)
+                with suppress(OSError):  # a disk on which another user owns all files, such as FAT
+                    temporary.chmod(0o666 & ~UMASK)
                 replace_durably(temporary, target)
                 temporary = None
             finally:
@@ -138,17 +140,23 @@ def new_folder(folder: Path) -> Iterator[None]:
         raise
 
 
+def sync(descriptor: int, path: Path) -> None:
+    """Wait until an open file or folder is on the disk."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):  # some network disks cannot do it
+            error.filename = str(path)
+            raise
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk."""
     if os.name == "nt":  # which opens no folders, and writes names in order
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network disks cannot do it
-            error.filename = str(folder)
-            raise
+        sync(descriptor, folder)
     finally:
         os.close(descriptor)
 
@@ -192,12 +200,13 @@ def check_replaceable(path: str | Path, kind: str | None = None) -> None:
 
 
 def kind_of(path: str | Path) -> str | None:
-    """Which of ``KINDS`` a file is, or "empty"; None where it is another. It is not read into memory."""
+    """Which of ``KINDS`` a file is, or "empty"; None where it is another. It is mapped into memory, not read."""
     with Path(path).open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return "empty"
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-            return next((kind for kind, pattern in KINDS.items() if pattern.match(content)), None)
+        try:
+            content: mmap | bytes = mmap(file.fileno(), 0, access=ACCESS_READ)
+        except (OSError, ValueError):  # some network disks cannot do it, and no disk with an empty file
+            content = file.read()
+        return next((kind for kind, pattern in KINDS.items() if pattern.match(content)), None)
 
 
 def matching_files(pattern: str) -> list[Path]:
@@ -205,7 +214,14 @@ def matching_files(pattern: str) -> list[Path]:
     path = Path(pattern)
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     escaped = Path(glob.escape(str(folder)), path.relative_to(folder))
+    next(folder.iterdir(), None)  # an OSError where nobody may look, which glob hides
     return list(map(Path, sorted(glob.glob(str(escaped), recursive=True))))  # noqa: PTH207 (absolute patterns)
+
+
+def refuse(error: OSError) -> None:
+    """For ``os.walk``: a folder that may not be read is not taken for an empty one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def real_path(path: str | Path) -> Path:
@@ -261,11 +277,39 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
+def check_files(*paths: str | Path) -> None:
+    """Check that files exist, without the slow imports that reading them takes."""
+    for path in paths:
+        if not is_file(path):
+            raise UserError(f"{path} is not a file" if Path(path).exists() else f"file not found: {path}")
+
+
+def check_readable(path: str | Path) -> None:
+    """Check that the ends of a file can be read, where a library would call one that cannot be a broken one."""
+    try:
+        with Path(path).open("rb") as file:
+            file.seek(len(file.read(1)) and -1, os.SEEK_END)
+            file.read(1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_memories(paths: Iterable[str | Path]) -> None:
+    """Check that memory files exist and are archives, without the slow imports that reading them takes."""
+    for path in paths:
+        if not is_file(path):
+            raise UserError(f"memory not found: {path} is no file; fill_memory and segment --save-memory write one")
+        check_readable(path)
+        with suppress(BadZipFile):  # one of several disks
+            if is_zipfile(path):
+                continue
+        raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank")
+
+
 def read_bytes(path: str | Path) -> bytes:
     """Read a file."""
     try:
-        if not is_file(path):
-            raise UserError(f"{path} is not a file" if Path(path).exists() else f"file not found: {path}")
+        check_files(path)
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error

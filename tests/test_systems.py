@@ -29,9 +29,10 @@ NOT_ON_WINDOWS = {
 #: The names of ``os`` and ``signal`` that the packages use. Windows has all but ``set_blocking``, which Python 3.12
 #: brings there and which is not called there; check a new one before you add it.
 OS_NAMES = {
-    "O_RDONLY", "O_WRONLY", "PathLike", "SIGINT", "SIGTERM", "SIG_DFL", "Signals", "W_OK", "_exit", "access",
-    "close", "cpu_count", "devnull", "dup2", "environ", "fsencode", "fstat", "fsync", "getpid", "getppid", "getsignal",
-    "link", "name", "open", "path", "sep", "set_blocking", "set_wakeup_fd", "signal", "umask", "utime", "walk",
+    "O_RDONLY", "O_WRONLY", "PathLike", "SIGINT", "SIGTERM", "SIG_DFL", "SEEK_END", "Signals", "W_OK", "_exit",
+    "access", "close", "cpu_count", "devnull", "dup2", "environ", "fsencode", "fstat", "fsync", "getpid", "getppid",
+    "getsignal", "link", "name", "open", "path", "sep", "set_blocking", "set_wakeup_fd", "signal", "umask", "utime",
+    "walk",
 }  # fmt: skip
 
 

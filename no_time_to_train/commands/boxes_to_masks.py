@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from no_time_to_train.commands.options import check_files
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import ANNOTATIONS, check_replaceable
+from no_time_to_train.files import ANNOTATIONS, check_files, check_replaceable
 from no_time_to_train.networks import registry
 
 if TYPE_CHECKING:

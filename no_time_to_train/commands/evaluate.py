@@ -3,10 +3,9 @@
 import warnings
 from pathlib import Path
 
-from no_time_to_train.commands.options import check_files
 from no_time_to_train.config import Protocol
 from no_time_to_train.errors import UserError, UserNotice
-from no_time_to_train.files import REPORT, check_replaceable, write_json
+from no_time_to_train.files import REPORT, check_files, check_replaceable, write_json
 from no_time_to_train.ranges import Fraction, Positive, Seed
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from no_time_to_train.commands.options import check_memories
 from no_time_to_train.data.names import as_known
 from no_time_to_train.errors import UserError, plural
+from no_time_to_train.files import check_memories
 
 if TYPE_CHECKING:
     from no_time_to_train.method.memory_bank import MemoryBank

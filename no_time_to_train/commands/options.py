@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from zipfile import is_zipfile
 
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
-from no_time_to_train.files import check_replaceable, matching_files
+from no_time_to_train.files import check_files, check_replaceable, matching_files
 from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles, of_mode
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.processes import is_first_process
@@ -196,13 +195,6 @@ def read_thresholds(threshold: str, class_score: Sequence[str], references: Refe
     return Thresholds.parse(given, class_score)
 
 
-def check_files(*paths: Path) -> None:
-    """Check that files exist, without the slow imports that reading them takes."""
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path} is not a file" if path.exists() else f"file not found: {path}")
-
-
 def check_new_file(path: Path, kind: str, *endings: str) -> None:
     """Check that a file of a kind in ``files.KINDS`` may be written to a path, whose ending says how it is read."""
     if path.suffix not in endings:
@@ -215,15 +207,6 @@ def check_images(images: Iterable[str]) -> None:
     for argument in images:
         if not Path(argument).exists() and not matching_files(argument):
             raise UserError(f"--images {argument}: there is no such file or folder")
-
-
-def check_memories(paths: Iterable[Path]) -> None:
-    """Check that memory files exist and are archives, without the slow imports that reading them takes."""
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"memory not found: {path} is no file; fill_memory and segment --save-memory write one")
-        if not is_zipfile(path):
-            raise UserError(f"memory {path} cannot be read: it is truncated, not a memory bank, or on a bad disk")
 
 
 def check_proposals(proposals: Sequence[str], tiles: int = 1) -> None:

@@ -3,9 +3,9 @@
 from functools import partial
 from pathlib import Path
 
-from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_files, check_new_file, on_devices
+from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_new_file, on_devices
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import REPORT, check_replaceable
+from no_time_to_train.files import REPORT, check_files, check_replaceable
 from no_time_to_train.ranges import Positive
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from no_time_to_train.commands.options import NetworkChoice, check_files, check_new_file
+from no_time_to_train.commands.options import NetworkChoice, check_new_file
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import PICTURE, check_replaceable
+from no_time_to_train.files import PICTURE, check_files, check_replaceable
 from no_time_to_train.ranges import Positive, Seed
 
 if TYPE_CHECKING:

@@ -12,13 +12,12 @@ from no_time_to_train.commands.options import (
     NetworkOptions,
     ReferenceOptions,
     check_images,
-    check_memories,
     check_proposals,
     on_devices,
     read_thresholds,
 )
 from no_time_to_train.errors import UserError, UserNotice, one_line, plural
-from no_time_to_train.files import check_replaceable, real_path
+from no_time_to_train.files import check_memories, check_replaceable, real_path
 from no_time_to_train.method.settings import PROPOSALS_PER_IMAGE
 from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.replace_folder import REFERENCES_PAGE, check_output

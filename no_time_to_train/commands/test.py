@@ -11,7 +11,6 @@ from typing import Any, get_args
 import yaml
 
 from no_time_to_train.commands.authors_config import translate
-from no_time_to_train.commands.options import check_files
 from no_time_to_train.commands.parser import split_options
 from no_time_to_train.config import (
     AREA_WEIGHTED,
@@ -25,7 +24,7 @@ from no_time_to_train.config import (
 )
 from no_time_to_train.data.class_splits import check_split
 from no_time_to_train.errors import UserError, UserNotice, suggest
-from no_time_to_train.files import find_configuration, parse_yaml, read_yaml
+from no_time_to_train.files import check_files, find_configuration, parse_yaml, read_yaml
 from no_time_to_train.method.settings import check_prototype
 from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.run_record import record_refused

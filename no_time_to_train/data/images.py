@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
-from no_time_to_train.errors import UserError, UserNotice, first_of, plural, raise_if_memory
+from no_time_to_train.errors import UserError, UserNotice, first_of, plural, raise_if_refused
 
 if TYPE_CHECKING:  # references are read before torch is, which takes seconds
     from torch import Tensor
@@ -253,7 +253,7 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
             f"make it smaller; if you trust it, segment takes --max-pixels {pixels}, Python PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise_if_memory(error, path)
+        raise_if_refused(error, path)
         unknown = f"it is broken, or of no kind that is read of {', '.join(_formats())}"
         reason = unknown if isinstance(error, UnidentifiedImageError) else error
         raise UserError(describe_unreadable([Path(path)]) or f"image {path} cannot be read: {reason}") from error

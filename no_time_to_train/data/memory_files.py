@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from no_time_to_train.data.names import LONGEST_NAME, composed, is_printable
 from no_time_to_train.data.reference_sets import check_pickle
-from no_time_to_train.errors import UserError, UserNotice, plural, raise_if_memory
+from no_time_to_train.errors import UserError, UserNotice, plural, raise_if_refused
 from no_time_to_train.file_hashes import sha256_if_readable
-from no_time_to_train.files import atomic_write, is_file
+from no_time_to_train.files import atomic_write, check_memories
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.networks.checkpoints import encoder_width, is_plain, load_pickle
 
@@ -64,14 +64,12 @@ def save_memory(bank: MemoryBank, path: str | Path) -> None:
 
 def load_memory(path: str | Path) -> MemoryBank:
     """Read a memory file of this version or of version 0.1. Reading it cannot run code (``weights_only=True``)."""
-    if not is_file(path):
-        raise UserError(f"memory not found: {path} is no file; fill_memory and segment --save-memory write one")
+    check_memories([path])
     try:
         content = load_pickle(path, check_pickle)
     except Exception as error:  # unpickling a file that is not a checkpoint can raise anything
-        raise_if_memory(error, path)
-        reason = "it is truncated, not a memory bank, or on a bad disk"
-        raise UserError(f"memory {path} cannot be read: {reason}") from error
+        raise_if_refused(error, path)
+        raise UserError(f"memory {path} cannot be read: it is truncated, or not a memory bank") from error
     file_format = content.pop("format", None) if isinstance(content, dict) else None
     if file_format not in (FORMAT, FORMAT_1):
         raise UserError(f"{path} is not a memory bank of this version ({FORMAT!r})")

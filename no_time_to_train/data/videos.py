@@ -27,18 +27,14 @@ def open_video(path: Path) -> cv2.VideoCapture:
     """Open a video. A UserError says where it is broken, or has frames of more pixels than an image may have."""
     if not path.is_file():  # opening a pipe would wait forever
         raise UserError(f"video {path} cannot be read: it is not a file")
-    descriptor = None
     try:
-        name = str(path.absolute())  # a relative one may look like the address of a server
-        if name.encode(errors="replace") != os.fsencode(name):
-            descriptor = os.open(path, os.O_RDONLY)
-            name = f"/dev/fd/{descriptor}"  # OpenCV crashes where a name is not UTF-8
-        video = capture(name)
+        with path.open("rb") as file:  # OpenCV does not say why it cannot
+            name = str(path.absolute())  # a relative one may look like the address of a server
+            if name.encode(errors="replace") != os.fsencode(name):
+                name = f"/dev/fd/{file.fileno()}"  # OpenCV crashes where a name is not UTF-8
+            video = capture(name)
     except OSError as error:
         raise UserError(f"video {path} cannot be read: {error.strerror}") from error
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
     if not video.isOpened():
         raise UserError(f"video {path} cannot be read: it is broken, or OpenCV does not know its format")
     pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)

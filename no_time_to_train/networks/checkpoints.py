@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from no_time_to_train.errors import UserError, one_line, raise_if_memory
+from no_time_to_train.errors import UserError, one_line, raise_if_refused
 from no_time_to_train.networks.encoders import DINOV2, DINOV3_PATCH_SIZE, ENCODERS, NAME_OF_FILE, PATCH_SIZE, info_of
 from no_time_to_train.networks.registry import CHECKPOINT_OF, CHECKPOINTS, SAM2_NAMES, Network, check_exist
 
@@ -239,7 +239,7 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise_if_memory(error, path)
+        raise_if_refused(error, path)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "weights_only" in str(error):  # torch explains how to run the code in it
             reason = "it holds other objects, or is a page or a pointer of Git LFS in the place of the file"

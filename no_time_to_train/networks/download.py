@@ -4,7 +4,6 @@ The functions of huggingface_hub and torch.hub are not used. ``http_get`` sends 
 server has changed, it joins two versions, and torch opens them as one checkpoint. That of torch.hub does not resume.
 """
 
-import os
 import re
 import shutil
 import time
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from no_time_to_train.errors import UserError, UserNotice, one_line
 from no_time_to_train.file_hashes import sha256
-from no_time_to_train.files import new_folder, replace_durably
+from no_time_to_train.files import check_readable, new_folder, replace_durably, sync
 from no_time_to_train.networks.registry import CHECKPOINTS, FOLDER, Checkpoint
 
 ATTEMPTS = 4  # consecutive requests without any new byte after which the download fails
@@ -174,6 +173,7 @@ def _is_there(target: Path, check: Callable[[Path], object]) -> bool:
     """Whether ``target`` exists and passes the check."""
     if not target.exists():
         return False
+    check_readable(target)
     try:
         check(target)
     except UserError as error:
@@ -300,7 +300,7 @@ def _request(url: str, part: Path, etag: Path, target: Path) -> None:
                 bar.update(file.write(block))
                 left -= len(block) if total is not None else 0
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno(), part)
     size = part.stat().st_size
     if total is not None and size != total:
         raise _Interrupted(f"the connection ended after {size} of {total} bytes")

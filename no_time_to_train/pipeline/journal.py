@@ -19,14 +19,15 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from no_time_to_train.errors import UserError, first_of
+from no_time_to_train.errors import UserError, UserNotice, first_of
 from no_time_to_train.files import (
     atomic_write,
     check_replaceable,
@@ -191,7 +192,7 @@ class Journal:
     def close(self) -> None:
         """End a failed attempt. Where items are finished, the folder stays for the next one; else it is removed."""
         if len(self.items):
-            self.lock.release()
+            release(self.lock)
         else:
             self.remove()
 
@@ -199,9 +200,9 @@ class Journal:
         """Remove the folder, because the output is written or nothing is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with_lock_file = self.folder.exists()  # Windows does not remove an open file, nor a folder that has one
-        self.lock.release()
+        release(self.lock)
         if with_lock_file:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder)
 
 
 def acquire(lock: FileLock, output: Path) -> None:
@@ -214,6 +215,19 @@ def acquire(lock: FileLock, output: Path) -> None:
         raise UserError(f"another run is writing {output}: wait until it ends, or choose another output") from error
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
+
+
+def release(lock: FileLock) -> None:
+    """Give a lock back. Where the disk fails at that, what it was for is done, and the end of this process frees it."""
+    with suppress(OSError):
+        lock.release()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that nothing depends on, and say where it stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        warnings.warn(f"{folder} could not be removed: delete it", UserNotice, stacklevel=3)
 
 
 def first_difference(theirs: Any, ours: Any, name: str = "") -> str:

@@ -15,8 +15,8 @@ from typing import Any
 from filelock import FileLock
 
 from no_time_to_train.errors import UserError, plural
-from no_time_to_train.files import journal_folder, new_folder, read_json, real_path, replace_durably
-from no_time_to_train.pipeline.journal import acquire
+from no_time_to_train.files import journal_folder, new_folder, read_json, real_path, refuse, replace_durably
+from no_time_to_train.pipeline.journal import acquire, release, remove_folder
 
 #: The files that all results have. A folder with all of them, and without a journal, is finished.
 RESULTS = ("results.json", "images.json", "instances.csv", "index.html")
@@ -70,7 +70,7 @@ KEPT = (".git", ".gitignore", ".hg", ".svn", ".dvc", ".env", ".venv")
 def foreign_files(out: Path, written: Collection[str] = ()) -> Iterator[str]:
     """The files in a folder, relative to it, that no run wrote, as patterns say. Hidden ones do not count."""
     written = written or (WRITTEN if is_finished(out) or has_journal(out) else (REFERENCES_PAGE,))
-    for folder, subfolders, files in os.walk(out):
+    for folder, subfolders, files in os.walk(out, onerror=refuse):
         yield from (name for name in KEPT if name in [*subfolders, *files])
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for file in sorted(files):
@@ -203,7 +203,7 @@ def _locked(out: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):  # Windows does not remove an open file, but filelock removes it there
                 Path(lock.lock_file).unlink()
-            lock.release()
+            release(lock)
 
 
 def written_files(out: Path) -> dict[Path, tuple[int, int]]:
@@ -263,7 +263,7 @@ def _replace(out: Path, new: Path) -> None:
             f"{out} cannot be replaced: {error.strerror}; the new results are in {new if new.exists() else out}"
         ) from error
     with suppress(KeyboardInterrupt):  # the new folder is in its place, and the next run removes the rest
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
 
 
 def _restore(out: Path) -> None:

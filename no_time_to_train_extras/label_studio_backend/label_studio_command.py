@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from no_time_to_train.commands.options import NetworkOptions, check_memories
+from no_time_to_train.commands.options import NetworkOptions
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import check_memories
 from no_time_to_train.ranges import Fraction
 from no_time_to_train_extras.app.app_command import check_access, lock_folder
 from no_time_to_train_extras.server.addresses import Port, check_address

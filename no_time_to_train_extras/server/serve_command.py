@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories
+from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions
 from no_time_to_train.errors import UserError
+from no_time_to_train.files import check_memories
 from no_time_to_train.ranges import Fraction, Positive
 from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback, url_of
 

@@ -7,8 +7,9 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Literal
 
-from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, check_memories, read_thresholds
+from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions, read_thresholds
 from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.files import check_memories
 from no_time_to_train.pipeline.processes import signal_of
 from no_time_to_train.pipeline.replace_folder import check_output
 from no_time_to_train.ranges import Positive, Range

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -77,3 +78,8 @@ def test_a_mistake_is_refused_and_leaves_nothing(
 @pytest.mark.parametrize("case", [one for one in CASES if "before" in one.values[0]])
 def test_a_mistake_in_options_and_paths_is_found_before_slow_imports(case: dict[str, Any], place: Path) -> None:
     assert not modules_after_command(case["command"], 2, place) & BEFORE[case["before"]]
+
+
+def test_a_tilde_of_a_user_without_a_home_is_one_line(monkeypatch: Patch, refusal: Refusal) -> None:
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    assert "~ stands for no folder" in refusal("memory", "show", "~/a.memory")

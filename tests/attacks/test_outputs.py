@@ -1,6 +1,7 @@
 """Outputs that are devices, pipes, sockets, folders or links, have long names, or meet a full disk."""
 
 import errno
+import fcntl
 import json
 import os
 import pickle
@@ -21,11 +22,20 @@ from PIL import Image
 
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.data.reference_sets import Shot, write_references
-from no_time_to_train.errors import UserError
-from no_time_to_train.files import MADE_HERE, atomic_write, make_folder, read_json, remove_leftovers, write_json
+from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.files import (
+    MADE_HERE,
+    atomic_write,
+    kind_of,
+    make_folder,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from no_time_to_train.pipeline import replace_folder
 from no_time_to_train.pipeline.find_instances_stage import write_results
+from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.replace_folder import new_output
 from tests.conftest import Checkpoints, Patch, Refusal, stage_arguments
 
@@ -279,6 +289,52 @@ def test_a_folder_that_a_failing_disk_does_not_keep_is_named(tmp_path: Path, mon
         make_folder(tmp_path / "new/deep")
     with pytest.raises(UserError, match=r"out cannot be replaced: Input/output error; the new results are in .*out$"):
         replace_folder._replace(tmp_path / "out", tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("pathlib.Path.chmod", errno.EPERM),
+        ("os.fsync", errno.EOPNOTSUPP),
+        ("os.fsync", errno.EINVAL),
+        ("no_time_to_train.files.mmap", errno.ENODEV),
+    ],
+)
+def test_a_disk_that_lacks_a_call_can_be_written_to(
+    call: str, number: int, bank: MemoryBank, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(call, Mock(side_effect=OSError(number, "no such call")))
+    for _ in range(2):
+        save_memory(bank, tmp_path / "new/a.memory")
+    assert kind_of(tmp_path / "new/a.memory") == "a memory"
+
+
+def test_a_lock_that_cannot_be_given_back_fails_no_finished_work(tmp_path: Path, monkeypatch: Patch) -> None:
+    flock = fcntl.flock
+
+    def fail(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        if operation == fcntl.LOCK_UN:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with new_output(tmp_path / "out", overwrite=True) as new, Journal(new / "results.json").run({}):
+        write_json(new / "results.json", [1])
+    assert read_json(tmp_path / "out/results.json") == [1]
+
+
+def test_a_folder_that_is_not_needed_and_stays_is_named(tmp_path: Path, monkeypatch: Patch) -> None:
+    (tmp_path / "out").mkdir()
+
+    def work() -> None:
+        with new_output(tmp_path / "out", overwrite=True) as new, Journal(new / "results.json").run({}):
+            write_json(new / "results.json", [1])
+            monkeypatch.setattr("shutil.rmtree", Mock())
+
+    with pytest.warns(UserNotice) as told:
+        work()
+    names = [re.sub(r".*/(\S+) could not be removed: delete it", r"\1", str(one.message)) for one in told]
+    assert names == [".results.json.run", ".out.old"]
 
 
 def test_a_command_that_meets_an_error_of_the_disk_is_one_line(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from no_time_to_train.data.reference_forms.image_files import MASKS, ImageFiles,
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import SYSTEM_FOLDERS, has_results, read_text
+from no_time_to_train.files import SYSTEM_FOLDERS, has_results, read_text, refuse
 
 #: Files without annotations that people and tools put next to them.
 SIDE_FILES = (
@@ -36,10 +37,12 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.root = path, path if path.is_dir() else path.parent
-        found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found = [one for one in found if not _is_hidden(one.relative_to(self.root))]
+        found = [] if path.is_dir() else [path]
+        for folder, folders, files in os.walk(path, onerror=refuse):
+            folders[:] = [name for name in folders if not name.startswith(SYSTEM_FOLDERS)]
+            found += [Path(folder, name) for name in (*folders, *files) if not name.startswith(SYSTEM_FOLDERS)]
         results = {one for one in found if one.is_dir() and has_results(one)}
-        found = [one for one in found if results.isdisjoint(one.parents)] or found
+        found = [one for one in sorted(found) if results.isdisjoint(one.parents)]
         self.files = [one for one in found if not one.is_dir()]
         self.links = [str(one) for one in found if one.is_symlink() and one.is_dir()]
         self.images = [one for one in self.files if is_image(one)]
@@ -144,7 +147,3 @@ def read_rows(path: Path) -> list[list[str]]:
         return list(csv.reader(io.StringIO(read_text(path)), skipinitialspace=True))
     except csv.Error as error:
         raise UserError(f"{path} is not valid CSV: {error}") from error
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(SYSTEM_FOLDERS) for part in path.parts)

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from no_time_to_train.data.images import IMAGE_ENDINGS, NEEDS, is_image
 from no_time_to_train.data.names import check_file_name, composed
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, first_of
 from no_time_to_train.files import has_results, is_file
 
 #: Names of folders that hold annotation files only. Their images lie in sibling folders.
@@ -29,6 +29,7 @@ MASKS = {"segmentationclass", "segmentationobject", "masks", "mask"}
 UPLOADED = r"^[0-9a-f]{8}-"
 
 #: Of each place that was searched, its images by their names and by their names without an ending, in small letters.
+#: An empty name stands for the folders that may not be read.
 Indexes = dict[Path, dict[str, list[Path]]]
 
 
@@ -69,7 +70,7 @@ class ImageFiles:
             return self._indexes[place]
         index: dict[str, list[Path]] = defaultdict(list)
         seen: set[str] = set()
-        for folder, folders, files in os.walk(place, followlinks=True):
+        for folder, folders, files in os.walk(place, True, lambda error: index[""].append(Path(error.filename)), True):
             real = os.path.realpath(folder)
             if Path(folder) != place and has_results(Path(folder)):
                 seen.add(real)
@@ -97,8 +98,10 @@ class ImageFiles:
         for tried in dict.fromkeys([name, _without_prefix(name), unquote(name)]) if PurePosixPath(name).name else ():
             if found := self._find(tried):
                 return found
+        unread = [str(one) for place in self.places for one in self._indexes.get(place, {}).get("", ())]
         raise UserError(
             f"image {name or '(no name)'}, which is annotated in {self.folder}, was not found: put it into that folder"
+            f"{f' (not searched, as they cannot be read: {first_of(unread)})' * bool(unread)}"
         )
 
     def _find(self, name: str) -> Path | None:
