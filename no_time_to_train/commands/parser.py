@@ -109,7 +109,7 @@ class CommandParser(argparse.ArgumentParser):
             if option not in self._option_string_actions:
                 near = suggest(option.partition(".")[0], self.options())
                 raise UserError(f"{self.prog}: there is no option {option}{near}")
-            if given.count(option) > 1 and self._option_string_actions[option].nargs is None:
+            if given.count(option) > 1 and self._option_string_actions[option].nargs is None and not self.words:
                 self.error(f"argument {option}: given twice, and takes one value")
         values = vars(self.parse_intermixed_args(own))
         for option in sorted({*given}):
@@ -232,7 +232,7 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
         options["type"] = partial(parse_number, name.upper() if positional else flag, hint=kind)
         kind = declared[0]
     else:
-        options["type"] = partial(_filled, kind)
+        options["type"] = partial(_filled, kind) if kind in (Path, str) else kind
     if positional:
         options["nargs"] = ("+" if required else "*") if many else (None if required else "?")
         parser.add_argument(name, metavar=name.upper() if "type" in options else None, **options)
