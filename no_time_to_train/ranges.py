@@ -4,6 +4,7 @@ The same declaration serves the configuration, the options of the commands and t
 :func:`check_number`, for all fields of a dataclass by :func:`check_fields`, and for text by :func:`parse_number`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from math import floor
 from numbers import Integral, Real
@@ -92,7 +93,7 @@ def check_number(name: str, value: object, hint: Any) -> None:
 
 def check_type(name: str, value: object, kinds: Any) -> None:
     """Check that a value is of a type, or of one of several, such as ``str | Path | None``."""
-    if not isinstance(value, kinds):
+    if not isinstance(value, kinds) or (kinds is Iterable and getattr(value, "ndim", 1) == 0):  # of a single number
         raise UserError(f"{name} must be {getattr(kinds, '__name__', kinds)}, not {short_repr(value)}")
 
 
@@ -107,7 +108,7 @@ def check_choice(name: str, value: object, hint: Any) -> object:
     known = choices_of(hint)
     if OwnPart in get_args(hint) and is_plugin(value):
         return find_plugin(value)
-    if value not in known and not (value is None and type(None) in get_args(hint)):
+    if (not isinstance(value, str) or value not in known) and not (value is None and type(None) in get_args(hint)):
         raise UserError(f"{name} must be one of {', '.join(known)}, not {short_repr(value)}")
     return value
 
@@ -124,14 +125,14 @@ def check_value(name: str, value: object, hint: Any) -> None:
     Args:
         hint: Its type hint. Nothing is checked where it is another one.
     """
-    parts = (hint, *get_args(hint))
+    parts, is_bool = (hint, *get_args(hint)), type(value).__name__ in ("bool", "bool_")  # numpy's as well
     if range_of(hint) and isinstance(value, str):
         parse_number(name, value, hint)
     elif range_of(hint):
         check_number(name, value, hint)
     elif choices_of(hint):
         check_choice(name, value, hint)
-    elif bool in parts and not (isinstance(value, bool) or (value is None and type(None) in parts)):
+    elif bool in parts and not (is_bool or (value is None and type(None) in parts)):
         raise UserError(f"{name} must be true or false, not {short_repr(value)}")
 
 
@@ -148,11 +149,12 @@ def parse_number(name: str, text: str, hint: Any) -> float:
 
 
 def check_fields(instance: Any) -> None:
-    """Check all numbers and choices of a dataclass, in its ``__post_init__``."""
+    """Check all numbers, choices and bools of a dataclass, in its ``__post_init__``."""
     hints = get_type_hints(type(instance), include_extras=True)
     for field in fields(instance):
         value, hint = getattr(instance, field.name), hints[field.name]
         check_number(field.name, value, hint)
+        check_value(field.name, value, hint)  # which takes a text for a number
         if choices_of(hint):
             object.__setattr__(instance, field.name, check_choice(field.name, value, hint))  # it may be frozen
 

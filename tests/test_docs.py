@@ -105,6 +105,12 @@ def test_each_command_in_the_documents_parses(
         ("segment --images x --out y --link --format yolo --proposals grid --proposals-per-image 9", set()),
         ("evaluate --gt g --results r --semantic-threshold 0.4", {"--semantic-threshold"}),
         ("evaluate --gt g --results r --semantic-threshold 0.4 --protocol semantic", set()),
+        ("sample --n-shot 1 --out r.json --image-dir i", {"--image-dir"}),
+        ("sample --n-shot 1 --out r.json --image-dir i --plot", set()),
+        ("sample --n-shot 1 --out r.json --image-dir i --choose best", set()),
+        ("segment --images x --out y --names-model m", {"--names-model"}),
+        ("segment --images x --out y --names-model m --names-only boat", set()),
+        ("memory show m --dinov2 d", {"--dinov2"}),
     ],
 )
 def test_an_option_has_an_effect_with_what_its_help_names(line: str, notices: set[str]) -> None:

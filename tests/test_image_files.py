@@ -54,12 +54,15 @@ def test_16_bit_images_keep_their_contrast(tmp_path: Path, ending: str) -> None:
     assert (shown == as_rgb(values)).all()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16", "LAB", "La"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     if mode == "I;16":
         image = Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6))
     else:
-        image = Image.radial_gradient("L").resize((6, 4)).convert("LA" if mode == "PA" else mode).convert(mode)
+        between = {"PA": "LA", "La": "LA", "LAB": "RGB"}.get(mode, mode)
+        image = Image.radial_gradient("L").resize((6, 4)).convert(between)
+        image = Image.merge("LAB", image.split()) if mode == "LAB" else image.convert(mode)
+    assert as_mask(image).shape == (4, 6)
     shown = as_rgb(image)
     assert shown.shape == (4, 6, 3)
     assert shown.dtype == np.uint8
@@ -193,6 +196,26 @@ def test_transparent_pixels_become_white_and_gray_arrays_and_tensors_are_images(
 def test_an_array_that_is_not_an_image_is_refused(image: Any) -> None:
     with pytest.raises(UserError, match="an image of"):
         as_rgb(image)
+
+
+@pytest.mark.parametrize("read", [as_rgb, as_mask])
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        (Image.new("RGB", (5, 0)), "image that was given cannot be read: it has 5x0 pixels"),
+        (np.ma.array(np.eye(4, dtype=np.uint8), mask=np.eye(4)), "an object of type MaskedArray is not an image"),
+        (torch.eye(4).to_sparse(), "a tensor that is sparse"),
+        (torch.ones(4, 4, device="meta"), "a tensor that is sparse, quantized, conjugated or without data"),
+        (torch.ones(4, 4, dtype=torch.complex64).conj(), "conjugated"),
+    ],
+)
+def test_what_holds_no_plain_pixels_is_refused(read: Callable[[Any], Any], values: Any, refused: str) -> None:
+    with pytest.raises(UserError, match=refused):
+        read(values)
+
+
+def test_a_matrix_of_numpy_is_a_mask() -> None:
+    assert (as_mask(np.matrix(np.eye(4))) == np.eye(4)).all()
 
 
 def test_all_kinds_of_mask_files_are_read_alike(tmp_path: Path) -> None:

@@ -75,7 +75,10 @@ def test_an_index_chooses_one(instances: Instances, index: Any) -> None:
     assert instances[index] == list(instances)[1]
 
 
-@pytest.mark.parametrize("index", [4, [4], [True], np.ones(5, bool), "boat", 1.5, [[0, 1]], None, [0.5]])
+GRADIENT = torch.ones(4, requires_grad=True)
+
+
+@pytest.mark.parametrize("index", [4, [4], [True], np.ones(5, bool), "boat", 1.5, [[0, 1]], None, [0.5], GRADIENT])
 def test_a_wrong_index_is_an_index_error(instances: Instances, index: Any) -> None:
     with pytest.raises(IndexError):
         instances[index]
@@ -90,6 +93,11 @@ def test_instances_describe_themselves_and_are_shown_by_notebooks(instances: Ins
     assert instances[0] != instances[2]
     picture = Image.open(io.BytesIO(instances._repr_png_()))
     assert (np.asarray(picture) == np.asarray(instances.plot())).all()
+
+
+def test_what_is_no_palette_is_refused(instances: Instances) -> None:
+    with pytest.raises(UserError, match="palette must be"):
+        instances.plot("red")  # type: ignore[arg-type]
 
 
 def test_arrays_have_one_row_per_instance(instances: Instances) -> None:

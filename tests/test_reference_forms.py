@@ -24,6 +24,16 @@ def test_a_file_may_be_given_instead_of_its_folder(photo: Photo, tmp_path: Path)
     assert find_references(tmp_path / "yolo" / "data.yaml").form == "YOLO txt"
 
 
+def test_the_path_of_references_may_be_text_and_nothing_else(photo: Photo, tmp_path: Path, monkeypatch: Patch) -> None:
+    coco(tmp_path, photo)
+    monkeypatch.chdir(tmp_path)
+    assert find_references(str(tmp_path)).form == "COCO json"
+    with pytest.raises(UserError, match="references not found"):
+        find_references("")
+    with pytest.raises(UserError, match="path must be"):
+        find_references(None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -260,6 +260,23 @@ def test_the_bytes_of_a_file_are_refused_as_what_they_are(
         ("load_memory", {"path": "a" * 5000}, "memory not found"),
         ("save_memory", {"path": "a\0b"}, "cannot be written"),
         ("renumber", {"ids": "thing"}, "ids must be dict"),
+        *(
+            ("renumber", {"ids": {"thing": one}}, "the id of 'thing' must be a whole number")
+            for one in (1.5, 3.0, float("nan"), True, "3", 2**63, -(2**63) - 1, None, torch.tensor(3))
+        ),
+        ("renumber", {"ids": {"thing": 5, "other": 5}}, "ids: two classes have the same id"),
+        ("propose", {"boxes": torch.tensor([[1 + 1j, 1, 9, 9]])}, "boxes are n times"),
+        ("propose", {"boxes": np.ma.array([[1, 1, 9, 9]], mask=[[0, 0, 0, 1]])}, "boxes are n times"),
+        ("propose", {"name": np.ones(2)}, "name must be"),
+        ("add_reference", {"label": "thing", "points": np.array(5)}, r"points \[\(x, y\), ...\] must be Iterable"),
+        ("add_references", {"references": torch.tensor(5)}, "references must be Iterable"),
+        ("measure_references", {"references": np.array(5)}, "references must be Iterable"),
+        ("propose_each", {"images": np.array(5)}, "images must be Iterable"),
+        ("explain", {"truth": np.array(5)}, "truth must be Iterable"),
+        ("explain", {"truth": [], "threshold": {"thing": 0.5}}, "threshold must be a number"),
+        ("track", {"video": np.array(5)}, "video must be Iterable"),
+        ("track", {"video": ""}, "video is empty"),
+        ("add_names", {"labels": 5}, "labels must be"),
     ],
 )
 def test_an_argument_of_a_wrong_type_is_a_user_error(
@@ -398,8 +415,32 @@ def test_a_threshold_counts_for_the_classes_that_are_known_when_an_image_is_aske
     assert same(list(found)[-1], segmenter.segment(photo.path, threshold=0.0))
 
 
+def test_a_renumbered_memory_can_be_saved_and_names_that_it_lacks_keep_their_ids(
+    segmenter: ReferenceSegmenter, photo: Photo, tmp_path: Path
+) -> None:
+    for label in ("one", "two"):
+        segmenter.add_reference(label, photo.path, mask=photo.mask_path)
+    segmenter.renumber({"two": np.int64(7), "not shown": np.uint8(8)})  # type: ignore[dict-item]
+    segmenter.save_memory(tmp_path / "a.memory")
+    loaded = load_memory(tmp_path / "a.memory").categories
+    assert [(category.id, category.name) for category in loaded] == [(7, "two"), (9, "one")]
+
+
+def test_boxes_may_be_a_tensor_that_needs_a_gradient(segmenter: ReferenceSegmenter, photo: Photo) -> None:
+    boxes = torch.tensor([[10.0, 10, 60, 60]], requires_grad=True)
+    found = segmenter.propose(photo.path, boxes=boxes)  # type: ignore[arg-type]
+    assert len(found) == len(segmenter.propose(photo.path, boxes=[[10, 10, 60, 60]])) > 0
+
+
+@pytest.mark.parametrize("value", ["false", 1, None, np.ones(2)])
+def test_settings_are_true_or_false(value: Any) -> None:
+    with pytest.raises(UserError, match="multimask must be true or false"):
+        Settings(multimask=value)
+    assert not Settings(multimask=np.False_).multimask  # type: ignore[arg-type]
+
+
 def test_settings_name_a_choice_that_does_not_exist() -> None:
-    for wrong in ({"prompts": "Guided"}, {"pooling": None}, {"output_box": "box"}):
+    for wrong in ({"prompts": "Guided"}, {"pooling": None}, {"output_box": "box"}, {"score": np.ones(2)}):
         with pytest.raises(UserError, match=f"{next(iter(wrong))} must be one of"):
             Settings(**wrong)  # type: ignore[arg-type]
 
@@ -472,6 +513,13 @@ def test_the_context_ratio_belongs_to_the_encoder_and_to_the_memory(
     for wrong in (-0.1, float("nan"), float("inf"), "4"):
         with pytest.raises(UserError, match=r"context_ratio must be a number \(0 to 100\), not "):
             ReferenceSegmenter.from_pretrained(*nano_checkpoints, context_ratio=wrong)
+
+
+@pytest.mark.parametrize("name", ["sam2", "dinov2"])
+@pytest.mark.parametrize("value", ["", False, 0, [], np.ones(2)])
+def test_what_names_no_network_is_not_taken_for_the_default(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=r"no network is called ''|a network must be"):
+        ReferenceSegmenter.from_pretrained(**{"sam2": "nano", name: value})
 
 
 @pytest.mark.parametrize(

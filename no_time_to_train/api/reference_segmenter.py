@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ from no_time_to_train.networks.devices import check_defaults, check_precision, s
 from no_time_to_train.networks.pretrained import build_pretrained
 from no_time_to_train.networks.registry import CHECKPOINT_OF, Precision, PresetName, default_context_ratio
 from no_time_to_train.overlap import follow
-from no_time_to_train.ranges import Fraction, NonNegative, Positive, check_choice, check_number, check_type
+from no_time_to_train.ranges import Fraction, NonNegative, Positive, Range, check_choice, check_number, check_type
 
 if TYPE_CHECKING:
     from no_time_to_train_extras.class_names.second_cue import Names
@@ -175,6 +175,7 @@ class ReferenceSegmenter:
         """
         check_defaults()
         check_type("settings", settings, Settings | None)
+        check_type("sam_checkpoint", sam_checkpoint, str | Path | None)
         check_number("context_ratio", context_ratio, ContextRatio | None)  # before the networks are read
         check_choice("precision", precision, Precision)
         check_number("debias", debias, NonNegative)
@@ -373,7 +374,8 @@ class ReferenceSegmenter:
         """
         from no_time_to_train_extras.class_names.second_cue import build_names
 
-        if self.memory is not None or len(set(labels)) < len(labels):
+        check_type("labels", labels, list | tuple | np.ndarray)
+        if self.memory is not None or len(set(map(check_label, labels))) < len(labels):
             raise UserError("names alone need an empty memory, and each name once")
         names = build_names(self.segmenter, str(self.made_with["encoder"]), 1, model, self.device)
         self.set_memory(names.memory([check_label(label) for label in labels], self.made_with))
@@ -400,9 +402,15 @@ class ReferenceSegmenter:
         """Give the classes category ids, such as those of a ground truth.
 
         Args:
-            ids: Category ids by class name. Other classes of the memory get the ids after the largest one.
+            ids: Category ids by class name, each another integer of 64 bits. Other classes of the memory get the ids
+                after the largest one. Classes that the memory does not have keep their ids for themselves.
         """
         check_type("ids", ids, dict)
+        for name, one in ids.items():
+            check_number(f"the id of {name!r}", one, Annotated[int, Range(-(2**63))])
+        ids = {name: int(one) for name, one in ids.items()}  # which may be numpy's
+        if len(set(ids.values())) < len(ids):
+            raise UserError("ids: two classes have the same id")
         if self.memory is not None and ids:
             self.set_memory(self.memory.renumber(ids))
 
@@ -607,6 +615,7 @@ class ReferenceSegmenter:
         scores: Sequence[float] | NDArray[Any] | None = None,
     ) -> ReadImage:
         """An image as :meth:`propose` takes it."""
+        check_type("name", name, str | None)
         pixels = as_rgb(image)
         if self.segmenter.settings.prompts == "guided":
             self._require_memory()
@@ -654,6 +663,7 @@ class ReferenceSegmenter:
         """
         from no_time_to_train_extras.missed_objects.explain import explain_image
 
+        check_number("threshold", threshold, Fraction)
         check_number("iou", iou, Fraction)
         masks = [(check_label(label), as_mask(mask)) for label, mask in check_rows("truth", truth, "label, mask")]
         proposals = self.propose(image)

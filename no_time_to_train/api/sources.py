@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from no_time_to_train.data.coco import ImageId
+from no_time_to_train.data.images import is_tensor, to_numpy
 from no_time_to_train.data.proposal_files import GRID, ProposalFile
 from no_time_to_train.errors import UserError
 from no_time_to_train.file_hashes import sha256_if_readable
@@ -102,9 +103,9 @@ def given_in(
 def as_given(boxes: Any, scores: Sequence[float] | NDArray[Any] | None, height: int, width: int) -> Given:
     """Boxes that a program gives, with their scores, which are 1 by default."""
     try:
-        given = np.asarray(boxes, np.float32)
+        given = _floats(boxes)
         corners = torch.as_tensor(given.reshape(-1, 4) if given.ndim < 2 else given)
-        values = torch.ones(len(corners)) if scores is None else torch.as_tensor(np.asarray(scores, np.float32))
+        values = torch.ones(len(corners)) if scores is None else torch.as_tensor(_floats(scores))
     except (OverflowError, TypeError, ValueError):  # what numpy takes for no numbers, or not for four each
         corners, values = torch.empty(0, 0), torch.empty(0)
     right = corners.shape[1:] == (4,) and values.shape == corners.shape[:1]
@@ -114,3 +115,11 @@ def as_given(boxes: Any, scores: Sequence[float] | NDArray[Any] | None, height: 
     if not (corners[:, 2:] > corners[:, :2]).all():
         raise UserError("a box is empty or outside the image: boxes are x1, y1, x2, y2 in pixels, ends excluded")
     return Given(corners, values)
+
+
+def _floats(values: Any) -> NDArray[np.float32]:
+    """Numbers that a program gives, in any form; a ValueError where they are complex or masked."""
+    values = to_numpy(values) if is_tensor(values) else np.asanyarray(values)
+    if isinstance(values, np.ma.MaskedArray) or np.iscomplexobj(values):  # numpy would take a part of it
+        raise ValueError
+    return np.asarray(values, np.float32)

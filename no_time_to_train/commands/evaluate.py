@@ -60,7 +60,7 @@ def evaluate(
     from no_time_to_train.data.class_splits import check_split, select_categories
     from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections, record_stage
 
-    check_split(split)
+    check_split(split, cat_names)
     folder = out or results.parent
     for name in ("metrics.json", *(("explain.json", "explain.html") if explain else ())):
         check_replaceable(folder / name, REPORT)

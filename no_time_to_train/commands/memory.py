@@ -21,7 +21,7 @@ def show(memory: Path, *, pictures: Path | None = None, dinov2: str | None = Non
     Args:
         memory: Memory file.
         pictures: Folder for one picture per class: its references, k-means regions and principal components.
-        dinov2: For the pictures, the encoder's checkpoint, if it is not in checkpoints/.
+        dinov2: With --pictures, the encoder's checkpoint, if it is not in checkpoints/.
 
     Examples:
         no-time-to-train memory show boat.memory --pictures pictures/

@@ -4,8 +4,8 @@ A parameter whose type is a dataclass stands for the options that are its fields
 parameter of type ``list[str]`` gets the whole command line; the options ``--model.KEY`` and ``--trainer.KEY`` are not
 checked then.
 Parameters before ``*`` in the signature are positional arguments, keyword-only ones are options. A parameter whose help
-begins with "Kept for compatibility" is accepted and not shown; of one whose help begins with "With --OTHER, ", a notice
-says that it has no effect alone. Nothing here imports torch.
+begins with "Kept for compatibility" is accepted and not shown; of one whose help begins with "With --OTHER, " or
+"With --OTHER or --ANOTHER VALUE, ", a notice says that it has no effect alone. Nothing here imports torch.
 """
 
 import argparse
@@ -97,20 +97,22 @@ class CommandParser(argparse.ArgumentParser):
         Returns:
             The arguments of the command's function by name.
         """
-        if any(argument.startswith("--plugin") for argument in argv):
-            first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-            first.add_argument("--plugin", **PLUGIN)
-            given, argv = first.parse_known_args(argv)
-            for module in given.plugin:
-                allow(module)
         argv = [self._spelled(argument) for argument in argv]
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--plugin", **PLUGIN)
+        own_parts, argv = first.parse_known_args(argv)
+        for module in own_parts.plugin:
+            allow(module)
         own = [word for option in split_options(argv) if not self._is_configuration(option[0]) for word in option]
-        for option in (argument.partition("=")[0] for argument in own):
-            if option.startswith("--") and option not in self._option_string_actions:
+        given = [argument.partition("=")[0] for argument in own if argument.startswith("--")]
+        for option in given:
+            if option not in self._option_string_actions:
                 near = suggest(option.partition(".")[0], self.options())
                 raise UserError(f"{self.prog}: there is no option {option}{near}")
+            if given.count(option) > 1 and self._option_string_actions[option].nargs is None and not self.words:
+                self.error(f"argument {option}: given twice, and takes one value")
         values = vars(self.parse_intermixed_args(own))
-        for option in {argument.partition("=")[0] for argument in own} & self._option_string_actions.keys():
+        for option in sorted({*given}):
             if (needs := self._missing(option, values)) is not None:
                 warnings.warn(f"{option} has no effect without {needs}", UserNotice, stacklevel=2)
         del values["plugin"]
@@ -122,9 +124,10 @@ class CommandParser(argparse.ArgumentParser):
 
     def _missing(self, option: str, values: dict[str, Any]) -> str | None:
         """What an option has an effect with only, as its help says, where that was not chosen."""
-        found = re.match(r"With (--([\w-]+)(?: (\w+))?), ", self._option_string_actions[option].help or "")
-        value = found and values[found[2].replace("-", "_")]
-        return found[1] if found and (not value or found[3] not in (None, value)) else None
+        found = re.match(r"With (--[\w -]+), ", self._option_string_actions[option].help or "")
+        others = [other[2:].partition(" ") for other in found[1].split(" or ")] if found else []
+        chosen = [(values[name.replace("-", "_")], value) for name, _, value in others]
+        return found[1] if found and not any(given and value in ("", given) for given, value in chosen) else None
 
     def options(self) -> list[str]:
         """The options as they are spelled."""
@@ -142,6 +145,8 @@ class CommandParser(argparse.ArgumentParser):
     def _spelled(self, argument: str) -> str:
         """An argument with its option spelled as here; one that does not exist stays as it is."""
         name, equals, value = argument.partition("=")
+        if name.startswith("--") and value == "--":  # which argparse of Python 3.11 drops
+            self.error(f"argument {name}: -- is no value")
         if not name.startswith("--") or self._is_configuration(name):
             return argument
         spelled = self.flag(name[2:])
@@ -227,7 +232,7 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
         options["type"] = partial(parse_number, name.upper() if positional else flag, hint=kind)
         kind = declared[0]
     else:
-        options["type"] = _path if kind is Path else kind
+        options["type"] = partial(_filled, kind) if kind in (Path, str) else kind
     if positional:
         options["nargs"] = ("+" if required else "*") if many else (None if required else "?")
         parser.add_argument(name, metavar=name.upper() if "type" in options else None, **options)
@@ -239,11 +244,12 @@ def _add(parser: CommandParser, name: str, hint: Any, default: Any, positional: 
         parser.add_argument(flag, required=required, metavar=metavar, **options)
 
 
-def _path(text: str) -> Path:
-    """A path that is not empty, as that of a variable which is not set in a script."""
+def _filled(kind: type[Any], text: str) -> Any:
+    """A path or a text that is not empty, as that of a variable which is not set in a script."""
     if not text:
-        raise argparse.ArgumentTypeError("the path is empty; that of the current folder is .")
-    return Path(text)
+        path = "the path is empty; that of the current folder is ."
+        raise argparse.ArgumentTypeError(path if kind is Path else "the text is empty; leave the option out")
+    return kind(text)
 
 
 def _kind(hint: Any) -> tuple[bool, Any]:

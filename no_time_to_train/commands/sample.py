@@ -32,7 +32,7 @@ def sample(
     json_file: Path | None = None,
     skip_impossible: bool = False,
     fill_up: bool = False,
-    choose: Literal["random", "large", "best"] = "random",
+    choose: Literal["random", "large", "best"] | None = None,
     heuristics: bool = False,
     plot: bool = False,
     image_dir: Path | None = None,
@@ -53,9 +53,10 @@ def sample(
         fill_up: Repeat references where a class has too few, as the paper does for LVIS; always for splits of LVIS.
         choose: random is the paper's draw; large prefers large objects that touch no border; best takes those that
             find the other objects of a pool best (docs/references.md), which needs the networks and the images.
+            Default: random.
         heuristics: The same as --choose large. The seed has no effect.
         plot: Draw the references into a picture next to the reference set.
-        image_dir: Folder of the images, for --plot and --choose best. Default: that of the default json_file.
+        image_dir: With --plot or --choose best, the folder of the images. Default: that of the default json_file.
         pool: With --choose best, the instances per class to choose from, each from another image. They are drawn.
         cache_dir: With --choose best, the folder of the proposal cache, with which a killed run resumes. Default: a
             folder next to --out, which may be deleted afterwards.
@@ -68,16 +69,16 @@ def sample(
     check_new_file(out, "a reference set", ".json", ".pkl", ".pickle")
     if plot:
         check_replaceable(out.with_suffix(".png"), PICTURE)
-    if heuristics and choose == "best":
-        raise UserError("--heuristics and --choose best are two ways to choose: leave one of them out")
+    if heuristics and choose not in (None, "large"):
+        raise UserError(f"--heuristics and --choose {choose} are two ways to choose: leave one of them out")
     if choose == "best":
         if pool < n_shot:
             raise UserError(f"--pool {pool} is smaller than --n-shot {n_shot}: there is nothing to choose from")
         networks.check()
     else:
-        for name in ("preset", "sam2", "dinov2", "nano"):
-            if getattr(networks, name):
-                raise UserError(f"--{name} is for --choose best: without it, no network is used")
+        for name, usual in vars(NetworkChoice()).items():
+            if getattr(networks, name) != usual:
+                raise UserError(f"--{name.replace('_', '-')} is for --choose best: without it, no network is used")
 
     if json_file is None and (split or "").startswith("cdfsod"):
         raise UserError(
@@ -89,7 +90,7 @@ def sample(
 
     from no_time_to_train.data.class_splits import check_split, select_categories
 
-    check_split(split)
+    check_split(split, cat_names)
 
     from no_time_to_train.data import reference_sets
     from no_time_to_train.data.coco import read_coco

@@ -79,7 +79,8 @@ def segment(
         names: How much the name of a class counts, next to its references, with a TIPSv2 encoder (docs/encoders.md).
         names_only: A class that has a name and no reference, with a TIPSv2 encoder. Without references. May be given
             several times.
-        names_model: With these two, a folder with a TIPSv2, or its name on the hub. Default: that of the encoder.
+        names_model: With --names or --names-only, a folder with a TIPSv2, or its name on the hub. Default: that of the
+            encoder.
         compile: Let torch.compile translate the networks before the first image. It takes minutes, which many images
             make up for, and changes the last digits of the results (docs/speed.md).
         devices: Share the images among this many GPUs of the machine, or processes with --device cpu.

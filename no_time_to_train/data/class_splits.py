@@ -86,8 +86,10 @@ def split_names(class_split: str, coco: "COCO", json_file: str | Path) -> list[s
     return class_splits()["default_classes" if name == "coco" else name]
 
 
-def check_split(class_split: str | None) -> None:
-    """Check the name of a class split, before an annotation file is read."""
+def check_split(class_split: str | None, cat_names: str | None = None) -> None:
+    """Check the options ``--split`` and ``--cat-names`` of a command, before an annotation file is read."""
+    if class_split and cat_names:
+        raise UserError("--split and --cat-names both choose the classes: leave one of them out")
     lvis = ["lvis", *LVIS_SPLITS]
     known = [*class_splits(), "coco", *lvis, *(one.replace("lvis", "lvis_minival") for one in lvis)]
     if class_split and class_split not in known:

@@ -54,17 +54,18 @@ def from_coco_records(records: list[dict[str, Any]], category_ids: list[int], he
         The detections, in the order of the records.
 
     Raises:
-        ValueError: A mask is no RLE of this size.
+        TypeError: A score is no number, or a box no list.
+        ValueError: A mask is no RLE of this size, or a box not four numbers.
     """
     for number, record in enumerate(records, start=1):
         h, w = record["segmentation"]["size"]
         if (h, w) != (height, width):
             raise ValueError(f"mask {number} is {w}x{h}, its image {width}x{height}")
     crops = (decode_crop(record["segmentation"]) for record in records)
-    boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.int64).view(-1, 4)
+    corners = [[x, y, x + w, y + h] for x, y, w, h in (record["bbox"] for record in records)]
     return Detections(
         Masks.from_crops(crops, height, width),
-        torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
-        torch.tensor([record["score"] for record in records]),
+        torch.tensor(corners, dtype=torch.int64).view(-1, 4),
+        torch.tensor([record["score"] + 0.0 for record in records]),
         torch.tensor([category_ids.index(record["category_id"]) for record in records], dtype=torch.int64),
     )

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
@@ -37,6 +37,9 @@ ImageInput = Union[str, Path, Image.Image, NDArray[np.generic], "Tensor"]  # a t
 
 #: A mask: like an image, or a bool array or tensor [H, W].
 MaskInput = ImageInput
+
+#: Modes of PIL that it converts to few others -> a mode that it converts to any.
+ODD_MODES = {"La": "LA", "LAB": "RGB"}
 
 #: Endings of the files that count as images in a folder, and that PIL reads without more.
 IMAGE_ENDINGS = {".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
@@ -282,6 +285,9 @@ def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Im
             turned, because its annotation was made without regard to EXIF.
     """
     with _clear_errors(getattr(image, "filename", "") or "that was given"):  # PIL reads its file only now
+        if 0 in image.size:
+            raise OSError(f"it has {image.width}x{image.height} pixels")
+        image = image.convert(ODD_MODES[image.mode]) if image.mode in ODD_MODES else image
         turned = ImageOps.exif_transpose(image)
     stored, shown = image.size[::-1], turned.size[::-1]
     return image if size is not None and size == stored != shown else turned
@@ -308,7 +314,7 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 def _from_array(image: "NDArray[np.generic] | Tensor") -> Image.Image:
     """A PIL image of an array or a tensor; see ``ImageInput``."""
-    values, shape = _to_numpy(image), tuple(image.shape)
+    values, shape = to_numpy(image), tuple(image.shape)
     image = values.transpose(1, 2, 0) if is_tensor(image) and values.ndim == 3 else values
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
@@ -362,7 +368,7 @@ def _inside(image: Image.Image, name: str) -> NDArray[np.bool_]:
 
 def _inside_array(mask: "NDArray[np.generic] | Tensor", name: str) -> NDArray[np.bool_]:
     """The inside of a mask that is an array or a tensor; see :func:`as_mask`."""
-    values = _to_numpy(mask)
+    values = to_numpy(mask)
     while values.ndim > 2 and 1 in values.shape:
         values = values.squeeze(values.shape.index(1))
     if values.ndim != 2:
@@ -378,14 +384,16 @@ def is_tensor(values: object) -> "TypeIs[Tensor]":
     return torch is not None and isinstance(values, torch.Tensor)
 
 
-def _to_numpy(values: "NDArray[np.generic] | Tensor") -> NDArray[np.generic]:
+def to_numpy(values: "NDArray[np.generic] | Tensor") -> NDArray[np.generic]:
     """The array in the machine's byte order, or the tensor as an array; numpy has no bfloat16."""
-    if isinstance(values, np.ndarray):
-        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    if isinstance(values, np.ndarray) and not isinstance(values, np.ma.MaskedArray):
+        return np.asarray(values.astype(values.dtype.newbyteorder("="), copy=False))
     if not is_tensor(values):
         kind = "None" if values is None else f"an object of type {type(values).__name__}"
         raise UserError(f"{kind} is not an image: give a path, a PIL image, an array or a tensor")
-    return (values.float() if "bfloat16" in str(values.dtype) else values).detach().cpu().numpy()
+    with suppress(RuntimeError, TypeError):
+        return (values.float() if "bfloat16" in str(values.dtype) else values).detach().cpu().numpy()
+    raise UserError("a tensor that is sparse, quantized, conjugated or without data cannot be used: give a plain one")
 
 
 def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:

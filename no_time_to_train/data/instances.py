@@ -20,7 +20,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import is_file, read_json, relative_path, write_json
 from no_time_to_train.method.detections import Detections
 from no_time_to_train.method.memory_bank import Category
-from no_time_to_train.ranges import two_decimals
+from no_time_to_train.ranges import check_type, two_decimals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,7 @@ class Instances(Sequence[Instance]):
         self, index: int | np.integer[Any] | slice | Sequence[int] | Sequence[bool] | NDArray[Any] | Tensor
     ) -> "Instance | Instances":
         if isinstance(index, Tensor | tuple):
-            index = np.asarray(index)
+            index = np.asarray(index.detach().cpu() if isinstance(index, Tensor) else index)
         rows = np.arange(len(self))[index]
         found = self.detections
         if np.ndim(rows) == 1:
@@ -198,6 +198,7 @@ class Instances(Sequence[Instance]):
         """
         from no_time_to_train.visual.drawing import PALETTE, draw_instances
 
+        check_type("palette", palette, type(PALETTE) | None)
         by_instance = len(self.categories) == 1 and palette is None
         masks, classes = self.detections.masks, self.class_ids
         drawn = draw_instances(self.image, masks, classes, self._captions(), by_instance, palette=palette or PALETTE)
@@ -264,7 +265,7 @@ class Instances(Sequence[Instance]):
             categories = [Category(one["id"], clean_class_name(one["name"])) for one in content["categories"]]
             ids, size = [category.id for category in categories], (entry["height"], entry["width"])
             check_size(size)
-            detections = from_coco_records(content["annotations"], ids, *size)
+            detections = from_coco_records([] + content["annotations"], ids, *size)  # a TypeError if it is no list
             if not ((detections.scores >= 0) & (detections.scores <= 1)).all():
                 raise ValueError("its scores are not all from 0 to 1")
             detections.boxes[:, 2:] -= 1

@@ -1,6 +1,6 @@
 """Checks of what users say about objects: an image, a class, a box and points."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any
@@ -92,10 +92,9 @@ def check_together(mask: object, box: object, points: Sequence[object], negative
         raise UserError("a negative point says what the object is not: give a point on the object or a box as well")
 
 
-def list_points(points: object) -> list[Sequence[float]]:
+def list_points(points: Any) -> list[Sequence[float]]:
     """The points that a user gave as any sequence or array [n, 2], as a list."""
-    if not isinstance(points, Iterable) or isinstance(points, str):
-        raise UserError(f"points {points!r} are not a list: give [(x, y), ...] in pixels")
+    check_type("points [(x, y), ...]", points, Iterable)
     return list(points)
 
 
@@ -124,6 +123,8 @@ def join_numbers(values: Sequence[float]) -> str:
 
 def _numbers(values: Sequence[float]) -> list[float]:
     """The values as floats; an empty list where one is not a number, or far outside any image."""
+    if isinstance(values, str | bytes | bytearray | Set | Mapping):  # of digits, or in no order
+        return []
     try:
         numbers = [float(value) for value in values]
     except (OverflowError, TypeError, ValueError):

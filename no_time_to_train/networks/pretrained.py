@@ -30,7 +30,7 @@ def build_pretrained(
         The method with an empty memory; the network that makes masks from boxes and points; the name of the encoder in
         the configuration; and the files of SAM 2's and of the encoder's weights.
     """
-    more = [sam_checkpoint] if sam_checkpoint else []
+    more = [] if sam_checkpoint is None else [sam_checkpoint]
     proposing, encoding = find_networks(sam2, dinov2, *more, preset=preset)
     sam2_name, encoder_name = recognize(proposing, SAM2_NAMES), recognize(encoding, ENCODER_NAMES)
     settings = settings or Settings(prompts=PRESETS[preset or "accurate"].prompts)

@@ -303,10 +303,10 @@ def find_networks(
     """
     check_choice("preset", preset, PresetName | None)
     chosen = PRESETS[preset or "accurate"]
-    command = f"no-time-to-train download --preset {preset}" if preset and not (sam2 or dinov2) else None
-    if sam2 == "nano":
-        dinov2 = dinov2 or DINOV2_NANO
-    found = find_network(sam2 or chosen.sam2, SAM2_NAMES), find_network(dinov2 or chosen.dinov2, ENCODER_NAMES)
+    command = f"no-time-to-train download --preset {preset}" if preset and sam2 is dinov2 is None else None
+    if dinov2 is None:
+        dinov2 = DINOV2_NANO if isinstance(sam2, str) and sam2 == "nano" else chosen.dinov2
+    found = find_network(chosen.sam2 if sam2 is None else sam2, SAM2_NAMES), find_network(dinov2, ENCODER_NAMES)
     check_prompts(found[0].name, prompts)
     check_exist(*(network.checkpoint for network in found), *more, otherwise=OR_NANO, command=command)
     return found

@@ -260,6 +260,8 @@ def track(
     check_number("propagate", propagate, Positive)
     check_number("returns", returns, Seconds)
     tracker = Tracker(tracker_settings(returns))
+    if isinstance(video, str) and not video:
+        raise UserError("video is empty: that of the current folder is .")
     if isinstance(video, str | Path | int):
         try:
             frames = Frames(str(video), every)

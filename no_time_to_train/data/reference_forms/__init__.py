@@ -36,6 +36,7 @@ from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.errors import UserError, UserNotice, first_of, plural
 from no_time_to_train.files import read_bytes, read_json
+from no_time_to_train.ranges import check_type
 
 __all__ = ["FoundReferences", "Reference", "find_references"]
 
@@ -58,7 +59,7 @@ XML_FORMS: tuple[tool_json.ToolForm, ...] = (
 SAME_OBJECT, MOST = 0.7, 2000
 
 
-def find_references(path: Path) -> FoundReferences:
+def find_references(path: str | Path) -> FoundReferences:
     """Read the references in a folder or an annotation file.
 
     Where a folder holds several forms, the first of these counts: YOLO, COCO, other JSON, XML, CSV, masks as images,
@@ -71,20 +72,21 @@ def find_references(path: Path) -> FoundReferences:
     Returns:
         At least one reference, the name of the form, and what was not used.
     """
-    if not path.exists():
+    check_type("path", path, str | Path)
+    if path == "" or not Path(path).exists():
         raise UserError(f"references not found: {path}")
-    folder = Folder(path)
+    folder = Folder(Path(path))
     if unreadable := describe_unreadable(folder.files):
         warnings.warn(f"--references {path}: {unreadable}", UserNotice, stacklevel=2)
     found = yolo_txt.find(folder) or _find_json(folder) or _find_xml(folder) or csv_boxes.find(folder)
-    if found is None and path.is_dir():
+    if found is None and folder.path.is_dir():
         found = mask_images.find(folder)
     if found is None and folder.links:
         left = f"{plural(len(folder.links), 'link')} to folders left out: {first_of(folder.links)}"
         warnings.warn(f"--references {path}: {left}; copy those folders", UserNotice, stacklevel=2)
     if found is None and (reason := refusals.explain(folder)):
         raise UserError(f"{path} holds no references that can be read: {reason}")
-    if found is None and path.is_dir():
+    if found is None and folder.path.is_dir():
         found = class_folders.find(folder)
     if found is None:
         raise UserError(
@@ -108,7 +110,7 @@ def find_references(path: Path) -> FoundReferences:
     return replace(found, references=references, empty=empty)
 
 
-def _notice_twice(references: Iterable[Reference], path: Path) -> None:
+def _notice_twice(references: Iterable[Reference], path: str | Path) -> None:
     """Say where an object is marked twice, as two versions of an export in one folder do."""
     shapes: dict[tuple[Path, str, type], list[Any]] = {}
     for one in references:
