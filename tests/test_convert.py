@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from no_time_to_train.cli import main
 from no_time_to_train.data.convert import read_ground_truth
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
-from no_time_to_train.data.reference_forms import find_references
+from no_time_to_train.data.reference_forms import Reference, find_references, voc_xml
 from tests.conftest import Capture, Command, Patch, Photo, Refusal
 from tests.reference_folders import class_folder, image, write
 
@@ -155,6 +156,73 @@ def test_an_image_without_objects_is_written_as_well(form: str, photo: Photo, tm
         found = find_references(out / form)
         assert [one.name for one in found.empty] == ["empty.png"]
         assert len(found.references) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(("train.png", "classes.png"), ("val.png", "labels.png"), ("sub/a.png", "b.png"), ("x/a.png", "a.png")),
+        *(("mask/a.png", "SegmentationClass/b.png"), ("Annotations/images/a.png", "b.png")),
+    ],
+)
+@pytest.mark.parametrize("form", ["coco", "cvat", "voc", "yolo"])
+def test_photos_with_the_names_of_side_files_and_folders_come_back(
+    form: str, names: tuple[str, ...], photo: Photo, tmp_path: Path
+) -> None:
+    for name in names:
+        image(photo, tmp_path / "in" / name)
+    images = [{"id": index, "file_name": name} for index, name in enumerate(names)]
+    outlines = [[[2, 2, 20, 2, 20, 20, 2, 20]], [[5, 5, 30, 5, 30, 30, 5, 30]]]
+    objects = [
+        {"id": index, "image_id": index, "category_id": 1, "segmentation": outline}
+        for index, outline in enumerate(outlines)
+    ]
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
+    write(tmp_path / "in/a.json", json.dumps(content))
+    main(["convert", str(tmp_path / "in"), "--to", form, "--out", str(tmp_path)])
+    found = find_references(tmp_path / form)
+    areas = sorted(int(one.read_mask().sum()) for one in find_references(tmp_path / "in").references)
+    (small, first), (large, second) = sorted((int(one.read_mask().sum()), str(one.image)) for one in found.references)
+    assert [small, large] == areas
+    for path, name in zip((first, second), names, strict=True):
+        assert Path(path.replace("images_", "images")).as_posix().endswith(f"/{name}")
+    assert not found.empty
+
+
+def test_masks_of_one_photo_are_not_all_in_memory_at_once(tmp_path: Path, photo: Photo, monkeypatch: Patch) -> None:
+    masks: list[weakref.ref[np.ndarray]] = []
+    alive = []
+
+    def note(mask: np.ndarray) -> np.ndarray:
+        alive.append(sum(one() is not None for one in masks))
+        masks.append(weakref.ref(mask))
+        return mask
+
+    read, encode = Reference.read_mask, voc_xml.encode_mask
+    monkeypatch.setattr(Reference, "read_mask", lambda self: note(read(self)))
+    monkeypatch.setattr(voc_xml, "encode_mask", lambda mask: encode(note(mask)))
+    image(photo, tmp_path / "in/a.png")
+    outlines = [[[x, 2, x + 8, 2, x + 8, 20, x, 20]] for x in range(0, 100, 10)]
+    objects = [{"id": x, "image_id": 1, "category_id": 1, "segmentation": one} for x, one in enumerate(outlines)]
+    images, categories = [{"id": 1, "file_name": "a.png"}], [{"id": 1, "name": "thing"}]
+    write(tmp_path / "in/a.json", json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    for source, form in (("in", "voc"), ("voc", "coco")):
+        main(["convert", str(tmp_path / source), "--to", form, "--out", str(tmp_path)])
+    assert len(masks) >= 30
+    assert max(alive) <= 2
+
+
+def test_the_reason_why_nothing_can_be_scored_is_in_the_refusal(photo: Photo, tmp_path: Path, refusal: Refusal) -> None:
+    results = results_of(tmp_path / "out", photo)
+    truth = json.loads((tmp_path / "coco/annotations.json").read_text())
+    truth["images"][0] |= {"id": 77, "file_name": "a.png"}
+    truth["categories"][0]["id"] = 9
+    truth["annotations"][0] |= {"image_id": 77, "category_id": 9, "bbox": None}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (record,) = json.loads(results.read_text())
+    results.write_text(json.dumps([record, {key: record[key] for key in record if key != "segmentation"}]))
+    line = refusal("evaluate", "--gt", tmp_path / "truth.json", "--pred_json", results)
+    assert "has no bbox. Masks are not scored: some results have none." in line
 
 
 @pytest.mark.parametrize("form", ["coco", "label-studio", "labelme", "voc", "yolo"])

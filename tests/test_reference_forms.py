@@ -137,14 +137,14 @@ def test_frames_of_many_videos_with_equal_names_are_found_by_their_folders_alone
     monkeypatch.setattr(image_files, "_shared_parts", lambda *one: compared.append(one) or shared(*one))
     names = [f"{number}/1.png" for number in range(20)]
     for name in names:
-        (tmp_path / "images" / name).parent.mkdir(parents=True)
-        Image.new("RGB", (20, 20)).save(tmp_path / "images" / name)
+        (tmp_path / "frames" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "frames" / name)
     images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     boxes = [{"id": number, "image_id": number, "category_id": 1, "bbox": [2, 2, 9, 9]} for number in range(20)]
     content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "thing"}]}
     write(tmp_path / "annotations/a.json", json.dumps(content))
     found = find_references(tmp_path).references
-    assert [one.image.relative_to(tmp_path / "images").as_posix() for one in found] == names
+    assert [one.image.relative_to(tmp_path / "frames").as_posix() for one in found] == names
     assert len(compared) == 20
 
 
@@ -170,6 +170,18 @@ def test_a_mask_of_16_bits_numbers_more_than_255_objects(tmp_path: Path) -> None
 def test_two_images_with_the_annotated_name_are_refused(photo: Photo, tmp_path: Path) -> None:
     coco(tmp_path, photo)
     shutil.copytree(tmp_path / "images" / "default", tmp_path / "images" / "copy")
+    with pytest.raises(UserError, match="was found twice"):
+        find_references(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [("train", "val"), ("images", "images/images")])
+def test_a_name_below_two_folders_of_a_data_set_is_refused(folders: tuple[str, str], tmp_path: Path) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (20, 20), f"#{len(folder):06x}").save(tmp_path / folder / "a.png")
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    object_ = f"<object><name>thing</name>{box}</object>"
+    write(tmp_path / "xml/a.xml", f"<annotation><filename>a.png</filename>{object_}</annotation>")
     with pytest.raises(UserError, match="was found twice"):
         find_references(tmp_path)
 

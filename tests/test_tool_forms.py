@@ -5,9 +5,12 @@ the mask, box or points of each object, and how many shapes are passed over. The
 object of most is RECTANGLE. Those of ``data/no_exports`` cannot be understood.
 """
 
+import base64
+import io
 import json
 import shutil
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +165,55 @@ def test_folders_of_classes_may_have_names_of_data_sets_among_others(tmp_path: P
 
 def test_a_mask_outside_of_its_image_is_refused_and_an_empty_one_marks_nothing(tmp_path: Path) -> None:
     canvas = Canvas(tmp_path / "a.png", 30, 40)
-    assert canvas.mask("boat", np.zeros((5, 5), bool), 100, 0) is None
+    assert canvas.mask("boat", np.zeros((5, 5), bool), (100, 0)) == "empty mask"
     with pytest.raises(ValueError, match="it is outside the image"):
-        canvas.mask("boat", np.ones((5, 5), bool), 100, 0)
+        canvas.mask("boat", np.ones((5, 5), bool), (100, 0))
+
+
+def test_a_bitmap_of_supervisely_whose_corner_has_one_coordinate_is_refused(tmp_path: Path) -> None:
+    photo(tmp_path / "img/a.png")
+    picture = io.BytesIO()
+    Image.new("L", (4, 4), 255).save(picture, "PNG")
+    bitmap = {"data": base64.b64encode(zlib.compress(picture.getvalue())).decode(), "origin": [8]}
+    content = {"size": {}, "objects": [{"classTitle": "boat", "geometryType": "bitmap", "bitmap": bitmap}]}
+    write(tmp_path / "ann/a.png.json", json.dumps(content))
+    with pytest.raises(UserError, match=r"object 0 is broken: .*a point has not two coordinates"):
+        find_references(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"), [(None, "passed over: 1 without a class"), ({}, "its label is {}, not text")]
+)
+def test_a_label_of_label_studio_that_is_no_text_is_no_class(label: Any, said: str, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    sides = {"x": 10, "y": 10, "width": 20, "height": 20}
+    result = [{"id": "1", "value": {**sides, "rectanglelabels": [label]}}]
+    write(tmp_path / "a.json", json.dumps([{"data": {"image": "a.png"}, "annotations": [{"result": result}]}]))
+    with pytest.raises(UserError, match=said):
+        find_references(tmp_path)
+
+
+def test_a_deleted_object_of_labelme_is_passed_over_where_its_mark_has_spaces(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    corners = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((5, 5), (15, 5), (15, 15)))
+    objects = [
+        f"<object><name>{name}</name><deleted>{mark}</deleted><polygon>{corners}</polygon></object>"
+        for name, mark in (("boat", "0"), ("cup", "\n1 "))
+    ]
+    write(tmp_path / "a.xml", f"<annotation><filename>a.png</filename>{''.join(objects)}</annotation>")
+    assert [one.label for one in find_references(tmp_path).references] == ["boat"]
+
+
+def test_a_turned_box_of_cvat_in_coco_may_give_its_angle_as_text(tmp_path: Path) -> None:
+    folder = EXPORTS / "CVAT COCO of a turned box"
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (file,) = tmp_path.rglob("*.json")
+    content = json.loads(file.read_text())
+    for one in content["annotations"]:
+        one["attributes"]["rotation"] = str(one["attributes"]["rotation"])
+    file.write_text(json.dumps(content))
+    masks = [[one.mask for one in find_references(place).references] for place in (folder, tmp_path)]
+    assert masks[0] == masks[1]
 
 
 def test_captions_are_no_labels(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def evaluate(
             warnings.warn(f"{results} holds boxes only: masks are not scored", UserNotice, stacklevel=2)
         metrics, tables = evaluation.evaluate(coco, found, categories, protocol, semantic_threshold, errors)
         if not metrics:
-            raise UserError(f"{gt} has no annotation of the classes: there is nothing to evaluate")
+            reason = " ".join(tables.split()) or "it has no annotation of the classes"
+            raise UserError(f"there is nothing to evaluate with {gt}: {reason}")
         if explain:
             from no_time_to_train_extras.missed_objects.explain_run import explain_run
 

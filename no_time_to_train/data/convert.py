@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def convert(source: Path, form: str, folder: Path, link: bool = False) -> FoundR
     names = image_names(list(images))
     for number, (path, stem) in enumerate(zip(images, unique_stems(list(names.values())), strict=True), start=1):
         height, width = size_of(path, images[path])
-        objects = list(labeled_objects(images[path], height, width))
+        objects = LabeledObjects(images[path], height, width)
         files.add(LabeledImage(names[path], stem, path, number, height, width), objects)
     files.finish()
     return found
@@ -80,7 +81,7 @@ def read_ground_truth(path: Path, results: Path) -> Any:
             missing += [image.name] if references else []
             continue
         seen.add(entry["id"])
-        for one in labeled_objects(references, *size_of(image, references)):
+        for one in LabeledObjects(references, *size_of(image, references)):
             if one.label not in ids:
                 ids[one.label] = free_id(ids.values())
             number = len(annotations) + 1
@@ -134,10 +135,20 @@ def by_image(found: FoundReferences) -> dict[Path, list[Reference]]:
     return images
 
 
-def labeled_objects(references: list[Reference], height: int, width: int) -> Iterator[LabeledObject]:
-    """The objects of one image, whose masks are read one at a time."""
-    for reference in references:
-        mask = np.ones((height, width), bool) if reference.mask == WHOLE else reference.read_mask()
+@dataclass(frozen=True)
+class LabeledObjects(Sequence[LabeledObject]):
+    """The objects of one image, whose masks are read when they are asked for: all would not fit into memory."""
+
+    references: list[Reference]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __getitem__(self, index: Any) -> Any:
+        reference = self.references[index]
+        mask = np.ones((self.height, self.width), bool) if reference.mask == WHOLE else reference.read_mask()
         box = reference.box
         if mask is not None:
             if not mask.any():
@@ -145,7 +156,7 @@ def labeled_objects(references: list[Reference], height: int, width: int) -> Ite
             ys, xs = np.nonzero(mask)
             box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
         assert box is not None
-        yield LabeledObject(reference.label, box, mask, difficult=reference.difficult)
+        return LabeledObject(reference.label, box, mask, difficult=reference.difficult)
 
 
 def size_of(image: Path, references: list[Reference]) -> tuple[int, int]:

@@ -62,7 +62,7 @@ def coco_ap(coco: COCO, results: Records, categories: list[Category]) -> tuple[M
         names = ap_per_class(evaluator, categories)
         metrics[iou_type] = {**summary(evaluator), "per_class": names}
         tables += table + format_table(names, ("class", "AP")) + "\n"
-    return metrics, tables + why_no_masks(coco, results, categories, metrics)
+    return metrics, tables + why_not_scored(coco, results, categories, metrics)
 
 
 def voc_ap(coco: COCO, results: Records, categories: list[Category]) -> tuple[Metrics, str]:
@@ -99,16 +99,20 @@ def scorable_iou_types(coco: COCO, results: Records, categories: list[Category])
     ]
 
 
-def why_no_masks(coco: COCO, results: Records, categories: list[Category], metrics: Metrics) -> str:
-    """Why masks are not scored although most objects and results have one; empty where there is nothing to say."""
-    truth = truth_of(coco, categories)
-    lacking = [str(annotation["id"]) for annotation in truth if not annotation.get("segmentation")]
-    if "segm" in metrics or len(lacking) == len(truth) or not any("segmentation" in record for record in results):
-        return ""
-    if not lacking:
-        return "Masks are not scored: some results have none.\n"
-    which = f"annotation {first_of(lacking)} of the ground truth"
-    return f"Masks are not scored: {which} ({len(lacking)} of {len(truth)}) has no segmentation.\n"
+def why_not_scored(coco: COCO, results: Records, categories: list[Category], metrics: Metrics) -> str:
+    """Why boxes or masks are not scored although some objects and results have one; empty where there is no reason.
+
+    Where nothing is scored, all reasons are given.
+    """
+    truth, reasons = truth_of(coco, categories), ""
+    for iou_type, key, noun in (("bbox", "bbox", "Boxes"), ("segm", "segmentation", "Masks")):
+        lacking = [str(annotation["id"]) for annotation in truth if not annotation.get(key)]
+        is_known = len(lacking) < len(truth) and any(key in record for record in results)
+        if iou_type in metrics or (metrics and not is_known):
+            continue
+        which = f"annotation {first_of(lacking)} of the ground truth ({len(lacking)} of {len(truth)}) has no {key}"
+        reasons += f"{noun} are not scored: {which if lacking else 'some results have none'}.\n"
+    return reasons
 
 
 def run_evaluator(

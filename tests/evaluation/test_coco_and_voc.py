@@ -25,14 +25,29 @@ def test_coco_ap_by_hand(truth: MakeTruth, first_id: int) -> None:
     assert "segm" not in metrics
 
 
-def test_an_object_without_a_mask_is_named_where_masks_are_not_scored(truth: MakeTruth) -> None:
+@pytest.mark.parametrize(("lacking", "scored", "noun"), [("segmentation", "bbox", "Masks"), ("bbox", "segm", "Boxes")])
+def test_an_object_without_a_mask_or_a_box_is_named_where_these_are_not_scored(
+    lacking: str, scored: str, noun: str, truth: MakeTruth
+) -> None:
     boxes = [(0, 0, 20, 20), (60, 60, 20, 20)]
-    first, second = (annotation(1, 1, box) for box in boxes)
-    coco = truth([with_mask(first), {**second, "segmentation": []}])
+    first, second = (with_mask(annotation(1, 1, box)) for box in boxes)
+    coco = truth([first, {**second, lacking: []}])
     results = [with_mask(detection(1, 1, box, 0.9)) for box in boxes]
     metrics, tables = evaluate(coco, results, select_categories(coco, "truth.json"))
-    assert set(metrics) == {"bbox"}
-    assert "Masks are not scored: annotation 2 of the ground truth (1 of 2) has no segmentation." in tables
+    assert set(metrics) == {scored}
+    assert f"{noun} are not scored: annotation 2 of the ground truth (1 of 2) has no {lacking}." in tables
+
+
+@pytest.mark.parametrize("masks", [0, 1])
+def test_why_nothing_can_be_scored_is_said(masks: int, truth: MakeTruth) -> None:
+    boxes = [(0, 0, 20, 20), (60, 60, 20, 20)]
+    coco = truth([{**with_mask(annotation(1, 1, box)), "bbox": None} for box in boxes])
+    results = [detection(1, 1, box, 0.9) for box in boxes]
+    results[:masks] = map(with_mask, results[:masks])
+    metrics, tables = evaluate(coco, results, select_categories(coco, "truth.json"))
+    assert metrics == {}
+    assert "Boxes are not scored: annotation 1, 2 of the ground truth (2 of 2) has no bbox." in tables
+    assert "Masks are not scored: some results have none." in tables
 
 
 def test_a_missing_area_is_that_of_the_mask(truth: MakeTruth) -> None:

@@ -36,17 +36,17 @@ class VocFiles(LabelFiles):
         _add(root, {"folder": "JPEGImages", "filename": place.relative_to(self.folder / "JPEGImages").as_posix()})
         _add(ElementTree.SubElement(root, "size"), {"width": image.width, "height": image.height, "depth": 3})
         _add(root, {"segmented": int(any(one.mask is not None for one in objects))})
-        for one in objects:
+        classes, numbers = (np.zeros((image.height, image.width), np.uint16) for _ in range(2))
+        for number, one in enumerate(objects, 1):
             node = ElementTree.SubElement(root, "object")
             _add(node, {"name": one.label, "pose": "Unspecified", "truncated": 0, "difficult": int(one.difficult)})
             x1, y1, x2, y2 = one.box  # VOC counts from 1, and includes the last pixel
             box = {"xmin": f"{x1 + 1:g}", "ymin": f"{y1 + 1:g}", "xmax": f"{x2:g}", "ymax": f"{y2:g}"}
             _add(ElementTree.SubElement(node, "bndbox"), box)
-        self.write_xml(f"Annotations/{image.stem}.xml", root)
-        classes, numbers = (np.zeros((image.height, image.width), np.uint16) for _ in range(2))
-        for number, one in reversed(list(enumerate(objects, 1))):
             if one.mask is not None:
-                classes[one.mask], numbers[one.mask] = self.names.index(one.label) + 1, number
+                free = one.mask & (numbers == 0)
+                classes[free], numbers[free] = self.names.index(one.label) + 1, number
+        self.write_xml(f"Annotations/{image.stem}.xml", root)
         for folder, picture in (("SegmentationClass", classes), ("SegmentationObject", numbers)):
             save_numbers(picture, self.folder / folder / f"{image.stem}.png", self.palette)
         self.stems.append(image.stem)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from no_time_to_train.data.coco import ImageId, is_number, read_coco
+from no_time_to_train.data.coco import ImageId, read_coco
 from no_time_to_train.data.reference_forms.folder import Folder
 from no_time_to_train.data.reference_forms.reference import Box, Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
@@ -85,8 +85,11 @@ def _read_annotation(annotation: dict[str, Any], label: str, canvas: Canvas, pat
     if annotation.get("bbox"):
         x, y, w, h = annotation["bbox"]
         box = (x, y, x + w, y + h)
-        if is_number(angle) and not annotation.get("segmentation"):
-            return canvas.box(label, *box, angle=angle)
+        if angle and not annotation.get("segmentation"):
+            try:
+                return canvas.box(label, *box, angle=angle)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{path}: annotation {annotation['id']} is turned by {angle!r}: {error}") from error
     mask = None
     if annotation.get("segmentation") and not annotation.get("is_box"):
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from no_time_to_train.data.images import is_image
-from no_time_to_train.data.reference_forms.image_files import MASKS, ImageFiles, Indexes, is_named_like
+from no_time_to_train.data.reference_forms.image_files import ImageFiles, Indexes
 from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas, merge_groups
 from no_time_to_train.errors import UserError
@@ -48,6 +48,7 @@ class Folder:
         self.images = [one for one in self.files if is_image(one)]
         self.skipped: Counter[str] = Counter()
         self._used: set[Path] = set()
+        self._masks: set[Path] = set()
         self._finders: dict[Path, ImageFiles] = {}
         self._indexes: Indexes = {}
         self._beside: dict[Path, dict[str, Path]] = {}
@@ -56,9 +57,10 @@ class Folder:
         """The files with one of these endings."""
         return [path for path in self.files if path.suffix.lower() in endings]
 
-    def use(self, *paths: Path) -> None:
-        """Note that files were understood."""
+    def use(self, *paths: Path, are_masks: bool = False) -> None:
+        """Note that files were understood, and which of them are masks."""
         self._used.update(paths)
+        self._masks.update(paths if are_masks else ())
 
     def unused(self) -> tuple[Path, ...]:
         """The files that were not understood."""
@@ -67,8 +69,7 @@ class Folder:
 
     def empty(self, annotated: set[Path]) -> tuple[Path, ...]:
         """The images that were understood, are not among those with an object, and are no masks."""
-        left = sorted(filter(is_image, self._used - annotated))
-        return tuple(one for one in left if not is_named_like(one.parent.name, MASKS))
+        return tuple(sorted(filter(is_image, self._used - annotated - self._masks)))
 
     def list_images(self, folder: Path, names: Iterable[str]) -> None:
         """Say which images the annotations in a folder list, before the first of them is looked for."""

@@ -56,7 +56,7 @@ def read(path: Path, content: Any, folder: Folder) -> list[Reference]:
     return references
 
 
-def _read_region(canvas: Canvas, labels: dict[Any, str], region: dict[str, Any]) -> Reference | str | None:
+def _read_region(canvas: Canvas, labels: dict[Any, Any], region: dict[str, Any]) -> Reference | str | None:
     """The reference that a region marks, or what it lacks; None where it comes again, with its label."""
     value, label = region["value"], labels.get(region.get("id"))
     if label is None:
@@ -105,9 +105,9 @@ def _minimal_regions(task: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in chain(*lists) if isinstance(one, dict) and "original_width" in one and "value" not in one]
 
 
-def _labels(value: dict[str, Any]) -> list[str]:
+def _labels(value: dict[str, Any]) -> list[Any]:
     labels = next((names for key, names in value.items() if key.endswith("labels") and names), None)
-    return list(map(str, labels)) if isinstance(labels, list) else []
+    return labels if isinstance(labels, list) else []
 
 
 def _image_name(task: dict[str, Any], path: Path) -> str:

@@ -49,7 +49,7 @@ def _read_shape(shape: dict[str, Any], canvas: Canvas) -> Reference | str | None
         return canvas.points(label, points)
     if kind == "mask":
         part = np.asarray(decode_image(base64.b64decode(shape["mask"]), "of the mask")).astype(bool)
-        return canvas.mask(label, part, *points[0])
+        return canvas.mask(label, part, points[0])
     return str(kind)
 
 
@@ -57,7 +57,8 @@ def _draw(polygon: Reference, points: list[list[float]], canvas: Canvas) -> Refe
     """A polygon as LabelMe draws it: its outline belongs to it."""
     image = Image.new("1", (canvas.width, canvas.height))
     ImageDraw.Draw(image).polygon([(x, y) for x, y in points], outline=1, fill=1)
-    return canvas.mask(polygon.label, np.asarray(image)) or polygon
+    drawn = canvas.mask(polygon.label, np.asarray(image))
+    return polygon if isinstance(drawn, str) else drawn
 
 
 def _group_id(shape: dict[str, Any]) -> int | str | None:

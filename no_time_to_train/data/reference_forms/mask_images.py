@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -56,8 +56,8 @@ KERNEL = np.ones((3, 3), np.uint8)
 MOST_NUMBERS = 1024
 
 
-def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
-    """The masks, bool [H, W], of all colors of an image but black and VOC's border, in VOC's order.
+def each_color(path: Path) -> Iterator[tuple[Key, NDArray[np.bool_]]]:
+    """The masks, bool [H, W], of all colors of an image but black and VOC's border, in VOC's order, one at a time.
 
     Numbers of 16 bits count as the colors that VOC has for them.
     """
@@ -68,17 +68,23 @@ def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
         if len(used) > MOST_NUMBERS or max(used, default=0) >= 2**16:
             raise UserError(f"mask {path} has {len(used)} numbers up to {max(used)}: number objects from 1 on")
         colors = voc_colors(max(used, default=0) + 1)
-        return {colors[number]: numbers == number for number in used}
+        yield from ((colors[number], numbers == number) for number in used)
+        return
     codes = np.asarray(image.convert("RGB")).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     found = [code for code in np.unique(codes) if code]
     if len(found) > MOST_KEYS:
         raise UserError(
             f"mask {path} has {len(found)} colors: save masks as PNG without smooth edges, a color per object"
         )
-    masks: dict[Key, NDArray[np.bool_]] = {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255): codes == c for c in found}
-    numbers_of: dict[Key, int] = {color: number for number, color in enumerate(voc_colors())}
-    ordered = sorted(masks.items(), key=lambda one: numbers_of.get(one[0], len(numbers_of)))
-    return {color: mask for color, mask in ordered if color != VOC_BORDER}
+    code_of = {(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255): code for code in found}
+    numbers_of = {color: number for number, color in enumerate(voc_colors())}
+    ordered = sorted(code_of, key=lambda color: numbers_of.get(color, len(numbers_of)))
+    yield from ((color, codes == code_of[color]) for color in ordered if color != VOC_BORDER)
+
+
+def read_colors(path: Path) -> dict[Key, NDArray[np.bool_]]:
+    """All that :func:`each_color` gives."""
+    return dict(each_color(path))
 
 
 def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:

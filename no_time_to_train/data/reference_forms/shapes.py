@@ -82,26 +82,28 @@ class Canvas:
     def points(self, label: Any, points: ArrayLike) -> Reference:
         """Points [N, 2] on one object."""
         clicked = tuple((x, y) for x, y in _points(points).tolist())
+        if not clicked:
+            raise ValueError("it has no point")
         return Reference(_label(label), self.image, points=clicked, size=self.size)
 
-    def mask(self, label: Any, part: NDArray[Any], left: Any = 0, top: Any = 0) -> Reference | None:
-        """A mask of which all but a part [h, w] is empty; None where the part is empty, too."""
-        x, y, is_empty = round(float(left)), round(float(top)), not part.any()
+    def mask(self, label: Any, part: NDArray[Any], corner: Sequence[Any] = (0, 0)) -> Reference | str:
+        """A mask of which all but a part [h, w], from a corner x, y on, is empty; its kind where the part is, too."""
+        ((x, y),) = _points([corner]).round().astype(int).tolist()
         mask = np.zeros(self.size, bool)
-        part = part[max(-y, 0) :, max(-x, 0) :][: max(self.height - max(y, 0), 0), : max(self.width - max(x, 0), 0)]
-        mask[max(y, 0) : max(y, 0) + part.shape[0], max(x, 0) : max(x, 0) + part.shape[1]] = part
-        if not (is_empty or mask.any()):
+        inside = part[max(-y, 0) :, max(-x, 0) :][: max(self.height - max(y, 0), 0), : max(self.width - max(x, 0), 0)]
+        mask[max(y, 0) : max(y, 0) + inside.shape[0], max(x, 0) : max(x, 0) + inside.shape[1]] = inside
+        if part.any() and not mask.any():
             raise ValueError("it is outside the image")
-        return None if is_empty else Reference(_label(label), self.image, encode_mask(mask), size=self.size)
+        return Reference(_label(label), self.image, encode_mask(mask), size=self.size) if mask.any() else "empty mask"
 
-    def runs(self, label: Any, runs: Sequence[Any], left: Any, top: Any, width: Any, height: Any) -> Reference | None:
+    def runs(self, label: Any, runs: Sequence[Any], left: Any, top: Any, width: Any, height: Any) -> Reference | str:
         """A mask from the lengths of its runs along the rows of a box; the first run is outside."""
         lengths, shape = np.array(runs, np.int64), (int(height), int(width))
         if min(shape) < 0 or max(shape) > 2 * max(self.size) or lengths.min(initial=0) < 0:
             raise ValueError("its runs or its box are no part of the image")
         if (total := lengths.sum(dtype=float)) != shape[0] * shape[1]:  # integers would wrap around
             raise ValueError(f"its runs cover {total:.0f} pixels, its box has {shape[0] * shape[1]}")
-        return self.mask(label, np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape), left, top)
+        return self.mask(label, np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape), (left, top))
 
 
 def _label(label: Any) -> str:

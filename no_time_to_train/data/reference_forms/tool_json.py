@@ -51,7 +51,7 @@ def _read_supervisely(path: Path, content: Any, folder: Folder) -> list[Referenc
             unpacked = zlib.decompressobj().decompress(base64.b64decode(bitmap["data"]), MOST_BYTES)
             pixels = np.asarray(decode_image(unpacked, "of the bitmap").convert("RGBA"))
             opaque = pixels[..., 3] > 0
-            return canvas.mask(label, opaque & (pixels[..., :3].any(axis=2) | (not opaque.all())), *bitmap["origin"])
+            return canvas.mask(label, opaque & (pixels[..., :3].any(axis=2) | (not opaque.all())), bitmap["origin"])
         if kind not in ("polygon", "rectangle", "point"):
             return str(kind)
         outside = entry["points"]["exterior"]

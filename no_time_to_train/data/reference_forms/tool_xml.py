@@ -59,19 +59,17 @@ def read_labelme(path: Path, element: Element, folder: Folder) -> list[Reference
     size = (element.findtext("imagesize/nrows"), element.findtext("imagesize/ncols"))
     canvas = folder.canvas(element.findtext("filename"), path, *size)
 
-    def read_object(entry: Element) -> Reference | None:
-        if entry.findtext("deleted") == "1":
+    def read_object(entry: Element) -> Reference | str | None:
+        if (entry.findtext("deleted") or "").strip() == "1":
             return None
         label = (entry.findtext("name") or "").strip()
         if mask := entry.findtext("segm/mask"):
             file = next((one for one in folder.files if one.name == Path(mask).name), path.parent / "Masks" / mask)
-            folder.use(file)
+            folder.use(file, are_masks=True)
             pixels = as_mask(file)
             corners = [float(entry.findtext(f"segm/box/{key}") or 0) for key in ("xmin", "ymin")]
             left, top = (0.0, 0.0) if pixels.shape == canvas.size else corners
-            reference = canvas.mask(label, pixels, left, top)
-            assert reference is not None, "its mask is outside the image"
-            return reference
+            return canvas.mask(label, pixels, (left, top))
         points = [[float(point.findtext(key) or "nan") for key in ("x", "y")] for point in entry.findall("polygon/pt")]
         if entry.findtext("type") == "bounding_box":
             return canvas.box(label, *np.min(points, axis=0), *np.max(points, axis=0))

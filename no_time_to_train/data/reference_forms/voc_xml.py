@@ -1,19 +1,16 @@
 """Pascal VOC: one XML file per image, with boxes and, in some data sets, polygons, or PNG files with the masks."""
 
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from no_time_to_train.data.reference_forms.folder import Folder
-from no_time_to_train.data.reference_forms.mask_images import CLASSES, OBJECTS, read_colors
-from no_time_to_train.data.reference_forms.reference import Box, Reference
+from no_time_to_train.data.reference_forms.mask_images import CLASSES, OBJECTS, each_color
+from no_time_to_train.data.reference_forms.reference import Reference
 from no_time_to_train.data.reference_forms.shapes import Canvas
-from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
+from no_time_to_train.data.rle import Rle, are_coordinates, check_polygons, encode_mask, mask_box
 
 NAME = "Pascal VOC xml"
 
@@ -42,7 +39,7 @@ def read(path: Path, element: Element, folder: Folder) -> list[Reference]:
     canvas = Canvas.of(image, element.findtext("size/height"), element.findtext("size/width"))
     objects = element.findall("object")
     first = 0 if _counts_from_0(element, objects) else 1
-    masks = _object_masks(path, folder)
+    masks = _object_masks(path, folder, canvas)
     return [_read_object(entry, canvas, first, masks) for entry in objects]
 
 
@@ -51,21 +48,24 @@ def _counts_from_0(element: Element, objects: list[Element]) -> bool:
     return known or any(entry.findtext(f"bndbox/{key}") in ("0", "0.0") for entry in objects for key in CORNERS[:2])
 
 
-def _object_masks(path: Path, folder: Folder) -> list[NDArray[np.bool_]]:
-    """The masks of an image in ``SegmentationObject``, next to the folder of the XML files; boxes find their own.
+def _object_masks(path: Path, folder: Folder, canvas: Canvas) -> list[tuple[list[float], Rle]]:
+    """The boxes and masks of an image in ``SegmentationObject``, next to the folder of the XML files.
 
     Where there is only ``SegmentationClass``, these are the masks of classes: those with one object find its box.
     """
     parts = path.with_suffix(".png").parts
-    at = max((index for index, part in enumerate(parts) if part == "Annotations"), default=len(parts) - 2)
-    objects, classes = (Path(*parts[:at], name, *parts[at + 1 :]) for name in (OBJECTS, CLASSES))
-    folder.use(objects, classes)
-    found = next((file for file in (objects, classes) if file.is_file()), None)
-    return list(read_colors(found).values()) if found else []
+    found = [index for index, part in enumerate(parts) if part == "Annotations"]
+    inside = [index for index in found if index >= len(folder.root.parts) - 1]  # photos may lie in such a folder, too
+    at = (inside[:1] or found[-1:] or [len(parts) - 2])[0]
+    files = [Path(*parts[:at], name, *parts[at + 1 :]) for name in (OBJECTS, CLASSES)]
+    folder.use(*files, are_masks=True)
+    masks = next(map(each_color, filter(Path.is_file, files)), ())
+    encoded = [encode_mask(mask) for _, mask in masks if mask.shape == canvas.size]
+    return [(mask_box(one), one) for one in encoded]
 
 
-def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -> Reference:
-    """The reference of an <object>. Pixels count from ``first``; ``masks``, bool [H, W], are those of a PNG file."""
+def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[tuple[list[float], Rle]]) -> Reference:
+    """The reference of an <object>. Pixels count from ``first``; ``masks`` are those of a PNG file, with boxes."""
     from supervision.dataset.formats.pascal_voc import detections_from_xml_obj  # takes over a second
 
     height, width = canvas.size
@@ -86,16 +86,11 @@ def _read_object(entry: Element, canvas: Canvas, first: int, masks: list[Any]) -
     if found.mask is None and not masks and float(attributes.get("rotation") or 0):  # CVAT's turned boxes
         return canvas.box(label, *box, angle=attributes["rotation"])
     mask = None if found.mask is None or not found.mask[0].any() else encode_mask(found.mask[0])
-    overlaps = [_overlap(box, one) if one.shape == canvas.size else 0 for one in masks]
-    if mask is None and max(overlaps, default=0) >= SAME_BOX:
-        masks.append(masks.pop(int(np.argmax(overlaps))))  # of objects with the same box, each gets a mask of its own
-        mask = encode_mask(masks[-1])
+    if mask is None and masks:
+        sides = [[box[0], box[1], box[2] - box[0], box[3] - box[1]]]
+        overlaps = coco_mask.iou(np.array([one for one, _ in masks]), np.array(sides), [0]).ravel()
+        if overlaps.max() >= SAME_BOX:
+            masks.append(masks.pop(int(overlaps.argmax())))  # of objects with the same box, each gets a mask of its own
+            mask = masks[-1][1]
     difficult = entry.findtext("difficult") == "1"
     return Reference(label, canvas.image, mask, box, size=canvas.size, difficult=difficult)
-
-
-def _overlap(box: Box, mask: NDArray[np.bool_]) -> float:
-    """The IoU of a box and that around a mask."""
-    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
-    sides = [(box[0], box[1], box[2] - box[0], box[3] - box[1])]
-    return float(coco_mask.iou(np.array(sides, float), np.array([(x, y, w, h)], float), [0])[0, 0])

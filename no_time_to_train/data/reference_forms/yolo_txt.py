@@ -61,7 +61,7 @@ def find(folder: Folder) -> FoundReferences | None:
     classes = read_classes(data) if data else find_classes(folder)
     if classes is None:
         return None
-    folder.use(classes.path, *(path for path in folder.files if path.name.lower() in SIDE_FILES))
+    folder.use(classes.path, *filter(_is_side_file, folder.files))
     folder.skipped.update(without_image(folder))
     references = [one for image, path in labels.items() for one in _read_labels(image, path, classes, folder)]
     ids = {name: index + 1 for index, name in sorted(classes.names.items())}
@@ -70,7 +70,7 @@ def find(folder: Folder) -> FoundReferences | None:
 
 def without_image(folder: Folder) -> dict[str, int]:
     """What to call the label files that hold objects, but whose names no image has, and how many they are."""
-    known = {fold(path.stem) for path in (*folder.images, *map(Path, SIDE_FILES))}
+    known = {fold(path.stem) for path in folder.images}
     found: list[str] = []
     for path in folder.ending(".txt"):
         with suppress(UserError):  # of a text that is no label file, and may not be UTF-8
@@ -84,7 +84,7 @@ def label_files(folder: Folder, are_sure: bool = False) -> dict[Path, Path]:
 
     They lie in the folder ``labels`` in place of ``images``, next to the image, or anywhere if no other has the name.
     """
-    texts = [path for path in folder.ending(".txt") if path.name.lower() not in SIDE_FILES]
+    texts = [path for path in folder.ending(".txt") if not _is_side_file(path)]
     stems = Counter(fold(path.stem) for path in texts)
     alone = {fold(path.stem): path for path in texts if stems[fold(path.stem)] == 1}
     images = folder.images if texts else []
@@ -94,9 +94,16 @@ def label_files(folder: Folder, are_sure: bool = False) -> dict[Path, Path]:
         labels = label_file(image)
         elsewhere = alone.get(fold(image.stem), labels) if of_stem[fold(image.stem)] == 1 else labels
         path = labels if labels.is_file() else elsewhere
-        if path.is_file() and path.name.lower() not in SIDE_FILES and (are_sure or _are_numbers(path)):
+        if path.is_file() and not _is_side_file(path) and (are_sure or _are_numbers(path)):
             found[image] = path
     return found
+
+
+def _is_side_file(path: Path) -> bool:
+    """Whether a file has the name of a side file and is none of labels, as that of a photo ``train.jpg`` is."""
+    with suppress(UserError):  # of a list that is not UTF-8
+        return path.name.lower() in SIDE_FILES and not (read_text(path).strip() and _are_numbers(path))
+    return True
 
 
 def _are_numbers(path: Path) -> bool:
@@ -109,7 +116,8 @@ def find_classes(folder: Folder) -> Classes | None:
     """The names of the classes in another file than ``data.yaml``; files of one kind must agree."""
     yamls = [path for path in folder.ending(*YAML) if "names" in read_text(path)]
     named = [path for path in yamls if isinstance(content := read_yaml(path), dict) and "names" in content]
-    lists = next(filter(None, ([path for path in folder.files if path.name.lower() == one] for one in NAME_LISTS)), [])
+    files = list(filter(_is_side_file, folder.files))
+    lists = next(filter(None, ([path for path in files if path.name.lower() == one] for one in NAME_LISTS)), [])
     found = [read_classes(path) for path in named] or [_read_list(path) for path in lists]
     if agreed({classes.path: classes.names for classes in found}, "numbers"):
         return found[0]
