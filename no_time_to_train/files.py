@@ -11,28 +11,15 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, BinaryIO, cast
 from zipfile import BadZipFile, is_zipfile
 
-import yaml
-
 from no_time_to_train.errors import UserError
-
-#: How deeply a YAML file may be nested.
-DEEPEST = 100
-
-#: YAML's safe loader and dumper: those of libyaml, where PyYAML has them, are ten times faster.
-LOADER, DUMPER = (getattr(yaml, f"CSafe{kind}", getattr(yaml, f"Safe{kind}")) for kind in ("Loader", "Dumper"))
-
-#: What YAML takes for an integer, among other numbers, and how many characters it may have.
-INTEGER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXbo_:]*")
-LONGEST_INTEGER = 100
 
 #: How a text begins that spreadsheets take for a formula, in wide letters, too.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -344,53 +331,6 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"it has the key {short_repr(twice)} twice in one place: leave one of them out")
     return found
-
-
-def check_yaml(text: str) -> None:
-    """Refuse YAML with aliases, a few of which stand for billions of values, long numbers, a key twice, or too deep.
-
-    Raises:
-        yaml.YAMLError: It has an alias, is nested too deeply, or is not valid.
-    """
-    depth = 0
-    for event in yaml.parse(text, LOADER):
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"it has an alias, *{event.anchor}: write the value itself")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise yaml.YAMLError(f"it is nested more than {DEEPEST} times")
-        if (
-            isinstance(event, yaml.ScalarEvent)
-            and len(event.value) > LONGEST_INTEGER
-            and INTEGER.fullmatch(event.value)
-        ):
-            raise UserError(f"the number {short_repr(event.value)} has more than {LONGEST_INTEGER} characters")
-    nodes: list[Any] = [yaml.compose(text, LOADER)]
-    for node in nodes:
-        is_mapping = isinstance(node, yaml.MappingNode)
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)) if is_mapping else {}
-        if twice := next((key for key, count in keys.items() if count > 1), None):
-            raise yaml.YAMLError(f"it has the key {short_repr(twice)} twice in one place: leave one of them out")
-        nodes += chain(*node.value) if is_mapping else node.value if isinstance(node, yaml.SequenceNode) else []
-
-
-def parse_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
-    """The plain data of a text in YAML, by a function that loads it, after :func:`check_yaml`."""
-    check_yaml(text)
-    try:
-        return load(text) if load else yaml.load(text, LOADER)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of the constructors
-        raise yaml.YAMLError(f"a value is not of its type: {error}") from error
-
-
-def read_yaml(path: str | Path, as_text: bool = False) -> Any:
-    """Read a YAML file of plain data, without aliases; ``as_text`` leaves all values the texts that they are."""
-    text = read_text(path)
-    try:
-        content = parse_yaml(text)
-        return yaml.load(text, yaml.BaseLoader) if as_text else content
-    except (UserError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:

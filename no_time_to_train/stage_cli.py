@@ -16,12 +16,12 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from no_time_to_train.config import OUR_NAMES, PUBLISHED_NAMES, RunOptions, renamed
 from no_time_to_train.errors import UserError
-from no_time_to_train.files import DUMPER, parse_yaml, read_yaml
 from no_time_to_train.lightning_items import quiet_lightning, reason_of, refused_trainers, run_items
 from no_time_to_train.lightning_module import NoTimeToTrain, ProgressBar
 from no_time_to_train.pipeline.processes import join_run
 from no_time_to_train.pipeline.run_record import record_refused, record_stage
 from no_time_to_train.pipeline.stage import RunCfg
+from no_time_to_train.yaml_files import DUMPER, parse_yaml, read_yaml
 
 #: Packages whose classes a configuration may name. A configuration from elsewhere can import nothing else.
 IMPORTABLE = ["lightning", "pytorch_lightning", "no_time_to_train"]

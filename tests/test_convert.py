@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from no_time_to_train.cli import main
-from no_time_to_train.data.convert import read_ground_truth
+from no_time_to_train.data.ground_truth import read_ground_truth
 from no_time_to_train.data.images import as_rgb
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.data.reference_forms import Reference, find_references, voc_xml

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from no_time_to_train import UserError
-from no_time_to_train.data.images import as_mask, as_rgb, is_image, shown_size
+from no_time_to_train.data.images import as_rgb, is_image, shown_size
+from no_time_to_train.data.masks import as_mask
 from no_time_to_train.data.targets import is_video
 from no_time_to_train.errors import UserNotice
 

@@ -23,6 +23,7 @@ COMMANDS = [command for commands in GROUPS.values() for command in commands]
 #: The modules of the commands of no_time_to_train_extras.
 EXTRAS = {
     "app": "app.app_command",
+    "convert": "conversion.convert_command",
     "propose": "proposers.propose_command",
     "serve": "server.serve_command",
     "serve label-studio": "label_studio_backend.label_studio_command",

@@ -70,7 +70,7 @@ def evaluate(
         raise UserError(f"{record} has no finished run of the test stage: --explain needs one, of test or benchmark")
 
     from no_time_to_train import evaluation
-    from no_time_to_train.data.convert import read_ground_truth
+    from no_time_to_train.data.ground_truth import read_ground_truth
     from no_time_to_train.evaluation.results_file import read_results
 
     optional = {"method": method, "n_shot": n_shot, "seed": seed}

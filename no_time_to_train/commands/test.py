@@ -24,11 +24,12 @@ from no_time_to_train.config import (
 )
 from no_time_to_train.data.class_splits import check_split
 from no_time_to_train.errors import UserError, UserNotice, suggest
-from no_time_to_train.files import check_files, find_configuration, parse_yaml, read_yaml
+from no_time_to_train.files import check_files, find_configuration
 from no_time_to_train.method.settings import check_prototype
 from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.run_record import record_refused
 from no_time_to_train.ranges import Seed, check_number, check_value
+from no_time_to_train.yaml_files import parse_yaml, read_yaml
 
 #: The most entries of a list, except names of classes: jsonargparse reads all of them again for each.
 LONGEST_LIST = 100

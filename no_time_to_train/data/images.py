@@ -1,4 +1,4 @@
-"""Images and masks: read from files, or taken as PIL images, numpy arrays or tensors."""
+"""Images: read from files, or taken as PIL images, numpy arrays or tensors."""
 
 import hashlib
 import re
@@ -53,9 +53,6 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 #: Those whose files may hold several pages or frames.
 FRAMES = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF")
-
-#: From which share of pixels that are neither dark nor bright a mask looks like a photo; how few tones are values.
-PHOTO, FEW_TONES = 0.25, 8
 
 #: Endings of images that can be read only with more -> what to do so that they can.
 NEEDS = {
@@ -335,49 +332,6 @@ def _from_array(image: "NDArray[np.generic] | Tensor") -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-def as_mask(mask: MaskInput) -> NDArray[np.bool_]:
-    """The inside of a mask in any form, upright.
-
-    Inside are: the opaque pixels of an image that has transparent ones as well; all entries but the first of a palette
-    that is not black and white; otherwise the pixels brighter than half of the brightest one.
-
-    Returns:
-        bool [H, W].
-    """
-    name = str(mask) if isinstance(mask, str | Path) else getattr(mask, "filename", "") or "the mask"
-    if isinstance(mask, str | Path):
-        mask = open_image(mask)
-    inside = _inside(upright(mask), name) if isinstance(mask, Image.Image) else _inside_array(mask, name)
-    if not inside.any():
-        raise UserError(f"{name} is empty: its pixels must be brighter than the rest, and outlines in pixels")
-    return inside
-
-
-def _inside(image: Image.Image, name: str) -> NDArray[np.bool_]:
-    """The inside of a mask that is a PIL image; see :func:`as_mask`."""
-    if image.has_transparency_data:
-        opaque = np.asarray(image.convert("RGBA"))[..., 3] > 127
-        if opaque.any() and not opaque.all():
-            return opaque
-        image = image if image.mode == "P" else image.convert("RGB")  # its transparency says nothing
-    light = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L"))
-    if image.mode == "P" and {*np.unique(light)} != {0, 255}:  # black and white may stand in any order
-        return np.asarray(image) > 0
-    return _bright(light, name)
-
-
-def _inside_array(mask: "NDArray[np.generic] | Tensor", name: str) -> NDArray[np.bool_]:
-    """The inside of a mask that is an array or a tensor; see :func:`as_mask`."""
-    values = to_numpy(mask)
-    while values.ndim > 2 and 1 in values.shape:
-        values = values.squeeze(values.shape.index(1))
-    if values.ndim != 2:
-        raise UserError(f"a mask of shape {tuple(mask.shape)} cannot be used: give one mask, [H, W]")
-    if values.dtype.kind not in "buif":
-        raise UserError(f"a mask of {values.dtype} cannot be used: give bools or numbers")
-    return _bright(values, name)
-
-
 def is_tensor(values: object) -> "TypeIs[Tensor]":
     """Whether an object is a tensor of torch, which need not be imported to know that."""
     torch = sys.modules.get("torch")
@@ -394,28 +348,3 @@ def to_numpy(values: "NDArray[np.generic] | Tensor") -> NDArray[np.generic]:
     with suppress(RuntimeError, TypeError):
         return (values.float() if "bfloat16" in str(values.dtype) else values).detach().cpu().numpy()
     raise UserError("a tensor that is sparse, quantized, conjugated or without data cannot be used: give a plain one")
-
-
-def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
-    """Where values are above half of the largest one; a notice names what looks like a photo or several objects."""
-    values = np.nan_to_num(values)
-    highest = values.max(initial=0)
-    bright: NDArray[np.bool_] = values > highest / 2
-    darkest, brightest = float(values.min(initial=highest)), float(highest)
-    between = (values > 0.9 * darkest + 0.1 * brightest) & (values < 0.1 * darkest + 0.9 * brightest)
-    tones = np.sort(np.unique(values[between], return_counts=True)[1])
-    few = len(tones) < FEW_TONES or (tones.sum() > 1000 and tones[-FEW_TONES:].sum() > 0.75 * tones.sum())  # of a JPEG
-    if few and 4 * between.sum() > bright.sum():
-        _notice_odd(name, "holds several values, as for several objects")
-    elif between.mean() > PHOTO:
-        _notice_odd(name, "looks like a photo")
-    border = all(side.all() for side in (bright[:1], bright[-1:], bright[:, :1], bright[:, -1:]))
-    if border and not bright.all() and values.dtype != bool:
-        _notice_odd(name, "covers the whole border, as where black and white are exchanged")
-    return bright
-
-
-@cache  # once per file
-def _notice_odd(name: str, what: str) -> None:
-    text = f"{name} {what}: its pixels brighter than half of the brightest are taken; a mask is white on black"
-    warnings.warn(text, UserNotice, stacklevel=6)

@@ -17,7 +17,7 @@ from no_time_to_train.benchmarks.prepare.steps import PrepareOptions
 from no_time_to_train.benchmarks.report.runs import find_runs
 from no_time_to_train.data import reference_sets
 from no_time_to_train.data.coco import read_coco
-from no_time_to_train.data.convert import read_ground_truth
+from no_time_to_train.data.ground_truth import read_ground_truth
 from no_time_to_train.data.instances import Instances
 from no_time_to_train.data.proposal_files import ProposalFile
 from no_time_to_train.data.reference_forms import find_references

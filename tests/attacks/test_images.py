@@ -13,12 +13,13 @@ from PIL import Image
 from no_time_to_train import Instances, UserError
 from no_time_to_train.data.coco import index_coco, read_coco
 from no_time_to_train.data.datasets import check_images_exist
-from no_time_to_train.data.images import as_mask, as_rgb, open_image, shown_size
+from no_time_to_train.data.images import as_rgb, open_image, shown_size
+from no_time_to_train.data.masks import as_mask
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_sets import read_references
-from no_time_to_train.files import read_yaml
 from no_time_to_train.networks.checkpoints import read_checkpoint
+from no_time_to_train.yaml_files import read_yaml
 from tests.conftest import write_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)

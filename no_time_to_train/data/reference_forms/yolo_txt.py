@@ -20,7 +20,8 @@ from no_time_to_train.data.reference_forms.image_files import fold
 from no_time_to_train.data.reference_forms.reference import FoundReferences, Reference
 from no_time_to_train.data.rle import are_coordinates, check_polygons, encode_mask
 from no_time_to_train.errors import UserError, first_of
-from no_time_to_train.files import read_json, read_text, read_yaml
+from no_time_to_train.files import read_json, read_text
+from no_time_to_train.yaml_files import read_yaml
 
 NAME = "YOLO txt"
 

@@ -1,0 +1,1 @@
+"""Annotations of one tool as those of another."""
