@@ -16,7 +16,7 @@ PACKAGE = "no_time_to_train"
 
 #: The rooms from the ground floor up. A module imports nothing from the rooms after its own.
 FLOORS = [
-    {"errors", "file_hashes", "files", "light_imports", "overlap", "plugins", "ranges"},
+    {"errors", "file_hashes", "files", "light_imports", "overlap", "plugins", "ranges", "yaml_files"},
     {"method"},
     {"networks"},
     {"data"},

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from no_time_to_train import UserError
 from no_time_to_train.data.images import as_rgb, is_image, shown_size
-from no_time_to_train.data.masks import as_mask
+from no_time_to_train.data.mask_inputs import as_mask
 from no_time_to_train.data.targets import is_video
 from no_time_to_train.errors import UserNotice
 

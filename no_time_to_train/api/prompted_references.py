@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import ImageInput, MaskInput, as_rgb
-from no_time_to_train.data.masks import as_mask
+from no_time_to_train.data.mask_inputs import as_mask
 from no_time_to_train.data.prompts import check_box, check_mask_size, check_point, check_together, join_numbers
 from no_time_to_train.data.reference_forms.reference import WHOLE, Point, Reference
 from no_time_to_train.errors import UserError

@@ -33,7 +33,7 @@ from no_time_to_train.api.sources import NetworkSource, Proposer, Source, as_giv
 from no_time_to_train.data.coco import ImageId
 from no_time_to_train.data.images import ImageInput, MaskInput, as_rgb
 from no_time_to_train.data.instances import Instances
-from no_time_to_train.data.masks import as_mask
+from no_time_to_train.data.mask_inputs import as_mask
 from no_time_to_train.data.memory_files import NAMES, check_fits, load_memory, save_memory, weights_of
 from no_time_to_train.data.names import as_known
 from no_time_to_train.data.prompts import check_label, check_mask_size, check_rows, is_image_input, list_points

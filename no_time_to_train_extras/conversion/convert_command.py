@@ -27,7 +27,7 @@ def convert(source: Path, *, to: Literal[LabelFormat, "labelstudio"], out: Path,
         raise UserError(f"{out / form} exists already: delete it, or give another --out")
 
     from no_time_to_train.pipeline.replace_folder import new_output
-    from no_time_to_train_extras.conversion.label_files import convert as convert_annotations
+    from no_time_to_train_extras.conversion.convert_labels import convert as convert_annotations
 
     with new_output(out / form, overwrite=False) as folder:  # half a data set would be taken for a whole one
         found = convert_annotations(source, form, folder, link)

@@ -14,7 +14,7 @@ from no_time_to_train import Instances, UserError
 from no_time_to_train.data.coco import index_coco, read_coco
 from no_time_to_train.data.datasets import check_images_exist
 from no_time_to_train.data.images import as_rgb, open_image, shown_size
-from no_time_to_train.data.masks import as_mask
+from no_time_to_train.data.mask_inputs import as_mask
 from no_time_to_train.data.memory_files import load_memory
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_sets import read_references

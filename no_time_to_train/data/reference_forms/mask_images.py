@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import open_image
-from no_time_to_train.data.masks import as_mask
+from no_time_to_train.data.mask_inputs import as_mask
 from no_time_to_train.data.names import clean_class_names
 from no_time_to_train.data.reference_forms.folder import Folder, agreed, read_rows
 from no_time_to_train.data.reference_forms.image_files import COMMON_FOLDERS, is_named_like

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.images import as_rgb, shown_size, stored_size
-from no_time_to_train.data.masks import as_mask
+from no_time_to_train.data.mask_inputs import as_mask
 from no_time_to_train.data.prompts import check_box, check_point
 from no_time_to_train.data.rle import Rle, decode_mask
 from no_time_to_train.errors import UserError, first_of, plural
