@@ -109,10 +109,10 @@ class CommandParser(argparse.ArgumentParser):
             if option not in self._option_string_actions:
                 near = suggest(option.partition(".")[0], self.options())
                 raise UserError(f"{self.prog}: there is no option {option}{near}")
-            if given.count(option) > 1 and self._option_string_actions[option].nargs is None and not self.words:
-                self.error(f"argument {option}: given twice, and takes one value")
         values = vars(self.parse_intermixed_args(own))
         for option in sorted({*given}):
+            if given.count(option) > 1 and self._option_string_actions[option].nargs is None and not self.words:
+                warnings.warn(f"{option} is given twice: the last one counts", UserNotice, stacklevel=2)
             if (needs := self._missing(option, values)) is not None:
                 warnings.warn(f"{option} has no effect without {needs}", UserNotice, stacklevel=2)
         del values["plugin"]

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from no_time_to_train.commands import build_parser
 from no_time_to_train.data.memory_files import save_memory
+from no_time_to_train.errors import UserNotice
 from no_time_to_train.networks.registry import default_checkpoint
 from tests.attacks.test_cases import cases_in, says
 from tests.conftest import DATA, Patch, Photo, Refusal, stage_arguments
@@ -78,6 +80,12 @@ def test_a_mistake_is_refused_and_leaves_nothing(
 @pytest.mark.parametrize("case", [one for one in CASES if "before" in one.values[0]])
 def test_a_mistake_in_options_and_paths_is_found_before_slow_imports(case: dict[str, Any], place: Path) -> None:
     assert not modules_after_command(case["command"], 2, place) & BEFORE[case["before"]]
+
+
+def test_of_an_option_that_is_given_twice_the_last_counts_with_a_notice() -> None:
+    with pytest.warns(UserNotice, match="--to is given twice: the last one counts"):
+        values = build_parser("convert").parse_command(["labels", "--to", "coco", "--to", "yolo", "--out", "new"])
+    assert values["to"] == "yolo"
 
 
 def test_a_tilde_of_a_user_without_a_home_is_one_line(monkeypatch: Patch, refusal: Refusal) -> None:
