@@ -309,6 +309,8 @@ def read_text(path: str | Path) -> str:
     try:
         return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
+        if b"\0" in content:
+            raise UserError(f"{path} cannot be read: it is no text, but packed or an image: unpack it first") from error
         raise UserError(
             f"{path} cannot be read: {error}; it may be in GBK or another old encoding: save it as UTF-8 (in Python: "
             "path.write_text(path.read_text('gbk'), 'utf-8'))"

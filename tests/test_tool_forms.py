@@ -6,6 +6,8 @@ object of most is RECTANGLE. Those of ``data/no_exports`` cannot be understood.
 """
 
 import base64
+import csv
+import gzip
 import io
 import json
 import shutil
@@ -14,6 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.shapes import Canvas
 from no_time_to_train.data.targets import find_targets
 from no_time_to_train.errors import UserError, UserNotice
+from no_time_to_train.files import read_json
 from no_time_to_train.method.memory_bank import Category
 from tests.attacks.test_cases import says
 from tests.conftest import DATA, write_picture
@@ -339,6 +343,39 @@ def test_a_mask_with_soft_edges_marks_one_object_whatever_its_brightest_value_is
     write_picture(soft, tmp_path / "boat/a_mask.png")
     (reference,) = find_references(tmp_path).references
     np.testing.assert_array_equal(reference.read_mask(), soft > 125)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 90])
+def test_a_mask_in_a_lossy_file_marks_one_object(quality: int, tmp_path: Path) -> None:
+    image, mask = tmp_path / "boat/a.png", tmp_path / "boat/a_mask.webp"
+    image.parent.mkdir()
+    Image.new("RGB", (160, 120)).save(image)
+    inside = np.zeros((120, 160, 3), np.uint8)
+    cv2.circle(inside, (70, 60), 35, (255, 255, 255), -1)
+    Image.fromarray(inside).save(mask, quality=quality)
+    (reference,) = find_references(tmp_path).references
+    assert (reference.read_mask() != (inside[..., 0] > 0)).mean() < 0.01
+
+
+def test_an_image_without_a_region_in_a_csv_of_via_is_an_image_without_objects(tmp_path: Path) -> None:
+    for name in "ab":
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.png")
+    rect = {"name": "rect", "x": 3, "y": 2, "width": 6, "height": 4}
+    rows = [
+        ["filename", "region_count", "region_id", "region_shape_attributes", "region_attributes"],
+        ["a.png", 1, 0, json.dumps(rect), json.dumps({"name": "cup"})],
+        ["b.png", 0, 0, "{}", "{}"],
+    ]
+    with (tmp_path / "via.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    found = find_references(tmp_path)
+    assert ([one.label for one in found.references], found.empty) == (["cup"], (tmp_path / "b.png",))
+
+
+def test_a_packed_file_in_the_place_of_a_text_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "refs.json").write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(UserError, match=r"refs\.json cannot be read: it is no text, but packed"):
+        read_json(tmp_path / "refs.json")
 
 
 def test_a_mask_is_one_whatever_the_case_of_its_name(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def _read_shape(shape: dict[str, Any], canvas: Canvas) -> Reference | str | None
         return canvas.points(label, points)
     if kind == "mask":
         part = np.asarray(decode_image(base64.b64decode(shape["mask"]), "of the mask")).astype(bool)
+        if len(points) == 2 and np.abs(np.subtract(points[1], points[0]) + 1 - part.shape[::-1]).max() > 1:
+            raise ValueError(f"its mask has {part.shape[1]}x{part.shape[0]} pixels, and its points are another box")
         return canvas.mask(label, part, points[0])
     return str(kind)
 

@@ -53,6 +53,9 @@ MOST_KEYS, LOW = 256, 32
 #: A pixel and its neighbors.
 KERNEL = np.ones((3, 3), np.uint8)
 
+#: How much the colors of a bright gray may differ in a lossy file, such as WebP.
+LOSS = 16
+
 #: The most numbers of 16 bits in a mask that are objects.
 MOST_NUMBERS = 1024
 
@@ -102,7 +105,8 @@ def read_masks(path: Path) -> dict[Key, NDArray[np.bool_]] | None:
         if (palette == palette[:, :1]).all() and (len(palette) > LOW or len(palette) == 2):
             values = palette[values][..., 0]  # shades of gray with an index, not classes
     if values.ndim == 3:
-        if not (values[..., :1] == values[..., :3]).all():
+        tint = np.ptp(values[..., :3].astype(int), axis=2).max()
+        if tint and not (tint <= LOSS and values.max() > 127):
             colors = image.convert("RGB").getcolors(LOW)  # None where edges are smooth, or the file is a JPEG
             masks = read_colors(path) if colors else {}
             return masks if len(masks) > 1 else None

@@ -52,8 +52,7 @@ def read_csv(path: Path, rows: list[list[str]], folder: Folder) -> list[Referenc
             region = (dict(json.loads(row[COLUMN] or "{}")), dict(json.loads(row["region_attributes"] or "{}")))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: {error!r}") from error
-        if region[0]:
-            files.setdefault(row.get("filename") or row.get("#filename") or "", []).append(region)
+        files.setdefault(row.get("filename") or row.get("#filename") or "", []).extend([region] if region[0] else [])
     return _read(path, list(files.items()), folder)
 
 
