@@ -242,6 +242,20 @@ def test_a_webhook_is_not_believed(backend: Backend, studio: StandIn) -> None:
     assert setup(backend) == before
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_a_webhook_that_names_many_tasks_all_are_read_at_once(
+    at_once: bool, backend: Backend, studio: StandIn
+) -> None:
+    before = setup(backend)
+    studio.asked.clear()
+    ids = [{"id": number} for number in range(1000, 1500)]
+    with backend.networks:  # nothing is read meanwhile
+        for tasks in [ids] if at_once else [[one] for one in ids]:
+            backend.webhook({"project": {"id": 7}, "action": "TASKS_DELETED", "tasks": tasks})
+    assert setup(backend) == before
+    assert len(studio.asked) < 100
+
+
 def test_a_task_for_which_there_is_no_time_has_no_prediction_until_it_was_computed(
     backend: Backend, studio: StandIn, monkeypatch: Patch
 ) -> None:

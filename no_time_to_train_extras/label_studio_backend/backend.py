@@ -32,8 +32,9 @@ from no_time_to_train_extras.server.request_parts import LONGEST, Guesses, guard
 #: Seconds after which Label Studio gives up a setup (3) or a prediction (100); an answer takes less.
 SETUP, PREDICT = 2.0, 60.0
 
-#: Bytes of a request, tasks that wait to be read again, requests at once, and seconds until what failed is tried again.
-LARGEST, WAITING, AT_ONCE, PAUSE = 2**26, 10_000, 32, 10.0
+#: Bytes of a request, tasks of a project that are read one by one, requests at once, and seconds until what failed is
+#: tried again.
+LARGEST, WAITING, AT_ONCE, PAUSE = 2**26, 50, 32, 10.0
 
 Json = dict[str, Any]
 
@@ -114,9 +115,13 @@ class Backend:
         elif not re.match("(ANNOTATION|TASK)", action):
             tasks = []
         with self.state:
-            for task in tasks:
-                if task is None or (isinstance(task, int) and len(self.changed) < WAITING):
-                    self.changed[number, task] = self.changed.get((number, task), 0) + 1
+            waiting = {task for project, task in self.changed if project == number}
+            named = {task for task in tasks if task is None or isinstance(task, int)}
+            if len(waiting | named) > WAITING:  # some may not be in the project, and all of it is read at once
+                self.changed = {key: times for key, times in self.changed.items() if key[0] != number}
+                named = {None}
+            for task in named:
+                self.changed[number, task] = self.changed.get((number, task), 0) + 1
             self.state.notify_all()
         return {"status": "ok"}
 
@@ -179,11 +184,11 @@ class Backend:
                 report(task, error)
                 if isinstance(error, Unreachable) and changed:
                     with self.state:
-                        self.changed[changed] = self.changed.pop(changed)  # after the other tasks and projects
+                        self.changed[changed] = self.changed.pop(changed, 1)  # after the other tasks and projects
                         self.state.wait_for(lambda: self.closed, PAUSE)
                     continue
             with self.state:
-                if changed and self.changed[changed] == times:  # else once more: it has changed meanwhile
+                if changed and self.changed.get(changed) == times:  # else once more: it has changed meanwhile
                     del self.changed[changed]
                 self.state.notify_all()
 
