@@ -13,10 +13,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedWriter, FileIO, UnsupportedOperation
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 from zipfile import BadZipFile, is_zipfile
 
 from no_time_to_train.errors import UserError
@@ -65,6 +66,13 @@ os.umask(UMASK := os.umask(0))
 TEMPORARY = f"{'[a-z0-9_]' * 8}.tmp"
 
 
+class WholeFile(BufferedWriter):
+    """A file that hides its number: Pillow would write there itself, and overlook that a disk has taken only a part."""
+
+    def fileno(self) -> int:
+        raise UnsupportedOperation
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Open a binary file that replaces ``path`` when the block succeeds and is deleted when it fails.
@@ -80,11 +88,12 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         with new_folder(target.parent):
             try:
                 prefix = _temporary_prefix(target)
-                with tempfile.NamedTemporaryFile(dir=target.parent, prefix=prefix, suffix=".tmp", delete=False) as file:
-                    temporary = Path(file.name)
-                    yield cast(BinaryIO, file)
+                descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=".tmp")
+                temporary = Path(name)
+                with WholeFile(FileIO(descriptor, "w")) as file:
+                    yield file
                     file.flush()
-                    sync(file.fileno(), target)
+                    sync(descriptor, target)
                 if (kind := kind_of(temporary)) not in ("empty", PICTURE):
                     check_replaceable(path, kind)
                 with suppress(OSError):  # a disk on which another user owns all files, such as FAT

@@ -372,6 +372,14 @@ def test_an_image_without_a_region_in_a_csv_of_via_is_an_image_without_objects(t
     assert ([one.label for one in found.references], found.empty) == (["cup"], (tmp_path / "b.png",))
 
 
+def test_a_report_of_references_next_to_them_is_passed_over(tmp_path: Path) -> None:
+    photo(tmp_path / "boat" / "a.jpg")
+    for ending in ("json", "html"):
+        write(tmp_path / f"reference_report.{ending}", "{}")
+    found = find_references(tmp_path)
+    assert ([one.label for one in found.references], found.unused) == (["boat"], ())
+
+
 def test_a_packed_file_in_the_place_of_a_text_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "refs.json").write_bytes(gzip.compress(b"{}"))
     with pytest.raises(UserError, match=r"refs\.json cannot be read: it is no text, but packed"):

@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest.mock import Mock
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -37,6 +38,7 @@ from no_time_to_train.pipeline import replace_folder
 from no_time_to_train.pipeline.find_instances_stage import write_results
 from no_time_to_train.pipeline.journal import Journal
 from no_time_to_train.pipeline.replace_folder import new_output
+from no_time_to_train.visual.drawing import save_picture
 from tests.conftest import Checkpoints, Patch, Refusal, stage_arguments
 
 
@@ -118,8 +120,8 @@ def test_a_link_stays_and_its_file_is_replaced_with_its_leftovers(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["n" * 255, "ü" * 127])
 def test_a_file_may_have_the_longest_name_that_systems_allow(name: str, tmp_path: Path) -> None:
-    with atomic_write(tmp_path / name) as file:
-        temporary = Path(file.name)
+    with atomic_write(tmp_path / name):
+        (temporary,) = tmp_path.iterdir()
     temporary.touch()  # as a killed process leaves it
     remove_leftovers(tmp_path / name)
     write_json(tmp_path / name, 1)
@@ -237,6 +239,15 @@ def small_disk() -> Iterator[None]:
 def test_a_memory_on_a_full_disk_ends_in_one_line(bank: MemoryBank, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.memory cannot be written: File too large"):
         save_memory(bank, tmp_path / "a.memory")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_disk")
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_picture_that_a_disk_takes_in_part_is_no_picture(name: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
+    with pytest.raises(UserError, match=f"{name} cannot be written: File too large"):
+        save_picture(noise, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

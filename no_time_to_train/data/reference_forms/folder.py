@@ -19,7 +19,7 @@ from no_time_to_train.files import SYSTEM_FOLDERS, has_results, read_text, refus
 #: Files without annotations that people and tools put next to them.
 SIDE_FILES = (
     *("readme", "license", "licence", "changelog", "thumbs.db", "desktop.ini"),
-    *("labelmap.txt", "labeling_config.xml", "meta.json", "obj_class_to_machine_color.json"),
+    *("labelmap.txt", "labeling_config.xml", "meta.json", "reference_report.", "obj_class_to_machine_color.json"),
 )
 
 

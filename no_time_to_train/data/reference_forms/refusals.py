@@ -48,7 +48,7 @@ def explain(folder: Folder) -> str | None:
         )
     if (left := yolo_txt.without_image(folder)) and yolo_txt.find_classes(folder):
         return f"it holds labels of YOLO {', '.join(left)}; put the images into {folder.root}"
-    for path in folder.ending(".json"):
+    for path in (one for one in folder.ending(".json") if one.name != "reference_report.json"):  # of this program
         content = read_json(path)
         for form in _refused()["json"]:
             if _looks_like(content, form):
