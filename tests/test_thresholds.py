@@ -10,8 +10,9 @@ from PIL import Image
 from no_time_to_train import ReferenceSegmenter, Settings, UserError
 from no_time_to_train.cli import main
 from no_time_to_train.data.images import read_rgb
-from no_time_to_train.data.reference_forms import find_references
+from no_time_to_train.data.reference_forms import Reference, find_references
 from no_time_to_train.errors import UserNotice
+from no_time_to_train.pipeline.explain_image import explain_image
 from tests.conftest import Capture, Patch, nano_segmenter
 from tests.test_measure_references import RINGS, STRIPES, write_references
 
@@ -83,6 +84,13 @@ def test_measuring_with_guided_prompts_changes_no_state(segmenter: ReferenceSegm
     segmenter.measure_references(references, each=False)
     assert (segmenter.memory, networks.prototypes, networks.settings) == (memory, prototypes, guided)
     assert prototypes.equal(kept)
+
+
+def test_old_names_of_python_stay_for_this_version() -> None:
+    assert ReferenceSegmenter.rank is ReferenceSegmenter.classify
+    assert ReferenceSegmenter.check_references is ReferenceSegmenter.measure_references
+    assert explain_image is ReferenceSegmenter.explain
+    assert Reference("boat", Path("a.png")).is_plain
 
 
 def test_the_old_name_of_the_threshold_gives_the_same_with_a_warning(

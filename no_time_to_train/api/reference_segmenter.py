@@ -681,3 +681,5 @@ class ReferenceSegmenter:
         """The threshold of each class."""
         self._require_memory()
         return class_thresholds(threshold, self.classes, self.measure_thresholds)
+
+    rank, check_references = classify, measure_references  # their old names, for this version

@@ -32,6 +32,7 @@ EXTRAS = {
 
 #: What commands were called in earlier versions -> their names. The old names work as well.
 OLD_NAMES = {
+    "references check": "references measure",
     "coco-to-references": "references from-coco",
     "sample-references": "sample",
     "filter": "results filter",

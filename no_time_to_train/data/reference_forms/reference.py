@@ -55,6 +55,8 @@ class Reference:
         """Whether it is an image without a mask, a box or points."""
         return self.mask is None and self.box is None and not self.points
 
+    is_plain = is_unmarked  # its old name, for this version
+
     @property
     def is_cut_out(self) -> bool:
         """Whether the mask is the transparency of the image itself, so that nothing is known around the object."""
