@@ -256,6 +256,15 @@ def test_of_a_webhook_that_names_many_tasks_all_are_read_at_once(
     assert len(studio.asked) < 100
 
 
+def test_a_project_that_changes_while_it_is_read_is_read_once_more(backend: Backend, studio: StandIn) -> None:
+    setup(backend)
+    with backend.networks:  # the reading does not end
+        backend.webhook({"project": {"id": 7}, "action": "START_TRAINING"})
+        tasks = [{"id": number} for number in range(1000, 1500)]
+        backend.webhook({"project": {"id": 7}, "action": "TASKS_DELETED", "tasks": tasks})
+        assert backend.changed == {(7, None): 2}
+
+
 def test_a_task_for_which_there_is_no_time_has_no_prediction_until_it_was_computed(
     backend: Backend, studio: StandIn, monkeypatch: Patch
 ) -> None:

@@ -118,7 +118,7 @@ class Backend:
             waiting = {task for project, task in self.changed if project == number}
             named = {task for task in tasks if task is None or isinstance(task, int)}
             if len(waiting | named) > WAITING:  # some may not be in the project, and all of it is read at once
-                self.changed = {key: times for key, times in self.changed.items() if key[0] != number}
+                self.changed = {key: times for key, times in self.changed.items() if key[0] != number or key[1] is None}
                 named = {None}
             for task in named:
                 self.changed[number, task] = self.changed.get((number, task), 0) + 1
