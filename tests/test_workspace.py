@@ -491,25 +491,23 @@ def test_three_hundred_objects_of_a_photo_are_exported(workspace: Workspace, tmp
         assert len(np.unique(masks)) > 256
 
 
-def test_what_is_downloaded_has_the_formats_that_were_asked_for_whoever_exported_last(
-    workspace: Workspace, annotations: list[Annotation], tmp_path: Path
-) -> None:
-    exports = Exports(workspace, tmp_path / "results")
+@pytest.fixture
+def exports(workspace: Workspace, annotations: list[Annotation], tmp_path: Path) -> Exports:
+    """The exports of photos that were searched, with confirmed objects."""
     workspace.confirm(annotations, SOURCE)
     settle(workspace)
+    return Exports(workspace, tmp_path / "results")
+
+
+def test_what_is_downloaded_has_the_formats_that_were_asked_for_whoever_exported_last(exports: Exports) -> None:
     exports.update(["yolo"])
     exports.write(["voc"])  # as a program does by the endpoint
     exports.update(["yolo"])
-    assert (tmp_path / "results/yolo").is_dir()
-    assert not (tmp_path / "results/voc").exists()
+    assert (exports.out / "yolo").is_dir()
+    assert not (exports.out / "voc").exists()
 
 
-def test_exports_at_once_wait_for_each_other(
-    workspace: Workspace, annotations: list[Annotation], tmp_path: Path
-) -> None:
-    exports = Exports(workspace, tmp_path / "results")
-    workspace.confirm(annotations, SOURCE)
-    settle(workspace)
+def test_exports_at_once_wait_for_each_other(exports: Exports) -> None:
     with ThreadPoolExecutor(2) as pool:
         assert [one.images for one in pool.map(exports.write, [["yolo"], ["voc"]])] == [PHOTOS, PHOTOS]
 
