@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice, repeat
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Generic, TypeVar
 
 from no_time_to_train.errors import UserError
@@ -118,9 +119,10 @@ def load_ahead(
             Thread(target=work, daemon=True).start()  # a daemon: the process ends, whatever a disk makes it wait for
         submit(ahead)
         while loading:
-            first = loading.popleft()
-            if not wait([first], patience).done:
-                raise UserError(f"no image was loaded for {patience} seconds: does the disk with the images answer?")
+            first, start = loading.popleft(), monotonic()
+            while not wait([first], 1).done:  # in short waits: a signal that another thread gets does not end one
+                if patience is not None and monotonic() >= start + patience:
+                    raise UserError(f"no image was loaded for {patience} seconds: does the disk answer?")
             submit(1)
             yield first.result()
     finally:
