@@ -14,7 +14,7 @@ from threading import Thread
 from typing import Any, TextIO
 
 from no_time_to_train.commands import COMMANDS, GROUPS, OLD_NAMES, build_parser, function_of, split_command
-from no_time_to_train.errors import UserError, UserNotice, memory_problem, one_line, suggest
+from no_time_to_train.errors import UserError, UserNotice, environment_problem, memory_problem, one_line, suggest
 from no_time_to_train.files import with_documents
 from no_time_to_train.pipeline.processes import begin_command, is_first_process, keep_interrupts, signal_of
 
@@ -46,13 +46,14 @@ def main(argv: list[str] | None = None) -> None:
         for failure in [one.failure for one in lasting if one is not None]:
             if failure is not None and failure.errno != errno.EPIPE:  # head has read what it wanted
                 raise UserError(f"not everything could be printed: {failure.strerror}")
-    except (UserError, OSError, MemoryError, RuntimeError, ImportError) as error:
+    except Exception as error:
         problem: object = error
         if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename is not None else ""
             problem = error.strerror and f"{where}{error.strerror}"
         elif not isinstance(error, UserError):
             problem = memory_problem(error, "give a smaller --preset, fewer --images-per-batch or smaller images")
+            problem = problem or environment_problem(error)
         if problem is None:
             raise
         if is_first_process():

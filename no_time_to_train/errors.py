@@ -1,10 +1,14 @@
 """What a user is told: mistakes that end a command, notes that do not, and the wording that messages share."""
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 #: The most characters of a line.
 LONGEST_LINE = 1000
+
+#: How the environment variables of the libraries begin.
+OF_LIBRARIES = ("CUDA", "HF_", "MKL_", "MPL", "OMP_", "PL_", "PYTHON", "PYTORCH", "TORCH", "TQDM_")
 
 
 class UserError(Exception):
@@ -48,10 +52,21 @@ def memory_problem(error: Exception, advice: str) -> str | None:
     return None
 
 
+def environment_problem(error: Exception) -> str | None:
+    """What to say where a library refuses the value of an environment variable; None for another error."""
+    text = " ".join(str(error).split())
+    known = [name for name in os.environ if name.startswith(OF_LIBRARIES) and f"'{os.environ[name]}'" in text]
+    if isinstance(error, Warning) and "PYTHONWARNINGS" in os.environ:
+        known = ["PYTHONWARNINGS"]
+    return f"{known[0]}={os.environ[known[0]]} in the environment: {text}; unset it" if known else None
+
+
 def raise_if_refused(error: Exception, path: object) -> None:
     """Raise why a library could not read a file, where the file is not to blame: its disk, its rights, the memory."""
     if isinstance(error, OSError) and error.strerror:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if "No such device" in str(error):  # what mapping a file gives there
+        raise UserError(f"{path} cannot be read: its disk maps no files into memory; copy it to another") from error
     if problem := memory_problem(error, "end other programs, or take smaller networks or images"):
         raise UserError(f"{path} cannot be read: {problem}") from error
 

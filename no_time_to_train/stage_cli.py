@@ -34,13 +34,8 @@ def load_checked_yaml(text: str) -> Any:
     return renamed(parse_yaml(text, load_yaml), OUR_NAMES)
 
 
-def dump_yaml(content: Any) -> str:
-    """What jsonargparse writes YAML with."""
-    return str(yaml.dump(content, Dumper=DUMPER, default_flow_style=False, allow_unicode=True, sort_keys=False))
-
-
 set_loader("yaml", load_checked_yaml, exceptions=(yaml.YAMLError,))
-set_dumper("yaml", dump_yaml)
+set_dumper("yaml", lambda content: yaml.dump(content, Dumper=DUMPER, allow_unicode=True, sort_keys=False))
 
 
 class StageParser(LightningArgumentParser):

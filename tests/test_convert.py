@@ -142,19 +142,25 @@ def test_photos_whose_names_become_equal_stay_two(form: str, photo: Photo, tmp_p
     assert len({reference.image for reference in references}) == 2
 
 
-@pytest.mark.parametrize("form", ["coco", "cvat", "label-studio", "labelme", "voc", "yolo"])
-def test_an_image_without_objects_is_written_as_well(form: str, photo: Photo, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *((form, "empty.png") for form in ("coco", "cvat", "label-studio", "labelme", "voc", "yolo")),
+        ("yolo", "train.png"),
+    ],
+)
+def test_an_image_without_objects_is_written_as_well(form: str, name: str, photo: Photo, tmp_path: Path) -> None:
     """Training needs images of the background."""
     class_folder(tmp_path / "refs", photo)
     main(["convert", str(tmp_path / "refs"), "--to", "coco", "--out", str(tmp_path)])
     content = json.loads((tmp_path / "coco/annotations.json").read_text())
-    image(photo, tmp_path / "coco/images/empty.png")
-    content["images"].append({"id": 9, "file_name": "empty.png"})
+    image(photo, tmp_path / "coco/images" / name)
+    content["images"].append({"id": 9, "file_name": name})
     (tmp_path / "coco/annotations.json").write_text(json.dumps(content))
     for source, out in ((tmp_path / "coco", tmp_path / "out"), (tmp_path / "out" / form, tmp_path / "again")):
         main(["convert", str(source), "--to", form, "--out", str(out)])
         found = find_references(out / form)
-        assert [one.name for one in found.empty] == ["empty.png"]
+        assert [one.name for one in found.empty] == [name]
         assert len(found.references) == 1
 
 

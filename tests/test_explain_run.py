@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -121,6 +122,25 @@ def test_proposals_are_read_from_the_cache_and_an_interrupted_command_resumes(
     assert explained(run, tmp_path / "second", *strict) == first
     assert len(done) == len(set(done)) + 1  # only the image at which it was interrupted is done again
     assert not encoded
+
+
+def test_pictures_that_change_between_two_attempts_are_noticed(
+    run: Run, tmp_path: Path, monkeypatch: Patch, refusal: Refusal
+) -> None:
+    explain_one = Rerun.explain
+    monkeypatch.setattr(Rerun, "explain", Mock(side_effect=[{"misses": [], "differs": False}, KeyboardInterrupt]))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        explained(run, tmp_path)
+    monkeypatch.setattr(Rerun, "explain", explain_one)
+    pictures = {path: path.read_bytes() for path in run.targets.parent.rglob("*.[jp][pn]g")}
+    try:
+        for path, content in pictures.items():
+            path.write_bytes(content + b"0")
+        words = ["--gt", run.targets, "--results", run.results, "--explain", "--out", tmp_path]
+        assert "finished items of a run with another pictures." in refusal("evaluate", *words)
+    finally:  # other tests use them, too
+        for path, content in pictures.items():
+            path.write_bytes(content)
 
 
 def test_guided_prompts_that_left_an_object_out_are_a_reason(run: Run, tmp_path: Path) -> None:

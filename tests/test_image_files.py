@@ -172,15 +172,19 @@ def test_a_file_of_two_pictures_is_read_as_the_first_with_a_notice(kind: str, tm
         assert as_rgb(tmp_path / "photo").min() > 250
 
 
-def test_a_tiff_with_colors_of_16_bits_in_planes_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "photometric"), [(np.uint16, 2), (np.uint8, 6)])
+def test_a_tiff_with_colors_of_16_bits_or_ycbcr_in_planes_is_refused(
+    tmp_path: Path, kind: type[Any], photometric: int
+) -> None:
     """Neither PIL nor OpenCV reads its pixels, and both return others."""
     path = tmp_path / "a.tif"
-    cv2.imwrite(str(path), np.zeros((40, 60, 3), np.uint16), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    cv2.imwrite(str(path), np.zeros((40, 60, 3), kind), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
     content = path.read_bytes()
     chunky, planar = (struct.pack("<HHIHH", 284, 3, 1, value, 0) for value in (1, 2))
     assert content.count(chunky) == 1
-    path.write_bytes(content.replace(chunky, planar))
-    with pytest.raises(UserError, match="its colors of 16 bits are in planes"):
+    rgb, other = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (2, photometric))
+    path.write_bytes(content.replace(chunky, planar).replace(rgb, other))
+    with pytest.raises(UserError, match="its colors of 16 bits or of YCbCr are in planes"):
         as_rgb(path)
 
 

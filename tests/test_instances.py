@@ -47,6 +47,12 @@ def instances(image: Path) -> Instances:
     return Instances(np.asarray(Image.open(image)), CATEGORIES, detections, image)
 
 
+def test_an_id_that_is_none_is_refused(instances: Instances) -> None:
+    assert instances.to_coco(np.int64(7))[0]["image_id"] == 7
+    with pytest.raises(UserError, match="image_id must be"):
+        instances.to_coco(np.array([7, 8]))  # type: ignore[arg-type]
+
+
 def equal(ours: Instances, theirs: Instances) -> bool:
     arrays = ("boxes", "scores", "masks", "labels", "class_ids")
     return all(np.array_equal(getattr(ours, name), getattr(theirs, name)) for name in arrays)

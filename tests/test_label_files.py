@@ -20,7 +20,7 @@ from no_time_to_train.data.label_files import FORMATS, LabeledImage, LabeledObje
 from no_time_to_train.data.outlines import outlines
 from no_time_to_train.data.reference_forms import find_references
 from no_time_to_train.data.reference_forms.label_studio import decode_rle  # which is tested with a real export
-from no_time_to_train.errors import UserError
+from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.memory_bank import Category
 from tests.conftest import Patch
 
@@ -85,6 +85,21 @@ def drawn_by_pil(points: list[list[float]]) -> Mask:
     else:
         ImageDraw.Draw(picture).polygon(corners, outline=1, fill=1)
     return np.asarray(picture).astype(bool)
+
+
+@pytest.mark.parametrize(("form", "share"), [("yolo", 0.3), ("cvat-coco", 0.5), ("cvat", 0.8)])
+def test_of_noise_as_much_is_written_as_is_read_with_a_notice(
+    form: str, share: float, image: LabeledImage, tmp_path: Path
+) -> None:
+    mask = np.random.default_rng(0).random((HEIGHT, WIDTH)) < share
+    if form == "cvat":  # one part with many holes
+        mask = np.indices((HEIGHT, WIDTH)).sum(axis=0) % 2 == 0
+    mask[20:40, 20:40] = True
+    with pytest.warns(UserNotice, match=r"only the 1?[03]+ largest parts and holes of a mask are written"):
+        folder = write(form, image, [LabeledObject("boat", box_of(mask), mask)], tmp_path)
+    read = find_references(folder).references[0].read_mask()
+    assert read is not None
+    assert read[20:40, 20:40].all()
 
 
 @pytest.mark.parametrize("seed", range(20))

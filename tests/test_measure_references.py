@@ -131,3 +131,4 @@ def test_copies_of_a_photo_are_one_image(tmp_path: Path) -> None:
     report = measure(tmp_path / "refs", tmp_path / "out")
     assert [(one["references"], one["images"], one["threshold"]) for one in report["classes"]][1] == (2, 1, None)
     assert [one["found"] for one in report["shots"]] == [None, None, None]
+    assert len({one["image"] for one in report["shots"]}) == 3, "each has the name of its own file"

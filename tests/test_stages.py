@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -104,6 +105,25 @@ def test_processes_may_be_more_than_images(single: tuple[Path, str], arguments: 
     finish(start(arguments(tmp_path, TARGETS, tmp_path / "targets.json", "--trainer.devices", 2)))
     ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path, single[0]))
     assert len(ours) == sum(record["image_id"] == data["images"][0]["id"] for record in theirs)
+
+
+def test_pictures_of_images_that_are_no_targets_any_more_are_removed(
+    single: tuple[Path, str], arguments: Arguments, tmp_path: Path
+) -> None:
+    data = json.loads((DATA / "targets.json").read_text())
+    (tmp_path / "targets.json").write_text(json.dumps({**data, "images": data["images"][:1], "annotations": []}))
+    shutil.copytree(single[0] / "pictures", tmp_path / "pictures")
+    (tmp_path / "pictures/mine.jpg").write_bytes(b"a photo")
+    shown = ["--model.init_args.model_cfg.test.online_vis", "true"]
+    main(arguments(tmp_path, TARGETS, tmp_path / "targets.json", *shown))
+    assert {one.name for one in (tmp_path / "pictures").iterdir()} == {f"{data['images'][0]['id']}.jpg", "mine.jpg"}
+
+
+def test_a_memory_with_more_references_than_the_configuration_says_is_refused(
+    arguments: Arguments, tmp_path: Path, refusal: Refusal
+) -> None:
+    line = refusal(*arguments(tmp_path, "--model.init_args.model_cfg.memory_bank_cfg.length", 1))
+    assert "memory_bank_cfg.length is 1, but memory" in line
 
 
 def test_bf16_gives_nearly_the_same_memory_and_valid_results(

@@ -78,6 +78,8 @@ def conclude(bank: MemoryBank, records: Iterable[dict[str, Any]], settings: Sett
             known = int(bank.class_index[number]) == index and len(without.found) >= FEWEST_REFERENCES
             if known and threshold is not None and ap is not None:
                 references[number].ap_without = expected_ap(without, threshold.objects) - ap
+    for reference, image in zip(references, bank.images, strict=True):
+        reference.image = image.name  # of files with the same content, its own
     pairs = confusions(bank, similarities(bank))
     return with_advice(ReferenceReport(classes, references, pairs, asdict(settings), bank))
 

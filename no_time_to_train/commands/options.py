@@ -188,9 +188,7 @@ def on_devices(networks: NetworkOptions, devices: int, num_nodes: int) -> "tuple
 def read_thresholds(threshold: str, class_score: Sequence[str], references: ReferenceOptions) -> Thresholds:
     """The thresholds that ``--threshold`` and ``--class-score`` state; auto is the default until it is measured."""
     if threshold == "auto" and not (references.references or references.reference):
-        raise UserError(
-            "--threshold auto measures the references: give --references or --reference; a memory has no images"
-        )
+        raise UserError("--threshold auto measures references: give --references or --reference; a memory lacks images")
     given = Thresholds().score if threshold == "auto" else parse_number("--threshold", threshold, Fraction)
     return Thresholds.parse(given, class_score)
 

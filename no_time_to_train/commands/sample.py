@@ -81,9 +81,7 @@ def sample(
                 raise UserError(f"--{name.replace('_', '-')} is for --choose best: without it, no network is used")
 
     if json_file is None and (split or "").startswith("cdfsod"):
-        raise UserError(
-            "references of CD-FSOD are provided by the benchmark: use references from-coco, or give --json-file"
-        )
+        raise UserError("references of CD-FSOD come with the benchmark: use references from-coco, or give --json-file")
     source = next(source for start, source in SOURCES.items() if (split or "").startswith(start))
     json_file, image_dir = json_file or Path(source[0]), image_dir or Path(source[1])
     check_files(json_file)

@@ -187,20 +187,15 @@ def segment(
     summary = segment_images(segmenter, targets, out, thresholds, format, order, overwrite, link, share)
     for reason in summary.skipped:
         print(f"skipped: {one_line(reason)}", file=sys.stderr)
+    notes = list(summary.left_out)
     if summary.full:
-        print(
-            f"note: {plural(summary.full, 'image')} with {plural(networks.max_instances, 'instance')}, which is the "
-            "most that --max-instances allows: there may be more; run again with --max-instances "
-            f"{4 * networks.max_instances}",
-            file=sys.stderr,
-        )
-    for line in summary.left_out:
-        print(f"note: {line}", file=sys.stderr)
+        full = f"{plural(summary.full, 'image')} with {plural(networks.max_instances, 'instance')}, which is the most"
+        more = f"there may be more; run again with --max-instances {4 * networks.max_instances}"
+        notes.append(f"{full} that --max-instances allows: {more}")
     if summary.large:
-        print(
-            f"note: nothing was found in {plural(summary.large, 'large image')}: small objects may need --tiles 3",
-            file=sys.stderr,
-        )
+        notes.append(f"nothing was found in {plural(summary.large, 'large image')}: small objects may need --tiles 3")
+    for line in notes:
+        print(f"note: {line}", file=sys.stderr)
     resumed = f" ({summary.done_before} of the images by the run before)" if summary.done_before else ""
     if summary.interrupted:
         done = f"{summary}{resumed}" if summary.images else plural(summary.done_before, "image")

@@ -65,9 +65,7 @@ def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> No
         raise UserError("--config is missing: give a configuration such as configs/custom_sam2l.yaml (see test --help)")
     words, given = translate_configurations(options)
     if run.ckpt_path is not None and not Path(run.ckpt_path).is_file():
-        raise UserError(
-            f"memory not found: {run.ckpt_path} is no file; fill_memory writes it, and postprocess_memory the next one"
-        )
+        raise UserError(f"memory not found: {run.ckpt_path} is no file; fill_memory and postprocess_memory write one")
     if not any(name.startswith("--print_config") or name.endswith(".help") for name, _ in options):
         check_stage(run, given)
     from no_time_to_train.stage_cli import run_stage

@@ -161,9 +161,7 @@ def _check_image_ids(data: dict[str, Any], path: str | Path) -> None:
         for index, entry in enumerate(data.get(section, [])):
             first.setdefault(type(entry[key]), f"{section}[{index}] has {key} {entry[key]!r}")
     if len(first) > 1:
-        raise UserError(
-            f"{path} has image ids that are numbers and others that are strings: {', '.join(first.values())}"
-        )
+        raise UserError(f"{path} has image ids that are numbers and others that are texts: {', '.join(first.values())}")
 
 
 def check_images(images: list[dict[str, Any]], path: str | Path) -> None:

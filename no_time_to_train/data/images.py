@@ -107,9 +107,10 @@ def _load(image: Image.Image) -> Image.Image:
     kinds = str([part[3] for part in getattr(image, "tile", [])])  # ";16" of PNG and TIFF, 65535 of PPM
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     bits, sign = (tags.get(tag, (1,)) for tag in (ExifTags.Base.BitsPerSample, ExifTags.Base.SampleFormat))
-    white_is_0 = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
-    if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and max(bits[1:], default=8) > 8:
-        raise OSError("its colors of 16 bits are in planes, which is not read: save them pixel by pixel")
+    photometric = tags.get(ExifTags.Base.PhotometricInterpretation)
+    white_is_0, is_ycbcr = photometric == 0, photometric == 6
+    if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and (is_ycbcr or max(bits[1:], default=8) > 8):
+        raise OSError("its colors of 16 bits or of YCbCr are in planes, which is not read: save them pixel by pixel")
     odd = max(bits) > 16 or max(sign) > 1
     if not odd and (not image.mode.startswith("RGB") or not (";16" in kinds or "65535" in kinds)):
         image.load()

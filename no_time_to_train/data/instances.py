@@ -214,6 +214,7 @@ class Instances(Sequence[Instance]):
             One record per instance, with ``segmentation`` as compressed RLE and ``bbox`` [x1, y1, x2 - x1, y2 - y1]
             (without the usual + 1, as in the published code).
         """
+        check_type("image_id", image_id, int | str | np.integer | np.str_)
         image_id = image_id.item() if isinstance(image_id, np.generic) else image_id  # which JSON lacks
         return to_coco_records(self.detections, image_id, [category.id for category in self.categories], self.sources)
 
@@ -248,6 +249,7 @@ class Instances(Sequence[Instance]):
         ``file_name`` is the path of the image relative to the file, or empty where the image came from no file. Other
         programs can read the file as well, and so can ``segment --references``.
         """
+        check_type("path", path, str | Path)
         file_name = "" if self.path is None else relative_path(self._folder / self.path, Path(path).parent)
         write_json(path, coco_content([(file_name, self)]), indent=None)
 

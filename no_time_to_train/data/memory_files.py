@@ -132,9 +132,7 @@ def join_memories(banks: Sequence[tuple[Path, MemoryBank]]) -> MemoryBank:
         for key in sorted(bank.made_with.keys() | other.made_with.keys()):
             ours, theirs = (one.made_with.get(key, USUAL.get(key)) for one in (bank, other))
             if ours != theirs and not (key == WEIGHTS and None in (ours, theirs)):
-                raise UserError(
-                    f"memory {path} was made with {key} {theirs!r}, {first} with {ours!r}: make one of them again"
-                )
+                raise UserError(f"memory {path} was made with {key} {theirs!r}, {first} with {ours!r}: make one again")
         if bank.vectors.shape[1] != other.vectors.shape[1]:
             raise UserError(f"memory {path} holds vectors of another width than {first}: make one of them again")
     joined = MemoryBank.join([one for _, one in banks])
@@ -246,9 +244,7 @@ def _categories(entries: list[Any]) -> list[Category]:
             raise ValueError(f"its class {number} has the id {short_repr(entry['id'])}, not an integer of 64 bits")
         if not _is_name(entry["name"]) or len(entry["name"]) > LONGEST_NAME:
             name = short_repr(entry["name"])
-            raise ValueError(
-                f"its class {number} has the name {name}, not a printable text of {LONGEST_NAME} characters"
-            )
+            raise ValueError(f"its class {number} has the name {name}, not printable text of {LONGEST_NAME} characters")
         categories.append(Category(entry["id"], entry["name"]))
     if len({composed(category.name) for category in categories}) == len(categories):  # else an older file with both
         categories = [Category(category.id, composed(category.name)) for category in categories]
@@ -309,9 +305,7 @@ def _picture(picture: Any, number: int) -> Tensor | None:
         sides = [int.from_bytes(header[start : start + 4], "big") for start in (16, 20)]
         if header.startswith(PNG) and header[24:] == b"\x08\x06" and end[:4] == b"IEND" and max(sides) <= LONGEST_SIDE:
             return picture.clone()
-    raise ValueError(
-        f"its picture {number} is not a whole PNG file with transparency of at most {LONGEST_SIDE} pixels a side"
-    )
+    raise ValueError(f"its picture {number} is no whole PNG with transparency of at most {LONGEST_SIDE} pixels a side")
 
 
 def _is_name(value: Any) -> bool:

@@ -1,16 +1,22 @@
 """Outlines of masks from which tools draw exactly these masks again, holes included."""
 
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from no_time_to_train.data.rle import check_polygons
+from no_time_to_train.errors import UserNotice, plural
+
 #: float64 [n, 2], x and y of n corners in pixels.
 Outline = NDArray[np.float64]
 
 
-def outlines(mask: NDArray[np.bool_], along: Literal["edges", "centers"]) -> list[Outline]:
+def outlines(mask: NDArray[np.bool_], along: Literal["edges", "centers"], most: int | None = None) -> list[Outline]:
     """The outline of each part of a mask. A hole belongs to its part's outline, over a line without area.
 
     Args:
@@ -18,6 +24,7 @@ def outlines(mask: NDArray[np.bool_], along: Literal["edges", "centers"]) -> lis
         along: ``edges`` follows the edges of the pixels: the top left corner of the image is 0, 0, and a mask of one
             pixel has four corners. pycocotools and CVAT draw such polygons. ``centers`` runs through the centers of the
             outermost pixels, and the center of the first pixel is 0, 0. PIL, LabelMe and OpenCV draw such polygons.
+        most: How many parts and holes are outlined, those with the longest outlines; None for all.
 
     Returns:
         float64 [n, 2] per part, x and y in pixels.
@@ -28,12 +35,32 @@ def outlines(mask: NDArray[np.bool_], along: Literal["edges", "centers"]) -> lis
         picture = picture.repeat(2, axis=0).repeat(2, axis=1)
     contours, tree = cv2.findContours(picture, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     parents = [] if tree is None else tree[0][:, 3].tolist()
-    holes: dict[int, list[NDArray[np.int32]]] = {number: [] for number, parent in enumerate(parents) if parent < 0}
-    for contour, parent in zip(contours, parents, strict=True):
-        if parent >= 0:
-            holes[parent].append(_corners(contour[:, 0], along))
-    rings = {number: _corners(contours[number][:, 0], along) for number in holes}
+    kept = sorted(range(len(parents)), key=lambda number: -len(contours[number]))[:most]
+    rings = {number: _corners(contours[number][:, 0], along) for number in sorted(kept)}
+    holes: dict[int, list[NDArray[np.int32]]] = {number: [] for number in rings if parents[number] < 0}
+    for number, ring in rings.items():
+        if parents[number] in holes:
+            holes[parents[number]].append(ring)
     return [_simplify(_join(rings[number], holes[number])).astype(np.float64) for number in holes]
+
+
+def read_outlines(
+    mask: NDArray[np.bool_], along: Literal["edges", "centers"], name: str, join: Callable[..., list[Outline]]
+) -> list[Outline]:
+    """The outlines of a mask in the image ``name``, without the smallest where readers refuse all, with a note.
+
+    Args:
+        join: Puts the outlines together as the form has them.
+    """
+    for most in (None, 1000, 300, 100, 30, 10, 3, 1):
+        parts = join(outlines(mask, along, most))
+        with suppress(ValueError):
+            check_polygons([part.ravel().tolist() for part in parts], *mask.shape)
+            break
+    if most is not None:
+        text = f"only the {plural(most, 'largest part')} and holes of a mask are written, as polygons"
+        warnings.warn(f"{name}: {text} cannot hold all; --format coco can", UserNotice, stacklevel=2)
+    return parts
 
 
 def _corners(contour: NDArray[Any], along: str) -> NDArray[np.int32]:

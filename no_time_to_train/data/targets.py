@@ -103,9 +103,7 @@ def find_targets(
     if len(arguments) == 1 and arguments[0].lower().endswith(".json"):
         return _listed_targets(Path(arguments[0]), image_dir)
     if image_dir is not None:
-        raise UserError(
-            "--image-dir is the folder of the images that a COCO file lists: give this file alone to --images"
-        )
+        raise UserError("--image-dir is the folder of the images that a COCO file lists: give it alone to --images")
     places: dict[str, tuple[Path, str]] = {}  # relative and absolute paths of a file are one image
     for argument in arguments:
         for path, name in _matching_files(argument):

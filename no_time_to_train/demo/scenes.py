@@ -301,10 +301,6 @@ def _crosses(x: Floats, y: Floats) -> Tones:
     return ((dx < 0.12) & (dy < 0.36)) | ((dy < 0.12) & (dx < 0.36))
 
 
-def _weave(x: Floats, y: Floats) -> Tones:
-    return np.where((x < 0.5) ^ (y < 0.5), (x * 4) % 1 < 0.5, (y * 4) % 1 < 0.5)
-
-
 #: What references and targets are drawn from. The nano networks have seen none of these kinds in training.
 NOVEL_CLASSES = (
     PatternClass("stripes", "stripes", 0.12, lambda x, y: x < 0.5),
@@ -314,5 +310,5 @@ NOVEL_CLASSES = (
     PatternClass("rings", "rings", 0.32, lambda x, y: (np.hypot(x - 0.5, y - 0.5) * 4) % 1 < 0.5),
     PatternClass("crosses", "crosses", 0.3, _crosses),
     PatternClass("triangles", "triangles", 0.3, lambda x, y: np.abs(x - 0.5) * 2 < y),
-    PatternClass("weave", "weave", 0.32, _weave),
+    PatternClass("weave", "weave", 0.32, lambda x, y: np.where((x < 0.5) ^ (y < 0.5), x * 4 % 1, y * 4 % 1) < 0.5),
 )

@@ -22,6 +22,7 @@ from no_time_to_train.errors import UserError, plural
 from no_time_to_train.evaluation import check_truth, evaluate
 from no_time_to_train.file_hashes import sha256_if_readable
 from no_time_to_train.files import (
+    PICTURE,
     REPORT,
     atomic_write,
     kind_of,
@@ -110,6 +111,9 @@ class FindInstancesStage(Stage):
         chosen = select_categories(self.coco, self.json_file, cfg.class_split, cfg.cat_names) if has_classes else []
         check_fits(bank, self.memory, self.encoder_settings(), chosen)
         self.check_category_num(self.categories, f"memory {self.memory}")
+        length, most = self.model_cfg.memory_bank_cfg.length, int(bank.counts.max())
+        if most > (length or most):
+            raise UserError(f"memory_bank_cfg.length is {length}, but memory {self.memory} has {most} of one class")
         check_truth(self.coco, self.categories, cfg.protocol)
         if not self.coco.imgs:
             raise UserError(f"{self.json_file} lists no images")
@@ -264,6 +268,11 @@ class FindInstancesStage(Stage):
                 yield from record["results"]
 
         summary = self.write(results())
+        if self.model_cfg.test.online_vis and self.model_cfg.exp_folder is None:
+            pictures = self.pictures.folder
+            for earlier in {*pictures.glob("*.*")}.difference(map(pictures.joinpath, self.pictures.files.values())):
+                if earlier.is_file() and kind_of(earlier) == PICTURE:
+                    earlier.unlink()  # of an image that is no target any more
         images = len(self.dataset) - len(bad_images.skipped)
         self.record = {"prompts_per_image": round(prompts / max(images, 1), 1)}
         if self.sources != [None]:

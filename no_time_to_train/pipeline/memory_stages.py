@@ -53,9 +53,7 @@ class FillMemoryStage(Stage):
         context_ratio = encoder_cfg.context_ratio if cfg.context_ratio is None else cfg.context_ratio
         self.shots = bank_cfg.length if cfg.memory_length is None else cfg.memory_length
         if self.shots is not None and bank_cfg.length is not None and self.shots > bank_cfg.length:
-            raise UserError(
-                f"memory_length ({self.shots} per class) exceeds memory_bank_cfg.length ({bank_cfg.length})"
-            )
+            raise UserError(f"memory_length ({self.shots}) exceeds memory_bank_cfg.length ({bank_cfg.length})")
         coco = read_coco(self.json_file)
         self.categories = select_categories(coco, self.json_file, cfg.class_split, cfg.cat_names)
         self.check_category_num(self.categories, "the data set")

@@ -78,7 +78,7 @@ def draw_instances(
     for position in reversed(range(len(filled))):
         draw_mask(picture, *masks.crop(position), colors[position], line)
 
-    size = label_size(height, width)
+    size = round(min(max((height * width) ** 0.5 / 55, 11), 80))  # of labels, in pixels
     short = [str(index + 1 if numbers is None else numbers[index]) for index in filled.tolist()]
     texts, corners = fitting_labels(boxes, [labels[index] for index in filled], short, size, width, height)
     canvas = Image.fromarray(picture)
@@ -145,11 +145,6 @@ def is_dark(color: Color) -> bool:
     """Whether white text is easier to read on an RGB color than black text (WCAG 2)."""
     linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.2
-
-
-def label_size(height: int, width: int) -> int:
-    """The size of labels in an image of this height and width, in pixels."""
-    return round(min(max((height * width) ** 0.5 / 55, 11), 80))
 
 
 def side_by_side(left: Picture, right: Picture, titles: tuple[str, str]) -> Picture:

@@ -61,12 +61,7 @@ class Gallery:
         ]
 
     def add(
-        self,
-        name: str,
-        overlay: str,
-        instances: Instances,
-        truth: Instances | None = None,
-        sources: Sequence[str] = (),
+        self, name: str, overlay: str, instances: Instances, truth: Instances | None = None, sources: Sequence[str] = ()
     ) -> None:
         """Add an image.
 

@@ -90,7 +90,9 @@ def explain_run(
     for record in results:
         scores[record["image_id"]].append(record["score"])
     journal = Journal(out / "explain.json")
+    root, files = rerun.stage.dataset_cfgs.test.root, [coco.imgs[image_id]["file_name"] for image_id in missed]
     depends_on = {
+        "pictures": {file: sha256_if_readable(Path(root, file)) for file in files},
         "run": rerun.stage.depends_on(),
         "results": sha256_if_readable(results_file),
         "classes": [category.id for category in categories],
@@ -115,8 +117,7 @@ def explain_run(
         misses = [{**miss, "id": ids.get(miss["id"], miss["id"])} for miss in misses]
         annotations = {ids.get(object_id, object_id): one for object_id, one in matches.objects.items()}
         page = out / "explain.html"
-        root, rescales = rerun.stage.dataset_cfgs.test.root, rerun.stage.rescales
-        write_explain_page(page, costs, misses, annotations, coco, root, rescales)
+        write_explain_page(page, costs, misses, annotations, coco, root, rerun.stage.rescales)
         write_json(out / "explain.json", {**costs, "objects_missed": misses})
     return f"{cost_table(costs)}each object: {out / 'explain.json'}, pictures: {page}\n"
 

@@ -45,6 +45,13 @@ def corrupt_zip() -> bytes:
     return bytes(content)
 
 
+def encrypted_zip() -> bytes:
+    """An archive whose file has the mark of one with a password."""
+    content = bytearray(zip_of({"a.txt": bytes(99)}))
+    content[content.index(b"PK\1\2") + 8] |= 1
+    return bytes(content)
+
+
 OUTSIDE, LINK = "would be written outside", "is a link or a device"
 
 
@@ -63,9 +70,10 @@ OUTSIDE, LINK = "would be written outside", "is a link or a device"
         (zip_of({"good.txt": b"good" * 99})[:-30], "is broken"),
         (tar_of({"good.txt": b"good" * 999})[:900], "is broken"),
         (corrupt_zip(), "is broken"),
+        (encrypted_zip(), "is encrypted"),
         (b"", "is broken"),
     ],
-    ids=range(19),  # an archive holds the time of day, which would make different names in each process
+    ids=range(20),  # an archive holds the time of day, which would make different names in each process
 )
 def test_malicious_or_broken_archive_writes_no_file(tmp_path: Path, content: bytes, complaint: str) -> None:
     archive, folder, outside = tmp_path / "archive", tmp_path / "a/folder", tmp_path / "outside"

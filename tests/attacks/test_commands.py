@@ -13,7 +13,9 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm.utils import envwrap
 
+from no_time_to_train import cli
 from no_time_to_train.commands import build_parser
 from no_time_to_train.data.memory_files import save_memory
 from no_time_to_train.errors import UserNotice
@@ -86,6 +88,12 @@ def test_of_an_option_that_is_given_twice_the_last_counts_with_a_notice() -> Non
     with pytest.warns(UserNotice, match="--to is given twice: the last one counts"):
         values = build_parser("convert").parse_command(["labels", "--to", "coco", "--to", "yolo", "--out", "new"])
     assert values["to"] == "yolo"
+
+
+def test_a_variable_that_a_library_refuses_is_named(monkeypatch: Patch, refusal: Refusal) -> None:
+    monkeypatch.setenv("TQDM_MININTERVAL", "abc")
+    monkeypatch.setattr(cli, "run", lambda argv: envwrap("TQDM_")(lambda mininterval=0.1: None)())  # as tqdm begins
+    assert "TQDM_MININTERVAL=abc in the environment: could not convert" in refusal("demo")
 
 
 def test_a_tilde_of_a_user_without_a_home_is_one_line(monkeypatch: Patch, refusal: Refusal) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from no_time_to_train.errors import UserError, UserNotice
 from no_time_to_train.method.memory_bank import Category, MemoryBank
 from tests.attacks.tensors import HOSTILE
 from tests.attacks.test_cases import cases_in, edit
-from tests.conftest import Refusal
+from tests.conftest import Patch, Refusal
 
 Content = dict[str, Any]
 Change = Callable[[Content], object]
@@ -81,8 +82,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     },
     **{case["case"]: (partial(edit, case=case), case["refused"]) for case in cases_in("memory")},
     "an id that is a bomb": (put("categories", 0, "id", bomb()), "not an integer of 64 bits"),
-    "a name that is a bomb": (put("categories", 0, "name", bomb()), "not a printable text"),
-    "a name of a million letters": (put("categories", 0, "name", "x" * 10**6), "a printable text of 200 characters"),
+    "a name that is a bomb": (put("categories", 0, "name", bomb()), "not printable text"),
+    "a name of a million letters": (put("categories", 0, "name", "x" * 10**6), "printable text of 200 characters"),
     "a NaN": (put("vectors", torch.full((4, 4), float("nan"))), "its vectors are not all finite"),
     "a mean that is infinite": (put("vectors", torch.full((4, 4), 3e38)), "not all finite and below 1e+09"),
     "an infinite prototype": (put("prototypes", torch.full((2, 4), float("inf"))), "its prototypes are not all finite"),
@@ -156,6 +157,14 @@ def test_a_compressed_memory_is_refused(tmp_path: Path) -> None:
             bomb.writestr(name, plain.read(name))
     with pytest.raises(UserError, match=r"bomb\.memory cannot be read"):
         load_memory(tmp_path / "bomb.memory")
+
+
+def test_a_memory_on_a_disk_that_maps_no_files_is_not_called_truncated(tmp_path: Path, monkeypatch: Patch) -> None:
+    torch.save(valid(), tmp_path / "a.memory")
+    refused = RuntimeError("unable to mmap 9 bytes from file <a.memory>: No such device (19)")
+    monkeypatch.setattr(torch, "load", Mock(side_effect=refused))
+    with pytest.raises(UserError, match=r"a\.memory cannot be read: its disk maps no files into memory"):
+        load_memory(tmp_path / "a.memory")
 
 
 def test_a_memory_with_a_key_of_tuples_whose_hash_takes_ages_is_refused(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def _members(opened: zipfile.ZipFile | tarfile.TarFile, archive: Path, folder: P
     """The regular files of an open archive; every member is checked where there is a folder."""
     if isinstance(opened, zipfile.ZipFile):
         for zipped in opened.infolist():
+            if zipped.flag_bits & 1:
+                raise UserError(f"archive {archive} is encrypted: unpack it with its password, and pack it anew")
             kind = stat.S_IFMT(zipped.external_attr >> 16)  # 0 where the archive was not made on Unix
             if folder:
                 _check(zipped.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), archive, folder)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
-from no_time_to_train.data.outlines import outlines
+from no_time_to_train.data.outlines import read_outlines
 from no_time_to_train.data.rle import Rle
 from no_time_to_train.files import write_json
 
@@ -54,7 +54,8 @@ class CvatCocoFiles(CocoFiles):
     annotations, images = "annotations/instances_default.json", "images/default"
 
     def segmentation(self, mask: NDArray[np.bool_], encoded: Rle) -> list[list[float]]:
-        return [part.ravel().tolist() for part in outlines(mask, "edges")]
+        name = self.data["images"][-1]["file_name"]
+        return [part.ravel().tolist() for part in read_outlines(mask, "edges", name, list)]
 
 
 class CocoTrainValFiles(CocoFiles):

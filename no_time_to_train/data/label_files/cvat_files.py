@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
-from no_time_to_train.data.outlines import outlines
+from no_time_to_train.data.outlines import outlines, read_outlines
 
 
 class CvatFiles(LabelFiles):
@@ -36,7 +36,8 @@ class CvatFiles(LabelFiles):
                 continue
             parts = outlines(one.mask, "edges")
             if len(parts) == 1:
-                points = ";".join(f"{x:.2f},{y:.2f}" for x, y in parts[0])
+                (part,) = read_outlines(one.mask, "edges", image.name, list)
+                points = ";".join(f"{x:.2f},{y:.2f}" for x, y in part)
                 ElementTree.SubElement(node, "polygon", {**common, "points": points})
             else:
                 ElementTree.SubElement(node, "mask", {**common, **encode_cvat(one.mask)})

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from no_time_to_train.data.label_files.labeled_objects import LabeledImage, LabeledObject, LabelFiles
-from no_time_to_train.data.outlines import Outline, outlines
+from no_time_to_train.data.outlines import Outline, read_outlines
 
 
 class YoloFiles(LabelFiles):
@@ -32,7 +31,8 @@ class YoloFiles(LabelFiles):
             elif one.mask is None:
                 numbers = corners.ravel()
             else:  # in YOLO's coordinates the center of the first pixel is 0.5, 0.5
-                numbers = ((join_parts(outlines(one.mask, "centers")) + 0.5) / size).ravel()
+                (outline,) = read_outlines(one.mask, "centers", image.name, join_parts)
+                numbers = ((outline + 0.5) / size).ravel()
             text = " ".join(f"{value:.6f}" for value in numbers.clip(0, 1))
             lines.append(f"{self.names.index(one.label)} {text}")
         stem = re.sub(r"(?<![^/])images(_*)(?=/)", r"images\1_", image.stem)  # no two folders become equal
@@ -44,11 +44,11 @@ class YoloFiles(LabelFiles):
         self.write_lines("data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False).splitlines())
 
 
-def join_parts(parts: list[Outline]) -> NDArray[np.float64]:
+def join_parts(parts: list[Outline]) -> list[Outline]:
     """One outline around several parts: from the first to each other part and back on one line, which has no area.
 
     At least three points, as the format demands.
     """
     start = parts[0][:1]
     joined = np.concatenate([parts[0], *(piece for part in parts[1:] for piece in (start, part, part[:1]))])
-    return np.concatenate([joined, joined[-1:].repeat(max(3 - len(joined), 0), axis=0)])
+    return [np.concatenate([joined, joined[-1:].repeat(max(3 - len(joined), 0), axis=0)])]

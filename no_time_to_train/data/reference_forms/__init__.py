@@ -156,9 +156,7 @@ def _find_xml(folder: Folder) -> FoundReferences | None:
             return _read_each(form, chosen, folder)
     roots = [(path, root) for path, root in roots if root.tag != "View"]  # Label Studio's interface
     if roots:
-        raise UserError(
-            f"{roots[0][0]} is not a Pascal VOC annotation: its root is <{roots[0][1].tag}>, not <annotation>"
-        )
+        raise UserError(f"{roots[0][0]} is no Pascal VOC annotation: its root is <{roots[0][1].tag}>, not <annotation>")
     return None
 
 

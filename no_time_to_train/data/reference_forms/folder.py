@@ -19,8 +19,12 @@ from no_time_to_train.files import SYSTEM_FOLDERS, has_results, read_text, refus
 #: Files without annotations that people and tools put next to them.
 SIDE_FILES = (
     *("readme", "license", "licence", "changelog", "thumbs.db", "desktop.ini"),
-    *("labelmap.txt", "labeling_config.xml", "meta.json", "reference_report.", "obj_class_to_machine_color.json"),
+    *("labelmap.txt", "labeling_config.xml", "meta.json", "obj_class_to_machine_color.json"),
 )
+
+
+#: How the names of files begin that nothing is read from: those of the system, and reports of this program.
+LEFT_OUT = (*SYSTEM_FOLDERS, "reference_report.")
 
 
 class Folder:
@@ -29,7 +33,7 @@ class Folder:
     Attributes:
         path: The folder or the file.
         root: The folder, or that of the file.
-        files: The files in the folder and below it, or the file alone. Hidden ones are left out.
+        files: The files in the folder and below it, or the file alone, without those that are ``LEFT_OUT``.
         images: Those that are images by their ending.
         links: Links to folders, in which only images that annotations name are looked for.
         skipped: How many shapes that mark no area were passed over, by their kinds.
@@ -40,7 +44,7 @@ class Folder:
         found = [] if path.is_dir() else [path]
         for folder, folders, files in os.walk(path, onerror=refuse):
             folders[:] = [name for name in folders if not name.startswith(SYSTEM_FOLDERS)]
-            found += [Path(folder, name) for name in (*folders, *files) if not name.startswith(SYSTEM_FOLDERS)]
+            found += [Path(folder, name) for name in (*folders, *files) if not name.startswith(LEFT_OUT)]
         results = {one for one in found if one.is_dir() and has_results(one)}
         found = [one for one in sorted(found) if results.isdisjoint(one.parents)]
         self.files = [one for one in found if not one.is_dir()]
@@ -136,9 +140,7 @@ def agreed(found: Mapping[Path, Any], what: str) -> tuple[Path, Any] | None:
     """The first of some files and its content, which the others share unless they are of another export."""
     first = next(iter(found.items()), None)
     if first and (others := [path for path, content in found.items() if content != first[1]]):
-        raise UserError(
-            f"{first[0]} and {others[0]} give the classes other {what}: give one of their folders at a time"
-        )
+        raise UserError(f"{first[0]} and {others[0]} give the classes other {what}: give one folder at a time")
     return first
 
 

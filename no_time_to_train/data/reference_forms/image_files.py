@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from no_time_to_train.data.images import IMAGE_ENDINGS, NEEDS, is_image
@@ -26,11 +27,25 @@ COMMON_FOLDERS = {
 MASKS = {"segmentationclass", "segmentationobject", "masks", "mask"}
 
 #: What Label Studio puts before the name of an uploaded file.
-UPLOADED = r"^[0-9a-f]{8}-"
+UPLOADED = r"(?<![^/])[0-9a-f]{8}-(?=[^/]+$)"
 
-#: Of each place that was searched, its images by their names and by their names without an ending, in small letters.
-#: An empty name stands for the folders that may not be read.
-Indexes = dict[Path, dict[str, list[Path]]]
+
+class Index(NamedTuple):
+    """What lies below a place.
+
+    Attributes:
+        images: The images by their names, also with the folder's or without an ending, in small letters.
+        common: Its own folders that say nothing about images, but ``images`` with another ``images`` in it.
+        unread: The folders that cannot be read.
+    """
+
+    images: dict[str, list[Path]]
+    common: list[Path]
+    unread: list[Path]
+
+
+#: Of each place that was searched, what lies below it.
+Indexes = dict[Path, Index]
 
 
 def is_named_like(folder: str, names: set[str]) -> bool:
@@ -64,16 +79,13 @@ class ImageFiles:
         self._repeated = {base for base, count in bases.items() if count > 1}
         self._listed = set(map(fold, bases))
 
-    def _index(self, place: Path) -> dict[str, list[Path]]:
-        """The images below a place, by their names, also with the folder's or without an ending, in small letters.
-
-        Under "/" are its own folders that say nothing about images, but ``images`` with another ``images`` in it.
-        """
+    def _index(self, place: Path) -> Index:
+        """What lies below a place, which is searched once."""
         if place in self._indexes:
             return self._indexes[place]
-        index: dict[str, list[Path]] = defaultdict(list)
+        index = self._indexes[place] = Index(defaultdict(list), [], [])
         seen: set[str] = set()
-        for folder, folders, files in os.walk(place, True, lambda error: index[""].append(Path(error.filename)), True):
+        for folder, folders, files in os.walk(place, True, lambda e: index.unread.append(Path(e.filename)), True):
             real = os.path.realpath(folder)
             if Path(folder) != place and has_results(Path(folder)):
                 seen.add(real)
@@ -81,13 +93,12 @@ class ImageFiles:
             for path in [] if real in seen else sorted(map(Path(folder).joinpath, files)):
                 if is_image(path):
                     for name in (f"{path.parent.name}//{path.name}", path.name):
-                        index[fold(name)].append(path)
-                    index[fold(f"/{path.stem}")].append(path)
+                        index.images[fold(name)].append(path)
+                    index.images[fold(f"/{path.stem}")].append(path)
             if Path(folder) == place:
                 names = [one for one in folders if one.lower() in COMMON_FOLDERS]
-                index["/"] = [place / one for one in names if not (place / one / one).exists()]
+                index.common.extend(place / one for one in names if not (place / one / one).exists())
             seen.add(real)
-        self._indexes[place] = index
         return index
 
     def find(self, name: str) -> Path:
@@ -101,10 +112,11 @@ class ImageFiles:
         except ValueError as error:
             raise UserError(f"an annotation in {self.folder} is of no image: {error}") from error
         name = _with_slashes(name)
-        for tried in dict.fromkeys([name, _without_prefix(name), unquote(name)]) if PurePosixPath(name).name else ():
+        tries = dict.fromkeys([name, re.sub(UPLOADED, "", name), unquote(name)])
+        for tried in tries if PurePosixPath(name).name else ():
             if found := self._find(tried):
                 return found
-        unread = [str(one) for place in self.places for one in self._indexes.get(place, {}).get("", ())]
+        unread = [str(one) for place in self.places if place in self._indexes for one in self._indexes[place].unread]
         raise UserError(
             f"image {name or '(no name)'}, which is annotated in {self.folder}, was not found: put it into that folder"
             f"{f' (not searched, as they cannot be read: {first_of(unread)})' * bool(unread)}"
@@ -119,12 +131,12 @@ class ImageFiles:
                     return plain if is_file(plain) and plain.samefile(candidate) else candidate.resolve()
         for place in self.places:
             index = self._index(place)
-            below = [one / name for one in index["/"] if ".." not in path.parts and is_file(one / name)]
+            below = [one / name for one in index.common if ".." not in path.parts and is_file(one / name)]
             if len(below) == 1:  # the folder ``images`` of an export, in which names are whole
                 return below[0]
             stem = path.stem if path.suffix.lower() in IMAGE_ENDINGS | NEEDS.keys() else path.name
             names = f"{path.parent.name}//{path.name}", path.name, f"/{stem}"
-            found = next(filter(None, (index.get(fold(one)) for one in names)), [])
+            found = next(filter(None, (index.images.get(fold(one)) for one in names)), [])
             found = [one for one in found if fold(one.name) == fold(path.name) or fold(one.name) not in self._listed]
             shared = {file: _shared_parts(file, path) for file in found}
             best = [file for file in found if shared[file] == max(shared.values())]
@@ -156,11 +168,6 @@ def fold(name: str) -> str:
 
 def _with_slashes(name: str) -> str:
     return name.replace("\\", "/").removeprefix("file://")
-
-
-def _without_prefix(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_name(re.sub(UPLOADED, "", path.name) or path.name))
 
 
 def _shared_parts(file: Path, name: PurePosixPath) -> int:

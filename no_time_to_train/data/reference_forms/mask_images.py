@@ -77,9 +77,7 @@ def each_color(path: Path) -> Iterator[tuple[Key, NDArray[np.bool_]]]:
     codes = np.asarray(image.convert("RGB")).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     found = [code for code in np.unique(codes) if code]
     if len(found) > MOST_KEYS:
-        raise UserError(
-            f"mask {path} has {len(found)} colors: save masks as PNG without smooth edges, a color per object"
-        )
+        raise UserError(f"mask {path} has {len(found)} colors: save it as PNG without smooth edges, a color per object")
     code_of = {(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255): code for code in found}
     numbers_of = {color: number for number, color in enumerate(voc_colors())}
     ordered = sorted(code_of, key=lambda color: numbers_of.get(color, len(numbers_of)))

@@ -48,7 +48,7 @@ def explain(folder: Folder) -> str | None:
         )
     if (left := yolo_txt.without_image(folder)) and yolo_txt.find_classes(folder):
         return f"it holds labels of YOLO {', '.join(left)}; put the images into {folder.root}"
-    for path in (one for one in folder.ending(".json") if one.name != "reference_report.json"):  # of this program
+    for path in folder.ending(".json"):
         content = read_json(path)
         for form in _refused()["json"]:
             if _looks_like(content, form):
@@ -80,9 +80,7 @@ def _explain_folders(folder: Folder) -> str | None:
         return f"it holds class folders in {', '.join(names)}: give one of these, such as {folder.root / names[0]}"
     for path in folder.ending(".txt"):
         if path.name.lower() in (*yolo_txt.SIDE_FILES, "labelmap.txt", "label_names.txt"):
-            return (
-                f"{path} belongs to annotations, of which none were found: put them into {folder.root}, or move it away"
-            )
+            return f"{path} belongs to annotations, and none were found: put them into {folder.root}, or move it away"
     structure = sorted(top for top in tops if is_named_like(top, STRUCTURE))
     if structure or (tops and all(is_named_like(top, COMMON_FOLDERS) for top in tops)):
         name = tops[(structure or sorted(tops))[0]]

@@ -101,9 +101,9 @@ def label_files(folder: Folder, are_sure: bool = False) -> dict[Path, Path]:
 
 
 def _is_side_file(path: Path) -> bool:
-    """Whether a file has the name of a side file and is none of labels, as that of a photo ``train.jpg`` is."""
+    """Whether a file has the name of a side file and is none of labels, as one of a photo ``train.jpg`` is."""
     with suppress(UserError):  # of a list that is not UTF-8
-        return path.name.lower() in SIDE_FILES and not (read_text(path).strip() and _are_numbers(path))
+        return path.name.lower() in SIDE_FILES and not _are_numbers(path)
     return True
 
 
