@@ -67,8 +67,8 @@ class ImageFiles:
     def _index(self, place: Path) -> dict[str, list[Path]]:
         """The images below a place, by their names, also with the folder's or without an ending, in small letters.
 
-        Under "/" are its own folders that say nothing about images, and theirs, but ``images`` with another ``images``
-        in it.
+        Under "/" are its own folders that say nothing about images, but ``images`` with another ``images`` in it; under
+        "//" those in these.
         """
         if place in self._indexes:
             return self._indexes[place]
@@ -84,9 +84,9 @@ class ImageFiles:
                     for name in (f"{path.parent.name}//{path.name}", path.name):
                         index[fold(name)].append(path)
                     index[fold(f"/{path.stem}")].append(path)
-            if Path(folder) in (place, *index["/"]):
-                common = [Path(folder, one) for one in folders if one.lower() in COMMON_FOLDERS]
-                index["/"] += [one for one in common if not (one / one.name).exists()]
+            if Path(folder) in (place, *index["/"], *index["//"]):
+                own = [Path(folder, one) for one in folders if one.lower() in COMMON_FOLDERS]
+                index["/" if Path(folder) == place else "//"] += [one for one in own if not (one / one.name).exists()]
             seen.add(real)
         self._indexes[place] = index
         return index
@@ -120,10 +120,10 @@ class ImageFiles:
                     return plain if is_file(plain) and plain.samefile(candidate) else candidate.resolve()
         for place in self.places:
             index = self._index(place)
-            below = [one / name for one in index["/"] if ".." not in path.parts and is_file(one / name)]
-            near = [one for one in below if len(one.parts) == min(len(other.parts) for other in below)]
-            if len(near) == 1:  # the folder ``images`` or ``images/default`` of an export, in which names are whole
-                return near[0]
+            for key in ("/", "//") if path.name in self._repeated else ("/",):
+                below = [one / name for one in index[key] if ".." not in path.parts and is_file(one / name)]
+                if len(below) == 1:  # ``images`` or ``images/default`` of an export, in which names are whole
+                    return below[0]
             stem = path.stem if path.suffix.lower() in IMAGE_ENDINGS | NEEDS.keys() else path.name
             names = f"{path.parent.name}//{path.name}", path.name, f"/{stem}"
             found = next(filter(None, (index.get(fold(one)) for one in names)), [])
