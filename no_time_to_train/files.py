@@ -238,7 +238,7 @@ def remove_leftovers(path: str | Path) -> None:
 def _temporary_prefix(path: Path) -> str:
     """What the names of a file's temporary files begin with; short enough where its own name is a long one."""
     name = os.fsencode(path.name)
-    return f".{path.name}." if len(name) < 125 else f".{hashlib.sha256(name).hexdigest()[:32]}."
+    return f".{path.name}." if len(name) < 200 else f".{hashlib.sha256(name).hexdigest()[:32]}."
 
 
 def remove_leftovers_in(folder: str | Path) -> None:

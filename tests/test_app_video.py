@@ -213,6 +213,8 @@ def test_a_broken_video_and_one_that_changes_are_named_in_one_line(start: Start,
     write_video(folder / "clip.avi", clip.frames[::-1, ..., ::-1], RATE)
     assert tracked(workspace) is None
     assert workspace.tracking.problems["clip"] == "video clip.avi has changed: start the app again"
+    with pytest.raises(UserError, match=r"video clip\.avi has changed"):
+        workspace.opened.pixels("clip/000004.jpg")
 
 
 def test_tracks_of_a_video_that_was_replaced_are_not_shown_over_the_new_one(

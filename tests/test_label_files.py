@@ -327,6 +327,20 @@ def test_a_folder_that_is_copied_elsewhere_has_its_images(form: str, image: Labe
     assert Image.open(picture).size == (WIDTH, HEIGHT)
 
 
+@pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"crops"}))
+def test_two_photos_of_one_name_in_two_folders_stay_apart(form: str, tmp_path: Path) -> None:
+    files = FORMATS[form](tmp_path / form, CATEGORIES)
+    for number, (name, color) in enumerate({"x/a.png": "red", "a.png": "blue"}.items()):
+        path = tmp_path / "two" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT), color).save(path)
+        labeled = LabeledImage(name, name.removesuffix(".png"), path, number + 1, HEIGHT, WIDTH)
+        files.add(labeled, [replace(OBJECTS[0], label=CATEGORIES[number].name)])
+    files.finish()
+    found = {one.label: Image.open(one.image).getpixel((0, 0)) for one in find_references(files.folder).references}
+    assert found == {CATEGORIES[0].name: (255, 0, 0), CATEGORIES[1].name: (0, 0, 255)}
+
+
 def test_links_are_made_where_they_are_wanted(image: LabeledImage, tmp_path: Path) -> None:
     folder = write("coco", image, OBJECTS[:1], tmp_path, link=True)
     assert (folder / "images" / NAME).readlink() == image.path

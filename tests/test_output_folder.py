@@ -145,15 +145,22 @@ def test_a_folder_with_other_files_is_never_written_to(name: str, photos: Path, 
     assert (out / "results.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["yolo/labels/notes.txt", "yolo/images/mine.png", "voc/Annotations/mine.xml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("yolo/labels/notes.txt", "yolo/images/mine.png", "voc/Annotations/mine.xml", "labelme/mine.json"),
+        *("coco/images/photo.jpeg", "cvat/images/mine.png", "cvat-coco/images/default/sub/mine.png"),
+        *("label-studio/images/photo.jpg.bak", "coco-train-val/val/mine.png", "x-anylabeling/classes.txt"),
+    ],
+)
 def test_a_file_that_a_person_put_among_exported_ones_is_never_replaced(
     name: str, photos: Path, tmp_path: Path
 ) -> None:
-    run(out := tmp_path / "out", photos, formats=["yolo", "voc"])
+    run(out := tmp_path / "out", photos, formats=ALL_FORMATS)
     (out / "yolo/labels/clip.cache").touch()  # of ultralytics
-    run(out, photos, formats=["yolo", "voc"], overwrite=True)
+    run(out, photos, formats=ALL_FORMATS, overwrite=True)
     (out / name).write_text("hours of work")
-    with pytest.raises(UserError, match=f"{name} is in only one of"):
+    with pytest.raises(UserError, match=f"{name} is (in only one of|of no image)"):
         run(out, photos, overwrite=True)
     assert (out / name).read_text() == "hours of work"
 

@@ -34,6 +34,7 @@ import httpx
 import uvicorn
 
 from no_time_to_train_extras.server import request_guard, request_parts
+from no_time_to_train_extras.server.addresses import is_loopback, plain_host
 from no_time_to_train_extras.server.compute_queue import ComputeQueue
 from no_time_to_train_extras.server.http_api import build_api
 from no_time_to_train_extras.server.request_guard import Metrics, RequestGuard
@@ -174,6 +175,18 @@ def test_a_body_that_comes_too_slowly_is_given_up(path: bytes, url: str, monkeyp
 def test_a_token_of_a_file_has_no_new_line_at_its_end(monkeypatch: Patch) -> None:
     monkeypatch.setenv("NO_TIME_TO_TRAIN_TOKEN", f"{TOKEN}\n")
     assert check_token("127.0.0.1", None, no_token=False) == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("host", "plain", "own"),
+    [
+        ("127.1", "127.0.0.1", True), ("0x7f.2", "127.0.0.2", True), ("localhost", "localhost", True),
+        ("[::1]", "::1", True), ("0:0:0:0:0:0:0:1", "::1", True), ("0", "0.0.0.0", False), ("", "", False),
+        ("192.0.2.1", "192.0.2.1", False),
+    ],
+)  # fmt: skip
+def test_an_address_lets_others_in_by_where_it_leads(host: str, plain: str, own: bool) -> None:
+    assert (plain_host(host), is_loopback(plain)) == (plain, own)
 
 
 def test_monitors_may_ask_for_the_head_of_an_answer(url: str) -> None:

@@ -34,8 +34,10 @@ import gradio as gr
 from no_time_to_train_extras.app import guarded_app
 from no_time_to_train_extras.app.actions import Actions
 from no_time_to_train_extras.app.corrections import Item
+from no_time_to_train_extras.app.endpoints import Endpoints
 from no_time_to_train_extras.app.exports import Exports, export
 from no_time_to_train_extras.app.lists import AT_ONCE, Lists, Shelf
+from no_time_to_train_extras.app.page import temporary_folder
 from no_time_to_train_extras.app.page_service import PageService
 from no_time_to_train_extras.app.photos import Pictures, Thumbnails, find_photos
 from no_time_to_train_extras.app.project import Annotation, Project
@@ -402,6 +404,49 @@ def test_a_photo_that_is_replaced_is_searched_again_and_shows_no_annotation_of_t
     settle(found)
     assert not any(item.confirmed for item in found.items(changed.name))
     assert export(found, own.parent / "results").images == PHOTOS
+
+
+def test_a_photo_that_is_replaced_is_noticed_when_it_is_annotated_or_opened(
+    start: Start, references: list[Reference], own: Path
+) -> None:
+    found, (annotation, *_) = confirmed_elsewhere(start, references, own)
+    name, mask = annotation.photo, decode_mask(annotation.mask)
+    Image.new("RGB", (90, 70)).save(own / name)
+    with pytest.raises(UserError, match=f"{name} has changed: it is searched again"):
+        found.show(name, mask, "boat")
+    settle(found)
+    Image.new("RGB", (80, 60)).save(own / name)
+    found.search.open(name)
+    assert found.opened.pixels(name).shape == (60, 80, 3)
+
+
+def test_a_program_gets_the_scores_after_a_step_before_the_search_has_come_to_the_photo(
+    workspace: Workspace, annotations: list[Annotation], tmp_path: Path
+) -> None:
+    endpoints, name = Endpoints(workspace, Exports(workspace, tmp_path)), annotations[-1].photo
+    workspace.confirm(annotations[:1], SOURCE)
+    workspace.set_threshold(annotations[0].label, 0.05)
+    settle(workspace)
+    before = endpoints.objects(name)
+    workspace.confirm(annotations[1:], SOURCE)
+    settle(workspace)
+    assert endpoints.objects(name) != before
+    workspace.search.run(False)  # as where it is still at other photos
+    workspace.undo()
+    assert endpoints.objects(name) == before
+
+
+def test_the_temporary_folder_of_an_app_that_was_killed_is_removed_at_the_next_start_on_its_project(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    killed, other = map(temporary_folder, folders)
+    Path(killed.name, "photo.jpg").touch()
+    with temporary_folder(folders[0]) as place:
+        assert {*tmp_path.iterdir()} == {*folders, Path(other.name), Path(place)}
 
 
 def test_an_export_right_after_a_step_has_its_results_and_names_photos_that_were_not_searched(

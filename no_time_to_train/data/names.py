@@ -18,8 +18,8 @@ LONGEST_NAME = 200
 LONGEST_PART, LONGEST_PATH = 255, 4095
 
 #: The longest part of a path and the longest path that are written, in bytes. The names of files that are written for
-#: an image get a number and a suffix, with which disks that are encrypted by eCryptfs allow 143 bytes.
-LONGEST_WRITTEN_PART, LONGEST_WRITTEN_PATH = 110, 1000
+#: an image get a number and a suffix, and lie in the folder of the results.
+LONGEST_WRITTEN_PART, LONGEST_WRITTEN_PATH = 200, 1000
 
 #: What counts as the suffix of a name: ``.jpg``, but not ``.001``.
 SUFFIX = r"\.[A-Za-z][A-Za-z0-9]{1,4}$"

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from no_time_to_train.data.names import composed
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import journal_folder, new_folder, read_json, real_path, refuse, replace_durably
 from no_time_to_train.pipeline.journal import acquire, release, remove_folder
@@ -39,12 +40,18 @@ WRITTEN = (
     *("yolo/data.yaml", "yolo/images/*", "yolo/labels/*.txt", "yolo/*.cache"),
     *("voc/labelmap.txt", "voc/Annotations/*.xml", "voc/ImageSets/Segmentation/default.txt"),
     *("voc/JPEGImages/*", "voc/Segmentation*/*.png", "cvat/annotations.xml", "cvat/images/*"),
-    *("cvat-coco/annotations/instances_default.json", "cvat-coco/images/*"),
+    *("cvat-coco/annotations/instances_default.json", "cvat-coco/images/default/*"),
     *("label-studio/tasks.json", "label-studio/labeling_config.xml", "label-studio/images/*"),
 )
 
 #: Folders of images and of their label files: in both, a run writes the same names, with other endings.
 PAIRS = (("yolo/images", "yolo/labels"), ("voc/JPEGImages", "voc/Annotations"))
+
+#: Folders of files that have the names that ``images.json`` lists; in the folders beside it, the stems.
+LISTED = (
+    *("labelme", "x-anylabeling", "coco/images", "cvat/images", "cvat-coco/images/default", "label-studio/images"),
+    *("coco-train-val/train", "coco-train-val/val"),
+)
 
 #: What to do where photos of results are missing.
 MOVED = "images.json names photos by paths from its own folder: move both together, or the folder back"
@@ -87,6 +94,17 @@ def _check_pairs(out: Path) -> None:
             path = (images | labels)[min(alone)]
             where = " and ".join(folders)
             raise UserError(f"{path} is in only one of {where}, so no run wrote it: move it, or choose another folder")
+
+
+def _check_listed(out: Path) -> None:
+    """The same of the folders for which ``images.json`` says what a run wrote."""
+    for folder in filter(Path.is_dir, map(out.joinpath, LISTED)):
+        files = [one for one in folder.rglob("*") if not (one.is_dir() or _is_hidden(one.name))]
+        key, by_stem = ("stem", True) if folder.parent == out else ("file_name", False)
+        with suppress(KeyError, TypeError):  # somebody changed images.json
+            ours = {composed(str(folder / image[key])) for image in read_json(out / "images.json")["images"]}
+            if own := [one for one in files if composed(str(one.with_suffix("") if by_stem else one)) not in ours]:
+                raise UserError(f"{own[0]} is of no image of this run: move it, or choose another folder")
 
 
 def _stems(folder: Path) -> dict[Path, Path]:
@@ -141,6 +159,7 @@ def check_output(out: Path, overwrite: bool) -> None:
     if os.path.ismount(out):
         raise UserError(f"{out} is where a disk is mounted, so that it cannot be replaced: give a folder in it")
     _check_pairs(out)
+    _check_listed(out)
     _check_siblings(out)
     if not overwrite:
         content = read_json(out / "images.json")

@@ -20,7 +20,7 @@ from no_time_to_train.networks.registry import Precision, PresetName, find_netwo
 from no_time_to_train.pipeline.replace_folder import MOVED, is_finished
 from no_time_to_train.pipeline.run_record import FILE_NAME, read_sections
 from no_time_to_train.ranges import Fraction, Positive
-from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback
+from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback, plain_host
 from no_time_to_train_extras.server.serve_command import TOKEN
 
 try:
@@ -102,7 +102,7 @@ def app(
         no-time-to-train app --demo
         no-time-to-train app --images photos/ --out boats/
     """
-    host = host.strip("[]")
+    host = plain_host(host)
     login = check_access(host, auth, no_auth)
     token = os.environ.pop(TOKEN, "").strip() if api else None  # files of secrets end with a new line
     if api and login and not token:

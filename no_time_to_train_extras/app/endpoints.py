@@ -96,7 +96,11 @@ class Endpoints:
         return {"photos": counts, "searched": progress.classified, "of": progress.photos, "settled": settled}
 
     def objects(self, photo: str) -> list[dict[str, Any]]:
-        """The objects that are shown in a photo: class, score, mask as RLE, and whether a person confirmed it."""
+        """The objects that are shown in a photo: class, score, mask as RLE, and whether a person confirmed it.
+
+        The scores are those after the last step, also where the search has not come to the photo since.
+        """
+        self.workspace.search.catch_up(photo)
         return [
             {"label": item.label, "score": item.score, "segmentation": item.mask, "confirmed": item.confirmed}
             for item in self.workspace.items(photo)

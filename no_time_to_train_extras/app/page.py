@@ -1,6 +1,8 @@
 """The page of the app, and its server. Photos are on the left, the open photo in the middle, classes on the right."""
 
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +16,7 @@ from starlette.types import ASGIApp
 
 from no_time_to_train.data.label_files import FORMATS
 from no_time_to_train.errors import UserError, one_line
+from no_time_to_train.files import real_path
 from no_time_to_train_extras.app.actions import Actions, guarded
 from no_time_to_train_extras.app.endpoints import Blocks, Endpoints
 from no_time_to_train_extras.app.exports import Exports
@@ -160,6 +163,15 @@ class Page:
         packed.then(None, js="() => document.querySelector('#exported a')?.click()", api_visibility="private")
 
 
+def temporary_folder(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder of the one app that uses a folder; those of earlier ones, which were killed, are removed."""
+    known = hashlib.sha256(f"{real_path(folder)} {folder.stat().st_ino}".encode(errors="surrogateescape")).hexdigest()
+    prefix = f"no-time-to-train-{known[:16]}-"
+    for old in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        shutil.rmtree(old, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+
+
 def serve(
     workspace: Workspace,
     out: Path,
@@ -181,7 +193,7 @@ def serve(
         The page.
     """
     (folder / UPLOADS).mkdir(parents=True, exist_ok=True)
-    place = tempfile.TemporaryDirectory(prefix="no-time-to-train-", ignore_cleanup_errors=True)
+    place = temporary_folder(folder)
     os.environ["GRADIO_TEMP_DIR"] = place.name  # components read it as they are built
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(place.name, "examples"))  # it would be in the current folder
     os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # it would serve other files

@@ -173,7 +173,9 @@ class Search:
                 self.photos |= {name: photo for name, photo in frames.items() if name not in earlier}
 
     def open(self, name: str) -> None:
-        """Search this photo before all others, also where it could not be read before."""
+        """Search this photo before all others, also where it could not be read before, or is another one now."""
+        with suppress(TryAgain):
+            self.check(name)
         with self.changing():
             self.photos[name].problem, self.first = "", name
 
@@ -185,16 +187,27 @@ class Search:
         return photo.content
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """The pixels of a photo, uint8 [H, W, 3] RGB. One whose file is another one than before is searched again."""
-        photo, content = self.photos[name], self.content(name)
-        pixels = photo.target.read()
-        if photo.identify() != content:
+        """The pixels of a photo, uint8 [H, W, 3] RGB; see :meth:`check`."""
+        content = self.content(name)
+        pixels = self.photos[name].target.read()
+        self.check(name, content)
+        return pixels
+
+    def check(self, name: str, content: str | None = None) -> None:
+        """Check that the file of a photo is the one that it was, or gone; one that is another is searched again.
+
+        Args:
+            content: What it was known by; None for what it is known by since it was first looked at, if it was.
+        """
+        photo, changed = self.photos[name], False
+        with suppress(UserError):
+            changed = (content or photo.content) not in (None, photo.identify())
+        if changed:
             with self.changing():
                 photo.content, photo.proposed, photo.found, photo.memory = None, False, [], -1
                 dropped = self.kept.pop(name, None)
                 self.kept_bytes -= 0 if dropped is None else dropped.vectors.nbytes
             raise TryAgain(f"photo {name} has changed: it is searched again")
-        return pixels
 
     def set_memory(self, bank: MemoryBank | None) -> None:
         """Classify all photos with another memory."""
@@ -202,9 +215,10 @@ class Search:
             self.segmenter.set_memory(bank)
             self.memory += 1
 
-    def catch_up(self) -> None:
-        """Classify all photos with the present memory that were classified with an earlier one."""
-        for name, photo in list(self.photos.items()):
+    def catch_up(self, *names: str) -> None:
+        """Classify photos, or all, with the present memory that were classified with an earlier one."""
+        photos = {name: self.photos[name] for name in names} or dict(self.photos)
+        for name, photo in photos.items():
             if photo.memory >= 0 and not self._is_classified(photo):
                 with suppress(UserError):  # it is not searched yet
                     self.classify(name)

@@ -93,6 +93,8 @@ class Video:
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """The pixels of a frame, uint8 [H, W, 3] RGB, upright."""
+        if self.changed:  # the file that is open may be the one before
+            raise UserError(self.changed)
         with self._lock:
             if self._capture is None or not self._next - 1 <= number < self._next + NEAR:
                 self._capture, self._next = self._open_at(number)

@@ -256,6 +256,7 @@ class Workspace:
 
     def review(self, name: str) -> None:
         """Say that all of a photo is right, or take this back."""
+        self.search.check(name)
         content, reviewed = self.search.content(name), not self.is_reviewed(name)
         text = "reviewed" if reviewed else "not reviewed"
         self.project.do(Step(f"{name}: {text}", reviewed={content: reviewed}))
@@ -323,6 +324,8 @@ class Workspace:
             remove: The ids of annotations that are removed.
             instead_of: A photo and a mask. What was said about this object is removed.
         """
+        for photo in {one.photo for one in add}:
+            self.search.check(photo)
         with self.project.lock:
             numbered = enumerate(add, start=self.project.new_id())
             added = [replace(one, id=number, content=self.search.content(one.photo)) for number, one in numbered]

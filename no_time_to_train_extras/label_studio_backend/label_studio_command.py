@@ -12,7 +12,7 @@ from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_memories
 from no_time_to_train.ranges import Fraction
 from no_time_to_train_extras.app.app_command import check_access, lock_folder
-from no_time_to_train_extras.server.addresses import Port, check_address
+from no_time_to_train_extras.server.addresses import Port, check_address, plain_host
 
 #: The variable of the environment with the token of Label Studio's API; Label Studio's own tools use this name.
 TOKEN = "LABEL_STUDIO_API_KEY"
@@ -50,7 +50,7 @@ def label_studio(
         no-time-to-train serve label-studio --url http://localhost:8080
         no-time-to-train serve label-studio --url http://localhost:8080 --nano
     """
-    host = host.strip("[]")
+    host = plain_host(host)
     login = check_access(host, auth, no_auth)
     try:
         parts = urlsplit(url)

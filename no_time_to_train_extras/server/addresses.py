@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from no_time_to_train.errors import UserError
@@ -21,12 +22,26 @@ HEADERS = {
 }
 
 
+def plain_host(host: str) -> str:
+    """An address to listen on as browsers send it: 127.1 is 127.0.0.1, and [::1] is ::1. Names stay."""
+    host = host.strip("[]")
+    return host if "%" in host else next(iter(_addresses(host, socket.AI_NUMERICHOST)), host)
+
+
+@lru_cache  # some servers ask with each request
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on lets only this computer in."""
+    """Whether an address to listen on, or each one that a name stands for, lets only this computer in."""
+    addresses = _addresses(host)
+    return bool(addresses) and all(ipaddress.ip_address(address).is_loopback for address in addresses)
+
+
+def _addresses(host: str, flags: int = 0) -> list[str]:
+    """The addresses that a name or a number stands for; none where it is neither."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError):
+        return []
+    return [str(place[0]) for *_, place in found]
 
 
 def foreign_reason(headers: "Headers", host: str, name: str) -> str:

@@ -11,7 +11,7 @@ from no_time_to_train.commands.options import NetworkOptions, ReferenceOptions
 from no_time_to_train.errors import UserError
 from no_time_to_train.files import check_memories
 from no_time_to_train.ranges import Fraction, Positive
-from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback, url_of
+from no_time_to_train_extras.server.addresses import Port, check_address, is_loopback, plain_host, url_of
 
 if TYPE_CHECKING:
     from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
@@ -59,7 +59,7 @@ def serve(
         no-time-to-train serve --memory boats.memory
         no-time-to-train serve --references refs/ --preset fast --port 9000
     """
-    host = host.strip("[]")
+    host = plain_host(host)
     token = check_token(host, token, no_token)
     if not (memory or references.references or references.reference):
         raise UserError("nothing to look for: give --memory, --references FOLDER, or --reference LABEL:IMAGE:box=...")

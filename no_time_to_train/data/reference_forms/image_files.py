@@ -36,11 +36,13 @@ class Index(NamedTuple):
     Attributes:
         images: The images by their names, also with the folder's or without an ending, in small letters.
         common: Its own folders that say nothing about images, but ``images`` with another ``images`` in it.
+        inner: Such folders in these, as ``images/default``.
         unread: The folders that cannot be read.
     """
 
     images: dict[str, list[Path]]
     common: list[Path]
+    inner: list[Path]
     unread: list[Path]
 
 
@@ -83,7 +85,7 @@ class ImageFiles:
         """What lies below a place, which is searched once."""
         if place in self._indexes:
             return self._indexes[place]
-        index = self._indexes[place] = Index(defaultdict(list), [], [])
+        index = self._indexes[place] = Index(defaultdict(list), [], [], [])
         seen: set[str] = set()
         for folder, folders, files in os.walk(place, True, lambda e: index.unread.append(Path(e.filename)), True):
             real = os.path.realpath(folder)
@@ -95,9 +97,10 @@ class ImageFiles:
                     for name in (f"{path.parent.name}//{path.name}", path.name):
                         index.images[fold(name)].append(path)
                     index.images[fold(f"/{path.stem}")].append(path)
-            if Path(folder) == place:
-                names = [one for one in folders if one.lower() in COMMON_FOLDERS]
-                index.common.extend(place / one for one in names if not (place / one / one).exists())
+            if Path(folder) in (place, *index.common, *index.inner):
+                own = [Path(folder, one) for one in folders if one.lower() in COMMON_FOLDERS]
+                inside = index.common if Path(folder) == place else index.inner
+                inside += [one for one in own if not (one / one.name).exists()]
             seen.add(real)
         return index
 
@@ -131,9 +134,10 @@ class ImageFiles:
                     return plain if is_file(plain) and plain.samefile(candidate) else candidate.resolve()
         for place in self.places:
             index = self._index(place)
-            below = [one / name for one in index.common if ".." not in path.parts and is_file(one / name)]
-            if len(below) == 1:  # the folder ``images`` of an export, in which names are whole
-                return below[0]
+            for folders in (index.common, index.inner) if path.name in self._repeated else (index.common,):
+                below = [one / name for one in folders if ".." not in path.parts and is_file(one / name)]
+                if len(below) == 1:  # ``images`` or ``images/default`` of an export, in which names are whole
+                    return below[0]
             stem = path.stem if path.suffix.lower() in IMAGE_ENDINGS | NEEDS.keys() else path.name
             names = f"{path.parent.name}//{path.name}", path.name, f"/{stem}"
             found = next(filter(None, (index.images.get(fold(one)) for one in names)), [])
