@@ -150,12 +150,19 @@ def test_importing_the_package_imports_nothing_else_of_it() -> None:
 def test_the_networks_are_imported_without_the_compiler_which_stays_usable() -> None:
     code = (
         "import torch, no_time_to_train.api.reference_segmenter\n"
+        "from no_time_to_train.light_imports import import_light\n"
+        "assert 'pytorch_lightning' not in sys.modules\n"
+        "import_light('pytorch_lightning')\n"
+        "import no_time_to_train.stage_cli\n"
         "from torchvision.ops import RoIAlign\n"
         "from timm.models.naflexvit import NaFlexVit\n"
         "assert 'torch._dynamo' not in sys.modules\n"
         "align = RoIAlign(2, 1.0, 1)\n"
         "boxes = torch.tensor([[0, 0.0, 0.0, 4.0, 4.0]])\n"
         "assert align(torch.ones(1, 1, 4, 4), boxes).tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]\n"
+        "from pytorch_lightning.utilities.compile import from_compiled, to_uncompiled\n"
+        "module = no_time_to_train.stage_cli.LightningModule()\n"
+        "assert to_uncompiled(from_compiled(torch.compile(module))) is module\n"
         "assert torch.compile(torch.square, backend='eager')(torch.tensor(3)) == 9\n"
         "assert 'torch._dynamo' in sys.modules\n"
     )

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from no_time_to_train.analysis.best_references import (
+from no_time_to_train.cli import main
+from no_time_to_train.data.reference_sets import read_references
+from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
+from no_time_to_train.method.segmenter import Segmenter
+from no_time_to_train_extras.choosing.best_references import (
     NO_INSTANCE,
     ClassRanking,
     PoolProposals,
@@ -19,10 +23,6 @@ from no_time_to_train.analysis.best_references import (
     distinct_proposals,
     shown_instances,
 )
-from no_time_to_train.cli import main
-from no_time_to_train.data.reference_sets import read_references
-from no_time_to_train.demo.scenes import NOVEL_CLASSES, write_coco
-from no_time_to_train.method.segmenter import Segmenter
 from tests.conftest import Capture, Patch
 from tests.test_architecture import modules_after
 from timing import choosing

@@ -25,7 +25,7 @@ from no_time_to_train.method.memory_bank import MemoryBank
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.segmenter import classify_and_merge
 from no_time_to_train.method.settings import MODES, Settings
-from no_time_to_train.pipeline.choose_references import read_proposals
+from no_time_to_train_extras.choosing.choose_references import read_proposals
 from timing.drawn_scenes import segmenter_of
 from timing.report import table_row
 

@@ -32,7 +32,7 @@ from no_time_to_train.files import atomic_write
 from no_time_to_train.method.memory_bank import Category
 from no_time_to_train.method.proposals import DescribedProposals
 from no_time_to_train.method.settings import Settings
-from no_time_to_train.pipeline.choose_references import choose_references, read_proposals
+from no_time_to_train_extras.choosing.choose_references import choose_references, read_proposals
 from timing.guided import figures
 
 #: Scenes of the pool, and its instances per class at most.

@@ -89,6 +89,9 @@ def run_stages(folder: Path, stages: Sequence[str] = STAGES, options: Sequence[s
 
     Memories and results go to the folder; ``options`` are further ones for every stage.
     """
+    from no_time_to_train.light_imports import import_light
+
+    import_light("pytorch_lightning")
     from no_time_to_train.stage_cli import run_stage
 
     memory, prototypes = str(folder / "memory.ckpt"), str(folder / "memory_postprocessed.ckpt")

@@ -179,6 +179,9 @@ def on_devices(networks: NetworkOptions, devices: int, num_nodes: int) -> "tuple
     if not is_first_process():
         os.environ["TQDM_DISABLE"] = "1"  # one process shows progress
 
+    from no_time_to_train.light_imports import import_light
+
+    import_light("pytorch_lightning")
     from no_time_to_train.lightning_items import build_trainer
 
     trainer = build_trainer(devices, num_nodes, networks.device)

@@ -1,18 +1,12 @@
 """``sample``: draw the paper's reference sets, or choose the best references of a pool."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from no_time_to_train.commands.options import NetworkChoice, check_new_file
 from no_time_to_train.errors import UserError, plural
 from no_time_to_train.files import PICTURE, check_files, check_replaceable
 from no_time_to_train.ranges import Positive, Seed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from no_time_to_train.data.reference_sets import ReferenceSet
-    from no_time_to_train.pipeline.choose_references import ClassChoice
 
 #: Beginning of a split's name -> where ``prepare`` puts the annotations that references are drawn from, and the images.
 SOURCES = {
@@ -106,7 +100,7 @@ def sample(
         at_least=n_shot,
     )
     if choose == "best":
-        from no_time_to_train.pipeline.choose_references import choose_references
+        from no_time_to_train_extras.choosing.choose_references import choose_references, print_reports, say_pool
 
         candidates = reference_sets.validate_references(references, coco, json_file, categories, None)
         cache_dir = cache_dir or out.with_name(f"{out.stem}_proposals")
@@ -126,24 +120,3 @@ def sample(
         shots = ReferenceDataset(coco, image_dir, categories, references, TILE)
         save_picture(reference_sheet(shots, categories), picture)
         print(f"picture: {picture}")
-
-
-def say_pool(pool: "ReferenceSet", cache_dir: Path) -> None:
-    """Say how much there is to do before it begins."""
-    images = {shot["img_id"] for shots in pool.values() for shot in shots}
-    count = sum(map(len, pool.values()))
-    print(
-        f"pool: {plural(count, 'instance')} of {plural(len(pool), 'class')} in {plural(len(images), 'image')} "
-        "(--pool sets how many); the networks see each image once, and their proposals are kept in "
-        f"{cache_dir}, up to 3 MB per image"
-    )
-
-
-def print_reports(reports: "Sequence[ClassChoice]", shots: int) -> None:
-    """Print what is expected of the references of each class."""
-    width = max(len(one.name) for one in reports)
-    print(f"\nexpected AP of the class in the pool (leave-one-out), with {shots} chosen or drawn at random:\n")
-    print(f"{'class':{width}}  pool  chosen  drawn")
-    for one in reports:
-        print(f"{one.name:{width}}  {one.pool:4}  {100 * one.score:6.1f}  {100 * one.drawn:5.1f}")
-    print("\nthe chosen are those with the best figure, so they will do somewhat worse on other images\n")

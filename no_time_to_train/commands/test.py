@@ -68,6 +68,9 @@ def test(*, words: list[str], config: Path | None = None, run: RunOptions) -> No
         raise UserError(f"memory not found: {run.ckpt_path} is no file; fill_memory and postprocess_memory write one")
     if not any(name.startswith("--print_config") or name.endswith(".help") for name, _ in options):
         check_stage(run, given)
+    from no_time_to_train.light_imports import import_light
+
+    import_light("pytorch_lightning")
     from no_time_to_train.stage_cli import run_stage
 
     run_stage(words)

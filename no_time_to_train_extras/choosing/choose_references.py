@@ -18,15 +18,6 @@ from pycocotools.coco import COCO
 from torch import Tensor
 from tqdm import tqdm
 
-from no_time_to_train.analysis.best_references import (
-    NO_INSTANCE,
-    ClassRanking,
-    PoolProposals,
-    PoolReferences,
-    choose_best,
-    distinct_proposals,
-    shown_instances,
-)
 from no_time_to_train.api.reference_segmenter import ReferenceSegmenter
 from no_time_to_train.data.coco import index_coco
 from no_time_to_train.data.datasets import ReferenceDataset, check_images_exist, loaded
@@ -42,6 +33,15 @@ from no_time_to_train.pipeline.proposal_cache import (
     ProposalCache,
     hash_networks,
     proposals_depend_on,
+)
+from no_time_to_train_extras.choosing.best_references import (
+    NO_INSTANCE,
+    ClassRanking,
+    PoolProposals,
+    PoolReferences,
+    choose_best,
+    distinct_proposals,
+    shown_instances,
 )
 
 #: Random draws from the pool whose mean score is reported next to that of the choice.
@@ -188,3 +188,24 @@ def _describe(dataset: ReferenceDataset, index: int, segmenter: ReferenceSegment
     crop, mask = reference.crop.to(segmenter.device), reference.mask.to(segmenter.device)
     with computing_in(segmenter.precision, segmenter.device):
         return segmenter.segmenter.describe_reference(crop, mask)[0].cpu()
+
+
+def say_pool(pool: ReferenceSet, cache_dir: Path) -> None:
+    """Say how much there is to do before it begins."""
+    images = {shot["img_id"] for shots in pool.values() for shot in shots}
+    count = sum(map(len, pool.values()))
+    print(
+        f"pool: {plural(count, 'instance')} of {plural(len(pool), 'class')} in {plural(len(images), 'image')} "
+        "(--pool sets how many); the networks see each image once, and their proposals are kept in "
+        f"{cache_dir}, up to 3 MB per image"
+    )
+
+
+def print_reports(reports: Sequence[ClassChoice], shots: int) -> None:
+    """Print what is expected of the references of each class."""
+    width = max(len(one.name) for one in reports)
+    print(f"\nexpected AP of the class in the pool (leave-one-out), with {shots} chosen or drawn at random:\n")
+    print(f"{'class':{width}}  pool  chosen  drawn")
+    for one in reports:
+        print(f"{one.name:{width}}  {one.pool:4}  {100 * one.score:6.1f}  {100 * one.drawn:5.1f}")
+    print("\nthe chosen are those with the best figure, so they will do somewhat worse on other images\n")

@@ -1,0 +1,1 @@
+"""References chosen from a pool of annotated objects (docs/references.md)."""
