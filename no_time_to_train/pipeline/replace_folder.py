@@ -98,11 +98,13 @@ def _check_pairs(out: Path) -> None:
 
 def _check_listed(out: Path) -> None:
     """The same of the folders for which ``images.json`` says what a run wrote."""
-    for folder in filter(Path.is_dir, map(out.joinpath, LISTED)):
-        files = [one for one in folder.rglob("*") if not (one.is_dir() or _is_hidden(one.name))]
-        key, by_stem = ("stem", True) if folder.parent == out else ("file_name", False)
-        with suppress(KeyError, TypeError):  # somebody changed images.json
-            ours = {composed(str(folder / image[key])) for image in read_json(out / "images.json")["images"]}
+    folders = [folder for folder in map(out.joinpath, LISTED) if folder.is_dir()]
+    with suppress(KeyError, TypeError):  # somebody changed images.json
+        images = read_json(out / "images.json")["images"] if folders else []
+        for folder in folders:
+            files = [one for one in folder.rglob("*") if not (one.is_dir() or _is_hidden(one.name))]
+            key, by_stem = ("stem", True) if folder.parent == out else ("file_name", False)
+            ours = {composed(str(folder / image[key])) for image in images}
             if own := [one for one in files if composed(str(one.with_suffix("") if by_stem else one)) not in ours]:
                 raise UserError(f"{own[0]} is of no image of this run: move it, or choose another folder")
 
