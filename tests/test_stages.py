@@ -119,13 +119,6 @@ def test_pictures_of_images_that_are_no_targets_any_more_are_removed(
     assert {one.name for one in (tmp_path / "pictures").iterdir()} == {f"{data['images'][0]['id']}.jpg", "mine.jpg"}
 
 
-def test_a_memory_with_more_references_than_the_configuration_says_is_refused(
-    arguments: Arguments, tmp_path: Path, refusal: Refusal
-) -> None:
-    line = refusal(*arguments(tmp_path, "--model.init_args.model_cfg.memory_bank_cfg.length", 1))
-    assert "memory_bank_cfg.length is 1, but memory" in line
-
-
 def test_bf16_gives_nearly_the_same_memory_and_valid_results(
     memory: Path, arguments: Arguments, nano_checkpoints: Checkpoints, tmp_path: Path
 ) -> None:

@@ -111,9 +111,6 @@ class FindInstancesStage(Stage):
         chosen = select_categories(self.coco, self.json_file, cfg.class_split, cfg.cat_names) if has_classes else []
         check_fits(bank, self.memory, self.encoder_settings(), chosen)
         self.check_category_num(self.categories, f"memory {self.memory}")
-        length, most = self.model_cfg.memory_bank_cfg.length, int(bank.counts.max())
-        if most > (length or most):
-            raise UserError(f"memory_bank_cfg.length is {length}, but memory {self.memory} has {most} of one class")
         check_truth(self.coco, self.categories, cfg.protocol)
         if not self.coco.imgs:
             raise UserError(f"{self.json_file} lists no images")
