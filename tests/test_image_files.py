@@ -248,6 +248,17 @@ def test_a_jpeg_of_several_gray_values_is_named(tmp_path: Path) -> None:
         as_mask(tmp_path / "mask.jpg")
 
 
+@pytest.mark.parametrize(("color", "count"), [((30, 200, 60), 1), ((220, 30, 30), 0)])
+def test_a_jpeg_of_several_colors_is_named(
+    color: tuple[int, ...], count: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    pixels[20:60, 20:80], pixels[60:100, 90:140] = (220, 30, 30), color
+    Image.fromarray(pixels).save(tmp_path / "mask.jpg", quality=75)
+    as_mask(tmp_path / "mask.jpg")
+    assert ["holds several values" in str(one.message) for one in recwarn] == [True] * count
+
+
 @pytest.mark.parametrize("what", ["looks like a photo", "holds several values", "covers the whole border", None])
 def test_a_mask_that_looks_like_something_else_is_named(
     what: str | None, tmp_path: Path, recwarn: pytest.WarningsRecorder

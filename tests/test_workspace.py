@@ -420,6 +420,31 @@ def test_a_photo_that_is_replaced_is_noticed_when_it_is_annotated_or_opened(
     assert found.opened.pixels(name).shape == (60, 80, 3)
 
 
+def test_a_photo_that_was_copied_in_part_is_searched_when_the_rest_has_come_and_it_is_annotated_or_exported(
+    start: Start, references: list[Reference], own: Path
+) -> None:
+    found, (annotation, *_) = confirmed_elsewhere(start, references, own)
+    name, mask = annotation.photo, decode_mask(annotation.mask)
+    content = (own / name).read_bytes()
+
+    def break_off() -> None:
+        (own / name).write_bytes(content[:999])
+        found.search.open(name)
+        settle(found)
+        assert found.photos[name].problem
+        (own / name).write_bytes(content)
+
+    break_off()
+    with pytest.raises(UserError, match=f"{name} has changed: it is searched again"):
+        found.show(name, mask, "boat")
+    settle(found)
+    assert not found.photos[name].problem
+    break_off()
+    assert export(found, own.parent / "results").skipped
+    settle(found)
+    assert not export(found, own.parent / "results").skipped
+
+
 def test_a_program_gets_the_scores_after_a_step_before_the_search_has_come_to_the_photo(
     workspace: Workspace, annotations: list[Annotation], tmp_path: Path
 ) -> None:

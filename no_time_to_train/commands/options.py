@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from no_time_to_train.commands.reference_option import ReferenceOption, parse
 from no_time_to_train.errors import UserError, suggest
 from no_time_to_train.files import check_files, check_replaceable, matching_files
-from no_time_to_train.method.settings import ContextRatio, ModeName, PointsPerSide, Prompts, Settings, Tiles, of_mode
+from no_time_to_train.method.settings import (
+    ContextRatio,
+    ImagesPerBatch,
+    ModeName,
+    PointsPerSide,
+    Prompts,
+    Settings,
+    Tiles,
+    of_mode,
+)
 from no_time_to_train.networks.registry import PRESETS, Precision, PresetName, find_networks
 from no_time_to_train.pipeline.processes import is_first_process
 from no_time_to_train.pipeline.summary import Thresholds
@@ -156,7 +165,7 @@ class NetworkOptions(NetworkChoice):
     tiles: Tiles = Settings.tiles
     prompts: Prompts | None = None
     precision: Precision = "float32"
-    images_per_batch: Positive | None = None
+    images_per_batch: ImagesPerBatch | None = None
 
     def check(self, *others: Path, needed: bool = True) -> None:
         super().check(*others, *([self.sam_checkpoint] if self.sam_checkpoint else []), needed=needed)

@@ -47,7 +47,15 @@ def _inside(image: Image.Image, name: str) -> NDArray[np.bool_]:
     light = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L"))
     if image.mode == "P" and {*np.unique(light)} != {0, 255}:  # black and white may stand in any order
         return np.asarray(image) > 0
-    return _bright(light, name)
+    return _bright(light, name, image.mode == "RGB" and _has_colors(np.asarray(image)))
+
+
+def _has_colors(pixels: NDArray[np.uint8]) -> bool:
+    """Whether an image, uint8 [H, W, 3], has large parts of different colors, as a mask of several objects has."""
+    least, most = pixels.min(axis=2).astype(int), pixels.max(axis=2).astype(int)
+    colored = most - least > 64
+    channels = pixels[colored] > ((least + most) / 2)[colored, None]  # bool [N, 3], which one of six colors
+    return int((np.bincount(channels @ [1, 2, 4], minlength=8) > 0.1 * len(channels)).sum()) > 1
 
 
 def _inside_array(mask: "NDArray[np.generic] | Tensor", name: str) -> NDArray[np.bool_]:
@@ -62,7 +70,7 @@ def _inside_array(mask: "NDArray[np.generic] | Tensor", name: str) -> NDArray[np
     return _bright(values, name)
 
 
-def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
+def _bright(values: NDArray[Any], name: str, has_colors: bool = False) -> NDArray[np.bool_]:
     """Where values are above half of the largest one; a notice names what looks like a photo or several objects."""
     values = np.nan_to_num(values)
     highest = values.max(initial=0)
@@ -71,7 +79,7 @@ def _bright(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
     between = (values > 0.9 * darkest + 0.1 * brightest) & (values < 0.1 * darkest + 0.9 * brightest)
     tones = np.sort(np.unique(values[between], return_counts=True)[1])
     few = len(tones) < FEW_TONES or (tones.sum() > 1000 and tones[-FEW_TONES:].sum() > 0.75 * tones.sum())  # of a JPEG
-    if few and 4 * between.sum() > bright.sum():
+    if has_colors or (few and 4 * between.sum() > bright.sum()):
         _notice_odd(name, "holds several values, as for several objects")
     elif between.mean() > PHOTO:
         _notice_odd(name, "looks like a photo")

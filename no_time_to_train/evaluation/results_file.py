@@ -52,7 +52,7 @@ def _check_record(record: Any, coco: COCO) -> None:
         if type(record[key]) not in (int, str) or record[key] not in known:
             raise UserError(f"has {key} {record[key]!r}, which the ground truth does not have")
     if not is_number(record["score"]):
-        raise UserError(f"has score {record['score']!r}, not a number")
+        raise UserError(f"has score {record['score']!r}, not a number below 1e15")
     if "segmentation" in record:
         _check_mask(record, coco.imgs[record["image_id"]])
         if "bbox" not in record:

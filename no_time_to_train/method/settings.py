@@ -54,6 +54,9 @@ ComparedAt = Literal["image", "grid"]
 #: The box of an instance: that of its mask, as in the paper, or the one that its mask was made from.
 OutputBox = Literal["mask", "proposal"]
 
+#: All of these images are read before the encoders begin.
+ImagesPerBatch = Annotated[int, Range(1, 1024)]
+
 #: The lowest similarity of a candidate.
 MinSimilarity = Annotated[float, Range(-1, 1)]
 
@@ -102,7 +105,7 @@ class Settings:
 
     points_per_side: PointsPerSide = 32
     points_per_batch: Positive | None = None
-    images_per_batch: Positive | None = None
+    images_per_batch: ImagesPerBatch | None = None
     pred_iou_thresh: Fraction = 0.4
     box_nms_thresh: Fraction = 0.5
     max_instances: Positive = 100

@@ -1,6 +1,7 @@
 """Exports: what is found and said, as a folder of ``segment``."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -12,7 +13,7 @@ from no_time_to_train.pipeline.replace_folder import is_finished, new_output
 from no_time_to_train.pipeline.run_record import record_stage
 from no_time_to_train.pipeline.summary import Summary, Thresholds
 from no_time_to_train_extras.app.corrections import Item, correct
-from no_time_to_train_extras.app.search import named
+from no_time_to_train_extras.app.search import TryAgain, named
 from no_time_to_train_extras.app.workspace import Workspace
 
 
@@ -66,6 +67,8 @@ def export(workspace: Workspace, out: Path, formats: Sequence[str] = ()) -> Summ
             known = [item for item in photo.found if item.label in ids]
             if photo.problem:
                 summary.skipped.append(photo.problem)
+                with suppress(TryAgain):  # what is repaired is searched again
+                    workspace.search.check(name)
             elif photo.memory == workspace.search.memory:
                 found.append((photo.target, correct(known, workspace.said(name), Thresholds(0))))
             else:

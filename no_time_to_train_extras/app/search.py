@@ -204,7 +204,7 @@ class Search:
             changed = (content or photo.content) not in (None, photo.identify())
         if changed:
             with self.changing():
-                photo.content, photo.proposed, photo.found, photo.memory = None, False, [], -1
+                photo.content, photo.proposed, photo.found, photo.memory, photo.problem = None, False, [], -1, ""
                 dropped = self.kept.pop(name, None)
                 self.kept_bytes -= 0 if dropped is None else dropped.vectors.nbytes
             raise TryAgain(f"photo {name} has changed: it is searched again")

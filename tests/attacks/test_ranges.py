@@ -53,6 +53,11 @@ def test_a_key_outside_its_range_or_choices_is_refused_in_a_file_and_on_the_comm
         assert allowed in line
 
 
+def test_a_number_of_more_than_64_bits_is_refused_as_such(refusal: Refusal) -> None:
+    line = refusal("segment", "--images", ".", "--out", "nowhere", "--max-pixels", 2**63)
+    assert line == f"error: --max-pixels must be a whole number (1 or more), not {2**63}: it has more than 64 bits"
+
+
 def test_keys_given_as_yaml_on_the_command_line_are_checked_as_well(refusal: Refusal) -> None:
     line = refusal("test", "--config", CONFIG, "--model.model_cfg", "{sam2_infer_cfgs: {iou_thr: 7}}")
     assert "sam2_infer_cfgs.iou_thr must be a number (0 to 1), not 7" in line
