@@ -88,7 +88,8 @@ def check_number(name: str, value: object, hint: Any) -> None:
     kind, allowed = declared
     right_type = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     if not right_type or value not in allowed:  # type: ignore[operator]  # numpy's numbers are no int or float
-        more = ": it has more than 64 bits" if right_type and kind is int and int(value) > LARGEST else ""  # type: ignore[call-overload]
+        is_large = right_type and kind is int and value > LARGEST  # type: ignore[operator]  # as above
+        more = ": it has more than 64 bits" if is_large else ""
         raise UserError(f"{name} must be {_words(kind)} ({allowed}), not {short_repr(value)}{more}")
 
 

@@ -50,7 +50,7 @@ def instances(image: Path) -> Instances:
 def test_an_id_that_is_none_is_refused(instances: Instances) -> None:
     assert instances.to_coco(np.int64(7))[0]["image_id"] == 7
     with pytest.raises(UserError, match="image_id must be"):
-        instances.to_coco(np.array([7, 8]))  # type: ignore[arg-type]
+        instances.to_coco(np.array([7, 8]))  # type: ignore[arg-type]  # the mistake
 
 
 def equal(ours: Instances, theirs: Instances) -> bool:

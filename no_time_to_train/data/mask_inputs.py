@@ -52,10 +52,9 @@ def _inside(image: Image.Image, name: str) -> NDArray[np.bool_]:
 
 def _has_colors(pixels: NDArray[np.uint8]) -> bool:
     """Whether an image, uint8 [H, W, 3], has large parts of different colors, as a mask of several objects has."""
-    least, most = pixels.min(axis=2).astype(int), pixels.max(axis=2).astype(int)
-    colored = most - least > 64
-    channels = pixels[colored] > ((least + most) / 2)[colored, None]  # bool [N, 3], which one of six colors
-    return int((np.bincount(channels @ [1, 2, 4], minlength=8) > 0.1 * len(channels)).sum()) > 1
+    colors = pixels[np.ptp(pixels, axis=2) > 64].astype(int)
+    channels = 2 * colors > (colors.min(axis=1) + colors.max(axis=1))[:, None]  # bool [N, 3], which one of six colors
+    return int((np.bincount(channels @ [1, 2, 4], minlength=8) > 0.1 * len(colors)).sum()) > 1
 
 
 def _inside_array(mask: "NDArray[np.generic] | Tensor", name: str) -> NDArray[np.bool_]:

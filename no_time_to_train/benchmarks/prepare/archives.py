@@ -144,7 +144,7 @@ def _members(opened: zipfile.ZipFile | tarfile.TarFile, archive: Path, folder: P
     if isinstance(opened, zipfile.ZipFile):
         for zipped in opened.infolist():
             if zipped.flag_bits & 1:
-                raise UserError(f"archive {archive} is encrypted: unpack it with its password, and pack it anew")
+                raise UserError(f"archive {archive} is encrypted: unpack it with its password, and pack it again")
             kind = stat.S_IFMT(zipped.external_attr >> 16)  # 0 where the archive was not made on Unix
             if folder:
                 _check(zipped.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), archive, folder)
